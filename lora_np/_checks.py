@@ -1,0 +1,80 @@
+"""Checks of what users pass in. Every message names the value that is wrong and what would be right."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def whole_number(name: str, value: object, *, minimum: int = 1, maximum: int | None = None, top: str = "") -> int:
+    """``value`` as an int; booleans and fractions are refused.
+
+    ``top`` says in words where ``maximum`` comes from, as in ``"min(d, k)"``.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a whole number, got the boolean {value}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if maximum is None:
+        if number < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    elif not minimum <= number <= maximum:
+        limit = f"{top} = {maximum}" if top else f"{maximum}"
+        raise ValueError(f"{name} must be between {minimum} and {limit}, got {number}")
+    return number
+
+
+def matrix(name: str, value: npt.ArrayLike) -> Array:
+    """``value`` as a finite, non-empty, two-dimensional floating-point array; integers become float64."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be a matrix (2 axes), got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    finite(name, array)
+    return array
+
+
+def finite(name: str, array: Array) -> None:
+    """Refuse NaN and infinity, saying where the first one is."""
+    if not np.isfinite(array).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name} must be finite, got {array[place]} at {place}")
+
+
+def number(
+    name: str, value: object, *, minimum: float, maximum: float = float("inf"), open_minimum: bool = False
+) -> float:
+    """``value`` as a finite float within ``[minimum, maximum]`` (or ``(minimum, maximum]``)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    result = float(value)
+    low_enough = minimum < result if open_minimum else minimum <= result
+    if not (np.isfinite(result) and low_enough and result <= maximum):
+        bound = "above" if open_minimum else "at least"
+        limit = "" if maximum == float("inf") else f" and at most {maximum:g}"
+        raise ValueError(f"{name} must be {bound} {minimum:g}{limit}, got {value}")
+    return result
+
+
+def choice(name: str, value: str, options: Iterable[str]) -> str:
+    """``value`` if it is one of ``options``; otherwise an error that lists them, the closest first."""
+    known = list(options)
+    if value not in known:
+        close = get_close_matches(str(value), known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
+    return value
