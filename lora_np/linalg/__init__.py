@@ -1,0 +1,1 @@
+"""Rank, decompositions, the best low-rank approximation, and what subspaces say."""

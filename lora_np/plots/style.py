@@ -1,0 +1,48 @@
+"""One look for every figure: a palette that survives colour blindness and grey printing, and quiet axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, each with the one meaning that it has in all figures. Their lightness differs,
+# so that they stay apart in grey.
+INK = "#1b1b1b"  # text, the data itself, the base model
+FULL = "#d55e00"  # a full update: d k numbers
+LORA = "#0072b2"  # a low-rank update
+OPTIMUM = "#e69f00"  # what a theorem says is best
+ACCENT = "#009e73"  # a choice: the rank that was picked
+MUTED = "#8c8c8c"  # reference lines and notes
+CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", "#56b4e9", INK)
+
+
+def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
+    """``ax``, or the axes of a new pyplot figure (which a notebook shows), quietened either way."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(MUTED)
+    ax.tick_params(colors=INK, color=MUTED, labelsize=9)
+    ax.grid(True, axis="y", color="#e6e6e6", linewidth=0.8)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def label_line(ax: Axes, x: float, y: float, text: str, color: str, **kwargs: object) -> None:
+    """Write ``text`` beside the point (x, y) in the colour of its line: a direct label instead of a legend."""
+    ax.annotate(
+        text,
+        (x, y),
+        **{  # type: ignore[arg-type]
+            "xytext": (5, 0),
+            "textcoords": "offset points",
+            "color": color,
+            "fontsize": 9,
+            "va": "center",
+            **kwargs,
+        },
+    )
