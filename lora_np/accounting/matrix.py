@@ -1,0 +1,263 @@
+"""What one adapted matrix costs. Nothing else in the package knows the formula ``r (d + k)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+from lora_np._checks import whole_number
+from lora_np.accounting.report import Cell, Table
+
+
+def count_full(d: int, k: int) -> int:
+    """``d k``: the numbers in a full update of a d x k matrix.
+
+    Parameters
+    ----------
+    d, k : int
+        Rows (outputs) and columns (inputs) of the matrix.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``d`` or ``k`` is not a positive whole number.
+
+    Examples
+    --------
+    >>> count_full(100, 120)
+    12000
+    """
+    d, k = _shape(d, k)
+    return d * k
+
+
+def count_lora(d: int, k: int, *, rank: int, dora: bool = False) -> int:
+    """``r (d + k)``: the numbers in B (d x r) and A (r x k); DoRA adds one magnitude per output, ``d``.
+
+    The count is the same whether the update is written B A or A B; the shapes are not. An embedding
+    costs the same as a linear map: ``count_lora(width, vocabulary, rank=r)``.
+
+    Parameters
+    ----------
+    d, k : int
+        Rows (outputs) and columns (inputs) of the adapted matrix.
+    rank : int
+        At least 1. A rank above ``min(d, k)`` is counted too, though it can express nothing more.
+    dora : bool
+        Count DoRA's magnitude vector as well.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``d``, ``k`` or ``rank`` is not a positive whole number.
+
+    References
+    ----------
+    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, section 4.1.
+    S.-Y. Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", arXiv 2402.09353, section 4.1.
+
+    Examples
+    --------
+    >>> count_lora(100, 120, rank=20), count_lora(100, 120, rank=8)
+    (4400, 1760)
+    >>> count_lora(100, 120, rank=8, dora=True)
+    1860
+    """
+    d, k = _shape(d, k)
+    return whole_number("rank", rank) * (d + k) + (d if dora else 0)
+
+
+def count_lora_convolution(
+    d_out: int, d_in: int, kernel: Iterable[int], *, rank: int, groups: int = 1, dora: bool = False
+) -> int:
+    """``r d_in prod(kernel) + r d_out / groups``: a convolution adapted by PEFT's convention.
+
+    A is a convolution with the base's kernel into ``rank`` channels, B one of kernel 1 out of them. (The
+    paper's authors, in loralib, shape both factors as matrices of rank ``r * kernel`` instead.)
+
+    Parameters
+    ----------
+    d_out, d_in : int
+        Channels that come out and go in.
+    kernel : iterable of int
+        The kernel's extent along each axis: ``(3, 3)`` for a 3 x 3 convolution.
+    rank : int
+        At least 1, and divisible by ``groups``.
+    groups : int
+        Groups of the base convolution. Only B is grouped.
+    dora : bool
+        Count DoRA's magnitude vector (one number per output channel) as well.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not a positive whole number or ``groups`` does not divide ``rank`` and ``d_out``.
+
+    References
+    ----------
+    PEFT, ``peft/tuners/lora/layer.py``, class ``_ConvNd``.
+
+    Examples
+    --------
+    >>> count_lora_convolution(64, 32, (3, 3), rank=4)
+    1408
+    """
+    d_out = whole_number("d_out", d_out)
+    d_in = whole_number("d_in", d_in)
+    area = prod(whole_number("kernel", extent) for extent in kernel)
+    rank = whole_number("rank", rank)
+    groups = whole_number("groups", groups)
+    if rank % groups or d_out % groups:
+        raise ValueError(f"groups must divide rank = {rank} and d_out = {d_out}, got {groups}")
+    return rank * d_in * area + rank * (d_out // groups) + (d_out if dora else 0)
+
+
+def ratio(d: int, k: int, *, rank: int) -> float:
+    """``d k / (r (d + k))``: how many times fewer numbers than a full update (below 1 means more).
+
+    Examples
+    --------
+    >>> round(ratio(100, 120, rank=8), 2)
+    6.82
+    """
+    return count_full(d, k) / count_lora(d, k, rank=rank)
+
+
+def saving(d: int, k: int, *, rank: int) -> float:
+    """``1 - r (d + k) / (d k)``: the share of a full update that is saved (negative if LoRA costs more).
+
+    Examples
+    --------
+    >>> round(saving(100, 120, rank=8), 4)
+    0.8533
+    """
+    return 1 - count_lora(d, k, rank=rank) / count_full(d, k)
+
+
+def break_even_rank(d: int, k: int) -> int:
+    """The largest rank with strictly fewer numbers than a full update; 0 if even rank 1 has none.
+
+    Returns
+    -------
+    int
+        The largest ``r`` with ``r (d + k) < d k``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``d`` or ``k`` is not a positive whole number.
+
+    Examples
+    --------
+    >>> break_even_rank(100, 120), break_even_rank(100, 100), break_even_rank(1, 100)
+    (54, 49, 0)
+    """
+    return (count_full(d, k) - 1) // count_lora(d, k, rank=1)
+
+
+def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
+    """The largest rank that costs at most ``budget``; 0 if not even rank 1 fits.
+
+    Parameters
+    ----------
+    d, k : int
+        Rows and columns of the adapted matrix.
+    budget : int
+        A number of parameters, or of bytes if ``itemsize`` is given.
+    itemsize : int
+        Bytes that one number takes: 4 for float32, 2 for bfloat16; 1 counts parameters.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not a whole number, or negative.
+
+    Examples
+    --------
+    >>> rank_for_budget(100, 120, budget=2_000)
+    9
+    >>> rank_for_budget(100, 120, budget=2_000, itemsize=4)
+    2
+    """
+    budget = whole_number("budget", budget, minimum=0)
+    return budget // (whole_number("itemsize", itemsize) * count_lora(d, k, rank=1))
+
+
+def matrix_table(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = False) -> Table:
+    """One matrix, a row for the full update and one for each rank.
+
+    Parameters
+    ----------
+    d, k : int
+        Rows and columns of the adapted matrix.
+    ranks : iterable of int
+        Ranks to count; the order is kept.
+    dora : bool
+        Count DoRA's magnitude vector as well.
+
+    Returns
+    -------
+    Table
+        Columns ``update``, ``rank``, ``trainable``, ``of full`` (a share), ``times fewer``, ``base`` (the
+        matrix itself) and ``total`` (what is in memory while training). Its notes give the break-even rank,
+        and name the ranks above ``min(d, k)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size or rank is not a positive whole number.
+
+    Examples
+    --------
+    >>> matrix_table(100, 120, ranks=[20, 8])
+    100 x 120
+    update  rank  trainable  of full  times fewer    base   total
+    ------  ----  ---------  -------  -----------  ------  ------
+    full             12,000  100.00%         1.00  12,000  12,000
+    LoRA      20      4,400   36.67%         2.73  12,000  16,400
+    LoRA       8      1,760   14.67%         6.82  12,000  13,760
+    Break-even: LoRA has fewer numbers than a full update up to rank 54.
+    """
+    full = count_full(d, k)
+    rows: list[tuple[Cell, ...]] = [("full", None, full, 1.0, 1.0, full, full)]
+    notes = [_break_even_note(d, k)]
+    for rank in ranks:
+        count = count_lora(d, k, rank=rank, dora=dora)
+        name = "DoRA" if dora else "LoRA"
+        rows.append((name, int(rank), count, count / full, full / count, full, full + count))
+        if rank > min(d, k):
+            notes.append(f"Rank {rank} is above min(d, k) = {min(d, k)}: it can express nothing more.")
+    return Table(
+        ("update", "rank", "trainable", "of full", "times fewer", "base", "total"),
+        rows,
+        title=f"{d:,} x {k:,}",
+        notes=notes,
+        formats={"of full": "{:.2%}".format, "times fewer": "{:,.2f}".format},
+    )
+
+
+def _break_even_note(d: int, k: int) -> str:
+    rank = break_even_rank(d, k)
+    if rank == 0:
+        return "Break-even: no rank has fewer numbers than a full update."
+    return f"Break-even: LoRA has fewer numbers than a full update up to rank {rank:,}."
+
+
+def _shape(d: int, k: int) -> tuple[int, int]:
+    return whole_number("d", d), whole_number("k", k)

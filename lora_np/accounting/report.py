@@ -1,0 +1,195 @@
+"""Tables: for a terminal, a notebook, or another program."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+Cell = str | int | float | bool | None
+Format = Callable[[Any], str]
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """Named columns and rows of plain values, printed for people or handed to programs.
+
+    People get thousands separators and formatted numbers: aligned text from ``print`` and at the prompt, a
+    table of its own kind in a notebook or when rich prints it, and Markdown. Programs get the values as
+    they are, from :meth:`to_json`, :meth:`to_csv` and :attr:`records`.
+
+    Parameters
+    ----------
+    columns : iterable of str
+        Their names, which are the headings for people and the keys for programs.
+    rows : iterable of iterables
+        Strings, numbers, booleans, or None for an empty cell; one for each column.
+    title : str
+    notes : iterable of str
+        Sentences below the table.
+    formats : mapping of str to callable
+        How people see the values of a column, as in ``{"share": "{:.1%}".format}``. Without one, whole
+        numbers get thousands separators and other numbers four significant digits.
+
+    Raises
+    ------
+    ValueError
+        If a row has not one cell for each column, or ``formats`` names no column.
+
+    Examples
+    --------
+    >>> table = Table(["matrix", "numbers"], [("W0", 12_000), ("B A", 1_760)])
+    >>> table
+    matrix  numbers
+    ------  -------
+    W0       12,000
+    B A       1,760
+    >>> print(table.to_csv(), end="")
+    matrix,numbers
+    W0,12000
+    B A,1760
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    title: str = ""
+    notes: tuple[str, ...] = ()
+    formats: Mapping[str, Format] = field(default_factory=dict)
+
+    def __init__(
+        self,
+        columns: Iterable[str],
+        rows: Iterable[Iterable[Cell]],
+        *,
+        title: str = "",
+        notes: Iterable[str] = (),
+        formats: Mapping[str, Format] | None = None,
+    ) -> None:
+        object.__setattr__(self, "columns", tuple(columns))
+        object.__setattr__(self, "rows", tuple(tuple(row) for row in rows))
+        object.__setattr__(self, "title", title)
+        object.__setattr__(self, "notes", tuple(notes))
+        object.__setattr__(self, "formats", dict(formats or {}))
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row must have {len(self.columns)} cells, got {len(row)}: {row!r}")
+        for name in self.formats:
+            if name not in self.columns:
+                raise ValueError(f"formats must name columns {self.columns}, got {name!r}")
+
+    @property
+    def records(self) -> list[dict[str, Cell]]:
+        """The rows as dictionaries, values untouched."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def to_json(self) -> str:
+        """A JSON object with ``title``, ``rows`` (one object per row) and ``notes``; numbers stay numbers."""
+        content = {"title": self.title, "rows": self.records, "notes": self.notes}
+        return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+
+    def to_csv(self) -> str:
+        """Comma-separated values with a heading; numbers without separators, empty cells empty."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """A Markdown table (title above, notes below), numbers to the right."""
+        heading = [_pipe(name) for name in self.columns]
+        rule = ["---:" if right else "---" for right in self._numeric]
+        body = [[_pipe(text) for text in row] for row in self._texts]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *body])
+        above = [f"**{self.title}**"] if self.title else []
+        return "\n\n".join([*above, table, *self.notes]) + "\n"
+
+    def __str__(self) -> str:
+        """Aligned plain text, numbers to the right."""
+        grid = [list(self.columns), *self._texts]
+        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        grid.insert(1, ["-" * width for width in widths])
+        lines = ["  ".join(map(_align, row, widths, self._numeric)).rstrip() for row in grid]
+        above = [self.title] if self.title else []
+        return "\n".join([*above, *lines, *self.notes])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """An HTML table, which is what a notebook shows."""
+        styles = [f"text-align:{'right' if right else 'left'}" for right in self._numeric]
+        heading = _html_row("th", self.columns, styles)
+        body = "\n".join(_html_row("td", row, styles) for row in self._texts)
+        caption = f"<caption>{escape(self.title)}</caption>\n" if self.title else ""
+        notes = "".join(f"\n<p>{escape(note)}</p>" for note in self.notes)
+        table = f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+        return table + notes
+
+    def __rich__(self) -> RichTable:
+        """The table that rich prints in a terminal."""
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(
+            title=Text(self.title) if self.title else None,
+            caption=Text("\n".join(self.notes)) if self.notes else None,
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            caption_justify="left",
+        )
+        for name, right in zip(self.columns, self._numeric, strict=True):
+            table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+        for row in self._texts:
+            table.add_row(*map(Text, row))
+        return table
+
+    @property
+    def _texts(self) -> list[list[str]]:
+        formats = [self.formats.get(name, _readable) for name in self.columns]
+        return [
+            ["" if cell is None else show(cell) for show, cell in zip(formats, row, strict=True)]
+            for row in self.rows
+        ]
+
+    @property
+    def _numeric(self) -> list[bool]:
+        """Whether each column holds numbers and nothing else, which is what puts it to the right."""
+        kinds: list[bool] = []
+        for index in range(len(self.columns)):
+            cells = [row[index] for row in self.rows if row[index] is not None]
+            kinds.append(bool(cells) and not any(isinstance(cell, (str, bool)) for cell in cells))
+        return kinds
+
+
+def _readable(cell: Cell) -> str:
+    if isinstance(cell, (str, bool)):
+        return str(cell)
+    return f"{cell:,.4g}" if isinstance(_plain(cell), float) else f"{cell:,}"
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as the Python number it holds."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _align(text: str, width: int, right: bool) -> str:
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def _pipe(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _html_row(tag: str, texts: Iterable[str], styles: Iterable[str]) -> str:
+    cells = (
+        f'<{tag} style="{style}">{escape(text)}</{tag}>' for text, style in zip(texts, styles, strict=True)
+    )
+    return f"<tr>{''.join(cells)}</tr>"
