@@ -13,7 +13,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-def whole_number(name: str, value: object, *, minimum: int = 1, maximum: int | None = None, top: str = "") -> int:
+def whole_number(
+    name: str, value: object, *, minimum: int = 1, maximum: int | None = None, top: str = ""
+) -> int:
     """``value`` as an int; booleans and fractions are refused.
 
     ``top`` says in words where ``maximum`` comes from, as in ``"min(d, k)"``.
@@ -34,12 +36,15 @@ def whole_number(name: str, value: object, *, minimum: int = 1, maximum: int | N
 
 
 def matrix(name: str, value: npt.ArrayLike) -> Array:
-    """``value`` as a finite, non-empty, two-dimensional floating-point array; integers become float64."""
+    """``value`` as a finite, non-empty, two-dimensional float32 or float64 array.
+
+    Those are what LAPACK computes in: float16 becomes float32; integers, booleans and longdouble float64.
+    """
     array = np.asarray(value)
-    if array.dtype.kind in "iub":
-        array = array.astype(np.float64)
-    if array.dtype.kind != "f":
+    if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    array = array.astype(np.float32 if single else np.float64, copy=False)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix (2 axes), got shape {array.shape}")
     if array.size == 0:

@@ -1,0 +1,2 @@
+"""LoRA in plain NumPy."""
+__version__ = "0.1.0"

@@ -1,0 +1,472 @@
+"""The table: one row for each NumPy function, one vector-Jacobian product for each of its array arguments.
+
+A rule ``lambda y, a, b: lambda g: ...`` is read so: ``y`` is the result, ``a`` and ``b`` are the arguments,
+``g`` is the gradient of ``y``, and the inner function returns the gradient of one argument. It captures only
+the names it uses; whatever it does not mention is free to leave memory. Broadcasting is the engine's business.
+
+At kinks the choices are torch's: abs'(0) = 0, clip passes its bounds, ties in max and min share equally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from lora_np._checks import Array
+from lora_np.autograd.tensor import (
+    NOT_DIFFERENTIABLE,
+    Each,
+    Pull,
+    Tensor,
+    composition,
+    constant,
+    derivative,
+    not_differentiable,
+    primitive,
+    value,
+)
+
+# Arithmetic
+
+derivative(np.add, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: g)
+derivative(np.subtract, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g)
+derivative(np.multiply, lambda y, a, b: lambda g: g * b, lambda y, a, b: lambda g: g * a)
+derivative(np.divide, lambda y, a, b: lambda g: g / b, lambda y, a, b: lambda g: -g * y / b)
+derivative(np.negative, lambda y, a: lambda g: -g)
+derivative(np.positive, lambda y, a: lambda g: g)
+derivative(np.reciprocal, lambda y, a: lambda g: -g * y * y)
+derivative(
+    np.power,
+    lambda y, a, b: lambda g: g * b * a ** one_less(b),
+    lambda y, a, b: lambda g: g * y * np.log(np.where(np.equal(a, 0), 1, a)),  # 0 ** b does not move with b
+)
+
+
+def one_less(b: Any) -> Any:
+    """``b - 1``, but 1 where b is zero: ``b * a ** (b - 1)`` is then zero even at a = 0."""
+    if np.ndim(b) == 0:
+        return b - 1 if b else 1
+    return np.where(b == 0, 1, b - 1)
+
+
+# Functions of one number
+
+derivative(np.square, lambda y, a: lambda g: 2 * g * a)
+derivative(np.sqrt, lambda y, a: lambda g: g / (2 * y))
+derivative(np.exp, lambda y, a: lambda g: g * y)
+derivative(np.expm1, lambda y, a: lambda g: g * (y + 1))
+derivative(np.log, lambda y, a: lambda g: g / a)
+derivative(np.log1p, lambda y, a: lambda g: g / (1 + a))
+derivative(np.tanh, lambda y, a: lambda g: g * (1 - y * y))
+derivative(np.sin, lambda y, a: lambda g: g * np.cos(a))
+derivative(np.cos, lambda y, a: lambda g: -g * np.sin(a))
+derivative(np.absolute, lambda y, a: lambda g: g * np.sign(a))
+
+# Choices
+
+derivative(np.maximum, lambda y, a, b: lambda g: share(g, a, b), lambda y, a, b: lambda g: share(g, b, a))
+derivative(np.minimum, lambda y, a, b: lambda g: share(g, b, a), lambda y, a, b: lambda g: share(g, a, b))
+derivative(
+    np.where,
+    NOT_DIFFERENTIABLE,
+    lambda y, condition, a, b: lambda g: np.where(condition, g, 0),
+    lambda y, condition, a, b: lambda g: np.where(condition, 0, g),
+)
+derivative(
+    np.clip,
+    lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
+    lambda y, a, a_min=None, a_max=None: lambda g: np.where(a < a_min, g, 0),
+    lambda y, a, a_min=None, a_max=None: lambda g: np.where(a > a_max, g, 0),
+)
+
+
+def share(g: Array, winner: Any, loser: Any) -> Array:
+    """The part of ``g`` that goes to ``winner``: all where it is larger, half where they are equal."""
+    return np.where(np.greater(winner, loser), g, np.where(np.equal(winner, loser), g / 2, 0))
+
+
+def within(a: Array, low: Any, high: Any) -> Any:
+    above = True if low is None else np.greater_equal(a, low)
+    return above if high is None else above & np.less_equal(a, high)
+
+
+# Products
+
+derivative(
+    np.matmul,
+    lambda y, a, b: pull_left(np.ndim(a), b),
+    lambda y, a, b: pull_right(a, np.ndim(b)),
+)
+
+
+def pull_left(ndim: int, b: Array) -> Pull:
+    """Gradient of ``a`` in ``a @ b``: ``g b^T``. A one-dimensional factor gets its missing axis for the while."""
+    if b.ndim == 1:
+        return lambda g: g[..., np.newaxis] * b
+    if ndim == 1:
+        return lambda g: np.matmul(b, g[..., np.newaxis])[..., 0]
+    return lambda g: np.matmul(g, np.swapaxes(b, -1, -2))
+
+
+def pull_right(a: Array, ndim: int) -> Pull:
+    """Gradient of ``b`` in ``a @ b``: ``a^T g``."""
+    if a.ndim == 1:
+        return (lambda g: g * a) if ndim == 1 else (lambda g: a[:, np.newaxis] * g[..., np.newaxis, :])
+    aT = np.swapaxes(a, -1, -2)
+    return (
+        (lambda g: np.matmul(aT, g[..., np.newaxis])[..., 0]) if ndim == 1 else (lambda g: np.matmul(aT, g))
+    )
+
+
+@composition(np.dot)
+def dot(a: Any, b: Any) -> Any:
+    if np.ndim(a) == 0 or np.ndim(b) == 0:
+        return np.multiply(a, b)
+    if np.ndim(b) <= 2:
+        return np.matmul(a, b)
+    return np.tensordot(a, b, axes=(-1, -2))
+
+
+@composition(np.inner)
+def inner(a: Any, b: Any) -> Any:
+    return np.multiply(a, b) if np.ndim(a) == 0 or np.ndim(b) == 0 else np.tensordot(a, b, axes=(-1, -1))
+
+
+@composition(np.vdot)
+def vdot(a: Any, b: Any) -> Any:
+    return np.sum(np.ravel(a) * np.ravel(b))
+
+
+@composition(np.outer)
+def outer(a: Any, b: Any) -> Any:
+    return np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1))
+
+
+@composition(np.tensordot)
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+    if isinstance(axes, int):
+        axes = (list(range(np.ndim(a) - axes, np.ndim(a))), list(range(axes)))
+    summed_a = normalize_axis_tuple(axes[0], np.ndim(a))
+    summed_b = normalize_axis_tuple(axes[1], np.ndim(b))
+    letters = iter(ALPHABET)
+    labels_a = [next(letters) for _ in range(np.ndim(a))]
+    labels_b = [next(letters) for _ in range(np.ndim(b))]
+    for i, j in zip(summed_a, summed_b, strict=True):
+        labels_b[j] = labels_a[i]
+    kept = [c for c in labels_a if c not in labels_b] + [c for c in labels_b if c not in labels_a]
+    return np.einsum(f"{''.join(labels_a)},{''.join(labels_b)}->{''.join(kept)}", a, b)
+
+
+# Einstein sums
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@composition(np.einsum)
+def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
+    if not isinstance(subscripts, str):
+        raise TypeError(
+            f"np.einsum of Tensors needs its subscripts as a string, got {type(subscripts).__name__}"
+        )
+    inputs, output = explicit(subscripts, [np.ndim(a) for a in operands])
+    return einsum_of(operands, inputs=inputs, output=output, optimize=optimize)
+
+
+def explicit(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
+    """Subscripts with every axis named: letters for the axes behind an ellipsis, and the output written out."""
+    text = subscripts.replace(" ", "")
+    free = [c for c in ALPHABET if c not in text]
+    left, arrow, output = text.partition("->")
+    inputs = left.split(",")
+    if len(inputs) != len(ndims):
+        raise ValueError(f"einsum subscripts {subscripts!r} name {len(inputs)} operands, got {len(ndims)}")
+    widths = [
+        n - len(part.replace("...", "")) if "..." in part else 0
+        for part, n in zip(inputs, ndims, strict=True)
+    ]
+    widest = max(widths)
+    ellipsis = "".join(free[:widest])
+    # Axes behind an ellipsis are aligned on the right, as in broadcasting.
+    inputs = [p.replace("...", ellipsis[widest - w :]) for p, w in zip(inputs, widths, strict=True)]
+    if not arrow:
+        single = sorted(c for c in set(left) - set(",.") if left.count(c) == 1)
+        output = "..." * (widest > 0) + "".join(single)
+    return inputs, output.replace("...", ellipsis)
+
+
+def einsum_forward(
+    operands: Sequence[Array], *, inputs: list[str], output: str, optimize: Any = False
+) -> Array:
+    result: Array = np.einsum(f"{','.join(inputs)}->{output}", *operands, optimize=optimize)
+    return result
+
+
+def einsum_rule(
+    y: Array, operands: Sequence[Any], *, inputs: list[str], output: str, optimize: Any = False
+) -> Pull:
+    shapes = [np.shape(a) for a in operands]
+
+    def pull(g: Array, i: int) -> Array:
+        letters = "".join(dict.fromkeys(inputs[i]))
+        others = [(label, a) for j, (label, a) in enumerate(zip(inputs, operands, strict=True)) if j != i]
+        sizes = dict(zip(inputs[i], shapes[i], strict=True))
+        # A letter that only this operand has was summed away: every entry along it gets the same gradient.
+        lonely = "".join(c for c in letters if c not in output and all(c not in label for label, _ in others))
+        others += [(lonely, np.ones([sizes[c] for c in lonely], dtype=g.dtype))] if lonely else []
+        labels = ",".join([output, *(label for label, _ in others)])
+        spread = np.einsum(f"{labels}->{letters}", g, *(a for _, a in others), optimize=optimize)
+        if letters == inputs[i]:
+            return spread
+        # A repeated letter read a diagonal: write the gradient there, through einsum's writable view.
+        result = np.zeros(shapes[i], dtype=spread.dtype)
+        np.einsum(f"{inputs[i]}->{letters}", result)[...] = spread
+        return result
+
+    return pull
+
+
+einsum_of = primitive(einsum_forward, Each(einsum_rule))
+
+# Reductions
+
+derivative(np.sum, lambda y, a, axis=None, keepdims=False: spread_back(np.shape(a), axis, keepdims))
+derivative(
+    np.mean,
+    lambda y, a, axis=None, keepdims=False: spread_back(np.shape(a), axis, keepdims, y.size / np.size(a)),
+)
+derivative(np.max, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
+derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
+
+
+def spread_back(shape: tuple[int, ...], axis: Any, keepdims: bool, weight: float = 1.0) -> Pull:
+    """Pull that hands every summed entry the same gradient. Needs the shape of the input, not the input."""
+    return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
+
+
+def share_ties(y: Array, a: Array, axis: Any, keepdims: bool) -> Pull:
+    def pull(g: Array) -> Array:
+        largest = a == with_axes(y, axis, keepdims, a.ndim)
+        ties = largest.sum(axis=axis, keepdims=True).astype(g.dtype)
+        return np.where(largest, with_axes(g, axis, keepdims, a.ndim) / ties, 0)
+
+    return pull
+
+
+def with_axes(g: Array, axis: Any, keepdims: bool, ndim: int) -> Array:
+    """``g`` with the reduced axes put back at size one, so that it broadcasts against the input."""
+    if keepdims or axis is None or ndim == 0:
+        return g
+    return np.expand_dims(g, normalize_axis_tuple(axis, ndim))
+
+
+@composition(np.var)
+def var(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+    squares = np.square(a - np.mean(a, axis=axis, keepdims=True))
+    n = np.size(a) / np.size(np.sum(value(a), axis=axis))
+    return np.sum(squares, axis=axis, keepdims=keepdims) * (1 / (n - ddof))
+
+
+@composition(np.std)
+def std(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+    return np.sqrt(np.var(a, axis=axis, ddof=ddof, keepdims=keepdims))
+
+
+@composition(np.linalg.norm)
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    """Euclidean and Frobenius norms; 1 and infinity for vectors."""
+    vectors = np.ndim(x) == 1 or (axis is not None and np.ndim(axis) == 0)
+    if ord is None or (vectors and ord == 2) or (not vectors and ord == "fro"):
+        return euclidean_norm(x, axis=axis, keepdims=keepdims)
+    if vectors and ord == 1:
+        return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
+    if vectors and ord == np.inf:
+        return np.max(np.abs(x), axis=axis, keepdims=keepdims)
+    kind = (
+        "vectors has derivatives for ord None, 2, 1, inf"
+        if vectors
+        else "matrices has derivatives for ord None, 'fro'"
+    )
+    raise TypeError(f"np.linalg.norm of {kind}; got {ord!r}")
+
+
+def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = False) -> Pull:
+    def pull(g: Array) -> Array:
+        length = with_axes(y, axis, keepdims, a.ndim)
+        return with_axes(g, axis, keepdims, a.ndim) * a / np.where(length == 0, 1, length)  # 0 at the kink
+
+    return pull
+
+
+euclidean_norm = primitive(
+    lambda a, *, axis=None, keepdims=False: np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims)),
+    euclidean_rule,
+)
+
+# Shapes
+
+derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)  # the engine sums back
+derivative(
+    np.reshape,
+    lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order),
+)
+derivative(
+    np.transpose, lambda y, a, axes=None: lambda g: np.transpose(g, None if axes is None else inverse(axes))
+)
+derivative(
+    np.concatenate,
+    Each(lambda y, arrays, axis=0: take_part([np.shape(a) for a in arrays], axis)),
+)
+
+
+def reshape_back(shape: tuple[int, ...], order: Any) -> Pull:
+    return lambda g: g.reshape(shape, order=order)
+
+
+def inverse(axes: Sequence[int]) -> Any:
+    return np.argsort(normalize_axis_tuple(axes, len(axes)))
+
+
+def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
+    """Pull that cuts the gradient of one array out of that of the joined one."""
+    if axis is None:
+        ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
+        return lambda g, i: g[ends[i] - np.prod(shapes[i], dtype=int) : ends[i]].reshape(shapes[i])
+    axis = normalize_axis_index(axis, len(shapes[0]))
+    ends = np.cumsum([shape[axis] for shape in shapes])
+    return lambda g, i: g[(slice(None),) * axis + (slice(ends[i] - shapes[i][axis], ends[i]),)]
+
+
+@composition(np.swapaxes)
+def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
+    order = list(range(np.ndim(a)))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return np.transpose(a, order)
+
+
+@composition(np.moveaxis)
+def moveaxis(a: Any, source: Any, destination: Any) -> Any:
+    source = normalize_axis_tuple(source, np.ndim(a))
+    destination = normalize_axis_tuple(destination, np.ndim(a))
+    order = [axis for axis in range(np.ndim(a)) if axis not in source]
+    for place, axis in sorted(zip(destination, source, strict=True)):
+        order.insert(place, axis)
+    return np.transpose(a, order)
+
+
+@composition(np.squeeze)
+def squeeze(a: Any, axis: Any = None) -> Any:
+    return np.reshape(a, np.squeeze(value(a), axis).shape)
+
+
+@composition(np.expand_dims)
+def expand_dims(a: Any, axis: Any) -> Any:
+    return np.reshape(a, np.expand_dims(value(a), axis).shape)
+
+
+@composition(np.ravel)
+def ravel(a: Any) -> Any:
+    return np.reshape(a, -1)
+
+
+@composition(np.stack)
+def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+    return np.concatenate([np.expand_dims(a, axis) for a in arrays], axis=axis)
+
+
+@composition(np.vstack)
+def vstack(tup: Sequence[Any]) -> Any:
+    return np.concatenate([np.reshape(a, (1, -1)) if np.ndim(a) < 2 else a for a in tup], axis=0)
+
+
+@composition(np.hstack)
+def hstack(tup: Sequence[Any]) -> Any:
+    arrays = [np.reshape(a, -1) if np.ndim(a) == 0 else a for a in tup]
+    return np.concatenate(arrays, axis=0 if np.ndim(arrays[0]) == 1 else 1)
+
+
+@composition(np.split)
+def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+    # NumPy decides where to cut, on the row numbers.
+    parts = np.split(np.arange(np.shape(ary)[axis]), indices_or_sections)
+    axis = normalize_axis_index(axis, np.ndim(ary))
+    starts = np.cumsum([0, *map(len, parts)])
+    return [
+        getitem(ary, (slice(None),) * axis + (slice(s, s + len(p)),))
+        for s, p in zip(starts[:-1], parts, strict=True)
+    ]
+
+
+# Selections
+
+
+def getitem_forward(a: Array, index: Any) -> Array:
+    result: Array = a[index]
+    return result
+
+
+def getitem_rule(y: Array, a: Array, index: Any) -> Pull:
+    shape = a.shape
+    parts = index if isinstance(index, tuple) else (index,)
+    # Only an array of integers may name an entry twice; then its gradients add up.
+    repeats = any(isinstance(i, (list, np.ndarray)) and np.asarray(i).dtype != bool for i in parts)
+
+    def pull(g: Array) -> Array:
+        result = np.zeros(shape, dtype=g.dtype)
+        if repeats:
+            np.add.at(result, index, g)
+        else:
+            result[index] = g
+        return result
+
+    return pull
+
+
+getitem = primitive(getitem_forward, getitem_rule, NOT_DIFFERENTIABLE)
+
+
+@composition(np.take)
+def take(a: Any, indices: Any, axis: int | None = None) -> Any:
+    if isinstance(indices, Tensor):
+        raise not_differentiable(np.take, "indices")
+    if axis is None:
+        return getitem(np.ravel(a), np.asarray(indices))
+    return getitem(a, (slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (np.asarray(indices),))
+
+
+@composition(np.diagonal)
+def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    a = np.moveaxis(a, (axis1, axis2), (-2, -1))
+    rows, columns = a.shape[-2:]
+    i = np.arange(max(0, -offset), min(rows, columns - offset))
+    return getitem(a, (Ellipsis, i, i + offset))
+
+
+@composition(np.trace)
+def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    return np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1)
+
+
+@composition(np.tril)
+def tril(m: Any, k: int = 0) -> Any:
+    return np.where(np.tril(np.ones(np.shape(m)[-2:], dtype=bool), k), m, 0)
+
+
+@composition(np.triu)
+def triu(m: Any, k: int = 0) -> Any:
+    return np.where(np.triu(np.ones(np.shape(m)[-2:], dtype=bool), k), m, 0)
+
+
+# No gradient: the result is a plain array
+
+constant(
+    np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+    np.logical_and, np.logical_or, np.logical_not, np.logical_xor, np.any, np.all,
+    np.isfinite, np.isnan, np.isinf, np.signbit, np.isclose, np.allclose, np.array_equal,
+    np.sign, np.floor, np.ceil, np.round, np.rint, np.trunc, np.floor_divide,
+    np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted,
+    np.count_nonzero, np.shape, np.ndim, np.size, np.result_type, np.shares_memory, np.may_share_memory,
+    np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.array2string, np.array_repr, np.array_str,
+)  # fmt: skip

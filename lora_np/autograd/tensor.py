@@ -1,0 +1,558 @@
+"""The engine: a ``Tensor`` remembers how it was computed, and ``backward`` walks that memory.
+
+NumPy is the forward pass. A ``Tensor`` answers NumPy's own protocols (``__array_ufunc__``, NEP 13, and
+``__array_function__``, NEP 18), so ``np.tanh(x @ W.T)`` works on Tensors and gives a Tensor. What NumPy
+cannot know, the derivative of each function, stands in one table (``derivatives.py``).
+
+An array that wants a gradient is a ``Tensor``; whatever is not a ``Tensor`` is a constant.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import inspect
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from itertools import count
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from lora_np._checks import Array
+
+Pull: TypeAlias = Callable[..., Any]  # g -> gradient: what flows back along one edge
+Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
+
+
+class Tensor(NDArrayOperatorsMixin):
+    """An array that wants a gradient.
+
+    Parameters
+    ----------
+    data : array_like
+        The values, *copied*: training must not change the caller's array. Integers become float64;
+        float16, float32 and float64 stay what they are.
+
+    Attributes
+    ----------
+    data : ndarray
+        The values. Reading them stops the gradient; `lora_np.value` does so for arrays and Tensors alike.
+    grad : ndarray or None
+        In a leaf (a Tensor that was not computed from others): the sum of what every ``backward()`` since the
+        last clearing has brought. Set it to ``None`` to start afresh.
+
+    Raises
+    ------
+    TypeError
+        If ``data`` does not hold real numbers, or is itself a Tensor.
+
+    Examples
+    --------
+    >>> W = Tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> loss = np.mean(np.square(np.array([1.0, -1.0]) @ W.T))
+    >>> loss.backward()
+    >>> W.grad
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "node")
+    __hash__ = object.__hash__  # the mixin's == compares elements; as a key, a Tensor is itself
+
+    data: Array
+    grad: Array | None
+    node: Node | None  # None in a leaf
+
+    def __init__(self, data: npt.ArrayLike) -> None:
+        values = np.array(data)
+        if values.dtype.kind in "iub":
+            values = values.astype(np.float64)
+        if values.dtype.kind != "f":
+            raise TypeError(f"a Tensor holds real numbers, got dtype {values.dtype}")
+        self.data = values
+        self.grad = None
+        self.node = None
+
+    # NumPy's protocols
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__":
+            raise TypeError(
+                f"np.{ufunc.__name__}.{method} has no derivative; use np.sum, np.max, np.outer and the like"
+            )
+        return dispatch(ufunc, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return dispatch(function, args, kwargs)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        raise TypeError(
+            "a Tensor turned into an ndarray loses its gradient; say lora_np.value(x) where that is meant"
+        )
+
+    # A Tensor as a Python object
+
+    def __repr__(self) -> str:
+        body = np.array2string(self.data, separator=", ", prefix="Tensor(")
+        dtype = "" if self.data.dtype == np.float64 else f", dtype={self.data.dtype}"
+        origin = "" if self.node is None else f", from={self.node.name}"
+        return f"Tensor({body}{dtype}{origin})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.data, spec)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        from lora_np.autograd.derivatives import getitem
+
+        return getitem(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        raise TypeError(IN_PLACE)
+
+    def __reduce__(self) -> tuple[type[Tensor], tuple[Array]]:
+        if self.node is not None:
+            raise TypeError(
+                f"{self.node.name}'s result belongs to a graph and cannot be copied or pickled; value(x) can"
+            )
+        return Tensor, (self.data,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    def item(self) -> float:
+        """The value of a Tensor with one element, as a Python number."""
+        return self.data.item()  # type: ignore[no-any-return]
+
+    # Methods only forward to NumPy
+
+    @property
+    def T(self) -> Any:
+        return np.transpose(self)
+
+    @property
+    def mT(self) -> Any:
+        return np.swapaxes(self, -1, -2)
+
+    def reshape(self, *shape: Any) -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Any:
+        return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
+
+    def sum(self, *args: Any, **kwargs: Any) -> Any:
+        return np.sum(self, *args, **kwargs)
+
+    def mean(self, *args: Any, **kwargs: Any) -> Any:
+        return np.mean(self, *args, **kwargs)
+
+    def var(self, *args: Any, **kwargs: Any) -> Any:
+        return np.var(self, *args, **kwargs)
+
+    def std(self, *args: Any, **kwargs: Any) -> Any:
+        return np.std(self, *args, **kwargs)
+
+    def max(self, *args: Any, **kwargs: Any) -> Any:
+        return np.max(self, *args, **kwargs)
+
+    def min(self, *args: Any, **kwargs: Any) -> Any:
+        return np.min(self, *args, **kwargs)
+
+    def argmax(self, *args: Any, **kwargs: Any) -> Any:
+        return np.argmax(self, *args, **kwargs)
+
+    def argmin(self, *args: Any, **kwargs: Any) -> Any:
+        return np.argmin(self, *args, **kwargs)
+
+    def clip(self, *args: Any, **kwargs: Any) -> Any:
+        return np.clip(self, *args, **kwargs)
+
+    def dot(self, other: Any) -> Any:
+        return np.dot(self, other)
+
+    def ravel(self) -> Any:
+        return np.ravel(self)
+
+    def squeeze(self, axis: Any = None) -> Any:
+        return np.squeeze(self, axis)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Any:
+        return np.swapaxes(self, axis1, axis2)
+
+    def take(self, *args: Any, **kwargs: Any) -> Any:
+        return np.take(self, *args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        return np.trace(self, *args, **kwargs)
+
+    def diagonal(self, *args: Any, **kwargs: Any) -> Any:
+        return np.diagonal(self, *args, **kwargs)
+
+    # Reverse mode
+
+    def backward(self, gradient: npt.ArrayLike | None = None) -> None:
+        """Add the gradient of this Tensor to ``.grad`` of every leaf it was computed from.
+
+        The graph is used up on the way: its memory is freed step by step, and a second call raises.
+
+        Parameters
+        ----------
+        gradient : array_like, optional
+            What flows into this Tensor, of its shape. A scalar needs none: it starts from one.
+
+        Raises
+        ------
+        ValueError
+            If this is no scalar and no gradient is given, or the gradient has another shape.
+        RuntimeError
+            If the graph, or a part of it, was used by an earlier ``backward()``.
+        """
+        if gradient is not None:
+            start = np.array(gradient, dtype=self.dtype)
+        elif self.size == 1:
+            start = np.ones_like(self.data)
+        else:
+            raise ValueError(
+                f"backward() starts from a scalar, got shape {self.shape}: "
+                "take a sum or a mean first, or pass gradient= of that shape"
+            )
+        if start.shape != self.shape:
+            raise ValueError(f"gradient must have this Tensor's shape {self.shape}, got {start.shape}")
+        for leaf, g in leaf_gradients(self, start).items():
+            # A copy, since addition hands one array to both of its inputs.
+            leaf.grad = g.copy() if leaf.grad is None else leaf.grad + g
+
+
+def value(x: Tensor | npt.ArrayLike) -> Array:
+    """The ndarray of a Tensor or of anything array-like: this is how a gradient is stopped.
+
+    Examples
+    --------
+    >>> value(Tensor([1.0, 2.0])), value([3.0])
+    (array([1., 2.]), array([3.]))
+    """
+    return x.data if isinstance(x, Tensor) else np.asarray(x)
+
+
+class Node:
+    """A step of the computation: where its gradient flows to. It holds no values of its own."""
+
+    __slots__ = ("dtype", "edges", "name", "order", "shape")
+
+    clock = count()
+
+    def __init__(self, name: str, y: Array, edges: list[tuple[Node | Tensor, Pull]]) -> None:
+        self.name = name
+        self.shape = y.shape
+        self.dtype = y.dtype
+        self.edges: list[tuple[Node | Tensor, Pull]] | None = (
+            edges  # None once used: a leaf has no node at all
+        )
+        self.order = next(Node.clock)
+
+
+def leaf_gradients(root: Tensor, start: Array) -> dict[Tensor, Array]:
+    """Walk from ``root`` to the leaves, later steps first, and return what arrives at each leaf.
+
+    A step can only use results that existed before it, so the order of creation is a topological order.
+    """
+    if root.node is None:
+        return {root: start}
+    leaves: dict[Tensor, Array] = {}
+    pending: dict[Node, Array] = {root.node: start}
+    latest_first = [(-root.node.order, root.node)]
+    while latest_first:
+        _, node = heapq.heappop(latest_first)
+        g = pending.pop(node)
+        if node.edges is None:
+            raise RuntimeError(
+                f"this graph ({node.name}) was used by an earlier backward(); run the forward pass again"
+            )
+        edges, node.edges = node.edges, None
+        while edges:
+            target, pull = edges.pop()
+            pulled = unbroadcast(pull(g), target.shape, target.dtype)
+            if isinstance(target, Tensor):
+                leaves[target] = leaves[target] + pulled if target in leaves else pulled
+            elif target in pending:
+                pending[target] = pending[target] + pulled
+            else:
+                pending[target] = pulled
+                heapq.heappush(latest_first, (-target.order, target))
+    return leaves
+
+
+def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Sum ``g`` down to ``shape``: the transpose of NumPy broadcasting."""
+    if g.ndim > len(shape):
+        g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    if g.shape != shape:
+        g = g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+    return np.asarray(g, dtype)
+
+
+# The three tables
+
+
+class Each(NamedTuple):
+    """Marks the rule of an argument that is a sequence of arrays: its pull is ``(g, i) -> gradient of item i``.
+
+    Examples
+    --------
+    >>> total = primitive(lambda arrays: sum(arrays), Each(lambda y, arrays: lambda g, i: g))
+    >>> x = Tensor(2.0)
+    >>> total([x, 3.0, x]).backward()
+    >>> x.grad
+    array(2.)
+    """
+
+    rule: Rule
+
+
+class Row(NamedTuple):
+    """One row of the table: the forward function on bare arrays and a rule for each of its array arguments."""
+
+    name: str
+    forward: Callable[..., Any]
+    rules: tuple[Rule | Each | None, ...]
+
+
+DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
+CONSTANTS: set[Callable[..., Any]] = set()  # functions with a derivative of zero, or with no real result
+COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}  # functions written in terms of others
+
+NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
+
+IN_PLACE = (
+    "writing into an array cannot be differentiated: write h = h + x instead of h += x, out= or h[i] = x"
+)
+
+
+def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None:
+    """Add a row to the table: one vector-Jacobian product for each array argument of ``function``.
+
+    Parameters
+    ----------
+    function : callable
+        A NumPy function or ufunc. For a function of your own, use `primitive`.
+    *rules : callable, Each or None
+        For each argument, ``rule(y, *arguments, **keywords)`` returns ``pull``, and ``pull(g)`` returns the
+        gradient of that argument when ``g`` is the gradient of the result ``y``. The engine sums over
+        broadcast axes and restores the dtype. Let ``pull`` capture only what it needs: that is what stays in
+        memory. ``NOT_DIFFERENTIABLE`` makes a Tensor in that place an error; ``Each(rule)`` is for an
+        argument that is a sequence of arrays.
+
+    Examples
+    --------
+    >>> derivative(np.sinh, lambda y, a: lambda g: g * np.cosh(a))
+    >>> x = Tensor(0.0)
+    >>> np.sinh(x).backward()
+    >>> x.grad
+    array(1.)
+    """
+    DERIVATIVES[function] = Row(name_of(function), function, rules)
+
+
+def primitive(function: Callable[..., Any], *rules: Rule | Each | None) -> Callable[..., Any]:
+    """An operation of your own, from its forward pass on arrays and its derivative rules.
+
+    Parameters
+    ----------
+    function : callable
+        The forward pass. It receives and returns plain arrays.
+    *rules : callable, Each or None
+        As for `derivative`.
+
+    Returns
+    -------
+    operation : callable
+        Takes Tensors or arrays; the result is a Tensor as soon as one argument is.
+
+    Examples
+    --------
+    >>> softplus = primitive(np.log1p, lambda y, a: lambda g: g / (1 + a))
+    >>> cube = primitive(lambda a: a * a * a, lambda y, a: lambda g: g * 3 * a * a)
+    >>> x = Tensor([2.0])
+    >>> cube(x).backward()
+    >>> x.grad, cube(np.array([2.0]))
+    (array([12.]), array([8.]))
+    """
+
+    @functools.wraps(function)
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        for a in (*args, *kwargs.values()):
+            if isinstance(a, Tensor) or (
+                isinstance(a, (list, tuple)) and any(isinstance(b, Tensor) for b in a)
+            ):
+                return record(operation, args, kwargs)
+        return function(*args, **kwargs)
+
+    DERIVATIVES[operation] = Row(name_of(function), function, rules)
+    return operation
+
+
+def constant(*functions: Callable[..., Any]) -> None:
+    """Declare functions whose result carries no gradient: they return plain arrays."""
+    CONSTANTS.update(functions)
+
+
+def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a definition of a NumPy function in terms of functions that the tables know."""
+
+    def register(definition: Callable[..., Any]) -> Callable[..., Any]:
+        COMPOSITIONS[function] = definition
+        return definition
+
+    return register
+
+
+# From a NumPy call to a step of the graph
+
+
+def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Answer a NumPy call that has a Tensor among its arguments."""
+    if function in DERIVATIVES:
+        return record(function, args, kwargs)
+    if function in COMPOSITIONS:
+        return COMPOSITIONS[function](*args, **kwargs)
+    if function in CONSTANTS:
+        return function(*map(bare, args), **{name: bare(a) for name, a in kwargs.items()})
+    name = name_of(function)
+    close = get_close_matches(name, known(), n=3, cutoff=0)
+    raise TypeError(
+        f"{name} has no derivative here. Use a function that has one (close: {', '.join(close)}; all: "
+        "lora_np.autograd.known()), stop the gradient with lora_np.value(x), "
+        f"or add a row with lora_np.autograd.derivative({name}, ...)"
+    )
+
+
+def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Run ``function`` on the bare arrays and remember how to pull a gradient back to each Tensor."""
+    name, forward, rules = DERIVATIVES[function]
+    if kwargs or len(args) > len(rules):
+        args, kwargs = arrange(function, rules, args, kwargs)
+    values = [bare(a) for a in args]
+    y = np.asarray(forward(*values, **kwargs))
+    edges: list[tuple[Node | Tensor, Pull]] = []
+    for position, (a, rule) in enumerate(zip(args, rules, strict=False)):
+        if isinstance(a, Tensor):
+            if rule is None or isinstance(rule, Each):
+                raise not_differentiable(function, parameters(function, rules)[position])
+            edges.append((a.node or a, rule(y, *values, **kwargs)))
+        elif isinstance(rule, Each):
+            pull = rule.rule(y, *values, **kwargs)
+            edges += [
+                (b.node or b, functools.partial(pull, i=i)) for i, b in enumerate(a) if isinstance(b, Tensor)
+            ]
+    result = Tensor.__new__(Tensor)  # takes the values as they are, without a leaf's copy
+    result.data = y
+    result.grad = None
+    result.node = Node(name, y, edges)
+    return result
+
+
+def bare(a: Any) -> Any:
+    """``a`` without Tensors: its array, or the arrays inside a list or tuple. Scalars stay as they are."""
+    if isinstance(a, Tensor):
+        return a.data
+    if isinstance(a, (list, tuple)) and any(isinstance(b, (Tensor, list, tuple)) for b in a):
+        return [bare(b) for b in a] if isinstance(a, list) else tuple(bare(b) for b in a)
+    return a
+
+
+def arrange(
+    function: Callable[..., Any], rules: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Array arguments by position, settings by keyword, whichever way the caller wrote them."""
+    names = parameters(function, rules)
+    settings = dict(zip(names[len(rules) :], args[len(rules) :], strict=False)) | kwargs
+    arrays = list(args[: len(rules)])
+    while len(arrays) < len(rules) and names[len(arrays)] in settings:
+        arrays.append(settings.pop(names[len(arrays)]))
+    if settings.pop("out", None) is not None:
+        raise TypeError(IN_PLACE)
+    for name, setting in settings.items():
+        if isinstance(setting, Tensor):
+            raise not_differentiable(function, name)
+        if name not in covered(rules):
+            raise TypeError(
+                f"{name_of(function)}: the derivative does not cover the argument {name}={setting!r}"
+            )
+    return tuple(arrays), settings
+
+
+@functools.cache
+def parameters(function: Callable[..., Any], rules: tuple[Any, ...]) -> list[str]:
+    """Names of the function's arguments in order: its signature's, or its rules' where it has none."""
+    if not isinstance(function, np.ufunc):
+        try:
+            return list(inspect.signature(function).parameters)
+        except ValueError:
+            pass
+    return covered(rules)
+
+
+@functools.cache
+def covered(rules: tuple[Any, ...]) -> list[str]:
+    """Names of the arguments that the rules take, after ``y``."""
+    rule = next(r.rule if isinstance(r, Each) else r for r in rules if r is not None)
+    return list(inspect.signature(rule).parameters)[1:]
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """``np.sum``, ``np.linalg.norm``, or the plain name of a primitive."""
+    name = getattr(function, "__name__", repr(function))
+    module = getattr(function, "__module__", None) or "numpy"
+    if not (isinstance(function, np.ufunc) or module.split(".")[0] == "numpy"):
+        return name
+    return (
+        f"{module.replace('numpy', 'np', 1)}.{name}"
+        if module in ("numpy.linalg", "numpy.fft")
+        else f"np.{name}"
+    )
+
+
+def not_differentiable(function: Callable[..., Any], name: str) -> TypeError:
+    return TypeError(
+        f"{name_of(function)}: the argument {name} has no derivative, so it cannot be a Tensor; "
+        f"pass lora_np.value({name})"
+    )
+
+
+def known() -> list[str]:
+    """Names of the functions that take Tensors.
+
+    Examples
+    --------
+    >>> "np.tanh" in known()
+    True
+    """
+    return sorted({name_of(function) for function in (*DERIVATIVES, *COMPOSITIONS, *CONSTANTS)})
