@@ -1,0 +1,41 @@
+"""Singular values and sums over them: what the rest of the room is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lora_np._checks import Array
+
+
+class SVD(NamedTuple):
+    """``M = (U * s) @ Vh``: orthonormal columns in ``U``, orthonormal rows in ``Vh``, ``s`` descending."""
+
+    U: Array  # (d, r)
+    s: Array  # (r,)
+    Vh: Array  # (r, k)
+
+
+def well_scaled(M: Array) -> tuple[float, Array]:
+    """``(unit, M / unit)``, where fourth powers of the entries neither overflow nor vanish.
+
+    The unit is a power of two, so that nothing is rounded, and 1 (with no copy) for everyday matrices.
+    """
+    largest = max(M.max(), -M.min())
+    info = np.finfo(M.dtype)
+    if largest == 0 or info.tiny**0.25 < largest < info.max**0.25:
+        return 1.0, M
+    unit = np.ldexp(1.0, np.frexp(largest)[1] - 1)
+    return float(unit), M / M.dtype.type(unit)
+
+
+def singular_values(M: Array) -> tuple[float, Array]:
+    """``(unit, s)`` with ``unit * s`` the singular values of ``M``, descending, in float64."""
+    unit, M = well_scaled(M)
+    return unit, np.linalg.svdvals(M).astype(np.float64)
+
+
+def tail_sums(x: Array) -> Array:
+    """``sum(x[r:])`` for r = 0 .. len(x), the small terms first, so that short tails keep their digits."""
+    return np.append(np.cumsum(x[::-1])[::-1], 0.0)

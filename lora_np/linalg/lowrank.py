@@ -1,0 +1,348 @@
+"""The best rank-r approximation of a matrix: its error against rank, and its factors, fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np._checks import Array, choice, matrix, number, whole_number
+from lora_np.linalg._spectrum import SVD, singular_values, tail_sums, well_scaled
+from lora_np.linalg.rank import energy
+
+Norm = Literal["fro", "spectral", "nuclear"]
+Method = Literal["auto", "full", "randomized", "krylov"]
+
+SMALL = 200  # up to this size the full SVD is fast enough
+OVERSAMPLING = 8  # directions carried beyond the rank: they set the gap that convergence lives on
+
+
+def truncated_svd(
+    M: npt.ArrayLike,
+    *,
+    rank: int,
+    method: Method = "auto",
+    tolerance: float = 1e-6,
+    rng: np.random.Generator | int | None = None,
+) -> SVD:
+    """The ``rank`` largest singular triplets: ``(U * s) @ Vh`` is the best rank-``rank`` matrix beside ``M``.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    rank : int
+        ``1 <= rank <= min(d, k)``.
+    method : {"auto", "full", "randomized", "krylov"}
+        "full" is LAPACK's SVD, cut. "randomized" iterates on a random subspace, "krylov" keeps all
+        iterates as well, which converges much sooner. "auto" is "full" for small matrices and "krylov" for
+        large ones.
+    tolerance : float
+        The iterative methods go on until their error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
+        smallest possible one by at most this fraction, or by what rounding hides. Where that would cost as
+        much as the full SVD, they return the full SVD.
+    rng : Generator or int, optional
+        Where the iterative methods start. By default always the same, so that results repeat.
+
+    Returns
+    -------
+    SVD
+        A named tuple of ``U`` (d, rank), ``s`` (rank,) descending, and ``Vh`` (rank, k).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix, or an option is out of range.
+
+    Notes
+    -----
+    Signs of paired singular vectors are arbitrary. One iteration costs ``4 d k (rank + 8)`` operations, the
+    full SVD some ``10 d k min(d, k)``.
+
+    References
+    ----------
+    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", 1936.
+    G. Golub, F. Luk, M. Overton, "A block Lanczos method for computing the singular values and corresponding
+    singular vectors of a matrix", 1981.
+    N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011.
+    C. Musco, C. Musco, "Randomized block Krylov methods for stronger and faster approximate SVD", 2015.
+
+    Examples
+    --------
+    >>> truncated_svd(np.diag([1.0, 5.0, 3.0]), rank=2).s
+    array([5., 3.])
+    """
+    M = matrix("M", M)
+    rank = _rank(rank, M)
+    choice("method", method, ("auto", "full", "randomized", "krylov"))
+    tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
+    small = min(M.shape)
+    iterative = (
+        method != "full" and 2 * (rank + OVERSAMPLING) <= small and (method != "auto" or small > SMALL)
+    )
+    found = (
+        _iterate(M, rank, tolerance, np.random.default_rng(0 if rng is None else rng), method)
+        if iterative
+        else None
+    )
+    if found is None:
+        found = SVD(*np.linalg.svd(M, full_matrices=False))
+    return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank])
+
+
+def low_rank_factors(M: npt.ArrayLike, *, rank: int) -> tuple[Array, Array]:
+    """Best rank-``rank`` factors of ``M``: ``B @ A`` minimises ``||M - B @ A||`` (Eckart-Young).
+
+    Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exactly on large matrices.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    rank : int
+        ``1 <= rank <= min(d, k)``.
+
+    Returns
+    -------
+    B : ndarray of shape (d, rank)
+        Orthogonal columns, ``U * sqrt(s)``.
+    A : ndarray of shape (rank, k)
+        Orthogonal rows, ``sqrt(s) * Vh``: as long as the columns of B.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix or ``rank`` is out of range.
+
+    Notes
+    -----
+    Signs of paired columns are arbitrary; only the product is unique (and only if ``s[rank - 1] > s[rank]``).
+
+    References
+    ----------
+    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", 1936.
+
+    Examples
+    --------
+    >>> B, A = low_rank_factors(np.outer([1.0, 2.0], [3.0, 4.0, 5.0]), rank=1)
+    >>> B.shape, A.shape
+    ((2, 1), (1, 3))
+    """
+    U, s, Vh = truncated_svd(M, rank=rank)
+    root = np.sqrt(s)
+    return U * root, root[:, None] * Vh
+
+
+def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
+    """``||M - M_r||`` of the best rank-r approximation ``M_r``, for r = 0 .. min(d, k).
+
+    No approximation is formed: the errors are sums over the singular values that were cut off.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    norm : {"fro", "spectral", "nuclear"}
+        ``sqrt(sum s**2)``, ``max s`` or ``sum s`` over the cut-off singular values.
+    relative : bool
+        Divide by ``||M||`` in the same norm. A zero matrix has errors of 0.
+
+    Returns
+    -------
+    ndarray of shape (min(d, k) + 1,)
+        Falls from ``||M||`` (or 1) to 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix or the norm is not known.
+
+    References
+    ----------
+    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", 1936.
+    L. Mirsky, "Symmetric gauge functions and unitarily invariant norms", 1960.
+
+    Examples
+    --------
+    >>> rank_errors(np.diag([3.0, 4.0]))
+    array([5., 3., 0.])
+    >>> rank_errors(np.diag([3.0, 4.0]), norm="nuclear")
+    array([7., 3., 0.])
+    """
+    choice("norm", norm, _TAIL_NORMS)
+    M = matrix("M", M)
+    unit, s = singular_values(M)
+    errors = _TAIL_NORMS[norm](s)
+    errors = errors / (errors[0] or 1.0) if relative else errors * unit
+    return errors.astype(M.dtype)
+
+
+def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro") -> int:
+    """The smallest rank r with ``||M - M_r|| <= tolerance * ||M||``.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    tolerance : float
+        Between 0 and 1.
+    norm : {"fro", "spectral", "nuclear"}
+        As in `rank_errors`.
+
+    Returns
+    -------
+    int
+        Between 0 and ``min(d, k)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix, or an option is out of range.
+
+    Examples
+    --------
+    >>> rank_for_error(np.diag([1.0, 0.1, 0.001]))
+    2
+    """
+    tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
+    return int(np.argmax(rank_errors(M, norm=norm, relative=True) <= tolerance))
+
+
+def rank_for_energy(M: npt.ArrayLike, *, share: float = 0.9) -> int:
+    """The smallest rank whose best approximation keeps this share of ``||M||_F^2``.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    share : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    int
+        Between 0 and ``min(d, k)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix or ``share`` is out of range.
+
+    Examples
+    --------
+    >>> rank_for_energy(np.diag([3.0, 1.0, 1.0]), share=0.9)
+    2
+    """
+    share = number("share", share, minimum=0, maximum=1)
+    return int(np.argmax(energy(M) >= share))
+
+
+def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
+    """The SVD of ``B @ A``, which is never formed: two thin QRs and an SVD of an r x r matrix.
+
+    Parameters
+    ----------
+    B : array_like of shape (d, r)
+    A : array_like of shape (r, k)
+
+    Returns
+    -------
+    SVD
+        A named tuple of ``U`` (d, m), ``s`` (m,) and ``Vh`` (m, k) with m = min(d, r, k).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``B`` or ``A`` is not a finite real matrix, or the shapes do not fit.
+
+    Notes
+    -----
+    Costs ``O((d + k) r^2)`` operations instead of ``O(d k min(d, k))``: an update is inspected without
+    ever paying for a d x k matrix.
+
+    Examples
+    --------
+    >>> svd_of_product([[3.0], [4.0]], [[0.0, 2.0]]).s
+    array([10.])
+    """
+    B, A = matrix("B", B), matrix("A", A)
+    if B.shape[1] != A.shape[0]:
+        raise ValueError(f"B must have as many columns as A has rows, got shapes {B.shape} and {A.shape}")
+    Qb, Rb = np.linalg.qr(B)
+    Qa, Ra = np.linalg.qr(A.T)
+    U, s, Vh = np.linalg.svd(Rb @ Ra.T, full_matrices=False)
+    return SVD(Qb @ U, s, Vh @ Qa.T)
+
+
+# Mirsky: one approximation is best in every unitarily invariant norm, and its error is that norm of the tail.
+_TAIL_NORMS: dict[str, Callable[[Array], Array]] = {
+    "fro": lambda s: np.sqrt(tail_sums(np.square(s))),
+    "spectral": lambda s: np.append(s, 0.0),
+    "nuclear": tail_sums,
+}
+
+
+def _rank(rank: int, M: Array) -> int:
+    return whole_number("rank", rank, maximum=min(M.shape), top="min(d, k)")
+
+
+def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator, method: str) -> SVD | None:
+    """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD were as cheap.
+
+    Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So the SVD
+    of the small ``T`` gives the best approximation within Q, and the part outside tells how far off it is.
+    """
+    unit, M = well_scaled(M)
+    width = rank + OVERSAMPLING
+    total = float(np.vdot(M, M))
+    rounding = float(np.finfo(M.dtype).eps)
+    Q = np.linalg.qr(M @ rng.standard_normal((M.shape[1], width)).astype(M.dtype))[0]
+    P, T = np.linalg.qr(M.T @ Q)
+    for _ in range(min(M.shape) // (2 * width)):
+        image = M @ P[:, -width:]
+        fresh, outside = _orthonormal_beyond(Q, image)
+        V, s, Uh = np.linalg.svd(T.astype(np.float64))
+        residuals = np.square(outside @ V[-width:, :rank]).sum(axis=0) - (10 * rounding) ** 2 * total
+        squared_error = max(total - np.square(s[:rank]).sum(), 100 * rounding * total)
+        # The error grows by half its share of missing energy; the other half is for safety.
+        if _missing_energy(s, residuals, rank) <= tolerance * squared_error:
+            U, Vh = Q @ Uh[:rank].T.astype(M.dtype), V[:, :rank].T.astype(M.dtype) @ P.T
+            return SVD(U, (s[:rank] * unit).astype(M.dtype), Vh)
+        if method == "randomized":
+            Q = np.linalg.qr(image)[0]
+            P, T = np.linalg.qr(M.T @ Q)
+        else:
+            Q = np.concatenate([Q, fresh], axis=1)
+            P, T = _grow(P, T, outside, M.T @ fresh)
+    return None
+
+
+def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
+    """``(F, C)``: an orthonormal basis F of what X has outside the span of Q, and ``C = F.T @ X``."""
+    rest = X - Q @ (Q.T @ X)
+    rest = rest - Q @ (Q.T @ rest)  # twice is enough (Kahan): once leaves rounding errors along Q
+    F, C = np.linalg.qr(rest)
+    return F, C
+
+
+def _grow(P: Array, T: Array, outside: Array, image: Array) -> tuple[Array, Array]:
+    """Append the block ``image = M.T @ fresh`` to ``P @ T = M.T @ Q``."""
+    fresh, corner = _orthonormal_beyond(P, image)
+    m, width = T.shape[0], outside.shape[0]
+    grown = np.zeros((m + width, m + width), dtype=T.dtype)
+    grown[:m, :m] = T
+    grown[m - width : m, m:] = outside.T
+    grown[m:, m:] = corner
+    return np.concatenate([P, fresh], axis=1), grown
+
+
+def _missing_energy(s: Array, residuals: Array, rank: int) -> float:
+    """``sum(sigma[:rank]**2) - sum(s[:rank]**2)``, what the iteration has yet to find, by perturbation.
+
+    ``s[i]**2`` is an eigenvalue of M M^T but for a coupling to what lies outside, of squared length
+    ``s[i]**2 * residuals[i]``. To second order the coupling adds its square over the gap to the spectrum
+    outside. The last value of the first block stands in for the upper end of that: it is what the
+    iteration converges against.
+    """
+    squares = np.square(s[:rank])
+    gaps = squares - np.square(s[rank + OVERSAMPLING - 1])
+    coupling = squares * np.maximum(residuals, 0.0)
+    missing = np.divide(coupling, gaps, out=np.where(coupling > 0, np.inf, 0.0), where=gaps > 0)
+    return float(missing.sum())

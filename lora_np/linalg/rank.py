@@ -1,0 +1,291 @@
+"""Rank: by elimination, as on paper; by singular values, as in floating point; by the spectrum's shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np._checks import Array, matrix, number
+from lora_np.linalg._spectrum import singular_values, tail_sums
+
+
+def row_echelon(M: npt.ArrayLike, *, tol: float | None = None) -> tuple[Array, list[int]]:
+    """Gaussian elimination with partial pivoting: ``(form, pivots)``, a staircase and its columns.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    tol : float, optional
+        A column whose candidates are all at most this large has no pivot.
+        By default ``max(d, k) * eps * max|M|``.
+
+    Returns
+    -------
+    form : ndarray of shape (d, k)
+        Zero below the staircase; its nonzero rows span the row space of ``M``.
+    pivots : list of int
+        The column of the first nonzero entry of each nonzero row. ``len(pivots)`` is the rank as
+        elimination sees it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+
+    Notes
+    -----
+    In exact arithmetic this *is* the rank. In floating point it can be badly wrong: no pivot of a
+    triangular matrix with ones on the diagonal and -1 above it is ever small, yet at size 50 its smallest
+    singular value is about 1e-15. Trust `matrix_rank`.
+
+    Examples
+    --------
+    >>> form, pivots = row_echelon([[1, 2, 3], [2, 4, 8], [3, 6, 11]])
+    >>> form
+    array([[ 3.        ,  6.        , 11.        ],
+           [ 0.        ,  0.        ,  0.66666667],
+           [ 0.        ,  0.        ,  0.        ]])
+    >>> pivots
+    [0, 2]
+    """
+    form = np.array(matrix("M", M))
+    d, k = form.shape
+    if tol is None:
+        tol = float(max(d, k) * np.finfo(form.dtype).eps * np.abs(form).max())
+    tol = number("tol", tol, minimum=0)
+    pivots: list[int] = []
+    for column in range(k):
+        row = len(pivots)
+        if row == d:
+            break
+        best = row + int(np.argmax(np.abs(form[row:, column])))
+        if abs(form[best, column]) <= tol:
+            form[row:, column] = 0
+            continue
+        form[[row, best]] = form[[best, row]]
+        factors = form[row + 1 :, column] / form[row, column]
+        form[row + 1 :, column:] -= np.outer(factors, form[row, column:])
+        form[row + 1 :, column] = 0
+        pivots.append(column)
+    return form, pivots
+
+
+def independent_columns(M: npt.ArrayLike, *, tol: float | None = None) -> list[int]:
+    """The leftmost columns that span all others: each is no combination of the columns before it.
+
+    They are the pivot columns of `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of the
+    column space made of columns of ``M`` itself.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    tol : float, optional
+        As in `row_echelon`.
+
+    Returns
+    -------
+    list of int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+
+    Examples
+    --------
+    The second column is twice the first:
+
+    >>> independent_columns([[1, 2, 0], [2, 4, 1], [3, 6, 0]])
+    [0, 2]
+    """
+    return row_echelon(M, tol=tol)[1]
+
+
+def column_space(M: npt.ArrayLike, *, tol: float | None = None) -> Array:
+    """Orthonormal basis of all ``M @ x``: the left singular vectors that the rank counts.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    tol : float, optional
+        As in `matrix_rank`.
+
+    Returns
+    -------
+    ndarray of shape (d, rank)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+
+    Examples
+    --------
+    >>> basis = column_space([[3, 6], [4, 8]])
+    >>> abs(basis)
+    array([[0.6],
+           [0.8]])
+    """
+    M = matrix("M", M)
+    U, s, _ = np.linalg.svd(M, full_matrices=False)
+    return U[:, : _count(s, M, tol)]
+
+
+def null_space(M: npt.ArrayLike, *, tol: float | None = None) -> Array:
+    """Orthonormal basis of all ``x`` with ``M @ x = 0``: what the map forgets.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    tol : float, optional
+        As in `matrix_rank`.
+
+    Returns
+    -------
+    ndarray of shape (k, k - rank)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+
+    Examples
+    --------
+    >>> basis = null_space([[1, 1], [2, 2]])
+    >>> bool(np.allclose(basis[0], -basis[1]))
+    True
+    """
+    M = matrix("M", M)
+    _, s, Vh = np.linalg.svd(M, full_matrices=True)
+    return Vh[_count(s, M, tol) :].T
+
+
+def matrix_rank(M: npt.ArrayLike, *, tol: float | None = None) -> int:
+    """The number of singular values above ``tol``.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+    tol : float, optional
+        By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone could
+        have made of a zero. Measured data has noise far above it, and then every matrix has full rank;
+        ask `rank_for_error` or `effective_rank` instead.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+
+    Examples
+    --------
+    >>> product = np.outer([1.0, 2.0, 3.0], [4.0, 5.0])
+    >>> matrix_rank(product)
+    1
+    >>> matrix_rank(product + 1e-9 * np.eye(3, 2))
+    2
+    """
+    M = matrix("M", M)
+    return _count(np.linalg.svdvals(M), M, tol)
+
+
+def stable_rank(M: npt.ArrayLike) -> float:
+    """``||M||_F^2 / ||M||_2^2``: how many directions as strong as the strongest would weigh the same.
+
+    Between 1 and the rank (0 for a zero matrix), and unlike the rank it hardly moves with small noise.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix.
+
+    References
+    ----------
+    M. Rudelson, R. Vershynin, "Sampling from large matrices", 2007.
+
+    Examples
+    --------
+    >>> stable_rank(np.diag([2.0, 1.0, 1.0]))
+    1.5
+    """
+    _, s = singular_values(matrix("M", M))
+    return float(np.sum(np.square(s / s[0]))) if s[0] > 0 else 0.0
+
+
+def effective_rank(M: npt.ArrayLike) -> float:
+    """``exp(entropy(s / sum(s)))``: the rank of an even spectrum that would be as spread out.
+
+    Between 1 and the rank (0 for a zero matrix).
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix.
+
+    References
+    ----------
+    O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", 2007.
+
+    Examples
+    --------
+    >>> round(effective_rank(np.eye(3)), 12)
+    3.0
+    """
+    _, s = singular_values(matrix("M", M))
+    share = s[s > 0] / s.sum() if s[0] > 0 else s[:0]
+    return float(np.exp(-np.sum(share * np.log(share)))) if share.size else 0.0
+
+
+def energy(M: npt.ArrayLike) -> Array:
+    """``sum(s[:r]**2) / sum(s**2)`` for r = 0 .. min(d, k): the share that the best rank-r matrix keeps.
+
+    It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. A zero matrix has nothing to
+    lose: its shares are all 1.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+
+    Returns
+    -------
+    ndarray of shape (min(d, k) + 1,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix.
+
+    Examples
+    --------
+    >>> energy(np.diag([3.0, 1.0]))
+    array([0. , 0.9, 1. ])
+    """
+    M = matrix("M", M)
+    _, s = singular_values(M)
+    lost = tail_sums(np.square(s))
+    return (1 - lost / (lost[0] or 1.0)).astype(M.dtype)
+
+
+def _count(s: Array, M: Array, tol: float | None) -> int:
+    if tol is None:
+        tol = float(s[0] * max(M.shape) * np.finfo(M.dtype).eps)
+    return int(np.count_nonzero(s > number("tol", tol, minimum=0)))
