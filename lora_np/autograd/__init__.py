@@ -22,7 +22,6 @@ __all__ = [
     "composition",
     "constant",
     "derivative",
-    "derivatives",
     "known",
     "primitive",
     "value",

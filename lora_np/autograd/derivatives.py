@@ -2,7 +2,7 @@
 
 A rule ``lambda y, a, b: lambda g: ...`` is read so: ``y`` is the result, ``a`` and ``b`` are the arguments,
 ``g`` is the gradient of ``y``, and the inner function returns the gradient of one argument. It captures only
-the names it uses; whatever it does not mention is free to leave memory. Broadcasting is the engine's business.
+the names it uses; what it does not mention is free to leave memory. Broadcasting is the engine's business.
 
 At kinks the choices are torch's: abs'(0) = 0, clip passes its bounds, ties in max and min share equally.
 """
@@ -103,7 +103,7 @@ derivative(
 
 
 def pull_left(ndim: int, b: Array) -> Pull:
-    """Gradient of ``a`` in ``a @ b``: ``g b^T``. A one-dimensional factor gets its missing axis for the while."""
+    """Gradient of ``a`` in ``a @ b``: ``g b^T``. A vector gets its missing axis for the while."""
     if b.ndim == 1:
         return lambda g: g[..., np.newaxis] * b
     if ndim == 1:
@@ -176,7 +176,7 @@ def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
 
 
 def explicit(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
-    """Subscripts with every axis named: letters for the axes behind an ellipsis, and the output written out."""
+    """Subscripts with every axis named: letters for those behind an ellipsis, and the output written out."""
     text = subscripts.replace(" ", "")
     free = [c for c in ALPHABET if c not in text]
     left, arrow, output = text.partition("->")
@@ -217,7 +217,7 @@ def einsum_rule(
         lonely = "".join(c for c in letters if c not in output and all(c not in label for label, _ in others))
         others += [(lonely, np.ones([sizes[c] for c in lonely], dtype=g.dtype))] if lonely else []
         labels = ",".join([output, *(label for label, _ in others)])
-        spread = np.einsum(f"{labels}->{letters}", g, *(a for _, a in others), optimize=optimize)
+        spread: Array = np.einsum(f"{labels}->{letters}", g, *(a for _, a in others), optimize=optimize)
         if letters == inputs[i]:
             return spread
         # A repeated letter read a diagonal: write the gradient there, through einsum's writable view.
@@ -284,12 +284,8 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
         return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
     if vectors and ord == np.inf:
         return np.max(np.abs(x), axis=axis, keepdims=keepdims)
-    kind = (
-        "vectors has derivatives for ord None, 2, 1, inf"
-        if vectors
-        else "matrices has derivatives for ord None, 'fro'"
-    )
-    raise TypeError(f"np.linalg.norm of {kind}; got {ord!r}")
+    known = "vectors: None, 1, 2, inf" if vectors else "matrices: None, 'fro'"
+    raise TypeError(f"np.linalg.norm has no derivative for ord={ord!r}; it has for {known}")
 
 
 def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = False) -> Pull:

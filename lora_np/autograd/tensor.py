@@ -124,7 +124,8 @@ class Tensor(NDArrayOperatorsMixin):
     def __reduce__(self) -> tuple[type[Tensor], tuple[Array]]:
         if self.node is not None:
             raise TypeError(
-                f"{self.node.name}'s result belongs to a graph and cannot be copied or pickled; value(x) can"
+                f"the result of {self.node.name} is part of a graph and is not copied or pickled; "
+                "take lora_np.value(x)"
             )
         return Tensor, (self.data,)
 
@@ -248,7 +249,7 @@ class Tensor(NDArrayOperatorsMixin):
             raise ValueError(f"gradient must have this Tensor's shape {self.shape}, got {start.shape}")
         for leaf, g in leaf_gradients(self, start).items():
             # A copy, since addition hands one array to both of its inputs.
-            leaf.grad = g.copy() if leaf.grad is None else leaf.grad + g
+            leaf.grad = np.array(g) if leaf.grad is None else np.asarray(leaf.grad + g)
 
 
 def value(x: Tensor | npt.ArrayLike) -> Array:
@@ -323,7 +324,7 @@ def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 class Each(NamedTuple):
-    """Marks the rule of an argument that is a sequence of arrays: its pull is ``(g, i) -> gradient of item i``.
+    """Marks the rule of an argument that is a sequence of arrays: ``pull(g, i)`` is the gradient of item i.
 
     Examples
     --------
@@ -338,11 +339,11 @@ class Each(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of the table: the forward function on bare arrays and a rule for each of its array arguments."""
+    """One row of the table: the forward function, and a rule for each of its array arguments."""
 
     name: str
     forward: Callable[..., Any]
-    rules: tuple[Rule | Each | None, ...]
+    rules: tuple[Any, ...]  # of Rule, Each or NOT_DIFFERENTIABLE
 
 
 DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
@@ -459,13 +460,15 @@ def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     name, forward, rules = DERIVATIVES[function]
     if kwargs or len(args) > len(rules):
         args, kwargs = arrange(function, rules, args, kwargs)
-    values = [bare(a) for a in args]
+    values = []
+    for position, (a, rule) in enumerate(zip(args, rules, strict=False)):
+        if isinstance(a, Tensor) and (rule is None or isinstance(rule, Each)):
+            raise not_differentiable(function, parameters(function, rules)[position])
+        values.append(bare(a))
     y = np.asarray(forward(*values, **kwargs))
     edges: list[tuple[Node | Tensor, Pull]] = []
-    for position, (a, rule) in enumerate(zip(args, rules, strict=False)):
+    for a, rule in zip(args, rules, strict=False):
         if isinstance(a, Tensor):
-            if rule is None or isinstance(rule, Each):
-                raise not_differentiable(function, parameters(function, rules)[position])
             edges.append((a.node or a, rule(y, *values, **kwargs)))
         elif isinstance(rule, Each):
             pull = rule.rule(y, *values, **kwargs)
