@@ -61,17 +61,24 @@ def finite(name: str, array: Array) -> None:
 
 
 def number(
-    name: str, value: object, *, minimum: float, maximum: float = float("inf"), open_minimum: bool = False
+    name: str,
+    value: object,
+    *,
+    minimum: float,
+    maximum: float = float("inf"),
+    open_minimum: bool = False,
+    open_maximum: bool = False,
 ) -> float:
-    """``value`` as a finite float within ``[minimum, maximum]`` (or ``(minimum, maximum]``)."""
+    """``value`` as a finite float from ``minimum`` to ``maximum``; an open end is itself excluded."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     result = float(value)
-    low_enough = minimum < result if open_minimum else minimum <= result
-    if not (np.isfinite(result) and low_enough and result <= maximum):
-        bound = "above" if open_minimum else "at least"
-        limit = "" if maximum == float("inf") else f" and at most {maximum:g}"
-        raise ValueError(f"{name} must be {bound} {minimum:g}{limit}, got {value}")
+    fits_below = minimum < result if open_minimum else minimum <= result
+    fits_above = result < maximum if open_maximum else result <= maximum
+    if not (np.isfinite(result) and fits_below and fits_above):
+        low = f"{'above' if open_minimum else 'at least'} {minimum:g}"
+        high = f" and {'below' if open_maximum else 'at most'} {maximum:g}" if np.isfinite(maximum) else ""
+        raise ValueError(f"{name} must be {low}{high}, got {value}")
     return result
 
 

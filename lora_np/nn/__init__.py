@@ -1,0 +1,31 @@
+"""Layers, losses, optimizers, and the tree that a model is."""
+
+from lora_np.nn.layers import Activation, Linear, Sequential, dropout, gelu, relu, sigmoid, softmax
+from lora_np.nn.losses import accuracy, cross_entropy, mean_squared_error
+from lora_np.nn.optim import SGD, Adam, AdamW, Run, cosine, linear, start
+from lora_np.nn.tree import freeze, leaves, replace, trainable
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "Linear",
+    "Run",
+    "Sequential",
+    "accuracy",
+    "cosine",
+    "cross_entropy",
+    "dropout",
+    "freeze",
+    "gelu",
+    "leaves",
+    "linear",
+    "mean_squared_error",
+    "relu",
+    "replace",
+    "sigmoid",
+    "softmax",
+    "start",
+    "trainable",
+]

@@ -1,0 +1,205 @@
+"""Layers: frozen dataclasses whose call is their equation. ``rng`` in a call switches dropout on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np._checks import Array, whole_number
+from lora_np.autograd import Tensor, value
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """``h = W x + b`` for every row of x: ``h = x W^T + b`` in rows.
+
+    Parameters
+    ----------
+    W : Tensor or ndarray of shape (d, k)
+        A Tensor is trained, an ndarray is frozen.
+    b : Tensor or ndarray of shape (d,), optional
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other.
+
+    Examples
+    --------
+    >>> layer = Linear(np.array([[1.0, 2.0, 3.0]]))
+    >>> layer(np.array([[1.0, 1.0, 1.0]]))
+    array([[6.]])
+    """
+
+    W: Tensor | Array  # (d, k)
+    b: Tensor | Array | None = None  # (d,)
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.W) != 2:
+            raise ValueError(f"W must be a matrix (d, k), got shape {np.shape(self.W)}")
+        if self.b is not None and np.shape(self.b) != (self.d_out,):
+            raise ValueError(
+                f"b must have shape ({self.d_out},) to fit W {self.W.shape}, got {np.shape(self.b)}"
+            )
+
+    @classmethod
+    def init(
+        cls,
+        *,
+        d_out: int,
+        d_in: int,
+        rng: np.random.Generator,
+        bias: bool = False,
+        dtype: npt.DTypeLike = np.float64,
+    ) -> Linear:
+        """A trainable layer: W uniform in ``[-1/sqrt(d_in), 1/sqrt(d_in)]`` as in torch, b zero.
+
+        Parameters
+        ----------
+        d_out, d_in : int
+            W has shape (d_out, d_in).
+        rng : Generator
+            Randomness for W.
+        bias : bool
+            Whether to have b.
+        dtype : dtype
+            float64 or float32.
+
+        Examples
+        --------
+        >>> Linear.init(d_out=100, d_in=120, rng=np.random.default_rng(0)).W.shape
+        (100, 120)
+        """
+        d_out, d_in = whole_number("d_out", d_out), whole_number("d_in", d_in)
+        bound = d_in**-0.5
+        W = rng.uniform(-bound, bound, (d_out, d_in)).astype(dtype)
+        return cls(Tensor(W), Tensor(np.zeros(d_out, dtype)) if bias else None)
+
+    @property
+    def d_out(self) -> int:
+        return self.W.shape[0]
+
+    @property
+    def d_in(self) -> int:
+        return self.W.shape[1]
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        h = x @ self.W.T
+        return h if self.b is None else h + self.b
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A function of one array as a layer.
+
+    Examples
+    --------
+    >>> Activation(np.tanh)(np.zeros(2))
+    array([0., 0.])
+    """
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        return self.function(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequential:
+    """One layer after the other.
+
+    Parameters
+    ----------
+    layers : sequence of layers
+        Each is called as ``layer(x, rng=rng)``.
+
+    Examples
+    --------
+    >>> model = Sequential([Linear(np.eye(2)), Activation(relu)])
+    >>> model(np.array([[1.0, -1.0]]))
+    array([[1., 0.]])
+    """
+
+    layers: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        for layer in self.layers:
+            x = layer(x, rng=rng)
+        return x
+
+
+def relu(x: Any) -> Any:
+    """``max(x, 0)``, with derivative 0 at 0.
+
+    Examples
+    --------
+    >>> relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+    return np.where(x > 0, x, 0)
+
+
+def sigmoid(x: Any) -> Any:
+    """``1 / (1 + exp(-x))``, written with tanh so that nothing overflows.
+
+    Examples
+    --------
+    >>> sigmoid(np.array([-1000.0, 0.0]))
+    array([0. , 0.5])
+    """
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+def gelu(x: Any) -> Any:
+    """The tanh form of the Gaussian error linear unit (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+
+    Examples
+    --------
+    >>> gelu(np.array([0.0, 10.0]))
+    array([ 0., 10.])
+    """
+    return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+
+
+def softmax(x: Any, *, axis: int = -1) -> Any:
+    """``exp(x) / sum(exp(x))`` along ``axis``.
+
+    Examples
+    --------
+    >>> softmax(np.array([1000.0, 1000.0]))
+    array([0.5, 0.5])
+    """
+    # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
+    e = np.exp(x - value(x).max(axis=axis, keepdims=True))
+    return e / np.sum(e, axis=axis, keepdims=True)
+
+
+def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
+    """``x`` with entries set to zero at ``rate`` and the rest scaled up; ``x`` itself without ``rng``.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray
+    rate : float
+        Chance of each entry to be dropped, ``0 <= rate < 1``.
+    rng : Generator or None
+        Randomness; ``None`` switches dropout off.
+
+    Examples
+    --------
+    >>> dropout(np.ones(4), 0.5, rng=np.random.default_rng(0))
+    array([2., 2., 2., 0.])
+    >>> dropout(np.ones(4), 0.5, rng=None)
+    array([1., 1., 1., 1.])
+    """
+    if rng is None or rate == 0:
+        return x
+    kept = rng.random(np.shape(x), dtype=np.float32) >= rate
+    return x * (kept / (1 - rate)).astype(x.dtype)

@@ -1,0 +1,83 @@
+"""Losses: one number from a model's output and the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lora_np._checks import Array
+from lora_np.autograd import value
+
+
+def mean_squared_error(prediction: Any, target: Array) -> Any:
+    """``mean((prediction - target)^2)`` over all entries.
+
+    Parameters
+    ----------
+    prediction : Tensor or ndarray of shape (n, d)
+    target : ndarray of shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ (broadcasting here is a mistake more often than a wish).
+
+    Examples
+    --------
+    >>> float(mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
+    2.0
+    """
+    if np.shape(prediction) != np.shape(target):
+        raise ValueError(
+            f"prediction and target must agree in shape, got {np.shape(prediction)} and {np.shape(target)}"
+        )
+    return np.mean(np.square(prediction - target))
+
+
+def cross_entropy(logits: Any, labels: Array) -> Any:
+    """``mean(log sum exp(logits) - logits[label])``: the softmax cross-entropy in nats.
+
+    Parameters
+    ----------
+    logits : Tensor or ndarray of shape (n, classes)
+    labels : ndarray of int, shape (n,)
+        Class numbers, ``0 <= label < classes``.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or a label is no class.
+    TypeError
+        If labels are not integers.
+
+    Examples
+    --------
+    >>> float(cross_entropy(np.zeros((1, 4)), np.array([2]))) == float(np.log(4))
+    True
+    """
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
+    if np.ndim(logits) != 2 or labels.shape != np.shape(logits)[:1]:
+        raise ValueError(
+            f"logits (n, classes) and labels (n,) must fit, got {np.shape(logits)} and {labels.shape}"
+        )
+    n, classes = np.shape(logits)
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise ValueError(f"labels must be between 0 and {classes - 1}, got {wrong[0]}")
+    # The largest logit as a constant keeps exp from overflowing; the loss does not depend on it.
+    shifted = logits - value(logits).max(axis=1, keepdims=True)
+    return np.mean(np.log(np.sum(np.exp(shifted), axis=1)) - shifted[np.arange(n), labels])
+
+
+def accuracy(logits: Any, labels: Array) -> float:
+    """Share of rows whose largest logit is the label's.
+
+    Examples
+    --------
+    >>> accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    0.5
+    """
+    return float(np.mean(value(logits).argmax(axis=1) == labels))
