@@ -34,7 +34,7 @@ class Optimizer(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``, or Nesterov's ``p -= lr (g + momentum v)``.
+    """``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``; Nesterov: ``p -= lr (g + momentum v)``.
 
     Parameters
     ----------
