@@ -1,0 +1,290 @@
+"""What a LoRA on a whole model costs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+from lora_np._checks import choice, whole_number
+from lora_np.accounting.matrix import count_lora, count_lora_convolution
+from lora_np.accounting.report import Cell, Table
+from lora_np.accounting.targets import Pick, pick, saved_modules
+
+if TYPE_CHECKING:
+    from lora_np.accounting.model import ModelSpec, Module
+
+
+class Adapter(NamedTuple):
+    """LoRA of one rank on a group of alike modules, or on those of it that are named."""
+
+    module: Module
+    rank: int
+    each: int  # numbers on one module
+    names: tuple[str, ...] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many modules are adapted."""
+        return self.module.count if self.names is None else len(self.names)
+
+    @property
+    def trainable(self) -> int:
+        """Numbers on all of them."""
+        return self.each * self.count
+
+    @property
+    def limit(self) -> int:
+        """``min(d, k)``: the rank above which nothing more can be expressed."""
+        return _limit(self.module)
+
+
+@dataclass(frozen=True)
+class LoraCount:
+    """What a LoRA on a model costs: the report that :meth:`ModelSpec.lora` gives.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        The model.
+    rank : int
+        The rank that was asked for; ``rank_pattern`` may give some modules another.
+    adapters : tuple of Adapter
+        What is adapted, alike modules together.
+    saved : mapping of str to int
+        Numbers in the copies that ``modules_to_save`` trains, by module.
+    biases : int
+        Numbers in the biases of the base that are trained as well.
+    experts : str
+        The convention for experts, ``"peft"`` or ``"per-expert"``; empty without experts.
+    """
+
+    spec: ModelSpec
+    rank: int
+    adapters: tuple[Adapter, ...]
+    saved: Mapping[str, int]
+    biases: int
+    experts: str
+
+    @cached_property
+    def adapter(self) -> int:
+        """Numbers in the adapter's own factors (and DoRA's magnitudes)."""
+        return sum(each.trainable for each in self.adapters)
+
+    @property
+    def trainable(self) -> int:
+        """All that is trained: adapter, saved copies, biases."""
+        return self.adapter + sum(self.saved.values()) + self.biases
+
+    @cached_property
+    def base(self) -> int:
+        """Parameters of the model without any of it."""
+        return self.spec.total
+
+    @property
+    def total(self) -> int:
+        """Parameters in memory while training, what PEFT calls "all params": base, adapter and saved copies."""
+        return self.base + self.adapter + sum(self.saved.values())
+
+    @property
+    def percent(self) -> float:
+        """``100 trainable / total``, as PEFT has it."""
+        return 100 * self.trainable / self.total
+
+    @property
+    def peft_line(self) -> str:
+        """What PEFT's ``print_trainable_parameters()`` prints, character for character."""
+        return (
+            f"trainable params: {self.trainable:,d} || all params: {self.total:,d} || "
+            f"trainable%: {self.percent:.4f}"
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know: the convention for experts, ranks that are too high."""
+        notes = []
+        if self.experts:
+            notes.append(f"Experts are counted by the {self.experts} convention.")
+        for each in self.adapters:
+            if each.rank > each.limit:
+                notes.append(
+                    f"Rank {each.rank} is above min(d, k) = {each.limit} of {_starred(each.module)}: it can "
+                    "express nothing more."
+                )
+        return tuple(notes)
+
+    def by_kind(self) -> Table:
+        """One row for each kind of module in the model, adapted or not."""
+        rows: list[tuple[Cell, ...]] = []
+        for module in self.spec.groups:
+            found = [each for each in self.adapters if each.module is module]
+            ranks = sorted({each.rank for each in found})
+            rows.append(
+                (
+                    _starred(module),
+                    module.kind,
+                    " x ".join(f"{size:,}" for size in module.shape),
+                    module.count,
+                    sum(each.count for each in found),
+                    ranks[0] if len(ranks) == 1 else (", ".join(map(str, ranks)) or None),
+                    sum(each.trainable for each in found),
+                    module.parameters,
+                )
+            )
+        columns = ("module", "kind", "shape", "modules", "adapted", "rank", "trainable", "base")
+        return self._table(columns, rows)
+
+    def by_module(self) -> Table:
+        """One row for each module that is trained."""
+        rows: list[tuple[Cell, ...]] = [
+            (
+                name,
+                each.module.kind,
+                " x ".join(f"{size:,}" for size in each.module.shape),
+                each.rank,
+                each.each,
+            )
+            for each in self.adapters
+            for name in (each.names or each.module.names())
+        ]
+        rows += [(name, "saved copy", None, None, numbers) for name, numbers in self.saved.items()]
+        return self._table(("module", "kind", "shape", "rank", "trainable"), rows)
+
+    def to_json(self) -> str:
+        """The totals and every trained module as a JSON object; numbers stay numbers."""
+        content = {**self.summary, "notes": self.notes, "modules": self.by_module().records}
+        return json.dumps(content, indent=2)
+
+    @property
+    def summary(self) -> dict[str, Cell]:
+        """The totals by name."""
+        return {
+            "model": self.spec.name,
+            "rank": self.rank,
+            "trainable": self.trainable,
+            "base": self.base,
+            "total": self.total,
+            "percent": self.percent,
+            "experts": self.experts or None,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.by_kind()}\n{self.peft_line}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"{self.by_kind()._repr_html_()}<p>{self.peft_line}</p>"
+
+    def _table(self, columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> Table:
+        return Table(columns, rows, title=f"{self.spec.name}, rank {self.rank}", notes=self.notes)
+
+
+def count_adapter(
+    spec: ModelSpec,
+    *,
+    rank: int,
+    targets: str | list[str] | None,
+    rank_pattern: Mapping[str, int],
+    modules_to_save: tuple[str, ...],
+    dora: bool,
+    bias: str,
+    experts: str,
+) -> LoraCount:
+    """See :meth:`ModelSpec.lora`."""
+    rank = whole_number("rank", rank)
+    choice("bias", bias, ("none", "all", "lora_only"))
+    choice("experts", experts, ("peft", "per-expert"))
+    has_experts = any(module.kind == "experts" for module in spec.groups)
+    if experts == "per-expert" and has_experts:
+        spec = spec.per_expert()
+    patterns = [_pattern(key, value) for key, value in rank_pattern.items()]
+    adapters: list[Adapter] = []
+    for each in pick(spec, targets, modules_to_save):
+        adapters += _adapt(each, rank, patterns, dora)
+    saved = saved_modules(spec, modules_to_save) if modules_to_save else {}
+    return LoraCount(
+        spec,
+        rank,
+        tuple(adapters),
+        {name: _copy_size(module, saved) for name, module in saved.items()},
+        _bias_size(spec, bias, adapters, saved),
+        experts if has_experts else "",
+    )
+
+
+def _adapt(picked: Pick, rank: int, patterns: list[tuple[re.Pattern[str], int]], dora: bool) -> list[Adapter]:
+    """One adapter for each rank that the picked modules get."""
+    module = picked.module
+    usual = rank * picked.times
+    if not patterns:
+        return [Adapter(module, usual, _numbers(module, usual, dora), picked.names)]
+    suffix = ".weight" if module.kind == "router" else ""
+    by_rank: dict[int, list[str]] = {}
+    for name in picked.names or module.names():
+        path = name + suffix
+        own = next((value for pattern, value in patterns if pattern.match(path)), usual)
+        by_rank.setdefault(own, []).append(name)
+    return [Adapter(module, own, _numbers(module, own, dora), tuple(names)) for own, names in by_rank.items()]
+
+
+def _pattern(key: str, value: int) -> tuple[re.Pattern[str], int]:
+    rank = whole_number(f"rank_pattern[{key!r}]", value)
+    try:
+        return re.compile(rf"(.*\.)?({key})$"), rank
+    except re.error as error:
+        raise ValueError(f"rank_pattern must hold regular expressions, got {key!r} ({error})") from None
+
+
+def _numbers(module: Module, rank: int, dora: bool) -> int:
+    """Numbers that LoRA of ``rank`` adds to one module."""
+    if module.kind in ("linear", "router"):
+        d_out, d_in = module.shape
+        return count_lora(d_out, d_in, rank=rank, dora=dora)
+    if module.kind == "embedding":
+        rows, width = module.shape
+        return count_lora(width, rows, rank=rank, dora=dora)
+    if module.kind == "convolution":
+        d_out, d_in, *kernel = module.shape
+        groups = module.groups
+        return count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups, dora=dora)
+    if dora:
+        raise ValueError(f"dora must be False for fused experts ({_starred(module)}): PEFT has no DoRA for them")
+    experts, d_out, d_in = module.shape
+    return experts * count_lora(d_out, d_in, rank=rank)
+
+
+def _limit(module: Module) -> int:
+    if module.kind == "convolution":
+        d_out, d_in, *kernel = module.shape
+        return min(d_out, d_in * module.groups * prod(kernel))
+    return min(module.shape[-2:])
+
+
+def _copy_size(module: Module, saved: Mapping[str, Module]) -> int:
+    """Numbers in a full copy of a module; what was tied to another module is not tied in the copy."""
+    owner = f"{module.name.rpartition('.')[0]}.bias"
+    shared = module.tied_bias and owner in saved
+    return module.weight + (0 if shared else module.bias_size)
+
+
+def _bias_size(spec: ModelSpec, bias: str, adapters: list[Adapter], saved: Mapping[str, Module]) -> int:
+    if bias == "none":
+        return 0
+    if bias == "lora_only":
+        return sum(each.module.bias_size * each.count for each in adapters)
+    modules = [module for module in spec.modules if module.name not in saved] if saved else spec.groups
+    own = sum(module.bias_size * module.count for module in modules if not module.tied_bias)
+    return own + sum(module.weight for module in modules if module.kind == "parameter" and _is_bias(module))
+
+
+def _is_bias(module: Module) -> bool:
+    return module.name.rpartition(".")[2] == "bias"
+
+
+def _starred(module: Module) -> str:
+    return module.name.replace("{}", "*")

@@ -1,0 +1,286 @@
+"""Whole models as lists of named modules: what owns how many parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, product
+from math import prod
+from typing import Literal, NamedTuple
+
+from lora_np.accounting.lora import LoraCount, count_adapter
+from lora_np.accounting.report import Cell, Table
+
+Kind = Literal["linear", "embedding", "convolution", "norm", "router", "experts", "parameter"]
+
+
+class Module(NamedTuple):
+    """A module that owns parameters, or many alike whose names differ only in an index.
+
+    Names are those of transformers. ``{}`` in a name stands for an index, one for each entry of
+    ``ranges``: ``model.layers.{}.self_attn.q_proj`` with ``(range(80),)`` is eighty modules.
+    """
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]  # (d_out, d_in[, *kernel]); (vocabulary, width); (experts, d_out, d_in)
+    bias: bool = False
+    tied: bool = False  # the weight belongs to another module and is counted there
+    tied_bias: bool = False
+    groups: int = 1  # of a convolution, whose shape then holds d_in / groups
+    alias: str = ""  # the name in checkpoints, where it differs
+    parts: tuple[str, ...] = ()  # experts: the linear maps that were fused, by their names in checkpoints
+    ranges: tuple[range, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many modules these are."""
+        return prod(map(len, self.ranges))
+
+    @property
+    def weight(self) -> int:
+        """Numbers in one weight, wherever it is counted."""
+        return prod(self.shape)
+
+    @property
+    def bias_size(self) -> int:
+        """Numbers in one bias, wherever it is counted."""
+        return self.shape[0] if self.bias else 0
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that all of these modules own; what is tied is counted where it belongs."""
+        own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
+        return own * self.count
+
+    @property
+    def first(self) -> str:
+        """The name of the first of these modules."""
+        return self.name.format(*(indices.start for indices in self.ranges))
+
+    def names(self) -> list[str]:
+        """The names of these modules, one for each."""
+        return [self.name.format(*indices) for indices in product(*self.ranges)]
+
+    def aliases(self) -> list[str]:
+        """Their names in checkpoints."""
+        return [(self.alias or self.name).format(*indices) for indices in product(*self.ranges)]
+
+    def at(self, *indices: int) -> Module:
+        """The module, or the modules, at the given first indices."""
+        rest = ["{}"] * (len(self.ranges) - len(indices))
+        return self._replace(
+            name=self.name.format(*indices, *rest),
+            alias=self.alias.format(*indices, *rest),
+            ranges=self.ranges[len(indices) :],
+        )
+
+
+class Layers(NamedTuple):
+    """The facts about a stack of alike transformer layers that its parameters alone do not tell."""
+
+    prefix: str  # its modules' names start with it
+    count: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int  # of queries and keys
+    value_width: int  # of values
+    activation: str
+    norm: Literal["layer", "rms"]
+    cross_attention: bool = False
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as a list of modules with names, kinds and shapes.
+
+    Built by :func:`from_config`, :func:`from_safetensors`, :func:`from_model` or :func:`preset`, or by hand.
+
+    Parameters
+    ----------
+    name : str
+        For titles.
+    groups : tuple of Module
+        Modules, alike ones together.
+    family : str
+        The ``model_type`` of transformers, or empty.
+    head : str
+        The module that ``"all-linear"`` leaves out: what transformers calls the output embeddings.
+    default_targets : tuple of str
+        What PEFT adapts if not told otherwise; empty where it has no default.
+    fused : mapping of str to str
+        For experts that transformers fuses: the names that PEFT translates, and into which parameter.
+    layers : tuple of Layers
+        The stacks, for estimates of activations and FLOPs; empty if unknown.
+    experts_per_token : int
+        How many routed experts see each token; 0 without experts.
+
+    Examples
+    --------
+    >>> spec = ModelSpec("one matrix", (Module("W0", "linear", (100, 120)),))
+    >>> spec.total
+    12000
+    >>> spec.lora(rank=8, targets="all-linear").trainable
+    1760
+    """
+
+    name: str
+    groups: tuple[Module, ...]
+    family: str = ""
+    head: str = ""
+    default_targets: tuple[str, ...] = ()
+    fused: Mapping[str, str] | None = None
+    layers: tuple[Layers, ...] = ()
+    experts_per_token: int = 0
+
+    @property
+    def total(self) -> int:
+        """All parameters; a tied weight is counted once."""
+        return sum(module.parameters for module in self.groups)
+
+    @cached_property
+    def modules(self) -> tuple[Module, ...]:
+        """Every module by its own name, layer by layer."""
+        return tuple(_expand(self.groups))
+
+    def lora(
+        self,
+        *,
+        rank: int,
+        targets: str | Iterable[str] | None = None,
+        rank_pattern: Mapping[str, int] | None = None,
+        modules_to_save: Iterable[str] = (),
+        dora: bool = False,
+        bias: str = "none",
+        experts: str = "peft",
+    ) -> LoraCount:
+        """What a LoRA on this model costs, to the last parameter, as PEFT would build it.
+
+        Parameters
+        ----------
+        rank : int
+            At least 1.
+        targets : str, iterable of str, or None
+            A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular expression for
+            whole names, or ``"all-linear"``: every linear map but the output head. None takes the family's
+            default, as PEFT does.
+        rank_pattern : mapping of str to int
+            Other ranks for some modules, by a regular expression for the end of their names; the first that
+            matches wins.
+        modules_to_save : iterable of str
+            Ends of the names of modules that are trained in full beside the adapter. PEFT keeps the original
+            and the copy, and so does this count.
+        dora : bool
+            Count DoRA's magnitude vectors.
+        bias : {"none", "all", "lora_only"}
+            Which biases of the base model are trained as well.
+        experts : {"peft", "per-expert"}
+            How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT does
+            with them: gate and up projection share one pair of factors of rank 2 r, and in the fused families
+            the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only. ``"per-expert"``
+            adapts each linear map of each expert by itself.
+
+        Returns
+        -------
+        LoraCount
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a rank is not a positive whole number, a target matches nothing (the message shows close
+            names), the family has no default targets (the message names the candidates), or an option is
+            unknown.
+        """
+        return count_adapter(
+            self,
+            rank=rank,
+            targets=targets,
+            rank_pattern=rank_pattern or {},
+            modules_to_save=tuple(modules_to_save),
+            dora=dora,
+            bias=bias,
+            experts=experts,
+        )
+
+    def per_expert(self) -> ModelSpec:
+        """The same model with every expert's linear maps by themselves, under their names in checkpoints."""
+        from dataclasses import replace
+
+        return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
+
+    def table(self) -> Table:
+        """One row for each group of alike modules, and their parameters."""
+        rows: list[tuple[Cell, ...]] = [
+            (
+                module.name.replace("{}", "*"),
+                module.kind,
+                shape_text(module.shape),
+                module.count,
+                module.parameters,
+            )
+            for module in self.groups
+        ]
+        return Table(
+            ("module", "kind", "shape", "modules", "parameters"),
+            rows,
+            title=f"{self.name}: {self.total:,} parameters",
+        )
+
+
+def stack(prefix: str, indices: range, modules: Iterable[Module], *, alias: str = "") -> Iterator[Module]:
+    """``modules`` once for each index: ``prefix.0.name``, ``prefix.1.name``, ..."""
+    for module in modules:
+        yield module._replace(
+            name=f"{prefix}.{{}}.{module.name}",
+            alias=f"{alias or prefix}.{{}}.{module.alias or module.name}" if alias or module.alias else "",
+            ranges=(indices, *module.ranges),
+        )
+
+
+def under(prefix: str, modules: Iterable[Module]) -> Iterator[Module]:
+    """``modules`` as children of ``prefix``."""
+    for module in modules:
+        alias = f"{prefix}.{module.alias}" if module.alias else ""
+        yield module._replace(name=f"{prefix}.{module.name}", alias=alias)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """``128 x 64``."""
+    return " x ".join(f"{size:,}" for size in shape)
+
+
+def _expand(groups: Iterable[Module]) -> Iterator[Module]:
+    """Groups as single modules, in the order of the layers rather than of the groups."""
+    for (prefix, ranges), block in groupby(groups, key=_stack_of):
+        members = list(block)
+        if not ranges:
+            yield from members
+            continue
+        for index in ranges[0]:
+            yield from _expand(module.at(index) for module in members)
+    return
+
+
+def _stack_of(module: Module) -> tuple[str, tuple[range, ...]]:
+    prefix, _, _ = module.name.partition(".{}")
+    return prefix, module.ranges[:1]
+
+
+def _unfuse(groups: Iterable[Module]) -> Iterator[Module]:
+    for module in groups:
+        if module.kind == "router":
+            yield module._replace(kind="linear")
+        elif module.kind == "experts":
+            experts, d_out, d_in = module.shape
+            path = (module.alias or module.name).rpartition(".")[0]
+            for part in module.parts:
+                yield Module(
+                    f"{path}.{{}}.{part}",
+                    "linear",
+                    (d_out // len(module.parts), d_in),
+                    ranges=(*module.ranges, range(experts)),
+                )
+        else:
+            yield module

@@ -1,0 +1,291 @@
+"""Which modules a LoRA adapts: targets as PEFT reads them.
+
+Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``check_target_module_exists`` and
+``_maybe_include_all_linear_layers``), ``utils/other.py`` (``get_pattern_key``, ``_set_trainable``) and, for fused
+experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lora_np.accounting.model import ModelSpec, Module
+
+ADAPTABLE = ("linear", "embedding", "convolution")
+
+
+class Pick(NamedTuple):
+    """Modules that are adapted: all of a group, or those of it that are named."""
+
+    module: Module
+    names: tuple[str, ...] | None = None
+    times: int = 1  # PEFT gives maps that were fused into one the ranks of all of them
+
+
+def pick(spec: ModelSpec, targets: str | Iterable[str] | None, saved: Collection[str]) -> list[Pick]:
+    """The modules that ``targets`` mean, without those that ``saved`` (``modules_to_save``) trains in full."""
+    if targets is None:
+        targets = _defaults(spec)
+    if not isinstance(targets, str):
+        targets = list(targets)
+        _check_names(targets)
+    picks = _pick_fused(spec, targets) if spec.fused else _pick(spec, targets)
+    return list(_without(picks, saved)) if saved else picks
+
+
+def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, Module]:
+    """The modules that ``saved`` trains in full: a name, or that of a parent, ends with one of its entries."""
+    unmatched = set(saved)
+    found: dict[str, Module] = {}
+    for module in spec.modules:
+        for path in _paths(module):
+            ends = [end for end in saved if path.endswith(end)]
+            if ends:
+                unmatched.difference_update(ends)
+                found[module.name] = module
+    for end in unmatched:
+        paths = {path.rpartition(".")[2] for module in spec.modules for path in _paths(module)}
+        raise ValueError(f"modules_to_save: {end!r} matches no module of {spec.name}{_close(end, paths)}")
+    return found
+
+
+def _defaults(spec: ModelSpec) -> tuple[str, ...]:
+    if not spec.default_targets:
+        raise ValueError(
+            f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
+            f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
+        )
+    return spec.default_targets
+
+
+def _check_names(targets: list[str]) -> None:
+    if not targets:
+        raise ValueError("targets must name at least one module, got an empty list")
+    for target in targets:
+        if not isinstance(target, str) or not target:
+            raise TypeError(f"targets must be names of modules, got {target!r}")
+
+
+def _pick(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
+    if not isinstance(targets, str):
+        return _pick_names(spec, targets)
+    if targets.lower() == "all-linear":
+        return [Pick(module) for module in _all_linear(spec)]
+    return _pick_pattern(spec, targets)
+
+
+def _all_linear(spec: ModelSpec) -> list[Module]:
+    """Every linear map but the output head."""
+    found = [module for module in spec.groups if module.kind == "linear" and module.name != spec.head]
+    if not found:
+        raise ValueError(f"targets 'all-linear' matches nothing: {spec.name} has no linear maps")
+    return found
+
+
+def _pick_names(spec: ModelSpec, targets: list[str]) -> list[Pick]:
+    """Modules whose names end with one of ``targets``; names in checkpoints count where no name matches."""
+    groups = [module for module in spec.groups if module.kind in (*ADAPTABLE, "experts")]
+    picks, unmatched = _match(groups, targets, aliases=False)
+    if unmatched:
+        more, unmatched = _match(groups, unmatched, aliases=True)
+        picks = _union(picks, more)
+    for target in unmatched:
+        raise ValueError(f"targets: {target!r} {_why_not(spec, target)}")
+    return picks
+
+
+def _match(groups: list[Module], targets: list[str], *, aliases: bool) -> tuple[list[Pick], list[str]]:
+    unmatched = list(targets)
+    picks = []
+    # layers differ in an index, which only a target that holds an index can tell apart
+    indexed = any(part.isdigit() for target in targets for part in target.split("."))
+    for module in groups:
+        names = (module.aliases() if aliases else module.names()) if indexed else [_first(module, aliases)]
+        hits = []
+        for place, name in enumerate(names):
+            ends = [target for target in targets if _ends(name, target)]
+            if ends:
+                hits.append(place)
+                unmatched = [target for target in unmatched if target not in ends]
+        if len(hits) == len(names):
+            picks.append(Pick(module))
+        elif hits:
+            own = module.names()
+            picks.append(Pick(module, tuple(own[place] for place in hits)))
+    return picks, unmatched
+
+
+def _union(picks: list[Pick], more: list[Pick]) -> list[Pick]:
+    merged = {each.module: each for each in picks}
+    for each in more:
+        known = merged.get(each.module, each)
+        both = None if None in (known.names, each.names) else {*(known.names or ()), *(each.names or ())}
+        merged[each.module] = Pick(each.module, None if both is None else tuple(sorted(both)))
+    return list(merged.values())
+
+
+def _pick_pattern(spec: ModelSpec, text: str) -> list[Pick]:
+    """Modules whose whole names match the regular expression ``text``, or their names in checkpoints."""
+    pattern = _compile("targets", text)
+    for path in _containers(spec):
+        if pattern.fullmatch(path):
+            raise ValueError(
+                f"targets: the pattern {text!r} also matches {path!r}, which is not a layer that LoRA can adapt"
+            )
+    for aliases in (False, True):
+        picks = []
+        for module in spec.groups:
+            names = module.aliases() if aliases else module.names()
+            hits = [place for place, name in enumerate(names) if pattern.fullmatch(name)]
+            if hits and module.kind not in ADAPTABLE:
+                raise ValueError(
+                    f"targets: the pattern {text!r} also matches {names[hits[0]]!r}, a {module.kind}, which LoRA "
+                    "cannot adapt"
+                )
+            if len(hits) == len(names):
+                picks.append(Pick(module))
+            elif hits:
+                own = module.names()
+                picks.append(Pick(module, tuple(own[place] for place in hits)))
+        if picks:
+            return picks
+    raise ValueError(f"targets: {_no_match(spec, text)}")
+
+
+def _pick_fused(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
+    """As PEFT does where transformers fuses experts: it looks for parameters under the names that were fused.
+
+    A string is first turned into last names, so a pattern cannot tell layers apart. The fused names
+    (``down_proj``) then mean experts only, even where dense layers have maps of the same name.
+    """
+    fused = spec.fused or {}
+    if isinstance(targets, str):
+        if targets.lower() == "all-linear":
+            leaves = {module.name.rpartition(".")[2] for module in _all_linear(spec)} | set(fused)
+        else:
+            leaves = _fused_leaves(spec, targets, fused)
+        targets = sorted(leaves)
+    rest: list[str] = []
+    parameters: dict[str, set[str]] = {}
+    for target in targets:
+        old = next((name for name in fused if _ends(target, name)), None)
+        if old is None:
+            rest.append(target)
+        else:
+            parameters.setdefault(fused[old], set()).add(old)
+    picks = _pick_names(spec, rest) if rest else []
+    for name, present in parameters.items():
+        needed = [old for old in fused if fused[old] == name]
+        if set(needed) != present:
+            missing = ", ".join(old for old in needed if old not in present)
+            raise ValueError(
+                f"targets: {', '.join(present)} needs {missing} too, because PEFT adapts them fused in {name}"
+            )
+        picks += [
+            Pick(module, times=len(needed)) for module in spec.groups if _ends(_parameter_name(module), name)
+        ]
+    return picks
+
+
+def _fused_leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
+    pattern = _compile("targets", text)
+    leaves: set[str] = set()
+    for module in spec.modules:
+        if pattern.fullmatch(module.name):
+            leaves.add(module.name.rpartition(".")[2])
+        if module.kind == "experts":
+            container = module.name.rpartition(".")[0]
+            leaves.update(old for old in fused if pattern.fullmatch(f"{container}.{old}"))
+    if not leaves:
+        raise ValueError(f"targets: {_no_match(spec, text)}")
+    return leaves
+
+
+def _parameter_name(module: Module) -> str:
+    return f"{module.name}.weight" if module.kind == "router" else module.name
+
+
+def _without(picks: Iterable[Pick], saved: Collection[str]) -> Iterator[Pick]:
+    """Picks less the modules that are trained in full: PEFT never adapts those."""
+    patterns = [_compile("modules_to_save", rf"(^|.*\.){end}($|\..*)") for end in saved]
+    for each in picks:
+        names = each.module.names() if each.names is None else each.names
+        kept = tuple(name for name in names if not any(pattern.match(name) for pattern in patterns))
+        if len(kept) == len(names):
+            yield each
+        elif kept:
+            yield each._replace(names=kept)
+
+
+def _why_not(spec: ModelSpec, target: str) -> str:
+    inside = sorted(
+        {
+            module.name.rpartition(".")[2]
+            for module in spec.modules
+            if any(_ends(path, target) for path in _paths(module)[1:])
+        }
+    )
+    if inside:
+        return f"is a container, which LoRA cannot adapt; it holds {', '.join(inside)}"
+    for module in spec.groups:
+        if _ends(module.first, target):
+            return f"is a {module.kind}, which LoRA cannot adapt"
+    names = {*_leaf_names(spec), *(module.alias.rpartition(".")[2] for module in spec.groups if module.alias)}
+    return f"matches no module of {spec.name}{_close(target, names)}"
+
+
+def _no_match(spec: ModelSpec, text: str) -> str:
+    names = [name for name in _leaf_names(spec) if re.fullmatch(text, name)]
+    if names:
+        return (
+            f"the string {text!r} is a regular expression for whole names and matches none of {spec.name}; "
+            f"for the ends of names give a list: {names}"
+        )
+    return f"the pattern {text!r} matches no module of {spec.name}{_close(text, set(_leaf_names(spec)))}"
+
+
+def _close(name: str, known: Collection[str]) -> str:
+    close = get_close_matches(name.rpartition(".")[2], known, n=3)
+    if close:
+        return f"; close names: {', '.join(close)}"
+    return f"; it has {', '.join(sorted(known))}"
+
+
+def _leaf_names(spec: ModelSpec) -> list[str]:
+    """The last names of the modules that can be adapted, each once, in the model's order."""
+    names = [module.name.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE]
+    return list(dict.fromkeys(name for name in names if name != "{}"))
+
+
+def _containers(spec: ModelSpec) -> set[str]:
+    found: set[str] = set()
+    for module in spec.modules:
+        found.update(_paths(module)[1:])
+    return found
+
+
+def _paths(module: Module) -> list[str]:
+    """The module's own path and those of all its parents; a bare parameter is no module itself."""
+    parts = module.name.split(".")
+    paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    return paths[1:] if module.kind in ("parameter", "experts") else paths
+
+
+def _first(module: Module, aliases: bool) -> str:
+    template = (module.alias or module.name) if aliases else module.name
+    return template.format(*(indices.start for indices in module.ranges))
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _compile(what: str, text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{what} must be a regular expression, got {text!r} ({error})") from None
