@@ -1,0 +1,156 @@
+"""Optimizers against their equations, their laws, and torch."""
+
+import numpy as np
+import pytest
+
+from lora_np import SGD, Adam, AdamW, Linear, Tensor, cosine, start
+from lora_np.nn import linear
+
+ALL = [
+    SGD(lr=0.1), SGD(lr=0.1, momentum=0.9), SGD(lr=0.1, momentum=0.9, nesterov=True), Adam(lr=0.1), AdamW(lr=0.1, weight_decay=0.1),
+]  # fmt: skip
+
+
+def quadratic(w, target=3.0):
+    return np.sum(np.square(w - target))
+
+
+@pytest.mark.parametrize("optimizer", ALL, ids=repr)
+def test_every_optimizer_descends(optimizer):
+    w = Tensor(np.zeros((2, 3)))
+    run = start(optimizer, w)
+    first = quadratic(w).item()
+    for _ in range(200):
+        quadratic(w).backward()
+        run.step()
+    assert quadratic(w).item() < 0.02 * first
+
+
+@pytest.mark.parametrize("optimizer", ALL, ids=repr)
+def test_frozen_arrays_are_not_touched(optimizer):
+    W, b = np.ones((2, 3)), Tensor(np.zeros(2))
+    model = Linear(W, b)
+    run = start(optimizer, model)
+    quadratic(model(np.full((4, 3), 2.0))).backward()
+    run.step()
+    np.testing.assert_array_equal(W, 1)
+    assert b.data.any()
+    assert b.grad is None
+
+
+def test_one_bank_or_many_arrays_is_the_same():
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=s) for s in [(2, 3), (4,), ()]]
+    together = [Tensor(v) for v in values]
+    run = start(Adam(lr=0.1), together)
+    alone = [Tensor(v) for v in values]
+    runs = [start(Adam(lr=0.1), w) for w in alone]
+    for _ in range(5):
+        for w in (*together, *alone):
+            quadratic(w).backward()
+        run.step()
+        for r in runs:
+            r.step()
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+
+
+def test_dtypes_stay_apart():
+    a, b = Tensor(np.zeros(2, np.float32)), Tensor(np.zeros(2))
+    run = start(Adam(lr=0.1), [a, b])
+    (quadratic(a) + quadratic(b)).backward()
+    run.step()
+    assert (a.dtype, b.dtype) == (np.float32, np.float64)
+    assert run.nbytes == 2 * (a.nbytes + b.nbytes)
+
+
+def test_a_leaf_that_was_given_new_values_is_taken_as_it_is():
+    w = Tensor(np.zeros(2))
+    run = start(SGD(lr=0.5), w)
+    w.data = np.full(2, 10.0)
+    quadratic(w).backward()
+    run.step()
+    np.testing.assert_allclose(w.data, 3)
+
+
+def test_a_leaf_without_gradient_counts_as_zero():
+    a, b = Tensor(np.zeros(2)), Tensor(np.ones(2))
+    run = start(SGD(lr=0.1), [a, b])
+    quadratic(a).backward()
+    run.step()
+    np.testing.assert_array_equal(b.data, 1)
+
+
+def test_a_step_without_any_gradient_is_an_error():
+    run = start(SGD(lr=0.1), Tensor(np.zeros(2)))
+    with pytest.raises(RuntimeError, match=r"call loss\.backward"):
+        run.step()
+
+
+def test_nothing_to_train_is_an_error():
+    with pytest.raises(ValueError, match="the model has no Tensor"):
+        start(Adam(), Linear(np.ones((2, 2))))
+
+
+@pytest.mark.parametrize(("make", "match"), [
+    (lambda: Adam(lr=0), "lr must be above 0, got 0"),
+    (lambda: SGD(lr=-1.0), "lr must be above 0, got -1.0"),
+    (lambda: Adam(lr=float("nan")), "lr must be above 0, got nan"),
+    (lambda: SGD(lr=0.1, momentum=1.0), "momentum must be at least 0 and below 1, got 1.0"),
+    (lambda: SGD(lr=0.1, nesterov=True), "momentum must be above 0, got 0"),
+    (lambda: Adam(beta2=1.0), "beta2 must be at least 0 and below 1"),
+    (lambda: Adam(eps=0), "eps must be above 0, got 0"),
+    (lambda: AdamW(weight_decay=-0.1), "weight_decay must be at least 0, got -0.1"),
+    (lambda: cosine(0.1, steps=0), "steps must be at least 1, got 0"),
+    (lambda: cosine(0.1, steps=5, warmup=6), "warmup must be between 0 and steps = 5, got 6"),
+])  # fmt: skip
+def test_settings_out_of_range(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_settings_of_the_wrong_type():
+    with pytest.raises(TypeError, match="lr must be a number, got 'fast'"):
+        Adam(lr="fast")
+
+
+@pytest.mark.parametrize("make", [cosine, linear])
+def test_schedules_rise_fall_and_stay(make):
+    rate = make(0.1, steps=100, warmup=10, final=0.01)
+    rates = np.array([rate(t) for t in range(120)])
+    assert (np.diff(rates[:10]) > 0).all()
+    assert rates[9] == rates[10] == pytest.approx(0.1)
+    assert (np.diff(rates[10:100]) < 0).all()
+    np.testing.assert_allclose(rates[100:], 0.01)
+
+
+def test_a_schedule_sets_the_rate_of_each_step():
+    w = Tensor(np.zeros(1))
+    run = start(SGD(lr=lambda step: [1.0, 0.5][step]), w)
+    for _ in range(2):
+        np.sum(w).backward()
+        run.step()
+    np.testing.assert_array_equal(w.data, [-1.5])
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("optimizer", ALL, ids=repr)
+def test_same_path_as_torch(optimizer):
+    import torch
+
+    ours = Tensor(np.linspace(-1, 1, 6).reshape(2, 3))
+    theirs = torch.tensor(ours.data.copy(), requires_grad=True)
+    if isinstance(optimizer, SGD):
+        peer = torch.optim.SGD([theirs], lr=0.1, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
+    elif isinstance(optimizer, AdamW):
+        peer = torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.1)
+    else:
+        peer = torch.optim.Adam([theirs], lr=0.1)
+    run = start(optimizer, ours)
+    for _ in range(50):
+        quadratic(np.sin(ours)).backward()
+        run.step()
+        peer.zero_grad()
+        torch.sum((torch.sin(theirs) - 3.0) ** 2).backward()
+        peer.step()
+    np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-9)
