@@ -17,17 +17,22 @@ class SVD(NamedTuple):
     Vh: Array  # (r, k)
 
 
+def binary_unit(M: Array) -> float:
+    """The power of two at or just below ``max|M|`` (1 for zero): dividing by it rounds nothing."""
+    largest = max(M.max(), -M.min())
+    return float(np.ldexp(1.0, np.frexp(largest)[1] - 1)) if largest > 0 else 1.0
+
+
 def well_scaled(M: Array) -> tuple[float, Array]:
     """``(unit, M / unit)``, where fourth powers of the entries neither overflow nor vanish.
 
-    The unit is a power of two, so that nothing is rounded, and 1 (with no copy) for everyday matrices.
+    The unit is a `binary_unit`, or 1 (with no copy) for everyday matrices.
     """
-    largest = max(M.max(), -M.min())
+    unit = binary_unit(M)
     info = np.finfo(M.dtype)
-    if largest == 0 or info.tiny**0.25 < largest < info.max**0.25:
+    if info.tiny**0.25 < unit < info.max**0.25:
         return 1.0, M
-    unit = np.ldexp(1.0, np.frexp(largest)[1] - 1)
-    return float(unit), M / M.dtype.type(unit)
+    return unit, M / M.dtype.type(unit)
 
 
 def singular_values(M: Array) -> tuple[float, Array]:

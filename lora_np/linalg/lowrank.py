@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np._checks import Array, choice, matrix, number, whole_number
+from lora_np.linalg import decompositions
 from lora_np.linalg._spectrum import SVD, singular_values, tail_sums, well_scaled
 from lora_np.linalg.rank import energy
 
@@ -91,28 +92,33 @@ def truncated_svd(
     return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank])
 
 
-def low_rank_factors(M: npt.ArrayLike, *, rank: int) -> tuple[Array, Array]:
+def low_rank_factors(
+    M: npt.ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
+) -> tuple[Array, Array]:
     """Best rank-``rank`` factors of ``M``: ``B @ A`` minimises ``||M - B @ A||`` (Eckart-Young).
 
-    Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exactly on large matrices.
+    Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exactly on large matrices. Any
+    other decomposition can be cut as well, and is never better.
 
     Parameters
     ----------
     M : array_like of shape (d, k)
     rank : int
         ``1 <= rank <= min(d, k)``.
+    method : {"svd", "qr", "lu"}
+        What to cut: the SVD, or, for comparison and on small matrices, `linalg.qr_pivoted` or `linalg.lu`.
 
     Returns
     -------
     B : ndarray of shape (d, rank)
-        Orthogonal columns, ``U * sqrt(s)``.
+        For the SVD ``U * sqrt(s)``: orthogonal columns.
     A : ndarray of shape (rank, k)
-        Orthogonal rows, ``sqrt(s) * Vh``: as long as the columns of B.
+        For the SVD ``sqrt(s) * Vh``: orthogonal rows, as long as the columns of B.
 
     Raises
     ------
     TypeError, ValueError
-        If ``M`` is not a finite real matrix or ``rank`` is out of range.
+        If ``M`` is not a finite real matrix, ``rank`` is out of range or the method is not known.
 
     Notes
     -----
@@ -128,6 +134,15 @@ def low_rank_factors(M: npt.ArrayLike, *, rank: int) -> tuple[Array, Array]:
     >>> B.shape, A.shape
     ((2, 1), (1, 3))
     """
+    M = matrix("M", M)
+    rank = _rank(rank, M)
+    choice("method", method, ("svd", "qr", "lu"))
+    if method == "qr":
+        Q, R, order = decompositions.qr_pivoted(M)
+        return Q[:, :rank], R[:rank, np.argsort(order)]
+    if method == "lu":
+        order, L, U = decompositions.lu(M)
+        return L[np.argsort(order), :rank], U[:rank]
     U, s, Vh = truncated_svd(M, rank=rank)
     root = np.sqrt(s)
     return U * root, root[:, None] * Vh

@@ -17,7 +17,7 @@ def row_echelon(M: npt.ArrayLike, *, tol: float | None = None) -> tuple[Array, l
     M : array_like of shape (d, k)
     tol : float, optional
         A column whose candidates are all at most this large has no pivot.
-        By default ``max(d, k) * eps * max|M|``.
+        By default ``max(d, k) * eps`` times the largest sum of a row's absolute values.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def row_echelon(M: npt.ArrayLike, *, tol: float | None = None) -> tuple[Array, l
     form = np.array(matrix("M", M))
     d, k = form.shape
     if tol is None:
-        tol = float(max(d, k) * np.finfo(form.dtype).eps * np.abs(form).max())
+        tol = float(max(d, k) * np.finfo(form.dtype).eps * np.abs(form).sum(axis=1).max())
     tol = number("tol", tol, minimum=0)
     pivots: list[int] = []
     for column in range(k):

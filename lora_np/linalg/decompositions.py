@@ -1,0 +1,301 @@
+"""Four decompositions, written out to be read. Work on large matrices is for LAPACK, which NumPy calls.
+
+Each is backward stable: the factors belong exactly to a matrix that differs from ``M`` by rounding alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np._checks import Array, matrix
+from lora_np.linalg._spectrum import SVD, binary_unit, well_scaled
+
+SWEEPS = 60  # some ten are usual, and sixteen the most that was met
+
+
+def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    """``M[order] = L @ U``: elimination, remembered. Partial pivoting brings the largest candidate up.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+
+    Returns
+    -------
+    order : ndarray of int, shape (d,)
+        The rows of ``M`` in the order in which they were used.
+    L : ndarray of shape (d, min(d, k))
+        Unit lower trapezoidal, no entry above 1 in absolute value.
+    U : ndarray of shape (min(d, k), k)
+        Upper trapezoidal.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix.
+
+    Notes
+    -----
+    Cost: ``d k m - (d + k) m^2 / 2 + m^3 / 3`` multiplications with m = min(d, k), a third of n^3 for a
+    square matrix.
+    Guarantee: the rounding error is a modest multiple of eps times the largest entry met on the way.
+    Failure mode: that entry can grow as ``2**(m - 1)`` (in Wilkinson's example; never in practice). And small
+    pivots are no measure of rank: see `row_echelon`.
+
+    References
+    ----------
+    N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., 2002, chapter 9.
+
+    Examples
+    --------
+    >>> order, L, U = lu([[1.0, 2.0], [4.0, 4.0]])
+    >>> order
+    array([1, 0])
+    >>> L
+    array([[1.  , 0.  ],
+           [0.25, 1.  ]])
+    >>> U
+    array([[4., 4.],
+           [0., 1.]])
+    """
+    U = np.array(matrix("M", M))
+    d, k = U.shape
+    m = min(d, k)
+    L = np.eye(d, m, dtype=U.dtype)
+    order = np.arange(d)
+    for j in range(m):
+        best = j + int(np.argmax(np.abs(U[j:, j])))
+        U[[j, best]] = U[[best, j]]
+        L[[j, best], :j] = L[[best, j], :j]
+        order[[j, best]] = order[[best, j]]
+        if U[j, j] == 0:
+            continue  # nothing below it either
+        L[j + 1 :, j] = U[j + 1 :, j] / U[j, j]
+        U[j + 1 :, j:] -= np.outer(L[j + 1 :, j], U[j, j:])
+        U[j + 1 :, j] = 0
+    return order, L, U[:m]
+
+
+def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
+    """``M = Q @ R`` by Householder: one mirror after the other lays a column onto its axis.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+
+    Returns
+    -------
+    Q : ndarray of shape (d, min(d, k))
+        Orthonormal columns.
+    R : ndarray of shape (min(d, k), k)
+        Upper trapezoidal.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix.
+
+    Notes
+    -----
+    Cost: ``2 d k^2 - 2 k^3 / 3`` operations for R where d >= k, and as many again for Q.
+    Guarantee: Q is orthonormal to rounding whatever M is, because mirrors are. Gram-Schmidt, which is
+    shorter, loses that for nearly dependent columns.
+    Failure mode: the diagonal of R can hide a small singular value; `qr_pivoted` hides it less.
+
+    References
+    ----------
+    A. S. Householder, "Unitary triangularization of a nonsymmetric matrix", 1958.
+
+    Examples
+    --------
+    >>> Q, R = qr([[3.0, 5.0], [4.0, 0.0]])
+    >>> R
+    array([[-5., -3.],
+           [ 0.,  4.]])
+    """
+    R = np.array(matrix("M", M))
+    mirrors = []
+    for j in range(min(R.shape)):
+        mirrors.append(_mirror(R[j:, j]))
+        _reflect(R[j:, j:], mirrors[-1])
+        R[j + 1 :, j] = 0
+    return _product(mirrors, len(R)), R[: len(mirrors)]
+
+
+def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    """``M[:, order] = Q @ R``, each step taking the column with the most left outside the span so far.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+
+    Returns
+    -------
+    Q : ndarray of shape (d, min(d, k))
+        Orthonormal columns.
+    R : ndarray of shape (min(d, k), k)
+        Upper trapezoidal, with a diagonal that falls in absolute value.
+    order : ndarray of int, shape (k,)
+        The columns of ``M`` in the order in which they were taken.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix.
+
+    Notes
+    -----
+    Cost: that of `qr` and half as much again, for the column norms. They are computed afresh at every step;
+    LAPACK updates them, which is cheaper and needs a guard against cancellation.
+    Guarantee: ``|R[j, j]|`` is at least as large as every entry of the columns that are left, so a zero says
+    that all of them are spanned. In practice it follows the singular values within a small factor.
+    Failure mode: on Kahan's matrix the last entry of the diagonal is larger than the smallest singular value,
+    by a factor that grows exponentially with the size.
+
+    References
+    ----------
+    P. Businger, G. Golub, "Linear least squares solutions by Householder transformations", 1965.
+    W. Kahan, "Numerical linear algebra", 1966.
+
+    Examples
+    --------
+    >>> Q, R, order = qr_pivoted([[1.0, 3.0], [0.0, 4.0]])
+    >>> order
+    array([1, 0])
+    >>> abs(np.diag(R))
+    array([5. , 0.8])
+    """
+    unit, M = well_scaled(matrix("M", M))  # squared norms must not overflow
+    R = np.array(M)
+    order = np.arange(R.shape[1])
+    mirrors = []
+    for j in range(min(R.shape)):
+        best = j + int(np.argmax(np.square(R[j:, j:]).sum(axis=0)))
+        R[:, [j, best]] = R[:, [best, j]]
+        order[[j, best]] = order[[best, j]]
+        mirrors.append(_mirror(R[j:, j]))
+        _reflect(R[j:, j:], mirrors[-1])
+        R[j + 1 :, j] = 0
+    return _product(mirrors, len(R)), R[: len(mirrors)] * R.dtype.type(unit), order
+
+
+def svd(M: npt.ArrayLike) -> SVD:
+    """``M = (U * s) @ Vh`` by one-sided Jacobi: turn pairs of columns until all are orthogonal.
+
+    What the columns have become is ``U * s``; the turns, collected, are ``V``.
+
+    Parameters
+    ----------
+    M : array_like of shape (d, k)
+
+    Returns
+    -------
+    SVD
+        A named tuple of ``U`` (d, m), ``s`` (m,) descending, and ``Vh`` (m, k), m = min(d, k).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``M`` is not a finite real matrix.
+    numpy.linalg.LinAlgError
+        If the columns are not orthogonal after 60 sweeps, which has not been seen.
+
+    Notes
+    -----
+    Cost: some ``6 max(d, k) m^2`` operations a sweep, some ten sweeps: several times LAPACK's.
+    Guarantee: if M is a well-conditioned matrix with scaled columns, even the smallest singular values have
+    nearly all digits. Bidiagonalisation, LAPACK's way, promises them only to eps times the largest.
+    Failure mode: convergence is proved for small angles in a fixed order, without a bound on the sweeps.
+
+    References
+    ----------
+    M. R. Hestenes, "Inversion of matrices by biorthogonalization and related results", 1958.
+    J. Demmel, K. Veselic, "Jacobi's method is more accurate than QR", 1992.
+
+    Examples
+    --------
+    >>> svd([[0.0, 2.0], [3.0, 0.0]]).s
+    array([3., 2.])
+    """
+    M = matrix("M", M)
+    if M.shape[0] < M.shape[1]:
+        V, s, Uh = svd(M.T)
+        return SVD(Uh.T, s, V.T)
+    unit = M.dtype.type(binary_unit(M))
+    columns = M / unit  # (d, k)
+    V = np.eye(M.shape[1], dtype=M.dtype)
+    for _ in range(SWEEPS):
+        if not _sweep(columns, V):
+            break
+    else:
+        raise np.linalg.LinAlgError(f"Jacobi rotations did not converge in {SWEEPS} sweeps")
+    s = np.linalg.norm(columns, axis=0)
+    order = np.argsort(-s, kind="stable")
+    s = s[order]
+    return SVD(_directions(columns[:, order], s), s * unit, V[:, order].T)
+
+
+def _mirror(x: Array) -> Array:
+    """The unit normal v of the mirror that lays x on the first axis: ``x - 2 v (v @ x) = (+-|x|, 0 ...)``."""
+    size = np.abs(x).max()
+    if size == 0:
+        return np.zeros_like(x)
+    v: Array = x / size  # so that squares neither overflow nor vanish
+    v[0] += np.copysign(np.linalg.norm(v), v[0])  # away from zero: no cancellation
+    v /= np.linalg.norm(v)
+    return v
+
+
+def _reflect(X: Array, v: Array) -> None:
+    X -= np.outer(2 * v, v @ X)
+
+
+def _product(mirrors: list[Array], d: int) -> Array:
+    """The first columns of ``H_1 H_2 ... H_m``, where ``H_j`` leaves the first j axes alone."""
+    Q = np.eye(d, len(mirrors), dtype=mirrors[0].dtype)
+    for j in reversed(range(len(mirrors))):
+        _reflect(Q[j:, j:], mirrors[j])
+    return Q
+
+
+def _sweep(columns: Array, V: Array) -> bool:
+    """Make each pair of columns orthogonal once, in place; whether there was anything to do."""
+    k = columns.shape[1]
+    tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps  # above what rounding makes of a zero product
+    smallest = _smallest(columns.dtype)
+    turned = False
+    for p in range(k):
+        for q in range(p + 1, k):
+            x, y = columns[:, p], columns[:, q]
+            xx, yy, xy = x @ x, y @ y, x @ y
+            if min(xx, yy) <= smallest**2 or abs(xy) <= tolerance * np.sqrt(xx) * np.sqrt(yy):
+                continue
+            turned = True
+            # The smaller root of t^2 + 2 zeta t - 1 = 0: the turn by at most 45 degrees.
+            zeta = (yy - xx) / (2 * xy)
+            t = np.copysign(1, zeta) / (abs(zeta) + np.hypot(1, zeta))
+            cosine = 1 / np.hypot(1, t)
+            turn = cosine * np.array([[1, t], [-t, 1]], dtype=columns.dtype)
+            columns[:, [p, q]] = columns[:, [p, q]] @ turn
+            V[:, [p, q]] = V[:, [p, q]] @ turn
+    return turned
+
+
+def _directions(columns: Array, s: Array) -> Array:
+    """``columns / s``; where s is too small for that, any completion to an orthonormal basis."""
+    good = int(np.count_nonzero(s > _smallest(columns.dtype)))
+    U = columns[:, :good] / s[:good]
+    if good < len(s):
+        d = len(columns)
+        basis, _ = qr(np.concatenate([U, np.eye(d, dtype=U.dtype)], axis=1))
+        U = np.concatenate([U, basis[:, good : len(s)]], axis=1)
+    return U
+
+
+def _smallest(dtype: np.dtype[Any]) -> float:
+    """Shorter columns count as zero: their squares have lost digits to underflow."""
+    limits = np.finfo(dtype)
+    return float(np.sqrt(limits.tiny) / limits.eps)

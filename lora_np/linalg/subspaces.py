@@ -1,0 +1,253 @@
+"""What the subspaces of an update say: how much two adapters share, and what is new in a tuned weight."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np._checks import Array, matrix, number, whole_number
+from lora_np.linalg._spectrum import well_scaled
+from lora_np.linalg.lowrank import truncated_svd
+from lora_np.linalg.rank import column_space
+
+
+def subspace_similarity(A1: npt.ArrayLike, A2: npt.ArrayLike, i: int, j: int) -> float:
+    """``phi(A1, A2, i, j)``: how much of the top-i and the top-j input directions is shared, from 0 to 1.
+
+    ``||V1[:, :i]^T V2[:, :j]||_F^2 / min(i, j)`` with V1, V2 the right singular vectors. It is 1 if one
+    subspace contains the other and 0 if they are orthogonal; random ones of dimensions i and j in k
+    dimensions share ``max(i, j) / k`` on average.
+
+    Parameters
+    ----------
+    A1 : array_like of shape (r1, k)
+    A2 : array_like of shape (r2, k)
+    i : int
+        ``1 <= i <= min(r1, k)``.
+    j : int
+        ``1 <= j <= min(r2, k)``.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError, ValueError
+        If A1 or A2 is not a finite real matrix, they differ in k, or i or j is out of range.
+
+    References
+    ----------
+    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 7.2, equation 4.
+    (The appendix says left singular vectors and prints another identity; equation 4 is what is plotted.)
+
+    Examples
+    --------
+    >>> subspace_similarity([[1, 0, 0]], [[2, 0, 0], [0, 1, 0]], 1, 2)
+    1.0
+    >>> subspace_similarity([[1, 0, 0]], [[0, 1, 0]], 1, 1)
+    0.0
+    """
+    grid = similarity_grid(A1, A2)
+    i = whole_number("i", i, maximum=grid.shape[0], top="min(r1, k)")
+    j = whole_number("j", j, maximum=grid.shape[1], top="min(r2, k)")
+    return float(grid[i - 1, j - 1])
+
+
+def similarity_grid(A1: npt.ArrayLike, A2: npt.ArrayLike) -> Array:
+    """``phi(A1, A2, i, j)`` for all i and j at once: entry ``[i - 1, j - 1]``, as in figure 3 of the paper.
+
+    Parameters
+    ----------
+    A1 : array_like of shape (r1, k)
+    A2 : array_like of shape (r2, k)
+
+    Returns
+    -------
+    ndarray of shape (min(r1, k), min(r2, k))
+
+    Raises
+    ------
+    TypeError, ValueError
+        If A1 or A2 is not a finite real matrix, or they differ in k.
+
+    References
+    ----------
+    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 7.2.
+
+    Examples
+    --------
+    >>> similarity_grid([[2, 0, 0], [0, 1, 0]], [[0, 2, 0], [0, 0, 1]])
+    array([[0. , 0. ],
+           [1. , 0.5]])
+    """
+    A1, A2 = matrix("A1", A1), matrix("A2", A2)
+    if A1.shape[1] != A2.shape[1]:
+        raise ValueError(f"A1 and A2 must have as many columns, got shapes {A1.shape} and {A2.shape}")
+    cosines = _right_vectors(A1) @ _right_vectors(A2).T
+    shared = np.square(cosines).cumsum(axis=0).cumsum(axis=1)
+    i, j = np.ogrid[1 : shared.shape[0] + 1, 1 : shared.shape[1] + 1]
+    phi: Array = np.clip(shared / np.minimum(i, j), 0, 1)
+    return phi
+
+
+def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
+    """The angles between the column spaces of ``M1`` and ``M2``, in radians, the smallest first.
+
+    The first is the least angle between a vector of one and a vector of the other; each next one likewise,
+    among the vectors orthogonal to those before.
+
+    Parameters
+    ----------
+    M1 : array_like of shape (d, k1)
+    M2 : array_like of shape (d, k2)
+
+    Returns
+    -------
+    ndarray of shape (min(rank1, rank2),)
+        Between 0 and pi / 2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If M1 or M2 is not a finite real matrix, or they differ in d.
+
+    Notes
+    -----
+    Small angles come from sines and large ones from cosines: each where it has its digits.
+
+    References
+    ----------
+    A. Bjorck, G. Golub, "Numerical methods for computing angles between linear subspaces", 1973.
+
+    Examples
+    --------
+    >>> np.degrees(principal_angles([[1], [0]], [[1], [1]])).round(6)
+    array([45.])
+    """
+    M1, M2 = matrix("M1", M1), matrix("M2", M2)
+    if len(M1) != len(M2):
+        raise ValueError(f"M1 and M2 must have as many rows, got shapes {M1.shape} and {M2.shape}")
+    wide, narrow = sorted((column_space(M1), column_space(M2)), key=lambda Q: -Q.shape[1])
+    cosines = np.linalg.svdvals(wide.T @ narrow)
+    sines = np.linalg.svdvals(narrow - wide @ (wide.T @ narrow))[::-1]
+    return np.where(
+        np.square(cosines) > 0.5,
+        np.arcsin(np.minimum(sines, 1)),
+        np.arccos(np.minimum(cosines, 1)),
+    )
+
+
+def amplification_factor(W0: npt.ArrayLike, dW: npt.ArrayLike, *, rank: int) -> float:
+    """``||dW||_F / ||U^T W0 V||_F``: how much louder the update is than ``W0`` in the update's directions.
+
+    U and V are the top-``rank`` left and right singular vectors of ``dW``. A large factor says that the
+    update strengthens what ``W0`` has learned but not emphasised.
+
+    Parameters
+    ----------
+    W0 : array_like of shape (d, k)
+        The pretrained weight.
+    dW : array_like of shape (d, k)
+        The update, ``scale * B @ A``.
+    rank : int
+        ``1 <= rank <= min(d, k)``: the rank at which the adapter was trained.
+
+    Returns
+    -------
+    float
+        Infinite if ``W0`` has nothing in those directions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is not a finite real matrix, the shapes differ, ``dW`` is zero, or ``rank`` is out of
+        range.
+
+    References
+    ----------
+    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 7.3 and table 7.
+
+    Examples
+    --------
+    >>> amplification_factor(np.diag([5.0, 0.5]), np.diag([0.0, 2.0]), rank=1)
+    4.0
+    """
+    W0, dW = _pair("W0", W0, "dW", dW)
+    if not dW.any():
+        raise ValueError("dW must not be zero: it has no directions")
+    U, _, Vh = truncated_svd(dW, rank=rank)
+    unit, dW = well_scaled(dW)
+    heard = np.linalg.norm(U.T @ (W0 / W0.dtype.type(unit)) @ Vh.T)
+    return float(np.linalg.norm(dW) / heard) if heard > 0 else float("inf")
+
+
+def intruder_dimensions(
+    W0: npt.ArrayLike, W: npt.ArrayLike, *, top: int = 10, threshold: float = 0.6
+) -> list[int]:
+    """Which of the tuned weight's leading singular vectors are close to none of the base's.
+
+    The j-th left singular vector of ``W`` is an intruder if its largest absolute cosine with any left
+    singular vector of ``W0`` is below ``threshold``. Low-rank updates tend to bring a few; full fine-tuning
+    hardly any.
+
+    Parameters
+    ----------
+    W0 : array_like of shape (d, k)
+        The pretrained weight.
+    W : array_like of shape (d, k)
+        The tuned weight.
+    top : int
+        How many leading singular vectors of ``W`` to look at: ``1 <= top <= min(d, k)``.
+    threshold : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    list of int
+        Their places in the spectrum of ``W``, counted from 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is not a finite real matrix, the shapes differ, or an option is out of range.
+
+    Notes
+    -----
+    All of ``W0``'s singular vectors are compared, so this takes two full SVDs. Where singular values are
+    equal, or nearly, the singular vectors are arbitrary within their span, and so is the verdict.
+
+    References
+    ----------
+    R. Shuttleworth, J. Andreas, A. Torralba, P. Sharma, "LoRA vs full fine-tuning: an illusion of
+    equivalence", arXiv 2410.21228, 2024.
+
+    Examples
+    --------
+    >>> W0 = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> update = 10 * np.outer([1.0, 1.0, 1.0, 1.0], [1.0, -1.0, 1.0, -1.0])
+    >>> intruder_dimensions(W0, W0 + update, top=2)
+    [0]
+    >>> intruder_dimensions(W0, 1.1 * W0, top=2)
+    []
+    """
+    W0, W = _pair("W0", W0, "W", W)
+    top = whole_number("top", top, maximum=min(W.shape), top="min(d, k)")
+    threshold = number("threshold", threshold, minimum=0, maximum=1)
+    base = np.linalg.svd(W0, full_matrices=False).U
+    tuned = np.linalg.svd(W, full_matrices=False).U[:, :top]
+    closest = np.abs(base.T @ tuned).max(axis=0)
+    return [int(j) for j in np.flatnonzero(closest < threshold)]
+
+
+def _right_vectors(A: Array) -> Array:
+    return np.linalg.svd(A, full_matrices=False).Vh
+
+
+def _pair(name1: str, M1: npt.ArrayLike, name2: str, M2: npt.ArrayLike) -> tuple[Array, Array]:
+    first, second = matrix(name1, M1), matrix(name2, M2)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{name1} and {name2} must have the same shape, got {first.shape} and {second.shape}"
+        )
+    return first, second
