@@ -1006,7 +1006,14 @@ def two_layer_head(c: Config, path: str, d: int) -> list[Module]:
     ]
 
 
-OUTPUT_HEADS = ("lm_head", "cls.predictions.decoder", "lm_head.decoder", "proj_out")
+# what get_output_embeddings() returns there: "all-linear" leaves it out
+_OUTPUT_HEADS = (
+    "lm_head",
+    "cls.predictions.decoder",
+    "lm_head.decoder",
+    "lm_predictions.lm_head.dense",
+    "proj_out",
+)
 
 
 def assemble(
@@ -1018,7 +1025,7 @@ def assemble(
     head = heads_of[task]
     modules = [*(under(base, backbone) if base else backbone), *head]
     placed = tuple(stack._replace(prefix=f"{base}.{stack.prefix}" if base else stack.prefix) for stack in layers)
-    output = [module.name for module in head if module.name in OUTPUT_HEADS]
+    output = [module.name for module in head if module.name in _OUTPUT_HEADS]
     return Body(modules, placed, head=output[0] if output else "")
 
 

@@ -186,7 +186,9 @@ def _pick_fused(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
                 f"targets: {', '.join(present)} needs {missing} too, because PEFT adapts them fused in {name}"
             )
         picks += [
-            Pick(module, times=len(needed)) for module in spec.groups if _ends(_parameter_name(module), name)
+            Pick(module, times=len(needed))
+            for module in spec.groups
+            if module.kind in ("router", "experts") and _ends(_parameter_name(module), name)
         ]
     return picks
 
