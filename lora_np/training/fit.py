@@ -78,7 +78,7 @@ def fit(
     validation: tuple[Array, Array] | None = None,
     validate_every: int | None = None,
     rng: np.random.Generator | int = 0,
-    progress: bool = True,
+    progress: bool | str = True,
 ) -> Fit[T]:
     """Train copies of the model's Tensors to lower ``loss(model(x), y)``.
 
@@ -103,8 +103,8 @@ def fit(
         the last after it.
     rng : Generator or int
         Randomness for the batches and for dropout.
-    progress : bool
-        Show a progress bar, in a terminal or a notebook.
+    progress : bool or str
+        Show a progress bar, in a terminal or a notebook; a string is written before it.
 
     Returns
     -------
@@ -210,9 +210,10 @@ def rate_at(run: Any, step: int) -> float:
     return float(lr(step) if callable(lr) else lr)
 
 
-def progress_bar(total: int, wanted: bool) -> Any:
+def progress_bar(total: int, wanted: bool | str) -> Any:
     """A tqdm bar for people: in a terminal, or in a notebook."""
     from tqdm.auto import tqdm
 
     visible = wanted and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=total, desc="fit", unit="step", disable=not visible, leave=False)
+    label = wanted if isinstance(wanted, str) else "fit"
+    return tqdm(total=total, desc=label, unit="step", disable=not visible, leave=False)

@@ -1,0 +1,128 @@
+"""Two real images, and the task that the main job learns on them: predict the patch to the right."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+
+from lora_np._checks import Array, finite, whole_number
+
+
+def photograph() -> Array:
+    """Grey values of a portrait of Grace Hopper, from 0 (black) to 1 (white).
+
+    Returns
+    -------
+    ndarray of shape (600, 512)
+
+    References
+    ----------
+    U.S. Navy, 1984, public domain; see ``LICENSE.md`` beside the data.
+
+    Examples
+    --------
+    >>> photograph().shape
+    (600, 512)
+    """
+    luminance: Array = load("grace_hopper.npz", "luminance") / 255
+    return luminance
+
+
+def terrain() -> Array:
+    """Elevation in metres around the Jacksboro fault, Tennessee.
+
+    Returns
+    -------
+    ndarray of shape (344, 403)
+
+    References
+    ----------
+    U.S. Geological Survey, public domain; see ``LICENSE.md`` beside the data.
+
+    Examples
+    --------
+    >>> terrain().min(), terrain().max()
+    (np.float64(236.0), np.float64(1076.0))
+    """
+    return load("jacksboro_fault_dem.npz", "elevation").astype(np.float64)
+
+
+def patches(
+    image: Array,
+    n: int,
+    *,
+    rng: np.random.Generator,
+    height: int = 10,
+    context: int = 12,
+    target: int = 10,
+) -> tuple[Array, Array]:
+    """Random pairs of neighbouring patches: pixels to the left, and the pixels that follow on the right.
+
+    The image is standardised (mean 0, variance 1) as a whole, and each pair is centred on the mean of its
+    context, so that a model has to learn shapes, not brightness.
+
+    Parameters
+    ----------
+    image : ndarray of shape (rows, columns)
+    n : int
+        Number of pairs.
+    rng : Generator
+        Randomness of their places.
+    height : int
+        Rows of both patches.
+    context, target : int
+        Columns of the left and of the right patch.
+
+    Returns
+    -------
+    x : ndarray of shape (n, height * context)
+    y : ndarray of shape (n, height * target)
+
+    Raises
+    ------
+    ValueError
+        If the image is too small for a pair, not finite, or all of one value.
+
+    Examples
+    --------
+    >>> x, y = patches(terrain(), 5, rng=np.random.default_rng(0))
+    >>> x.shape, y.shape
+    ((5, 120), (5, 100))
+    """
+    n = whole_number("n", n)
+    image = np.asarray(image, dtype=np.float64)
+    width = context + target
+    if image.ndim != 2 or image.shape[0] < height or image.shape[1] < width:
+        raise ValueError(
+            f"image must have at least {height} rows and {width} columns, got shape {image.shape}"
+        )
+    finite("image", image)
+    image = standardised(image)
+    row = rng.integers(0, image.shape[0] - height + 1, n)
+    column = rng.integers(0, image.shape[1] - width + 1, n)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (height, width))[row, column]
+    left, right = windows[:, :, :context].reshape(n, -1), windows[:, :, context:].reshape(n, -1)
+    level = left.mean(axis=1, keepdims=True)
+    return left - level, right - level
+
+
+def standardised(image: Array) -> Array:
+    """``image`` with mean 0 and variance 1.
+
+    Examples
+    --------
+    >>> standardised(np.array([[1.0, 3.0]]))
+    array([[-1.,  1.]])
+    """
+    spread = image.std()
+    if spread == 0:
+        raise ValueError(f"image must not be all of one value, got {image.flat[0]} everywhere")
+    result: Array = (image - image.mean()) / spread
+    return result
+
+
+def load(file: str, name: str) -> Array:
+    with files("lora_np.datasets").joinpath(file).open("rb") as stream, np.load(stream) as arrays:
+        array: Array = arrays[name]
+        return array
