@@ -7,7 +7,7 @@ source is the file ``models/<family>/modeling_<family>.py`` there, and the defau
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from lora_np._checks import choice, whole_number
@@ -56,12 +56,12 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
     ValueError
         If the family or the architecture is not known, or fields contradict one another.
     """
-    family_name = values.get("model_type")
+    family_name = str(values.get("model_type"))
     if family_name not in FAMILIES:
         raise ValueError(
-            f"model_type must be one of {', '.join(sorted(FAMILIES))}, got {family_name!r}. Any other model can "
-            "be counted from its *.safetensors files (headers only), or from an object with named_modules(), "
-            "such as a torch model on the meta device"
+            f"model_type must be one of {', '.join(sorted(FAMILIES))}, got {family_name!r}. "
+            "Any other model can be counted from its *.safetensors files (headers only), or from an object "
+            "with named_modules(), such as a torch model on the meta device"
         )
     family = FAMILIES[family_name]
     task = _task(family, architecture or (values.get("architectures") or [""])[0])
@@ -291,9 +291,9 @@ def falcon(c: Config, task: str) -> Body:
     parallel = c.flag("parallel_attn", default=True)
     two_norms = c.size("num_ln_in_parallel_attn", default=2 if grouped else 1) == 2
     if not parallel:
-        names = ("post_attention_layernorm", "input_layernorm")
+        names = ["post_attention_layernorm", "input_layernorm"]
     else:
-        names = ("ln_attn", "ln_mlp") if two_norms else ("input_layernorm",)
+        names = ["ln_attn", "ln_mlp"] if two_norms else ["input_layernorm"]
     layer = [
         linear("self_attention.query_key_value", (heads + 2 * kv_heads) * width, d, bias=bias),
         linear("self_attention.dense", d, d, bias=bias),
@@ -364,7 +364,9 @@ def deberta_v2(c: Config, task: str) -> Body:
     relative = c.flag("relative_attention", default=False)
     positions = c.size("max_position_embeddings", default=512)
     all_heads = heads * width
-    layer = [linear(f"attention.self.{name}_proj", all_heads, d, bias=True) for name in ("query", "key", "value")]
+    layer = [
+        linear(f"attention.self.{name}_proj", all_heads, d, bias=True) for name in ("query", "key", "value")
+    ]
     if relative and not c.flag("share_att_key", default=False):
         kinds = c.get("pos_att_type", default=[])
         kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
@@ -474,7 +476,9 @@ def text_to_text(
     backbone = [embedding("shared", vocabulary, d), *side("encoder", count, encoder_layer)]
     if task not in ("EncoderModel", "ForTokenClassification"):
         backbone += side("decoder", decoders, decoder_layer)
-        layers.append(Layers("decoder.block", decoders, d, heads, heads, width, width, activation, "rms", True))
+        layers.append(
+            Layers("decoder.block", decoders, d, heads, heads, width, width, activation, "rms", True)
+        )
     heads_of = {
         "EncoderModel": [],
         "ForConditionalGeneration": [linear("lm_head", vocabulary, d, tied=True)],
@@ -533,7 +537,15 @@ def whisper(c: Config, task: str) -> Body:
         *norms("layer", d, "decoder.layer_norm"),
     ]
     encoder_layers = Layers(
-        "encoder.layers", encoders, d, encoder_heads, encoder_heads, encoder_width, encoder_width, "gelu", "layer"
+        "encoder.layers",
+        encoders,
+        d,
+        encoder_heads,
+        encoder_heads,
+        encoder_width,
+        encoder_width,
+        "gelu",
+        "layer",
     )
     decoder_layers = Layers(
         "decoder.layers",
@@ -809,7 +821,9 @@ def deepseek_v3(c: Config, task: str) -> Body:
         *norms("rms", d, "input_layernorm", "post_attention_layernorm"),
     ]
     routed = [
-        Module("mlp.experts.gate_up_proj", "experts", (experts, 2 * inner, d), parts=("gate_proj", "up_proj")),
+        Module(
+            "mlp.experts.gate_up_proj", "experts", (experts, 2 * inner, d), parts=("gate_proj", "up_proj")
+        ),
         Module("mlp.experts.down_proj", "experts", (experts, d, inner), parts=("down_proj",)),
         Module("mlp.gate", "router", (experts, d)),
         *gated_mlp(d, inner * shared, path="mlp.shared_experts"),
@@ -959,7 +973,10 @@ def encoder(c: Config, *, vocabulary: int) -> tuple[int, list[Module], Layers]:
     layer: list[Module] = []
     for path in ("attention", "crossattention") if cross else ("attention",):
         layer += [linear(f"{path}.self.{name}", d, d, bias=True) for name in ("query", "key", "value")]
-        layer += [linear(f"{path}.output.dense", d, d, bias=True), *norms("layer", d, f"{path}.output.LayerNorm")]
+        layer += [
+            linear(f"{path}.output.dense", d, d, bias=True),
+            *norms("layer", d, f"{path}.output.LayerNorm"),
+        ]
     layer += [
         linear("intermediate.dense", inner, d, bias=True),
         linear("output.dense", d, inner, bias=True),
@@ -1024,7 +1041,9 @@ def assemble(
         return Body(tuple(backbone), layers)
     head = heads_of[task]
     modules = [*(under(base, backbone) if base else backbone), *head]
-    placed = tuple(stack._replace(prefix=f"{base}.{stack.prefix}" if base else stack.prefix) for stack in layers)
+    placed = tuple(
+        stack._replace(prefix=f"{base}.{stack.prefix}" if base else stack.prefix) for stack in layers
+    )
     output = [module.name for module in head if module.name in _OUTPUT_HEADS]
     return Body(modules, placed, head=output[0] if output else "")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lora_np._checks import choice, whole_number
 from lora_np.accounting.matrix import count_lora, count_lora_convolution
-from lora_np.accounting.report import Cell, Table
+from lora_np.accounting.report import Cell, Table, shape_text
 from lora_np.accounting.targets import Pick, pick, saved_modules
 
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ class Adapter(NamedTuple):
     names: tuple[str, ...] | None = None
 
     @property
-    def count(self) -> int:
+    def copies(self) -> int:
         """How many modules are adapted."""
-        return self.module.count if self.names is None else len(self.names)
+        return self.module.copies if self.names is None else len(self.names)
 
     @property
     def trainable(self) -> int:
         """Numbers on all of them."""
-        return self.each * self.count
+        return self.each * self.copies
 
     @property
     def limit(self) -> int:
@@ -87,7 +86,7 @@ class LoraCount:
 
     @property
     def total(self) -> int:
-        """Parameters in memory while training, what PEFT calls "all params": base, adapter and saved copies."""
+        """Base, adapter and saved copies: what is in memory, and what PEFT calls "all params"."""
         return self.base + self.adapter + sum(self.saved.values())
 
     @property
@@ -127,9 +126,9 @@ class LoraCount:
                 (
                     _starred(module),
                     module.kind,
-                    " x ".join(f"{size:,}" for size in module.shape),
-                    module.count,
-                    sum(each.count for each in found),
+                    shape_text(module.shape),
+                    module.copies,
+                    sum(each.copies for each in found),
                     ranks[0] if len(ranks) == 1 else (", ".join(map(str, ranks)) or None),
                     sum(each.trainable for each in found),
                     module.parameters,
@@ -144,7 +143,7 @@ class LoraCount:
             (
                 name,
                 each.module.kind,
-                " x ".join(f"{size:,}" for size in each.module.shape),
+                shape_text(each.module.shape),
                 each.rank,
                 each.each,
             )
@@ -156,6 +155,8 @@ class LoraCount:
 
     def to_json(self) -> str:
         """The totals and every trained module as a JSON object; numbers stay numbers."""
+        import json
+
         content = {**self.summary, "notes": self.notes, "modules": self.by_module().records}
         return json.dumps(content, indent=2)
 
@@ -188,7 +189,7 @@ def count_adapter(
     spec: ModelSpec,
     *,
     rank: int,
-    targets: str | list[str] | None,
+    targets: str | Iterable[str] | None,
     rank_pattern: Mapping[str, int],
     modules_to_save: tuple[str, ...],
     dora: bool,
@@ -253,7 +254,9 @@ def _numbers(module: Module, rank: int, dora: bool) -> int:
         groups = module.groups
         return count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups, dora=dora)
     if dora:
-        raise ValueError(f"dora must be False for fused experts ({_starred(module)}): PEFT has no DoRA for them")
+        raise ValueError(
+            f"dora must be False for fused experts ({_starred(module)}): PEFT has no DoRA for them"
+        )
     experts, d_out, d_in = module.shape
     return experts * count_lora(d_out, d_in, rank=rank)
 
@@ -276,9 +279,9 @@ def _bias_size(spec: ModelSpec, bias: str, adapters: list[Adapter], saved: Mappi
     if bias == "none":
         return 0
     if bias == "lora_only":
-        return sum(each.module.bias_size * each.count for each in adapters)
+        return sum(each.module.bias_size * each.copies for each in adapters)
     modules = [module for module in spec.modules if module.name not in saved] if saved else spec.groups
-    own = sum(module.bias_size * module.count for module in modules if not module.tied_bias)
+    own = sum(module.bias_size * module.copies for module in modules if not module.tied_bias)
     return own + sum(module.weight for module in modules if module.kind == "parameter" and _is_bias(module))
 
 

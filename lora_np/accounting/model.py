@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, product
 from math import prod
 from typing import Literal, NamedTuple
 
 from lora_np.accounting.lora import LoraCount, count_adapter
-from lora_np.accounting.report import Cell, Table
+from lora_np.accounting.report import Cell, Table, shape_text
 
 Kind = Literal["linear", "embedding", "convolution", "norm", "router", "experts", "parameter"]
 
@@ -34,7 +34,7 @@ class Module(NamedTuple):
     ranges: tuple[range, ...] = ()
 
     @property
-    def count(self) -> int:
+    def copies(self) -> int:
         """How many modules these are."""
         return prod(map(len, self.ranges))
 
@@ -52,20 +52,24 @@ class Module(NamedTuple):
     def parameters(self) -> int:
         """Numbers that all of these modules own; what is tied is counted where it belongs."""
         own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
-        return own * self.count
+        return own * self.copies
 
     @property
     def first(self) -> str:
         """The name of the first of these modules."""
-        return self.name.format(*(indices.start for indices in self.ranges))
+        return self._filled(self.name, [indices.start for indices in self.ranges])
 
     def names(self) -> list[str]:
         """The names of these modules, one for each."""
-        return [self.name.format(*indices) for indices in product(*self.ranges)]
+        return [self._filled(self.name, indices) for indices in product(*self.ranges)]
 
     def aliases(self) -> list[str]:
         """Their names in checkpoints."""
-        return [(self.alias or self.name).format(*indices) for indices in product(*self.ranges)]
+        return [self._filled(self.alias or self.name, indices) for indices in product(*self.ranges)]
+
+    def _filled(self, text: str, indices: Sequence[int]) -> str:
+        # a name without an index may hold braces of its own
+        return text.format(*indices) if self.ranges else text
 
     def at(self, *indices: int) -> Module:
         """The module, or the modules, at the given first indices."""
@@ -81,7 +85,7 @@ class Layers(NamedTuple):
     """The facts about a stack of alike transformer layers that its parameters alone do not tell."""
 
     prefix: str  # its modules' names start with it
-    count: int
+    depth: int  # how many
     width: int
     heads: int
     kv_heads: int
@@ -206,8 +210,6 @@ class ModelSpec:
 
     def per_expert(self) -> ModelSpec:
         """The same model with every expert's linear maps by themselves, under their names in checkpoints."""
-        from dataclasses import replace
-
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
     def table(self) -> Table:
@@ -217,7 +219,7 @@ class ModelSpec:
                 module.name.replace("{}", "*"),
                 module.kind,
                 shape_text(module.shape),
-                module.count,
+                module.copies,
                 module.parameters,
             )
             for module in self.groups
@@ -246,21 +248,38 @@ def under(prefix: str, modules: Iterable[Module]) -> Iterator[Module]:
         yield module._replace(name=f"{prefix}.{module.name}", alias=alias)
 
 
-def shape_text(shape: tuple[int, ...]) -> str:
-    """``128 x 64``."""
-    return " x ".join(f"{size:,}" for size in shape)
+def fold(modules: Iterable[Module]) -> Iterator[Module]:
+    """Modules that differ only in an index, as one group where their indices run without a gap."""
+    alike: dict[Module, list[tuple[int, ...]]] = {}
+    for module in modules:
+        if "{" in module.name:
+            yield module
+            continue
+        parts = module.name.split(".")
+        pattern = ".".join("{}" if _is_index(part) else part for part in parts)
+        place = tuple(int(part) for part in parts if _is_index(part))
+        alike.setdefault(module._replace(name=pattern), []).append(place)
+    for group, places in alike.items():
+        ranges = tuple(range(min(axis), max(axis) + 1) for axis in zip(*places, strict=True))
+        if len(places) > 1 and prod(map(len, ranges)) == len(places):
+            yield group._replace(ranges=ranges)
+        else:
+            yield from (group._replace(name=group.name.format(*place)) for place in places)
+
+
+def _is_index(part: str) -> bool:
+    return part.isascii() and part.isdigit() and (part == "0" or part[0] != "0")
 
 
 def _expand(groups: Iterable[Module]) -> Iterator[Module]:
     """Groups as single modules, in the order of the layers rather than of the groups."""
-    for (prefix, ranges), block in groupby(groups, key=_stack_of):
+    for (_, ranges), block in groupby(groups, key=_stack_of):
         members = list(block)
         if not ranges:
             yield from members
             continue
         for index in ranges[0]:
             yield from _expand(module.at(index) for module in members)
-    return
 
 
 def _stack_of(module: Module) -> tuple[str, tuple[range, ...]]:
@@ -268,8 +287,8 @@ def _stack_of(module: Module) -> tuple[str, tuple[range, ...]]:
     return prefix, module.ranges[:1]
 
 
-def _unfuse(groups: Iterable[Module]) -> Iterator[Module]:
-    for module in groups:
+def _unfuse(modules: Iterable[Module]) -> Iterator[Module]:
+    for module in modules:
         if module.kind == "router":
             yield module._replace(kind="linear")
         elif module.kind == "experts":

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,12 +87,17 @@ class Table:
 
     def to_json(self) -> str:
         """A JSON object with ``title``, ``rows`` (one object per row) and ``notes``; numbers stay numbers."""
+        import json
+
         content = {"title": self.title, "rows": self.records, "notes": self.notes}
         return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
     def to_csv(self) -> str:
         """Comma-separated values with a heading; numbers without separators, empty cells empty."""
-        text = io.StringIO()
+        import csv
+        from io import StringIO
+
+        text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
         writer.writerows(self.rows)
@@ -124,9 +125,17 @@ class Table:
 
     def _repr_html_(self) -> str:
         """An HTML table, which is what a notebook shows."""
+        from html import escape
+
         styles = [f"text-align:{'right' if right else 'left'}" for right in self._numeric]
-        heading = _html_row("th", self.columns, styles)
-        body = "\n".join(_html_row("td", row, styles) for row in self._texts)
+
+        def row(tag: str, texts: Iterable[str]) -> str:
+            cells = zip(texts, styles, strict=True)
+            inside = "".join(f'<{tag} style="{style}">{escape(text)}</{tag}>' for text, style in cells)
+            return f"<tr>{inside}</tr>"
+
+        heading = row("th", self.columns)
+        body = "\n".join(row("td", texts) for texts in self._texts)
         caption = f"<caption>{escape(self.title)}</caption>\n" if self.title else ""
         notes = "".join(f"\n<p>{escape(note)}</p>" for note in self.notes)
         table = f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
@@ -169,6 +178,11 @@ class Table:
         return kinds
 
 
+def shape_text(shape: tuple[int, ...]) -> str:
+    """``128 x 64``."""
+    return " x ".join(f"{size:,}" for size in shape)
+
+
 def _readable(cell: Cell) -> str:
     if isinstance(cell, (str, bool)):
         return str(cell)
@@ -186,10 +200,3 @@ def _align(text: str, width: int, right: bool) -> str:
 
 def _pipe(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _html_row(tag: str, texts: Iterable[str], styles: Iterable[str]) -> str:
-    cells = (
-        f'<{tag} style="{style}">{escape(text)}</{tag}>' for text, style in zip(texts, styles, strict=True)
-    )
-    return f"<tr>{''.join(cells)}</tr>"

@@ -1,8 +1,8 @@
 """Which modules a LoRA adapts: targets as PEFT reads them.
 
 Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``check_target_module_exists`` and
-``_maybe_include_all_linear_layers``), ``utils/other.py`` (``get_pattern_key``, ``_set_trainable``) and, for fused
-experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
+``_maybe_include_all_linear_layers``), ``utils/other.py`` (``get_pattern_key``, ``_set_trainable``) and, for
+fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Pick(NamedTuple):
 
 
 def pick(spec: ModelSpec, targets: str | Iterable[str] | None, saved: Collection[str]) -> list[Pick]:
-    """The modules that ``targets`` mean, without those that ``saved`` (``modules_to_save``) trains in full."""
+    """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full."""
     if targets is None:
         targets = _defaults(spec)
     if not isinstance(targets, str):
@@ -38,7 +38,7 @@ def pick(spec: ModelSpec, targets: str | Iterable[str] | None, saved: Collection
 
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, Module]:
-    """The modules that ``saved`` trains in full: a name, or that of a parent, ends with one of its entries."""
+    """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries."""
     unmatched = set(saved)
     found: dict[str, Module] = {}
     for module in spec.modules:
@@ -104,7 +104,8 @@ def _match(groups: list[Module], targets: list[str], *, aliases: bool) -> tuple[
     # layers differ in an index, which only a target that holds an index can tell apart
     indexed = any(part.isdigit() for target in targets for part in target.split("."))
     for module in groups:
-        names = (module.aliases() if aliases else module.names()) if indexed else [_first(module, aliases)]
+        names = module.aliases() if aliases else module.names()
+        names = names if indexed else names[:1]
         hits = []
         for place, name in enumerate(names):
             ends = [target for target in targets if _ends(name, target)]
@@ -134,7 +135,7 @@ def _pick_pattern(spec: ModelSpec, text: str) -> list[Pick]:
     for path in _containers(spec):
         if pattern.fullmatch(path):
             raise ValueError(
-                f"targets: the pattern {text!r} also matches {path!r}, which is not a layer that LoRA can adapt"
+                f"targets: the pattern {text!r} also matches the container {path!r}, which LoRA cannot adapt"
             )
     for aliases in (False, True):
         picks = []
@@ -143,8 +144,8 @@ def _pick_pattern(spec: ModelSpec, text: str) -> list[Pick]:
             hits = [place for place, name in enumerate(names) if pattern.fullmatch(name)]
             if hits and module.kind not in ADAPTABLE:
                 raise ValueError(
-                    f"targets: the pattern {text!r} also matches {names[hits[0]]!r}, a {module.kind}, which LoRA "
-                    "cannot adapt"
+                    f"targets: the pattern {text!r} also matches the {module.kind} {names[hits[0]]!r}, which "
+                    "LoRA cannot adapt"
                 )
             if len(hits) == len(names):
                 picks.append(Pick(module))
@@ -275,11 +276,6 @@ def _paths(module: Module) -> list[str]:
     parts = module.name.split(".")
     paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
     return paths[1:] if module.kind in ("parameter", "experts") else paths
-
-
-def _first(module: Module, aliases: bool) -> str:
-    template = (module.alias or module.name) if aliases else module.name
-    return template.format(*(indices.start for indices in module.ranges))
 
 
 def _ends(name: str, target: str) -> bool:

@@ -1,0 +1,186 @@
+"""Where a :class:`ModelSpec` comes from: configs, presets, checkpoints, and models in memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_np._checks import choice, whole_number
+from lora_np.accounting.checkpoint import from_safetensors, read_json
+from lora_np.accounting.families import FAMILIES, build_spec
+from lora_np.accounting.live import from_model
+from lora_np.accounting.model import ModelSpec, Module
+from lora_np.accounting.report import Table
+
+_MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
+
+
+def model_spec(source: object) -> ModelSpec:
+    """The modules of whatever ``source`` is.
+
+    Parameters
+    ----------
+    source : str, Path, mapping or model
+        ``"100x120"`` for one matrix, the name of a preset, a ``config.json``, a ``*.safetensors`` file, a
+        directory that holds one or the other, the fields of a config, a model of ours, or any object with
+        ``named_modules()``.
+
+    Returns
+    -------
+    ModelSpec
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        If there is no such file or preset, or the source cannot be understood.
+
+    Examples
+    --------
+    >>> model_spec("100x120").total, model_spec("gpt2").total
+    (12000, 124439808)
+    """
+    if isinstance(source, Mapping):
+        return from_config(source)
+    if not isinstance(source, (str, Path)):
+        return from_model(source)
+    size = matrix_size(str(source))
+    if size:
+        return ModelSpec(str(source), (Module("W0", "linear", size),))
+    path = Path(source)
+    if path.is_dir():
+        config = path / "config.json"
+        return from_config(config) if config.is_file() else from_safetensors(path)
+    if path.name.endswith((".safetensors", ".safetensors.index.json")):
+        return from_safetensors(path)
+    if path.suffix == ".json":
+        return from_config(path)
+    return preset(str(source))
+
+
+def matrix_size(text: str) -> tuple[int, int] | None:
+    """(100, 120) from ``"100x120"``; None if ``text`` is not of that form.
+
+    Examples
+    --------
+    >>> matrix_size("100x120")
+    (100, 120)
+    """
+    match = _MATRIX.fullmatch(text)
+    if not match:
+        return None
+    return whole_number("d", int(match[1])), whole_number("k", int(match[2]))
+
+
+def from_config(source: str | Path | Mapping[str, Any], *, architecture: str | None = None) -> ModelSpec:
+    """The modules of a model from its ``config.json``.
+
+    Parameters
+    ----------
+    source : str, Path or mapping
+        A file, or its fields.
+    architecture : str, optional
+        A class of transformers, such as ``"LlamaForSequenceClassification"``; by default the first of the
+        config's ``architectures``, or else the family's usual one.
+
+    Returns
+    -------
+    ModelSpec
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError, TypeError
+        If it is not a JSON object, names an unknown family, or its fields contradict one another.
+
+    Examples
+    --------
+    >>> fields = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
+    >>> from_config(fields).lora(rank=8).trainable
+    4096
+    """
+    if isinstance(source, Mapping):
+        return build_spec(source, architecture=architecture)
+    path = Path(source)
+    values = read_json(path)
+    name = path.parent.name if path.name == "config.json" else path.stem
+    return build_spec(values, name=name, architecture=architecture)
+
+
+def preset(name: str) -> ModelSpec:
+    """The modules of a well-known model.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`preset_names`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset; the message shows the closest.
+
+    Examples
+    --------
+    >>> f"{preset('deepseek-v3').total:,}"
+    '671,026,404,352'
+    """
+    return build_spec(preset_config(name), name=name)
+
+
+def preset_config(name: str) -> dict[str, Any]:
+    """The fields of a preset's config, to change some and hand them to :func:`from_config`.
+
+    Examples
+    --------
+    >>> from_config({**preset_config("bert-base"), "vocab_size": 28_996}).total
+    108340804
+    """
+    config: dict[str, Any] = _preset(name)["config"]
+    return config
+
+
+def preset_names() -> list[str]:
+    """The presets that ship with the package.
+
+    Examples
+    --------
+    >>> preset_names()[:3]
+    ['bert-base', 'deberta-v2-xxlarge', 'deepseek-v3']
+    """
+    return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
+
+
+def preset_table() -> Table:
+    """Presets with their families, parameters and sources."""
+    rows = []
+    for name in preset_names():
+        spec = preset(name)
+        targets = " ".join(spec.default_targets) or None
+        rows.append((name, spec.family, spec.total, targets, _preset(name)["source"]))
+    return Table(("preset", "family", "parameters", "default targets", "source"), rows, title="Presets")
+
+
+def family_table() -> Table:
+    """Families whose ``config.json`` can be counted, their classes and default targets."""
+    rows = [
+        (name, ", ".join(family.classes + task for task in family.tasks), " ".join(family.targets) or None)
+        for name, family in sorted(FAMILIES.items())
+    ]
+    return Table(("family", "architectures", "default targets"), rows, title="Families")
+
+
+def _presets() -> Any:
+    from importlib.resources import files
+
+    return files("lora_np.accounting") / "presets"
+
+
+def _preset(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        (_presets() / f"{choice('preset', name, preset_names())}.json").read_text(encoding="utf-8")
+    )
+    return content
