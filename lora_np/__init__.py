@@ -46,7 +46,7 @@ from lora_np.training import fit
 __version__ = "0.1.0"
 
 # Loaded when first used, so that `import lora_np` brings NumPy and nothing heavier.
-_ON_DEMAND = ("accounting", "datasets", "plots")
+_ON_DEMAND = ("accounting", "adapters", "datasets", "plots")
 
 __all__ = [
     "SGD",
@@ -58,6 +58,7 @@ __all__ = [
     "Sequential",
     "Tensor",
     "accounting",
+    "adapters",
     "autograd",
     "break_even_rank",
     "column_space",

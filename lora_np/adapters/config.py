@@ -1,0 +1,253 @@
+"""``adapter_config.json``: what it says about each module, and what it must not say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_np.adapters.files import AdapterError, inside, read_json
+
+NAME = "adapter_config.json"
+
+# Settings that change nothing in what the saved numbers compute, or that are read below. Any other setting
+# must be unset: a layer that is replicated, quantised or routed in its own way can not be had by ignoring it.
+# fmt: off
+_KNOWN = {
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "eva_config",
+    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
+    "layers_to_transform", "loftq_config", "lora_alpha", "lora_bias", "lora_dropout", "lora_ga_config",
+    "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora",
+}
+# fmt: on
+# The others move the base weight as they start, so that the saved factors belong to another base.
+_INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
+# A layer's number: the first whole-number name that is not at the very front, as in PEFT.
+_LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
+_MOST_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one adapter, checked.
+
+    ``raw`` holds all of them as the file does; the other fields are those that computations depend on.
+    """
+
+    r: int = 8
+    alpha: float = 8.0
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rslora: bool = False
+    dora: bool = False
+    lora_bias: bool = False
+    fan_in_fan_out: bool = False
+    bias: str = "none"
+    modules_to_save: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    def rank_of(self, module: str) -> int:
+        return int(first_match(self.rank_pattern, module, self.r))
+
+    def alpha_of(self, module: str) -> float:
+        return float(first_match(self.alpha_pattern, module, self.alpha))
+
+    def saves(self, module: str) -> bool:
+        """Whether ``modules_to_save`` names the module or one that it belongs to."""
+        return any(f".{name}." in f".{module}." for name in self.modules_to_save)
+
+    def targets(self, module: str) -> bool:
+        """Whether PEFT would adapt the module. Targets given as one expression are taken at their word."""
+        names = self.raw.get("target_modules")
+        if not isinstance(names, list):
+            return True
+        if module in names:
+            return True
+        if not any(module.endswith(f".{name}") for name in names):
+            return False
+        layers = self.raw.get("layers_to_transform")
+        if layers is None or layers == [] or self.raw.get("layers_pattern"):
+            return True
+        found = _LAYER.match(module)
+        return found is not None and int(found[1]) in ([layers] if isinstance(layers, int) else layers)
+
+
+def read(folder: Path) -> Config:
+    """The config in an adapter's directory."""
+    path = inside(folder, NAME)
+    return parse(path, read_json(path))
+
+
+def parse(path: Path, raw: Mapping[str, Any]) -> Config:
+    """``raw`` with every value checked; ``path`` is for the messages."""
+    setting = _Reader(path, raw)
+    if raw.get("peft_type") != "LORA":
+        raise AdapterError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+    for key, content in raw.items():
+        if key not in _KNOWN and content not in (None, False, "") and content != [] and content != {}:
+            raise AdapterError(f"{path}: {key} = {_short(content)} is not supported")
+    init = raw.get("init_lora_weights")
+    if init not in _INITS_THAT_KEEP_THE_BASE:
+        raise AdapterError(
+            f"{path}: init_lora_weights = {_short(init)} changes the base weights, so that this adapter does "
+            "not fit the original model; save it with PEFT's path_initial_model_for_weight_conversion"
+        )
+    bias = setting.text("bias", "none")
+    if bias not in ("none", "all", "lora_only"):
+        raise AdapterError(f"{path}: bias must be 'none', 'all' or 'lora_only', got {_short(bias)}")
+    setting.check_targets()
+    return Config(
+        r=setting.whole("r", raw.get("r", 8)),
+        alpha=setting.real("lora_alpha", raw.get("lora_alpha", 8)),
+        rank_pattern={
+            k: setting.whole(f"rank_pattern[{k!r}]", v) for k, v in setting.pattern("rank_pattern")
+        },
+        alpha_pattern={
+            k: setting.real(f"alpha_pattern[{k!r}]", v) for k, v in setting.pattern("alpha_pattern")
+        },
+        rslora=setting.flag("use_rslora"),
+        dora=setting.flag("use_dora"),
+        lora_bias=setting.flag("lora_bias"),
+        fan_in_fan_out=setting.flag("fan_in_fan_out"),
+        bias=bias,
+        modules_to_save=setting.names("modules_to_save"),
+        raw=dict(raw),
+    )
+
+
+def compose(
+    raw: Mapping[str, Any], *, ranks: Mapping[str, int], alphas: Mapping[str, float]
+) -> dict[str, Any]:
+    """``raw`` with r, lora_alpha and their patterns such that every module has its rank and alpha.
+
+    What ``raw`` says already is left as it stands, if it is right for every module. Otherwise the commonest
+    values become the default, and each exception is named by its full path.
+    """
+    said = parse(Path(NAME), {"r": 8, "lora_alpha": 8, **raw})
+    complete = "r" in raw and "lora_alpha" in raw  # PEFT would assume 8 and 8 in silence
+    if complete and all(
+        (said.rank_of(name), said.alpha_of(name)) == (ranks[name], alphas[name]) for name in ranks
+    ):
+        return dict(raw)
+    r = _commonest(ranks.values())
+    alpha = _commonest(alphas[name] for name in ranks if ranks[name] == r)
+    return {
+        **raw,
+        "r": r,
+        "lora_alpha": _plain(alpha),
+        "rank_pattern": {_exactly(name): rank for name, rank in ranks.items() if rank != r},
+        "alpha_pattern": {_exactly(name): _plain(a) for name, a in alphas.items() if a != alpha},
+    }
+
+
+def with_targets(raw: Mapping[str, Any], modules: Collection[str]) -> dict[str, Any]:
+    """``raw`` for exactly these modules, named by their full paths."""
+    left_out = ("layers_to_transform", "layers_pattern", "exclude_modules")
+    return {
+        **{key: content for key, content in raw.items() if key not in left_out},
+        "target_modules": sorted(modules),
+    }
+
+
+def first_match(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+    """The value of the first pattern that matches the end of the path, from a dot on, as in PEFT."""
+    for pattern, content in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return content
+    return default
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Typed access to a config; each refusal names file, key and value."""
+
+    path: Path
+    raw: Mapping[str, Any]
+
+    def fail(self, key: str, wanted: str, got: object) -> AdapterError:
+        return AdapterError(f"{self.path}: {key} must be {wanted}, got {_short(got)}")
+
+    def whole(self, key: str, got: object) -> int:
+        if isinstance(got, bool) or not isinstance(got, int) or not 1 <= got < 2**31:
+            raise self.fail(key, "a whole number from 1 on", got)
+        return got
+
+    def real(self, key: str, got: object) -> float:
+        if isinstance(got, bool) or not isinstance(got, (int, float)) or not abs(got) < 2**63:
+            raise self.fail(key, "a finite number", got)
+        return float(got)
+
+    def flag(self, key: str) -> bool:
+        got = self.raw.get(key)
+        if got is not None and not isinstance(got, bool):
+            raise self.fail(key, "true or false", got)
+        return bool(got)
+
+    def text(self, key: str, default: str) -> str:
+        got = self.raw.get(key, default)
+        if not isinstance(got, str):
+            raise self.fail(key, "a string", got)
+        return got
+
+    def names(self, key: str) -> tuple[str, ...]:
+        got = self.raw.get(key)
+        if got is None:
+            return ()
+        if not isinstance(got, list) or not all(isinstance(name, str) and name for name in got):
+            raise self.fail(key, "a list of names", got)
+        return tuple(got)
+
+    def pattern(self, key: str) -> list[tuple[str, Any]]:
+        got = self.raw.get(key)
+        if got is None:
+            return []
+        if not isinstance(got, dict):
+            raise self.fail(key, "an object", got)
+        for expression in got:
+            self.check_expression(f"{key}[{expression!r}]", expression)
+        return list(got.items())
+
+    def check_expression(self, key: str, expression: str) -> None:
+        """Refuse a regular expression that could take for ever: repeated groups, or many repeats."""
+        bare = re.sub(r"\\.", "", expression)  # escaped characters repeat nothing
+        repeats = len(re.findall(r"[*+{]", bare))
+        if len(expression) > 1000 or repeats > _MOST_REPEATS or re.search(r"\)[*+{]", bare):
+            raise self.fail(key, f"an expression with at most {_MOST_REPEATS} simple repeats", expression)
+        try:
+            re.compile(rf"(.*\.)?({expression})$")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise AdapterError(f"{self.path}: {key} is not a regular expression: {error}") from None
+
+    def check_targets(self) -> None:
+        targets = self.raw.get("target_modules")
+        if isinstance(targets, list):
+            self.names("target_modules")
+        elif targets is not None and not isinstance(targets, str):
+            raise self.fail("target_modules", "a list of names or one expression", targets)
+        layers = self.raw.get("layers_to_transform")
+        numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
+        if not all(isinstance(i, int) and not isinstance(i, bool) for i in numbers):
+            raise self.fail("layers_to_transform", "whole numbers", layers)
+
+
+def _commonest(values: Any) -> Any:
+    counts = Counter(values)
+    return max(sorted(counts), key=counts.__getitem__)
+
+
+def _exactly(module: str) -> str:
+    return f"^{re.escape(module)}"
+
+
+def _plain(alpha: float) -> int | float:
+    return int(alpha) if math.isfinite(alpha) and alpha == int(alpha) else alpha
+
+
+def _short(content: object) -> str:
+    text = repr(content)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,237 @@
+"""Files that may be hostile and writes that may be interrupted: what every other file of this room stands on.
+
+A directory is written beside its target and renamed when it is whole. An old target is moved aside first and
+removed last, so that at every moment the old or the new one stands whole on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lora_np import safetensors
+from lora_np._checks import Array
+from lora_np.safetensors import SafetensorsError, SafetensorsFile
+
+MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
+
+
+class AdapterError(ValueError):
+    """An adapter or a checkpoint that is damaged, hostile, not supported, or does not fit another.
+
+    The message is one line that names the file and the key, and says what would be right.
+
+    Examples
+    --------
+    >>> from lora_np import adapters
+    >>> try:
+    ...     adapters.load("no-such-directory")
+    ... except adapters.AdapterError as error:
+    ...     print(error)
+    no-such-directory: no such directory
+    """
+
+
+@contextmanager
+def replacing(
+    target: str | os.PathLike[str], *, force: bool, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[Path]:
+    """A new directory to write into, which becomes ``target`` when the block ends without an error.
+
+    Parameters
+    ----------
+    target : path
+        The directory to make.
+    force : bool
+        Whether an adapter or a checkpoint that stands there may be replaced.
+    inputs : iterable of paths
+        What the block reads from: a target that would take one of them with it is refused.
+
+    Raises
+    ------
+    AdapterError
+        If the target exists and ``force`` is not given, or if it is nothing that we would have written.
+    """
+    target = Path(os.path.abspath(target))
+    if not target.parent.is_dir():
+        raise AdapterError(f"{target.parent}: no such directory to write {target.name} into")
+    recover(target)
+    _check_target(target, force, [Path(os.path.realpath(path)) for path in inputs])
+    stage = _unused(target)
+    stage.mkdir()
+    try:
+        yield stage
+        _sync_tree(stage)
+        _swap(stage, target)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+
+
+def recover(target: Path) -> None:
+    """Clean up after a run that was killed: finish or undo its last rename, remove what was half written."""
+    aside = _aside(target)
+    if aside.exists() and target.exists():
+        _remove(aside, target)  # the new one stands; only the removal of the old one was missing
+    elif aside.exists():
+        os.rename(aside, target)
+    for stage in target.parent.iterdir():
+        if stage.name.startswith(_writing(target)):
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def directory(path: str | os.PathLike[str]) -> Path:
+    """``path`` as an existing directory."""
+    path = Path(path)
+    if not path.exists():
+        raise AdapterError(f"{path}: no such directory")
+    if not path.is_dir():
+        raise AdapterError(f"{path}: not a directory")
+    return path
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The regular file ``name`` of ``folder``; a name or a link that leads out of the folder is refused.
+
+    Links from a snapshot of the Hugging Face cache to the blobs beside it are the one exception.
+    """
+    plain = name not in ("", ".", "..") and not any(c in name for c in "/\\\0:")
+    if not plain:
+        raise AdapterError(f"{folder}: the file name {name!r} must be a plain name inside the directory")
+    path = folder / name
+    try:
+        real = path.resolve(strict=True)
+        regular = stat.S_ISREG(real.stat().st_mode)
+    except (OSError, RuntimeError, ValueError):
+        raise AdapterError(f"{path}: no such file") from None
+    home = folder.resolve()
+    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if not (real.is_relative_to(home) or real.is_relative_to(cache)):
+        raise AdapterError(f"{path}: a link that leads out of the directory")
+    if not regular:
+        raise AdapterError(f"{path}: not a regular file")
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; repeated keys, NaN, other kinds of content and huge files are refused."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise AdapterError(f"{path}: the key {twice!r} occurs twice")
+        return result
+
+    def no_constant(text: str) -> NoReturn:
+        raise AdapterError(f"{path}: {text} is not JSON")
+
+    if path.stat().st_size > MAX_JSON:
+        raise AdapterError(f"{path}: {path.stat().st_size:,} bytes of JSON, more than any real file has")
+    try:
+        text = path.read_bytes().decode("utf-8")
+        content = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+    except AdapterError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise AdapterError(f"{path}: must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def open_tensors(path: Path) -> SafetensorsFile:
+    try:
+        return safetensors.open(path)
+    except (SafetensorsError, OSError) as error:
+        raise AdapterError(str(error)) from None
+
+
+def read_tensor(file: SafetensorsFile, key: str) -> Array:
+    """The tensor in its own dtype, bfloat16 as float32."""
+    try:
+        return file.read(key)
+    except (SafetensorsError, OSError) as error:
+        raise AdapterError(str(error)) from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_target(target: Path, force: bool, inputs: list[Path]) -> None:
+    if not os.path.lexists(target):
+        return
+    if not force:
+        raise AdapterError(f"{target}: exists already; say force (--force) to replace it")
+    if target.is_symlink() or not target.is_dir():
+        raise AdapterError(f"{target}: not a directory, and so not replaced")
+    real = target.resolve()
+    for path in inputs:
+        if path != real and path.is_relative_to(real):
+            raise AdapterError(f"{target}: holds the input {path}, and so is not replaced")
+    ours = {"adapter_config.json", "model.safetensors", "model.safetensors.index.json"}
+    names = set(os.listdir(target))
+    if names and not names & ours:
+        raise AdapterError(f"{target}: neither an adapter nor a checkpoint, and so not replaced")
+
+
+def _swap(stage: Path, target: Path) -> None:
+    aside = _aside(target)
+    if target.exists():
+        os.rename(target, aside)
+    try:
+        os.rename(stage, target)
+    except BaseException:
+        if aside.exists():
+            os.rename(aside, target)
+        raise
+    _sync(target.parent)
+    if aside.exists():
+        _remove(aside, target)
+
+
+def _remove(aside: Path, target: Path) -> None:
+    """Remove what was moved aside, under another name: whatever is called aside is whole at every moment."""
+    doomed = _unused(target)
+    os.rename(aside, doomed)
+    shutil.rmtree(doomed)
+
+
+def _unused(target: Path) -> Path:
+    # Never the same twice: of two runs with one target, none writes into or renames the other's directory.
+    return target.parent / f"{_writing(target)}{secrets.token_hex(8)}"
+
+
+def _writing(target: Path) -> str:
+    return f".{target.name}.writing-"
+
+
+def _aside(target: Path) -> Path:
+    return target.parent / f".{target.name}.replaced"
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written, so that a rename can not overtake it in a power cut."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no handle on a directory to flush
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

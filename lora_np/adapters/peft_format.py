@@ -1,0 +1,408 @@
+"""PEFT's adapter directories: the only place that knows a PEFT key.
+
+What is saved here loads in PEFT, and what PEFT saved opens here. An `Adapter` reads a tensor when it is asked
+for it, so that an adapter of any size can be gone through one module at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_np._checks import Array
+from lora_np.adapters import config as settings
+from lora_np.adapters.config import Config
+from lora_np.adapters.files import (
+    AdapterError,
+    directory,
+    inside,
+    open_tensors,
+    read_tensor,
+    write_json,
+)
+from lora_np.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+FLOATS = ("F64", "F32", "F16", "BF16")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+# What follows a module's path in a key: the part that it holds, and whether it belongs to an embedding.
+_PARTS = {
+    ("lora_A", "weight"): ("A", False),
+    ("lora_B", "weight"): ("B", False),
+    ("lora_B", "bias"): ("bias", False),
+    ("lora_embedding_A", ""): ("A", True),
+    ("lora_embedding_B", ""): ("B", True),
+    ("lora_magnitude_vector", ""): ("magnitude", None),
+}
+_HEADS = frozenset(head for head, _ in _PARTS)
+# PEFT saves these whole beside the adapter of an embedding, or when the vocabulary was resized.
+_EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that is read when it is asked for."""
+
+    dtype: str  # in the file: "F32", "BF16", ...
+    shape: tuple[int, ...]
+    read: Callable[[], Array]  # bfloat16 as float32
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """What an adapter does to one module: ``W0 + scaling * B @ A``.
+
+    ``A`` (r, k), ``B`` (d, r) and, where there are, ``magnitude`` (d,) and ``bias`` (d,) are read from the
+    file each time that they are asked for.
+
+    Parameters
+    ----------
+    parts : mapping of str to Stored
+        The tensors; `Module.of` makes a module from arrays.
+    alpha : float
+    rslora : bool
+        Whether `scaling` is ``alpha / sqrt(r)``; otherwise it is ``alpha / r``.
+    embedding : bool
+        Whether the base is an embedding, whose weight is stored as (k, d), k being the vocabulary.
+
+    Examples
+    --------
+    >>> module = Module.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
+    >>> module.rank, module.scaling, module.delta().shape
+    (2, 4.0, (4, 3))
+    """
+
+    parts: Mapping[str, Stored]
+    alpha: float
+    rslora: bool = False
+    embedding: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        A: Array,
+        B: Array,
+        alpha: float,
+        rslora: bool = False,
+        magnitude: Array | None = None,
+        bias: Array | None = None,
+        embedding: bool = False,
+        dtype: str | None = None,
+    ) -> Module:
+        """A module from arrays; files will store them as ``dtype``, by default as their own."""
+        arrays = {"A": A, "B": B, "magnitude": magnitude, "bias": bias}
+        parts = {part: held(array, dtype) for part, array in arrays.items() if array is not None}
+        return cls(parts, alpha, rslora, embedding)
+
+    @property
+    def rank(self) -> int:
+        return self.parts["A"].shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d, k): outputs by inputs."""
+        return self.parts["B"].shape[0], self.parts["A"].shape[1]
+
+    @property
+    def scaling(self) -> float:
+        """``alpha / r``, or ``alpha / sqrt(r)`` with rank-stabilised LoRA (arXiv 2312.03732)."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    @property
+    def A(self) -> Array:
+        return self.parts["A"].read()
+
+    @property
+    def B(self) -> Array:
+        return self.parts["B"].read()
+
+    @property
+    def magnitude(self) -> Array | None:
+        """DoRA: the length of each output's row in the merged weight."""
+        return self.parts["magnitude"].read() if "magnitude" in self.parts else None
+
+    @property
+    def bias(self) -> Array | None:
+        """The bias of B, which adds ``scaling * bias`` to the output."""
+        return self.parts["bias"].read() if "bias" in self.parts else None
+
+    def factors(self) -> tuple[Array, Array]:
+        """``(B, A)`` in float32 or better."""
+        return at_least_single(self.B), at_least_single(self.A)
+
+    def delta(self) -> Array:
+        """``scaling * B @ A``, of shape (d, k), in float32 or better."""
+        B, A = self.factors()
+        update: Array = B @ A
+        update *= update.dtype.type(self.scaling)
+        return update
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapter(Mapping[str, Module]):
+    """An adapter: a mapping from the paths of modules to what is done to each.
+
+    Paths are as PEFT names them: ``"model.layers.0.self_attn.q_proj"``. Made by `load`.
+
+    Parameters
+    ----------
+    modules : mapping of str to Module
+    full : mapping of str to Stored
+        Parameters that are replaced rather than adapted, by their names in the base model: those of
+        ``modules_to_save``, trained biases, embeddings that were saved beside their adapter.
+    raw : mapping
+        The settings of ``adapter_config.json``.
+    path : path, optional
+        Where it was read from.
+
+    Examples
+    --------
+    >>> module = Module.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
+    >>> Adapter({"layer": module}).delta("layer")[0]
+    array([8., 8., 8.])
+    """
+
+    modules: Mapping[str, Module]
+    full: Mapping[str, Stored] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=lambda: {"peft_type": "LORA"})
+    path: Path | None = None
+
+    def __getitem__(self, name: str) -> Module:
+        return self.modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __repr__(self) -> str:
+        numbers = sum(prod(stored.shape) for stored in self.tensors().values())
+        return f"<Adapter of {len(self)} modules, {numbers:,} numbers{f', {self.path}' if self.path else ''}>"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of ``adapter_config.json``, with the rank and alpha of every module."""
+        return settings.compose(
+            self.raw,
+            ranks={name: module.rank for name, module in self.items()},
+            alphas={name: module.alpha for name, module in self.items()},
+        )
+
+    @property
+    def fan_in_fan_out(self) -> bool:
+        """Whether the base stores its linear weights as (k, d), as GPT-2's Conv1D does."""
+        return bool(self.raw.get("fan_in_fan_out"))
+
+    def delta(self, name: str) -> Array:
+        """``scaling * B @ A`` of one module: (d, k), outputs by inputs, however the base stores its weight.
+
+        With DoRA this is the update of the direction, before rows are brought to their magnitudes.
+        """
+        return self[name].delta()
+
+    def tensors(self) -> dict[str, Stored]:
+        """Every tensor by its key in PEFT's file."""
+        found = {}
+        for name, module in self.items():
+            for (head, leaf), (part, embedding) in _PARTS.items():
+                if part in module.parts and embedding in (None, module.embedding):
+                    found[f"{PREFIX}{name}.{head}{'.' * bool(leaf)}{leaf}"] = module.parts[part]
+        for name, stored in self.full.items():
+            module_name, _, parameter = name.rpartition(".")
+            holder = f"{module_name}.base_layer" if module_name in self.modules else module_name
+            found[f"{PREFIX}{holder}.{parameter}"] = stored
+        return found
+
+
+def load(path: str | os.PathLike[str]) -> Adapter:
+    """Open an adapter's directory as PEFT writes it. All but the numbers is read and checked now.
+
+    Parameters
+    ----------
+    path : path
+        A directory with ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Returns
+    -------
+    Adapter
+        A mapping from module paths to `Module`, with ``delta(name)``.
+
+    Raises
+    ------
+    AdapterError
+        If anything is missing, damaged, contradictory or not supported. Nothing is dropped in silence, and no
+        pickle (``adapter_model.bin``) is ever opened.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp
+    >>> rng = np.random.default_rng(0)
+    >>> model = lnp.inject(lnp.Linear.init(d_out=100, d_in=120, rng=rng), rank=8, alpha=16, rng=rng)
+    >>> path = Path(tempfile.mkdtemp()) / "adapter"
+    >>> lnp.adapters.save(model, path)
+    >>> {name: (module.rank, module.scaling) for name, module in load(path).items()}
+    {'linear': (8, 2.0)}
+    """
+    folder = directory(path)
+    said = settings.read(folder)
+    if not os.path.lexists(folder / WEIGHTS):
+        for item in sorted(folder.iterdir()):
+            if item.suffix in PICKLES:
+                raise AdapterError(
+                    f"{item}: a pickle can run any code when it is opened, so none is opened here; "
+                    "save the adapter as safetensors with PEFT"
+                )
+    return interpret(open_tensors(inside(folder, WEIGHTS)), said, folder)
+
+
+def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
+    """The two files of ``adapter``, one tensor in memory at a time."""
+    tensors = adapter.tensors()
+    header = {
+        key: TensorInfo(dtype if dtype and stored.dtype in FLOATS else stored.dtype, stored.shape)
+        for key, stored in tensors.items()
+    }
+    try:
+        with SafetensorsWriter(folder / WEIGHTS, header, metadata={"format": "pt"}) as writer:
+            for key, stored in tensors.items():
+                writer.write(key, stored.read())
+    except SafetensorsError as error:
+        raise AdapterError(str(error)) from None
+    write_json(folder / settings.NAME, adapter.config)
+
+
+def held(array: Array, dtype: str | None = None) -> Stored:
+    """An array in memory, to be stored as ``dtype`` (by default its own)."""
+    own = {"f8": "F64", "f4": "F32", "f2": "F16"}.get(array.dtype.str[1:])
+    if own is None:
+        raise TypeError(f"an adapter holds floating-point numbers, got dtype {array.dtype}")
+    return Stored(dtype or own, array.shape, lambda: array)
+
+
+def at_least_single(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype.itemsize < 4 else array
+
+
+def interpret(file: SafetensorsFile, said: Config, folder: Path) -> Adapter:
+    """The tensors of ``file`` by module and part, every key accounted for."""
+    found: dict[str, dict[str, Stored]] = {}
+    embeddings: dict[str, bool] = {}
+    adapter_names = set()
+    others = []
+    for key, info in file.tensors.items():
+        if not key.startswith(PREFIX):
+            raise AdapterError(f"{file.path}: {key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
+        segments = key.removeprefix(PREFIX).split(".")
+        place = next((i for i, segment in enumerate(segments) if segment in _HEADS), 0)
+        if place == 0:
+            others.append(key)
+            continue
+        name = ".".join(segments[:place])
+        part, embedding, adapter_name = _part(file.path, key, segments[place:])
+        parts = found.setdefault(name, {})
+        if part in parts:
+            raise AdapterError(f"{file.path}: {key!r} gives {part} of {name!r} a second time")
+        if embedding is not None and embeddings.setdefault(name, embedding) != embedding:
+            raise AdapterError(f"{file.path}: {name!r} has factors of a linear layer and of an embedding")
+        adapter_names.add(adapter_name)
+        parts[part] = stored(file, key, info)
+    if not found:
+        raise AdapterError(f"{file.path}: holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
+    if len(adapter_names) > 1:
+        several = ", ".join(map(repr, sorted(adapter_names)))
+        raise AdapterError(
+            f"{file.path}: keys of several adapters ({several}); save each in its own directory"
+        )
+    modules = {}
+    for name, parts in found.items():
+        _check_parts(file.path, name, parts, said)
+        modules[name] = Module(parts, said.alpha_of(name), said.rslora, embeddings[name])
+    full: dict[str, Stored] = {}
+    (adapter_name,) = adapter_names
+    for key in others:
+        name = _full_name(file.path, key, said, modules, adapter_name)
+        if name in full:
+            raise AdapterError(f"{file.path}: {key!r} gives {name!r} a second time")
+        full[name] = stored(file, key, file.tensors[key])
+    return Adapter(modules, full, said.raw, folder)
+
+
+def stored(file: SafetensorsFile, key: str, info: TensorInfo) -> Stored:
+    return Stored(info.dtype, info.shape, lambda: read_tensor(file, key))
+
+
+def _part(path: Path, key: str, segments: list[str]) -> tuple[str, bool | None, str]:
+    """(part, whether of an embedding, the adapter's name or "") from what follows a module's path."""
+    head, *rest = segments
+    leaf = rest.pop() if rest and rest[-1] in ("weight", "bias") else ""
+    if head == "lora_magnitude_vector" and leaf == "weight":
+        leaf = ""  # its name in memory, where DoRA is a layer of its own
+    if (head, leaf) not in _PARTS or len(rest) > 1:
+        raise AdapterError(f"{path}: {key!r} is no key that PEFT writes for a LoRA")
+    part, embedding = _PARTS[head, leaf]
+    return part, embedding, rest[0] if rest else ""
+
+
+def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: Config) -> None:
+    """Whether the tensors of one module fit each other and what the config says."""
+    for part in ("A", "B"):
+        if part not in parts:
+            raise AdapterError(f"{path}: {name!r} has no lora_{part}")
+    for part, tensor in parts.items():
+        if tensor.dtype not in FLOATS:
+            raise AdapterError(
+                f"{path}: {part} of {name!r} is stored as {tensor.dtype}, not as {_either(FLOATS)}"
+            )
+    A, B = parts["A"].shape, parts["B"].shape
+    if len(A) == 4 and len(B) == 4:
+        raise AdapterError(f"{path}: {name!r} adapts a convolution, which is not supported")
+    if len(A) != 2 or len(B) != 2 or A[0] != B[1] or 0 in (*A, *B):
+        raise AdapterError(f"{path}: A (r, k) and B (d, r) of {name!r} must fit, got {A} and {B}")
+    for part in ("magnitude", "bias"):
+        if part in parts and parts[part].shape != (B[0],):
+            raise AdapterError(
+                f"{path}: {part} of {name!r} must have shape {(B[0],)}, got {parts[part].shape}"
+            )
+    if said.rank_of(name) != A[0]:
+        raise AdapterError(f"{path}: {name!r} has rank {A[0]}, but the config says {said.rank_of(name)}")
+    for part, flag, wanted in (("magnitude", "use_dora", said.dora), ("bias", "lora_bias", said.lora_bias)):
+        if (part in parts) != wanted:
+            has = "a" if part in parts else "no"
+            raise AdapterError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
+    if not said.targets(name):
+        raise AdapterError(f"{path}: {name!r} is not among the config's target_modules; PEFT would ignore it")
+
+
+def _full_name(path: Path, key: str, said: Config, modules: Mapping[str, Module], adapter_name: str) -> str:
+    """The base model's name of a parameter that is saved in full, if the config accounts for it."""
+    segments = key.removeprefix(PREFIX).split(".")
+    if "modules_to_save" in segments:  # PEFT's name in memory
+        place = segments.index("modules_to_save")
+        named = segments[place + 1 : place + 2] == [adapter_name or "default"]
+        del segments[place : place + 1 + named]
+    *inner, parameter = segments
+    replaced = inner[-1:] == ["base_layer"] and ".".join(inner[:-1]) in modules
+    if replaced:
+        inner.pop()
+    module = ".".join(inner)
+    trained_bias = parameter == "bias" and said.bias != "none"
+    embedding = parameter == "weight" and inner[-1:] and inner[-1] in _EMBEDDING_LAYERS
+    if not module or not (replaced or trained_bias or embedding or said.saves(module)):
+        raise AdapterError(
+            f"{path}: {key!r} belongs to no LoRA, and neither modules_to_save nor bias accounts for it"
+        )
+    return f"{module}.{parameter}"
+
+
+def _either(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
