@@ -15,7 +15,8 @@ LORA = "#0072b2"  # a low-rank update
 OPTIMUM = "#e69f00"  # what a theorem says is best
 ACCENT = "#009e73"  # a choice: the rank that was picked
 MUTED = "#8c8c8c"  # reference lines and notes
-CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", "#56b4e9", INK)
+SKY = "#56b4e9"  # a second low-rank update
+CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
 
 
 def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
@@ -33,7 +34,7 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
 
 
 def label_line(ax: Axes, x: float, y: float, text: str, color: str, **kwargs: object) -> None:
-    """Write ``text`` beside the point (x, y) in the colour of its line: a direct label instead of a legend."""
+    """Write ``text`` beside (x, y) in the colour of its line: a direct label instead of a legend."""
     ax.annotate(
         text,
         (x, y),

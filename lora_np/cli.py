@@ -1,0 +1,104 @@
+"""``lora-np ...``: each command parses its arguments, calls one function and prints what it returns."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="lora-np",
+    help="LoRA in plain NumPy: understand it, train it, count it, exchange it.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from lora_np import __version__
+
+        print(f"lora-np {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def tour(
+    out: Annotated[Path, typer.Option(help="Folder for figures, files and report.html.")] = Path(
+        "lora-np-tour"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data and of the steps.")] = False,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    as_json: AsJSON = False,
+) -> None:
+    """Adapt a real model with LoRA and show what it saved: the whole story in one run.
+
+    Example: lora-np tour --out my-tour
+    """
+    from lora_np.tour import tour as run_tour
+
+    found = run_tour(out, quick=quick, seed=seed)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    show(found.updates_table())
+    show(found.advantages_table())
+    print(f"Report with figures: {found.report}")
+
+
+# What all commands share
+
+
+def show(table: Any) -> None:
+    """A table for people: by rich in a terminal, as aligned text where the output goes elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(table)
+    else:
+        print(table, end="\n\n")
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status: 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
+    try:
+        return app(arguments, prog_name="lora-np", standalone_mode=False) or 0
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+        return fail(message(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return fail("interrupted", 130)
+    except Exception as error:
+        # What the command line parser raises; its class lives in click or inside typer, by version.
+        if not hasattr(error, "format_message"):
+            raise
+        return fail(error.format_message(), 2)
+
+
+def message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def fail(text: str, status: int) -> int:
+    print(f"lora-np: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+def main() -> None:
+    """The entry point of the command line."""
+    sys.exit(run(sys.argv[1:]))

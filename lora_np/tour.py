@@ -1,0 +1,425 @@
+"""The main job, end to end: adapt a real model, hold it against the optimum, measure what was saved.
+
+A linear model predicts the next 10 x 10 pixels from the 10 x 12 pixels to their left: its weight is a
+100 x 120 matrix. It is pretrained on a photograph and adapted to a terrain map, in full and with LoRA.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_np import adapters, datasets, safetensors
+from lora_np._checks import Array, whole_number
+from lora_np.accounting import Table, count_full, count_lora
+from lora_np.autograd import Tensor, value
+from lora_np.linalg import optimal_losses, reduced_rank_regression
+from lora_np.lora import inject, merge
+from lora_np.nn import Adam, Linear, cosine, start, trainable
+from lora_np.training import Fit, fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+D, K = 100, 120  # 10 x 10 pixels from 10 x 12
+RANKS = (20, 8)
+RIDGE = 0.01  # times the mean input variance: centred patches have a covariance that is not invertible
+GOAL = 0.97  # of the gain that the best update of the rank reaches
+
+
+@dataclass(frozen=True)
+class Update:
+    """One trained update, in full (``rank`` is None) or of low rank, and the best possible beside it."""
+
+    rank: int | None
+    numbers: int
+    optimizer_bytes: int
+    file_bytes: int
+    training_error: float
+    best_training_error: float
+    error: float
+    best_error: float
+    share_of_gain: float
+    steps_to_goal: int | None
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return "full update" if self.rank is None else f"LoRA, r = {self.rank}"
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one training step (256 rows, float32, Adam) on a d x k weight."""
+
+    d: int
+    k: int
+    rank: int
+    full: float
+    lora: float
+
+
+@dataclass(frozen=True)
+class Tour:
+    """What the tour found. Errors are mean squared errors, in units of the variance of the map."""
+
+    seed: int
+    steps: int
+    base_error: float
+    updates: tuple[Update, ...]
+    step_times: tuple[StepTime, ...]
+    figures: tuple[str, ...]
+    report: str
+
+    def updates_table(self) -> Table:
+        """The trained updates beside the best possible of their rank."""
+        rows: list[tuple[Any, ...]] = [
+            ("none (W0 alone)", 0, self.base_error, self.base_error, None, None, None),
+            *(
+                (
+                    u.name, u.numbers, u.error, u.best_error, u.share_of_gain,
+                    u.training_error, u.best_training_error,
+                )
+                for u in self.updates
+            ),
+        ]  # fmt: skip
+        columns = [
+            "update", "trained numbers", "error", "best possible", "share of its gain",
+            "training error", "best possible in training",
+        ]  # fmt: skip
+        errors = ("error", "best possible", "training error", "best possible in training")
+        return Table(
+            columns,
+            rows,
+            title="Terrain from a model of photographs: mean squared error on held-out patches",
+            notes=[
+                "The best possible has a closed form (reduced-rank regression). It bounds its own training",
+                "error only: on held-out patches a trained model may end a little below it.",
+            ],
+            formats=dict.fromkeys(errors, "{:.4f}".format) | {"share of its gain": "{:.1%}".format},
+        )
+
+    def advantages_table(self) -> Table:
+        """The three advantages of LoRA, measured."""
+        by_rank = {u.rank: u for u in self.updates}
+        full, low = by_rank[None], [by_rank[r] for r in RANKS]
+        quotient = f"full / r = {RANKS[-1]}"
+
+        def row(advantage: str, measured: str, quantity: Callable[[Update], int]) -> tuple[Any, ...]:
+            shown = [f"{quantity(u):,}" for u in (full, *low)]
+            return (advantage, measured, *shown, quantity(full) / quantity(low[-1]))
+
+        rows = [
+            row("1. cheaper to train", "trained numbers", lambda u: u.numbers),
+            row("", "bytes of optimizer state (Adam)", lambda u: u.optimizer_bytes),
+        ]
+        for number, t in enumerate(self.step_times):
+            name = "" if number else "2. less time to train"
+            measured = f"one step at {t.d:,} x {t.k:,}"
+            rows.append((name, measured, clock(t.full), "", clock(t.lora), t.full / t.lora))
+        rows.append(row("3. save the adapter only", "bytes of the file", lambda u: u.file_bytes))
+        return Table(
+            ["advantage", "measured", "full", *(f"r = {r}" for r in RANKS), quotient],
+            rows,
+            title="What LoRA saves",
+            formats={quotient: "{:.1f}x".format},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def tour(
+    out: str | Path = "lora-np-tour", *, quick: bool = False, seed: int = 0, progress: bool = True
+) -> Tour:
+    """Pretrain on a photograph, adapt to terrain in full and with LoRA, measure, draw, and write a report.
+
+    Parameters
+    ----------
+    out : path
+        Folder for the figures, the adapter, the full update and ``report.html``; made if it is not there.
+    quick : bool
+        A quarter of the data and of the steps, for a first look.
+    seed : int
+        Of all randomness.
+    progress : bool
+        Show progress bars in a terminal.
+
+    Returns
+    -------
+    Tour
+
+    Raises
+    ------
+    OSError
+        If ``out`` cannot be written.
+    """
+    whole_number("seed", seed, minimum=0)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path costs no time
+    task = Task(seed, quick)
+    fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
+    updates = tuple(
+        describe(task, rank, result, save(task, rank, result, folder)) for rank, result in fits.items()
+    )
+    step_times = tuple(step_time(d, k, steps) for d, k, steps in [(D, K, 100), (1024, 1024, 10)])
+    figures = draw(task, fits, updates, folder)
+    report = folder / "report.html"
+    found = Tour(
+        seed,
+        task.steps,
+        float(task.best_errors[0]),
+        updates,
+        step_times,
+        tuple(map(str, figures)),
+        str(report),
+    )
+    report.write_text(render(found, task, figures), encoding="utf-8")
+    return found
+
+
+class Task:
+    """The data, the pretrained base, and what theory says is possible."""
+
+    def __init__(self, seed: int, quick: bool) -> None:
+        self.rng = np.random.default_rng(seed)
+        n, held_out = (5_000, 2_000) if quick else (20_000, 5_000)
+        self.steps = 500 if quick else 2_000
+        x0, y0 = datasets.patches(datasets.photograph(), n, rng=self.rng)
+        B, A = reduced_rank_regression(x0, y0, ridge=ridge_for(x0))
+        W0 = B @ A  # at full rank: plain ridge regression
+        x, y = datasets.patches(datasets.terrain(), n + held_out, rng=self.rng)
+        self.x, self.y, self.held_out = x[:n], y[:n], (x[n:], y[n:])
+        self.base = Linear(W0.astype(np.float32))
+        self.best_training_errors = optimal_losses(self.x, self.y, W0=self.base.W)
+        self.best_errors = optimal_losses(
+            self.x, self.y, W0=self.base.W, ridge=ridge_for(self.x), held_out=self.held_out
+        )
+
+    def best(self, errors: Array, rank: int | None) -> float:
+        return float(errors[-1 if rank is None else rank])
+
+    def error(self, W: Any, x: Array, y: Array) -> float:
+        return float(np.mean(np.square(x @ value(W).T - y)))
+
+    @cached_property
+    def single(self) -> tuple[Array, ...]:
+        """Training and held-out data in the precision of training."""
+        return tuple(a.astype(np.float32) for a in (self.x, self.y, *self.held_out))
+
+
+def ridge_for(x: Array) -> float:
+    return RIDGE * float(np.mean(np.square(x)))
+
+
+def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
+    """Adam on a cosine schedule, batches of 256: the same for the full update and for every rank."""
+    model: Any = Linear(Tensor(value(task.base.W)))
+    if rank is not None:
+        model = inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
+    x, y, x_held_out, y_held_out = task.single
+    return fit(
+        model, x, y,
+        optimizer=Adam(lr=cosine(1e-2, steps=task.steps)),
+        steps=task.steps,
+        batch_size=256,
+        validation=(x_held_out, y_held_out),
+        validate_every=task.steps // 40,
+        rng=task.rng,
+        progress=progress and ("full update" if rank is None else f"LoRA, r = {rank}"),
+    )  # fmt: skip
+
+
+def save(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> int:
+    """Write the adapter, or the full weight, and return the bytes of the tensor file."""
+    if rank is None:
+        path = folder / "full-update.safetensors"
+        safetensors.save(path, {"weight": value(result.model.W)})
+        return path.stat().st_size
+    path = folder / f"adapter-r{rank}"
+    adapters.save(result.model, path, force=True)
+    return (path / "adapter_model.safetensors").stat().st_size
+
+
+def describe(task: Task, rank: int | None, result: Fit[Any], file_bytes: int) -> Update:
+    W = merge(result.model).W
+    error = task.error(W, *task.held_out)
+    base, best = float(task.best_errors[0]), task.best(task.best_errors, rank)
+    history = result.history
+    reached = base - history.validation_loss >= GOAL * (base - best)
+    return Update(
+        rank=rank,
+        numbers=count_full(D, K) if rank is None else count_lora(D, K, rank=rank),
+        optimizer_bytes=start(Adam(), [leaf for _, leaf in trainable(result.model)]).nbytes,
+        file_bytes=file_bytes,
+        training_error=task.error(W, task.x, task.y),
+        best_training_error=task.best(task.best_training_errors, rank),
+        error=error,
+        best_error=best,
+        share_of_gain=(base - error) / (base - best),
+        steps_to_goal=int(history.validation_steps[reached.argmax()]) if reached.any() else None,
+        seconds=history.seconds,
+    )
+
+
+def step_time(d: int, k: int, steps: int, *, rank: int = RANKS[-1], repeats: int = 5) -> StepTime:
+    """Median over interleaved runs, so that both meet the same weather on the machine."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((256, n), dtype=np.float32) for n in (k, d))
+    base = Linear(rng.standard_normal((d, k), dtype=np.float32) / np.float32(k) ** 0.5)
+    models = [Linear(Tensor(base.W)), inject(base, rank=rank, rng=rng)]
+    runs = [
+        [fit(m, x, y, steps=steps, progress=False).history.seconds / steps for m in models]
+        for _ in range(repeats)
+    ]
+    full, lora = np.median(runs, axis=0)
+    return StepTime(d, k, rank, float(full), float(lora))
+
+
+# Figures and the report
+
+
+def draw(
+    task: Task, fits: dict[int | None, Fit[Any]], updates: tuple[Update, ...], folder: Path
+) -> list[Path]:
+    from matplotlib.figure import Figure
+
+    from lora_np import plots
+    from lora_np.plots.style import FULL, LORA, OPTIMUM, SKY
+
+    def sheet(height: float = 3.8) -> Figure:
+        return Figure(figsize=(7.0, height), layout="constrained")
+
+    trained = {u.rank: u.error for u in updates}
+    figures = {"rank-and-error": sheet()}
+    plots.error_against_rank(
+        task.best_errors,
+        trained={r: e for r, e in trained.items() if r is not None},
+        full=trained[None],
+        ax=figures["rank-and-error"].add_subplot(),
+    )
+    figures["parameters-and-rank"] = sheet()
+    plots.parameters_against_rank(D, K, ranks=RANKS, ax=figures["parameters-and-rank"].add_subplot())
+    figures["singular-values"] = sheet()
+    plots.singular_values(
+        {
+            "the best full update": best_update(task),
+            **{f"LoRA, r = {r}": merge(fits[r].model).W - task.base.W for r in RANKS},
+        },
+        ax=figures["singular-values"].add_subplot(),
+    )
+    figures["training"] = sheet()
+    ax = figures["training"].add_subplot()
+    for (rank, result), color, shift in zip(fits.items(), (FULL, SKY, LORA), (10, 0, -10), strict=True):
+        plots.training_curve(
+            None,
+            validation=(result.history.validation_steps, result.history.validation_loss),
+            label="full" if rank is None else f"r = {rank}",
+            label_shift=shift,
+            color=color,
+            ax=ax,
+        )
+    best = task.best(task.best_errors, RANKS[-1])
+    ax.axhline(best, color=OPTIMUM, linewidth=3, zorder=1)
+    ax.annotate(f"best possible, r = {RANKS[-1]}", (0, best), xytext=(4, 5), textcoords="offset points",
+                color="#a06f00", fontsize=9)  # fmt: skip
+    ax.set_yscale("linear")
+    ax.set_ylabel("mean squared error, held out")
+    figures["terrain"] = terrain_figure(task, merge(fits[RANKS[-1]].model))
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=160)
+    return paths
+
+
+def best_update(task: Task) -> Array:
+    B, A = reduced_rank_regression(task.x, task.y, W0=task.base.W, ridge=ridge_for(task.x))
+    return B @ A
+
+
+def terrain_figure(task: Task, adapted: Linear) -> Figure:
+    """Ten bands of the map, each piece of ten columns predicted from the true twelve before it."""
+    from matplotlib.figure import Figure
+
+    from lora_np import plots
+
+    metres = datasets.terrain()
+    image = datasets.standardised(metres)
+    bands = image[120:220].reshape(10, 10, -1)
+    starts = np.arange(12, image.shape[1] - 10, 10)
+    columns = slice(starts[0], starts[-1] + 10)
+
+    def predict(W: Array) -> Array:
+        context = np.stack([bands[:, :, s - 12 : s] for s in starts], axis=1)  # (band, piece, 10, 12)
+        level = context.mean(axis=(2, 3), keepdims=True)
+        rows = (context - level).reshape(-1, K) @ W.T
+        pieces = rows.reshape(*context.shape[:2], 10, 10) + level
+        pixels: Array = pieces.transpose(0, 2, 1, 3).reshape(100, -1)
+        return pixels
+
+    truth = metres[120:220, columns]
+    errors = {}
+    for name, W in [
+        ("W0, pretrained on the photograph", task.base.W),
+        (f"W0 + B A, r = {RANKS[-1]}", adapted.W),
+    ]:
+        error = predict(value(W)) * metres.std() + metres.mean() - truth
+        rms = np.sqrt(np.mean(np.square(error)))
+        errors[f"{name}: error of each prediction in metres, root mean square {rms:.1f} m"] = error
+    return plots.strips({"The terrain, 100 rows of the map": truth}, errors=errors, figure=Figure())
+
+
+ALT = {
+    "rank-and-error": "Error of the best update against its rank, with the trained updates on the curve",
+    "parameters-and-rank": "Numbers of a LoRA against its rank, crossing those of the full update at rank 54",
+    "singular-values": "Singular values of the best full update and of the trained low-rank updates",
+    "training": "Loss against training steps for the full update and for ranks 20 and 8",
+    "terrain": "A strip of terrain, and the prediction errors before and after adaptation",
+}
+
+
+def render(found: Tour, task: Task, figures: list[Path]) -> str:
+    """The report as one HTML page with its figures inside."""
+    template = Template(files("lora_np").joinpath("tour.html").read_text(encoding="utf-8"))
+    images = {
+        path.stem.replace("-", "_"): f'<img alt="{escape(ALT[path.stem])}" src="data:image/png;base64,'
+        f'{base64.b64encode(path.read_bytes()).decode("ascii")}">'
+        for path in figures
+    }
+    by_rank = {u.rank: u for u in found.updates}
+    low, full = by_rank[RANKS[-1]], by_rank[None]
+    gain = found.base_error - task.best_errors
+    return template.substitute(
+        images,
+        updates=found.updates_table()._repr_html_(),
+        advantages=found.advantages_table()._repr_html_(),
+        base_error=f"{found.base_error:.3f}",
+        full_numbers=f"{full.numbers:,}",
+        low_numbers=f"{low.numbers:,}",
+        low_share=f"{low.share_of_gain:.0%}",
+        rank_one_share=f"{gain[1] / gain[-1]:.0%}",
+        steps_to_goal=steps_sentence(found.updates),
+        seed=found.seed,
+        steps=f"{found.steps:,}",
+    )
+
+
+def steps_sentence(updates: tuple[Update, ...]) -> str:
+    reached = [f"{u.name} {u.steps_to_goal:,}" for u in updates if u.steps_to_goal is not None]
+    return f"Steps until {GOAL:.0%} of the possible gain: {', '.join(reached)}." if reached else ""
+
+
+def clock(seconds: float) -> str:
+    """A short time in the unit that suits it."""
+    return f"{seconds * 1e6:.0f} us" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"
