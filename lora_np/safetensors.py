@@ -23,7 +23,15 @@ import numpy.typing as npt
 
 from lora_np._checks import Array
 
-__all__ = ["SafetensorsError", "SafetensorsFile", "SafetensorsWriter", "TensorInfo", "open", "save"]
+__all__ = [
+    "SafetensorsError",
+    "SafetensorsFile",
+    "SafetensorsWriter",
+    "TensorInfo",
+    "open",
+    "rounded",
+    "save",
+]
 
 # What a dtype is on disk, narrowest last: the format's order of tensors. bfloat16 has no NumPy type; its bits
 # are the upper half of a float32's. Eight-bit floats can be counted but not read.
@@ -47,6 +55,7 @@ _STORED = {
 _FLOATS = ("F64", "F32", "BF16", "F16")
 _NAMES = {np.dtype(stored): name for name, stored in _STORED.items() if name != "BF16" and "F8" not in name}
 _MAX_HEADER = 100_000_000  # as in the reference implementation
+_BLOCK = 2**20  # entries or bytes converted or copied at a time, so that no second tensor's worth is needed
 _MAX_AXES = 64  # as in NumPy
 
 
@@ -217,6 +226,30 @@ def save(
             writer.write(name, array)
 
 
+def rounded(array: Array, dtype: str) -> Array:
+    """The values of ``array`` as a file of this dtype holds them: rounded to nearest, ties to even.
+
+    Parameters
+    ----------
+    array : ndarray
+    dtype : {"F64", "F32", "BF16", "F16"}
+
+    Returns
+    -------
+    ndarray
+        In the dtype of the file; bfloat16 as float32. What is too large has become infinite.
+
+    Examples
+    --------
+    >>> rounded(np.array([1.00390625, 1.01171875]), "BF16")
+    array([1.      , 1.015625], dtype=float32)
+    """
+    with np.errstate(over="ignore"):
+        if dtype == "BF16":
+            return _from_bfloat16(_to_bfloat16(array))
+        return array.astype(_STORED[dtype])
+
+
 class SafetensorsWriter:
     """Write a safetensors file one tensor at a time; a context manager.
 
@@ -283,9 +316,39 @@ class SafetensorsWriter:
         array = np.asarray(array)
         if array.shape != info.shape:
             raise SafetensorsError(f"{name!r} must have shape {info.shape}, got {array.shape}")
-        stored = _stored(name, array, info.dtype)
         self._file.seek(info.start)
-        self._file.write(np.ascontiguousarray(stored).data)
+        flat = array.reshape(-1)
+        for start in range(0, max(flat.size, 1), _BLOCK):
+            self._file.write(_stored(name, flat[start : start + _BLOCK], info.dtype).data)
+        self._missing.remove(name)
+
+    def copy(self, name: str, source: SafetensorsFile) -> None:
+        """Write the tensor ``name`` as it stands in another file, byte for byte, whatever its dtype.
+
+        Parameters
+        ----------
+        name : str
+        source : SafetensorsFile
+
+        Raises
+        ------
+        SafetensorsError
+            If the name is not in one of the headers or was written before, the shape or dtype differs, or the
+            source has changed since it was opened.
+        """
+        info, origin = self._tensors.get(name), source.tensors.get(name)
+        if name not in self._missing or info is None or origin is None:
+            raise SafetensorsError(f"{self.path}: {name!r} is not to be written, or not in {source.path}")
+        if (info.dtype, info.shape) != (origin.dtype, origin.shape):
+            raise SafetensorsError(f"{self.path}: {name!r} differs in dtype or shape from {source.path}")
+        self._file.seek(info.start)
+        with source.path.open("rb") as file:
+            file.seek(origin.start)
+            for start in range(0, info.nbytes, _BLOCK):
+                block = file.read(min(_BLOCK, info.nbytes - start))
+                if not block:
+                    raise SafetensorsError(f"{source.path} has become shorter since it was opened")
+                self._file.write(block)
         self._missing.remove(name)
 
     def __enter__(self) -> Self:
@@ -398,7 +461,7 @@ def _layout(
         info = tensors[name]
         if name == "__metadata__":
             raise SafetensorsError("a tensor cannot be called '__metadata__'")
-        if info.dtype not in _STORED or info.dtype.startswith("F8"):
+        if info.dtype not in _STORED:
             raise SafetensorsError(f"tensor {name!r} has dtype {info.dtype!r}, which cannot be written")
         if not _naturals(list(info.shape)):
             raise SafetensorsError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
@@ -421,6 +484,8 @@ def _layout(
 
 def _stored(name: str, array: Array, dtype: str) -> Array:
     """``array`` as it lies in the file."""
+    if dtype.startswith("F8"):
+        raise SafetensorsError(f"{name!r} of dtype {dtype} can only be copied from another file")
     if dtype not in _FLOATS or array.dtype.kind != "f":
         if array.dtype.newbyteorder("<") != np.dtype(_STORED[dtype]) or dtype == "BF16":
             raise SafetensorsError(f"{name!r} must have dtype {dtype}, got {array.dtype}")
@@ -435,7 +500,9 @@ def _stored(name: str, array: Array, dtype: str) -> Array:
 
 
 def _from_bfloat16(bits: Array) -> Array:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 def _to_bfloat16(array: Array) -> Array:

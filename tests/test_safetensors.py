@@ -242,7 +242,6 @@ def test_what_the_format_cannot_hold_is_refused(path, tensors, options, message)
 @pytest.mark.parametrize(
     ("info", "message"),
     [
-        (TensorInfo("F8_E4M3", (2,)), "dtype 'F8_E4M3', which cannot be written"),
         (TensorInfo("float32", (2,)), "dtype 'float32', which cannot be written"),
         (TensorInfo("F32", (2, -1)), r"shape \(2, -1\), not one of whole numbers"),
         (TensorInfo("F32", (2.0,)), r"shape \(2\.0,\), not one of whole numbers"),
@@ -434,3 +433,44 @@ def test_the_reference_library_refuses_the_same_files(path, content):
     if content != "duplicate":  # its parser keeps the last
         with pytest.raises(Exception, match="rror"):
             peer.load_file(path)
+
+
+def test_tensors_are_copied_byte_for_byte_whatever_their_dtype(tmp_path):
+    raw = bytes(range(16))
+    text = b'{"a":{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[4],"data_offsets":[8,16]}}'
+    (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text + raw)
+    source = safetensors.open(tmp_path / "a")
+    with SafetensorsWriter(tmp_path / "b", source.tensors) as writer:
+        writer.copy("a", source)
+        writer.copy("b", source)
+        with pytest.raises(SafetensorsError, match="'a' is not to be written"):
+            writer.copy("a", source)
+    copied = safetensors.open(tmp_path / "b")
+    assert (tmp_path / "b").read_bytes()[-8:] == raw[:8]  # the narrower dtype comes last
+    assert copied.read("b").tobytes() == source.read("b").tobytes()
+
+
+def test_a_copy_must_have_the_dtype_and_shape_of_the_header(tmp_path):
+    safetensors.save(tmp_path / "a", {"a": np.ones(3, np.float32)})
+    with (
+        pytest.raises(SafetensorsError, match="differs in dtype or shape"),
+        SafetensorsWriter(tmp_path / "b", {"a": TensorInfo("F16", (3,))}) as writer,
+    ):
+        writer.copy("a", safetensors.open(tmp_path / "a"))
+
+
+def test_eight_bit_floats_are_only_copied(tmp_path):
+    with (
+        pytest.raises(SafetensorsError, match="can only be copied"),
+        SafetensorsWriter(tmp_path / "b", {"a": TensorInfo("F8_E4M3", (3,))}) as writer,
+    ):
+        writer.write("a", np.ones(3))
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_rounded_values_are_those_that_are_read_back(tmp_path, dtype):
+    values = np.random.default_rng(0).standard_normal(3_000_000)  # several blocks
+    safetensors.save(tmp_path / "a", {"a": values}, dtype=dtype)
+    np.testing.assert_array_equal(
+        safetensors.rounded(values, dtype), safetensors.open(tmp_path / "a").read("a")
+    )
