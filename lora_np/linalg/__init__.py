@@ -2,6 +2,7 @@
 
 from lora_np.linalg._spectrum import SVD
 from lora_np.linalg.decompositions import lu, qr, qr_pivoted, svd
+from lora_np.linalg.files import load_matrix
 from lora_np.linalg.lowrank import (
     low_rank_factors,
     rank_errors,
@@ -37,6 +38,7 @@ __all__ = [
     "energy",
     "independent_columns",
     "intruder_dimensions",
+    "load_matrix",
     "low_rank_factors",
     "lu",
     "matrix_rank",

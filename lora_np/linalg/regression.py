@@ -89,8 +89,8 @@ def optimal_losses(
 ) -> Array:
     """Mean squared error of the best update of rank r, for r = 0 .. min(d, k), from one decomposition.
 
-    The mean is over all ``n d`` entries, as in `lora_np.mean_squared_error`, so that a trained loss compares directly:
-    without ridge, no rank-r update has a smaller one on ``X, Y``.
+    The mean is over all ``n d`` entries, as in `lora_np.mean_squared_error`, so that a trained loss compares
+    directly: without ridge, no rank-r update has a smaller one on ``X, Y``.
 
     Parameters
     ----------

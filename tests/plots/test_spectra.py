@@ -1,0 +1,109 @@
+"""Figures of the linear algebra: they show the numbers they were given, and say which rank is enough."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from lora_np.plots import spectra
+
+ERRORS = {"fast": np.array([1.0, 0.1, 0.01, 0.0]), "slow": np.array([1.0, 0.7, 0.5, 0.3])}
+KEPT = {"fast": np.array([0.0, 0.95, 1.0]), "slow": np.array([0.0, 0.4, 0.8, 1.0])}
+
+
+@pytest.fixture
+def ax():
+    return Figure(layout="constrained").add_subplot()
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_singular_spectrum_leaves_out_zeros_and_marks_what_is_kept(ax):
+    spectra.singular_spectrum({"W": np.array([2.0, 1.0, 0.0]), "V": np.array([1.0])}, rank=1, ax=ax)
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 2], [2, 1]])
+    assert texts(ax) == ["kept at r = 1", "W", "V"]
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_rank_error_curves_name_the_smallest_rank_that_is_enough(ax, logarithmic):
+    spectra.rank_error_curves(ERRORS, tolerance=0.1, logarithmic=logarithmic, ax=ax)
+    assert texts(ax) == ["fast: r = 1", "slow"]
+    drawn = {tuple(line.get_ydata()) for line in ax.lines}
+    assert tuple(ERRORS["fast"][: 3 if logarithmic else 4]) in drawn
+    assert tuple(ERRORS["slow"]) in drawn
+    assert [1.0, 0.1] in [line.get_xydata()[0].tolist() for line in ax.lines if len(line.get_xdata()) == 1]
+
+
+def test_rank_error_curves_leave_out_rounding(ax):
+    spectra.rank_error_curves({"exact": np.array([1.0, 0.5, 1e-15, 0.0])}, ax=ax)
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 1], [1, 0.5]])
+    assert texts(ax) == ["exact"]
+
+
+def test_energy_curves_name_the_smallest_rank_that_is_enough(ax):
+    spectra.energy_curves(KEPT, share=0.9, ax=ax)
+    assert texts(ax) == ["fast: r = 1", "slow: r = 3"]
+    assert ax.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("draw", [spectra.rank_error_curves, spectra.energy_curves])
+def test_a_zero_matrix_can_be_drawn(ax, draw):
+    draw({"zero": np.zeros(4)}, ax=ax)
+    ax.figure.canvas.draw()
+
+
+def test_names_stand_beside_their_own_line(ax):
+    spectra.rank_error_curves(ERRORS, ax=ax)
+    for text, errors in zip(ax.texts, ERRORS.values(), strict=True):
+        rank, error = text.xy
+        assert errors[rank] == error
+    # The lower of two lines has its name below, the upper one above.
+    assert [text.get_verticalalignment() for text in ax.texts] == ["top", "bottom"]
+
+
+def test_more_curves_than_colours_can_be_drawn(ax):
+    spectra.energy_curves({f"M{i}": np.linspace(0, 1, 5) ** (1 + i) for i in range(9)}, ax=ax)
+    assert len(ax.lines) == 9
+
+
+def test_similarity_heatmap_puts_phi_of_i_and_j_where_the_axes_say(ax):
+    grid = np.arange(6.0).reshape(2, 3) / 6
+    spectra.similarity_heatmap(grid, names=("r = 2", "r = 3"), ax=ax)
+    image = ax.images[0]
+    np.testing.assert_array_equal(image.get_array(), grid)
+    assert image.get_extent() == [0.5, 3.5, 0.5, 2.5]
+    assert image.origin == "lower"
+    assert image.get_clim() == (0, 1)
+    assert ax.get_ylabel() == "top i directions of r = 2"
+
+
+def test_compression_shows_each_approximation_and_what_it_lacks():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(6, 4))
+    near, far = image + 0.1, image * 0
+    figure = spectra.compression(image, {"near": near, "far": far}, figure=Figure())
+    shown = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    for drawn, expected in zip(shown, [image, near, far, image - near, image - far], strict=True):
+        np.testing.assert_allclose(drawn, expected)
+    scales = {ax.images[0].get_clim() for ax in figure.axes[4:]}
+    assert len(scales) == 1
+    low, high = scales.pop()
+    assert low == -high
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: spectra.singular_spectrum({"W": np.array([1.0, 0.5])}),
+        lambda: spectra.rank_error_curves(ERRORS),
+        lambda: spectra.energy_curves(KEPT),
+        lambda: spectra.similarity_heatmap(np.eye(2)),
+        lambda: spectra.compression(np.eye(3), {"r = 1": np.eye(3)}),
+    ],
+)
+def test_a_new_figure_is_made_if_none_is_given(draw):
+    import matplotlib.pyplot as plt
+
+    draw()
+    assert len(plt.get_fignums()) == 1
