@@ -85,13 +85,22 @@ def run(arguments: list[str]) -> int:
         # What the command line parser raises; its class lives in click or inside typer, by version.
         if not hasattr(error, "format_message"):
             raise
-        return fail(error.format_message(), 2)
+        return fail(error.format_message() + given(error, arguments), 2)
 
 
 def message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def given(error: Any, arguments: list[str]) -> str:
+    """The value of the option that the parser complains of, where its message leaves it out."""
+    for option in getattr(getattr(error, "param", None), "opts", []):
+        if option in arguments[:-1]:
+            value = repr(arguments[arguments.index(option) + 1])
+            return "" if value in error.format_message() else f", got {value}"
+    return ""
 
 
 def fail(text: str, status: int) -> int:

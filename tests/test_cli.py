@@ -1,0 +1,106 @@
+"""The command line as a person meets it: real processes, and what they print."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import lora_np
+
+
+def lora_np_command(*arguments, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "lora_np", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **kwargs,
+    )
+
+
+def assert_one_line(result, status):
+    assert result.returncode == status, result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("lora-np: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_version():
+    assert lora_np_command("--version").stdout == f"lora-np {lora_np.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_lists_the_commands(arguments):
+    result = lora_np_command(*arguments)
+    assert result.returncode == 0
+    assert "tour" in result.stdout
+    assert "count" in result.stdout
+
+
+def test_every_command_has_help_with_an_example():
+    from lora_np.cli import app
+
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        result = lora_np_command(name, "--help")
+        assert result.returncode == 0
+        assert f"lora-np {name}" in result.stdout, name
+
+
+def test_tour_as_json(tmp_path):
+    result = lora_np_command("tour", "--quick", "--out", str(tmp_path / "out"), "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert [u["numbers"] for u in json.loads(result.stdout)["updates"]] == [12_000, 4_400, 1_760]
+
+
+def test_tour_prints_the_three_advantages(tmp_path):
+    result = lora_np_command("tour", "--quick", "--out", str(tmp_path / "out"))
+    for words in (
+        "1. cheaper to train",
+        "2. less time",
+        "3. save the adapter",
+        "12,000",
+        "4,400",
+        "1,760",
+        "report.html",
+    ):
+        assert words in result.stdout
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    assert_one_line(lora_np_command("tour", "--out", str(tmp_path / "out")), 1)
+
+
+def test_out_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    result = lora_np_command("tour", "--out", str(tmp_path / "file" / "out"))
+    assert_one_line(result, 1)
+    assert "Not a directory" in result.stderr
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["trou"], "'trou'"),
+    (["tour", "--fast"], "--fast"),
+    (["tour", "--seed", "x"], "'x'"),
+])  # fmt: skip
+def test_bad_usage_is_one_line_and_status_2(arguments, words):
+    result = lora_np_command(*arguments)
+    assert_one_line(result, 2)
+    assert words in result.stderr
+
+
+def test_bad_input_is_one_line_and_status_1():
+    result = lora_np_command("tour", "--seed", "-1")
+    assert_one_line(result, 1)
+    assert "seed must be at least 0, got -1" in result.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    command = f"{sys.executable} -m lora_np --help | head -n 1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.stderr == ""
