@@ -23,6 +23,8 @@ class Family(NamedTuple):
     tasks: tuple[str, ...]
     targets: tuple[str, ...] = ()
     fused: Mapping[str, str] | None = None
+    dropout: float = 0.0  # of hidden states, by default
+    attention_dropout: float = 0.0
 
 
 class Body(NamedTuple):
@@ -65,7 +67,11 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         )
     family = FAMILIES[family_name]
     task = _task(family, architecture or (values.get("architectures") or [""])[0])
-    body = family.build(Config(values), task)
+    config = Config(values)
+    body = family.build(config, task)
+    dropout = config.get(*_DROPOUT, default=family.dropout) > 0
+    attention_dropout = config.get(*_ATTENTION_DROPOUT, default=family.attention_dropout) > 0
+    layers = [stack._replace(dropout=dropout, attention_dropout=attention_dropout) for stack in body.layers]
     return ModelSpec(
         name or family_name,
         tuple(body.modules),
@@ -73,7 +79,7 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         head=body.head,
         default_targets=family.targets,
         fused=family.fused,
-        layers=body.layers,
+        layers=tuple(layers),
         experts_per_token=body.experts_per_token,
     )
 
@@ -149,6 +155,7 @@ def gpt2(c: Config, task: str) -> Body:
     inner = c.size("n_inner", default=4 * d)
     cross = c.flag("add_cross_attention", default=False)
     width = divide(d, heads, names=("n_embd", "n_head"))
+    activation = c.get("activation_function", default="gelu_new")
     layer = [
         *norms("layer", d, "ln_1"),
         linear("attn.c_attn", 3 * d, d, bias=True),
@@ -170,7 +177,7 @@ def gpt2(c: Config, task: str) -> Body:
         *stack("h", range(count), layer),
         *norms("layer", d, "ln_f"),
     ]
-    layers = Layers("h", count, d, heads, heads, width, width, "gelu", "layer", cross)
+    layers = Layers("h", count, d, heads, heads, width, width, activation, "layer", cross)
     heads_of = {
         "LMHeadModel": [linear("lm_head", vocabulary, d, tied=c.tied)],
         "DoubleHeadsModel": [
@@ -732,7 +739,7 @@ def phi(c: Config, task: str) -> Body:
         vocabulary=51200,
         last_norm=norms("layer", d, "final_layernorm"),
         head_bias=True,
-        activation="gelu",
+        activation=c.get("hidden_act", default="gelu_new"),
     )
 
 
@@ -1055,6 +1062,9 @@ def _task(family: Family, architecture: str) -> str:
     return choice("architecture", architecture, known).removeprefix(family.classes)
 
 
+_DROPOUT = ("hidden_dropout_prob", "resid_pdrop", "dropout_rate", "hidden_dropout", "dropout")
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout", "dropout_rate")
+
 _CAUSAL = ("ForCausalLM", "Model", "ForSequenceClassification", "ForTokenClassification")
 _ANSWERING = (*_CAUSAL, "ForQuestionAnswering")
 _ENCODING = (
@@ -1083,6 +1093,8 @@ FAMILIES: Mapping[str, Family] = {
         "LMHeadModel",
         ("LMHeadModel", "Model", "DoubleHeadsModel", *_ANSWERING[2:]),
         ("c_attn",),
+        dropout=0.1,
+        attention_dropout=0.1,
     ),
     "gpt_neox": Family(gpt_neox, "GPTNeoX", "ForCausalLM", _ANSWERING, ("query_key_value",)),
     "opt": Family(
@@ -1091,6 +1103,7 @@ FAMILIES: Mapping[str, Family] = {
         "ForCausalLM",
         ("ForCausalLM", "Model", "ForSequenceClassification", "ForQuestionAnswering"),
         _QV,
+        dropout=0.1,
     ),
     "bloom": Family(bloom, "Bloom", "ForCausalLM", _ANSWERING, ("query_key_value",)),
     "falcon": Family(falcon, "Falcon", "ForCausalLM", _ANSWERING, ("query_key_value",)),
@@ -1100,11 +1113,33 @@ FAMILIES: Mapping[str, Family] = {
         "Model",
         (*_ENCODING, "ForPreTraining", "ForNextSentencePrediction", "LMHeadModel"),
         ("query", "value"),
+        dropout=0.1,
+        attention_dropout=0.1,
     ),
-    "roberta": Family(roberta, "Roberta", "Model", (*_ENCODING, "ForCausalLM"), ("query", "value")),
-    "deberta-v2": Family(deberta_v2, "DebertaV2", "Model", _ENCODING, ("query_proj", "value_proj")),
-    "t5": Family(t5, "T5", "ForConditionalGeneration", _TEXT_TO_TEXT, ("q", "v")),
-    "mt5": Family(mt5, "MT5", "ForConditionalGeneration", _TEXT_TO_TEXT, ("q", "v")),
+    "roberta": Family(
+        roberta,
+        "Roberta",
+        "Model",
+        (*_ENCODING, "ForCausalLM"),
+        ("query", "value"),
+        dropout=0.1,
+        attention_dropout=0.1,
+    ),
+    "deberta-v2": Family(
+        deberta_v2,
+        "DebertaV2",
+        "Model",
+        _ENCODING,
+        ("query_proj", "value_proj"),
+        dropout=0.1,
+        attention_dropout=0.1,
+    ),
+    "t5": Family(
+        t5, "T5", "ForConditionalGeneration", _TEXT_TO_TEXT, ("q", "v"), dropout=0.1, attention_dropout=0.1
+    ),
+    "mt5": Family(
+        mt5, "MT5", "ForConditionalGeneration", _TEXT_TO_TEXT, ("q", "v"), dropout=0.1, attention_dropout=0.1
+    ),
     "whisper": Family(
         whisper,
         "Whisper",

@@ -37,6 +37,14 @@ class Adapter(NamedTuple):
         return self.each * self.copies
 
     @property
+    def lowest(self) -> int:
+        """The first index among them: the lowest layer that is adapted."""
+        if self.names is None:
+            return self.module.ranges[0].start if self.module.ranges else 0
+        place = self.module.name.split(".").index("{}")
+        return min(int(name.split(".")[place]) for name in self.names)
+
+    @property
     def limit(self) -> int:
         """``min(d, k)``: the rank above which nothing more can be expressed."""
         return _limit(self.module)

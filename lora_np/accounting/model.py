@@ -94,6 +94,8 @@ class Layers(NamedTuple):
     activation: str
     norm: Literal["layer", "rms"]
     cross_attention: bool = False
+    dropout: bool = False  # on hidden states
+    attention_dropout: bool = False
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,8 @@ class Table:
         grid = [list(self.columns), *self._texts]
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         grid.insert(1, ["-" * width for width in widths])
-        lines = ["  ".join(map(_align, row, widths, self._numeric)).rstrip() for row in grid]
+        numeric = self._numeric
+        lines = ["  ".join(map(_align, row, widths, numeric)).rstrip() for row in grid]
         above = [self.title] if self.title else []
         return "\n".join([*above, *lines, *self.notes])
 

@@ -1,0 +1,582 @@
+"""What training needs in memory, by cause: weights, gradients, optimizer state, activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lora_np._checks import choice, whole_number
+from lora_np.accounting.lora import LoraCount
+from lora_np.accounting.model import Layers, ModelSpec, Module
+from lora_np.accounting.report import Cell, Table
+from lora_np.accounting.units import binary_bytes, decimal_bytes, parse_bytes
+
+_ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
+_WEIGHTS = (*_ITEMSIZE, "int8", "nf4")
+_NF4_BLOCK = 64
+_ADAM8BIT_BLOCK = 256
+_OPTIMIZERS = ("sgd", "momentum", "adam", "adam8bit")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by cause: what :func:`training_memory` gives.
+
+    Attributes
+    ----------
+    title : str
+    weights : int
+        The base model.
+    adapter : int
+        LoRA's factors and the copies that ``modules_to_save`` trains; 0 in full fine-tuning.
+    gradients : int
+    optimizer : int
+        Moments, and the master copy if there is one.
+    activations : int
+        What forward keeps for backward: an estimate.
+    """
+
+    title: str
+    weights: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes by cause, in a fixed order."""
+        causes = ("weights", "adapter", "gradients", "optimizer", "activations")
+        return {cause: getattr(self, cause) for cause in causes}
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.parts.values())
+
+    def table(self) -> Table:
+        """One row for each cause, in bytes and in both kinds of units."""
+        rows = [(cause, size, size, size) for cause, size in {**self.parts, "total": self.total}.items()]
+        return Table(
+            ("cause", "bytes", "decimal", "binary"),
+            rows,
+            title=self.title,
+            formats={"decimal": decimal_bytes, "binary": binary_bytes},
+        )
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def training_memory(
+    model: ModelSpec | LoraCount,
+    *,
+    weights: str = "bf16",
+    adapter: str = "fp32",
+    optimizer: str = "adam",
+    master_copy: bool = False,
+    batch: int = 1,
+    sequence: int = 512,
+    attention: str = "fused",
+    checkpointing: bool = False,
+) -> Memory:
+    """What training a model needs in memory, by cause.
+
+    Parameters
+    ----------
+    model : ModelSpec or LoraCount
+        A model is fine-tuned in full; a count of LoRA trains what it counts. LoRA over ``weights="nf4"`` is
+        QLoRA.
+    weights : {"fp32", "bf16", "fp16", "int8", "nf4"}
+        How the base is held. Under int8 and nf4 the linear maps (and experts) are quantized and everything
+        else, the output head too, is bf16.
+    adapter : {"fp32", "bf16", "fp16"}
+        How LoRA's factors are held; PEFT holds them in fp32 whatever the base.
+    optimizer : {"sgd", "momentum", "adam", "adam8bit"}
+        State for each trained number: none, 4 bytes, 8 bytes, or 2 bytes and a constant for each block.
+    master_copy : bool
+        Whether the optimizer keeps an fp32 copy of trained weights that are held in 16 bits.
+    batch, sequence : int
+        Sequences in a step, and tokens in each (in an encoder and its decoder alike).
+    attention : {"fused", "eager"}
+        Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
+    checkpointing : bool
+        Whether only the input of each layer is kept and the rest computed again (gradient checkpointing).
+
+    Returns
+    -------
+    Memory
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is unknown, quantized weights are to be trained in full, or the model's layers are not
+        known (a checkpoint does not tell them; a config does).
+
+    Notes
+    -----
+    Activations are counted as PyTorch keeps them, for each layer and token, in numbers:
+
+    - attention: queries, keys, values and result, ``h (w + v) + g (w + v)`` for h heads of width w, g
+      key-value heads and values of width v; h s more (3 h s with dropout) where attention weights are kept;
+    - norms: their input, d; in full fine-tuning of RMS norms also the normalized input, d;
+    - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation, i;
+    - the input of each linear map that is trained or adapted, once for maps that share it (once for each
+      adapted map if it must be cast to the adapter's fp32);
+    - the adapter's r numbers after A; dropout masks, as one number each;
+
+    and for each token the log-probabilities of the vocabulary, in fp32. LoRA saves only the inputs of maps
+    that it does not adapt, which is why its activations are nearly those of full fine-tuning whatever the
+    rank, and more than those where inputs are cast.
+
+    Nothing is kept below the lowest adapter. The estimate is held against PyTorch's own count for Llama and
+    BERT, where it is within a tenth. It leaves out the framework's buffers, fragmentation, and what a kernel
+    needs only while it runs; experts are estimated as if every token's experts were computed together; and
+    soft caps (Gemma 2) keep attention weights in any case, which is not counted.
+
+    References
+    ----------
+    V. Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models", arXiv 2205.05198.
+    T. Dettmers et al., "QLoRA", arXiv 2305.14314. T. Dettmers et al., "8-bit Optimizers via Block-wise
+    Quantization", arXiv 2110.02861.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import preset
+    >>> lora = preset("llama-2-7b").lora(rank=16, targets="all-linear")
+    >>> training_memory(lora, weights="nf4", sequence=1024)
+    llama-2-7b: LoRA of rank 16 over nf4, adam, batch 1 x 1,024
+    cause                 bytes    decimal      binary
+    -----------  --------------  ---------  ----------
+    weights       3,865,591,808    3.87 GB    3.60 GiB
+    adapter         159,907,840  159.91 MB  152.50 MiB
+    gradients       159,907,840  159.91 MB  152.50 MiB
+    optimizer       319,815,680  319.82 MB  305.00 MiB
+    activations   9,138,339,840    9.14 GB    8.51 GiB
+    total        13,643,563,008   13.64 GB   12.71 GiB
+    """
+    choice("weights", weights, _WEIGHTS)
+    choice("adapter", adapter, _ITEMSIZE)
+    choice("optimizer", optimizer, _OPTIMIZERS)
+    choice("attention", attention, ("fused", "eager"))
+    batch = whole_number("batch", batch)
+    sequence = whole_number("sequence", sequence)
+    lora = isinstance(model, LoraCount)
+    spec = model.spec if isinstance(model, LoraCount) else model
+    if not lora and weights not in _ITEMSIZE:
+        raise ValueError(
+            f"weights must be one of {', '.join(_ITEMSIZE)} to be trained in full, got {weights!r}"
+        )
+    held = adapter if lora else weights
+    trained = model.trainable if isinstance(model, LoraCount) else spec.total
+    added = model.total - model.base if isinstance(model, LoraCount) else 0
+    state = optimizer_bytes(trained, optimizer)
+    if master_copy and _ITEMSIZE[held] < 4:
+        state += 4 * trained
+    kept = activation_bytes(
+        model,
+        precision=weights if weights in _ITEMSIZE else "bf16",
+        adapter=adapter,
+        batch=batch,
+        sequence=sequence,
+        attention=attention,
+        checkpointing=checkpointing,
+    )
+    what = f"LoRA of rank {model.rank} over {weights}" if isinstance(model, LoraCount) else f"full, {weights}"
+    return Memory(
+        f"{spec.name}: {what}, {optimizer}, batch {batch:,} x {sequence:,}",
+        weights_bytes(spec, weights),
+        added * _ITEMSIZE[adapter],
+        trained * _ITEMSIZE[held],
+        state,
+        kept,
+    )
+
+
+def weights_bytes(spec: ModelSpec, weights: str, *, double_quantization: bool = True) -> int:
+    """Bytes of a model's weights.
+
+    ``"int8"`` adds an fp32 scale for each row. ``"nf4"`` is half a byte for each number and a constant for
+    each block of 64: an fp32 one, or with double quantization one byte, and an fp32 one for each 256 bytes.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import preset
+    >>> weights_bytes(preset("llama-2-7b"), "bf16")
+    13476831232
+    """
+    choice("weights", weights, _WEIGHTS)
+    if weights in _ITEMSIZE:
+        return spec.total * _ITEMSIZE[weights]
+    size = 0
+    for module in spec.groups:
+        if module.kind in ("linear", "experts") and module.name != spec.head and not module.tied:
+            quantized = _quantized(module, weights, double_quantization) * module.copies
+            size += quantized + 2 * module.bias_size * module.copies
+        else:
+            size += 2 * module.parameters
+    return size
+
+
+def optimizer_bytes(trained: int, optimizer: str) -> int:
+    """Bytes of an optimizer's state for ``trained`` numbers.
+
+    Examples
+    --------
+    >>> optimizer_bytes(1_760, "adam"), optimizer_bytes(1_760, "sgd")
+    (14080, 0)
+    """
+    if optimizer == "adam8bit":
+        return 2 * (trained + 4 * -(-trained // _ADAM8BIT_BLOCK))
+    return trained * {"sgd": 0, "momentum": 4, "adam": 8}[choice("optimizer", optimizer, _OPTIMIZERS)]
+
+
+def checkpoint_bytes(model: ModelSpec | LoraCount, dtype: str = "fp32") -> int:
+    """Bytes of the tensors that are saved: the whole model, or the adapter with its saved copies.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import preset
+    >>> checkpoint_bytes(preset("gpt3-175b").lora(rank=4, targets=["c_attn"]), "fp16")
+    37748736
+    """
+    itemsize = _ITEMSIZE[choice("dtype", dtype, _ITEMSIZE)]
+    return itemsize * (model.trainable if isinstance(model, LoraCount) else model.total)
+
+
+def activation_bytes(
+    model: ModelSpec | LoraCount,
+    *,
+    precision: str = "bf16",
+    adapter: str = "fp32",
+    batch: int = 1,
+    sequence: int = 512,
+    attention: str = "fused",
+    checkpointing: bool = False,
+) -> int:
+    """An estimate of what forward keeps for backward; :func:`training_memory` states the formula.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import preset
+    >>> spec = preset("llama-3.2-1b")
+    >>> full = activation_bytes(spec, batch=4)
+    >>> lora = activation_bytes(spec.lora(rank=8), batch=4)
+    >>> 0.7 < lora / full < 1
+    True
+    """
+    spec = model.spec if isinstance(model, LoraCount) else model
+    if not spec.layers:
+        raise ValueError(f"activations of {spec.name} are not known: its layers must come from a config")
+    choice("precision", precision, _ITEMSIZE)
+    settings = _Settings(
+        model, _ITEMSIZE[precision], _ITEMSIZE[choice("adapter", adapter, _ITEMSIZE)], sequence, attention
+    )
+    inside = 0
+    once = 0
+    for stack in spec.layers:
+        size = _stack_bytes(stack, settings)
+        if checkpointing and stack.depth:
+            once = max(once, size // stack.depth)
+            size = stack.depth * stack.width * settings.item
+        inside += size
+    return batch * sequence * (inside + once + _outside_bytes(settings))
+
+
+def largest_rank(
+    spec: ModelSpec, *, budget: int | str, lora: dict[str, Any] | None = None, **settings: Any
+) -> int:
+    """The largest rank whose training fits in ``budget``; 0 if none does.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    budget : int or str
+        Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
+    lora : dict, optional
+        Options of :meth:`ModelSpec.lora` beside the rank.
+    **settings
+        Options of :func:`training_memory`.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import preset
+    >>> largest_rank(preset("llama-3-8b"), budget="24 GB", lora={"targets": "all-linear"})
+    66
+    """
+    limit = max(size for module in spec.groups for size in module.shape)
+    return _largest(
+        lambda rank: training_memory(spec.lora(rank=rank, **(lora or {})), **settings), budget, limit
+    )
+
+
+def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
+    """The largest batch whose training fits in ``budget``; 0 if none does.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import preset
+    >>> largest_batch(preset("llama-3.2-1b").lora(rank=8), budget="16 GiB", sequence=1024)
+    7
+    """
+    return _largest(lambda batch: training_memory(model, batch=batch, **settings), budget)
+
+
+def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
+    """The longest sequence whose training fits in ``budget``; 0 if none does.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import preset
+    >>> largest_sequence(preset("llama-3.2-1b").lora(rank=8), budget="16 GiB")
+    7359
+    """
+    return _largest(lambda sequence: training_memory(model, sequence=sequence, **settings), budget)
+
+
+def memory_table(spec: ModelSpec, *, rank: int, lora: dict[str, Any] | None = None, **settings: Any) -> Table:
+    """Full fine-tuning, LoRA and QLoRA side by side, in bytes by cause.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    rank : int
+    lora : dict, optional
+        Options of :meth:`ModelSpec.lora` beside the rank.
+    **settings
+        Options of :func:`training_memory`, but for ``weights``.
+
+    Returns
+    -------
+    Table
+    """
+    count = spec.lora(rank=rank, **(lora or {}))
+    columns = {
+        "full": training_memory(spec, **settings),
+        "LoRA": training_memory(count, **settings),
+        "QLoRA": training_memory(count, weights="nf4", **settings),
+    }
+    saved = (checkpoint_bytes(spec, "bf16"), checkpoint_bytes(count), checkpoint_bytes(count))
+    rows: list[tuple[Cell, ...]] = [
+        (cause, *(each.parts[cause] for each in columns.values())) for cause in columns["full"].parts
+    ]
+    rows.append(("total", *(each.total for each in columns.values())))
+    rows.append(("checkpoint on disk", *saved))
+    return Table(
+        ("cause", *columns),
+        rows,
+        title=f"{spec.name}, rank {rank}: memory to train",
+        notes=("Full and LoRA over bf16 weights, QLoRA over nf4. kB, MB and GB are decimal.",),
+        formats=dict.fromkeys(columns, decimal_bytes),
+    )
+
+
+class _Settings(NamedTuple):
+    model: ModelSpec | LoraCount
+    item: int  # bytes of an activation
+    adapter_item: int
+    sequence: int
+    attention: str
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec if isinstance(self.model, LoraCount) else self.model
+
+    @property
+    def full(self) -> bool:
+        return isinstance(self.model, ModelSpec)
+
+    def adapted(self, module: Module) -> int:
+        """On how many of these modules the input must be kept for a weight's gradient."""
+        if isinstance(self.model, ModelSpec):
+            return module.copies
+        return sum(each.copies for each in self.model.adapters if each.module is module)
+
+    @property
+    def casts(self) -> bool:
+        """Whether each adapted map makes its own copy of its input."""
+        return not self.full and self.adapter_item != self.item
+
+
+def _stack_bytes(stack: Layers, settings: _Settings) -> int:
+    """Bytes that a stack of layers keeps for each token."""
+    modules = [module for module in settings.spec.groups if module.name.startswith(f"{stack.prefix}.")]
+    reach = _reach(stack, modules, settings)
+    size = _attention_bytes(stack, settings) * reach.attention
+    norms = sum(_norm_bytes(module, stack, settings) for module in modules if module.kind == "norm")
+    size += _share(norms, reach.attention, stack)
+    size += _share(_mlp_bytes(modules, stack, settings), reach.mlp, stack)
+    size += _input_bytes(modules, stack, settings)
+    if isinstance(settings.model, LoraCount):
+        ranks = [each.rank * each.copies for each in settings.model.adapters if each.module in modules]
+        size += settings.adapter_item * sum(ranks)
+    if stack.dropout:
+        size += 2 * reach.attention * stack.width * settings.item
+    return size
+
+
+class _Reach(NamedTuple):
+    """In how many layers attention, and the MLP's activation, lie above something that is trained."""
+
+    attention: int
+    mlp: int
+
+
+def _reach(stack: Layers, modules: list[Module], settings: _Settings) -> _Reach:
+    """Backward stops at the lowest adapter, and forward keeps nothing for what lies below it."""
+    if isinstance(settings.model, ModelSpec):
+        return _Reach(stack.depth, stack.depth)
+    here = [each for each in settings.model.adapters if each.module in modules]
+    if not here:
+        first = stack is settings.spec.layers[0]
+        return _Reach(0, 0) if first else _Reach(stack.depth, stack.depth)
+    lowest = min(each.lowest for each in here)
+    bottom = [each.module for each in here if each.lowest == lowest]
+    attention = any(_in_attention(module) for module in bottom)
+    mlp = attention or not all(_reads_inner(module) for module in bottom)
+    depth = stack.depth - lowest
+    return _Reach(depth if attention else depth - 1, depth if mlp else depth - 1)
+
+
+def _share(size: int, layers: int, stack: Layers) -> int:
+    return size * layers // stack.depth if stack.depth else 0
+
+
+def _attention_bytes(stack: Layers, settings: _Settings) -> int:
+    """Bytes of one layer's attention."""
+    keeps_weights = stack.attention_dropout or settings.attention == "eager"
+    kv_heads = stack.heads if keeps_weights else stack.kv_heads
+    numbers = (stack.heads + kv_heads) * (stack.head_width + stack.value_width)
+    size = numbers * settings.item
+    if keeps_weights:
+        # the softmax is computed in fp32; dropout keeps its mask and its result besides
+        rounded = settings.item if settings.item < 4 else 0
+        dropped = 2 * settings.item if stack.attention_dropout else 0
+        size += stack.heads * settings.sequence * (4 + rounded + dropped)
+    return size * (2 if stack.cross_attention else 1)
+
+
+def _norm_bytes(module: Module, stack: Layers | None, settings: _Settings) -> int:
+    width = module.shape[0]
+    if stack is not None and width == stack.head_width != stack.width:
+        heads = stack.kv_heads if ".k_" in module.name else stack.heads
+        width *= heads
+    if module.bias:
+        return width * module.copies * settings.item
+    # an RMS norm is computed in fp32, and the gradient of its weight needs what it normalized
+    return width * module.copies * (4 + (settings.item if settings.full else 0))
+
+
+def _mlp_bytes(modules: Iterable[Module], stack: Layers, settings: _Settings) -> int:
+    """What activation functions keep; the input of the last map is counted with the inputs of maps."""
+    numbers = 0
+    for module in modules:
+        if module.kind not in ("linear", "experts") or _in_attention(module) or _reads_inner(module):
+            continue
+        d_out = module.shape[-2] * _times(module, settings.spec)
+        if any(part in module.name for part in ("gate", "up_proj", "wi_")):
+            # gate and up are two maps, or one twice as wide: with the activation's result 3 i
+            numbers += 3 * d_out * module.copies // 2
+        else:
+            numbers += _KEPT.get(stack.activation, 1) * d_out * module.copies
+    return numbers * settings.item
+
+
+# numbers that an activation function keeps for each it computes: GPT-2's gelu is written out in steps
+_KEPT = {"gelu_new": 4}
+
+
+def _input_bytes(modules: Iterable[Module], stack: Layers, settings: _Settings) -> int:
+    """Inputs of maps that are trained or adapted."""
+    shared: dict[str, int] = {}
+    size = 0
+    for module in modules:
+        if module.kind not in ("linear", "experts"):
+            continue
+        numbers = settings.adapted(module) * module.shape[-1] * _times(module, settings.spec)
+        if settings.casts:
+            size += numbers * settings.adapter_item
+        elif not _kept_anyway(module, stack):
+            key = _source(module)
+            shared[key] = max(shared.get(key, 0), numbers)
+    return size + settings.item * sum(shared.values())
+
+
+def _kept_anyway(module: Module, stack: Layers) -> bool:
+    """Whether the input of a map is an array that attention or the activation function keeps."""
+    if _in_attention(module):
+        return _ends_with(module, _FROM_CONTEXT)
+    return stack.activation == "relu" and _reads_inner(module)
+
+
+def _outside_bytes(settings: _Settings) -> int:
+    """Bytes for each token outside the stacks: the last norm, and the head's log-probabilities."""
+    prefixes = tuple(f"{stack.prefix}." for stack in settings.spec.layers)
+    size = 0
+    for module in settings.spec.groups:
+        if module.name.startswith(prefixes):
+            continue
+        if module.kind == "norm" and (settings.full or "embed" not in module.name):
+            size += _norm_bytes(module, None, settings)
+        if module.name == settings.spec.head:
+            vocabulary, width = module.shape
+            size += 4 * vocabulary + width * settings.adapted(module) * settings.item
+    return size
+
+
+_FROM_CONTEXT = ("o_proj", "out_proj", "c_proj", "dense", "o")  # of attention: the map after the heads
+_FROM_INNER = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "wo", "output.dense")  # the last of an MLP
+
+
+def _in_attention(module: Module) -> bool:
+    return "attn" in module.name or "attention" in module.name.lower()
+
+
+def _reads_inner(module: Module) -> bool:
+    return _ends_with(module, _FROM_INNER)
+
+
+def _ends_with(module: Module, names: tuple[str, ...]) -> bool:
+    return any(module.name.endswith(f".{name}") for name in names)
+
+
+def _source(module: Module) -> str:
+    """Maps with the same source read the same array."""
+    if not _in_attention(module) and _reads_inner(module):
+        return module.name
+    return f"{module.name.rpartition('.')[0]}:{module.shape[-1]}"
+
+
+def _times(module: Module, spec: ModelSpec) -> int:
+    """How often a token passes: routed experts see it several times."""
+    return spec.experts_per_token if module.kind == "experts" else 1
+
+
+def _quantized(module: Module, weights: str, double_quantization: bool) -> int:
+    """Bytes of one quantized weight with its constants."""
+    if weights == "int8":
+        rows = module.weight // module.shape[-1]
+        return module.weight + 4 * rows
+    blocks = -(-module.weight // _NF4_BLOCK)
+    constants = blocks + 4 * -(-blocks // 256) if double_quantization else 4 * blocks
+    return -(-module.weight // 2) + constants
+
+
+def _largest(memory: Callable[[int], Memory], budget: int | str, limit: int = 2**31) -> int:
+    """The largest whole number up to ``limit`` whose memory fits."""
+    room = parse_bytes("budget", budget)
+    low, high = 0, 1
+    while high < limit and memory(high).total <= room:
+        low, high = high, min(2 * high, limit)
+    if memory(high).total <= room:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if memory(middle).total <= room else (low, middle)
+    return low
