@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ def model_spec(source: object) -> ModelSpec:
         return from_safetensors(path)
     if path.suffix == ".json":
         return from_config(path)
+    if str(source) not in preset_names():
+        close = get_close_matches(str(source), preset_names(), n=3, cutoff=0.5)
+        hint = f"; close presets: {', '.join(close)}" if close else ""
+        raise ValueError(
+            "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors file or a "
+            f"directory that is there, got {str(source)!r}{hint}"
+        )
     return preset(str(source))
 
 

@@ -1,0 +1,147 @@
+"""The counts that the LoRA paper prints, rebuilt from its own settings."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lora_np.accounting.matrix import count_lora
+from lora_np.accounting.report import Cell, Table
+
+
+class Claim(NamedTuple):
+    """A count that the paper prints, and the settings that it names for it."""
+
+    where: str
+    model: str
+    stated: str  # in millions, as printed
+    layers: int
+    width: int
+    rank: int
+    matrices: int
+    why: str = ""
+
+    @property
+    def exact(self) -> int:
+        """``L m r (d + d)``: what the settings give (section 5.1)."""
+        return self.layers * self.matrices * count_lora(self.width, self.width, rank=self.rank)
+
+    @property
+    def follows(self) -> bool:
+        """Whether ``exact``, rounded or cut off, is within one unit of the last digit that is printed."""
+        decimals = len(self.stated.partition(".")[2])
+        unit: int = 10 ** (6 - decimals)
+        printed: int = round(float(self.stated) * 10**decimals)
+        cut, rounded = self.exact // unit, round(self.exact / unit)
+        return abs(printed - cut) <= 1 or abs(printed - rounded) <= 1
+
+
+# arXiv 2106.09685v2; q v is two matrices in each layer, q k v o four
+CLAIMS = (
+    Claim("table 2", "RoBERTa base", "0.3", 12, 768, 8, 2, "the classifier is not counted"),
+    Claim("table 2", "RoBERTa large", "0.8", 24, 1024, 8, 2),
+    Claim("table 2", "DeBERTa XXL", "4.7", 48, 1536, 16, 2, "the rank of the released script"),
+    Claim("table 2", "DeBERTa XXL", "4.7", 48, 1536, 8, 2, "the rank that table 10 prints gives half"),
+    Claim("table 3", "GPT-2 M", "0.35", 24, 1024, 4, 2, "an open question: microsoft/LoRA#172"),
+    Claim("table 3", "GPT-2 L", "0.77", 36, 1280, 4, 2, "an open question: microsoft/LoRA#172"),
+    Claim("table 4", "GPT-3", "4.7", 96, 12288, 1, 2),
+    Claim("table 4", "GPT-3", "37.7", 96, 12288, 8, 2),
+    Claim("table 4", "GPT-3", "37.7", 96, 12288, 4, 4),
+    Claim("table 4", "GPT-3", "37.7", 96, 12288, 2, 4, "the rank that appendix D.4 prints gives half"),
+    Claim("table 5", "GPT-3", "18", 96, 12288, 8, 1),
+    Claim("table 5", "GPT-3", "18", 96, 12288, 4, 2),
+    Claim("table 5", "GPT-3", "18", 96, 12288, 2, 4),
+    Claim("table 15", "GPT-3", "9.4", 96, 12288, 2, 2),
+    Claim("table 15", "GPT-3", "301.9", 96, 12288, 64, 2),
+    Claim("table 15", "GPT-3", "603.8", 96, 12288, 64, 4),
+)
+
+
+def paper_table() -> Table:
+    """Every count of the LoRA paper, stated beside exact, with the reason where it does not follow.
+
+    A count follows if it agrees within one unit of the last printed digit, rounded or cut off: the paper
+    does both.
+
+    Returns
+    -------
+    Table
+
+    References
+    ----------
+    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685v2.
+
+    Examples
+    --------
+    >>> sum(row["follows"] == "no" for row in paper_table().records)
+    4
+    """
+    rows: list[tuple[Cell, ...]] = [
+        (
+            claim.where,
+            claim.model,
+            claim.layers,
+            claim.width,
+            claim.rank,
+            "q v" if claim.matrices == 2 else ("q k v o" if claim.matrices == 4 else "one"),
+            f"{claim.stated}M",
+            claim.exact,
+            "yes" if claim.follows else "no",
+            claim.why,
+        )
+        for claim in CLAIMS
+    ]
+    columns = ("where", "model", "layers", "d", "r", "matrices", "stated", "exact", "follows", "remark")
+    return Table(columns, rows, title="Trainable parameters in the LoRA paper")
+
+
+def paper_bytes_table() -> Table:
+    """What the paper says of bytes (section 4.2, GPT-3 at r = 4 on q v), beside what its settings give.
+
+    Returns
+    -------
+    Table
+
+    Examples
+    --------
+    >>> for row in paper_bytes_table().records:
+    ...     print(row["claim"], "|", row["stated"], "|", row["computed"])
+    adapter checkpoint, fp16 | 35 MB | 37.75 MB = 36.00 MiB
+    full checkpoint, fp16 | 350 GB | 349.21 GB
+    full over adapter | 10,000x | 9,285x
+    training with Adam | 1.2 TB | 6.9 bytes a parameter
+    """
+    from lora_np.accounting.memory import checkpoint_bytes
+    from lora_np.accounting.sources import preset
+    from lora_np.accounting.units import binary_bytes, decimal_bytes
+
+    gpt3 = preset("gpt3-175b")
+    adapter = Claim("", "GPT-3", "", 96, 12288, 4, 2).exact
+    disk = 2 * adapter
+    stated_size = 175_255_800_000  # table 4: parameters of full fine-tuning
+    rows = [
+        (
+            "adapter checkpoint, fp16",
+            "35 MB",
+            f"{decimal_bytes(disk)} = {binary_bytes(disk)}",
+            "within one unit if it is in MiB",
+        ),
+        (
+            "full checkpoint, fp16",
+            "350 GB",
+            decimal_bytes(checkpoint_bytes(gpt3, "fp16")),
+            "two bytes for each parameter",
+        ),
+        (
+            "full over adapter",
+            "10,000x",
+            f"{stated_size / adapter:,.0f}x",
+            "parameters of table 4 over those of r = 4",
+        ),
+        (
+            "training with Adam",
+            "1.2 TB",
+            f"{1.2e12 / gpt3.total:.1f} bytes a parameter",
+            "stated, not explained: fp16 weights and gradients and fp32 moments need 12",
+        ),
+    ]
+    return Table(("claim", "stated", "computed", "remark"), rows, title="Bytes in the LoRA paper: GPT-3")
