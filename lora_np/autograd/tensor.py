@@ -239,7 +239,7 @@ class Tensor(NDArrayOperatorsMixin):
         if gradient is not None:
             start = np.array(gradient, dtype=self.dtype)
         elif self.size == 1:
-            start = np.ones_like(self.data)
+            start = np.array(1, dtype=self.dtype).reshape(self.shape)
         else:
             raise ValueError(
                 f"backward() starts from a scalar, got shape {self.shape}: "
@@ -300,7 +300,9 @@ def leaf_gradients(root: Tensor, start: Array) -> dict[Tensor, Array]:
         edges, node.edges = node.edges, None
         while edges:
             target, pull = edges.pop()
-            pulled = unbroadcast(pull(g), target.shape, target.dtype)
+            pulled = pull(g)
+            if pulled.shape != target.shape or pulled.dtype != target.dtype:
+                pulled = unbroadcast(pulled, target.shape, target.dtype)
             if isinstance(target, Tensor):
                 leaves[target] = leaves[target] + pulled if target in leaves else pulled
             elif target in pending:
@@ -344,6 +346,12 @@ class Row(NamedTuple):
     name: str
     forward: Callable[..., Any]
     rules: tuple[Any, ...]  # of Rule, Each or NOT_DIFFERENTIABLE
+    simple: bool  # Rules only, so that there is nothing to check in a call
+    keeps: bool  # the forward function returns (y, kept), and the rules see kept instead of y
+
+
+def row(function: Callable[..., Any], rules: tuple[Any, ...], keeps: bool = False) -> Row:
+    return Row(name_of(function), function, rules, all(map(callable, rules)), keeps)
 
 
 DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
@@ -379,10 +387,12 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
     >>> x.grad
     array(1.)
     """
-    DERIVATIVES[function] = Row(name_of(function), function, rules)
+    DERIVATIVES[function] = row(function, rules)
 
 
-def primitive(function: Callable[..., Any], *rules: Rule | Each | None) -> Callable[..., Any]:
+def primitive(
+    function: Callable[..., Any], *rules: Rule | Each | None, keeps: bool = False
+) -> Callable[..., Any]:
     """An operation of your own, from its forward pass on arrays and its derivative rules.
 
     Parameters
@@ -391,6 +401,9 @@ def primitive(function: Callable[..., Any], *rules: Rule | Each | None) -> Calla
         The forward pass. It receives and returns plain arrays.
     *rules : callable, Each or None
         As for `derivative`.
+    keeps : bool
+        Whether the forward pass returns ``(y, kept)``: the result, and something that the rules shall find in
+        the place of ``y``, which saves computing it twice.
 
     Returns
     -------
@@ -409,14 +422,14 @@ def primitive(function: Callable[..., Any], *rules: Rule | Each | None) -> Calla
 
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
-        for a in (*args, *kwargs.values()):
+        for a in (*args, *kwargs.values()) if kwargs else args:
             if isinstance(a, Tensor) or (
                 isinstance(a, (list, tuple)) and any(isinstance(b, Tensor) for b in a)
             ):
                 return record(operation, args, kwargs)
-        return function(*args, **kwargs)
+        return function(*args, **kwargs)[0] if keeps else function(*args, **kwargs)
 
-    DERIVATIVES[operation] = Row(name_of(function), function, rules)
+    DERIVATIVES[operation] = row(function, rules, keeps)
     return operation
 
 
@@ -457,21 +470,24 @@ def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
 
 def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Run ``function`` on the bare arrays and remember how to pull a gradient back to each Tensor."""
-    name, forward, rules = DERIVATIVES[function]
+    name, forward, rules, simple, keeps = DERIVATIVES[function]
     if kwargs or len(args) > len(rules):
         args, kwargs = arrange(function, rules, args, kwargs)
-    values = []
-    for position, (a, rule) in enumerate(zip(args, rules, strict=False)):
-        if isinstance(a, Tensor) and (rule is None or isinstance(rule, Each)):
-            raise not_differentiable(function, parameters(function, rules)[position])
-        values.append(bare(a))
-    y = np.asarray(forward(*values, **kwargs))
+    if not simple:
+        refuse_misplaced(function, rules, args)
+    values = [a.data if isinstance(a, Tensor) else bare(a) for a in args]
+    y = forward(*values, **kwargs)
+    if keeps:
+        y, seen = y
+        y = np.asarray(y)
+    else:
+        y = seen = np.asarray(y)
     edges: list[tuple[Node | Tensor, Pull]] = []
     for a, rule in zip(args, rules, strict=False):
         if isinstance(a, Tensor):
-            edges.append((a.node or a, rule(y, *values, **kwargs)))
-        elif isinstance(rule, Each):
-            pull = rule.rule(y, *values, **kwargs)
+            edges.append((a.node or a, rule(seen, *values, **kwargs)))
+        elif not simple and isinstance(rule, Each):
+            pull = rule.rule(seen, *values, **kwargs)
             edges += [
                 (b.node or b, functools.partial(pull, i=i)) for i, b in enumerate(a) if isinstance(b, Tensor)
             ]
@@ -480,6 +496,13 @@ def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     result.grad = None
     result.node = Node(name, y, edges)
     return result
+
+
+def refuse_misplaced(function: Callable[..., Any], rules: tuple[Any, ...], args: tuple[Any, ...]) -> None:
+    """A Tensor where the row has no Rule is an error that names the argument."""
+    for position, (a, rule) in enumerate(zip(args, rules, strict=False)):
+        if isinstance(a, Tensor) and not callable(rule):
+            raise not_differentiable(function, parameters(function, rules)[position])
 
 
 def bare(a: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from lora_np.nn.layers import Activation, Linear, Sequential, dropout, gelu, relu, sigmoid, softmax
 from lora_np.nn.losses import accuracy, cross_entropy, mean_squared_error
-from lora_np.nn.optim import SGD, Adam, AdamW, Run, cosine, linear, start
+from lora_np.nn.optim import SGD, Adam, AdamW, Groups, Optimizer, Run, start
+from lora_np.nn.schedules import cosine, linear
 from lora_np.nn.tree import freeze, leaves, replace, trainable
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "Groups",
     "Linear",
+    "Optimizer",
     "Run",
     "Sequential",
     "accuracy",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lora_np._checks import Array, whole_number
 from lora_np.autograd import Tensor, value
+from lora_np.autograd.derivatives import affine
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,7 @@ class Linear:
         return self.W.shape[1]
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        h = x @ self.W.T
-        return h if self.b is None else h + self.b
+        return affine(x, self.W, self.b)
 
 
 @dataclass(frozen=True, eq=False)

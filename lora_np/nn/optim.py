@@ -6,34 +6,53 @@ ufunc calls whatever the number of arrays, and nothing is allocated.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array, number, whole_number
+from lora_np._checks import Array, number
 from lora_np.autograd import Tensor
+from lora_np.nn.schedules import LearningRate, rate_at, scaled
 from lora_np.nn.tree import trainable
 
-LearningRate: TypeAlias = float | Callable[[int], float]  # a number, or a function of the step (0, 1, ...)
 
+class Optimizer:
+    """What `start` needs of an optimizer: settings, and how they move a flat vector.
 
-class Optimizer(Protocol):
-    """What `start` needs: how many vectors of state, and the in-place update of flat vectors."""
+    A subclass has a field ``lr``, and either overrides ``vectors`` and ``update``, or hands leaves to other
+    optimizers in ``of``.
+    """
+
+    lr: LearningRate
 
     @property
-    def lr(self) -> LearningRate: ...
+    def vectors(self) -> int:
+        """How many vectors of state an update needs."""
+        return 0
 
-    @property
-    def vectors(self) -> int: ...
+    def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
+        """Move ``p`` in place along the gradient ``g``."""
+        raise NotImplementedError
 
-    def update(self, p: Array, g: Array, state: Array, scratch: Array, step: int, lr: float) -> None: ...
+    def of(self, path: str) -> Optimizer:
+        """The optimizer of the leaf at ``path``."""
+        return self
+
+    def precondition(self, model: Any) -> None:
+        """Change the gradients in the leaves of ``model`` before a step."""
+
+    def times(self, factor: float) -> Optimizer:
+        """The same with ``factor`` times the learning rate."""
+        return dataclasses.replace(self, lr=scaled(self.lr, factor))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Optimizer):
     """``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``; Nesterov: ``p -= lr (g + momentum v)``.
 
     Parameters
@@ -44,6 +63,8 @@ class SGD:
         ``0 <= momentum < 1``.
     nesterov : bool
         Look ahead along the momentum (Nesterov 1983).
+    weight_decay : float
+        Adds ``weight_decay p`` to the gradient: the derivative of ``weight_decay/2 ||p||^2``.
 
     Examples
     --------
@@ -57,9 +78,11 @@ class SGD:
     lr: LearningRate
     momentum: float = 0.0
     nesterov: bool = False
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
+        number("weight_decay", self.weight_decay, minimum=0)
         number("momentum", self.momentum, minimum=0, maximum=1, open_maximum=True)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov looks ahead along the momentum: momentum must be above 0, got 0")
@@ -68,9 +91,11 @@ class SGD:
     def vectors(self) -> int:
         return int(self.momentum > 0)
 
-    def update(self, p: Array, g: Array, state: Array, scratch: Array, step: int, lr: float) -> None:
-        """Move ``p`` in place."""
+    def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
         direction = g
+        if self.weight_decay:
+            np.multiply(p, self.weight_decay, out=scratch)
+            g += scratch
         if self.momentum:
             (v,) = state
             v *= self.momentum
@@ -85,7 +110,7 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Optimizer):
     """``p -= lr m_hat / (sqrt(v_hat) + eps)`` with bias-corrected moments (Kingma and Ba, arXiv 1412.6980).
 
     Parameters
@@ -118,13 +143,12 @@ class Adam:
     def vectors(self) -> int:
         return 2
 
-    def update(self, p: Array, g: Array, state: Array, scratch: Array, step: int, lr: float) -> None:
-        """Move ``p`` in place."""
+    def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
         adam_update(self, p, g, state, scratch, step, lr)
 
 
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(Optimizer):
     """Adam after ``p -= lr weight_decay p``, decoupled decay (Loshchilov and Hutter, arXiv 1711.05101).
 
     Parameters
@@ -157,31 +181,82 @@ class AdamW:
     def vectors(self) -> int:
         return 2
 
-    def update(self, p: Array, g: Array, state: Array, scratch: Array, step: int, lr: float) -> None:
-        """Move ``p`` in place."""
+    def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
         p *= 1 - lr * self.weight_decay
         adam_update(self, p, g, state, scratch, step, lr)
 
 
 def adam_update(
-    settings: Adam | AdamW, p: Array, g: Array, state: Array, scratch: Array, step: int, lr: float
+    settings: Adam | AdamW, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
 ) -> None:
+    # m and v are kept without their factors (1 - beta); these and both bias corrections go into two scalars,
+    # which spares four passes over the vectors.
     m, v = state
     b1, b2 = settings.beta1, settings.beta2
+    second = math.sqrt((1 - b2) / (1 - b2 ** (step + 1)))
+    rate = lr * (1 - b1) / (1 - b1 ** (step + 1)) / second
     m *= b1
-    np.multiply(g, 1 - b1, out=scratch)
-    m += scratch
+    m += g
     v *= b2
     np.multiply(g, g, out=scratch)
-    scratch *= 1 - b2
     v += scratch
-    # Both bias corrections go into two scalars, which spares two passes over the vectors.
-    correction = math.sqrt(1 - b2 ** (step + 1))
     np.sqrt(v, out=scratch)
-    scratch += settings.eps * correction
+    scratch += settings.eps / second
     np.divide(m, scratch, out=scratch)
-    scratch *= lr * correction / (1 - b1 ** (step + 1))
+    scratch *= rate
     p -= scratch
+
+
+@dataclass(frozen=True)
+class Groups(Optimizer):
+    """Different optimizers for different parts of a model: the first pattern that fits a path decides.
+
+    Parameters
+    ----------
+    rules : mapping of str to Optimizer
+        A pattern as in a file name (``*`` stands for anything), for a whole path or the end of one: ``"B"``
+        is every B, ``"layers.0.*"`` all of the first layer, ``"*"`` the rest.
+
+    Raises
+    ------
+    ValueError
+        In `start`: if a trainable leaf fits no pattern, or a pattern decides about no leaf.
+
+    Examples
+    --------
+    >>> model = {"A": Tensor([0.0]), "B": Tensor([0.0])}
+    >>> run = start(Groups({"B": SGD(lr=0.5), "*": SGD(lr=0.1)}), model)
+    >>> np.sum(model["A"] + model["B"]).backward()
+    >>> run.step()
+    >>> model
+    {'A': Tensor([-0.1]), 'B': Tensor([-0.5])}
+    """
+
+    rules: Mapping[str, Optimizer]
+
+    def __post_init__(self) -> None:
+        if not self.rules:
+            raise ValueError("Groups needs at least one pattern with its optimizer, got none")
+
+    def of(self, path: str) -> Optimizer:
+        """The optimizer of the first pattern that fits."""
+        return self.rules[self.pattern(path)]
+
+    def pattern(self, path: str) -> str:
+        for pattern in self.rules:
+            # A tied weight has several paths.
+            if any(fnmatchcase(p, pattern) or fnmatchcase(p, f"*.{pattern}") for p in path.split(" = ")):
+                return pattern
+        raise ValueError(f"no pattern of Groups fits {path!r}: add it, or '*' for the rest")
+
+    def precondition(self, model: Any) -> None:
+        """Whatever the parts do."""
+        for optimizer in self.rules.values():
+            optimizer.precondition(model)
+
+    def times(self, factor: float) -> Groups:
+        """The same with ``factor`` times every learning rate."""
+        return Groups({pattern: optimizer.times(factor) for pattern, optimizer in self.rules.items()})
 
 
 def check_rate(lr: LearningRate) -> None:
@@ -200,13 +275,14 @@ def check_adam(settings: Adam | AdamW) -> None:
 
 
 class Bank:
-    """All leaves of one dtype as views into one vector, and the optimizer's vectors beside it."""
+    """All leaves of one dtype and one optimizer as views into one vector, and its state beside it."""
 
-    def __init__(self, leaves: list[Tensor], vectors: int) -> None:
+    def __init__(self, optimizer: Optimizer, leaves: list[Tensor]) -> None:
+        self.optimizer = optimizer
         self.leaves = leaves
         self.values = np.concatenate([leaf.data.ravel() for leaf in leaves])
         self.gradient = np.zeros_like(self.values)
-        self.state = np.zeros((vectors, self.values.size), self.values.dtype)
+        self.state = [np.zeros_like(self.values) for _ in range(optimizer.vectors)]
         self.scratch = np.empty_like(self.values)
         ends = np.cumsum([leaf.size for leaf in leaves])
         cuts = [(leaf, slice(end - leaf.size, end)) for leaf, end in zip(leaves, ends, strict=True)]
@@ -215,56 +291,89 @@ class Bank:
         for leaf, view in zip(leaves, self.value_views, strict=True):
             leaf.data = view
 
-    def gather(self) -> None:
-        """Take the gradients, and clear them. A leaf without one counts as zero."""
+    def gather(self) -> bool:
+        """Take the gradients, clear them, and say if there were any. A leaf without one counts as zero."""
+        found = False
         for leaf, values, gradient in zip(self.leaves, self.value_views, self.gradient_views, strict=True):
             if leaf.data is not values:  # somebody has given the leaf another array meanwhile
                 values[...] = leaf.data
                 leaf.data = values
-            gradient[...] = 0 if leaf.grad is None else leaf.grad
-            leaf.grad = None
+            if leaf.grad is None:
+                gradient[...] = 0
+            else:
+                gradient[...] = leaf.grad
+                leaf.grad = None
+                found = True
+        return found
+
+    def update(self, step: int) -> None:
+        rate = rate_at(self.optimizer.lr, step)
+        self.optimizer.update(self.values, self.gradient, self.state, self.scratch, step, rate)
 
 
 class Run:
     """The state of one run of an optimizer on one model: see `start`."""
 
-    def __init__(self, optimizer: Optimizer, model: Any) -> None:
-        tensors = [leaf for _, leaf in trainable(model)]
+    def __init__(self, optimizer: Optimizer, model: Any, clip: float | None) -> None:
+        tensors = trainable(model)
         if not tensors:
             raise ValueError(
                 "nothing to train: the model has no Tensor; make a weight trainable with Tensor(W)"
             )
-        dtypes = sorted({leaf.dtype for leaf in tensors}, key=str)
+        parts: dict[Any, tuple[Optimizer, list[Tensor]]] = {}
+        for path, leaf in tensors:
+            part = optimizer.of(path)
+            parts.setdefault((id(part), leaf.dtype), (part, []))[1].append(leaf)
+        if isinstance(optimizer, Groups):
+            unused = set(optimizer.rules) - {optimizer.pattern(path) for path, _ in tensors}
+            if unused:
+                known = ", ".join(path for path, _ in tensors[:6])
+                raise ValueError(
+                    f"the pattern {min(unused)!r} of Groups decides about no leaf; leaves: {known}"
+                )
         self.optimizer = optimizer
-        self.banks = [Bank([t for t in tensors if t.dtype == dtype], optimizer.vectors) for dtype in dtypes]
+        self.model = model
+        self.clip = None if clip is None else number("clip", clip, minimum=0, open_minimum=True)
+        self.banks = [Bank(part, leaves) for part, leaves in parts.values()]
         self.steps = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of the optimizer's state: for Adam two numbers for each one that is trained."""
-        return sum(bank.state.nbytes for bank in self.banks)
+        return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
         """Take the gradients that ``backward`` left, move the parameters, and clear the gradients."""
-        if all(leaf.grad is None for bank in self.banks for leaf in bank.leaves):
+        self.optimizer.precondition(self.model)
+        found = [bank.gather() for bank in self.banks]
+        if not any(found):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
-        lr = self.optimizer.lr
-        rate = lr(self.steps) if callable(lr) else lr
+        if self.clip is not None:
+            self.shorten(self.clip)
         for bank in self.banks:
-            bank.gather()
-            self.optimizer.update(bank.values, bank.gradient, bank.state, bank.scratch, self.steps, rate)
+            bank.update(self.steps)
         self.steps += 1
 
+    def shorten(self, longest: float) -> None:
+        """Scale all gradients by one factor, so that together they are no longer than ``longest``."""
+        length = math.sqrt(sum(float(bank.gradient.dot(bank.gradient)) for bank in self.banks))
+        if length > longest:
+            for bank in self.banks:
+                bank.gradient *= longest / length
 
-def start(optimizer: Optimizer, model: Any) -> Run:
+
+def start(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:
     """Begin a run of ``optimizer`` on the Tensors of ``model``, which it will move in place.
 
     Parameters
     ----------
-    optimizer : SGD, Adam or AdamW
-        The settings; they can serve many runs.
+    optimizer : Optimizer
+        The settings (`SGD`, `Adam`, `AdamW`, `Groups`, ...); they can serve many runs.
     model : tree
         Its Tensors are trained, its ndarrays are not touched.
+    clip : float, optional
+        The longest that the gradient of all leaves together may be (Pascanu et al., arXiv 1211.5063); a
+        longer one is scaled down.
 
     Returns
     -------
@@ -274,7 +383,7 @@ def start(optimizer: Optimizer, model: Any) -> Run:
     Raises
     ------
     ValueError
-        If the model has no Tensor.
+        If the model has no Tensor, or ``clip`` is not above 0.
 
     Examples
     --------
@@ -286,65 +395,4 @@ def start(optimizer: Optimizer, model: Any) -> Run:
     >>> W
     Tensor([[3., 3.]])
     """
-    return Run(optimizer, model)
-
-
-# Schedules: functions of the step
-
-
-def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Callable[[int], float]:
-    """Half a cosine from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
-
-    Parameters
-    ----------
-    peak : float
-        The largest rate.
-    steps : int
-        Steps of the whole run, warm-up included; later ones stay at ``final``.
-    warmup : int
-        Steps of the linear rise from near zero to ``peak``.
-    final : float
-        The last rate.
-
-    References
-    ----------
-    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", arXiv 1608.03983.
-
-    Examples
-    --------
-    >>> rate = cosine(0.1, steps=100)
-    >>> rate(0), round(rate(50), 6), rate(100)
-    (0.1, 0.05, 0.0)
-    """
-    return schedule(peak, steps, warmup, final, lambda done: (1 + math.cos(math.pi * done)) / 2)
-
-
-def linear(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Callable[[int], float]:
-    """A straight line from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
-
-    Parameters are those of `cosine`.
-
-    Examples
-    --------
-    >>> rate = linear(0.1, steps=110, warmup=10)
-    >>> rate(4), rate(10), rate(60)
-    (0.05, 0.1, 0.05)
-    """
-    return schedule(peak, steps, warmup, final, lambda done: 1 - done)
-
-
-def schedule(
-    peak: float, steps: int, warmup: int, final: float, shape: Callable[[float], float]
-) -> Callable[[int], float]:
-    number("peak", peak, minimum=0, open_minimum=True)
-    number("final", final, minimum=0)
-    whole_number("steps", steps)
-    whole_number("warmup", warmup, minimum=0, maximum=steps, top="steps")
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return peak * (step + 1) / warmup
-        done = (step - warmup) / max(steps - warmup, 1)
-        return final + (peak - final) * shape(min(done, 1.0))
-
-    return rate
+    return Run(optimizer, model, clip)

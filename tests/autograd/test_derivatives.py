@@ -180,6 +180,11 @@ EXAMPLES = {
                       (np.array([0, 0]), np.array([1, 1])), np.array([True, False, True, True]),
                       (slice(None), np.array([[0, 1], [2, 2]]))]
     ],
+    derivatives.affine: [
+        *[(derivatives.affine, (matrix(*x), matrix(3, 2), matrix(3))) for x in [(2,), (5, 2), (4, 5, 2)]],
+        (derivatives.affine, (matrix(5, 2), matrix(3, 2), matrix(5, 3))),
+        (lambda x, W: derivatives.affine(x, W), (matrix(5, 2), matrix(3, 2))),
+    ],
     derivatives.einsum_of: [],  # through np.einsum
     derivatives.euclidean_norm: [],  # through np.linalg.norm
 }  # fmt: skip
@@ -215,7 +220,7 @@ SHIPPED = {
     f
     for f in (*DERIVATIVES, *COMPOSITIONS)
     if getattr(f, "__module__", "numpy").startswith("numpy") or isinstance(f, np.ufunc)
-} | {derivatives.getitem, derivatives.einsum_of, derivatives.euclidean_norm}
+} | {derivatives.affine, derivatives.getitem, derivatives.einsum_of, derivatives.euclidean_norm}
 
 
 def test_every_row_has_examples_of_its_own():

@@ -1,0 +1,105 @@
+"""Learning rates that change on the way: a schedule is called with the step (0, 1, ...)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from lora_np._checks import number, whole_number
+
+LearningRate: TypeAlias = float | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A linear ``warmup`` to ``peak``, then a descent to ``final`` that ends after ``steps``."""
+
+    peak: float
+    steps: int
+    warmup: int
+    final: float
+    shape: Callable[[float], float]  # from 1 at the share 0 of the descent to 0 at its end
+
+    def __post_init__(self) -> None:
+        number("peak", self.peak, minimum=0, open_minimum=True)
+        number("final", self.final, minimum=0)
+        whole_number("steps", self.steps)
+        whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
+
+    def __call__(self, step: int) -> float:
+        """Learning rate at ``step``."""
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.final + (self.peak - self.final) * self.shape(min(done, 1.0))
+
+
+def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+    """Half a cosine from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
+
+    Parameters
+    ----------
+    peak : float
+        The largest rate.
+    steps : int
+        Steps of the whole run, warm-up included; later ones stay at ``final``.
+    warmup : int
+        Steps of the linear rise from near zero to ``peak``.
+    final : float
+        The last rate.
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", arXiv 1608.03983.
+
+    Examples
+    --------
+    >>> rate = cosine(0.1, steps=100)
+    >>> rate(0), round(rate(50), 6), rate(100)
+    (0.1, 0.05, 0.0)
+    """
+    return Schedule(peak, steps, warmup, final, half_cosine)
+
+
+def linear(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+    """A straight line from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
+
+    Parameters are those of `cosine`.
+
+    Examples
+    --------
+    >>> rate = linear(0.1, steps=110, warmup=10)
+    >>> rate(4), rate(10), rate(60)
+    (0.05, 0.1, 0.05)
+    """
+    return Schedule(peak, steps, warmup, final, straight_line)
+
+
+def half_cosine(done: float) -> float:
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def straight_line(done: float) -> float:
+    return 1 - done
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """``factor`` times another schedule."""
+
+    rate: Callable[[int], float]
+    factor: float
+
+    def __call__(self, step: int) -> float:
+        """Learning rate at ``step``."""
+        return self.factor * self.rate(step)
+
+
+def scaled(lr: LearningRate, factor: float) -> LearningRate:
+    return Scaled(lr, factor) if callable(lr) else lr * factor
+
+
+def rate_at(lr: LearningRate, step: int) -> float:
+    return float(lr(step) if callable(lr) else lr)
