@@ -91,10 +91,10 @@ def budget_by_kind(names: Sequence[str], parameters: Sequence[int], *, ax: Axes 
     ['v_proj', 'q_proj']
     """
     pairs = [(count, name) for name, count in zip(names, parameters, strict=True) if count]
-    shown = sorted(reversed(pairs), key=lambda pair: pair[0])  # equal ones keep their order from the top
+    shown = sorted(pairs, key=lambda pair: pair[0], reverse=True)[::-1]  # equal ones keep their order
     ax = axes(ax, size=(6.0, 0.9 + 0.38 * len(shown)))
     counts = [count for count, _ in shown]
-    places = np.arange(len(shown))
+    places = range(len(shown))
     ax.barh(places, counts, color=LORA, height=0.62)
     for place, count in zip(places, counts, strict=True):
         label_line(ax, count, place, f"{count:,}  ({count / sum(counts):.0%})", INK)

@@ -10,7 +10,13 @@ import pytest
 from lora_np.accounting.families import FAMILIES, build_spec
 
 SMALL = {"vocab_size": 97}
-DECODER = {**SMALL, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+DECODER = {
+    **SMALL,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 ENCODER = {**DECODER, "max_position_embeddings": 40}
 T5 = {**SMALL, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_layers": 2, "num_heads": 3}
 WHISPER = {
@@ -272,7 +278,9 @@ def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str,
     ours = {module.name: module.shape for module in spec.modules if module.kind == "linear"}
     assert ours == linear_maps(model)
 
-    assert our_count(spec, rank=3, targets="all-linear") == peft_count(model, r=3, target_modules="all-linear")
+    assert our_count(spec, rank=3, targets="all-linear") == peft_count(
+        model, r=3, target_modules="all-linear"
+    )
     named = NAMED.get(family, GATED)
     assert our_count(spec, rank=4, targets=named) == peft_count(model, r=4, target_modules=named)
     defaults = FAMILIES[family].targets

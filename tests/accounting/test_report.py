@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from lora_np.accounting import Table, matrix_table
+
+TABLE = Table(
+    ("name", "count", "share", "bytes"),
+    [("a|b", 1_234_567, 0.5, None), ("<c>", np.int64(8), 12_345.678, 2)],
+    title="T & t",
+    notes=["one note"],
+    formats={"bytes": "{} B".format},
+)
+
+
+def test_people_see_separators_and_formats() -> None:
+    assert str(TABLE).splitlines() == [
+        "T & t",
+        "name      count      share  bytes",
+        "----  ---------  ---------  -----",
+        "a|b   1,234,567        0.5",
+        "<c>           8  1.235e+04    2 B",
+        "one note",
+    ]
+    assert repr(TABLE) == str(TABLE)
+
+
+def test_json_has_plain_values() -> None:
+    content = json.loads(TABLE.to_json())
+    assert content["rows"][0] == {"name": "a|b", "count": 1234567, "share": 0.5, "bytes": None}
+    assert type(content["rows"][1]["count"]) is int
+    assert (content["title"], content["notes"]) == ("T & t", ["one note"])
+
+
+def test_csv_reads_back() -> None:
+    rows = list(csv.DictReader(io.StringIO(TABLE.to_csv())))
+    assert [row["count"] for row in rows] == ["1234567", "8"]
+    assert rows[0]["bytes"] == ""
+    assert rows[0]["name"] == "a|b"
+
+
+def test_markdown_escapes_pipes_and_puts_numbers_right() -> None:
+    lines = TABLE.to_markdown().splitlines()
+    assert lines[2:5] == [
+        "| name | count | share | bytes |",
+        "| --- | ---: | ---: | ---: |",
+        "| a\\|b | 1,234,567 | 0.5 |  |",
+    ]
+    assert lines[0] == "**T & t**"
+    assert lines[-1] == "one note"
+
+
+def test_html_is_well_formed_and_escaped() -> None:
+    tree = ET.fromstring(f"<div>{TABLE._repr_html_()}</div>")
+    assert [cell.text for cell in tree.iter("td")][:2] == ["a|b", "1,234,567"]
+    assert [cell.text for cell in tree.iter("td")][4] == "<c>"
+    assert tree.find(".//caption").text == "T & t"  # type: ignore[union-attr]
+    assert tree.find("p").text == "one note"  # type: ignore[union-attr]
+
+
+def test_rich_prints_the_same_cells() -> None:
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=100)
+    console.print(matrix_table(100, 120, ranks=[20, 8]))
+    printed = console.file.getvalue()
+    for text in ("12,000", "4,400", "1,760", "Break-even"):
+        assert text in printed
+
+
+def test_square_brackets_are_not_markup_for_rich() -> None:
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=100)
+    console.print(Table(["[red]a"], [["[b]x[/b]"]], title="[i]t"))
+    printed = console.file.getvalue()
+    for text in ("[red]a", "[b]x[/b]", "[i]t"):
+        assert text in printed
+
+
+def test_an_empty_table_prints() -> None:
+    assert str(Table(["a", "b"], [])) == "a  b\n-  -"
+
+
+def test_misfits_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a row must have 2 cells, got 1"):
+        Table(["a", "b"], [(1,)])
+    with pytest.raises(ValueError, match="formats must name columns"):
+        Table(["a"], [], formats={"b": str})
+
+
+def test_rich_is_not_imported_before_it_prints() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, lora_np.accounting as a; a.preset('gpt2').lora(rank=8); print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
