@@ -25,8 +25,8 @@ def load_matrix(source: str) -> Array:
     Raises
     ------
     ValueError
-        If the source is of neither form; the file is malformed, or a pickle (which is never loaded, because
-        it could run code); there is no such tensor (the message lists close names); or it is no finite matrix.
+        If the source is of neither form; the file is malformed, or a pickle (never loaded, because it could
+        run code); there is no such tensor (the message lists close names); or it is not a finite matrix.
     TypeError
         If it does not hold real numbers.
     OSError
@@ -58,4 +58,6 @@ def _read_npy(path: str) -> Array:
         # A memory map never unpickles and checks the size in the header against the file's.
         return np.array(np.lib.format.open_memmap(path, mode="r"))
     except ValueError as error:
-        raise ValueError(f"{path} is not a plain .npy array of numbers (pickles are never loaded): {error}") from None
+        raise ValueError(
+            f"{path} is not a plain .npy array of numbers (pickles are never loaded): {error}"
+        ) from None

@@ -1,0 +1,36 @@
+"""``python -m benchmarks NAME [OPTIONS]`` runs one benchmark; without a name it lists them."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+import benchmarks
+
+
+def main(arguments: list[str]) -> int:
+    names = sorted(m.name for m in iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+    if not arguments or arguments[0] in ("-h", "--help"):
+        for name in names:
+            print(f"{name:<14} {first_line(name)}")
+        return 0
+    name, *rest = arguments
+    if name not in names:
+        print(f"no benchmark {name!r}: choose one of {', '.join(names)}", file=sys.stderr)
+        return 2
+    import_module(f"benchmarks.{name}").main(rest)
+    return 0
+
+
+def first_line(name: str) -> str:
+    """Of the module's docstring, read without running the module's imports of peers."""
+    import ast
+    from pathlib import Path
+
+    source = (Path(benchmarks.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
