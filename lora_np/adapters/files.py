@@ -20,6 +20,7 @@ from lora_np import safetensors
 from lora_np._checks import Array
 from lora_np.safetensors import SafetensorsError, SafetensorsFile
 
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
 
 
@@ -146,6 +147,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise AdapterError(f"{path}: must be a JSON object, got {type(content).__name__}")
     return content
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Say why nothing is read from a directory that holds pickles instead of safetensors."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in PICKLES:
+            raise AdapterError(
+                f"{path}: a pickle can run any code when it is opened, so none is opened here; "
+                "save the model as safetensors with PEFT or transformers"
+            )
 
 
 def open_tensors(path: Path) -> SafetensorsFile:

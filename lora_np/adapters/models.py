@@ -105,8 +105,9 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     --------
     >>> import lora_np as lnp
     >>> adapter = Adapter({"linear": Module.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=1.0)})
-    >>> attach(lnp.Linear(np.zeros((2, 3))), adapter)(np.ones(3))
-    Tensor([3., 3.], from=np.add)
+    >>> model = attach(lnp.Linear(np.zeros((2, 3))), adapter)
+    >>> lnp.freeze(model)(np.ones(3))
+    array([3., 3.])
     """
     if any(isinstance(node, LoRALinear) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,15 @@ from lora_np.adapters.files import (
     inside,
     open_tensors,
     read_tensor,
+    refuse_pickles,
     write_json,
 )
 from lora_np.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
 
 WEIGHTS = "adapter_model.safetensors"
+METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 FLOATS = ("F64", "F32", "F16", "BF16")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 # What follows a module's path in a key: the part that it holds, and whether it belongs to an embedding.
 _PARTS = {
@@ -134,6 +135,20 @@ class Module:
     def bias(self) -> Array | None:
         """The bias of B, which adds ``scaling * bias`` to the output."""
         return self.parts["bias"].read() if "bias" in self.parts else None
+
+    @property
+    def bytes_per_rank(self) -> int:
+        """What one more rank costs in the file."""
+        return (
+            sum(TensorInfo(part.dtype, part.shape).nbytes for part in (self.parts["A"], self.parts["B"]))
+            // self.rank
+        )
+
+    def with_factors(self, *, B: Stored, A: Stored) -> Module:
+        """The same module with other factors, perhaps of another rank, and the same scaling."""
+        rank = A.shape[0]
+        alpha = self.scaling * (rank**0.5 if self.rslora else rank)
+        return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
 
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""
@@ -256,29 +271,28 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     folder = directory(path)
     said = settings.read(folder)
     if not os.path.lexists(folder / WEIGHTS):
-        for item in sorted(folder.iterdir()):
-            if item.suffix in PICKLES:
-                raise AdapterError(
-                    f"{item}: a pickle can run any code when it is opened, so none is opened here; "
-                    "save the adapter as safetensors with PEFT"
-                )
+        refuse_pickles(folder)
     return interpret(open_tensors(inside(folder, WEIGHTS)), said, folder)
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time."""
     tensors = adapter.tensors()
-    header = {
-        key: TensorInfo(dtype if dtype and stored.dtype in FLOATS else stored.dtype, stored.shape)
-        for key, stored in tensors.items()
-    }
     try:
-        with SafetensorsWriter(folder / WEIGHTS, header, metadata={"format": "pt"}) as writer:
+        with SafetensorsWriter(folder / WEIGHTS, header(tensors, dtype), metadata=METADATA) as writer:
             for key, stored in tensors.items():
                 writer.write(key, stored.read())
     except SafetensorsError as error:
         raise AdapterError(str(error)) from None
     write_json(folder / settings.NAME, adapter.config)
+
+
+def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
+    """What a file will say of these tensors, floating-point ones rounded to ``dtype`` if one is given."""
+    return {
+        key: TensorInfo(dtype if dtype and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
+        for key, tensor in tensors.items()
+    }
 
 
 def held(array: Array, dtype: str | None = None) -> Stored:

@@ -1,0 +1,228 @@
+"""Several adapters in one, as PEFT's ``add_weighted_adapter`` combines them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lora_np import safetensors
+from lora_np._checks import Array, choice, number, whole_number
+from lora_np.accounting.report import Table
+from lora_np.adapters import config as settings
+from lora_np.adapters.files import AdapterError, replacing
+from lora_np.adapters.peft_format import Adapter, Module, Stored, load, write
+from lora_np.adapters.work import each, finite, taken
+from lora_np.linalg import svd_of_product
+
+Method = Literal["cat", "linear", "svd"]
+
+
+def combine(
+    adapters: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    weights: Sequence[float] | None = None,
+    method: Method = "svd",
+    rank: int | None = None,
+    jobs: int = 1,
+    force: bool = False,
+    progress: bool = False,
+) -> Table:
+    """Write one adapter whose updates are the weighted sum of the given ones', or near it.
+
+    Parameters
+    ----------
+    adapters : sequence of paths
+    out : path
+        The directory to make.
+    weights : sequence of float, optional
+        One for each adapter, perhaps negative; by default 1.
+    method : {"cat", "linear", "svd"}
+        "cat" stacks the factors: exact, and the ranks add up. "svd" cuts that to ``rank``: the best of its
+        rank. "linear" adds up the As and the Bs separately, which is **not** the sum of the updates: products
+        of one adapter's B with another's A come in. The table says how far off it is.
+    rank : int, optional
+        For "svd": by default the largest rank among the adapters, as in PEFT.
+    jobs : int
+        How many modules to work on at a time.
+    force : bool
+        Whether to replace what stands at ``out``.
+    progress : bool
+        Show a bar, if standard error is a terminal.
+
+    Returns
+    -------
+    Table
+        For each module its rank and the relative difference from the weighted sum of the updates.
+
+    Raises
+    ------
+    AdapterError
+        If the adapters do not fit each other, replace the same parameters, or use DoRA, whose magnitudes have
+        no weighted sum without the base; or if the target exists.
+    TypeError, ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    Unlike PEFT, which leaves them as they were initialised, biases of B are added up as well; and the result
+    never uses rank-stabilised scaling, whose factor PEFT carries over into a sum that has it already.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name, k in [("a", 0), ("b", 1)]:
+    ...     module = Module.of(A=np.eye(2)[[k]], B=np.eye(2)[:, [k]], alpha=1)
+    ...     lnp.adapters.save(Adapter({"q": module}), folder / name)
+    >>> for method in ("cat", "linear"):
+    ...     table = combine([folder / "a", folder / "b"], folder / method, method=method)
+    ...     print(lnp.adapters.load(folder / method).delta("q").tolist())
+    [[1.0, 0.0], [0.0, 1.0]]
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    choice("method", method, ("cat", "linear", "svd"))
+    if rank is not None:
+        rank = whole_number("rank", rank)
+        if method != "svd":
+            raise ValueError(f"rank is for method 'svd'; '{method}' has no choice of it")
+    weights = [1.0] * len(adapters) if weights is None else weights
+    if not len(adapters) == len(weights) > 0:
+        raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
+    sources = [
+        (load(path), number(f"the weight of {path}", weight, minimum=-np.inf))
+        for path, weight in zip(adapters, weights, strict=True)
+    ]
+    _check([source for source, _ in sources])
+    modules = [module for source, _ in sources for module in source.values()]
+    target = rank or max(module.rank for module in modules)
+    with_bias = any("bias" in module.parts for module in modules)
+    names = list(dict.fromkeys(name for source, _ in sources for name in source))
+    with replacing(out, force=force, inputs=adapters) as stage:
+        parts = stage / "parts"
+        parts.mkdir()
+        sums = []
+        for i, name in enumerate(names):
+            terms = [(source[name], weight) for source, weight in sources if name in source]
+            sums.append(_Sum(name, terms, parts / f"{i}.safetensors", method, target, with_bias))
+        results = each(_combined, sums, jobs=jobs, progress=progress, label="combine")
+        combined = {name: module for name, (module, _) in zip(names, results, strict=True)}
+        full = {name: tensor for source, _ in sources for name, tensor in source.full.items()}
+        write(Adapter(combined, full, _raw([source for source, _ in sources], combined)), stage)
+        shutil.rmtree(parts)
+    return Table(
+        ["module", "rank", "relative difference"],
+        [(name, module.rank, error) for name, (module, error) in zip(names, results, strict=True)],
+        title=f"{method}: " + " + ".join(f"{weight:g} {source.path}" for source, weight in sources),
+        notes=["'linear' adds up factors, not updates: the last column is what that changes"]
+        * (method == "linear"),
+    )
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """The work on one module."""
+
+    name: str
+    terms: list[tuple[Module, float]]
+    path: Path
+    method: str
+    rank: int
+    with_bias: bool
+
+
+def _combined(item: _Sum) -> tuple[Module, float]:
+    """The combined module, put aside; and how far it is from the weighted sum of the updates."""
+    B, A = _stacked(item.terms)
+    U, s, Vh = finite(item.name, svd_of_product, B, A)
+    total = float(np.linalg.norm(s))
+    error = 0.0
+    if item.method == "svd":
+        error = float(np.linalg.norm(s[item.rank :])) / (total or 1.0)
+        B, A = U[:, : item.rank] * s[: item.rank], Vh[: item.rank]
+    elif item.method == "linear":
+        linear_B, linear_A = _added_up(item.name, item.terms)
+        off = svd_of_product(np.hstack([linear_B, -B]), np.vstack([linear_A, A])).s
+        error = float(np.linalg.norm(off)) / (total or 1.0)
+        B, A = linear_B, linear_A
+    arrays = {"A": A, "B": B}
+    if item.with_bias:
+        arrays["bias"] = _bias(item.terms)
+    safetensors.save(item.path, arrays)
+    first = item.terms[0][0]
+    parts = {
+        part: Stored(first.parts.get(part, first.parts["B"]).dtype, array.shape, taken(item.path, part))
+        for part, array in arrays.items()
+    }
+    return Module(parts, alpha=float(A.shape[0]), embedding=first.embedding), error
+
+
+def _stacked(terms: list[tuple[Module, float]]) -> tuple[Array, Array]:
+    """Factors of the weighted sum of the updates: side by side, weights and scalings in A."""
+    factors = [(*module.factors(), weight * module.scaling) for module, weight in terms]
+    B = np.concatenate([B for B, _, _ in factors], axis=1)
+    A = np.concatenate([A * A.dtype.type(weight) for _, A, weight in factors], axis=0)
+    return B, A
+
+
+def _added_up(name: str, terms: list[tuple[Module, float]]) -> tuple[Array, Array]:
+    """PEFT's "linear": the As and the Bs summed, each with the root of its weight, the sign in A."""
+    ranks = sorted({module.rank for module, _ in terms})
+    if len(ranks) > 1:
+        raise AdapterError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
+    roots = [abs(weight * module.scaling) ** 0.5 for module, weight in terms]
+    signs = [np.copysign(1.0, weight * module.scaling) for module, weight in terms]
+    Bs, As = zip(*(module.factors() for module, _ in terms), strict=True)
+    B = sum(B * B.dtype.type(root) for B, root in zip(Bs, roots, strict=True))
+    A = sum(A * A.dtype.type(root * sign) for A, root, sign in zip(As, roots, signs, strict=True))
+    return B, A
+
+
+def _bias(terms: list[tuple[Module, float]]) -> Array:
+    """The weighted sum of the biases of B; a module without one adds nothing."""
+    total = np.zeros(terms[0][0].shape[0])
+    for module, weight in terms:
+        if module.bias is not None:
+            total += weight * module.scaling * module.bias
+    return total
+
+
+def _check(sources: list[Adapter]) -> None:
+    """Whether the adapters fit each other: each is held beside those before it."""
+    shapes: dict[str, tuple[tuple[int, int], bool]] = {}
+    replaced: set[str] = set()
+    for source in sources:
+        if any("magnitude" in module.parts for module in source.values()):
+            raise AdapterError(f"{source.path}: DoRA's magnitudes have no weighted sum without the base")
+        if source.fan_in_fan_out != sources[0].fan_in_fan_out:
+            raise AdapterError(f"{source.path}: fan_in_fan_out differs from that of {sources[0].path}")
+        for name in source.full:
+            if name in replaced:
+                raise AdapterError(f"{source.path}: replaces {name!r}, as an adapter before it does")
+            replaced.add(name)
+        for name, module in source.items():
+            mine = (module.shape, module.embedding)
+            if shapes.setdefault(name, mine) != mine:
+                raise AdapterError(
+                    f"{source.path}: {name!r} is of shape {module.shape}, not {shapes[name][0]}"
+                )
+
+
+def _raw(sources: list[Adapter], modules: Mapping[str, Module]) -> dict[str, object]:
+    """The settings of the first adapter, with what the others save in full."""
+    saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
+    biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
+    raw = {
+        **sources[0].raw,
+        "use_rslora": False,
+        "lora_bias": any("bias" in module.parts for module in modules.values()),
+        "modules_to_save": saved or None,
+        "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
+    }
+    return settings.with_targets(raw, modules)

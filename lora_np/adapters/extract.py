@@ -1,0 +1,297 @@
+"""The difference of two checkpoints as a LoRA."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_np import safetensors
+from lora_np._checks import Array
+from lora_np.accounting.report import Table
+from lora_np.adapters import config as settings
+from lora_np.adapters.checkpoint import Checkpoint, open_checkpoint
+from lora_np.adapters.files import AdapterError, replacing
+from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, stored, write
+from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
+from lora_np.adapters.work import each, finite, taken
+from lora_np.linalg import SVD, truncated_svd
+
+# A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
+_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|shared|\w+_embeddings)$")
+_CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+_CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)$")
+_FIRST_RANK = 16  # of the search for the rank that keeps enough energy
+
+
+def extract(
+    base: str | os.PathLike[str],
+    tuned: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    bytes: int | None = None,
+    save_others: bool = False,
+    jobs: int = 1,
+    force: bool = False,
+    progress: bool = False,
+) -> Table:
+    """Write the best low-rank adapter that leads from one checkpoint to another.
+
+    Exactly one of ``rank``, ``energy`` and ``bytes`` says how good or how large it is to be.
+
+    Parameters
+    ----------
+    base, tuned : path
+        Directories of the same model, each in one file or in shards.
+    out : path
+        The directory to make.
+    rank : int
+        The same rank everywhere; less where a matrix is smaller.
+    energy : float
+        The share of its squared norm that each difference keeps.
+    bytes : int
+        The size of ``adapter_model.safetensors``, shared out so that the summed squared error becomes least.
+    save_others : bool
+        Keep what differs but can not carry a LoRA (norms, biases, convolutions) as PEFT's
+        ``modules_to_save``. Either way the table lists it.
+    jobs : int
+        How many matrices to work on at a time.
+    force : bool
+        Whether to replace what stands at ``out``.
+    progress : bool
+        Show a bar, if standard error is a terminal.
+
+    Returns
+    -------
+    Table
+        For each tensor that differs its rank, the norm of the difference, and the relative error left.
+
+    Raises
+    ------
+    AdapterError
+        If the checkpoints are equal or do not belong together, hold what is not finite, or the target exists.
+    TypeError, ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    Embeddings are known by their names (``embed_tokens``, ``wte``, ...), GPT-2's transposed layers by the
+    model's type in the tuned checkpoint's config.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp
+    >>> from lora_np import safetensors
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> update = np.outer([1, 0, 0, 0], [0, 3, 4, 0])
+    >>> for name, weight in [("base", np.eye(4)), ("tuned", np.eye(4) + update)]:
+    ...     (folder / name).mkdir()
+    ...     safetensors.save(folder / name / "model.safetensors", {"q.weight": weight})
+    >>> table = extract(folder / "base", folder / "tuned", folder / "adapter", rank=1)
+    >>> lnp.adapters.load(folder / "adapter").delta("q")[0].round(6)
+    array([0., 3., 4., 0.])
+    """
+    goal = Goal(rank=rank, energy=energy, bytes=bytes)
+    before, after = open_checkpoint(base), open_checkpoint(tuned)
+    named = before.naming(after.where)
+    pairs = [_Pair(before, after, named(name), name) for name in after.where]
+    matrices = [pair for pair in pairs if pair.is_matrix]
+    others = [pair for pair in pairs if not pair.is_matrix]
+    if len(pairs) == sum(pair.base not in before for pair in pairs):
+        raise AdapterError(f"{tuned}: has no tensor in common with {base}")
+    differing = each(_differs, others, jobs=jobs, progress=progress, label="compare")
+    others = [pair for pair, differs in zip(others, differing, strict=True) if differs]
+    in_full = {pair.module for pair in others} - {""} if save_others else set()
+    matrices = [pair for pair in matrices if pair.module not in in_full]
+    with replacing(out, force=force, inputs=[base, tuned]) as stage:
+        parts = stage / "parts"
+        parts.mkdir()
+        work = [(pair, parts / f"{i}.safetensors", goal) for i, pair in enumerate(matrices)]
+        found = each(_decompose, work, jobs=jobs, progress=progress, label="extract")
+        differences = {
+            pair.module: _Difference(pair, path, *result)
+            for (pair, path, _), result in zip(work, found, strict=True)
+            if result is not None
+        }
+        if not differences:
+            raise AdapterError(f"{tuned}: no weight matrix differs from that of {base}")
+        adapter = _adapter(differences, {}, _saved(after, in_full))
+        ranks = _ranks(adapter, differences, goal)
+        adapter = _adapter(differences, ranks, adapter.full)
+        write(adapter, stage)
+        shutil.rmtree(parts)
+    lacking = sorted({*before.where} - {pair.base for pair in pairs})
+    return _report(differences, ranks, others, in_full, lacking, title=f"{tuned} - {base}")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One tensor in both checkpoints."""
+
+    before: Checkpoint
+    after: Checkpoint
+    base: str  # its name in the base
+    name: str  # and in the tuned checkpoint
+
+    @property
+    def module(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the difference can be a LoRA's."""
+        if self.base not in self.before or not self.name.endswith(".weight"):
+            return False
+        infos = (self.before.info(self.base), self.after.info(self.name))
+        same = infos[0].shape == infos[1].shape
+        return (
+            same and len(infos[0].shape) == 2 and infos[0].size > 0 and all(i.dtype in FLOATS for i in infos)
+        )
+
+    @property
+    def embedding(self) -> bool:
+        return _EMBEDDING.search(self.module) is not None
+
+    @property
+    def fan_in_fan_out(self) -> bool:
+        conv1d = self.after.config.get("model_type") in _CONV1D_MODELS
+        return conv1d and _CONV1D.search(self.module) is not None
+
+    def difference(self) -> Array:
+        """Tuned minus base, outputs by inputs, in float32 or better."""
+        D = self.after.read(self.name)
+        D = D.astype(np.float64 if D.dtype == np.float64 else np.float32, copy=False)
+        D -= self.before.read(self.base)
+        return D.T if self.embedding or self.fan_in_fan_out else D
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """A matrix that differs, its leading singular triplets put aside."""
+
+    pair: _Pair
+    path: Path
+    s: Array
+    total: float  # the squared norm of the difference
+
+    def module(self, rank: int | None) -> Module:
+        """The first ``rank`` directions as a module of scaling 1."""
+        info = self.pair.after.info(self.pair.name)
+        rank = len(self.s) if rank is None else rank
+        d, k = reversed(info.shape) if self.pair.embedding or self.pair.fan_in_fan_out else info.shape
+        parts = {
+            "A": Stored(info.dtype, (rank, k), taken(self.path, "A", (slice(rank),))),
+            "B": Stored(info.dtype, (d, rank), taken(self.path, "B", (slice(None), slice(rank)))),
+        }
+        return Module(parts, alpha=float(rank), embedding=self.pair.embedding)
+
+    def error(self, rank: int) -> float:
+        """The relative error that ``rank`` directions leave."""
+        missing = max(self.total - float(np.square(self.s).sum()), 0.0)
+        left: float = missing + np.square(self.s[rank:]).sum()
+        return float((left / self.total) ** 0.5)
+
+
+def _differs(pair: _Pair) -> bool:
+    if pair.base not in pair.before or pair.before.info(pair.base).shape != pair.after.info(pair.name).shape:
+        return True
+    return not np.array_equal(pair.before.read(pair.base), pair.after.read(pair.name))
+
+
+def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[Array, float] | None:
+    """Put the leading factors of a difference aside; its singular values and squared norm, None if zero."""
+    pair, path, goal = work
+    D = pair.difference()
+    if not D.any():
+        return None
+    total = float(np.einsum("ij,ij", D, D, dtype=np.float64))
+    place = f"{pair.after.folder}: the change of {pair.name!r}"
+    U, s, Vh = finite(place, lambda: _leading(D, total, goal, pair.after.info(pair.name).nbytes // D.size))
+    root = np.sqrt(s)
+    safetensors.save(path, {"B": U * root, "A": root[:, None] * Vh})
+    return s.astype(np.float64), total
+
+
+def _leading(D: Array, total: float, goal: Goal, itemsize: int) -> SVD:
+    """As many singular triplets as the goal may need."""
+    full = min(D.shape)
+    if goal.rank is not None:
+        return truncated_svd(D, rank=min(goal.rank, full))
+    if goal.bytes is not None:
+        return truncated_svd(D, rank=min(full, max(1, goal.bytes // (itemsize * sum(D.shape)))))
+    assert goal.lost_energy is not None
+    rank = min(_FIRST_RANK, full)
+    while True:
+        found = truncated_svd(D, rank=rank)
+        enough = rank_for_loss(found.s.astype(np.float64), total, goal.lost_energy)
+        if enough or rank == full:
+            return found
+        rank = min(2 * rank, full)
+
+
+def _ranks(adapter: Adapter, differences: Mapping[str, _Difference], goal: Goal) -> dict[str, int]:
+    spectra = {name: difference.s for name, difference in differences.items()}
+    if goal.bytes is not None:
+        return allocate_bytes(adapter, spectra, goal.bytes)
+    return {name: goal.rank_of(difference.s, difference.total) for name, difference in differences.items()}
+
+
+def _adapter(
+    differences: Mapping[str, _Difference], ranks: Mapping[str, int], full: Mapping[str, Stored]
+) -> Adapter:
+    """The adapter with these ranks, or with all that was put aside where none is given."""
+    modules = {
+        name: difference.module(ranks.get(name))
+        for name, difference in differences.items()
+        if ranks.get(name) != 0
+    }
+    raw: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": any(difference.pair.fan_in_fan_out for difference in differences.values()),
+        "modules_to_save": sorted({name.rpartition(".")[0] for name in full}) or None,
+    }
+    return Adapter(modules, full, settings.with_targets(raw, modules))
+
+
+def _saved(after: Checkpoint, modules: set[str]) -> dict[str, Stored]:
+    """All parameters of these modules: PEFT reads a module that is saved in full as a whole."""
+    return {
+        name: stored(after.files[file], name, after.info(name))
+        for name, file in after.where.items()
+        if name.rpartition(".")[0] in modules
+    }
+
+
+def _report(
+    differences: Mapping[str, _Difference],
+    ranks: Mapping[str, int],
+    others: list[_Pair],
+    in_full: set[str],
+    lacking: list[str],
+    *,
+    title: str,
+) -> Table:
+    rows: list[tuple[str, str, int | None, float | None, float | None]] = [
+        (difference.pair.name, "LoRA", ranks[name], difference.total**0.5, difference.error(ranks[name]))
+        for name, difference in differences.items()
+    ]
+    rows += [(p.name, "in full" if p.module in in_full else "not kept", None, None, None) for p in others]
+    notes = []
+    if any(pair.module not in in_full for pair in others):
+        notes.append("not kept: differs, but can not carry a LoRA; save_others (--save-others) keeps it")
+    if lacking:
+        notes.append(f"only in the base: {', '.join(lacking)}")
+    return Table(["tensor", "kept as", "rank", "norm", "relative error"], rows, title=title, notes=notes)

@@ -1,0 +1,282 @@
+"""A base and an adapter in one checkpoint, file by file and tensor by tensor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from lora_np.accounting.report import Table
+from lora_np.adapters.checkpoint import INDEX, Checkpoint, open_checkpoint
+from lora_np.adapters.files import PICKLES, AdapterError, inside, read_json, replacing, write_json
+from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, load, stored
+from lora_np.adapters.weights import is_transposed, merged
+from lora_np.adapters.work import each
+from lora_np.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
+
+HEAD = "lm_head.weight"
+# Weights in other formats, which would be the unmerged ones.
+_OTHER_WEIGHTS = (*PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
+
+Row = tuple[str, str, float | None, float | None]
+
+
+def merge(
+    base: str | os.PathLike[str],
+    adapter: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    jobs: int = 1,
+    force: bool = False,
+    progress: bool = False,
+) -> Table:
+    """Write the checkpoint in which every adapted weight is ``W0 + scaling * B A``.
+
+    Parameters
+    ----------
+    base : path
+        A model's directory: safetensors in one file or in shards, and its config.
+    adapter : path
+    out : path
+        The directory to make: the same shards, names and dtypes, and the base's other files, so that
+        transformers loads it as it is.
+    jobs : int
+        How many shards to work on at a time.
+    force : bool
+        Whether to replace what stands at ``out``.
+    progress : bool
+        Show a bar, if standard error is a terminal.
+
+    Returns
+    -------
+    Table
+        For each changed tensor the largest change, and the largest rounding error on the way to its dtype.
+
+    Raises
+    ------
+    AdapterError
+        If base and adapter do not fit, a result is not finite, or the target exists.
+
+    Notes
+    -----
+    With DoRA each output's row is brought to its magnitude: ``m * (W0 + scaling * B A) / ||row||``
+    (arXiv 2402.09353). All is computed in one precision above the base's.
+
+    A head that shares the embedding's numbers gets its own where one of the two is adapted, since merging
+    into shared numbers would change both, which the adapter does not do.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp
+    >>> from lora_np import safetensors
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "base").mkdir()
+    >>> safetensors.save(folder / "base" / "model.safetensors", {"q.weight": np.eye(2, dtype=np.float32)})
+    >>> module = Module.of(A=np.ones((1, 2)), B=np.ones((2, 1)), alpha=1)
+    >>> lnp.adapters.save(Adapter({"q": module}), folder / "adapter")
+    >>> table = merge(folder / "base", folder / "adapter", folder / "merged")
+    >>> safetensors.open(folder / "merged" / "model.safetensors").read("q.weight")
+    array([[2., 1.],
+           [1., 2.]], dtype=float32)
+    """
+    source, update = open_checkpoint(base), load(adapter)
+    changes = _changes(source, update)
+    added = {name: change.info for name, change in changes.items() if name not in source}
+    with replacing(out, force=force, inputs=[base, adapter]) as stage:
+        last = max(source.files)
+        shards = [
+            _Shard(
+                file,
+                stage / name,
+                {**file.tensors, **(added if name == last else {})},
+                changes,
+                update.fan_in_fan_out,
+            )
+            for name, file in source.files.items()
+        ]
+        by_shard = each(_merge_shard, shards, jobs=jobs, progress=progress, label="merge")
+        left_out = _copy_others(source, stage)
+        _write_index(source, stage, added, last)
+        if HEAD in added:
+            untie(source, stage)
+    return _report([row for rows in by_shard for row in rows], added, left_out, title=f"{base} + {adapter}")
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What becomes of one tensor: it starts as ``start``, on which ``module``, if there is one, then acts."""
+
+    info: TensorInfo
+    start: Stored
+    module: Module | None = None
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The work on one file."""
+
+    source: SafetensorsFile
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    changes: Mapping[str, _Change]
+    fan_in_fan_out: bool
+
+
+def _changes(source: Checkpoint, update: Adapter) -> dict[str, _Change]:
+    """Every tensor that will not be the base's, by its name in the base."""
+    named = source.naming([f"{name}.weight" for name in update])
+    changes = {named(name): _replacement(source, update, name, named(name)) for name in update.full}
+    embedding = _tied_embedding(source)
+    heads_own = changes.get(HEAD)
+    for name, module in update.items():
+        for parameter in ["weight", "bias"] if "bias" in module.parts else ["weight"]:
+            target = named(f"{name}.{parameter}")
+            if embedding is not None and target == embedding:
+                # The head goes on with the numbers from which the embedding's adapter starts.
+                heads_own = heads_own or changes.get(target) or _unchanged(source, target)
+            before = changes.get(target) or _original(source, update, name, target, embedding)
+            changes[target] = replace(before, module=module)
+    if embedding is not None and embedding in changes:
+        changes.setdefault(HEAD, heads_own or _unchanged(source, embedding))
+    return changes
+
+
+def base_weights(source: Checkpoint, update: Adapter) -> dict[str, Stored]:
+    """The weight of each adapted module in the base, by the adapter's name of the module."""
+    changes = _changes(source, update)
+    named = source.naming([f"{name}.weight" for name in update])
+    return {name: changes[named(f"{name}.weight")].start for name in update}
+
+
+def _unchanged(source: Checkpoint, name: str) -> _Change:
+    file = source.files[source.where[name]]
+    return _Change(file.tensors[name], stored(file, name, file.tensors[name]))
+
+
+def _replacement(source: Checkpoint, update: Adapter, name: str, target: str) -> _Change:
+    tensor = update.full[name]
+    if target not in source and target != name:
+        raise AdapterError(f"{source.folder}: has no {target!r}; merge into the model with its head instead")
+    info = source.info(target) if target in source else TensorInfo(tensor.dtype, tensor.shape)
+    if info.shape != tensor.shape:
+        raise AdapterError(
+            f"{update.path}: {name!r} has shape {tensor.shape}, but {info.shape} in {source.folder}"
+        )
+    return _Change(info, tensor)
+
+
+def _original(source: Checkpoint, update: Adapter, name: str, target: str, embedding: str | None) -> _Change:
+    if target in source:
+        return _unchanged(source, target)
+    if target == HEAD and embedding is not None:
+        return _unchanged(source, embedding)
+    close = get_close_matches(target, source.where, n=3, cutoff=0.5)
+    nearest = f"close are {', '.join(map(repr, close))}" if close else "nor anything like it"
+    raise AdapterError(
+        f"{source.folder}: has no {target!r}, which {update.path} adapts as {name!r}; {nearest}"
+    )
+
+
+def _tied_embedding(source: Checkpoint) -> str | None:
+    """The embedding that serves a language model as its head, if the checkpoint has no head of its own."""
+    architectures = source.config.get("architectures") or []
+    has_head = any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
+    if HEAD in source or not has_head:
+        return None
+    inputs = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+    return next((name for name in source.where if name.endswith(inputs)), None)
+
+
+def _merge_shard(shard: _Shard) -> list[Row]:
+    rows: list[Row] = []
+    try:
+        with SafetensorsWriter(shard.path, shard.tensors, metadata=shard.source.metadata) as writer:
+            for name in shard.tensors:
+                if name in shard.changes:
+                    rows.append(_write_changed(writer, shard, name, shard.changes[name]))
+                else:
+                    writer.copy(name, shard.source)
+    except SafetensorsError as error:
+        raise AdapterError(str(error)) from None
+    return rows
+
+
+def _write_changed(writer: SafetensorsWriter, shard: _Shard, name: str, change: _Change) -> Row:
+    place = f"{shard.source.path}: {name!r}"
+    dtype, module = change.info.dtype, change.module
+    W = change.start.read()
+    moved, lost = None, None
+    if module is not None and dtype not in FLOATS:
+        raise AdapterError(f"{place} is stored as {dtype}, into which nothing can be merged")
+    if module is not None and W.ndim == 1:
+        column, moved, lost = merged(place, W[:, None], _bias_update(module), transposed=False, dtype=dtype)
+        W = column[:, 0]
+    elif module is not None:
+        transposed = is_transposed(place, W.shape, module, shard.fan_in_fan_out)
+        W, moved, lost = merged(place, W, module, transposed=transposed, dtype=dtype)
+    elif not np.isfinite(W).all():
+        raise AdapterError(f"{place} is replaced by what is not finite")
+    writer.write(name, W)
+    return name, dtype, moved, lost
+
+
+def _bias_update(module: Module) -> Module:
+    """The bias of B as the update of a bias, a matrix of one column."""
+    bias = module.parts["bias"]
+    column = replace(bias, shape=(*bias.shape, 1), read=lambda: bias.read()[:, None])
+    one = replace(bias, shape=(1, 1), read=lambda: np.ones((1, 1)))
+    return Module({"B": column, "A": one}, alpha=module.scaling)
+
+
+def _copy_others(source: Checkpoint, stage: Path) -> list[str]:
+    """Copy the base's other files; return the names of those that are weights in another form."""
+    left_out = []
+    for folder, folders, names in os.walk(source.folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(folder)
+        there = stage / here.relative_to(source.folder)
+        there.mkdir(exist_ok=True)
+        for name in sorted(names):
+            if here == source.folder and (name in source.files or name == INDEX):
+                continue
+            if name.endswith((*_OTHER_WEIGHTS, ".index.json")):
+                left_out.append(str((here / name).relative_to(source.folder)))
+            elif not name.startswith("."):
+                shutil.copyfile(inside(here, name), there / name)
+    return left_out
+
+
+def _write_index(source: Checkpoint, stage: Path, added: Mapping[str, TensorInfo], last: str) -> None:
+    if not source.sharded:
+        return
+    index = read_json(inside(source.folder, INDEX))
+    index["weight_map"].update(dict.fromkeys(added, last))
+    metadata = index.get("metadata")
+    if isinstance(metadata, dict) and isinstance(metadata.get("total_size"), int):
+        metadata["total_size"] += sum(info.nbytes for info in added.values())
+    write_json(stage / INDEX, index)
+
+
+def untie(source: Checkpoint, stage: Path) -> None:
+    """Have the copied config say that the head has its own numbers."""
+    config = {**source.config, "tie_word_embeddings": False}
+    if isinstance(config.get("text_config"), dict):
+        config["text_config"] = {**config["text_config"], "tie_word_embeddings": False}
+    write_json(stage / "config.json", config)
+
+
+def _report(rows: list[Row], added: Mapping[str, TensorInfo], left_out: list[str], *, title: str) -> Table:
+    largest = max((lost for _, _, _, lost in rows if lost is not None), default=0.0)
+    notes = [f"largest rounding error {largest:.3g}"]
+    if added:
+        notes.append(f"added: {', '.join(added)}")
+    if HEAD in added:
+        notes.append(f"{HEAD} has its own numbers now (tie_word_embeddings is false)")
+    if left_out:
+        notes.append(f"not copied, for they are unmerged weights: {', '.join(left_out)}")
+    return Table(["tensor", "dtype", "largest change", "rounding error"], rows, title=title, notes=notes)

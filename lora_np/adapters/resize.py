@@ -1,0 +1,168 @@
+"""An adapter at other ranks: each module's update cut to its leading directions, never forming B A."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lora_np import safetensors
+from lora_np._checks import Array
+from lora_np.accounting.report import Table
+from lora_np.adapters import config as settings
+from lora_np.adapters.files import AdapterError, replacing
+from lora_np.adapters.peft_format import WEIGHTS, Adapter, Module, Stored, load, write
+from lora_np.adapters.ranks import Goal, allocate, allocate_bytes
+from lora_np.adapters.work import each, finite, taken
+from lora_np.linalg import svd_of_product
+
+
+def resize(
+    adapter: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    error: float | None = None,
+    bytes: int | None = None,
+    total_rank: int | None = None,
+    jobs: int = 1,
+    force: bool = False,
+    progress: bool = False,
+) -> Table:
+    """Write the adapter at other ranks, each module the best approximation of its rank.
+
+    Exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank`` says what is wanted.
+
+    Parameters
+    ----------
+    adapter : path
+    out : path
+        The directory to make.
+    rank : int
+        The same rank everywhere; modules that have less keep theirs.
+    energy : float
+        The share of its squared norm that each module keeps.
+    error : float
+        The relative error in the Frobenius norm that each module may have.
+    bytes : int
+        The size that ``adapter_model.safetensors`` may have. It is shared out among all modules so that the
+        summed squared error becomes least (see `allocate`); modules may come to nothing.
+    total_rank : int
+        The sum of all ranks, shared out likewise.
+    jobs : int
+        How many modules to work on at a time.
+    force : bool
+        Whether to replace what stands at ``out``.
+    progress : bool
+        Show a bar, if standard error is a terminal.
+
+    Returns
+    -------
+    Table
+        For each module the rank before and after, and the relative error.
+
+    Raises
+    ------
+    AdapterError
+        If the adapter is damaged or not finite, or the target exists.
+    TypeError, ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    Scalings stay as they are, and modules that keep their rank are copied bit by bit. With DoRA, magnitudes
+    are kept and directions approximated.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> B, A = np.diag([2.0, 1.0, 0.1]), np.eye(3, 5)
+    >>> lnp.adapters.save(lnp.adapters.Adapter({"q": Module.of(A=A, B=B, alpha=3)}), folder / "big")
+    >>> table = resize(folder / "big", folder / "small", error=0.1)
+    >>> table.records[0]["rank before"], table.records[0]["rank"]
+    (3, 2)
+    """
+    goal = Goal(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
+    before = load(adapter)
+    with replacing(out, force=force, inputs=[adapter]) as stage:
+        parts = stage / "parts"
+        parts.mkdir()
+        work = [(name, module, parts / f"{i}.safetensors") for i, (name, module) in enumerate(before.items())]
+        spectra = dict(
+            zip(before, each(_decompose, work, jobs=jobs, progress=progress, label="decompose"), strict=True)
+        )
+        ranks = _ranks(before, spectra, goal)
+        modules = {
+            name: module if ranks[name] == module.rank else _cut(module, path, ranks[name])
+            for name, module, path in work
+            if ranks[name] > 0
+        }
+        if not modules:
+            raise AdapterError(f"{adapter}: every module is zero, so there is nothing to keep")
+        raw = before.raw if len(modules) == len(before) else settings.with_targets(before.raw, modules)
+        write(replace(before, modules=modules, raw=raw), stage)
+        shutil.rmtree(parts)
+        size = (stage / WEIGHTS).stat().st_size
+    return _report(before, spectra, ranks, size)
+
+
+def _decompose(item: tuple[str, Module, Path]) -> Array:
+    """Put the balanced factors of B A aside, in full; return the singular values of the update."""
+    name, module, path = item
+    U, s, Vh = finite(name, svd_of_product, *module.factors())
+    root = np.sqrt(s)
+    safetensors.save(path, {"B": U * root, "A": root[:, None] * Vh})
+    strengths: Array = abs(module.scaling) * s.astype(np.float64)
+    return strengths
+
+
+def _cut(module: Module, path: Path, rank: int) -> Module:
+    d, k = module.shape
+    return module.with_factors(
+        B=Stored(module.parts["B"].dtype, (d, rank), taken(path, "B", (slice(None), slice(rank)))),
+        A=Stored(module.parts["A"].dtype, (rank, k), taken(path, "A", (slice(rank),))),
+    )
+
+
+def _ranks(adapter: Adapter, spectra: dict[str, Array], goal: Goal) -> dict[str, int]:
+    if goal.total_rank is None and goal.bytes is None:
+        return {name: goal.rank_of(s, float(np.square(s).sum())) for name, s in spectra.items()}
+    # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
+    at_least = {name: int(len(module.parts) > 2) for name, module in adapter.items()}
+    if goal.total_rank is not None:
+        return allocate(
+            spectra, dict.fromkeys(spectra, 1), goal.total_rank, at_least=at_least, name="total_rank"
+        )
+    assert goal.bytes is not None
+    return allocate_bytes(adapter, spectra, goal.bytes, at_least=at_least)
+
+
+def _report(adapter: Adapter, spectra: dict[str, Array], ranks: dict[str, int], size: int) -> Table:
+    rows = [
+        (name, module.rank, ranks[name], relative_error(spectra[name], ranks[name]))
+        for name, module in adapter.items()
+    ]
+    lost = sum(float(np.square(s[ranks[name] :]).sum()) for name, s in spectra.items())
+    total = sum(float(np.square(s).sum()) for s in spectra.values())
+    notes = [f"{WEIGHTS}: {size:,} bytes; relative error of all together {(lost / (total or 1)) ** 0.5:.3g}"]
+    gone = [name for name, rank in ranks.items() if rank == 0]
+    if gone:
+        notes.append(f"left out, for the budget serves better elsewhere: {', '.join(gone)}")
+    if any("magnitude" in module.parts for module in adapter.values()):
+        notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
+    return Table(
+        ["module", "rank before", "rank", "relative error"],
+        rows,
+        title=f"Resized {adapter.path}",
+        notes=notes,
+    )
+
+
+def relative_error(s: Array, rank: int) -> float:
+    squares = np.square(s)
+    return float((squares[rank:].sum() / (squares.sum() or 1.0)) ** 0.5)
