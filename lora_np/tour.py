@@ -20,9 +20,9 @@ import numpy as np
 
 from lora_np import adapters, datasets, safetensors
 from lora_np._checks import Array, whole_number
-from lora_np.accounting import Table, count_full, count_lora
+from lora_np.accounting import Table, break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
-from lora_np.linalg import optimal_losses, reduced_rank_regression
+from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine, start, trainable
 from lora_np.training import Fit, fit
@@ -102,8 +102,8 @@ class Tour:
             rows,
             title="Terrain from a model of photographs: mean squared error on held-out patches",
             notes=[
-                "The best possible has a closed form (reduced-rank regression). It bounds its own training",
-                "error only: on held-out patches a trained model may end a little below it.",
+                "The best possible has a closed form (reduced-rank regression). It bounds its own training "
+                "error only: on held-out patches a trained model may end a little below it."
             ],
             formats=dict.fromkeys(errors, "{:.4f}".format) | {"share of its gain": "{:.1%}".format},
         )
@@ -309,15 +309,17 @@ def draw(
         ax=figures["rank-and-error"].add_subplot(),
     )
     figures["parameters-and-rank"] = sheet()
-    plots.parameters_against_rank(D, K, ranks=RANKS, ax=figures["parameters-and-rank"].add_subplot())
-    figures["singular-values"] = sheet()
-    plots.singular_values(
-        {
-            "the best full update": best_update(task),
-            **{f"LoRA, r = {r}": merge(fits[r].model).W - task.base.W for r in RANKS},
-        },
-        ax=figures["singular-values"].add_subplot(),
+    ranks = np.arange(1, 76)
+    plots.parameters_against_rank(
+        ranks,
+        np.array([count_lora(D, K, rank=int(r)) for r in ranks]),
+        full=count_full(D, K),
+        break_even=break_even_rank(D, K),
+        chosen=RANKS,
+        ax=figures["parameters-and-rank"].add_subplot(),
     )
+    figures["singular-values"] = sheet()
+    plots.singular_spectrum(spectra(task, fits), ax=figures["singular-values"].add_subplot())
     figures["training"] = sheet()
     ax = figures["training"].add_subplot()
     for (rank, result), color, shift in zip(fits.items(), (FULL, SKY, LORA), (10, 0, -10), strict=True):
@@ -343,9 +345,14 @@ def draw(
     return paths
 
 
-def best_update(task: Task) -> Array:
+def spectra(task: Task, fits: dict[int | None, Fit[Any]]) -> dict[str, Array]:
+    """The first singular values of the best full update, and those of the trained ones of low rank."""
     B, A = reduced_rank_regression(task.x, task.y, W0=task.base.W, ridge=ridge_for(task.x))
-    return B @ A
+    found = {"the best full update": svd_of_product(B, A).s[: 2 * max(RANKS)]}
+    for r in RANKS:
+        layer = fits[r].model
+        found[f"trained, r = {r}"] = svd_of_product(value(layer.B) * layer.scale, value(layer.A)).s
+    return found
 
 
 def terrain_figure(task: Task, adapted: Linear) -> Figure:
