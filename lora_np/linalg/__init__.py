@@ -4,6 +4,7 @@ from lora_np.linalg._spectrum import SVD
 from lora_np.linalg.decompositions import lu, qr, qr_pivoted, svd
 from lora_np.linalg.files import load_matrix
 from lora_np.linalg.lowrank import (
+    Norm,
     low_rank_factors,
     rank_errors,
     rank_for_energy,
@@ -32,6 +33,7 @@ from lora_np.linalg.subspaces import (
 
 __all__ = [
     "SVD",
+    "Norm",
     "amplification_factor",
     "column_space",
     "effective_rank",
