@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np._checks import Array, whole_number
+from lora_np._checks import Array, choice, whole_number
 from lora_np.autograd import Tensor, value
 from lora_np.lora.init import kaiming
-from lora_np.lora.layer import LoRALinear
-from lora_np.nn import Linear, freeze, leaves, replace
-from lora_np.nn.tree import walk
+from lora_np.lora.layer import LoRAEmbedding, LoRALinear
+from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings
+from lora_np.nn import Embedding, Linear, freeze, leaves, replace
+from lora_np.nn.tree import join, walk
 
 T = TypeVar("T")
 
@@ -27,8 +28,10 @@ def inject(
     alpha: float | None = None,
     dropout: float = 0.0,
     init: Callable[[np.random.Generator, int, int], Array] = kaiming,
-    where: Callable[[str, Linear], bool] | None = None,
+    where: Callable[[str, Any], bool] | None = None,
     train: Collection[str] = (),
+    variant: str = "lora",
+    bias: str = "none",
 ) -> T:
     """The same model, frozen, with ``(alpha/r) B A`` beside its linear layers; it computes what it did.
 
@@ -47,9 +50,15 @@ def inject(
     init : callable
         ``init(rng, r, k)`` gives A: `lora_np.lora.kaiming`, `lora_np.lora.gaussian`, or your own.
     where : callable, optional
-        ``where(path, layer)`` says whether to adapt a layer; by default all of them.
+        ``where(path, layer)`` says of each `Linear` and `Embedding` whether to adapt it; by default all
+        linear layers and no embedding. (An embedding takes no dropout and no ``init``.)
     train : collection of str
         Paths of parts that are trained in full instead (a new head, say): exceptions from freezing.
+    variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora"}
+        A row of `lora_np.lora.VARIANTS`. LoRA+ differs in its optimizer alone: see `lora_np.lora.lora_plus`.
+    bias : {"none", "lora_only", "all"}
+        Which b of the linear layers to train as well: those of adapted layers, or all. A merged model keeps
+        what they have become.
 
     Returns
     -------
@@ -59,7 +68,8 @@ def inject(
     Raises
     ------
     ValueError
-        If there is no layer to adapt, the model has adapters already, or ``train`` names nothing in it.
+        If there is no layer to adapt, the model has adapters already, ``train`` names nothing in it, or the
+        variant or ``bias`` is not known.
     TypeError
         If ``rank`` is not a whole number.
 
@@ -71,24 +81,34 @@ def inject(
     [('base.W', (100, 120), 'ndarray'), ('A', (8, 120), 'Tensor'), ('B', (100, 8), 'Tensor')]
     """
     rank = whole_number("rank", rank)
-    if any(isinstance(node, LoRALinear) for _, node in walk(model)):
+    choice("variant", variant, VARIANTS)
+    choice("bias", bias, ("none", "lora_only", "all"))
+    if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     check_paths(model, train)
-    adapted: list[Linear] = []
+    settings = Settings(rank, float(rank) if alpha is None else alpha, dropout, init, rng)
+    adapted: list[Linear | Embedding] = []
 
-    def adapt(path: str, layer: Linear) -> Linear | LoRALinear:
-        if under(path, train) or not (where is None or where(path, layer)):
+    def chosen(path: str, layer: Any) -> bool:
+        wanted = isinstance(layer, Linear) if where is None else where(path, layer)
+        return wanted and not under(path, train)
+
+    def adapt(path: str, layer: Any) -> Any:
+        if not chosen(path, layer):
             return layer
         adapted.append(layer)
-        dtype = layer.W.dtype
-        A = Tensor(np.asarray(init(rng, rank, layer.d_in), dtype=dtype))
-        B = Tensor(np.zeros((layer.d_out, rank), dtype=dtype))
-        return LoRALinear(layer, A, B, rank if alpha is None else alpha, dropout)
+        return VARIANTS[variant].adapt(layer, settings)
 
+    biases = [
+        join(path, "b")
+        for path, layer in walk(model)
+        if isinstance(layer, Linear) and (bias == "all" or (bias == "lora_only" and chosen(path, layer)))
+    ]
+    trained = [*train, *biases]
     frozen = replace(
-        model, (Tensor, np.ndarray), lambda path, a: thawed(a) if under(path, train) else value(a)
+        model, (Tensor, np.ndarray), lambda path, a: thawed(a) if under(path, trained) else value(a)
     )
-    result = replace(frozen, Linear, adapt)
+    result = replace(frozen, (Linear, Embedding), adapt)
     if not adapted:
         raise ValueError(
             "there is no Linear layer to adapt" + (", or where= refuses them all" if where else "")
@@ -122,11 +142,11 @@ def merge(model: T) -> T:
     array([[1., 0.],
            [0., 1.]])
     """
-    return freeze(replace(model, LoRALinear, lambda path, layer: layer.merged()))
+    return freeze(replace(model, ADAPTED, lambda path, layer: layer.merged()))
 
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
-    """The adapters' own arrays, A and B of each adapted layer, with their paths.
+    """The adapters' own arrays, A and B of each adapted layer (and DoRA's m), with their paths.
 
     Examples
     --------
@@ -134,7 +154,11 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     >>> [(path, a.shape) for path, a in adapter_leaves(model)]
     [('A', (1, 3)), ('B', (3, 1))]
     """
-    own = {id(a) for _, node in walk(model) if isinstance(node, LoRALinear) for a in (node.A, node.B)}
+    nodes = [node for _, node in walk(model)]
+    factors = {
+        id(a) for node in nodes if isinstance(node, (LoRALinear, LoRAEmbedding)) for a in (node.A, node.B)
+    }
+    own = factors | {id(node.m) for node in nodes if isinstance(node, DoRALinear)}
     return [(path, leaf) for path, leaf in leaves(model) if id(leaf) in own]
 
 

@@ -1,4 +1,4 @@
-"""The layer that the paper is about."""
+"""The layer that the paper is about, and the same for an embedding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from lora_np._checks import Array, number
 from lora_np.autograd import Tensor, primitive, value
 from lora_np.autograd.derivatives import affine_forward, product, sum_of_outer
-from lora_np.nn import Linear, dropout
+from lora_np.nn import Embedding, Linear, dropout
 
 
 def plus_low_rank_forward(h: Array, x: Array, A: Array, B: Array, scale: float) -> tuple[Array, Array]:
@@ -70,11 +70,7 @@ class LoRALinear:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        A, B, W = np.shape(self.A), np.shape(self.B), np.shape(self.base.W)
-        if len(A) != 2 or len(B) != 2 or A[0] != B[1]:
-            raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {A} and {B}")
-        if (B[0], A[1]) != W:
-            raise ValueError(f"B A of shape {(B[0], A[1])} does not fit the base weight of shape {W}")
+        check_factors(self.A, self.B, self.base.W.shape)
         # Plain floats: a NumPy scalar would lift float32 to float64 in every call.
         alpha = number("alpha", self.alpha, minimum=0, open_minimum=True)
         rate = number("dropout", self.dropout, minimum=0, maximum=1, open_maximum=True)
@@ -102,3 +98,76 @@ class LoRALinear:
         """One frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
         b = self.base.b
         return Linear(value(self.base.W) + self.delta(), None if b is None else value(b))
+
+
+@dataclass(frozen=True, eq=False)
+class LoRAEmbedding:
+    """``h = W0[i] + (alpha/r) B A[:, i]``: LoRA beside the rows of an embedding.
+
+    Parameters
+    ----------
+    base : Embedding
+    A : Tensor or ndarray of shape (r, vocab)
+    B : Tensor or ndarray of shape (d, r)
+    alpha : float
+        The update is scaled by ``alpha / r``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other, or alpha is out of range.
+
+    Notes
+    -----
+    As in loralib and PEFT the roles at the start are changed over: A is zero and B is random, so that the
+    first steps reach the tokens that occur and leave all others where they are.
+
+    Examples
+    --------
+    >>> layer = LoRAEmbedding(Embedding(np.zeros((3, 2))), A=np.eye(1, 3), B=np.ones((2, 1)), alpha=2.0)
+    >>> layer(np.array([0, 2]))
+    array([[2., 2.],
+           [0., 0.]])
+    """
+
+    base: Embedding
+    A: Tensor | Array  # (r, vocab)  zero: training starts exactly at the base model
+    B: Tensor | Array  # (d, r)      random: breaks the symmetry
+    alpha: float
+
+    def __post_init__(self) -> None:
+        vocab, d = self.base.W.shape
+        check_factors(self.A, self.B, (d, vocab))
+        object.__setattr__(self, "alpha", number("alpha", self.alpha, minimum=0, open_minimum=True))
+
+    @property
+    def rank(self) -> int:
+        return self.A.shape[0]
+
+    @property
+    def scale(self) -> float:
+        """``alpha / r``."""
+        return self.alpha / self.rank
+
+    def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
+        base = self.base(tokens)  # first, since it checks the tokens
+        return base + (self.A.T[tokens] * self.scale) @ self.B.T
+
+    def delta(self) -> Array:
+        """The update ``(alpha/r) A^T B^T`` as an array of the embedding's shape (vocab, d)."""
+        update: Array = value(self.A).T @ value(self.B).T * self.scale
+        return update
+
+    def merged(self) -> Embedding:
+        """One frozen `Embedding` that computes the same."""
+        return Embedding(value(self.base.W) + self.delta())
+
+
+def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
+    """``B A`` must be a product, and of the ``shape`` of what it is added to."""
+    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
+        raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {A.shape} and {B.shape}")
+    if (B.shape[0], A.shape[1]) != shape:
+        raise ValueError(
+            f"B A of shape {(B.shape[0], A.shape[1])} does not fit the base weight of shape {shape}"
+        )

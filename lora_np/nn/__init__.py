@@ -1,6 +1,6 @@
 """Layers, losses, optimizers, and the tree that a model is."""
 
-from lora_np.nn.layers import Activation, Linear, Sequential, dropout, gelu, relu, sigmoid, softmax
+from lora_np.nn.layers import Activation, Embedding, Linear, Sequential, dropout, gelu, relu, sigmoid, softmax
 from lora_np.nn.losses import accuracy, cross_entropy, mean_squared_error
 from lora_np.nn.optim import SGD, Adam, AdamW, Groups, Optimizer, Run, start
 from lora_np.nn.schedules import cosine, linear
@@ -11,6 +11,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "Embedding",
     "Groups",
     "Linear",
     "Optimizer",

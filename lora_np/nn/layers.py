@@ -93,6 +93,45 @@ class Linear:
 
 
 @dataclass(frozen=True, eq=False)
+class Embedding:
+    """``h = W[i]`` for every whole number i: a row of W for each token, ``W^T`` times a one-hot vector.
+
+    Parameters
+    ----------
+    W : Tensor or ndarray of shape (vocab, d)
+
+    Raises
+    ------
+    ValueError
+        If W is not a matrix, or, in a call, a token is none of its rows.
+    TypeError
+        If tokens are not whole numbers.
+
+    Examples
+    --------
+    >>> Embedding(np.array([[1.0, 2.0], [3.0, 4.0]]))(np.array([1, 1, 0]))
+    array([[3., 4.],
+           [3., 4.],
+           [1., 2.]])
+    """
+
+    W: Tensor | Array  # (vocab, d)
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.W) != 2:
+            raise ValueError(f"W must be a matrix (vocab, d), got shape {np.shape(self.W)}")
+
+    def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
+        tokens, vocab = np.asarray(tokens), len(self.W)
+        if tokens.dtype.kind not in "iu":
+            raise TypeError(f"tokens must be whole numbers, got dtype {tokens.dtype}")
+        wrong = tokens[(tokens < 0) | (tokens >= vocab)]
+        if wrong.size:
+            raise ValueError(f"tokens must be between 0 and {vocab - 1}, got {wrong[0]}")
+        return self.W[tokens]
+
+
+@dataclass(frozen=True, eq=False)
 class Activation:
     """A function of one array as a layer.
 

@@ -240,7 +240,7 @@ class Groups(Optimizer):
 
     def of(self, path: str) -> Optimizer:
         """The optimizer of the first pattern that fits."""
-        return self.rules[self.pattern(path)]
+        return self.rules[self.pattern(path)].of(path)
 
     def pattern(self, path: str) -> str:
         for pattern in self.rules:

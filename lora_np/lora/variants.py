@@ -1,0 +1,271 @@
+"""Variants of LoRA: one row each in a table, one small function each, all of them on the same tree.
+
+A variant says what takes the place of a layer (its ``adapt``), and may change how the optimizer moves it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from lora_np._checks import Array, number, whole_number
+from lora_np.autograd import Tensor, value
+from lora_np.linalg import low_rank_factors, truncated_svd
+from lora_np.lora.layer import LoRAEmbedding, LoRALinear
+from lora_np.nn import Embedding, Groups, Linear, Optimizer, replace
+from lora_np.nn.tree import walk
+
+T = TypeVar("T")
+
+
+class Settings(NamedTuple):
+    """What `inject` was asked for."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    init: Callable[[np.random.Generator, int, int], Array]
+    rng: np.random.Generator
+
+
+class Variant(NamedTuple):
+    """A row of the table: what takes the place of a layer, and what becomes of the optimizer."""
+
+    adapt: Callable[[Any, Settings], Any]
+    optimizer: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
+
+
+def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
+    """``W0 + (alpha/r) B A`` (Hu et al., arXiv 2106.09685)."""
+    dtype = layer.W.dtype
+    if isinstance(layer, Embedding):
+        vocab, d = layer.W.shape
+        B = s.rng.normal(size=(d, s.rank)).astype(dtype)
+        return LoRAEmbedding(layer, Tensor(np.zeros((s.rank, vocab), dtype)), Tensor(B), s.alpha)
+    A = Tensor(np.asarray(s.init(s.rng, s.rank, layer.d_in), dtype=dtype))
+    return LoRALinear(layer, A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout)
+
+
+def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
+    """``W0 + (alpha/sqrt r) B A``: high ranks learn as fast as low ones (Kalajdzievski, arXiv 2312.03732).
+
+    ``alpha / sqrt(r)`` is ``alpha sqrt(r) / r``: plain LoRA with another alpha.
+    """
+    return lora(layer, s._replace(alpha=s.alpha * math.sqrt(s.rank)))
+
+
+def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
+    """LoRA with A frozen (Zhang et al., arXiv 2308.03303).
+
+    Half of the numbers to train, and of the activations only ``x A^T`` is kept, not x.
+    """
+    adapted = lora(linear("lora-fa", layer), s)
+    return LoRALinear(layer, value(adapted.A), adapted.B, s.alpha, s.dropout)
+
+
+def dora(layer: Linear, s: Settings) -> DoRALinear:
+    """Magnitude and direction apart: see `DoRALinear`."""
+    adapted = lora(Linear(linear("dora", layer).W), s)
+    assert isinstance(adapted, LoRALinear)
+    return DoRALinear(adapted, Tensor(row_norms(value(layer.W))), layer.b)
+
+
+def pissa(layer: Linear, s: Settings) -> LoRALinear:
+    """A and B start as W0's top r singular triplets, the rest is frozen (Meng et al., arXiv 2404.02948).
+
+    ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``.
+    """
+    U, S, Vh = truncated_svd(value(linear("pissa", layer).W), rank=s.rank)
+    root = np.sqrt(S * s.rank / s.alpha)
+    return around_residual(layer, U * root, root[:, None] * Vh, s)
+
+
+def olora(layer: Linear, s: Settings) -> LoRALinear:
+    """B and A start as the first r columns of Q and rows of R in W0 = Q R (Buyukakyuz, arXiv 2406.01775).
+
+    The residual ``W0 - (alpha/r) B A`` is frozen.
+    """
+    W0 = value(linear("olora", layer).W)
+    rank = whole_number("rank", s.rank, maximum=min(W0.shape), top="min(d, k)")
+    Q, R = np.linalg.qr(W0)
+    return around_residual(layer, Q[:, :rank], R[:rank], s)
+
+
+VARIANTS: dict[str, Variant] = {
+    "lora": Variant(lora),
+    "rslora": Variant(rslora),
+    "lora+": Variant(lora, lambda optimizer: lora_plus(optimizer)),
+    "lora-fa": Variant(lora_fa),
+    "dora": Variant(dora),
+    "pissa": Variant(pissa),
+    "olora": Variant(olora),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class DoRALinear:
+    """``h = m (W0 + (alpha/r) B A) x / ||W0 + (alpha/r) B A|| + b``, the norm taken of each row.
+
+    The norm is a constant in the backward pass (section 4.3 of the paper): that costs little accuracy and
+    spares the memory of its graph.
+
+    Parameters
+    ----------
+    lora : LoRALinear
+        The direction; its base has no b.
+    m : Tensor or ndarray of shape (d,)
+        The magnitude of each row.
+    b : Tensor or ndarray of shape (d,), optional
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or the base of ``lora`` has a b.
+
+    References
+    ----------
+    Liu et al., "DoRA: weight-decomposed low-rank adaptation", arXiv 2402.09353.
+
+    Examples
+    --------
+    >>> base = Linear(np.array([[3.0, 4.0]]))
+    >>> direction = LoRALinear(base, A=np.ones((1, 2)), B=np.zeros((1, 1)), alpha=1.0)
+    >>> DoRALinear(direction, m=np.array([10.0]))(np.array([[1.0, 0.0]]))
+    array([[6.]])
+    """
+
+    lora: LoRALinear
+    m: Tensor | Array  # (d,)
+    b: Tensor | Array | None = None  # (d,)
+
+    def __post_init__(self) -> None:
+        if self.lora.base.b is not None:
+            raise ValueError(
+                "the base of lora must not have a b: it would be scaled too; give it to DoRALinear"
+            )
+        for name, vector in (("m", self.m), ("b", self.b)):
+            if vector is not None and vector.shape != (self.lora.base.d_out,):
+                raise ValueError(f"{name} must have shape ({self.lora.base.d_out},), got {vector.shape}")
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        h = self.lora(x, rng=rng) * (self.m / row_norms(self.lora.merged().W))
+        return h if self.b is None else h + self.b
+
+    def merged(self) -> Linear:
+        """One frozen `Linear` that computes the same."""
+        W = value(self.lora.merged().W)
+        return Linear(
+            (value(self.m) / row_norms(W))[:, np.newaxis] * W, None if self.b is None else value(self.b)
+        )
+
+
+ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what stands in the place of an adapted layer
+
+
+def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
+    """A larger step for B: ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
+
+    B starts at zero and A at random, so that equal steps change them at unequal speeds; in wide layers B is
+    much too slow.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Used as it is for everything but the adapters' B.
+    ratio : float
+        Above 0; 16 is the paper's advice, the best value depends on the task.
+
+    Examples
+    --------
+    >>> from lora_np.nn import Adam
+    >>> lora_plus(Adam(lr=1e-3)).of("layers.0.B").lr
+    0.016
+    """
+    ratio = number("ratio", ratio, minimum=0, open_minimum=True)
+    return Groups({"B": optimizer.times(ratio), "*": optimizer})
+
+
+def rebase(tuned: T, original: T) -> T:
+    """The same function as adapters on the ``original`` weights, for variants that moved W0 (PiSSA, OLoRA).
+
+    ``W_res + s B A = W0 + s B A - (W0 - W_res)``, and the last term, which is ``s B A`` at the start of
+    training, has rank r. So the update against W0 has rank 2r: ``[B, -B_start] [A; A_start]``.
+
+    Parameters
+    ----------
+    tuned : tree
+        A model with `LoRALinear` layers whose bases differ from the original by rank r or less.
+    original : tree
+        The model as it was before `inject`.
+
+    Returns
+    -------
+    tree
+        Like ``tuned``, frozen, with the original weights as bases. It can be saved as an adapter for them.
+
+    Raises
+    ------
+    ValueError
+        If the models do not fit each other, or a base differs by more than rank r.
+
+    Examples
+    --------
+    >>> from lora_np.lora import inject, merge
+    >>> original = Linear(np.diag([3.0, 2.0, 1.0]))
+    >>> tuned = inject(original, rank=1, variant="pissa", rng=np.random.default_rng(0))
+    >>> adapter = rebase(tuned, original)
+    >>> adapter.rank, adapter.base.W is original.W, bool(np.allclose(merge(adapter).W, merge(tuned).W))
+    (2, True, True)
+    """
+    bases = {path: node for path, node in walk(original) if isinstance(node, Linear)}
+
+    def on_original(path: str, layer: LoRALinear) -> LoRALinear:
+        base = bases.get(path)
+        if base is None or base.W.shape != layer.base.W.shape:
+            raise ValueError(f"the original model has no Linear layer like {path or 'the adapted one'!r}")
+        W0 = value(base.W)
+        moved = W0.astype(np.float64) - value(layer.base.W)
+        B, A = low_rank_factors(moved, rank=min(layer.rank, *W0.shape))
+        rounding = 100 * np.finfo(W0.dtype).eps * float(np.linalg.norm(W0))
+        if np.linalg.norm(moved - B @ A) > rounding:
+            raise ValueError(
+                f"the base of {path or 'the adapted layer'!r} differs from the original by more than rank "
+                f"{layer.rank}: is it another model?"
+            )
+        factors = (
+            np.concatenate([value(layer.A), A / layer.scale]).astype(W0.dtype),
+            np.concatenate([value(layer.B), -B], axis=1).astype(W0.dtype),
+        )
+        b = layer.base.b
+        return LoRALinear(
+            Linear(W0, None if b is None else value(b)),
+            *factors,
+            layer.scale * len(factors[0]),
+            layer.dropout,
+        )
+
+    return replace(tuned, LoRALinear, on_original)
+
+
+def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
+    """B A beside ``W0 - (alpha/r) B A``: the layer computes what it did, from other parts."""
+    W0 = value(layer.W)
+    residual = W0 - (s.alpha / s.rank) * (B @ A)
+    return LoRALinear(Linear(residual, layer.b), Tensor(A), Tensor(B), s.alpha, s.dropout)
+
+
+def row_norms(W: Tensor | Array) -> Array:
+    norms: Array = np.linalg.norm(value(W), axis=1)
+    return norms
+
+
+def linear(variant: str, layer: Linear | Embedding) -> Linear:
+    if not isinstance(layer, Linear):
+        raise TypeError(
+            f"{variant} is for Linear layers, got {type(layer).__name__}: use where= to leave it out"
+        )
+    return layer
