@@ -1,0 +1,112 @@
+"""Published counts: PEFT's own numbers, and the LoRA paper's tables with their exceptions."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_np.accounting import (
+    checkpoint_bytes,
+    from_config,
+    paper_bytes_table,
+    paper_table,
+    preset,
+    preset_config,
+)
+
+QV = ["q_proj", "v_proj"]
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "targets", "trainable", "total"),
+    [
+        ("qwen2.5-3b", 16, QV, 3_686_400, 3_089_625_088),
+        ("llama-3.2-1b", 8, ["q_proj"], 524_288, 1_236_338_688),
+        ("opt-350m", 16, QV, 1_572_864, 332_769_280),
+        ("llama-2-7b", 8, QV, 4_194_304, 6_742_609_920),
+        ("llama-2-7b", 8, "all-linear", 19_988_480, None),
+        ("llama-2-7b", 16, "all-linear", 39_976_960, None),
+        ("llama-2-7b", 64, "all-linear", 159_907_840, None),
+        ("mistral-7b", 8, QV, 3_407_872, None),
+        ("llama-3-8b", 8, QV, 3_407_872, None),
+        ("mistral-7b", 16, "all-linear", 41_943_040, None),
+        ("llama-3-8b", 16, "all-linear", 41_943_040, None),
+        ("llama-3-70b", 8, ATTENTION, 32_768_000, None),
+        ("llama-3-70b", 8, "all-linear", 103_546_880, 70_553_706_496 + 103_546_880),
+    ],
+)
+def test_numbers_that_peft_printed(
+    name: str, rank: int, targets: list[str] | str, trainable: int, total: int | None
+) -> None:
+    report = preset(name).lora(rank=rank, targets=targets)
+    assert report.trainable == trainable
+    assert total is None or report.total == total
+
+
+def test_the_line_that_peft_prints() -> None:
+    line = "trainable params: 3,686,400 || all params: 3,089,625,088 || trainable%: 0.1193"
+    assert preset("qwen2.5-3b").lora(rank=16).peft_line == line
+
+
+def test_bert_with_its_classifier_saved() -> None:
+    cased = {**preset_config("bert-base"), "vocab_size": 28_996}
+    spec = from_config(cased, architecture="BertForSequenceClassification")
+    report = spec.lora(rank=8, targets=["query", "key"], modules_to_save=["classifier"])
+    assert report.trainable == 296_450
+    assert report.adapter == 294_912
+    assert report.total == 108_608_260
+
+
+def test_mt0_large() -> None:
+    fields = {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16, "vocab_size": 250_112}
+    assert from_config({"model_type": "mt5", **fields}).lora(rank=8).trainable == 2_359_296
+
+
+def test_the_papers_counts_follow_but_for_the_known_exceptions() -> None:
+    exact = {
+        "RoBERTa base": {294_912},
+        "RoBERTa large": {786_432},
+        "DeBERTa XXL": {4_718_592, 2_359_296},
+        "GPT-2 M": {393_216},
+        "GPT-2 L": {737_280},
+        "GPT-3": {4_718_592, 37_748_736, 18_874_368, 9_437_184, 301_989_888, 603_979_776},
+    }
+    rows = paper_table().records
+    assert {row["model"]: {r["exact"] for r in rows if r["model"] == row["model"]} for row in rows} == exact
+    exceptions = {(row["model"], row["r"], row["exact"]) for row in rows if row["follows"] == "no"}
+    assert exceptions == {
+        ("DeBERTa XXL", 8, 2_359_296),
+        ("GPT-2 M", 4, 393_216),
+        ("GPT-2 L", 4, 737_280),
+        ("GPT-3", 2, 18_874_368),
+    }
+    assert all(row["remark"] for row in rows if row["follows"] == "no")
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "targets", "where"),
+    [
+        ("roberta-base", 8, ["query", "value"], 294_912),
+        ("roberta-large", 8, ["query", "value"], 786_432),
+        ("deberta-v2-xxlarge", 16, ["query_proj", "value_proj"], 4_718_592),
+    ],
+)
+def test_the_paper_agrees_with_whole_models(name: str, rank: int, targets: list[str], where: int) -> None:
+    assert preset(name).lora(rank=rank, targets=targets).trainable == where
+
+
+def test_the_fused_map_of_gpt2_is_one_pair_and_not_three() -> None:
+    gpt2 = preset("gpt2-medium").lora(rank=4)
+    assert gpt2.trainable == 24 * 4 * (1024 + 3 * 1024)
+
+
+def test_gpt3_checkpoints() -> None:
+    computed = [row["computed"] for row in paper_bytes_table().records]
+    assert computed[0] == "37.75 MB = 36.00 MiB"
+    assert computed[2:] == ["9,285x", "6.9 bytes a parameter"]
+    assert checkpoint_bytes(preset("gpt3-175b"), "fp16") == 2 * 174_604_259_328
+
+
+def test_amplification_of_section_7() -> None:
+    assert round(6.91 / 0.32, 1) == 21.6
+    assert round(3.57 / 1.90, 2) == 1.88

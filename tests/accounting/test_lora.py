@@ -1,0 +1,253 @@
+"""Targets, ranks and options of a LoRA on a whole model; what PEFT makes of the same ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from lora_np.accounting import ModelSpec, Module, from_config, preset
+from lora_np.accounting.families import FAMILIES, build_spec
+from tests.accounting.test_families import (
+    BLOOM,
+    DECODER,
+    ENCODER,
+    GPT2,
+    LATENT,
+    T5,
+    WHISPER,
+    meta_model,
+    our_count,
+    peft_count,
+)
+
+LLAMA = build_spec({"model_type": "llama", **DECODER}, name="tiny")
+VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+MIXTRAL = {**DECODER, "num_key_value_heads": 2, "num_local_experts": 4}
+
+# (family, class, fields, options): what is trained beside plain factors
+OPTIONS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+    ("llama", "ForCausalLM", DECODER, {"targets": ["q_proj", "embed_tokens"], "dora": True}),
+    ("llama", "ForCausalLM", {**DECODER, "attention_bias": True}, {"targets": ["q_proj"], "bias": "all"}),
+    (
+        "llama",
+        "ForCausalLM",
+        {**DECODER, "attention_bias": True},
+        {"targets": ["q_proj"], "bias": "lora_only"},
+    ),
+    (
+        "llama",
+        "ForCausalLM",
+        DECODER,
+        {"targets": ["v_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+    ),
+    (
+        "llama",
+        "ForCausalLM",
+        {**DECODER, "tie_word_embeddings": True},
+        {"targets": "all-linear", "modules_to_save": ["lm_head", "layers.1.mlp"]},
+    ),
+    ("llama", "ForCausalLM", DECODER, {"targets": r".*layers\.0\.self_attn\.[qk]_proj"}),
+    (
+        "llama",
+        "ForCausalLM",
+        DECODER,
+        {"targets": r".*\.(up|down)_proj|lm_head", "rank_pattern": {"lm_head": 9}},
+    ),
+    ("llama", "ForCausalLM", DECODER, {"targets": ["q_proj"], "rank_pattern": {"0.self_attn.q_proj": 64}}),
+    (
+        "llama",
+        "ForCausalLM",
+        DECODER,
+        {
+            "targets": "all-linear",
+            "rank_pattern": {"mlp.*": 2, r"layers\.1\..*": 3, "^model.layers.0.self.*": 5},
+        },
+    ),
+    ("llama", "ForSequenceClassification", DECODER, {"targets": ["q_proj"], "modules_to_save": ["score"]}),
+    ("bert", "ForSequenceClassification", ENCODER, {"targets": ["dense"], "modules_to_save": ["classifier"]}),
+    ("bert", "ForSequenceClassification", ENCODER, {"targets": ["query"], "bias": "all"}),
+    ("bert", "ForMaskedLM", ENCODER, {"targets": ["query"], "bias": "all", "modules_to_save": ["cls"]}),
+    ("bert", "ForMaskedLM", ENCODER, {"targets": ["decoder", "query"], "bias": "lora_only"}),
+    (
+        "roberta",
+        "ForSequenceClassification",
+        ENCODER,
+        {"targets": "all-linear", "modules_to_save": ["classifier"], "bias": "all"},
+    ),
+    ("gpt2", "LMHeadModel", GPT2, {"targets": ["c_attn", "mlp.c_proj"], "dora": True, "bias": "lora_only"}),
+    ("bloom", "ForCausalLM", BLOOM, {"targets": ["query_key_value"], "bias": "all", "dora": True}),
+    ("t5", "ForConditionalGeneration", T5, {"targets": ["q"], "bias": "all"}),
+    ("whisper", "ForConditionalGeneration", WHISPER, {"targets": ["conv1", "conv2", "fc1"], "dora": True}),
+    ("vit", "Model", VIT, {"targets": ["projection", "fc1"], "dora": True, "bias": "all"}),
+    ("mixtral", "ForCausalLM", MIXTRAL, {"targets": r".*\.(w1|w3|q_proj)"}),
+    ("mixtral", "ForCausalLM", MIXTRAL, {"targets": ["w2", "v_proj"], "rank_pattern": {"down_proj": 6}}),
+    (
+        "deepseek_v3",
+        "ForCausalLM",
+        LATENT,
+        {"targets": ["down_proj", "o_proj"], "modules_to_save": ["lm_head"]},
+    ),
+]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("family", "task", "fields", "options"), OPTIONS, ids=[f"{case[0]}-{i}" for i, case in enumerate(OPTIONS)]
+)
+def test_options_as_in_peft(family: str, task: str, fields: dict[str, Any], options: dict[str, Any]) -> None:
+    architecture = FAMILIES[family].classes + task
+    spec = build_spec({"model_type": family, **fields}, architecture=architecture)
+    theirs = {"targets": "target_modules", "dora": "use_dora"}
+    model = meta_model(family, task, fields)
+    expected = peft_count(model, r=3, **{theirs.get(key, key): value for key, value in options.items()})
+    assert our_count(spec, rank=3, **options) == expected
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_printed_line_is_pefts(capsys: pytest.CaptureFixture[str]) -> None:
+    import peft
+
+    model = peft.get_peft_model(meta_model("llama", "ForCausalLM", DECODER), peft.LoraConfig(r=3))
+    model.print_trainable_parameters()
+    assert capsys.readouterr().out.strip() == LLAMA.lora(rank=3).peft_line
+
+
+def test_ends_of_names_are_whole_parts() -> None:
+    (adapter,) = LLAMA.lora(rank=2, targets=["q_proj"]).adapters
+    assert adapter.module.name == "model.layers.{}.self_attn.q_proj"
+    with pytest.raises(ValueError, match="'proj' matches no module of tiny"):
+        LLAMA.lora(rank=2, targets=["proj"])
+
+
+def test_an_index_picks_a_layer() -> None:
+    one = LLAMA.lora(rank=2, targets=["layers.1.self_attn.q_proj"])
+    assert [row["module"] for row in one.by_module().records] == ["model.layers.1.self_attn.q_proj"]
+
+
+def test_all_linear_leaves_the_head_out_but_a_name_takes_it() -> None:
+    names = {row["module"] for row in LLAMA.lora(rank=2, targets="all-linear").by_module().records}
+    assert "lm_head" not in names
+    assert len(names) == 14
+    assert LLAMA.lora(rank=2, targets=["lm_head"]).trainable == 2 * (97 + 32)
+
+
+def test_breakdowns_add_up() -> None:
+    report = LLAMA.lora(
+        rank=4, targets="all-linear", rank_pattern={r"1\..*": 7}, modules_to_save=["embed_tokens"]
+    )
+    assert sum(row["trainable"] for row in report.by_module().records) == report.trainable  # type: ignore[misc]
+    assert sum(row["trainable"] for row in report.by_kind().records) == report.adapter  # type: ignore[misc]
+    assert sum(row["base"] for row in report.by_kind().records) == report.base == LLAMA.total  # type: ignore[misc]
+    assert report.total == report.base + report.trainable
+    assert {row["rank"] for row in report.by_kind().records} == {"4, 7", None}
+
+
+def test_json_holds_plain_integers() -> None:
+    content = json.loads(LLAMA.lora(rank=4).to_json())
+    base = 2 * 97 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48 + 2 * 32) + 32
+    assert (content["trainable"], content["base"], content["total"]) == (1024, base, base + 1024)
+    assert len(content["modules"]) == 4
+
+
+def test_high_ranks_are_counted_and_flagged() -> None:
+    report = LLAMA.lora(rank=40, targets=["q_proj"])
+    assert report.trainable == 2 * 40 * 64
+    assert any("above min(d, k) = 32" in note for note in report.notes)
+    assert not LLAMA.lora(rank=32, targets=["q_proj"]).notes
+
+
+def test_experts_by_both_conventions() -> None:
+    spec = build_spec({"model_type": "mixtral", **MIXTRAL})
+    d, inner, experts, layers, r = 32, 48, 4, 2, 3
+    maps = ["w1", "w2", "w3"]
+    own = spec.lora(rank=r, targets=maps, experts="per-expert")
+    assert own.trainable == layers * experts * 3 * r * (d + inner)
+    assert own.notes == ("Experts are counted by the per-expert convention.",)
+    assert "model.layers.1.block_sparse_moe.experts.3.w2" in {
+        row["module"] for row in own.by_module().records
+    }
+    fused = spec.lora(rank=r, targets=maps)
+    assert fused.trainable == layers * experts * (2 * r * (d + 2 * inner) + r * (d + inner))
+    assert fused.notes == ("Experts are counted by the peft convention.",)
+    assert own.base == fused.base == spec.total
+    one = spec.lora(rank=r, targets=["experts.2.w1"], experts="per-expert")
+    assert one.trainable == layers * r * (d + inner)
+
+
+def test_all_linear_per_expert_counts_every_map_and_the_router() -> None:
+    spec = build_spec({"model_type": "mixtral", **MIXTRAL})
+    count = spec.lora(rank=1, targets="all-linear", experts="per-expert")
+    linear = [m for m in spec.per_expert().modules if m.kind == "linear" and m.name != "lm_head"]
+    assert count.trainable == sum(sum(m.shape) for m in linear)
+    assert sum("experts" in m.name for m in linear) == 2 * 4 * 3
+
+
+def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
+    spec = build_spec({"model_type": "vit", **VIT})
+    assert (
+        spec.lora(rank=2, targets=["query", "value"]).trainable
+        == spec.lora(rank=2, targets=["q_proj", "v_proj"]).trainable
+    )
+    assert spec.lora(rank=2, targets=r"encoder\.layer\.0\.attention\.attention\.key").trainable == 2 * 64
+    # a name that transformers has, too, means that one alone
+    assert [row["module"] for row in spec.lora(rank=2, targets=["dense"]).by_module().records] == [
+        "pooler.dense"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": ["q_prj"]}, "close names: q_proj"),
+        ({"targets": ["q_proj", "c_attn"]}, "'c_attn' matches no module of tiny"),
+        ({"targets": []}, "targets must name at least one module"),
+        ({"targets": ["mlp"]}, "'mlp' is a container.* it holds down_proj, gate_proj, up_proj"),
+        ({"targets": ["norm"]}, "'norm' is a norm"),
+        ({"targets": "q_proj"}, r"for the ends of names give a list: \['q_proj'\]"),
+        ({"targets": ".*self_attn.*"}, "also matches the container 'model.layers.0.self_attn'"),
+        ({"targets": r".*layernorm"}, "also matches the norm 'model.layers.0.input_layernorm'"),
+        ({"targets": "("}, "targets must be a regular expression"),
+        ({"rank_pattern": {"(": 3}}, "rank_pattern must hold regular expressions"),
+        ({"rank_pattern": {"q_proj": 0}}, r"rank_pattern\['q_proj'\] must be at least 1, got 0"),
+        ({"modules_to_save": ["score"]}, "modules_to_save: 'score' matches no module of tiny"),
+        ({"bias": "some"}, "bias must be one of 'none', 'all', 'lora_only', got 'some'"),
+        ({"experts": "both"}, "experts must be one of 'peft', 'per-expert'"),
+        ({"rank": 0}, "rank must be at least 1, got 0"),
+    ],
+)
+def test_errors_name_the_value_and_what_would_be_right(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LLAMA.lora(**{"rank": 4, **options})
+
+
+@pytest.mark.parametrize("rank", [2.5, True, "8", None])
+def test_ranks_that_are_not_whole_numbers(rank: Any) -> None:
+    with pytest.raises(TypeError, match="rank must be a whole number"):
+        LLAMA.lora(rank=rank)
+
+
+@pytest.mark.parametrize("family", ["whisper", "vit", "phi3", "deepseek_v3"])
+def test_a_family_without_default_targets_says_so(family: str) -> None:
+    with pytest.raises(ValueError, match=f"PEFT has no default for {family}. Candidates: .*'all-linear'"):
+        from_config({"model_type": family}).lora(rank=8)
+
+
+def test_half_of_a_fused_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="w1 needs w3 too"):
+        preset("mixtral-8x7b").lora(rank=4, targets=["w1"])
+
+
+def test_dora_on_fused_experts_is_refused() -> None:
+    with pytest.raises(ValueError, match="PEFT has no DoRA"):
+        preset("mixtral-8x7b").lora(rank=4, targets=["w2"], dora=True)
+
+
+def test_a_spec_by_hand() -> None:
+    spec = ModelSpec("mine", (Module("a", "linear", (3, 4), bias=True), Module("b", "linear", (5, 3))))
+    assert spec.total == 12 + 3 + 15
+    assert spec.lora(rank=2, targets=["a"]).trainable == 14
+    assert re.search(r"a +linear +3 x 4", str(spec.lora(rank=2, targets=["a"])))

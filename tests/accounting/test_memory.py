@@ -1,0 +1,306 @@
+"""Memory by cause and operations by product: laws, and PyTorch's own counts."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+
+from lora_np.accounting import (
+    LoraCount,
+    ModelSpec,
+    activation_bytes,
+    binary_bytes,
+    checkpoint_bytes,
+    count_tables,
+    decimal_bytes,
+    flops_table,
+    forward_flops,
+    from_config,
+    largest_batch,
+    largest_rank,
+    largest_sequence,
+    memory_table,
+    model_spec,
+    optimizer_bytes,
+    parse_bytes,
+    preset,
+    training_flops,
+    training_memory,
+    weights_bytes,
+)
+from lora_np.accounting.families import FAMILIES
+
+SMALL = {
+    "vocab_size": 131,
+    "hidden_size": 48,
+    "intermediate_size": 112,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+}
+LLAMA = from_config({"model_type": "llama", **SMALL}, architecture="LlamaForCausalLM")
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def test_units_are_never_confused() -> None:
+    assert decimal_bytes(10**9) == "1.00 GB"
+    assert binary_bytes(2**30) == "1.00 GiB"
+    assert (decimal_bytes(999), binary_bytes(1023)) == ("999 B", "1023 B")
+    assert parse_bytes("budget", "24 GB") == 24 * 10**9
+    assert parse_bytes("budget", "24GiB") == 24 * 2**30
+    assert parse_bytes("budget", "1.5 kB") == 1500
+    for bad in ("24 G", "24", "GB", "-1 GB", "24 gigs"):
+        with pytest.raises(ValueError, match="budget must be bytes or text such as '24 GB' or '24 GiB'"):
+            parse_bytes("budget", bad)
+
+
+def test_bytes_follow_from_counts() -> None:
+    lora = LLAMA.lora(rank=4)
+    full = training_memory(LLAMA, weights="fp32")
+    assert (full.weights, full.gradients, full.optimizer) == tuple(LLAMA.total * n for n in (4, 4, 8))
+    assert full.adapter == 0
+    adapted = training_memory(lora, weights="bf16")
+    assert (adapted.weights, adapted.adapter, adapted.gradients, adapted.optimizer) == (
+        2 * LLAMA.total,
+        4 * lora.trainable,
+        4 * lora.trainable,
+        8 * lora.trainable,
+    )
+    assert adapted.total == sum(adapted.parts.values())
+    mixed = training_memory(LLAMA, weights="bf16", master_copy=True)
+    assert mixed.optimizer == 12 * LLAMA.total
+    assert checkpoint_bytes(lora) == 4 * lora.trainable
+    assert checkpoint_bytes(LLAMA, "bf16") == 2 * LLAMA.total
+
+
+def test_optimizer_state() -> None:
+    assert [optimizer_bytes(1000, name) for name in ("sgd", "momentum", "adam")] == [0, 4000, 8000]
+    assert optimizer_bytes(1000, "adam8bit") == 2 * (1000 + 4 * 4)
+
+
+def test_saved_copies_are_in_memory_beside_the_original() -> None:
+    plain, saved = (training_memory(LLAMA.lora(rank=4, modules_to_save=end)) for end in ([], ["lm_head"]))
+    assert saved.weights == plain.weights
+    assert saved.adapter - plain.adapter == 4 * 131 * 48
+
+
+def test_nf4_costs_what_the_qlora_paper_says() -> None:
+    spec = ModelSpec("one", model_spec("4096x4096").groups)
+    numbers = 4096 * 4096
+    assert 8 * weights_bytes(spec, "nf4", double_quantization=False) / numbers == 4.5
+    assert 8 * weights_bytes(spec, "nf4") / numbers == pytest.approx(4.127, abs=5e-4)
+    assert weights_bytes(spec, "int8") == numbers + 4 * 4096
+
+
+def test_quantization_spares_embeddings_norms_and_the_head() -> None:
+    linear = sum(m.parameters for m in LLAMA.groups if m.kind == "linear" and m.name != "lm_head")
+    others = LLAMA.total - linear
+    assert weights_bytes(LLAMA, "nf4") < 2 * others + 0.52 * linear + 100
+    assert weights_bytes(LLAMA, "nf4") > 2 * others + 0.5 * linear
+
+
+def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
+    lora = preset("llama-3.2-1b").lora(rank=8)
+    one = activation_bytes(lora, batch=1, sequence=256)
+    assert activation_bytes(lora, batch=4, sequence=256) == 4 * one
+    assert activation_bytes(lora, batch=1, sequence=1024) == 4 * one
+    assert activation_bytes(lora, batch=1, sequence=1024, attention="eager") > 4 * one
+    assert activation_bytes(lora, batch=1, sequence=256, checkpointing=True) < 0.7 * one
+
+
+def test_rank_hardly_moves_memory() -> None:
+    spec = preset("llama-3-8b")
+    low, high = (training_memory(spec.lora(rank=rank), sequence=2048).total for rank in (4, 64))
+    assert high / low < 1.05
+
+
+@pytest.mark.parametrize(
+    ("find", "rebuild"),
+    [
+        (
+            lambda **k: largest_rank(preset("llama-3.2-1b"), lora={"targets": "all-linear"}, **k),
+            lambda n: training_memory(preset("llama-3.2-1b").lora(rank=n, targets="all-linear")),
+        ),
+        (
+            lambda **k: largest_batch(preset("llama-3.2-1b").lora(rank=8), **k),
+            lambda n: training_memory(preset("llama-3.2-1b").lora(rank=8), batch=n),
+        ),
+        (
+            lambda **k: largest_sequence(preset("bert-base"), **k),
+            lambda n: training_memory(preset("bert-base"), sequence=n),
+        ),
+    ],
+    ids=["rank", "batch", "sequence"],
+)
+def test_the_largest_fits_and_one_more_does_not(find: Any, rebuild: Any) -> None:
+    budget = 8 * 2**30
+    largest = find(budget="8 GiB")
+    assert largest > 1
+    assert rebuild(largest).total <= budget < rebuild(largest + 1).total
+    assert find(budget=10**6) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "fp64"}, "weights must be one of 'fp32'"),
+        ({"weights": "nf4"}, "weights must be one of fp32, bf16, fp16 to be trained in full, got 'nf4'"),
+        ({"optimizer": "lion"}, "optimizer must be one of"),
+        ({"attention": "flash"}, "attention must be one of 'fused', 'eager'"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"sequence": -4}, "sequence must be at least 1, got -4"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        training_memory(LLAMA, **options)
+
+
+def test_a_model_without_known_layers_has_no_estimate() -> None:
+    with pytest.raises(ValueError, match="its layers must come from a config"):
+        training_memory(model_spec("100x120"))
+
+
+def test_the_tables_add_up() -> None:
+    table = memory_table(LLAMA, rank=4)
+    for method in ("full", "LoRA", "QLoRA"):
+        column = [row[method] for row in table.records]
+        assert sum(column[:5]) == column[5]  # type: ignore[arg-type]
+    operations = flops_table(LLAMA, LLAMA.lora(rank=4), sequence=10)
+    for method in ("full", "LoRA"):
+        column = [row[method] for row in operations.records]
+        assert sum(column[:-1]) == column[-1]  # type: ignore[arg-type]
+
+
+def test_lora_saves_dw0_and_not_dx() -> None:
+    rows = {row["product"]: row for row in flops_table(LLAMA, LLAMA.lora(rank=1)).records}
+    assert rows["dW0"]["LoRA"] == 0 < rows["dW0"]["full"]  # type: ignore[operator]
+    assert rows["dx through W0"]["LoRA"] == rows["dx through W0"]["full"]
+    assert training_flops(LLAMA) == 3 * forward_flops(LLAMA)
+
+
+def test_routed_experts_work_only_when_chosen() -> None:
+    spec = preset("mixtral-8x7b")
+    # 12.9 billion of 46.7 billion parameters see a token; the embedding is looked up, not multiplied
+    active = forward_flops(spec) / 2
+    assert 12.6e9 < active < 12.9e9
+
+
+def test_what_the_command_prints() -> None:
+    assert [row["trainable"] for row in count_tables("100x120", ranks=[20, 8])[0].records] == [
+        12_000,
+        4_400,
+        1_760,
+    ]
+    tables = count_tables("gpt2", ranks=[4, 8], by="kind", memory=True)
+    assert len(tables) == 5
+    assert [row["trainable"] for row in tables[0].records] == [147_456, 294_912]
+    assert count_tables("gpt2")[0].title == "gpt2: 124,439,808 parameters"
+    with pytest.raises(ValueError, match="a single matrix, 100x120, takes ranks and DoRA"):
+        count_tables("100x120", ranks=[8], memory=True)
+    with pytest.raises(ValueError, match="by must be one of"):
+        count_tables("gpt2", ranks=[8], by="layer")
+
+
+def saved_bytes(model: Any, tokens: Any) -> int:
+    """Bytes of the storages that autograd keeps for backward, weights apart."""
+    import torch
+
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(input_ids=tokens, labels=tokens).loss
+    assert loss.requires_grad
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def torch_pair(
+    family: str, fields: dict[str, Any], precision: str, targets: Any, attention: str
+) -> tuple[Any, ModelSpec | LoraCount]:
+    """A torch model in training, and our count of it: in full if there are no targets, else with LoRA."""
+    import peft
+    import torch
+    import transformers
+
+    task = "ForCausalLM" if family == "llama" else "ForMaskedLM"
+    architecture = FAMILIES[family].classes + task
+    config = transformers.AutoConfig.for_model(family, **fields)
+    config._attn_implementation = "eager" if attention == "eager" else "sdpa"
+    model = getattr(transformers, architecture)(config)
+    model = model.to(torch.float32 if precision == "fp32" else torch.bfloat16).train()
+    spec = from_config({"model_type": family, **fields}, architecture=architecture)
+    if targets is None:
+        return model, spec
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=copy.copy(targets)))
+    return model, spec.lora(rank=4, targets=targets)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("batch", "sequence"), [(1, 16), (2, 64), (3, 200)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("family", "fields", "targets", "attention"),
+    [
+        ("llama", {**SMALL, "num_key_value_heads": 2}, None, "fused"),
+        ("llama", {**SMALL, "num_key_value_heads": 2}, ["q_proj", "v_proj"], "fused"),
+        ("llama", SMALL, "all-linear", "fused"),
+        ("llama", SMALL, ["down_proj"], "fused"),
+        ("llama", SMALL, ["layers.2.self_attn.q_proj"], "fused"),
+        ("llama", SMALL, None, "eager"),
+        ("llama", SMALL, ["q_proj", "v_proj"], "eager"),
+        ("bert", {**SMALL, **NO_DROPOUT}, None, "fused"),
+        ("bert", {**SMALL, **NO_DROPOUT}, ["query", "value"], "fused"),
+        ("bert", {**SMALL, **NO_DROPOUT}, "all-linear", "fused"),
+        ("bert", SMALL, None, "fused"),
+        ("bert", SMALL, ["query", "value"], "fused"),
+    ],
+)
+def test_activations_as_torch_keeps_them(
+    family: str,
+    fields: dict[str, Any],
+    targets: Any,
+    attention: str,
+    precision: str,
+    batch: int,
+    sequence: int,
+) -> None:
+    import torch
+
+    model, counted = torch_pair(family, fields, precision, targets, attention)
+    measured = saved_bytes(model, torch.zeros((batch, sequence), dtype=torch.long))
+    estimated = activation_bytes(
+        counted, precision=precision, batch=batch, sequence=sequence, attention=attention
+    )
+    # the claim is a quarter; it holds within a tenth but for one layer out of three, where little is kept
+    assert estimated == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("targets", [None, ["q_proj", "v_proj"], "all-linear"])
+def test_operations_as_torch_counts_them(targets: Any) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch, sequence = 2, 32
+    model, counted = torch_pair("llama", SMALL, "fp32", targets, "eager")
+    tokens = torch.zeros((batch, sequence), dtype=torch.long)
+    with FlopCounterMode(display=False) as forward:
+        loss = model(input_ids=tokens, labels=tokens).loss
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    expected = forward_flops(counted, sequence=sequence) * batch * sequence
+    assert forward.get_total_flops() == expected
+    both = training_flops(counted, sequence=sequence) * batch * sequence
+    # torch spares what lies below the lowest adapter, which is not counted as spared here
+    assert expected + backward.get_total_flops() == pytest.approx(both, rel=0 if targets is None else 0.08)
