@@ -293,6 +293,11 @@ class SafetensorsWriter:
         self._missing = set(self._tensors)
         self._partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
 
+    @property
+    def size(self) -> int:
+        """The bytes that the file will have."""
+        return len(self._header) + sum(info.nbytes for info in self._tensors.values())
+
     def write(self, name: str, array: npt.ArrayLike) -> None:
         """Write the tensor ``name``; in any order, each once.
 
@@ -317,7 +322,7 @@ class SafetensorsWriter:
         if array.shape != info.shape:
             raise SafetensorsError(f"{name!r} must have shape {info.shape}, got {array.shape}")
         self._file.seek(info.start)
-        flat = array.reshape(-1)
+        flat = np.ascontiguousarray(array).reshape(-1)
         for start in range(0, max(flat.size, 1), _BLOCK):
             self._file.write(_stored(name, flat[start : start + _BLOCK], info.dtype).data)
         self._missing.remove(name)

@@ -474,3 +474,10 @@ def test_rounded_values_are_those_that_are_read_back(tmp_path, dtype):
     np.testing.assert_array_equal(
         safetensors.rounded(values, dtype), safetensors.open(tmp_path / "a").read("a")
     )
+
+
+@pytest.mark.parametrize("view", [np.s_[:, :1], np.s_[::2], np.s_[:, ::-1], np.s_[1, 2]])
+def test_views_that_are_not_contiguous_are_written_in_order(tmp_path, view):
+    array = np.arange(12.0).reshape(3, 4)[view]
+    safetensors.save(tmp_path / "a", {"a": array})
+    np.testing.assert_array_equal(safetensors.open(tmp_path / "a").read("a"), array)

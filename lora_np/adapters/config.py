@@ -58,8 +58,10 @@ class Config:
         return float(first_match(self.alpha_pattern, module, self.alpha))
 
     def saves(self, module: str) -> bool:
-        """Whether ``modules_to_save`` names the module or one that it belongs to."""
-        return any(f".{name}." in f".{module}." for name in self.modules_to_save)
+        """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its path."""
+        segments = module.split(".")
+        holders = [".".join(segments[: i + 1]) for i in range(len(segments))]
+        return any(holder.endswith(name) for holder in holders for name in self.modules_to_save)
 
     def targets(self, module: str) -> bool:
         """Whether PEFT would adapt the module. Targets given as one expression are taken at their word."""
