@@ -56,6 +56,35 @@ def tour(
     print(f"Report with figures: {found.report}")
 
 
+@app.command()
+def errors(
+    matrix: Annotated[str, typer.Argument(help="FILE.npy, or FILE.safetensors:TENSOR; only that is read.")],
+    norm: Annotated[str, typer.Option(help="fro, spectral or nuclear.")] = "fro",
+    tolerance: Annotated[float, typer.Option(help="The relative error that is good enough.")] = 0.01,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curve into this file.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """The error of the best approximation of each rank, and the smallest rank that is good enough.
+
+    Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
+    """
+    from lora_np.accounting.errors import rank_errors_of
+
+    found = rank_errors_of(matrix, norm=norm, tolerance=tolerance)  # type: ignore[arg-type]
+    if plot is not None:
+        from matplotlib.figure import Figure
+
+        from lora_np.plots import rank_error_curves
+
+        figure = Figure(figsize=(6, 3.8), layout="constrained")
+        rank_error_curves({Path(matrix).name: found.errors}, tolerance=tolerance, ax=figure.add_subplot())
+        figure.savefig(plot, dpi=150)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        show(found.table())
+
+
 # What all commands share
 
 

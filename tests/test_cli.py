@@ -104,3 +104,24 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     command = f"{sys.executable} -m lora_np --help | head -n 1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert result.stderr == ""
+
+
+def test_errors_of_a_matrix(tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "M.npy", np.diag([1.0, 0.1, 0.001]))
+    source = str(tmp_path / "M.npy")
+    assert "rank 2 is the smallest with an error of at most 0.01" in lora_np_command("errors", source).stdout
+    result = lora_np_command(
+        "errors", source, "--json", "--norm", "nuclear", "--plot", str(tmp_path / "curve.png")
+    )
+    assert json.loads(result.stdout)["rank"] == 2
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_of_what_is_no_matrix(tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
+    for arguments in (["missing.npy"], ["M.txt"], [str(tmp_path / "pickle.npy")], ["missing.safetensors:a"]):
+        assert_one_line(lora_np_command("errors", *arguments), 1)

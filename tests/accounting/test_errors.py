@@ -1,0 +1,52 @@
+"""The error curve of a matrix in a file, as `lora-np errors` shows it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lora_np import safetensors
+from lora_np.accounting.errors import rank_errors_of
+from lora_np.linalg import rank_errors
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "M.npy"
+    np.save(path, np.diag([1.0, 0.1, 0.001]) @ np.eye(3, 5))
+    return str(path)
+
+
+@pytest.mark.parametrize("norm", ["fro", "spectral", "nuclear"])
+def test_curve_and_rank_are_those_of_the_matrix(source, norm):
+    found = rank_errors_of(source, norm=norm, tolerance=0.01)
+    np.testing.assert_array_equal(found.errors, rank_errors(np.load(source), norm=norm, relative=True))
+    assert found.rank == 2
+    assert rank_errors_of(source, tolerance=1).rank == 0
+    assert rank_errors_of(source, tolerance=0).rank == 3
+
+
+def test_the_table_shows_powers_of_two_the_rank_and_the_last(source):
+    table = rank_errors_of(source, tolerance=0).table()
+    assert [row["rank"] for row in table.records] == [1, 2, 3]
+    assert table.records[0]["numbers"] == 8
+    assert "rank 3 is the smallest with an error of at most 0" in str(table)
+
+
+def test_programs_get_everything(source):
+    content = json.loads(json.dumps(rank_errors_of(source).to_dict()))
+    assert content["shape"] == [3, 5]
+    assert content["rank"] == 2
+    assert len(content["errors"]) == 4
+
+
+def test_half_precision_tensors(tmp_path):
+    path = tmp_path / "a.safetensors"
+    safetensors.save(path, {"W": np.diag([1.0, 0.5, 0.25])}, dtype="BF16")
+    assert rank_errors_of(f"{path}:W", tolerance=0.3).rank == 2
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, 1.1, np.nan])
+def test_a_tolerance_out_of_range_is_refused(source, tolerance):
+    with pytest.raises(ValueError, match="tolerance must be at least 0 and at most 1"):
+        rank_errors_of(source, tolerance=tolerance)
