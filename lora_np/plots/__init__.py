@@ -18,16 +18,19 @@ from lora_np.plots.spectra import (
     similarity_heatmap,
     singular_spectrum,
 )
-from lora_np.plots.training import training_curve
+from lora_np.plots.training import dynamics, error_with_spread, gap_curve, training_curve
 
 __all__ = [
     "budget_by_kind",
     "columns_in_plane",
     "compression",
+    "dynamics",
     "energy_curves",
     "error_against_rank",
+    "error_with_spread",
     "factor_areas",
     "gallery",
+    "gap_curve",
     "losses_against_rank",
     "matrix_tiles",
     "memory_by_cause",

@@ -70,9 +70,9 @@ def test_same_seed_same_numbers(batch_size):
 
 
 def test_batches_use_every_row_once_before_any_twice():
-    from lora_np.training.fit import batches
+    from lora_np.training.checkpoint import Batches
 
-    rows = batches(10, 3, np.random.default_rng(0))
+    rows = Batches(10, 3, np.random.default_rng(0))
     epoch = np.concatenate([next(rows) for _ in range(3)])
     assert len(set(epoch)) == 9
     assert len(next(rows)) == 3

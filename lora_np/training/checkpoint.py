@@ -1,0 +1,163 @@
+"""A run of `fit` on disk: all that the next step depends on, written whole or not at all, nothing pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lora_np._checks import Array, whole_number
+from lora_np.autograd import value
+from lora_np.nn import Run, leaves, trainable
+
+FORMAT = 1
+UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError, OSError)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or that belongs to another run."""
+
+
+class Batches:
+    """Rows of each step, without end: drawn without replacement until too few are left."""
+
+    def __init__(self, n: int, batch_size: int, rng: np.random.Generator) -> None:
+        self.n = n
+        self.batch_size = batch_size
+        self.rng = rng
+        self.order = np.arange(0)
+        self.position = 0
+
+    def __next__(self) -> slice | Array:
+        if self.batch_size == self.n:
+            return slice(None)  # which copies nothing
+        if self.position + self.batch_size > len(self.order):
+            self.order, self.position = self.rng.permutation(self.n), 0
+        self.position += self.batch_size
+        return self.order[self.position - self.batch_size : self.position]
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    run: Run
+    rows: Batches
+    rng: np.random.Generator
+    loss: list[float] = field(default_factory=list)
+    validated: list[tuple[int, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that a run saves itself to.
+
+    ``identity`` says what has to be the same for the file to fit, each as a short text.
+    """
+
+    path: Path
+    identity: dict[str, str]
+    every: int
+
+    def __post_init__(self) -> None:
+        whole_number("checkpoint_every", self.every)
+
+    def begin(self, progress: Progress, *, resume: bool) -> None:
+        """Continue from the file if it is there, which must have been asked for."""
+        if not self.path.exists():
+            return
+        if not resume:
+            raise FileExistsError(f"{self.path} is there already: continue it with resume=True, or delete it")
+        arrays, facts = self.read()
+        for name, ours in self.identity.items():
+            theirs = facts["identity"].get(name)
+            if theirs != ours:
+                raise CheckpointError(
+                    f"{self.path} belongs to another run: its {name} is {theirs}, here it is {ours}"
+                )
+        for i, bank in enumerate(progress.run.banks):
+            bank.values[...] = arrays[f"values.{i}"]
+            for vector, saved in zip(bank.state, arrays[f"state.{i}"], strict=True):
+                vector[...] = saved
+        progress.run.steps = facts["steps"]
+        progress.rows.order, progress.rows.position = arrays["order"], facts["position"]
+        progress.rng.bit_generator.state = facts["random"]
+        progress.loss[:] = arrays["loss"].tolist()
+        progress.validated[:] = [(step, loss) for step, loss in facts["validated"]]
+
+    def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            facts = json.loads(str(arrays.pop("facts")))
+            if facts["format"] != FORMAT:
+                raise ValueError(f"format {facts['format']}, not {FORMAT}")
+        except UNREADABLE as error:
+            raise CheckpointError(
+                f"{self.path} is not a whole checkpoint ({error}): delete it to start anew"
+            ) from None
+        return arrays, facts
+
+    def save(self, progress: Progress) -> None:
+        """Write the run as it stands, after a step."""
+        arrays = {"loss": np.array(progress.loss), "order": progress.rows.order}
+        for i, bank in enumerate(progress.run.banks):
+            arrays |= {f"values.{i}": bank.values, f"state.{i}": np.array(bank.state)}
+        facts = {
+            "format": FORMAT,
+            "identity": self.identity,
+            "steps": progress.run.steps,
+            "position": progress.rows.position,
+            "validated": progress.validated,
+            "random": progress.rng.bit_generator.state,
+        }
+        arrays["facts"] = np.array(json.dumps(facts, default=np.ndarray.tolist))
+        write_whole(self.path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def identity_of(
+    model: Any, x: Array, y: Array, rng: np.random.Generator, settings: dict[str, Any]
+) -> dict[str, str]:
+    """What has to be the same for a checkpoint to fit, each as a short text."""
+    frozen = [value(leaf) for _, leaf in leaves(model)]
+    learned = {id(leaf.data) for _, leaf in trainable(model)}
+    return {
+        "trained part": "; ".join(f"{path} {leaf.shape} {leaf.dtype}" for path, leaf in trainable(model)),
+        # A schedule of the user's own shows an address that is another one in every process.
+        **{name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(setting)) for name, setting in settings.items()},
+        "generator": type(rng.bit_generator).__name__,
+        "frozen part": digest(*(a for a in frozen if id(a) not in learned)),
+        "data": digest(x, y),
+    }
+
+
+def digest(*arrays: Array) -> str:
+    """A fingerprint of shapes, dtypes and values."""
+    sha = hashlib.sha256()
+    for a in arrays:
+        sha.update(f"{a.shape} {a.dtype.str}".encode())
+        sha.update(np.ascontiguousarray(a).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """A file that appears at ``path`` when it is whole, in the place of an older one."""
+    stage = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(stage, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(stage, path)
+    finally:
+        stage.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""What theory says about training one linear layer on squared error: the best loss, and the largest rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lora_np._checks import Array, matrix, number
+from lora_np.autograd import Tensor, value
+from lora_np.linalg import optimal_losses
+from lora_np.lora import LoRALinear
+from lora_np.nn import Linear
+
+
+def optimum(model: Any, x: Array, y: Array) -> float:
+    """The smallest mean squared error that training can reach: the best update of the model's rank.
+
+    Parameters
+    ----------
+    model : Linear or LoRALinear
+        What is a Tensor in it counts as free, what is an ndarray as given. For plain LoRA this is
+        reduced-rank regression; with A frozen (LoRA-FA) or with all of W trained it is least squares.
+    x : ndarray of shape (n, k)
+    y : ndarray of shape (n, d)
+
+    Returns
+    -------
+    float
+        In float64. Dropout is not taken into account: it changes what is minimised.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the optimum of such a model is not known in closed form, or the data does not fit it.
+
+    Examples
+    --------
+    >>> from lora_np.lora import inject
+    >>> x = np.eye(3)
+    >>> model = inject(Linear(np.zeros((3, 3))), rank=1, rng=np.random.default_rng(0))
+    >>> round(optimum(model, x, np.diag([3.0, 2.0, 1.0])) * 9, 12)  # 2^2 + 1^2 remain
+    5.0
+    """
+    if not isinstance(model, (Linear, LoRALinear)):
+        raise TypeError(f"the optimum is known for Linear and LoRALinear, got {type(model).__name__}")
+    layer = model.base if isinstance(model, LoRALinear) else model
+    X, Y = matrix("x", x).astype(np.float64), matrix("y", y).astype(np.float64)
+    if X.shape[1:] != (layer.d_in,) or Y.shape != (len(X), layer.d_out):
+        raise ValueError(f"x {X.shape} and y {Y.shape} do not fit a weight of shape {layer.W.shape}")
+    residual = Y - X @ value(layer.W).T.astype(np.float64)
+    if isinstance(layer.b, Tensor):  # a free b takes up the means
+        X, residual = X - X.mean(axis=0), residual - residual.mean(axis=0)
+    elif layer.b is not None:
+        residual = residual - layer.b
+    if isinstance(layer.W, Tensor):
+        return float(optimal_losses(X, residual)[-1])
+    if isinstance(model, Linear) or not (isinstance(model.A, Tensor) or isinstance(model.B, Tensor)):
+        fixed = value(model.merged().W if isinstance(model, LoRALinear) else layer.W) - value(layer.W)
+        return float(np.mean(np.square(residual - X @ fixed.T)))
+    if not isinstance(model.B, Tensor):
+        raise ValueError("the optimum is not known where B is frozen and A is trained")
+    if not isinstance(model.A, Tensor):
+        return float(optimal_losses(X @ model.A.T, residual)[-1])
+    return float(optimal_losses(X, residual)[min(model.rank, *layer.W.shape)])
+
+
+def stable_rate(model: Any, x: Array, *, momentum: float = 0.0) -> float:
+    """The learning rate above which gradient descent on the mean squared error diverges: ``2 / lambda``.
+
+    The loss is a quadratic in W, with ``lambda = 2 ||x||_2^2 / (n d)`` the largest eigenvalue of its
+    curvature. With LoRA it is a quadratic in B as long as A stays what it is, with ``(alpha/r) x A^T`` in the
+    place of x.
+
+    Parameters
+    ----------
+    model : Linear or LoRALinear
+        With a W, or a B, that is trained.
+    x : ndarray of shape (n, k)
+        The full batch.
+    momentum : float
+        Heavy-ball momentum stretches the bound to ``2 (1 + momentum) / lambda``.
+
+    Raises
+    ------
+    TypeError
+        If no bound is known for such a model.
+
+    References
+    ----------
+    B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+
+    Examples
+    --------
+    >>> stable_rate(Linear(Tensor(np.zeros((1, 2)))), np.array([[2.0, 0.0], [0.0, 1.0]]))
+    0.5
+    """
+    momentum = number("momentum", momentum, minimum=0, maximum=1, open_maximum=True)
+    X = matrix("x", x)
+    if isinstance(model, Linear) and isinstance(model.W, Tensor):
+        features, b = X, model.b
+    elif isinstance(model, LoRALinear) and isinstance(model.B, Tensor):
+        features, b = X @ value(model.A).T * model.scale, model.base.b
+    else:
+        raise TypeError(
+            f"a bound is known for a Linear or LoRALinear that is trained, got {type(model).__name__}"
+        )
+    if isinstance(b, Tensor):
+        features = np.concatenate([features, np.ones_like(features[:, :1])], axis=1)
+    d = (model.base if isinstance(model, LoRALinear) else model).d_out
+    return float((1 + momentum) * len(X) * d / np.linalg.norm(features, 2) ** 2)
