@@ -102,6 +102,10 @@ def parse(path: Path, raw: Mapping[str, Any]) -> Config:
     bias = setting.text("bias", "none")
     if bias not in ("none", "all", "lora_only"):
         raise AdapterError(f"{path}: bias must be 'none', 'all' or 'lora_only', got {_short(bias)}")
+    if not 0 <= setting.real("lora_dropout", raw.get("lora_dropout") or 0) < 1:
+        raise AdapterError(
+            f"{path}: lora_dropout must be from 0 to below 1, got {_short(raw['lora_dropout'])}"
+        )
     setting.check_targets()
     return Config(
         r=setting.whole("r", raw.get("r", 8)),

@@ -14,9 +14,10 @@ from lora_np.adapters import config as settings
 from lora_np.adapters.files import AdapterError, replacing
 from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, at_least_single, held, write
 from lora_np.autograd import Tensor, value
-from lora_np.lora import LoRALinear
-from lora_np.nn import Linear, freeze, replace, trainable
-from lora_np.nn.tree import walk
+from lora_np.lora import DoRALinear, LoRAEmbedding, LoRALinear, adapter_leaves
+from lora_np.lora.variants import ADAPTED
+from lora_np.nn import Embedding, Linear, freeze, replace, trainable
+from lora_np.nn.tree import join, walk
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ def save(
     Notes
     -----
     The directory appears when it is whole. A crash at any moment leaves the old one or none.
+
+    Variants that move W0 (PiSSA, OLoRA) fit the original weights after `lora_np.lora.rebase`.
 
     Examples
     --------
@@ -109,26 +112,28 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     >>> lnp.freeze(model)(np.ones(3))
     array([3., 3.])
     """
-    if any(isinstance(node, LoRALinear) for _, node in walk(model)):
+    if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     named = _namer(names)
     waiting = {*adapter, *adapter.full}
+    dropout = float(adapter.raw.get("lora_dropout") or 0.0)
 
-    def adapt(path: str, layer: Linear) -> Linear | LoRALinear:
+    def adapt(path: str, layer: Any) -> Any:
         name = named(path)
         for ours, theirs in _PARAMETERS.items():
             key = f"{name}.{theirs}"
             if key in adapter.full:
-                layer = changed(layer, **{ours: _replaced(key, adapter.full[key], getattr(layer, ours))})
+                new = _replaced(key, adapter.full[key], getattr(layer, ours, None))
+                layer = changed(layer, **{ours: new})
                 waiting.discard(key)
         if name not in adapter:
             return layer
         waiting.discard(name)
-        return _adapted(name, layer, adapter[name])
+        return _adapted(name, layer, adapter[name], dropout)
 
-    result = replace(freeze(model), Linear, adapt)
+    result = replace(freeze(model), (Linear, Embedding), adapt)
     if waiting:
-        known = [named(path) for path, node in walk(model) if isinstance(node, Linear)]
+        known = [named(path) for path, node in walk(model) if isinstance(node, (Linear, Embedding))]
         raise AdapterError(f"the model has no {_listed(sorted(waiting))}; its layers: {_listed(known)}")
     return result
 
@@ -136,64 +141,107 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
 def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
     """The adapters in a model of ours, and whatever else in it is trained."""
     named = _namer(names)
-    layers = {path: node for path, node in walk(model) if isinstance(node, LoRALinear)}
+    layers = _adapted_layers(model)
     if not layers:
         raise AdapterError("this model has no LoRA adapters to save")
-    modules = {}
+    modules: dict[str, Module] = {}
     for path, layer in layers.items():
         name = named(path)
         if name in modules:
             raise AdapterError(f"names gives {name!r} to two layers; each needs its own")
-        modules[name] = Module.of(A=value(layer.A), B=value(layer.B), alpha=layer.alpha)
+        modules[name] = _module(layer)
+    dora = {"magnitude" in module.parts for module in modules.values()}
+    if len(dora) > 1:
+        raise AdapterError("PEFT holds DoRA for all modules or for none; this model has both")
     full, saved, bias = _trained_in_full(model, layers, named)
     raw = {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": None,
         "inference_mode": True,
-        "lora_dropout": max(layer.dropout for layer in layers.values()),
+        "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
+        "use_dora": dora.pop(),
         "bias": bias,
         "modules_to_save": saved or None,
     }
     return Adapter(modules, full, settings.with_targets(raw, modules))
 
 
+def _adapted_layers(model: Any) -> dict[str, Any]:
+    """The adapted layers by their paths; the `LoRALinear` inside of a `DoRALinear` is part of that."""
+    found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
+    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
+    return {path: node for path, node in found.items() if path not in inner}
+
+
+def _module(layer: Any) -> Module:
+    lora = layer.lora if isinstance(layer, DoRALinear) else layer
+    return Module.of(
+        A=value(lora.A),
+        B=value(lora.B),
+        alpha=lora.alpha,
+        magnitude=value(layer.m) if isinstance(layer, DoRALinear) else None,
+        embedding=isinstance(layer, LoRAEmbedding),
+    )
+
+
 def _trained_in_full(
-    model: Any, layers: Mapping[str, LoRALinear], named: Callable[[str], str]
+    model: Any, layers: Mapping[str, Any], named: Callable[[str], str]
 ) -> tuple[dict[str, Stored], list[str], str]:
     """Trained parameters outside of adapters; the modules that are saved whole for it; PEFT's ``bias``."""
-    own = {id(leaf) for layer in layers.values() for leaf in (layer.A, layer.B)}
+    own = {id(leaf) for _, leaf in adapter_leaves(model)}
+    owner = {join(path, part): path for path in layers for part in ("base", "lora.base")} | {
+        p: p for p in layers
+    }
     nodes = dict(walk(model))
     full: dict[str, Stored] = {}
-    saved: list[str] = []
-    bias = "none"
+    saved: set[str] = set()
+    biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
     for path, leaf in trainable(model):
         if id(leaf) in own:
             continue
         holder, _, field = path.split(" = ")[0].rpartition(".")
-        adapted = holder.removesuffix(".base") if holder != "base" else ""
-        name = named(adapted if adapted in layers else holder)
-        if field == "b" and not isinstance(nodes[holder].W, Tensor):
+        name = named(owner.get(holder, holder))
+        if field == "b" and (holder in owner or not isinstance(getattr(nodes[holder], "W", None), Tensor)):
             full[f"{name}.bias"] = held(value(leaf))
-            bias = "lora_only" if adapted in layers and bias != "all" else "all"
-        elif adapted in layers:
-            raise AdapterError(f"{path}: the weight under an adapter is trained too, which PEFT can not hold")
+            biased.add(holder in owner)
+        elif holder in owner:
+            raise AdapterError(
+                f"{path}: a weight that is adapted and trained too has no place in PEFT's format"
+            )
         else:
             # PEFT reads a module that is saved in full with all its parameters, trained or not.
-            saved.append(name)
+            saved.add(name)
             for ours, array in vars(nodes[holder]).items():
                 if isinstance(array, (Tensor, np.ndarray)):
                     full[f"{name}.{_PARAMETERS.get(ours, ours)}"] = held(value(array))
-    return full, sorted(set(saved)), bias
+    bias = "all" if False in biased else "lora_only" if biased else "none"
+    return full, sorted(saved), bias
 
 
-def _adapted(name: str, layer: Linear, module: Module) -> LoRALinear:
-    if module.embedding or module.rslora or not {*module.parts} <= {"A", "B"}:
-        raise AdapterError(f"{name!r}: only plain LoRA on linear layers can be attached to a model of ours")
-    if module.shape != layer.W.shape:
-        raise AdapterError(f"{name!r}: B A of shape {module.shape} does not fit a weight of {layer.W.shape}")
+def _adapted(name: str, layer: Any, module: Module, dropout: float) -> Any:
+    d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
+    if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
+        kind = "an embedding" if module.embedding else "a linear layer"
+        raise AdapterError(
+            f"{name!r} adapts {kind} of shape {module.shape}, which does not fit "
+            f"{type(layer).__name__} {layer.W.shape}"
+        )
     dtype = layer.W.dtype
-    return LoRALinear(layer, Tensor(module.A.astype(dtype)), Tensor(module.B.astype(dtype)), module.alpha)
+    A, B = Tensor(module.A.astype(dtype)), Tensor(module.B.astype(dtype))
+    alpha = module.scaling * module.rank  # our layers have no other scaling than alpha / r
+    if module.embedding:
+        if module.magnitude is not None:
+            raise AdapterError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
+        return LoRAEmbedding(layer, A, B, alpha)
+    if module.bias is not None:
+        # The bias of B is a constant added to the layer's: it goes on as one that is trained.
+        shift = (module.scaling * module.bias).astype(dtype)
+        layer = changed(layer, b=Tensor(shift if layer.b is None else value(layer.b) + shift))
+    if module.magnitude is None:
+        return LoRALinear(layer, A, B, alpha, dropout)
+    direction = LoRALinear(Linear(layer.W), A, B, alpha, dropout)
+    return DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
 
 
 def _replaced(key: str, stored: Stored, old: Tensor | Array | None) -> Tensor:
