@@ -136,9 +136,10 @@ def training_memory(
     rank, and more than those where inputs are cast.
 
     Nothing is kept below the lowest adapter. The estimate is held against PyTorch's own count for Llama and
-    BERT, where it is within a tenth. It leaves out the framework's buffers, fragmentation, and what a kernel
-    needs only while it runs; experts are estimated as if every token's experts were computed together; and
-    soft caps (Gemma 2) keep attention weights in any case, which is not counted.
+    BERT, where it is within a tenth (a fifth under dropout in 16 bits). It leaves out the framework's
+    buffers, fragmentation, and what a kernel needs only while it runs; experts are estimated as if every
+    token's experts were computed together; and soft caps (Gemma 2) keep attention weights in any case,
+    which is not counted.
 
     References
     ----------

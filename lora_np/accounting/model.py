@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -236,18 +237,34 @@ class ModelSpec:
 def stack(prefix: str, indices: range, modules: Iterable[Module], *, alias: str = "") -> Iterator[Module]:
     """``modules`` once for each index: ``prefix.0.name``, ``prefix.1.name``, ..."""
     for module in modules:
-        yield module._replace(
-            name=f"{prefix}.{{}}.{module.name}",
-            alias=f"{alias or prefix}.{{}}.{module.alias or module.name}" if alias or module.alias else "",
-            ranges=(indices, *module.ranges),
-        )
+        other = f"{alias or prefix}.{{}}.{module.alias or module.name}" if alias or module.alias else ""
+        yield _placed(module, f"{prefix}.{{}}.{module.name}", other, (indices, *module.ranges))
 
 
 def under(prefix: str, modules: Iterable[Module]) -> Iterator[Module]:
     """``modules`` as children of ``prefix``."""
     for module in modules:
-        alias = f"{prefix}.{module.alias}" if module.alias else ""
-        yield module._replace(name=f"{prefix}.{module.name}", alias=alias)
+        other = f"{prefix}.{module.alias}" if module.alias else ""
+        yield _placed(module, f"{prefix}.{module.name}", other, module.ranges)
+
+
+def _placed(module: Module, name: str, alias: str, ranges: tuple[range, ...]) -> Module:
+    # three times as fast as _replace, and every module of every model comes by twice
+    return Module(
+        name,
+        module.kind,
+        module.shape,
+        module.bias,
+        module.tied,
+        module.tied_bias,
+        module.groups,
+        alias,
+        module.parts,
+        ranges,
+    )
+
+
+_INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a name that is a number
 
 
 def fold(modules: Iterable[Module]) -> Iterator[Module]:
@@ -257,20 +274,14 @@ def fold(modules: Iterable[Module]) -> Iterator[Module]:
         if "{" in module.name:
             yield module
             continue
-        parts = module.name.split(".")
-        pattern = ".".join("{}" if _is_index(part) else part for part in parts)
-        place = tuple(int(part) for part in parts if _is_index(part))
-        alike.setdefault(module._replace(name=pattern), []).append(place)
+        place = tuple(map(int, _INDEX.findall(module.name)))
+        alike.setdefault(module._replace(name=_INDEX.sub("{}", module.name)), []).append(place)
     for group, places in alike.items():
         ranges = tuple(range(min(axis), max(axis) + 1) for axis in zip(*places, strict=True))
         if len(places) > 1 and prod(map(len, ranges)) == len(places):
             yield group._replace(ranges=ranges)
         else:
             yield from (group._replace(name=group.name.format(*place)) for place in places)
-
-
-def _is_index(part: str) -> bool:
-    return part.isascii() and part.isdigit() and (part == "0" or part[0] != "0")
 
 
 def _expand(groups: Iterable[Module]) -> Iterator[Module]:
