@@ -292,3 +292,68 @@ def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str,
         assert our_count(spec, rank=5, rank_pattern=pattern) == peft_count(
             model, r=5, target_modules=asked, rank_pattern=pattern
         )
+
+
+def random_fields(family: str, seed: int) -> dict[str, Any]:
+    """A config of random small sizes, drawn as odd as the family allows."""
+    import random
+
+    draw = random.Random(f"{family} {seed}")
+    kv_heads = draw.randint(1, 3)
+    heads = kv_heads * draw.randint(1, 3)
+    width = 2 * draw.randint(2, 8)  # rotary positions need an even width
+    d = heads * width
+    fields: dict[str, Any] = {
+        "vocab_size": draw.randint(5, 300),
+        "hidden_size": d,
+        "intermediate_size": draw.randint(3, 90),
+        "num_hidden_layers": draw.randint(1, 3),
+        "num_attention_heads": heads,
+        "tie_word_embeddings": draw.random() < 0.5,
+        "pad_token_id": 0,
+    }
+    if family in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "phi3", "mixtral"):
+        fields["num_key_value_heads"] = kv_heads
+        if family not in ("phi", "phi3") and draw.random() < 0.5:
+            fields["head_dim"] = 2 * draw.randint(2, 10)
+    if family in ("llama", "qwen3", "gemma", "gemma2", "gpt_neox"):
+        fields["attention_bias"] = draw.random() < 0.5
+    if family in ("t5", "mt5"):
+        gate = draw.choice(["relu", "gated-gelu"])
+        own = {"d_kv": draw.randint(1, 9), "d_ff": draw.randint(3, 50), "feed_forward_proj": gate}
+        fields = {**fields, **own, "d_model": d, "num_decoder_layers": draw.randint(1, 3)}
+    if family == "whisper":
+        fields = {**WHISPER, "d_model": 8 * draw.randint(1, 5), "decoder_layers": draw.randint(1, 3)}
+    if family == "opt":
+        fields |= {
+            "ffn_dim": draw.randint(3, 50),
+            "word_embed_proj_dim": draw.choice([d, draw.randint(3, 20)]),
+        }
+        fields |= {"do_layer_norm_before": draw.random() < 0.5, "enable_bias": draw.random() < 0.5}
+    if family == "falcon":
+        fields |= {"new_decoder_architecture": draw.random() < 0.5, "num_kv_heads": kv_heads}
+        fields |= {"multi_query": draw.random() < 0.5, "parallel_attn": draw.random() < 0.5}
+    if family == "mixtral":
+        fields["num_local_experts"] = draw.randint(2, 5)
+    if family == "deepseek_v3":
+        fields = {**LATENT, "vocab_size": fields["vocab_size"], "n_shared_experts": draw.randint(1, 3)}
+        fields |= {"kv_lora_rank": draw.randint(1, 9), "q_lora_rank": draw.choice([None, draw.randint(1, 9)])}
+        fields |= {"v_head_dim": draw.randint(1, 9), "first_k_dense_replace": draw.randint(0, 3)}
+    return fields
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_random_configs(family: str, seed: int) -> None:
+    fields = random_fields(family, seed)
+    spec = build_spec({"model_type": family, **fields})
+    model = meta_model(family, FAMILIES[family].task, fields)
+    assert spec.total == sum(p.numel() for p in model.parameters())
+    assert {m.name: m.shape for m in spec.modules if m.kind == "linear"} == linear_maps(model)
+    assert our_count(spec, rank=2, targets="all-linear") == peft_count(
+        model, r=2, target_modules="all-linear"
+    )
+    if FAMILIES[family].targets:
+        targets = list(FAMILIES[family].targets)
+        assert our_count(spec, rank=3) == peft_count(model, r=3, target_modules=targets)
