@@ -45,7 +45,13 @@ if TYPE_CHECKING:
         preset_names,
         preset_table,
     )
-    from lora_np.accounting.summary import count_tables, parse_targets, rank_table, render
+    from lora_np.accounting.summary import (
+        count_tables,
+        parse_names,
+        parse_targets,
+        rank_table,
+        render,
+    )
     from lora_np.accounting.units import binary_bytes, decimal_bytes, parse_bytes
 
 # Loaded when first used, so that `import lora_np` stays quick.
@@ -76,6 +82,7 @@ _PLACES = {
     "paper_bytes_table": "paper",
     "paper_table": "paper",
     "parse_bytes": "units",
+    "parse_names": "summary",
     "parse_targets": "summary",
     "preset": "sources",
     "preset_config": "sources",
@@ -121,6 +128,7 @@ __all__ = [
     "paper_bytes_table",
     "paper_table",
     "parse_bytes",
+    "parse_names",
     "parse_targets",
     "preset",
     "preset_config",

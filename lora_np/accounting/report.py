@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.console import Group
 
 Cell = str | int | float | bool | None
 Format = Callable[[Any], str]
@@ -142,24 +142,21 @@ class Table:
         table = f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
         return table + notes
 
-    def __rich__(self) -> RichTable:
-        """The table that rich prints in a terminal."""
+    def __rich__(self) -> Group:
+        """What rich prints in a terminal: title, table, and each note on a line of its own."""
         from rich import box
+        from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            title=Text(self.title) if self.title else None,
-            caption=Text("\n".join(self.notes)) if self.notes else None,
-            box=box.SIMPLE_HEAD,
-            title_justify="left",
-            caption_justify="left",
-        )
+        table = RichTable(box=box.SIMPLE_HEAD)
         for name, right in zip(self.columns, self._numeric, strict=True):
             table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
         for row in self._texts:
             table.add_row(*map(Text, row))
-        return table
+        title = [Text(self.title, style="bold")] if self.title else []
+        notes = [Text(note, no_wrap=True, overflow="ignore") for note in self.notes]
+        return Group(*title, table, *notes)
 
     @property
     def _texts(self) -> list[list[str]]:

@@ -23,7 +23,7 @@ def count_tables(
     modules_to_save: Iterable[str] = (),
     dora: bool = False,
     experts: str = "peft",
-    by: str = "",
+    by: str | None = None,
     memory: bool = False,
     batch: int = 1,
     sequence: int = 512,
@@ -38,7 +38,7 @@ def count_tables(
         Without any, a matrix is counted by itself and a model is listed.
     targets, modules_to_save, dora, experts
         As :meth:`ModelSpec.lora` takes them.
-    by : {"", "kind", "module"}
+    by : {"kind", "module"}, optional
         A table of the adapted modules for each rank.
     memory : bool
         A table of what training needs in memory for each rank.
@@ -66,7 +66,8 @@ def count_tables(
     trainable params: 8,388,608 || all params: 6,746,804,224 || trainable%: 0.1243
     """
     ranks = list(ranks)
-    choice("by", by, ("", "kind", "module"))
+    if by is not None:
+        choice("by", by, ("kind", "module"))
     size = matrix_size(source)
     if size:
         if targets is not None or list(modules_to_save) or by or memory:
@@ -135,6 +136,17 @@ def parse_targets(text: str) -> str | list[str]:
     """
     if text == "all-linear" or re.search(r"[^\w\-.,\s]", text):
         return text
+    return parse_names(text)
+
+
+def parse_names(text: str) -> list[str]:
+    """Names with commas between.
+
+    Examples
+    --------
+    >>> parse_names("lm_head, embed_tokens")
+    ['lm_head', 'embed_tokens']
+    """
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
