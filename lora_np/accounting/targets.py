@@ -39,13 +39,13 @@ def pick(spec: ModelSpec, targets: str | Iterable[str] | None, saved: Collection
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, Module]:
     """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries."""
-    unmatched = set(saved)
+    unmatched = list(saved)
     found: dict[str, Module] = {}
     for module in spec.modules:
         for path in _paths(module):
             ends = [end for end in saved if path.endswith(end)]
             if ends:
-                unmatched.difference_update(ends)
+                unmatched = [end for end in unmatched if end not in ends]
                 found[module.name] = module
     for end in unmatched:
         paths = {path.rpartition(".")[2] for module in spec.modules for path in _paths(module)}
@@ -184,7 +184,7 @@ def _pick_fused(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
         if set(needed) != present:
             missing = ", ".join(old for old in needed if old not in present)
             raise ValueError(
-                f"targets: {', '.join(present)} needs {missing} too, because PEFT adapts them fused in {name}"
+                f"targets: {', '.join(sorted(present))} needs {missing} too: PEFT adapts them fused in {name}"
             )
         picks += [
             Pick(module, times=len(needed))
@@ -264,11 +264,9 @@ def _leaf_names(spec: ModelSpec) -> list[str]:
     return list(dict.fromkeys(name for name in names if name != "{}"))
 
 
-def _containers(spec: ModelSpec) -> set[str]:
-    found: set[str] = set()
-    for module in spec.modules:
-        found.update(_paths(module)[1:])
-    return found
+def _containers(spec: ModelSpec) -> list[str]:
+    """The paths of everything that holds modules, each once."""
+    return list(dict.fromkeys(path for module in spec.modules for path in _paths(module)[1:]))
 
 
 def _paths(module: Module) -> list[str]:
