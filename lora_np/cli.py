@@ -57,6 +57,65 @@ def tour(
 
 
 @app.command()
+def count(
+    source: Annotated[
+        str, typer.Argument(help="100x120, a preset, config.json, *.safetensors, or a directory with one.")
+    ] = "",
+    rank: Annotated[
+        list[int] | None, typer.Option(help="Rank of the adapter; may be given several times.")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Ends of names (q_proj,v_proj), all-linear, or a regular expression.")
+    ] = None,
+    modules_to_save: Annotated[
+        str | None, typer.Option(help="Ends of names of modules trained in full, with commas between.")
+    ] = None,
+    dora: Annotated[bool, typer.Option("--dora", help="Count DoRA's magnitudes too.")] = False,
+    experts: Annotated[str, typer.Option(help="Convention for experts: peft or per-expert.")] = "peft",
+    by: Annotated[str | None, typer.Option(help="List what is adapted, by module or by kind.")] = None,
+    memory: Annotated[bool, typer.Option("--memory", help="Estimate the memory of training.")] = False,
+    batch: Annotated[int, typer.Option(help="Sequences in a step, for --memory.")] = 1,
+    sequence: Annotated[int, typer.Option(help="Tokens in a sequence, for --memory.")] = 512,
+    as_json: AsJSON = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    catalogue: Annotated[bool, typer.Option("--list", help="List presets and families.")] = False,
+) -> None:
+    """What a LoRA costs: parameters, and memory if asked, of a matrix or of a whole model.
+
+    Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
+    """
+    from lora_np import accounting
+
+    if catalogue:
+        tables = [accounting.preset_table(), accounting.family_table()]
+    elif source:
+        tables = accounting.count_tables(
+            source,
+            ranks=rank or [],
+            targets=accounting.parse_targets(targets) if targets else None,
+            modules_to_save=accounting.parse_names(modules_to_save or ""),
+            dora=dora,
+            experts=experts,
+            by=by,
+            memory=memory,
+            batch=batch,
+            sequence=sequence,
+        )
+    else:
+        raise typer.BadParameter("name a SOURCE, or ask for --list")
+    asked = {"json": as_json, "markdown": as_markdown, "csv": as_csv}
+    forms = [form for form, wanted in asked.items() if wanted]
+    if len(forms) > 1:
+        raise typer.BadParameter(f"choose one of --{' and --'.join(forms)}")
+    if forms:
+        print(accounting.render(tables, forms[0]))
+    else:
+        for table in tables:
+            show(table)
+
+
+@app.command()
 def errors(
     matrix: Annotated[str, typer.Argument(help="FILE.npy, or FILE.safetensors:TENSOR; only that is read.")],
     norm: Annotated[str, typer.Option(help="fro, spectral or nuclear.")] = "fro",
@@ -85,6 +144,25 @@ def errors(
         show(found.table())
 
 
+@app.command()
+def lab(
+    folder: Annotated[Path, typer.Argument(help="Where the lessons are copied to.")] = Path(
+        "lora-np-lessons"
+    ),
+    browser: Annotated[bool, typer.Option(help="Open a browser window, or print the address only.")] = True,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one.")] = None,
+) -> None:
+    """Copy the lessons beside you, never over your own work, and open JupyterLab (extra: notebooks).
+
+    Example: lora-np lab --no-browser
+    """
+    from lora_np.lessons import copy_lessons, open_lab
+
+    new, kept = copy_lessons(folder)
+    print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)
+    open_lab(folder, browser=browser, port=port)
+
+
 # What all commands share
 
 
@@ -106,7 +184,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit status: 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
     try:
         return app(arguments, prog_name="lora-np", standalone_mode=False) or 0
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
         return fail(message(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted", 130)

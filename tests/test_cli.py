@@ -125,3 +125,45 @@ def test_errors_of_what_is_no_matrix(tmp_path):
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
     for arguments in (["missing.npy"], ["M.txt"], [str(tmp_path / "pickle.npy")], ["missing.safetensors:a"]):
         assert_one_line(lora_np_command("errors", *arguments), 1)
+
+
+def test_count_prints_the_seeds_numbers():
+    result = lora_np_command("count", "100x120", "--rank", "20", "--rank", "8")
+    assert result.returncode == 0
+    for number in ("12,000", "4,400", "1,760"):
+        assert number in result.stdout
+
+
+def test_count_of_a_whole_model_is_pefts_line():
+    line = "trainable params: 3,686,400 || all params: 3,089,625,088 || trainable%: 0.1193"
+    assert line in lora_np_command("count", "qwen2.5-3b", "--rank", "16").stdout
+
+
+def test_count_as_json_holds_plain_integers():
+    (row,) = json.loads(
+        lora_np_command("count", "llama-3.2-1b", "--rank", "8", "--targets", "q_proj", "--json").stdout
+    )["rows"]
+    assert (row["trainable"], row["total"]) == (524_288, 1_236_338_688)
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("--markdown", "**100 x 120**"), ("--csv", "update,rank,trainable")]
+)
+def test_count_in_other_forms(form, start):
+    assert lora_np_command("count", "100x120", "--rank", "8", form).stdout.startswith(start)
+
+
+@pytest.mark.parametrize(("arguments", "status", "words"), [
+    (["100x120", "--rank", "0"], 1, "rank must be at least 1, got 0"),
+    (["100x120", "--rank", "-8"], 1, "got -8"),
+    (["100x120", "--rank", "2.5"], 2, "2.5"),
+    (["100x0", "--rank", "8"], 1, "k must be at least 1, got 0"),
+    (["llama-3-9b", "--rank", "8"], 1, "llama-3-8b"),
+    (["gpt2", "--rank", "8", "--targets", "c_atn"], 1, "c_attn"),
+    (["gpt2", "--rank", "8", "--json", "--csv"], 2, "--json and --csv"),
+    ([], 2, "SOURCE"),
+])  # fmt: skip
+def test_count_of_what_is_none(arguments, status, words):
+    result = lora_np_command("count", *arguments)
+    assert_one_line(result, status)
+    assert words in result.stderr
