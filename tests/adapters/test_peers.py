@@ -5,8 +5,11 @@ import warnings
 import numpy as np
 import pytest
 
+import lora_np as lnp
 from lora_np import adapters, safetensors
+from lora_np.adapters.config import with_targets
 from lora_np.adapters.peft_format import WEIGHTS
+from lora_np.nn import Embedding
 
 pytestmark = [
     pytest.mark.peers,
@@ -165,8 +168,6 @@ def test_an_adapter_composed_anew_loads_in_peft_without_a_warning(case):
         for key, content in adapter.raw.items()
         if key not in ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
     }
-    from lora_np.adapters.config import with_targets
-
     adapters.save(
         adapters.Adapter(adapter.modules, adapter.full, with_targets(raw, adapter)), folder / "again"
     )
@@ -340,3 +341,63 @@ def test_an_extracted_adapter_leads_peft_from_the_base_to_the_tuned_model(tmp_pa
     expected = logits(tuned)
     close = max(1e-5, 16 * float(torch.finfo(dtype).eps)) * np.abs(expected).max()
     np.testing.assert_allclose(logits(model), expected, atol=close)
+
+
+class Net(torch.nn.Module):
+    """The torch twin of a Sequential of ours: the same weights under the same paths."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([self.twin(layer) for layer in model.layers])
+
+    @staticmethod
+    def twin(layer):
+        W = torch.tensor(lnp.value(layer.W))
+        if isinstance(layer, Embedding):
+            return torch.nn.Embedding.from_pretrained(W)
+        twin = torch.nn.Linear(W.shape[1], W.shape[0], bias=layer.b is not None, dtype=W.dtype)
+        twin.weight.data = W
+        if layer.b is not None:
+            twin.bias.data = torch.tensor(lnp.value(layer.b))
+        return twin
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"variant": "rslora", "alpha": 3},
+        {"variant": "dora"},
+        {"variant": "dora", "bias": "lora_only"},
+        {"variant": "pissa"},
+        {"variant": "olora"},
+        {"bias": "all", "where": lambda path, layer: path == "layers.1"},
+        {"train": ["layers.2"]},
+        {"where": lambda path, layer: True},
+    ],
+    ids=str,
+)
+def test_what_is_trained_here_loads_in_peft_without_a_warning(tmp_path, options):
+    rng = np.random.default_rng(0)
+    base = lnp.Sequential(
+        [
+            Embedding(rng.standard_normal((9, 6))),
+            lnp.Linear.init(d_out=7, d_in=6, bias=True, rng=rng),
+            lnp.Linear.init(d_out=4, d_in=7, bias=True, rng=rng),
+        ]
+    )
+    tokens, y = np.arange(9), rng.standard_normal((9, 4))
+    model = lnp.inject(base, rank=2, rng=rng, **options)
+    model = lnp.fit(model, tokens, y, optimizer=lnp.Adam(lr=0.1), steps=20, progress=False).model
+    moved = options.get("variant") in ("pissa", "olora")
+    adapters.save(lnp.lora.rebase(model, base) if moved else model, tmp_path / "adapter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        theirs = peft.PeftModel.from_pretrained(Net(base), tmp_path / "adapter", autocast_adapter_dtype=False)
+    with torch.no_grad():
+        np.testing.assert_allclose(theirs(torch.tensor(tokens)).numpy(), lnp.freeze(model)(tokens), rtol=1e-9)

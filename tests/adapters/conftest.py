@@ -1,0 +1,56 @@
+"""Small checkpoints and adapters on the disk."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lora_np import adapters, safetensors
+
+SHAPES = {"model.layers.0.q_proj": (6, 4), "model.layers.0.v_proj": (3, 4), "model.layers.1.q_proj": (6, 4)}
+
+
+def write_adapter(path, *, seed=0, rank=2, alpha=4.0, dtype="F32", shapes=SHAPES, **raw):
+    rng = np.random.default_rng(seed)
+    modules = {
+        name: adapters.Module.of(
+            A=rng.standard_normal((rank, k)), B=rng.standard_normal((d, rank)), alpha=alpha, dtype=dtype
+        )
+        for name, (d, k) in shapes.items()
+    }
+    raw = {"peft_type": "LORA", "target_modules": sorted(modules), **raw}
+    adapters.save(adapters.Adapter(modules, raw=raw), path)
+    return path
+
+
+def write_checkpoint(path, *, seed=1, dtype="F32", shards=2, shapes=SHAPES, config=None):
+    rng = np.random.default_rng(seed)
+    tensors = {f"{name}.weight": rng.standard_normal(shape) for name, shape in shapes.items()}
+    tensors |= {f"{name}.bias": rng.standard_normal(d) for name, (d, _) in shapes.items()}
+    tensors["model.norm.weight"] = rng.standard_normal(4)
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"architectures": ["TestModel"], **(config or {})}))
+    (path / "tokenizer.json").write_text("{}")
+    names = sorted(tensors)
+    if shards == 1:
+        safetensors.save(path / "model.safetensors", tensors, dtype=dtype, metadata={"format": "pt"})
+        return path
+    where = {}
+    for i in range(shards):
+        file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+        part = {name: tensors[name] for name in names[i::shards]}
+        safetensors.save(path / file, part, dtype=dtype, metadata={"format": "pt"})
+        where |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": where}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    return path
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    return write_adapter(tmp_path / "adapter")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return write_checkpoint(tmp_path / "base")

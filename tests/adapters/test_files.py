@@ -1,0 +1,178 @@
+"""Writes that are interrupted at any step, targets that must not be replaced, names that lead elsewhere."""
+
+import os
+import shutil
+
+import pytest
+
+from lora_np import adapters
+from lora_np.adapters import AdapterError
+from lora_np.adapters.files import inside, recover, replacing
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write(folder, text="new"):
+    (folder / "adapter_config.json").write_text(text)
+    (folder / "more").mkdir()
+    (folder / "more" / "file").write_text(text)
+
+
+def old_target(tmp_path):
+    (tmp_path / "target").mkdir()
+    write(tmp_path / "target", "old")
+    return tmp_path / "target"
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing of ours runs after it."""
+
+
+STEPS = ["mkdir", "rename", "fsync", "rmtree"]
+
+
+@pytest.mark.parametrize("which", range(6))
+@pytest.mark.parametrize("step", STEPS)
+def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succeeds(
+    tmp_path, monkeypatch, step, which
+):
+    target = old_target(tmp_path)
+    old = content(target)
+    calls = []
+    places = {"mkdir": os, "rename": os, "fsync": os, "rmtree": shutil}
+    real = getattr(places[step], step)
+
+    def dying(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == which + 1:
+            patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # a dead process removes nothing
+            patch.setattr(os, "rename", lambda *args: None)
+            raise Killed
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(places[step], step, dying)
+        try:
+            with replacing(target, force=True) as stage:
+                write(stage)
+        except Killed:
+            pass
+        patch.undo()
+    new = dict.fromkeys(old, b"new")
+    standing = [content(p) for p in tmp_path.iterdir() if p.name in ("target", ".target.replaced")]
+    assert any(found in (old, new) for found in standing)
+    recover(target)
+    assert content(target) in (old, new)
+    assert os.listdir(tmp_path) == ["target"]
+    with replacing(target, force=True) as stage:
+        write(stage)
+    assert content(target) == new
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_an_error_while_writing_leaves_what_was_there(tmp_path):
+    target = old_target(tmp_path)
+    old = content(target)
+
+    def interrupted():
+        with replacing(target, force=True) as stage:
+            write(stage)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert content(target) == old
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_target_is_replaced_only_when_asked(tmp_path):
+    target = old_target(tmp_path)
+    with (
+        pytest.raises(AdapterError, match=r"target: exists already; say force \(--force\)"),
+        replacing(target, force=False),
+    ):
+        pass
+    assert content(target)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "stranger"])
+def test_what_is_no_adapter_or_checkpoint_is_never_replaced(tmp_path, kind):
+    target = tmp_path / "target"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "link":
+        target.symlink_to(tmp_path / "home")
+    else:
+        shutil.copytree(tmp_path / "home", target)
+    with pytest.raises(AdapterError, match="not replaced"), replacing(target, force=True):
+        pass
+    assert (tmp_path / "home" / "letter.txt").exists()
+
+
+def test_a_target_that_holds_an_input_is_not_replaced(tmp_path):
+    target = old_target(tmp_path)
+    with (
+        pytest.raises(AdapterError, match="holds the input"),
+        replacing(target, force=True, inputs=[target / "more"]),
+    ):
+        pass
+
+
+def test_an_input_may_be_replaced_by_its_own_result(adapter):
+    adapters.resize(adapter, adapter, rank=1, force=True)
+    assert {module.rank for module in adapters.load(adapter).values()} == {1}
+
+
+def test_a_missing_parent_is_named(tmp_path):
+    with (
+        pytest.raises(AdapterError, match="no such directory to write target into"),
+        replacing(tmp_path / "no" / "target", force=False),
+    ):
+        pass
+
+
+def test_permissions_are_those_of_any_new_directory(tmp_path):
+    with replacing(tmp_path / "target", force=False) as stage:
+        write(stage)
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "target").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../file", "/etc/passwd", "a\\b", "C:file", "a\0b"])
+def test_names_that_lead_out_of_the_directory_are_refused(tmp_path, name):
+    with pytest.raises(AdapterError, match="must be a plain name"):
+        inside(tmp_path, name)
+
+
+def test_links_that_lead_out_of_the_directory_are_refused(tmp_path):
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "folder" / "own").write_text("y")
+    (tmp_path / "folder" / "fine").symlink_to("own")
+    (tmp_path / "folder" / "round").symlink_to("round")
+    assert inside(tmp_path / "folder", "fine").read_text() == "y"
+    with pytest.raises(AdapterError, match="a link that leads out"):
+        inside(tmp_path / "folder", "link")
+    with pytest.raises(AdapterError, match="no such file"):
+        inside(tmp_path / "folder", "round")
+
+
+def test_links_into_the_blobs_of_a_hugging_face_cache_are_followed(tmp_path):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "123"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--a--b" / "blobs").mkdir()
+    (tmp_path / "models--a--b" / "blobs" / "abc").write_text("x")
+    (snapshot / "config.json").symlink_to("../../blobs/abc")
+    assert inside(snapshot, "config.json").read_text() == "x"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "adapter_config.json")
+    with pytest.raises(AdapterError, match="not a regular file"):
+        adapters.load(tmp_path)

@@ -1,0 +1,319 @@
+"""Adapters that are damaged, hostile, contradictory or not supported: one clear error each, nothing in silence."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from lora_np import adapters, safetensors
+from lora_np.adapters import AdapterError
+from lora_np.adapters.checkpoint import open_checkpoint
+from lora_np.adapters.config import compose, parse
+from lora_np.adapters.peft_format import PREFIX, WEIGHTS
+
+Q = f"{PREFIX}model.layers.0.q_proj"
+
+
+def change_config(adapter, **settings):
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def change_tensors(adapter, change, metadata=None):
+    file = safetensors.open(adapter / WEIGHTS)
+    tensors = {name: file.read(name) for name in file.tensors}
+    change(tensors)
+    safetensors.save(adapter / WEIGHTS, tensors)
+
+
+def renamed(old, new):
+    def change(tensors):
+        for key in list(tensors):
+            if old in key:
+                tensors[key.replace(old, new)] = tensors.pop(key)
+
+    return change
+
+
+def test_an_adapter_is_a_mapping_from_modules_to_what_is_done_to_them(adapter):
+    found = adapters.load(adapter)
+    assert list(found) == ["model.layers.0.q_proj", "model.layers.0.v_proj", "model.layers.1.q_proj"]
+    module = found["model.layers.0.v_proj"]
+    assert (module.rank, module.alpha, module.scaling, module.shape) == (2, 4.0, 2.0, (3, 4))
+    np.testing.assert_allclose(found.delta("model.layers.0.v_proj"), 2 * module.B @ module.A)
+    assert module.magnitude is None
+    assert module.bias is None
+    assert repr(found) == f"<Adapter of 3 modules, 54 numbers, {adapter}>"
+
+
+@pytest.mark.parametrize("spelling", ["lora_{}.default.weight", "lora_{}.my-task.weight"])
+def test_keys_with_an_adapters_name_inside_are_read(adapter, tmp_path, spelling):
+    plain = adapters.load(adapter)["model.layers.0.q_proj"].A
+    change_tensors(adapter, renamed("lora_A.weight", spelling.format("A")))
+    change_tensors(adapter, renamed("lora_B.weight", spelling.format("B")))
+    found = adapters.load(adapter)
+    np.testing.assert_array_equal(found["model.layers.0.q_proj"].A, plain)
+    adapters.save(found, tmp_path / "again")
+    assert f"{Q}.lora_A.weight" in safetensors.open(tmp_path / "again" / WEIGHTS).tensors
+
+
+def test_modules_saved_under_their_names_in_memory_are_read(adapter):
+    change_config(adapter, modules_to_save=["head"])
+    change_tensors(
+        adapter, lambda t: t.update({f"{PREFIX}head.modules_to_save.default.weight": np.ones((2, 2))})
+    )
+    assert list(adapters.load(adapter).full) == ["head.weight"]
+
+
+TENSORS = {
+    "a key without the prefix": (
+        lambda t: t.update({"q.lora_A.weight": t.pop(f"{Q}.lora_A.weight")}),
+        "'q.lora_A.weight' does not begin with 'base_model.model.'; PEFT would ignore it",
+    ),
+    "no B": (lambda t: t.pop(f"{Q}.lora_B.weight"), "'model.layers.0.q_proj' has no lora_B"),
+    "no A": (lambda t: t.pop(f"{Q}.lora_A.weight"), "'model.layers.0.q_proj' has no lora_A"),
+    "A and B that do not fit": (
+        lambda t: t.update({f"{Q}.lora_B.weight": np.ones((6, 3))}),
+        r"A \(r, k\) and B \(d, r\) of 'model.layers.0.q_proj' must fit, got \(2, 4\) and \(6, 3\)",
+    ),
+    "an empty factor": (
+        lambda t: t.update({f"{Q}.lora_A.weight": np.ones((2, 0))}),
+        r"must fit, got \(2, 0\)",
+    ),
+    "a convolution": (
+        lambda t: t.update(
+            {f"{Q}.lora_A.weight": np.ones((2, 4, 3, 3)), f"{Q}.lora_B.weight": np.ones((6, 2, 1, 1))}
+        ),
+        "adapts a convolution, which is not supported",
+    ),
+    "whole numbers": (
+        lambda t: t.update({f"{Q}.lora_A.weight": np.ones((2, 4), np.int32)}),
+        "A of 'model.layers.0.q_proj' is stored as I32, not as F64, F32, F16 or BF16",
+    ),
+    "a key of some other method": (
+        lambda t: t.update({f"{Q}.lora_A.weight.quant_state": np.ones(2)}),
+        "is no key that PEFT writes for a LoRA",
+    ),
+    "a tensor that nothing accounts for": (
+        lambda t: t.update({f"{PREFIX}model.norm.weight": np.ones(2)}),
+        "'base_model.model.model.norm.weight' belongs to no LoRA, and neither modules_to_save nor bias",
+    ),
+    "two spellings of one key": (
+        lambda t: t.update({f"{Q}.lora_A.default.weight": np.ones((2, 4))}),
+        "gives A of 'model.layers.0.q_proj' a second time",
+    ),
+    "two adapters": (
+        lambda t: t.update(
+            {f"{PREFIX}x.lora_A.b.weight": np.ones((2, 4)), f"{PREFIX}x.lora_B.b.weight": np.ones((2, 2))}
+        ),
+        "keys of several adapters",
+    ),
+    "linear and embedding": (
+        lambda t: t.update({f"{Q}.lora_embedding_A": t.pop(f"{Q}.lora_A.weight")}),
+        "factors of a linear layer and of an embedding",
+    ),
+    "a magnitude without DoRA": (
+        lambda t: t.update({f"{Q}.lora_magnitude_vector": np.ones(6)}),
+        "'model.layers.0.q_proj' has a magnitude, but use_dora is false",
+    ),
+    "a bias of the wrong length": (
+        lambda t: t.update({f"{Q}.lora_B.bias": np.ones(5)}),
+        r"bias of 'model.layers.0.q_proj' must have shape \(6,\), got \(5,\)",
+    ),
+    "no LoRA at all": (lambda t: t.clear(), "holds no LoRA"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), TENSORS.values(), ids=TENSORS)
+def test_tensors_that_do_not_add_up_are_refused_by_name(adapter, change, message):
+    change_tensors(adapter, change)
+    with pytest.raises(AdapterError, match=message) as caught:
+        adapters.load(adapter)
+    assert str(caught.value).startswith(str(adapter / WEIGHTS))
+    assert "\n" not in str(caught.value)
+
+
+CONFIGS = {
+    "another method": ({"peft_type": "IA3"}, "peft_type must be 'LORA', got 'IA3'"),
+    "a rank of zero": ({"r": 0}, "r must be a whole number from 1 on, got 0"),
+    "a rank that is true": ({"r": True}, "r must be a whole number from 1 on, got True"),
+    "another rank": ({"r": 3}, "'model.layers.0.q_proj' has rank 2, but the config says 3"),
+    "a rank that a pattern changes": (
+        {"rank_pattern": {"layers.1.q_proj": 4}},
+        "'model.layers.1.q_proj' has rank 2, but the config says 4",
+    ),
+    "an alpha that is text": ({"lora_alpha": "16"}, "lora_alpha must be a finite number, got '16'"),
+    "an alpha beyond numbers": ({"lora_alpha": 10**400}, "lora_alpha must be a finite number, got 1000"),
+    "patterns that are a list": ({"rank_pattern": [1]}, r"rank_pattern must be an object, got \[1\]"),
+    "a pattern that is no expression": ({"alpha_pattern": {"(": 2}}, "is not a regular expression"),
+    "a pattern that could take for ever": (
+        {"alpha_pattern": {"(a+)+b": 2}},
+        r"alpha_pattern\['\(a\+\)\+b'\] must be an expression with at most 3 simple repeats",
+    ),
+    "targets that do not include a module": (
+        {"target_modules": ["v_proj"]},
+        "'model.layers.0.q_proj' is not among the config's target_modules; PEFT would ignore it",
+    ),
+    "layers that do not include a module": (
+        {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0]},
+        "'model.layers.1.q_proj' is not among",
+    ),
+    "targets that are a number": (
+        {"target_modules": 3},
+        "target_modules must be a list of names or one expression, got 3",
+    ),
+    "PiSSA": ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' changes the base weights"),
+    "a replicated layer": (
+        {"layer_replication": [[0, 4]]},
+        r"layer_replication = \[\[0, 4\]\] is not supported",
+    ),
+    "a setting of the future": ({"use_xlora": True}, "use_xlora = True is not supported"),
+    "DoRA without magnitudes": ({"use_dora": True}, "has no magnitude, but use_dora is true"),
+    "a flag that is text": ({"use_rslora": "yes"}, "use_rslora must be true or false, got 'yes'"),
+    "an unknown bias": ({"bias": "some"}, "bias must be 'none', 'all' or 'lora_only', got 'some'"),
+    "a dropout of one": ({"lora_dropout": 1}, "lora_dropout must be from 0 to below 1, got 1"),
+    "names that are numbers": (
+        {"modules_to_save": [1]},
+        r"modules_to_save must be a list of names, got \[1\]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), CONFIGS.values(), ids=CONFIGS)
+def test_settings_that_are_wrong_or_not_supported_are_refused_by_name(adapter, settings, message):
+    change_config(adapter, **settings)
+    with pytest.raises(AdapterError, match=message) as caught:
+        adapters.load(adapter)
+    assert str(caught.value).startswith(str(adapter))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b"[]", "must be a JSON object, got list"),
+        (b'{"r": 8, "r": 9}', "the key 'r' occurs twice"),
+        (b'{"r": NaN}', "NaN is not JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b'{"a":' * 100_000, "not valid JSON"),
+        (b'{"r": ' + b"9" * 5_000 + b"}", "not valid JSON"),
+    ],
+    ids=["empty", "list", "twice", "nan", "bytes", "deep", "digits"],
+)
+def test_configs_that_are_not_json_are_refused(adapter, text, message):
+    (adapter / "adapter_config.json").write_bytes(text)
+    with pytest.raises(AdapterError, match=message):
+        adapters.load(adapter)
+
+
+def test_a_config_of_absurd_size_is_not_read(adapter):
+    with (adapter / "adapter_config.json").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(AdapterError, match="1,099,511,627,776 bytes of JSON"):
+        adapters.load(adapter)
+
+
+def test_missing_files_and_directories_are_named(adapter, tmp_path):
+    with pytest.raises(AdapterError, match="nowhere: no such directory"):
+        adapters.load(tmp_path / "nowhere")
+    with pytest.raises(AdapterError, match=f"{WEIGHTS}: not a directory"):
+        adapters.load(adapter / WEIGHTS)
+    (adapter / WEIGHTS).unlink()
+    with pytest.raises(AdapterError, match=f"{WEIGHTS}: no such file"):
+        adapters.load(adapter)
+    (adapter / "adapter_config.json").unlink()
+    with pytest.raises(AdapterError, match=r"adapter_config\.json: no such file"):
+        adapters.load(adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
+def test_a_pickle_is_refused_with_the_reason_and_never_opened(adapter, name):
+    (adapter / WEIGHTS).rename(adapter / name)
+    os.chmod(adapter / name, 0)
+    with pytest.raises(AdapterError, match=f"{name}: a pickle can run any code when it is opened"):
+        adapters.load(adapter)
+
+
+def test_a_truncated_file_is_refused(adapter):
+    content = (adapter / WEIGHTS).read_bytes()
+    (adapter / WEIGHTS).write_bytes(content[:-1])
+    with pytest.raises(AdapterError, match=WEIGHTS):
+        adapters.load(adapter)
+
+
+def test_a_link_out_of_the_directory_is_refused(adapter, tmp_path):
+    (adapter / WEIGHTS).rename(tmp_path / "elsewhere")
+    (adapter / WEIGHTS).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AdapterError, match="a link that leads out of the directory"):
+        adapters.load(adapter)
+
+
+def test_settings_are_left_as_they_are_where_they_are_right_already():
+    raw = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {}}
+    ranks, alphas = {"a.q_proj": 4, "a.v_proj": 2}, {"a.q_proj": 8.0, "a.v_proj": 8.0}
+    assert compose(raw, ranks=ranks, alphas=alphas) == raw
+
+
+def test_the_commonest_rank_becomes_the_default_and_every_exception_is_named():
+    ranks = {"0.q": 4, "1.q": 4, "a.1.q": 2, "x+y.q": 1}
+    alphas = {"0.q": 8.0, "1.q": 8.5, "a.1.q": 8.0, "x+y.q": 8.0}
+    config = compose({"peft_type": "LORA"}, ranks=ranks, alphas=alphas)
+    assert (config["r"], config["lora_alpha"]) == (4, 8)
+    said = parse("config", config)
+    assert {name: said.rank_of(name) for name in ranks} == ranks
+    assert {name: said.alpha_of(name) for name in alphas} == alphas
+
+
+def index_of(checkpoint):
+    return checkpoint / "model.safetensors.index.json"
+
+
+def change_index(checkpoint, change):
+    index = json.loads(index_of(checkpoint).read_text())
+    change(index)
+    index_of(checkpoint).write_text(json.dumps(index))
+
+
+INDEXES = {
+    "no map": (lambda i: i.pop("weight_map"), "weight_map must map the names of tensors to names of files"),
+    "a map to numbers": (lambda i: i.update(weight_map={"a": 1}), "weight_map must map"),
+    "a path out of the directory": (
+        lambda i: i["weight_map"].update(x="../x.safetensors"),
+        r"'../x.safetensors' must be a plain name inside the directory",
+    ),
+    "an absolute path": (lambda i: i["weight_map"].update(x="/x.safetensors"), "must be a plain name"),
+    "a pickle": (lambda i: i["weight_map"].update(x="x.bin"), "'x.bin', which is no safetensors file"),
+    "a missing shard": (lambda i: i["weight_map"].update(x="x.safetensors"), "x.safetensors: no such file"),
+    "a tensor that is not there": (
+        lambda i: i["weight_map"].update(x="model-00001-of-00002.safetensors"),
+        "places 'x' in model-00001-of-00002.safetensors, which does not hold it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), INDEXES.values(), ids=INDEXES)
+def test_indexes_that_lie_are_refused(checkpoint, change, message):
+    change_index(checkpoint, change)
+    with pytest.raises(AdapterError, match=message):
+        open_checkpoint(checkpoint)
+
+
+def test_a_tensor_in_two_shards_is_refused(checkpoint):
+    safetensors.save(checkpoint / "more.safetensors", {"model.norm.weight": np.ones(4), "x": np.ones(1)})
+    change_index(checkpoint, lambda i: i["weight_map"].update(x="more.safetensors"))
+    with pytest.raises(
+        AdapterError, match=r"'model.norm.weight' stands in model-0000\d-of-00002.safetensors too"
+    ):
+        open_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_of_pickles_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    with pytest.raises(AdapterError, match=r"pytorch_model.bin: a pickle can run any code"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_directory_without_weights_is_refused(tmp_path):
+    with pytest.raises(AdapterError, match=r"no model.safetensors and no model.safetensors.index.json"):
+        open_checkpoint(tmp_path)
