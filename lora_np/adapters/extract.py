@@ -20,6 +20,7 @@ from lora_np.adapters.checkpoint import Checkpoint, open_checkpoint
 from lora_np.adapters.files import AdapterError, replacing
 from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, stored, write
 from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
+from lora_np.adapters.weights import BLOCK
 from lora_np.adapters.work import each, finite, taken
 from lora_np.linalg import SVD, truncated_svd
 
@@ -180,7 +181,7 @@ class _Difference:
     pair: _Pair
     path: Path
     s: Array
-    total: float  # the squared norm of the difference
+    missing: float  # the squared norm of what those leave
 
     def module(self, rank: int | None) -> Module:
         """The first ``rank`` directions as a module of scaling 1."""
@@ -193,11 +194,13 @@ class _Difference:
         }
         return Module(parts, alpha=float(rank), embedding=self.pair.embedding)
 
+    @property
+    def norm(self) -> float:
+        return float((self.missing + np.square(self.s).sum()) ** 0.5)
+
     def error(self, rank: int) -> float:
         """The relative error that ``rank`` directions leave."""
-        missing = max(self.total - float(np.square(self.s).sum()), 0.0)
-        left: float = missing + np.square(self.s[rank:]).sum()
-        return float((left / self.total) ** 0.5)
+        return float((self.missing + np.square(self.s[rank:]).sum()) ** 0.5) / self.norm
 
 
 def _differs(pair: _Pair) -> bool:
@@ -207,41 +210,51 @@ def _differs(pair: _Pair) -> bool:
 
 
 def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[Array, float] | None:
-    """Put the leading factors of a difference aside; its singular values and squared norm, None if zero."""
+    """Put a difference's leading factors aside: its singular values, and what they miss; None if zero."""
     pair, path, goal = work
     D = pair.difference()
     if not D.any():
         return None
-    total = float(np.einsum("ij,ij", D, D, dtype=np.float64))
     place = f"{pair.after.folder}: the change of {pair.name!r}"
-    U, s, Vh = finite(place, lambda: _leading(D, total, goal, pair.after.info(pair.name).nbytes // D.size))
+    itemsize = pair.after.info(pair.name).nbytes // D.size
+    (U, s, Vh), missing = finite(place, lambda: _leading(D, goal, itemsize))
     root = np.sqrt(s)
     safetensors.save(path, {"B": U * root, "A": root[:, None] * Vh})
-    return s.astype(np.float64), total
+    return s.astype(np.float64), missing
 
 
-def _leading(D: Array, total: float, goal: Goal, itemsize: int) -> SVD:
-    """As many singular triplets as the goal may need."""
+def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
+    """As many singular triplets as the goal may need, and the squared norm of what they leave."""
     full = min(D.shape)
     if goal.rank is not None:
-        return truncated_svd(D, rank=min(goal.rank, full))
-    if goal.bytes is not None:
-        return truncated_svd(D, rank=min(full, max(1, goal.bytes // (itemsize * sum(D.shape)))))
-    assert goal.lost_energy is not None
-    rank = min(_FIRST_RANK, full)
+        rank = min(goal.rank, full)
+    elif goal.bytes is not None:
+        rank = min(full, max(1, goal.bytes // (itemsize * sum(D.shape))))
+    else:
+        rank = min(_FIRST_RANK, full)
     while True:
         found = truncated_svd(D, rank=rank)
-        enough = rank_for_loss(found.s.astype(np.float64), total, goal.lost_energy)
-        if enough or rank == full:
-            return found
+        missing = _squared_distance(D, *found)
+        share = goal.lost_energy
+        if share is None or rank == full or rank_for_loss(found.s.astype(np.float64), share, missing):
+            return found, missing
         rank = min(2 * rank, full)
+
+
+def _squared_distance(D: Array, U: Array, s: Array, Vh: Array) -> float:
+    """``||D - U s Vh||^2``, some rows at a time. (||D||^2 - ||s||^2 would lose half of the digits.)"""
+    if len(D) < D.shape[1]:
+        return _squared_distance(D.T, Vh.T, s, U.T)
+    step = max(1, BLOCK // D.shape[1])
+    blocks = (slice(start, start + step) for start in range(0, len(D), step))
+    return sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)
 
 
 def _ranks(adapter: Adapter, differences: Mapping[str, _Difference], goal: Goal) -> dict[str, int]:
     spectra = {name: difference.s for name, difference in differences.items()}
     if goal.bytes is not None:
         return allocate_bytes(adapter, spectra, goal.bytes)
-    return {name: goal.rank_of(difference.s, difference.total) for name, difference in differences.items()}
+    return {name: goal.rank_of(difference.s, difference.missing) for name, difference in differences.items()}
 
 
 def _adapter(
@@ -285,7 +298,7 @@ def _report(
     title: str,
 ) -> Table:
     rows: list[tuple[str, str, int | None, float | None, float | None]] = [
-        (difference.pair.name, "LoRA", ranks[name], difference.total**0.5, difference.error(ranks[name]))
+        (difference.pair.name, "LoRA", ranks[name], difference.norm, difference.error(ranks[name]))
         for name, difference in differences.items()
     ]
     rows += [(p.name, "in full" if p.module in in_full else "not kept", None, None, None) for p in others]

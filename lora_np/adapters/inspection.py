@@ -169,7 +169,7 @@ def _row(name: str, module: Module, look: _Look, total: float, with_base: bool) 
     if look.norm is None:
         row += [None] * 5
     else:
-        needed = rank_for_loss(look.s, look.norm**2, 1 - _NEEDED) if look.norm else 0
+        needed = rank_for_loss(look.s, 1 - _NEEDED) if look.norm else 0
         spectrum = np.diag(look.s)
         row += [
             look.norm**2 / (total or 1.0),

@@ -57,23 +57,22 @@ class Goal:
             return 1 - self.energy
         return None if self.error is None else self.error**2
 
-    def rank_of(self, s: Array, total: float) -> int:
-        """The rank of one module by itself, from its singular values and its squared norm; at least 1."""
+    def rank_of(self, s: Array, missing: float = 0.0) -> int:
+        """The rank of one module by itself, at least 1; see `rank_for_loss`."""
         if self.rank is not None:
             return min(self.rank, len(s))
         assert self.lost_energy is not None
-        return rank_for_loss(s, total, self.lost_energy) or len(s)
+        return rank_for_loss(s, self.lost_energy, missing) or len(s)
 
 
-def rank_for_loss(s: Array, total: float, share: float) -> int:
-    """The smallest rank, from 1 on, that loses at most ``share`` of ``total``; 0 if ``s`` does not reach it.
+def rank_for_loss(s: Array, share: float, missing: float = 0.0) -> int:
+    """The smallest rank, from 1 on, that loses at most ``share`` of the squared norm; 0 if ``s`` has none.
 
-    ``total`` is the squared norm of the matrix, of which ``s`` may be the leading singular values only.
+    ``s`` may hold the leading singular values only: ``missing`` is the sum of the squares of all others.
     """
-    missing = max(total - float(np.square(s).sum()), 0.0)
     lost = missing + np.append(np.cumsum(np.square(s[::-1]))[::-1], 0.0)  # by rank, small terms first
     # What rounding hides is not lost: without this, a share of 0 would never be met.
-    enough = lost[1:] <= share * total + np.finfo(s.dtype).eps * len(s) * total
+    enough = lost[1:] <= (share + np.finfo(s.dtype).eps * len(s)) * lost[0]
     return int(np.argmax(enough)) + 1 if enough.any() else 0
 
 

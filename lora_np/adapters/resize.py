@@ -131,7 +131,7 @@ def _cut(module: Module, path: Path, rank: int) -> Module:
 
 def _ranks(adapter: Adapter, spectra: dict[str, Array], goal: Goal) -> dict[str, int]:
     if goal.total_rank is None and goal.bytes is None:
-        return {name: goal.rank_of(s, float(np.square(s).sum())) for name, s in spectra.items()}
+        return {name: goal.rank_of(s) for name, s in spectra.items()}
     # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
     at_least = {name: int(len(module.parts) > 2) for name, module in adapter.items()}
     if goal.total_rank is not None:

@@ -54,3 +54,13 @@ def adapter(tmp_path):
 @pytest.fixture
 def checkpoint(tmp_path):
     return write_checkpoint(tmp_path / "base")
+
+
+@pytest.fixture
+def make_adapter(tmp_path):
+    return lambda name, **options: write_adapter(tmp_path / name, **options)
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path):
+    return lambda name, **options: write_checkpoint(tmp_path / name, **options)

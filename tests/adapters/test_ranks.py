@@ -1,0 +1,117 @@
+"""Sharing out a budget: optimal where theory says so, and within its bound elsewhere, against brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_np.adapters.ranks import Goal, allocate, rank_for_loss
+
+SPECTRA = st.lists(
+    st.lists(st.floats(0, 10).map(lambda x: round(x, 2)), min_size=1, max_size=3).map(
+        lambda s: sorted(s, reverse=True)
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def kept(spectra, ranks):
+    return sum(float(np.square(spectra[name][:rank]).sum()) for name, rank in ranks.items())
+
+
+def brute_force(spectra, costs, budget):
+    """The most that any ranks keep within the budget."""
+    choices = itertools.product(*(range(len(s) + 1) for s in spectra.values()))
+    named = (dict(zip(spectra, choice, strict=True)) for choice in choices)
+    return max(kept(spectra, r) for r in named if sum(r[n] * costs[n] for n in r) <= budget)
+
+
+def problem(spectra, costs):
+    names = [f"m{i}" for i in range(len(spectra))]
+    return (
+        {name: np.array(s) for name, s in zip(names, spectra, strict=True)},
+        dict(zip(names, costs, strict=False)),
+    )
+
+
+@settings(deadline=None, max_examples=200)
+@given(SPECTRA, st.integers(1, 12))
+def test_with_equal_costs_no_choice_keeps_more(spectra, budget):
+    spectra, costs = problem(spectra, [1] * 4)
+    ranks = allocate(spectra, costs, budget)
+    assert sum(ranks.values()) <= budget
+    assert kept(spectra, ranks) == pytest.approx(brute_force(spectra, costs, budget), rel=1e-12)
+
+
+@settings(deadline=None, max_examples=200)
+@given(SPECTRA, st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(9, 40))
+def test_with_any_costs_it_is_short_by_at_most_the_first_value_that_did_not_fit(spectra, costs, budget):
+    spectra, costs = problem(spectra, costs)
+    ranks = allocate(spectra, costs, budget)
+    assert sum(rank * costs[name] for name, rank in ranks.items()) <= budget
+    by_worth = sorted(
+        ((value**2 / costs[name], costs[name], value**2) for name, s in spectra.items() for value in s),
+        reverse=True,
+    )
+    left, unfit = budget, 0.0
+    for _, cost, square in by_worth:
+        left -= cost
+        if left < 0:
+            unfit = square
+            break
+    assert kept(spectra, ranks) >= brute_force(spectra, costs, budget) - unfit - 1e-9
+
+
+def test_what_must_be_there_is_taken_first():
+    spectra = {"a": np.array([9.0, 8.0]), "b": np.array([1.0])}
+    assert allocate(spectra, {"a": 1, "b": 1}, 2, at_least={"b": 1}) == {"a": 1, "b": 1}
+
+
+def test_nothing_is_spent_on_zeros():
+    assert allocate({"a": np.array([1.0, 0.0])}, {"a": 1}, 5) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("at_least", "fixed", "minimum"), [({}, 0, 3), ({"a": 1, "b": 1}, 0, 7), ({}, 100, 103)]
+)
+def test_a_budget_that_suffices_for_nothing_is_refused_with_the_least_one(at_least, fixed, minimum):
+    spectra = {"a": np.array([1.0]), "b": np.array([1.0])}
+    costs = {"a": 3, "b": 4}
+    with pytest.raises(ValueError, match=f"bytes must be at least {minimum}, got {minimum - 1}"):
+        allocate(spectra, costs, minimum - 1, at_least=at_least, fixed=fixed, name="bytes")
+    allocate(spectra, costs, minimum, at_least=at_least, fixed=fixed, name="bytes")
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=8), st.floats(0, 1))
+def test_the_rank_for_a_loss_is_the_smallest_that_meets_it(values, share):
+    s = np.sort(np.array(values))[::-1]
+    total = float(np.square(s).sum())
+    rank = rank_for_loss(s, share)
+    assert np.square(s[rank:]).sum() <= share * total * (1 + 1e-12) + 1e-12 * total
+    assert rank == 1 or np.square(s[rank - 1 :]).sum() > share * total
+
+
+def test_values_that_do_not_reach_the_share_say_so():
+    assert rank_for_loss(np.array([1.0]), 0.5, missing=9.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("goal", "error", "message"),
+    [
+        ({}, ValueError, "give one of rank, energy, error, bytes and total_rank, got none of them"),
+        ({"rank": 1, "energy": 0.5}, ValueError, "got rank and energy"),
+        ({"rank": 0}, ValueError, "rank must be at least 1, got 0"),
+        ({"rank": 2.5}, TypeError, "rank must be a whole number, got 2.5"),
+        ({"energy": 0.0}, ValueError, "energy must be above 0 and at most 1, got 0.0"),
+        ({"energy": 1.5}, ValueError, "energy must be above 0 and at most 1, got 1.5"),
+        ({"error": 1.0}, ValueError, "error must be at least 0 and below 1, got 1.0"),
+        ({"bytes": -5}, ValueError, "bytes must be at least 1, got -5"),
+    ],
+)
+def test_goals_that_make_no_sense_are_refused(goal, error, message):
+    with pytest.raises(error, match=message):
+        Goal(**goal)
