@@ -104,6 +104,8 @@ derivative(
 
 def pull_left(ndim: int, b: Array) -> Pull:
     """Gradient of ``a`` in ``a @ b``: ``g b^T``. A vector gets its missing axis for the while."""
+    if ndim == 2 == b.ndim:
+        return lambda g: g.dot(b.T)
     if b.ndim == 1:
         return lambda g: g[..., np.newaxis] * b
     if ndim == 1:
@@ -113,6 +115,8 @@ def pull_left(ndim: int, b: Array) -> Pull:
 
 def pull_right(a: Array, ndim: int) -> Pull:
     """Gradient of ``b`` in ``a @ b``: ``a^T g``."""
+    if ndim == 2 == a.ndim:
+        return lambda g: sum_of_outer(a, g)
     if a.ndim == 1:
         return (lambda g: g * a) if ndim == 1 else (lambda g: a[:, np.newaxis] * g[..., np.newaxis, :])
     aT = np.swapaxes(a, -1, -2)
@@ -139,7 +143,9 @@ def sum_of_outer(g: Array, x: Array) -> Array:
     """``sum_i outer(g_i, x_i)`` over all rows, however many axes they stand in."""
     if g.ndim != 2:
         g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
-    return product(g.T, x)
+    # BLAS is quicker with the wide one first.
+    total: Array = g.T.dot(x) if g.shape[1] > x.shape[1] else x.T.dot(g).T
+    return total
 
 
 # x W^T + b in one step, since that is what layers are made of: no step for the transpose, no copy for the
@@ -340,7 +346,7 @@ derivative(
     lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order),
 )
 derivative(
-    np.transpose, lambda y, a, axes=None: lambda g: np.transpose(g, None if axes is None else inverse(axes))
+    np.transpose, lambda y, a, axes=None: lambda g: g.T if axes is None else g.transpose(inverse(axes))
 )
 derivative(
     np.concatenate,

@@ -93,6 +93,23 @@ class Tensor(NDArrayOperatorsMixin):
             "a Tensor turned into an ndarray loses its gradient; say lora_np.value(x) where that is meant"
         )
 
+    # The mixin's operators, by the short way: without NumPy asking whom to ask.
+
+    def __add__(self, other: Any) -> Any:
+        return record(np.add, (self, other), {})
+
+    def __sub__(self, other: Any) -> Any:
+        return record(np.subtract, (self, other), {})
+
+    def __mul__(self, other: Any) -> Any:
+        return record(np.multiply, (self, other), {})
+
+    def __truediv__(self, other: Any) -> Any:
+        return record(np.divide, (self, other), {})
+
+    def __matmul__(self, other: Any) -> Any:
+        return record(np.matmul, (self, other), {})
+
     # A Tensor as a Python object
 
     def __repr__(self) -> str:
@@ -157,7 +174,7 @@ class Tensor(NDArrayOperatorsMixin):
 
     @property
     def T(self) -> Any:
-        return np.transpose(self)
+        return record(np.transpose, (self,), {})
 
     @property
     def mT(self) -> Any:
@@ -236,16 +253,17 @@ class Tensor(NDArrayOperatorsMixin):
         RuntimeError
             If the graph, or a part of it, was used by an earlier ``backward()``.
         """
+        data = self.data
         if gradient is not None:
-            start = np.array(gradient, dtype=self.dtype)
-        elif self.size == 1:
-            start = np.array(1, dtype=self.dtype).reshape(self.shape)
+            start = np.array(gradient, dtype=data.dtype)
+        elif data.size == 1:
+            start = np.array(1, dtype=data.dtype).reshape(data.shape)
         else:
             raise ValueError(
                 f"backward() starts from a scalar, got shape {self.shape}: "
                 "take a sum or a mean first, or pass gradient= of that shape"
             )
-        if start.shape != self.shape:
+        if start.shape != data.shape:
             raise ValueError(f"gradient must have this Tensor's shape {self.shape}, got {start.shape}")
         for leaf, g in leaf_gradients(self, start).items():
             # A copy, since addition hands one array to both of its inputs.
@@ -291,13 +309,13 @@ def leaf_gradients(root: Tensor, start: Array) -> dict[Tensor, Array]:
     pending: dict[Node, Array] = {root.node: start}
     latest_first = [(-root.node.order, root.node)]
     while latest_first:
-        _, node = heapq.heappop(latest_first)
+        node = heapq.heappop(latest_first)[1]
         g = pending.pop(node)
-        if node.edges is None:
+        edges, node.edges = node.edges, None
+        if edges is None:
             raise RuntimeError(
                 f"this graph ({node.name}) was used by an earlier backward(); run the forward pass again"
             )
-        edges, node.edges = node.edges, None
         while edges:
             target, pull = edges.pop()
             pulled = pull(g)
@@ -475,7 +493,9 @@ def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         args, kwargs = arrange(function, rules, args, kwargs)
     if not simple:
         refuse_misplaced(function, rules, args)
-    values = [a.data if isinstance(a, Tensor) else bare(a) for a in args]
+    values = [
+        a.data if isinstance(a, Tensor) else bare(a) if isinstance(a, (list, tuple)) else a for a in args
+    ]
     y = forward(*values, **kwargs)
     if keeps:
         y, seen = y

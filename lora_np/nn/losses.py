@@ -28,19 +28,27 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     >>> float(mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     2.0
     """
-    if value(prediction).shape != value(target).shape:
-        raise ValueError(
-            f"prediction and target must agree in shape, got {np.shape(prediction)} and {np.shape(target)}"
-        )
+    check_shapes(prediction, target)
     return mean_squared_difference(prediction, target)
+
+
+def check_shapes(prediction: Any, target: Array) -> None:
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction and target must agree in shape, got {prediction.shape} and {target.shape}"
+        )
+
+
+def mean_square(residual: Array) -> Any:
+    flat = residual.ravel("K")
+    if flat.dtype == np.float16:  # where a sum would end at 65504
+        flat = flat.astype(np.float32)
+    return flat.dot(flat) / flat.size  # a product with itself needs no array of squares
 
 
 def squared_forward(a: Array, b: Array) -> tuple[Any, Array]:
     residual: Array = a - b
-    flat = residual.ravel("K")
-    # A product with itself needs no array of squares; a sum in float16 would end at 65504.
-    flat = flat.astype(np.promote_types(flat.dtype, np.float32), copy=False)
-    return flat.dot(flat) / flat.size, residual
+    return mean_square(residual), residual
 
 
 # np.mean(np.square(a - b)) in one step: its parts would make three more arrays of that size on the way back.

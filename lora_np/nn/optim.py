@@ -197,12 +197,12 @@ def adam_update(
     rate = lr * (1 - b1) / (1 - b1 ** (step + 1)) / second
     m *= b1
     m += g
+    np.multiply(g, g, scratch)
     v *= b2
-    np.multiply(g, g, out=scratch)
     v += scratch
-    np.sqrt(v, out=scratch)
+    np.sqrt(v, scratch)
     scratch += settings.eps / second
-    np.divide(m, scratch, out=scratch)
+    np.divide(m, scratch, scratch)
     scratch *= rate
     p -= scratch
 

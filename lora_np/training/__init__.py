@@ -1,7 +1,19 @@
 """Training loops, what theory says about them, and sweeps of them."""
 
+from lora_np.training.alternating import alternating_least_squares
 from lora_np.training.checkpoint import CheckpointError
+from lora_np.training.dynamics import Dynamics, learning_dynamics
 from lora_np.training.fit import Fit, History, fit
 from lora_np.training.theory import optimum, stable_rate
 
-__all__ = ["CheckpointError", "Fit", "History", "fit", "optimum", "stable_rate"]
+__all__ = [
+    "CheckpointError",
+    "Dynamics",
+    "Fit",
+    "History",
+    "alternating_least_squares",
+    "fit",
+    "learning_dynamics",
+    "optimum",
+    "stable_rate",
+]
