@@ -47,6 +47,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used, so that `import lora_np` brings NumPy and nothing heavier.
 _ON_DEMAND = ("accounting", "adapters", "datasets", "plots")
+_ON_DEMAND = ("accounting", "adapters", "datasets", "plots", "safetensors", "widgets")
 
 __all__ = [
     "SGD",
@@ -85,6 +86,7 @@ __all__ = [
     "rank_for_error",
     "reduced_rank_regression",
     "replace",
+    "safetensors",
     "start",
     "trainable",
     "training",

@@ -11,6 +11,7 @@ from lora_np.plots.lessons import (
     rank_one_errors,
 )
 from lora_np.plots.lora import error_against_rank
+from lora_np.plots.small_files import error_against_bytes, rounding_against_strength
 from lora_np.plots.spectra import (
     compression,
     energy_curves,
@@ -26,6 +27,7 @@ __all__ = [
     "compression",
     "dynamics",
     "energy_curves",
+    "error_against_bytes",
     "error_against_rank",
     "error_with_spread",
     "factor_areas",
@@ -37,6 +39,7 @@ __all__ = [
     "parameters_against_rank",
     "rank_error_curves",
     "rank_one_errors",
+    "rounding_against_strength",
     "similarity_heatmap",
     "singular_spectrum",
     "strips",

@@ -1,0 +1,386 @@
+# %% [markdown]
+# # Open a real adapter
+#
+# A LoRA has been trained. To pass it on, its maker sends a folder with two files. The model that it belongs
+# to is not among them.
+#
+# **What is in those files, and what can be done with them without any training?**
+#
+# After this lesson you can
+#
+# - read an adapter's files down to the single number,
+# - see which of its directions work, and cut those that do not,
+# - make an adapter out of two models,
+# - merge an adapter, and say what low precision destroys,
+# - exchange adapters with PEFT, the library that most of them are made with.
+#
+# You need *Cut the SVD*, *Count parameters* and *Train*.
+
+# %%
+import os
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lora_np as lnp
+
+os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
+
+# %% [markdown]
+# ## On paper: 4 x 5, rank 2
+#
+# $$
+# B = \begin{pmatrix} 3 & 0 \\ 4 & 0 \\ 0 & 3 \\ 0 & 4 \end{pmatrix}, \quad
+# A = \begin{pmatrix} 2 & 0 & 1 & 0 & 2 \\ 0 & 0.06 & 0 & 0.08 & 0 \end{pmatrix}, \quad
+# \alpha = 4, \quad \Delta W = \frac{\alpha}{r} B A = 2 B A
+# $$
+#
+# We save it as PEFT would, and look at what is there:
+
+# %%
+B = np.array([[3, 0], [4, 0], [0, 3], [0, 4]], dtype=np.float32)
+A = np.array([[2, 0, 1, 0, 2], [0, 0.06, 0, 0.08, 0]], dtype=np.float32)
+lnp.adapters.save(lnp.LoRALinear(lnp.Linear(np.zeros((4, 5))), A=A, B=B, alpha=4), "paper")
+
+for file in sorted(Path("paper").iterdir()):
+    print(f"{file.name:27}{file.stat().st_size:4} bytes")
+
+# %%
+weights = lnp.safetensors.open("paper/adapter_model.safetensors")
+for name, tensor in weights.tensors.items():
+    print(name, tensor.dtype, tensor.shape)
+    print(weights.read(name))
+
+print("\n".join(Path("paper/adapter_config.json").read_text().splitlines()[10:14]))
+
+# %% [markdown]
+# Two tensors, $2 \cdot (4 + 5) = 18$ numbers, and a name that says where they belong: `linear` is the layer,
+# `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without them the
+# numbers are of no use: nobody could know the factor $\alpha / r$.
+#
+# ## Two files, one adapter
+#
+# Double $B$ and halve $A$. Each number in the file is another one, and $BA$ is the same. For every invertible
+# $M$, $(BM)(M^{-1}A)$ is $BA$. So numbers in $A$ or $B$ alone say little. `diff` compares what two adapters
+# do:
+
+# %%
+mix = np.array([[1, 2], [0, 1]], dtype=np.float32)
+other = lnp.adapters.Module.of(A=np.linalg.inv(mix) @ A, B=B @ mix, alpha=4)
+lnp.adapters.save(lnp.adapters.Adapter({"linear": other}), "other")
+
+print("A, as other numbers:\n", other.A)
+print("the same update:", lnp.adapters.diff("paper", "other").same)
+assert lnp.adapters.diff("paper", "other").same
+
+# %% [markdown]
+# ## The spectrum, without the product
+#
+# What an adapter does is in the singular values of $\Delta W$. In our example they can be read off. The
+# columns of $B$ are at right angles, of length 5 and 5, and so are the rows of $A$, of length 3 and 0.1. Each
+# column times its row is a part of the SVD, of strength $2 \cdot 5 \cdot 3 = 30$ and $2 \cdot 5 \cdot 0.1 =
+# 1$.
+#
+# In general $B$ has other columns. Its QR decomposition $B = QR$ makes them so: the columns of $Q$ are at
+# right angles and of length 1, and $R$ is small, $r \times r$. The same for the rows of $A$. What is left to
+# decompose is the product of two small matrices:
+
+# %%
+Q_B, R_B = np.linalg.qr(other.B)
+Q_A, R_A = np.linalg.qr(other.A.T)
+print("small matrix:", (R_B @ R_A.T).shape)
+print("its singular values, times 2:", (2 * np.linalg.svdvals(R_B @ R_A.T)).round(4))
+assert np.allclose(2 * np.linalg.svdvals(R_B @ R_A.T), [30, 1])
+assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
+
+# %% [markdown]
+# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed.** For
+# a 4,096 x 4,096 layer at rank 16 this way takes the SVD of a 16 x 16 matrix instead of one with 16 million
+# numbers, and it is how `inspect` looks into files.
+#
+# ## A real one
+#
+# A network of three layers has learned to continue photographs, 10 x 12 pixels in, the next 10 x 10 out. Then
+# it was adapted to the map of heights: once by LoRA of rank 16 in each layer, once in full.
+
+# %%
+rng = np.random.default_rng(0)
+
+
+def pairs(image, n):
+    return [part.astype(np.float32) for part in lnp.datasets.patches(image, n, rng=rng)]
+
+
+def layer(d, k):
+    return lnp.Linear.init(d_out=d, d_in=k, rng=rng, dtype=np.float32)
+
+
+def train(model, x, y):
+    optimizer = lnp.Adam(lr=lnp.cosine(3e-3, steps=1_000))
+    settings = {"optimizer": optimizer, "steps": 1_000, "batch_size": 256}
+    return lnp.fit(model, x, y, **settings, progress=False).model
+
+
+photograph, terrain = pairs(lnp.datasets.photograph(), 20_000), pairs(lnp.datasets.terrain(), 20_000)
+held_out = pairs(lnp.datasets.terrain(), 5_000)
+
+tanh = lnp.Activation(np.tanh)
+network = lnp.Sequential([layer(64, 120), tanh, layer(64, 64), tanh, layer(100, 64)])
+base = lnp.freeze(train(network, *photograph))
+lora = train(lnp.inject(base, rank=16, alpha=32, rng=rng), *terrain)
+full = lnp.freeze(train(lnp.replace(base, np.ndarray, lambda path, W: lnp.Tensor(W)), *terrain))
+
+
+def error(model):
+    x, y = held_out
+    return float(lnp.mean_squared_error(lnp.freeze(model)(x), y))
+
+
+for name, model in {"base": base, "with LoRA": lora, "trained in full": full}.items():
+    print(f"{name:16}{error(model):.3f}")
+
+# %% [markdown]
+# All three go to disk: two models as checkpoints, and the adapter. Then we look into the adapter:
+
+
+# %%
+def save_checkpoint(model, folder):
+    Path(folder).mkdir()
+    tensors = {path.replace(".W", ".weight"): W for path, W in lnp.leaves(model)}
+    lnp.safetensors.save(f"{folder}/model.safetensors", tensors)
+
+
+save_checkpoint(base, "base")
+save_checkpoint(full, "full")
+lnp.adapters.save(lora, "adapter")
+
+found = lnp.adapters.inspect("adapter")
+columns = ["module", "rank", "scaling", "norm", "needed", "wasted"]
+rows = [[row[name] for name in columns] for row in found.table.records]
+lnp.accounting.Table(columns, rows, formats={"norm": "{:.1f}".format})
+
+# %% [markdown]
+# *Needed* is the smallest rank that keeps 99 % of the energy, *wasted* what the file has beyond that. All
+# singular values:
+
+# %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff."
+assert all(0 < row["wasted"] < 8 for row in found.table.records)
+_, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
+axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)
+
+# %% [markdown]
+# They fall, but without a cliff. No direction is idle here, some are weak.
+#
+# ## Cut an adapter, or make one from two models
+#
+# `resize` cuts each update by its SVD, and `extract` does the same with the difference of two models. So
+# there are three ways to a small file: train rank 16 and cut, train in full and cut, or train at the small
+# rank from the start.
+
+
+# %%
+def size_of(folder):
+    return Path(folder, "adapter_model.safetensors").stat().st_size
+
+
+def error_of(folder):
+    return error(lnp.adapters.attach(base, lnp.adapters.load(folder)))
+
+
+ranks = [1, 2, 3, 4, 6, 8, 12, 16]
+curves = {"LoRA of rank 16, cut": [], "full update, cut": []}
+for rank in ranks:
+    lnp.adapters.resize("adapter", f"resized-{rank}", rank=rank)
+    lnp.adapters.extract("base", "full", f"extracted-{rank}", rank=rank)
+    for curve, name in zip(curves.values(), ["resized", "extracted"], strict=True):
+        curve.append((size_of(f"{name}-{rank}"), error_of(f"{name}-{rank}")))
+
+trained = {}
+for rank in [1, 4]:
+    model = train(lnp.inject(base, rank=rank, alpha=2 * rank, rng=rng), *terrain)
+    trained[rank] = size_of(f"resized-{rank}"), error(model)
+
+# %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter up to rank 6. The cut LoRA is better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
+lines = {name: tuple(np.transpose(curve)) for name, curve in curves.items()}
+axes = lnp.plots.error_against_bytes(lines, trained=trained, base=error(base))
+
+# %% [markdown]
+# Read it slowly, since it contradicts what one would like to believe:
+#
+# - At rank 16 all ways meet. At low ranks they do not.
+# - **A cut full update can be worse than none at all.** The parts that were cut off had balanced those that
+#   stayed. Here that is so up to rank 6.
+# - A LoRA that was trained at rank 4 is better than a larger one cut to 4.
+#
+# The SVD keeps the *numbers* of the update as close as possible. What counts is the answers of the model, and
+# between the two stand the inputs and the other layers. So after each cut, measure.
+
+# %%
+resized, extracted = (
+    {rank: at[1] for rank, at in zip(ranks, curve, strict=True)} for curve in curves.values()
+)
+assert all(extracted[rank] > error(base) for rank in [1, 2, 3, 4, 6])
+assert all(trained[rank][1] < min(resized[rank], extracted[rank]) for rank in trained)
+assert max(resized[16], extracted[16]) < 1.02 * min(error(lora), error(full))
+
+smallest = next(rank for rank in ranks if resized[rank] < 1.02 * resized[16])
+print(f"the adapter can be cut to rank {smallest} for 2 % more error")
+print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}")
+
+# %% [markdown]
+# ## Merge
+#
+# `merge` writes the model in which each $W_0$ has become $W_0 + \frac{\alpha}{r} BA$. It computes what base
+# and adapter computed, without a further product:
+
+# %%
+lnp.adapters.merge("base", "adapter", "merged")
+checkpoint = lnp.safetensors.open("merged/model.safetensors")
+merged = lnp.replace(base, np.ndarray, lambda path, W: checkpoint.read(path.replace(".W", ".weight")))
+
+x, y = held_out
+apart = np.abs(merged(x) - lnp.freeze(lora)(x)).max()
+print(f"answers differ by less than a hundred-thousandth: {apart < 1e-5}")
+print(f"bytes of the merged model: {Path('merged/model.safetensors').stat().st_size:,}")
+assert apart < 1e-5
+
+# %% [markdown]
+# The price: a merged model is as large as the base, and no longer two things. Whoever has ten tasks keeps one
+# base and ten adapters.
+#
+# ## What low precision destroys
+#
+# Large models are stored in **bfloat16**, 16 bits for a number. Between 1 and 2 there are 128 such numbers,
+# $1/128 = 0.0078$ apart. Let a weight be 1, and add a small update:
+
+# %%
+for update in [0.003, 0.005, 0.01]:
+    (stored,) = lnp.safetensors.rounded(np.array([1 + update]), "BF16")
+    print(f"1 + {update} is stored as {stored:.4f}")
+
+# %% [markdown]
+# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens
+# to many numbers at once. We store the base in two short formats, merge an update of the trained strength and
+# weaker ones, and measure which share of the update's norm is lost.
+
+# %%
+adapter = lnp.adapters.load("adapter")
+W0 = base.layers[2].W
+strengths = np.array([1, 0.3, 0.1, 0.03, 0.01])
+
+
+def lost(strength, format):
+    update = strength * adapter.delta("layers.2").astype(float)
+    stored = lnp.safetensors.rounded(W0, format).astype(float)
+    merged = lnp.safetensors.rounded(stored + update, format)
+    return np.linalg.norm(merged - stored - update) / np.linalg.norm(update)
+
+
+formats = {"bfloat16": "BF16", "float16": "F16"}
+losses = {name: np.array([lost(s, code) for s in strengths]) for name, code in formats.items()}
+for name, shares in losses.items():
+    print(f"{name}: {shares[0]:.2%} lost at full strength, {shares[-1]:.0%} at a hundredth")
+assert losses["bfloat16"][-1] > 0.2
+
+# %% alt="Share of the update that rounding destroys, against the strength of the update, both on logarithmic scales. Both formats rise in a straight line as the update becomes weaker: bfloat16 from 0.3 percent to 30 percent, float16 eight times lower."
+axes = lnp.plots.rounding_against_strength(strengths, losses)
+
+# %% [markdown]
+# The rounding error has the size of $W_0$, whatever the update is. **So it is weak updates that suffer.** It
+# also means that a merged adapter can not be taken out again by subtraction:
+
+# %%
+stored = lnp.safetensors.rounded(W0, "BF16")
+merged_once = lnp.safetensors.rounded(stored + adapter.delta("layers.2"), "BF16")
+back = lnp.safetensors.rounded(merged_once - adapter.delta("layers.2"), "BF16")
+print(f"weights that did not come back: {np.mean(back != stored):.0%}")
+
+lnp.adapters.save(adapter, "half", dtype="BF16")
+print(f"the adapter itself in bfloat16: {size_of('half'):,} bytes instead of {size_of('adapter'):,}")
+print(f"its error: {error_of('half'):.3f} instead of {error_of('adapter'):.3f}")
+assert np.mean(back != stored) > 0.1
+assert abs(error_of("half") - error_of("adapter")) < 0.001
+
+# %% [markdown]
+# To store the *adapter* in bfloat16 does no harm: its numbers are rounded by their own size. So keep adapters
+# apart. Where you merge, start from the original base each time, add in float32, and round once, as `merge`
+# does.
+#
+# ## To PEFT and back
+#
+# Where PyTorch and PEFT are installed, the folder opens as it is. Base and adapter of this lesson, there:
+#
+# ```python
+# import torch
+# from peft import PeftModel
+# from safetensors.torch import load_file
+#
+#
+# class Network(torch.nn.Module):
+#     def __init__(self):
+#         super().__init__()
+#         shapes = [(120, 64), (64, 64), (64, 100)]
+#         first, second, third = [torch.nn.Linear(k, d, bias=False) for k, d in shapes]
+#         self.layers = torch.nn.Sequential(first, torch.nn.Tanh(), second, torch.nn.Tanh(), third)
+#
+#     def forward(self, x):
+#         return self.layers(x)
+#
+#
+# network = Network()
+# network.load_state_dict(load_file("base/model.safetensors"))
+# tuned = PeftModel.from_pretrained(network, "adapter")
+# tuned.save_pretrained("from-peft")
+# ```
+#
+# And what PEFT has written comes back by `lnp.adapters.attach(base, lnp.adapters.load("from-peft"))`. The
+# modules are found by their names, so these must agree: `layers.0` here and there.
+#
+# Names are also what goes wrong most. PEFT only warns about a key that it does not know, and goes on without
+# the adapter. `load` refuses:
+
+# %%
+Path("nameless").mkdir()
+weights = lnp.safetensors.open("adapter/adapter_model.safetensors")
+shorter = {name.removeprefix("base_model.model."): weights.read(name) for name in weights.tensors}
+lnp.safetensors.save("nameless/adapter_model.safetensors", shorter)
+Path("nameless/adapter_config.json").write_text(Path("adapter/adapter_config.json").read_text())
+
+try:
+    lnp.adapters.load("nameless")
+except lnp.adapters.AdapterError as problem:
+    print(problem)
+
+# %% [markdown]
+# ## The law
+#
+# - An adapter is $A$ and $B$ for each module, a name for each, $r$ and $\alpha$. Without its base it is
+#   nothing.
+# - $(BM)(M^{-1}A) = BA$: look at the product, never at the factors. Its singular values come from two thin
+#   QRs.
+# - A cut keeps numbers close, not answers. Measure after each cut.
+# - Merging rounds by the size of $W_0$, so weak updates are lost first, and merging can not be undone.
+#
+# ## What you can do now
+#
+# You can open any LoRA from the internet and say what it holds. Try:
+#
+# - On paper: cut the example of the beginning to rank 1. What are the new $B$ and $A$, and how large is the
+#   relative error?
+# - Use `resize` with `bytes=12_000` instead of a rank. Which module gets the most directions? Is the error
+#   lower?
+# - In a terminal: `lora-np inspect FOLDER` for an adapter that you have downloaded. Which rank does it need?
+#
+# ## Further reading
+#
+# - Hugging Face, [PEFT checkpoint
+#   format](https://huggingface.co/docs/peft/developer_guides/checkpoint): the keys and the config.
+# - Hugging Face, [safetensors](https://huggingface.co/docs/safetensors): the file format, and why it is safer
+#   than a pickle.
+# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv
+#   2106.09685](https://arxiv.org/abs/2106.09685), section 4.1: merging, and swapping tasks.
+# - D. Kalamkar et al., *A Study of BFLOAT16 for Deep Learning Training*, [arXiv
+#   1905.12322](https://arxiv.org/abs/1905.12322).
+# - L. N. Trefethen, D. Bau, *Numerical Linear Algebra*, SIAM 1997, lecture 7: the QR decomposition.

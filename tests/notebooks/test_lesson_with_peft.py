@@ -1,0 +1,72 @@
+"""What *Open a real adapter* shows of PEFT is not run in the lesson, so it is run here."""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytestmark = pytest.mark.peers
+
+SOURCE = Path(__file__).parents[2] / "notebooks" / "src" / "09-open-a-real-adapter.py"
+
+
+def shown():
+    """The block of code that the lesson shows."""
+    text = re.sub(r"^# ?", "", SOURCE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return block
+
+
+def layer(d, k, rng):
+    return lnp.Linear(rng.normal(scale=k**-0.5, size=(d, k)).astype(np.float32))
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    """A network like the lesson's, saved as the lesson does."""
+    monkeypatch.chdir(tmp_path)
+    rng, tanh = np.random.default_rng(0), lnp.Activation(np.tanh)
+    network = lnp.Sequential([layer(64, 120, rng), tanh, layer(64, 64, rng), tanh, layer(100, 64, rng)])
+    Path("base").mkdir()
+    tensors = {path.replace(".W", ".weight"): W for path, W in lnp.leaves(network)}
+    lnp.safetensors.save("base/model.safetensors", tensors)
+    return network
+
+
+def test_peft_opens_ours_and_we_open_what_it_writes(base):
+    rng = np.random.default_rng(1)
+    x, y = (rng.normal(size=(50, n)).astype(np.float32) for n in (120, 100))
+    tuned = lnp.fit(lnp.inject(base, rank=4, alpha=8, rng=rng), x, y, steps=30, progress=False).model
+    lnp.adapters.save(tuned, "adapter")
+    there = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(shown(), there)
+    expected = lnp.freeze(tuned)(x)
+    assert np.abs(expected - base(x)).max() > 0.1
+    with torch.no_grad():
+        np.testing.assert_allclose(there["tuned"](torch.tensor(x)).numpy(), expected, atol=1e-5)
+    back = lnp.adapters.attach(base, lnp.adapters.load("from-peft"))
+    np.testing.assert_allclose(lnp.freeze(back)(x), expected, atol=1e-6)
+
+
+def test_peft_only_warns_about_names_that_it_does_not_know(base):
+    rng = np.random.default_rng(1)
+    model = lnp.inject(base, rank=4, rng=rng)
+    adapted = lnp.replace(model, lnp.Tensor, lambda path, A: rng.normal(size=A.shape).astype(np.float32))
+    lnp.adapters.save(adapted, "adapter")
+    weights = lnp.safetensors.open("adapter/adapter_model.safetensors")
+    shorter = {name.removeprefix("base_model.model."): weights.read(name) for name in weights.tensors}
+    lnp.safetensors.save("adapter/adapter_model.safetensors", shorter)
+    there = {}
+    with pytest.warns(UserWarning, match="missing adapter keys"):
+        exec(shown(), there)
+    x = rng.normal(size=(5, 120)).astype(np.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(there["tuned"](torch.tensor(x)).numpy(), base(x), atol=1e-5)
