@@ -1,0 +1,244 @@
+"""Grade a folder of submissions: other questions than students saw, each submission in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_np._checks import whole_number
+from lora_np.accounting.report import Cell, Table
+from lora_np.exercises.confine import Limits
+from lora_np.exercises.course import lessons, other_seeds
+from lora_np.exercises.exercise import Exercise, Lesson, Outcome, plural
+from lora_np.exercises.submissions import SUFFIXES, Report, cells_of, check_file, defined_in
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Grades:
+    """The points of a class.
+
+    Attributes
+    ----------
+    lessons : tuple of Lesson
+        What was graded.
+    seed : int
+        Of the questions; the same seed gives the same grades.
+    reports : dict of str to list of Report
+        For each student, one for each file.
+    """
+
+    lessons: tuple[Lesson, ...]
+    seed: int
+    reports: Mapping[str, list[Report]]
+
+    @property
+    def exercises(self) -> list[Exercise]:
+        """What was graded, in the order of the course."""
+        return [exercise for lesson in self.lessons for exercise in lesson.exercises]
+
+    @property
+    def maximum(self) -> int:
+        """The points that can be reached."""
+        return sum(exercise.points for exercise in self.exercises)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Limits that could not be enforced on this computer, and why."""
+        return {k: v for files in self.reports.values() for file in files for k, v in file.missing.items()}
+
+    def outcome(self, student: str, exercise: Exercise) -> Outcome:
+        """The best that a student has handed in, if it is in several files."""
+        outcomes = [file.outcomes[exercise.name] for file in self.reports[student] if exercise.name in file.outcomes]
+        handed_in = sorted(outcomes, key=lambda o: (not o.passed, o.message.startswith("Not ")))
+        return handed_in[0] if handed_in else Outcome(exercise, False, "Not handed in")
+
+    def points(self, student: str) -> int:
+        """The sum over all exercises."""
+        return sum(self.outcome(student, exercise).points for exercise in self.exercises)
+
+    def table(self) -> Table:
+        """A row for each student."""
+        rows = [(student, self.points(student), self.maximum) for student in self.reports]
+        notes = [f"Seed {self.seed}: the same seed gives the same questions.", *self.warnings()]
+        return Table(["student", "points", "of"], rows, notes=notes)
+
+    def warnings(self) -> list[str]:
+        """What a teacher must know about limits that did not hold."""
+        return [f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()]
+
+    def to_csv(self) -> str:
+        """A row for each student, a column for each exercise, then the sum."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["student", *(exercise.name for exercise in self.exercises), "points", "of"])
+        for student in self.reports:
+            each: list[Cell] = [self.outcome(student, exercise).points for exercise in self.exercises]
+            writer.writerow([harmless(student), *each, self.points(student), self.maximum])
+        return stream.getvalue()
+
+    def feedback(self, student: str) -> str:
+        """What a student should read, as Markdown: points, and for each loss the law that was broken."""
+        lines = [f"# {student}: {self.points(student)} of {plural(self.maximum, 'point')}", ""]
+        for lesson in self.lessons:
+            lines += [f"## {lesson.number}. {lesson.title}", ""]
+            for exercise in lesson.exercises:
+                outcome = self.outcome(student, exercise)
+                lines += [f"**{exercise.title}** (`{exercise.name}`): {outcome.points} of {exercise.points}", ""]
+                lines += [quoted(text) for text in (outcome.message, outcome.where) if text]
+        for file in self.reports[student]:
+            if file.problems:
+                lines += [f"## Problems while {file.path.name} was run", "", quoted("\n".join(file.problems))]
+            if file.printed:
+                lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """What the class found hard: the share of students who solved each exercise."""
+        from lora_np.plots import class_results
+
+        shares = [
+            sum(self.outcome(student, exercise).passed for student in self.reports) / len(self.reports)
+            for exercise in self.exercises
+        ]
+        groups = [f"{lesson.number}" for lesson in self.lessons for _ in lesson.exercises]
+        return class_results([e.name for e in self.exercises], shares, groups, students=len(self.reports), ax=ax)
+
+    def write(self, path: Path) -> list[Path]:
+        """Grades as CSV; beside it a folder of feedback, a file for each student, and the figure."""
+        from matplotlib.figure import Figure
+
+        folder = path.with_name(f"{path.stem}-feedback")
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_csv(), encoding="utf-8")
+        for student in self.reports:
+            (folder / f"{student}.md").write_text(self.feedback(student), encoding="utf-8")
+        figure = Figure(figsize=(6.5, 1.3 + 0.24 * len(self.exercises)), layout="constrained")
+        self.plot(figure.add_subplot())
+        picture = path.with_name(f"{path.stem}-summary.png")
+        figure.savefig(picture, dpi=150)
+        return [path, folder, picture]
+
+
+def grade(
+    folder: Path,
+    *,
+    numbers: Sequence[int] = (),
+    seed: int | None = None,
+    limits: Limits | None = None,
+    jobs: int | None = None,
+    progress: Callable[[str], None] = lambda student: None,
+) -> Grades:
+    """Grade all submissions in ``folder``: a file or a folder of files for each student.
+
+    Parameters
+    ----------
+    folder : Path
+        ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: a student's name is that of the file or folder.
+    numbers : sequence of int
+        The lessons to grade; by default those that somebody has handed something in for.
+    seed : int, optional
+        Of the questions; by default a random one.
+    limits : Limits, optional
+        For each submission.
+    jobs : int, optional
+        How many submissions run at the same time; by default as many as there are processors.
+    progress : callable
+        Called with each student's name as it is done.
+
+    Returns
+    -------
+    Grades
+
+    Raises
+    ------
+    ValueError
+        If there is no submission, or none has an answer to any exercise and no lesson is named.
+    """
+    students = submissions_in(folder)
+    graded = lessons(numbers) if numbers else lessons_answered(students)
+    seed = secrets.randbelow(2**31) if seed is None else whole_number("seed", seed, minimum=0)
+    exercises = [exercise for lesson in graded for exercise in lesson.exercises]
+    seeds = other_seeds(seed)
+
+    def report(student: str) -> list[Report]:
+        reports = [one_file(path, exercises, seeds, limits) for path in students[student]]
+        progress(student)
+        return reports
+
+    workers = whole_number("jobs", jobs) if jobs is not None else os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        reports = dict(zip(students, pool.map(report, students), strict=True))
+    return Grades(tuple(graded), seed, reports)
+
+
+def one_file(
+    path: Path, exercises: Sequence[Exercise], seeds: Sequence[list[int]], limits: Limits | None
+) -> Report:
+    """The report of one file; a file that cannot be read is worth nothing, and says why."""
+    try:
+        known = {exercise.name for exercise in defined_in(cells_of(path))}
+        answered = [exercise for exercise in exercises if exercise.name in known]
+        if not answered:
+            return Report(path, {})
+        return check_file(path, answered, seeds=seeds, limits=limits)
+    except (OSError, ValueError) as error:
+        return Report(path, {}, [str(error)])
+
+
+def submissions_in(folder: Path) -> dict[str, list[Path]]:
+    """The files of each student. Links are not followed: they may lead anywhere."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} must be a folder of submissions")
+    students: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or entry.is_symlink():
+            continue
+        if entry.is_dir():
+            files = [file for root, _, names in os.walk(entry) for file in sorted(Path(root, n) for n in names)]
+            found = [f for f in files if is_submission(f) and ".ipynb_checkpoints" not in f.parts]
+            students.setdefault(entry.name, []).extend(sorted(found))
+        elif is_submission(entry):
+            students.setdefault(entry.stem, []).append(entry)
+    if not students:
+        raise ValueError(f"{folder} holds no .py or .ipynb files, and no folders of them")
+    return students
+
+
+def is_submission(path: Path) -> bool:
+    return path.suffix in SUFFIXES and path.is_file() and not path.is_symlink()
+
+
+def lessons_answered(students: Mapping[str, Sequence[Path]]) -> list[Lesson]:
+    """Lessons that anybody has an answer to."""
+    answered: set[str] = set()
+    for path in (path for paths in students.values() for path in paths):
+        try:
+            answered |= {exercise.name for exercise in defined_in(cells_of(path))}
+        except (OSError, ValueError):
+            continue  # said in that student's report
+    found = [lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)]
+    if not found:
+        raise ValueError("no submission answers any exercise; name the lessons to grade with --lesson")
+    return found
+
+
+def quoted(text: str) -> str:
+    """A block of code: whatever a submission has printed, it is not Markdown."""
+    clean = re.sub(r"[^\S\n]|[\x00-\x08\x0b-\x1f\x7f]", " ", text)
+    return "\n".join(f"    {line}" for line in clean.splitlines()) + "\n"
+
+
+def harmless(text: str) -> str:
+    """A name that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text[:1] in "=+-@" else text

@@ -1,0 +1,80 @@
+"""Run a submission's cells, and call its functions: the same in a notebook and in a process of its own."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lora_np.exercises.forbidden import Forbidden, forbidden
+
+
+class Namespace:
+    """The names that a submission defines, as its cells are run one after the other."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {"__name__": "submission"}
+
+    def run(self, source: str, title: str) -> str:
+        """Run one cell; what went wrong, or nothing. A cell that fails does not stop the next."""
+        try:
+            exec(compile(source, f"<{title}>", "exec"), self.names)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit among them: a submission must not end the grading
+            return last_line(error)
+        return ""
+
+
+def call(function: Any, arguments: Sequence[Any], forbids: Sequence[str]) -> dict[str, Any]:
+    """Call with copies: ``{"value": ...}``, or ``{"error": ..., "kind": ...}``; ``"changed"`` names arguments.
+
+    Parameters
+    ----------
+    function : callable
+    arguments : sequence
+    forbids : sequence of str
+        Library functions that raise while inside.
+    """
+    if not callable(function):
+        return {"error": f"a function is needed, got {type(function).__name__}", "kind": "missing"}
+    given = copy.deepcopy([a if not callable(a) else None for a in arguments])
+    handed = [a if callable(a) else copy.deepcopy(a) for a in arguments]
+    try:
+        with forbidden(forbids, getattr(function, "__globals__", {})):
+            value = function(*handed)
+    except NotImplementedError:
+        return {"error": "not written yet", "kind": "NotImplementedError"}
+    except Forbidden as error:
+        return {"error": str(error), "kind": "Forbidden"}
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return {"error": last_line(error), "kind": type(error).__name__}
+    changed = [
+        i
+        for i, (before, after) in enumerate(zip(given, handed, strict=True))
+        if not callable(after) and not alike(before, after)
+    ]
+    return {"value": value, "changed": changed}
+
+
+def alike(before: Any, after: Any) -> bool:
+    """Whether nothing has changed, in lists and dicts neither."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.keys() == after.keys() and all(alike(before[key], after[key]) for key in before)
+    if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
+        return len(before) == len(after) and all(map(alike, before, after))
+    return np.array_equal(before, after)
+
+
+def last_line(error: BaseException) -> str:
+    """``ValueError: shapes do not fit (line 3 of cell 2)``: what went wrong, and where the student wrote it."""
+    text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:500]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename.startswith("<cell ") or "ipykernel" in f.filename]
+    place = f" (line {own[-1].lineno})" if own else ""
+    return text + place

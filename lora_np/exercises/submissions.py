@@ -1,0 +1,162 @@
+"""What a student hands in: a notebook or a script, as cells of Python."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from lora_np.exercises.confine import Limits
+from lora_np.exercises.course import course
+from lora_np.exercises.exercise import SEEDS, Exercise, Outcome, judge, plural
+from lora_np.exercises.sandbox import Ended, Sandbox
+
+SUFFIXES = (".py", ".ipynb")
+LARGEST = 20 * 2**20  # bytes of a file
+PATIENCE = 3  # an exercise may take as many times as long as one call
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of one file.
+
+    Attributes
+    ----------
+    outcomes : dict of str to Outcome
+        By the exercises' names.
+    problems : list of str
+        What went wrong while the file was run, cell by cell.
+    missing : dict of str to str
+        Limits that could not be enforced, and why.
+    printed : str
+        The beginning of what it has printed.
+    """
+
+    path: Path
+    outcomes: dict[str, Outcome]
+    problems: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    printed: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks have passed."""
+        return all(outcome.passed for outcome in self.outcomes.values())
+
+    def __repr__(self) -> str:
+        points = sum(outcome.points for outcome in self.outcomes.values())
+        total = sum(outcome.exercise.points for outcome in self.outcomes.values())
+        lines = [*map(repr, self.outcomes.values()), *self.problems]
+        return "\n".join([*lines, f"{points} of {plural(total, 'point')}."])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "file": str(self.path),
+            "exercises": [
+                {
+                    "exercise": name,
+                    "points": outcome.points,
+                    "of": outcome.exercise.points,
+                    "message": outcome.message,
+                    "where": outcome.where,
+                }
+                for name, outcome in self.outcomes.items()
+            ],
+            "problems": self.problems,
+            "limits not enforced": self.missing,
+        }
+
+
+def check_file(
+    path: Path,
+    exercises: Sequence[Exercise] = (),
+    *,
+    seeds: Sequence[Any] = SEEDS,
+    limits: Limits | None = None,
+) -> Report:
+    """Check all exercises that a notebook or script has an answer to, in a process of its own.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.py`` or ``.ipynb`` file.
+    exercises : sequence of Exercise, optional
+        By default all whose function the file defines.
+    seeds : sequence
+        Of the questions.
+    limits : Limits, optional
+
+    Raises
+    ------
+    ValueError
+        If the file is neither, cannot be read, or has an answer to no exercise.
+    """
+    limits = Limits() if limits is None else limits
+    cells = cells_of(path)
+    exercises = exercises or defined_in(cells)
+    if not exercises:
+        raise ValueError(f"{path} defines no function that an exercise asks for; see lora-np exercises list")
+    box = Sandbox(cells, limits)
+    outcomes = {}
+    try:
+        with box:
+            for exercise in exercises:
+                outcomes[exercise.name] = outcome_of(exercise, box, seeds)
+    except Ended as ended:
+        for exercise in exercises:
+            outcomes.setdefault(exercise.name, Outcome(exercise, False, str(ended)))
+    problems = [f"cell {number}: {text}" for number, text in sorted(box.problems.items())]
+    return Report(path, outcomes, problems, box.missing, box.printed)
+
+
+def outcome_of(exercise: Exercise, box: Sandbox, seeds: Sequence[Any]) -> Outcome:
+    if exercise.name not in box.names:
+        return Outcome(exercise, False, "Not handed in")
+    end = monotonic() + PATIENCE * box.limits.seconds
+
+    def caller(arguments: Sequence[Any], forbids: Sequence[str]) -> dict[str, Any]:
+        left = max(0.0, end - monotonic())
+        return box.call(exercise.name, arguments, forbids, seconds=min(box.limits.seconds, left))
+
+    return judge(exercise, caller, seeds)
+
+
+def defined_in(cells: Sequence[str]) -> list[Exercise]:
+    """Exercises whose function one of the cells defines, in the order of the course."""
+    names = set(re.findall(r"^def (\w+)", "\n".join(cells), re.MULTILINE))
+    return [one for lesson in course() for one in lesson.exercises if one.name in names]
+
+
+def cells_of(path: Path) -> list[str]:
+    """The source of each code cell. Lines for IPython alone (``%magic``, ``!command``) are left out.
+
+    Raises
+    ------
+    ValueError
+        If it is no notebook and no script.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path} must be a .py or .ipynb file")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} is larger than {LARGEST:,} bytes")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    cells = notebook_cells(path, text) if path.suffix == ".ipynb" else script_cells(text)
+    return [re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) for cell in cells]
+
+
+def notebook_cells(path: Path, text: str) -> list[str]:
+    try:
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return ["".join(cell["source"]) for cell in cells]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a notebook: {type(error).__name__} {error}") from None
+
+
+def script_cells(text: str) -> list[str]:
+    """A script, cut where a line begins with ``# %%``, so that an error in one part leaves the others."""
+    return re.split(r"^# %%.*$", text, flags=re.MULTILINE)
