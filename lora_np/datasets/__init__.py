@@ -1,5 +1,6 @@
-"""Small real data: a photograph and a terrain map, each with its licence beside it."""
+"""Small real data: a photograph, a terrain map and handwritten digits, with their licences beside them."""
 
+from lora_np.datasets.digits import digits
 from lora_np.datasets.images import patches, photograph, standardised, terrain
 
-__all__ = ["patches", "photograph", "standardised", "terrain"]
+__all__ = ["digits", "patches", "photograph", "standardised", "terrain"]

@@ -133,12 +133,16 @@ def identity_of(
     learned = {id(leaf.data) for _, leaf in trainable(model)}
     return {
         "trained part": "; ".join(f"{path} {leaf.shape} {leaf.dtype}" for path, leaf in trainable(model)),
-        # A schedule of the user's own shows an address that is another one in every process.
-        **{name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(setting)) for name, setting in settings.items()},
+        **{name: without_addresses(setting) for name, setting in settings.items()},
         "generator": type(rng.bit_generator).__name__,
         "frozen part": digest(*(a for a in frozen if id(a) not in learned)),
         "data": digest(x, y),
     }
+
+
+def without_addresses(setting: Any) -> str:
+    """``repr``, less the addresses of functions, which are others in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(setting))
 
 
 def digest(*arrays: Array) -> str:
@@ -150,7 +154,7 @@ def digest(*arrays: Array) -> str:
     return sha.hexdigest()[:16]
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """A file that appears at ``path`` when it is whole, in the place of an older one."""
     stage = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

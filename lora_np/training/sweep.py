@@ -1,0 +1,342 @@
+"""Many runs at once: ranks, alphas, learning rates, variants and seeds, on all cores, cached on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_np._checks import Array, choice, number, whole_number
+from lora_np.accounting.report import Table
+from lora_np.autograd import value
+from lora_np.lora import VARIANTS, inject
+from lora_np.nn import Adam, Linear, Optimizer, freeze, leaves, mean_squared_error, trainable
+from lora_np.training.checkpoint import digest, without_addresses, write_whole
+from lora_np.training.fit import check_data, fit, progress_bar
+from lora_np.training.theory import optimum
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = (
+    "variant", "rank", "alpha", "learning_rate", "seed",
+    "trainable", "loss", "validation_loss", "optimum", "diverged_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a sweep adapts: a base model, data, and a loss.
+
+    Parameters
+    ----------
+    model : tree
+        Without adapters: each run injects its own.
+    x, y : ndarray of shape (n, ...)
+    validation : (ndarray, ndarray), optional
+        Held-out x and y.
+    loss : callable
+        A function of a module, not a lambda: worker processes have to find it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the data does not fit together or is not finite.
+    """
+
+    model: Any
+    x: Array
+    y: Array
+    validation: tuple[Array, Array] | None = None
+    loss: Callable[[Any, Array], Any] = mean_squared_error
+
+    def __post_init__(self) -> None:
+        check_data("x", self.x, "y", self.y)
+        if self.validation is not None:
+            check_data("validation x", self.validation[0], "validation y", self.validation[1])
+
+    def fingerprint(self) -> str:
+        arrays = [value(leaf) for _, leaf in leaves(self.model)]
+        held_out = self.validation or ()
+        return f"{digest(*arrays)} {digest(self.x, self.y, *held_out)} {self.loss.__qualname__}"
+
+    def optimum(self, rank: int) -> float | None:
+        """The best training loss of a rank, where there is a closed form."""
+        if self.loss is not mean_squared_error or not isinstance(self.model, Linear):
+            return None
+        rng = np.random.default_rng(0)
+        return optimum(inject(self.model, rank=min(rank, *self.model.W.shape), rng=rng), self.x, self.y)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The settings of one run."""
+
+    variant: str
+    rank: int
+    alpha: float
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The result of `sweep`: one record for each run, in the order of the settings.
+
+    Attributes
+    ----------
+    records : list of dict
+        With the keys variant, rank, alpha, learning_rate, seed, trainable (numbers that were trained), loss
+        (of all training data after the last step), validation_loss, optimum (the best training loss of
+        the rank; None where it is not known, or the variant can go beyond it) and diverged_at (the step
+        whose loss was not finite, else None).
+    """
+
+    records: list[dict[str, Any]]
+
+    @property
+    def table(self) -> Table:
+        """The records for people: it prints, and renders in a notebook."""
+        return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
+
+    def __repr__(self) -> str:
+        return repr(self.table)
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+    def to_json(self) -> str:
+        """The records as a JSON list."""
+        return json.dumps(self.records, indent=1)
+
+    def to_csv(self) -> str:
+        """The records as CSV with a header."""
+        return self.table.to_csv()
+
+    def best(self, error: str = "loss") -> list[dict[str, Any]]:
+        """For each variant and rank, the records of the alpha and the rate with the least median error."""
+        groups: dict[tuple[str, int], dict[tuple[float, float], list[dict[str, Any]]]] = {}
+        for record in self.records:
+            settings = groups.setdefault((record["variant"], record["rank"]), {})
+            settings.setdefault((record["alpha"], record["learning_rate"]), []).append(record)
+
+        def middle(runs: list[dict[str, Any]]) -> float:
+            return median(float("inf") if run[error] is None else run[error] for run in runs)
+
+        return [run for settings in groups.values() for run in min(settings.values(), key=middle)]
+
+    def plot(self, ax: Axes | None = None, *, error: str = "loss") -> Axes:
+        """Error against rank at the best alpha and learning rate, with the spread over seeds.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default a new figure.
+        error : {"loss", "validation_loss"}
+            The first is drawn beside the optimum.
+        """
+        from lora_np.plots import error_with_spread
+
+        choice("error", error, ("loss", "validation_loss"))
+        curves: dict[str, dict[int, list[float]]] = {}
+        best: dict[int, float] = {}
+        for run in self.best(error):
+            if run[error] is not None:
+                curves.setdefault(run["variant"], {}).setdefault(run["rank"], []).append(run[error])
+            if run["optimum"] is not None and error == "loss":
+                best[run["rank"]] = run["optimum"]
+        return error_with_spread(curves, optimum=best, ylabel=error.replace("_", " "), ax=ax)
+
+
+def sweep(
+    problem: Problem,
+    *,
+    ranks: Sequence[int],
+    alphas: Sequence[float | None] = (None,),
+    learning_rates: Sequence[float] = (1e-2,),
+    seeds: Sequence[int] = (0,),
+    variants: Sequence[str] = ("lora",),
+    optimizer: Callable[[float], Optimizer] = Adam,
+    steps: int = 300,
+    batch_size: int | None = None,
+    jobs: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Sweep:
+    """Adapt and train ``problem`` at every combination of settings.
+
+    Parameters
+    ----------
+    problem : Problem
+    ranks : sequence of int
+    alphas : sequence of float or None
+        None stands for alpha = r.
+    learning_rates : sequence of float
+    seeds : sequence of int
+        Of the initialisation, the batches and dropout.
+    variants : sequence of str
+        Rows of `lora_np.lora.VARIANTS`.
+    optimizer : callable
+        ``optimizer(learning_rate)``, such as the class `Adam`.
+    steps, batch_size
+        As in `lora_np.fit`.
+    jobs : int, optional
+        Worker processes; -1 for all cores. By default what ``joblib.parallel_config`` says, else one.
+    cache : path, optional
+        A directory in which every finished run is noted. A sweep that was interrupted, or is asked for more
+        settings, runs only what is missing.
+    progress : bool
+        Show a progress bar, in a terminal or a notebook.
+
+    Returns
+    -------
+    Sweep
+        The same, bit for bit, whatever the number of workers: each run uses one thread.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is out of range or not known, or there is none of a kind.
+
+    Notes
+    -----
+    To run on a Dask cluster, start a client and name the backend; the call is the same::
+
+        with joblib.parallel_config("dask"):
+            sweep(problem, ranks=[1, 2, 4, 8])
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> x, D = rng.normal(size=(60, 4)), rng.normal(size=(3, 4))
+    >>> result = sweep(Problem(Linear(np.zeros((3, 4))), x, x @ D.T), ranks=[1, 2], steps=5)
+    >>> [(run["rank"], run["trainable"], run["loss"] > run["optimum"]) for run in result.records]
+    [(1, 7, True), (2, 14, True)]
+    """
+    from joblib import Parallel, delayed
+
+    points = grid(ranks, alphas, learning_rates, seeds, variants)
+    whole_number("steps", steps)
+    store = None if cache is None else Store(Path(cache), problem, optimizer, (steps, batch_size))
+    records: dict[Point, dict[str, Any]] = {}
+    if store is not None:
+        records = {point: record for point in points if (record := store.read(point)) is not None}
+    missing = [point for point in points if point not in records]
+    best = {rank: problem.optimum(rank) for rank in dict.fromkeys(point.rank for point in missing)}
+    workers = Parallel(n_jobs=jobs, return_as="generator_unordered")
+    bar = progress_bar(len(points), len(records), "sweep" if progress else False)
+    try:
+        for point, record in workers(
+            delayed(run)(problem, point, optimizer, steps, batch_size, best[point.rank]) for point in missing
+        ):
+            records[point] = record
+            if store is not None:
+                store.write(point, record)
+            bar.update()
+    finally:
+        bar.close()
+    return Sweep([records[point] for point in points])
+
+
+def grid(
+    ranks: Iterable[int],
+    alphas: Iterable[float | None],
+    learning_rates: Iterable[float],
+    seeds: Iterable[int],
+    variants: Sequence[str],
+) -> list[Point]:
+    """Every combination once, checked."""
+    settings: dict[str, list[Any]] = {
+        "ranks": [whole_number("rank", r) for r in ranks],
+        "alphas": [None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas],
+        "learning_rates": [
+            number("learning rate", lr, minimum=0, open_minimum=True) for lr in learning_rates
+        ],
+        "seeds": [whole_number("seed", seed, minimum=0) for seed in seeds],
+        "variants": [choice("variant", variant, VARIANTS) for variant in variants],
+    }
+    for name, values in settings.items():
+        if not values:
+            raise ValueError(f"{name} must name at least one value, got none")
+    points: list[Point] = []
+    for rank, alpha, rate, seed, variant in product(*settings.values()):
+        points.append(Point(variant, rank, float(rank) if alpha is None else alpha, rate, seed))
+    return sorted(dict.fromkeys(points), key=lambda point: list(variants).index(point.variant))
+
+
+def run(
+    problem: Problem,
+    point: Point,
+    optimizer: Callable[[float], Optimizer],
+    steps: int,
+    batch_size: int | None,
+    best: float | None,
+) -> tuple[Point, dict[str, Any]]:
+    """One run, in a worker: on one thread, since the number of threads shows in the last bits."""
+    from threadpoolctl import threadpool_limits
+
+    rng = np.random.default_rng(point.seed)
+    variant = VARIANTS[point.variant]
+    with threadpool_limits(1):
+        model = inject(problem.model, rank=point.rank, alpha=point.alpha, variant=point.variant, rng=rng)
+        record: dict[str, Any] = {
+            **vars(point),
+            "trainable": sum(leaf.size for _, leaf in trainable(model)),
+            "loss": None,
+            "validation_loss": None,
+            # The optimum is that of W0 + B A; the other variants start elsewhere, or train something else.
+            "optimum": best if point.variant in ("lora", "rslora", "lora+") else None,
+            "diverged_at": None,
+        }
+        moved = variant.optimizer(optimizer(point.learning_rate))
+        settings: dict[str, Any] = {"optimizer": moved, "loss": problem.loss, "batch_size": batch_size}
+        taken: list[int] = []
+        settings["watch"] = lambda step, model: taken.append(step)
+        try:
+            fitted = fit(model, problem.x, problem.y, steps=steps, rng=rng, progress=False, **settings)
+        except FloatingPointError:
+            record["diverged_at"] = len(taken)
+            return point, record
+        trained = freeze(fitted.model)
+        record["loss"] = float(problem.loss(trained(problem.x), problem.y))
+        if problem.validation is not None:
+            x, y = problem.validation
+            record["validation_loss"] = float(problem.loss(trained(x), y))
+    return point, record
+
+
+class Store:
+    """Finished runs in a directory, one small file each, named by all that the result depends on."""
+
+    def __init__(
+        self, path: Path, problem: Problem, optimizer: Callable[[float], Optimizer], settings: tuple[Any, ...]
+    ) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.optimizer = optimizer
+        self.common = [problem.fingerprint(), *settings]
+
+    def file(self, point: Point) -> Path:
+        optimizer = without_addresses(self.optimizer(point.learning_rate))
+        key = json.dumps([*self.common, optimizer, vars(point)])
+        return self.path / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+    def read(self, point: Point) -> dict[str, Any] | None:
+        """The record of a run, or None if it has not been finished; a damaged file counts as none."""
+        try:
+            record = json.loads(self.file(point).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and set(COLUMNS) <= set(record) else None
+
+    def write(self, point: Point, record: dict[str, Any]) -> None:
+        text = json.dumps(record).encode()
+        write_whole(self.file(point), lambda file: file.write(text))
