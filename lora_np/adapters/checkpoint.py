@@ -86,12 +86,14 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(folder, files, where, config, sharded=listed is not None)
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
+def _weight_map(folder: Path) -> Mapping[str, str]:
     path = inside(folder, INDEX)
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+    weight_map: Any = read_json(path).get("weight_map")
+    named = isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values())
+    if not named or not weight_map:
         raise AdapterError(f"{path}: weight_map must map the names of tensors to names of files")
     for name in set(weight_map.values()):
         if not name.endswith(".safetensors"):
             raise AdapterError(f"{path}: places tensors in {name!r}, which is no safetensors file")
-    return weight_map
+    listed: Mapping[str, str] = weight_map
+    return listed

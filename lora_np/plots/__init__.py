@@ -1,6 +1,9 @@
 """Every figure of the package: functions that take arrays and an optional ``ax=`` and return the axes."""
 
+from lora_np.plots.adapters import adapter_overview, update_norms, update_spectra
+from lora_np.plots.classroom import class_results
 from lora_np.plots.counting import budget_by_kind, memory_by_cause, parameters_against_rank
+from lora_np.plots.graph import computation_graph
 from lora_np.plots.images import strips
 from lora_np.plots.lessons import (
     columns_in_plane,
@@ -11,6 +14,8 @@ from lora_np.plots.lessons import (
     rank_one_errors,
 )
 from lora_np.plots.lora import error_against_rank
+from lora_np.plots.projections import columns_on_line
+from lora_np.plots.slopes import slope_errors
 from lora_np.plots.small_files import error_against_bytes, rounding_against_strength
 from lora_np.plots.spectra import (
     compression,
@@ -19,12 +24,18 @@ from lora_np.plots.spectra import (
     similarity_heatmap,
     singular_spectrum,
 )
+from lora_np.plots.subspaces import closest_directions, subspace_angles
 from lora_np.plots.training import dynamics, error_with_spread, gap_curve, training_curve
 
 __all__ = [
+    "adapter_overview",
     "budget_by_kind",
+    "class_results",
+    "closest_directions",
     "columns_in_plane",
+    "columns_on_line",
     "compression",
+    "computation_graph",
     "dynamics",
     "energy_curves",
     "error_against_bytes",
@@ -42,6 +53,10 @@ __all__ = [
     "rounding_against_strength",
     "similarity_heatmap",
     "singular_spectrum",
+    "slope_errors",
     "strips",
+    "subspace_angles",
     "training_curve",
+    "update_norms",
+    "update_spectra",
 ]

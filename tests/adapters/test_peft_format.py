@@ -277,6 +277,7 @@ def change_index(checkpoint, change):
 
 INDEXES = {
     "no map": (lambda i: i.pop("weight_map"), "weight_map must map the names of tensors to names of files"),
+    "an empty map": (lambda i: i.update(weight_map={}), "weight_map must map"),
     "a map to numbers": (lambda i: i.update(weight_map={"a": 1}), "weight_map must map"),
     "a path out of the directory": (
         lambda i: i["weight_map"].update(x="../x.safetensors"),

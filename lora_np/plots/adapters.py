@@ -1,0 +1,145 @@
+"""Figures of an adapter: where it is strong, and how many directions it uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lora_np._checks import Array
+from lora_np.plots.style import CYCLE, MUTED, axes, label_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NEEDED = 0.99  # the share of energy up to which directions count as used
+
+
+def adapter_overview(spectra: Mapping[str, Array], *, title: str = "") -> Figure:
+    """Both figures of an adapter side by side: `update_norms` and `update_spectra`.
+
+    Parameters
+    ----------
+    spectra : mapping of str to ndarray
+        The singular values of each module's update, by its path: ``Inspection.spectra``.
+    title : str
+
+    Examples
+    --------
+    >>> adapter_overview({"layers.0.q_proj": np.array([2.0, 0.5])}).get_axes()[0].get_xlabel()
+    'layer'
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    update_norms(spectra, ax=left)
+    update_spectra(spectra, ax=right)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def update_norms(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> Axes:
+    """``||dW||_F`` against the layer, one line for each kind of module.
+
+    Parameters
+    ----------
+    spectra : mapping of str to ndarray
+        The singular values of each module's update, by its path. The first number in a path is the layer;
+        the last name in it is the kind.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = update_norms({"0.q": np.ones(4), "1.q": np.zeros(4)}, ax=Figure().add_subplot())
+    >>> ax.get_lines()[0].get_ydata().tolist()
+    [2.0, 0.0]
+    """
+    ax = axes(ax)
+    ends = []
+    for kind, color, members in _kinds(spectra):
+        points = sorted((_layer(path), float(np.linalg.norm(spectra[path]))) for path in members)
+        layers, norms = zip(*points, strict=True)
+        ax.plot(layers, norms, color=color, linewidth=1.4, marker="o", markersize=3.5)
+        ends.append((norms[-1], layers[-1], kind, color))
+    ax.set_ylim(bottom=0)
+    _label_apart(ax, ends)
+    ax.set_xlabel("layer")
+    ax.set_ylabel("norm of the update, $\\|\\Delta W\\|_F$")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def update_spectra(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> Axes:
+    """Share of the squared norm that the first directions hold: the median of each kind, and its range.
+
+    Parameters
+    ----------
+    spectra : mapping of str to ndarray
+        The singular values of each module's update, by its path.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = update_spectra({"0.q": np.array([1.0, 1.0])}, ax=Figure().add_subplot())
+    >>> ax.get_lines()[1].get_ydata().tolist()
+    [0.0, 0.5, 1.0]
+    """
+    ax = axes(ax)
+    ax.axhline(NEEDED, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    longest = max((len(s) for s in spectra.values()), default=1)
+    for kind, color, members in _kinds(spectra):
+        kept = np.array([_kept(spectra[path], longest) for path in members])
+        directions = np.arange(longest + 1)
+        ax.fill_between(directions, kept.min(axis=0), kept.max(axis=0), color=color, alpha=0.12, linewidth=0)
+        ax.plot(directions, np.median(kept, axis=0), color=color, linewidth=1.6, label=kind)
+    label_line(ax, longest, NEEDED, f"{NEEDED:.0%}", MUTED)
+    ax.legend(frameon=False, fontsize=9, loc="lower right", labelcolor="linecolor", handlelength=1.2)
+    ax.set_xlim(0, longest)
+    ax.set_ylim(0, 1.03)
+    ax.set_xlabel("directions kept")
+    ax.set_ylabel("share of $\\|\\Delta W\\|_F^2$")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    return ax
+
+
+def _kinds(spectra: Mapping[str, Array]) -> list[tuple[str, str, list[str]]]:
+    """(kind, colour, paths) of the modules that are finite and not zero; rare kinds share a muted colour."""
+    groups: dict[str, list[str]] = {}
+    for path, s in spectra.items():
+        if len(s):
+            groups.setdefault(path.rpartition(".")[2], []).append(path)
+    colors = [*CYCLE, *[MUTED] * len(groups)]
+    return [(kind, color, paths) for (kind, paths), color in zip(groups.items(), colors, strict=False)]
+
+
+def _layer(path: str) -> int:
+    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
+    return int(found[1]) if found else 0
+
+
+def _kept(s: Array, length: int) -> Array:
+    """Shares of energy for 0 .. length directions; those beyond the rank keep all."""
+    squares = np.zeros(length + 1)
+    squares[1 : len(s) + 1] = np.square(s)
+    kept: Array = np.cumsum(squares) / (squares.sum() or 1.0)
+    return kept
+
+
+def _label_apart(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Label the ends of lines, moved apart where they would cover each other."""
+    ends = sorted(ends)
+    gap = 0.055 * ax.get_ylim()[1]
+    height = -np.inf
+    for y, x, text, color in ends:
+        height = max(y, height + gap)
+        label_line(ax, x, height, text, color)

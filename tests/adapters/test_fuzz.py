@@ -1,0 +1,240 @@
+"""Mutated configs, headers, indexes and tensors: read as the safetensors library reads them, or an AdapterError.
+
+Nothing else may happen, within 256 MiB and one second each.
+"""
+
+import json
+import resource
+import struct
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lora_np import adapters, safetensors
+from lora_np.adapters import AdapterError
+from lora_np.adapters.checkpoint import INDEX, open_checkpoint
+from lora_np.adapters.files import open_tensors, read_tensor
+from lora_np.adapters.peft_format import PREFIX, WEIGHTS
+
+MODULES = ("m.0.q", "m.1.q")
+KEYS = [f"{PREFIX}{name}.lora_{part}.weight" for name in MODULES for part in "AB"]
+CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"], "rank_pattern": {}}
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(
+        [0, 1, 2, 3, 8, -1, 2**31, 2**63, 1e300, "LORA", "all", "q", "pissa", "(a+)+", ".*", "../x"]
+    ),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+setting_names = st.sampled_from([
+    "peft_type", "r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_dora", "use_rslora",
+    "bias", "lora_bias", "modules_to_save", "layers_to_transform", "layers_pattern", "fan_in_fan_out",
+    "init_lora_weights", "lora_dropout", "exclude_modules", "anything",
+])  # fmt: skip
+patterns = st.dictionaries(
+    st.sampled_from([*MODULES, "q", ".*", "(", "[", "a{9999999999}", "^m.0"]), scalars, max_size=3
+)
+sizes = st.sampled_from([0, 1, 2, 3, 4, 7, 8, 2**31, 2**63, 2**64, -1, 10**30])
+key_names = st.sampled_from([
+    *KEYS, f"{PREFIX}m.0.q.lora_A.default.weight", f"{PREFIX}m.0.q.lora_B.bias", f"{PREFIX}m.0.q.lora_embedding_A",
+    f"{PREFIX}m.0.q.lora_magnitude_vector", f"{PREFIX}m.0.q.base_layer.weight", f"{PREFIX}m.norm.weight", "x", "",
+    PREFIX, f"{PREFIX}.lora_A.weight", "__metadata__", f"{PREFIX}m.modules_to_save.default.weight",
+])  # fmt: skip
+entries = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(
+            ["F32", "F16", "BF16", "F64", "I8", "BOOL", "F8_E4M3", "F4", "f32", 3, None]
+        ),
+        "shape": st.lists(sizes, max_size=3) | scalars,
+        "data_offsets": st.lists(sizes, min_size=1, max_size=3) | scalars,
+    },
+)
+mutations = st.one_of(
+    st.tuples(st.just("config"), st.dictionaries(setting_names, values | patterns, min_size=1, max_size=3)),
+    st.tuples(st.just("config bytes"), st.tuples(st.integers(0, 200), st.binary(max_size=6))),
+    st.tuples(st.just("tensors"), st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=6))),
+    st.tuples(st.just("key"), st.tuples(st.sampled_from(KEYS), key_names)),
+    st.tuples(st.just("valid tensor"), st.tuples(key_names, st.lists(st.integers(0, 5), max_size=4))),
+    st.tuples(st.just("entry"), st.tuples(key_names, entries | scalars)),
+    st.tuples(st.just("header bytes"), st.tuples(st.integers(0, 700), st.binary(max_size=6))),
+    st.tuples(st.just("length"), st.integers(0, 2**64 - 1) | sizes.map(lambda n: n % 2**64)),
+    st.tuples(st.just("cut"), st.integers(0, 900)),
+    st.tuples(st.just("index"), st.dictionaries(st.sampled_from(["weight_map", "metadata"]), values)),
+    st.tuples(st.just("map"), st.dictionaries(key_names, st.sampled_from(["a.safetensors", "b.safetensors", "../a", "x.bin", ""]) | values)),
+)  # fmt: skip
+
+
+def build(folder):
+    """An adapter's directory that is also a checkpoint's, by an index; returns its parts for mutation."""
+    rng = np.random.default_rng(0)
+    shapes = {KEYS[0]: (2, 5), KEYS[1]: (3, 2), KEYS[2]: (2, 4), KEYS[3]: (3, 2)}
+    tensors = {key: rng.standard_normal(shape).astype(np.float16) for key, shape in shapes.items()}
+    safetensors.save(folder / WEIGHTS, tensors, metadata={"format": "pt"}, dtype="BF16")
+    raw = (folder / WEIGHTS).read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8 : 8 + length]), raw[8 + length :]
+
+
+def overwrite(content, place, new):
+    place = min(place, len(content))
+    return content[:place] + new + content[place + len(new) :]
+
+
+def pack(header, body):
+    return struct.pack("<Q", len(header)) + header + body
+
+
+class Mutant:
+    """The parts of a directory, changed step by step and then written."""
+
+    def __init__(self, header, body):
+        self.header = json.loads(json.dumps(header))
+        self.body = body
+        self.config = dict(CONFIG)
+        self.index = {"weight_map": dict.fromkeys(KEYS, WEIGHTS)}
+        self.last = []  # what is done to the bytes, once the parts are put together
+
+    def apply(self, kind, change):
+        if kind == "config":
+            self.config |= change
+        elif kind == "tensors":
+            self.body = overwrite(self.body, *change)[: len(self.body)]
+        elif kind == "key":
+            if change[0] in self.header:
+                self.header[change[1]] = self.header.pop(change[0])
+        elif kind == "valid tensor":
+            key, shape = change
+            size = 2 * int(np.prod(shape, dtype=int))
+            offsets = [len(self.body), len(self.body) + size]
+            self.header[key] = {"dtype": "BF16", "shape": shape, "data_offsets": offsets}
+            self.body += bytes(size)
+        elif kind == "entry":
+            key, entry = change
+            before = self.header.get(key)
+            both = isinstance(entry, dict) and isinstance(before, dict)
+            self.header[key] = {**before, **entry} if both else entry
+        elif kind == "index":
+            self.index |= change
+        elif kind == "map":
+            if isinstance(self.index["weight_map"], dict):
+                self.index["weight_map"] |= change
+        else:
+            self.last.append((kind, change))
+
+    def write(self, folder):
+        """The content of the tensors' file, as it was written."""
+        text = json.dumps(self.config).encode("utf-8", "surrogatepass")
+        header = json.dumps(self.header).encode("utf-8", "surrogatepass")
+        file = pack(header, self.body)
+        for kind, change in self.last:
+            if kind == "config bytes":
+                text = overwrite(text, *change)
+            elif kind == "header bytes":
+                file = pack(overwrite(header, *change), self.body)
+            elif kind == "length":
+                file = struct.pack("<Q", change) + file[8:]
+            elif kind == "cut":
+                file = file[:change]
+        index = json.dumps(self.index).encode()
+        for name, content in (("adapter_config.json", text), (INDEX, index), (WEIGHTS, file)):
+            (folder / name).unlink(missing_ok=True)  # a new file, since some disks wait for a rewritten one
+            (folder / name).write_bytes(content)
+        return file
+
+
+def reference(content):
+    """Name, dtype, shape and bytes of every tensor as the safetensors library reads them."""
+    library = pytest.importorskip("safetensors")
+    return {
+        name: (t["dtype"], tuple(t["shape"]), bytes(t["data"])) for name, t in library.deserialize(content)
+    }
+
+
+def bits(array, dtype):
+    if dtype == "BF16":
+        return (array.view(np.uint32) >> 16).astype("<u2").tobytes()
+    return array.tobytes()
+
+
+def refused(call, *arguments):
+    """What the call returns, or None if it refuses in one line."""
+    try:
+        return call(*arguments)
+    except AdapterError as error:
+        if "\n" in str(error):
+            raise
+        return None
+
+
+def check(folder, content):
+    """Every reader of ours, each either like the reference or refusing; whether the header was valid."""
+    file = refused(open_tensors, folder / WEIGHTS)
+    adapter = refused(adapters.load, folder)
+    checkpoint = refused(open_checkpoint, folder)
+    if file is None:
+        assert adapter is None
+        assert checkpoint is None
+        return False
+    expected = reference(content)
+    assert file.tensors.keys() == expected.keys()
+    for name, info in file.tensors.items():
+        array = refused(read_tensor, file, name)
+        assert array is None or (info.dtype, info.shape, bits(array, info.dtype)) == expected[name]
+    if adapter is not None:
+        read = [(t.dtype, t.shape, bits(t.read(), t.dtype)) for t in adapter.tensors().values()]
+        assert sorted(read) == sorted(expected.values())
+        assert json.dumps(adapter.config)
+    if checkpoint is not None:
+        assert checkpoint.where.keys() == expected.keys()
+    return True
+
+
+def run(folder, examples):
+    header, body = build(folder)
+    valid = []
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(mutations, min_size=1, max_size=2))
+    def every_mutation(steps):
+        mutant = Mutant(header, body)
+        for step in steps:
+            mutant.apply(*step)
+        content = mutant.write(folder)
+        start = time.process_time()
+        valid.append(check(folder, content))
+        assert time.process_time() - start < 1
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    every_mutation()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 * 1024
+    return valid
+
+
+def test_a_few_mutations(tmp_path):
+    assert run(tmp_path, 300)
+
+
+@pytest.mark.slow
+def test_twenty_thousand_mutations_at_least_half_with_a_valid_header(tmp_path):
+    valid = run(tmp_path, 20_000)
+    assert len(valid) >= 20_000
+    assert sum(valid) >= 10_000
