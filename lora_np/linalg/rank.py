@@ -256,7 +256,7 @@ def effective_rank(M: npt.ArrayLike) -> float:
 
 
 def energy(M: npt.ArrayLike) -> Array:
-    """``sum(s[:r]**2) / sum(s**2)`` for r = 0 .. min(d, k): the share that the best rank-r matrix keeps.
+    """``sum(s[:r]**2) / sum(s**2)`` for r from 0 to min(d, k): the share that the best rank-r matrix keeps.
 
     It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. A zero matrix has nothing to
     lose: its shares are all 1.

@@ -1,0 +1,189 @@
+"""What the site needs and Git does not hold, made before Sphinx reads: lessons, wheels, MathJax, data.
+
+PYODIDE_DIST=DIR makes a site that serves the Pyodide runtime in DIR and needs no network; without it the
+notebooks in the browser fetch the kernel's normal Pyodide.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from pathlib import Path
+
+import inventories
+import nbformat
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ConfigError
+
+DOCS = Path(__file__).parent.parent
+ROOT = DOCS.parent
+MADE = DOCS / "_build" / "made"
+LITE = MADE / "lite"
+
+MATHJAX = "mathjax@3.2.2"
+MATHJAX_PARTS = ("package/es5/tex-mml-chtml.js", "package/es5/output/chtml/fonts/woff-v2/")
+PYTHON_IN_BROWSER = "3.12"
+IN_PYODIDE = ("numpy", "matplotlib")  # compiled, so they come with the runtime
+INSTALL = """\
+# Only in the browser: install the package into this page.
+%pip install -q lora-np ipywidgets
+import logging
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it builds its font cache once"""
+
+
+def make(app: Sphinx, config: Config) -> None:
+    lessons()
+    notebooks_for_the_browser()
+    explorer_data()
+    inventories.write(MADE / "inventories")
+    once("mathjax", mathjax)
+    once("wheels", wheels)
+    lite()
+
+
+def once(name: str, function) -> None:
+    """Downloads are kept between builds: delete docs/_build to fetch them anew."""
+    stamp = MADE / f"{name}.done"
+    if not stamp.exists():
+        function()
+        stamp.touch()
+
+
+def lessons() -> None:
+    """The executed notebooks as pages of the site, changed only where they have changed."""
+    target = DOCS / "lessons"
+    target.mkdir(exist_ok=True)
+    sources = {source.name: source for source in (ROOT / "notebooks").glob("*.ipynb")}
+    for name, source in sources.items():
+        page = target / name
+        if not page.exists() or page.read_bytes() != source.read_bytes():
+            shutil.copyfile(source, page)
+    for page in target.glob("*.ipynb"):
+        if page.name not in sources:
+            page.unlink()
+
+
+def notebooks_for_the_browser() -> None:
+    """The lessons without outputs, and with a first cell that installs this package into the page."""
+    target = MADE / "lessons"
+    target.mkdir(parents=True, exist_ok=True)
+    for source in (ROOT / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(source, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        install = nbformat.v4.new_code_cell(INSTALL, id="install")
+        notebook.cells.insert(1, install)
+        nbformat.write(notebook, target / source.name)
+
+
+def explorer_data() -> None:
+    """Decompositions for the rank explorer, computed by the package itself."""
+    sys.path.insert(0, str(DOCS / "explorer"))
+    from export import script
+
+    target = MADE / "static" / "explorer-data.js"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(script(), encoding="utf-8")
+    for part in ("explorer.js", "explorer.css"):
+        shutil.copyfile(DOCS / "explorer" / part, target.with_name(part))
+
+
+def mathjax() -> None:
+    """MathJax from the npm registry: the component that Sphinx uses, and its fonts."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ConfigError("npm is needed to fetch MathJax for the site; install Node.js")
+    target = MADE / "static" / "mathjax"
+    with tempfile.TemporaryDirectory() as folder:
+        run(npm, "pack", "--silent", MATHJAX, "--pack-destination", folder)
+        (archive,) = Path(folder).glob("*.tgz")
+        with tarfile.open(archive) as package:
+            package.extractall(
+                folder, [m for m in package if m.name.startswith(MATHJAX_PARTS)], filter="data"
+            )
+        shutil.copytree(Path(folder) / "package" / "es5", target, dirs_exist_ok=True)
+
+
+def wheels() -> None:
+    """The package's wheel and the pure Python wheels it depends on, where piplite finds them."""
+    target = LITE / "pypi"
+    target.mkdir(parents=True, exist_ok=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [need for need in project["dependencies"] if not need.startswith(IN_PYODIDE)]
+    pure = ["--only-binary", ":all:", "--platform", "any", "--abi", "none", "--implementation", "py"]
+    pip("download", "-d", target, *pure, "--python-version", PYTHON_IN_BROWSER, *needed)
+    widgets = runtime() / "widgets" if runtime() else None
+    if widgets and widgets.is_dir():
+        for wheel in widgets.glob("*.whl"):
+            shutil.copyfile(wheel, target / wheel.name)
+    else:
+        pip("download", "-d", target, "--no-deps", "ipywidgets", "jupyterlab_widgets", "comm")
+
+
+def lite() -> None:
+    """JupyterLite's folder: our wheel, always fresh; settings; the runtime, if there is one."""
+    LITE.mkdir(parents=True, exist_ok=True)
+    for old in (LITE / "pypi").glob("lora_np-*.whl"):
+        old.unlink()
+    pip("wheel", "--no-deps", "-w", LITE / "pypi", ROOT)
+    for settings in (DOCS / "lite").glob("*.json"):
+        shutil.copyfile(settings, LITE / settings.name)
+    shutil.rmtree(LITE / "static", ignore_errors=True)
+    if runtime():
+        copy_runtime(runtime(), LITE / "static" / "pyodide")
+        stay_local(LITE / "jupyter-lite.json")
+
+
+def copy_runtime(source: Path, target: Path) -> None:
+    """Its files, and a lock that lists only what is there, so that other wheels are looked for in pypi/."""
+    target.mkdir(parents=True)
+    for part in source.iterdir():
+        if part.is_file():
+            shutil.copyfile(part, target / part.name)
+    lock = json.loads((source / "pyodide-lock.json").read_text(encoding="utf-8"))
+    lock["packages"] = {
+        name: package
+        for name, package in lock["packages"].items()
+        if (source / package["file_name"]).is_file()
+    }
+    (target / "pyodide-lock.json").write_text(json.dumps(lock), encoding="utf-8")
+
+
+def stay_local(path: Path) -> None:
+    """With a runtime of its own the site asks no other host, not even for a missing wheel."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    plugins = settings["jupyter-config-data"].setdefault("litePluginSettings", {})
+    plugins["@jupyterlite/pyodide-kernel-extension:kernel"] = {"disablePyPIFallback": True}
+    path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def runtime() -> Path | None:
+    given = os.environ.get("PYODIDE_DIST")
+    if not given:
+        return None
+    folder = Path(given).resolve()
+    if not (folder / "pyodide.js").is_file():
+        raise ConfigError(f"PYODIDE_DIST must be a folder with pyodide.js, got {given!r}")
+    return folder
+
+
+def pip(*arguments: object) -> None:
+    run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments))
+
+
+def run(*command: str) -> None:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise ConfigError(f"{' '.join(command)} failed:\n{result.stderr or result.stdout}")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", make)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,70 @@
+"""The reference follows ``__all__``: the directive ``room``, and a place in the index for every public name.
+
+Each thing is documented once, in its room. Wherever else it can be imported from is an alias in the index:
+``lora_np.fit`` leads to ``lora_np.training.fit``.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
+
+import lora_np
+
+
+class Room(SphinxDirective):
+    """A table of the public names of a module, then each of them in full."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        module = importlib.import_module(name)
+        shown = [public for public in module.__all__ if has_docstring(getattr(module, public))]
+        table = "\n".join(f"   {public}" for public in sorted(shown, key=str.lower))
+        return self.parse_text_to_nodes(
+            f".. currentmodule:: {name}\n\n.. autosummary::\n   :nosignatures:\n\n{table}\n\n"
+            f".. automodule:: {name}\n   :members:\n   :undoc-members:\n"
+        )
+
+
+def has_docstring(thing: object) -> bool:
+    """Functions, classes and modules describe themselves; a page describes constants and type aliases."""
+    return isinstance(thing, type | ModuleType) or inspect.isroutine(thing)
+
+
+def public_modules() -> Iterator[ModuleType]:
+    """The package and every module of it that says what is public."""
+    yield lora_np
+    for module in pkgutil.walk_packages(lora_np.__path__, "lora_np."):
+        if not module.name.endswith("__main__"):
+            found = importlib.import_module(module.name)
+            if hasattr(found, "__all__"):
+                yield found
+
+
+def public_things() -> Iterator[tuple[str, object]]:
+    for module in public_modules():
+        for name in module.__all__:
+            yield f"{module.__name__}.{name}", getattr(module, name)
+
+
+def note_aliases(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    objects = env.domains.python_domain.objects
+    documented = {id(thing): objects[name] for name, thing in public_things() if name in objects}
+    for name, thing in public_things():
+        if name not in objects and id(thing) in documented:
+            objects[name] = documented[id(thing)]._replace(aliased=True)
+    return []
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("room", Room)
+    app.connect("env-updated", note_aliases)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

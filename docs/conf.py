@@ -1,0 +1,87 @@
+"""The site. One command builds it: python -m sphinx -W --keep-going docs docs/_build/html"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+# Generated before Sphinx reads, and never committed: see _ext/materials.py.
+MADE = HERE / "_build" / "made"
+
+project = "lora_np"
+author = "The lora_np developers"
+copyright = author
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "jupyterlite_sphinx",
+    "materials",
+    "public_names",
+    "command_line",
+    "lesson_links",
+]
+exclude_patterns = ["_build", "_ext", "explorer", "lite", "**/.ipynb_checkpoints"]
+nitpicky = True
+# Types in docstrings are words for people ("mapping of str to int"): links are checked for full names.
+nitpick_ignore_regex = [("py:class", r"(?!lora_np\.|numpy\.|matplotlib\.).*")]
+highlight_language = "python3"
+
+# Pages are Markdown; lessons come executed.
+nb_execution_mode = "off"
+myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# The reference is what `__all__` names, in its order there.
+autosummary_generate = False
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "none"  # docstrings say the types, with shapes
+autodoc_preserve_defaults = True
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+napoleon_preprocess_types = True
+napoleon_type_aliases = {
+    "ndarray": ":class:`~numpy.ndarray`",
+    "Generator": ":class:`~numpy.random.Generator`",
+    "Axes": ":class:`~matplotlib.axes.Axes`",
+    "Figure": ":class:`~matplotlib.figure.Figure`",
+}
+add_module_names = False
+python_use_unqualified_type_names = True
+
+# Inventories are made from the installed packages, so that a build needs no network beside its registries.
+intersphinx_mapping = {
+    "numpy": ("https://numpy.org/doc/stable", str(MADE / "inventories" / "numpy.inv")),
+    "matplotlib": ("https://matplotlib.org/stable", str(MADE / "inventories" / "matplotlib.inv")),
+}
+
+# Formulas show without a network.
+mathjax_path = "mathjax/tex-mml-chtml.js"
+
+# Prompts and output stay out of what is copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+jupyterlite_dir = str(MADE / "lite")
+jupyterlite_config = str(MADE / "lite" / "jupyter_lite_config.json")
+jupyterlite_contents = [str(MADE / "lessons" / "*.ipynb")]
+jupyterlite_content_dir = str(MADE / "contents")
+jupyterlite_bind_ipynb_suffix = False
+
+html_theme = "furo"
+html_title = "lora_np"
+html_static_path = ["_static", str(MADE / "static")]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#00629a"},
+    "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#7cc4ee"},
+}
