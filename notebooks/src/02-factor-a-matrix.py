@@ -1,0 +1,334 @@
+# %% [markdown]
+# # Factor a matrix
+#
+# You send a picture over a slow line. The receiver builds it from layers, and each layer is a column times a
+# row. After twenty layers the picture should be recognisable.
+#
+# **Which columns and rows do you send first?**
+#
+# After this lesson you can
+#
+# - write a matrix as a sum of layers in three ways: LU, QR and SVD,
+# - read each way backwards, as a product of two thin matrices,
+# - say which of the three loses least when it is cut.
+#
+# You need *See rank*.
+
+# %%
+import numpy as np
+
+import lora_np as lnp
+
+# %% [markdown]
+# ## A product is a sum of layers
+#
+# Look at a product from inside. The first column of the left matrix meets only the first row of the right
+# one, the second column only the second row:
+#
+# $$
+# \begin{pmatrix} 1 & 0 \\ 0 & 1 \\ 2 & -4 \end{pmatrix}
+# \begin{pmatrix} 1 & 2 & 3 \\ 0 & 1 & 1 \end{pmatrix}
+# = \begin{pmatrix} 1 \\ 0 \\ 2 \end{pmatrix} \begin{pmatrix} 1 & 2 & 3 \end{pmatrix}
+# + \begin{pmatrix} 0 \\ 1 \\ -4 \end{pmatrix} \begin{pmatrix} 0 & 1 & 1 \end{pmatrix}
+# $$
+#
+# Each column times its row is a matrix of rank 1, a **layer**. Two columns and two rows are two layers.
+
+# %% alt="Two layers of 3 by 3 add up to the matrix with the rows 1 2 3, 0 1 1 and 2 0 2. The first layer has the rows 1 2 3, zeros, and 2 4 6. The second has zeros, 0 1 1, and 0 -4 -4."
+B = np.array([[1, 0], [0, 1], [2, -4]])
+A = np.array([[1, 2, 3], [0, 1, 1]])
+layers = [np.outer(B[:, i], A[i]) for i in range(2)]
+assert (layers[0] + layers[1] == B @ A).all()
+
+figure = lnp.plots.matrix_tiles(
+    {"layer 0": layers[0], "layer 1": layers[1], "B A": B @ A}, between=["+", "="]
+)
+
+# %% [markdown]
+# The sum is the matrix $M$ of *See rank*. To **factor** a matrix is to go the other way: from $M$ to its
+# layers.
+#
+# ## LU: copy a row and a column
+#
+# Start with $M$ alone. Its first row is $(1, 2, 3)$, its first column $(1, 0, 2)$. Multiply the two, and the
+# layer has the same first row and the same first column as $M$. Subtract it:
+#
+# $$
+# \begin{pmatrix} 1 & 2 & 3 \\ 0 & 1 & 1 \\ 2 & 0 & 2 \end{pmatrix}
+# - \begin{pmatrix} 1 & 2 & 3 \\ 0 & 0 & 0 \\ 2 & 4 & 6 \end{pmatrix}
+# = \begin{pmatrix} 0 & 0 & 0 \\ 0 & 1 & 1 \\ 0 & -4 & -4 \end{pmatrix}
+# $$
+#
+# One row and one column are done. Do the same with what is left: row $(0, 1, 1)$, column $(0, 1, -4)$. Then
+# nothing is left. Two layers, because the rank is 2.
+#
+# Where row and column cross there was a 1. If it is another number, divide the column by it, so that the
+# layer fits.
+
+
+# %%
+def peel(rest, i, j):
+    """The layer through row i and column j, as a column and a row."""
+    return rest[:, j] / rest[i, j], rest[i]
+
+
+M = np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 1.0], [2.0, 0.0, 2.0]])
+rest = M
+for i in range(2):
+    column, row = peel(rest, i, i)
+    rest = rest - np.outer(column, row)
+    print(f"column {column}, row {row}; left:\n{rest}")
+assert not rest.any()
+
+# %% [markdown]
+# This is **elimination**, the way to solve equations that you may know from school. Its columns make a matrix
+# $L$, its rows a matrix $U$, hence the name **LU**.
+#
+# `linalg.lu` takes at each step the row with the largest candidate, so that no number in $L$ is above 1. It
+# says in `order` which row was used when.
+
+# %%
+order, L, U = lnp.linalg.lu(M)
+print("rows in the order", order)
+print("L:\n", L)
+print("U:\n", U)
+assert np.allclose(L @ U, M[order])
+
+# %% [markdown]
+# The last row of $U$ is zero, so its layer is nothing. **Read backwards**: two columns of $L$ and two rows of
+# $U$ are already all of $M$. They are the thin $B$ and $A$ that *See rank* promised for every matrix of
+# rank 2.
+#
+# `low_rank_factors` cuts a factorisation to a given number of layers, and puts the rows back in order:
+
+# %%
+B, A = lnp.low_rank_factors(M, rank=2, method="lu")
+print("B, 3 x 2:\n", B)
+print("A, 2 x 3:\n", A)
+assert np.allclose(B @ A, M)
+
+# %% [markdown]
+# ## One layer for two columns
+#
+# Now cut deeper than the rank. This matrix has rank 2, and you may keep one layer:
+#
+# $$
+# N = \begin{pmatrix} 3 & 5 \\ 4 & 0 \end{pmatrix}
+# $$
+#
+# All columns of a layer are multiples of one column. In a picture: they lie on one line. So the two columns
+# $(3, 4)$ and $(5, 0)$, both of length 5, have to move onto a line. How far?
+#
+# **LU.** The largest candidate in the first column is the 4. The row there is $(4, 0)$, the column divided
+# by 4 is $(\tfrac34, 1)$. The first column stays, the second goes to zero.
+#
+# $$
+# \begin{pmatrix} \tfrac34 \\ 1 \end{pmatrix} \begin{pmatrix} 4 & 0 \end{pmatrix}
+# = \begin{pmatrix} 3 & 0 \\ 4 & 0 \end{pmatrix}
+# $$
+#
+# **QR.** The line through the first column is fair, but the second column can do better than go to zero: it
+# can go to the nearest point of the line. The first column has the length $\sqrt{3^2 + 4^2} = 5$, so its
+# direction, of length 1, is $q = (\tfrac35, \tfrac45)$. As in *See rank*, $q^T N$ says how much of $q$ is in
+# each column (a $T$ turns a column into a row): $(5, 3)$. So far along $q$ are the nearest points.
+#
+# $$
+# \begin{pmatrix} \tfrac35 \\ \tfrac45 \end{pmatrix} \begin{pmatrix} 5 & 3 \end{pmatrix}
+# = \begin{pmatrix} 3 & 1.8 \\ 4 & 2.4 \end{pmatrix}
+# $$
+#
+# **SVD.** Why through a column at all? The direction between the two is that of their sum, $(8, 4)$. Of
+# length 1 it is $u = (2, 1) / \sqrt5$, and $u^T N = (\sqrt{20}, \sqrt{20})$.
+#
+# $$
+# \frac{1}{\sqrt5} \begin{pmatrix} 2 \\ 1 \end{pmatrix} \begin{pmatrix} \sqrt{20} & \sqrt{20} \end{pmatrix}
+# = \begin{pmatrix} 4 & 4 \\ 2 & 2 \end{pmatrix}
+# $$
+
+# %% alt="Three panels with the columns (3, 4) and (5, 0) as arrows and a line onto which they move. LU: the line goes through column 0, column 1 moves by 5, to zero. QR: the same line, column 1 moves by 4, to the nearest point. SVD: a line between the columns, each moves by 2.24. The errors are 5, 4 and 3.16."
+N = np.array([[3.0, 5.0], [4.0, 0.0]])
+one_layer, errors = {}, {}
+for method in ["lu", "qr", "svd"]:
+    B, A = lnp.low_rank_factors(N, rank=1, method=method)
+    errors[method] = np.linalg.norm(N - B @ A)
+    one_layer[f"{method.upper()}: error {errors[method]:.2f}"] = B @ A
+    print(f"{method}:\n{(B @ A).round(9)}")
+assert np.allclose(list(errors.values()), [5, 4, 10**0.5])
+
+figure = lnp.plots.columns_on_line(N, one_layer)
+
+# %% [markdown]
+# The **error** is the root of the sum of all squared differences, so two moves of 2.24 count as $\sqrt{2.24^2
+# + 2.24^2} = 3.16$.
+#
+# Is there a still better line? Try all of them, a tenth of a degree apart:
+
+# %%
+angles = np.radians(np.arange(0, 180, 0.1))
+directions = np.stack([np.cos(angles), np.sin(angles)])  # a column of length 1 for each angle
+distances = [np.linalg.norm(N - np.outer(u, u @ N)) for u in directions.T]
+best = int(np.argmin(distances))
+
+print(f"best line: {np.degrees(angles[best]):.1f} degrees, error {distances[best]:.4f}")
+print(f"the SVD's: {np.degrees(np.arctan2(1, 2)):.1f} degrees, error {errors['svd']:.4f}")
+assert errors["svd"] <= distances[best] < errors["svd"] + 1e-4
+
+# %% [markdown]
+# ## What each keeps at right angles
+#
+# Here are both layers of each. What the first leaves, the second brings.
+
+# %%
+Q, R = lnp.linalg.qr(N)
+order, L, U = lnp.linalg.lu(N)
+L = L[np.argsort(order)]  # the rows back in the order of N
+left, s, right = lnp.linalg.svd(N)
+
+for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left * s, right)]:
+    assert np.allclose(columns @ rows, N)
+    print(name)
+    for i in range(2):
+        print(np.outer(columns[:, i], rows[i]).round(9) + 0.0)  # + 0.0: no minus before a zero
+
+# %% [markdown]
+# Two vectors are at **right angles** if the products of their entries add up to zero.
+#
+# - **LU**: neither columns nor rows. The rest after the first layer has zeros where a row and a column were
+#   copied. Cheap, and made for solving equations.
+# - **QR**: the columns of $Q$ are at right angles and of length 1. $R$ has zeros below its diagonal. Made for
+#   nearest points.
+# - **SVD**: columns **and** rows are at right angles. Above, $(2, 1)$ and $(-1, 2)$ are, and so are
+#   $(1, 1)$ and $(1, -1)$. Its name is short for *singular value decomposition*.
+#
+# A layer may be written with two minus signs, as $(-q)(-r)$: it is the same layer. `qr` does so here.
+
+# %%
+for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left, right)]:
+    print(f"{name:3}  columns: {columns[:, 0] @ columns[:, 1]:6.2f}   rows: {rows[0] @ rows[1]:6.2f}")
+
+assert np.isclose(Q[:, 0] @ Q[:, 1], 0)
+assert np.allclose([left[:, 0] @ left[:, 1], right[0] @ right[1]], 0)
+
+# %% [markdown]
+# The rows of LU are at right angles in this example, by chance. In general they are not.
+#
+# ## Send a photograph
+#
+# Now the picture: 600 x 512 pixels, twenty layers. In a large matrix the order matters, so QR takes next the
+# column that has most left outside what was sent, and LU the largest candidate.
+
+# %% alt="The photograph, and what twenty layers make of it. LU is a pattern of stripes in which nobody is to be seen. QR shows a person with streaks. The SVD shows a clear person with ripples."
+photograph = lnp.datasets.photograph()
+methods = {"LU": "lu", "QR": "qr", "SVD": "svd"}
+factors = {name: lnp.low_rank_factors(photograph, rank=100, method=way) for name, way in methods.items()}
+received = {f"{name}, 20 layers": B[:, :20] @ A[:20] for name, (B, A) in factors.items()}
+
+figure = lnp.plots.compression(photograph, received)
+
+# %% [markdown]
+# The same for every number of layers up to 100, as a share of the whole photograph:
+
+
+# %% alt="Relative error against the number of layers, from 0 to 100. LU stays near 0.9. QR and SVD fall steadily, and the SVD is the lowest everywhere."
+def errors_of_cuts(M, B, A):
+    """Relative error after 0, 1, 2, ... layers."""
+    rest, errors = M, [1.0]
+    for column, row in zip(B.T, A, strict=True):
+        rest = rest - np.outer(column, row)
+        errors.append(np.linalg.norm(rest) / np.linalg.norm(M))
+    return np.array(errors)
+
+
+curves = {name: errors_of_cuts(photograph, B, A) for name, (B, A) in factors.items()}
+axes = lnp.plots.rank_error_curves(curves)
+axes.set_xlabel("layers")
+axes.set_ylabel("relative error")
+
+for name in ["LU", "QR"]:
+    assert (curves["SVD"][1:] < curves[name][1:]).all()
+
+# %%
+rows = [(layers, *(curves[name][layers] for name in methods)) for layers in [1, 8, 20, 50, 100]]
+lnp.accounting.Table(["layers", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format))
+
+# %% [markdown]
+# LU copies the rows that elimination needs, and they say little about all the others. QR chooses well.
+# **The SVD is never beaten**: not here at any number of layers, and not by any method on any matrix. *Cut the
+# SVD* shows why, and how to know its error beforehand.
+#
+# LU can even be worse than sending nothing. Heights above their mean, around the Jacksboro fault in
+# Tennessee, after 20 layers:
+
+# %%
+heights = lnp.datasets.terrain() - lnp.datasets.terrain().mean()
+after_20 = {}
+for name, method in methods.items():
+    B, A = lnp.low_rank_factors(heights, rank=20, method=method)
+    after_20[name] = np.linalg.norm(heights - B @ A) / np.linalg.norm(heights)
+    print(f"{name:3} {after_20[name]:.0%}")
+assert after_20["LU"] > 1 > after_20["QR"] > after_20["SVD"]
+
+# %% [markdown]
+# ## One product, many factors
+#
+# Back to $M$ of rank 2. Cut to two layers, each method gives all of $M$. But each has its own $B$ and $A$. The
+# $B$ of LU and that of QR:
+
+# %%
+pairs = [lnp.low_rank_factors(M, rank=2, method=method) for method in methods.values()]
+for B, A in pairs:
+    assert np.allclose(B @ A, M)
+print(pairs[0][0].round(3))
+print(pairs[1][0].round(3))
+
+# %% [markdown]
+# What have they in common? Put the $B$ of all three side by side. The rank of the six columns is still 2: they
+# lie in the same plane, the column space of $M$.
+
+# %%
+print("rank of all columns:", lnp.matrix_rank(np.hstack([B for B, _ in pairs])))
+
+# %% [markdown]
+# You can make more such pairs. Take any square $C$ that has an inverse. Then $(B\,C)(C^{-1} A) = B A$, because
+# $C\,C^{-1}$ in the middle cancels. So **the product is what counts, not its factors.** Remember this when you
+# look at a trained LoRA: its $B$ and $A$ are one pair of many.
+
+# %%
+B, A = pairs[0]
+C = np.array([[1.0, 2.0], [0.0, 1.0]])
+assert np.allclose((B @ C) @ (np.linalg.inv(C) @ A), M)
+print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
+
+# %% [markdown]
+# ## The law
+#
+# - A product $BA$ is a sum of layers: column $i$ of $B$ times row $i$ of $A$. Keep the first $r$, and you have
+#   a product of thin matrices.
+# - LU copies rows and columns. QR takes nearest points, with columns at right angles. The SVD has columns and
+#   rows at right angles.
+# - A matrix of rank $r$ needs $r$ layers. QR (with the column of most rest first) and the SVD never need more.
+# - Cut to the same number of layers, the SVD is never beaten.
+# - $BA$ and $(BC)(C^{-1}A)$ are the same matrix.
+#
+# **LoRA** goes this way from the end: it never has the matrix, it trains $B$ and $A$. Where training starts
+# can come from a factorisation: *PiSSA* takes the first layers of the SVD of $W_0$, *OLoRA* those of its QR.
+# *Choose rank, alpha and initialisation* tries both.
+#
+# ## What you can do now
+#
+# You can take a matrix apart in three ways, cut it and say what is lost. Try, in this notebook:
+#
+# - Peel $\begin{pmatrix} 2 & 1 \\ 4 & 5 \end{pmatrix}$ on paper. What are the two layers of LU?
+# - Swap the columns of $N$. Which of the three errors change, and why not the SVD's?
+# - How many layers does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is its rank?
+#
+# ## Further reading
+#
+# - G. Strang, *Linear Algebra and Learning from Data*, Wellesley-Cambridge Press 2019, sections I.2 and I.4:
+#   products and elimination as sums of rank-one matrices.
+# - L. N. Trefethen, D. Bau, *Numerical Linear Algebra*, SIAM 1997, lectures 4 (SVD), 7 (QR), 20 and 21 (LU
+#   and its pivots).
+# - F. Meng, Z. Wang, M. Zhang, *PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large
+#   Language Models*, [arXiv 2404.02948](https://arxiv.org/abs/2404.02948).
+# - K. Büyükakyüz, *OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models*, [arXiv
+#   2406.01775](https://arxiv.org/abs/2406.01775).
