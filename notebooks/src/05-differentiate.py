@@ -1,0 +1,429 @@
+# %% [markdown]
+# # Differentiate
+#
+# A model makes an error. Its weight is a matrix of 100 x 120, so there are 12,000 numbers that could be
+# moved.
+#
+# **Which way does each of them have to move, so that the error falls?**
+#
+# After this lesson you can
+#
+# - follow a computation as a graph and send slopes back through it by hand,
+# - do the same with matrices, and where NumPy copies,
+# - check any derivative with two runs,
+# - teach the package a derivative of your own.
+#
+# You need *See rank*. You need no calculus: it begins with one slope.
+
+# %%
+import numpy as np
+
+import lora_np as lnp
+
+# %% [markdown]
+# ## A derivative is a slope
+#
+# Take $f(a) = a^2$ at $a = 3$, and move $a$ a little, to 3.001. The square moves from 9 to 9.006001. It moves
+# about 6 times as far as $a$ did. This 6 is the **derivative** of $f$ at 3.
+#
+# On paper: if $a$ moves by $h$, the square becomes $(a + h)^2 = a^2 + 2a\,h + h^2$. For a small $h$ the
+# $h^2$ is nothing beside the rest, so the square moves $2a$ times as far. At $a = 3$ that is 6.
+
+
+# %%
+def slope(f, a, step=1e-6):
+    """How many times as far f moves, measured from a little below a to a little above."""
+    return (f(a + step) - f(a - step)) / (2 * step)
+
+
+print(f"measured slope: {slope(np.square, 3.0):.6f}")
+
+# %% [markdown]
+# ## A table of derivatives
+#
+# Every computation, however long, is made of a few operations. Each has its slope, one for each input. Here
+# they are at $a = 2$, $b = 3$, each beside the slope that is measured:
+
+# %%
+a, b = 2.0, 3.0
+table = [
+    ("a + b", "a", 1, lambda a: a + b),
+    ("a - b", "b", -1, lambda b: a - b),
+    ("a b", "a", b, lambda a: a * b),
+    ("a b", "b", a, lambda b: a * b),
+    ("a^2", "a", 2 * a, np.square),
+    ("exp a", "a", np.exp(a), np.exp),
+    ("tanh a", "a", 1 - np.tanh(a) ** 2, np.tanh),
+]
+rows = []
+for result, moved, derivative, f in table:
+    measured = slope(f, {"a": a, "b": b}[moved])
+    assert np.isclose(measured, derivative)
+    rows.append((result, moved, derivative, measured))
+
+columns = ["result", "what moves", "slope", "measured"]
+lnp.accounting.Table(columns, rows, formats=dict.fromkeys(columns[2:], "{:.4f}".format))
+
+# %% [markdown]
+# The product is the row to remember: in $a\,b$, the slope for one factor is the **other** factor.
+#
+# ## The graph
+#
+# The smallest model there is has one weight: it predicts $w\,x$, the truth is $y$, and the loss is $L = (w\,x
+# - y)^2$. With $w = 3$, $x = 2$, $y = 4$ it is computed in three steps: the product is 6, the difference 2,
+# the square 4. Draw them as a **graph**, with the slope of the table on each arrow.
+#
+# How far does $L$ move if $w$ does? The product moves 2 times as far as $w$, the difference 1 times as far as
+# the product, the loss 4 times as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes
+# multiply.**
+#
+# To get this for every input at once, start at the end with 1 and walk **back**, multiplying by what stands on
+# each arrow. What arrives at a box is its **gradient**: how many times as far $L$ moves as this number.
+
+# %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y."
+steps = {"p": ("w · x", ["w", "x"]), "e": ("p − y", ["p", "y"]), "L": ("e²", ["e"])}
+values = {"w": 3.0, "x": 2.0, "y": 4.0, "p": 6.0, "e": 2.0, "L": 4.0}
+slopes = {
+    ("w", "p"): values["x"],  # of a product: the other factor
+    ("x", "p"): values["w"],
+    ("p", "e"): 1,
+    ("y", "e"): -1,
+    ("e", "L"): 2 * values["e"],
+}
+gradients = {"L": 1}
+for (start, end), factor in reversed(slopes.items()):
+    gradients[start] = gradients[end] * factor
+
+axes = lnp.plots.computation_graph(steps, values=values, gradients=gradients, slopes=slopes)
+
+# %% [markdown]
+# A `Tensor` is an array that remembers this graph. You write NumPy, and `backward` walks back:
+
+# %%
+w, x, y = lnp.Tensor(3.0), lnp.Tensor(2.0), lnp.Tensor(4.0)
+L = np.square(w * x - y)
+print(L)
+
+L.backward()
+print("gradients of w, x, y:", w.grad, x.grad, y.grad)
+assert [w.grad, x.grad, y.grad] == [gradients[name] for name in "wxy"] == [8, 12, -4]
+
+# %% [markdown]
+# What if a number is used twice? In $s = a\,b + a$ there are two paths from $a$ to $s$. If $a$ moves, both
+# move $s$. **Where paths meet, gradients add.**
+
+# %% alt="A graph in which a = 2 leads to the sum s = 8 by two arrows: one through the product p with b = 3, and one directly. The gradient of a is 3 + 1 = 4, that of b is 2."
+slopes = {("a", "p"): 3.0, ("b", "p"): 2.0, ("p", "s"): 1.0, ("a", "s"): 1.0}
+a, b = lnp.Tensor(2.0), lnp.Tensor(3.0)
+s = a * b + a
+s.backward()
+assert a.grad == 3 * 1 + 1
+assert b.grad == 2 * 1
+
+axes = lnp.plots.computation_graph(
+    {"p": ("a · b", ["a", "b"]), "s": ("p + a", ["p", "a"])},
+    values={"a": 2, "b": 3, "p": 6, "s": lnp.value(s)},
+    gradients={"s": 1, "p": 1, "a": a.grad, "b": b.grad},
+    slopes=slopes,
+)
+
+# %% [markdown]
+# Why backwards? A walk forwards follows one input to all results. A walk backwards follows one result to all
+# inputs. A model has thousands of weights and one loss.
+#
+# ## Matrices
+#
+# Now the result is $y = W x$, with
+#
+# $$
+# W = \begin{pmatrix} 1 & 2 \\ 0 & 1 \end{pmatrix}, \quad
+# x = \begin{pmatrix} 3 \\ 1 \end{pmatrix}, \quad
+# y = \begin{pmatrix} 5 \\ 1 \end{pmatrix}, \quad
+# \text{and from behind arrives } g = \begin{pmatrix} 1 \\ -2 \end{pmatrix}
+# $$
+#
+# That is, the loss moves 1 times as far as $y_0$ and $-2$ times as far as $y_1$. What do $W$ and $x$ get?
+#
+# - **$W_{ij}$** moves $y_i$ alone, $x_j$ times as far, and the loss $g_i$ times that. So the gradient has the
+#   entries $g_i\,x_j$. That is the column $g$ times the row $x^T$.
+# - **$x_j$** moves every $y_i$, $W_{ij}$ times as far. The paths add: $\sum_i W_{ij}\, g_i$. That is $W^T g$.
+#
+# $$
+# g\,x^T = \begin{pmatrix} 1 \\ -2 \end{pmatrix} \begin{pmatrix} 3 & 1 \end{pmatrix}
+# = \begin{pmatrix} 3 & 1 \\ -6 & -2 \end{pmatrix}, \qquad
+# W^T g = \begin{pmatrix} 1 & 0 \\ 2 & 1 \end{pmatrix} \begin{pmatrix} 1 \\ -2 \end{pmatrix}
+# = \begin{pmatrix} 1 \\ 0 \end{pmatrix}
+# $$
+
+# %%
+W, x = lnp.Tensor([[1.0, 2.0], [0.0, 1.0]]), lnp.Tensor([3.0, 1.0])
+g = np.array([1.0, -2.0])
+y = W @ x
+y.backward(g)
+print("gradient of W:\n", W.grad)
+print("gradient of x:", x.grad)
+
+assert (W.grad == np.outer(g, [3, 1])).all()
+assert (x.grad == lnp.value(W).T @ g).all()
+
+# %% [markdown]
+# **What $W$ does forwards, $W^T$ does backwards.** And each gradient has the shape of what it belongs to.
+#
+# ## Where NumPy copies
+#
+# Add a row $b$ to a matrix of three rows, and NumPy adds it to each: it copies $b$ three times. This is
+# **broadcasting**. Where is the derivative of a copy in the table? Copying is a product as well, with a column
+# of ones:
+
+# %% alt="A column of three ones, times the row 10 20, is a matrix of three rows, each 10 20."
+ones, row = np.ones((3, 1)), np.array([[10.0, 20.0]])
+figure = lnp.plots.matrix_tiles(
+    {"ones, 3 x 1": ones, "b, 1 x 2": row, "copied, 3 x 2": ones @ row}, between=["·", "="], width=4.5
+)
+
+# %% [markdown]
+# So backwards it is the product with the transpose, a row of ones. That is a sum over the rows. **Copy
+# forwards, sum backwards.** It is the rule of the two paths again: $b$ was used three times, so three gradients
+# add. With a gradient $G$ for the sum:
+
+# %%
+X, G = np.zeros((3, 2)), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+b = lnp.Tensor([10.0, 20.0])
+(X + b).backward(G)
+
+print("a row of ones times G:", (ones.T @ G)[0])
+print("gradient of b:        ", b.grad)
+assert (b.grad == ones.T @ G).all()
+
+# %% [markdown]
+# And the other way round: **sum forwards, copy backwards.**
+
+# %%
+X = lnp.Tensor(np.arange(6.0).reshape(3, 2))
+np.sum(X, axis=0).backward([7.0, 8.0])
+print("gradient of X:\n", X.grad)
+assert (X.grad == ones @ [[7, 8]]).all()
+
+# %% [markdown]
+# ## Check a derivative
+#
+# A wrong derivative does not crash. It trains badly, and nobody knows why. So check it. To measure every slope
+# costs two runs for each input: 24,000 for our matrix. Two runs are enough, for all at once.
+#
+# Collect all slopes in a table $J$, one row for each result, one column for each input. Move the inputs in a
+# random direction $v$, and the results move by $J v$: that can be measured. Send a random $w$ back, and
+# $J^T w$ arrives: that is what `backward` says. Both belong to one sum over the whole table:
+#
+# $$
+# w \cdot (J v) = \sum_{ij} w_i\, J_{ij}\, v_j = (J^T w) \cdot v
+# $$
+#
+# On paper, for $y = W x$ as above the table $J$ is $W$ itself. With $v = (1, 1)$ and $w = (1, -2)$: $W v = (3,
+# 1)$ and $w \cdot (3, 1) = 1$. On the other side $W^T w = (1, 0)$ and $(1, 0) \cdot v = 1$.
+#
+# If an entry is wrong, a random $v$ and $w$ will show it. `check_derivative` does this a few times. It raises
+# an error if the two sides differ:
+
+# %%
+rng = np.random.default_rng(0)
+W, x, b = rng.normal(size=(4, 3)), rng.normal(size=(5, 3)), rng.normal(size=4)
+
+
+def loss(W, x, b):
+    return np.mean(np.square(np.tanh(x @ W.T + b)))
+
+
+worst = lnp.autograd.check_derivative(loss, W, x, b)
+print("the two sides agree to one part in a million:", worst < 1e-6)
+assert worst < 1e-6
+
+# %% [markdown]
+# How long should the step of a measured slope be? Here is $e^a$ at $a = 1$, where the slope is known. A long
+# step sees the curve bend. A short one subtracts two numbers that are almost equal, and loses digits.
+# Measured on both sides, as above, the slope is far better than from one side.
+
+# %% alt="Relative error of a measured slope against the step, both on logarithmic scales: two valleys. From one side the error is smallest, about one part in a hundred million, for a step near 1e-8. From both sides it is a hundred times smaller still, for a step near 1e-5."
+steps = np.geomspace(1e-14, 1, 57)
+true = np.exp(1.0)
+one_sided = np.abs((np.exp(1 + steps) - true) / steps / true - 1)
+both_sides = np.abs(slope(np.exp, 1.0, steps) / true - 1)
+axes = lnp.plots.slope_errors(steps, {"from one side": one_sided, "from both sides": both_sides})
+
+assert 1e-10 < one_sided.min() < 1e-7
+assert both_sides.min() < one_sided.min() / 30
+
+# %% [markdown]
+# ## Add your own
+#
+# The package has a table like ours, with a row for each NumPy function. What is not in it, you add:
+
+# %%
+try:
+    np.arctan(lnp.Tensor(1.0))
+except TypeError as problem:
+    print(problem)
+
+# %% [markdown]
+# The slope of the arc tangent is $1 / (1 + a^2)$. A row reads: `y` is the result, `a` the input, `g` what
+# arrives from behind, and the inner function returns what goes on to `a`.
+
+# %%
+lnp.autograd.derivative(np.arctan, lambda y, a: lambda g: g / (1 + a * a))
+
+a = lnp.Tensor(2.0)
+np.arctan(a).backward()
+print("slope at 2:", a.grad)
+assert a.grad == 1 / 5
+assert lnp.autograd.check_derivative(np.arctan, rng.normal(size=5)) < 1e-6
+
+# %% [markdown]
+# An operation of your own is a `primitive`: its forward pass, and a rule for each input. Take SiLU, which sits
+# in every layer of Llama: $y = a\,\sigma(a)$, with $\sigma(a) = 1 / (1 + e^{-a})$. The slope of $\sigma$ is
+# $\sigma (1 - \sigma)$.
+#
+# A first attempt. It is a product, and the slope for one factor is the other, so $\sigma(a)$?
+
+
+# %%
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def silu(a):
+    return a * sigmoid(a)
+
+
+wrong = lnp.autograd.primitive(silu, lambda y, a: lambda g: g * sigmoid(a))
+try:
+    lnp.autograd.check_derivative(wrong, np.array([0.5, -1.0, 2.0]))
+except AssertionError as problem:
+    print(str(problem).split(":")[0])
+
+# %% [markdown]
+# Caught. $a$ is used twice, so there are two paths: $\sigma + a\,\sigma (1 - \sigma)$, which is $\sigma + y\,(1 -
+# \sigma)$.
+
+# %%
+right = lnp.autograd.primitive(silu, lambda y, a: lambda g: g * (sigmoid(a) + y * (1 - sigmoid(a))))
+assert lnp.autograd.check_derivative(right, np.array([0.5, -1.0, 2.0])) < 1e-6
+
+a = lnp.Tensor([0.5, -1.0, 2.0])
+right(a).backward(np.ones(3))
+own = a.grad
+
+a.grad = None  # or the next gradient would be added
+silu(a).backward(np.ones(3))
+print("as one step:             ", own.round(6))
+print("from the package's table:", a.grad.round(6))
+assert np.allclose(own, a.grad)
+
+# %% [markdown]
+# Written with NumPy alone, SiLU has a derivative anyway, step by step. The primitive makes it one step, which
+# is faster and keeps less in memory.
+#
+# ## 12,000 slopes at once
+#
+# Now the question of the beginning. The 100 x 120 matrix $W_0$ predicts the next 10 x 10 pixels of a
+# photograph from the 10 x 12 to their left; it was found by a formula. Its loss on a map of mountains, for
+# 20,000 pieces of the map, and one walk back:
+
+# %%
+rng = np.random.default_rng(0)
+x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
+B, A = lnp.reduced_rank_regression(x0, y0, ridge=0.01 * np.mean(x0**2))  # ridge: keeps the weights small
+W0 = B @ A
+x, y = lnp.datasets.patches(lnp.datasets.terrain(), 20_000, rng=rng)
+
+
+def terrain_loss(W):
+    return np.mean(np.square(x @ W.T - y))
+
+
+W = lnp.Tensor(W0)
+loss = terrain_loss(W)
+loss.backward()
+print(f"loss {loss:.4f}, and {W.grad.size:,} gradients")
+
+# %% [markdown]
+# Are they right? Two runs tell:
+
+# %%
+assert lnp.autograd.check_derivative(terrain_loss, W0, directions=1) < 1e-6
+
+# %% [markdown]
+# Now move every number against its slope. Too short a step gains little, too long a step goes past the
+# valley:
+
+# %%
+after = {step: terrain_loss(W0 - step * W.grad) for step in [1, 10, 100]}
+for step, moved in after.items():
+    print(f"step {step:3}: loss {moved:.4f}")
+
+assert after[10] < after[1] < loss.item() < after[100]
+
+# %% [markdown]
+# Many such steps are what training is: *Train h = W0 x + BAx*.
+#
+# ## A gradient has low rank
+#
+# Remember: for one example the gradient of $W$ is a column times a row, $g\,x^T$. That is a matrix of rank 1!
+# The gradients of $n$ examples add, so they make a matrix of rank $n$ at most:
+
+# %%
+for n in [1, 2, 5, 20]:
+    W.grad = None
+    np.mean(np.square(x[:n] @ W.T - y[:n])).backward()
+    print(f"{n:2} examples: rank {lnp.matrix_rank(W.grad)}")
+    assert lnp.matrix_rank(W.grad) == n
+
+# %% [markdown]
+# With all 20,000 examples nothing forces a low rank, and it is 100. But look at the singular values, the
+# strengths of *Cut the SVD*, as a share of the largest:
+
+# %% alt="Singular values of the gradient over 20,000 examples, as shares of the largest, on a logarithmic scale. They fall to a quarter at the second, to a hundredth at the seventh and on to a ten-thousandth and less."
+W.grad = None
+terrain_loss(W).backward()
+s = np.linalg.svdvals(W.grad)
+enough = lnp.rank_for_error(W.grad, tolerance=0.01)
+axes = lnp.plots.singular_spectrum({"gradient of $W_0$": s / s[0]}, rank=enough)
+axes.set_ylabel("singular value, of the largest")
+
+print("rank:", lnp.matrix_rank(W.grad))
+print("rank that is enough if 1 % may be missing:", enough)
+assert enough == 9
+
+# %% [markdown]
+# Nine layers are all but one percent of it. Where this data wants to push the weights, few directions
+# matter. It is a first sign that an update $BA$ of low rank may be enough. It is no proof: the next step has
+# another gradient.
+#
+# ## The law
+#
+# - A derivative is a slope. Along a path slopes multiply, where paths meet gradients add.
+# - Backwards from one loss, every input gets its gradient in one walk.
+# - What a matrix does forwards, its transpose does backwards. For $y = Wx$ with $g$ from behind: $g\,x^T$ for
+#   $W$, $W^T g$ for $x$. Copies become sums, and sums become copies.
+# - A derivative is right if $w \cdot (Jv) = (J^T w) \cdot v$ for random $v$ and $w$.
+#
+# ## What you can do now
+#
+# You can send a gradient through a computation, and find out whether somebody did it wrong. Try:
+#
+# - On paper: the graph of $L = (w\,x + w - y)^2$ at $w = 1$, $x = 2$, $y = 5$. What is the gradient of $w$?
+# - Which slope does the rule `lambda y, a, b: lambda g: g * b` belong to? Write the rules of $a / b$ and check
+#   them.
+# - For $h = BAx$, what do $B$ and $A$ get if $g$ arrives at $h$? The next lesson needs it.
+#
+# ## Further reading
+#
+# - A. G. Baydin, B. A. Pearlmutter, A. A. Radul, J. M. Siskind, "Automatic differentiation in machine
+#   learning: a survey", *Journal of Machine Learning Research* 18(153), 2018, [arXiv
+#   1502.05767](https://arxiv.org/abs/1502.05767), section 3: forward and reverse mode.
+# - A. Griewank, A. Walther, *Evaluating Derivatives*, 2nd edition, SIAM 2008, chapters 3 and 4: both modes,
+#   and why a gradient costs only a few times as much as its function.
+# - J. Nocedal, S. J. Wright, *Numerical Optimization*, 2nd edition, Springer 2006, section 8.1: how long the
+#   step of a finite difference should be.
+# - S. Elfwing, E. Uchibe, K. Doya, *Sigmoid-Weighted Linear Units for Neural Network Function Approximation
+#   in Reinforcement Learning*, [arXiv 1702.03118](https://arxiv.org/abs/1702.03118): SiLU.
+# - NumPy's [broadcasting](https://numpy.org/doc/stable/user/basics.broadcasting.html): which shapes go
+#   together.
