@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import secrets
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +17,6 @@ from lora_np.autograd import value
 from lora_np.nn import Run, leaves, trainable
 
 FORMAT = 1
-UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError, OSError)
 
 
 class CheckpointError(ValueError):
@@ -96,13 +91,16 @@ class Checkpoint:
         progress.validated[:] = [(step, loss) for step, loss in facts["validated"]]
 
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        import zipfile
+        import zlib
+
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             facts = json.loads(str(arrays.pop("facts")))
             if facts["format"] != FORMAT:
                 raise ValueError(f"format {facts['format']}, not {FORMAT}")
-        except UNREADABLE as error:
+        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError, OSError) as error:
             raise CheckpointError(
                 f"{self.path} is not a whole checkpoint ({error}): delete it to start anew"
             ) from None
@@ -147,6 +145,8 @@ def without_addresses(setting: Any) -> str:
 
 def digest(*arrays: Array) -> str:
     """A fingerprint of shapes, dtypes and values."""
+    import hashlib
+
     sha = hashlib.sha256()
     for a in arrays:
         sha.update(f"{a.shape} {a.dtype.str}".encode())
@@ -156,7 +156,7 @@ def digest(*arrays: Array) -> str:
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """A file that appears at ``path`` when it is whole, in the place of an older one."""
-    stage = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    stage = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with open(stage, "wb") as file:
             write(file)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,7 +127,7 @@ class Sweep:
             settings.setdefault((record["alpha"], record["learning_rate"]), []).append(record)
 
         def middle(runs: list[dict[str, Any]]) -> float:
-            return median(float("inf") if run[error] is None else run[error] for run in runs)
+            return float(np.median([np.inf if run[error] is None else run[error] for run in runs]))
 
         return [run for settings in groups.values() for run in min(settings.values(), key=middle)]
 
@@ -325,6 +323,8 @@ class Store:
         self.common = [problem.fingerprint(), *settings]
 
     def file(self, point: Point) -> Path:
+        import hashlib
+
         optimizer = without_addresses(self.optimizer(point.learning_rate))
         key = json.dumps([*self.common, optimizer, vars(point)])
         return self.path / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
