@@ -46,7 +46,6 @@ from lora_np.training import fit
 __version__ = "0.1.0"
 
 # Loaded when first used, so that `import lora_np` brings NumPy and nothing heavier.
-_ON_DEMAND = ("accounting", "adapters", "datasets", "plots")
 _ON_DEMAND = ("accounting", "adapters", "datasets", "plots", "safetensors", "widgets")
 
 __all__ = [
@@ -92,6 +91,7 @@ __all__ = [
     "training",
     "truncated_svd",
     "value",
+    "widgets",
 ]
 
 

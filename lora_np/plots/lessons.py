@@ -37,16 +37,20 @@ def columns_in_plane(matrices: Mapping[str, Array], *, figure: Figure | None = N
     figure = _sheet(figure, 3.3 * len(matrices), 3.5)
     rng = np.random.default_rng(0)
     reach = 1.25 * max(float(np.abs(M).max()) for M in matrices.values())
-    for ax, (heading, M) in zip(figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True):
+    for ax, (heading, M) in zip(
+        figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True
+    ):
         axes(ax).grid(True, color="#e6e6e6", linewidth=0.8)
         ax.plot(*(M @ rng.normal(scale=1.2, size=(M.shape[1], 600))), ".", color=SKY, markersize=3, alpha=0.6)
         for j, column in enumerate(M.T):
-            ax.annotate("", column, xytext=(0, 0), arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.8,
-                        "shrinkA": 0, "shrinkB": 0})  # fmt: skip
-            side = "left" if column[0] >= 0 else "right"
-            shift = (4 if side == "left" else -4, 8 if column[1] >= 0 else -8)
-            ax.annotate(f"column {j}", column, xytext=shift, textcoords="offset points", ha=side, va="center",
-                        color=INK, fontsize=9, bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1})  # fmt: skip
+            arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", column, xytext=(0, 0), arrowprops=arrow)
+            side, right = ("left", 4) if column[0] >= 0 else ("right", -4)
+            ax.annotate(
+                f"column {j}", column,
+                xytext=(right, 8 if column[1] >= 0 else -8), textcoords="offset points", ha=side, va="center",
+                color=INK, fontsize=9, bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+            )  # fmt: skip
         ax.set_xlim(-reach, reach)
         ax.set_ylim(-reach, reach)
         ax.set_aspect("equal")
@@ -57,7 +61,11 @@ def columns_in_plane(matrices: Mapping[str, Array], *, figure: Figure | None = N
 
 
 def matrix_tiles(
-    matrices: Mapping[str, Array], *, between: Sequence[str] = (), figure: Figure | None = None, width: float = 7.5
+    matrices: Mapping[str, Array],
+    *,
+    between: Sequence[str] = (),
+    figure: Figure | None = None,
+    width: float = 7.5,
 ) -> Figure:
     """Matrices side by side, every tile of the same size: blue below zero, white at zero, red above.
 
@@ -83,7 +91,9 @@ def matrix_tiles(
     gap = 0.16 * max(M.shape[1] for M in matrices.values())
     tall, wide = max(M.shape[0] for M in matrices.values()), sum(M.shape[1] + gap for M in matrices.values())
     figure = _sheet(figure, width, width * tall / wide + 0.4)
-    grid = figure.subplots(1, len(matrices), squeeze=False, width_ratios=[M.shape[1] for M in matrices.values()])[0]
+    grid = figure.subplots(
+        1, len(matrices), squeeze=False, width_ratios=[M.shape[1] for M in matrices.values()]
+    )[0]
     limit = max(float(np.abs(M).max()) for M in matrices.values())
     for ax, (heading, M) in zip(grid, matrices.items(), strict=True):
         # Every panel is as tall as the tallest matrix, so that tiles are equal and matrices centred.
@@ -124,7 +134,9 @@ def gallery(images: Mapping[str, Array], *, figure: Figure | None = None, width:
     for ax, (heading, image) in zip(grid, images.items(), strict=True):
         ax.imshow(image, cmap="gray")
         ax.set_title(heading, fontsize=9, color=INK)
-        ax.set_axis_off()
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_color(MUTED)  # a frame, so that white has an end
     return figure
 
 
@@ -171,7 +183,9 @@ def rank_one_errors(M: Array, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def factor_areas(d: int, k: int, *, ranks: Iterable[int], figure: Figure | None = None, width: float = 8.0) -> Figure:
+def factor_areas(
+    d: int, k: int, *, ranks: Iterable[int], figure: Figure | None = None, width: float = 8.0
+) -> Figure:
     """A full update and its factors as rectangles on one scale: their areas are the numbers to train.
 
     Parameters
@@ -213,7 +227,7 @@ def factor_areas(d: int, k: int, *, ranks: Iterable[int], figure: Figure | None 
     block(0, d, k, FULL)
     write(k / 2, d / 2, f"$\\Delta W$\n{d} x {k}", "white", fontsize=11)
     write(k / 2, 1.08 * d, f"full: {d * k:,}", INK, fontsize=10)
-    left = k
+    left = float(k)
     for r in ranks:
         left += 3 * gap
         block(left, d, r, LORA)
@@ -228,7 +242,11 @@ def factor_areas(d: int, k: int, *, ranks: Iterable[int], figure: Figure | None 
 
 
 def losses_against_rank(
-    losses: Mapping[str, Array], *, trained: Mapping[int, float] | None = None, ax: Axes | None = None
+    losses: Mapping[str, Array],
+    *,
+    trained: Mapping[int, float] | None = None,
+    ylabel: str = "mean squared error",
+    ax: Axes | None = None,
 ) -> Axes:
     """Loss at rank 0, 1, ... for several ways to choose an update; trained updates as dots.
 
@@ -238,13 +256,15 @@ def losses_against_rank(
         Name and losses; the first is the optimum, and drawn as such.
     trained : mapping of int to float, optional
         Losses of trained updates by their rank.
+    ylabel : str
     ax : Axes, optional
         Where to draw; by default a new figure.
 
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> ax = losses_against_rank({"optimum": np.array([1.0, 0.2])}, trained={1: 0.21}, ax=Figure().add_subplot())
+    >>> curves = {"optimum": np.array([1.0, 0.2])}
+    >>> ax = losses_against_rank(curves, trained={1: 0.21}, ax=Figure().add_subplot())
     >>> ax.get_ylabel()
     'mean squared error'
     """
@@ -257,7 +277,7 @@ def losses_against_rank(
                 label="trained by gradient descent", zorder=3)  # fmt: skip
     ax.legend(frameon=False, fontsize=9)
     ax.set_xlabel("rank of the update")
-    ax.set_ylabel("mean squared error")
+    ax.set_ylabel(ylabel)
     return ax
 
 

@@ -1,0 +1,130 @@
+"""The lessons that come with the package: copied beside their reader, and opened in JupyterLab."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Copied", "copy_lessons", "lessons", "open_lab"]
+
+
+class Copied(NamedTuple):
+    """What `copy_lessons` did.
+
+    Attributes
+    ----------
+    new : list of Path
+        Copies just made.
+    kept : list of Path
+        Files that stood there, and were left as they are.
+    """
+
+    new: list[Path]
+    kept: list[Path]
+
+
+def lessons() -> list[Path]:
+    """The notebooks, in the order of the course.
+
+    A wheel carries them inside the package; in a checkout they lie beside it.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package was installed without them.
+
+    Examples
+    --------
+    >>> lessons()[0].name
+    '01-see-rank.ipynb'
+    """
+    package = Path(__file__).parent
+    for folder in (package / "notebooks", package.parent / "notebooks"):
+        if found := sorted(folder.glob("*.ipynb")):
+            return found
+    raise FileNotFoundError(f"the lessons are missing from this installation of lora_np in {package}")
+
+
+def copy_lessons(folder: str | os.PathLike[str]) -> Copied:
+    """Copy each lesson into ``folder``, except where a file of that name stands already.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is not there.
+
+    Returns
+    -------
+    Copied
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     first, second = copy_lessons(folder), copy_lessons(folder)
+    >>> len(first.new) == len(second.kept), second.new
+    (True, [])
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = Copied([], [])
+    for lesson in lessons():
+        target = folder / lesson.name
+        try:
+            stream = target.open("xb")  # creates, never replaces: a reader's work is safe
+        except FileExistsError:
+            copied.kept.append(target)
+            continue
+        try:
+            with stream:
+                stream.write(lesson.read_bytes())
+        except BaseException:
+            target.unlink()  # or half a lesson would be kept for ever
+            raise
+        copied.new.append(target)
+    return copied
+
+
+def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int | None = None) -> None:
+    """Serve ``folder`` with JupyterLab until it is stopped, its first lesson open.
+
+    Parameters
+    ----------
+    folder : path
+    browser : bool
+        Open a browser window; otherwise JupyterLab prints the address.
+    port : int, optional
+        By default the first free one from 8888 on.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If JupyterLab is not installed: it comes with the extra ``notebooks``.
+    """
+    try:
+        from jupyterlab.labapp import LabApp
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "JupyterLab is not installed here: pip install 'lora-np[notebooks]'", name="jupyterlab"
+        ) from None
+    first = sorted(Path(folder).glob("*.ipynb"))[:1]
+    options = [f"--ServerApp.root_dir={Path(folder).resolve()}"]
+    options += [f"--LabApp.default_url=/lab/tree/{lesson.name}" for lesson in first]
+    if not browser:
+        options.append("--no-browser")
+    if port is not None:
+        options += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        # In a container one is root. The server listens on this machine only, and asks for its token.
+        options.append("--allow-root")
+    LabApp.launch_instance(options)

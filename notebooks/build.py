@@ -1,0 +1,218 @@
+"""Lessons: sources in percent format become executed notebooks, the same bytes each time.
+
+    python -m notebooks.build [NAME ...]          execute lessons and write their notebooks
+    python -m notebooks.build --check [NAME ...]  execute them, and fail where a committed notebook differs
+
+Each cell runs with warnings as errors. A cell that draws carries its alt text in the source, as in
+``# %% alt="The error falls with the rank"``, and the build refuses a figure without one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import io
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from PIL import Image
+
+NOTEBOOKS = Path(__file__).parent
+SOURCES = NOTEBOOKS / "src"
+LIMIT = 500_000  # bytes of a notebook
+PHOTOGRAPH = 100_000  # bytes above which a figure must be one
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {
+        "codemirror_mode": {"name": "ipython", "version": 3},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+    },
+}
+# Without ipywidgets a slider is a static figure, which is what a committed notebook can show everywhere.
+BEFORE = """
+import sys, warnings
+sys.modules["ipywidgets"] = None
+%matplotlib inline
+%config InlineBackend.figure_formats = ["retina"]
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", module="ipykernel")  # its own housekeeping
+"""
+NOISE = re.compile(r"\bat 0x[0-9a-f]+|(?:/tmp|/home|/root|/Users|[A-Z]:\\)\S*|\x1b\[")
+
+
+def lessons(names: list[str] | None = None) -> list[Path]:
+    """The sources, in the order of the course; all of them, or those whose file name contains a name."""
+    sources = sorted(SOURCES.glob("*.py"))
+    for name in names or []:
+        if not any(name in source.stem for source in sources):
+            raise SystemExit(f"no lesson {name!r}; there are {', '.join(s.stem for s in sources)}")
+    return [s for s in sources if not names or any(name in s.stem for name in names)]
+
+
+def notebook_of(source: Path) -> Path:
+    return NOTEBOOKS / f"{source.stem}.ipynb"
+
+
+def orphans() -> list[Path]:
+    """Notebooks that no source makes."""
+    return sorted(set(NOTEBOOKS.glob("*.ipynb")) - {notebook_of(source) for source in lessons()})
+
+
+def read(source: Path) -> Any:
+    """The notebook that a source describes, without outputs. A cell's id is made from its text."""
+    notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat_minor = 5
+    seen: Counter[str] = Counter()
+    for cell in notebook.cells:
+        text = f"{cell.cell_type}\n{cell.source}"
+        cell.id = hashlib.sha256(f"{text}\n{seen[text]}".encode()).hexdigest()[:12]
+        seen[text] += 1
+    return notebook
+
+
+def execute(notebook: Any) -> Any:
+    """Run all cells in a fresh kernel, in an empty folder; the outputs are tidied."""
+    lesson = notebook.cells
+    notebook.cells = [nbformat.v4.new_code_cell(BEFORE), *lesson]
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(
+            notebook,
+            timeout=120,
+            resources={"metadata": {"path": folder}},
+            coalesce_streams=True,  # or chance decides how prints are grouped
+            extra_arguments=["--log-level=ERROR"],
+        ).execute(env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})  # the same sums on any number of cores
+    notebook.cells = lesson
+    notebook.metadata = nbformat.from_dict(METADATA)
+    count = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            count += 1
+            tidy(cell, count)
+    return notebook
+
+
+def tidy(cell: Any, count: int) -> None:
+    """Keep what the lesson says: no times, counters that start at one, small figures with their alt text."""
+    cell.execution_count = count
+    cell.metadata.pop("execution", None)
+    for output in cell.outputs:
+        if "execution_count" in output:
+            output.execution_count = count
+        if output.output_type == "stream" and output.name == "stderr":
+            raise ValueError(
+                f"a lesson must write nothing to stderr, got {output.text!r} from\n{cell.source}"
+            )
+        for text in texts(output):
+            if noise := NOISE.search(text):
+                raise ValueError(f"output must be the same everywhere, got {noise[0]!r} from\n{cell.source}")
+        if "image/png" in output.get("data", {}):
+            if not cell.metadata.get("alt"):
+                raise ValueError(
+                    f'a cell that draws must begin "# %% alt=...", this does not:\n{cell.source}'
+                )
+            shrink(output)
+            (shown,) = (kind for kind in output.data if kind.startswith("image/"))
+            output.metadata[shown]["alt"] = cell.metadata.alt
+
+
+def texts(output: Any) -> list[str]:
+    """What an output says in words."""
+    if output.output_type == "stream":
+        return [output.text]
+    return [text for kind, text in sorted(output.get("data", {}).items()) if kind.startswith("text/")]
+
+
+def shrink(output: Any) -> None:
+    """Drawings in 256 colours, a third of their bytes; photographs, which that does not help, as JPEG."""
+    picture = Image.open(io.BytesIO(base64.b64decode(output.data.pop("image/png")))).convert("RGB")
+    size = output.metadata.pop("image/png")  # as shown: the picture has twice as many pixels
+    drawing = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    kind, encoded = "image/png", encode(drawing, "png", optimize=True)
+    if len(encoded) > PHOTOGRAPH:
+        smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
+        kind, encoded = "image/jpeg", encode(smaller, "jpeg", quality=85)
+    output.data[kind] = base64.b64encode(encoded).decode("ascii")
+    output.metadata[kind] = size
+
+
+def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def content(notebook: Any) -> list[tuple[Any, ...]]:
+    """What must not differ. Of figures only that they are there: their bytes vary with font and renderer."""
+    return [
+        (
+            cell.id, cell.cell_type, cell.source, dict(cell.metadata),
+            [(o.output_type, sorted(o.get("data", {})), texts(o)) for o in cell.get("outputs", [])],
+        )
+        for cell in notebook.cells
+    ]  # fmt: skip
+
+
+def difference(fresh: Any, committed: Any) -> str:
+    """The first cell that differs, or nothing."""
+    ours, theirs = content(fresh), content(committed)
+    for number, (new, old) in enumerate(zip(ours, theirs, strict=False), start=1):
+        if new != old:
+            return f"cell {number} differs:\n{new[2]}\n{new[4]}\ncommitted:\n{old[2]}\n{old[4]}"
+    if len(ours) != len(theirs):
+        return f"the source has {len(ours)} cells, the notebook {len(theirs)}"
+    if fresh.metadata != committed.metadata:
+        return "the metadata differ"
+    return ""
+
+
+def stale(source: Path, fresh: Any) -> str:
+    """Why the committed notebook is not what its source gives, or nothing."""
+    path = notebook_of(source)
+    if not path.exists():
+        return "there is no notebook"
+    return difference(fresh, nbformat.read(path, as_version=4))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m notebooks.build", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="part of a file name; by default all lessons"
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a notebook differs")
+    options = parser.parse_args(arguments)
+    failures = 0
+    for path in orphans() if options.check else []:
+        print(f"{path.stem}: there is no source")
+        failures += 1
+    for source in lessons(options.names):
+        fresh = execute(read(source))
+        text = nbformat.writes(fresh) + "\n"
+        problem = stale(source, fresh) if options.check else ""
+        if len(text) > LIMIT:
+            problem = problem or f"{len(text):,} bytes, more than {LIMIT:,}"
+        elif not options.check:
+            notebook_of(source).write_text(text, encoding="utf-8")
+        print(f"{source.stem}: {problem or f'{len(text):,} bytes'}", flush=True)
+        failures += bool(problem)
+    if failures and options.check:
+        print("python -m notebooks.build writes them anew", file=sys.stderr)
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+# %% [markdown]
+# # See rank
+#
+# Three pictures of the same size, 600 x 512 pixels: a flag, a chessboard, a photograph. Each is a matrix of
+# 307,200 numbers. The flag could be described in one line, the chessboard in two, the photograph hardly at
+# all.
+#
+# **What is the number that tells these matrices apart?**
+#
+# After this lesson you can
+#
+# - find the columns of a matrix that bring something new,
+# - see a rank in a picture,
+# - build a matrix of any rank from two thin ones,
+# - say why measured data has full rank, and what to ask instead.
+#
+# You need matrix multiplication and a little Python. `lora_np`, here `lnp`, is the package that this course
+# belongs to. LoRA itself, *low-rank adaptation*, comes in at the end.
+
+# %%
+import numpy as np
+
+import lora_np as lnp
+
+# %% [markdown]
+# ## A column that brings nothing new
+#
+# Take three columns on paper:
+#
+# $$
+# M = \begin{pmatrix} 1 & 2 & 3 \\ 0 & 1 & 1 \\ 2 & 0 & 2 \end{pmatrix}
+# $$
+#
+# The first column is new. The second is no multiple of the first, so it is new as well. The third is the sum
+# of the first two: whoever has those two can make it.
+#
+# A **combination** of columns is a sum of multiples of them. A column is **independent** of those before it
+# if it is no combination of them. The number of independent columns is the **rank**. Python counts from 0, so
+# the independent columns here are 0 and 1.
+
+# %%
+M = np.array([[1, 2, 3], [0, 1, 1], [2, 0, 2]])
+assert (M[:, 2] == M[:, 0] + M[:, 1]).all()
+
+print("independent columns:", lnp.independent_columns(M))
+print("rank:", lnp.matrix_rank(M))
+
+# %% [markdown]
+# The same holds for rows. Look for a combination of the rows of $M$ that gives zero: 2 times the first, minus
+# 4 times the second, minus the third. So one row can be made from the others, and two rows are independent.
+#
+# That is no accident: **every matrix has as many independent rows as independent columns.**
+
+# %%
+assert (2 * M[0] - 4 * M[1] - M[2] == 0).all()
+
+print("rank of M:          ", lnp.matrix_rank(M))
+print("rank of M transposed:", lnp.matrix_rank(M.T))
+
+# %% [markdown]
+# ## All that a matrix can reach
+#
+# A matrix times a vector is a mixture of its columns:
+#
+# $$
+# M x = x_0 \cdot \text{column}_0 + x_1 \cdot \text{column}_1 + \dots
+# $$
+#
+# All the outputs together are the **column space**. Two matrices with two columns each show what rank means
+# for it.
+
+# %% alt="Two planes with arrows for the columns of a matrix. Left, rank 2: the arrows point in two directions and the outputs fill the plane. Right, rank 1: the arrows lie on one line, and so do all outputs."
+independent = np.array([[2.0, -1.0], [1.0, 1.5]])
+dependent = np.array([[2.0, -1.0], [1.0, -0.5]])  # column 1 is -1/2 times column 0
+
+figure = lnp.plots.columns_in_plane({"rank 2": independent, "rank 1": dependent})
+
+# %% [markdown]
+# Each dot is $Mx$ for a random $x$. On the left two directions are enough for the whole plane. On the right
+# the second column is a multiple of the first, and no $x$ leads off the line.
+#
+# **The rank is the number of directions that the outputs need.** `column_space` gives such directions, each
+# of length 1 and at right angles to the others. For our $3 \times 3$ matrix there are two, and every output
+# is a mixture of them:
+
+# %%
+directions = lnp.column_space(M)
+print("shape of the directions:", directions.shape)
+
+x = np.array([4, -1, 2])
+output = M @ x
+parts = directions.T @ output  # how much of each direction is in the output
+print("output:           ", output)
+print("made of two parts:", (directions @ parts).round(6))
+assert np.allclose(directions @ parts, output)
+
+# %% [markdown]
+# ## Rank one: a column times a row
+#
+# The multiplication table of your school days has many numbers and little content. Each row is a multiple of
+# the first, so its rank is 1. It is the product of one column and one row:
+
+# %% alt="A column with the numbers 1 to 4, times a row with the numbers 1 to 5, is a multiplication table of 4 rows and 5 columns."
+column = np.arange(1, 5).reshape(4, 1)
+row = np.arange(1, 6).reshape(1, 5)
+table = column @ row
+print("rank:", lnp.matrix_rank(table))
+
+figure = lnp.plots.matrix_tiles({"4 x 1": column, "1 x 5": row, "4 x 5": table}, between=["·", "="])
+
+# %% [markdown]
+# 4 + 5 = 9 numbers say what 20 numbers said.
+#
+# ## Two thin matrices
+#
+# Now with two columns and two rows. Let $B$ be $4 \times 2$ and $A$ be $2 \times 5$:
+
+# %% alt="A matrix B of 4 rows and 2 columns, times a matrix A of 2 rows and 5 columns, is a matrix of 4 rows and 5 columns."
+B = np.array([[1, 0], [2, 1], [0, 1], [1, -1]])
+A = np.array([[1, 0, 2, 1, 1], [0, 1, 1, -1, 2]])
+print("rank of B A:", lnp.matrix_rank(B @ A))
+
+figure = lnp.plots.matrix_tiles({"B, 4 x 2": B, "A, 2 x 5": A, "B A, 4 x 5": B @ A}, between=["·", "="])
+
+# %% [markdown]
+# Check one column by hand. Column 2 of $A$ holds 2 and 1, so column 2 of $BA$ is 2 times the first column of
+# $B$ plus 1 times the second. **Every column of $BA$ is a mixture of the columns of $B$.** There are two of
+# those, so the rank of $BA$ is 2 at most, however many columns it has.
+#
+# It also works backwards. Our $3 \times 3$ matrix $M$ has rank 2, so it must be a product of a $3 \times 2$
+# and a $2 \times 3$ matrix. Take its independent columns as $B$, and let $A$ say how to mix them: the first,
+# the second, their sum.
+
+# %%
+B = M[:, lnp.independent_columns(M)]
+A = np.array([[1, 0, 1], [0, 1, 1]])
+print(B @ A)
+assert (B @ A == M).all()
+
+# %% [markdown]
+# ## Rank as a picture
+#
+# Now the three pictures of the beginning. In the flag every row is the same, so the rank is 1. On the
+# chessboard there are two kinds of rows, and both kinds are needed. The photograph shows Grace Hopper, who
+# led the making of the first compilers.
+
+# %% alt="A flag with three upright bands, of rank 1; a chessboard, of rank 2; a portrait photograph, of rank 512."
+photograph = lnp.datasets.photograph()
+rows, columns = np.indices(photograph.shape)
+flag = columns * 3 // 512 / 2
+chessboard = (rows // 75 + columns // 64) % 2
+
+pictures = {"flag": flag, "chessboard": chessboard, "photograph": photograph}
+ranks = {name: lnp.matrix_rank(picture) for name, picture in pictures.items()}
+print(ranks)
+
+figure = lnp.plots.gallery({f"{name}: rank {ranks[name]}": picture for name, picture in pictures.items()})
+
+# %% [markdown]
+# The photograph has 512 columns, and its rank is 512: not one of them is a combination of the others. No rank
+# can be larger, because a matrix has no more independent columns than columns, and no more than rows.
+#
+# ## Noise makes everything full rank
+#
+# Is the photograph so full of content? Its rank does not say that. Here is a matrix that we make ourselves:
+# two thin factors of rank 8, multiplied to 100 x 120 numbers. Then we add noise to each number, a
+# ten-thousandth of its usual size.
+
+# %%
+rng = np.random.default_rng(0)
+B, A = rng.normal(size=(100, 8)), rng.normal(size=(8, 120))
+product = B @ A
+noisy = product + 1e-4 * product.std() * rng.normal(size=product.shape)
+
+print("rank of the product:          ", lnp.matrix_rank(product))
+print("rank of the product with noise:", lnp.matrix_rank(noisy))
+
+# %% [markdown]
+# Noise that no eye would see has turned rank 8 into rank 100, the largest there is. A random column almost
+# never happens to be a combination of the others. Every measurement carries noise, so **all measured data has
+# full rank.**
+#
+# The 8 is still there, if you ask for sizes instead of counting. The **singular values** of a matrix, the
+# subject of *Cut the SVD*, say how strong it is in its strongest direction, in the next, and so on. The rank
+# is the number of singular values that are not zero. Here they are, largest first, on a scale where each line
+# is ten times smaller than the one above:
+
+# %% alt="Singular values against their index. The values of the product end after the eighth. Those of the product with noise fall by a factor of ten thousand after the eighth, then continue to the hundredth."
+singular_values = {
+    "with noise": np.linalg.svdvals(noisy),
+    "B A": np.linalg.svdvals(product)[:8],
+}
+axes = lnp.plots.singular_spectrum(singular_values, rank=8)
+
+eighth, ninth = np.linalg.svdvals(noisy)[7:9]
+assert eighth > 1_000 * ninth
+
+# %% [markdown]
+# After the eighth value there is a cliff: the ninth is more than 1,000 times smaller. What follows is noise.
+# So do not ask data for its rank. Ask which rank is enough: how many directions you must keep, so that what
+# is missing is only a small part of the whole.
+
+# %%
+rank = lnp.rank_for_error(noisy, tolerance=0.001)
+print("rank that is enough if 0.1 % may be missing:", rank)
+assert rank == 8
+
+# %% [markdown]
+# ## The law
+#
+# - The rank of a matrix is the number of its independent columns, of its independent rows, and of the
+#   directions that its outputs need.
+# - A $d \times k$ matrix has rank $\min(d, k)$ at most, and with noise exactly that.
+# - If $B$ is $d \times r$ and $A$ is $r \times k$, then $BA$ has rank $r$ at most. And every $d \times k$
+#   matrix of rank $r$ is such a product.
+#
+# **LoRA** stands on the third. To adapt a trained model to a new task, one of its large matrices has to
+# change. LoRA writes the change as a product $BA$ of two thin matrices, and trains those.
+#
+# ## What you can do now
+#
+# You can read $\text{rank}(BA) \le r$ in the paper and see it. Try, in this notebook:
+#
+# - Change an entry of $M$ so that its rank becomes 3. Then make it 1.
+# - Draw the flag of your country. What is its rank, and which rows does it need?
+# - Make the noise 1,000 times stronger. Where has the cliff gone, and which rank is enough if 20 % may be
+#   missing?
+#
+# ## Further reading
+#
+# - G. Strang, *Introduction to Linear Algebra*, 5th edition, Wellesley-Cambridge Press 2016, sections 3.4 and
+#   3.5: independence, basis, and why rows and columns have the same rank.
+# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*,
+#   [arXiv 2106.09685](https://arxiv.org/abs/2106.09685), sections 1 and 4.1: where the rank enters.
+# - NumPy's [`matrix_rank`](https://numpy.org/doc/stable/reference/generated/numpy.linalg.matrix_rank.html):
+#   how small a singular value must be to count as zero.

@@ -1,0 +1,236 @@
+# %% [markdown]
+# # Count parameters
+#
+# A model is to learn something new, so one of its matrices must change. The matrix is 100 x 120.
+#
+# **How many numbers have to be trained? Is there a way with fewer?**
+#
+# After this lesson you can
+#
+# - count what an update of any matrix costs, in full and with LoRA,
+# - say from which rank on LoRA no longer saves anything,
+# - tell $BA$ from $AB$,
+# - say what is saved besides parameters, and what is not.
+#
+# You need matrix multiplication and the idea of rank, from *See rank*.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import lora_np as lnp
+from lora_np import safetensors
+
+# %% [markdown]
+# ## On paper: 4 x 5
+#
+# Let $W_0$ be a $4 \times 5$ matrix, $d = 4$ rows and $k = 5$ columns. A **full update** $\Delta W$ has the
+# same shape, so it is $4 \cdot 5 = 20$ numbers.
+#
+# **LoRA** writes the update as a product of two thin matrices:
+#
+# $$
+# \Delta W = B A, \qquad B \text{ is } d \times r, \qquad A \text{ is } r \times k
+# $$
+#
+# At rank $r = 1$, $B$ is one column of 4 numbers and $A$ one row of 5: together 9. At rank 2 it is twice as
+# many, 18. At rank 3 it is 27, which is more than the full update.
+
+# %%
+d, k = 4, 5
+print("full:", lnp.count_full(d, k))
+for rank in [1, 2, 3]:
+    print(f"rank {rank}: {d} x {rank} and {rank} x {k} make {lnp.count_lora(d, k, rank=rank)}")
+
+assert [lnp.count_lora(d, k, rank=rank) for rank in [1, 2, 3]] == [9, 18, 27]
+
+# %% [markdown]
+# ## The formula
+#
+# | update | numbers to train |
+# |---|---|
+# | full | $d\,k$ |
+# | LoRA of rank $r$ | $d\,r + r\,k = r\,(d + k)$ |
+#
+# A product has been replaced by a sum. That is the whole trick, and it grows with the matrix.
+#
+# ## 100 x 120
+#
+# A 100 x 120 update is 12,000 numbers, 4,400 at rank 20, 1,760 at rank 8:
+
+# %%
+d, k = 100, 120
+assert lnp.count_full(d, k) == 12_000
+assert lnp.count_lora(d, k, rank=20) == 20 * (100 + 120) == 4_400
+assert lnp.count_lora(d, k, rank=8) == 8 * (100 + 120) == 1_760
+
+lnp.accounting.matrix_table(d, k, ranks=[20, 8])
+
+# %% [markdown]
+# *Base* is $W_0$ itself, which stays as it is. *Total* is base and trainable together, what is in memory
+# during training.
+#
+# In a picture, each number is one unit of area:
+
+# %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760."
+figure = lnp.plots.factor_areas(d, k, ranks=[20, 8])
+
+# %% [markdown]
+# The strips $B$ and $A$ are as tall and as wide as the full update. The rank is how thick they are.
+#
+# ## The break-even rank
+#
+# Each unit of rank costs $d + k$ more. The line of LoRA rises until it meets the full update. It still saves
+# numbers as long as
+#
+# $$
+# r\,(d + k) < d\,k, \qquad \text{that is} \qquad r < \frac{d\,k}{d + k}
+# $$
+#
+# For our matrix, $12{,}000 / 220 = 54.5\ldots$, so rank 54 is the last that saves.
+
+# %% alt="Numbers to train against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54."
+assert lnp.break_even_rank(d, k) == 54
+print("at rank 54:", lnp.count_lora(d, k, rank=54), "  at rank 55:", lnp.count_lora(d, k, rank=55))
+
+ranks = np.arange(1, 71)
+axes = lnp.plots.parameters_against_rank(
+    ranks,
+    np.array([lnp.count_lora(d, k, rank=int(rank)) for rank in ranks]),
+    full=lnp.count_full(d, k),
+    break_even=lnp.break_even_rank(d, k),
+    chosen=[8, 20],
+)
+
+# %% [markdown]
+# For a square matrix, $d = k$, the limit is half of $d$. For a long and narrow one it is close to the short
+# side. Or ask the other way round: which rank can you afford?
+
+# %%
+rows = [
+    (f"{d:,} x {k:,}", d * k, lnp.break_even_rank(d, k)) for d, k in [(100, 100), (100, 120), (100, 10_000)]
+]
+print(lnp.accounting.Table(["matrix", "full update", "last rank that saves"], rows))
+
+print("\nlargest rank within 2,000 numbers, 100 x 120:", lnp.rank_for_budget(100, 120, budget=2_000))
+
+# %% [markdown]
+# ## BA or AB?
+#
+# In the paper the update is $BA$, and so it is here. If the letters change places, is the count another one?
+# The sum does not care: $d\,r + r\,k$ is $r\,k + d\,r$. The shapes do care:
+
+# %%
+rng = np.random.default_rng(0)
+B, A = rng.normal(size=(100, 8)), rng.normal(size=(8, 120))
+print("B A has shape", (B @ A).shape)
+try:
+    A @ B
+except ValueError:
+    print("A B does not exist: A has 120 columns, B has 100 rows")
+
+# %% [markdown]
+# And where $d = k$, so that $AB$ exists, it is a small $r \times r$ matrix that fits nothing:
+
+# %%
+B, A = rng.normal(size=(100, 8)), rng.normal(size=(8, 100))
+print("B A has shape", (B @ A).shape, "and A B has shape", (A @ B).shape)
+
+# %% [markdown]
+# A way to remember it: in $h = W_0 x + BAx$ the input $x$ meets $A$ first. **A** is at the start, on the
+# input's side; **B** brings the result **b**ack to the size of the output.
+#
+# ## What is saved besides parameters
+#
+# Training keeps more than the numbers themselves. Each trained number has a **gradient**, and the optimizer
+# Adam keeps two running averages for each, its **moments**. And when training is over, only what was trained
+# has to be **stored**. All this shrinks by the same factor. Here it is measured, on a layer of the package
+# and on files on disk, with 4 bytes for each number:
+
+# %%
+base = lnp.Linear(rng.normal(size=(100, 120)).astype(np.float32))  # an array: frozen
+models = {
+    "full": lnp.Linear(lnp.Tensor(base.W)),  # a Tensor: trained
+    "r = 20": lnp.inject(base, rank=20, rng=rng),  # W0 frozen, B and A trained
+    "r = 8": lnp.inject(base, rank=8, rng=rng),
+}
+rows = []
+with tempfile.TemporaryDirectory() as folder:
+    for name, model in models.items():
+        trained = dict(lnp.trainable(model))
+        file = Path(folder) / f"{name}.safetensors"
+        safetensors.save(file, {path: lnp.value(tensor) for path, tensor in trained.items()})
+        numbers = sum(tensor.size for tensor in trained.values())
+        rows.append((name, numbers, 4 * numbers, lnp.start(lnp.Adam(), model).nbytes, file.stat().st_size))
+
+columns = ["update", "trained numbers", "bytes of gradients", "bytes of Adam's moments", "bytes of the file"]
+lnp.accounting.Table(columns, rows)
+
+# %%
+for _, numbers, gradients, moments, file_bytes in rows:
+    assert moments == 2 * gradients == 8 * numbers
+    assert 4 * numbers < file_bytes < 4 * numbers + 400  # a file begins with the names and shapes
+
+# %% [markdown]
+# What is **not** saved:
+#
+# - $W_0$ itself is still in memory: 12,000 numbers, and 1,760 on top.
+# - The input still passes through $W_0$ on its way forward, and the gradient passes through it on its way
+#   back to earlier layers.
+# - The activations, the values between the layers, are kept for the gradient as before. In large models they
+#   can take the most memory, which is why a smaller rank often changes little.
+#
+# ## A real model
+#
+# Llama 2 with 7 billion parameters has 32 layers. LoRA is often put on two matrices in each, which make the
+# queries and the values of attention. Both are 4,096 x 4,096. At rank 8:
+
+# %%
+by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
+print(f"by hand: {by_hand:,}")
+
+llama = lnp.accounting.preset("llama-2-7b")
+count = llama.lora(rank=8, targets=["q_proj", "v_proj"])
+assert count.trainable == by_hand
+print(count.peft_line)
+
+# %% [markdown]
+# The last line is what Hugging Face's PEFT library prints for this model. Four million numbers instead of
+# seven billion. Why so much less than in our small example? For a square matrix the saving is
+# $d\,k / r\,(d + k) = d / 2r$: the larger the matrix, the more is saved. And most of the matrices were left
+# alone.
+
+# %%
+print(f"100 x 120 at rank 8:     {lnp.accounting.ratio(100, 120, rank=8):6.1f} times fewer")
+print(f"4,096 x 4,096 at rank 8: {lnp.accounting.ratio(4_096, 4_096, rank=8):6.1f} times fewer")
+assert lnp.accounting.ratio(4_096, 4_096, rank=8) == 4_096 / (2 * 8)
+
+# %% [markdown]
+# ## The law
+#
+# - A full update of a $d \times k$ matrix is $d\,k$ numbers. A LoRA of rank $r$ is $r\,(d + k)$.
+# - It saves as long as $r < d\,k / (d + k)$.
+# - Gradients, moments and stored files shrink by the same factor. $W_0$, the forward pass and the activations
+#   do not.
+#
+# ## What you can do now
+#
+# You can say what a LoRA costs before you train it. Try:
+#
+# - On paper: a $1{,}000 \times 1{,}000$ matrix at rank 16. How many numbers, and which share of the full
+#   update?
+# - Which rank does a budget of one million numbers allow for all the query and value matrices of Llama 2 7B?
+# - In a terminal: `lora-np count llama-2-7b --rank 8` and `lora-np count 100x120 --rank 20 --rank 8`.
+#
+# ## Further reading
+#
+# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*,
+#   [arXiv 2106.09685](https://arxiv.org/abs/2106.09685), section 4.1 for the method, 4.2 for its benefits and
+#   limits, 5.1 for the count.
+# - D. P. Kingma, J. Ba, *Adam: A Method for Stochastic Optimization*,
+#   [arXiv 1412.6980](https://arxiv.org/abs/1412.6980), algorithm 1: the two moments.
+# - H. Touvron et al., *Llama 2: Open Foundation and Fine-Tuned Chat Models*,
+#   [arXiv 2307.09288](https://arxiv.org/abs/2307.09288).
+# - Hugging Face, [PEFT](https://huggingface.co/docs/peft), the library that most adapters are made with.

@@ -1,0 +1,389 @@
+# %% [markdown]
+# # Train h = W0 x + BAx
+#
+# A matrix $W_0$ has learned to continue photographs: it looks at a piece of a picture and predicts the pixels
+# to the right. Now it is to continue a map of mountains. We may not touch $W_0$. We may add $BA$, two thin
+# matrices.
+#
+# **Can plain gradient descent find a good $BA$? And how would we know that there is no better one?**
+#
+# After this lesson you can
+#
+# - say why $B$ starts at zero, and what happens if it does not,
+# - compute the gradients of $A$ and $B$ by hand and check them,
+# - train a LoRA and a full update on real data,
+# - hold what was trained against the best that is possible at its rank.
+#
+# You need *See rank*, *Cut the SVD* and *Count parameters*, and you should have seen a gradient before.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lora_np as lnp
+
+# %% [markdown]
+# ## One example on paper
+#
+# Two outputs, three inputs, rank one:
+#
+# $$
+# W_0 = \begin{pmatrix} 1 & 0 & 1 \\ 0 & 1 & 0 \end{pmatrix}, \quad
+# B = \begin{pmatrix} 0 \\ 0 \end{pmatrix}, \quad
+# A = \begin{pmatrix} 1 & 1 & 0 \end{pmatrix}, \quad
+# x = \begin{pmatrix} 1 \\ 2 \\ 1 \end{pmatrix}, \quad
+# y = \begin{pmatrix} 3 \\ 0 \end{pmatrix}
+# $$
+#
+# **Forward.** $W_0 x = (2, 2)$. $A x = 1 + 2 = 3$, one number, because the rank is one. $B$ is zero, so
+# $BAx = (0, 0)$. The output is $h = W_0 x + BAx = (2, 2)$, what it would be without LoRA. The target is
+# $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$, and the mean squared error $L = (1 + 4) / 2 = 2.5$.
+#
+# **Backward.** With two outputs, the derivative of $L$ by $h$ is $2e/2 = e$. Now raise the $i$-th entry of
+# $B$ by a little. Output $i$ rises by $Ax$ times as much, and the loss by $e_i$ times that. So the gradient
+# of $B$ has the entries $e_i\,(Ax)$. In the same way, raising the $j$-th entry of $A$ raises $Ax$ by $x_j$
+# times as much, and all outputs by $B$ times that:
+#
+# $$
+# \frac{\partial L}{\partial B} = e\, (A x)^T = \begin{pmatrix} -1 \\ 2 \end{pmatrix} \cdot 3 = \begin{pmatrix} -3 \\ 6 \end{pmatrix},
+# \qquad
+# \frac{\partial L}{\partial A} = B^T e\, x^T = 0 \cdot \begin{pmatrix} 1 & 2 & 1 \end{pmatrix} = \begin{pmatrix} 0 & 0 & 0 \end{pmatrix}
+# $$
+#
+# $A$ has no gradient yet, because $B$ is zero. $B$ has one, because $A$ is not.
+
+# %%
+W0 = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+B = np.array([[0.0], [0.0]])
+A = np.array([[1.0, 1.0, 0.0]])
+x, y = np.array([1.0, 2.0, 1.0]), np.array([3.0, 0.0])
+
+
+def gradients_by_hand(B, A):
+    error = W0 @ x + B @ (A @ x) - y
+    return np.outer(error, A @ x), np.outer(B.T @ error, x)
+
+
+grad_B, grad_A = gradients_by_hand(B, A)
+print("gradient of B:", grad_B.ravel())
+print("gradient of A:", grad_A.ravel())
+
+# %% [markdown]
+# **The first step** moves $B$ only. At a learning rate of 0.1 it becomes $(0.3, -0.6)$. From the second step
+# on, $A$ moves too:
+
+# %%
+B_next = B - 0.1 * grad_B
+grad_B, grad_A = gradients_by_hand(B_next, A)
+print("B after one step:", B_next.ravel())
+print("gradient of A now:", grad_A.ravel().round(6))
+assert (grad_A != 0).all()
+
+# %% [markdown]
+# ## The same by the autograd
+#
+# In this package a weight that is trained is a `Tensor`, a weight that is frozen is a plain array. `backward`
+# fills in the gradients of the Tensors. Data is one example per row, so our $x$ becomes a matrix with one
+# row.
+
+# %%
+layer = lnp.LoRALinear(lnp.Linear(W0), A=lnp.Tensor(A), B=lnp.Tensor(B_next), alpha=1.0)
+loss = lnp.mean_squared_error(layer(x[None]), y[None])
+loss.backward()
+
+print("gradient of A:", layer.A.grad.ravel().round(6))
+print("gradient of B:", layer.B.grad.ravel().round(6))
+assert np.allclose(layer.A.grad, grad_A)
+assert np.allclose(layer.B.grad, grad_B)
+
+# %% [markdown]
+# ## The same by finite differences
+#
+# Whom to trust, if hand and computer should disagree? A derivative is a slope. Move one entry a little up and
+# a little down, and see how much the loss changes. That needs no calculus:
+
+
+# %%
+def loss_at(B, A):
+    return np.mean((W0 @ x + B @ (A @ x) - y) ** 2)
+
+
+def slopes(f, M, step=1e-6):
+    result = np.zeros_like(M)
+    for place in np.ndindex(M.shape):
+        move = np.zeros_like(M)
+        move[place] = step
+        result[place] = (f(M + move) - f(M - move)) / (2 * step)
+    return result
+
+
+print("slopes of A:", slopes(lambda M: loss_at(B_next, M), A).ravel().round(6))
+print("slopes of B:", slopes(lambda M: loss_at(M, A), B_next).ravel().round(6))
+assert np.allclose(slopes(lambda M: loss_at(B_next, M), A), grad_A)
+assert np.allclose(slopes(lambda M: loss_at(M, A), B_next), grad_B)
+
+# %% [markdown]
+# Hand, autograd and slopes agree.
+#
+# ## Real data: from a photograph to a map
+#
+# An input is 10 x 12 pixels, the target the 10 x 10 pixels to the right of them. So $k = 120$, $d = 100$, and
+# $W_0$ is the 100 x 120 matrix of *Count parameters*.
+#
+# The photograph comes first: $W_0$ is the best such matrix for it, found by a formula, the *pretrained*
+# model. The new task is the map of heights around the Jacksboro fault. 20,000 pairs are for training. 5,000
+# are **held out**: no training ever sees them, so they tell what was learned and not what was memorised.
+
+# %%
+rng = np.random.default_rng(0)
+x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
+B, A = lnp.reduced_rank_regression(x0, y0, ridge=0.01 * np.mean(x0**2))  # ridge: keeps the weights small
+base = lnp.Linear((B @ A).astype(np.float32))
+
+pairs = lnp.datasets.patches(lnp.datasets.terrain(), 25_000, rng=rng)
+x, y = (part[:20_000].astype(np.float32) for part in pairs)
+x_held_out, y_held_out = (part[20_000:].astype(np.float32) for part in pairs)
+
+
+def error(model):
+    return lnp.mean_squared_error(lnp.freeze(model)(x_held_out), y_held_out)
+
+
+print("shape of W0:", base.W.shape)
+print(f"error of W0 on photograph: {np.mean((x0 @ base.W.T - y0) ** 2):.3f}")
+print(f"error of W0 on terrain:    {error(base):.3f}")
+
+# %% [markdown]
+# The map is smoother than the photograph, so the error on it is smaller from the start. How much smaller can
+# it become?
+
+# %% [markdown]
+# ## Why B starts at zero
+#
+# $A$ or $B$, random or zero: there are four ways to start. The held-out error before the first step, and
+# after 300:
+
+# %%
+random_A = rng.normal(size=(8, 120)).astype(np.float32) / 120**0.5
+random_B = rng.normal(size=(100, 8)).astype(np.float32) / 8**0.5
+starts = {
+    "A random, B zero": (random_A, 0 * random_B),
+    "A zero, B random": (0 * random_A, random_B),
+    "both random": (random_A, random_B),
+    "both zero": (0 * random_A, 0 * random_B),
+}
+errors = {}
+for name, (A, B) in starts.items():
+    model = lnp.LoRALinear(base, A=lnp.Tensor(A), B=lnp.Tensor(B), alpha=8)
+    trained = lnp.fit(model, x, y, batch_size=256, steps=300, progress=False).model
+    errors[name] = error(model), error(trained)
+
+rows = [(name, before, after) for name, (before, after) in errors.items()]
+formats = dict.fromkeys(["before", "after 300 steps"], "{:.3f}".format)
+lnp.accounting.Table(["start", *formats], rows, formats=formats)
+
+# %%
+at_base = error(base)
+assert errors["both zero"] == (at_base, at_base)
+assert errors["A random, B zero"][0] == errors["A zero, B random"][0] == at_base
+assert errors["both random"][0] > 1.3 * at_base
+assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B random"])
+
+# %% [markdown]
+# - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$.
+# - **Both zero**: training starts at $W_0$, but stays there. Each gradient has the other matrix as a factor,
+#   and zero times anything is zero.
+# - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so
+#   does `inject`.
+#
+# ## Full against LoRA
+#
+# Now in earnest: a full update of 12,000 numbers and LoRA at rank 8 with 1,760. Each is trained for 2,000
+# steps by Adam, a form of gradient descent, on 256 random pairs at a time, with a learning rate that falls to
+# zero. `inject` puts $B$ and $A$ beside a layer and freezes the rest. With `alpha` left out, the factor
+# $\alpha / r$ of the paper is one.
+
+# %%
+steps = 2_000
+
+
+def train(model):
+    optimizer = lnp.Adam(lr=lnp.cosine(1e-2, steps=steps))
+    return lnp.fit(
+        model, x, y,
+        optimizer=optimizer, steps=steps, batch_size=256,
+        validation=(x_held_out, y_held_out), validate_every=50,
+        rng=0, progress=False,
+    )  # fmt: skip
+
+
+full = train(lnp.Linear(lnp.Tensor(base.W)))
+lora = train(lnp.inject(base, rank=8, rng=rng))
+
+rows = [
+    ("W0 alone", 0, error(base)),
+    ("full update", lnp.count_full(100, 120), error(full.model)),
+    ("LoRA, r = 8", lnp.count_lora(100, 120, rank=8), error(lora.model)),
+]
+formats = {"error, held out": "{:.3f}".format}
+lnp.accounting.Table(["model", "trained numbers", "error, held out"], rows, formats=formats)
+
+# %% alt="Held-out error against training steps for the full update and for LoRA of rank 8. Both fall steeply at first and end at nearly the same error."
+axes = None
+for name, result, color, shift in [("full", full, "#d55e00", 7), ("r = 8", lora, "#0072b2", -7)]:
+    held_out = (result.history.validation_steps, result.history.validation_loss)
+    axes = lnp.plots.training_curve(
+        None, validation=held_out, label=name, label_shift=shift, color=color, ax=axes
+    )
+axes.set_ylabel("mean squared error, held out")
+axes.set_yscale("linear")
+
+# %% [markdown]
+# A seventh of the numbers, and the same error. Is that luck, or could it be known beforehand?
+#
+# ## Trained against the best possible
+#
+# For a linear model and the squared error, there is a formula for the best $BA$ of each rank. It is called
+# **reduced-rank regression**. `optimal_losses` gives its error for every rank at once. We train five ranks
+# and put them beside it:
+
+# %% alt="Held-out error against the rank of the update. The best possible error drops steeply from rank 0 to rank 1, a little to rank 4, and then stays level. The trained updates of rank 1, 2, 4, 8 and 20 lie close to it."
+ranks = [1, 2, 4, 8, 20]
+models = {rank: train(lnp.inject(base, rank=rank, rng=rng)).model for rank in ranks}
+trained = {rank: error(model) for rank, model in models.items()}
+
+ridge = 0.01 * float(np.mean(x**2))
+best = lnp.linalg.optimal_losses(x, y, W0=base.W, ridge=ridge, held_out=(x_held_out, y_held_out))
+axes = lnp.plots.losses_against_rank(
+    {"best possible": best[:25]}, trained=trained, ylabel="mean squared error, held out"
+)
+
+# %% [markdown]
+# Rank 0 is $W_0$ alone. One direction brings most of the gain, and beyond rank 4 hardly anything is left to
+# gain. **The data asks for a low-rank update**, so LoRA loses nothing by being one.
+#
+# The same in numbers. The optimum bounds the loss on the training data, where no update of the same rank can
+# be below it. On held-out data a trained model may end a little below.
+
+# %%
+best_in_training = lnp.linalg.optimal_losses(x, y, W0=base.W)
+rows = []
+for rank in ranks:
+    loss = lnp.mean_squared_error(lnp.freeze(models[rank])(x), y)
+    assert best_in_training[rank] <= loss < 1.05 * best_in_training[rank]
+    share = (best[0] - trained[rank]) / (best[0] - best[-1])
+    rows.append((rank, loss, best_in_training[rank], trained[rank], best[rank], share))
+
+columns = [
+    "rank",
+    "training loss",
+    "best possible",
+    "held-out loss",
+    "best, held out",
+    "share of the full gain",
+]
+formats = dict.fromkeys(columns[1:5], "{:.3f}".format) | {columns[5]: "{:.0%}".format}
+lnp.accounting.Table(columns, rows, formats=formats)
+
+# %% [markdown]
+# ## Every rank, white inputs and others
+#
+# In *Cut the SVD* the best approximation of a matrix was its SVD, cut. So why not train the full update
+# $\Delta W$, and cut that?
+#
+# Because the loss does not measure the update. It measures what the update does to the inputs. If inputs are
+# **white**, equally strong in all directions and not correlated, the two are the same. If some directions are
+# stronger than others, an error along those costs more.
+#
+# A small problem shows both: 10 outputs, 12 inputs, a known update. First white inputs, then the same inputs
+# stretched, up to 10 times as strong in one direction as in another. LoRA is trained at **every** rank from 1
+# to 10.
+
+# %%
+rng = np.random.default_rng(1)
+update = rng.normal(size=(10, 12)) / 12**0.5
+white = 400**0.5 * np.linalg.qr(rng.normal(size=(400, 12)))[0]
+assert np.allclose(white.T @ white / 400, np.eye(12))  # equally strong in all directions, not correlated
+stretched = white * np.geomspace(1, 10, 12) / 4
+
+
+def cut_full_update(x, y):
+    """Loss of the full update, its SVD cut to each rank."""
+    B, A = lnp.reduced_rank_regression(x, y)  # at full rank: the best update of all
+    U, s, Vh = np.linalg.svd(B @ A, full_matrices=False)
+    cuts = [(U[:, :rank] * s[:rank]) @ Vh[:rank] for rank in range(11)]
+    return np.array([np.mean((x @ cut.T - y) ** 2) for cut in cuts])
+
+
+def train_every_rank(x, y):
+    losses = {}
+    for rank in range(1, 11):
+        model = lnp.inject(lnp.Linear(np.zeros((10, 12))), rank=rank, rng=rng)
+        optimizer = lnp.Adam(lr=lnp.cosine(0.05, steps=800))
+        model = lnp.fit(model, x, y, optimizer=optimizer, steps=800, progress=False).model
+        losses[rank] = lnp.mean_squared_error(lnp.freeze(model)(x), y)
+    return losses
+
+
+results = {}
+for name, inputs in [("white inputs", white), ("stretched inputs", stretched)]:
+    targets = inputs @ update.T
+    results[name] = (
+        lnp.linalg.optimal_losses(inputs, targets),
+        cut_full_update(inputs, targets),
+        train_every_rank(inputs, targets),
+    )
+
+# %% alt="Loss against rank in two panels. With white inputs the optimum, the cut full update and the trained updates are one curve. With stretched inputs the cut full update lies well above the optimum at ranks 1 to 6, and the trained updates lie on the optimum."
+_, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+for axes, (name, (optimum, cut, trained)) in zip(panels, results.items(), strict=True):
+    curves = {"best possible": optimum, "full update, cut by its SVD": cut}
+    lnp.plots.losses_against_rank(curves, trained=trained, ax=axes).set_title(name)
+
+# %%
+rows = []
+for name, (optimum, cut, trained) in results.items():
+    ranks = np.arange(1, 10)
+    found = np.array([trained[rank] for rank in ranks])
+    rows.append((name, np.max(found / optimum[ranks]) - 1, np.max(cut[ranks] / optimum[ranks]) - 1))
+    assert rows[-1][1] < 0.005
+
+formats = dict.fromkeys(["trained", "full update, cut"], "{:.0%}".format)
+title = "How far above the optimum, at the worst rank"
+lnp.accounting.Table(["", *formats], rows, title=title, formats=formats)
+
+# %% [markdown]
+# With white inputs the cut full update is the optimum, and training finds it. With stretched inputs the cut
+# full update is no longer the best. Training still finds the best, at every rank, because it lowers the loss
+# itself.
+#
+# ## The law
+#
+# - $h = W_0 x + BAx$, with gradients $\dfrac{\partial L}{\partial B} = e\,(Ax)^T$ and
+#   $\dfrac{\partial L}{\partial A} = B^T e\, x^T$, where $e = \partial L / \partial h$, summed over the
+#   examples.
+# - One of $A$ and $B$ starts at zero, so that training starts at $W_0$. Not both, or it never leaves.
+# - For a linear model and squared error, the best $BA$ of rank $r$ is known. With $C$ the covariance of the
+#   inputs, $\Delta^*$ the best update of any rank, and $[\cdot]_r$ the SVD cut to $r$:
+#   $\Delta_r = [\Delta^* C^{1/2}]_r\, C^{-1/2}$. For white inputs $C$ is the identity, and this is the SVD of
+#   $\Delta^*$, cut.
+#
+# ## What you can do now
+#
+# You can train a LoRA, check its gradients and say how far it is from the best. Try, in this notebook:
+#
+# - On paper: take the second step of the example at the top. Which entries of $A$ change?
+# - Train rank 8 with a hundred steps only. Which ranks of the optimum does it beat?
+# - Stretch the inputs up to 100 times. Where do you see it first, in the cut update or in the trained one?
+#
+# ## Further reading
+#
+# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*,
+#   [arXiv 2106.09685](https://arxiv.org/abs/2106.09685), section 4.1: equation 3 and its initialisation.
+# - A. J. Izenman, "Reduced-rank regression for the multivariate linear model", *Journal of Multivariate
+#   Analysis* 5, 248-264, 1975,
+#   [doi 10.1016/0047-259X(75)90042-1](https://doi.org/10.1016/0047-259X(75)90042-1).
+# - D. P. Kingma, J. Ba, *Adam: A Method for Stochastic Optimization*,
+#   [arXiv 1412.6980](https://arxiv.org/abs/1412.6980).
+# - S. Hayou, N. Ghosh, B. Yu, *The Impact of Initialization on LoRA Finetuning Dynamics*,
+#   [arXiv 2406.08447](https://arxiv.org/abs/2406.08447): $A$ zero or $B$ zero, which is better?

@@ -1,0 +1,200 @@
+"""The pipeline: what it makes, what it refuses, and that no change goes unseen."""
+
+import pytest
+
+pytest.importorskip("jupytext", reason="comes with the extra `lessons`")
+pytest.importorskip("nbclient", reason="comes with the extra `lessons`")
+
+import nbformat
+from nbclient.exceptions import CellExecutionError
+
+from notebooks import build
+
+LESSON = """\
+# %% [markdown]
+# # Add
+#
+# **What is 2 + 3?**
+
+# %%
+print("sum:")
+print(2 + 3)
+
+# %% alt="A line from the lower left to the upper right"
+import matplotlib.pyplot as plt
+
+lines = plt.figure().add_subplot().plot([0, 1])
+"""
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course of one small lesson, in a folder of its own."""
+    monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "src")
+    (tmp_path / "src").mkdir()
+    write(tmp_path, LESSON)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The notebook of that lesson, made once."""
+    folder = tmp_path_factory.mktemp("executed")
+    (folder / "src").mkdir()
+    write(folder, LESSON)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "NOTEBOOKS", folder)
+        patch.setattr(build, "SOURCES", folder / "src")
+        assert build.main([]) == 0
+    return (folder / "01-add.ipynb").read_bytes()
+
+
+@pytest.fixture
+def built(course, executed):
+    """The course with its notebook."""
+    (course / "01-add.ipynb").write_bytes(executed)
+    return course
+
+
+def write(course, text):
+    (course / "src" / "01-add.py").write_text(text, encoding="utf-8")
+
+
+def code(*lines):
+    return "# %%\n" + "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("source", build.lessons(), ids=lambda source: source.stem)
+def test_committed_notebooks_have_the_cells_of_their_sources(source):
+    fresh, committed = build.read(source), nbformat.read(build.notebook_of(source), as_version=4)
+    assert [(c.id, c.cell_type, c.source) for c in fresh.cells] == [
+        (c.id, c.cell_type, c.source) for c in committed.cells
+    ]
+
+
+def test_every_notebook_has_a_source():
+    assert {path.stem for path in build.NOTEBOOKS.glob("*.ipynb")} == {path.stem for path in build.lessons()}
+
+
+def test_building_again_changes_no_byte(built, executed):
+    assert build.main([]) == 0
+    assert (built / "01-add.ipynb").read_bytes() == executed
+    assert build.main(["--check"]) == 0
+
+
+def test_notebook_holds_outputs_alt_text_and_nothing_of_this_machine(built):
+    notebook = nbformat.read(built / "01-add.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    _, printed, drawn = notebook.cells
+    assert printed.outputs == [{"output_type": "stream", "name": "stdout", "text": "sum:\n5\n"}]
+    (figure,) = drawn.outputs
+    assert figure.metadata["image/png"]["alt"] == "A line from the lower left to the upper right"
+    assert str(built.parent) not in nbformat.writes(notebook)
+    assert "version" not in notebook.metadata.language_info
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("What is 2 + 3?", "What is 2 + 2?"),  # prose
+        ("2 + 3)", "2 + 4)"),  # a result
+        ("print(2 + 3)", "print(1 + 4)"),  # code with the same result
+        ("A line from", "A curve from"),  # alt text
+        ("# %% alt", "# %%\nprint('new')\n\n# %% alt"),  # a cell more
+    ],
+)
+def test_check_sees_each_change_of_a_source(built, executed, capsys, old, new):
+    assert old in LESSON
+    write(built, LESSON.replace(old, new))
+    assert build.main(["--check"]) == 1
+    assert "differs" in capsys.readouterr().out
+    assert (built / "01-add.ipynb").read_bytes() == executed
+
+
+def edit(course, change):
+    notebook = nbformat.read(course / "01-add.ipynb", as_version=4)
+    change(notebook.cells)
+    nbformat.write(notebook, course / "01-add.ipynb")
+
+
+def test_check_sees_a_result_that_changed_though_the_source_did_not(built, capsys):
+    edit(built, lambda cells: cells[1].outputs[0].update(text="sum:\n6\n"))
+    assert build.main(["--check"]) == 1
+    assert "cell 2 differs" in capsys.readouterr().out
+
+
+def test_check_sees_a_figure_that_is_gone(built, capsys):
+    edit(built, lambda cells: cells[2].update(outputs=[]))
+    assert build.main(["--check"]) == 1
+    assert "cell 3 differs" in capsys.readouterr().out
+
+
+def test_check_passes_over_how_a_renderer_draws(built):
+    edit(built, lambda cells: cells[2].outputs[0].data.update({"image/png": "AAAA"}))
+    assert build.main(["--check"]) == 0
+
+
+def test_check_sees_missing_and_orphaned_notebooks(built, capsys):
+    (built / "01-add.ipynb").rename(built / "02-old.ipynb")
+    assert build.main(["--check"]) == 1
+    printed = capsys.readouterr().out
+    assert "01-add: there is no notebook" in printed
+    assert "02-old: there is no source" in printed
+
+
+def test_warnings_are_errors(course):
+    write(course, code("import warnings", "warnings.warn('be careful', DeprecationWarning)"))
+    with pytest.raises(CellExecutionError, match="be careful"):
+        build.main([])
+    assert not (course / "01-add.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["import sys", "print('psst', file=sys.stderr)"], "nothing to stderr"),
+        (["print(object())"], "must be the same everywhere"),
+        (["from pathlib import Path", "print(Path('/home/somebody/file'))"], "must be the same everywhere"),
+        (["import matplotlib.pyplot as plt", "lines = plt.plot([0, 1])"], "alt="),
+    ],
+)
+def test_refuses_what_would_differ_elsewhere_or_cannot_be_read(course, lines, message):
+    write(course, code(*lines))
+    with pytest.raises(ValueError, match=message):
+        build.main([])
+
+
+def test_refuses_a_notebook_that_is_too_large(course, capsys):
+    write(course, code("print('x' * 600_000)"))
+    assert build.main([]) == 1
+    assert "more than 500,000" in capsys.readouterr().out
+    assert not (course / "01-add.ipynb").exists()
+
+
+def test_photographs_become_jpeg(course):
+    lines = [
+        "import numpy as np",
+        "import lora_np as lnp",
+        "noise = np.random.default_rng(0).random((800, 800))",
+    ]
+    text = code(*lines) + '\n# %% alt="Noise"\nfigure = lnp.plots.gallery({"noise": noise}, width=4)\n'
+    write(course, text)
+    build.main([])
+    notebook = nbformat.read(course / "01-add.ipynb", as_version=4)
+    (figure,) = notebook.cells[1].outputs
+    assert figure.metadata["image/jpeg"]["alt"] == "Noise"
+    assert "image/png" not in figure.data
+
+
+def test_names_choose_lessons(course):
+    assert [source.stem for source in build.lessons(["add"])] == ["01-add"]
+    with pytest.raises(SystemExit, match="no lesson 'subtract'; there are 01-add"):
+        build.main(["subtract"])
+
+
+def test_equal_cells_get_different_ids_and_the_same_in_every_run(course):
+    write(course, code("x = 1") * 2)
+    first, second = build.read(build.lessons()[0]), build.read(build.lessons()[0])
+    assert [cell.id for cell in first.cells] == [cell.id for cell in second.cells]
+    assert len({cell.id for cell in first.cells}) == 2

@@ -1,0 +1,91 @@
+"""The manner of a lesson, held against every committed notebook, as any viewer shows it."""
+
+import json
+import re
+
+import pytest
+
+from lora_np.lessons import lessons
+
+LESSONS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in lessons()}
+pytestmark = pytest.mark.parametrize("name", LESSONS)
+
+
+def cells(name, kind):
+    return [cell for cell in LESSONS[name]["cells"] if cell["cell_type"] == kind]
+
+
+def prose(name):
+    return "\n".join("".join(cell["source"]) + "\n" for cell in cells(name, "markdown"))
+
+
+def outputs(name):
+    return [output for cell in cells(name, "code") for output in cell["outputs"]]
+
+
+def test_headings_are_in_order(name):
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", prose(name), flags=re.MULTILINE)]
+    assert levels[0] == 1
+    assert set(levels[1:]) == {2}
+
+
+def test_opens_with_a_question_and_says_what_it_is_for(name):
+    opening = prose(name).split("\n## ")[0]
+    assert re.search(r"^\*\*[^*]+\?\*\*$", opening, flags=re.MULTILINE)
+    assert "After this lesson you can\n\n- " in opening
+
+
+def test_ends_with_the_law_what_can_be_done_and_sources(name):
+    headings = re.findall(r"^## (.+)$", prose(name), flags=re.MULTILINE)
+    assert headings[-3:] == ["The law", "What you can do now", "Further reading"]
+    sources = prose(name).split("## Further reading")[1].strip().split("\n- ")
+    assert len(sources) >= 3
+    assert all(re.search(r"\d{4}|https://", source) for source in sources)
+
+
+def test_paragraphs_are_short(name):
+    paragraphs = [p for p in prose(name).split("\n\n") if not p.startswith(("$$", "|", "- ", "#"))]
+    words = [len(re.sub(r"\$[^$]*\$", "x", paragraph).split()) for paragraph in paragraphs]
+    assert max(words) <= 90
+
+
+def test_reading_takes_ten_to_twenty_minutes(name):
+    code = "".join("".join(cell["source"]) for cell in cells(name, "code"))
+    minutes = len(prose(name).split()) / 130 + code.count("\n") / 25
+    assert 7 <= minutes <= 20
+
+
+def test_figures_have_alt_text(name):
+    figures = [
+        output["metadata"][kind]
+        for output in outputs(name)
+        for kind in output.get("data", {})
+        if "image/" in kind
+    ]
+    assert figures
+    assert all(len(figure["alt"].split()) >= 8 for figure in figures)
+
+
+def test_executed_in_order_without_errors_or_noise(name):
+    code = cells(name, "code")
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert {output["output_type"] for output in outputs(name)} <= {"stream", "display_data", "execute_result"}
+    assert all(output.get("name") != "stderr" for output in outputs(name))
+    assert all("execution" not in cell["metadata"] for cell in code)
+    assert "widgets" not in LESSONS[name]["metadata"]
+
+
+def test_fits_every_viewer(name):
+    notebook = LESSONS[name]
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert notebook["metadata"]["language_info"]["name"] == "python"
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+    assert len(json.dumps(notebook)) < 500_000
+
+
+def test_training_shows_no_progress_bar(name):
+    for cell in cells(name, "code"):
+        source = "".join(cell["source"])
+        assert source.count(".fit(") == source.count("progress=False")
