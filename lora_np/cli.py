@@ -17,6 +17,9 @@ app = typer.Typer(
 )
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The directory to make.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what stands there, once the new one is whole.")]
+Jobs = Annotated[int, typer.Option(help="How many pieces of work at a time; the result is the same.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -163,6 +166,251 @@ def lab(
     open_lab(folder, browser=browser, port=port)
 
 
+@app.command()
+def inspect(
+    adapter: Annotated[Path, typer.Argument(help="A directory as PEFT writes it.")],
+    base: Annotated[Path | None, typer.Option(help="The base model's directory, to compare with.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw strength and spectrum into this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figure and table.")] = None,
+    jobs: Jobs = 1,
+    as_json: AsJSON = False,
+) -> None:
+    """What an adapter holds, module by module: strength, spectrum, waste, damage.
+
+    Example: lora-np inspect my-adapter --base llama --html report.html
+    """
+    from lora_np import adapters
+
+    found = adapters.inspect(adapter, base=base, jobs=jobs, progress=True)
+    if plot is not None:
+        found.figure().savefig(plot, dpi=150)
+    if html is not None:
+        html.write_text(found.to_html(), encoding="utf-8")
+    show_as(found.table, as_json)
+
+
+@app.command()
+def resize(
+    adapter: Annotated[Path, typer.Argument(help="A directory as PEFT writes it.")],
+    out: Out,
+    rank: Annotated[int | None, typer.Option(help="The same rank everywhere.")] = None,
+    energy: Annotated[float | None, typer.Option(help="Share of its squared norm that each keeps.")] = None,
+    error: Annotated[float | None, typer.Option(help="Relative error that each may have.")] = None,
+    size: Annotated[int | None, typer.Option("--bytes", help="Size of the file, shared out.")] = None,
+    total_rank: Annotated[int | None, typer.Option(help="Sum of all ranks, shared out.")] = None,
+    jobs: Jobs = 1,
+    force: Force = False,
+    as_json: AsJSON = False,
+) -> None:
+    """An adapter at other ranks, each module the best approximation of its rank.
+
+    Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
+    """
+    from lora_np import adapters
+
+    goal = one_goal(rank=rank, energy=energy, error=error, bytes=size, total_rank=total_rank)
+    show_as(adapters.resize(adapter, out, **goal, jobs=jobs, force=force, progress=True), as_json)
+
+
+@app.command()
+def extract(
+    base: Annotated[Path, typer.Argument(help="The base model's directory.")],
+    tuned: Annotated[Path, typer.Argument(help="The tuned model's directory.")],
+    out: Out,
+    rank: Annotated[int | None, typer.Option(help="The same rank everywhere.")] = None,
+    energy: Annotated[float | None, typer.Option(help="Share of its squared norm that each keeps.")] = None,
+    size: Annotated[int | None, typer.Option("--bytes", help="Size of the file, shared out.")] = None,
+    save_others: Annotated[
+        bool, typer.Option("--save-others", help="Keep what can not carry a LoRA as modules_to_save.")
+    ] = False,
+    jobs: Jobs = 1,
+    force: Force = False,
+    as_json: AsJSON = False,
+) -> None:
+    """The difference of two checkpoints as a LoRA.
+
+    Example: lora-np extract llama my-llama --rank 16 -o my-adapter
+    """
+    from lora_np import adapters
+
+    goal = one_goal(rank=rank, energy=energy, bytes=size)
+    options: dict[str, Any] = {"save_others": save_others, "jobs": jobs, "force": force}
+    show_as(adapters.extract(base, tuned, out, **goal, **options, progress=True), as_json)
+
+
+@app.command()
+def combine(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="ADAPTER[=WEIGHT]...", help="Weights are 1 if left out.")
+    ],
+    out: Out,
+    method: Annotated[str, typer.Option(help="cat, linear (adds up factors, not updates) or svd.")] = "svd",
+    rank: Annotated[int | None, typer.Option(help="For svd; by default the largest of all.")] = None,
+    jobs: Jobs = 1,
+    force: Force = False,
+    as_json: AsJSON = False,
+) -> None:
+    """One adapter for the weighted sum of several.
+
+    Example: lora-np combine style=0.7 task -o both --method cat
+    """
+    from lora_np import adapters
+
+    paths, weights = zip(*map(weighted, sources), strict=True)
+    options: dict[str, Any] = {"method": method, "rank": rank, "jobs": jobs, "force": force}
+    show_as(adapters.combine(paths, out, weights=weights, **options, progress=True), as_json)
+
+
+@app.command()
+def merge(
+    base: Annotated[Path, typer.Argument(help="The base model's directory.")],
+    adapter: Annotated[Path, typer.Argument(help="A directory as PEFT writes it.")],
+    out: Out,
+    jobs: Jobs = 1,
+    force: Force = False,
+    as_json: AsJSON = False,
+) -> None:
+    """A base and an adapter in one checkpoint, which transformers loads as it is.
+
+    Example: lora-np merge llama my-adapter -o my-llama
+    """
+    from lora_np import adapters
+
+    show_as(adapters.merge(base, adapter, out, jobs=jobs, force=force, progress=True), as_json)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A directory as PEFT writes it.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    tolerance: Annotated[float, typer.Option(help="Relative difference that counts as none.")] = 1e-5,
+    jobs: Jobs = 1,
+    as_json: AsJSON = False,
+) -> None:
+    """Whether two adapters do the same thing: as maps, not as factors. Exit status 1 if not.
+
+    Example: lora-np diff my-adapter small-adapter --tolerance 0.05
+    """
+    from lora_np import adapters
+
+    found = adapters.diff(first, second, tolerance=tolerance, jobs=jobs, progress=True)
+    show_as(found.table, as_json)
+    if not found.same:
+        raise typer.Exit(1)
+
+
+exercises_app = typer.Typer(help="Exercises that grade themselves, for students and teachers.")
+app.add_typer(exercises_app, name="exercises", no_args_is_help=True)
+
+Lessons = Annotated[list[int] | None, typer.Option("--lesson", help="Number of a lesson; may be repeated.")]
+
+
+@exercises_app.command("list")
+def exercises_list(lesson: Lessons = None, as_json: AsJSON = False) -> None:
+    """All exercises, with their points.
+
+    Example: lora-np exercises list --lesson 1
+    """
+    from lora_np.exercises.course import overview
+
+    table = overview(lesson or ())
+    if as_json:
+        print_json(table.records)
+    else:
+        show(table)
+
+
+@exercises_app.command("start")
+def exercises_start(
+    folder: Annotated[Path, typer.Argument(help="Where to write; files that are there stay as they are.")],
+    lesson: Lessons = None,
+) -> None:
+    """Write the exercises of each lesson, as a notebook and as a script: edit the one you like.
+
+    Example: lora-np exercises start my-exercises --lesson 1
+    """
+    from lora_np.exercises.export import start
+
+    show_written(*start(folder, lesson or ()))
+    print("Then: lora-np exercises check FILE")
+
+
+@exercises_app.command("check")
+def exercises_check(
+    file: Annotated[Path, typer.Argument(help="A notebook or script.")],
+    names: Annotated[
+        list[str] | None, typer.Option("--exercise", help="Name of a function; may be repeated.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Points, and the law that each wrong answer breaks. Exit status 1 unless everything is right.
+
+    Example: lora-np exercises check my-exercises/01-see-rank.py
+    """
+    from lora_np.exercises.course import exercise
+    from lora_np.exercises.submissions import check_file
+
+    report = check_file(file, [exercise(name) for name in names or ()])
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print(report)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@exercises_app.command("grade")
+def exercises_grade(
+    submissions: Annotated[
+        Path, typer.Argument(help="A folder with a file, or a folder of files, for each student.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Grades; feedback and a figure go beside it.")
+    ] = Path("grades.csv"),
+    lesson: Lessons = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the questions; by default a new one each time.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="For one call of a student's function.")] = 10.0,
+    memory: Annotated[int, typer.Option(help="Megabytes for each submission.")] = 1024,
+    jobs: Annotated[
+        int | None, typer.Option(help="Submissions at the same time; by default all processors.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Grade a folder of submissions, each in a process of its own: points, feedback, a figure of the class.
+
+    Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
+    """
+    from lora_np.exercises.confine import Limits
+    from lora_np.exercises.grading import grade
+
+    limits = Limits(seconds=seconds, memory=memory * 2**20)
+    grades = grade(submissions, numbers=lesson or (), seed=seed, limits=limits, jobs=jobs)
+    written = grades.write(out)
+    for warning in grades.warnings():
+        print(f"lora-np: {warning}", file=sys.stderr)
+    if as_json:
+        print_json({"seed": grades.seed, "grades": grades.table().records})
+    else:
+        show(grades.table())
+        show_written(written, [])
+
+
+@exercises_app.command("nbgrader")
+def exercises_nbgrader(
+    folder: Annotated[Path, typer.Argument(help="Where to write; files that are there stay as they are.")],
+    lesson: Lessons = None,
+) -> None:
+    """Write a course for nbgrader, with solutions and hidden tests (from a checkout, which has them).
+
+    Example: lora-np exercises nbgrader my-course
+    """
+    from lora_np.exercises.export import nbgrader
+
+    show_written(*nbgrader(folder, lesson or ()))
+
+
 # What all commands share
 
 
@@ -174,6 +422,40 @@ def show(table: Any) -> None:
         Console().print(table)
     else:
         print(table, end="\n\n")
+
+
+def show_written(written: list[Path], kept: list[Path]) -> None:
+    for path in written:
+        print(f"Written: {path}")
+    for path in kept:
+        print(f"Kept as it is: {path}")
+
+
+def show_as(table: Any, as_json: bool) -> None:
+    if as_json:
+        print(table.to_json())
+    else:
+        show(table)
+
+
+def one_goal(**goals: Any) -> dict[str, Any]:
+    """The one goal that was given."""
+    chosen = {name: goal for name, goal in goals.items() if goal is not None}
+    if len(chosen) != 1:
+        options = [f"--{name.replace('_', '-')}" for name in goals]
+        raise typer.BadParameter(f"give one of {', '.join(options[:-1])} and {options[-1]}")
+    return chosen
+
+
+def weighted(source: str) -> tuple[str, float]:
+    """A path and its weight, from ``path=0.5`` or ``path``."""
+    path, separator, weight = source.rpartition("=")
+    if not separator or Path(source).exists():
+        return source, 1.0
+    try:
+        return path, float(weight)
+    except ValueError:
+        raise typer.BadParameter(f"the weight of {path} must be a number, got {weight!r}") from None
 
 
 def print_json(content: Any) -> None:

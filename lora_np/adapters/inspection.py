@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +27,29 @@ from lora_np.linalg import (
     svd_of_product,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _NEEDED = 0.99  # the share of its squared norm that a module's needed directions hold
 _TOP = 10  # leading directions of a merged weight that are looked at for intruders
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em }}
+svg {{ width: 100%; height: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+caption {{ text-align: left; font-weight: 600; padding: .5em 0 }}
+th, td {{ padding: .15em .8em; border-bottom: 1px solid #e6e6e6 }}
+</style>
+{figure}
+{table}
+</html>
+"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,23 @@ class Inspection:
 
     def __str__(self) -> str:
         return str(self.table)
+
+    def figure(self) -> Figure:
+        """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
+        from lora_np.plots import adapter_overview
+
+        return adapter_overview(self.spectra, title=self.table.title)
+
+    def to_html(self) -> str:
+        """One page with the figure and the table, which needs nothing beside itself."""
+        picture = io.StringIO()
+        self.figure().savefig(picture, format="svg")
+        drawing = picture.getvalue()
+        return _PAGE.format(
+            title=escape(self.table.title),
+            figure=drawing[drawing.index("<svg") :],
+            table=self.table._repr_html_(),
+        )
 
 
 def inspect(

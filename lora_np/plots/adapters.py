@@ -61,6 +61,8 @@ def update_norms(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> Axe
     >>> ax.get_lines()[0].get_ydata().tolist()
     [2.0, 0.0]
     """
+    from matplotlib.ticker import MaxNLocator
+
     ax = axes(ax)
     ends = []
     for kind, color, members in _kinds(spectra):
@@ -72,7 +74,7 @@ def update_norms(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> Axe
     _label_apart(ax, ends)
     ax.set_xlabel("layer")
     ax.set_ylabel("norm of the update, $\\|\\Delta W\\|_F$")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 
@@ -93,6 +95,8 @@ def update_spectra(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> A
     >>> ax.get_lines()[1].get_ydata().tolist()
     [0.0, 0.5, 1.0]
     """
+    from matplotlib.ticker import MaxNLocator
+
     ax = axes(ax)
     ax.axhline(NEEDED, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     longest = max((len(s) for s in spectra.values()), default=1)
@@ -107,7 +111,7 @@ def update_spectra(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> A
     ax.set_ylim(0, 1.03)
     ax.set_xlabel("directions kept")
     ax.set_ylabel("share of $\\|\\Delta W\\|_F^2$")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     return ax
 

@@ -1,0 +1,104 @@
+"""The commands on adapters and checkpoints, as real processes and from the inside."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from lora_np import adapters
+from lora_np.cli import run
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command in this process; its status, output and complaint."""
+
+    def run_command(*arguments):
+        status = run([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run_command
+
+
+def test_every_command_makes_what_its_function_makes(command, make_adapter, make_checkpoint, tmp_path):
+    base, a, b = make_checkpoint("base"), make_adapter("a"), make_adapter("b", seed=1)
+    for name, arguments in {
+        "small": ("resize", a, "--rank", 1),
+        "least": ("resize", a, "--bytes", 1000),
+        "both": ("combine", f"{a}=0.5", b, "--method", "cat"),
+        "merged": ("merge", base, a),
+        "back": ("extract", base, tmp_path / "merged", "--energy", "0.999"),
+    }.items():
+        status, out, err = command(*arguments, "-o", tmp_path / name, "--json")
+        assert (status, err) == (0, ""), name
+        assert json.loads(out)["rows"]
+    assert {module.rank for module in adapters.load(tmp_path / "both").values()} == {4}
+    assert command("diff", a, tmp_path / "back", "--tolerance", "1e-3")[0] == 0
+    status, out, err = command("diff", a, b)
+    assert (status, err) == (1, "")
+    assert "different" in out
+
+
+def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint, tmp_path):
+    status, out, err = command(
+        "inspect", make_adapter("a"), "--base", make_checkpoint("base"),
+        "--html", tmp_path / "a.html", "--plot", tmp_path / "a.png",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert "amplification" in out
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "a.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["inspect", "nowhere"], 1, "nowhere: no such directory"),
+        (["resize", "a", "-o", "out"], 2, "give one of --rank, --energy, --error, --bytes and --total-rank"),
+        (["resize", "a", "-o", "out", "--rank", "1", "--energy", "0.9"], 2, "give one of"),
+        (["resize", "a", "-o", "out", "--rank", "0"], 1, "rank must be at least 1, got 0"),
+        (["resize", "a", "--rank", "1"], 2, "-o"),
+        (
+            ["resize", "a", "-o", "base", "--rank", "1"],
+            1,
+            "exists already; say force (--force) to replace it",
+        ),
+        (["combine", "a=much", "-o", "out"], 2, "the weight of a must be a number, got 'much'"),
+        (
+            ["combine", "a", "--method", "ties", "-o", "out"],
+            1,
+            "method must be one of 'cat', 'linear', 'svd', got 'ties'",
+        ),
+        (["merge", "base", "base", "-o", "out"], 1, "adapter_config.json: no such file"),
+        (["extract", "base", "base", "--rank", "1", "-o", "out"], 1, "no weight matrix differs"),
+    ],
+)
+def test_mistakes_are_one_line(
+    command, make_adapter, make_checkpoint, tmp_path, monkeypatch, arguments, status, message
+):
+    make_adapter("a")
+    make_checkpoint("base")
+    monkeypatch.chdir(tmp_path)
+    got, _, err = command(*arguments)
+    assert got == status
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_process_prints_no_progress_into_a_pipe(make_adapter, tmp_path):
+    arguments = ["resize", str(make_adapter("a")), "-o", str(tmp_path / "out"), "--rank", "1", "--jobs", "2"]
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "lora_np", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "relative error" in result.stdout
