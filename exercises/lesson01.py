@@ -69,7 +69,9 @@ def factors_from_columns(M):
     return M, np.eye(M.shape[1])
 
 
-@mistake("the first columns, independent or not", breaks="Every matrix of rank r is a product of two thin ones")
+@mistake(
+    "the first columns, independent or not", breaks="Every matrix of rank r is a product of two thin ones"
+)
 def factors_from_columns(M):
     B = M[:, : lnp.matrix_rank(M)]
     return B, np.linalg.lstsq(B, M)[0]

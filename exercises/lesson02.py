@@ -150,7 +150,9 @@ def gram_schmidt(M):
     return Q / np.linalg.norm(Q, axis=0)
 
 
-@mistake("starts with the last column", breaks="The first j columns of Q span what the first j columns of M span")
+@mistake(
+    "starts with the last column", breaks="The first j columns of Q span what the first j columns of M span"
+)
 def gram_schmidt(M):
     Q = np.array(M)[:, ::-1].copy()
     for j in range(Q.shape[1]):

@@ -130,7 +130,9 @@ def training_bytes(base, trained):
     return 2 * base + 4 * trained + 4 * trained + 4 * trained
 
 
-@mistake("forgets the numbers themselves", breaks="A trained number takes itself, its gradient and two moments")
+@mistake(
+    "forgets the numbers themselves", breaks="A trained number takes itself, its gradient and two moments"
+)
 def training_bytes(base, trained):
     return 2 * base + 8 * trained
 

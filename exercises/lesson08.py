@@ -118,7 +118,9 @@ def dora_weight(W0, A, B, m, alpha):
     return (m / np.linalg.norm(V, axis=0))[:, None] * V
 
 
-@mistake("the length of the whole matrix", breaks="With B = 0 and m the lengths of the rows of W0, DoRA is W0")
+@mistake(
+    "the length of the whole matrix", breaks="With B = 0 and m the lengths of the rows of W0, DoRA is W0"
+)
 def dora_weight(W0, A, B, m, alpha):
     V = W0 + alpha / len(A) * B @ A
     return m[:, None] * V / np.linalg.norm(V)

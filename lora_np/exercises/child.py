@@ -64,7 +64,7 @@ def take_standard_streams() -> None:
 
 def preload() -> None:
     """Import what submissions use, before limits and rights are gone."""
-    import encodings.idna  # so that a refused connection says that it was refused
+    import encodings.idna  # noqa: F401  (a refused connection should say that it was refused)
 
     import lora_np
     import lora_np.adapters
@@ -72,7 +72,7 @@ def preload() -> None:
     import lora_np.exercises
 
     lora_np.datasets.photograph()  # what zip files need
-    lora_np.exercises.check = lambda *args, **kwargs: None  # the check cells of a notebook
+    setattr(lora_np.exercises, "check", lambda *args, **kwargs: None)  # noqa: B010  (the check cells of a notebook)
     with contextlib.suppress(ImportError):
         import resource  # noqa: F401
     sys.path[:] = [entry for entry in sys.path if not is_checkout(Path(entry))]

@@ -1,9 +1,9 @@
 """What a submission may use: limits that a process puts on itself before it runs a line of it.
 
 Nothing is taken on trust: each limit is tried once it is set, and `confine` returns what does not hold here.
-Resource limits work on every POSIX system. On Linux, Landlock (kernel 5.13) confines files, and seccomp refuses
-signals to other processes, new processes and the network. A grader that runs as root becomes nobody first,
-since limits do not hold for root.
+Resource limits work on every POSIX system. On Linux, Landlock (kernel 5.13) confines files, and seccomp
+refuses signals to other processes, new processes and the network. Where the grader runs as root, the process
+becomes nobody, since limits do not hold for root.
 
 References
 ----------
@@ -176,17 +176,17 @@ def readable() -> Iterable[Path]:
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
     packages = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     own = Path(__file__).parents[1]
-    return [Path(path) for path in (*system, *python, *packages, own)]
+    return [*map(Path, (*system, *python, *packages)), own]
 
 
 # Seccomp: a filter in the kernel that answers some system calls with "not permitted".
 
 REFUSED = {  # by machine: the number of its architecture, and of calls that reach beyond the process
     "x86_64": (0xC000003E, [
-        62, 200, 234, 129, 297, 424,  # kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal
-        434, 438, 101, 310, 311,  # pidfd_open, pidfd_getfd, ptrace, process_vm_readv, process_vm_writev
+        62, 200, 234, 129, 297,  # kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo
+        424, 434, 438, 101, 310, 311,  # pidfd: send_signal, open, getfd; ptrace; process_vm: readv, writev
         56, 57, 58, 435, 109, 112,  # clone, fork, vfork, clone3, setpgid, setsid
-        41, 425, 141, 144, 203, 314,  # socket, io_uring_setup, setpriority, sched_set: scheduler, affinity, attr
+        41, 425, 141, 144, 203, 314,  # socket, io_uring_setup, setpriority, sched_set*
     ], 72, 302),
     "aarch64": (0xC00000B7, [
         129, 130, 131, 138, 240, 424, 434, 438, 117, 270, 271,
@@ -237,7 +237,7 @@ def filter_program(
     ]
     labels = {"prlimit": len(lines) - 5, "allow": len(lines) - 2, "refuse": len(lines) - 1}
     return [
-        (operation, *(labels[label] - i - 1 if label else 0 for label in (yes, no)), value)
+        (operation, labels[yes] - i - 1 if yes else 0, labels[no] - i - 1 if no else 0, value)
         for i, (operation, yes, no, value) in enumerate(lines)
     ]
 

@@ -135,11 +135,15 @@ class Answer:
         if "error" in reply:
             raise LawBroken(*explanation(str(reply["error"]), reply.get("kind")))
         if "unusable" in reply:
-            advice = "; lora_np.value(x) is the array of a Tensor" if "Tensor" in str(reply["unusable"]) else ""
+            advice = (
+                "; lora_np.value(x) is the array of a Tensor" if "Tensor" in str(reply["unusable"]) else ""
+            )
             raise LawBroken("An answer is made of arrays and numbers", f"{reply['unusable']}{advice}")
         changed = [self.exercise.parameters[i] for i in reply.get("changed", ())]
         if changed:
-            raise LawBroken("Arguments stay as they are", f"your function has changed {' and '.join(changed)}")
+            raise LawBroken(
+                "Arguments stay as they are", f"your function has changed {' and '.join(changed)}"
+            )
         return reply["value"]
 
     def raises(self, *arguments: Any) -> str | None:

@@ -12,6 +12,7 @@ from lora_np.exercises.exercise import Exercise, Lesson, plural
 from lora_np.exercises.solutions import HEADER, Solution, solutions
 
 SEED = 20_000  # of the hidden tests; `exercises grade --seed 20000` asks the same questions
+DOTS = "    ...\n"  # the last line of a stub
 CONFIG = f'''\
 """Settings of nbgrader for this course."""
 
@@ -21,7 +22,7 @@ c.CourseDirectory.course_id = "lora_np"
 c.ClearSolutions.code_stub = {{"python": "..."}}
 c.ExecutePreprocessor.timeout = 120
 
-# Hidden tests ask the questions of seed {SEED}: `lora-np exercises grade --seed {SEED}` gives the same points.
+# Hidden tests ask the questions of seed {SEED}: `lora-np exercises grade --seed {SEED}` gives the same.
 '''
 
 
@@ -91,7 +92,11 @@ def teacher_notebook(lesson: Lesson) -> str:
         )
         cells += [
             markdown(f"{name}-statement", statement(exercise, number)),
-            code(name, marked_solution(exercise, solutions(lesson)[name]), nbgrader=cell_of(name, solution=True)),
+            code(
+                name,
+                marked_solution(exercise, solutions(lesson)[name]),
+                nbgrader=cell_of(name, solution=True),
+            ),
             code(f"{name}-check", test, nbgrader=cell_of(f"{name}-check", points=exercise.points)),
         ]
     return notebook(cells)
@@ -99,8 +104,8 @@ def teacher_notebook(lesson: Lesson) -> str:
 
 def student_script(lesson: Lesson) -> str:
     """The same as a script in percent format, with the hints at its end."""
-    intro = f"{opening(lesson)}\n\nIn a terminal: `lora-np exercises check {lesson.stem}.py`. Hints are at the end."
-    blocks = [f"# %% [markdown]\n{commented(intro)}", f"# %%\n{HEADER}"]
+    advice = f"In a terminal: `lora-np exercises check {lesson.stem}.py`. Hints are at the end."
+    blocks = [f"# %% [markdown]\n{commented(opening(lesson))}\n#\n# {advice}", f"# %%\n{HEADER}"]
     for number, exercise in enumerate(lesson.exercises, start=1):
         text = f"{heading(exercise, number)}\n\n{exercise.statement}"
         blocks += [f"# %% [markdown]\n{commented(text)}", f"# %%\n{exercise.stub}"]
@@ -131,9 +136,9 @@ def opening(lesson: Lesson) -> str:
     total = sum(exercise.points for exercise in lesson.exercises)
     return (
         f"# Exercises: {lesson.title}\n\n"
-        f"{len(lesson.exercises)} functions to write, {plural(total, 'point')} in all. Replace the `...` of each, and check it: "
-        "the check puts questions of random sizes to your function, and names the law that an answer breaks. "
-        "Any right answer passes, with loops or without."
+        f"{len(lesson.exercises)} functions to write, {plural(total, 'point')} in all. Replace the `...` of "
+        "each, and check it: the check puts questions of random sizes to your function, and names the law that "
+        "an answer breaks. Any right answer passes, with loops or without."
     )
 
 
@@ -152,9 +157,7 @@ def statement(exercise: Exercise, number: int) -> str:
 def marked_solution(exercise: Exercise, solution: Solution, *, marks: bool = True) -> str:
     """The stub with the solution where its dots are, between nbgrader's marks."""
     body = f"    ### BEGIN SOLUTION\n{solution.body}\n    ### END SOLUTION" if marks else solution.body
-    head, dots, rest = exercise.stub.rpartition("    ...\n")
-    assert dots and not rest, f"the stub of {exercise.name} must end in three dots"
-    return f"{head}{body}\n"
+    return f"{exercise.stub.removesuffix(DOTS)}{body}\n"
 
 
 def commented(text: str) -> str:

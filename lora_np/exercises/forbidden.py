@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 LIBRARIES = ("numpy", "lora_np", "scipy")
 
 
-class Forbidden(Exception):
+class Forbidden(Exception):  # noqa: N818
     """A function was called that the exercise asks to do without."""
 
 

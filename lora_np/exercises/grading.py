@@ -1,4 +1,4 @@
-"""Grade a folder of submissions: other questions than students saw, each submission in a process of its own."""
+"""Grade a folder of submissions: other questions than students saw, a process for each submission."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class Grades:
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
         """The best that a student has handed in, if it is in several files."""
-        outcomes = [file.outcomes[exercise.name] for file in self.reports[student] if exercise.name in file.outcomes]
+        outcomes = [
+            file.outcomes[exercise.name] for file in self.reports[student] if exercise.name in file.outcomes
+        ]
         handed_in = sorted(outcomes, key=lambda o: (not o.passed, o.message.startswith("Not ")))
         return handed_in[0] if handed_in else Outcome(exercise, False, "Not handed in")
 
@@ -94,7 +96,10 @@ class Grades:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
             for exercise in lesson.exercises:
                 outcome = self.outcome(student, exercise)
-                lines += [f"**{exercise.title}** (`{exercise.name}`): {outcome.points} of {exercise.points}", ""]
+                lines += [
+                    f"**{exercise.title}** (`{exercise.name}`): {outcome.points} of {exercise.points}",
+                    "",
+                ]
                 lines += [quoted(text) for text in (outcome.message, outcome.where) if text]
         for file in self.reports[student]:
             if file.problems:
@@ -112,7 +117,9 @@ class Grades:
             for exercise in self.exercises
         ]
         groups = [f"{lesson.number}" for lesson in self.lessons for _ in lesson.exercises]
-        return class_results([e.name for e in self.exercises], shares, groups, students=len(self.reports), ax=ax)
+        return class_results(
+            [e.name for e in self.exercises], shares, groups, students=len(self.reports), ax=ax
+        )
 
     def write(self, path: Path) -> list[Path]:
         """Grades as CSV; beside it a folder of feedback, a file for each student, and the figure."""
@@ -144,7 +151,7 @@ def grade(
     Parameters
     ----------
     folder : Path
-        ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: a student's name is that of the file or folder.
+        ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: the file or folder has the student's name.
     numbers : sequence of int
         The lessons to grade; by default those that somebody has handed something in for.
     seed : int, optional
@@ -205,7 +212,9 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
         if entry.name.startswith(".") or entry.is_symlink():
             continue
         if entry.is_dir():
-            files = [file for root, _, names in os.walk(entry) for file in sorted(Path(root, n) for n in names)]
+            files = [
+                file for root, _, names in os.walk(entry) for file in sorted(Path(root, n) for n in names)
+            ]
             found = [f for f in files if is_submission(f) and ".ipynb_checkpoints" not in f.parts]
             students.setdefault(entry.name, []).extend(sorted(found))
         elif is_submission(entry):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from lora_np._checks import Array
 
 
-class LawBroken(AssertionError):
+class LawBroken(AssertionError):  # noqa: N818
     """An answer breaks a law.
 
     Parameters
@@ -70,7 +70,9 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
         numbers,
         f"{name} must hold real numbers, got {kind_of(answer, array)}",
     )
-    fits = len(array.shape) == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
+    fits = len(array.shape) == len(shape) and all(
+        n in (m, None) for m, n in zip(array.shape, shape, strict=True)
+    )
     wanted = str(shape).replace("None", "any length")
     law(f"The shape of {name}", fits, f"{name} must have shape {wanted}, got {array.shape}")
     array = array.astype(np.float64)
@@ -112,9 +114,7 @@ def same(
         place = tuple(int(i) for i in np.unravel_index(int(np.argmax(differences)), expected.shape))
         where = f"[{', '.join(map(str, place))}]" if expected.size > 1 else ""
         because = f" ({why})" if why else ""
-        raise LawBroken(
-            name, f"{what}{where} must be {expected[place]:.6g}, got {got[place]:.6g}{because}"
-        )
+        raise LawBroken(name, f"{what}{where} must be {expected[place]:.6g}, got {got[place]:.6g}{because}")
     return got
 
 

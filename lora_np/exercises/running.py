@@ -30,7 +30,9 @@ class Namespace:
 
 
 def call(function: Any, arguments: Sequence[Any], forbids: Sequence[str]) -> dict[str, Any]:
-    """Call with copies: ``{"value": ...}``, or ``{"error": ..., "kind": ...}``; ``"changed"`` names arguments.
+    """Call with copies: ``{"value": ..., "changed": ...}``, or ``{"error": ..., "kind": ...}``.
+
+    ``"changed"`` lists the places of arguments that the function has written to.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def alike(before: Any, after: Any) -> bool:
 
 
 def last_line(error: BaseException) -> str:
-    """``ValueError: shapes do not fit (line 3 of cell 2)``: what went wrong, and where the student wrote it."""
+    """``ValueError: shapes do not fit (line 3)``: what went wrong, and where the student wrote it."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:500]
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename.startswith("<cell ") or "ipykernel" in f.filename]

@@ -1,8 +1,8 @@
 """A submission in a process of its own, which can be asked and never trusted.
 
-The process is the only member of its group, since its limits let it start no other; the group is killed at the
-end all the same. Only arrays, numbers and text come out of it, and they are answers: nothing that it writes is
-taken for a verdict.
+The process is the only member of its group, since its limits let it start no other; the group is killed at
+the end all the same. Only arrays, numbers and text come out of it, and they are answers: nothing that it
+writes is taken for a verdict.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.exercises.child import main; main()"
 
 
-class Ended(Exception):
+class Ended(Exception):  # noqa: N818
     """The process is gone; the message says why."""
 
 
@@ -187,7 +187,7 @@ class Sandbox:
             self.process = None
 
     def running(self) -> Process:
-        """The process, started if there is none. What it cannot get past is dropped, so this comes to an end."""
+        """The process, started if there is none. A cell that it cannot get past is dropped."""
         while self.process is None:
             self.process = Process(list(self.cells.items()), self.limits)
             self.missing = self.process.missing
@@ -211,7 +211,12 @@ class Sandbox:
         return self.process
 
     def call(
-        self, name: str, arguments: Sequence[Any], forbids: Sequence[str] = (), *, seconds: float | None = None
+        self,
+        name: str,
+        arguments: Sequence[Any],
+        forbids: Sequence[str] = (),
+        *,
+        seconds: float | None = None,
     ) -> dict[str, Any]:
         """What `lora_np.exercises.running.call` gives, from the other process."""
         process = self.running()

@@ -1,7 +1,7 @@
 """Solutions and usual mistakes: in a checkout of the repository, not in what is installed from a wheel.
 
-A file of ``exercises/`` holds, for each exercise of a lesson, a function of its name, the solution; and after it
-functions of the same name which `mistake` marks. They are read as text: nothing of them is run here.
+A file of ``exercises/`` holds, for each exercise of a lesson, a function of its name, the solution; and after
+it functions of the same name which `mistake` marks. They are read as text: nothing of them is run here.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,13 +28,13 @@ class Remote:
         self.number = number
 
 
-def send(stream: BinaryIO, message: Any) -> None:
+def send(stream: IO[bytes], message: Any) -> None:
     """Write one message."""
     stream.write(pack(message))
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> Any:
+def receive(stream: IO[bytes]) -> Any:
     """Read one message; EOFError where there is none."""
     json_size, arrays_size = HEAD.unpack(read(stream, HEAD.size))
     if json_size + arrays_size > LIMIT:
@@ -59,7 +59,7 @@ def pack(message: Any) -> bytes:
     return HEAD.pack(len(document), len(arrays)) + document + arrays
 
 
-def read(stream: BinaryIO, size: int) -> bytes:
+def read(stream: IO[bytes], size: int) -> bytes:
     content = stream.read(size)
     if len(content) < size:
         raise EOFError("the other side has closed")

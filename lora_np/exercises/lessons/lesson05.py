@@ -6,7 +6,7 @@ import numpy as np
 
 from lora_np._checks import Array
 from lora_np.exercises.exercise import Answer, Exercise, Lesson
-from lora_np.exercises.laws import law, parts, real_array, same
+from lora_np.exercises.laws import parts, real_array, same
 from lora_np.exercises.samples import sizes
 
 Generator = np.random.Generator
@@ -16,7 +16,10 @@ def check_matmul_gradients(answer: Answer, rng: Generator) -> None:
     n, k, m = (int(i) for i in rng.choice(np.arange(2, 8), 3, replace=False))
     a, b, g = rng.normal(size=(n, k)), rng.normal(size=(k, m)), rng.normal(size=(n, m))
     got_a, got_b = parts(["the gradient of a", "the gradient of b"], answer(g, a, b))
-    got_a, got_b = real_array("the gradient of a", got_a, (n, k)), real_array("the gradient of b", got_b, (k, m))
+    got_a, got_b = (
+        real_array("the gradient of a", got_a, (n, k)),
+        real_array("the gradient of b", got_b, (k, m)),
+    )
     da, db = rng.normal(size=(n, k)), rng.normal(size=(k, m))
     for name, got, step, change in (("a", got_a, da, da @ b), ("b", got_b, db, a @ db)):
         same(
@@ -200,7 +203,10 @@ def swish_gradient(g, x):
     """The gradient of x, where g is the gradient of x * sigmoid(x)."""
     ...
 ''',
-    hints=("The product rule, and $\\sigma' = \\sigma\\,(1 - \\sigma)$.", "$g\\,(\\sigma + x\\,\\sigma\\,(1 - \\sigma))$"),
+    hints=(
+        "The product rule, and $\\sigma' = \\sigma\\,(1 - \\sigma)$.",
+        "$g\\,(\\sigma + x\\,\\sigma\\,(1 - \\sigma))$",
+    ),
     check=check_swish_rule,
 )
 

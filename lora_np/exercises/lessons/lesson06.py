@@ -54,7 +54,11 @@ def check_lora_start(answer: Answer, rng: Generator) -> None:
     moving = A if A.any() else B.T
     law("If A and B are both zero, nothing ever moves", bool(moving.any()), "both are zero")
     rank = int(np.linalg.matrix_rank(moving))
-    law("Random numbers break the symmetry", rank == r, f"r is {r}, the factor that is not zero has rank {rank}")
+    law(
+        "Random numbers break the symmetry",
+        rank == r,
+        f"r is {r}, the factor that is not zero has rank {rank}",
+    )
     again, other = start_of(answer, d, k, r, seed), start_of(answer, d, k, r, seed + 1)
     law("The same seed gives the same start", np.array_equal(A, again[0]) and np.array_equal(B, again[1]))
     differs = not (np.array_equal(A, other[0]) and np.array_equal(B, other[1]))
@@ -91,7 +95,10 @@ def check_lora_gradients(answer: Answer, rng: Generator) -> None:
     x, y, W0 = rng.normal(size=(n, k)), rng.normal(size=(n, d)), rng.normal(size=(d, k))
     A, B = rng.normal(size=(r, k)), rng.normal(size=(d, r))
     dA, dB = parts(["the gradient of A", "the gradient of B"], answer(x, y, W0, A, B, alpha))
-    gradients = {"A": real_array("the gradient of A", dA, (r, k)), "B": real_array("the gradient of B", dB, (d, r))}
+    gradients = {
+        "A": real_array("the gradient of A", dA, (r, k)),
+        "B": real_array("the gradient of B", dB, (d, r)),
+    }
 
     def loss(A: Array, B: Array) -> float:
         return float(np.mean(np.square(x @ (W0 + alpha / r * B @ A).T - y)))

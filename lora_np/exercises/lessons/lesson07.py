@@ -147,7 +147,11 @@ def check_best_update(answer: Answer, rng: Generator) -> None:
     B, A = real_array("B", B, (d, r)), real_array("A", A, (r, k))
     loss = float(np.mean(np.square(Y - X @ (W0 + B @ A).T)))
     losses = optimal_losses(X, Y, W0=W0)
-    law("An update is better than none", loss < losses[0], f"the loss is {loss:.4g}, without update {losses[0]:.4g}")
+    law(
+        "An update is better than none",
+        loss < losses[0],
+        f"the loss is {loss:.4g}, without update {losses[0]:.4g}",
+    )
     law(
         "No B A of rank r has a smaller loss than the SVD, cut where the inputs are white",
         loss <= losses[r] * (1 + 1e-6),

@@ -13,7 +13,9 @@ Generator = np.random.Generator
 
 def check_peft_tensors(answer: Answer, rng: Generator) -> None:
     d, k = (int(n) for n in rng.choice(np.arange(3, 9), 2, replace=False))
-    paths = [f"model.layers.{int(i)}.self_attn.{name}" for i in rng.choice(30, 2) for name in ("q_proj", "v_proj")]
+    paths = [
+        f"model.layers.{int(i)}.self_attn.{name}" for i in rng.choice(30, 2) for name in ("q_proj", "v_proj")
+    ]
     adapters = {path: (rng.normal(size=(d, 2)), rng.normal(size=(2, k))) for path in paths}
     got = answer(adapters)
     law("A function returns its answer", got is not None, "it returns None; is there a return?")
@@ -72,7 +74,12 @@ def check_combine_adapters(answer: Answer, rng: Generator) -> None:
         f"B must have shape {(d, ranks)} and A {(ranks, k)}, got {np.shape(B)} and {np.shape(A)}",
     )
     B, A = real_array("B", B, (d, ranks)), real_array("A", A, (ranks, k))
-    same("Updates add up, factors do not: B A is the weighted sum of all (alpha / r) B A", "B @ A", B @ A, total)
+    same(
+        "Updates add up, factors do not: B A is the weighted sum of all (alpha / r) B A",
+        "B @ A",
+        B @ A,
+        total,
+    )
 
 
 combine_adapters = Exercise(
