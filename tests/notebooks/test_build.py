@@ -166,7 +166,7 @@ def test_refuses_what_would_differ_elsewhere_or_cannot_be_read(course, lines, me
 
 
 def test_refuses_a_notebook_that_is_too_large(course, capsys):
-    write(course, code("print('x' * 600_000)"))
+    write(course, code("print(6_000 * (99 * 'x' + '\\n'))"))
     assert build.main([]) == 1
     assert "more than 500,000" in capsys.readouterr().out
     assert not (course / "01-add.ipynb").exists()
