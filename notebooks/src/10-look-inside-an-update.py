@@ -1,0 +1,418 @@
+# %% [markdown]
+# # Look inside an update
+#
+# Two LoRAs are trained for the same task from different random starts, a third at another rank, and beside
+# them a full update. All four end with the same error.
+#
+# **Have they learned the same thing? And how would you know?**
+#
+# After this lesson you can
+#
+# - compare two updates by principal angles and by the similarity $\phi$ of the LoRA paper,
+# - measure amplification, and find intruder dimensions,
+# - hold each number against a control, and say what it does not show.
+#
+# You need *Factor a matrix*, *Cut the SVD* and *Train h = W0 x + BAx*.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lora_np as lnp
+
+# %% [markdown]
+# ## Two planes in a room
+#
+# The floor is a plane. A ramp that rises by 30 degrees is another. Where they meet they share a line: the
+# angle between them along it is 0. At right angles to that line they are 30 degrees apart. Two planes have two
+# such **principal angles**, the smallest first: 0 and 30 degrees.
+#
+# A measure in one number is the mean of the squared cosines. The cosine of 0 is 1, that of 30 degrees is
+# $\sqrt3 / 2$, so here it is $(1 + \tfrac34) / 2 = 0.875$. It is 1 for the same plane, and 0 if all is at right
+# angles.
+
+# %%
+floor = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # its columns: along the wall, away from the wall
+rise = np.radians(30)
+ramp = np.array([[1.0, 0.0], [0.0, np.cos(rise)], [0.0, np.sin(rise)]])
+
+angles = lnp.linalg.principal_angles(floor, ramp)
+print("angles:", np.degrees(angles).round(6))
+print("mean squared cosine:", np.mean(np.cos(angles) ** 2).round(6))
+
+# %% [markdown]
+# The LoRA paper asks this of the **input directions** of two updates: the rows $v_1^T, v_2^T, \dots$ of the
+# SVD, the strongest first. They are what an update listens to. Take the first $i$ of one update and the first
+# $j$ of the other. With $V_i$ and $W_j$ the matrices that have them as columns,
+#
+# $$
+# \phi(i, j) = \frac{\|V_i^T W_j\|^2}{\min(i, j)}
+# $$
+#
+# is between 0 and 1: the mean squared cosine, if $i = j$. `subspace_similarity` takes the matrices themselves,
+# so our planes are now rows:
+
+# %%
+phi = lnp.linalg.subspace_similarity(floor.T, ramp.T, 2, 2)
+print("phi(2, 2):", round(phi, 6))
+assert np.isclose(phi, np.mean(np.cos(angles) ** 2))
+assert np.isclose(phi, 0.875)
+
+# %% [markdown]
+# ## What chance gives
+#
+# Our inputs have 120 entries. Two random choices of 8 directions among 120 share something too, $8 / 120 =
+# 0.067$ on average. That is the number to beat.
+
+# %%
+rng = np.random.default_rng(0)
+random_pairs = [(rng.normal(size=(8, 120)), rng.normal(size=(8, 120))) for _ in range(50)]
+by_chance = np.mean([lnp.linalg.subspace_similarity(*pair, 8, 8) for pair in random_pairs])
+chance_angles = np.degrees(np.mean([lnp.linalg.principal_angles(P.T, Q.T) for P, Q in random_pairs], axis=0))
+print(f"phi(8, 8) by chance: {by_chance:.3f}")
+assert abs(by_chance - 8 / 120) < 0.005
+
+# %% [markdown]
+# ## Four updates, one error
+#
+# The task of *Train h = W0 x + BAx*: $W_0$ continues the photograph, and learns to continue the terrain.
+
+# %%
+x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
+
+
+def best_weight(x, y):
+    B, A = lnp.reduced_rank_regression(x, y, ridge=0.01 * np.mean(x**2))
+    return (B @ A).astype(np.float32)
+
+
+W0 = best_weight(x0, y0)
+base = lnp.Linear(W0)
+
+pairs = lnp.datasets.patches(lnp.datasets.terrain(), 25_000, rng=rng)
+x, y = (part[:20_000].astype(np.float32) for part in pairs)
+x_held_out, y_held_out = (part[20_000:].astype(np.float32) for part in pairs)
+
+
+def train(model, y=y, seed=0):
+    optimizer = lnp.Adam(lr=lnp.cosine(1e-2, steps=2_000))
+    return lnp.fit(
+        model, x, y, optimizer=optimizer, steps=2_000, batch_size=256, rng=seed, progress=False
+    ).model
+
+
+def lora(rank, seed, y=y):
+    return train(lnp.inject(base, rank=rank, rng=np.random.default_rng(seed)), y, seed)
+
+
+def error(update):
+    return np.mean((x_held_out @ (W0 + update).T - y_held_out) ** 2)
+
+
+model = lora(8, seed=1)
+updates = {
+    "r = 8": model.delta(),  # B A
+    "r = 8, other start": lora(8, seed=2).delta(),
+    "r = 64": lora(64, seed=3).delta(),
+    "full": lnp.value(train(lnp.Linear(lnp.Tensor(W0))).W) - W0,
+}
+errors = {"none": error(0 * W0)} | {name: error(update) for name, update in updates.items()}
+lnp.accounting.Table(
+    ["update", "error, held out"], list(errors.items()), formats={"error, held out": "{:.3f}".format}
+)
+
+# %%
+assert all(abs(errors[name] - errors["full"]) < 0.02 * errors["full"] for name in updates)
+assert errors["none"] > 1.3 * errors["full"]
+
+# %% [markdown]
+# ## Do they listen to the same?
+#
+# First a trap. It is tempting to compare the two $A$. But from *Factor a matrix* you know that $(BC)(C^{-1}A)$
+# is the same update as $BA$. Take a $C$ that makes the strongest direction of $A$ a thousand times weaker, and
+# $B$ as much stronger. The model stays what it is:
+
+# %%
+A, B = lnp.value(model.A), lnp.value(model.B)
+U, s, Vh = np.linalg.svd(A, full_matrices=False)
+C = (U * [1_000, 1, 1, 1, 1, 1, 1, 1]) @ U.T
+other_A, other_B = np.linalg.inv(C) @ A, B @ C
+assert np.allclose(other_B @ other_A, B @ A, atol=1e-3)
+
+for i in [1, 8]:
+    print(f"phi({i}, {i}) of the two A: {lnp.linalg.subspace_similarity(A, other_A, i, i):.2f}")
+
+# %% [markdown]
+# All eight directions together are the same, but the first ones have nothing in common. So compare the
+# products $BA$. What do two starts listen to first? Each direction has 120 entries, one for each pixel of the
+# input, so it is a picture of 10 x 12. (A direction and its opposite are one; the signs are made equal.)
+
+
+# %% alt="Input directions 1 to 4 of two starts, as pictures of 10 by 12 pixels. The first is a black and a white column at the right edge, in both. The second has bright and dark spots in the lower right corner, in both. The third is alike too. The fourth is noise, and differs."
+def svd_like(update, first):
+    """The SVD of an update, its signs chosen to go with the directions of another."""
+    U, s, Vh = np.linalg.svd(update, full_matrices=False)
+    signs = np.sign(np.sum(Vh * np.linalg.svd(first, full_matrices=False).Vh, axis=1))
+    return U * signs, s, Vh * signs[:, None]
+
+
+listens = {}
+for name, heading in [("r = 8", "start 1"), ("r = 8, other start", "start 2")]:
+    _, _, Vh = svd_like(updates[name], updates["r = 8"])
+    listens |= {f"{heading}: {i + 1}": Vh[i].reshape(10, 12) for i in range(4)}
+figure = lnp.plots.gallery(listens, width=10)
+
+edge = np.sum(listens["start 1: 1"][:, -2:] ** 2)
+print(f"share of the first direction that lies in the last two columns: {edge:.0%}")
+assert edge > 0.7
+
+# %% [markdown]
+# The first direction subtracts the last but one column from the last: how steep is the ground at the edge,
+# where the prediction begins? Both starts found it. The fourth looks like noise. Now in numbers:
+
+# %% alt="Two maps of phi for i and j. Left, two starts at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64."
+seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other start"])[:8, :8]
+ranks = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 64"])[:8, :64]
+
+_, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+lnp.plots.similarity_heatmap(seeds, names=("r = 8", "r = 8, other start"), ax=panels[0])
+lnp.plots.similarity_heatmap(ranks, names=("r = 8", "r = 64"), ax=panels[1])
+
+for i in [1, 2, 3, 4, 8]:
+    print(f"two starts, phi({i}, {i}) = {seeds[i - 1, i - 1]:.2f}   by chance {i / 120:.2f}")
+assert seeds[2, 2] > 0.85 > 0.6 > seeds[7, 7]
+
+# %% [markdown]
+# The first three directions are shared, whatever the start. From the fourth on it fades. The angles say it
+# more sharply: three are small, and the others grow towards those of chance.
+
+# %% alt="Eight principal angles between the updates of two starts. The first three are below 30 degrees, then they jump to above 50 and end near 90. By chance the eight angles rise from about 63 to 90 degrees."
+between_starts = lnp.linalg.principal_angles(updates["r = 8"].T, updates["r = 8, other start"].T)
+axes = lnp.plots.subspace_angles({"two starts, r = 8": np.degrees(between_starts)}, chance=chance_angles)
+assert np.degrees(between_starts[2]) < 40 < np.degrees(between_starts[3])
+
+# %% [markdown]
+# Have they learned different things, then, in the other five? Ask the error: keep only the first $j$
+# directions of an update, and measure.
+
+
+# %%
+def keep(update, j):
+    U, s, Vh = np.linalg.svd(update, full_matrices=False)
+    return (U[:, :j] * s[:j]) @ Vh[:j]
+
+
+kept = [0, 1, 2, 3, 4, 8]
+rows = [(name, *(error(keep(update, j)) for j in kept)) for name, update in updates.items()]
+columns = [f"first {j}" for j in kept]
+lnp.accounting.Table(["error with the", *columns], rows, formats=dict.fromkeys(columns, "{:.4f}".format))
+
+# %%
+for name, update in updates.items():
+    gain = errors["none"] - errors[name]
+    assert error(keep(update, 3)) - errors[name] < 0.03 * gain
+
+# %% [markdown]
+# Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What
+# differs hardly matters.** The LoRA paper saw such maps for GPT-3, and took them as a sign that a small rank is
+# enough. Here we could test it.
+#
+# ## What phi does not show
+#
+# Now another task: the same pieces of terrain, but the target is upside down. Who has learned the one can not
+# do the other.
+
+# %%
+upside_down = np.ascontiguousarray(y.reshape(-1, 10, 10)[:, ::-1].reshape(-1, 100))
+other_task = lora(8, seed=4, y=upside_down).delta()
+
+
+def cosine_of_outputs(one, other):
+    first, second = x_held_out @ one.T, x_held_out @ other.T
+    return np.sum(first * second) / (np.linalg.norm(first) * np.linalg.norm(second))
+
+
+rows = []
+for name, update in [*list(updates.items())[1:], ("upside down", other_task)]:
+    grid = lnp.linalg.similarity_grid(updates["r = 8"], update)
+    cosine = cosine_of_outputs(updates["r = 8"], update)
+    rows.append((name, grid[0, 0], grid[1, 1], grid[7, 7], cosine, error(update)))
+
+columns = ["r = 8 beside", "phi(1, 1)", "phi(2, 2)", "phi(8, 8)", "cosine of outputs", "error"]
+formats = dict.fromkeys(columns[1:5], "{:.2f}".format) | {"error": "{:.3f}".format}
+lnp.accounting.Table(columns, rows, formats=formats)
+
+# %%
+assert rows[-1][2] > 0.85  # phi(2, 2) of the wrong task
+assert rows[-1][4] < 0.6 < 0.98 < min(row[4] for row in rows[:-1])
+assert rows[-1][5] > errors["none"]
+
+# %% [markdown]
+# By $\phi$ the wrong task is hardly to be told from the right one. On the terrain it is worse than no update.
+# A look at the **output directions**, the $u_1$ and $u_2$ of the SVD, shows why. They are pictures of 10 x 10:
+
+# %% alt="Output directions 1 and 2 of the right task and of the upside-down one. The first changes from left to right, in both alike. The second changes from above to below, and in the wrong task it is the negative of the right one."
+says = {}
+for heading, update in [("right", updates["r = 8"]), ("upside down", other_task)]:
+    U, _, _ = svd_like(update, updates["r = 8"])
+    says |= {f"{heading}: {i + 1}": U[:, i].reshape(10, 10) for i in range(2)}
+figure = lnp.plots.gallery(says, width=7)
+
+right, wrong = says["right: 2"], says["upside down: 2"]
+assert np.sum(right * wrong) < -0.9
+assert np.sum(right * wrong[::-1]) > 0.9
+
+# %% [markdown]
+# Both listen to the same, and say the opposite about above and below. **A high $\phi$ says: the same inputs are
+# used. It does not say: the same is done with them.** For that, compare outputs. Those of our four updates
+# agree almost exactly, whatever $\phi(8, 8)$ is. This answers the question: in all that matters they have
+# learned the same.
+#
+# ## Amplification
+#
+# How loud is the update where it acts, beside what $W_0$ does there? On paper: $W_0 = \begin{pmatrix} 5 & 0 \\ 0 &
+# \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts in the
+# second direction only, with 2. There $W_0$ has $\tfrac12$. So the **amplification factor** is 4. In general, with
+# the first $r$ directions $U$ and $V$ of the update on both sides:
+#
+# $$
+# \frac{\|\Delta W\|}{\|U^T W_0 V\|}
+# $$
+
+# %%
+factor = lnp.linalg.amplification_factor(np.diag([5.0, 0.5]), np.diag([0.0, 2.0]), rank=1)
+print("on paper:", factor)
+assert factor == 4
+
+# %% [markdown]
+# For our update of rank 8, and as a control for a random update of rank 8 and of the same size:
+
+# %%
+update = updates["r = 8"]
+rows = [("trained", *[np.linalg.norm(update), lnp.linalg.amplification_factor(W0, update, rank=8)])]
+drawn = [rng.normal(size=(100, 8)) @ rng.normal(size=(8, 120)) for _ in range(20)]
+same_size = [M * np.linalg.norm(update) / np.linalg.norm(M) for M in drawn]
+factors = [lnp.linalg.amplification_factor(W0, M, rank=8) for M in same_size]
+rows.append(("random", np.linalg.norm(same_size[0]), np.mean(factors)))
+rows = [(name, size, size / factor, factor) for name, size, factor in rows]
+
+columns = ["update", "its size", "size of W0 in its directions", "factor"]
+lnp.accounting.Table(columns, rows, formats=dict.fromkeys(columns[1:], "{:.1f}".format))
+
+# %%
+trained, random = rows
+print(f"size of W0: {np.linalg.norm(W0):.1f}")
+assert random[3] > 5 * trained[3]
+assert trained[2] > 5 * random[2]
+
+# %% [markdown]
+# The paper found factors of 21.6 at rank 4 and 1.9 at rank 64, for GPT-3. Is 21.6 much? Here a **random** update
+# has an even larger one, because in random directions $W_0$ has next to nothing. The factor also doubles if
+# the update is doubled. By itself it says little.
+#
+# The third column says more. In the directions of the trained update $W_0$ is many times as large as in random
+# ones. So the update does not open new directions. It turns up some that $W_0$ has.
+#
+# ## Intruder dimensions
+#
+# The opposite would be a direction that is strong in the tuned weight and that $W_0$ does not know. Take the
+# first output directions $u_1, u_2, \dots$ of the tuned weight. For each, find the closest of all output
+# directions of $W_0$. If even that cosine is below a threshold, say 0.6, it is an **intruder dimension**.
+#
+# On paper: let $W_0$ have 4, 3, 2, 1 on its diagonal, so its directions are the axes. The direction $(1, 1, 1, 1) /
+# 2$ has the cosine $\tfrac12$ with each axis. An update that is strong in it brings an intruder:
+
+# %%
+small = np.diag([4.0, 3.0, 2.0, 1.0])
+strong = 10 * np.outer([1, 1, 1, 1], [1, -1, 1, -1])
+first = np.linalg.svd(small + strong).U[:, 0]
+print("cosines with the axes:", np.abs(first).round(2))
+print("intruders:", lnp.linalg.intruder_dimensions(small, small + strong, top=4, threshold=0.6))
+assert lnp.linalg.intruder_dimensions(small, small + strong, top=4, threshold=0.6)[0] == 0
+
+# %% [markdown]
+# LoRA is suspected of this more than a full update, and there is a reason: it must put its strength in few
+# directions. Random updates, all of one size, three tenths of $W_0$, twenty of each rank:
+
+# %%
+mean_counts = {}
+for rank in [1, 4, 8, 100]:
+    found = 0
+    for _ in range(20):
+        M = rng.normal(size=(100, rank)) @ rng.normal(size=(rank, 120))
+        M *= 0.3 * np.linalg.norm(W0) / np.linalg.norm(M)
+        found += len(lnp.linalg.intruder_dimensions(W0, W0 + M, top=10, threshold=0.6))
+    mean_counts[rank] = found / 20
+    print(f"random, rank {rank:3}: {mean_counts[rank]:.1f} intruders in the first 10")
+assert mean_counts[100] < 0.2 < 0.6 < min(mean_counts[rank] for rank in [1, 4, 8])
+
+# %% [markdown]
+# And the trained ones? As a control take a weight that has learned nothing new: fitted to the **same
+# photograph**, but to other pieces of it.
+
+
+# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.7. The full update has some below 0.6. The control, the same photograph again, falls below 0.6 from the tenth direction on."
+def closest(W):
+    directions = np.linalg.svd(W0).U.T @ np.linalg.svd(W).U[:, :20]
+    return np.abs(directions).max(axis=0)
+
+
+again = best_weight(*lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng))
+control = "photograph again"
+tuned = {name: W0 + update for name, update in updates.items()} | {control: again}
+shown = {name: closest(tuned[name]) for name in ["r = 8", "full", control]}
+axes = lnp.plots.closest_directions(shown, threshold=0.6, reference=control)
+
+# %%
+counts = {name: len(lnp.linalg.intruder_dimensions(W0, W, top=20)) for name, W in tuned.items()}
+columns = ["tuned weight", "intruders in the first 20", "error on the photograph"]
+rows = [(name, count, np.mean((x0 @ tuned[name].T - y0) ** 2)) for name, count in counts.items()]
+lnp.accounting.Table(columns, rows, formats={columns[2]: "{:.3f}".format})
+
+# %%
+print(f"W0 on the photograph: {np.mean((x0 @ W0.T - y0) ** 2):.3f}")
+assert counts["r = 8"] <= counts["full"] < counts[control]
+
+# %% [markdown]
+# Here LoRA brings no more intruders than the full update, and the control brings more than any, although it
+# does the old work nearly as well as $W_0$. How can that be? Other pieces make a slightly different weight, and
+# where singular values lie close together, this is enough to turn their directions.
+#
+# So in this small model the count says nothing about what was learned. That does not refute the paper that
+# introduced it: there, in language models, LoRA had intruders and full updates had not. And the authors turned
+# their strength down, and old abilities came back. That experiment is what counts: **a direction matters if
+# the error changes when you take it away.**
+#
+# ## The law
+#
+# | measure | says | does not say | hold it against |
+# |---|---|---|---|
+# | principal angles, $\phi$ | which inputs two updates share | that they do the same | chance, $\max(i, j) / k$, and another task |
+# | amplification | size of the update beside $W_0$ where it acts | that it matters | a random update of the same size |
+# | intruder dimensions | directions that $W_0$ does not have | that they are new knowledge, or harm | the same training on other data |
+#
+# - Compare products $BA$, never $A$ or $B$ alone.
+# - A number without a control says nothing.
+# - What matters shows in the error, when it is taken away.
+#
+# ## What you can do now
+#
+# You can look into an update, and doubt what you see. Try, in this notebook:
+#
+# - On paper: two planes with principal angles 0 and 90 degrees. What is $\phi(2, 2)$?
+# - Give the update of rank 8 twice its strength. What becomes of $\phi$, of the amplification, of the error?
+# - Turn the intruders of the full update to zero, as `keep` does for small directions. What does the error
+#   say?
+#
+# ## Further reading
+#
+# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv
+#   2106.09685](https://arxiv.org/abs/2106.09685), sections 7.2 and 7.3: $\phi$ in equation 4, amplification in
+#   table 7.
+# - Å. Björck, G. H. Golub, "Numerical methods for computing angles between linear subspaces", *Mathematics of
+#   Computation* 27, 579-594, 1973, [doi 10.2307/2005662](https://doi.org/10.2307/2005662).
+# - R. Shuttleworth, J. Andreas, A. Torralba, P. Sharma, *LoRA vs Full Fine-tuning: An Illusion of Equivalence*,
+#   [arXiv 2410.21228](https://arxiv.org/abs/2410.21228): intruder dimensions.
+# - C. Davis, W. M. Kahan, "The rotation of eigenvectors by a perturbation. III", *SIAM Journal on Numerical
+#   Analysis* 7, 1-46, 1970, [doi 10.1137/0707001](https://doi.org/10.1137/0707001): how far noise turns a
+#   direction.
