@@ -95,7 +95,7 @@ class Checkpoint:
         import zlib
 
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             facts = json.loads(str(arrays.pop("facts")))
             if facts["format"] != FORMAT:

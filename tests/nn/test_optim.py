@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_np import SGD, Adam, AdamW, Linear, Tensor, cosine, start
-from lora_np.nn import linear
+from lora_np.nn import Groups, linear
 
 ALL = [
     SGD(lr=0.1), SGD(lr=0.1, momentum=0.9), SGD(lr=0.1, momentum=0.9, nesterov=True), Adam(lr=0.1), AdamW(lr=0.1, weight_decay=0.1),
@@ -154,3 +154,98 @@ def test_same_path_as_torch(optimizer):
         torch.sum((torch.sin(theirs) - 3.0) ** 2).backward()
         peer.step()
     np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-9)
+
+
+def test_groups_give_each_part_its_optimizer():
+    model = {"A": Tensor([1.0]), "layers": [{"A": Tensor([1.0]), "B": Tensor([1.0])}]}
+    run = start(Groups({"layers.*.B": SGD(lr=0.5), "A": SGD(lr=0.1)}), model)
+    np.sum(model["A"] + model["layers"][0]["A"] + model["layers"][0]["B"]).backward()
+    run.step()
+    moved = [float(t.data[0]) for t in (model["A"], model["layers"][0]["A"], model["layers"][0]["B"])]
+    np.testing.assert_allclose(moved, [0.9, 0.9, 0.5])
+
+
+def test_groups_keep_their_own_state_and_schedule():
+    a, b = Tensor([1.0]), Tensor([1.0])
+    alone = [Tensor([1.0]), Tensor([1.0])]
+    settings = [Adam(lr=0.1), SGD(lr=linear(0.3, steps=5), momentum=0.9)]
+    together = start(Groups(dict(zip(["0", "1"], settings, strict=True))), [a, b])
+    runs = [start(s, t) for s, t in zip(settings, alone, strict=True)]
+    assert together.nbytes == 3 * 8
+    for _ in range(5):
+        for t in (a, b, *alone):
+            quadratic(t).backward()
+        for run in (together, *runs):
+            run.step()
+    np.testing.assert_array_equal([a.data, b.data], [t.data for t in alone])
+
+
+def test_groups_that_do_not_fit():
+    with pytest.raises(ValueError, match="no pattern of Groups fits 'b': add it, or '\\*' for the rest"):
+        start(Groups({"a": SGD(lr=1.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
+    with pytest.raises(ValueError, match="the pattern 'c' of Groups decides about no leaf; leaves: a, b"):
+        start(Groups({"c": SGD(lr=1.0), "*": SGD(lr=2.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
+    with pytest.raises(ValueError, match="at least one pattern"):
+        Groups({})
+
+
+def test_a_tied_weight_is_found_under_any_of_its_names():
+    tied = Tensor([1.0])
+    run = start(Groups({"head": SGD(lr=0.5)}), {"embedding": tied, "head": tied})
+    np.sum(tied).backward()
+    run.step()
+    assert tied.data[0] == 0.5
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_clipping_is_by_the_length_of_all_gradients_together(groups):
+    model = {"a": Tensor(np.zeros(2)), "b": Tensor(np.zeros(1, np.float32))}
+    optimizer = Groups({"a": SGD(lr=1.0), "b": SGD(lr=1.0)}) if groups else SGD(lr=1.0)
+    run = start(optimizer, model, clip=1.0)
+    np.sum(model["a"] * np.array([3.0, 0.0])).backward()
+    np.sum(model["b"] * np.float32(4.0)).backward()
+    run.step()
+    np.testing.assert_allclose(model["a"].data, [-0.6, 0])
+    np.testing.assert_allclose(model["b"].data, [-0.8], rtol=1e-6)
+    np.sum(model["a"] * np.array([0.3, 0.0])).backward()
+    run.step()  # short ones are left alone
+    np.testing.assert_allclose(model["a"].data, [-0.9, 0])
+    with pytest.raises(ValueError, match="clip must be above 0, got 0"):
+        start(SGD(lr=1.0), model, clip=0)
+
+
+def test_weight_decay_of_sgd_is_a_penalty_and_of_adamw_a_shrinking():
+    p = Tensor([2.0])
+    run = start(SGD(lr=0.1, weight_decay=0.5), p)
+    p.grad = np.array([0.0])
+    run.step()
+    assert p.data[0] == pytest.approx(2 - 0.1 * 0.5 * 2)
+    with pytest.raises(ValueError, match="weight_decay must be at least 0, got -1"):
+        SGD(lr=0.1, weight_decay=-1)
+
+
+def test_schedules_compare_and_scale():
+    assert cosine(0.1, steps=10) == cosine(0.1, steps=10) != linear(0.1, steps=10)
+    faster = Adam(lr=cosine(0.1, steps=10)).times(3)
+    assert faster.lr(0) == pytest.approx(0.3)
+    assert Adam(lr=0.1).times(2) == Adam(lr=0.2)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+def test_sgd_with_weight_decay_and_clipping_is_torchs(settings):
+    import torch
+
+    rng = np.random.default_rng(0)
+    start_at, target = rng.normal(size=(2, 7))
+    ours, theirs = Tensor(start_at), torch.tensor(start_at, requires_grad=True)
+    run = start(SGD(lr=0.05, weight_decay=0.1, **settings), ours, clip=0.5)
+    other = torch.optim.SGD([theirs], lr=0.05, weight_decay=0.1, **settings)
+    for _ in range(20):
+        np.sum(np.square(ours - target)).backward()
+        run.step()
+        other.zero_grad()
+        torch.square(theirs - torch.tensor(target)).sum().backward()
+        torch.nn.utils.clip_grad_norm_([theirs], 0.5)
+        other.step()
+    np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-5)

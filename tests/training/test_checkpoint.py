@@ -1,0 +1,207 @@
+"""Checkpoints: bit for bit the uninterrupted run, whole files only, and clear words about wrong ones."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np.lora import lora_plus
+from lora_np.training import CheckpointError
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone: nothing catches it."""
+
+
+def problem():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5))
+    y = rng.normal(size=(60, 4))
+    base = lnp.Linear(rng.normal(size=(4, 5)))
+    model = lnp.inject(base, rank=2, dropout=0.2, rng=rng)
+    return model, x[:50], y[:50], (x[50:], y[50:])
+
+
+OPTIMIZERS = {
+    "momentum": lambda: lnp.SGD(lr=0.05, momentum=0.9),
+    "adam": lambda: lnp.Adam(lr=lnp.cosine(0.05, steps=23, warmup=4)),
+    "groups": lambda: lora_plus(lnp.AdamW(lr=0.01), ratio=4),
+}
+
+
+def run(optimizer, path=None, *, die_at=None, resume=False, batch_size=16, steps=23, rng=7, **changes):
+    model, x, y, validation = problem()
+
+    def watch(step, model):
+        if step == die_at:
+            raise Killed
+
+    arguments = {
+        "optimizer": optimizer(), "batch_size": batch_size, "steps": steps, "validation": validation, "validate_every": 5,
+        "clip": 1.0, "rng": rng, "progress": False, "watch": watch,
+    } | changes  # fmt: skip
+    if path is not None:
+        arguments |= {"checkpoint": path, "checkpoint_every": 4, "resume": resume}
+    return lnp.fit(model, x, y, **arguments)
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.history.loss, b.history.loss)
+    np.testing.assert_array_equal(a.history.validation_steps, b.history.validation_steps)
+    np.testing.assert_array_equal(a.history.validation_loss, b.history.validation_loss)
+    for (_, p), (_, q) in zip(lnp.trainable(a.model), lnp.trainable(b.model), strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("batch_size", [16, None])
+def test_killed_at_any_step_and_resumed_is_the_uninterrupted_run(tmp_path, name, batch_size):
+    whole = run(OPTIMIZERS[name], batch_size=batch_size)
+    for die_at in range(23):
+        path = tmp_path / f"{die_at}.npz"
+        with pytest.raises(Killed):
+            run(OPTIMIZERS[name], path, die_at=die_at, batch_size=batch_size)
+        assert path.exists() == (die_at >= 4)
+        same(run(OPTIMIZERS[name], path, resume=True, batch_size=batch_size), whole)
+
+
+def test_killed_twice_and_a_finished_run_resumed(tmp_path):
+    path = tmp_path / "run.npz"
+    for die_at in (9, 14):
+        with pytest.raises(Killed):
+            run(OPTIMIZERS["adam"], path, die_at=die_at, resume=True)
+    whole = run(OPTIMIZERS["adam"])
+    same(run(OPTIMIZERS["adam"], path, resume=True), whole)
+    same(run(OPTIMIZERS["adam"], path, resume=True), whole)
+
+
+@pytest.mark.parametrize("generator", ["MT19937", "Philox", "SFC64", "PCG64DXSM"])
+def test_every_generator_is_continued(tmp_path, generator):
+    def rng():
+        return np.random.Generator(getattr(np.random, generator)(3))
+
+    path = tmp_path / "run.npz"
+    with pytest.raises(Killed):
+        run(OPTIMIZERS["adam"], path, die_at=13, rng=rng())
+    same(run(OPTIMIZERS["adam"], path, resume=True, rng=rng()), run(OPTIMIZERS["adam"], rng=rng()))
+
+
+SCRIPT = """
+import sys
+from tests.training.test_checkpoint import OPTIMIZERS, run
+run(OPTIMIZERS["adam"], sys.argv[1], steps=10**6)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_random_moments_leaves_a_whole_file(tmp_path):
+    root = Path(__file__).parents[2]
+    path = tmp_path / "run.npz"
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)], cwd=root)
+        while not path.exists():
+            time.sleep(0.01)
+            assert process.poll() is None
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with np.load(path, allow_pickle=False) as file:
+            assert file["loss"].size > 0
+        path.unlink()
+
+
+def damaged(path, kind):
+    content = bytearray(path.read_bytes())
+    if kind == "cut":
+        del content[len(content) // 2 :]
+    elif kind == "flipped":
+        content[len(content) // 3] ^= 0xFF
+    elif kind == "empty":
+        content.clear()
+    elif kind == "text":
+        content[:] = b"not a checkpoint"
+    elif kind == "pickle":
+        file = io.BytesIO()
+        np.save(file, np.array([{}], dtype=object), allow_pickle=True)
+        content[:] = file.getvalue()
+    elif kind == "another npz":
+        file = io.BytesIO()
+        np.savez(file, weights=np.ones(3))
+        content[:] = file.getvalue()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped", "empty", "text", "pickle", "another npz"])
+def test_a_damaged_checkpoint_is_a_clear_error(tmp_path, kind):
+    path = tmp_path / "run.npz"
+    run(OPTIMIZERS["adam"], path)
+    damaged(path, kind)
+    with pytest.raises(
+        CheckpointError, match=r"run\.npz is not a whole checkpoint .*delete it to start anew"
+    ):
+        run(OPTIMIZERS["adam"], path, resume=True)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    run(OPTIMIZERS["adam"], path)
+    for match, changes in [
+        (r"its optimizer is Adam\(", {"optimizer": lambda: lnp.SGD(lr=0.1)}),
+        (
+            r"its optimizer is Adam\(lr=Schedule\(peak=0.05",
+            {"optimizer": lambda: lnp.Adam(lr=lnp.cosine(0.06, steps=23, warmup=4))},
+        ),
+        ("its batch size is 16, here it is 10", {"batch_size": 10}),
+        ("its clip is 1.0, here it is None", {"clip": None}),
+        ("its generator is PCG64, here it is Philox", {"rng": np.random.Generator(np.random.Philox(0))}),
+    ]:
+        with pytest.raises(CheckpointError, match=match):
+            run(changes.pop("optimizer", OPTIMIZERS["adam"]), path, resume=True, **changes)
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    (lambda m, x, y: (lnp.inject(lnp.Linear(m.base.W), rank=3, rng=np.random.default_rng(0)), x, y),
+     r"its trained part is A \(2, 5\) float64; B \(4, 2\) float64, here it is A \(3, 5\)"),
+    (lambda m, x, y: (lnp.LoRALinear(lnp.Linear(m.base.W + 1), m.A, m.B, m.alpha), x, y), "its frozen part is"),
+    (lambda m, x, y: (m, x + 1, y), "its data is"),
+])  # fmt: skip
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, match):
+    path = tmp_path / "run.npz"
+    model, x, y, _ = problem()
+    lnp.fit(model, x, y, steps=3, checkpoint=path, progress=False)
+    model, x, y = change(model, x, y)
+    with pytest.raises(CheckpointError, match=match):
+        lnp.fit(model, x, y, steps=3, checkpoint=path, resume=True, progress=False)
+
+
+def test_an_old_checkpoint_is_not_overwritten_unasked(tmp_path):
+    path = tmp_path / "run.npz"
+    run(OPTIMIZERS["adam"], path)
+    with pytest.raises(FileExistsError, match=r"there already: continue it with resume=True"):
+        run(OPTIMIZERS["adam"], path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    with pytest.raises(Killed):
+        run(OPTIMIZERS["adam"], path, die_at=9)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        run(OPTIMIZERS["adam"], path, resume=True)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
+def test_checkpoint_every_is_checked(tmp_path):
+    model, x, y, _ = problem()
+    with pytest.raises(ValueError, match="checkpoint_every must be at least 1, got 0"):
+        lnp.fit(model, x, y, checkpoint=tmp_path / "run.npz", checkpoint_every=0, progress=False)

@@ -1,0 +1,177 @@
+"""Sweeps: every combination, the same for any number of workers, continued from the cache."""
+
+import csv
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np.training import Problem, optimum, sweep
+from lora_np.training.sweep import run
+
+
+def problem(validation=True):
+    rng = np.random.default_rng(0)
+    x, D = rng.normal(size=(90, 6)), rng.normal(size=(5, 6))
+    y = x @ D.T + 0.1 * rng.normal(size=(90, 5))
+    held_out = (x[60:], y[60:]) if validation else None
+    return Problem(lnp.Linear(rng.normal(size=(5, 6))), x[:60], y[:60], held_out)
+
+
+SETTINGS = {"ranks": [1, 2], "learning_rates": [0.01, 0.05], "seeds": [0, 1], "steps": 30, "progress": False}
+
+
+def test_every_combination_once_in_order():
+    result = sweep(problem(), **SETTINGS, variants=["lora", "dora"], alphas=[None, 2, 2.0])
+    keys = [
+        tuple(r[k] for k in ("variant", "rank", "alpha", "learning_rate", "seed")) for r in result.records
+    ]
+    assert (
+        len(keys) == len(set(keys)) == 2 * (1 * 2 + 1) * 4
+    )  # alpha = r and alpha = 2 are the same at rank 2
+    assert [k[0] for k in keys] == sorted([k[0] for k in keys], reverse=True)
+    assert keys[0] == ("lora", 1, 1.0, 0.01, 0)
+
+
+def test_records_are_what_fit_gives():
+    p = problem()
+    record = sweep(
+        p, ranks=[2], alphas=[4], learning_rates=[0.03], seeds=[5], steps=30, batch_size=20, progress=False
+    ).records[0]
+    rng = np.random.default_rng(5)
+    model = lnp.inject(p.model, rank=2, alpha=4, rng=rng)
+    fitted = lnp.freeze(
+        lnp.fit(
+            model, p.x, p.y, optimizer=lnp.Adam(lr=0.03), steps=30, batch_size=20, rng=rng, progress=False
+        ).model
+    )
+    assert record["loss"] == pytest.approx(np.mean((fitted(p.x) - p.y) ** 2), rel=1e-9)
+    assert record["validation_loss"] == pytest.approx(
+        np.mean((fitted(p.validation[0]) - p.validation[1]) ** 2), rel=1e-9
+    )
+    assert record["optimum"] == pytest.approx(optimum(model, p.x, p.y))
+    assert record["trainable"] == 2 * (5 + 6)
+
+
+def test_the_same_for_any_number_of_workers():
+    settings = SETTINGS | {"variants": ["lora", "lora+", "pissa"], "batch_size": 16}
+    one, two = (sweep(problem(), **settings, jobs=jobs) for jobs in (1, 2))
+    assert one.records == two.records
+
+
+def test_an_interrupted_sweep_continues_where_it_was(tmp_path, monkeypatch):
+    module = sys.modules["lora_np.training.sweep"]  # lora_np.training.sweep is the function
+    whole = sweep(problem(), **SETTINGS)
+    calls = []
+
+    def stumbling(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return run(*args)
+
+    monkeypatch.setattr(module, "run", stumbling)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(problem(), **SETTINGS, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    resumed = sweep(problem(), **SETTINGS, cache=tmp_path)
+    assert len(calls) == 4 + 5
+    assert resumed.records == whole.records
+    sweep(problem(), **SETTINGS | {"ranks": [1, 2, 3]}, cache=tmp_path)
+    assert len(calls) == 9 + 4
+
+
+def test_the_cache_tells_problems_and_settings_apart(tmp_path):
+    sweep(problem(), **SETTINGS, cache=tmp_path)
+    names = set(tmp_path.iterdir())
+    other = problem()
+    other.x[0] += 1
+    for change in ({}, {"steps": 31}, {"optimizer": lnp.SGD}, {"batch_size": 10}):
+        sweep(other if not change else problem(), **SETTINGS | change, cache=tmp_path)
+        assert len(set(tmp_path.iterdir()) - names) == 8
+        names = set(tmp_path.iterdir())
+
+
+def test_a_damaged_note_is_run_again(tmp_path):
+    whole = sweep(problem(), **SETTINGS, cache=tmp_path)
+    for file, text in zip(sorted(tmp_path.iterdir()), ["", "{", "[]", "{}"], strict=False):
+        file.write_text(text)
+    assert sweep(problem(), **SETTINGS, cache=tmp_path).records == whole.records
+
+
+def test_a_run_that_diverges_is_a_record_too():
+    result = sweep(
+        problem(), ranks=[1], learning_rates=[0.1, 1e9], optimizer=lnp.SGD, steps=300, progress=False
+    )
+    good, bad = result.records
+    assert good["diverged_at"] is None
+    assert bad["loss"] is None
+    assert 0 < bad["diverged_at"] < 300
+    assert [r["learning_rate"] for r in result.best()] == [0.1]
+    json.loads(result.to_json())
+
+
+def test_table_json_csv_and_plot():
+    result = sweep(problem(), **SETTINGS, variants=["lora", "lora-fa"])
+    assert json.loads(result.to_json()) == result.records
+    rows = list(csv.DictReader(io.StringIO(result.to_csv())))
+    assert [float(row["loss"]) for row in rows] == [r["loss"] for r in result.records]
+    assert "variant" in repr(result)
+    assert "<table" in result._repr_html_()
+    ax = result.plot()
+    assert [line.get_label() for line in ax.get_lines()] == ["optimum of the rank", "lora", "lora-fa"]
+    medians = ax.get_lines()[1].get_ydata()
+    best = {(r["rank"], r["learning_rate"]): [] for r in result.records}
+    for r in result.records:
+        if r["variant"] == "lora":
+            best[r["rank"], r["learning_rate"]].append(r["loss"])
+    for rank, median in zip([1, 2], medians, strict=True):
+        assert median == min(np.median(best[rank, lr]) for lr in (0.01, 0.05))
+    assert result.plot(error="validation_loss").get_ylabel() == "validation loss"
+
+
+def test_classification_has_no_optimum():
+    rng = np.random.default_rng(0)
+    p = Problem(
+        lnp.Linear(rng.normal(size=(3, 4))),
+        rng.normal(size=(30, 4)),
+        rng.integers(0, 3, 30),
+        loss=lnp.cross_entropy,
+    )
+    assert sweep(p, ranks=[1], steps=3, progress=False).records[0]["optimum"] is None
+
+
+@pytest.mark.parametrize(("change", "error", "match"), [
+    ({"ranks": []}, ValueError, "ranks must name at least one value, got none"),
+    ({"ranks": [0]}, ValueError, "rank must be at least 1, got 0"),
+    ({"ranks": [1.5]}, TypeError, "rank must be a whole number, got 1.5"),
+    ({"alphas": [-1]}, ValueError, "alpha must be above 0, got -1"),
+    ({"learning_rates": [0]}, ValueError, "learning rate must be above 0, got 0"),
+    ({"variants": ["loraa"]}, ValueError, r"variant must be one of .*got 'loraa' \(did you mean 'lora'\?\)"),
+    ({"seeds": [-1]}, ValueError, "seed must be at least 0, got -1"),
+    ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+])  # fmt: skip
+def test_bad_settings(change, error, match):
+    with pytest.raises(error, match=match):
+        sweep(problem(), **SETTINGS | change)
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+def test_the_same_on_a_dask_cluster(tmp_path):
+    distributed = pytest.importorskip("dask.distributed")
+    import joblib
+
+    expected = sweep(problem(), **SETTINGS)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        assert len(client.scheduler_info()["workers"]) == 2
+        with joblib.parallel_config("dask"):
+            assert sweep(problem(), **SETTINGS).records == expected.records

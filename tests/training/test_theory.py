@@ -1,0 +1,231 @@
+"""The optimum, the largest stable rate, alternating least squares, and what is seen on the way."""
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np.lora import Preconditioned
+from lora_np.training import alternating_least_squares, learning_dynamics, optimum, stable_rate
+
+
+def problem(d=6, k=7, n=80, seed=0, bias=None):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, k)) * np.linspace(2.0, 0.4, k)
+    base = lnp.Linear(rng.normal(size=(d, k)), bias)
+    y = x @ (base.W + rng.normal(size=(d, k))).T + 0.5 * rng.normal(size=(n, d)) + 1.0
+    return base, x, y, rng
+
+
+def loss(model, x, y):
+    return float(np.mean((lnp.freeze(model)(x) - y) ** 2))
+
+
+def variants():
+    base, x, y, rng = problem(bias=np.full(6, 0.3))
+    free = lnp.Linear(base.W, lnp.Tensor(base.b))
+    tuned = lnp.inject(base, rank=2, rng=rng)
+    return x, y, {
+        "lora": tuned,
+        "lora above min(d, k)": lnp.LoRALinear(base, lnp.Tensor(rng.normal(size=(8, 7))), lnp.Tensor(np.zeros((6, 8))), 8.0),
+        "lora and b": lnp.LoRALinear(free, tuned.A, tuned.B, 4.0),
+        "A frozen": lnp.inject(base, rank=2, variant="lora-fa", rng=rng),
+        "full": lnp.Linear(lnp.Tensor(base.W), base.b),
+        "full and b": lnp.Linear(lnp.Tensor(base.W), lnp.Tensor(base.b)),
+        "b alone": free,
+        "nothing": base,
+        "adapted and frozen": lnp.LoRALinear(base, rng.normal(size=(2, 7)), rng.normal(size=(6, 2)), 2.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", variants()[2])
+def test_training_reaches_the_optimum_and_no_less(name):
+    x, y, models = variants()
+    model = models[name]
+    best = optimum(model, x, y)
+    if not lnp.trainable(model):
+        assert loss(model, x, y) == pytest.approx(best, rel=1e-12)
+        return
+    rate = lnp.cosine(0.05, steps=3000)
+    result = lnp.fit(model, x, y, optimizer=lnp.Adam(lr=rate), steps=3000, progress=False)
+    reached = loss(result.model, x, y)
+    assert best <= reached * (1 + 1e-10)
+    assert reached == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize(("model", "error", "match"), [
+    (lnp.Sequential([lnp.Linear(np.eye(7))]), TypeError, "known for Linear and LoRALinear, got Sequential"),
+    (lnp.Linear(np.eye(3)), ValueError, r"x \(80, 7\) and y \(80, 6\) do not fit a weight of shape \(3, 3\)"),
+    (lnp.LoRALinear(lnp.Linear(np.ones((6, 7))), lnp.Tensor(np.ones((1, 7))), np.ones((6, 1)), 1.0), ValueError, "B is frozen"),
+])  # fmt: skip
+def test_optimum_of_what_is_not_known(model, error, match):
+    _, x, y, _ = problem()
+    with pytest.raises(error, match=match):
+        optimum(model, x, y)
+
+
+def test_fit_stops_at_a_distance():
+    base, x, y, rng = problem()
+    model = lnp.inject(base, rank=2, rng=rng)
+    best = optimum(model, x, y)
+    result = lnp.fit(
+        model, x, y, optimizer=lnp.Adam(lr=0.02), steps=5000, optimum=best, within=1e-3, progress=False
+    )
+    gap = result.history.gap
+    assert len(gap) < 5000
+    assert gap[-1] <= 1e-3 < gap[-2]
+    assert loss(result.model, x, y) == pytest.approx(result.history.loss[-1])
+    ax = result.history.plot()
+    assert ax.get_yscale() == "log"
+    assert "optimum" in ax.get_ylabel()
+    longer = lnp.fit(model, x, y, optimizer=lnp.Adam(lr=0.02), steps=20, progress=False)
+    with pytest.raises(ValueError, match="the gap needs the optimum"):
+        longer.history.gap
+
+
+@pytest.mark.parametrize(("settings", "match"), [
+    ({"within": 1e-3}, "within needs the optimum"),
+    ({"within": -1.0, "optimum": 1.0}, "within must be at least 0, got -1"),
+    ({"within": 1e-3, "optimum": 0.0}, "optimum must be above 0, got 0"),
+    ({"within": 1e-3, "optimum": 1.0, "batch_size": 8}, "within is for the full batch"),
+    ({"clip": 0.0}, "clip must be above 0, got 0"),
+])  # fmt: skip
+def test_bad_goals(settings, match):
+    base, x, y, rng = problem()
+    with pytest.raises(ValueError, match=match):
+        lnp.fit(lnp.inject(base, rank=2, rng=rng), x, y, progress=False, **settings)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+@pytest.mark.parametrize("name", ["full", "full and b", "A frozen"])
+def test_gradient_descent_converges_below_the_bound_and_diverges_above(name, momentum):
+    x, y, models = variants()
+    model, bound = models[name], stable_rate(models[name], x, momentum=momentum)
+    best = optimum(model, x, y)
+
+    def final(rate, steps):
+        descent = lnp.SGD(lr=rate, momentum=momentum)
+        return lnp.fit(model, x, y, optimizer=descent, steps=steps, progress=False).history.loss[-1]
+
+    assert final(0.97 * bound, 4000) < best * 1.01
+    assert final(1.03 * bound, 800) > 1e3 * best
+
+
+def test_divergence_is_told_with_the_bound():
+    x, y, models = variants()
+    for name in ("full", "lora", "A frozen"):
+        bound = stable_rate(models[name], x)
+        with pytest.raises(FloatingPointError) as error:
+            lnp.fit(models[name], x, y, optimizer=lnp.SGD(lr=100 * bound), steps=2000, progress=False)
+        message = str(error.value)
+        assert "training diverged, from" in message
+        assert f"try a learning rate below {100 * bound:g}" in message
+        assert f"stable up to {bound:.3g}" in message
+    deep = lnp.Sequential([models["full"], lnp.Linear(np.ones((6, 6)))])
+    with pytest.raises(FloatingPointError, match=r"at step \d+.*in layers.0.W|parameter layers.0.W") as error:
+        lnp.fit(deep, x, y, optimizer=lnp.SGD(lr=1e3), steps=2000, progress=False)
+    assert "stable up to" not in str(error.value)
+
+
+def test_a_loss_that_is_nan_from_the_start_blames_no_rate():
+    x, y, models = variants()
+    with pytest.raises(
+        FloatingPointError, match=r"at step 0, where all parameters are finite yet.*nothing has been trained"
+    ):
+        lnp.fit(models["lora"], x, y, loss=lambda p, t: np.sum(p) * np.nan, progress=False)
+    broken = lnp.Linear(lnp.Tensor(np.full((6, 7), np.nan)))
+    with pytest.raises(
+        FloatingPointError, match="the loss is nan at step 0, where the parameter W is no longer finite"
+    ):
+        lnp.fit(broken, x, y, progress=False)
+
+
+def test_stable_rate_of_what_is_not_known():
+    with pytest.raises(
+        TypeError, match="a bound is known for a Linear or LoRALinear that is trained, got Linear"
+    ):
+        stable_rate(lnp.Linear(np.eye(2)), np.eye(2))
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_alternating_least_squares_falls_to_the_optimum(rank):
+    base, x, y, rng = problem(bias=np.full(6, 0.3))
+    model = lnp.inject(base, rank=rank, alpha=2 * rank, rng=rng)
+    before = model.A.data.copy()
+    best = optimum(model, x, y)
+    result = alternating_least_squares(model, x, y, half_steps=400, optimum=best, within=1e-9)
+    losses = result.history.loss
+    assert np.all(np.diff(losses) <= 1e-12 * losses[0])
+    assert losses[-1] <= best * (1 + 1e-9)
+    assert losses[-1] == pytest.approx(loss(result.model, x, y), rel=1e-12)
+    assert losses[0] == pytest.approx(loss(base, x, y))
+    np.testing.assert_array_equal(model.A.data, before)
+
+
+def test_each_half_step_is_exact():
+    base, x, y, rng = problem()
+    model = lnp.inject(base, rank=2, alpha=6, rng=rng)
+    one, two = (alternating_least_squares(model, x, y, half_steps=n).model for n in (1, 2))
+    residual = y - x @ base.W.T
+    B = np.linalg.lstsq(3 * x @ model.A.data.T, residual, rcond=None)[0].T
+    np.testing.assert_allclose(one.B.data, B, rtol=1e-9)
+    np.testing.assert_array_equal(one.A.data, model.A.data)
+    gradient = (residual - 3 * (x @ two.A.data.T) @ B.T).T @ x  # of B A, seen through B below
+    np.testing.assert_allclose(B.T @ gradient, 0, atol=1e-9 * np.abs(x.T @ residual).max())
+
+
+def test_alternating_needs_both_factors():
+    base, x, y, rng = problem()
+    with pytest.raises(TypeError, match="A and B are both trained"):
+        alternating_least_squares(lnp.inject(base, rank=2, variant="lora-fa", rng=rng), x, y)
+
+
+def test_scaled_descent_does_not_mind_the_condition():
+    """Steps to 1e-6: alternating and scaled in tens; plain descent in thousands when B A is ill-conditioned."""
+    rng = np.random.default_rng(0)
+    x = np.linalg.qr(rng.normal(size=(120, 8)))[0] * np.sqrt(120)  # white
+    U, V = (np.linalg.qr(rng.normal(size=(8, 3)))[0] for _ in range(2))
+    y = x @ ((U * [1.0, 0.3, 0.02]) @ V.T).T + 0.001 * rng.normal(size=(120, 8))
+    model = lnp.inject(lnp.Linear(np.zeros((8, 8))), rank=3, rng=rng)
+    best = optimum(model, x, y)
+
+    def steps(optimizer):
+        result = lnp.fit(
+            model, x, y, optimizer=optimizer, steps=2000, optimum=best, within=1e-6, progress=False
+        )
+        return len(result.history.loss)
+
+    assert steps(Preconditioned(lnp.SGD(lr=2.0))) < 100
+    assert steps(lnp.SGD(lr=2.0)) > 1000
+
+
+def test_dynamics():
+    base, x, y, rng = problem()
+    model = lnp.inject(base, rank=2, alpha=4, rng=rng)
+    seen = learning_dynamics(model, x, y, every=50, steps=2001, optimizer=lnp.Adam(lr=0.01), progress=False)
+    assert seen.steps.tolist() == list(range(0, 2001, 50))
+    assert seen.singular_values.shape == (41, 2)
+    assert seen.norms["B"][0] == 0
+    assert seen.norms["grad A"][0] == 0  # B is zero, so that nothing reaches A yet
+    assert seen.norms["grad B"][0] > 0
+    assert seen.distances["columns of B"][0] == 1
+    assert seen.norms["A"][0] == pytest.approx(np.linalg.norm(model.A.data))
+    np.testing.assert_allclose(seen.singular_values[-1], seen.optimal, rtol=1e-3)
+    for distance in seen.distances.values():
+        assert distance[-1] < 1e-2
+        assert np.all((distance >= 0) & (distance <= 1))
+    np.testing.assert_allclose(seen.norms["B A"], np.linalg.norm(seen.singular_values, axis=1))
+    assert len(seen.plot().axes) == 3
+
+
+def test_dynamics_of_a_layer_within_a_model():
+    base, x, y, rng = problem()
+    model = lnp.Sequential([base, lnp.Activation(np.tanh), lnp.Linear(rng.normal(size=(6, 6)))])
+    tuned = lnp.inject(model, rank=2, rng=rng)
+    seen = learning_dynamics(tuned, x, y, layer="layers.2", steps=5, progress=False)
+    assert seen.distances is None
+    assert seen.optimal is None
+    assert len(seen.plot().axes) == 2
+    with pytest.raises(
+        ValueError, match=r"layer must be the path of a LoRALinear, got '';.*\['layers.0', 'layers.2'\]"
+    ):
+        learning_dynamics(tuned, x, y, steps=5, progress=False)
