@@ -127,8 +127,8 @@ assert np.allclose(B @ A, M)
 # = \begin{pmatrix} 3 & 0 \\ 4 & 0 \end{pmatrix}
 # $$
 #
-# **QR.** The line through the first column is fair, but the second column can do better than go to zero: it
-# can go to the nearest point of the line. The first column has the length $\sqrt{3^2 + 4^2} = 5$, so its
+# **QR.** Keep the line through the first column. But the second need not go to zero: it can go to the nearest
+# point of the line. The first column has the length $\sqrt{3^2 + 4^2} = 5$, so its
 # direction, of length 1, is $q = (\tfrac35, \tfrac45)$. As in *See rank*, $q^T N$ says how much of $q$ is in
 # each column (a $T$ turns a column into a row): $(5, 3)$. So far along $q$ are the nearest points.
 #
@@ -254,7 +254,8 @@ lnp.accounting.Table(["layers", *methods], rows, formats=dict.fromkeys(methods, 
 # %% [markdown]
 # LU copies the rows that elimination needs, and they say little about all the others. QR chooses well.
 # **The SVD is never beaten**: not here at any number of layers, and not by any method on any matrix. *Cut the
-# SVD* shows why, and how to know its error beforehand.
+# SVD* shows why, and how to know its error beforehand. So these are the layers to send first, the strongest
+# before the others.
 #
 # LU can even be worse than sending nothing. Heights above their mean, around the Jacksboro fault in
 # Tennessee, after 20 layers:
