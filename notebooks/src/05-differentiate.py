@@ -122,7 +122,7 @@ assert b.grad == 2 * 1
 
 axes = lnp.plots.computation_graph(
     {"p": ("a · b", ["a", "b"]), "s": ("p + a", ["p", "a"])},
-    values={"a": 2, "b": 3, "p": 6, "s": lnp.value(s)},
+    values={"a": 2, "b": 3, "p": 6, "s": s.item()},
     gradients={"s": 1, "p": 1, "a": a.grad, "b": b.grad},
     slopes=slopes,
 )
@@ -142,7 +142,8 @@ axes = lnp.plots.computation_graph(
 # \text{and from behind arrives } g = \begin{pmatrix} 1 \\ -2 \end{pmatrix}
 # $$
 #
-# That is, the loss moves 1 times as far as $y_0$ and $-2$ times as far as $y_1$. What do $W$ and $x$ get?
+# That is, the loss moves 1 times as far as $y_0$ and $-2$ times as far as $y_1$. What do $W$ and $x$ get? (A $T$
+# turns columns into rows.)
 #
 # - **$W_{ij}$** moves $y_i$ alone, $x_j$ times as far, and the loss $g_i$ times that. So the gradient has the
 #   entries $g_i\,x_j$. That is the column $g$ times the row $x^T$.
@@ -159,12 +160,12 @@ axes = lnp.plots.computation_graph(
 W, x = lnp.Tensor([[1.0, 2.0], [0.0, 1.0]]), lnp.Tensor([3.0, 1.0])
 g = np.array([1.0, -2.0])
 y = W @ x
-y.backward(g)
+y.backward(g)  # what arrives at y
 print("gradient of W:\n", W.grad)
 print("gradient of x:", x.grad)
 
 assert (W.grad == np.outer(g, [3, 1])).all()
-assert (x.grad == lnp.value(W).T @ g).all()
+assert (x.grad == W.data.T @ g).all()  # W.data: the array of a Tensor
 
 # %% [markdown]
 # **What $W$ does forwards, $W^T$ does backwards.** And each gradient has the shape of what it belongs to.
@@ -212,7 +213,8 @@ assert (X.grad == ones @ [[7, 8]]).all()
 #
 # Collect all slopes in a table $J$, one row for each result, one column for each input. Move the inputs in a
 # random direction $v$, and the results move by $J v$: that can be measured. Send a random $w$ back, and
-# $J^T w$ arrives: that is what `backward` says. Both belong to one sum over the whole table:
+# $J^T w$ arrives: that is what `backward` says. A dot between two vectors means to multiply entry by entry and
+# add up. Then both belong to one sum over the whole table:
 #
 # $$
 # w \cdot (J v) = \sum_{ij} w_i\, J_{ij}\, v_j = (J^T w) \cdot v
