@@ -42,11 +42,11 @@ print("mean squared cosine:", np.mean(np.cos(angles) ** 2).round(6))
 
 # %% [markdown]
 # The LoRA paper asks this of the **input directions** of two updates: the rows $v_1^T, v_2^T, \dots$ of the
-# SVD, the strongest first. They are what an update listens to. Take the first $i$ of one update and the first
-# $j$ of the other. With $V_i$ and $W_j$ the matrices that have them as columns,
+# SVD, the strongest first. They are what an update listens to. Take the first $i$ of one update, as columns of
+# a matrix $V$, and the first $j$ of the other, as columns of $V'$. With the Frobenius norm of *Cut the SVD*,
 #
 # $$
-# \phi(i, j) = \frac{\|V_i^T W_j\|^2}{\min(i, j)}
+# \phi(i, j) = \frac{\|V^T V'\|^2}{\min(i, j)}
 # $$
 #
 # is between 0 and 1: the mean squared cosine, if $i = j$. `subspace_similarity` takes the matrices themselves,
@@ -219,8 +219,9 @@ for name, update in updates.items():
 #
 # ## What phi does not show
 #
-# Now another task: the same pieces of terrain, but the target is upside down. Who has learned the one can not
-# do the other.
+# Now another task: the same pieces of terrain, but the target is upside down. Who has learned the one cannot do
+# the other. Beside $\phi$ stands what the updates do: all outputs on held-out pieces as one long vector, and the
+# cosine of the angle between two of those.
 
 # %%
 upside_down = np.ascontiguousarray(y.reshape(-1, 10, 10)[:, ::-1].reshape(-1, 100))
@@ -344,7 +345,7 @@ for rank in [1, 4, 8, 100]:
         found += len(lnp.linalg.intruder_dimensions(W0, W0 + M, top=10, threshold=0.6))
     mean_counts[rank] = found / 20
     print(f"random, rank {rank:3}: {mean_counts[rank]:.1f} intruders in the first 10")
-assert mean_counts[100] < 0.2 < 0.6 < min(mean_counts[rank] for rank in [1, 4, 8])
+assert 3 * mean_counts[100] < min(mean_counts[rank] for rank in [1, 4, 8])
 
 # %% [markdown]
 # And the trained ones? As a control take a weight that has learned nothing new: fitted to the **same
