@@ -1,4 +1,4 @@
-"""The slider: what it shows at each rank is what the package computes; without ipywidgets, a figure."""
+"""Sliders: what they show is what the package computes; without ipywidgets, a figure."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import lora_np as lnp
-from lora_np.widgets import rank_slider
+from lora_np.widgets import picture_slider, rank_slider, training_sliders
 
 M = np.random.default_rng(0).normal(size=(30, 40)) + 5 * np.outer(np.arange(30), np.ones(40))
 
@@ -93,3 +93,85 @@ def test_a_vector_has_no_rank_to_move(without_ipywidgets):
 @pytest.mark.parametrize("shape", [(1, 5), (3, 3)])
 def test_the_smallest_matrices(without_ipywidgets, shape):
     assert rank_slider(np.ones(shape), rank=1).axes
+
+
+def test_a_matrix_of_one_grey():
+    pytest.importorskip("ipywidgets", reason="comes with the extra `notebooks`")
+    picture, _ = shown(rank_slider(np.ones((3, 3)), rank=1).children[1])
+    assert not picture.any()
+
+
+PICTURES = {f"rank {rank}": rank * np.arange(12.0).reshape(3, 4) / 5 for rank in (5, 1, 3)}
+
+
+def test_pictures_follow_their_slider_on_the_grey_scale_of_the_first():
+    pytest.importorskip("ipywidgets", reason="comes with the extra `notebooks`")
+    handle, view = picture_slider(PICTURES, description="rank").children
+    low, high = np.quantile(PICTURES["rank 5"], [0.005, 0.995])
+    for place in (0, 2, 1):
+        handle.value = place
+        picture, text = shown(view)
+        assert text == list(PICTURES)[place]
+        np.testing.assert_allclose(
+            picture, np.clip((PICTURES[text] - low) / (high - low), 0, 1), atol=1 / 255
+        )
+
+
+def test_pictures_as_a_figure(without_ipywidgets):
+    figure = picture_slider({f"rank {rank}": np.eye(4) for rank in range(9)})
+    assert isinstance(figure, Figure)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["rank 0", "rank 3", "rank 5", "rank 8"]
+
+
+def test_pictures_must_be_there_and_finite(without_ipywidgets):
+    with pytest.raises(ValueError, match="at least one picture"):
+        picture_slider({})
+    with pytest.raises(ValueError, match="picture 'rank 1'"):
+        picture_slider({"rank 1": np.full((2, 2), np.nan)})
+
+
+def run(alpha, rate):
+    if alpha * rate > 5:
+        raise FloatingPointError("the loss is not finite in step 3")
+    return np.geomspace(2.0, 2.0 / (1 + alpha * rate), 11)
+
+
+def test_training_follows_both_sliders():
+    pytest.importorskip("ipywidgets", reason="comes with the extra `notebooks`")
+    alpha, rate, view = training_sliders(run, alphas=[1, 2, 10], rates=[0.1, 1.0]).children
+    assert (alpha.value, rate.value) == (2, 1.0)
+    assert shown(view)[1] == "alpha 2, learning rate 1: loss 2 at the start, 0.6667 after 10 steps"
+    before, _ = shown(view)
+    rate.value = 0.1
+    after, text = shown(view)
+    assert text == "alpha 2, learning rate 0.1: loss 2 at the start, 1.667 after 10 steps"
+    assert before.shape == after.shape
+    assert not np.array_equal(before, after)
+    alpha.value, rate.value = 10, 1.0
+    assert shown(view)[1] == "alpha 10, learning rate 1: diverged"
+
+
+def test_a_setting_is_trained_once():
+    pytest.importorskip("ipywidgets", reason="comes with the extra `notebooks`")
+    asked = []
+
+    def train(alpha, rate):
+        asked.append((alpha, rate))
+        return run(alpha, rate)
+
+    alpha, _, _ = training_sliders(train, alphas=[1, 2], rates=[0.1], optimum=0.5).children
+    for value in (1, 2, 1):
+        alpha.value = value
+    assert asked == [(2, 0.1), (1, 0.1)]
+
+
+def test_training_as_a_map_of_the_last_losses(without_ipywidgets):
+    figure = training_sliders(run, alphas=[1, 10], rates=[0.1, 1.0])
+    assert isinstance(figure, Figure)
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.texts] == ["1.818", "1.000", "1.000", "diverged"]
+
+
+def test_sliders_need_a_stop(without_ipywidgets):
+    with pytest.raises(ValueError, match="alphas and rates must not be empty"):
+        training_sliders(run, alphas=[], rates=[0.1])

@@ -15,6 +15,7 @@ from lora_np.plots.lessons import (
 )
 from lora_np.plots.lora import error_against_rank
 from lora_np.plots.projections import columns_on_line
+from lora_np.plots.rates import errors_against_rate, loss_map
 from lora_np.plots.slopes import slope_errors
 from lora_np.plots.small_files import error_against_bytes, rounding_against_strength
 from lora_np.plots.spectra import (
@@ -41,9 +42,11 @@ __all__ = [
     "error_against_bytes",
     "error_against_rank",
     "error_with_spread",
+    "errors_against_rate",
     "factor_areas",
     "gallery",
     "gap_curve",
+    "loss_map",
     "losses_against_rank",
     "matrix_tiles",
     "memory_by_cause",

@@ -88,4 +88,4 @@ def test_fits_every_viewer(name):
 def test_training_shows_no_progress_bar(name):
     for cell in cells(name, "code"):
         source = "".join(cell["source"])
-        assert source.count(".fit(") == source.count("progress=False")
+        assert len(re.findall(r"\.(?:fit|sweep)\(", source)) == source.count("progress=False")
