@@ -37,7 +37,7 @@ def main() -> None:
 def answer(request: Any, names: dict[str, Any], requests: BinaryIO, replies: BinaryIO) -> None:
     def over_there(number: int) -> Callable[..., Any]:
         def ask(*arguments: Any) -> Any:
-            send(replies, {"ask": number, "arguments": list(arguments)})
+            send(replies, {"ask": number, "arguments": list(arguments), "to": request["number"]})
             reply = receive(requests)
             if "error" in reply:
                 raise ValueError(reply["error"])
@@ -46,11 +46,11 @@ def answer(request: Any, names: dict[str, Any], requests: BinaryIO, replies: Bin
         return ask
 
     arguments = [over_there(a.number) if isinstance(a, Remote) else a for a in request["arguments"]]
-    reply = call(names.get(request["call"]), arguments, request["forbids"])
+    reply = call(names.get(request["call"]), arguments, request["forbids"]) | {"to": request["number"]}
     try:
         send(replies, reply)
     except WireError as error:
-        send(replies, {"unusable": str(error)})
+        send(replies, {"unusable": str(error), "to": request["number"]})
 
 
 def take_standard_streams() -> None:

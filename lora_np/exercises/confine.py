@@ -62,7 +62,7 @@ def confine(limits: Limits, *, secret: str) -> dict[str, str]:
     system: list[tuple[str, Callable[[], None]]] = [
         ("resources", lambda: limit_resources(limits)),
         ("files", lambda: landlock(writable=Path("."))),
-        ("user", become_nobody),
+        ("user", lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons)),
         ("signals", seccomp),
     ]
     for name, put in system:
@@ -108,11 +108,19 @@ def start_a_process() -> None:
         os.waitpid(child, 0)
 
 
-def become_nobody() -> None:
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+def become_nobody(*, may_read: bool) -> None:
+    """Give up root. ``may_read`` keeps the right to read, for a Python that lies in root's own folders."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    if may_read:
+        prctl(8, 1)  # PR_SET_KEEPCAPS
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    if may_read:
+        read_search = 1 << 2  # CAP_DAC_READ_SEARCH, and no other
+        rights = struct.pack("6I", read_search, read_search, 0, 0, 0, 0)
+        checked(ctypes.CDLL(None, use_errno=True).capset(struct.pack("Ii", 0x20080522, 0), rights))
 
 
 def limit_resources(limits: Limits) -> None:
@@ -186,11 +194,12 @@ REFUSED = {  # by machine: the number of its architecture, and of calls that rea
         62, 200, 234, 129, 297,  # kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo
         424, 434, 438, 101, 310, 311,  # pidfd: send_signal, open, getfd; ptrace; process_vm: readv, writev
         56, 57, 58, 435, 109, 112,  # clone, fork, vfork, clone3, setpgid, setsid
+        304,  # open_by_handle_at, which could go around Landlock's paths
         41, 425, 141, 144, 203, 314,  # socket, io_uring_setup, setpriority, sched_set*
     ], 72, 302),
     "aarch64": (0xC00000B7, [
         129, 130, 131, 138, 240, 424, 434, 438, 117, 270, 271,
-        220, 435, 154, 157, 198, 425, 140, 119, 122, 274,
+        220, 435, 154, 157, 265, 198, 425, 140, 119, 122, 274,
     ], 25, 261),
 }  # fmt: skip
 F_SETOWN, F_SETOWN_EX = 8, 15  # fcntl that sends signals to others
@@ -248,14 +257,16 @@ def no_new_privileges() -> None:
 
 def prctl(option: int, *arguments: int) -> None:
     values = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
-    if ctypes.CDLL(None, use_errno=True).prctl(option, *values) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    checked(ctypes.CDLL(None, use_errno=True).prctl(option, *values))
 
 
 def syscall(number: int, *arguments: Any) -> int:
     # Whole numbers as longs: a variadic function does not say how wide its arguments are.
     values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    result = int(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *values))
+    return checked(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *values))
+
+
+def checked(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result

@@ -70,7 +70,7 @@ class Process:
             thread.start()
         settings = {"limits": list(limits), "secret": str(secret), "cells": [list(cell) for cell in cells]}
         self.to_send.put(settings)
-        self.missing: dict[str, str] = self.expect(STARTING, "limits")["limits"]
+        self.missing: dict[str, str] = self.message(time.monotonic() + STARTING)["limits"]
 
     def read(self) -> None:
         assert self.process.stdout is not None
@@ -95,23 +95,17 @@ class Process:
     def message(self, deadline: float) -> dict[str, Any]:
         """The next message; `Ended` if there is none in time, or it makes no sense."""
         while True:
+            if time.monotonic() > deadline:
+                raise self.end("it took too long")
             try:
                 message = self.received.get(timeout=TICK)
             except queue.Empty:
-                if time.monotonic() > deadline:
-                    raise self.end("it took too long") from None
                 if too_full(self.folder, self.limits.folder_size):
                     raise self.end("it wrote too much into its folder") from None
                 continue
             if not isinstance(message, dict):
                 raise self.end("it stopped, or wrote to the grader's pipe")
             return message
-
-    def expect(self, seconds: float, *keys: str) -> dict[str, Any]:
-        message = self.message(time.monotonic() + seconds)
-        if not any(key in message for key in keys):
-            raise self.end("it wrote to the grader's pipe")
-        return message
 
     def end(self, why: str) -> Ended:
         self.kill()
@@ -167,6 +161,7 @@ class Sandbox:
         self.missing: dict[str, str] = {}
         self.printed = ""
         self.dropped = 0
+        self.calls = 0
         self.process: Process | None = None
         self.names: list[str] = []
 
@@ -191,20 +186,19 @@ class Sandbox:
         while self.process is None:
             self.process = Process(list(self.cells.items()), self.limits)
             self.missing = self.process.missing
-            current = None
+            deadline = time.monotonic() + self.limits.seconds
+            current = 0  # the cell that runs now
             try:
-                while True:
-                    message = self.process.expect(self.limits.seconds, "cell", "ready")
-                    if "ready" in message:
-                        self.names = [str(name) for name in message["ready"]]
-                        break
-                    current = message["cell"] if message["cell"] in self.cells else current
+                while (message := self.process.message(deadline)).get("ready") is None:
+                    if message["cell"] in self.cells and message["cell"] > current:
+                        current, deadline = message["cell"], time.monotonic() + self.limits.seconds
                     if "problem" in message:
-                        self.problems[current or 0] = str(message["problem"])[:500]
-            except (Ended, TypeError) as error:
+                        self.problems[current] = str(message["problem"])[:500]
+                self.names = [str(name) for name in message["ready"]]
+            except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 self.dropped += 1
-                if current is None or self.dropped > DROPPED:
+                if current == 0 or self.dropped > DROPPED:
                     raise Ended(f"the file cannot be run: {error}") from None
                 self.problems[current] = str(error)
                 del self.cells[current]
@@ -223,15 +217,21 @@ class Sandbox:
         functions = [a for a in arguments if callable(a)]
         places = iter(range(len(functions)))
         over_there = [Remote(next(places)) if callable(a) else a for a in arguments]
-        process.to_send.put({"call": name, "arguments": over_there, "forbids": list(forbids)})
+        self.calls += 1
+        request = {"call": name, "arguments": over_there, "forbids": list(forbids), "number": self.calls}
+        process.to_send.put(request)
         deadline = time.monotonic() + (self.limits.seconds if seconds is None else seconds)
         try:
-            while "ask" in (message := process.message(deadline)):
+            while True:
+                message = process.message(deadline)
+                if message.get("to") != self.calls:
+                    continue  # written by an earlier call, which has its own verdict
+                if "ask" not in message:
+                    return message
                 process.to_send.put(reply_to(message, functions))
         except Ended as ended:
             self.stop()
             return {"error": str(ended), "kind": "Ended"}
-        return message
 
 
 def reply_to(message: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:

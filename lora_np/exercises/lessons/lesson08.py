@@ -209,7 +209,7 @@ def smallest_good_rank(ranks, losses):
 
 LESSON = Lesson(
     8,
-    "choose",
+    "choose-rank-alpha-and-initialisation",
     "Choose rank, alpha and initialisation",
     (alpha_for_rank, pissa_start, olora_start, dora_weight, smallest_good_rank),
 )

@@ -1,0 +1,92 @@
+"""Notebooks and scripts as students hand them in."""
+
+import json
+
+import pytest
+
+from lora_np.exercises.course import exercise
+from lora_np.exercises.submissions import cells_of, check_file, defined_in
+
+RIGHT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
+WRONG = "def training_bytes(base, trained):\n    return 2 * base\n"
+
+
+def notebook(*cells):
+    code = [{"cell_type": "code", "source": source.splitlines(keepends=True)} for source in cells]
+    return json.dumps({"cells": [{"cell_type": "markdown", "source": ["def f(x):"]}, *code]})
+
+
+def test_a_script_is_cut_at_its_marks(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(f"import numpy as np\n# %% [markdown]\n# words\n\n# %%\n{RIGHT}")
+    assert [cell.strip() for cell in cells_of(path)] == ["import numpy as np", "# words", RIGHT.strip()]
+
+
+def test_lines_for_ipython_alone_are_left_out(tmp_path):
+    path = tmp_path / "a.ipynb"
+    path.write_text(notebook("%matplotlib inline\n!pip install x\nx = 5 % 3", RIGHT))
+    assert cells_of(path) == ["\n\nx = 5 % 3", RIGHT]
+
+
+def test_a_file_from_windows(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_bytes(b"\xef\xbb\xbf" + RIGHT.replace("\n", "\r\n").encode() + b"# caf\xe9\r\n")
+    assert check_file(path).passed
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.ipynb", "{", "is not a notebook"),
+    ("a.ipynb", "[1, 2]", "is not a notebook"),
+    ("a.ipynb", '{"cells": [{"cell_type": "code", "source": 5}]}', "is not a notebook"),
+    ("a.ipynb", "[" * 100_000, "is not a notebook"),
+    ("a.txt", RIGHT, "must be a .py or .ipynb file"),
+    ("a.py", "def f(x):\n    return x\n", "defines no function that an exercise asks for"),
+])  # fmt: skip
+def test_what_is_no_submission(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError, match=words):
+        check_file(path)
+
+
+def test_a_report_says_points_and_laws(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(f"{WRONG}\n# %%\n{RIGHT}\n# %%\n1 / 0\n")
+    report = check_file(path)
+    assert not report.passed
+    assert list(report.outcomes) == ["lora_count", "training_bytes"]
+    text = repr(report)
+    assert "lora_count: 1 of 1 point. All laws hold." in text
+    assert "A trained number takes itself, its gradient and two moments" in text
+    assert "cell 3: ZeroDivisionError" in text
+    assert text.endswith("1 of 3 points.")
+    assert report.to_dict()["exercises"][0] == {
+        "exercise": "lora_count", "points": 1, "of": 1, "message": "", "where": "",
+    }  # fmt: skip
+
+
+def test_only_some_exercises(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(f"{RIGHT}\n{WRONG}")
+    assert check_file(path, [exercise("lora_count")]).passed
+
+
+def test_an_exercise_that_is_not_there(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(RIGHT)
+    report = check_file(path, [exercise("lora_count"), exercise("cut")])
+    assert report.outcomes["lora_count"].passed
+    assert report.outcomes["cut"].message == "Not handed in"
+
+
+def test_the_check_cells_of_a_notebook_cost_nothing(tmp_path):
+    path = tmp_path / "a.ipynb"
+    path.write_text(
+        notebook("from lora_np import exercises", RIGHT, "exercises.check(lora_count)", "exercises.check(3)")
+    )
+    assert repr(check_file(path)) == "lora_count: 1 of 1 point. All laws hold.\n1 of 1 point."
+
+
+def test_definitions_in_the_order_of_the_course():
+    found = defined_in([WRONG, "    def cut(M, r):\n", RIGHT, "def helper(x):\n"])
+    assert [one.name for one in found] == ["lora_count", "training_bytes"]
