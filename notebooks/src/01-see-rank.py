@@ -221,9 +221,9 @@ assert rank == 8
 #
 # You can read $\text{rank}(BA) \le r$ in the paper and see it. Try, in this notebook:
 #
-# - Change an entry of $M$ so that its rank becomes 3. Then make it 1.
+# - Change one entry of $M$ so that its rank becomes 3. Then change as many as you need to make it 1.
 # - Draw the flag of your country. What is its rank, and which rows does it need?
-# - Make the noise 1,000 times stronger. Where has the cliff gone, and which rank is enough if 20 % may be
+# - Make the noise 1,000 times stronger. Where has the cliff gone, and which rank is enough if 10 % may be
 #   missing?
 #
 # ## Further reading

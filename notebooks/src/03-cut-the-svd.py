@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Cut the SVD
 #
-# A photograph of 600 x 512 pixels is a matrix of 307,200 numbers. Suppose that you may keep only a thirtieth
-# of them: a product $BA$ of two thin matrices of rank 8.
+# A photograph of 600 x 512 pixels is a matrix of 307,200 numbers. Suppose that you may keep only 8,896: a
+# product $BA$ of two thin matrices of rank 8.
 #
 # **Which $B$ and $A$ come closest to the photograph, and how close is that?**
 #
@@ -108,7 +108,7 @@ assert np.allclose(B @ A, first)
 # %% [markdown]
 # ## Cut a photograph
 #
-# Now the real matrix, at rank 1, 8, 20 and 50. A rank-$r$ product of this size costs $600\,r + r\,512$
+# Now the real matrix, at rank 1, 8, 20 and 50. A rank-$r$ product of this size costs $600\,r + 512\,r$
 # numbers. The relative error is $\|M - BA\| / \|M\|$.
 
 # %%
@@ -128,8 +128,9 @@ lnp.accounting.Table(["rank", "numbers", "of all", "relative error"], rows, form
 figure = lnp.plots.compression(photograph, approximations)
 
 # %% [markdown]
-# Rank 1 is a column times a row: a plaid. Rank 8 shows a person, rank 20 a face. At rank 50 you have to look
-# for the difference. Below each is what it lacks: large areas first, then edges, then grain.
+# The second row of the table answers the question at the top. Rank 1 is a column times a row: a plaid. Rank 8
+# shows a person, rank 20 a face. At rank 50 you have to look for the difference. Below each picture is what
+# it lacks: large areas first, then edges, then grain.
 #
 # ## Know the error beforehand
 #
@@ -210,6 +211,8 @@ shares = {name: lnp.linalg.energy(matrix) for name, matrix in matrices.items()}
 axes = lnp.plots.energy_curves(shares, share=0.99)
 
 # %% [markdown]
+# The marked ranks are those of an error of 10 %, as they must be.
+#
 # ## The law
 #
 # - Every matrix is a sum of rank-one parts $\sigma_i\, u_i v_i^T$, the strongest first, at right angles to

@@ -93,7 +93,8 @@ figure = lnp.plots.factor_areas(d, k, ranks=[20, 8])
 
 # %% alt="Numbers to train against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54."
 assert lnp.break_even_rank(d, k) == 54
-print("at rank 54:", lnp.count_lora(d, k, rank=54), "  at rank 55:", lnp.count_lora(d, k, rank=55))
+print(f"at rank 54: {lnp.count_lora(d, k, rank=54):,}")
+print(f"at rank 55: {lnp.count_lora(d, k, rank=55):,}")
 
 ranks = np.arange(1, 71)
 axes = lnp.plots.parameters_against_rank(
@@ -106,15 +107,18 @@ axes = lnp.plots.parameters_against_rank(
 
 # %% [markdown]
 # For a square matrix, $d = k$, the limit is half of $d$. For a long and narrow one it is close to the short
-# side. Or ask the other way round: which rank can you afford?
+# side:
 
 # %%
-rows = [
-    (f"{d:,} x {k:,}", d * k, lnp.break_even_rank(d, k)) for d, k in [(100, 100), (100, 120), (100, 10_000)]
-]
-print(lnp.accounting.Table(["matrix", "full update", "last rank that saves"], rows))
+shapes = [(100, 100), (100, 120), (100, 10_000)]
+rows = [(f"{d:,} x {k:,}", d * k, lnp.break_even_rank(d, k)) for d, k in shapes]
+lnp.accounting.Table(["matrix", "full update", "last rank that saves"], rows)
 
-print("\nlargest rank within 2,000 numbers, 100 x 120:", lnp.rank_for_budget(100, 120, budget=2_000))
+# %% [markdown]
+# Or ask the other way round. Which rank can you afford, if 2,000 numbers may be trained?
+
+# %%
+print("rank:", lnp.rank_for_budget(100, 120, budget=2_000))
 
 # %% [markdown]
 # ## BA or AB?
@@ -198,9 +202,14 @@ print(count.peft_line)
 
 # %% [markdown]
 # The last line is what Hugging Face's PEFT library prints for this model. Four million numbers instead of
-# seven billion. Why so much less than in our small example? For a square matrix the saving is
-# $d\,k / r\,(d + k) = d / 2r$: the larger the matrix, the more is saved. And most of the matrices were left
-# alone.
+# seven billion. Why so much less than in our small example? For a square matrix LoRA is
+#
+# $$
+# \frac{d\,k}{r\,(d + k)} = \frac{d}{2\,r}
+# $$
+#
+# times smaller than a full update: the larger the matrix, the more is saved. And most of the matrices were
+# left alone.
 
 # %%
 print(f"100 x 120 at rank 8:     {lnp.accounting.ratio(100, 120, rank=8):6.1f} times fewer")
