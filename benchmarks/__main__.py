@@ -10,7 +10,8 @@ import benchmarks
 
 
 def main(arguments: list[str]) -> int:
-    names = sorted(m.name for m in iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+    helpers = ("__main__", "_measure", "limit")
+    names = sorted(m.name for m in iter_modules(benchmarks.__path__) if m.name not in helpers)
     if not arguments or arguments[0] in ("-h", "--help"):
         for name in names:
             print(f"{name:<14} {first_line(name)}")
