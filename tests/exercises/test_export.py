@@ -1,0 +1,132 @@
+"""What is made from the one source: notebooks, scripts, a course, pages of solutions."""
+
+import json
+
+import pytest
+
+from lora_np.exercises import export
+from lora_np.exercises.course import course
+from lora_np.exercises.export import (
+    SEED,
+    nbgrader,
+    solution_page,
+    start,
+    student_notebook,
+    student_script,
+    teacher_notebook,
+)
+from lora_np.exercises.solutions import solutions
+from lora_np.exercises.submissions import check_file, defined_in
+
+LESSONS = [pytest.param(lesson, id=lesson.slug) for lesson in course()]
+
+
+def code_of(text):
+    return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_students_files_hold_every_stub_and_no_solution(lesson):
+    notebook, script = student_notebook(lesson), student_script(lesson)
+    assert "SOLUTION" not in notebook + script
+    for exercise in lesson.exercises:
+        assert exercise.stub.rstrip() in code_of(notebook)
+        assert f"exercises.check({exercise.name})" in code_of(notebook)
+        assert exercise.stub in script
+        assert all(hint.splitlines()[0] in script for hint in exercise.hints)
+        code = "\n".join(
+            [*code_of(notebook), *(line for line in script.splitlines() if not line.startswith("#"))]
+        )
+        assert solutions(lesson)[exercise.name].body not in code
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_hints_unfold(lesson):
+    cells = ["".join(cell["source"]) for cell in json.loads(student_notebook(lesson))["cells"]]
+    for exercise in lesson.exercises:
+        (text,) = [cell for cell in cells if exercise.statement in cell]
+        assert text.count("<details><summary>") == text.count("</details>") == 2
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_notebooks_are_valid(lesson):
+    nbformat = pytest.importorskip("nbformat")
+    for text in (student_notebook(lesson), teacher_notebook(lesson)):
+        nbformat.validate(nbformat.reads(text, as_version=4))
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_script_is_python_and_a_submission(lesson):
+    script = student_script(lesson)
+    compile(script, "script", "exec")
+    assert defined_in([script]) == list(lesson.exercises)
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
+    cells = json.loads(teacher_notebook(lesson))["cells"]
+    marked = [cell for cell in cells if "nbgrader" in cell["metadata"]]
+    answers, checks = marked[::2], marked[1::2]
+    for exercise, answer, check in zip(lesson.exercises, answers, checks, strict=True):
+        assert (answer["metadata"]["nbgrader"]["grade_id"], answer["metadata"]["nbgrader"]["solution"]) == (
+            exercise.name,
+            True,
+        )
+        assert check["metadata"]["nbgrader"]["points"] == exercise.points
+        assert (
+            f"    ### BEGIN SOLUTION\n{solutions(lesson)[exercise.name].body}\n    ### END SOLUTION"
+            in "".join(answer["source"])
+        )
+        assert f"### BEGIN HIDDEN TESTS\nexercises.check({exercise.name}, seed={SEED}).require()" in "".join(
+            check["source"]
+        )
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_page_of_solutions_names_the_mistakes(lesson):
+    page = solution_page(lesson)
+    for exercise in lesson.exercises:
+        assert solutions(lesson)[exercise.name].body in page
+        assert all(mistake.name in page for mistake in solutions(lesson)[exercise.name].mistakes)
+
+
+def test_the_teachers_copy_earns_all_points(tmp_path):
+    path = tmp_path / "04.ipynb"
+    path.write_text(teacher_notebook(course()[3]))
+    assert check_file(path).passed
+
+
+def test_start_never_overwrites(tmp_path):
+    written, kept = start(tmp_path, [1])
+    assert [path.name for path in written] == ["01-see-rank.ipynb", "01-see-rank.py"]
+    assert kept == []
+    written[1].write_text("my work")
+    written, kept = start(tmp_path, [1, 2])
+    assert [path.name for path in kept] == ["01-see-rank.ipynb", "01-see-rank.py"]
+    assert len(written) == 2
+    assert (tmp_path / "01-see-rank.py").read_text() == "my work"
+
+
+def test_a_course_for_nbgrader(tmp_path):
+    written, _ = nbgrader(tmp_path, [1])
+    assert sorted(str(path.relative_to(tmp_path)) for path in written) == [
+        "nbgrader_config.py", "solutions/01-see-rank.md", "source/01-see-rank/01-see-rank.ipynb",
+    ]  # fmt: skip
+
+
+def test_the_same_bytes_each_time():
+    for lesson in course():
+        assert student_notebook(lesson) == student_notebook(lesson)
+        assert "\r" not in student_script(lesson)
+
+
+def test_files_are_called_like_the_lessons():
+    from lora_np.lessons import lessons
+
+    names = {path.stem for path in lessons()}
+    known = {lesson.stem for lesson in course()}
+    assert names <= known, names - known
+
+
+def test_settings_of_nbgrader_are_python():
+    compile(export.CONFIG, "nbgrader_config.py", "exec")
