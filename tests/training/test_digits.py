@@ -1,5 +1,7 @@
 """The digits story: the numbers in the documents are these."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,12 @@ def test_the_story_reproduces():
         # One image is 0.17 %; another BLAS may decide a few of them the other way.
         assert rows[name]["new task"] == pytest.approx(new, abs=0.02)
         assert rows[name]["old task"] == pytest.approx(old, abs=0.05)
+
+
+def test_the_documents_quote_the_story():
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    for name, (trained, new, old) in STORY.items():
+        assert f"| {name} | {trained:,} | {new:.1%} | {old:.1%} |" in text
 
 
 def test_what_the_story_says():
