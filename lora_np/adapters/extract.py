@@ -84,6 +84,9 @@ def extract(
 
     Notes
     -----
+    One matrix at a time is in memory, a few times over. Where the goal needs more than about an eighth of a
+    matrix's rank, only a full SVD finds the directions, which takes some twenty times the matrix.
+
     Embeddings are known by their names (``embed_tokens``, ``wte``, ...), GPT-2's transposed layers by the
     model's type in the tuned checkpoint's config.
 
