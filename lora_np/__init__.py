@@ -30,6 +30,8 @@ from lora_np.nn import (
     Activation,
     Adam,
     AdamW,
+    Embedding,
+    Groups,
     Linear,
     Sequential,
     cosine,
@@ -41,7 +43,7 @@ from lora_np.nn import (
     start,
     trainable,
 )
-from lora_np.training import fit
+from lora_np.training import fit, sweep
 
 __version__ = "0.1.0"
 
@@ -53,6 +55,8 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "Embedding",
+    "Groups",
     "Linear",
     "LoRALinear",
     "Sequential",
@@ -87,6 +91,7 @@ __all__ = [
     "replace",
     "safetensors",
     "start",
+    "sweep",
     "trainable",
     "training",
     "truncated_svd",
