@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -101,7 +102,8 @@ def main(arguments: list[str]) -> None:
         title=f"A base of {binary_bytes(size)} in bfloat16, r = 8",
         notes=[
             f"limit of merge and extract: 200 MiB + 8 times the largest tensor in float32 = {limit:,.0f} MiB",
-            "peak of anonymous memory of the process, on one thread for each job; imports are not timed",
+            "peak of anonymous memory of the process; imports are not timed",
+            "lora_np has the disk hold what it wrote before it renames it (fsync), PEFT and torch do not",
             versions("numpy", "torch", "peft", "transformers"),
         ],
     )
@@ -111,6 +113,7 @@ def main(arguments: list[str]) -> None:
 def measured(folder: Path, *, with_peers: bool) -> Iterator[list[Cell]]:
     for task, contender, imports, work in WORK:
         if with_peers or contender.startswith("lora_np"):
+            os.sync()  # nobody waits for what others wrote
             code = WATCHED.format(imports=imports, work=work)
             result = subprocess.run(
                 [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False
