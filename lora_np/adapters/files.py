@@ -103,7 +103,7 @@ def inside(folder: Path, name: str) -> Path:
 
     Links from a snapshot of the Hugging Face cache to the blobs beside it are the one exception.
     """
-    plain = name not in ("", ".", "..") and not any(c in name for c in "/\\\0:")
+    plain = name not in ("", ".", "..") and not any(c in name for c in "/\\\0") and Path(name).name == name
     if not plain:
         raise AdapterError(f"{folder}: the file name {name!r} must be a plain name inside the directory")
     path = folder / name

@@ -142,7 +142,7 @@ def test_permissions_are_those_of_any_new_directory(tmp_path):
     assert (tmp_path / "target").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../file", "/etc/passwd", "a\\b", "C:file", "a\0b"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../file", "/etc/passwd", "a\\b", "a\0b"])
 def test_names_that_lead_out_of_the_directory_are_refused(tmp_path, name):
     with pytest.raises(AdapterError, match="must be a plain name"):
         inside(tmp_path, name)

@@ -468,6 +468,25 @@ def test_any_number_of_workers_writes_identical_bytes(make_adapter, make_checkpo
         assert directory(tmp_path / f"{command}3") == first
 
 
+def test_worker_processes_write_identical_bytes_too(make_adapter, make_checkpoint, tmp_path):
+    """Whatever `joblib.parallel_config` names does the work: here processes, elsewhere a Dask cluster."""
+    joblib = pytest.importorskip("joblib")
+    base, tuned, path = make_checkpoint("base"), make_checkpoint("tuned", seed=3), make_adapter("a", rank=4)
+
+    def run(place):
+        place.mkdir()
+        adapters.extract(base, tuned, place / "extract", energy=0.8, jobs=2)
+        adapters.resize(path, place / "resize", total_rank=5, jobs=2)
+        adapters.combine([path, path], place / "combine", jobs=2)
+        adapters.merge(base, path, place / "merge", jobs=2)
+        adapters.inspect(path, base=base, jobs=2)
+        return {out.name: directory(out) for out in place.iterdir()}
+
+    expected = run(tmp_path / "threads")
+    with joblib.parallel_config(backend="loky"):
+        assert run(tmp_path / "processes") == expected
+
+
 def test_a_number_of_workers_below_one_is_refused(adapter):
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         adapters.inspect(adapter, jobs=0)
