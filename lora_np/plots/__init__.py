@@ -3,6 +3,7 @@
 from lora_np.plots.adapters import adapter_overview, update_norms, update_spectra
 from lora_np.plots.classroom import class_results
 from lora_np.plots.counting import budget_by_kind, memory_by_cause, parameters_against_rank
+from lora_np.plots.forgetting import old_and_new
 from lora_np.plots.graph import computation_graph
 from lora_np.plots.images import strips
 from lora_np.plots.lessons import (
@@ -50,6 +51,7 @@ __all__ = [
     "losses_against_rank",
     "matrix_tiles",
     "memory_by_cause",
+    "old_and_new",
     "parameters_against_rank",
     "rank_error_curves",
     "rank_one_errors",

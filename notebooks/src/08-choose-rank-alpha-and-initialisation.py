@@ -29,8 +29,8 @@ import lora_np as lnp
 # Let all $r$ entries of $Ax$ be 1, and $B = 0$. With $e = \partial L / \partial h$ as in *Train*, the gradient
 # of $B$ is $s\, e\, (Ax)^T$: each of its $r$ columns is $s\, e$.
 #
-# **Gradient descent** with learning rate $\eta$ makes each column $-\eta s\, e$. The output then moves by $s
-# B A x$, that is by $s \cdot r \cdot (-\eta s\, e) = -\eta\, e \cdot s^2 r$.
+# **Gradient descent** with learning rate $\eta$ makes each column $-\eta s\, e$. The output
+# moves by $s\, BAx$, which is $s$ times the sum of the $r$ columns: $-\eta\, e \cdot s^2 r$.
 #
 # **Adam** divides a gradient by its usual size, so its first step is $\eta$ for each entry, up or down. The
 # output moves by $\eta \cdot s\, r$.
@@ -41,7 +41,8 @@ import lora_np as lnp
 # |---|---|---|---|---|
 # | $r$ | $\alpha^2 / r$ | $\alpha^2$ | $\alpha$ | $\alpha \sqrt r$ |
 #
-# The package agrees. Here is how far the output moves in one step, compared with rank 1:
+# At $r = 4$ and $\alpha = 1$, for example, $s = \alpha / r$ is $1/4$, so $s^2 r$ is $1/4$ as well: a quarter
+# of the step at rank 1. The package agrees. Here is how far the output moves, compared with rank 1:
 
 
 # %%
@@ -67,15 +68,15 @@ lnp.accounting.Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], ro
 
 # %% [markdown]
 # With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**. That is what rsLoRA repairs:
-# it takes $\alpha / \sqrt r$. With Adam it is the other way round: $\alpha / r$ keeps the step, and $\alpha /
-# \sqrt r$ lets it grow.
+# it takes $\alpha / \sqrt r$. With Adam it is the other way round: $\alpha / r$ keeps the step, and
+# $\alpha / \sqrt r$ lets it grow.
 
 # %% [markdown]
 # ## The same on real data
 #
 # Photograph to terrain, the 100 x 120 matrix of *Train*, with 600 training pairs. Each run takes 100 steps,
-# with $\alpha = 4$ and one learning rate for all ranks. `training.sweep` trains every combination of what it
-# is given:
+# with $\alpha = 4$ and one learning rate for all ranks. A `Problem` holds $W_0$ and the data, and
+# `training.sweep` trains every combination of the settings that it is given:
 
 # %%
 rng = np.random.default_rng(0)
@@ -276,8 +277,8 @@ assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
 #
 # ## The law
 #
-# - One step moves the output by $\eta s^2 r$ with gradient descent and by $\eta s r$ with Adam. $s = \alpha /
-#   r$ keeps the second the same for all ranks, $s = \alpha / \sqrt r$ the first.
+# - One step moves the output by $\eta s^2 r$ with gradient descent and by $\eta s r$ with Adam. The scale
+#   $\alpha / r$ keeps the second the same for all ranks, $\alpha / \sqrt r$ the first.
 # - Alpha times learning rate is nearly one setting. Keep one, search the other.
 # - PiSSA and OLoRA start from parts of $W_0$, DoRA splits rows into length and direction. All of them start
 #   at $W_0$.

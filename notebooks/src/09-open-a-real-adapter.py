@@ -14,9 +14,10 @@
 # - merge an adapter, and say what low precision destroys,
 # - exchange adapters with PEFT, the library that most of them are made with.
 #
-# You need *Cut the SVD*, *Count parameters* and *Train*.
+# You need *Factor a matrix*, *Cut the SVD* and *Train*.
 
 # %%
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -53,7 +54,8 @@ for name, tensor in weights.tensors.items():
     print(name, tensor.dtype, tensor.shape)
     print(weights.read(name))
 
-print("\n".join(Path("paper/adapter_config.json").read_text().splitlines()[10:14]))
+config = json.loads(Path("paper/adapter_config.json").read_text())
+print({setting: config[setting] for setting in ["target_modules", "r", "lora_alpha"]})
 
 # %% [markdown]
 # Two tensors, $2 \cdot (4 + 5) = 18$ numbers, and a name that says where they belong: `linear` is the layer,
@@ -62,9 +64,11 @@ print("\n".join(Path("paper/adapter_config.json").read_text().splitlines()[10:14
 #
 # ## Two files, one adapter
 #
-# Double $B$ and halve $A$. Each number in the file is another one, and $BA$ is the same. For every invertible
-# $M$, $(BM)(M^{-1}A)$ is $BA$. So numbers in $A$ or $B$ alone say little. `diff` compares what two adapters
-# do:
+# Double $B$ and halve $A$. Each number in the file is another one, and $BA$ is the same. For every $M$ that has
+# an inverse, $(BM)(M^{-1}A)$ is $BA$. So the numbers in $A$ or $B$ alone say little.
+#
+# In the package an `Adapter` maps the name of each layer to a `Module`, its $A$, $B$ and $\alpha$. `diff`
+# compares what two adapters do:
 
 # %%
 mix = np.array([[1, 2], [0, 1]], dtype=np.float32)
@@ -80,8 +84,8 @@ assert lnp.adapters.diff("paper", "other").same
 #
 # What an adapter does is in the singular values of $\Delta W$. In our example they can be read off. The
 # columns of $B$ are at right angles, of length 5 and 5, and so are the rows of $A$, of length 3 and 0.1. Each
-# column times its row is a part of the SVD, of strength $2 \cdot 5 \cdot 3 = 30$ and $2 \cdot 5 \cdot 0.1 =
-# 1$.
+# column times its row is a part of the SVD. With the factor 2, their strengths are
+# $2 \cdot 5 \cdot 3 = 30$ and $2 \cdot 5 \cdot 0.1 = 1$.
 #
 # In general $B$ has other columns. Its QR decomposition $B = QR$ makes them so: the columns of $Q$ are at
 # right angles and of length 1, and $R$ is small, $r \times r$. The same for the rows of $A$. What is left to
@@ -102,8 +106,9 @@ assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 #
 # ## A real one
 #
-# A network of three layers has learned to continue photographs, 10 x 12 pixels in, the next 10 x 10 out. Then
-# it was adapted to the map of heights: once by LoRA of rank 16 in each layer, once in full.
+# A network of three layers learns to continue photographs, 10 x 12 pixels in, the next 10 x 10 out. Between
+# its layers `tanh` presses values into the range from -1 to 1. Then it is adapted to the map of heights: once
+# by LoRA of rank 16 in each layer, once in full.
 
 # %%
 rng = np.random.default_rng(0)
@@ -162,8 +167,8 @@ rows = [[row[name] for name in columns] for row in found.table.records]
 lnp.accounting.Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
-# *Needed* is the smallest rank that keeps 99 % of the energy, *wasted* what the file has beyond that. All
-# singular values:
+# Modules 1 and 3 are the `tanh` between the layers. *Scaling* is $\alpha / r$. *Needed* is the smallest rank
+# that keeps 99 % of the energy, *wasted* what the file has beyond that. All singular values:
 
 # %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff."
 assert all(0 < row["wasted"] < 8 for row in found.table.records)
