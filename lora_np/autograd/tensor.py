@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from itertools import count
+from operator import attrgetter
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
@@ -174,7 +175,8 @@ class Tensor(NDArrayOperatorsMixin):
 
     @property
     def T(self) -> Any:
-        return record(np.transpose, (self,), {})
+        # Every linear layer asks for it, so it goes by the short way; what np.transpose(self) would record.
+        return derived("np.transpose", self.data.T, [(self.node or self, TRANSPOSE)])
 
     @property
     def mT(self) -> Any:
@@ -378,6 +380,8 @@ COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}  # functions wri
 
 NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
 
+TRANSPOSE: Pull = attrgetter("T")
+
 IN_PLACE = (
     "writing into an array cannot be differentiated: write h = h + x instead of h += x, out= or h[i] = x"
 )
@@ -511,6 +515,10 @@ def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
             edges += [
                 (b.node or b, functools.partial(pull, i=i)) for i, b in enumerate(a) if isinstance(b, Tensor)
             ]
+    return derived(name, y, edges)
+
+
+def derived(name: str, y: Array, edges: list[tuple[Node | Tensor, Pull]]) -> Tensor:
     result = Tensor.__new__(Tensor)  # takes the values as they are, without a leaf's copy
     result.data = y
     result.grad = None
