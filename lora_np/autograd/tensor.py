@@ -268,8 +268,7 @@ class Tensor(NDArrayOperatorsMixin):
         if start.shape != data.shape:
             raise ValueError(f"gradient must have this Tensor's shape {self.shape}, got {start.shape}")
         for leaf, g in leaf_gradients(self, start).items():
-            # A copy, since addition hands one array to both of its inputs.
-            leaf.grad = np.array(g) if leaf.grad is None else np.asarray(leaf.grad + g)
+            leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g)
 
 
 def value(x: Tensor | npt.ArrayLike) -> Array:
@@ -324,7 +323,11 @@ def leaf_gradients(root: Tensor, start: Array) -> dict[Tensor, Array]:
             if pulled.shape != target.shape or pulled.dtype != target.dtype:
                 pulled = unbroadcast(pulled, target.shape, target.dtype)
             if isinstance(target, Tensor):
-                leaves[target] = leaves[target] + pulled if target in leaves else pulled
+                if target in leaves:
+                    leaves[target] = leaves[target] + pulled
+                else:
+                    # A copy of what is not its own: addition hands one array to both of its inputs.
+                    leaves[target] = pulled.copy() if pulled is g or pulled.base is not None else pulled
             elif target in pending:
                 pending[target] = pending[target] + pulled
             else:

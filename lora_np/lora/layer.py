@@ -33,7 +33,7 @@ plus_low_rank = primitive(
 
 
 def squared_error_forward(
-    x: Array, W0: Array, b: Array | None, A: Array, B: Array, scale: float, y: Array
+    A: Array, B: Array, scale: float, x: Array, y: Array, W0: Array, b: Array | None
 ) -> tuple[Any, tuple[Array, Array]]:
     h, z = plus_low_rank_forward(affine_forward(x, W0, b), x, A, B, scale)
     check_shapes(h, y)
@@ -42,22 +42,22 @@ def squared_error_forward(
 
 
 # Mean squared error of a LoRA layer in one step. Its gradients are scaled last, where they are small; the
-# gradient with respect to h, an array of the size of y, is never made.
+# gradient with respect to h, an array of the size of y, is never made. R is the residual h - y.
 lora_squared_error = primitive(
     squared_error_forward,
-    lambda kept, x, W0, b, A, B, scale, y: (
-        lambda g: (product(kept[0], W0) + product(product(kept[0], B), A) * scale) * slope(g, y)
+    lambda R_z, A, B, scale, x, y, W0, b: (
+        lambda g: sum_of_outer(product(R_z[0], B) * (scale * slope(g, y)), x)
     ),
-    lambda kept, x, W0, b, A, B, scale, y: lambda g: sum_of_outer(kept[0], x) * slope(g, y),
-    lambda kept, x, W0, b, A, B, scale, y: lambda g: kept[0] * slope(g, y),
-    lambda kept, x, W0, b, A, B, scale, y: (
-        lambda g: sum_of_outer(product(kept[0], B) * (scale * slope(g, y)), x)
+    lambda R_z, A, B, scale, x, y, W0, b: lambda g: sum_of_outer(*R_z) * slope(g, y),
+    lambda R_z, A, B, scale, x, y, W0, b: (
+        lambda g: np.sum(product(R_z[0], B) * product(x, A.T)) * slope(g, y)
     ),
-    lambda kept, x, W0, b, A, B, scale, y: lambda g: sum_of_outer(kept[0], kept[1]) * slope(g, y),
-    lambda kept, x, W0, b, A, B, scale, y: (
-        lambda g: np.sum(product(kept[0], B) * product(x, A.T)) * slope(g, y)
+    lambda R_z, A, B, scale, x, y, W0, b: (
+        lambda g: (product(R_z[0], W0) + product(product(R_z[0], B), A) * scale) * slope(g, y)
     ),
-    lambda kept, x, W0, b, A, B, scale, y: lambda g: kept[0] * -slope(g, y),
+    lambda R_z, A, B, scale, x, y, W0, b: lambda g: R_z[0] * -slope(g, y),
+    lambda R_z, A, B, scale, x, y, W0, b: lambda g: sum_of_outer(R_z[0], x) * slope(g, y),
+    lambda R_z, A, B, scale, x, y, W0, b: lambda g: R_z[0] * slope(g, y),
     keeps=True,
 )
 
@@ -128,7 +128,7 @@ class LoRALinear:
 
     def squared_error(self, x: Any, y: Array) -> Any:
         """``mean_squared_error(self(x), y)`` in one step: what `lora_np.fit` uses, without dropout."""
-        return lora_squared_error(x, self.base.W, self.base.b, self.A, self.B, self.scale, y)
+        return lora_squared_error(self.A, self.B, self.scale, x, y, self.base.W, self.base.b)
 
     def delta(self) -> Array:
         """The update ``(alpha/r) B A`` as an array of shape (d, k)."""

@@ -295,6 +295,6 @@ def test_laws_of_the_fused_steps():
 
     x, W0, b, A, B, y = fused_arguments((7,), True)
     check_derivative(plus_low_rank, y, x, A, B, 1.5)
-    check_derivative(lora_squared_error, x, W0, b, A, B, 1.5, y)
+    check_derivative(lora_squared_error, A, B, 1.5, x, y, W0, b)
     with pytest.raises(ValueError, match=r"must agree in shape, got \(7, 4\) and \(4,\)"):
-        lora_squared_error(x, W0, b, A, B, 1.5, y[0])
+        lora_squared_error(A, B, 1.5, x, y[0], W0, b)
