@@ -9,7 +9,6 @@ import pytest
 
 import lora_np
 
-
 # pyparsing takes "-W error" as a wish for its own diagnostics, which matplotlib 3.8 does not pass.
 WARNINGS = ("-W", "error", "-W", "ignore:::pyparsing")
 
