@@ -211,7 +211,7 @@ def brief(value: Any) -> str:
     if isinstance(value, np.ndarray):
         if value.size > 12:
             return f"an array of shape {value.shape}"
-        return np.array2string(value, precision=4, separator=", ", threshold=20).replace("\n", "")
+        return np.array2string(value, precision=4, separator=", ", suppress_small=True).replace("\n", "")
     if isinstance(value, (list, tuple)) and len(value) > 6:
         return f"{len(value)} items"
     if isinstance(value, (list, tuple)):

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.plots.style import ACCENT, FULL, INK, MUTED, OPTIMUM, axes
+from lora_np.plots.style import INK, MUTED, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+SOLVED = "#bdbdbd"  # what most have solved steps back
 
 
 def class_results(
@@ -21,7 +24,7 @@ def class_results(
     students: int,
     ax: Axes | None = None,
 ) -> Axes:
-    """The share of a class that solved each exercise; what few have solved stands out.
+    """The share of a class that solved each exercise; what fewer than half have solved stands out.
 
     Parameters
     ----------
@@ -46,8 +49,7 @@ def class_results(
     ax = axes(ax, size=(6.5, 1.3 + 0.24 * len(exercises)))
     gaps = np.cumsum([i > 0 and lessons[i] != lessons[i - 1] for i in range(len(lessons))])
     places = np.arange(len(exercises)) + 0.6 * gaps
-    colors = [FULL if share < 1 / 3 else OPTIMUM if share < 2 / 3 else ACCENT for share in shares]
-    ax.barh(places, shares, height=0.72, color=colors)
+    ax.barh(places, shares, height=0.72, color=[INK if share < 0.5 else SOLVED for share in shares])
     for place, share in zip(places, shares, strict=True):
         ax.annotate(
             f"{round(share * students)}",
@@ -63,9 +65,9 @@ def class_results(
         ax.text(1.13, sum(own) / len(own), f"lesson {lesson}", va="center", fontsize=8, color=MUTED)
     ax.set_yticks(places, exercises)
     ax.set_xlim(0, 1.08)
-    ax.invert_yaxis()
+    ax.set_ylim(places[-1] + 0.6, -0.6)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x", color="#e6e6e6", linewidth=0.8)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.set_xlabel(f"students who solved it, of {students}")
+    ax.set_xlabel(f"students who solved it, of {students} (dark: fewer than half)")
     return ax

@@ -200,6 +200,7 @@ def rank_by_elimination(M):
     check=check_rank_by_elimination,
     forbids=(
         "numpy.linalg.matrix_rank",
+        "lora_np.matrix_rank",
         "numpy.linalg.qr",
         "numpy.linalg.eigh",
         "numpy.linalg.eigvalsh",

@@ -13,7 +13,7 @@ Generator = np.random.Generator
 
 
 def check_rank_one_parts(answer: Answer, rng: Generator) -> None:
-    d, r, k = rng.permutation(np.arange(2, 7))[:3]
+    d, r, k = (int(n) for n in rng.choice(np.arange(2, 7), 3, replace=False))
     B, A = rng.normal(size=(d, r)), rng.normal(size=(r, k))
     got = real_array("the parts", answer(B, A), (r, d, k))
     same("The parts of a product add up to it", "their sum", got.sum(axis=0), B @ A)
