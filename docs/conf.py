@@ -26,6 +26,9 @@ extensions = [
     "public_names",
     "command_line",
     "lesson_links",
+    "rank_explorer",
+    "code_blocks",
+    "accessible",
 ]
 exclude_patterns = ["_build", "_ext", "explorer", "lite", "**/.ipynb_checkpoints"]
 nitpicky = True
@@ -77,8 +80,10 @@ jupyterlite_bind_ipynb_suffix = False
 
 html_theme = "furo"
 html_title = "lora_np"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static", str(MADE / "static")]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {

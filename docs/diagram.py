@@ -1,7 +1,7 @@
 """The diagram of the rooms, drawn from what the code imports: python docs/diagram.py
 
 A room is a package or a module directly under ``lora_np``. An arrow leads to a room that is imported; arrows
-that follow from others are left out. A test holds the picture against the code, and the code against the floors.
+that follow from others are left out. A test holds the picture against the code, and the code against floors.
 """
 
 import ast

@@ -1,7 +1,15 @@
-"""Under the title of each lesson: run it in the browser, or take the notebook home."""
+"""Under the title of each lesson: run it in the browser, or take the notebook home.
+
+JupyterLite's extension for Sphinx builds the notebooks. What it adds to every page for its own directives,
+a web font from another host among it, is taken off again.
+"""
+
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+
+NOT_NEEDED = ("_static/jupyterlite_sphinx", "https://fonts.googleapis.com/")
 
 
 def add_links(app: Sphinx, doctree: nodes.document) -> None:
@@ -22,6 +30,12 @@ def link(text: str, uri: str, kind: str) -> nodes.reference:
     return nodes.reference("", text, refuri=uri, classes=[kind])
 
 
+def leave_out(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    for kind in ("css_files", "script_files"):
+        context[kind] = [file for file in context[kind] if not file.filename.startswith(NOT_NEEDED)]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", add_links)
+    app.connect("html-page-context", leave_out, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

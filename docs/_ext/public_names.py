@@ -1,4 +1,4 @@
-"""The reference follows ``__all__``: the directive ``room``, and a place in the index for every public name.
+"""The reference follows ``__all__``: directives, and a place in the index for every public name.
 
 Each thing is documented once, in its room. Wherever else it can be imported from is an alias in the index:
 ``lora_np.fit`` leads to ``lora_np.training.fit``.
@@ -25,13 +25,23 @@ class Room(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        module = importlib.import_module(name)
-        shown = [public for public in module.__all__ if has_docstring(getattr(module, public))]
-        table = "\n".join(f"   {public}" for public in sorted(shown, key=str.lower))
         return self.parse_text_to_nodes(
-            f".. currentmodule:: {name}\n\n.. autosummary::\n   :nosignatures:\n\n{table}\n\n"
-            f".. automodule:: {name}\n   :members:\n   :undoc-members:\n"
+            f"{table(name)}\n\n.. automodule:: {name}\n   :members:\n   :undoc-members:\n"
         )
+
+
+class FrontDoor(SphinxDirective):
+    """The table of what can be imported from the package itself; each name leads to its room."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(table("lora_np"))
+
+
+def table(name: str) -> str:
+    module = importlib.import_module(name)
+    shown = [public for public in module.__all__ if has_docstring(getattr(module, public))]
+    rows = "\n".join(f"   {public}" for public in sorted(shown, key=str.lower))
+    return f".. currentmodule:: {name}\n\n.. autosummary::\n   :nosignatures:\n\n{rows}\n"
 
 
 def has_docstring(thing: object) -> bool:
@@ -66,5 +76,6 @@ def note_aliases(app: Sphinx, env: BuildEnvironment) -> list[str]:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("room", Room)
+    app.add_directive("front-door", FrontDoor)
     app.connect("env-updated", note_aliases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

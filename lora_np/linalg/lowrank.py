@@ -149,7 +149,7 @@ def low_rank_factors(
 
 
 def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
-    """``||M - M_r||`` of the best rank-r approximation ``M_r``, for r = 0 .. min(d, k).
+    """``||M - M_r||`` of the best rank-r approximation ``M_r``, for r from 0 to min(d, k).
 
     No approximation is formed: the errors are sums over the singular values that were cut off.
 

@@ -87,7 +87,7 @@ def optimal_losses(
     ridge: float = 0.0,
     held_out: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
 ) -> Array:
-    """Mean squared error of the best update of rank r, for r = 0 .. min(d, k), from one decomposition.
+    """Mean squared error of the best update of rank r, for r from 0 to min(d, k), from one decomposition.
 
     The mean is over all ``n d`` entries, as in `lora_np.mean_squared_error`, so that a trained loss compares
     directly: without ridge, no rank-r update has a smaller one on ``X, Y``.

@@ -1,0 +1,97 @@
+"""What the site's tests share: the built site, a server, Chromium, and a page that lets nothing go unnoticed."""
+
+import functools
+import os
+import shutil
+import subprocess
+import tarfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+AXE = "axe-core@4.10.2"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+# JupyterLite's own remarks about itself.
+KNOWN = ("is duplicated", "No exact match found for python")
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The folder of the built site: SITE, or where the documented command puts it."""
+    folder = Path(os.environ.get("SITE", ROOT / "docs" / "_build" / "html"))
+    if not (folder / "index.html").is_file():
+        pytest.fail(f"there is no site in {folder}: python -m sphinx -W --keep-going docs docs/_build/html")
+    return folder
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    handler = functools.partial(Quiet, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, address):
+    """``open_page(path, **settings)``; at the end no page has asked another host or met an error."""
+    contexts, trouble = [], []
+
+    def watch(page):
+        page.on("request", lambda r: outside(r.url) and trouble.append(f"asked for {r.url}"))
+        page.on("requestfailed", lambda r: trouble.append(f"failed: {r.url}"))
+        page.on("response", lambda r: open_page.received.append(r))
+        page.on("response", lambda r: r.status >= 400 and trouble.append(f"{r.status}: {r.url}"))
+        page.on("console", lambda m: complains(m) and trouble.append(f"{m.type}: {m.text}"))
+        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+
+    def outside(url):
+        return not url.startswith((address, "data:", "blob:"))
+
+    def complains(message):
+        return message.type in ("error", "warning") and not any(k in message.text for k in KNOWN)
+
+    def open_page(path, **settings):
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        context.route(outside, lambda route: route.abort())
+        contexts.append(context)
+        page = context.new_page()
+        watch(page)
+        page.goto(address + path)
+        return page
+
+    open_page.received = []
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not trouble
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """The source of axe, from the npm registry."""
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    subprocess.run([npm, "pack", "--silent", AXE, "--pack-destination", folder], check=True)
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as package:
+        return package.extractfile("package/axe.min.js").read().decode()

@@ -1,0 +1,145 @@
+"""The rank explorer shows what the package computes, under keys, mouse and fingers, on a phone and in the dark."""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np.tour import Task, ridge_for
+
+pytestmark = pytest.mark.browser
+SPEC = importlib.util.spec_from_file_location(
+    "export", Path(__file__).parents[2] / "docs" / "explorer" / "export.py"
+)
+export = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(export)
+
+BLUE, ORANGE = np.array([0, 114, 178]), np.array([213, 94, 0])
+
+
+@cache
+def task():
+    return Task(seed=0, quick=False)
+
+
+def cut_picture(rank):
+    """Grey levels of the best approximation, made without the explorer's factors."""
+    U, s, Vh = np.linalg.svd(export.portrait(), full_matrices=False)
+    grey = 255 * np.clip((U[:, :rank] * s[:rank]) @ Vh[:rank], 0, 1)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def cut_update(rank):
+    """Colours of the best update of this rank, from a regression of its own."""
+    data = {"W0": task().base.W, "ridge": ridge_for(task().x)}
+    B, A = lnp.reduced_rank_regression(task().x, task().y, rank=rank, **data)
+    full_B, full_A = lnp.reduced_rank_regression(task().x, task().y, **data)
+    largest = np.quantile(np.abs(full_B @ full_A), 0.995)
+    share = np.clip(B @ A / largest, -1, 1)[:, :, None]
+    return 255 + np.abs(share) * (np.where(share < 0, BLUE, ORANGE) - 255)
+
+
+def pixels(page):
+    data = page.evaluate(
+        """() => {
+          const c = document.querySelector("#rank-explorer canvas");
+          const copy = new OffscreenCanvas(c.width, c.height).getContext("2d");
+          copy.drawImage(c, 0, 0);
+          return [c.height, c.width, Array.from(copy.getImageData(0, 0, c.width, c.height).data)];
+        }"""
+    )
+    return np.array(data[2]).reshape(data[0], data[1], 4)[:, :, :3]
+
+
+def shown(page, name):
+    return page.locator(f'#rank-explorer [data-show="{name}"]').inner_text()
+
+
+def choose(page, subject):
+    page.locator(".explorer-choice").get_by_text(subject).click()
+
+
+def slide(page, rank):
+    """Set the slider as a person with a keyboard does: to the start, then step by step."""
+    slider = page.locator("#explorer-slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    for _ in range(rank - int(slider.get_attribute("min"))):
+        page.keyboard.press("ArrowRight")
+
+
+@pytest.mark.parametrize("path", ["index.html", "learn/explorer.html"])
+def test_the_slider_changes_picture_error_and_count(open_page, path):
+    page = open_page(path)
+    M = export.portrait()
+    errors = lnp.rank_errors(M, relative=True)
+    for rank in (1, 8, 20):
+        slide(page, rank)
+        assert shown(page, "rank") == str(rank)
+        assert shown(page, "count") == f"{lnp.count_lora(*M.shape, rank=rank):,}"
+        assert shown(page, "error") == f"{100 * errors[rank]:.1f} %"
+        np.testing.assert_allclose(pixels(page), cut_picture(rank), atol=1)
+    assert shown(page, "full") == f"{lnp.count_full(*M.shape):,}"
+    assert shown(page, "break-even") == str(lnp.break_even_rank(*M.shape))
+
+
+def test_the_update_of_a_model(open_page):
+    page = open_page("learn/explorer.html")
+    choose(page, "The update of a model")
+    for rank in (1, 8, 20):
+        slide(page, rank)
+        assert shown(page, "count") == f"{lnp.count_lora(100, 120, rank=rank):,}"
+        assert shown(page, "error") == f"{task().best_errors[rank]:.4f}"
+        np.testing.assert_allclose(pixels(page), cut_update(rank), atol=2)
+    assert shown(page, "full") == "12,000"
+    assert shown(page, "break-even") == "54"
+
+
+def test_each_subject_keeps_its_rank(open_page):
+    page = open_page("learn/explorer.html")
+    slide(page, 12)
+    choose(page, "The update of a model")
+    slide(page, 3)
+    choose(page, "A photograph")
+    assert shown(page, "rank") == "12"
+
+
+def test_beyond_break_even_it_is_said(open_page):
+    page = open_page("learn/explorer.html")
+    choose(page, "The update of a model")
+    slide(page, 54)
+    assert "of the numbers" in shown(page, "verdict")
+    slide(page, 55)
+    assert "More numbers than the matrix itself" in shown(page, "verdict")
+
+
+def test_a_finger_on_the_curve(open_page):
+    page = open_page("learn/explorer.html", viewport={"width": 390, "height": 844}, has_touch=True)
+    curve = page.locator(".explorer-curve")
+    curve.scroll_into_view_if_needed()
+    box = curve.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert abs(int(shown(page, "rank")) - 60) <= 1  # the middle of 1 .. 120
+
+
+def test_the_mouse_drags_along_the_curve(open_page):
+    page = open_page("learn/explorer.html")
+    box = page.locator(".explorer-curve").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 50)
+    page.mouse.up()
+    assert shown(page, "rank") == "120"
+
+
+def test_it_says_what_it_shows(open_page):
+    page = open_page("learn/explorer.html")
+    slide(page, 8)
+    name = page.locator("#rank-explorer canvas").get_attribute("aria-label")
+    assert name == f"The photograph at rank 8, error {shown(page, 'error')}"
+    page.wait_for_function(
+        "document.querySelector('#rank-explorer [role=status]').textContent.includes('3,520')"
+    )

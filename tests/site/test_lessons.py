@@ -1,0 +1,92 @@
+"""Lessons run in the browser, on a Pyodide that the site itself serves."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lora_np as lnp
+from lora_np.datasets import photograph
+
+pytestmark = pytest.mark.browser
+MINUTE = 60_000  # milliseconds
+
+
+@pytest.fixture
+def open_lesson(open_page, site):
+    if not (site / "lite" / "static" / "pyodide" / "pyodide.js").is_file():
+        pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
+
+    def open_lesson(name):
+        page = open_page(f"lite/notebooks/index.html?path={name}.ipynb")
+        page.set_default_timeout(2 * MINUTE)
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        return page
+
+    return open_lesson
+
+
+def run_all(page):
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_function(
+        """() => {
+          const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
+          return prompts.length > 2 && prompts.every((p) => /\\[\\d+\\]/.test(p.textContent));
+        }""",
+        timeout=4 * MINUTE,
+    )
+
+
+def problems(page):
+    selector = (
+        '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]'
+    )
+    return page.locator(selector).all_inner_texts()
+
+
+def figures_expected(site, name):
+    """How many cells of the lesson draw: those with an alt text."""
+    notebook = json.loads((site / "lite" / "files" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return sum("alt" in cell["metadata"] for cell in notebook["cells"])
+
+
+def test_see_rank_runs_in_the_browser(open_lesson, site):
+    page = open_lesson("01-see-rank")
+    run_all(page)
+    assert problems(page) == []
+    assert page.locator(".jp-OutputArea img").count() == figures_expected(site, "01-see-rank")
+
+
+def test_cut_the_svd_runs_and_its_slider_moves_the_picture(open_lesson, site):
+    page = open_lesson("03-cut-the-svd")
+    run_all(page)
+    assert problems(page) == []
+    assert page.locator(".jp-OutputArea img").count() >= figures_expected(site, "03-cut-the-svd")
+    view = page.locator(".widget-vbox")
+    view.locator(".noUi-handle").focus()
+    for rank in (9, 10):  # the lesson starts it at 8
+        page.keyboard.press("ArrowRight")
+        view.get_by_text(caption(rank), exact=True).wait_for()
+        assert np.abs(pixels(view.locator("img")) - cut(rank)).max() <= 1
+
+
+def caption(rank):
+    error = lnp.rank_errors(photograph(), relative=True)[rank]
+    count = lnp.count_lora(*photograph().shape, rank=rank)
+    return f"rank {rank}: {count:,} numbers instead of 307,200, error {error:.1%}"
+
+
+def cut(rank):
+    """Grey levels of the photograph at this rank."""
+    low, high = np.quantile(photograph(), [0.005, 0.995])
+    B, A = lnp.low_rank_factors(photograph(), rank=rank)
+    return 255 * np.clip((B @ A - low) / (high - low), 0, 1)
+
+
+def pixels(picture):
+    encoded = picture.get_attribute("src").removeprefix("data:image/png;base64,")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))), dtype=float)

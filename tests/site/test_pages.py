@@ -1,0 +1,178 @@
+"""Every page: links that lead somewhere, images with words, headings in order, nothing from elsewhere, no barrier."""
+
+import re
+import zlib
+from functools import cache
+from html.parser import HTMLParser
+from itertools import pairwise
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+pytestmark = pytest.mark.browser
+FRONT_PAGE = 500_000  # bytes
+SITE = 60_000_000  # bytes, without the runtime
+KINDS = {
+    "front page": "index.html",
+    "prose with code": "linear_algebra.html",
+    "formulas": "understand/optimum.html",
+    "lesson": "lessons/04-count-parameters.html",
+    "table of functions": "reference/index.html",
+    "reference": "reference/adapters.html",
+    "command line": "reference/cli.html",
+    "picture": "architecture.html",
+    "index": "genindex.html",
+}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+class Page(HTMLParser):
+    """Targets, links, images and headings of an HTML file."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.wordless, self.levels = set(), [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids.add(given.get("id"))
+        self.links += [given[a] for a in ("href", "src") if given.get(a)]
+        if tag == "img" and not given.get("alt"):
+            self.wordless.append(given.get("src"))
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+
+
+@cache
+def parsed(path):
+    return Page(path)
+
+
+def pages(site):
+    return [p for p in site.rglob("*.html") if p.relative_to(site).parts[0] not in ("lite", "_static")]
+
+
+def test_every_link_inside_leads_somewhere(site):
+    broken = []
+    for path in pages(site):
+        for link in parsed(path).links:
+            if re.match(r"[a-z]+:|//", link):
+                continue
+            target, anchor = urldefrag(link)
+            found = (path.parent / unquote(target.split("?")[0])).resolve() if target else path
+            if not found.exists() or (anchor and found.suffix == ".html" and anchor not in parsed(found).ids):
+                broken.append(f"{path.relative_to(site)}: {link}")
+    assert not broken
+
+
+def test_notebooks_that_are_linked_are_in_the_browser(site):
+    asked = {
+        match[1]
+        for path in pages(site)
+        for link in parsed(path).links
+        if (match := re.search(r"lite/notebooks/index\.html\?path=(.+)", link))
+    }
+    assert asked == {path.name for path in (site / "lite" / "files").glob("*.ipynb")}
+
+
+def test_every_image_has_words(site):
+    assert {p.name: parsed(p).wordless for p in pages(site) if parsed(p).wordless} == {}
+
+
+def test_headings_are_in_order(site):
+    for path in pages(site):
+        levels = parsed(path).levels
+        assert levels.count(1) == 1 or path.name == "search.html", path  # where a script writes it
+        assert all(later <= earlier + 1 for earlier, later in pairwise(levels)), path
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    """Anchors may lead out; scripts, styles, fonts and pictures may not."""
+    for path in pages(site):
+        text = path.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|iframe|source)[^>]*\ssrc="(https?:[^"]*)"', text)
+        loaded += re.findall(
+            r'<link[^>]*\srel="(?:stylesheet|preload|icon)"[^>]*\shref="(https?:[^"]*)"', text
+        )
+        assert not loaded, path
+
+
+def test_every_public_name_is_documented(site):
+    import importlib
+    import pkgutil
+
+    import lora_np
+
+    names = {"lora_np"} | {m.name for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.")}
+    modules = [importlib.import_module(name) for name in sorted(names) if not name.endswith("__main__")]
+    public = {
+        f"{m.__name__}.{name}"
+        for m in modules
+        for name in getattr(m, "__all__", ())
+        if "._" not in m.__name__
+    }
+    content = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    documented = {line.split(" ", 1)[0] for line in zlib.decompress(content).decode().splitlines()}
+    assert len(public) > 100
+    assert public - documented == set()
+
+
+def test_every_command_is_documented(site):
+    from typer.main import get_command
+
+    from lora_np.cli import app
+
+    text = re.sub(r"<[^>]+>", "", (site / "reference" / "cli.html").read_text(encoding="utf-8"))
+    for name, command in get_command(app).commands.items():
+        assert f"lora-np {name}" in text
+        for option in (o for p in command.params for o in p.opts if o.startswith("--")):
+            assert option in text, f"{name} {option}"
+
+
+def test_the_site_is_small(site):
+    runtime = site / "lite" / "static" / "pyodide"
+    sizes = [p.stat().st_size for p in site.rglob("*") if p.is_file() and runtime not in p.parents]
+    assert sum(sizes) < SITE
+
+
+def test_the_front_page_is_light(open_page):
+    open_page("index.html").wait_for_load_state("networkidle")
+    sizes = {response.url: len(response.body()) for response in open_page.received}
+    assert any("explorer-data" in url for url in sizes)
+    assert sum(sizes.values()) < FRONT_PAGE
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_barrier(open_page, axe, kind, scheme):
+    page = open_page(KINDS[kind], color_scheme=scheme)
+    page.wait_for_load_state("networkidle")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run()")["violations"]
+    serious = [
+        (v["id"], v["help"], [n["target"] for n in v["nodes"]][:5])
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
+    assert not serious
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_phone_scrolls_in_one_direction(open_page, kind):
+    page = open_page(KINDS[kind], **PHONE)
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
+
+
+def test_formulas_show_without_a_network(open_page):
+    page = open_page(KINDS["formulas"])
+    page.locator("mjx-container").first.wait_for()
+    assert page.locator("mjx-container").first.bounding_box()["height"] > 10
+    assert page.locator("mjx-merror").count() == 0
+
+
+def test_search_finds_a_function(open_page):
+    page = open_page("search.html?q=truncated_svd")
+    page.locator("#search-results li a").first.wait_for()
+    assert "truncated_svd" in page.locator("#search-results").inner_text()
