@@ -48,7 +48,7 @@ from lora_np.training import fit, sweep
 __version__ = "0.1.0"
 
 # Loaded when first used, so that `import lora_np` brings NumPy and nothing heavier.
-_ON_DEMAND = ("accounting", "adapters", "datasets", "plots", "safetensors", "widgets")
+_ON_DEMAND = ("accounting", "adapters", "datasets", "exercises", "plots", "safetensors", "widgets")
 
 __all__ = [
     "SGD",
@@ -71,6 +71,7 @@ __all__ = [
     "count_lora",
     "cross_entropy",
     "datasets",
+    "exercises",
     "fit",
     "freeze",
     "independent_columns",

@@ -385,8 +385,12 @@ def exercises_grade(
     from lora_np.exercises.confine import Limits
     from lora_np.exercises.grading import grade
 
+    def say(student: str) -> None:
+        if sys.stderr.isatty():
+            print(f"graded: {student}", file=sys.stderr)
+
     limits = Limits(seconds=seconds, memory=memory * 2**20)
-    grades = grade(submissions, numbers=lesson or (), seed=seed, limits=limits, jobs=jobs)
+    grades = grade(submissions, numbers=lesson or (), seed=seed, limits=limits, jobs=jobs, progress=say)
     written = grades.write(out)
     if as_json:
         print_json(

@@ -20,7 +20,7 @@ def main() -> None:
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests)
     take_standard_streams()
-    preload()
+    prepare()
     send(replies, {"limits": confine(Limits(*settings["limits"]), secret=settings["secret"])})
     namespace = Namespace()
     for number, source in settings["cells"]:
@@ -62,19 +62,11 @@ def take_standard_streams() -> None:
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
 
 
-def preload() -> None:
-    """Import what submissions use, before limits and rights are gone."""
-    import encodings.idna  # noqa: F401  (a refused connection should say that it was refused)
-
-    import lora_np
-    import lora_np.adapters
-    import lora_np.datasets
+def prepare() -> None:
+    """The check cells of a notebook cost nothing here, and solutions cannot be imported."""
     import lora_np.exercises
 
-    lora_np.datasets.photograph()  # what zip files need
-    setattr(lora_np.exercises, "check", lambda *args, **kwargs: None)  # noqa: B010  (the check cells of a notebook)
-    with contextlib.suppress(ImportError):
-        import resource  # noqa: F401
+    setattr(lora_np.exercises, "check", lambda *args, **kwargs: None)  # noqa: B010  (mypy knows its type)
     sys.path[:] = [entry for entry in sys.path if not is_checkout(Path(entry))]
 
 

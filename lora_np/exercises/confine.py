@@ -22,13 +22,17 @@ import struct
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from lora_np._checks import number, whole_number
 
 NOBODY = 65534
 
 
-class Limits(NamedTuple):
+@dataclass(frozen=True)
+class Limits:
     """What one submission may use.
 
     Parameters
@@ -41,12 +45,22 @@ class Limits(NamedTuple):
         Bytes of one file, and of what is printed.
     folder_size : int
         Bytes of all files in its folder.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is no number, or not above 0.
     """
 
     seconds: float = 10.0
     memory: int = 1024 * 2**20
     file_size: int = 2**20
     folder_size: int = 16 * 2**20
+
+    def __post_init__(self) -> None:
+        number("seconds", self.seconds, minimum=0, open_minimum=True)
+        for name in ("memory", "file_size", "folder_size"):
+            whole_number(name, getattr(self, name))
 
 
 def confine(limits: Limits, *, secret: str) -> dict[str, str]:
@@ -140,7 +154,7 @@ def limit_resources(limits: Limits) -> None:
         (resource.RLIMIT_FSIZE, limits.file_size),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_NPROC, 0),  # no process or thread beyond this one, so nothing can leave its group
-        (resource.RLIMIT_CPU, int(60 * limits.seconds)),  # in case the grader itself is gone
+        (resource.RLIMIT_CPU, 1 + int(60 * limits.seconds)),  # in case the grader itself is gone
     ]
     for kind, most in wanted:
         _, hard = resource.getrlimit(kind)

@@ -195,12 +195,10 @@ def one_file(
     """The report of one file; a file that cannot be read is worth nothing, and says why."""
     try:
         known = {exercise.name for exercise in defined_in(cells_of(path))}
-        answered = [exercise for exercise in exercises if exercise.name in known]
-        if not answered:
-            return Report(path, {})
-        return check_file(path, answered, seeds=seeds, limits=limits)
     except (OSError, ValueError) as error:
         return Report(path, {}, [str(error)])
+    answered = [exercise for exercise in exercises if exercise.name in known]
+    return check_file(path, answered, seeds=seeds, limits=limits) if answered else Report(path, {})
 
 
 def submissions_in(folder: Path) -> dict[str, list[Path]]:

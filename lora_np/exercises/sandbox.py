@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,9 +69,12 @@ class Process:
         self.threads = [threading.Thread(target=work, daemon=True) for work in (self.read, self.write)]
         for thread in self.threads:
             thread.start()
-        settings = {"limits": list(limits), "secret": str(secret), "cells": [list(cell) for cell in cells]}
+        settings = {"limits": astuple(limits), "secret": str(secret), "cells": [list(cell) for cell in cells]}
         self.to_send.put(settings)
-        self.missing: dict[str, str] = self.message(time.monotonic() + STARTING)["limits"]
+        try:
+            self.missing: dict[str, str] = self.message(time.monotonic() + STARTING)["limits"]
+        except Ended as ended:  # nothing of the submission has run yet: it is not to blame
+            raise OSError(f"no process for submissions can be started: {ended}; {self.printed}") from None
 
     def read(self) -> None:
         assert self.process.stdout is not None
@@ -132,7 +136,10 @@ class Process:
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
-        self.room.cleanup()
+        try:
+            self.room.cleanup()
+        except RecursionError:  # folders in folders in folders
+            subprocess.run(["rm", "-rf", self.room.name], check=False)
 
 
 class Sandbox:
@@ -213,7 +220,10 @@ class Sandbox:
         seconds: float | None = None,
     ) -> dict[str, Any]:
         """What `lora_np.exercises.running.call` gives, from the other process."""
-        process = self.running()
+        try:
+            process = self.running()
+        except Ended as ended:
+            return {"error": str(ended), "kind": "Ended"}
         functions = [a for a in arguments if callable(a)]
         places = iter(range(len(functions)))
         over_there = [Remote(next(places)) if callable(a) else a for a in arguments]

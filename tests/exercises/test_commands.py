@@ -65,6 +65,7 @@ def test_grade(tmp_path, capsys):
     (["check", "nothing.py"], "nothing.py: No such file", 1),
     (["check", __file__], "defines no function", 1),
     (["check", __file__, "--exercise", "cutt"], "did you mean 'cut'", 1),
+    (["grade", "nowhere", "--seconds", "0"], "seconds must be above 0, got 0", 1),
     (["grade", "nowhere"], "must be a folder of submissions", 1),
     (["list", "--lesson", "11"], "lesson must be between 1 and 10", 1),
     (["list", "--lesson", "x"], "'x'", 2),

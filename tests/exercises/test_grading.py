@@ -153,6 +153,7 @@ IN_A_CALL = {
     "writes files": "i = 0\n    while True:\n        i += 1; open(f'file{i}', 'wb').write(bytes(10**6))",
     "fills a file": "f = open('file', 'wb')\n    while True: f.write(bytes(10**6))",
     "makes folders": "import os\n    i = 0\n    while True:\n        i += 1; os.mkdir(f'folder{i}')",
+    "makes folders in folders": "import os\n    while True: os.mkdir('d'); os.chdir('d')",
     "kills its parent": "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
     "leaves the group": "import os; os.setsid(); os.setpgid(0, 0); return 0",
     "ignores signals": "import signal\n    for s in (2, 14, 15, 24): signal.signal(s, signal.SIG_IGN)\n    while True: pass",

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +24,13 @@ POINTS = {"right": 9.0, "half": 3.0, "empty": 0.0}
 
 
 def run(folder, command, *arguments):
-    result = subprocess.run(
-        [sys.executable, "-m", "nbgrader", command, *arguments], cwd=folder, capture_output=True, text=True
+    beside = (
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # nbgrader calls alembic by name
     )
+    result = subprocess.run(
+        [sys.executable, "-m", "nbgrader", command, *arguments],
+        cwd=folder, env=os.environ | {"PATH": beside}, capture_output=True, text=True,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     return result.stderr
 

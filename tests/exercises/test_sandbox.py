@@ -190,6 +190,16 @@ def test_a_file_of_nothing_but_ends_is_given_up():
         pass
 
 
+def test_a_grader_that_cannot_start_is_not_the_students_fault(monkeypatch):
+    from lora_np.exercises import sandbox
+
+    monkeypatch.setattr(sandbox, "CODE", "raise SystemExit('no such module')")
+    with pytest.raises(
+        OSError, match=r"no process for submissions can be started: it stopped.*no such module"
+    ):
+        Sandbox(["x = 1"]).running()
+
+
 def test_no_process_is_left_behind(box):
     process = box.running().process
     box.stop()
@@ -274,3 +284,9 @@ def run(program, data):
         else:
             holds = loaded == value if operation == 0x15 else loaded >= value
             place += yes if holds else no
+
+
+def test_libraries_can_still_be_imported_once_the_limits_are_set():
+    source = "def f():\n    import fractions, lora_np.adapters, lora_np.datasets\n    return lora_np.datasets.photograph().shape"
+    with Sandbox([source], LIMITS) as box:
+        assert box.call("f", [])["value"] == (600, 512)
