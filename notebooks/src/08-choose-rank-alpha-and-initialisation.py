@@ -172,8 +172,8 @@ assert max(across) < 1.03 * min(across)
 assert min(along_a_row) < 1.03 * min(across)
 
 # %% [markdown]
-# **LoRA+** uses a larger rate for $B$ than for $A$, 16 times by default. $B$ starts at zero and has the longer
-# way to go. It is one line: `lnp.lora.lora_plus(lnp.Adam(lr=1e-3))`.
+# **LoRA+** uses a larger rate for $B$ than for $A$, here 16 times. Its authors show that in very wide layers an
+# equal rate moves $B$ too little. It is one line: `lnp.lora.lora_plus(lnp.Adam(lr=1e-3))`.
 #
 # ## Where to start
 #
@@ -236,19 +236,19 @@ axes = lnp.plots.errors_against_rate(curves)
 # %%
 middle = {name: {rate: np.median(errors) for rate, errors in curve.items()} for name, curve in curves.items()}
 rows = [(name, curve[0.001], curve[0.01], min(curve.values())) for name, curve in middle.items()]
-formats = dict.fromkeys(["at rate 0.001", "at rate 0.01", "at its best rate"], "{:.4f}".format)
+formats = dict.fromkeys(["at rate 0.001", "at rate 0.01", "at its best rate"], "{:.3f}".format)
 print(lnp.accounting.Table(["variant", *formats], rows, formats=formats))
 
 at_0001, best = (np.array([row[column] for row in rows]) for column in (1, 3))
 assert at_0001[2] == at_0001.min()  # LoRA+
 assert best.max() < 1.04 * best.min() < 1.04 * at_0001.min()
 assert 0.98 * best[0] < best[variants.index("olora")] < best[0]
-assert 1.08 < at_0001[0] / best[0] < 1.1
+assert 1.075 < at_0001[0] / best[0] < 1.1
 
 # %% [markdown]
 # At rate 0.001, LoRA+ wins clearly, since its $B$ moves at 0.016. At its best rate, plain LoRA is as good.
 # Starting from parts of $W_0$ helps a little here, by less than 2 %. All six are within 4 % of each other,
-# while a badly chosen rate costs LoRA 8 %.
+# while a badly chosen rate costs LoRA 8 to 10 %.
 #
 # That is one problem, linear and small, and no verdict on the variants. The way to compare is what carries
 # over: **a variant must win at its own best learning rate, against the others at theirs.**

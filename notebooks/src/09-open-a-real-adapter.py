@@ -207,7 +207,7 @@ for rank in [1, 4]:
     model = train(lnp.inject(base, rank=rank, alpha=2 * rank, rng=rng), *terrain)
     trained[rank] = size_of(f"resized-{rank}"), error(model)
 
-# %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter up to rank 6. The cut LoRA is better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
+# %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter at ranks 2 to 6. The cut LoRA is better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
 lines = {name: tuple(np.transpose(curve)) for name, curve in curves.items()}
 axes = lnp.plots.error_against_bytes(lines, trained=trained, base=error(base))
 
@@ -216,7 +216,7 @@ axes = lnp.plots.error_against_bytes(lines, trained=trained, base=error(base))
 #
 # - At rank 16 all ways meet. At low ranks they do not.
 # - **A cut full update can be worse than none at all.** The parts that were cut off had balanced those that
-#   stayed. Here that is so up to rank 6.
+#   stayed. Here that is so at ranks 2 to 6.
 # - A LoRA that was trained at rank 4 is better than a larger one cut to 4.
 #
 # The SVD keeps the *numbers* of the update as close as possible. What counts is the answers of the model, and
@@ -226,12 +226,12 @@ axes = lnp.plots.error_against_bytes(lines, trained=trained, base=error(base))
 resized, extracted = (
     {rank: at[1] for rank, at in zip(ranks, curve, strict=True)} for curve in curves.values()
 )
-assert all(extracted[rank] > error(base) for rank in [1, 2, 3, 4, 6])
+assert all(extracted[rank] > error(base) for rank in [2, 3, 4, 6])
 assert all(trained[rank][1] < min(resized[rank], extracted[rank]) for rank in trained)
 assert max(resized[16], extracted[16]) < 1.02 * min(error(lora), error(full))
 
-smallest = next(rank for rank in ranks if resized[rank] < 1.02 * resized[16])
-print(f"the adapter can be cut to rank {smallest} for 2 % more error")
+smallest = next(rank for rank in ranks if resized[rank] < 1.03 * resized[16])
+print(f"the adapter can be cut to rank {smallest} for less than 3 % more error")
 print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}")
 
 # %% [markdown]
