@@ -135,8 +135,11 @@ def affine_forward(x: Array, W: Array, b: Any = None) -> Array:
     y = product(x, W.T)
     if b is None:
         return y
-    result: Array = np.add(y, b, out=y if y.dtype == b.dtype else None)
-    return result
+    if b.dtype == y.dtype:
+        y += b
+    else:
+        y = y + b
+    return y
 
 
 def sum_of_outer(g: Array, x: Array) -> Array:
