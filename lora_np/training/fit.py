@@ -303,8 +303,10 @@ def check_data(x_name: str, x: Array, y_name: str, y: Array) -> None:
 
 def progress_bar(total: int, done: int, wanted: bool | str) -> Any:
     """A tqdm bar for people: in a terminal, or in a notebook."""
-    from tqdm.auto import tqdm
-
     visible = wanted and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    if visible:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm  # the plain one asks for no widgets
     label = wanted if isinstance(wanted, str) else "fit"
     return tqdm(total=total, initial=done, desc=label, unit="step", disable=not visible, leave=False)
