@@ -1,0 +1,100 @@
+"""Every command that a page, the README or --help shows is run; every block of Python is a doctest."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.main import get_command
+
+from lora_np import adapters, safetensors
+from lora_np.cli import app, run
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if "_build" not in page.parts]
+NOT_HERE = {
+    "lora-np lab": "opens JupyterLab: tests/browser",
+    "lora-np tour": "the main job: tests/test_tour.py",
+    "lora-np exercises nbgrader": "a course for nbgrader: tests/exercises/test_nbgrader.py",
+    "lora-np exercises grade": "processes of students: tests/exercises/test_grading.py",
+}
+# Python that is shown without being a doctest, and where it runs.
+ELSEWHERE = {"training.md": "tests/training: a sweep on a cluster of two workers"}
+
+
+def shown_commands():
+    """Commands in blocks of code, and the example of each command's help."""
+    for page in PAGES:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if found := re.match(r"(?:\s{4,}|\$ )\s*(lora-np .*)", line):
+                yield found[1]
+    for words, command in commands(get_command(app), "lora-np"):
+        example = re.search(r"Example: (.*?)(?:\n\n|$)", command.help or "", re.DOTALL)
+        assert example, f"{words} --help shows no example"
+        yield " ".join(example[1].split())
+
+
+def commands(command, words):
+    below = getattr(command, "commands", None)
+    if below is None:
+        return [(words, command)]
+    return [found for word, sub in below.items() for found in commands(sub, f"{words} {word}")]
+
+
+COMMANDS = sorted(
+    {" ".join(shlex.split(command, comments=True)): command for command in shown_commands()}.values()
+)
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """A folder with all that the examples speak of."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("update.npy", rng.normal(size=(20, 30)))
+    np.save("weights.npy", rng.normal(size=(20, 30)))
+    safetensors.save("adapter.safetensors", {"layers.0.q_proj.lora_B.weight": rng.normal(size=(20, 4))})
+    W0 = rng.normal(size=(64, 64)).astype(np.float32)
+    for name in ("base", "llama", "my-model", "tuned", "my-llama", "path/to"):
+        weights = W0 if name in ("base", "llama", "my-model") else W0 + rng.normal(size=W0.shape).astype("f4")
+        Path(name).mkdir(parents=True)
+        safetensors.save(Path(name, "model.safetensors"), {"model.layers.0.q_proj.weight": weights})
+        Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
+    for name in ("adapter", "my-adapter", "small-adapter", "big", "style", "task"):
+        module = adapters.Module.of(A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16)
+        adapters.save(adapters.Adapter({"model.layers.0.q_proj": module}), name)
+    for folder in ("week-1", "my-exercises"):
+        assert run(["exercises", "start", folder, "--lesson", "1"]) == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_shown_runs(command, room, capsys):
+    for start, where in NOT_HERE.items():
+        if command.startswith(start):
+            pytest.skip(where)
+    words = shlex.split(command, comments=True)[1:]
+    if "-o" in words:
+        shutil.rmtree(words[words.index("-o") + 1], ignore_errors=True)
+    if words[:2] == ["exercises", "start"]:
+        shutil.rmtree(words[2])
+    capsys.readouterr()
+    status = run(words)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out
+    # 1 says no, not that something failed: adapters that differ, exercises that are not done yet.
+    assert status == (1 if words[0] == "diff" or words[:2] == ["exercises", "check"] else 0)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_block_of_python_is_a_doctest(page):
+    if page.name in ELSEWHERE:
+        return
+    blocks = re.findall(
+        r"^ *```python\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert all(block.startswith(">>> ") for block in blocks)
