@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
         notes=[
             "white inputs, an update with the singular values of noise (the largest is 1), Kaiming A, B = 0, "
             "alpha = r, float64, constant rates",
-            "the rates of scaled gradient descent are the best of a few that were tried on seeds 0 to 2 (four "
+            "the rates of scaled gradient descent are the best of a few tried on seeds 0 to 2 (four "
             "without momentum, six with); those of the others were not tuned",
             f"empty: not within {LONGEST:,} steps. Alternating least squares counts half-steps.",
             versions("numpy"),
