@@ -89,6 +89,7 @@ print("shape of the directions:", directions.shape)
 
 x = np.array([4, -1, 2])
 output = M @ x
+# A row times the output: for directions of length 1, at right angles, that is how much of each is in it.
 parts = directions.T @ output  # how much of each direction is in the output
 print("output:           ", output)
 print("made of two parts:", (directions @ parts).round(6))
@@ -188,7 +189,7 @@ print("rank of the product with noise:", lnp.matrix_rank(noisy))
 # %% alt="Singular values against their index. The values of the product end after the eighth. Those of the product with noise fall by a factor of ten thousand after the eighth, then continue to the hundredth."
 singular_values = {
     "with noise": np.linalg.svdvals(noisy),
-    "B A": np.linalg.svdvals(product)[:8],
+    "B A": np.linalg.svdvals(product)[:8],  # the other 92 are zero, up to rounding
 }
 axes = lnp.plots.singular_spectrum(singular_values, rank=8)
 

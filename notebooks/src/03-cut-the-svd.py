@@ -85,7 +85,8 @@ axes = lnp.plots.rank_one_errors(M)
 # One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
 #
 # This holds for every matrix and every rank. **Keep the first $r$ parts of the SVD, and no matrix of rank $r$
-# comes closer** (Eckart and Young, 1936). The error is what the dropped singular values add up to:
+# comes closer** (Eckart and Young, 1936). The dropped parts are at
+# right angles to each other, so their sizes combine as in Pythagoras, by their squares:
 #
 # $$
 # \|M - M_r\| = \sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}

@@ -70,8 +70,8 @@ assert lnp.count_lora(d, k, rank=8) == 8 * (100 + 120) == 1_760
 lnp.accounting.matrix_table(d, k, ranks=[20, 8])
 
 # %% [markdown]
-# *Base* is $W_0$ itself, which stays as it is. *Total* is base and trainable together, what is in memory
-# during training.
+# *Base* is $W_0$ itself. *Total* is how many weights there are during training: with LoRA, $W_0$ stays as it
+# is and the trainable numbers come on top. In full training $W_0$ itself is changed, and nothing comes on top.
 #
 # In a picture, each number is one unit of area:
 
@@ -280,7 +280,7 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 #
 # ## Memory, and why the rank hardly moves it
 #
-# Now the memory of a training run: Llama 2 7B, one text of 2,048 tokens, two bytes for a weight. The
+# Now the memory of a training run: Llama 2 7B, one text of 2,048 tokens, two bytes for a weight of the model, eight for the two moments of a trained number. The
 # activations are an estimate, within a tenth of what PyTorch keeps.
 
 # %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 93 billion bytes, more than half of it for the optimizer. LoRA takes 25 at rank 8 and 27 at rank 256, nearly all of it weights and activations."
@@ -319,7 +319,7 @@ assert small["weights"] + small["activations"] > 0.99 * total["LoRA, r = 8"]
 #
 # You can say what a LoRA costs before you train it. Try:
 #
-# - On paper: GPT-3 with rank 2 on four matrices of each layer. Which row of the table is that?
+# - On paper: GPT-3 with rank 2 on four matrices of each layer. Which two rows of the table are that, and which of them follows?
 # - On paper: a $1{,}000 \times 1{,}000$ matrix at rank 16. How many numbers, and which share of the full
 #   update?
 # - Which rank does a budget of one million numbers allow for all the query and value matrices of Llama 2 7B?

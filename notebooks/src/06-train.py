@@ -86,7 +86,8 @@ assert (grad_A != 0).all()
 # The **autograd** notes what was computed, and applies the chain rule from the loss back to the weights. In
 # this package a weight that is trained is a `Tensor`, a weight that is frozen is a plain array. `backward`
 # fills in the gradients of the Tensors. Data is one example per row, so our $x$ becomes a matrix with one
-# row.
+# row. The paper multiplies $BA$ by a factor $\alpha / r$. We set `alpha` to the rank, here and below, so that
+# the factor is one.
 
 # %%
 layer = lnp.LoRALinear(lnp.Linear(W0), A=lnp.Tensor(A), B=lnp.Tensor(B_next), alpha=1.0)
@@ -130,11 +131,13 @@ assert np.allclose(slopes(lambda M: loss_at(M, A), B_next), grad_B)
 # ## Real data: from a photograph to a map
 #
 # An input is 10 x 12 pixels, the target the 10 x 10 pixels to the right of them. So $k = 120$, $d = 100$, and
-# $W_0$ is the 100 x 120 matrix of *Count parameters*.
+# $W_0$ has the shape of the matrix in *Count parameters*. Each picture is scaled to variance 1, and the mean
+# of the input is subtracted from each pair.
 #
 # The photograph comes first: $W_0$ is the best such matrix for it, found by a formula, the *pretrained*
 # model. The new task is the map of heights around the Jacksboro fault. 20,000 pairs are for training. 5,000
-# are **held out**: no training ever sees them, so they tell what was learned and not what was memorised.
+# are **held out**: they are not used in training. Their places are drawn from the same map, and some coincide
+# with a place of a training pair, so they tell how well a model continues this map, not any other.
 
 # %%
 rng = np.random.default_rng(0)
@@ -193,7 +196,8 @@ assert errors["both random"][0] > 1.3 * at_base
 assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B random"])
 
 # %% [markdown]
-# - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$.
+# - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$. Here 300 steps
+#   make up for it, but they first have to undo damage that need not have been done.
 # - **Both zero**: training starts at $W_0$, but stays there. Each gradient has the other matrix as a factor,
 #   and zero times anything is zero.
 # - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so
@@ -267,8 +271,8 @@ axes = lnp.plots.losses_against_rank(
 # Rank 0 is $W_0$ alone. One direction brings most of the gain, and beyond rank 4 hardly anything is left to
 # gain. **The data asks for a low-rank update**, so LoRA loses nothing by being one.
 #
-# The same in numbers. The optimum bounds the loss on the training data, where no update of the same rank can
-# be below it. On held-out data a trained model may end a little below.
+# The same in numbers. The optimum is computed from the training data, and there no update of the same rank
+# can be below it. Held-out data is other data, so there a trained model may end a little below.
 
 # %%
 best_in_training = lnp.linalg.optimal_losses(x, y, W0=base.W)
