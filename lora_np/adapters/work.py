@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from lora_np import safetensors
 from lora_np._checks import Array, whole_number
+from lora_np._progress import without_monitor
 from lora_np.adapters.files import AdapterError, read_tensor
 
 Item = TypeVar("Item")
@@ -33,7 +34,9 @@ def each(
 
     items = list(items)
     jobs = whole_number("jobs", jobs)
-    with threadpool_limits(1), tqdm(total=len(items), desc=label, disable=None if progress else True) as bar:
+    bar_class = without_monitor(tqdm)
+    hidden = None if progress else True
+    with threadpool_limits(1), bar_class(total=len(items), desc=label, disable=hidden) as bar:
         results = []
         pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
         for result in pool(joblib.delayed(_on_one_thread)(function, item) for item in items):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from lora_np._checks import Array, finite, number, whole_number
+from lora_np._progress import without_monitor
 from lora_np.autograd import Tensor
 from lora_np.lora import LoRALinear
 from lora_np.nn import SGD, Adam, Optimizer, freeze, mean_squared_error, replace, start, trainable
@@ -309,4 +310,5 @@ def progress_bar(total: int, done: int, wanted: bool | str) -> Any:
     else:
         from tqdm import tqdm  # the plain one asks for no widgets
     label = wanted if isinstance(wanted, str) else "fit"
-    return tqdm(total=total, initial=done, desc=label, unit="step", disable=not visible, leave=False)
+    bar = without_monitor(tqdm)
+    return bar(total=total, initial=done, desc=label, unit="step", disable=not visible, leave=False)
