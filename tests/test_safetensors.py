@@ -195,7 +195,7 @@ def test_a_failed_write_leaves_what_was_there(path):
     ("name", "array", "message"),
     [
         ("x", np.ones(3), r"'x' must have shape \(2,\), got \(3,\)"),
-        ("x", np.ones(2, int), "'x' must have dtype F32, got int64"),
+        ("x", np.ones(2, np.int64), "'x' must have dtype F32, got int64"),
         ("y", np.ones(2), "'y' is not in the header"),
         ("i", np.ones(2), "'i' must have dtype I32, got float64"),
         ("b", np.ones(2, np.uint16), "'b' must have dtype BF16, got uint16"),

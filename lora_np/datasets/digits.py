@@ -15,7 +15,7 @@ def digits() -> tuple[Array, Array]:
     -------
     images : ndarray of shape (1797, 8, 8)
         From 0 (paper) to 1 (ink).
-    labels : ndarray of int64, shape (1797,)
+    labels : ndarray of int, shape (1797,)
 
     References
     ----------
@@ -29,4 +29,4 @@ def digits() -> tuple[Array, Array]:
     ((1797, 8, 8), array([0, 1, 2, 3, 4]))
     """
     images: Array = load("digits.npz", "images") / 16
-    return images, load("digits.npz", "labels").astype(np.int64)
+    return images, load("digits.npz", "labels").astype(np.intp)
