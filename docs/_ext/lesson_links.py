@@ -21,7 +21,7 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
     links += link(
         "Run this in your browser", f"../lite/notebooks/index.html?path={notebook}", "run-in-browser"
     )
-    links += link("Download the notebook", f"../lite/files/{notebook}", "download")
+    links += link("Download the notebook", f"../_static/notebooks/{notebook}", "download")
     title = next(doctree.findall(nodes.title))
     title.parent.insert(title.parent.index(title) + 1, links)
 

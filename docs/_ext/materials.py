@@ -56,17 +56,17 @@ def once(name: str, function) -> None:
 
 
 def lessons() -> None:
-    """The executed notebooks as pages of the site, changed only where they have changed."""
-    target = DOCS / "lessons"
-    target.mkdir(exist_ok=True)
+    """The executed notebooks, as pages and to take home, written only where they have changed."""
     sources = {source.name: source for source in (ROOT / "notebooks").glob("*.ipynb")}
-    for name, source in sources.items():
-        page = target / name
-        if not page.exists() or page.read_bytes() != source.read_bytes():
-            shutil.copyfile(source, page)
-    for page in target.glob("*.ipynb"):
-        if page.name not in sources:
-            page.unlink()
+    for target in (DOCS / "lessons", MADE / "static" / "notebooks"):
+        target.mkdir(parents=True, exist_ok=True)
+        for name, source in sources.items():
+            copy = target / name
+            if not copy.exists() or copy.read_bytes() != source.read_bytes():
+                shutil.copyfile(source, copy)
+        for copy in target.glob("*.ipynb"):
+            if copy.name not in sources:
+                copy.unlink()
 
 
 def notebooks_for_the_browser() -> None:
