@@ -300,7 +300,13 @@ def diff(
 
 
 exercises_app = typer.Typer(help="Exercises that grade themselves, for students and teachers.")
-app.add_typer(exercises_app, name="exercises", no_args_is_help=True)
+app.add_typer(exercises_app, name="exercises")
+
+
+@exercises_app.callback(invoke_without_command=True)
+def _exercises(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 Lessons = Annotated[list[int] | None, typer.Option("--lesson", help="Number of a lesson; may be repeated.")]
 

@@ -34,6 +34,12 @@ def test_version():
     assert lora_np_command("--version").stdout == f"lora-np {lora_np.__version__}\n"
 
 
+def test_a_group_without_a_command_lists_its_commands():
+    result = lora_np_command("exercises")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "grade" in result.stdout
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_help_lists_the_commands(arguments):
     result = lora_np_command(*arguments)

@@ -56,7 +56,8 @@ def room(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     np.save("update.npy", rng.normal(size=(20, 30)))
-    np.save("weights.npy", rng.normal(size=(20, 30)))
+    Path("lora-np-tour").mkdir()
+    safetensors.save("lora-np-tour/full-update.safetensors", {"weight": rng.normal(size=(20, 30))})
     safetensors.save("adapter.safetensors", {"layers.0.q_proj.lora_B.weight": rng.normal(size=(20, 4))})
     W0 = rng.normal(size=(64, 64)).astype(np.float32)
     for name in ("base", "llama", "my-model", "tuned", "my-llama", "path/to"):
@@ -64,7 +65,7 @@ def room(tmp_path, monkeypatch):
         Path(name).mkdir(parents=True)
         safetensors.save(Path(name, "model.safetensors"), {"model.layers.0.q_proj.weight": weights})
         Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
-    for name in ("adapter", "my-adapter", "small-adapter", "big", "style", "task"):
+    for name in ("adapter", "my-adapter", "small-adapter", "big", "style", "task", "lora-np-tour/adapter-r8"):
         module = adapters.Module.of(A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16)
         adapters.save(adapters.Adapter({"model.layers.0.q_proj": module}), name)
     for folder in ("week-1", "my-exercises"):
