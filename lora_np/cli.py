@@ -308,6 +308,7 @@ def _exercises(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
 
+
 Lessons = Annotated[list[int] | None, typer.Option("--lesson", help="Number of a lesson; may be repeated.")]
 
 
