@@ -2,10 +2,10 @@
 // DIST is a folder with the Pyodide runtime, WHEELS one with the pure wheels that the tests need.
 import { readFileSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 const [dist, wheels] = process.argv.slice(2, 4).map((folder) => resolve(folder));
-const root = resolve(import.meta.dirname, "../..");
+const root = fileURLToPath(new URL("../..", import.meta.url));
 
 const { loadPyodide } = await import(pathToFileURL(join(dist, "pyodide.mjs")));
 const pyodide = await loadPyodide({ indexURL: dist, env: { HOME: "/home/pyodide", MPLBACKEND: "Agg", COLUMNS: "120" } });
