@@ -97,8 +97,8 @@ def within(a: Array, low: Any, high: Any) -> Any:
 
 derivative(
     np.matmul,
-    lambda y, a, b: pull_left(np.ndim(a), b),
-    lambda y, a, b: pull_right(a, np.ndim(b)),
+    lambda y, a, b: pull_left(a.ndim, b),
+    lambda y, a, b: pull_right(a, b.ndim),
 )
 
 

@@ -258,15 +258,15 @@ class Tensor(NDArrayOperatorsMixin):
         data = self.data
         if gradient is not None:
             start = np.array(gradient, dtype=data.dtype)
+            if start.shape != data.shape:
+                raise ValueError(f"gradient must have this Tensor's shape {self.shape}, got {start.shape}")
         elif data.size == 1:
-            start = np.array(1, dtype=data.dtype).reshape(data.shape)
+            start = np.array(1, dtype=data.dtype, ndmin=data.ndim)
         else:
             raise ValueError(
                 f"backward() starts from a scalar, got shape {self.shape}: "
                 "take a sum or a mean first, or pass gradient= of that shape"
             )
-        if start.shape != data.shape:
-            raise ValueError(f"gradient must have this Tensor's shape {self.shape}, got {start.shape}")
         for leaf, g in leaf_gradients(self, start).items():
             leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g)
 
@@ -320,7 +320,7 @@ def leaf_gradients(root: Tensor, start: Array) -> dict[Tensor, Array]:
         while edges:
             target, pull = edges.pop()
             pulled = pull(g)
-            if pulled.shape != target.shape or pulled.dtype != target.dtype:
+            if pulled.shape != target.shape or pulled.dtype is not target.dtype:
                 pulled = unbroadcast(pulled, target.shape, target.dtype)
             if isinstance(target, Tensor):
                 if target in leaves:
@@ -369,12 +369,11 @@ class Row(NamedTuple):
     name: str
     forward: Callable[..., Any]
     rules: tuple[Any, ...]  # of Rule, Each or NOT_DIFFERENTIABLE
-    simple: bool  # Rules only, so that there is nothing to check in a call
     keeps: bool  # the forward function returns (y, kept), and the rules see kept instead of y
 
 
 def row(function: Callable[..., Any], rules: tuple[Any, ...], keeps: bool = False) -> Row:
-    return Row(name_of(function), function, rules, all(map(callable, rules)), keeps)
+    return Row(name_of(function), function, rules, keeps)
 
 
 DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
@@ -495,14 +494,20 @@ def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
 
 def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Run ``function`` on the bare arrays and remember how to pull a gradient back to each Tensor."""
-    name, forward, rules, simple, keeps = DERIVATIVES[function]
+    name, forward, rules, keeps = DERIVATIVES[function]
     if kwargs or len(args) > len(rules):
         args, kwargs = arrange(function, rules, args, kwargs)
-    if not simple:
-        refuse_misplaced(function, rules, args)
-    values = [
-        a.data if isinstance(a, Tensor) else bare(a) if isinstance(a, (list, tuple)) else a for a in args
-    ]
+    values = list(args)
+    tensors, lists = [], []  # their places
+    for i, a in enumerate(args):
+        if isinstance(a, Tensor):
+            if not callable(rules[i]):
+                raise not_differentiable(function, parameters(function, rules)[i])
+            values[i] = a.data
+            tensors.append(i)
+        elif isinstance(a, (list, tuple)):
+            values[i] = members(function, rules, i, a)
+            lists.append(i)
     y = forward(*values, **kwargs)
     if keeps:
         y, seen = y
@@ -510,14 +515,14 @@ def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     else:
         y = seen = np.asarray(y)
     edges: list[tuple[Node | Tensor, Pull]] = []
-    for a, rule in zip(args, rules, strict=False):
-        if isinstance(a, Tensor):
-            edges.append((a.node or a, rule(seen, *values, **kwargs)))
-        elif not simple and isinstance(rule, Each):
-            pull = rule.rule(seen, *values, **kwargs)
-            edges += [
-                (b.node or b, functools.partial(pull, i=i)) for i, b in enumerate(a) if isinstance(b, Tensor)
-            ]
+    for i in tensors:
+        a = args[i]
+        edges.append((a.node or a, rules[i](seen, *values, **kwargs)))
+    for i in lists:
+        if isinstance(rules[i], Each):
+            pull = rules[i].rule(seen, *values, **kwargs)
+            items = enumerate(args[i])
+            edges += [(b.node or b, functools.partial(pull, i=j)) for j, b in items if isinstance(b, Tensor)]
     return derived(name, y, edges)
 
 
@@ -529,18 +534,33 @@ def derived(name: str, y: Array, edges: list[tuple[Node | Tensor, Pull]]) -> Ten
     return result
 
 
-def refuse_misplaced(function: Callable[..., Any], rules: tuple[Any, ...], args: tuple[Any, ...]) -> None:
-    """A Tensor where the row has no Rule is an error that names the argument."""
-    for position, (a, rule) in enumerate(zip(args, rules, strict=False)):
-        if isinstance(a, Tensor) and not callable(rule):
-            raise not_differentiable(function, parameters(function, rules)[position])
+def members(function: Callable[..., Any], rules: tuple[Any, ...], i: int, a: Any) -> Any:
+    """What ``function`` gets for the list or tuple ``a``: its items as arrays for Each, otherwise an array.
+
+    A Tensor deeper inside would lose its gradient, which is an error.
+    """
+    rule = rules[i]
+    items = [b.data if isinstance(b, Tensor) else b for b in a] if isinstance(rule, Each) else a
+    if not holds_tensor(items):
+        return np.asarray(items) if callable(rule) else items
+    name = parameters(function, rules)[i]
+    if rule is NOT_DIFFERENTIABLE:
+        raise not_differentiable(function, name)
+    raise TypeError(
+        f"{name_of(function)}: the argument {name} is a {type(a).__name__} with Tensors in it, whose "
+        "gradient would be lost; make it one Tensor with np.stack"
+    )
+
+
+def holds_tensor(a: Any) -> bool:
+    return isinstance(a, Tensor) or (isinstance(a, (list, tuple)) and any(map(holds_tensor, a)))
 
 
 def bare(a: Any) -> Any:
     """``a`` without Tensors: its array, or the arrays inside a list or tuple. Scalars stay as they are."""
     if isinstance(a, Tensor):
         return a.data
-    if isinstance(a, (list, tuple)) and any(isinstance(b, (Tensor, list, tuple)) for b in a):
+    if holds_tensor(a):
         return [bare(b) for b in a] if isinstance(a, list) else tuple(bare(b) for b in a)
     return a
 
@@ -557,7 +577,7 @@ def arrange(
     if settings.pop("out", None) is not None:
         raise TypeError(IN_PLACE)
     for name, setting in settings.items():
-        if isinstance(setting, Tensor):
+        if holds_tensor(setting):
             raise not_differentiable(function, name)
         if name not in covered(rules):
             raise TypeError(

@@ -33,13 +33,15 @@ class Batches:
         self.order = np.arange(0)
         self.position = 0
 
-    def __next__(self) -> slice | Array:
+    def draw(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """The rows of the next step."""
         if self.batch_size == self.n:
-            return slice(None)  # which copies nothing
+            return x, y
         if self.position + self.batch_size > len(self.order):
             self.order, self.position = self.rng.permutation(self.n), 0
         self.position += self.batch_size
-        return self.order[self.position - self.batch_size : self.position]
+        rows = self.order[self.position - self.batch_size : self.position]
+        return x[rows], y[rows]
 
 
 @dataclass

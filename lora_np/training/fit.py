@@ -216,8 +216,7 @@ def fit(
             if run.steps == 0:
                 validate()
             while run.steps < steps:
-                batch = next(rows)
-                batch_loss = loss_of(model, x[batch], y[batch])
+                batch_loss = loss_of(model, *rows.draw(x, y))
                 now = batch_loss.item()
                 losses.append(now)
                 if not math.isfinite(now):
@@ -231,7 +230,8 @@ def fit(
                 bar.update()
                 if run.steps % every == 0:
                     validate()
-                    bar.set_postfix(loss=f"{now:.4g}", refresh=False)
+                    if not bar.disable:
+                        bar.set_postfix(loss=f"{now:.4g}", refresh=False)
                 if store is not None and (run.steps % store.every == 0 or run.steps == steps):
                     store.save(progressed)
             validate()

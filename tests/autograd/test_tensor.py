@@ -283,6 +283,26 @@ def test_a_tensor_where_there_is_no_derivative_is_named():
         np.sum(x, axis=Tensor(0))
 
 
+def test_tensors_inside_a_list_do_not_lose_their_gradient():
+    x, a = Tensor([1.0, 2.0]), Tensor(3.0)
+    total = primitive(lambda arrays: np.sum(arrays), lambda y, arrays: lambda g: g)
+    for call, name in [
+        (lambda: np.add(x, [a, 1.0]), r"np\.add: the argument b is a list with Tensors in it"),
+        (lambda: np.maximum((a, a), x), "the argument a is a tuple"),
+        (lambda: x @ [a, [a]], "the argument b is a list"),
+        (lambda: np.concatenate([[a], x]), "the argument arrays is a list"),
+        (lambda: total([x, x]), "<lambda>: the argument arrays is a list"),
+        (lambda: x[(a,)], "the argument index has no derivative"),
+        (lambda: np.where([a, 0.0], x, x), "the argument condition has no derivative"),
+        (lambda: np.sum(x, axis=(a,)), "the argument axis has no derivative"),
+    ]:
+        with pytest.raises(TypeError, match=name):
+            call()
+    np.sum(x * [3.0, 4.0] + np.stack([a, a])).backward()
+    assert x.grad.tolist() == [3, 4]
+    assert a.grad == 2
+
+
 def test_an_argument_that_the_derivative_does_not_cover_is_named():
     x = Tensor([1.0, 2.0])
     for call, name in [

@@ -72,10 +72,13 @@ def test_same_seed_same_numbers(batch_size):
 def test_batches_use_every_row_once_before_any_twice():
     from lora_np.training.checkpoint import Batches
 
+    numbers = np.arange(10)
     rows = Batches(10, 3, np.random.default_rng(0))
-    epoch = np.concatenate([next(rows) for _ in range(3)])
-    assert len(set(epoch)) == 9
-    assert len(next(rows)) == 3
+    epoch = [rows.draw(numbers, -numbers) for _ in range(3)]
+    assert len(set(np.concatenate([x for x, _ in epoch]))) == 9
+    assert all((x == -y).all() for x, y in epoch)
+    assert len(rows.draw(numbers, numbers)[0]) == 3
+    assert Batches(10, 10, np.random.default_rng(0)).draw(numbers, numbers)[0] is numbers
 
 
 def test_history_and_validation():
