@@ -11,25 +11,26 @@ import benchmarks
 
 def main(arguments: list[str]) -> int:
     helpers = ("__main__", "_measure", "limit")
-    names = sorted(m.name for m in iter_modules(benchmarks.__path__) if m.name not in helpers)
+    modules = [m.name for m in iter_modules(benchmarks.__path__) if m.name not in helpers]
+    names = {module.removesuffix("_"): module for module in sorted(modules)}  # "import" needs the "_"
     if not arguments or arguments[0] in ("-h", "--help"):
-        for name in names:
-            print(f"{name:<14} {first_line(name)}")
+        for name, module in names.items():
+            print(f"{name:<14} {first_line(module)}")
         return 0
     name, *rest = arguments
     if name not in names:
         print(f"no benchmark {name!r}: choose one of {', '.join(names)}", file=sys.stderr)
         return 2
-    import_module(f"benchmarks.{name}").main(rest)
+    import_module(f"benchmarks.{names[name]}").main(rest)
     return 0
 
 
-def first_line(name: str) -> str:
+def first_line(module: str) -> str:
     """Of the module's docstring, read without running the module's imports of peers."""
     import ast
     from pathlib import Path
 
-    source = (Path(benchmarks.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+    source = (Path(benchmarks.__path__[0]) / f"{module}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 

@@ -15,7 +15,7 @@ from lora_np.adapters.files import AdapterError, replacing
 from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, at_least_single, held, write
 from lora_np.autograd import Tensor, value
 from lora_np.lora import DoRALinear, LoRAEmbedding, LoRALinear, adapter_leaves
-from lora_np.lora.variants import ADAPTED
+from lora_np.lora.variants import ADAPTED, Residual
 from lora_np.nn import Embedding, Linear, freeze, replace, trainable
 from lora_np.nn.tree import join, walk
 
@@ -61,7 +61,8 @@ def save(
     -----
     The directory appears when it is whole. A crash at any moment leaves the old one or none.
 
-    Variants that move W0 (PiSSA, OLoRA) fit the original weights after `lora_np.lora.rebase`.
+    Variants that move W0 (PiSSA, OLoRA) are refused as they are, since nobody who loads them has those
+    weights: save what `lora_np.lora.rebase` makes of them.
 
     Examples
     --------
@@ -149,6 +150,11 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         name = named(path)
         if name in modules:
             raise AdapterError(f"names gives {name!r} to two layers; each needs its own")
+        if isinstance(getattr(layer, "base", None), Residual):
+            raise AdapterError(
+                f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
+                "the original weights: save lora_np.lora.rebase(model, original)"
+            )
         modules[name] = _module(layer)
     dora = {"magnitude" in module.parts for module in modules.values()}
     if len(dora) > 1:

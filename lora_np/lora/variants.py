@@ -255,7 +255,11 @@ def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinea
     """B A beside ``W0 - (alpha/r) B A``: the layer computes what it did, from other parts."""
     W0 = value(layer.W)
     residual = W0 - (s.alpha / s.rank) * (B @ A)
-    return LoRALinear(Linear(residual, layer.b), Tensor(A), Tensor(B), s.alpha, s.dropout)
+    return LoRALinear(Residual(residual, layer.b), Tensor(A), Tensor(B), s.alpha, s.dropout)
+
+
+class Residual(Linear):
+    """What is left of a layer whose W0 was moved: A and B fit this one, not the original. See `rebase`."""
 
 
 def row_norms(W: Tensor | Array) -> Array:

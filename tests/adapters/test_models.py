@@ -84,6 +84,8 @@ def test_an_embedding_comes_back(tmp_path):
 def test_variants_that_move_the_base_are_saved_against_the_original(tmp_path, variant):
     base = network()
     model = shaken(lnp.inject(base, rank=2, rng=RNG, variant=variant))
+    with pytest.raises(adapters.AdapterError, match=r"the base of layers\.0 is no longer W0.*rebase"):
+        adapters.save(model, tmp_path / "adapter")
     adapters.save(rebase(model, base), tmp_path / "adapter")
     back = adapters.attach(base, adapters.load(tmp_path / "adapter"))
     np.testing.assert_allclose(lnp.freeze(back)(X), lnp.freeze(model)(X), rtol=1e-10)

@@ -23,7 +23,7 @@ print(b - a, c - b, *heavy)
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks imports", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks import", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
