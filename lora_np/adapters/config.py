@@ -64,9 +64,11 @@ class Config:
         return any(holder.endswith(name) for holder in holders for name in self.modules_to_save)
 
     def targets(self, module: str) -> bool:
-        """Whether PEFT would adapt the module. Targets given as one expression are taken at their word."""
+        """Whether PEFT would adapt the module. An expression that may take for ever is taken at its word."""
         names = self.raw.get("target_modules")
-        if not isinstance(names, list):
+        if isinstance(names, str):
+            return names == "all-linear" or not _is_quick(names) or re.fullmatch(names, module) is not None
+        if names is None:
             return True
         if module in names:
             return True
@@ -219,13 +221,13 @@ class _Reader:
         return list(got.items())
 
     def check_expression(self, key: str, expression: str) -> None:
-        """Refuse a regular expression that could take for ever: repeated groups, or many repeats."""
-        bare = re.sub(r"\\.", "", expression)  # escaped characters repeat nothing
-        repeats = len(re.findall(r"[*+{]", bare))
-        if len(expression) > 1000 or repeats > _MOST_REPEATS or re.search(r"\)[*+{]", bare):
+        if not _is_quick(expression):
             raise self.fail(key, f"an expression with at most {_MOST_REPEATS} simple repeats", expression)
+        self.check_compiles(key, rf"(.*\.)?({expression})$")
+
+    def check_compiles(self, key: str, expression: str) -> None:
         try:
-            re.compile(rf"(.*\.)?({expression})$")
+            re.compile(expression)
         except (re.error, RecursionError, OverflowError) as error:
             raise AdapterError(f"{self.path}: {key} is not a regular expression: {error}") from None
 
@@ -233,12 +235,22 @@ class _Reader:
         targets = self.raw.get("target_modules")
         if isinstance(targets, list):
             self.names("target_modules")
-        elif targets is not None and not isinstance(targets, str):
+        elif isinstance(targets, str):
+            if _is_quick(targets):
+                self.check_compiles("target_modules", targets)
+        elif targets is not None:
             raise self.fail("target_modules", "a list of names or one expression", targets)
         layers = self.raw.get("layers_to_transform")
         numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
         if not all(isinstance(i, int) and not isinstance(i, bool) for i in numbers):
             raise self.fail("layers_to_transform", "whole numbers", layers)
+
+
+def _is_quick(expression: str) -> bool:
+    """Whether a regular expression has no repeated groups and few repeats, and so cannot take for ever."""
+    bare = re.sub(r"\\.", "", expression)  # escaped characters repeat nothing
+    repeats = len(re.findall(r"[*+{]", bare))
+    return len(expression) <= 1000 and repeats <= _MOST_REPEATS and not re.search(r"\)[*+{]", bare)
 
 
 def _commonest(values: Any) -> Any:

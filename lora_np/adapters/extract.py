@@ -29,6 +29,7 @@ _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|s
 _CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 _CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)$")
 _FIRST_RANK = 16  # of the search for the rank that keeps enough energy
+_SEARCHED = 8  # it ends at an eighth of the full rank: beyond, the whole SVD is sooner there
 
 
 def extract(
@@ -84,8 +85,9 @@ def extract(
 
     Notes
     -----
-    One matrix at a time is in memory, a few times over. Where the goal needs more than about an eighth of a
-    matrix's rank, only a full SVD finds the directions, which takes some twenty times the matrix.
+    One matrix at a time is in memory, in float32 and up to 8 times over. Where the goal needs more than about
+    an eighth of a matrix's rank, only a whole SVD finds the directions: it is made in blocks, which is slow
+    but needs no more memory. (In float64 checkpoints it is LAPACK's, which takes some 9 times the matrix.)
 
     Embeddings are known by their names (``embed_tokens``, ``wte``, ...), GPT-2's transposed layers by the
     model's type in the tuned checkpoint's config.
@@ -227,21 +229,34 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[Array, float] | None:
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
-    """As many singular triplets as the goal may need, and the squared norm of what they leave."""
+    """As many singular triplets as the goal needs, or may need, and the squared norm of what they leave."""
     full = min(D.shape)
     if goal.rank is not None:
-        rank = min(goal.rank, full)
-    elif goal.bytes is not None:
-        rank = min(full, max(1, goal.bytes // (itemsize * sum(D.shape))))
-    else:
-        rank = min(_FIRST_RANK, full)
+        return _truncated(D, min(goal.rank, full))
+    if goal.bytes is not None:
+        return _truncated(D, min(full, max(1, goal.bytes // (itemsize * sum(D.shape)))))
+    share = goal.lost_energy
+    assert share is not None
+    rank = min(_FIRST_RANK, full)
     while True:
-        found = truncated_svd(D, rank=rank)
-        missing = _squared_distance(D, *found)
-        share = goal.lost_energy
-        if share is None or rank == full or rank_for_loss(found.s.astype(np.float64), share, missing):
-            return found, missing
-        rank = min(2 * rank, full)
+        found, missing = _truncated(D, rank)
+        s = found.s.astype(np.float64)
+        enough = rank_for_loss(s, share, missing)
+        if enough or rank == full:
+            break
+        # Would even the largest rank of the search do, if no singular value fell from here on?
+        most = full // _SEARCHED
+        short = missing - share * (missing + np.square(s).sum()) - (most - rank) * s[-1] ** 2
+        rank = full if 2 * rank > most or short > 0 else 2 * rank
+        del found
+    rank = enough or full
+    missing += float(np.square(s[rank:]).sum())
+    return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank]), missing
+
+
+def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
+    found = truncated_svd(D, rank=rank, lean=True)
+    return found, _squared_distance(D, *found)
 
 
 def _squared_distance(D: Array, U: Array, s: Array, Vh: Array) -> float:

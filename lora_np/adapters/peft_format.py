@@ -202,7 +202,8 @@ class Adapter(Mapping[str, Module]):
 
     def __repr__(self) -> str:
         numbers = sum(prod(stored.shape) for stored in self.tensors().values())
-        return f"<Adapter of {len(self)} modules, {numbers:,} numbers{f', {self.path}' if self.path else ''}>"
+        modules = "1 module" if len(self) == 1 else f"{len(self)} modules"
+        return f"<Adapter of {modules}, {numbers:,} numbers{f', {self.path}' if self.path else ''}>"
 
     @property
     def config(self) -> dict[str, Any]:

@@ -155,6 +155,11 @@ CONFIGS = {
         {"target_modules": ["v_proj"]},
         "'model.layers.0.q_proj' is not among the config's target_modules; PEFT would ignore it",
     ),
+    "targets in one expression that does not match a module": (
+        {"target_modules": r".*\.v_proj"},
+        "'model.layers.0.q_proj' is not among the config's target_modules; PEFT would ignore it",
+    ),
+    "targets that are no expression": ({"target_modules": "q_proj("}, "target_modules is not a regular expr"),
     "layers that do not include a module": (
         {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0]},
         "'model.layers.1.q_proj' is not among",

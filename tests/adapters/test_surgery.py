@@ -398,6 +398,22 @@ def test_the_error_left_and_the_rank_for_an_energy_are_those_of_the_svd(tmp_path
     assert 8_000 < (tmp_path / "bytes" / WEIGHTS).stat().st_size <= 9_000
 
 
+@pytest.mark.parametrize(("true_rank", "energy"), [(40, 1 - 1e-9), (40, 0.5), (320, 0.9), (320, 1.0)])
+def test_an_energy_is_kept_by_as_few_directions_as_the_svd_says(tmp_path, true_rank, energy):
+    rng = np.random.default_rng(2)  # 40 directions are searched for, many more take a whole SVD
+    change = rng.standard_normal((400, true_rank)) @ rng.standard_normal((true_rank, 320))
+    for name, weight in (("base", np.zeros((400, 320))), ("tuned", change)):
+        (tmp_path / name).mkdir()
+        safetensors.save(tmp_path / name / "model.safetensors", {"q.weight": weight.astype(np.float32)})
+    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "out", energy=energy)
+    squares = np.square(np.linalg.svdvals(change))
+    enough = squares.cumsum() >= (energy - 1e-12) * squares.sum()
+    assert table.records[0]["rank"] == 1 + int(np.argmax(enough))
+    error = np.linalg.norm(adapters.load(tmp_path / "out").delta("q") - change) / np.linalg.norm(change)
+    assert table.records[0]["relative error"] == pytest.approx(error, rel=1e-4, abs=3e-6)
+    assert error <= (1 - energy) ** 0.5 + 3e-6
+
+
 def test_what_differs_but_carries_no_lora_is_listed_and_kept_when_asked(
     make_adapter, make_checkpoint, tmp_path
 ):
@@ -468,12 +484,13 @@ def test_any_number_of_workers_writes_identical_bytes(make_adapter, make_checkpo
         assert directory(tmp_path / f"{command}3") == first
 
 
-def test_worker_processes_write_identical_bytes_too(make_adapter, make_checkpoint, tmp_path):
-    """Whatever `joblib.parallel_config` names does the work: here processes, elsewhere a Dask cluster."""
-    joblib = pytest.importorskip("joblib")
+@pytest.fixture
+def commands(make_adapter, make_checkpoint, tmp_path):
+    """Runs every heavy command into a folder, and returns the bytes that it finds there."""
     base, tuned, path = make_checkpoint("base"), make_checkpoint("tuned", seed=3), make_adapter("a", rank=4)
 
-    def run(place):
+    def run(name):
+        place = tmp_path / name
         place.mkdir()
         adapters.extract(base, tuned, place / "extract", energy=0.8, jobs=2)
         adapters.resize(path, place / "resize", total_rank=5, jobs=2)
@@ -482,9 +499,32 @@ def test_worker_processes_write_identical_bytes_too(make_adapter, make_checkpoin
         adapters.inspect(path, base=base, jobs=2)
         return {out.name: directory(out) for out in place.iterdir()}
 
-    expected = run(tmp_path / "threads")
+    return run
+
+
+def test_worker_processes_write_identical_bytes_too(commands):
+    joblib = pytest.importorskip("joblib")
+    expected = commands("threads")
     with joblib.parallel_config(backend="loky"):
-        assert run(tmp_path / "processes") == expected
+        assert commands("processes") == expected
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+def test_a_dask_cluster_writes_identical_bytes_too(commands, tmp_path):
+    distributed = pytest.importorskip("dask.distributed")
+    import joblib
+
+    expected = commands("threads")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "dask")
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        assert len(client.scheduler_info()["workers"]) == 2
+        with joblib.parallel_config("dask"):
+            assert commands("dask cluster") == expected
 
 
 def test_a_number_of_workers_below_one_is_refused(adapter):
