@@ -100,8 +100,8 @@ assert np.allclose(2 * np.linalg.svdvals(R_B @ R_A.T), [30, 1])
 assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 
 # %% [markdown]
-# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed.** For
-# a 4,096 x 4,096 layer at rank 16 this way takes the SVD of a 16 x 16 matrix instead of one with 16 million
+# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed** to keep
+# 99 % of the energy. For a 4,096 x 4,096 layer at rank 16 this way takes the SVD of a 16 x 16 matrix instead of one with 16 million
 # numbers, and it is how `inspect` looks into files.
 #
 # ## A real one
@@ -168,7 +168,8 @@ lnp.accounting.Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
 # Modules 1 and 3 are the `tanh` between the layers. *Scaling* is $\alpha / r$. *Needed* is the smallest rank
-# that keeps 99 % of the energy, *wasted* what the file has beyond that. All singular values:
+# that keeps 99 % of the energy, *wasted* what the file has beyond that. It speaks of numbers only: what the
+# answers need, the error will say below. All singular values:
 
 # %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff."
 assert all(0 < row["wasted"] < 8 for row in found.table.records)
@@ -207,7 +208,7 @@ for rank in [1, 4]:
     model = train(lnp.inject(base, rank=rank, alpha=2 * rank, rng=rng), *terrain)
     trained[rank] = size_of(f"resized-{rank}"), error(model)
 
-# %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter at ranks 2 to 6. The cut LoRA is better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
+# %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter up to rank 6. The cut LoRA is worse at rank 1 and better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
 lines = {name: tuple(np.transpose(curve)) for name, curve in curves.items()}
 axes = lnp.plots.error_against_bytes(lines, trained=trained, base=error(base))
 
@@ -215,8 +216,8 @@ axes = lnp.plots.error_against_bytes(lines, trained=trained, base=error(base))
 # Read it slowly, since it contradicts what one would like to believe:
 #
 # - At rank 16 all ways meet. At low ranks they do not.
-# - **A cut full update can be worse than none at all.** The parts that were cut off had balanced those that
-#   stayed. Here that is so at ranks 2 to 6.
+# - **A cut update can be worse than none at all.** The parts that were cut off had balanced those that stayed.
+#   Here that is so for the full update at ranks 1 to 6, at rank 1 only just, and for the LoRA at rank 1.
 # - A LoRA that was trained at rank 4 is better than a larger one cut to 4.
 #
 # The SVD keeps the *numbers* of the update as close as possible. What counts is the answers of the model, and
@@ -293,8 +294,9 @@ assert losses["bfloat16"][-1] > 0.2
 axes = lnp.plots.rounding_against_strength(strengths, losses)
 
 # %% [markdown]
-# The rounding error has the size of $W_0$, whatever the update is. **So it is weak updates that suffer.** It
-# also means that a merged adapter can not be taken out again by subtraction:
+# The rounding error goes by the size of $W_0$, a fraction of a per cent of each number, however weak the update
+# is. **So it is weak updates that suffer.** In a short format a merged adapter can not even be taken out again
+# exactly. (The LoRA paper swaps tasks by subtraction; in float32 that does little harm.)
 
 # %%
 stored = lnp.safetensors.rounded(W0, "BF16")
@@ -343,8 +345,8 @@ assert abs(error_of("half") - error_of("adapter")) < 0.001
 # And what PEFT has written comes back by `lnp.adapters.attach(base, lnp.adapters.load("from-peft"))`. The
 # modules are found by their names, so these must agree: `layers.0` here and there.
 #
-# Names are also what goes wrong most. PEFT only warns about a key that it does not know, and goes on without
-# the adapter. `load` refuses:
+# Names are also what goes wrong most. Where the keys have other names, PEFT only warns that it misses some, and
+# goes on without the adapter. `load` refuses:
 
 # %%
 Path("nameless").mkdir()
@@ -366,16 +368,17 @@ except lnp.adapters.AdapterError as problem:
 # - $(BM)(M^{-1}A) = BA$: look at the product, never at the factors. Its singular values come from two thin
 #   QRs.
 # - A cut keeps numbers close, not answers. Measure after each cut.
-# - Merging rounds by the size of $W_0$, so weak updates are lost first, and merging can not be undone.
+# - Merging rounds by the size of $W_0$, so weak updates are lost first, and in low precision merging can not be
+#   undone exactly.
 #
 # ## What you can do now
 #
-# You can open any LoRA from the internet and say what it holds. Try:
+# You can open any LoRA in PEFT's format and say what it holds. Try:
 #
-# - On paper: cut the example of the beginning to rank 1. What are the new $B$ and $A$, and how large is the
-#   relative error?
+# - On paper: cut the example of the beginning to rank 1. What are the new $B$, $A$ and $\alpha$, if the scale
+#   $\alpha / r$ is to stay 2? (One choice of many.) How large is the relative error of $\Delta W$?
 # - Use `resize` with `bytes=12_000` instead of a rank. Which module gets the most directions? Is the error
-#   lower?
+#   lower than at rank 6, which takes about as many bytes?
 # - In a terminal: `lora-np inspect FOLDER` for an adapter that you have downloaded. Which rank does it need?
 #
 # ## Further reading
