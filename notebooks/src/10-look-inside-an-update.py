@@ -308,13 +308,13 @@ assert random[3] > 5 * trained[3]
 assert trained[2] > 5 * random[2]
 
 # %% [markdown]
-# The paper found factors of 21.5 at rank 4 and, from its table 7, 1.9 at rank 64, for GPT-3. Is 21.5 much? Here
-# a **random** update has an even larger one, because in random directions $W_0$ has next to nothing. The factor
-# also doubles if the update is doubled. By itself it says little.
+# The paper found factors of 21.5 at rank 4 and, from its table 7, 1.9 at rank 64, for GPT-3. Is 21.5 much?
+# Here a **random** update has an even larger one, because in random directions $W_0$ has next to nothing. And
+# it doubles with the update. By itself it says little.
 #
-# The third column says more, and table 7 of the paper has it too: at rank 4, 0.32 for the update and 0.02 for a
-# random one. In the directions of the trained update $W_0$ is many times as large as in random ones. So the
-# update does not open new directions. It turns up some that $W_0$ has.
+# The third column says more, and the paper has it too: at rank 4, 0.32, and 0.02 for a random update. In the
+# directions of the trained update $W_0$ is many times as large as in random ones. So the update does not open
+# new directions. It turns up some that $W_0$ has.
 #
 # ## Intruder dimensions
 #
@@ -330,15 +330,13 @@ small = np.diag([4.0, 3.0, 2.0, 1.0])
 strong = 10 * np.outer([1, 1, 1, 1], [1, -1, 1, -1])
 first = np.linalg.svd(small + strong).U[:, 0]
 print("cosines with the axes:", np.abs(first).round(2))
-print(
-    "places of intruders, from 0:",
-    lnp.linalg.intruder_dimensions(small, small + strong, top=4, threshold=0.6),
-)
-assert lnp.linalg.intruder_dimensions(small, small + strong, top=4, threshold=0.6)[0] == 0
+places = lnp.linalg.intruder_dimensions(small, small + strong, top=4, threshold=0.6)
+print("places of intruders, from 0:", places)
+assert places[0] == 0
 
 # %% [markdown]
 # LoRA is suspected of this more than a full update, since it must put its strength in few directions. Random
-# updates first, twenty of each rank: of three tenths of the size of $W_0$, and of the size of our trained one.
+# updates first, of two sizes:
 
 
 # %%
@@ -364,8 +362,7 @@ assert strong[2:].min() > 8
 
 # %% [markdown]
 # A weak update brings intruders if its rank is low, since its strength lies in few directions. An update as
-# strong as our trained one brings them at every rank, as many as it can: one at rank 1, four at rank 4, and
-# eight or nine of ten from rank 8 on. So size matters as much as rank.
+# strong as our trained one brings as many as it can, at every rank. So size matters as much as rank.
 #
 # And the trained ones? As a control take a weight that has learned nothing new: fitted to the **same
 # photograph**, but to other pieces of it.
@@ -394,10 +391,10 @@ print(f"W0 on the photograph: {np.mean((x0 @ W0.T - y0) ** 2):.3f}")
 assert counts["r = 8"] <= counts["full"] < counts[control]
 
 # %% [markdown]
-# A random update of rank 8 and of this size has eight or nine intruders in the first 10, the trained one none in
-# the first 20, and no more than the full update. The control brings more than any, although it does the old
-# work nearly as well as $W_0$. How can that be? Other pieces make a slightly different weight, and where
-# singular values lie close together, this is enough to turn their directions.
+# A random update of rank 8 and this size brings eight or nine in the first 10, the trained one none in the
+# first 20. The control brings more than any, although it does the old work nearly as well as $W_0$. Why?
+# Other pieces make a slightly different weight, and where singular values lie close together, this is enough
+# to turn their directions.
 #
 # So in this small model the count says nothing about what was learned. That does not refute the paper that
 # introduced it: there, in language models, LoRA had intruders and full updates had not. And the authors turned
@@ -418,13 +415,12 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #
 # ## What you can do now
 #
-# You can look into an update, and doubt what you see. Try, in this notebook:
+# You can look into an update, and doubt what you see. Try:
 #
 # - On paper: two planes with principal angles 0 and 90 degrees. What is $\phi(2, 2)$?
 # - Give the update of rank 8 twice its strength. What becomes of $\phi$, of the amplification, of the error?
-# - Take the SVD of the weight that was tuned in full, set the singular values of its intruders to zero, and give
-#   `error` the result minus $W_0$. Do the same with as many directions that are no intruders. What do the errors
-#   say?
+# - In the SVD of the weight that was tuned in full, set the singular values of the intruders to zero. Do the same
+#   with as many others. What does `error` say of the results, minus $W_0$?
 #
 # ## Further reading
 #
