@@ -427,10 +427,10 @@ def exercises_nbgrader(
 
 def show(table: Any) -> None:
     """A table for people: by rich in a terminal, as aligned text where the output goes elsewhere."""
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(table)
+        Console().print(table, crop=False)
     else:
         print(table, end="\n\n")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 Cell = str | int | float | bool | None
 Format = Callable[[Any], str]
@@ -142,21 +142,35 @@ class Table:
         table = f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
         return table + notes
 
-    def __rich__(self) -> Group:
-        """What rich prints in a terminal: title, table, and each note on a line of its own."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What rich prints in a terminal: title, table, notes. Text is wrapped at spaces, numbers never.
+
+        Where the terminal is too narrow for that, the table is as wide as it would like to be.
+        """
         from rich import box
-        from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
         table = RichTable(box=box.SIMPLE_HEAD)
-        for name, right in zip(self.columns, self._numeric, strict=True):
-            table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+        least = 1 + 3 * len(self.columns)  # what the box puts around and between the columns
+        texts = [[row[index] for row in self._texts] for index in range(len(self.columns))]
+        for name, right, column in zip(self.columns, self._numeric, texts, strict=True):
+            whole = column if right else [word for text in column for word in text.split()]
+            width = max(map(len, [*whole, *name.split()]), default=1)
+            least += width
+            table.add_column(
+                Text(name),
+                justify="right" if right else "left",
+                width=width if right else None,
+                min_width=width,
+            )
         for row in self._texts:
             table.add_row(*map(Text, row))
-        title = [Text(self.title, style="bold")] if self.title else []
-        notes = [Text(note, no_wrap=True, overflow="ignore") for note in self.notes]
-        return Group(*title, table, *notes)
+        if self.title:
+            yield Text(self.title, style="bold")
+        fits = least <= options.max_width
+        yield from console.render(table, options if fits else options.update(max_width=10_000))
+        yield from map(Text, self.notes)
 
     @property
     def _texts(self) -> list[list[str]]:

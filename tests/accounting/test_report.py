@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from lora_np.accounting import Table, matrix_table
+from lora_np.accounting import Table, count_tables, matrix_table
 
 TABLE = Table(
     ("name", "count", "share", "bytes"),
@@ -70,6 +70,25 @@ def test_rich_prints_the_same_cells() -> None:
     printed = console.file.getvalue()
     for text in ("12,000", "4,400", "1,760", "Break-even"):
         assert text in printed
+
+
+@pytest.mark.parametrize("width", [10, 40, 60, 80, 100, 140])
+def test_rich_breaks_no_number_and_drops_nothing(width: int) -> None:
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=width)
+    for table in count_tables("llama-3-70b", ranks=[9_999], targets="all-linear", by="kind", memory=True):
+        console.print(table, crop=False)
+        printed = console.file.getvalue()
+        numbers = [cell for row in table._texts for cell, right in zip(row, table._numeric) if right]
+        for text in numbers + [word for row in table._texts for cell in row for word in cell.split()]:
+            assert text in printed
+        for note in table.notes:
+            assert note.replace(" ", "") in "".join(printed.split())
+
+
+def test_rich_wraps_notes_between_words() -> None:
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=80)
+    console.print(*count_tables("llama-3-70b", ranks=[64], targets="all-linear"), crop=False)
+    assert console.file.getvalue().endswith("|| trainable%: \n1.1605\n")
 
 
 def test_square_brackets_are_not_markup_for_rich() -> None:
