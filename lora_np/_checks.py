@@ -73,9 +73,11 @@ def number(
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     result = float(value)
+    if not np.isfinite(result):
+        raise ValueError(f"{name} must be finite, got {value}")
     fits_below = minimum < result if open_minimum else minimum <= result
     fits_above = result < maximum if open_maximum else result <= maximum
-    if not (np.isfinite(result) and fits_below and fits_above):
+    if not (fits_below and fits_above):
         low = f"{'above' if open_minimum else 'at least'} {minimum:g}"
         high = f" and {'below' if open_maximum else 'at most'} {maximum:g}" if np.isfinite(maximum) else ""
         raise ValueError(f"{name} must be {low}{high}, got {value}")

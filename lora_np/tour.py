@@ -26,6 +26,7 @@ from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_produ
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine, start, trainable
 from lora_np.training import Fit, fit
+from lora_np.training.fit import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
 RIDGE = 0.01  # times the mean input variance: centred patches have a covariance that is not invertible
+TITLE = "<title>lora-np tour: "  # of the report, by which it is known again
+FIGURES = ("rank-and-error", "parameters-and-rank", "singular-values", "training", "terrain")
 GOAL = 0.97  # of the gain that the best update of the rank reaches
 
 
@@ -162,11 +165,13 @@ def tour(
     Raises
     ------
     OSError
-        If ``out`` cannot be written.
+        If ``out`` cannot be written, or holds files of such names that no tour has made. An earlier tour is
+        replaced.
     """
     whole_number("seed", seed, minimum=0)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path costs no time
+    check_folder(folder)
     task = Task(seed, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
     updates = tuple(
@@ -186,6 +191,19 @@ def tour(
     )
     report.write_text(render(found, task, figures), encoding="utf-8")
     return found
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to replace what no tour has made."""
+    report = folder / "report.html"
+    if report.is_file() and TITLE in report.read_text(encoding="utf-8", errors="replace"):
+        return
+    adapter_folders = [f"adapter-r{rank}" for rank in RANKS]
+    for name in ("report.html", "full-update.safetensors", *adapter_folders, *(f"{f}.png" for f in FIGURES)):
+        if (folder / name).exists():
+            raise FileExistsError(
+                f"{folder / name} is there already, and no report of a tour beside it: choose another folder"
+            )
 
 
 class Task:
@@ -228,7 +246,7 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
     if rank is not None:
         model = inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
     x, y, x_held_out, y_held_out = task.single
-    return fit(
+    result = fit(
         model, x, y,
         optimizer=Adam(lr=cosine(1e-2, steps=task.steps)),
         steps=task.steps,
@@ -238,6 +256,7 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
         rng=task.rng,
         progress=progress and ("full update" if rank is None else f"LoRA, r = {rank}"),
     )  # fmt: skip
+    return whole(result)
 
 
 def save(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> int:
@@ -279,7 +298,7 @@ def step_time(d: int, k: int, steps: int, *, rank: int = RANKS[-1], repeats: int
     base = Linear(rng.standard_normal((d, k), dtype=np.float32) / np.float32(k) ** 0.5)
     models = [Linear(Tensor(base.W)), inject(base, rank=rank, rng=rng)]
     runs = [
-        [fit(m, x, y, steps=steps, progress=False).history.seconds / steps for m in models]
+        [whole(fit(m, x, y, steps=steps, progress=False)).history.seconds / steps for m in models]
         for _ in range(repeats)
     ]
     full, lora = np.median(runs, axis=0)

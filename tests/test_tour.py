@@ -2,13 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lora_np as lnp
 from lora_np import adapters, safetensors
-from lora_np.tour import RANKS, tour
+from lora_np.tour import FIGURES, RANKS, tour
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +20,6 @@ def found(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(found):
-    from pathlib import Path
-
     return Path(found.report).parent
 
 
@@ -86,6 +86,29 @@ def test_quick_runs_repeat_themselves_over_the_old_files(tmp_path):
     b = tour(tmp_path, quick=True, seed=3, progress=False)
     assert [u.error for u in a.updates] == [u.error for u in b.updates]
     assert (tmp_path / "adapter-r8/adapter_model.safetensors").read_bytes() == adapter
+
+
+@pytest.mark.parametrize("name", ["report.html", "training.png", "adapter-r8", "full-update.safetensors"])
+def test_what_no_tour_has_made_is_not_replaced(tmp_path, name):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=f"{name} is there already"):
+        tour(tmp_path, quick=True, progress=False)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_every_figure_is_one_that_the_check_knows(found):
+    assert [Path(figure).stem for figure in found.figures] == list(FIGURES)
+
+
+def test_an_interrupted_tour_writes_nothing(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        return replace(lnp.fit(*args, **{**kwargs, "steps": 1}), interrupted=True)
+
+    monkeypatch.setattr("lora_np.tour.fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tour(tmp_path, quick=True, progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("seed", "error", "match"), [

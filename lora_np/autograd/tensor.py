@@ -447,11 +447,16 @@ def primitive(
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
         for a in (*args, *kwargs.values()) if kwargs else args:
-            if isinstance(a, Tensor) or (
-                isinstance(a, (list, tuple)) and any(isinstance(b, Tensor) for b in a)
-            ):
+            if isinstance(a, Tensor) or (isinstance(a, (list, tuple)) and holds_tensor(a)):
                 return record(operation, args, kwargs)
-        return function(*args, **kwargs)[0] if keeps else function(*args, **kwargs)
+        y = function(
+            *(
+                members(operation, rules, i, a) if isinstance(a, (list, tuple)) and i < len(rules) else a
+                for i, a in enumerate(args)
+            ),
+            **kwargs,
+        )
+        return y[0] if keeps else y
 
     DERIVATIVES[operation] = row(function, rules, keeps)
     return operation

@@ -189,7 +189,8 @@ def matrix_rank(M: npt.ArrayLike, *, tol: float | None = None) -> int:
     2
     """
     M = matrix("M", M)
-    return _count(np.linalg.svdvals(M), M, tol)
+    unit, s = singular_values(M)  # of a matrix whose norm would overflow, too
+    return _count(s, M, None if tol is None else number("tol", tol, minimum=0) / unit)
 
 
 def stable_rank(M: npt.ArrayLike) -> float:

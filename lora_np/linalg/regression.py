@@ -120,6 +120,8 @@ def optimal_losses(
     X, Y, W0 = _problem(X, Y, W0)
     B, A = _nested_optima(X, Y, W0, number("ridge", ridge, minimum=0))
     if held_out is not None:
+        if not isinstance(held_out, (tuple, list)) or len(held_out) != 2:
+            raise TypeError(f"held_out must be a pair (X, Y), got {type(held_out).__name__}")
         X, Y, W0 = _problem(*held_out, W0)
     # B is orthonormal: in its coordinates, rank r explains the first r columns and leaves the others alone.
     residual = _residual(X, Y, W0)

@@ -24,7 +24,7 @@ def inject(
     model: T,
     *,
     rank: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     alpha: float | None = None,
     dropout: float = 0.0,
     init: Callable[[np.random.Generator, int, int], Array] = kaiming,
@@ -41,7 +41,7 @@ def inject(
         Any model with `Linear` layers; it is not changed, and the new one shares its arrays.
     rank : int
         r, at least 1. Above min(d, k) it is legal, but warned about: B A can then be any matrix at all.
-    rng : Generator
+    rng : Generator or int
         Randomness for A.
     alpha : float, optional
         The update is scaled by ``alpha / r``; by default alpha = r, a scale of one.
@@ -71,7 +71,11 @@ def inject(
         If there is no layer to adapt, the model has adapters already, ``train`` names nothing in it, or the
         variant or ``bias`` is not known.
     TypeError
-        If ``rank`` is not a whole number.
+        If ``rank`` is not a whole number, or ``where`` is no function.
+
+    Notes
+    -----
+    A and B have the dtype of the weight, but at least float32, in which training is safe (as in PEFT).
 
     Examples
     --------
@@ -86,6 +90,9 @@ def inject(
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     check_paths(model, train)
+    if where is not None and not callable(where):
+        raise TypeError(f"where must be a function of (path, layer), got {where!r}")
+    rng = np.random.default_rng(rng)
     settings = Settings(rank, float(rank) if alpha is None else alpha, dropout, init, rng)
     adapted: list[Linear | Embedding] = []
 

@@ -41,7 +41,7 @@ class Variant(NamedTuple):
 
 def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
     """``W0 + (alpha/r) B A`` (Hu et al., arXiv 2106.09685)."""
-    dtype = layer.W.dtype
+    dtype = np.float64 if layer.W.dtype.kind != "f" else np.result_type(layer.W.dtype, np.float32)
     if isinstance(layer, Embedding):
         vocab, d = layer.W.shape
         B = s.rng.normal(size=(d, s.rank)).astype(dtype)
@@ -71,7 +71,8 @@ def dora(layer: Linear, s: Settings) -> DoRALinear:
     """Magnitude and direction apart: see `DoRALinear`."""
     adapted = lora(Linear(linear("dora", layer).W), s)
     assert isinstance(adapted, LoRALinear)
-    return DoRALinear(adapted, Tensor(row_norms(value(layer.W))), layer.b)
+    m = row_norms(value(layer.W).astype(adapted.A.dtype, copy=False))
+    return DoRALinear(adapted, Tensor(m), layer.b)
 
 
 def pissa(layer: Linear, s: Settings) -> LoRALinear:

@@ -40,12 +40,15 @@ class Linear:
     b: Tensor | Array | None = None  # (d,)
 
     def __post_init__(self) -> None:
-        if np.ndim(self.W) != 2:
-            raise ValueError(f"W must be a matrix (d, k), got shape {np.shape(self.W)}")
-        if self.b is not None and np.shape(self.b) != (self.d_out,):
-            raise ValueError(
-                f"b must have shape ({self.d_out},) to fit W {self.W.shape}, got {np.shape(self.b)}"
-            )
+        check_weight("W", self.W)
+        if self.W.ndim != 2:
+            raise ValueError(f"W must be a matrix (d, k), got shape {self.W.shape}")
+        if self.b is not None:
+            check_weight("b", self.b)
+            if self.b.shape != (self.d_out,):
+                raise ValueError(
+                    f"b must have shape ({self.d_out},) to fit W {self.W.shape}, got {self.b.shape}"
+                )
 
     @classmethod
     def init(
@@ -53,7 +56,7 @@ class Linear:
         *,
         d_out: int,
         d_in: int,
-        rng: np.random.Generator,
+        rng: np.random.Generator | int,
         bias: bool = False,
         dtype: npt.DTypeLike = np.float64,
     ) -> Linear:
@@ -63,7 +66,7 @@ class Linear:
         ----------
         d_out, d_in : int
             W has shape (d_out, d_in).
-        rng : Generator
+        rng : Generator or int
             Randomness for W.
         bias : bool
             Whether to have b.
@@ -77,7 +80,7 @@ class Linear:
         """
         d_out, d_in = whole_number("d_out", d_out), whole_number("d_in", d_in)
         bound = d_in**-0.5
-        W = rng.uniform(-bound, bound, (d_out, d_in)).astype(dtype)
+        W = np.random.default_rng(rng).uniform(-bound, bound, (d_out, d_in)).astype(dtype)
         return cls(Tensor(W), Tensor(np.zeros(d_out, dtype)) if bias else None)
 
     @property
@@ -118,8 +121,9 @@ class Embedding:
     W: Tensor | Array  # (vocab, d)
 
     def __post_init__(self) -> None:
-        if np.ndim(self.W) != 2:
-            raise ValueError(f"W must be a matrix (vocab, d), got shape {np.shape(self.W)}")
+        check_weight("W", self.W)
+        if self.W.ndim != 2:
+            raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
 
     def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
         tokens, vocab = np.asarray(tokens), len(self.W)
@@ -172,6 +176,12 @@ class Sequential:
         for layer in self.layers:
             x = layer(x, rng=rng)
         return x
+
+
+def check_weight(name: str, weight: object) -> None:
+    if not isinstance(weight, (Tensor, np.ndarray)):
+        kind = type(weight).__name__
+        raise TypeError(f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it")
 
 
 def relu(x: Any) -> Any:

@@ -323,6 +323,11 @@ class Run:
         parts: dict[Any, tuple[Optimizer, list[Tensor]]] = {}
         for path, leaf in tensors:
             part = optimizer.of(path)
+            if leaf.dtype == np.float16 and isinstance(part, (Adam, AdamW)):
+                raise ValueError(
+                    f"{path or 'the leaf'} is float16, in which the second moment of Adam vanishes: "
+                    "train it in float32"
+                )
             parts.setdefault((id(part), leaf.dtype), (part, []))[1].append(leaf)
         if isinstance(optimizer, Groups):
             unused = set(optimizer.rules) - {optimizer.pattern(path) for path, _ in tensors}

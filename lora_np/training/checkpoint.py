@@ -73,9 +73,9 @@ class Checkpoint:
         """Continue from the file if it is there, which must have been asked for."""
         if not self.path.exists():
             return
+        arrays, facts = self.read()
         if not resume:
             raise FileExistsError(f"{self.path} is there already: continue it with resume=True, or delete it")
-        arrays, facts = self.read()
         for name, ours in self.identity.items():
             theirs = facts["identity"].get(name)
             if theirs != ours:
@@ -104,7 +104,8 @@ class Checkpoint:
                 raise ValueError(f"format {facts['format']}, not {FORMAT}")
         except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError, OSError) as error:
             raise CheckpointError(
-                f"{self.path} is not a whole checkpoint ({error}): delete it to start anew"
+                f"{self.path} is not a whole checkpoint ({error}): name another file, or if it "
+                "once was one, delete it to start anew"
             ) from None
         return arrays, facts
 

@@ -180,11 +180,15 @@ def fit(
         n if batch_size is None else whole_number("batch_size", batch_size, maximum=n, top="rows of x")
     )
     if validation is not None:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise TypeError(f"validation must be a pair (x, y), got {type(validation).__name__}")
         check_data("validation x", validation[0], "validation y", validation[1])
     every = max(1, steps // 20) if validate_every is None else whole_number("validate_every", validate_every)
     goal = check_goal(optimum, within, full_batch=batch_size == n)
     rng = np.random.default_rng(rng)
     optimizer = Adam(lr=1e-2) if optimizer is None else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
 
     given, model = model, replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
     run = start(optimizer, model, clip=clip)
@@ -247,6 +251,13 @@ def fit(
         optimum=optimum,
     )
     return Fit(model, history, interrupted)
+
+
+def whole(result: Fit[T]) -> Fit[T]:
+    """The result of a run that is of no use in part: Ctrl-C goes on to whoever started it."""
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
 
 
 def check_goal(optimum: float | None, within: float | None, *, full_batch: bool) -> float:

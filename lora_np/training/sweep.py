@@ -18,7 +18,7 @@ from lora_np.autograd import value
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, leaves, mean_squared_error, trainable
 from lora_np.training.checkpoint import digest, without_addresses, write_whole
-from lora_np.training.fit import check_data, fit, progress_bar
+from lora_np.training.fit import check_data, fit, progress_bar, whole
 from lora_np.training.theory import optimum
 
 if TYPE_CHECKING:
@@ -252,6 +252,8 @@ def grid(
     variants: Sequence[str],
 ) -> list[Point]:
     """Every combination once, checked."""
+    if isinstance(variants, str):
+        raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
     settings: dict[str, list[Any]] = {
         "ranks": [whole_number("rank", r) for r in ranks],
         "alphas": [None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas],
@@ -299,7 +301,7 @@ def run(
         taken: list[int] = []
         settings["watch"] = lambda step, model: taken.append(step)
         try:
-            fitted = fit(model, problem.x, problem.y, steps=steps, rng=rng, progress=False, **settings)
+            fitted = whole(fit(model, problem.x, problem.y, steps=steps, rng=rng, progress=False, **settings))
         except FloatingPointError:
             record["diverged_at"] = len(taken)
             return point, record

@@ -175,5 +175,5 @@ def test_bad_input_is_named(function, M, error, message):
 )
 @pytest.mark.parametrize("tol", [-1.0, np.nan, np.inf])
 def test_a_tolerance_out_of_range_is_refused(function, tol):
-    with pytest.raises(ValueError, match="tol must be at least 0"):
+    with pytest.raises(ValueError, match=r"tol must be (at least 0|finite)"):
         function(np.eye(2), tol=tol)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import lora_np as lnp
 from lora_np import (
     Activation,
     Linear,
@@ -198,7 +199,7 @@ def test_a_rank_above_min_d_k_is_legal_and_flagged():
 
 @pytest.mark.parametrize(("settings", "match"), [
     ({"alpha": 0}, "alpha must be above 0, got 0"),
-    ({"alpha": float("inf")}, "alpha must be above 0, got inf"),
+    ({"alpha": float("inf")}, "alpha must be finite, got inf"),
     ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
     ({"train": ["layers.9"]}, r"train names 'layers.9', which is not in the model; close: layers.\d"),
     ({"where": lambda path, layer: False}, "no Linear layer to adapt, or where= refuses them all"),
@@ -234,3 +235,43 @@ def test_same_as_loralib():
             parameter.copy_(torch.tensor(array))
     ours = LoRALinear(Linear(W0, b), A, B, alpha=16)
     np.testing.assert_allclose(ours(x), peer(torch.tensor(x)).detach().numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "adapted"), [
+    (np.int64, np.float64), (bool, np.float64), (np.float16, np.float32),
+    (np.float32, np.float32), (np.float64, np.float64),
+])  # fmt: skip
+def test_adapters_have_a_dtype_that_can_be_trained(dtype, adapted):
+    W0 = np.arange(12).reshape(3, 4).astype(dtype)
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(adapted)
+    model = lnp.inject(lnp.Linear(W0), rank=2, rng=0)
+    assert model.A.dtype == model.B.dtype == adapted
+    assert np.ptp(model.A.data) > 0
+    history = lnp.fit(
+        model, x, x @ np.ones((4, 3), adapted), optimizer=lnp.Adam(lr=0.1), progress=False
+    ).history
+    assert history.loss[-1] < 0.5 * history.loss[0]
+
+
+def test_slips_are_named():
+    layer, rng = lnp.Linear(np.eye(3)), np.random.default_rng(0)
+    with pytest.raises(TypeError, match=r"where must be a function of \(path, layer\), got 'q_proj'"):
+        lnp.inject(layer, rank=1, rng=rng, where="q_proj")
+    with pytest.raises(TypeError, match=r"W must be an ndarray .*, got list"):
+        lnp.Linear([[1.0, 2.0]])
+    with pytest.raises(TypeError, match=r"b must be an ndarray .*, got list"):
+        lnp.Linear(np.eye(1), [1.0])
+    with pytest.raises(ValueError, match="the leaf is float16"):
+        lnp.start(lnp.Adam(), lnp.Tensor(np.ones(3, np.float16)))
+    x = np.ones((2, 3))
+    with pytest.raises(TypeError, match=r"optimizer must be an Optimizer .*, got 'adam'"):
+        lnp.fit(lnp.inject(layer, rank=1, rng=rng), x, x, optimizer="adam")
+    with pytest.raises(TypeError, match=r"validation must be a pair \(x, y\), got tuple"):
+        lnp.fit(lnp.inject(layer, rank=1, rng=rng), x, x, validation=(x,))
+    with pytest.raises(TypeError, match=r"held_out must be a pair \(X, Y\), got ndarray"):
+        lnp.linalg.optimal_losses(x, x, held_out=x)
+    with pytest.raises(TypeError, match="variants must be a list of names, got 'lora'"):
+        lnp.training.sweep(lnp.training.Problem(layer, x, x), ranks=[1], variants="lora")
+    with pytest.raises(ValueError, match="lr must be finite, got inf"):
+        lnp.Adam(lr=float("inf"))
+    assert lnp.matrix_rank([[1e308, 1e308], [1e308, -1e308]]) == 2

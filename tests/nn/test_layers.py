@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import lora_np as lnp
 from lora_np import Activation, Linear, Sequential, Tensor, value
 from lora_np.autograd import check_derivative
 from lora_np.nn import dropout, gelu, relu, sigmoid, softmax
@@ -90,3 +91,9 @@ def test_dropout_carries_gradients_through_what_it_kept():
     y = dropout(x, 0.5, rng=np.random.default_rng(0))
     np.sum(y).backward()
     np.testing.assert_array_equal(x.grad, value(y))
+
+
+def test_lists_are_as_good_as_arrays():
+    layer = lnp.Linear(np.array([[1.0, 2.0]]))
+    assert layer([[3.0, 4.0]]).tolist() == [[11.0]]
+    assert lnp.inject(layer, rank=1, rng=0)([[3.0, 4.0]]).data.tolist() == [[11.0]]

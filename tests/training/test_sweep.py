@@ -95,6 +95,23 @@ def test_the_cache_tells_problems_and_settings_apart(tmp_path):
         names = set(tmp_path.iterdir())
 
 
+def stop_at_the_fifth(prediction, target):
+    stop_at_the_fifth.calls += 1
+    if stop_at_the_fifth.calls == 5:
+        raise KeyboardInterrupt
+    return lnp.mean_squared_error(prediction, target)
+
+
+def test_an_interrupted_run_is_no_result(tmp_path):
+    stop_at_the_fifth.calls = 0
+    p = problem()
+    p = Problem(p.model, p.x, p.y, loss=stop_at_the_fifth)
+    settings = {"ranks": [1], "learning_rates": [0.01], "steps": 20, "jobs": 1, "cache": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        sweep(p, **settings, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_note_is_run_again(tmp_path):
     whole = sweep(problem(), **SETTINGS, cache=tmp_path)
     for file, text in zip(sorted(tmp_path.iterdir()), ["", "{", "[]", "{}"], strict=False):
