@@ -15,8 +15,8 @@ from lora_np import safetensors
 from lora_np._checks import Array, choice, number, whole_number
 from lora_np.accounting.report import Table
 from lora_np.adapters import config as settings
-from lora_np.adapters.files import AdapterError, replacing
-from lora_np.adapters.peft_format import Adapter, Module, Stored, load, write
+from lora_np.adapters.files import AdapterError
+from lora_np.adapters.peft_format import Adapter, Module, Stored, load, replacing_adapter, write
 from lora_np.adapters.work import each, finite, taken
 from lora_np.linalg import svd_of_product
 
@@ -52,7 +52,8 @@ def combine(
     jobs : int
         How many modules to work on at a time.
     force : bool
-        Whether to replace what stands at ``out``.
+        Whether to replace an adapter that stands at ``out``, be it one of ``adapters``. A directory that
+        holds anything else is refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
 
@@ -104,7 +105,7 @@ def combine(
     target = rank or max(module.rank for module in modules)
     with_bias = any("bias" in module.parts for module in modules)
     names = list(dict.fromkeys(name for source, _ in sources for name in source))
-    with replacing(out, force=force, inputs=adapters) as stage:
+    with replacing_adapter(out, force=force, inputs=adapters, in_place=True) as stage:
         parts = stage / "parts"
         parts.mkdir()
         sums = []

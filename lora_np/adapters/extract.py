@@ -17,8 +17,16 @@ from lora_np._checks import Array
 from lora_np.accounting.report import Table
 from lora_np.adapters import config as settings
 from lora_np.adapters.checkpoint import Checkpoint, open_checkpoint
-from lora_np.adapters.files import AdapterError, replacing
-from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, stored, write
+from lora_np.adapters.files import AdapterError
+from lora_np.adapters.peft_format import (
+    FLOATS,
+    Adapter,
+    Module,
+    Stored,
+    replacing_adapter,
+    stored,
+    write,
+)
 from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
 from lora_np.adapters.weights import BLOCK
 from lora_np.adapters.work import each, finite, taken
@@ -67,7 +75,8 @@ def extract(
     jobs : int
         How many matrices to work on at a time.
     force : bool
-        Whether to replace what stands at ``out``.
+        Whether to replace an adapter that stands at ``out``. A directory that holds anything else is refused;
+        a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
 
@@ -113,11 +122,11 @@ def extract(
     others = [pair for pair in pairs if not pair.is_matrix]
     if len(pairs) == sum(pair.base not in before for pair in pairs):
         raise AdapterError(f"{tuned}: has no tensor in common with {base}")
-    differing = each(_differs, others, jobs=jobs, progress=progress, label="compare")
-    others = [pair for pair, differs in zip(others, differing, strict=True) if differs]
-    in_full = {pair.module for pair in others} - {""} if save_others else set()
-    matrices = [pair for pair in matrices if pair.module not in in_full]
-    with replacing(out, force=force, inputs=[base, tuned]) as stage:
+    with replacing_adapter(out, force=force, inputs=[base, tuned]) as stage:
+        differing = each(_differs, others, jobs=jobs, progress=progress, label="compare")
+        others = [pair for pair, differs in zip(others, differing, strict=True) if differs]
+        in_full = {pair.module for pair in others} - {""} if save_others else set()
+        matrices = [pair for pair in matrices if pair.module not in in_full]
         parts = stage / "parts"
         parts.mkdir()
         work = [(pair, parts / f"{i}.safetensors", goal) for i, pair in enumerate(matrices)]

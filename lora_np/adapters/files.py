@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,7 +42,13 @@ class AdapterError(ValueError):
 
 @contextmanager
 def replacing(
-    target: str | os.PathLike[str], *, force: bool, inputs: Iterable[str | os.PathLike[str]] = ()
+    target: str | os.PathLike[str],
+    *,
+    force: bool,
+    writes: Callable[[str], bool],
+    keeps: Collection[str] = (),
+    inputs: Collection[str | os.PathLike[str]] = (),
+    in_place: bool = False,
 ) -> Iterator[Path]:
     """A new directory to write into, which becomes ``target`` when the block ends without an error.
 
@@ -52,23 +58,33 @@ def replacing(
         The directory to make.
     force : bool
         Whether an adapter or a checkpoint that stands there may be replaced.
-    inputs : iterable of paths
+    writes : callable
+        Whether a path relative to the target is one that the block writes. A target that holds any other is
+        refused, since it would be lost.
+    keeps : collection of str
+        Names of files that go over from the old target, unless the block writes them anew.
+    inputs : collection of paths
         What the block reads from: a target that would take one of them with it is refused.
+    in_place : bool
+        Whether the target may be one of the inputs itself.
 
     Raises
     ------
     AdapterError
-        If the target exists and ``force`` is not given, or if it is nothing that we would have written.
+        If the target exists and ``force`` is not given, or if it holds what we would not have written.
     """
     target = Path(os.path.abspath(target))
     if not target.parent.is_dir():
         raise AdapterError(f"{target.parent}: no such directory to write {target.name} into")
     recover(target)
-    _check_target(target, force, [Path(os.path.realpath(path)) for path in inputs])
+    _check_target(target, force, writes, [Path(os.path.realpath(path)) for path in inputs], in_place)
     stage = _unused(target)
     stage.mkdir()
     try:
         yield stage
+        for name in keeps:
+            if (target / name).is_file() and not (stage / name).exists():
+                shutil.copy2(target / name, stage / name, follow_symlinks=False)
         _sync_tree(stage)
         _swap(stage, target)
     except BaseException:
@@ -178,14 +194,20 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _check_target(target: Path, force: bool, inputs: list[Path]) -> None:
+def _check_target(
+    target: Path, force: bool, writes: Callable[[str], bool], inputs: list[Path], in_place: bool
+) -> None:
     if not os.path.lexists(target):
         return
+    real = Path(os.path.realpath(target))
+    if real in inputs and not in_place:
+        raise AdapterError(
+            f"{target}: is an input itself, and so is not replaced; write to another directory"
+        )
     if not force:
         raise AdapterError(f"{target}: exists already; say force (--force) to replace it")
     if target.is_symlink() or not target.is_dir():
         raise AdapterError(f"{target}: not a directory, and so not replaced")
-    real = target.resolve()
     for path in inputs:
         if path != real and path.is_relative_to(real):
             raise AdapterError(f"{target}: holds the input {path}, and so is not replaced")
@@ -193,6 +215,19 @@ def _check_target(target: Path, force: bool, inputs: list[Path]) -> None:
     names = set(os.listdir(target))
     if names and not names & ours:
         raise AdapterError(f"{target}: neither an adapter nor a checkpoint, and so not replaced")
+    foreign = _first_foreign(target, writes)
+    if foreign is not None:
+        raise AdapterError(f"{target}: holds {foreign}, which would be lost, and so is not replaced")
+
+
+def _first_foreign(target: Path, writes: Callable[[str], bool]) -> str | None:
+    """The first path in the target, relative to it, that is not one of ours."""
+    for folder, folders, names in os.walk(target):
+        for name in sorted([*folders, *names]):
+            relative = Path(folder, name).relative_to(target).as_posix()
+            if not writes(relative):
+                return relative
+    return None
 
 
 def _swap(stage: Path, target: Path) -> None:

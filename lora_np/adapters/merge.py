@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from lora_np.accounting.report import Table
-from lora_np.adapters.checkpoint import INDEX, Checkpoint, open_checkpoint
+from lora_np.adapters.checkpoint import INDEX, SINGLE, Checkpoint, open_checkpoint
 from lora_np.adapters.files import PICKLES, AdapterError, inside, read_json, replacing, write_json
 from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, load, stored
 from lora_np.adapters.weights import is_transposed, merged
@@ -22,6 +23,8 @@ from lora_np.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWr
 HEAD = "lm_head.weight"
 # Weights in other formats, which would be the unmerged ones.
 _OTHER_WEIGHTS = (*PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
+# What an older merge, of a base in other shards, may have left at the target.
+_WEIGHTS = re.compile(rf"{re.escape(SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(INDEX)}")
 
 Row = tuple[str, str, float | None, float | None]
 
@@ -48,7 +51,8 @@ def merge(
     jobs : int
         How many shards to work on at a time.
     force : bool
-        Whether to replace what stands at ``out``.
+        Whether to replace a checkpoint that stands at ``out``. One that holds a file which is not written
+        anew is refused, as are the base and the adapter.
     progress : bool
         Show a bar, if standard error is a terminal.
 
@@ -87,7 +91,14 @@ def merge(
     source, update = open_checkpoint(base), load(adapter)
     changes = _changes(source, update)
     added = {name: change.info for name, change in changes.items() if name not in source}
-    with replacing(out, force=force, inputs=[base, adapter]) as stage:
+    others, left_out = _others(source)
+    folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
+    ours = {*source.files, *others, *folders}
+
+    def writes(name: str) -> bool:
+        return name in ours or _WEIGHTS.fullmatch(name) is not None
+
+    with replacing(out, force=force, writes=writes, inputs=[base, adapter]) as stage:
         last = max(source.files)
         shards = [
             _Shard(
@@ -100,7 +111,9 @@ def merge(
             for name, file in source.files.items()
         ]
         by_shard = each(_merge_shard, shards, jobs=jobs, progress=progress, label="merge")
-        left_out = _copy_others(source, stage)
+        for name in others:
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.folder / name, stage / name)
         _write_index(source, stage, added, last)
         if HEAD in added:
             untie(source, stage)
@@ -233,22 +246,22 @@ def _bias_update(module: Module) -> Module:
     return Module({"B": column, "A": one}, alpha=module.scaling)
 
 
-def _copy_others(source: Checkpoint, stage: Path) -> list[str]:
-    """Copy the base's other files; return the names of those that are weights in another form."""
-    left_out = []
+def _others(source: Checkpoint) -> tuple[list[str], list[str]]:
+    """The base's other files: those that are copied, and those that are weights in another form."""
+    copied, left_out = [], []
     for folder, folders, names in os.walk(source.folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
-        there = stage / here.relative_to(source.folder)
-        there.mkdir(exist_ok=True)
         for name in sorted(names):
+            relative = (here / name).relative_to(source.folder).as_posix()
             if here == source.folder and (name in source.files or name == INDEX):
                 continue
             if name.endswith((*_OTHER_WEIGHTS, ".index.json")):
-                left_out.append(str((here / name).relative_to(source.folder)))
+                left_out.append(relative)
             elif not name.startswith("."):
-                shutil.copyfile(inside(here, name), there / name)
-    return left_out
+                inside(here, name)
+                copied.append(relative)
+    return copied, left_out
 
 
 def _write_index(source: Checkpoint, stage: Path, added: Mapping[str, TensorInfo], last: str) -> None:

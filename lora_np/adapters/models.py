@@ -11,8 +11,17 @@ import numpy as np
 
 from lora_np._checks import Array
 from lora_np.adapters import config as settings
-from lora_np.adapters.files import AdapterError, replacing
-from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, at_least_single, held, write
+from lora_np.adapters.files import AdapterError
+from lora_np.adapters.peft_format import (
+    FLOATS,
+    Adapter,
+    Module,
+    Stored,
+    at_least_single,
+    held,
+    replacing_adapter,
+    write,
+)
 from lora_np.autograd import Tensor, value
 from lora_np.lora import DoRALinear, LoRAEmbedding, LoRALinear, adapter_leaves
 from lora_np.lora.variants import ADAPTED, Residual
@@ -50,7 +59,8 @@ def save(
     dtype : {"F64", "F32", "F16", "BF16"}, optional
         Round the numbers to this; by default they are kept as they are.
     force : bool
-        Whether to replace an adapter that stands there.
+        Whether to replace an adapter that stands there. A directory that holds anything else is refused; a
+        README.md stays.
 
     Raises
     ------
@@ -80,7 +90,8 @@ def save(
     adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    with replacing(path, force=force, inputs=[adapter.path] if adapter.path else []) as stage:
+    inputs = [adapter.path] if adapter.path else []
+    with replacing_adapter(path, force=force, inputs=inputs, in_place=True) as stage:
         write(adapter, stage, dtype=dtype)
 
 

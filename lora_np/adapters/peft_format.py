@@ -7,7 +7,8 @@ for it, so that an adapter of any size can be gone through one module at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -25,11 +26,13 @@ from lora_np.adapters.files import (
     open_tensors,
     read_tensor,
     refuse_pickles,
+    replacing,
     write_json,
 )
 from lora_np.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
 
 WEIGHTS = "adapter_model.safetensors"
+CARD = "README.md"  # PEFT writes one beside its adapters; people write on in it
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -274,6 +277,20 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     if not os.path.lexists(folder / WEIGHTS):
         refuse_pickles(folder)
     return interpret(open_tensors(inside(folder, WEIGHTS)), said, folder)
+
+
+def replacing_adapter(
+    target: str | os.PathLike[str],
+    *,
+    force: bool,
+    inputs: Collection[str | os.PathLike[str]],
+    in_place: bool = False,
+) -> AbstractContextManager[Path]:
+    """`replacing` for an adapter: only one is replaced, and its README stays."""
+    names = (settings.NAME, WEIGHTS, CARD)
+    return replacing(
+        target, force=force, writes=names.__contains__, keeps=[CARD], inputs=inputs, in_place=in_place
+    )
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:

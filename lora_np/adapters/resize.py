@@ -13,8 +13,16 @@ from lora_np import safetensors
 from lora_np._checks import Array
 from lora_np.accounting.report import Table
 from lora_np.adapters import config as settings
-from lora_np.adapters.files import AdapterError, replacing
-from lora_np.adapters.peft_format import WEIGHTS, Adapter, Module, Stored, load, write
+from lora_np.adapters.files import AdapterError
+from lora_np.adapters.peft_format import (
+    WEIGHTS,
+    Adapter,
+    Module,
+    Stored,
+    load,
+    replacing_adapter,
+    write,
+)
 from lora_np.adapters.ranks import Goal, allocate, allocate_bytes
 from lora_np.adapters.work import each, finite, taken
 from lora_np.linalg import svd_of_product
@@ -56,7 +64,8 @@ def resize(
     jobs : int
         How many modules to work on at a time.
     force : bool
-        Whether to replace what stands at ``out``.
+        Whether to replace an adapter that stands at ``out``, be it ``adapter`` itself. A directory that holds
+        anything else is refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
 
@@ -89,7 +98,7 @@ def resize(
     """
     goal = Goal(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = load(adapter)
-    with replacing(out, force=force, inputs=[adapter]) as stage:
+    with replacing_adapter(out, force=force, inputs=[adapter], in_place=True) as stage:
         parts = stage / "parts"
         parts.mkdir()
         work = [(name, module, parts / f"{i}.safetensors") for i, (name, module) in enumerate(before.items())]

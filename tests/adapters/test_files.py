@@ -9,6 +9,8 @@ from lora_np import adapters
 from lora_np.adapters import AdapterError
 from lora_np.adapters.files import inside, recover, replacing
 
+OURS = ("adapter_config.json", "more", "more/file")
+
 
 def content(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -55,7 +57,7 @@ def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succ
     with monkeypatch.context() as patch:
         patch.setattr(places[step], step, dying)
         try:
-            with replacing(target, force=True) as stage:
+            with replacing(target, force=True, writes=OURS.__contains__) as stage:
                 write(stage)
         except Killed:
             pass
@@ -66,7 +68,7 @@ def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succ
     recover(target)
     assert content(target) in (old, new)
     assert os.listdir(tmp_path) == ["target"]
-    with replacing(target, force=True) as stage:
+    with replacing(target, force=True, writes=OURS.__contains__) as stage:
         write(stage)
     assert content(target) == new
     assert os.listdir(tmp_path) == ["target"]
@@ -77,7 +79,7 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path):
     old = content(target)
 
     def interrupted():
-        with replacing(target, force=True) as stage:
+        with replacing(target, force=True, writes=OURS.__contains__) as stage:
             write(stage)
             raise KeyboardInterrupt
 
@@ -91,7 +93,7 @@ def test_a_target_is_replaced_only_when_asked(tmp_path):
     target = old_target(tmp_path)
     with (
         pytest.raises(AdapterError, match=r"target: exists already; say force \(--force\)"),
-        replacing(target, force=False),
+        replacing(target, force=False, writes=OURS.__contains__),
     ):
         pass
     assert content(target)
@@ -108,7 +110,10 @@ def test_what_is_no_adapter_or_checkpoint_is_never_replaced(tmp_path, kind):
         target.symlink_to(tmp_path / "home")
     else:
         shutil.copytree(tmp_path / "home", target)
-    with pytest.raises(AdapterError, match="not replaced"), replacing(target, force=True):
+    with (
+        pytest.raises(AdapterError, match="not replaced"),
+        replacing(target, force=True, writes=OURS.__contains__),
+    ):
         pass
     assert (tmp_path / "home" / "letter.txt").exists()
 
@@ -117,26 +122,124 @@ def test_a_target_that_holds_an_input_is_not_replaced(tmp_path):
     target = old_target(tmp_path)
     with (
         pytest.raises(AdapterError, match="holds the input"),
-        replacing(target, force=True, inputs=[target / "more"]),
+        replacing(target, force=True, writes=OURS.__contains__, inputs=[target / "more"]),
     ):
         pass
 
 
-def test_an_input_may_be_replaced_by_its_own_result(adapter):
+def test_an_adapter_may_be_replaced_by_what_is_made_of_it(adapter):
     adapters.resize(adapter, adapter, rank=1, force=True)
     assert {module.rank for module in adapters.load(adapter).values()} == {1}
+    adapters.combine([adapter, adapter], adapter, method="cat", force=True)
+    assert {module.rank for module in adapters.load(adapter).values()} == {2}
+    adapters.save(adapters.load(adapter), adapter, dtype="F16", force=True)
+    assert {module.parts["A"].dtype for module in adapters.load(adapter).values()} == {"F16"}
+
+
+@pytest.mark.parametrize(
+    ("command", "inputs"),
+    [
+        (adapters.extract, ["base", "tuned"]),
+        (adapters.merge, ["base", "adapter"]),
+    ],
+)
+def test_a_checkpoint_and_an_adapter_never_replace_what_they_are_made_of(
+    adapter, make_checkpoint, tmp_path, command, inputs
+):
+    make_checkpoint("base")
+    make_checkpoint("tuned", seed=2)
+    options = {"rank": 1} if command is adapters.extract else {}
+    before = content(tmp_path)
+    for target in inputs:
+        for force in (True, False):  # force is not advised where it would not do
+            with pytest.raises(AdapterError, match=f"{target}: is an input itself, and so is not replaced"):
+                command(*(tmp_path / name for name in (*inputs, target)), force=force, **options)
+    assert content(tmp_path) == before
+
+
+def test_an_input_is_known_through_a_link(adapter, make_checkpoint, tmp_path):
+    base = make_checkpoint("base")
+    (tmp_path / "link").symlink_to(base)
+    with pytest.raises(AdapterError, match="base: is an input itself"):
+        adapters.merge(tmp_path / "link", adapter, base, force=True)
+
+
+FOREIGN = [
+    "checkpoint-500/optimizer.pt",
+    "empty/",
+    "notes.txt",
+    ".git/HEAD",
+    "README.md/x",
+    "more.safetensors",
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_directory_that_holds_what_would_be_lost_is_not_replaced(
+    adapter, make_adapter, make_checkpoint, tmp_path, name
+):
+    base = make_checkpoint("base")
+    adapters.merge(base, adapter, tmp_path / "merged")
+    for target in (adapter, tmp_path / "merged"):
+        place = target / name
+        (place if name.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            place.write_text("mine")
+    other = make_adapter("other")
+    before = content(tmp_path)
+    first = name if name.startswith("README") else name.split("/")[0]
+    lost = f"adapter: holds {first}, which would be lost"
+    with pytest.raises(AdapterError, match=lost):
+        adapters.resize(adapter, adapter, rank=1, force=True)
+    with pytest.raises(AdapterError, match=lost):
+        adapters.combine([other], adapter, force=True)
+    with pytest.raises(AdapterError, match=lost):
+        adapters.save(adapters.load(other), adapter, force=True)
+    with pytest.raises(AdapterError, match=lost):
+        adapters.extract(base, base, adapter, rank=1, force=True)  # refused before anything is compared
+    with pytest.raises(AdapterError, match=f"merged: holds {name.split('/')[0]}, which would be lost"):
+        adapters.merge(base, other, tmp_path / "merged", force=True)
+    assert content(tmp_path) == before
+
+
+def test_an_adapter_does_not_replace_a_checkpoint_nor_the_reverse(adapter, make_checkpoint, tmp_path):
+    base = make_checkpoint("base")
+    adapters.merge(base, adapter, tmp_path / "merged")
+    with pytest.raises(AdapterError, match=r"merged: holds config.json, which would be lost"):
+        adapters.resize(adapter, tmp_path / "merged", rank=1, force=True)
+    adapters.resize(adapter, tmp_path / "small", rank=1)
+    with pytest.raises(AdapterError, match=r"small: holds adapter_config.json, which would be lost"):
+        adapters.merge(base, adapter, tmp_path / "small", force=True)
+
+
+def test_the_card_of_an_adapter_stays(adapter):
+    (adapter / "README.md").write_text("what it was trained on")
+    adapters.resize(adapter, adapter, rank=1, force=True)
+    assert (adapter / "README.md").read_text() == "what it was trained on"
+    assert {module.rank for module in adapters.load(adapter).values()} == {1}
+
+
+def test_a_merged_checkpoint_is_replaced_by_one_in_other_shards(adapter, make_checkpoint, tmp_path):
+    base = make_checkpoint("base", shards=3)
+    (base / "templates").mkdir()
+    (base / "templates" / "chat.jinja").write_text("hello")
+    for again in (base, base, make_checkpoint("single", shards=1)):
+        (again / "templates").mkdir(exist_ok=True)
+        (again / "templates" / "chat.jinja").write_text("hello")
+        adapters.merge(again, adapter, tmp_path / "merged", force=True)
+        assert sorted(content(tmp_path / "merged")) == sorted(content(again))
 
 
 def test_a_missing_parent_is_named(tmp_path):
     with (
         pytest.raises(AdapterError, match="no such directory to write target into"),
-        replacing(tmp_path / "no" / "target", force=False),
+        replacing(tmp_path / "no" / "target", force=False, writes=OURS.__contains__),
     ):
         pass
 
 
 def test_permissions_are_those_of_any_new_directory(tmp_path):
-    with replacing(tmp_path / "target", force=False) as stage:
+    with replacing(tmp_path / "target", force=False, writes=OURS.__contains__) as stage:
         write(stage)
     (tmp_path / "plain").mkdir()
     assert (tmp_path / "target").stat().st_mode == (tmp_path / "plain").stat().st_mode
