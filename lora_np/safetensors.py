@@ -476,7 +476,10 @@ def _layout(
             "data_offsets": [position, position + info.nbytes],
         }
         position += info.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise SafetensorsError(f"a name or the metadata are no text that UTF-8 can hold: {error}") from None
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
     header.pop("__metadata__", None)

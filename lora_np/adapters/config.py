@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_np._checks import number
 from lora_np.adapters.files import AdapterError, inside, read_json
 
 NAME = "adapter_config.json"
@@ -30,6 +31,7 @@ _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 # A layer's number: the first whole-number name that is not at the very front, as in PEFT.
 _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 _MOST_REPEATS = 3
+_LIMIT = 2**63  # of alpha
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,22 @@ def compose(
     }
 
 
+def checked_alpha(alpha: object) -> float:
+    """``alpha`` as a file may hold it: a number of either sign, below 2**63."""
+    value = finite_number("alpha", alpha)
+    if not abs(value) < _LIMIT:
+        raise ValueError(f"alpha must be smaller than 2**63, got {alpha}")
+    return value
+
+
+def finite_number(name: str, value: object) -> float:
+    """``value`` as a finite float of either sign."""
+    try:
+        return number(name, value, minimum=-math.inf)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{name} must be finite, got {_short(value)}") from None
+
+
 def with_targets(raw: Mapping[str, Any], modules: Collection[str]) -> dict[str, Any]:
     """``raw`` for exactly these modules, named by their full paths."""
     left_out = ("layers_to_transform", "layers_pattern", "exclude_modules")
@@ -186,7 +204,7 @@ class _Reader:
         return got
 
     def real(self, key: str, got: object) -> float:
-        if isinstance(got, bool) or not isinstance(got, (int, float)) or not abs(got) < 2**63:
+        if isinstance(got, bool) or not isinstance(got, (int, float)) or not abs(got) < _LIMIT:
             raise self.fail(key, "a finite number", got)
         return float(got)
 

@@ -13,11 +13,11 @@ from lora_np._checks import Array
 from lora_np.adapters import config as settings
 from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import (
-    FLOATS,
     Adapter,
     Module,
     Stored,
     at_least_single,
+    check_dtype,
     held,
     replacing_adapter,
     write,
@@ -65,7 +65,8 @@ def save(
     Raises
     ------
     AdapterError
-        If the target exists (unless ``force``), or the model has parts that the format cannot hold.
+        If the target exists (unless ``force``), or the model has parts that the format cannot hold: whatever
+        is saved, `load` reads back as it was.
 
     Notes
     -----
@@ -85,8 +86,7 @@ def save(
     >>> sorted(file.name for file in path.iterdir())
     ['adapter_config.json', 'adapter_model.safetensors']
     """
-    if dtype is not None and dtype not in FLOATS:
-        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}")
+    check_dtype(dtype)
     adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})

@@ -6,6 +6,7 @@ for it, so that an adapter of any size can be gone through one module at a time.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lora_np._checks import Array
 from lora_np.adapters import config as settings
@@ -27,7 +29,6 @@ from lora_np.adapters.files import (
     read_tensor,
     refuse_pickles,
     replacing,
-    write_json,
 )
 from lora_np.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
 
@@ -93,19 +94,33 @@ class Module:
     def of(
         cls,
         *,
-        A: Array,
-        B: Array,
+        A: npt.ArrayLike,
+        B: npt.ArrayLike,
         alpha: float,
         rslora: bool = False,
-        magnitude: Array | None = None,
-        bias: Array | None = None,
+        magnitude: npt.ArrayLike | None = None,
+        bias: npt.ArrayLike | None = None,
         embedding: bool = False,
         dtype: str | None = None,
     ) -> Module:
-        """A module from arrays; files will store them as ``dtype``, by default as their own."""
-        arrays = {"A": A, "B": B, "magnitude": magnitude, "bias": bias}
-        parts = {part: held(array, dtype) for part, array in arrays.items() if array is not None}
-        return cls(parts, alpha, rslora, embedding)
+        """A module from arrays; files will store them as ``dtype``, by default as their own.
+
+        Raises
+        ------
+        TypeError
+            If an array does not hold floating-point numbers, or alpha is no number.
+        ValueError
+            If the shapes do not fit, or alpha is not finite.
+        """
+        check_dtype(dtype)
+        parts = {"A": held(A, dtype, name="A"), "B": held(B, dtype, name="B")}
+        for part, array in (("magnitude", magnitude), ("bias", bias)):
+            if array is not None:
+                parts[part] = held(array, dtype, name=part)
+        misfit = _misfit(parts)
+        if misfit:
+            raise ValueError(misfit)
+        return cls(parts, settings.checked_alpha(alpha), rslora, embedding)
 
     @property
     def rank(self) -> int:
@@ -294,15 +309,52 @@ def replacing_adapter(
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
-    """The two files of ``adapter``, one tensor in memory at a time."""
+    """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
     tensors = adapter.tensors()
+    text = _checked_config(adapter, header(tensors, dtype))
     try:
         with SafetensorsWriter(folder / WEIGHTS, header(tensors, dtype), metadata=METADATA) as writer:
             for key, stored in tensors.items():
                 writer.write(key, stored.read())
     except SafetensorsError as error:
         raise AdapterError(str(error)) from None
-    write_json(folder / settings.NAME, adapter.config)
+    (folder / settings.NAME).write_text(text, encoding="utf-8")
+
+
+def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
+    """The text of the config, if `load` makes of it and of a file with these tensors what ``adapter`` is."""
+    if not adapter:
+        raise AdapterError("an adapter needs at least one module, got none")
+    for name, module in adapter.items():
+        if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
+            raise AdapterError(
+                "a module must be called by its path in the model, without PEFT's lora_A and the like; "
+                f"got {name!r}"
+            )
+        for part in ("A", "B"):
+            if part not in module.parts:
+                raise AdapterError(f"{name!r} has no {part}")
+    try:
+        text = json.dumps(adapter.config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text.encode()
+    except AdapterError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        raise AdapterError(f"{settings.NAME}: the settings are not JSON: {error}") from None
+    said = settings.parse(Path(settings.NAME), json.loads(text))
+    read = interpret(SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
+    for name, module in adapter.items():
+        for what in ("alpha", "rslora", "embedding"):
+            mine, theirs = getattr(module, what), getattr(read[name], what)
+            if mine != theirs:
+                raise AdapterError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
+        lost = sorted(module.parts.keys() - read[name].parts.keys())
+        if lost:
+            raise AdapterError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
+    if read.full.keys() != adapter.full.keys():
+        unread = ", ".join(map(repr, sorted(adapter.full.keys() - read.full.keys())))
+        raise AdapterError(f"saved in full, but of a name that would not be read: {unread}")
+    return text
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
@@ -313,12 +365,23 @@ def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str,
     }
 
 
-def held(array: Array, dtype: str | None = None) -> Stored:
+def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter") -> Stored:
     """An array in memory, to be stored as ``dtype`` (by default its own)."""
+    if values is None:
+        raise TypeError(f"{name} must hold floating-point numbers, got None")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name} must be an array: {error}") from None
     own = {"f8": "F64", "f4": "F32", "f2": "F16"}.get(array.dtype.str[1:])
     if own is None:
-        raise TypeError(f"an adapter holds floating-point numbers, got dtype {array.dtype}")
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
     return Stored(dtype or own, array.shape, lambda: array)
+
+
+def check_dtype(dtype: str | None) -> None:
+    if dtype is not None and dtype not in FLOATS:
+        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}")
 
 
 def at_least_single(array: Array) -> Array:
@@ -398,13 +461,9 @@ def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: Confi
     A, B = parts["A"].shape, parts["B"].shape
     if len(A) == 4 and len(B) == 4:
         raise AdapterError(f"{path}: {name!r} adapts a convolution, which is not supported")
-    if len(A) != 2 or len(B) != 2 or A[0] != B[1] or 0 in (*A, *B):
-        raise AdapterError(f"{path}: A (r, k) and B (d, r) of {name!r} must fit, got {A} and {B}")
-    for part in ("magnitude", "bias"):
-        if part in parts and parts[part].shape != (B[0],):
-            raise AdapterError(
-                f"{path}: {part} of {name!r} must have shape {(B[0],)}, got {parts[part].shape}"
-            )
+    misfit = _misfit(parts, f" of {name!r}")
+    if misfit:
+        raise AdapterError(f"{path}: {misfit}")
     if said.rank_of(name) != A[0]:
         raise AdapterError(f"{path}: {name!r} has rank {A[0]}, but the config says {said.rank_of(name)}")
     for part, flag, wanted in (("magnitude", "use_dora", said.dora), ("bias", "lora_bias", said.lora_bias)):
@@ -413,6 +472,19 @@ def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: Confi
             raise AdapterError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
     if not said.targets(name):
         raise AdapterError(f"{path}: {name!r} is not among the config's target_modules; PEFT would ignore it")
+
+
+def _misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:
+    """Why the shapes of one module do not fit each other, if so."""
+    A, B = parts["A"].shape, parts["B"].shape
+    if len(A) != 2 or len(B) != 2 or A[0] != B[1]:
+        return f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}"
+    if 0 in (*A, *B):
+        return f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}"
+    for part in ("magnitude", "bias"):
+        if part in parts and parts[part].shape != (B[0],):
+            return f"{part}{whose} must have shape {(B[0],)}, got {parts[part].shape}"
+    return None
 
 
 def _full_name(path: Path, key: str, said: Config, modules: Mapping[str, Module], adapter_name: str) -> str:

@@ -14,7 +14,11 @@ def write_adapter(path, *, seed=0, rank=2, alpha=4.0, dtype="F32", shapes=SHAPES
     rng = np.random.default_rng(seed)
     modules = {
         name: adapters.Module.of(
-            A=rng.standard_normal((rank, k)), B=rng.standard_normal((d, rank)), alpha=alpha, dtype=dtype
+            A=rng.standard_normal((rank, k)),
+            B=rng.standard_normal((d, rank)),
+            alpha=alpha,
+            rslora=raw.get("use_rslora", False),
+            dtype=dtype,
         )
         for name, (d, k) in shapes.items()
     }

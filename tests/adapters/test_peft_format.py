@@ -79,7 +79,7 @@ TENSORS = {
     ),
     "an empty factor": (
         lambda t: t.update({f"{Q}.lora_A.weight": np.ones((2, 0))}),
-        r"must fit, got \(2, 0\)",
+        r"must not be empty, got \(2, 0\)",
     ),
     "a convolution": (
         lambda t: t.update(
