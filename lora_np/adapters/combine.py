@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 
 from lora_np import safetensors
-from lora_np._checks import Array, choice, number, whole_number
+from lora_np._checks import Array, choice, matrix, whole_number
 from lora_np.accounting.report import Table
 from lora_np.adapters import config as settings
 from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import Adapter, Module, Stored, load, replacing_adapter, write
-from lora_np.adapters.work import each, finite, taken
+from lora_np.adapters.work import each, finite, no_overflow, norm, taken
 from lora_np.linalg import svd_of_product
 
 Method = Literal["cat", "linear", "svd"]
@@ -66,7 +66,7 @@ def combine(
     ------
     AdapterError
         If the adapters do not fit each other, replace the same parameters, or use DoRA, whose magnitudes have
-        no weighted sum without the base; or if the target exists.
+        no weighted sum without the base; if the sum is not finite; or if the target exists.
     TypeError, ValueError
         If an option is out of range.
 
@@ -93,11 +93,15 @@ def combine(
         rank = whole_number("rank", rank)
         if method != "svd":
             raise ValueError(f"rank is for method 'svd'; '{method}' has no choice of it")
+    if isinstance(adapters, Mapping):
+        raise TypeError("adapters must be a sequence of paths, got a mapping; pass its values as weights")
+    if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
+        raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
     if not len(adapters) == len(weights) > 0:
         raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
     sources = [
-        (load(path), number(f"the weight of {path}", weight, minimum=-np.inf))
+        (load(path), settings.finite_number(f"the weight of {path}", weight))
         for path, weight in zip(adapters, weights, strict=True)
     ]
     _check([source for source, _ in sources])
@@ -140,21 +144,22 @@ class _Sum:
 
 def _combined(item: _Sum) -> tuple[Module, float]:
     """The combined module, put aside; and how far it is from the weighted sum of the updates."""
-    B, A = _stacked(item.terms)
-    U, s, Vh = finite(item.name, svd_of_product, B, A)
-    total = float(np.linalg.norm(s))
-    error = 0.0
-    if item.method == "svd":
-        error = float(np.linalg.norm(s[item.rank :])) / (total or 1.0)
-        B, A = U[:, : item.rank] * s[: item.rank], Vh[: item.rank]
-    elif item.method == "linear":
-        linear_B, linear_A = _added_up(item.name, item.terms)
-        off = svd_of_product(np.hstack([linear_B, -B]), np.vstack([linear_A, A])).s
-        error = float(np.linalg.norm(off)) / (total or 1.0)
-        B, A = linear_B, linear_A
-    arrays = {"A": A, "B": B}
-    if item.with_bias:
-        arrays["bias"] = _bias(item.terms)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        B, A = _stacked(item.name, item.terms)
+        U, s, Vh = finite(item.name, svd_of_product, B, A)
+        total = norm(s)
+        error = 0.0
+        if item.method == "svd":
+            error = norm(s[item.rank :]) / (total or 1.0)
+            B, A = U[:, : item.rank] * s[: item.rank], Vh[: item.rank]
+        elif item.method == "linear":
+            linear_B, linear_A = _added_up(item.name, item.terms)
+            off = finite(item.name, svd_of_product, np.hstack([linear_B, -B]), np.vstack([linear_A, A])).s
+            error = norm(off) / (total or 1.0)
+            B, A = linear_B, linear_A
+        arrays = {"A": A, "B": B}
+        if item.with_bias:
+            arrays["bias"] = _bias(item.name, item.terms)
     safetensors.save(item.path, arrays)
     first = item.terms[0][0]
     parts = {
@@ -164,12 +169,15 @@ def _combined(item: _Sum) -> tuple[Module, float]:
     return Module(parts, alpha=float(A.shape[0]), embedding=first.embedding), error
 
 
-def _stacked(terms: list[tuple[Module, float]]) -> tuple[Array, Array]:
+def _stacked(name: str, terms: list[tuple[Module, float]]) -> tuple[Array, Array]:
     """Factors of the weighted sum of the updates: side by side, weights and scalings in A."""
     factors = [(*module.factors(), weight * module.scaling) for module, weight in terms]
+    for B, A, _ in factors:
+        finite(name, matrix, "B", B)
+        finite(name, matrix, "A", A)
     B = np.concatenate([B for B, _, _ in factors], axis=1)
     A = np.concatenate([A * A.dtype.type(weight) for _, A, weight in factors], axis=0)
-    return B, A
+    return B, no_overflow(name, A)
 
 
 def _added_up(name: str, terms: list[tuple[Module, float]]) -> tuple[Array, Array]:
@@ -182,16 +190,16 @@ def _added_up(name: str, terms: list[tuple[Module, float]]) -> tuple[Array, Arra
     Bs, As = zip(*(module.factors() for module, _ in terms), strict=True)
     B = sum(B * B.dtype.type(root) for B, root in zip(Bs, roots, strict=True))
     A = sum(A * A.dtype.type(root * sign) for A, root, sign in zip(As, roots, signs, strict=True))
-    return B, A
+    return no_overflow(name, B), no_overflow(name, A)
 
 
-def _bias(terms: list[tuple[Module, float]]) -> Array:
+def _bias(name: str, terms: list[tuple[Module, float]]) -> Array:
     """The weighted sum of the biases of B; a module without one adds nothing."""
     total = np.zeros(terms[0][0].shape[0])
     for module, weight in terms:
         if module.bias is not None:
             total += weight * module.scaling * module.bias
-    return total
+    return no_overflow(name, total)
 
 
 def _check(sources: list[Adapter]) -> None:

@@ -12,7 +12,7 @@ from lora_np._checks import number
 from lora_np.accounting.report import Table
 from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import Module, Stored, load
-from lora_np.adapters.work import each, finite
+from lora_np.adapters.work import each, finite, norm
 from lora_np.linalg import svd_of_product
 
 
@@ -125,12 +125,14 @@ def _updates(one: Module, two: Module) -> tuple[float, float | None]:
     """The relative difference of two updates, and the cosine between them."""
     (B1, A1), (B2, A2) = one.factors(), two.factors()
     A1, A2 = A1 * A1.dtype.type(one.scaling), A2 * A2.dtype.type(two.scaling)
-    norm1, norm2 = (float(np.linalg.norm(svd_of_product(B, A).s)) for B, A in ((B1, A1), (B2, A2)))
+    norm1, norm2 = (norm(svd_of_product(B, A).s) for B, A in ((B1, A1), (B2, A2)))
     if not (norm1 and norm2):
         return float(norm1 != norm2), None
+    if np.array_equal(B1, B2) and np.array_equal(A1, A2):
+        return 0.0, 1.0  # without the rounding errors of the SVD
     apart = svd_of_product(np.hstack([B1, -B2]), np.vstack([A1, A2])).s
-    cosine = float(np.sum((B1.T @ B2) * (A1 @ A2.T)) / (norm1 * norm2))
-    return float(np.linalg.norm(apart)) / max(norm1, norm2), cosine
+    cosine = float(np.sum((B1.T @ B2).astype(np.float64) * (A1 @ A2.T)) / (norm1 * norm2))
+    return norm(apart) / max(norm1, norm2), cosine
 
 
 def _relative(

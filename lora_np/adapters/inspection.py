@@ -18,7 +18,7 @@ from lora_np.adapters.merge import base_weights
 from lora_np.adapters.peft_format import Adapter, Module, Stored, at_least_single, load
 from lora_np.adapters.ranks import rank_for_loss
 from lora_np.adapters.weights import is_transposed, merged
-from lora_np.adapters.work import each
+from lora_np.adapters.work import each, finite
 from lora_np.linalg import (
     amplification_factor,
     effective_rank,
@@ -186,7 +186,7 @@ def _look(work: _Work) -> _Look:
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
         return _Look(np.zeros(0), None)
-    s = abs(module.scaling) * svd_of_product(B, A).s.astype(np.float64)
+    s = abs(module.scaling) * finite(work.place, svd_of_product, B, A).s.astype(np.float64)
     norm = float(np.linalg.norm(s))
     if work.weight is None:
         return _Look(s, norm)

@@ -115,6 +115,8 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     ------
     AdapterError
         If the adapter names a module that the model does not have, or does not fit it.
+    TypeError
+        If ``adapter`` is no `Adapter`, such as the path of one.
 
     Examples
     --------
@@ -124,6 +126,8 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     >>> lnp.freeze(model)(np.ones(3))
     array([3., 3.])
     """
+    if not isinstance(adapter, Adapter):
+        raise TypeError(f"adapter must be an Adapter, got {adapter!r}: pass adapters.load(path)")
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     named = _namer(names)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from lora_np import safetensors
 from lora_np._checks import Array, whole_number
 from lora_np._progress import without_monitor
@@ -57,9 +59,33 @@ def taken(path: Path, name: str, cut: tuple[slice, ...] = ()) -> Callable[[], Ar
     return lambda: read_tensor(safetensors.open(path), name)[cut]
 
 
-def finite(place: str, function: Callable[..., Any], *arrays: Array) -> Any:
-    """``function(*arrays)``, where a refusal of NaN or infinity names the module."""
+def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)``, where a refusal of NaN or infinity, and an overflow, name the module."""
     try:
-        return function(*arrays)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return no_overflow(place, function(*arguments))
+    except np.linalg.LinAlgError:  # what LAPACK makes of an overflow inside of it
+        raise _overflow(place) from None
+    except AdapterError:
+        raise
     except ValueError as error:
         raise AdapterError(f"{place}: {error}") from None
+
+
+def no_overflow(place: str, found: Result) -> Result:
+    """``found``, the result of a computation on finite numbers, if it is finite."""
+    parts: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
+    for part in parts:
+        if isinstance(part, tuple):
+            no_overflow(place, part)
+        elif part is not None and not np.isfinite(part).all():
+            raise _overflow(place)
+    return found
+
+
+def norm(s: Array) -> float:
+    return float(np.linalg.norm(s.astype(np.float64)))  # squares of float32 overflow from 2e19 on
+
+
+def _overflow(place: str) -> AdapterError:
+    return AdapterError(f"{place}: the result is not finite: numbers that are too large overflow")

@@ -192,6 +192,13 @@ def test_a_model_with_adapters_is_not_adapted_again():
         adapters.attach(model, adapters.Adapter({}))
 
 
+def test_a_path_is_not_attached(tmp_path):
+    with pytest.raises(
+        TypeError, match=r"adapter must be an Adapter, got 'adapter': pass adapters.load\(path\)"
+    ):
+        adapters.attach(network(), "adapter")
+
+
 def test_an_unknown_dtype_is_refused(tmp_path):
     with pytest.raises(ValueError, match="dtype must be one of F64, F32, F16, BF16, got 'bfloat16'"):
         adapters.save(lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", dtype="bfloat16")

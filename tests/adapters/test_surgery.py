@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,7 +181,26 @@ COMBINATIONS = {
         ["a"],
         {"weights": [float("nan")]},
         ValueError,
-        "the weight of .*a must be",
+        "the weight of .*a must be finite, got nan",
+    ),
+    "an infinite weight": (
+        ["a"],
+        {"weights": [np.inf]},
+        ValueError,
+        "the weight of .*a must be finite, got inf",
+    ),
+    "a weight beyond floats": (["a"], {"weights": [10**400]}, ValueError, "must be finite, got 1000"),
+    "a sum that overflows": (
+        ["a", "a"],
+        {"weights": [1e300, 1e300]},
+        AdapterError,
+        "model.layers.0.q_proj: the result is not finite",
+    ),
+    "factors whose sum overflows": (
+        ["a"],
+        {"weights": [1e300], "method": "linear"},
+        AdapterError,
+        "model.layers.0.q_proj: the result is not finite",
     ),
     "a rank for cat": (["a"], {"method": "cat", "rank": 2}, ValueError, "rank is for method 'svd'"),
     "different ranks": (
@@ -208,6 +228,42 @@ def test_what_can_not_be_combined_is_refused(make_adapter, tmp_path, names, opti
     with pytest.raises(error, match=message):
         adapters.combine([tmp_path / name for name in names], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("adapters_", ["a", Path("a"), {"a": 0.5}, None], ids=repr)
+def test_what_is_no_sequence_of_paths_is_refused(make_adapter, tmp_path, monkeypatch, adapters_):
+    make_adapter("a")
+    monkeypatch.chdir(tmp_path)
+    hint = "pass its values as weights" if isinstance(adapters_, dict) else "got"
+    with pytest.raises(TypeError, match=f"adapters must be a sequence of paths, .*{hint}"):
+        adapters.combine(adapters_, "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path):
+    huge = Module.of(A=np.full((2, 3), 3e38), B=np.full((4, 2), 3e38), alpha=1, dtype="F32")
+    adapters.save(Adapter({"q": huge}), tmp_path / "huge")
+    message = "q.*: the result is not finite"
+    for method in ("cat", "linear", "svd"):
+        with pytest.raises(AdapterError, match=message):
+            adapters.combine([tmp_path / "huge"], tmp_path / "out", method=method)
+    with pytest.raises(AdapterError, match=message):
+        adapters.resize(tmp_path / "huge", tmp_path / "out", rank=1)
+    with pytest.raises(AdapterError, match=message):
+        adapters.diff(tmp_path / "huge", tmp_path / "huge")
+    with pytest.raises(AdapterError, match=message):
+        adapters.inspect(tmp_path / "huge")
+    assert os.listdir(tmp_path) == ["huge"]
+
+
+def test_large_numbers_that_do_not_overflow_are_combined(tmp_path):
+    large = Module.of(A=np.eye(2, 3) * 1e10, B=np.eye(4, 2) * 1e10, alpha=2, dtype="F32")
+    adapters.save(Adapter({"q": large}), tmp_path / "large")
+    for method in ("cat", "linear", "svd"):
+        table = adapters.combine([tmp_path / "large"], tmp_path / method, method=method)
+        assert table.records[0]["relative difference"] < 1e-6
+        assert adapters.diff(tmp_path / "large", tmp_path / method).same
 
 
 def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
@@ -601,6 +657,15 @@ def test_the_same_map_from_other_factors_is_the_same(make_adapter, tmp_path):
     found = adapters.diff(tmp_path / "a", tmp_path / "b")
     assert found.same
     assert all(row["cosine"] == pytest.approx(1) for row in found.table.records)
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16"])
+def test_the_very_same_factors_differ_by_nothing(make_adapter, tmp_path, dtype):
+    path = make_adapter("a", dtype=dtype, rank=3)
+    adapters.save(adapters.load(path), tmp_path / "copy")
+    found = adapters.diff(path, tmp_path / "copy", tolerance=0)
+    assert found.same
+    assert all((row["relative difference"], row["cosine"]) == (0, 1) for row in found.table.records)
 
 
 def test_differences_are_those_of_the_formed_products(make_adapter, tmp_path):
