@@ -114,7 +114,7 @@ def extract(
     >>> lnp.adapters.load(folder / "adapter").delta("q")[0].round(6)
     array([0., 3., 4., 0.])
     """
-    goal = Goal(rank=rank, energy=energy, bytes=bytes)
+    goal = Goal.of(rank=rank, energy=energy, bytes=bytes)
     before, after = open_checkpoint(base), open_checkpoint(tuned)
     named = before.naming(after.where)
     pairs = [_Pair(before, after, named(name), name) for name in after.where]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from lora_np.safetensors import SafetensorsWriter
 
 @dataclass(frozen=True)
 class Goal:
-    """What a low-rank adapter is to meet: exactly one of the five is given.
+    """What a low-rank adapter is to meet: exactly one of the five is given (see `of`).
 
     Parameters
     ----------
@@ -37,11 +38,17 @@ class Goal:
     bytes: int | None = None
     total_rank: int | None = None
 
-    def __post_init__(self) -> None:
-        given = [name for name, content in vars(self).items() if content is not None]
+    @classmethod
+    def of(cls, **goals: Any) -> Goal:
+        """The one of these goals that is not None; the names are those that the caller's users know."""
+        given = [name for name, content in goals.items() if content is not None]
         if len(given) != 1:
+            *first, last = goals
             said = " and ".join(given) or "none of them"
-            raise ValueError(f"give one of rank, energy, error, bytes and total_rank, got {said}")
+            raise ValueError(f"give one of {', '.join(first)} and {last}, got {said}")
+        return cls(**goals)
+
+    def __post_init__(self) -> None:
         for name in ("rank", "bytes", "total_rank"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name))

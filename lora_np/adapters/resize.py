@@ -96,7 +96,7 @@ def resize(
     >>> table.records[0]["rank before"], table.records[0]["rank"]
     (3, 2)
     """
-    goal = Goal(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
+    goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = load(adapter)
     with replacing_adapter(out, force=force, inputs=[adapter], in_place=True) as stage:
         parts = stage / "parts"

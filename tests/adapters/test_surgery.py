@@ -502,6 +502,15 @@ def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):
         np.testing.assert_allclose(merged.read(name), tensors[name], atol=1e-5)
 
 
+def test_only_the_goals_that_a_function_takes_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"give one of rank, energy and bytes, got none of them"):
+        adapters.extract(tmp_path, tmp_path, tmp_path / "out")
+    with pytest.raises(
+        ValueError, match=r"one of rank, energy, error, bytes and total_rank, got rank and error"
+    ):
+        adapters.resize(tmp_path, tmp_path / "out", rank=1, error=0.1)
+
+
 def test_equal_or_unrelated_checkpoints_are_refused(make_checkpoint, tmp_path):
     base = make_checkpoint("base")
     with pytest.raises(AdapterError, match="no weight matrix differs"):
