@@ -201,6 +201,8 @@ def save(
     ------
     SafetensorsError
         If a dtype has no place in the format, a value does not fit it, or the metadata are not text.
+    TypeError
+        If ``tensors`` is no mapping from names to arrays.
     OSError
         If the file cannot be written.
 
@@ -214,6 +216,8 @@ def save(
     """
     if dtype is not None and dtype not in _FLOATS:
         raise SafetensorsError(f"dtype must be one of {', '.join(_FLOATS)}, got {dtype!r}")
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"tensors must map names to arrays, got {repr(tensors)}")
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     header = {}
     for name, array in arrays.items():
@@ -357,18 +361,27 @@ class SafetensorsWriter:
         self._missing.remove(name)
 
     def __enter__(self) -> Self:
+        if self.path.is_dir():
+            raise IsADirectoryError(f"{self.path} is a directory; give the name of a file")
         self._file = self._partial.open("xb")
-        self._file.write(self._header)
+        try:
+            self._file.write(self._header)
+        except BaseException:  # a full disk
+            self._file.close()
+            self._partial.unlink()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if kind is None and not self._missing:
-            self._partial.replace(self.path)
-            return
-        self._partial.unlink()
+        try:
+            self._file.close()
+            if kind is None and not self._missing:
+                self._partial.replace(self.path)
+                return
+        finally:
+            self._partial.unlink(missing_ok=True)
         if kind is None:
             names = ", ".join(map(repr, sorted(self._missing)))
             raise SafetensorsError(f"{self.path}: in the header but never written: {names}")
@@ -460,6 +473,9 @@ def _layout(
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
         raise SafetensorsError(f"metadata must map text to text, got {dict(metadata)!r}")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for name in tensors:
+        if not isinstance(name, str):
+            raise SafetensorsError(f"the name of a tensor must be text, got {repr(name)}")
     rank = {name: place for place, name in enumerate(_STORED)}
     position = 0
     for name in sorted(tensors, key=lambda name: (rank.get(tensors[name].dtype, -1), name)):

@@ -212,6 +212,34 @@ def test_a_tensor_that_does_not_fit_its_header_is_refused(path, name, array, mes
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_directory_is_not_written_over_and_nothing_is_left(tmp_path):
+    (tmp_path / "base").mkdir()
+    with pytest.raises(IsADirectoryError, match="base is a directory; give the name of a file"):
+        safetensors.save(tmp_path / "base", {"a": np.ones(2)})
+    assert [path.name for path in tmp_path.rglob("*")] == ["base"]
+    writer = SafetensorsWriter(tmp_path / "late", {"a": TensorInfo("F64", (2,))})
+    with contextlib.suppress(OSError), writer:
+        writer.write("a", np.ones(2))
+        (tmp_path / "late" / "inner").mkdir(parents=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["base", "inner", "late"]
+
+
+@pytest.mark.parametrize("tensors", [None, [np.ones(2)], "a"], ids=repr)
+def test_what_is_no_mapping_is_refused(path, tensors):
+    with pytest.raises(TypeError, match="tensors must map names to arrays, got"):
+        safetensors.save(path, tensors)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [(1, "the name of a tensor must be text, got 1"), ("\ud800", "UTF-8")]
+)
+def test_names_that_are_no_text_are_refused(path, name, message):
+    with pytest.raises(SafetensorsError, match=message):
+        safetensors.save(path, {name: np.ones(2), "b": np.ones(2)})
+    assert not path.exists()
+
+
 def test_forgotten_tensors_are_named(path):
     header = {name: TensorInfo("F32", (1,)) for name in "cab"}
     with (
