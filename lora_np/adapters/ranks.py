@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -160,8 +160,46 @@ def allocate_bytes(
     *,
     at_least: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Ranks with which the file of ``adapter``, given at its largest, has at most ``size`` bytes."""
+    """Ranks with which the file of ``adapter``, given at its largest, has at most ``size`` bytes.
+
+    A module of rank 0 leaves the file and takes its part of the header with it. So the modules whose first
+    direction serves least are left out one by one, as long as what that buys elsewhere is worth more.
+
+    Raises
+    ------
+    ValueError
+        If no file with a direction, or with all of ``at_least``, is as small as ``size``.
+    """
+    at_least = at_least or {}
     costs = {name: module.bytes_per_rank for name, module in adapter.items()}
-    largest = SafetensorsWriter(WEIGHTS, header(adapter.tensors()), metadata=METADATA).size
-    fixed = largest - sum(module.rank * costs[name] for name, module in adapter.items())
-    return allocate(spectra, costs, size, at_least=at_least, fixed=fixed, name="bytes")
+    worth = {name: float(s[0]) ** 2 / costs[name] for name, s in spectra.items()}
+    must = [name for name in adapter if at_least.get(name)]
+    may = [name for name in adapter if worth[name] > 0 and not at_least.get(name)]
+
+    def fixed(names: Sequence[str]) -> int:
+        part = replace(adapter, modules={name: adapter[name] for name in names})
+        largest = SafetensorsWriter(WEIGHTS, header(part.tensors()), metadata=METADATA).size
+        return largest - sum(adapter[name].rank * costs[name] for name in names)
+
+    taken = sum(at_least[name] * costs[name] for name in must)
+    least = {name: fixed([*must, name]) + taken + costs[name] for name in may}
+    minimum = fixed(must) + taken if must else min(least.values(), default=0)
+    if size < minimum:
+        raise ValueError(f"bytes must be at least {minimum}, got {size}")
+    fitting = [name for name in may if least[name] <= size]
+    order = [*must, *sorted(fitting, key=worth.__getitem__, reverse=True)]
+    best, most = dict.fromkeys(adapter, 0), -1.0
+    for count in range(len(order), max(len(must), 1) - 1, -1):
+        some = {name: spectra[name] for name in order[:count]}
+        try:
+            ranks = allocate(
+                some, {name: costs[name] for name in some}, size, at_least=at_least, fixed=fixed([*some])
+            )
+        except ValueError:
+            continue  # the header alone is too large
+        kept = sum(float(np.square(s[: ranks[name]]).sum()) for name, s in some.items())
+        if kept > most:
+            best, most = dict.fromkeys(adapter, 0) | ranks, kept
+        elif all(ranks.values()):
+            break
+    return best

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_np.adapters.ranks import Goal, allocate, rank_for_loss
+from lora_np.adapters import Adapter, Module
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, header
+from lora_np.adapters.ranks import Goal, allocate, allocate_bytes, rank_for_loss
+from lora_np.safetensors import SafetensorsWriter
 
 SPECTRA = st.lists(
     st.lists(st.floats(0, 10).map(lambda x: round(x, 2)), min_size=1, max_size=3).map(
@@ -83,6 +86,93 @@ def test_a_budget_that_suffices_for_nothing_is_refused_with_the_least_one(at_lea
     with pytest.raises(ValueError, match=f"bytes must be at least {minimum}, got {minimum - 1}"):
         allocate(spectra, costs, minimum - 1, at_least=at_least, fixed=fixed, name="bytes")
     allocate(spectra, costs, minimum, at_least=at_least, fixed=fixed, name="bytes")
+
+
+def adapter_with(shapes, spectra, **parts):
+    """An adapter whose modules have these singular values, and those."""
+    modules = {
+        f"layers.{i}": Module.of(
+            A=np.eye(len(s), k, dtype=np.float32),
+            B=np.eye(d, len(s), dtype=np.float32) * np.array(s, np.float32),
+            alpha=len(s),
+            **{part: np.ones(d, np.float32) for part in parts},
+        )
+        for i, ((d, k), s) in enumerate(zip(shapes, spectra, strict=True))
+    }
+    return Adapter(modules), {name: np.array(s) for name, s in zip(modules, spectra, strict=True)}
+
+
+def size_of(adapter, ranks):
+    modules = {
+        name: Module.of(A=module.A[: ranks[name]], B=module.B[:, : ranks[name]], alpha=1)
+        for name, module in adapter.items()
+        if ranks[name]
+    }
+    tensors = header(Adapter(modules, adapter.full).tensors())
+    return SafetensorsWriter(WEIGHTS, tensors, metadata=METADATA).size
+
+
+shapes_of_all = st.lists(st.tuples(st.integers(3, 40), st.integers(3, 40)), min_size=4, max_size=4)
+
+
+@settings(deadline=None, max_examples=200)
+@given(SPECTRA, shapes_of_all, st.integers(200, 3000))
+def test_bytes_buy_at_least_what_any_one_module_would(spectra, shapes, size):
+    adapter, spectra = adapter_with(shapes[: len(spectra)], spectra)
+    alone = {
+        (name, rank): size_of(adapter, {**dict.fromkeys(adapter, 0), name: rank})
+        for name, s in spectra.items()
+        for rank in range(1, len(s) + 1)
+        if s[rank - 1] > 0
+    }
+    try:
+        ranks = allocate_bytes(adapter, spectra, size)
+    except ValueError as error:
+        minimum = int(str(error).split()[5].rstrip(","))
+        assert size < min(alone.values()) + 16  # lengths of numbers in the header are estimated from above
+        assert any(allocate_bytes(adapter, spectra, minimum).values())
+        return
+    assert not any(ranks.values()) or size_of(adapter, ranks) <= size
+    # The strongest for its cost of those that fit is always among what is compared.
+    first = {
+        name: s[0] ** 2 / adapter[name].bytes_per_rank
+        for name, s in spectra.items()
+        if alone.get((name, 1), size) + 16 <= size and s[0] > 0
+    }
+    if first:
+        top = max(first, key=first.get)
+        fits = [rank for rank in range(1, len(spectra[top]) + 1) if alone.get((top, rank), size) + 16 <= size]
+        assert kept(spectra, ranks) >= np.square(spectra[top][: max(fits, default=0)]).sum() - 1e-9
+
+
+def test_a_module_that_leaves_the_file_pays_for_a_direction_elsewhere():
+    adapter, spectra = adapter_with([(48, 64), (32, 48)], [[3.0, 2.0, 1.0], [1.0, 0.5, 0.1]])
+    for size in range(100, 3000, 4):
+        try:
+            ranks = allocate_bytes(adapter, spectra, size)
+        except ValueError:
+            assert size < size_of(adapter, {"layers.0": 0, "layers.1": 1}) + 16
+            continue
+        assert size_of(adapter, ranks) <= size
+        if size_of(adapter, {"layers.0": 1, "layers.1": 0}) + 16 <= size:
+            assert ranks["layers.0"] > 0
+    assert ranks == {"layers.0": 3, "layers.1": 3}
+
+
+def test_magnitudes_and_biases_stay_with_one_direction():
+    adapter, spectra = adapter_with([(8, 8)] * 3, [[3.0, 2.0], [1.0, 0.5], [0.1, 0.0]], bias=True)
+    at_least = dict.fromkeys(adapter, 1)
+    with pytest.raises(ValueError, match="bytes must be at least") as caught:
+        allocate_bytes(adapter, spectra, 1, at_least=at_least)
+    minimum = int(str(caught.value).split()[5].rstrip(","))
+    assert set(allocate_bytes(adapter, spectra, minimum, at_least=at_least).values()) == {1}
+    ranks = allocate_bytes(adapter, spectra, minimum + 64, at_least=at_least)
+    assert ranks == {"layers.0": 2, "layers.1": 1, "layers.2": 1}
+
+
+def test_an_adapter_of_zeros_comes_to_nothing():
+    adapter, spectra = adapter_with([(8, 8)], [[0.0, 0.0]])
+    assert allocate_bytes(adapter, spectra, 1000) == {"layers.0": 0}
 
 
 @settings(deadline=None)
