@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lora_np._checks import choice, whole_number
 from lora_np.accounting.matrix import count_lora, count_lora_convolution
 from lora_np.accounting.report import Cell, Table, shape_text
-from lora_np.accounting.targets import Pick, pick, saved_modules
+from lora_np.accounting.targets import Pick, check_patterns, pick, saved_modules
 
 if TYPE_CHECKING:
     from lora_np.accounting.model import ModelSpec, Module
@@ -212,6 +212,8 @@ def count_adapter(
     if experts == "per-expert" and has_experts:
         spec = spec.per_expert()
     patterns = [_pattern(key, value) for key, value in rank_pattern.items()]
+    if patterns:
+        check_patterns(spec, dict(zip(rank_pattern, (pattern for pattern, _ in patterns), strict=True)))
     adapters: list[Adapter] = []
     for each in pick(spec, targets, modules_to_save):
         adapters += _adapt(each, rank, patterns, dora)

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from lora_np.accounting.lora import LoraCount, count_adapter
 from lora_np.accounting.report import Cell, Table, shape_text
+from lora_np.accounting.targets import names_of
 
 Kind = Literal["linear", "embedding", "convolution", "norm", "router", "experts", "parameter"]
 
@@ -158,7 +159,7 @@ class ModelSpec:
         rank: int,
         targets: str | Iterable[str] | None = None,
         rank_pattern: Mapping[str, int] | None = None,
-        modules_to_save: Iterable[str] = (),
+        modules_to_save: str | Iterable[str] = (),
         dora: bool = False,
         bias: str = "none",
         experts: str = "peft",
@@ -176,7 +177,7 @@ class ModelSpec:
         rank_pattern : mapping of str to int
             Other ranks for some modules, by a regular expression for the end of their names; the first that
             matches wins.
-        modules_to_save : iterable of str
+        modules_to_save : str or iterable of str
             Ends of the names of modules that are trained in full beside the adapter. PEFT keeps the original
             and the copy, and so does this count.
         dora : bool
@@ -196,16 +197,16 @@ class ModelSpec:
         Raises
         ------
         TypeError, ValueError
-            If a rank is not a positive whole number, a target matches nothing (the message shows close
-            names), the family has no default targets (the message names the candidates), or an option is
-            unknown.
+            If a rank is not a positive whole number, a target or a pattern matches nothing (the message shows
+            close names), the family has no default targets (the message names the candidates), or an option
+            is unknown.
         """
         return count_adapter(
             self,
             rank=rank,
             targets=targets,
             rank_pattern=rank_pattern or {},
-            modules_to_save=tuple(modules_to_save),
+            modules_to_save=names_of(modules_to_save),
             dora=dora,
             bias=bias,
             experts=experts,

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lora_np._checks import choice
+from lora_np._checks import choice, whole_number
 from lora_np.accounting.matrix import matrix_table
 from lora_np.accounting.memory import checkpoint_bytes, memory_table
 from lora_np.accounting.model import ModelSpec
 from lora_np.accounting.report import Cell, Table
 from lora_np.accounting.sources import matrix_size, model_spec
+from lora_np.accounting.targets import names_of
 from lora_np.accounting.units import decimal_bytes
 
 
@@ -20,7 +21,7 @@ def count_tables(
     *,
     ranks: Iterable[int] = (),
     targets: str | Iterable[str] | None = None,
-    modules_to_save: Iterable[str] = (),
+    modules_to_save: str | Iterable[str] = (),
     dora: bool = False,
     experts: str = "peft",
     by: str | None = None,
@@ -35,7 +36,7 @@ def count_tables(
     source : str
         Whatever :func:`model_spec` takes, as text.
     ranks : iterable of int
-        Without any, a matrix is counted by itself and a model is listed.
+        Without any, a matrix is counted by itself and a model is listed; no other option makes sense then.
     targets, modules_to_save, dora, experts
         As :meth:`ModelSpec.lora` takes them.
     by : {"kind", "module"}, optional
@@ -68,17 +69,32 @@ def count_tables(
     ranks = list(ranks)
     if by is not None:
         choice("by", by, ("kind", "module"))
+    choice("experts", experts, ("peft", "per-expert"))
+    whole_number("batch", batch)
+    whole_number("sequence", sequence)
+    saved = names_of(modules_to_save)
+    chosen = {
+        "targets": targets is not None,
+        "modules_to_save": bool(saved),
+        "dora": dora,
+        "experts": experts != "peft",
+        "by": by is not None,
+        "memory": memory,
+    }
+    given = [name for name, wanted in chosen.items() if wanted]
     size = matrix_size(source)
+    if size and set(given) - {"dora"}:
+        raise ValueError(f"a single matrix, {source}, takes ranks and DoRA; other options need a model")
+    if given and not ranks:
+        raise ValueError(f"{', '.join(given)} can only be given with a rank, as in --rank 8")
     if size:
-        if targets is not None or list(modules_to_save) or by or memory:
-            raise ValueError(f"a single matrix, {source}, takes ranks and DoRA; other options need a model")
         return [matrix_table(*size, ranks=ranks, dora=dora)]
     spec = model_spec(source)
     if not ranks:
         return [spec.table()]
     options: dict[str, Any] = {
         "targets": targets,
-        "modules_to_save": tuple(modules_to_save),
+        "modules_to_save": saved,
         "dora": dora,
         "experts": experts,
     }

@@ -37,6 +37,21 @@ def pick(spec: ModelSpec, targets: str | Iterable[str] | None, saved: Collection
     return list(_without(picks, saved)) if saved else picks
 
 
+def names_of(names: str | Iterable[str]) -> tuple[str, ...]:
+    """One name, or several."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def check_patterns(spec: ModelSpec, patterns: Mapping[str, re.Pattern[str]]) -> None:
+    """Refuse a pattern for names that no module has."""
+    names = [_parameter_name(module) if module.kind == "router" else module.name for module in spec.modules]
+    for key, pattern in patterns.items():
+        if not any(map(pattern.match, names)):
+            raise ValueError(
+                f"rank_pattern: {key!r} matches no module of {spec.name}{_close(key, set(_leaf_names(spec)))}"
+            )
+
+
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, Module]:
     """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries."""
     unmatched = list(saved)

@@ -135,6 +135,10 @@ def test_all_linear_leaves_the_head_out_but_a_name_takes_it() -> None:
     assert LLAMA.lora(rank=2, targets=["lm_head"]).trainable == 2 * (97 + 32)
 
 
+def test_one_name_to_save_needs_no_list() -> None:
+    assert LLAMA.lora(rank=2, modules_to_save="lm_head") == LLAMA.lora(rank=2, modules_to_save=["lm_head"])
+
+
 def test_breakdowns_add_up() -> None:
     report = LLAMA.lora(
         rank=4, targets="all-linear", rank_pattern={r"1\..*": 7}, modules_to_save=["embed_tokens"]
@@ -211,6 +215,7 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
         ({"targets": ".*self_attn.*"}, "also matches the container 'model.layers.0.self_attn'"),
         ({"targets": r".*layernorm"}, "also matches the norm 'model.layers.0.input_layernorm'"),
         ({"targets": "("}, "targets must be a regular expression"),
+        ({"rank_pattern": {"q_prj": 3}}, r"rank_pattern: 'q_prj' matches no module of .*q_proj"),
         ({"rank_pattern": {"(": 3}}, "rank_pattern must hold regular expressions"),
         ({"rank_pattern": {"q_proj": 0}}, r"rank_pattern\['q_proj'\] must be at least 1, got 0"),
         ({"modules_to_save": ["score"]}, "modules_to_save: 'score' matches no module of tiny"),

@@ -78,7 +78,9 @@ def test_rich_breaks_no_number_and_drops_nothing(width: int) -> None:
     for table in count_tables("llama-3-70b", ranks=[9_999], targets="all-linear", by="kind", memory=True):
         console.print(table, crop=False)
         printed = console.file.getvalue()
-        numbers = [cell for row in table._texts for cell, right in zip(row, table._numeric) if right]
+        numbers = [
+            cell for row in table._texts for cell, right in zip(row, table._numeric, strict=True) if right
+        ]
         for text in numbers + [word for row in table._texts for cell in row for word in cell.split()]:
             assert text in printed
         for note in table.notes:
