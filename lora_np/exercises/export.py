@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_np._files import whole
 from lora_np.exercises.course import lessons
 from lora_np.exercises.exercise import Exercise, Lesson, plural
 from lora_np.exercises.solutions import HEADER, Solution, solutions
@@ -65,7 +66,8 @@ def write(files: dict[Path, str]) -> tuple[list[Path], list[Path]]:
     written = [path for path in files if path not in kept]
     for path in written:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[path], encoding="utf-8", newline="\n")
+        with whole(path) as stage:
+            stage.write_text(files[path], encoding="utf-8", newline="\n")
     return written, kept
 
 

@@ -76,6 +76,8 @@ def alike(before: Any, after: Any) -> bool:
 def last_line(error: BaseException) -> str:
     """``ValueError: shapes do not fit (line 3)``: what went wrong, and where the student wrote it."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:500]
+    if isinstance(error, SyntaxError) and str(error.filename).startswith("<cell "):
+        return f"{text} (line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename.startswith("<cell ") or "ipykernel" in f.filename]
     place = f" (line {own[-1].lineno})" if own else ""

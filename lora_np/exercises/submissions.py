@@ -100,7 +100,7 @@ def check_file(
     cells = cells_of(path)
     exercises = exercises or defined_in(cells)
     if not exercises:
-        raise ValueError(f"{path} defines no function that an exercise asks for; see lora-np exercises list")
+        raise ValueError(f"{path} defines no function that an exercise asks for; {reason(cells, limits)}")
     box = Sandbox(cells, limits)
     outcomes = {}
     try:
@@ -112,6 +112,17 @@ def check_file(
             outcomes.setdefault(exercise.name, Outcome(exercise, False, str(ended)))
     problems = [f"cell {number}: {text}" for number, text in sorted(box.problems.items())]
     return Report(path, outcomes, problems, box.missing, box.printed)
+
+
+def reason(cells: Sequence[str], limits: Limits) -> str:
+    """Why a file defines nothing: the first error as it is run, if there is one."""
+    box = Sandbox(cells, limits)
+    try:
+        with box:
+            problems = [f"cell {number}: {text}" for number, text in sorted(box.problems.items())]
+    except Ended as ended:
+        problems = [str(ended)]
+    return problems[0] if problems else "see lora-np exercises list"
 
 
 def outcome_of(exercise: Exercise, box: Sandbox, seeds: Sequence[Any]) -> Outcome:
@@ -142,6 +153,8 @@ def cells_of(path: Path) -> list[str]:
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} must be a .py or .ipynb file")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be a regular file")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is larger than {LARGEST:,} bytes")
     text = path.read_text(encoding="utf-8-sig", errors="replace")
