@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,8 @@ def load_matrix(source: str) -> Array:
 
 
 def _read_npy(path: str) -> Array:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} must be a regular file")  # opening a pipe would wait for ever
     try:
         # A memory map never unpickles and checks the size in the header against the file's.
         return np.array(np.lib.format.open_memmap(path, mode="r"))
