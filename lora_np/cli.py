@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from lora_np._checks import whole_number
+from lora_np._files import whole
 
 app = typer.Typer(
     name="lora-np",
@@ -16,10 +21,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+PAGES = (".html", ".htm")
+PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
+
+
+def possible_jobs(jobs: int | None) -> int | None:
+    return None if jobs is None else whole_number("jobs", jobs, maximum=1000)
+
+
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="The directory to make.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands there, once the new one is whole.")]
-Jobs = Annotated[int, typer.Option(help="How many pieces of work at a time; the result is the same.")]
+Jobs = Annotated[
+    int,
+    typer.Option(callback=possible_jobs, help="How many pieces of work at a time; the result is the same."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -90,14 +106,19 @@ def count(
     """
     from lora_np import accounting
 
+    if catalogue and source:
+        raise typer.BadParameter(f"--list takes no SOURCE, got {source!r}")
+    saved = accounting.parse_names(modules_to_save or "")
+    if modules_to_save is not None and not saved:
+        raise typer.BadParameter(f"--modules-to-save must name a module, got {modules_to_save!r}")
     if catalogue:
         tables = [accounting.preset_table(), accounting.family_table()]
     elif source:
         tables = accounting.count_tables(
             source,
             ranks=rank or [],
-            targets=accounting.parse_targets(targets) if targets else None,
-            modules_to_save=accounting.parse_names(modules_to_save or ""),
+            targets=accounting.parse_targets(targets) if targets is not None else None,
+            modules_to_save=saved,
             dora=dora,
             experts=experts,
             by=by,
@@ -132,6 +153,7 @@ def errors(
     """
     from lora_np.accounting.errors import rank_errors_of
 
+    check_target("--plot", plot, PICTURES)
     found = rank_errors_of(matrix, norm=norm, tolerance=tolerance)  # type: ignore[arg-type]
     if plot is not None:
         from matplotlib.figure import Figure
@@ -140,7 +162,8 @@ def errors(
 
         figure = Figure(figsize=(6, 3.8), layout="constrained")
         rank_error_curves({Path(matrix).name: found.errors}, tolerance=tolerance, ax=figure.add_subplot())
-        figure.savefig(plot, dpi=150)
+        with whole(plot) as stage:
+            figure.savefig(stage, dpi=150)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -181,11 +204,15 @@ def inspect(
     """
     from lora_np import adapters
 
+    check_target("--plot", plot, PICTURES, inside=adapter)
+    check_target("--html", html, PAGES, inside=adapter)
     found = adapters.inspect(adapter, base=base, jobs=jobs, progress=True)
     if plot is not None:
-        found.figure().savefig(plot, dpi=150)
+        with whole(plot) as stage:
+            found.figure().savefig(stage, dpi=150)
     if html is not None:
-        html.write_text(found.to_html(), encoding="utf-8")
+        with whole(html) as stage:
+            stage.write_text(found.to_html(), encoding="utf-8")
     show_as(found.table, as_json)
 
 
@@ -381,7 +408,8 @@ def exercises_grade(
     seconds: Annotated[float, typer.Option(help="For one call of a student's function.")] = 10.0,
     memory: Annotated[int, typer.Option(help="Megabytes for each submission.")] = 1024,
     jobs: Annotated[
-        int | None, typer.Option(help="Submissions at the same time; by default all processors.")
+        int | None,
+        typer.Option(callback=possible_jobs, help="Submissions at the same time; by default all processors."),
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -390,21 +418,23 @@ def exercises_grade(
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """
     from lora_np.exercises.confine import Limits
-    from lora_np.exercises.grading import grade
+    from lora_np.exercises.grading import check_out, grade
 
     def say(student: str) -> None:
         if sys.stderr.isatty():
             print(f"graded: {student}", file=sys.stderr)
 
-    limits = Limits(seconds=seconds, memory=memory * 2**20)
+    check_out(out, submissions)
+    limits = Limits(seconds=seconds, memory=whole_number("memory", memory, maximum=2**20) * 2**20)
     grades = grade(submissions, numbers=lesson or (), seed=seed, limits=limits, jobs=jobs, progress=say)
-    written = grades.write(out)
     if as_json:
         print_json(
             {"seed": grades.seed, "limits not enforced": grades.missing, "grades": grades.table().records}
         )
     else:
         show(grades.table())
+    written = grades.write(out)  # last: whatever becomes of the files, the points are on the screen
+    if not as_json:
         show_written(written, [])
 
 
@@ -427,7 +457,7 @@ def exercises_nbgrader(
 
 def show(table: Any) -> None:
     """A table for people: by rich in a terminal, as aligned text where the output goes elsewhere."""
-    if sys.stdout is not None and sys.stdout.isatty():
+    if sys.stdout.isatty():
         from rich.console import Console
 
         Console().print(table, crop=False)
@@ -447,6 +477,25 @@ def show_as(table: Any, as_json: bool) -> None:
         print(table.to_json())
     else:
         show(table)
+
+
+def check_target(
+    option: str, path: Path | None, endings: Collection[str], inside: Path | None = None
+) -> None:
+    """Refuse, before any work is done, a page or a picture that could not be written or would cost a file."""
+    if path is None:
+        return
+    if path.name == "" or path.is_dir():
+        raise typer.BadParameter(f"{option} must name a file, got the directory {str(path)!r}")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"{option}: there is no directory {str(path.parent)!r} to write into")
+    # matplotlib chooses the format by the ending; a page may have any name that is free
+    if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
+        raise typer.BadParameter(f"{option} must end in {', '.join(endings)}, got {str(path)!r}")
+    if path.exists() and (
+        not path.is_file() or (inside is not None and path.resolve().is_relative_to(inside.resolve()))
+    ):
+        raise typer.BadParameter(f"{option} must not replace {str(path)!r}; name another file")
 
 
 def one_goal(**goals: Any) -> dict[str, Any]:
@@ -475,8 +524,13 @@ def print_json(content: Any) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit status: 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us, who wants to read nothing
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
-        return app(arguments, prog_name="lora-np", standalone_mode=False) or 0
+        status = app(arguments, prog_name="lora-np", standalone_mode=False) or 0
+        # typer turns Ctrl-C into this status, and says nothing
+        return fail("interrupted", 130) if status == 130 else status
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
         return fail(message(error), 1)
     except (KeyboardInterrupt, typer.Abort):
@@ -485,7 +539,7 @@ def run(arguments: list[str]) -> int:
         # What the command line parser raises; its class lives in click or inside typer, by version.
         if not hasattr(error, "format_message"):
             raise
-        return fail(error.format_message() + given(error, arguments), 2)
+        return fail(error.format_message() + given(error), 2)
 
 
 def message(error: Exception) -> str:
@@ -494,13 +548,11 @@ def message(error: Exception) -> str:
     return str(error)
 
 
-def given(error: Any, arguments: list[str]) -> str:
-    """The value of the option that the parser complains of, where its message leaves it out."""
-    for option in getattr(getattr(error, "param", None), "opts", []):
-        if option in arguments[:-1]:
-            value = repr(arguments[arguments.index(option) + 1])
-            return "" if value in error.format_message() else f", got {value}"
-    return ""
+def given(error: Any) -> str:
+    """The value that the parser complains of, where its message leaves it out."""
+    reasons: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
+    value = repr(reasons[0]["input"]) if reasons else ""
+    return f", got {value}" if value and value not in error.format_message() else ""
 
 
 def fail(text: str, status: int) -> int:
@@ -509,5 +561,5 @@ def fail(text: str, status: int) -> int:
 
 
 def main() -> None:
-    """The entry point of the command line."""
+    """Run the command that the process was started with, and exit with its status."""
     sys.exit(run(sys.argv[1:]))

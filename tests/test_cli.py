@@ -1,13 +1,17 @@
 """The command line as a person meets it: real processes, and what they print."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import lora_np
+from lora_np._files import whole
+from lora_np.cli import run
 
 # pyparsing takes "-W error" as a wish for its own diagnostics, which matplotlib 3.8 does not pass.
 WARNINGS = ("-W", "error", "-W", "ignore:::pyparsing")
@@ -116,8 +120,6 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
 
 
 def test_errors_of_a_matrix(tmp_path):
-    import numpy as np
-
     np.save(tmp_path / "M.npy", np.diag([1.0, 0.1, 0.001]))
     source = str(tmp_path / "M.npy")
     assert "rank 2 is the smallest with an error of at most 0.01" in lora_np_command("errors", source).stdout
@@ -129,8 +131,6 @@ def test_errors_of_a_matrix(tmp_path):
 
 
 def test_errors_of_what_is_no_matrix(tmp_path):
-    import numpy as np
-
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
     for arguments in (["missing.npy"], ["M.txt"], [str(tmp_path / "pickle.npy")], ["missing.safetensors:a"]):
         assert_one_line(lora_np_command("errors", *arguments), 1)
@@ -171,8 +171,117 @@ def test_count_in_other_forms(form, start):
     (["gpt2", "--rank", "8", "--targets", "c_atn"], 1, "c_attn"),
     (["gpt2", "--rank", "8", "--json", "--csv"], 2, "--json and --csv"),
     ([], 2, "SOURCE"),
+    (["llama-3-8b", "--list"], 2, "--list takes no SOURCE, got 'llama-3-8b'"),
+    (["llama-3-8b", "--targets", "nonsense"], 1, "targets can only be given with a rank"),
+    (["llama-3-8b", "--by", "kind", "--memory"], 1, "by, memory can only be given with a rank"),
+    (["100x120", "--dora"], 1, "dora can only be given with a rank"),
+    (["100x120", "--rank", "8", "--experts", "foo"], 1, "got 'foo'"),
+    (["llama-3-8b", "--rank", "8", "--targets", ""], 1, "targets must name at least one module"),
+    (["llama-3-8b", "--rank", "8", "--modules-to-save", ","], 2, "must name a module, got ','"),
+    (["llama-3-8b", "--rank", "8", "--batch", "0"], 1, "batch must be at least 1, got 0"),
+    (["llama-3-8b", "--rank", "8", "--sequence", "0"], 1, "sequence must be at least 1, got 0"),
+    (["llama-3-8b", "--rank", "8", "--rank", "abc"], 2, "got 'abc'"),
+    (["llama-3-8b", "--rank=abc"], 2, "got 'abc'"),
 ])  # fmt: skip
 def test_count_of_what_is_none(arguments, status, words):
     result = lora_np_command("count", *arguments)
     assert_one_line(result, status)
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["combine", "--", "-adapter", "-o", "t"], "Missing option '-o' / '--out'.\n"),
+    (["inspect", "adapter", "--jobs", "100000"], "jobs must be between 1 and 1000, got 100000\n"),
+    (["exercises", "grade", "sub", "--jobs", "0"], "jobs must be between 1 and 1000, got 0\n"),
+])  # fmt: skip
+def test_what_is_wrong_is_named(arguments, words, capsys):
+    assert run(arguments) != 0
+    assert capsys.readouterr().err.endswith(words)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a file descriptor as a shell does")
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_output_is_no_error(closed):
+    command = f"exec {sys.executable} -m lora_np count 100x120 --rank 8 {closed}>&-"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_ctrl_c_in_a_command_says_so(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lora_np.accounting.preset_table", interrupt)
+    assert run(["count", "--list"]) == 130
+    assert capsys.readouterr().err == "lora-np: interrupted\n"
+
+
+def test_ctrl_c_during_the_imports_is_no_traceback():
+    code = """if True:
+        import sys
+        from lora_np.__main__ import main
+        class Interrupt:
+            def find_spec(self, name, *_):
+                if name == "typer":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupt())
+        main()
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (130, "lora-np: interrupted\n")
+
+
+@pytest.mark.parametrize(("target", "words"), [
+    ("", "--plot must name a file, got the directory '.'"),
+    ("folder", "--plot must name a file, got the directory 'folder'"),
+    ("curve", "--plot must end in .png, "),
+    ("M.npy", "--plot must end in .png, "),
+    ("nowhere/curve.png", "--plot: there is no directory 'nowhere' to write into"),
+])  # fmt: skip
+def test_a_plot_that_would_go_wrong(target, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    np.save("M.npy", np.eye(3))
+    assert run(["errors", "M.npy", "--plot", target]) == 2
+    assert words in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["M.npy", "folder"]
+
+
+@pytest.mark.parametrize(("option", "target"), [
+    ("--html", "adapter/adapter_config.json"),
+    ("--html", "adapter/page.html"),
+    ("--html", "notes.txt"),
+    ("--plot", "adapter/picture.png"),
+])  # fmt: skip
+def test_a_page_costs_no_file(option, target, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / target).write_text("kept")
+    assert run(["inspect", "adapter", option, target]) == 2
+    assert os.path.basename(target) in capsys.readouterr().err
+    assert (tmp_path / target).read_text() == "kept"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_no_matrix(tmp_path, capsys):
+    os.mkfifo(tmp_path / "M.npy")
+    assert run(["errors", str(tmp_path / "M.npy")]) == 1
+    assert "must be a regular file" in capsys.readouterr().err
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+
+    def write_half():
+        with whole(path) as stage:
+            stage.write_text("half of the n")
+            raise OSError(errno.EFBIG, "File too large")
+
+    with pytest.raises(OSError, match="File too large") as caught:
+        write_half()
+    assert caught.value.filename == str(path)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
+    with whole(path) as stage:
+        stage.write_text("new")
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["new"]

@@ -38,7 +38,7 @@ class Limits:
     Parameters
     ----------
     seconds : float
-        For each call of a function, and for each cell as the file is run.
+        For each call of a function, and for each cell as the file is run; at most a day.
     memory : int
         Bytes beyond what Python and the library take.
     file_size : int
@@ -49,7 +49,7 @@ class Limits:
     Raises
     ------
     TypeError, ValueError
-        If one is no number, or not above 0.
+        If one is no number, not above 0, or more than any computer has.
     """
 
     seconds: float = 10.0
@@ -58,9 +58,9 @@ class Limits:
     folder_size: int = 16 * 2**20
 
     def __post_init__(self) -> None:
-        number("seconds", self.seconds, minimum=0, open_minimum=True)
+        number("seconds", self.seconds, minimum=0, maximum=86_400, open_minimum=True)
         for name in ("memory", "file_size", "folder_size"):
-            whole_number(name, getattr(self, name))
+            whole_number(name, getattr(self, name), maximum=2**50)
 
 
 def confine(limits: Limits, *, secret: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_np._checks import whole_number
+from lora_np._files import whole
 from lora_np.accounting.report import Cell, Table
 from lora_np.exercises.confine import Limits
 from lora_np.exercises.course import lessons, other_seeds
@@ -127,13 +128,16 @@ class Grades:
 
         folder = path.with_name(f"{path.stem}-feedback")
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_csv(), encoding="utf-8")
+        with whole(path) as stage:
+            stage.write_text(self.to_csv(), encoding="utf-8")
         for student in self.reports:
-            (folder / f"{student}.md").write_text(self.feedback(student), encoding="utf-8")
+            with whole(folder / f"{student}.md") as stage:
+                stage.write_text(self.feedback(student), encoding="utf-8")
         figure = Figure(figsize=(6.5, 1.3 + 0.24 * len(self.exercises)), layout="constrained")
         self.plot(figure.add_subplot())
         picture = path.with_name(f"{path.stem}-summary.png")
-        figure.savefig(picture, dpi=150)
+        with whole(picture) as stage:
+            figure.savefig(stage, dpi=150)
         return [path, folder, picture]
 
 
@@ -187,6 +191,40 @@ def grade(
     with ThreadPoolExecutor(workers) as pool:
         reports = dict(zip(students, pool.map(report, students), strict=True))
     return Grades(tuple(graded), seed, reports)
+
+
+def check_out(path: Path, submissions: Path) -> None:
+    """Refuse a place for the grades that would cost a file, or all grades once they are made.
+
+    Parameters
+    ----------
+    path : Path
+        Where the table of grades is to be written; one that `Grades.write` has written may be replaced.
+    submissions : Path
+
+    Raises
+    ------
+    ValueError
+        If it is a directory, lies among the submissions, or is a file of another kind.
+    """
+    if path.name == "" or path.is_dir():
+        raise ValueError(f"grades must go into a file, got the directory {str(path)!r}")
+    if path.resolve().is_relative_to(submissions.resolve()):
+        raise ValueError(f"grades must not lie among the submissions in {submissions}, got {path}")
+    if path.exists() and not is_table_of_grades(path):
+        raise ValueError(f"{path} exists and is no table of grades; name another file")
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ValueError(f"grades must go where files can be written, and {folder} is no such folder")
+
+
+def is_table_of_grades(path: Path) -> bool:
+    """Whether it begins as `Grades.to_csv` does."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        heading = file.readline(10_000).rstrip("\n").split(",")
+    return heading[0] == "student" and heading[-2:] == ["points", "of"]
 
 
 def one_file(
