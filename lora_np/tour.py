@@ -26,7 +26,7 @@ from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_produ
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine, start, trainable
 from lora_np.training import Fit, fit
-from lora_np.training.fit import whole
+from lora_np.training.fit import uninterrupted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -256,7 +256,7 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
         rng=task.rng,
         progress=progress and ("full update" if rank is None else f"LoRA, r = {rank}"),
     )  # fmt: skip
-    return whole(result)
+    return uninterrupted(result)
 
 
 def save(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> int:
@@ -298,7 +298,7 @@ def step_time(d: int, k: int, steps: int, *, rank: int = RANKS[-1], repeats: int
     base = Linear(rng.standard_normal((d, k), dtype=np.float32) / np.float32(k) ** 0.5)
     models = [Linear(Tensor(base.W)), inject(base, rank=rank, rng=rng)]
     runs = [
-        [whole(fit(m, x, y, steps=steps, progress=False)).history.seconds / steps for m in models]
+        [uninterrupted(fit(m, x, y, steps=steps, progress=False)).history.seconds / steps for m in models]
         for _ in range(repeats)
     ]
     full, lora = np.median(runs, axis=0)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from lora_np._checks import Array, whole_number
+from lora_np._files import write_whole
 from lora_np.autograd import value
 from lora_np.nn import Run, leaves, trainable
 
@@ -155,16 +154,3 @@ def digest(*arrays: Array) -> str:
         sha.update(f"{a.shape} {a.dtype.str}".encode())
         sha.update(np.ascontiguousarray(a).tobytes())
     return sha.hexdigest()[:16]
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """A file that appears at ``path`` when it is whole, in the place of an older one."""
-    stage = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    try:
-        with open(stage, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(stage, path)
-    finally:
-        stage.unlink(missing_ok=True)

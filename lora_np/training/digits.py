@@ -26,7 +26,7 @@ from lora_np.nn import (
     replace,
     trainable,
 )
-from lora_np.training.fit import Fit, fit, whole
+from lora_np.training.fit import Fit, fit, uninterrupted
 
 WIDTH, TRAINING = 64, 1200  # hidden units of both layers, and images to train on; 597 are held out
 HEAD = "layers.4"
@@ -68,7 +68,7 @@ def digits_story(*, ranks: Sequence[int] = (1, 2, 4, 8), steps: int = 600, seed:
             model, x[train], labels[train], loss=cross_entropy, steps=steps, batch_size=64, rng=seed,
             optimizer=Adam(lr=cosine(rate, steps=steps)), progress=False,
         )  # fmt: skip
-        return whole(result)
+        return uninterrupted(result)
 
     def score(model: Any, x: Array) -> float:
         return accuracy(model(x[held_out]), labels[held_out])

@@ -253,7 +253,7 @@ def fit(
     return Fit(model, history, interrupted)
 
 
-def whole(result: Fit[T]) -> Fit[T]:
+def uninterrupted(result: Fit[T]) -> Fit[T]:
     """The result of a run that is of no use in part: Ctrl-C goes on to whoever started it."""
     if result.interrupted:
         raise KeyboardInterrupt

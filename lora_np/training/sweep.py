@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np._checks import Array, choice, number, whole_number
+from lora_np._files import write_whole
 from lora_np.accounting.report import Table
 from lora_np.autograd import value
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, leaves, mean_squared_error, trainable
-from lora_np.training.checkpoint import digest, without_addresses, write_whole
-from lora_np.training.fit import check_data, fit, progress_bar, whole
+from lora_np.training.checkpoint import digest, without_addresses
+from lora_np.training.fit import check_data, fit, progress_bar, uninterrupted
 from lora_np.training.theory import optimum
 
 if TYPE_CHECKING:
@@ -301,7 +302,9 @@ def run(
         taken: list[int] = []
         settings["watch"] = lambda step, model: taken.append(step)
         try:
-            fitted = whole(fit(model, problem.x, problem.y, steps=steps, rng=rng, progress=False, **settings))
+            fitted = uninterrupted(
+                fit(model, problem.x, problem.y, steps=steps, rng=rng, progress=False, **settings)
+            )
         except FloatingPointError:
             record["diverged_at"] = len(taken)
             return point, record
