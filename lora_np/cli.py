@@ -314,7 +314,7 @@ def diff(
     jobs: Jobs = 1,
     as_json: AsJSON = False,
 ) -> None:
-    """Whether two adapters do the same thing: as maps, not as factors. Exit status 1 if not.
+    """Whether two adapters do the same thing: as maps, not as factors. Exit status 3 if not.
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """
@@ -323,7 +323,7 @@ def diff(
     found = adapters.diff(first, second, tolerance=tolerance, jobs=jobs, progress=True)
     show_as(found.table, as_json)
     if not found.same:
-        raise typer.Exit(1)
+        raise typer.Exit(3)
 
 
 exercises_app = typer.Typer(help="Exercises that grade themselves, for students and teachers.")
@@ -523,7 +523,7 @@ def print_json(content: Any) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit status: 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
+    """Run one command; its exit status: 0, 1 for bad input, 2 for bad usage, 3 for "no", 130 after Ctrl-C."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us, who wants to read nothing
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -37,8 +37,9 @@ def test_every_command_makes_what_its_function_makes(command, make_adapter, make
     assert {module.rank for module in adapters.load(tmp_path / "both").values()} == {4}
     assert command("diff", a, tmp_path / "back", "--tolerance", "1e-3")[0] == 0
     status, out, err = command("diff", a, b)
-    assert (status, err) == (1, "")
+    assert (status, err) == (3, "")
     assert "different" in out
+    assert command("diff", a, tmp_path / "nowhere")[0] == 1
 
 
 def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint, tmp_path):
