@@ -275,6 +275,8 @@ def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
     ------
     TypeError, ValueError
         If ``B`` or ``A`` is not a finite real matrix, or the shapes do not fit.
+    numpy.linalg.LinAlgError
+        If the product overflows.
 
     Notes
     -----
@@ -291,7 +293,10 @@ def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
         raise ValueError(f"B must have as many columns as A has rows, got shapes {B.shape} and {A.shape}")
     Qb, Rb = np.linalg.qr(B)
     Qa, Ra = np.linalg.qr(A.T)
-    U, s, Vh = np.linalg.svd(Rb @ Ra.T, full_matrices=False)
+    core = Rb @ Ra.T
+    if not np.isfinite(core).all():  # LAPACK may search in it for ever
+        raise np.linalg.LinAlgError("B @ A overflows: its entries are too large for its dtype")
+    U, s, Vh = np.linalg.svd(core, full_matrices=False)
     return SVD(Qb @ U, s, Vh @ Qa.T)
 
 

@@ -130,7 +130,7 @@ MODULES = {
     "a vector": ({"A": np.ones(3)}, ValueError, r"must fit, got \(3,\)"),
     "no B": ({"B": None}, TypeError, "B must hold floating-point numbers, got None"),
     "no A": ({"A": None, "B": None}, TypeError, "A must hold floating-point numbers, got None"),
-    "whole numbers": ({"A": np.ones((2, 3), int)}, TypeError, "A must hold .*, got dtype int64"),
+    "whole numbers": ({"A": np.ones((2, 3), int)}, TypeError, "A must hold .*, got dtype int"),
     "ragged lists": ({"A": [[1.0], [1.0, 2.0]]}, ValueError, "A must be an array"),
     "a bias of the wrong length": (
         {"bias": np.ones(3)},

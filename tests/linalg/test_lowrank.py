@@ -321,3 +321,11 @@ def test_agrees_with_scipys_iterative_svd(name, with_spectrum):
     M = with_spectrum(SPECTRA[name], 400, 300, np.random.default_rng(6))
     theirs = svds(M, k=8, random_state=0)[1][::-1]
     np.testing.assert_allclose(truncated_svd(M, rank=8, tolerance=1e-12).s, theirs, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 3e38), (np.float64, 1e300)])
+def test_a_product_that_overflows_is_refused(dtype, size):
+    B, A = np.full((4, 2), size, dtype), np.full((2, 3), size, dtype)
+    with pytest.raises(np.linalg.LinAlgError, match="overflows"):
+        svd_of_product(np.hstack([B, -B]), np.vstack([A, A / 2]))
