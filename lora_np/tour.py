@@ -341,7 +341,7 @@ def draw(
     plots.singular_spectrum(spectra(task, fits), ax=figures["singular-values"].add_subplot())
     figures["training"] = sheet()
     ax = figures["training"].add_subplot()
-    for (rank, result), color, shift in zip(fits.items(), (FULL, SKY, LORA), (10, 0, -10), strict=True):
+    for (rank, result), color, shift in zip(fits.items(), (FULL, SKY, LORA), (28, 17, 6), strict=True):
         plots.training_curve(
             None,
             validation=(result.history.validation_steps, result.history.validation_loss),

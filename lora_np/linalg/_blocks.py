@@ -63,7 +63,7 @@ def _turn(columns: Array, V: Array, p: Array, q: Array, smallest: float) -> floa
     return float(np.abs(between).max())
 
 
-def _gram(X: Array) -> Array:
+def _gram(X: Array) -> Array:  # apart, so that its wide X is gone before the eigenvectors need memory
     return np.asarray(X.T @ X)
 
 
