@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks._measure import medians, one_thread, peers, versions
-from lora_np import safetensors
 from lora_np.accounting import Table, binary_bytes, from_config, from_safetensors, preset_config
-from lora_np.accounting.report import Cell
+from lora_np.hub import safetensors
+from lora_np.table import Cell
 
 CALLS = 20  # of ours in each timed run: one alone is too short to time
 COLUMNS = ("task", "method", "microseconds", "times slower", "answer")

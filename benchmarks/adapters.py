@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._measure import peers, versions
-from lora_np import adapters, safetensors
-from lora_np.accounting.report import Cell, Table
-from lora_np.accounting.units import binary_bytes
+from lora_np import adapters
+from lora_np.hub import safetensors
+from lora_np.table import Cell, Table, binary_bytes
 
 MIB = 2**20
 TARGETS = ("self_attn.q_proj", "self_attn.v_proj")

@@ -11,9 +11,9 @@ import numpy as np
 
 import lora_np as lnp
 from benchmarks._measure import versions
-from lora_np._checks import Array
-from lora_np.accounting.report import Cell, Table
+from lora_np.checks import Array
 from lora_np.lora import Preconditioned, lora_plus
+from lora_np.table import Cell, Table
 from lora_np.training import alternating_least_squares, optimum
 
 D, K, ROWS = 100, 120, 256

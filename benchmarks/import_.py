@@ -8,7 +8,7 @@ import sys
 from statistics import median
 
 from benchmarks._measure import versions
-from lora_np.accounting.report import Table
+from lora_np.table import Table
 
 SCRIPT = """
 import sys, time

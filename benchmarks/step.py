@@ -16,8 +16,8 @@ import numpy as np
 import lora_np as lnp
 from benchmarks import limit
 from benchmarks._measure import one_thread, peers, versions
-from lora_np._checks import Array
-from lora_np.accounting.report import Cell, Table, shape_text
+from lora_np.checks import Array
+from lora_np.table import Cell, Table, shape_text
 
 if sys.platform != "win32":
     import resource

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks._measure import medians, one_thread, peers, versions
-from lora_np._checks import Array
-from lora_np.accounting.report import Cell, Table, shape_text
+from lora_np.checks import Array
 from lora_np.linalg import svd_of_product, truncated_svd
+from lora_np.table import Cell, Table, shape_text
 
 SPECTRA: dict[str, Callable[[Array], Array]] = {
     "slow, i^-1/2": lambda i: i**-0.5,

@@ -48,7 +48,7 @@ from lora_np.training import fit, sweep
 __version__ = "0.1.0"
 
 # Loaded when first used, so that `import lora_np` brings NumPy and nothing heavier.
-_ON_DEMAND = ("accounting", "adapters", "datasets", "exercises", "plots", "safetensors", "widgets")
+_ON_DEMAND = ("accounting", "adapters", "datasets", "course", "exercises", "grading", "hub", "plots")
 
 __all__ = [
     "SGD",
@@ -69,11 +69,14 @@ __all__ = [
     "cosine",
     "count_full",
     "count_lora",
+    "course",
     "cross_entropy",
     "datasets",
     "exercises",
     "fit",
     "freeze",
+    "grading",
+    "hub",
     "independent_columns",
     "inject",
     "leaves",
@@ -90,14 +93,12 @@ __all__ = [
     "rank_for_error",
     "reduced_rank_regression",
     "replace",
-    "safetensors",
     "start",
     "sweep",
     "trainable",
     "training",
     "truncated_svd",
     "value",
-    "widgets",
 ]
 
 

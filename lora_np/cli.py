@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_np._checks import whole_number
-from lora_np._files import whole
+from lora_np.checks import whole_number
+from lora_np.files import whole
 
 app = typer.Typer(
     name="lora-np",
@@ -64,7 +64,7 @@ def tour(
 
     Example: lora-np tour --out my-tour
     """
-    from lora_np.tour import tour as run_tour
+    from lora_np.course.story import tour as run_tour
 
     found = run_tour(out, quick=quick, seed=seed)
     if as_json:
@@ -182,7 +182,7 @@ def lab(
 
     Example: lora-np lab --no-browser
     """
-    from lora_np.lessons import copy_lessons, open_lab
+    from lora_np.course.notebooks import copy_lessons, open_lab
 
     new, kept = copy_lessons(folder)
     print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)
@@ -382,7 +382,7 @@ def exercises_check(
     Example: lora-np exercises check my-exercises/01-see-rank.py
     """
     from lora_np.exercises.course import exercise
-    from lora_np.exercises.submissions import check_file
+    from lora_np.grading.submissions import check_file
 
     report = check_file(file, [exercise(name) for name in names or ()])
     if as_json:
@@ -417,8 +417,8 @@ def exercises_grade(
 
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """
-    from lora_np.exercises.confine import Limits
-    from lora_np.exercises.grading import check_out, grade
+    from lora_np.grading.classroom import check_out, grade
+    from lora_np.grading.confine import Limits
 
     def say(student: str) -> None:
         if sys.stderr.isatty():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import lora_np
-from lora_np._files import whole
 from lora_np.cli import run
+from lora_np.files import whole
 
 # pyparsing takes "-W error" as a wish for its own diagnostics, which matplotlib 3.8 does not pass.
 WARNINGS = ("-W", "error", "-W", "ignore:::pyparsing")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from lora_np import adapters, safetensors
+from lora_np import adapters
 from lora_np.cli import app, run
+from lora_np.hub import safetensors
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lora_np import accounting, datasets, linalg
-from lora_np._checks import Array
-from lora_np.tour import Task, ridge_for
+from lora_np.checks import Array
+from lora_np.course.story import Task, ridge_for
 
 PICTURE_RANKS = 120
 UPDATE_RANKS = 60  # a little beyond the break-even rank, 54

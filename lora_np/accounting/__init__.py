@@ -15,7 +15,7 @@ from lora_np.accounting.matrix import (
     ratio,
     saving,
 )
-from lora_np.accounting.report import Table
+from lora_np.table import Table
 
 if TYPE_CHECKING:
     from lora_np.accounting.checkpoint import from_safetensors
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         training_memory,
         weights_bytes,
     )
-    from lora_np.accounting.model import ModelSpec, Module
     from lora_np.accounting.paper import paper_bytes_table, paper_table
     from lora_np.accounting.sources import (
         family_table,
@@ -52,47 +51,48 @@ if TYPE_CHECKING:
         rank_table,
         render,
     )
-    from lora_np.accounting.units import binary_bytes, decimal_bytes, parse_bytes
+    from lora_np.hub.model import ModelSpec, Module
+    from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
 
 # Loaded when first used, so that `import lora_np` stays quick.
 _PLACES = {
-    "LoraCount": "lora",
-    "Memory": "memory",
-    "ModelCount": "live",
-    "ModelSpec": "model",
-    "Module": "model",
-    "activation_bytes": "memory",
-    "binary_bytes": "units",
-    "checkpoint_bytes": "memory",
-    "count": "live",
-    "count_tables": "summary",
-    "decimal_bytes": "units",
-    "family_table": "sources",
-    "flops_table": "flops",
-    "forward_flops": "flops",
-    "from_config": "sources",
-    "from_model": "live",
-    "from_safetensors": "checkpoint",
-    "largest_batch": "memory",
-    "largest_rank": "memory",
-    "largest_sequence": "memory",
-    "memory_table": "memory",
-    "model_spec": "sources",
-    "optimizer_bytes": "memory",
-    "paper_bytes_table": "paper",
-    "paper_table": "paper",
-    "parse_bytes": "units",
-    "parse_names": "summary",
-    "parse_targets": "summary",
-    "preset": "sources",
-    "preset_config": "sources",
-    "preset_names": "sources",
-    "preset_table": "sources",
-    "rank_table": "summary",
-    "render": "summary",
-    "training_flops": "flops",
-    "training_memory": "memory",
-    "weights_bytes": "memory",
+    "LoraCount": "lora_np.accounting.lora",
+    "Memory": "lora_np.accounting.memory",
+    "ModelCount": "lora_np.accounting.live",
+    "ModelSpec": "lora_np.hub.model",
+    "Module": "lora_np.hub.model",
+    "activation_bytes": "lora_np.accounting.memory",
+    "binary_bytes": "lora_np.table",
+    "checkpoint_bytes": "lora_np.accounting.memory",
+    "count": "lora_np.accounting.live",
+    "count_tables": "lora_np.accounting.summary",
+    "decimal_bytes": "lora_np.table",
+    "family_table": "lora_np.accounting.sources",
+    "flops_table": "lora_np.accounting.flops",
+    "forward_flops": "lora_np.accounting.flops",
+    "from_config": "lora_np.accounting.sources",
+    "from_model": "lora_np.accounting.live",
+    "from_safetensors": "lora_np.accounting.checkpoint",
+    "largest_batch": "lora_np.accounting.memory",
+    "largest_rank": "lora_np.accounting.memory",
+    "largest_sequence": "lora_np.accounting.memory",
+    "memory_table": "lora_np.accounting.memory",
+    "model_spec": "lora_np.accounting.sources",
+    "optimizer_bytes": "lora_np.accounting.memory",
+    "paper_bytes_table": "lora_np.accounting.paper",
+    "paper_table": "lora_np.accounting.paper",
+    "parse_bytes": "lora_np.table",
+    "parse_names": "lora_np.accounting.summary",
+    "parse_targets": "lora_np.accounting.summary",
+    "preset": "lora_np.accounting.sources",
+    "preset_config": "lora_np.accounting.sources",
+    "preset_names": "lora_np.accounting.sources",
+    "preset_table": "lora_np.accounting.sources",
+    "rank_table": "lora_np.accounting.summary",
+    "render": "lora_np.accounting.summary",
+    "training_flops": "lora_np.accounting.flops",
+    "training_memory": "lora_np.accounting.memory",
+    "weights_bytes": "lora_np.accounting.memory",
 }
 
 __all__ = [
@@ -147,7 +147,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
-        return getattr(importlib.import_module(f"lora_np.accounting.{_PLACES[name]}"), name)
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'lora_np.accounting' has no attribute {name!r}")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from lora_np import safetensors
-from lora_np._checks import choice
-from lora_np.accounting.model import Kind, ModelSpec, Module, fold
+from lora_np.checks import choice
+from lora_np.hub import safetensors
+from lora_np.hub.model import Kind, ModelSpec, Module, fold
 
 _INDEX = "model.safetensors.index.json"
 # the last names of tables that are looked up rather than multiplied

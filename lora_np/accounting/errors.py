@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lora_np import linalg
-from lora_np._checks import Array, number
 from lora_np.accounting.matrix import count_full, count_lora
-from lora_np.accounting.report import Table, shape_text
+from lora_np.checks import Array, number
+from lora_np.table import Table, shape_text
 
 
 @dataclass(frozen=True)

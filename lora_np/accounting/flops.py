@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lora_np._checks import whole_number
 from lora_np.accounting.lora import LoraCount
-from lora_np.accounting.model import ModelSpec, Module
-from lora_np.accounting.report import Table
+from lora_np.checks import whole_number
+from lora_np.hub.model import ModelSpec, Module
+from lora_np.table import Table
 
 
 def forward_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> int:

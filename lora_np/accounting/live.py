@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_np.accounting.families import FAMILIES
-from lora_np.accounting.model import ModelSpec, Module, fold
-from lora_np.accounting.report import Table
 from lora_np.autograd import Tensor
+from lora_np.hub.families import FAMILIES
+from lora_np.hub.model import ModelSpec, Module, fold
 from lora_np.nn.layers import Linear
 from lora_np.nn.tree import leaves, walk
+from lora_np.table import Table
 
 
 @dataclass(frozen=True)

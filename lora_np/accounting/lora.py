@@ -9,13 +9,13 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from lora_np._checks import choice, whole_number
 from lora_np.accounting.matrix import count_lora, count_lora_convolution
-from lora_np.accounting.report import Cell, Table, shape_text
-from lora_np.accounting.targets import Pick, check_patterns, pick, saved_modules
+from lora_np.checks import choice, whole_number
+from lora_np.hub.targets import Pick, check_patterns, pick, saved_modules
+from lora_np.table import Cell, Table, shape_text
 
 if TYPE_CHECKING:
-    from lora_np.accounting.model import ModelSpec, Module
+    from lora_np.hub.model import ModelSpec, Module
 
 
 class Adapter(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import prod
 
-from lora_np._checks import whole_number
-from lora_np.accounting.report import Cell, Table
+from lora_np.checks import whole_number
+from lora_np.table import Cell, Table
 
 
 def count_full(d: int, k: int) -> int:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lora_np._checks import choice, whole_number
 from lora_np.accounting.lora import LoraCount
-from lora_np.accounting.model import Layers, ModelSpec, Module
-from lora_np.accounting.report import Cell, Table
-from lora_np.accounting.units import binary_bytes, decimal_bytes, parse_bytes
+from lora_np.checks import choice, whole_number
+from lora_np.hub.model import Layers, ModelSpec, Module
+from lora_np.table import Cell, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
 _WEIGHTS = (*_ITEMSIZE, "int8", "nf4")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lora_np.accounting.matrix import count_lora
-from lora_np.accounting.report import Cell, Table
+from lora_np.table import Cell, Table
 
 
 class Claim(NamedTuple):
@@ -112,7 +112,7 @@ def paper_bytes_table() -> Table:
     """
     from lora_np.accounting.memory import checkpoint_bytes
     from lora_np.accounting.sources import preset
-    from lora_np.accounting.units import binary_bytes, decimal_bytes
+    from lora_np.table import binary_bytes, decimal_bytes
 
     gpt3 = preset("gpt3-175b")
     adapter = Claim("", "GPT-3", "", 96, 12288, 4, 2).exact

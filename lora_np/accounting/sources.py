@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from lora_np._checks import choice, whole_number
 from lora_np.accounting.checkpoint import from_safetensors, read_json
-from lora_np.accounting.families import FAMILIES, build_spec
 from lora_np.accounting.live import from_model
-from lora_np.accounting.model import ModelSpec, Module
-from lora_np.accounting.report import Table
+from lora_np.checks import choice, whole_number
+from lora_np.hub.families import FAMILIES, build_spec
+from lora_np.hub.model import ModelSpec, Module
+from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 

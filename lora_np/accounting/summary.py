@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lora_np._checks import choice, whole_number
 from lora_np.accounting.matrix import matrix_table
 from lora_np.accounting.memory import checkpoint_bytes, memory_table
-from lora_np.accounting.model import ModelSpec
-from lora_np.accounting.report import Cell, Table
 from lora_np.accounting.sources import matrix_size, model_spec
-from lora_np.accounting.targets import names_of
-from lora_np.accounting.units import decimal_bytes
+from lora_np.checks import choice, whole_number
+from lora_np.hub.model import ModelSpec
+from lora_np.hub.targets import names_of
+from lora_np.table import Cell, Table, decimal_bytes
 
 
 def count_tables(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_np._checks import Array
 from lora_np.adapters.files import (
     AdapterError,
     directory,
@@ -18,7 +17,8 @@ from lora_np.adapters.files import (
     read_tensor,
     refuse_pickles,
 )
-from lora_np.safetensors import SafetensorsFile, TensorInfo
+from lora_np.checks import Array
+from lora_np.hub.safetensors import SafetensorsFile, TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

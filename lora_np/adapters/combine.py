@@ -11,14 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from lora_np import safetensors
-from lora_np._checks import Array, choice, matrix, whole_number
-from lora_np.accounting.report import Table
 from lora_np.adapters import config as settings
 from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import Adapter, Module, Stored, load, replacing_adapter, write
-from lora_np.adapters.work import each, finite, no_overflow, norm, taken
+from lora_np.adapters.steps import finite, no_overflow, norm, taken
+from lora_np.checks import Array, choice, matrix, whole_number
+from lora_np.hub import safetensors
 from lora_np.linalg import svd_of_product
+from lora_np.table import Table
+from lora_np.work import each
 
 Method = Literal["cat", "linear", "svd"]
 

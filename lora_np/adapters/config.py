@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_np._checks import number
 from lora_np.adapters.files import AdapterError, inside, read_json
+from lora_np.checks import number
 
 NAME = "adapter_config.json"
 

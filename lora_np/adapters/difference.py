@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np._checks import number
-from lora_np.accounting.report import Table
 from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import Module, Stored, load
-from lora_np.adapters.work import each, finite, norm
+from lora_np.adapters.steps import finite, norm
+from lora_np.checks import number
 from lora_np.linalg import svd_of_product
+from lora_np.table import Table
+from lora_np.work import each
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from lora_np import safetensors
-from lora_np._checks import Array
-from lora_np.accounting.report import Table
 from lora_np.adapters import config as settings
 from lora_np.adapters.checkpoint import Checkpoint, open_checkpoint
 from lora_np.adapters.files import AdapterError
@@ -28,9 +25,13 @@ from lora_np.adapters.peft_format import (
     write,
 )
 from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
+from lora_np.adapters.steps import finite, taken
 from lora_np.adapters.weights import BLOCK
-from lora_np.adapters.work import each, finite, taken
+from lora_np.checks import Array
+from lora_np.hub import safetensors
 from lora_np.linalg import SVD, truncated_svd
+from lora_np.table import Table
+from lora_np.work import each
 
 # A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|shared|\w+_embeddings)$")
@@ -104,7 +105,7 @@ def extract(
     Examples
     --------
     >>> import tempfile, lora_np as lnp
-    >>> from lora_np import safetensors
+    >>> from lora_np.hub import safetensors
     >>> folder = Path(tempfile.mkdtemp())
     >>> update = np.outer([1, 0, 0, 0], [0, 3, 4, 0])
     >>> for name, weight in [("base", np.eye(4)), ("tuned", np.eye(4) + update)]:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lora_np import safetensors
-from lora_np._checks import Array
-from lora_np.safetensors import SafetensorsError, SafetensorsFile
+from lora_np.checks import Array
+from lora_np.hub import safetensors
+from lora_np.hub.safetensors import SafetensorsError, SafetensorsFile
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few

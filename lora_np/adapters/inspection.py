@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np._checks import Array
-from lora_np.accounting.report import Cell, Table
 from lora_np.adapters.checkpoint import open_checkpoint
 from lora_np.adapters.merge import base_weights
 from lora_np.adapters.peft_format import Adapter, Module, Stored, at_least_single, load
 from lora_np.adapters.ranks import rank_for_loss
+from lora_np.adapters.steps import finite
 from lora_np.adapters.weights import is_transposed, merged
-from lora_np.adapters.work import each, finite
+from lora_np.checks import Array
 from lora_np.linalg import (
     amplification_factor,
     effective_rank,
@@ -26,6 +25,8 @@ from lora_np.linalg import (
     stable_rank,
     svd_of_product,
 )
+from lora_np.table import Cell, Table
+from lora_np.work import each
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

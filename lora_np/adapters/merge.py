@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lora_np.accounting.report import Table
 from lora_np.adapters.checkpoint import INDEX, SINGLE, Checkpoint, open_checkpoint
 from lora_np.adapters.files import PICKLES, AdapterError, inside, read_json, replacing, write_json
 from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, load, stored
 from lora_np.adapters.weights import is_transposed, merged
-from lora_np.adapters.work import each
-from lora_np.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
+from lora_np.hub.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
+from lora_np.table import Table
+from lora_np.work import each
 
 HEAD = "lm_head.weight"
 # Weights in other formats, which would be the unmerged ones.
@@ -77,7 +77,7 @@ def merge(
     Examples
     --------
     >>> import tempfile, lora_np as lnp
-    >>> from lora_np import safetensors
+    >>> from lora_np.hub import safetensors
     >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "base").mkdir()
     >>> safetensors.save(folder / "base" / "model.safetensors", {"q.weight": np.eye(2, dtype=np.float32)})

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np._checks import Array
 from lora_np.adapters import config as settings
 from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import (
@@ -23,6 +22,7 @@ from lora_np.adapters.peft_format import (
     write,
 )
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array
 from lora_np.lora import DoRALinear, LoRAEmbedding, LoRALinear, adapter_leaves
 from lora_np.lora.variants import ADAPTED, Residual
 from lora_np.nn import Embedding, Linear, freeze, replace, trainable

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_np._checks import Array
 from lora_np.adapters import config as settings
 from lora_np.adapters.config import Config
 from lora_np.adapters.files import (
@@ -30,7 +29,8 @@ from lora_np.adapters.files import (
     refuse_pickles,
     replacing,
 )
-from lora_np.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
+from lora_np.checks import Array
+from lora_np.hub.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
 
 WEIGHTS = "adapter_model.safetensors"
 CARD = "README.md"  # PEFT writes one beside its adapters; people write on in it

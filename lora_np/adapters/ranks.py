@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array, number, whole_number
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, header
-from lora_np.safetensors import SafetensorsWriter
+from lora_np.checks import Array, number, whole_number
+from lora_np.hub.safetensors import SafetensorsWriter
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np import safetensors
-from lora_np._checks import Array
-from lora_np.accounting.report import Table
 from lora_np.adapters import config as settings
 from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import (
@@ -24,8 +21,12 @@ from lora_np.adapters.peft_format import (
     write,
 )
 from lora_np.adapters.ranks import Goal, allocate, allocate_bytes
-from lora_np.adapters.work import each, finite, taken
+from lora_np.adapters.steps import finite, taken
+from lora_np.checks import Array
+from lora_np.hub import safetensors
 from lora_np.linalg import svd_of_product
+from lora_np.table import Table
+from lora_np.work import each
 
 
 def resize(

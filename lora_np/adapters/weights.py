@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lora_np import safetensors
-from lora_np._checks import Array
 from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import Module
+from lora_np.checks import Array
+from lora_np.hub import safetensors
 
 BLOCK = 2**20  # entries that are worked on at a time, so that no second weight's worth is needed
 

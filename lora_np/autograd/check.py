@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array
 from lora_np.autograd.tensor import Tensor, value
+from lora_np.checks import Array
 
 
 def check_derivative(

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from lora_np._checks import Array
 from lora_np.autograd.tensor import (
     NOT_DIFFERENTIABLE,
     Each,
@@ -28,6 +27,7 @@ from lora_np.autograd.tensor import (
     primitive,
     value,
 )
+from lora_np.checks import Array
 
 # Arithmetic
 

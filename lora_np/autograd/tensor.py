@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 
 Pull: TypeAlias = Callable[..., Any]  # g -> gradient: what flows back along one edge
 Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result

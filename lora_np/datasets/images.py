@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from lora_np._checks import Array, finite, whole_number
+from lora_np.checks import Array, finite, whole_number
 
 
 def photograph() -> Array:

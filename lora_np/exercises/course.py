@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from lora_np._checks import choice, whole_number
-from lora_np.accounting.report import Table
+from lora_np.checks import choice, whole_number
 from lora_np.exercises.exercise import SEEDS, Exercise, Lesson, Outcome, here, judge
+from lora_np.table import Table
 
 COUNT = 10
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_np.exercises.laws import LawBroken
 from lora_np.exercises.running import call
-from lora_np.exercises.wire import WireError, decode, encode
+from lora_np.grading.wire import WireError, decode, encode
 
 Caller = Callable[[Sequence[Any], Sequence[str]], dict[str, Any]]
 SEEDS = (0, 1, 2, 3)  # of the checks that students run

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_np._files import whole
 from lora_np.exercises.course import lessons
 from lora_np.exercises.exercise import Exercise, Lesson, plural
 from lora_np.exercises.solutions import HEADER, Solution, solutions
+from lora_np.files import whole
 
 SEED = 20_000  # of the hidden tests; `exercises grade --seed 20000` asks the same questions
 DOTS = "    ...\n"  # the last line of a stub

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 
 
 class LawBroken(AssertionError):  # noqa: N818

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 
 
 def sizes(rng: np.random.Generator, count: int, low: int = 2, high: int = 7) -> list[int]:

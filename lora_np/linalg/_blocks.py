@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 from lora_np.linalg._spectrum import SVD, well_scaled
 
 BLOCKS = 4  # fewer need more memory, more need more sweeps

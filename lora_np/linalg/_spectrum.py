@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 
 
 class SVD(NamedTuple):

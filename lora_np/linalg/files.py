@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np._checks import Array, matrix
+from lora_np.checks import Array, matrix
 
 
 def load_matrix(source: str) -> Array:
@@ -36,14 +36,14 @@ def load_matrix(source: str) -> Array:
     Examples
     --------
     >>> import tempfile
-    >>> from lora_np import safetensors
+    >>> from lora_np.hub import safetensors
     >>> path = f"{tempfile.mkdtemp()}/adapter.safetensors"
     >>> safetensors.save(path, {"lora_A": np.eye(2, 3), "lora_B": np.zeros((4, 2))})
     >>> load_matrix(f"{path}:lora_A")
     array([[1., 0., 0.],
            [0., 1., 0.]])
     """
-    from lora_np import safetensors  # here, since what it needs is a third of the time of importing lora_np
+    from lora_np.hub import safetensors  # here, since what it needs is a third of the time of importing lora_np
 
     head, extension, tensor = source.rpartition(".safetensors:")
     if extension:

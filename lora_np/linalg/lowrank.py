@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lora_np._checks import Array, choice, matrix, number, whole_number
+from lora_np.checks import Array, choice, matrix, number, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg._blocks import svd_in_blocks
 from lora_np.linalg._spectrum import SVD, singular_values, tail_sums, well_scaled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lora_np._checks import Array, matrix, number
+from lora_np.checks import Array, matrix, number
 from lora_np.linalg._spectrum import singular_values, tail_sums
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lora_np._checks import Array, matrix, number, whole_number
+from lora_np.checks import Array, matrix, number, whole_number
 
 
 def reduced_rank_regression(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lora_np._checks import Array, matrix, number, whole_number
+from lora_np.checks import Array, matrix, number, whole_number
 from lora_np.linalg._spectrum import well_scaled
 from lora_np.linalg.lowrank import truncated_svd
 from lora_np.linalg.rank import column_space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 
 
 def kaiming(rng: np.random.Generator, r: int, k: int) -> Array:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np._checks import Array, choice, whole_number
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, choice, whole_number
 from lora_np.lora.init import kaiming
 from lora_np.lora.layer import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array, number
 from lora_np.autograd import Tensor, primitive, value
 from lora_np.autograd.derivatives import affine_forward, product, sum_of_outer
+from lora_np.checks import Array, number
 from lora_np.nn import Embedding, Linear, dropout
 from lora_np.nn.losses import check_shapes, mean_square
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array, number
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, number
 from lora_np.lora.layer import LoRALinear
 from lora_np.nn.optim import Optimizer
 from lora_np.nn.tree import walk

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from lora_np._checks import Array, number, whole_number
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, number, whole_number
 from lora_np.linalg import low_rank_factors, truncated_svd
 from lora_np.lora.layer import LoRAEmbedding, LoRALinear
 from lora_np.nn import Embedding, Groups, Linear, Optimizer, replace

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array
 from lora_np.autograd import primitive, value
+from lora_np.checks import Array
 
 
 def mean_squared_error(prediction: Any, target: Array) -> Any:

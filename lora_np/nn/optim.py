@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array, number
 from lora_np.autograd import Tensor
+from lora_np.checks import Array, number
 from lora_np.nn.schedules import LearningRate, rate_at, scaled
 from lora_np.nn.tree import trainable
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lora_np._checks import number, whole_number
+from lora_np.checks import number, whole_number
 
 LearningRate: TypeAlias = float | Callable[[int], float]
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np._checks import Array
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array
 
 T = TypeVar("T")
 

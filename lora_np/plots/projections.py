@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 from lora_np.plots.style import CYCLE, INK, LORA, axes
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 from lora_np.plots.style import CYCLE, MUTED, axes
 
 if TYPE_CHECKING:

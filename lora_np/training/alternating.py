@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from lora_np._checks import Array, number, whole_number
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, number, whole_number
 from lora_np.lora import LoRALinear
 from lora_np.training.fit import Fit, History, check_data, check_goal
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array, whole_number
-from lora_np._files import write_whole
 from lora_np.autograd import value
+from lora_np.checks import Array, whole_number
+from lora_np.files import write_whole
 from lora_np.nn import Run, leaves, trainable
 
 FORMAT = 1

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array, whole_number
-from lora_np.accounting.report import Cell, Table
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, whole_number
 from lora_np.datasets import digits
 from lora_np.lora import inject
 from lora_np.nn import (
@@ -26,6 +25,7 @@ from lora_np.nn import (
     replace,
     trainable,
 )
+from lora_np.table import Cell, Table
 from lora_np.training.fit import Fit, fit, uninterrupted
 
 WIDTH, TRAINING = 64, 1200  # hidden units of both layers, and images to train on; 597 are held out

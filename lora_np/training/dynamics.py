@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np._checks import Array, whole_number
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, whole_number
 from lora_np.linalg import column_space, reduced_rank_regression, svd_of_product
 from lora_np.lora import LoRALinear
 from lora_np.nn.tree import walk

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from lora_np._checks import Array, finite, number, whole_number
-from lora_np._progress import without_monitor
 from lora_np.autograd import Tensor
+from lora_np.checks import Array, finite, number, whole_number
 from lora_np.lora import LoRALinear
 from lora_np.nn import SGD, Adam, Optimizer, freeze, mean_squared_error, replace, start, trainable
 from lora_np.nn.schedules import rate_at
 from lora_np.training.checkpoint import Batches, Checkpoint, Progress, identity_of
 from lora_np.training.theory import stable_rate
+from lora_np.work import without_monitor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

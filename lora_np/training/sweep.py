@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np._checks import Array, choice, number, whole_number
-from lora_np._files import write_whole
-from lora_np.accounting.report import Table
 from lora_np.autograd import value
+from lora_np.checks import Array, choice, number, whole_number
+from lora_np.files import write_whole
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, leaves, mean_squared_error, trainable
+from lora_np.table import Table
 from lora_np.training.checkpoint import digest, without_addresses
 from lora_np.training.fit import check_data, fit, progress_bar, uninterrupted
 from lora_np.training.theory import optimum

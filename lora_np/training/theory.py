@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np._checks import Array, matrix, number
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, matrix, number
 from lora_np.linalg import optimal_losses
 from lora_np.lora import LoRALinear
 from lora_np.nn import Linear

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import lora_np as lnp
-from lora_np import safetensors
+from lora_np.hub import safetensors
 
 # %% [markdown]
 # ## On paper: 4 x 5

@@ -49,7 +49,7 @@ for file in sorted(Path("paper").iterdir()):
     print(f"{file.name:27}{file.stat().st_size:4} bytes")
 
 # %%
-weights = lnp.safetensors.open("paper/adapter_model.safetensors")
+weights = lnp.hub.safetensors.open("paper/adapter_model.safetensors")
 for name, tensor in weights.tensors.items():
     print(name, tensor.dtype, tensor.shape)
     print(weights.read(name))
@@ -154,7 +154,7 @@ for name, model in {"base": base, "with LoRA": lora, "trained in full": full}.it
 def save_checkpoint(model, folder):
     Path(folder).mkdir()
     tensors = {path.replace(".W", ".weight"): W for path, W in lnp.leaves(model)}
-    lnp.safetensors.save(f"{folder}/model.safetensors", tensors)
+    lnp.hub.safetensors.save(f"{folder}/model.safetensors", tensors)
 
 
 save_checkpoint(base, "base")
@@ -243,7 +243,7 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 
 # %%
 lnp.adapters.merge("base", "adapter", "merged")
-checkpoint = lnp.safetensors.open("merged/model.safetensors")
+checkpoint = lnp.hub.safetensors.open("merged/model.safetensors")
 merged = lnp.replace(base, np.ndarray, lambda path, W: checkpoint.read(path.replace(".W", ".weight")))
 
 x, y = held_out
@@ -263,7 +263,7 @@ assert apart < 1e-5
 
 # %%
 for update in [0.003, 0.005, 0.01]:
-    (stored,) = lnp.safetensors.rounded(np.array([1 + update]), "BF16")
+    (stored,) = lnp.hub.safetensors.rounded(np.array([1 + update]), "BF16")
     print(f"1 + {update} is stored as {stored:.4f}")
 
 # %% [markdown]
@@ -279,8 +279,8 @@ strengths = np.array([1, 0.3, 0.1, 0.03, 0.01])
 
 def lost(strength, format):
     update = strength * adapter.delta("layers.2").astype(float)
-    stored = lnp.safetensors.rounded(W0, format).astype(float)
-    merged = lnp.safetensors.rounded(stored + update, format)
+    stored = lnp.hub.safetensors.rounded(W0, format).astype(float)
+    merged = lnp.hub.safetensors.rounded(stored + update, format)
     return np.linalg.norm(merged - stored - update) / np.linalg.norm(update)
 
 
@@ -299,9 +299,9 @@ axes = lnp.plots.rounding_against_strength(strengths, losses)
 # exactly. (The LoRA paper swaps tasks by subtraction; in float32 that does little harm.)
 
 # %%
-stored = lnp.safetensors.rounded(W0, "BF16")
-merged_once = lnp.safetensors.rounded(stored + adapter.delta("layers.2"), "BF16")
-back = lnp.safetensors.rounded(merged_once - adapter.delta("layers.2"), "BF16")
+stored = lnp.hub.safetensors.rounded(W0, "BF16")
+merged_once = lnp.hub.safetensors.rounded(stored + adapter.delta("layers.2"), "BF16")
+back = lnp.hub.safetensors.rounded(merged_once - adapter.delta("layers.2"), "BF16")
 print(f"weights that did not come back: {np.mean(back != stored):.0%}")
 
 lnp.adapters.save(adapter, "half", dtype="BF16")
@@ -350,9 +350,9 @@ assert abs(error_of("half") - error_of("adapter")) < 0.001
 
 # %%
 Path("nameless").mkdir()
-weights = lnp.safetensors.open("adapter/adapter_model.safetensors")
+weights = lnp.hub.safetensors.open("adapter/adapter_model.safetensors")
 shorter = {name.removeprefix("base_model.model."): weights.read(name) for name in weights.tensors}
-lnp.safetensors.save("nameless/adapter_model.safetensors", shorter)
+lnp.hub.safetensors.save("nameless/adapter_model.safetensors", shorter)
 Path("nameless/adapter_config.json").write_text(Path("adapter/adapter_config.json").read_text())
 
 try:

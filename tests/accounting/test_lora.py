@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import ModelSpec, Module, from_config, preset
-from lora_np.accounting.families import FAMILIES, build_spec
-from tests.accounting.test_families import (
+from lora_np.hub.families import FAMILIES, build_spec
+from tests.hub.test_families import (
     BLOOM,
     DECODER,
     ENCODER,

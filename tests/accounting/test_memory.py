@@ -31,7 +31,7 @@ from lora_np.accounting import (
     training_memory,
     weights_bytes,
 )
-from lora_np.accounting.families import FAMILIES
+from lora_np.hub.families import FAMILIES
 
 SMALL = {
     "vocab_size": 131,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import from_config, preset, preset_config, preset_names, preset_table
-from lora_np.accounting.families import FAMILIES
+from lora_np.hub.families import FAMILIES
 
 # parameters as published with the checkpoints (deepseek-v3 without its second-token module and router biases)
 PUBLISHED = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_np import Activation, Linear, Sequential, inject, safetensors
+from lora_np import Activation, Linear, Sequential, inject
 from lora_np.accounting import (
     count,
     family_table,
@@ -20,8 +20,9 @@ from lora_np.accounting import (
     preset,
     preset_config,
 )
-from lora_np.accounting.families import FAMILIES
-from tests.accounting.test_families import CASES, DECODER, LATENT, meta_model
+from lora_np.hub import safetensors
+from lora_np.hub.families import FAMILIES
+from tests.hub.test_families import CASES, DECODER, LATENT, meta_model
 
 
 def test_a_config_file_a_directory_and_its_fields_say_the_same(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lora_np import adapters, safetensors
+from lora_np import adapters
+from lora_np.hub import safetensors
 
 SHAPES = {"model.layers.0.q_proj": (6, 4), "model.layers.0.v_proj": (3, 4), "model.layers.1.q_proj": (6, 4)}
 

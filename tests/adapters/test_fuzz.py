@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lora_np import adapters, safetensors
+from lora_np import adapters
 from lora_np.adapters import AdapterError
 from lora_np.adapters.checkpoint import INDEX, open_checkpoint
 from lora_np.adapters.files import open_tensors, read_tensor
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
+from lora_np.hub import safetensors
 
 MODULES = ("m.0.q", "m.1.q")
 KEYS = [f"{PREFIX}{name}.lora_{part}.weight" for name in MODULES for part in "AB"]

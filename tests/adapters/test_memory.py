@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from lora_np import adapters, safetensors
+from lora_np import adapters
+from lora_np.hub import safetensors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np import adapters, safetensors
+from lora_np import adapters
+from lora_np.hub import safetensors
 from lora_np.lora import rebase
 from lora_np.nn import Embedding
 

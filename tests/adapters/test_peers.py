@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np import adapters, safetensors
+from lora_np import adapters
 from lora_np.adapters.config import with_targets
 from lora_np.adapters.peft_format import WEIGHTS
+from lora_np.hub import safetensors
 from lora_np.nn import Embedding
 
 pytestmark = [

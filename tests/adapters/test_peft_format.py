@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from lora_np import adapters, safetensors
+from lora_np import adapters
 from lora_np.adapters import AdapterError
 from lora_np.adapters.checkpoint import open_checkpoint
 from lora_np.adapters.config import compose, parse
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
+from lora_np.hub import safetensors
 
 Q = f"{PREFIX}model.layers.0.q_proj"
 

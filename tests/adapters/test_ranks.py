@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lora_np.adapters import Adapter, Module
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, header
 from lora_np.adapters.ranks import Goal, allocate, allocate_bytes, rank_for_loss
-from lora_np.safetensors import SafetensorsWriter
+from lora_np.hub.safetensors import SafetensorsWriter
 
 SPECTRA = st.lists(
     st.lists(st.floats(0, 10).map(lambda x: round(x, 2)), min_size=1, max_size=3).map(

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_np import adapters, safetensors
+from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterError, Module
 from lora_np.adapters.checkpoint import open_checkpoint
 from lora_np.adapters.peft_format import WEIGHTS, held
+from lora_np.hub import safetensors
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lora_np.cli import exercises_app, run
-from lora_np.exercises.grading import Grades, check_out
+from lora_np.grading.classroom import Grades, check_out
 
 COUNT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
 

@@ -16,7 +16,7 @@ from lora_np.exercises.export import (
     teacher_notebook,
 )
 from lora_np.exercises.solutions import solutions
-from lora_np.exercises.submissions import check_file, defined_in
+from lora_np.grading.submissions import check_file, defined_in
 
 LESSONS = [pytest.param(lesson, id=lesson.slug) for lesson in course()]
 
@@ -121,7 +121,7 @@ def test_the_same_bytes_each_time():
 
 
 def test_files_are_called_like_the_lessons():
-    from lora_np.lessons import lessons
+    from lora_np.course.notebooks import lessons
 
     names = {path.stem for path in lessons()}
     known = {lesson.stem for lesson in course()}

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from lora_np import safetensors
+from lora_np.hub import safetensors
 from lora_np.linalg import load_matrix, rank_errors
 
 

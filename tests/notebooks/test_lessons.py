@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lora_np.lessons import lessons
+from lora_np.course.notebooks import lessons
 
 LESSONS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in lessons()}
 pytestmark = pytest.mark.parametrize("name", LESSONS)

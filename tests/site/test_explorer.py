@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np.tour import Task, ridge_for
+from lora_np.course.story import Task, ridge_for
 
 pytestmark = pytest.mark.browser
 SPEC = importlib.util.spec_from_file_location(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 from lora_np.exercises.exercise import SVD, Answer, Exercise, Lesson
 from lora_np.exercises.laws import law, parts, real_array, same
 from lora_np.exercises.samples import of_rank

@@ -11,8 +11,8 @@ import pytest
 
 from lora_np.exercises.course import course
 from lora_np.exercises.export import SEED, nbgrader
-from lora_np.exercises.grading import grade
 from lora_np.exercises.solutions import HEADER, solutions
+from lora_np.grading.classroom import grade
 
 pytestmark = pytest.mark.nbgrader
 LESSON = course()[0]

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import lora_np as lnp
-from lora_np.widgets import picture_slider, rank_slider, training_sliders
+from lora_np.course.widgets import picture_slider, rank_slider, training_sliders
 
 M = np.random.default_rng(0).normal(size=(30, 40)) + 5 * np.outer(np.arange(30), np.ones(40))
 

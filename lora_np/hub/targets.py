@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from lora_np.accounting.model import ModelSpec, Module
+    from lora_np.hub.model import ModelSpec, Module
 
 ADAPTABLE = ("linear", "embedding", "convolution")
 

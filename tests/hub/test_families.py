@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting.families import FAMILIES, build_spec
+from lora_np.hub.families import FAMILIES, build_spec
 
 SMALL = {"vocab_size": 97}
 DECODER = {

@@ -10,10 +10,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from lora_np.exercises.confine import Limits
 from lora_np.exercises.course import course
 from lora_np.exercises.exercise import SEEDS, Exercise, Outcome, judge, plural
-from lora_np.exercises.sandbox import Ended, Sandbox
+from lora_np.grading.confine import Limits
+from lora_np.grading.sandbox import Ended, Sandbox
 
 SUFFIXES = (".py", ".ipynb")
 LARGEST = 20 * 2**20  # bytes of a file

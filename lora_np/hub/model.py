@@ -11,8 +11,8 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from lora_np.accounting.lora import LoraCount, count_adapter
-from lora_np.accounting.report import Cell, Table, shape_text
-from lora_np.accounting.targets import names_of
+from lora_np.hub.targets import names_of
+from lora_np.table import Cell, Table, shape_text
 
 Kind = Literal["linear", "embedding", "convolution", "norm", "router", "experts", "parameter"]
 

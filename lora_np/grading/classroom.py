@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_np._checks import whole_number
-from lora_np._files import whole
-from lora_np.accounting.report import Cell, Table
-from lora_np.exercises.confine import Limits
+from lora_np.checks import whole_number
 from lora_np.exercises.course import lessons, other_seeds
 from lora_np.exercises.exercise import Exercise, Lesson, Outcome, plural
-from lora_np.exercises.submissions import SUFFIXES, Report, cells_of, check_file, defined_in
+from lora_np.files import whole
+from lora_np.grading.confine import Limits
+from lora_np.grading.submissions import SUFFIXES, Report, cells_of, check_file, defined_in
+from lora_np.table import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

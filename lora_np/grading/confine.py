@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_np._checks import number, whole_number
+from lora_np.checks import number, whole_number
 
 NOBODY = 65534
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np import adapters, safetensors
-from lora_np.tour import FIGURES, RANKS, tour
+from lora_np import adapters
+from lora_np.course.story import FIGURES, RANKS, tour
+from lora_np.hub import safetensors
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_an_interrupted_tour_writes_nothing(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         return replace(lnp.fit(*args, **{**kwargs, "steps": 1}), interrupted=True)
 
-    monkeypatch.setattr("lora_np.tour.fit", interrupted)
+    monkeypatch.setattr("lora_np.course.story.fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tour(tmp_path, quick=True, progress=False)
     assert not list(tmp_path.iterdir())

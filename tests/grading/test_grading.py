@@ -8,8 +8,8 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from lora_np.exercises.confine import Limits
-from lora_np.exercises.grading import Grades, grade, harmless, quoted, submissions_in
+from lora_np.grading.classroom import Grades, grade, harmless, quoted, submissions_in
+from lora_np.grading.confine import Limits
 
 LIMITS = Limits(seconds=2.0)
 COUNT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
@@ -165,7 +165,7 @@ IN_A_CALL = {
     "returns depth": "x = []\n    for _ in range(10**5): x = [x]\n    return x",
     "returns a huge number": "return 10**100000",
     "forges a reply": (
-        "import os\n    from lora_np.exercises.wire import pack\n    for fd in range(3, 30):\n        try: os.write(fd, pack"
+        "import os\n    from lora_np.grading.wire import pack\n    for fd in range(3, 30):\n        try: os.write(fd, pack"
         "({'passed': True, 'points': 9, 'value': 0}))\n        except OSError: pass\n    return 0"
     ),
     "floods the pipe": "import os\n    while True:\n        for fd in range(3, 30):\n            try: os.write(fd, bytes(10**6))\n"
@@ -186,8 +186,8 @@ IN_A_CELL = {
     "exits in a cell": "exit()",
     "no python": "def (:",
     "null bytes": "x = '\0'",
-    "patches in a cell": "import lora_np.exercises.child as c\nc.answer = lambda *a: None\nc.send = None\nc.receive = None",
-    "talks without end": "import os\nfrom lora_np.exercises.wire import pack\nwhile True:\n    for fd in range(3, 30):\n"
+    "patches in a cell": "import lora_np.grading.child as c\nc.answer = lambda *a: None\nc.send = None\nc.receive = None",
+    "talks without end": "import os\nfrom lora_np.grading.wire import pack\nwhile True:\n    for fd in range(3, 30):\n"
     "        try: os.write(fd, pack({'cell': 2}))\n        except OSError: pass",
     "opens the parent": "import os\nopen(f'/proc/{os.getppid()}/mem', 'r+b')",
 }

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.exercises.confine import NOBODY, Limits
-from lora_np.exercises.wire import Remote, WireError, receive, send
+from lora_np.grading.confine import NOBODY, Limits
+from lora_np.grading.wire import Remote, WireError, receive, send
 
 TICK = 0.05  # seconds between two looks at the clock and the folder
 STARTING = 60.0  # seconds for Python and NumPy, on a slow and busy machine
@@ -33,7 +33,7 @@ FILES = 500  # in its folder
 DROPPED = 5  # cells that hang or end the process; a file with more is not run
 PRINTED = 2_000  # characters of what it prints that are kept
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
-CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.exercises.child import main; main()"
+CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.grading.child import main; main()"
 
 
 class Ended(Exception):  # noqa: N818

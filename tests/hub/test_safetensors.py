@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from lora_np import safetensors
-from lora_np.safetensors import SafetensorsError, SafetensorsWriter, TensorInfo
+from lora_np.hub import safetensors
+from lora_np.hub.safetensors import SafetensorsError, SafetensorsWriter, TensorInfo
 
 DTYPES = [
     np.float64,

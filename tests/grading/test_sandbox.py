@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from lora_np.exercises.confine import REFUSED, Limits, filter_program
-from lora_np.exercises.sandbox import Ended, Sandbox
+from lora_np.grading.confine import REFUSED, Limits, filter_program
+from lora_np.grading.sandbox import Ended, Sandbox
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits are those of POSIX systems")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")
@@ -221,11 +221,11 @@ FORGERIES = {
 @pytest.mark.parametrize("way", FORGERIES)
 def test_writing_to_the_graders_pipe_forges_nothing(way):
     from lora_np.exercises.course import exercise
-    from lora_np.exercises.submissions import outcome_of
+    from lora_np.grading.submissions import outcome_of
 
     source = f"""
 import io, os
-from lora_np.exercises.wire import pack
+from lora_np.grading.wire import pack
 def send(fd, message):
     os.write(fd, pack(message))
 def lora_count(d, k, r):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from lora_np._checks import choice, whole_number
-from lora_np.accounting.model import Layers, ModelSpec, Module, stack, under
+from lora_np.checks import choice, whole_number
+from lora_np.hub.model import Layers, ModelSpec, Module, stack, under
 
 
 class Family(NamedTuple):

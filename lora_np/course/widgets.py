@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_np._checks import Array, matrix, whole_number
 from lora_np.accounting import break_even_rank, count_full, count_lora
+from lora_np.checks import Array, matrix, whole_number
 from lora_np.linalg import SVD, rank_errors, truncated_svd
 
 __all__ = ["picture_slider", "rank_slider", "training_sliders"]

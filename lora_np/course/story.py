@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np import adapters, datasets, safetensors
-from lora_np._checks import Array, whole_number
+from lora_np import adapters, datasets
 from lora_np.accounting import Table, break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, whole_number
+from lora_np.hub import safetensors
 from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine, start, trainable
@@ -417,7 +418,7 @@ ALT = {
 
 def render(found: Tour, task: Task, figures: list[Path]) -> str:
     """The report as one HTML page with its figures inside."""
-    template = Template(files("lora_np").joinpath("tour.html").read_text(encoding="utf-8"))
+    template = Template(files("lora_np.course").joinpath("report.html").read_text(encoding="utf-8"))
     images = {
         path.stem.replace("-", "_"): f'<img alt="{escape(ALT[path.stem])}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode("ascii")}">'

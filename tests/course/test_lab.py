@@ -7,7 +7,7 @@ import types
 import pytest
 
 from lora_np import cli
-from lora_np.lessons import copy_lessons, lessons, open_lab
+from lora_np.course.notebooks import copy_lessons, lessons, open_lab
 
 
 @pytest.fixture
@@ -58,14 +58,16 @@ def test_half_a_copy_is_taken_away(tmp_path, monkeypatch):
         def read_bytes(self):
             raise OSError("the disk is gone")
 
-    monkeypatch.setattr("lora_np.lessons.lessons", lambda: [Broken()])
+    monkeypatch.setattr("lora_np.course.notebooks.lessons", lambda: [Broken()])
     with pytest.raises(OSError, match="the disk is gone"):
         copy_lessons(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_package_without_lessons_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("lora_np.lessons.__file__", str(tmp_path / "lora_np" / "lessons.py"))
+    monkeypatch.setattr(
+        "lora_np.course.notebooks.__file__", str(tmp_path / "lora_np" / "course" / "notebooks.py")
+    )
     with pytest.raises(FileNotFoundError, match="the lessons are missing"):
         lessons()
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NoReturn, Self, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from lora_np._checks import Array
+from lora_np.checks import Array
 
 __all__ = [
     "SafetensorsError",

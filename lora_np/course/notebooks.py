@@ -43,7 +43,7 @@ def lessons() -> list[Path]:
     >>> lessons()[0].name
     '01-see-rank.ipynb'
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "notebooks", package.parent / "notebooks"):
         if found := sorted(folder.glob("*.ipynb")):
             return found

@@ -1,0 +1,1 @@
+"""The course as it travels with the package: lessons, widgets, the tour."""

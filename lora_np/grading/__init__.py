@@ -1,0 +1,1 @@
+"""Exercises graded: what teachers run."""

@@ -1,0 +1,21 @@
+"""Submissions made from solutions and mistakes."""
+
+import pytest
+
+from lora_np.exercises.course import course
+from lora_np.exercises.solutions import HEADER, solutions
+
+
+@pytest.fixture(scope="session")
+def solved():
+    """A script with the solutions of a lesson; ``without`` names exercises that are left as stubs."""
+
+    def script(number, without=()):
+        lesson = course()[number - 1]
+        parts = [
+            one.stub if one.name in without else solutions(lesson)[one.name].source
+            for one in lesson.exercises
+        ]
+        return "\n\n# %%\n".join([HEADER, *parts])
+
+    return script
