@@ -1,92 +1,137 @@
-"""The diagram of the rooms, drawn from what the code imports: python docs/diagram.py
+"""The diagram of the packages, drawn from what the code imports: python docs/diagram.py
 
-A room is a package or a module directly under ``lora_np``. An arrow leads to a room that is imported; arrows
-that follow from others are left out. A test holds the picture against the code, and the code against floors.
+An arrow leads from a package to one that it imports; arrows that follow from others are left out. A test
+holds the picture against the code, and the code against the layers.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "lora_np"
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
-# From the cellar up; a room imports only from lower floors.
-FLOORS = (
-    ("safetensors",),
-    ("autograd", "linalg", "datasets", "plots"),
+# From the bottom up; a package imports only from lower layers.
+LAYERS = (
+    ("checks", "files", "table", "version", "work"),
+    ("autograd", "linalg", "plots", "datasets", "quantise"),
+    ("hub",),
     ("nn",),
-    ("lora", "accounting"),
-    ("training", "adapters"),
-    ("tour", "exercises", "widgets", "lessons"),
+    ("lora",),
+    ("accounting", "training"),
+    ("language", "adapters"),
+    ("exercises",),
+    ("grading",),
+    ("course",),
     ("cli",),
 )
-# Where the middle of a room stands, in hundredths of the width.
-PLACES = {
-    "cli": 50,
-    "tour": 30, "exercises": 52, "widgets": 74, "lessons": 90,
-    "training": 22, "adapters": 44,
-    "lora": 22, "accounting": 52,
-    "nn": 15,
-    "autograd": 15, "linalg": 42, "datasets": 68, "plots": 88,
-    "safetensors": 42,
-}  # fmt: skip
-WIDTH, STOREY, BOX = 800, 86, (108, 36)
+# Every package may import the modules of the lowest layer, so no arrow shows it.
+FOUNDATION = LAYERS[0]
+WIDTH, STEP, BOX = 800, 68, (104, 34)
 INK, QUIET, LINE, EDGE, FILL, PAPER = "#1b1b1b", "#595959", "#b5b5b5", "#0072b2", "#eaf3f9", "#ffffff"
-TITLE = "The rooms of lora_np on their floors; arrows lead to what a room imports, always downwards"
+TITLE = "The packages of lora_np in layers; arrows lead to what a package imports, always downwards"
+# The middle of each box, in hundredths of the width.
+PLACES = {
+    "autograd": 14, "linalg": 34, "quantise": 53, "datasets": 72, "plots": 90,
+    "hub": 45, "nn": 26, "lora": 30, "accounting": 62, "training": 30, "language": 18, "adapters": 50,
+    "exercises": 30, "grading": 44, "course": 66, "cli": 50,
+}  # fmt: skip
 
 
-def floor_of(room: str) -> int:
-    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+def layer_of(name: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if name in names)
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(ROOT / "lora_np").parts[0].removesuffix(".py")
+def package_of(path: Path) -> str:
+    """The package that a file belongs to, or the module that it is, directly under ``lora_np``."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def sources() -> Iterator[Path]:
-    """The modules that belong to a room: not the front door, and not the checks that all share."""
-    for path in sorted((ROOT / "lora_np").rglob("*.py")):
-        if not room_of(path).startswith("_"):
-            yield path
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms that a module imports, anywhere in it."""
-    names: set[str] = set()
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_statements(path: Path) -> Iterator[tuple[str, str | None]]:
+    """What a file imports from ``lora_np``, anywhere in it: pairs of a module and a name (or None)."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    inside = (name.split(".") for name in names if name.startswith("lora_np."))
-    return {parts[1] for parts in inside if not parts[1].startswith("_")}
+            for alias in node.names:
+                if alias.name.split(".")[0] == "lora_np":
+                    yield alias.name, None
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lora_np":
+            for alias in node.names:
+                yield str(node.module), alias.name
 
 
-def imports() -> dict[str, set[str]]:
-    """For each room, the rooms that it imports."""
-    found: dict[str, set[str]] = {}
-    for path in sources():
-        found.setdefault(room_of(path), set()).update(imported(path) - {room_of(path)})
+def file_graph() -> dict[str, set[str]]:
+    """For each module, the modules that it imports: at the top, in functions and for type checkers alike."""
+    modules = {module_name(path): path for path in sources()}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        found = {
+            inner if (inner := f"{outer}.{name}") in modules else outer
+            for outer, name in import_statements(path)
+        }
+        graph[module] = found - {module}
+    return graph
+
+
+def package_graph() -> dict[str, set[str]]:
+    """For each package (and each module of the lowest layer), what it imports; the front door is left out."""
+    graph: dict[str, set[str]] = {}
+    for module, imported in file_graph().items():
+        if module not in ("lora_np", "lora_np.__main__"):
+            package = module.split(".")[1]
+            others = {other.split(".")[1] for other in imported if "." in other}
+            graph.setdefault(package, set()).update(others - {package})
+    return graph
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Everything that ``start`` leads to, itself only where there is a circle."""
+    found: set[str] = set()
+    ahead = list(graph.get(start, ()))
+    while ahead:
+        node = ahead.pop()
+        if node not in found:
+            found.add(node)
+            ahead += graph.get(node, ())
     return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of nodes that lead to one another."""
+    below = {node: reachable(graph, node) for node in graph}
+    groups = {
+        tuple(sorted(other for other in below[node] if node in below.get(other, ())))
+        for node in graph
+        if node in below[node]
+    }
+    return sorted(map(list, groups))
 
 
 def arrows(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
     """The imports that do not follow from others."""
-
-    def below(room: str) -> set[str]:
-        return graph[room].union(*(below(other) for other in graph[room]))
-
+    below = {node: reachable(graph, node) for node in graph}
     return sorted(
-        (room, other)
-        for room, others in graph.items()
+        (package, other)
+        for package, others in graph.items()
         for other in others
-        if not any(other in below(between) for between in others)
+        if not any(other in below[between] for between in others)
     )
 
 
 def svg(graph: dict[str, set[str]]) -> str:
-    height = STOREY * len(FLOORS) + 8
+    graph = {
+        package: others - set(FOUNDATION) for package, others in graph.items() if package not in FOUNDATION
+    }
+    height = STEP * len(LAYERS) + 8
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'font-family="system-ui, sans-serif" font-size="15" fill="{INK}">',
@@ -96,38 +141,38 @@ def svg(graph: dict[str, set[str]]) -> str:
         f'<path d="M0 0.5L7 4L0 7.5z" fill="{EDGE}"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="{PAPER}"/>',
     ]
-    for number in range(len(FLOORS)):
-        y = top(number) + BOX[1] + (STOREY - BOX[1]) / 2
-        label = str(number - 1) if number else "cellar"
+    for number in range(len(LAYERS)):
+        y = top(number) + BOX[1] + (STEP - BOX[1]) / 2
         parts.append(
             f'<line x1="16" x2="{WIDTH - 16}" y1="{y:g}" y2="{y:g}" stroke="{LINE}" stroke-width="0.5"/>'
         )
-        parts.append(f'<text x="16" y="{y - 8:g}" font-size="12" fill="{QUIET}">{label}</text>')
+        parts.append(f'<text x="16" y="{y - 8:g}" font-size="12" fill="{QUIET}">{number}</text>')
     parts += [arrow(*edge) for edge in arrows(graph)]
-    parts += [box(room) for rooms in FLOORS for room in rooms]
+    parts += [box(package, middle(package), BOX[0]) for package in sorted(graph, key=layer_of, reverse=True)]
+    parts.append(box(" \u00b7 ".join(f"{name}.py" for name in FOUNDATION), WIDTH / 2, WIDTH - 100, 0))
     return "\n".join([*parts, "</svg>", ""])
 
 
 def top(number: int) -> float:
-    """The upper edge of the boxes of a floor; floors are numbered upwards and y grows downwards."""
-    return STOREY * (len(FLOORS) - 1 - number) + (STOREY - BOX[1]) / 2
+    """The upper edge of the boxes of a layer; layers are numbered upwards and y grows downwards."""
+    return STEP * (len(LAYERS) - 1 - number) + (STEP - BOX[1]) / 2
 
 
-def middle(room: str) -> float:
-    return WIDTH * PLACES[room] / 100
+def middle(package: str) -> float:
+    return WIDTH * PLACES[package] / 100
 
 
-def box(room: str) -> str:
-    x, y = middle(room), top(floor_of(room))
+def box(label: str, x: float, width: float, layer: int | None = None) -> str:
+    y = top(layer_of(label) if layer is None else layer)
     return (
-        f'<rect x="{x - BOX[0] / 2:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6" fill="{FILL}" '
-        f'stroke="{EDGE}"/><text x="{x:g}" y="{y + 23:g}" text-anchor="middle">{room}</text>'
+        f'<rect x="{x - width / 2:g}" y="{y:g}" width="{width:g}" height="{BOX[1]}" rx="6" fill="{FILL}" '
+        f'stroke="{EDGE}"/><text x="{x:g}" y="{y + 22:g}" text-anchor="middle">{label}</text>'
     )
 
 
-def arrow(room: str, other: str) -> str:
-    x1, y1 = middle(room), top(floor_of(room)) + BOX[1]
-    x2, y2 = middle(other), top(floor_of(other)) - 1
+def arrow(package: str, other: str) -> str:
+    x1, y1 = middle(package), top(layer_of(package)) + BOX[1]
+    x2, y2 = middle(other), top(layer_of(other)) - 1
     bend = (y2 - y1) / 2
     return (
         f'<path d="M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}" fill="none" '
@@ -135,5 +180,32 @@ def arrow(room: str, other: str) -> str:
     )
 
 
+def lines_of_code(path: Path) -> int:
+    """Lines that hold code: neither blank, nor a comment, nor part of a docstring."""
+    import io
+    import tokenize
+
+    text = path.read_text(encoding="utf-8")
+    skipped = {
+        tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+        tokenize.ENCODING, tokenize.ENDMARKER,
+    }  # fmt: skip
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in skipped
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(lines - set(docstring_lines(ast.parse(text))))
+
+
+def docstring_lines(tree: ast.AST) -> Iterable[int]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and ast.get_docstring(node, clean=False) is not None:
+                yield from range(first.lineno, (first.end_lineno or first.lineno) + 1)
+
+
 if __name__ == "__main__":
-    PICTURE.write_text(svg(imports()), encoding="utf-8")
+    PICTURE.write_text(svg(package_graph()), encoding="utf-8")

@@ -19,9 +19,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 NOT_HERE = {
     "lora-np lab": "opens JupyterLab: tests/browser",
-    "lora-np tour": "the main job: tests/test_tour.py",
-    "lora-np exercises nbgrader": "a course for nbgrader: tests/exercises/test_nbgrader.py",
-    "lora-np exercises grade": "processes of students: tests/exercises/test_grading.py",
+    "lora-np tour": "the main job: tests/course/test_tour.py",
+    "lora-np exercises nbgrader": "a course for nbgrader: tests/grading/test_nbgrader.py",
+    "lora-np exercises grade": "processes of students: tests/grading/test_grading.py",
 }
 # Python that is shown without being a doctest, and where it runs.
 ELSEWHERE = {"training.md": "tests/training: a sweep on a cluster of two workers"}

@@ -1,6 +1,6 @@
 """The reference follows ``__all__``: directives, and a place in the index for every public name.
 
-Each thing is documented once, in its room. Wherever else it can be imported from is an alias in the index:
+Each thing is documented once, in its package. Wherever else it can be imported from is an alias in the index:
 ``lora_np.fit`` leads to ``lora_np.training.fit``.
 """
 
@@ -18,7 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 import lora_np
 
 
-class Room(SphinxDirective):
+class PublicNames(SphinxDirective):
     """A table of the public names of a module, then each of them in full."""
 
     required_arguments = 1
@@ -31,7 +31,7 @@ class Room(SphinxDirective):
 
 
 class FrontDoor(SphinxDirective):
-    """The table of what can be imported from the package itself; each name leads to its room."""
+    """The table of what can be imported from the package itself; each name leads to its package."""
 
     def run(self) -> list[nodes.Node]:
         return self.parse_text_to_nodes(table("lora_np"))
@@ -75,7 +75,7 @@ def note_aliases(app: Sphinx, env: BuildEnvironment) -> list[str]:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_directive("room", Room)
+    app.add_directive("public-names", PublicNames)
     app.add_directive("front-door", FrontDoor)
     app.connect("env-updated", note_aliases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -43,7 +43,9 @@ def load_matrix(source: str) -> Array:
     array([[1., 0., 0.],
            [0., 1., 0.]])
     """
-    from lora_np.hub import safetensors  # here, since what it needs is a third of the time of importing lora_np
+    from lora_np.hub import (
+        safetensors,
+    )  # here, since what it needs is a third of the time of importing lora_np
 
     head, extension, tensor = source.rpartition(".safetensors:")
     if extension:

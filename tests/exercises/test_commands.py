@@ -7,14 +7,15 @@ import sys
 
 import pytest
 
-from lora_np.cli import exercises_app, run
+from lora_np.cli import run
+from lora_np.cli.exercising import group
 from lora_np.grading.classroom import Grades, check_out
 
 COUNT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
 
 
 def test_every_command_has_help_with_an_example(capsys):
-    for command in exercises_app.registered_commands:
+    for command in group.registered_commands:
         assert run(["exercises", command.name, "--help"]) == 0
         assert f"lora-np exercises {command.name}" in capsys.readouterr().out
 

@@ -1,0 +1,104 @@
+"""``count`` and ``errors``: what a LoRA costs, and which rank is enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_np.cli.shared import PICTURES, AsJSON, check_target, print_json, show
+from lora_np.files import whole
+
+
+def count(
+    source: Annotated[
+        str, typer.Argument(help="100x120, a preset, config.json, *.safetensors, or a directory with one.")
+    ] = "",
+    rank: Annotated[
+        list[int] | None, typer.Option(help="Rank of the adapter; may be given several times.")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Ends of names (q_proj,v_proj), all-linear, or a regular expression.")
+    ] = None,
+    modules_to_save: Annotated[
+        str | None, typer.Option(help="Ends of names of modules trained in full, with commas between.")
+    ] = None,
+    dora: Annotated[bool, typer.Option("--dora", help="Count DoRA's magnitudes too.")] = False,
+    experts: Annotated[str, typer.Option(help="Convention for experts: peft or per-expert.")] = "peft",
+    by: Annotated[str | None, typer.Option(help="List what is adapted, by module or by kind.")] = None,
+    memory: Annotated[bool, typer.Option("--memory", help="Estimate the memory of training.")] = False,
+    batch: Annotated[int, typer.Option(help="Sequences in a step, for --memory.")] = 1,
+    sequence: Annotated[int, typer.Option(help="Tokens in a sequence, for --memory.")] = 512,
+    as_json: AsJSON = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    catalogue: Annotated[bool, typer.Option("--list", help="List presets and families.")] = False,
+) -> None:
+    """What a LoRA costs: parameters, and memory if asked, of a matrix or of a whole model.
+
+    Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
+    """
+    from lora_np import accounting
+
+    if catalogue and source:
+        raise typer.BadParameter(f"--list takes no SOURCE, got {source!r}")
+    saved = accounting.parse_names(modules_to_save or "")
+    if modules_to_save is not None and not saved:
+        raise typer.BadParameter(f"--modules-to-save must name a module, got {modules_to_save!r}")
+    if catalogue:
+        tables = [accounting.preset_table(), accounting.family_table()]
+    elif source:
+        tables = accounting.count_tables(
+            source,
+            ranks=rank or [],
+            targets=accounting.parse_targets(targets) if targets is not None else None,
+            modules_to_save=saved,
+            dora=dora,
+            experts=experts,
+            by=by,
+            memory=memory,
+            batch=batch,
+            sequence=sequence,
+        )
+    else:
+        raise typer.BadParameter("name a SOURCE, or ask for --list")
+    asked = {"json": as_json, "markdown": as_markdown, "csv": as_csv}
+    forms = [form for form, wanted in asked.items() if wanted]
+    if len(forms) > 1:
+        raise typer.BadParameter(f"choose one of --{' and --'.join(forms)}")
+    if forms:
+        print(accounting.render(tables, forms[0]))
+    else:
+        for table in tables:
+            show(table)
+
+
+def errors(
+    matrix: Annotated[str, typer.Argument(help="FILE.npy, or FILE.safetensors:TENSOR; only that is read.")],
+    norm: Annotated[str, typer.Option(help="fro, spectral or nuclear.")] = "fro",
+    tolerance: Annotated[float, typer.Option(help="The relative error that is good enough.")] = 0.01,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curve into this file.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """The error of the best approximation of each rank, and the smallest rank that is good enough.
+
+    Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
+    """
+    from lora_np.accounting.errors import rank_errors_of
+
+    check_target("--plot", plot, PICTURES)
+    found = rank_errors_of(matrix, norm=norm, tolerance=tolerance)  # type: ignore[arg-type]
+    if plot is not None:
+        from matplotlib.figure import Figure
+
+        from lora_np.plots import rank_error_curves
+
+        figure = Figure(figsize=(6, 3.8), layout="constrained")
+        rank_error_curves({Path(matrix).name: found.errors}, tolerance=tolerance, ax=figure.add_subplot())
+        with whole(plot) as stage:
+            figure.savefig(stage, dpi=150)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        show(found.table())

@@ -1,0 +1,136 @@
+"""``exercises ...``: write them, check them, grade a class."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_np.checks import whole_number
+from lora_np.cli.shared import AsJSON, possible_jobs, print_json, show, show_written
+
+group = typer.Typer(help="Exercises that grade themselves, for students and teachers.")
+
+
+@group.callback(invoke_without_command=True)
+def root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+Lessons = Annotated[list[int] | None, typer.Option("--lesson", help="Number of a lesson; may be repeated.")]
+
+
+@group.command("list")
+def list_command(lesson: Lessons = None, as_json: AsJSON = False) -> None:
+    """All exercises, with their points.
+
+    Example: lora-np exercises list --lesson 1
+    """
+    from lora_np.exercises.course import overview
+
+    table = overview(lesson or ())
+    if as_json:
+        print_json(table.records)
+    else:
+        show(table)
+
+
+@group.command("start")
+def start_command(
+    folder: Annotated[Path, typer.Argument(help="Where to write; files that are there stay as they are.")],
+    lesson: Lessons = None,
+) -> None:
+    """Write the exercises of each lesson, as a notebook and as a script: edit the one you like.
+
+    Example: lora-np exercises start my-exercises --lesson 1
+    """
+    from lora_np.exercises.export import start
+
+    show_written(*start(folder, lesson or ()))
+    print("Then: lora-np exercises check FILE")
+
+
+@group.command("check")
+def check_command(
+    file: Annotated[Path, typer.Argument(help="A notebook or script.")],
+    names: Annotated[
+        list[str] | None, typer.Option("--exercise", help="Name of a function; may be repeated.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Points, and the law that each wrong answer breaks. Exit status 1 unless everything is right.
+
+    Example: lora-np exercises check my-exercises/01-see-rank.py
+    """
+    from lora_np.exercises.course import exercise
+    from lora_np.grading.submissions import check_file
+
+    report = check_file(file, [exercise(name) for name in names or ()])
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print(report)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@group.command("grade")
+def grade_command(
+    submissions: Annotated[
+        Path, typer.Argument(help="A folder with a file, or a folder of files, for each student.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Grades; feedback and a figure go beside it.")
+    ] = Path("grades.csv"),
+    lesson: Lessons = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the questions; by default a new one each time.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="For one call of a student's function.")] = 10.0,
+    memory: Annotated[int, typer.Option(help="Megabytes for each submission.")] = 1024,
+    jobs: Annotated[
+        int | None,
+        typer.Option(callback=possible_jobs, help="Submissions at the same time; by default all processors."),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Grade a folder of submissions, each in a process of its own: points, feedback, a figure of the class.
+
+    Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
+    """
+    from lora_np.grading.classroom import check_out, grade
+    from lora_np.grading.confine import Limits
+
+    def say(student: str) -> None:
+        if sys.stderr.isatty():
+            print(f"graded: {student}", file=sys.stderr)
+
+    check_out(out, submissions)
+    limits = Limits(seconds=seconds, memory=whole_number("memory", memory, maximum=2**20) * 2**20)
+    grades = grade(submissions, numbers=lesson or (), seed=seed, limits=limits, jobs=jobs, progress=say)
+    if as_json:
+        print_json(
+            {"seed": grades.seed, "limits not enforced": grades.missing, "grades": grades.table().records}
+        )
+    else:
+        show(grades.table())
+    written = grades.write(out)  # last: whatever becomes of the files, the points are on the screen
+    if not as_json:
+        show_written(written, [])
+
+
+@group.command("nbgrader")
+def nbgrader_command(
+    folder: Annotated[Path, typer.Argument(help="Where to write; files that are there stay as they are.")],
+    lesson: Lessons = None,
+) -> None:
+    """Write a course for nbgrader, with solutions and hidden tests (from a checkout, which has them).
+
+    Example: lora-np exercises nbgrader my-course
+    """
+    from lora_np.exercises.export import nbgrader
+
+    show_written(*nbgrader(folder, lesson or ()))

@@ -1,0 +1,51 @@
+"""``tour`` and ``lab``: the main job in one run, and the lessons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_np.cli.shared import AsJSON, print_json, show
+
+
+def tour(
+    out: Annotated[Path, typer.Option(help="Folder for figures, files and report.html.")] = Path(
+        "lora-np-tour"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data and of the steps.")] = False,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    as_json: AsJSON = False,
+) -> None:
+    """Adapt a real model with LoRA and show what it saved: the whole story in one run.
+
+    Example: lora-np tour --out my-tour
+    """
+    from lora_np.course.story import tour as run_tour
+
+    found = run_tour(out, quick=quick, seed=seed)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    show(found.updates_table())
+    show(found.advantages_table())
+    print(f"Report with figures: {found.report}")
+
+
+def lab(
+    folder: Annotated[Path, typer.Argument(help="Where the lessons are copied to.")] = Path(
+        "lora-np-lessons"
+    ),
+    browser: Annotated[bool, typer.Option(help="Open a browser window, or print the address only.")] = True,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one.")] = None,
+) -> None:
+    """Copy the lessons beside you, never over your own work, and open JupyterLab (extra: notebooks).
+
+    Example: lora-np lab --no-browser
+    """
+    from lora_np.course.notebooks import copy_lessons, open_lab
+
+    new, kept = copy_lessons(folder)
+    print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)
+    open_lab(folder, browser=browser, port=port)

@@ -1,0 +1,87 @@
+"""What the commands share: options, tables on the screen, files that a command writes, goals of a size."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lora_np.checks import whole_number
+
+PAGES = (".html", ".htm")
+PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
+
+
+def possible_jobs(jobs: int | None) -> int | None:
+    return None if jobs is None else whole_number("jobs", jobs, maximum=1000)
+
+
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The directory to make.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what is already there, once the new one is complete.")
+]
+Jobs = Annotated[
+    int,
+    typer.Option(callback=possible_jobs, help="How many pieces of work at a time; the result is the same."),
+]
+
+
+def show(table: Any) -> None:
+    """A table for people: by rich in a terminal, as aligned text where the output goes elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(table, crop=False)
+    else:
+        print(table, end="\n\n")
+
+
+def show_written(written: list[Path], kept: list[Path]) -> None:
+    for path in written:
+        print(f"Written: {path}")
+    for path in kept:
+        print(f"Kept as it is: {path}")
+
+
+def show_as(table: Any, as_json: bool) -> None:
+    if as_json:
+        print(table.to_json())
+    else:
+        show(table)
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def check_target(
+    option: str, path: Path | None, endings: Collection[str], inside: Path | None = None
+) -> None:
+    """Refuse, before any work is done, a page or a picture that could not be written or would cost a file."""
+    if path is None:
+        return
+    if path.name == "" or path.is_dir():
+        raise typer.BadParameter(f"{option} must name a file, got the directory {str(path)!r}")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"{option}: there is no directory {str(path.parent)!r} to write into")
+    # matplotlib chooses the format by the ending; a page may have any name that is free
+    if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
+        raise typer.BadParameter(f"{option} must end in {', '.join(endings)}, got {str(path)!r}")
+    if path.exists() and (
+        not path.is_file() or (inside is not None and path.resolve().is_relative_to(inside.resolve()))
+    ):
+        raise typer.BadParameter(f"{option} must not replace {str(path)!r}; name another file")
+
+
+def one_goal(**goals: Any) -> dict[str, Any]:
+    """The one goal that was given."""
+    chosen = {name: goal for name, goal in goals.items() if goal is not None}
+    if len(chosen) != 1:
+        options = [f"--{name.replace('_', '-')}" for name in goals]
+        raise typer.BadParameter(f"give one of {', '.join(options[:-1])} and {options[-1]}")
+    return chosen
