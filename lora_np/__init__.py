@@ -6,107 +6,126 @@
 (12000, 4400, 1760)
 """
 
-from __future__ import annotations
+from lora_np.version import __version__ as __version__
 
-import importlib
-from typing import Any
-
-from lora_np import autograd, linalg, lora, nn, training
-from lora_np.accounting.matrix import break_even_rank, count_full, count_lora, rank_for_budget
-from lora_np.autograd import Tensor, value
-from lora_np.linalg import (
-    column_space,
-    independent_columns,
-    low_rank_factors,
-    matrix_rank,
-    rank_errors,
-    rank_for_error,
-    reduced_rank_regression,
-    truncated_svd,
-)
-from lora_np.lora import LoRALinear, inject, merge
-from lora_np.nn import (
-    SGD,
-    Activation,
-    Adam,
-    AdamW,
-    Embedding,
-    Groups,
-    Linear,
-    Sequential,
-    cosine,
-    cross_entropy,
-    freeze,
-    leaves,
-    mean_squared_error,
-    replace,
-    start,
-    trainable,
-)
-from lora_np.training import fit, sweep
-
-__version__ = "0.1.0"
-
-# Loaded when first used, so that `import lora_np` brings NumPy and nothing heavier.
-_ON_DEMAND = ("accounting", "adapters", "datasets", "course", "exercises", "grading", "hub", "plots")
-
-__all__ = [
-    "SGD",
-    "Activation",
-    "Adam",
-    "AdamW",
-    "Embedding",
-    "Groups",
-    "Linear",
-    "LoRALinear",
-    "Sequential",
-    "Tensor",
+# Each name is imported when it is first used (SPEC 1 of Scientific Python), so that `import lora_np` costs
+# little more than `import numpy`. Type checkers and completion read the imports below; a test compares them.
+_PACKAGES = (
     "accounting",
     "adapters",
     "autograd",
-    "break_even_rank",
-    "column_space",
-    "cosine",
-    "count_full",
-    "count_lora",
     "course",
-    "cross_entropy",
     "datasets",
     "exercises",
-    "fit",
-    "freeze",
     "grading",
     "hub",
-    "independent_columns",
-    "inject",
-    "leaves",
     "linalg",
     "lora",
-    "low_rank_factors",
-    "matrix_rank",
-    "mean_squared_error",
-    "merge",
     "nn",
     "plots",
-    "rank_errors",
-    "rank_for_budget",
-    "rank_for_error",
-    "reduced_rank_regression",
-    "replace",
-    "start",
-    "sweep",
-    "trainable",
     "training",
-    "truncated_svd",
-    "value",
-]
+)
+_NAMES = {
+    "accounting": ("break_even_rank", "count_full", "count_lora", "rank_for_budget"),
+    "autograd": ("Tensor", "value"),
+    "linalg": (
+        "column_space",
+        "independent_columns",
+        "low_rank_factors",
+        "matrix_rank",
+        "rank_errors",
+        "rank_for_error",
+        "reduced_rank_regression",
+        "truncated_svd",
+    ),
+    "lora": ("LoRALinear", "inject", "merge"),
+    "nn": (
+        "SGD",
+        "Activation",
+        "Adam",
+        "AdamW",
+        "Embedding",
+        "Groups",
+        "Linear",
+        "Sequential",
+        "cosine",
+        "cross_entropy",
+        "freeze",
+        "leaves",
+        "mean_squared_error",
+        "replace",
+        "start",
+        "trainable",
+    ),
+    "training": ("fit", "sweep"),
+}
+_ORIGINS = {name: package for package, names in _NAMES.items() for name in names}
+
+__all__ = sorted((*_PACKAGES, *_ORIGINS))
+
+TYPE_CHECKING = False  # as in typing, which takes milliseconds to import
+if TYPE_CHECKING:
+    from lora_np import accounting as accounting
+    from lora_np import adapters as adapters
+    from lora_np import autograd as autograd
+    from lora_np import course as course
+    from lora_np import datasets as datasets
+    from lora_np import exercises as exercises
+    from lora_np import grading as grading
+    from lora_np import hub as hub
+    from lora_np import linalg as linalg
+    from lora_np import lora as lora
+    from lora_np import nn as nn
+    from lora_np import plots as plots
+    from lora_np import training as training
+    from lora_np.accounting import break_even_rank as break_even_rank
+    from lora_np.accounting import count_full as count_full
+    from lora_np.accounting import count_lora as count_lora
+    from lora_np.accounting import rank_for_budget as rank_for_budget
+    from lora_np.autograd import Tensor as Tensor
+    from lora_np.autograd import value as value
+    from lora_np.linalg import column_space as column_space
+    from lora_np.linalg import independent_columns as independent_columns
+    from lora_np.linalg import low_rank_factors as low_rank_factors
+    from lora_np.linalg import matrix_rank as matrix_rank
+    from lora_np.linalg import rank_errors as rank_errors
+    from lora_np.linalg import rank_for_error as rank_for_error
+    from lora_np.linalg import reduced_rank_regression as reduced_rank_regression
+    from lora_np.linalg import truncated_svd as truncated_svd
+    from lora_np.lora import LoRALinear as LoRALinear
+    from lora_np.lora import inject as inject
+    from lora_np.lora import merge as merge
+    from lora_np.nn import SGD as SGD
+    from lora_np.nn import Activation as Activation
+    from lora_np.nn import Adam as Adam
+    from lora_np.nn import AdamW as AdamW
+    from lora_np.nn import Embedding as Embedding
+    from lora_np.nn import Groups as Groups
+    from lora_np.nn import Linear as Linear
+    from lora_np.nn import Sequential as Sequential
+    from lora_np.nn import cosine as cosine
+    from lora_np.nn import cross_entropy as cross_entropy
+    from lora_np.nn import freeze as freeze
+    from lora_np.nn import leaves as leaves
+    from lora_np.nn import mean_squared_error as mean_squared_error
+    from lora_np.nn import replace as replace
+    from lora_np.nn import start as start
+    from lora_np.nn import trainable as trainable
+    from lora_np.training import fit as fit
+    from lora_np.training import sweep as sweep
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ON_DEMAND:
-        return importlib.import_module(f"lora_np.{name}")
-    raise AttributeError(f"module 'lora_np' has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name in _PACKAGES:
+        return import_module(f"lora_np.{name}")
+    if name not in _ORIGINS:
+        raise AttributeError(f"module 'lora_np' has no attribute {name!r}")
+    found = getattr(import_module(f"lora_np.{_ORIGINS[name]}"), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_DEMAND})
+    return sorted({*globals(), *__all__})

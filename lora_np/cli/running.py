@@ -38,7 +38,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        from lora_np import __version__
+        from lora_np.version import __version__
 
         print(f"lora-np {__version__}")
     elif context.invoked_subcommand is None:
