@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._measure import medians, one_thread, peers, versions
-from lora_np.accounting import Table, binary_bytes, from_config, from_safetensors, preset_config
+from lora_np.accounting import Table, binary_bytes, count_model, from_config, from_safetensors, preset_config
 from lora_np.hub import safetensors
 from lora_np.table import Cell
 
@@ -51,13 +51,13 @@ def counting(name: str, rounds: int, modules: dict[str, Any]) -> list[list[Cell]
 
     def totals() -> str:
         for _ in range(CALLS):
-            report = from_config(fields).lora(rank=8, targets="all-linear")
+            report = count_model(from_config(fields), rank=8, targets="all-linear")
             answer = f"{report.trainable:,} of {report.total:,}"
         return answer
 
     def named() -> str:
         for _ in range(CALLS):
-            report = from_config(fields).lora(rank=8, targets="all-linear")
+            report = count_model(from_config(fields), rank=8, targets="all-linear")
             answer = f"{report.trainable:,} in {len(report.by_module().rows)} modules"
         return answer
 

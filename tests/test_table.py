@@ -116,6 +116,6 @@ def test_rich_is_not_imported_before_it_prints() -> None:
     import subprocess
     import sys
 
-    code = "import sys, lora_np.accounting as a; a.preset('gpt2').lora(rank=8); print('rich' in sys.modules)"
+    code = "import sys, lora_np.accounting as a; a.count_model(a.preset('gpt2'), rank=8); print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

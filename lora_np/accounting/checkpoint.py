@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from lora_np.checks import choice
 from lora_np.hub import safetensors
-from lora_np.hub.model import Kind, ModelSpec, Module, fold
+from lora_np.hub.model import Kind, ModelSpec, ModuleSpec, fold
 
 _INDEX = "model.safetensors.index.json"
 # the last names of tables that are looked up rather than multiplied
@@ -47,9 +47,10 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     --------
     >>> import tempfile
     >>> import numpy as np
+    >>> from lora_np.accounting import count_model
     >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
     >>> safetensors.save(path, {"q_proj.weight": np.zeros((100, 120)), "q_proj.bias": np.zeros(100)})
-    >>> from_safetensors(path).lora(rank=8, targets=["q_proj"]).trainable
+    >>> count_model(from_safetensors(path), rank=8, targets=["q_proj"]).trainable
     1760
     """
     path = Path(source)
@@ -113,25 +114,25 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / file for file in files]
 
 
-def _modules(shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, Kind]) -> list[Module]:
+def _modules(shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, Kind]) -> list[ModuleSpec]:
     modules = []
     for name, shape in shapes.items():
         owner, _, last = name.rpartition(".")
         if last == "weight" and owner:
             modules.append(_module(owner, shape, shapes.get(f"{owner}.bias"), kinds))
         elif last != "bias" or f"{owner}.weight" not in shapes:
-            modules.append(Module(name, _told(name, kinds) or "parameter", shape))
+            modules.append(ModuleSpec(name, _told(name, kinds) or "parameter", shape))
     return modules
 
 
 def _module(
     name: str, shape: tuple[int, ...], bias: tuple[int, ...] | None, kinds: Mapping[str, Kind]
-) -> Module:
+) -> ModuleSpec:
     kind = _told(name, kinds) or _guess(name, shape)
     if kind == "linear" and bias is not None and bias == shape[1:] != shape[:1]:
         # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias gives that away
         shape = shape[::-1]
-    return Module(name, kind, shape, bias=bias is not None)
+    return ModuleSpec(name, kind, shape, bias=bias is not None)
 
 
 def _told(name: str, kinds: Mapping[str, Kind]) -> Kind | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lora_np.accounting.lora import LoraCount
 from lora_np.checks import whole_number
-from lora_np.hub.model import ModelSpec, Module
+from lora_np.hub.model import ModelSpec, ModuleSpec
 from lora_np.table import Table
 
 
@@ -43,11 +43,11 @@ def training_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> int:
 
     Examples
     --------
-    >>> from lora_np.accounting import preset
+    >>> from lora_np.accounting import count_model, preset
     >>> spec = preset("gpt2")
     >>> training_flops(spec) / forward_flops(spec)
     3.0
-    >>> round(training_flops(spec.lora(rank=8)) / training_flops(spec), 3)
+    >>> round(training_flops(count_model(spec, rank=8)) / training_flops(spec), 3)
     0.669
     """
     return sum(sum(part.values()) for part in products(model, sequence=sequence).values())
@@ -120,15 +120,15 @@ def flops_table(spec: ModelSpec, count: LoraCount, *, sequence: int = 1) -> Tabl
     )
 
 
-def _maps(spec: ModelSpec) -> list[Module]:
+def _maps(spec: ModelSpec) -> list[ModuleSpec]:
     return [module for module in spec.groups if module.kind in ("linear", "router", "experts")]
 
 
-def _size(module: Module) -> int:
+def _size(module: ModuleSpec) -> int:
     """Numbers that one token meets in a map: of experts, one expert's."""
     d_out, d_in = module.shape[-2:]
     return d_out * d_in
 
 
-def _times(module: Module, spec: ModelSpec) -> int:
+def _times(module: ModuleSpec, spec: ModelSpec) -> int:
     return spec.experts_per_token if module.kind == "experts" else 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_np.autograd import Tensor
 from lora_np.hub.families import FAMILIES
-from lora_np.hub.model import ModelSpec, Module, fold
+from lora_np.hub.model import ModelSpec, ModuleSpec, fold
 from lora_np.nn.layers import Linear
 from lora_np.nn.tree import leaves, walk
 from lora_np.table import Table
@@ -110,9 +110,10 @@ def from_model(model: Any) -> ModelSpec:
     --------
     >>> import numpy as np
     >>> from lora_np import Linear, Sequential
+    >>> from lora_np.accounting import count_model
     >>> model = Sequential([Linear(np.zeros((100, 120)), np.zeros(100)), Linear(np.zeros((5, 100)))])
     >>> spec = from_model(model)
-    >>> spec.total, spec.lora(rank=8, targets=["layers.0"]).trainable
+    >>> spec.total, count_model(spec, rank=8, targets=["layers.0"]).trainable
     (12600, 1760)
     """
     if hasattr(model, "named_modules"):
@@ -125,18 +126,18 @@ def from_model(model: Any) -> ModelSpec:
     return ModelSpec(type(model).__name__, modules)
 
 
-def _tree_modules(model: Any) -> Iterator[Module]:
+def _tree_modules(model: Any) -> Iterator[ModuleSpec]:
     """Linear layers as such, and every array that stands in none of them as a bare parameter."""
     seen: set[int] = set()
     for path, node in walk(model):
         if isinstance(node, Linear) and id(node) not in seen:
             tied = id(node.W) in seen
             tied_bias = node.b is not None and id(node.b) in seen
-            yield Module(path or "W", "linear", node.W.shape, node.b is not None, tied, tied_bias)
+            yield ModuleSpec(path or "W", "linear", node.W.shape, node.b is not None, tied, tied_bias)
             seen |= {id(node), id(node.W), id(node.b)}
     for path, leaf in leaves(model):
         if id(leaf) not in seen:
-            yield Module(path.partition(" = ")[0], "norm" if leaf.ndim == 1 else "parameter", leaf.shape)
+            yield ModuleSpec(path.partition(" = ")[0], "norm" if leaf.ndim == 1 else "parameter", leaf.shape)
 
 
 def _from_named_modules(model: Any) -> ModelSpec:
@@ -144,7 +145,7 @@ def _from_named_modules(model: Any) -> ModelSpec:
     family = FAMILIES.get(family_name)
     fused = (family.fused if family else None) or {}
     seen: set[int] = set()
-    modules: list[Module] = []
+    modules: list[ModuleSpec] = []
     for name, module in model.named_modules():
         modules += _torch_modules(name, module, seen, fused)
     return ModelSpec(
@@ -165,7 +166,7 @@ def _output_head(model: Any) -> str:
     return next((name for name, module in model.named_modules() if module is output), "")
 
 
-def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, str]) -> Iterator[Module]:
+def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, str]) -> Iterator[ModuleSpec]:
     """A module's own parameters as one module where its kind is known, and by themselves where it is not."""
     shapes: dict[str, tuple[int, ...]] = {}
     tied: dict[str, bool] = {}
@@ -187,24 +188,24 @@ def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, s
         path = f"{name}.{key}" if name else key
         if type(module).__name__.endswith("Experts") and len(shape) == 3:
             parts = tuple(old for old, new in fused.items() if new == key)
-            yield Module(path, "experts", shape, tied=tied[key], parts=parts or (key,))
+            yield ModuleSpec(path, "experts", shape, tied=tied[key], parts=parts or (key,))
         else:
-            yield Module(path, "parameter", shape, tied=tied[key])
+            yield ModuleSpec(path, "parameter", shape, tied=tied[key])
 
 
-def _known(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> Module | None:
+def _known(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> ModuleSpec | None:
     weight = shapes.get("weight", ())
     if weight and hasattr(module, "in_features") and hasattr(module, "out_features"):
         # a quantized weight is packed: its own shape would mislead
-        return Module("", "linear", (module.out_features, module.in_features))
+        return ModuleSpec("", "linear", (module.out_features, module.in_features))
     if len(weight) == 2 and type(module).__name__ == "Conv1D":
-        return Module("", "linear", (weight[1], weight[0]))
+        return ModuleSpec("", "linear", (weight[1], weight[0]))
     if len(weight) == 2 and hasattr(module, "num_embeddings"):
-        return Module("", "embedding", weight)
+        return ModuleSpec("", "embedding", weight)
     if len(weight) == 2 and type(module).__name__.endswith("Router"):
-        return Module("", "router", weight)
+        return ModuleSpec("", "router", weight)
     if len(weight) >= 3 and hasattr(module, "kernel_size") and not getattr(module, "transposed", False):
-        return Module("", "convolution", weight, groups=module.groups)
+        return ModuleSpec("", "convolution", weight, groups=module.groups)
     if len(weight) == 1:
-        return Module("", "norm", weight)
+        return ModuleSpec("", "norm", weight)
     return None

@@ -7,21 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lora_np.accounting.matrix import count_lora, count_lora_convolution
 from lora_np.checks import choice, whole_number
-from lora_np.hub.targets import Pick, check_patterns, pick, saved_modules
+from lora_np.hub.model import ModelSpec, ModuleSpec
+from lora_np.hub.targets import Pick, check_patterns, names_of, pick, saved_modules
 from lora_np.table import Cell, Table, shape_text
-
-if TYPE_CHECKING:
-    from lora_np.hub.model import ModelSpec, Module
 
 
 class Adapter(NamedTuple):
     """LoRA of one rank on a group of alike modules, or on those of it that are named."""
 
-    module: Module
+    module: ModuleSpec
     rank: int
     each: int  # numbers on one module
     names: tuple[str, ...] | None = None
@@ -52,7 +50,7 @@ class Adapter(NamedTuple):
 
 @dataclass(frozen=True)
 class LoraCount:
-    """What a LoRA on a model costs: the report that :meth:`ModelSpec.lora` gives.
+    """What a LoRA on a model costs: the report that `count_model` gives.
 
     Attributes
     ----------
@@ -193,24 +191,71 @@ class LoraCount:
         return Table(columns, rows, title=f"{self.spec.name}, rank {self.rank}", notes=self.notes)
 
 
-def count_adapter(
+def count_model(
     spec: ModelSpec,
     *,
     rank: int,
-    targets: str | Iterable[str] | None,
-    rank_pattern: Mapping[str, int],
-    modules_to_save: tuple[str, ...],
-    dora: bool,
-    bias: str,
-    experts: str,
+    targets: str | Iterable[str] | None = None,
+    rank_pattern: Mapping[str, int] | None = None,
+    modules_to_save: str | Iterable[str] = (),
+    dora: bool = False,
+    bias: str = "none",
+    experts: str = "peft",
 ) -> LoraCount:
-    """See :meth:`ModelSpec.lora`."""
+    """What a LoRA on a model costs, to the last parameter, as PEFT would build it.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    rank : int
+        At least 1.
+    targets : str, iterable of str, or None
+        A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular expression for
+        whole names, or ``"all-linear"``: every linear map but the output head. None takes the family's
+        default, as PEFT does.
+    rank_pattern : mapping of str to int
+        Other ranks for some modules, by a regular expression for the end of their names; the first that
+        matches wins.
+    modules_to_save : str or iterable of str
+        Ends of the names of modules that are trained in full as well. PEFT keeps the original and the
+        copy, and so does this count.
+    dora : bool
+        Count DoRA's magnitude vectors.
+    bias : {"none", "all", "lora_only"}
+        Which biases of the base model are trained as well.
+    experts : {"peft", "per-expert"}
+        How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT does
+        with them: gate and up projection share one pair of factors of rank 2 r, and in the fused families
+        the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only. ``"per-expert"``
+        adapts each linear map of each expert by itself.
+
+    Returns
+    -------
+    LoraCount
+
+    Raises
+    ------
+    TypeError
+        If a rank is not a whole number, or a target not a name.
+    ValueError
+        If a rank is below 1, a target or a pattern matches nothing (the message shows close names), the
+        family has no default targets (the message names the candidates), or an option is unknown.
+
+    Examples
+    --------
+    >>> from lora_np.hub.model import ModuleSpec
+    >>> spec = ModelSpec("one matrix", (ModuleSpec("W0", "linear", (100, 120)),))
+    >>> count_model(spec, rank=8, targets="all-linear").trainable
+    1760
+    """
     rank = whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
     choice("experts", experts, ("peft", "per-expert"))
     has_experts = any(module.kind == "experts" for module in spec.groups)
     if experts == "per-expert" and has_experts:
         spec = spec.per_expert()
+    rank_pattern = rank_pattern or {}
+    modules_to_save = names_of(modules_to_save)
     patterns = [_pattern(key, value) for key, value in rank_pattern.items()]
     if patterns:
         check_patterns(spec, dict(zip(rank_pattern, (pattern for pattern, _ in patterns), strict=True)))
@@ -251,7 +296,7 @@ def _pattern(key: str, value: int) -> tuple[re.Pattern[str], int]:
         raise ValueError(f"rank_pattern must hold regular expressions, got {key!r} ({error})") from None
 
 
-def _numbers(module: Module, rank: int, dora: bool) -> int:
+def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:
     """Numbers that LoRA of ``rank`` adds to one module."""
     if module.kind in ("linear", "router"):
         d_out, d_in = module.shape
@@ -271,21 +316,21 @@ def _numbers(module: Module, rank: int, dora: bool) -> int:
     return experts * count_lora(d_out, d_in, rank=rank)
 
 
-def _limit(module: Module) -> int:
+def _limit(module: ModuleSpec) -> int:
     if module.kind == "convolution":
         d_out, d_in, *kernel = module.shape
         return min(d_out, d_in * module.groups * prod(kernel))
     return min(module.shape[-2:])
 
 
-def _copy_size(module: Module, saved: Mapping[str, Module]) -> int:
+def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:
     """Numbers in a full copy of a module; what was tied to another module is not tied in the copy."""
     owner = f"{module.name.rpartition('.')[0]}.bias"
     shared = module.tied_bias and owner in saved
     return module.weight + (0 if shared else module.bias_size)
 
 
-def _bias_size(spec: ModelSpec, bias: str, adapters: list[Adapter], saved: Mapping[str, Module]) -> int:
+def _bias_size(spec: ModelSpec, bias: str, adapters: list[Adapter], saved: Mapping[str, ModuleSpec]) -> int:
     if bias == "none":
         return 0
     if bias == "lora_only":
@@ -295,9 +340,9 @@ def _bias_size(spec: ModelSpec, bias: str, adapters: list[Adapter], saved: Mappi
     return own + sum(module.weight for module in modules if module.kind == "parameter" and _is_bias(module))
 
 
-def _is_bias(module: Module) -> bool:
+def _is_bias(module: ModuleSpec) -> bool:
     return module.name.rpartition(".")[2] == "bias"
 
 
-def _starred(module: Module) -> str:
+def _starred(module: ModuleSpec) -> str:
     return module.name.replace("{}", "*")

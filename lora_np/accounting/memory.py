@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lora_np.accounting.lora import LoraCount
+from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub.model import Layers, ModelSpec, Module
+from lora_np.hub.model import Layers, ModelSpec, ModuleSpec
 from lora_np.table import Cell, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -149,7 +149,7 @@ def training_memory(
     Examples
     --------
     >>> from lora_np.accounting import preset
-    >>> lora = preset("llama-2-7b").lora(rank=16, targets="all-linear")
+    >>> lora = count_model(preset("llama-2-7b"), rank=16, targets="all-linear")
     >>> training_memory(lora, weights="nf4", sequence=1024)
     llama-2-7b: LoRA of rank 16 over nf4, adam, batch 1 x 1,024
     cause                 bytes    decimal      binary
@@ -243,7 +243,7 @@ def checkpoint_bytes(model: ModelSpec | LoraCount, dtype: str = "fp32") -> int:
     Examples
     --------
     >>> from lora_np.accounting import preset
-    >>> checkpoint_bytes(preset("gpt3-175b").lora(rank=4, targets=["c_attn"]), "fp16")
+    >>> checkpoint_bytes(count_model(preset("gpt3-175b"), rank=4, targets=["c_attn"]), "fp16")
     37748736
     """
     itemsize = _ITEMSIZE[choice("dtype", dtype, _ITEMSIZE)]
@@ -267,7 +267,7 @@ def activation_bytes(
     >>> from lora_np.accounting import preset
     >>> spec = preset("llama-3.2-1b")
     >>> full = activation_bytes(spec, batch=4)
-    >>> lora = activation_bytes(spec.lora(rank=8), batch=4)
+    >>> lora = activation_bytes(count_model(spec, rank=8), batch=4)
     >>> 0.7 < lora / full < 1
     True
     """
@@ -300,7 +300,7 @@ def largest_rank(
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
     lora : dict, optional
-        Options of :meth:`ModelSpec.lora` beside the rank.
+        Options of :func:`count_model` beside the rank.
     **settings
         Options of :func:`training_memory`.
 
@@ -312,7 +312,7 @@ def largest_rank(
     """
     limit = max(size for module in spec.groups for size in module.shape)
     return _largest(
-        lambda rank: training_memory(spec.lora(rank=rank, **(lora or {})), **settings), budget, limit
+        lambda rank: training_memory(count_model(spec, rank=rank, **(lora or {})), **settings), budget, limit
     )
 
 
@@ -322,7 +322,7 @@ def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings
     Examples
     --------
     >>> from lora_np.accounting import preset
-    >>> largest_batch(preset("llama-3.2-1b").lora(rank=8), budget="16 GiB", sequence=1024)
+    >>> largest_batch(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB", sequence=1024)
     7
     """
     return _largest(lambda batch: training_memory(model, batch=batch, **settings), budget)
@@ -334,7 +334,7 @@ def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **setti
     Examples
     --------
     >>> from lora_np.accounting import preset
-    >>> largest_sequence(preset("llama-3.2-1b").lora(rank=8), budget="16 GiB")
+    >>> largest_sequence(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB")
     7359
     """
     return _largest(lambda sequence: training_memory(model, sequence=sequence, **settings), budget)
@@ -348,7 +348,7 @@ def memory_table(spec: ModelSpec, *, rank: int, lora: dict[str, Any] | None = No
     spec : ModelSpec
     rank : int
     lora : dict, optional
-        Options of :meth:`ModelSpec.lora` beside the rank.
+        Options of :func:`count_model` beside the rank.
     **settings
         Options of :func:`training_memory`, but for ``weights``.
 
@@ -356,7 +356,7 @@ def memory_table(spec: ModelSpec, *, rank: int, lora: dict[str, Any] | None = No
     -------
     Table
     """
-    count = spec.lora(rank=rank, **(lora or {}))
+    count = count_model(spec, rank=rank, **(lora or {}))
     columns = {
         "full": training_memory(spec, **settings),
         "LoRA": training_memory(count, **settings),
@@ -392,7 +392,7 @@ class _Settings(NamedTuple):
     def full(self) -> bool:
         return isinstance(self.model, ModelSpec)
 
-    def adapted(self, module: Module) -> int:
+    def adapted(self, module: ModuleSpec) -> int:
         """On how many of these modules the input must be kept for a weight's gradient."""
         if isinstance(self.model, ModelSpec):
             return module.copies
@@ -428,7 +428,7 @@ class _Reach(NamedTuple):
     mlp: int
 
 
-def _reach(stack: Layers, modules: list[Module], settings: _Settings) -> _Reach:
+def _reach(stack: Layers, modules: list[ModuleSpec], settings: _Settings) -> _Reach:
     """Backward stops at the lowest adapter, and forward keeps nothing for what lies below it."""
     if isinstance(settings.model, ModelSpec):
         return _Reach(stack.depth, stack.depth)
@@ -462,7 +462,7 @@ def _attention_bytes(stack: Layers, settings: _Settings) -> int:
     return size * (2 if stack.cross_attention else 1)
 
 
-def _norm_bytes(module: Module, stack: Layers | None, settings: _Settings) -> int:
+def _norm_bytes(module: ModuleSpec, stack: Layers | None, settings: _Settings) -> int:
     width = module.shape[0]
     if stack is not None and width == stack.head_width != stack.width:
         heads = stack.kv_heads if ".k_" in module.name else stack.heads
@@ -473,7 +473,7 @@ def _norm_bytes(module: Module, stack: Layers | None, settings: _Settings) -> in
     return width * module.copies * (4 + (settings.item if settings.full else 0))
 
 
-def _mlp_bytes(modules: Iterable[Module], stack: Layers, settings: _Settings) -> int:
+def _mlp_bytes(modules: Iterable[ModuleSpec], stack: Layers, settings: _Settings) -> int:
     """What activation functions keep; the input of the last map is counted with the inputs of maps."""
     numbers = 0
     for module in modules:
@@ -492,7 +492,7 @@ def _mlp_bytes(modules: Iterable[Module], stack: Layers, settings: _Settings) ->
 _KEPT = {"gelu_new": 4}
 
 
-def _input_bytes(modules: Iterable[Module], stack: Layers, settings: _Settings) -> int:
+def _input_bytes(modules: Iterable[ModuleSpec], stack: Layers, settings: _Settings) -> int:
     """Inputs of maps that are trained or adapted."""
     shared: dict[str, int] = {}
     size = 0
@@ -508,7 +508,7 @@ def _input_bytes(modules: Iterable[Module], stack: Layers, settings: _Settings) 
     return size + settings.item * sum(shared.values())
 
 
-def _kept_anyway(module: Module, stack: Layers) -> bool:
+def _kept_anyway(module: ModuleSpec, stack: Layers) -> bool:
     """Whether the input of a map is an array that attention or the activation function keeps."""
     if _in_attention(module):
         return _ends_with(module, _FROM_CONTEXT)
@@ -534,31 +534,31 @@ _FROM_CONTEXT = ("o_proj", "out_proj", "c_proj", "dense", "o")  # of attention: 
 _FROM_INNER = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "wo", "output.dense")  # the last of an MLP
 
 
-def _in_attention(module: Module) -> bool:
+def _in_attention(module: ModuleSpec) -> bool:
     return "attn" in module.name or "attention" in module.name.lower()
 
 
-def _reads_inner(module: Module) -> bool:
+def _reads_inner(module: ModuleSpec) -> bool:
     return _ends_with(module, _FROM_INNER)
 
 
-def _ends_with(module: Module, names: tuple[str, ...]) -> bool:
+def _ends_with(module: ModuleSpec, names: tuple[str, ...]) -> bool:
     return any(module.name.endswith(f".{name}") for name in names)
 
 
-def _source(module: Module) -> str:
+def _source(module: ModuleSpec) -> str:
     """Maps with the same source read the same array."""
     if not _in_attention(module) and _reads_inner(module):
         return module.name
     return f"{module.name.rpartition('.')[0]}:{module.shape[-1]}"
 
 
-def _times(module: Module, spec: ModelSpec) -> int:
+def _times(module: ModuleSpec, spec: ModelSpec) -> int:
     """How often a token passes: routed experts see it several times."""
     return spec.experts_per_token if module.kind == "experts" else 1
 
 
-def _quantized(module: Module, weights: str, double_quantization: bool) -> int:
+def _quantized(module: ModuleSpec, weights: str, double_quantization: bool) -> int:
     """Bytes of one quantized weight with its constants."""
     if weights == "int8":
         rows = module.weight // module.shape[-1]

@@ -13,7 +13,7 @@ from lora_np.accounting.checkpoint import from_safetensors, read_json
 from lora_np.accounting.live import from_model
 from lora_np.checks import choice, whole_number
 from lora_np.hub.families import FAMILIES, build_spec
-from lora_np.hub.model import ModelSpec, Module
+from lora_np.hub.model import ModelSpec, ModuleSpec
 from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
@@ -49,7 +49,7 @@ def model_spec(source: object) -> ModelSpec:
         return from_model(source)
     size = matrix_size(str(source))
     if size:
-        return ModelSpec(str(source), (Module("W0", "linear", size),))
+        return ModelSpec(str(source), (ModuleSpec("W0", "linear", size),))
     path = Path(source)
     if path.is_dir():
         config = path / "config.json"
@@ -106,8 +106,9 @@ def from_config(source: str | Path | Mapping[str, Any], *, architecture: str | N
 
     Examples
     --------
+    >>> from lora_np.accounting import count_model
     >>> fields = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
-    >>> from_config(fields).lora(rank=8).trainable
+    >>> count_model(from_config(fields), rank=8).trainable
     4096
     """
     if isinstance(source, Mapping):

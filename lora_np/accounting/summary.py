@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from lora_np.accounting.lora import count_model
 from lora_np.accounting.matrix import matrix_table
 from lora_np.accounting.memory import checkpoint_bytes, memory_table
 from lora_np.accounting.sources import matrix_size, model_spec
@@ -37,7 +38,7 @@ def count_tables(
     ranks : iterable of int
         Without any, a matrix is counted by itself and a model is listed; no other option makes sense then.
     targets, modules_to_save, dora, experts
-        As :meth:`ModelSpec.lora` takes them.
+        As :func:`count_model` takes them.
     by : {"kind", "module"}, optional
         A table of the adapted modules for each rank.
     memory : bool
@@ -99,7 +100,7 @@ def count_tables(
     }
     tables = [rank_table(spec, ranks, **options)]
     if by:
-        counts = [spec.lora(rank=rank, **options) for rank in ranks]
+        counts = [count_model(spec, rank=rank, **options) for rank in ranks]
         tables += [count.by_module() if by == "module" else count.by_kind() for count in counts]
     if memory:
         tables += [
@@ -116,7 +117,7 @@ def rank_table(spec: ModelSpec, ranks: Iterable[int], **options: Any) -> Table:
     spec : ModelSpec
     ranks : iterable of int
     **options
-        As :meth:`ModelSpec.lora` takes them.
+        As :func:`count_model` takes them.
 
     Returns
     -------
@@ -124,7 +125,7 @@ def rank_table(spec: ModelSpec, ranks: Iterable[int], **options: Any) -> Table:
         Columns ``rank``, ``trainable``, ``base``, ``total``, ``percent`` and ``adapter`` (bytes of its fp32
         file).
     """
-    counts = [spec.lora(rank=rank, **options) for rank in ranks]
+    counts = [count_model(spec, rank=rank, **options) for rank in ranks]
     rows: list[tuple[Cell, ...]] = [
         (each.rank, each.trainable, each.base, each.total, each.percent, checkpoint_bytes(each))
         for each in counts

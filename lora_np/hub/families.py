@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from lora_np.checks import choice, whole_number
-from lora_np.hub.model import Layers, ModelSpec, Module, stack, under
+from lora_np.hub.model import Layers, ModelSpec, ModuleSpec, stack, under
 
 
 class Family(NamedTuple):
@@ -30,7 +30,7 @@ class Family(NamedTuple):
 class Body(NamedTuple):
     """What a family's function returns."""
 
-    modules: Iterable[Module]
+    modules: Iterable[ModuleSpec]
     layers: tuple[Layers, ...]
     head: str = ""
     experts_per_token: int = 0
@@ -457,17 +457,17 @@ def text_to_text(
     gated = kind.split("-")[0] == "gated"
     all_heads = heads * width
 
-    def attention(index: int, name: str) -> list[Module]:
+    def attention(index: int, name: str) -> list[ModuleSpec]:
         path = f"layer.{index}.{name}"
         maps = [linear(f"{path}.{letter}", all_heads, d) for letter in "qkv"]
         return [*maps, linear(f"{path}.o", d, all_heads), *norms("rms", d, f"layer.{index}.layer_norm")]
 
-    def dense(index: int) -> list[Module]:
+    def dense(index: int) -> list[ModuleSpec]:
         path = f"layer.{index}.DenseReluDense"
         first = [linear(f"{path}.{name}", inner, d) for name in (("wi_0", "wi_1") if gated else ("wi",))]
         return [*first, linear(f"{path}.wo", d, inner), *norms("rms", d, f"layer.{index}.layer_norm")]
 
-    def side(name: str, count: int, layer: list[Module]) -> list[Module]:
+    def side(name: str, count: int, layer: list[ModuleSpec]) -> list[ModuleSpec]:
         bias = embedding("layer.0.SelfAttention.relative_attention_bias", buckets, heads)
         return [
             embedding(f"{name}.embed_tokens", vocabulary, d, tied=True),
@@ -509,11 +509,11 @@ def whisper(c: Config, task: str) -> Body:
     encoder_width = divide(d, encoder_heads, names=names)
     decoder_width = divide(d, decoder_heads, names=("d_model", "decoder_attention_heads"))
 
-    def attention(path: str) -> list[Module]:
+    def attention(path: str) -> list[ModuleSpec]:
         maps = [linear(f"{path}.{name}_proj", d, d, bias=name != "k") for name in ("k", "v", "q", "out")]
         return [*maps, *norms("layer", d, f"{path}_layer_norm")]
 
-    def feed_forward(inner: int) -> list[Module]:
+    def feed_forward(inner: int) -> list[ModuleSpec]:
         return [
             linear("fc1", inner, d, bias=True),
             linear("fc2", d, inner, bias=True),
@@ -770,15 +770,15 @@ def mixtral(c: Config, task: str) -> Body:
     path = "block_sparse_moe"
     layer = [
         *attention(d, heads, kv_heads, width),
-        Module("mlp.gate", "router", (experts, d), alias=f"{path}.gate"),
-        Module(
+        ModuleSpec("mlp.gate", "router", (experts, d), alias=f"{path}.gate"),
+        ModuleSpec(
             "mlp.experts.gate_up_proj",
             "experts",
             (experts, 2 * inner, d),
             alias=f"{path}.experts.gate_up_proj",
             parts=("w1", "w3"),
         ),
-        Module(
+        ModuleSpec(
             "mlp.experts.down_proj",
             "experts",
             (experts, d, inner),
@@ -828,11 +828,11 @@ def deepseek_v3(c: Config, task: str) -> Body:
         *norms("rms", d, "input_layernorm", "post_attention_layernorm"),
     ]
     routed = [
-        Module(
+        ModuleSpec(
             "mlp.experts.gate_up_proj", "experts", (experts, 2 * inner, d), parts=("gate_proj", "up_proj")
         ),
-        Module("mlp.experts.down_proj", "experts", (experts, d, inner), parts=("down_proj",)),
-        Module("mlp.gate", "router", (experts, d)),
+        ModuleSpec("mlp.experts.down_proj", "experts", (experts, d, inner), parts=("down_proj",)),
+        ModuleSpec("mlp.gate", "router", (experts, d)),
         *gated_mlp(d, inner * shared, path="mlp.shared_experts"),
     ]
     vocabulary = c.size("vocab_size", default=129280)
@@ -851,34 +851,34 @@ def deepseek_v3(c: Config, task: str) -> Body:
 
 def linear(
     name: str, d_out: int, d_in: int, *, bias: bool = False, tied: bool = False, alias: str = ""
-) -> Module:
+) -> ModuleSpec:
     """A linear map."""
-    return Module(name, "linear", (d_out, d_in), bias, tied, alias=alias)
+    return ModuleSpec(name, "linear", (d_out, d_in), bias, tied, alias=alias)
 
 
-def embedding(name: str, rows: int, width: int, *, tied: bool = False) -> Module:
+def embedding(name: str, rows: int, width: int, *, tied: bool = False) -> ModuleSpec:
     """A table of ``rows`` vectors."""
-    return Module(name, "embedding", (rows, width), tied=tied)
+    return ModuleSpec(name, "embedding", (rows, width), tied=tied)
 
 
-def convolution(name: str, d_out: int, d_in: int, kernel: tuple[int, ...], *, groups: int = 1) -> Module:
+def convolution(name: str, d_out: int, d_in: int, kernel: tuple[int, ...], *, groups: int = 1) -> ModuleSpec:
     """A convolution with bias."""
-    return Module(name, "convolution", (d_out, d_in // groups, *kernel), bias=True, groups=groups)
+    return ModuleSpec(name, "convolution", (d_out, d_in // groups, *kernel), bias=True, groups=groups)
 
 
-def parameter(name: str, shape: tuple[int, ...]) -> Module:
+def parameter(name: str, shape: tuple[int, ...]) -> ModuleSpec:
     """A bare parameter."""
-    return Module(name, "parameter", shape)
+    return ModuleSpec(name, "parameter", shape)
 
 
-def norms(kind: Literal["layer", "rms"], width: int, *names: str) -> list[Module]:
+def norms(kind: Literal["layer", "rms"], width: int, *names: str) -> list[ModuleSpec]:
     """Layer norms, which have a bias, or RMS norms, which have none."""
-    return [Module(name, "norm", (width,), bias=kind == "layer") for name in names]
+    return [ModuleSpec(name, "norm", (width,), bias=kind == "layer") for name in names]
 
 
 def attention(
     d: int, heads: int, kv_heads: int, width: int, *, qkv_bias: bool = False, out_bias: bool = False
-) -> list[Module]:
+) -> list[ModuleSpec]:
     """Query, key, value and output maps, where key and value may have fewer heads."""
     return [
         linear("self_attn.q_proj", heads * width, d, bias=qkv_bias),
@@ -888,7 +888,7 @@ def attention(
     ]
 
 
-def gated_mlp(d: int, inner: int, *, bias: bool = False, path: str = "mlp") -> list[Module]:
+def gated_mlp(d: int, inner: int, *, bias: bool = False, path: str = "mlp") -> list[ModuleSpec]:
     """Gate, up and down."""
     if inner == 0:
         return []
@@ -924,14 +924,14 @@ def chosen_experts(c: Config, experts: int, *, default: int) -> int:
 def decoder(
     c: Config,
     task: str,
-    layer: Iterable[Module],
+    layer: Iterable[ModuleSpec],
     facts: tuple[int, int, int, int],
     *,
     count: int,
     vocabulary: int,
     tied: bool = False,
     head_bias: bool = False,
-    last_norm: list[Module] | None = None,
+    last_norm: list[ModuleSpec] | None = None,
     qa: str = "model",
     activation: str = "silu",
 ) -> Body:
@@ -950,7 +950,7 @@ def decoder(
 
 def decoder_heads(
     c: Config, vocabulary: int, d: int, *, tied: bool, bias: bool = False
-) -> dict[str, list[Module]]:
+) -> dict[str, list[ModuleSpec]]:
     """The heads of decoders in Llama's manner."""
     return {
         "ForCausalLM": [linear("lm_head", vocabulary, d, bias=bias, tied=tied)],
@@ -960,7 +960,7 @@ def decoder_heads(
     }
 
 
-def classifiers(c: Config, d: int) -> dict[str, list[Module]]:
+def classifiers(c: Config, d: int) -> dict[str, list[ModuleSpec]]:
     """The classifying heads of the older decoders."""
     return {
         "ForSequenceClassification": [linear("score", c.labels, d)],
@@ -969,7 +969,7 @@ def classifiers(c: Config, d: int) -> dict[str, list[Module]]:
     }
 
 
-def encoder(c: Config, *, vocabulary: int) -> tuple[int, list[Module], Layers]:
+def encoder(c: Config, *, vocabulary: int) -> tuple[int, list[ModuleSpec], Layers]:
     """Width, modules and facts of BERT and RoBERTa, as an encoder or a decoder."""
     d = c.size("hidden_size", default=768)
     heads = c.size("num_attention_heads", default=12)
@@ -977,7 +977,7 @@ def encoder(c: Config, *, vocabulary: int) -> tuple[int, list[Module], Layers]:
     inner = c.size("intermediate_size", default=3072)
     width = divide(d, heads)
     cross = c.flag("add_cross_attention", default=False)
-    layer: list[Module] = []
+    layer: list[ModuleSpec] = []
     for path in ("attention", "crossattention") if cross else ("attention",):
         layer += [linear(f"{path}.self.{name}", d, d, bias=True) for name in ("query", "key", "value")]
         layer += [
@@ -1000,7 +1000,7 @@ def encoder(c: Config, *, vocabulary: int) -> tuple[int, list[Module], Layers]:
     return d, backbone, layers
 
 
-def encoder_classifiers(c: Config, d: int) -> dict[str, list[Module]]:
+def encoder_classifiers(c: Config, d: int) -> dict[str, list[ModuleSpec]]:
     """The classifying heads of BERT and RoBERTa."""
     return {
         "ForSequenceClassification": [linear("classifier", c.labels, d, bias=True)],
@@ -1012,17 +1012,17 @@ def encoder_classifiers(c: Config, d: int) -> dict[str, list[Module]]:
 
 def masked_head(
     c: Config, vocabulary: int, d: int, path: str, transform: str, norm: str, *, d_in: int | None = None
-) -> list[Module]:
+) -> list[ModuleSpec]:
     """A masked-language head: transform, norm, and a decoder that shares weight and bias when tied."""
     return [
         parameter(f"{path}.bias", (vocabulary,)),
         linear(f"{transform}.dense", d, d_in or d, bias=True),
         *norms("layer", d, f"{transform}.{norm}"),
-        Module(f"{path}.decoder", "linear", (vocabulary, d), bias=True, tied=c.tied, tied_bias=c.tied),
+        ModuleSpec(f"{path}.decoder", "linear", (vocabulary, d), bias=True, tied=c.tied, tied_bias=c.tied),
     ]
 
 
-def two_layer_head(c: Config, path: str, d: int) -> list[Module]:
+def two_layer_head(c: Config, path: str, d: int) -> list[ModuleSpec]:
     """A classifier with a hidden layer."""
     return [
         linear(f"{path}.dense", d, d, bias=True),
@@ -1041,7 +1041,11 @@ _OUTPUT_HEADS = (
 
 
 def assemble(
-    base: str, backbone: Iterable[Module], task: str, heads_of: Mapping[str, list[Module]], *layers: Layers
+    base: str,
+    backbone: Iterable[ModuleSpec],
+    task: str,
+    heads_of: Mapping[str, list[ModuleSpec]],
+    *layers: Layers,
 ) -> Body:
     """The backbone alone (``"Model"``), or under the name ``base`` with the head of ``task``."""
     if task == "Model":

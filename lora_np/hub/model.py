@@ -10,14 +10,12 @@ from itertools import groupby, product
 from math import prod
 from typing import Literal, NamedTuple
 
-from lora_np.accounting.lora import LoraCount, count_adapter
-from lora_np.hub.targets import names_of
 from lora_np.table import Cell, Table, shape_text
 
 Kind = Literal["linear", "embedding", "convolution", "norm", "router", "experts", "parameter"]
 
 
-class Module(NamedTuple):
+class ModuleSpec(NamedTuple):
     """A module that owns parameters, or many alike whose names differ only in an index.
 
     Names are those of transformers. ``{}`` in a name stands for an index, one for each entry of
@@ -73,7 +71,7 @@ class Module(NamedTuple):
         # a name without an index may hold braces of its own
         return text.format(*indices) if self.ranges else text
 
-    def at(self, *indices: int) -> Module:
+    def at(self, *indices: int) -> ModuleSpec:
         """The module, or the modules, at the given first indices."""
         rest = ["{}"] * (len(self.ranges) - len(indices))
         return self._replace(
@@ -110,7 +108,7 @@ class ModelSpec:
     ----------
     name : str
         For titles.
-    groups : tuple of Module
+    groups : tuple of ModuleSpec
         Modules, alike ones together.
     family : str
         The ``model_type`` of transformers, or empty.
@@ -127,15 +125,13 @@ class ModelSpec:
 
     Examples
     --------
-    >>> spec = ModelSpec("one matrix", (Module("W0", "linear", (100, 120)),))
+    >>> spec = ModelSpec("one matrix", (ModuleSpec("W0", "linear", (100, 120)),))
     >>> spec.total
     12000
-    >>> spec.lora(rank=8, targets="all-linear").trainable
-    1760
     """
 
     name: str
-    groups: tuple[Module, ...]
+    groups: tuple[ModuleSpec, ...]
     family: str = ""
     head: str = ""
     default_targets: tuple[str, ...] = ()
@@ -149,68 +145,9 @@ class ModelSpec:
         return sum(module.parameters for module in self.groups)
 
     @cached_property
-    def modules(self) -> tuple[Module, ...]:
+    def modules(self) -> tuple[ModuleSpec, ...]:
         """Every module by its own name, layer by layer."""
         return tuple(_expand(self.groups))
-
-    def lora(
-        self,
-        *,
-        rank: int,
-        targets: str | Iterable[str] | None = None,
-        rank_pattern: Mapping[str, int] | None = None,
-        modules_to_save: str | Iterable[str] = (),
-        dora: bool = False,
-        bias: str = "none",
-        experts: str = "peft",
-    ) -> LoraCount:
-        """What a LoRA on this model costs, to the last parameter, as PEFT would build it.
-
-        Parameters
-        ----------
-        rank : int
-            At least 1.
-        targets : str, iterable of str, or None
-            A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular expression for
-            whole names, or ``"all-linear"``: every linear map but the output head. None takes the family's
-            default, as PEFT does.
-        rank_pattern : mapping of str to int
-            Other ranks for some modules, by a regular expression for the end of their names; the first that
-            matches wins.
-        modules_to_save : str or iterable of str
-            Ends of the names of modules that are trained in full beside the adapter. PEFT keeps the original
-            and the copy, and so does this count.
-        dora : bool
-            Count DoRA's magnitude vectors.
-        bias : {"none", "all", "lora_only"}
-            Which biases of the base model are trained as well.
-        experts : {"peft", "per-expert"}
-            How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT does
-            with them: gate and up projection share one pair of factors of rank 2 r, and in the fused families
-            the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only. ``"per-expert"``
-            adapts each linear map of each expert by itself.
-
-        Returns
-        -------
-        LoraCount
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a rank is not a positive whole number, a target or a pattern matches nothing (the message shows
-            close names), the family has no default targets (the message names the candidates), or an option
-            is unknown.
-        """
-        return count_adapter(
-            self,
-            rank=rank,
-            targets=targets,
-            rank_pattern=rank_pattern or {},
-            modules_to_save=names_of(modules_to_save),
-            dora=dora,
-            bias=bias,
-            experts=experts,
-        )
 
     def per_expert(self) -> ModelSpec:
         """The same model with every expert's linear maps by themselves, under their names in checkpoints."""
@@ -235,23 +172,25 @@ class ModelSpec:
         )
 
 
-def stack(prefix: str, indices: range, modules: Iterable[Module], *, alias: str = "") -> Iterator[Module]:
+def stack(
+    prefix: str, indices: range, modules: Iterable[ModuleSpec], *, alias: str = ""
+) -> Iterator[ModuleSpec]:
     """``modules`` once for each index: ``prefix.0.name``, ``prefix.1.name``, ..."""
     for module in modules:
         other = f"{alias or prefix}.{{}}.{module.alias or module.name}" if alias or module.alias else ""
         yield _placed(module, f"{prefix}.{{}}.{module.name}", other, (indices, *module.ranges))
 
 
-def under(prefix: str, modules: Iterable[Module]) -> Iterator[Module]:
+def under(prefix: str, modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     """``modules`` as children of ``prefix``."""
     for module in modules:
         other = f"{prefix}.{module.alias}" if module.alias else ""
         yield _placed(module, f"{prefix}.{module.name}", other, module.ranges)
 
 
-def _placed(module: Module, name: str, alias: str, ranges: tuple[range, ...]) -> Module:
+def _placed(module: ModuleSpec, name: str, alias: str, ranges: tuple[range, ...]) -> ModuleSpec:
     # three times as fast as _replace, and every module of every model comes by twice
-    return Module(
+    return ModuleSpec(
         name,
         module.kind,
         module.shape,
@@ -268,9 +207,9 @@ def _placed(module: Module, name: str, alias: str, ranges: tuple[range, ...]) ->
 _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a name that is a number
 
 
-def fold(modules: Iterable[Module]) -> Iterator[Module]:
+def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     """Modules that differ only in an index, as one group where their indices run without a gap."""
-    alike: dict[Module, list[tuple[int, ...]]] = {}
+    alike: dict[ModuleSpec, list[tuple[int, ...]]] = {}
     for module in modules:
         if "{" in module.name:
             yield module
@@ -285,7 +224,7 @@ def fold(modules: Iterable[Module]) -> Iterator[Module]:
             yield from (group._replace(name=group.name.format(*place)) for place in places)
 
 
-def _expand(groups: Iterable[Module]) -> Iterator[Module]:
+def _expand(groups: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     """Groups as single modules, in the order of the layers rather than of the groups."""
     for (_, ranges), block in groupby(groups, key=_stack_of):
         members = list(block)
@@ -296,12 +235,12 @@ def _expand(groups: Iterable[Module]) -> Iterator[Module]:
             yield from _expand(module.at(index) for module in members)
 
 
-def _stack_of(module: Module) -> tuple[str, tuple[range, ...]]:
+def _stack_of(module: ModuleSpec) -> tuple[str, tuple[range, ...]]:
     prefix, _, _ = module.name.partition(".{}")
     return prefix, module.ranges[:1]
 
 
-def _unfuse(modules: Iterable[Module]) -> Iterator[Module]:
+def _unfuse(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     for module in modules:
         if module.kind == "router":
             yield module._replace(kind="linear")
@@ -309,7 +248,7 @@ def _unfuse(modules: Iterable[Module]) -> Iterator[Module]:
             experts, d_out, d_in = module.shape
             path = (module.alias or module.name).rpartition(".")[0]
             for part in module.parts:
-                yield Module(
+                yield ModuleSpec(
                     f"{path}.{{}}.{part}",
                     "linear",
                     (d_out // len(module.parts), d_in),

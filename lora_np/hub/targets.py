@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from lora_np.hub.model import ModelSpec, Module
+    from lora_np.hub.model import ModelSpec, ModuleSpec
 
 ADAPTABLE = ("linear", "embedding", "convolution")
 
@@ -21,7 +21,7 @@ ADAPTABLE = ("linear", "embedding", "convolution")
 class Pick(NamedTuple):
     """Modules that are adapted: all of a group, or those of it that are named."""
 
-    module: Module
+    module: ModuleSpec
     names: tuple[str, ...] | None = None
     times: int = 1  # PEFT gives maps that were fused into one the ranks of all of them
 
@@ -52,10 +52,10 @@ def check_patterns(spec: ModelSpec, patterns: Mapping[str, re.Pattern[str]]) -> 
             )
 
 
-def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, Module]:
+def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
     """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries."""
     unmatched = list(saved)
-    found: dict[str, Module] = {}
+    found: dict[str, ModuleSpec] = {}
     for module in spec.modules:
         for path in _paths(module):
             ends = [end for end in saved if path.endswith(end)]
@@ -93,7 +93,7 @@ def _pick(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
     return _pick_pattern(spec, targets)
 
 
-def _all_linear(spec: ModelSpec) -> list[Module]:
+def _all_linear(spec: ModelSpec) -> list[ModuleSpec]:
     """Every linear map but the output head."""
     found = [module for module in spec.groups if module.kind == "linear" and module.name != spec.head]
     if not found:
@@ -113,7 +113,7 @@ def _pick_names(spec: ModelSpec, targets: list[str]) -> list[Pick]:
     return picks
 
 
-def _match(groups: list[Module], targets: list[str], *, aliases: bool) -> tuple[list[Pick], list[str]]:
+def _match(groups: list[ModuleSpec], targets: list[str], *, aliases: bool) -> tuple[list[Pick], list[str]]:
     unmatched = list(targets)
     picks = []
     # layers differ in an index, which only a target that holds an index can tell apart
@@ -223,7 +223,7 @@ def _fused_leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[s
     return leaves
 
 
-def _parameter_name(module: Module) -> str:
+def _parameter_name(module: ModuleSpec) -> str:
     return f"{module.name}.weight" if module.kind == "router" else module.name
 
 
@@ -284,7 +284,7 @@ def _containers(spec: ModelSpec) -> list[str]:
     return list(dict.fromkeys(path for module in spec.modules for path in _paths(module)[1:]))
 
 
-def _paths(module: Module) -> list[str]:
+def _paths(module: ModuleSpec) -> list[str]:
     """The module's own path and those of all its parents; a bare parameter is no module itself."""
     parts = module.name.split(".")
     paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]

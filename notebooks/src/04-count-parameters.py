@@ -196,7 +196,7 @@ by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
 print(f"by hand: {by_hand:,}")
 
 llama = lnp.accounting.preset("llama-2-7b")
-count = llama.lora(rank=8, targets=["q_proj", "v_proj"])
+count = lnp.accounting.count_model(llama, rank=8, targets=["q_proj", "v_proj"])
 assert count.trainable == by_hand
 print(count.peft_line)
 
@@ -229,7 +229,9 @@ for name, targets in [
     ("llama-3-8b", "all linear"),
 ]:
     spec = lnp.accounting.preset(name)
-    count = spec.lora(rank=8, targets="all-linear" if targets == "all linear" else targets.split())
+    count = lnp.accounting.count_model(
+        spec, rank=8, targets="all-linear" if targets == "all linear" else targets.split()
+    )
     rows.append((name, targets, spec.total, count.trainable, count.trainable / spec.total))
 
 assert rows[1][3] == 32 * (65_536 + 40_960) == 3_407_872
@@ -286,7 +288,7 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 # %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 93 billion bytes, more than half of it for the optimizer. LoRA takes 25 at rank 8 and 27 at rank 256, nearly all of it weights and activations."
 methods = {"full": lnp.accounting.training_memory(llama, sequence=2_048)}
 for rank in [256, 64, 8]:
-    lora = llama.lora(rank=rank, targets=["q_proj", "v_proj"])
+    lora = lnp.accounting.count_model(llama, rank=rank, targets=["q_proj", "v_proj"])
     methods[f"LoRA, r = {rank}"] = lnp.accounting.training_memory(lora, sequence=2_048)
 
 causes = list(methods["full"].parts)

@@ -6,6 +6,7 @@ import pytest
 
 from lora_np.accounting import (
     checkpoint_bytes,
+    count_model,
     from_config,
     paper_bytes_table,
     paper_table,
@@ -38,20 +39,20 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 def test_numbers_that_peft_printed(
     name: str, rank: int, targets: list[str] | str, trainable: int, total: int | None
 ) -> None:
-    report = preset(name).lora(rank=rank, targets=targets)
+    report = count_model(preset(name), rank=rank, targets=targets)
     assert report.trainable == trainable
     assert total is None or report.total == total
 
 
 def test_the_line_that_peft_prints() -> None:
     line = "trainable params: 3,686,400 || all params: 3,089,625,088 || trainable%: 0.1193"
-    assert preset("qwen2.5-3b").lora(rank=16).peft_line == line
+    assert count_model(preset("qwen2.5-3b"), rank=16).peft_line == line
 
 
 def test_bert_with_its_classifier_saved() -> None:
     cased = {**preset_config("bert-base"), "vocab_size": 28_996}
     spec = from_config(cased, architecture="BertForSequenceClassification")
-    report = spec.lora(rank=8, targets=["query", "key"], modules_to_save=["classifier"])
+    report = count_model(spec, rank=8, targets=["query", "key"], modules_to_save=["classifier"])
     assert report.trainable == 296_450
     assert report.adapter == 294_912
     assert report.total == 108_608_260
@@ -59,7 +60,7 @@ def test_bert_with_its_classifier_saved() -> None:
 
 def test_mt0_large() -> None:
     fields = {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16, "vocab_size": 250_112}
-    assert from_config({"model_type": "mt5", **fields}).lora(rank=8).trainable == 2_359_296
+    assert count_model(from_config({"model_type": "mt5", **fields}), rank=8).trainable == 2_359_296
 
 
 def test_the_papers_counts_follow_but_for_the_known_exceptions() -> None:
@@ -92,11 +93,11 @@ def test_the_papers_counts_follow_but_for_the_known_exceptions() -> None:
     ],
 )
 def test_the_paper_agrees_with_whole_models(name: str, rank: int, targets: list[str], where: int) -> None:
-    assert preset(name).lora(rank=rank, targets=targets).trainable == where
+    assert count_model(preset(name), rank=rank, targets=targets).trainable == where
 
 
 def test_the_fused_map_of_gpt2_is_one_pair_and_not_three() -> None:
-    gpt2 = preset("gpt2-medium").lora(rank=4)
+    gpt2 = count_model(preset("gpt2-medium"), rank=4)
     assert gpt2.trainable == 24 * 4 * (1024 + 3 * 1024)
 
 

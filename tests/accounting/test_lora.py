@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting import ModelSpec, Module, from_config, preset
+from lora_np.accounting import ModelSpec, ModuleSpec, count_model, from_config, preset
 from lora_np.hub.families import FAMILIES, build_spec
 from tests.hub.test_families import (
     BLOOM,
@@ -113,35 +113,37 @@ def test_the_printed_line_is_pefts(capsys: pytest.CaptureFixture[str]) -> None:
 
     model = peft.get_peft_model(meta_model("llama", "ForCausalLM", DECODER), peft.LoraConfig(r=3))
     model.print_trainable_parameters()
-    assert capsys.readouterr().out.strip() == LLAMA.lora(rank=3).peft_line
+    assert capsys.readouterr().out.strip() == count_model(LLAMA, rank=3).peft_line
 
 
 def test_ends_of_names_are_whole_parts() -> None:
-    (adapter,) = LLAMA.lora(rank=2, targets=["q_proj"]).adapters
+    (adapter,) = count_model(LLAMA, rank=2, targets=["q_proj"]).adapters
     assert adapter.module.name == "model.layers.{}.self_attn.q_proj"
     with pytest.raises(ValueError, match="'proj' matches no module of tiny"):
-        LLAMA.lora(rank=2, targets=["proj"])
+        count_model(LLAMA, rank=2, targets=["proj"])
 
 
 def test_an_index_picks_a_layer() -> None:
-    one = LLAMA.lora(rank=2, targets=["layers.1.self_attn.q_proj"])
+    one = count_model(LLAMA, rank=2, targets=["layers.1.self_attn.q_proj"])
     assert [row["module"] for row in one.by_module().records] == ["model.layers.1.self_attn.q_proj"]
 
 
 def test_all_linear_leaves_the_head_out_but_a_name_takes_it() -> None:
-    names = {row["module"] for row in LLAMA.lora(rank=2, targets="all-linear").by_module().records}
+    names = {row["module"] for row in count_model(LLAMA, rank=2, targets="all-linear").by_module().records}
     assert "lm_head" not in names
     assert len(names) == 14
-    assert LLAMA.lora(rank=2, targets=["lm_head"]).trainable == 2 * (97 + 32)
+    assert count_model(LLAMA, rank=2, targets=["lm_head"]).trainable == 2 * (97 + 32)
 
 
 def test_one_name_to_save_needs_no_list() -> None:
-    assert LLAMA.lora(rank=2, modules_to_save="lm_head") == LLAMA.lora(rank=2, modules_to_save=["lm_head"])
+    assert count_model(LLAMA, rank=2, modules_to_save="lm_head") == count_model(
+        LLAMA, rank=2, modules_to_save=["lm_head"]
+    )
 
 
 def test_breakdowns_add_up() -> None:
-    report = LLAMA.lora(
-        rank=4, targets="all-linear", rank_pattern={r"1\..*": 7}, modules_to_save=["embed_tokens"]
+    report = count_model(
+        LLAMA, rank=4, targets="all-linear", rank_pattern={r"1\..*": 7}, modules_to_save=["embed_tokens"]
     )
     assert sum(row["trainable"] for row in report.by_module().records) == report.trainable  # type: ignore[misc]
     assert sum(row["trainable"] for row in report.by_kind().records) == report.adapter  # type: ignore[misc]
@@ -151,40 +153,40 @@ def test_breakdowns_add_up() -> None:
 
 
 def test_json_holds_plain_integers() -> None:
-    content = json.loads(LLAMA.lora(rank=4).to_json())
+    content = json.loads(count_model(LLAMA, rank=4).to_json())
     base = 2 * 97 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48 + 2 * 32) + 32
     assert (content["trainable"], content["base"], content["total"]) == (1024, base, base + 1024)
     assert len(content["modules"]) == 4
 
 
 def test_high_ranks_are_counted_and_flagged() -> None:
-    report = LLAMA.lora(rank=40, targets=["q_proj"])
+    report = count_model(LLAMA, rank=40, targets=["q_proj"])
     assert report.trainable == 2 * 40 * 64
     assert any("above min(d, k) = 32" in note for note in report.notes)
-    assert not LLAMA.lora(rank=32, targets=["q_proj"]).notes
+    assert not count_model(LLAMA, rank=32, targets=["q_proj"]).notes
 
 
 def test_experts_by_both_conventions() -> None:
     spec = build_spec({"model_type": "mixtral", **MIXTRAL})
     d, inner, experts, layers, r = 32, 48, 4, 2, 3
     maps = ["w1", "w2", "w3"]
-    own = spec.lora(rank=r, targets=maps, experts="per-expert")
+    own = count_model(spec, rank=r, targets=maps, experts="per-expert")
     assert own.trainable == layers * experts * 3 * r * (d + inner)
     assert own.notes == ("Experts are counted by the per-expert convention.",)
     assert "model.layers.1.block_sparse_moe.experts.3.w2" in {
         row["module"] for row in own.by_module().records
     }
-    fused = spec.lora(rank=r, targets=maps)
+    fused = count_model(spec, rank=r, targets=maps)
     assert fused.trainable == layers * experts * (2 * r * (d + 2 * inner) + r * (d + inner))
     assert fused.notes == ("Experts are counted by the peft convention.",)
     assert own.base == fused.base == spec.total
-    one = spec.lora(rank=r, targets=["experts.2.w1"], experts="per-expert")
+    one = count_model(spec, rank=r, targets=["experts.2.w1"], experts="per-expert")
     assert one.trainable == layers * r * (d + inner)
 
 
 def test_all_linear_per_expert_counts_every_map_and_the_router() -> None:
     spec = build_spec({"model_type": "mixtral", **MIXTRAL})
-    count = spec.lora(rank=1, targets="all-linear", experts="per-expert")
+    count = count_model(spec, rank=1, targets="all-linear", experts="per-expert")
     linear = [m for m in spec.per_expert().modules if m.kind == "linear" and m.name != "lm_head"]
     assert count.trainable == sum(sum(m.shape) for m in linear)
     assert sum("experts" in m.name for m in linear) == 2 * 4 * 3
@@ -193,12 +195,14 @@ def test_all_linear_per_expert_counts_every_map_and_the_router() -> None:
 def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
     spec = build_spec({"model_type": "vit", **VIT})
     assert (
-        spec.lora(rank=2, targets=["query", "value"]).trainable
-        == spec.lora(rank=2, targets=["q_proj", "v_proj"]).trainable
+        count_model(spec, rank=2, targets=["query", "value"]).trainable
+        == count_model(spec, rank=2, targets=["q_proj", "v_proj"]).trainable
     )
-    assert spec.lora(rank=2, targets=r"encoder\.layer\.0\.attention\.attention\.key").trainable == 2 * 64
+    assert (
+        count_model(spec, rank=2, targets=r"encoder\.layer\.0\.attention\.attention\.key").trainable == 2 * 64
+    )
     # a name that transformers has, too, means that one alone
-    assert [row["module"] for row in spec.lora(rank=2, targets=["dense"]).by_module().records] == [
+    assert [row["module"] for row in count_model(spec, rank=2, targets=["dense"]).by_module().records] == [
         "pooler.dense"
     ]
 
@@ -226,33 +230,35 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
 )
 def test_errors_name_the_value_and_what_would_be_right(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        LLAMA.lora(**{"rank": 4, **options})
+        count_model(LLAMA, **{"rank": 4, **options})
 
 
 @pytest.mark.parametrize("rank", [2.5, True, "8", None])
 def test_ranks_that_are_not_whole_numbers(rank: Any) -> None:
     with pytest.raises(TypeError, match="rank must be a whole number"):
-        LLAMA.lora(rank=rank)
+        count_model(LLAMA, rank=rank)
 
 
 @pytest.mark.parametrize("family", ["whisper", "vit", "phi3", "deepseek_v3"])
 def test_a_family_without_default_targets_says_so(family: str) -> None:
     with pytest.raises(ValueError, match=f"PEFT has no default for {family}. Candidates: .*'all-linear'"):
-        from_config({"model_type": family}).lora(rank=8)
+        count_model(from_config({"model_type": family}), rank=8)
 
 
 def test_half_of_a_fused_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="w1 needs w3 too"):
-        preset("mixtral-8x7b").lora(rank=4, targets=["w1"])
+        count_model(preset("mixtral-8x7b"), rank=4, targets=["w1"])
 
 
 def test_dora_on_fused_experts_is_refused() -> None:
     with pytest.raises(ValueError, match="PEFT has no DoRA"):
-        preset("mixtral-8x7b").lora(rank=4, targets=["w2"], dora=True)
+        count_model(preset("mixtral-8x7b"), rank=4, targets=["w2"], dora=True)
 
 
 def test_a_spec_by_hand() -> None:
-    spec = ModelSpec("mine", (Module("a", "linear", (3, 4), bias=True), Module("b", "linear", (5, 3))))
+    spec = ModelSpec(
+        "mine", (ModuleSpec("a", "linear", (3, 4), bias=True), ModuleSpec("b", "linear", (5, 3)))
+    )
     assert spec.total == 12 + 3 + 15
-    assert spec.lora(rank=2, targets=["a"]).trainable == 14
-    assert re.search(r"a +linear +3 x 4", str(spec.lora(rank=2, targets=["a"])))
+    assert count_model(spec, rank=2, targets=["a"]).trainable == 14
+    assert re.search(r"a +linear +3 x 4", str(count_model(spec, rank=2, targets=["a"])))

@@ -14,6 +14,7 @@ from lora_np.accounting import (
     activation_bytes,
     binary_bytes,
     checkpoint_bytes,
+    count_model,
     count_tables,
     decimal_bytes,
     flops_table,
@@ -57,7 +58,7 @@ def test_units_are_never_confused() -> None:
 
 
 def test_bytes_follow_from_counts() -> None:
-    lora = LLAMA.lora(rank=4)
+    lora = count_model(LLAMA, rank=4)
     full = training_memory(LLAMA, weights="fp32")
     assert (full.weights, full.gradients, full.optimizer) == tuple(LLAMA.total * n for n in (4, 4, 8))
     assert full.adapter == 0
@@ -81,7 +82,9 @@ def test_optimizer_state() -> None:
 
 
 def test_saved_copies_are_in_memory_beside_the_original() -> None:
-    plain, saved = (training_memory(LLAMA.lora(rank=4, modules_to_save=end)) for end in ([], ["lm_head"]))
+    plain, saved = (
+        training_memory(count_model(LLAMA, rank=4, modules_to_save=end)) for end in ([], ["lm_head"])
+    )
     assert saved.weights == plain.weights
     assert saved.adapter - plain.adapter == 4 * 131 * 48
 
@@ -102,7 +105,7 @@ def test_quantization_spares_embeddings_norms_and_the_head() -> None:
 
 
 def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
-    lora = preset("llama-3.2-1b").lora(rank=8)
+    lora = count_model(preset("llama-3.2-1b"), rank=8)
     one = activation_bytes(lora, batch=1, sequence=256)
     assert activation_bytes(lora, batch=4, sequence=256) == 4 * one
     assert activation_bytes(lora, batch=1, sequence=1024) == 4 * one
@@ -112,7 +115,7 @@ def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
 
 def test_rank_hardly_moves_memory() -> None:
     spec = preset("llama-3-8b")
-    low, high = (training_memory(spec.lora(rank=rank), sequence=2048).total for rank in (4, 64))
+    low, high = (training_memory(count_model(spec, rank=rank), sequence=2048).total for rank in (4, 64))
     assert high / low < 1.05
 
 
@@ -121,11 +124,11 @@ def test_rank_hardly_moves_memory() -> None:
     [
         (
             lambda **k: largest_rank(preset("llama-3.2-1b"), lora={"targets": "all-linear"}, **k),
-            lambda n: training_memory(preset("llama-3.2-1b").lora(rank=n, targets="all-linear")),
+            lambda n: training_memory(count_model(preset("llama-3.2-1b"), rank=n, targets="all-linear")),
         ),
         (
-            lambda **k: largest_batch(preset("llama-3.2-1b").lora(rank=8), **k),
-            lambda n: training_memory(preset("llama-3.2-1b").lora(rank=8), batch=n),
+            lambda **k: largest_batch(count_model(preset("llama-3.2-1b"), rank=8), **k),
+            lambda n: training_memory(count_model(preset("llama-3.2-1b"), rank=8), batch=n),
         ),
         (
             lambda **k: largest_sequence(preset("bert-base"), **k),
@@ -168,14 +171,14 @@ def test_the_tables_add_up() -> None:
     for method in ("full", "LoRA", "QLoRA"):
         column = [row[method] for row in table.records]
         assert sum(column[:5]) == column[5]  # type: ignore[arg-type]
-    operations = flops_table(LLAMA, LLAMA.lora(rank=4), sequence=10)
+    operations = flops_table(LLAMA, count_model(LLAMA, rank=4), sequence=10)
     for method in ("full", "LoRA"):
         column = [row[method] for row in operations.records]
         assert sum(column[:-1]) == column[-1]  # type: ignore[arg-type]
 
 
 def test_lora_saves_dw0_and_not_dx() -> None:
-    rows = {row["product"]: row for row in flops_table(LLAMA, LLAMA.lora(rank=1)).records}
+    rows = {row["product"]: row for row in flops_table(LLAMA, count_model(LLAMA, rank=1)).records}
     assert rows["dW0"]["LoRA"] == 0 < rows["dW0"]["full"]  # type: ignore[operator]
     assert rows["dx through W0"]["LoRA"] == rows["dx through W0"]["full"]
     assert training_flops(LLAMA) == 3 * forward_flops(LLAMA)
@@ -243,7 +246,7 @@ def torch_pair(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=copy.copy(targets)))
-    return model, spec.lora(rank=4, targets=targets)
+    return model, count_model(spec, rank=4, targets=targets)
 
 
 @pytest.mark.peers

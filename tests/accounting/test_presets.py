@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting import from_config, preset, preset_config, preset_names, preset_table
+from lora_np.accounting import count_model, from_config, preset, preset_config, preset_names, preset_table
 from lora_np.hub.families import FAMILIES
 
 # parameters as published with the checkpoints (deepseek-v3 without its second-token module and router biases)
@@ -87,10 +87,10 @@ def test_full_size_on_the_meta_device(name: str) -> None:
         warnings.simplefilter("ignore")
         model = build()
         assert spec.total == sum(p.numel() for p in model.parameters())
-        everything = spec.lora(rank=16, targets="all-linear")
+        everything = count_model(spec, rank=16, targets="all-linear")
         assert (everything.trainable, everything.total) == count(model, r=16, target_modules="all-linear")
         if family.targets:
-            default = spec.lora(rank=8)
+            default = count_model(spec, rank=8)
             expected = count(build(), r=8, target_modules=list(family.targets))
             assert (default.trainable, default.total) == expected
 

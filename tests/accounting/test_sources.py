@@ -12,6 +12,7 @@ import pytest
 from lora_np import Activation, Linear, Sequential, inject
 from lora_np.accounting import (
     count,
+    count_model,
     family_table,
     from_config,
     from_model,
@@ -151,15 +152,15 @@ def test_a_checkpoint_is_counted_from_its_header(tmp_path: Path) -> None:
         "position": "parameter",
         "lm_head": "linear",
     }
-    assert spec.lora(rank=2, targets="all-linear").trainable == 2 * 2 * 10
+    assert count_model(spec, rank=2, targets="all-linear").trainable == 2 * 2 * 10
     with pytest.raises(ValueError, match="no default"):
-        spec.lora(rank=2)
+        count_model(spec, rank=2)
 
 
 def test_the_user_says_otherwise(tmp_path: Path) -> None:
     path = shapes_of(tmp_path / "model.safetensors", TINY)
     spec = from_safetensors(path, kinds={"q_proj": "embedding", "embed_tokens": "linear"})
-    assert spec.lora(rank=2, targets="all-linear").trainable == 2 * 17
+    assert count_model(spec, rank=2, targets="all-linear").trainable == 2 * 17
     with pytest.raises(ValueError, match=r"kinds\['q_proj'\] must be one of"):
         from_safetensors(path, kinds={"q_proj": "matrix"})  # type: ignore[dict-item]
 
@@ -174,7 +175,7 @@ def test_names_with_braces_and_odd_numbers_are_kept(tmp_path: Path) -> None:
     names = {"a.{}.weight": (2, 3), "a.{x.weight": (2, 3), "l.007.weight": (2, 3), "l.8.weight": (2, 3)}
     spec = from_safetensors(shapes_of(tmp_path / "odd.safetensors", names))
     assert {f"{module.name}.weight" for module in spec.modules} == set(names)
-    assert spec.lora(rank=1, targets=["l.007"]).trainable == 5
+    assert count_model(spec, rank=1, targets=["l.007"]).trainable == 5
 
 
 def sharded(directory: Path, weight_map: dict[str, str]) -> Path:
@@ -245,7 +246,7 @@ def test_our_own_models() -> None:
     ]
     adapted = inject(base, rank=4, alpha=8, rng=rng)
     counted = count(adapted)
-    assert counted.trainable == spec.lora(rank=4, targets="all-linear").trainable == 4 * (50 + 25)
+    assert counted.trainable == count_model(spec, rank=4, targets="all-linear").trainable == 4 * (50 + 25)
     assert counted.frozen == spec.total == 20 * 30 + 20 + 5 * 20
     assert sum(row["trainable"] for row in counted.table.records) == counted.trainable  # type: ignore[misc]
 
@@ -254,7 +255,7 @@ def test_a_tied_weight_of_ours_is_counted_once() -> None:
     W = np.zeros((4, 4))
     model = Sequential([Linear(W), Linear(W)])
     assert from_model(model).total == count(model).total == 16
-    assert from_model(model).lora(rank=1, targets="all-linear").trainable == 16
+    assert count_model(from_model(model), rank=1, targets="all-linear").trainable == 16
 
 
 @pytest.mark.parametrize("thing", [3, "x", None, [], object()])
@@ -274,7 +275,7 @@ def test_a_torch_model_says_what_its_config_says(case: int) -> None:
     assert live.total == spec.total
     linear = {m.name: m.shape for m in spec.modules if m.kind == "linear"}
     assert {m.name: m.shape for m in live.modules if m.kind == "linear"} == linear
-    ours, theirs = (each.lora(rank=3, targets="all-linear") for each in (spec, live))
+    ours, theirs = (count_model(each, rank=3, targets="all-linear") for each in (spec, live))
     assert (ours.trainable, ours.total) == (theirs.trainable, theirs.total)
 
 
@@ -283,7 +284,9 @@ def test_experts_of_a_torch_model_by_both_conventions() -> None:
     spec = from_config({"model_type": "deepseek_v3", **LATENT})
     live = from_model(meta_model("deepseek_v3", "ForCausalLM", LATENT))
     for experts in ("peft", "per-expert"):
-        ours, theirs = (each.lora(rank=2, targets="all-linear", experts=experts) for each in (spec, live))
+        ours, theirs = (
+            count_model(each, rank=2, targets="all-linear", experts=experts) for each in (spec, live)
+        )
         assert ours.trainable == theirs.trainable
 
 
@@ -306,7 +309,7 @@ def test_any_torch_module() -> None:
     net = Net()
     spec = from_model(net)
     assert spec.total == sum(p.numel() for p in net.parameters())
-    report = spec.lora(rank=2, targets=["conv", "maps.0", "maps.1"])
+    report = count_model(spec, rank=2, targets=["conv", "maps.0", "maps.1"])
     adapted = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["conv", "maps.0", "maps.1"]))
     assert (report.trainable, report.total) == adapted.get_nb_trainable_parameters()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lora_np.accounting import count_model
 from lora_np.hub.families import FAMILIES, build_spec
 
 SMALL = {"vocab_size": 97}
@@ -262,7 +263,7 @@ def peft_count(model: Any, **options: Any) -> tuple[int, int]:
 
 
 def our_count(spec: Any, **options: Any) -> tuple[int, int]:
-    report = spec.lora(**options)
+    report = count_model(spec, **options)
     return report.trainable, report.total
 
 
