@@ -48,7 +48,10 @@ def check_derivative(
     Raises
     ------
     AssertionError
-        If an argument's derivative is wrong; the message says which argument, and by how much.
+        If an argument's derivative is wrong, in its values, shape or dtype; the message says which argument,
+        and by how much. Or if ``f`` computes something else with a Tensor than with arrays.
+    ValueError
+        If a rule returns a gradient that does not fit the shape of its argument.
     TypeError
         If no argument holds real numbers.
 
@@ -62,6 +65,7 @@ def check_derivative(
     real = [i for i, a in enumerate(points) if np.asarray(a).dtype.kind == "f"]
     if not real:
         raise TypeError("check_derivative needs at least one argument of real numbers")
+    plain = value(f(*points))
     worst = 0.0
     for i in real:
         for _ in range(directions):
@@ -70,8 +74,13 @@ def check_derivative(
             w = rng.standard_normal(Jv.shape)
             x = Tensor(points[i])
             y = f(*points[:i], x, *points[i + 1 :])
+            same_kind(f"the result for a Tensor in argument {i}", value(y), "that for arrays", plain)
+            if not np.allclose(value(y), plain, rtol=tolerance, atol=tolerance, equal_nan=True):
+                raise AssertionError(f"f of a Tensor in argument {i} is not f of arrays: {value(y)}, {plain}")
             if isinstance(y, Tensor):
                 y.backward(w)
+            if x.grad is not None:
+                same_kind(f"the gradient of argument {i}", x.grad, "the argument", points[i])
             expected = float(np.sum(w * Jv))
             got = 0.0 if x.grad is None else float(np.sum(x.grad * v))
             scale = max(float(np.sum(np.abs(w * Jv))), step)
@@ -83,6 +92,14 @@ def check_derivative(
                 )
             worst = max(worst, error)
     return worst
+
+
+def same_kind(what: str, a: Array, of_what: str, b: Array) -> None:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise AssertionError(
+            f"{what} must have shape and dtype of {of_what}, {b.shape} and {b.dtype}, "
+            f"got {a.shape} and {a.dtype}"
+        )
 
 
 def moved(points: list[Any], i: int, by: Array) -> list[Any]:

@@ -177,7 +177,7 @@ def inner(a: Any, b: Any) -> Any:
 
 @composition(np.vdot)
 def vdot(a: Any, b: Any) -> Any:
-    return np.sum(np.ravel(a) * np.ravel(b))
+    return np.matmul(np.ravel(a), np.ravel(b))
 
 
 @composition(np.outer)
@@ -195,6 +195,8 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     labels_a = [next(letters) for _ in range(np.ndim(a))]
     labels_b = [next(letters) for _ in range(np.ndim(b))]
     for i, j in zip(summed_a, summed_b, strict=True):
+        if np.shape(a)[i] != np.shape(b)[j]:  # einsum would broadcast an axis of size 1
+            raise ValueError(f"shape mismatch for sum: axis {i} of {np.shape(a)}, axis {j} of {np.shape(b)}")
         labels_b[j] = labels_a[i]
     kept = [c for c in labels_a if c not in labels_b] + [c for c in labels_b if c not in labels_a]
     return np.einsum(f"{''.join(labels_a)},{''.join(labels_b)}->{''.join(kept)}", a, b)
@@ -250,22 +252,27 @@ def einsum_rule(
     shapes = [np.shape(a) for a in operands]
 
     def pull(g: Array, i: int) -> Array:
-        letters = "".join(dict.fromkeys(inputs[i]))
         others = [(label, a) for j, (label, a) in enumerate(zip(inputs, operands, strict=True)) if j != i]
-        sizes = dict(zip(inputs[i], shapes[i], strict=True))
-        # A letter that only this operand has was summed away: every entry along it gets the same gradient.
-        lonely = "".join(c for c in letters if c not in output and all(c not in label for label, _ in others))
-        others += [(lonely, np.ones([sizes[c] for c in lonely], dtype=g.dtype))] if lonely else []
+        read, free = "", [c for c in ALPHABET if all(c not in label for label in inputs)]
+        for letter, size in zip(inputs[i], shapes[i], strict=True):
+            if letter in read:  # a repeated letter reads a diagonal: an identity writes there
+                others.append((letter + free[0], np.eye(size, dtype=g.dtype)))
+                letter = free.pop(0)
+            elif not reaches(size, letter, [(output, g), *others]):
+                # Only this operand is so long here: every entry along the axis gets the same gradient.
+                others.append((letter, np.ones(size, dtype=g.dtype)))
+            read += letter
         labels = ",".join([output, *(label for label, _ in others)])
-        spread: Array = np.einsum(f"{labels}->{letters}", g, *(a for _, a in others), optimize=optimize)
-        if letters == inputs[i]:
-            return spread
-        # A repeated letter read a diagonal: write the gradient there, through einsum's writable view.
-        result = np.zeros(shapes[i], dtype=spread.dtype)
-        np.einsum(f"{inputs[i]}->{letters}", result)[...] = spread
-        return result
+        spread: Array = np.einsum(f"{labels}->{read}", g, *(a for _, a in others), optimize=optimize)
+        return spread
 
     return pull
+
+
+def reaches(size: int, letter: str, labelled: list[tuple[str, Any]]) -> bool:
+    """Whether one of the arrays has the axis ``letter``, at a length that gives ``size`` entries along it."""
+    lengths = {n for label, a in labelled for c, n in zip(label, np.shape(a), strict=True) if c == letter}
+    return size in lengths or (size == 1 and bool(lengths))
 
 
 einsum_of = primitive(einsum_forward, Each(einsum_rule))

@@ -14,8 +14,7 @@ import heapq
 import inspect
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from itertools import count
-from operator import attrgetter
+from itertools import compress, count
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
@@ -176,7 +175,7 @@ class Tensor(NDArrayOperatorsMixin):
     @property
     def T(self) -> Any:
         # Every linear layer asks for it, so it goes by the short way; what np.transpose(self) would record.
-        return derived("np.transpose", self.data.T, [(self.node or self, TRANSPOSE)])
+        return derived("np.transpose", self.data.T, [self.node or self], lambda g: (g.T,))
 
     @property
     def mT(self) -> Any:
@@ -285,17 +284,16 @@ def value(x: Tensor | npt.ArrayLike) -> Array:
 class Node:
     """A step of the computation: where its gradient flows to. It holds no values of its own."""
 
-    __slots__ = ("dtype", "edges", "name", "order", "shape")
+    __slots__ = ("dtype", "name", "order", "pull", "shape", "targets")
 
     clock = count()
 
-    def __init__(self, name: str, y: Array, edges: list[tuple[Node | Tensor, Pull]]) -> None:
+    def __init__(self, name: str, y: Array, targets: list[Node | Tensor], pull: Pull) -> None:
         self.name = name
         self.shape = y.shape
         self.dtype = y.dtype
-        self.edges: list[tuple[Node | Tensor, Pull]] | None = (
-            edges  # None once used: a leaf has no node at all
-        )
+        self.targets = targets  # the steps and leaves it was computed from
+        self.pull: Pull | None = pull  # g -> a gradient for each target; None once used
         self.order = next(Node.clock)
 
 
@@ -312,16 +310,14 @@ def leaf_gradients(root: Tensor, start: Array) -> dict[Tensor, Array]:
     while latest_first:
         node = heapq.heappop(latest_first)[1]
         g = pending.pop(node)
-        edges, node.edges = node.edges, None
-        if edges is None:
+        pull, node.pull = node.pull, None
+        if pull is None:
             raise RuntimeError(
                 f"this graph ({node.name}) was used by an earlier backward(); run the forward pass again"
             )
-        while edges:
-            target, pull = edges.pop()
-            pulled = pull(g)
+        for target, pulled in zip(node.targets, pull(g), strict=True):
             if pulled.shape != target.shape or pulled.dtype is not target.dtype:
-                pulled = unbroadcast(pulled, target.shape, target.dtype)
+                pulled = unbroadcast(pulled, target.shape, target.dtype, node.name)
             if isinstance(target, Tensor):
                 if target in leaves:
                     leaves[target] = leaves[target] + pulled
@@ -333,16 +329,20 @@ def leaf_gradients(root: Tensor, start: Array) -> dict[Tensor, Array]:
             else:
                 pending[target] = pulled
                 heapq.heappush(latest_first, (-target.order, target))
+        node.targets = []
     return leaves
 
 
-def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def unbroadcast(g: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Array:
     """Sum ``g`` down to ``shape``: the transpose of NumPy broadcasting."""
+    total = g
     if g.ndim > len(shape):
-        g = g.sum(axis=tuple(range(g.ndim - len(shape))))
-    if g.shape != shape:
-        g = g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
-    return np.asarray(g, dtype)
+        total = total.sum(axis=tuple(range(g.ndim - len(shape))))
+    if total.shape != shape:
+        total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+    if total.shape != shape:
+        raise ValueError(f"{name}: a rule gave a gradient of shape {g.shape} to an argument of shape {shape}")
+    return np.asarray(total, dtype)
 
 
 # The three tables
@@ -369,11 +369,8 @@ class Row(NamedTuple):
     name: str
     forward: Callable[..., Any]
     rules: tuple[Any, ...]  # of Rule, Each or NOT_DIFFERENTIABLE
+    joint: Callable[..., Pull] | None  # one rule for all arguments, in the place of theirs
     keeps: bool  # the forward function returns (y, kept), and the rules see kept instead of y
-
-
-def row(function: Callable[..., Any], rules: tuple[Any, ...], keeps: bool = False) -> Row:
-    return Row(name_of(function), function, rules, keeps)
 
 
 DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
@@ -381,8 +378,6 @@ CONSTANTS: set[Callable[..., Any]] = set()  # functions with a derivative of zer
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}  # functions written in terms of others
 
 NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
-
-TRANSPOSE: Pull = attrgetter("T")
 
 IN_PLACE = (
     "writing into an array cannot be differentiated: write h = h + x instead of h += x, out= or h[i] = x"
@@ -411,11 +406,15 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
     >>> x.grad
     array(1.)
     """
-    DERIVATIVES[function] = row(function, rules)
+    DERIVATIVES[function] = Row(name_of(function), function, rules, None, False)
 
 
 def primitive(
-    function: Callable[..., Any], *rules: Rule | Each | None, keeps: bool = False
+    function: Callable[..., Any],
+    *rules: Rule | Each | None,
+    joint: Callable[..., Pull] | None = None,
+    keeps: bool = False,
+    composed: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """An operation of your own, from its forward pass on arrays and its derivative rules.
 
@@ -425,24 +424,53 @@ def primitive(
         The forward pass. It receives and returns plain arrays.
     *rules : callable, Each or None
         As for `derivative`.
+    joint : callable, optional
+        One rule for all arguments, in the place of ``rules``, which lets their gradients share work:
+        ``joint(y, *arguments, wanted)`` returns ``pull``, and ``pull(g)`` a tuple with the gradient of each
+        argument, or None where ``wanted``, a tuple of booleans, says that nobody asks for it. Its positional
+        parameters after ``y`` are the array arguments; those after ``wanted`` are settings.
     keeps : bool
         Whether the forward pass returns ``(y, kept)``: the result, and something that the rules shall find in
         the place of ``y``, which saves computing it twice.
+    composed : callable, optional
+        The same operation written in NumPy functions. It defines the operation, and is differentiated in its
+        place where a gradient of a gradient is wanted.
 
     Returns
     -------
     operation : callable
         Takes Tensors or arrays; the result is a Tensor as soon as one argument is.
 
+    Raises
+    ------
+    TypeError
+        If neither rules nor ``joint`` are given, or both.
+
     Examples
     --------
-    >>> softplus = primitive(np.log1p, lambda y, a: lambda g: g / (1 + a))
     >>> cube = primitive(lambda a: a * a * a, lambda y, a: lambda g: g * 3 * a * a)
     >>> x = Tensor([2.0])
     >>> cube(x).backward()
     >>> x.grad, cube(np.array([2.0]))
     (array([12.]), array([8.]))
+
+    Both gradients of ``a^2 b`` need ``g a``:
+
+    >>> def both(y, a, b, *, wanted):
+    ...     def pull(g):
+    ...         ga = g * a
+    ...         return 2 * ga * b if wanted[0] else None, ga * a if wanted[1] else None
+    ...     return pull
+    >>> a, b = Tensor(3.0), Tensor(4.0)
+    >>> primitive(lambda a, b: a * a * b, joint=both)(a, b).backward()
+    >>> a.grad, b.grad
+    (array(24.), array(9.))
     """
+    if (joint is None) is (not rules):
+        raise TypeError("primitive needs either a rule for each array argument, or joint=")
+    if joint is not None:
+        places = inspect.signature(joint).parameters.values()
+        rules = (joint,) * (sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in places if p.name != "wanted") - 1)
 
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
@@ -458,7 +486,7 @@ def primitive(
         )
         return y[0] if keeps else y
 
-    DERIVATIVES[operation] = row(function, rules, keeps)
+    DERIVATIVES[operation] = Row(name_of(function), function, rules, joint, keeps)
     return operation
 
 
@@ -499,7 +527,7 @@ def dispatch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
 
 def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Run ``function`` on the bare arrays and remember how to pull a gradient back to each Tensor."""
-    name, forward, rules, keeps = DERIVATIVES[function]
+    name, forward, rules, joint, keeps = DERIVATIVES[function]
     if kwargs or len(args) > len(rules):
         args, kwargs = arrange(function, rules, args, kwargs)
     values = list(args)
@@ -519,23 +547,34 @@ def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         y = np.asarray(y)
     else:
         y = seen = np.asarray(y)
-    edges: list[tuple[Node | Tensor, Pull]] = []
-    for i in tensors:
-        a = args[i]
-        edges.append((a.node or a, rules[i](seen, *values, **kwargs)))
+    targets: list[Node | Tensor] = [args[i].node or args[i] for i in tensors]
+    if joint is not None:
+        wanted = tuple(i in tensors for i in range(len(rules)))
+        together = joint(seen, *values, **kwargs, wanted=wanted)
+        return derived(name, y, targets, lambda g: compress(together(g), wanted))
+    pulls = [rules[i](seen, *values, **kwargs) for i in tensors]
     for i in lists:
         if isinstance(rules[i], Each):
             pull = rules[i].rule(seen, *values, **kwargs)
-            items = enumerate(args[i])
-            edges += [(b.node or b, functools.partial(pull, i=j)) for j, b in items if isinstance(b, Tensor)]
-    return derived(name, y, edges)
+            for j, b in enumerate(args[i]):
+                if isinstance(b, Tensor):
+                    targets.append(b.node or b)
+                    pulls.append(functools.partial(pull, i=j))
+    return derived(name, y, targets, one_by_one(pulls))
 
 
-def derived(name: str, y: Array, edges: list[tuple[Node | Tensor, Pull]]) -> Tensor:
+def one_by_one(pulls: list[Pull]) -> Pull:
+    """The pull of a step from those of its arguments."""
+    if len(pulls) == 1:
+        return lambda g: (pulls[0](g),)
+    return lambda g: (pull(g) for pull in pulls)
+
+
+def derived(name: str, y: Array, targets: list[Node | Tensor], pull: Pull) -> Tensor:
     result = Tensor.__new__(Tensor)  # takes the values as they are, without a leaf's copy
     result.data = y
     result.grad = None
-    result.node = Node(name, y, edges)
+    result.node = Node(name, y, targets, pull)
     return result
 
 
@@ -606,7 +645,7 @@ def parameters(function: Callable[..., Any], rules: tuple[Any, ...]) -> list[str
 def covered(rules: tuple[Any, ...]) -> list[str]:
     """Names of the arguments that the rules take, after ``y``."""
     rule = next(r.rule if isinstance(r, Each) else r for r in rules if r is not None)
-    return list(inspect.signature(rule).parameters)[1:]
+    return [name for name in inspect.signature(rule).parameters if name != "wanted"][1:]
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -52,11 +52,17 @@ MATMULS = [
     ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 1, 2, 3), (6, 3, 4)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)),
 ]  # fmt: skip
 
+ONES = [(a, b) for a in [(1, 1), (1, 3), (2, 1), (2, 3)] for b in [(1, 1), (1, 3), (2, 1), (2, 3)]]
 EINSUMS = [
     ("ij,jk->ik", (2, 3), (3, 4)), ("ij,kj", (2, 3), (4, 3)), ("ii->i", (3, 3)), ("ii", (3, 3)), ("ij->j", (2, 3)),
     ("ij->", (2, 3)), ("i,j->ij", (2,), (3,)), ("iij,j->i", (3, 3, 2), (2,)), ("bij,bjk->bik", (5, 2, 3), (5, 3, 4)),
     ("...ij,...jk->...ik", (5, 2, 3), (3, 4)), ("...i,i", (2, 4, 3), (3,)), ("ij,jk,kl->il", (2, 3), (3, 4), (4, 2)),
     ("ij,ij->ij", (2, 1), (2, 3)), ("ij->ji", (2, 3)), ("iik->k", (2, 2, 3)),
+    # An axis of size 1 against a longer one, in every place: with an output axis, summed, alone, on a diagonal
+    *(("ij,ij->", a, b) for a, b in ONES), *(("ij,ij->i", a, b) for a, b in ONES), *(("ij,ij->ij", a, b) for a, b in ONES),
+    *(("ij,ij->j", a, b) for a, b in ONES), ("ii,i->i", (1, 1), (3,)), ("ii,i->", (1, 1), (3,)), ("ii,i", (3, 3), (1,)),
+    ("ij,jk->ik", (2, 1), (3, 4)), ("ij,jk->k", (2, 3), (1, 4)), ("...i,...i->...", (4, 1, 3), (2, 1)), ("i,i,i->", (1,), (3,), (1,)),
+    ("iij,ij->", (3, 3, 1), (1, 2)), ("iii->i", (2, 2, 2)), ("iijj->", (2, 2, 3, 3)), ("i,i", (0,), (0,)), ("i,i->", (1,), (0,)),
 ]  # fmt: skip
 
 EXAMPLES = {
@@ -250,10 +256,76 @@ def test_check_names_the_wrong_argument():
         check_derivative(wrong, positive((3,)), 2 + positive((3,)))
 
 
+@pytest.mark.parametrize("places", [(0,), (1,), (0, 1)])
+def test_a_joint_rule_is_told_what_is_wanted_and_runs_once(places):
+    told, runs = [], []
+
+    def joint(y, a, b, *, wanted, power=2):
+        told.append(wanted)
+
+        def pull(g):
+            runs.append(1)
+            ga = g * a ** (power - 1)
+            return (power * ga * b if wanted[0] else None), (ga * a if wanted[1] else None)
+
+        return pull
+
+    product = primitive(lambda a, b, power=2: a**power * b, joint=joint)
+    arguments = [positive((3,)), positive((2, 3))]
+    check_derivative(product, *arguments)
+    check_derivative(lambda a, b: product(a, b, power=3), *arguments)
+    check_derivative(lambda a, b: product(a, b, 4), *arguments)
+    told.clear()
+    runs.clear()
+    product(*(Tensor(a) if i in places else a for i, a in enumerate(arguments))).backward(np.ones((2, 3)))
+    assert told == [(0 in places, 1 in places)]
+    assert len(runs) == 1
+    with pytest.raises(TypeError, match="power has no derivative"):
+        product(*arguments, Tensor(2.0))
+
+
+def test_a_primitive_has_rules_or_a_joint_rule():
+    for rules, joint in [((), None), ((lambda y, a: lambda g: g,), lambda y, a, *, wanted: lambda g: (g,))]:
+        with pytest.raises(TypeError, match="either a rule for each array argument, or joint="):
+            primitive(np.tanh, *rules, joint=joint)
+
+
 def test_check_catches_a_gradient_that_is_not_finite():
     wrong = primitive(np.square, lambda y, a: lambda g: g * np.nan)
     with pytest.raises(AssertionError, match="nan"):
         check_derivative(wrong, positive((3,)))
+
+
+def test_check_compares_shape_and_dtype():
+    short = primitive(
+        np.multiply, lambda y, a, b: lambda g: np.sum(g * b, axis=0), lambda y, a, b: lambda g: g * a
+    )
+    with pytest.raises(ValueError, match=r"gradient of shape \(2,\) to an argument of shape \(10, 2\)"):
+        check_derivative(short, np.ones((10, 2)), np.ones((1, 2)))
+    for other, message in [
+        (lambda a: a.astype(np.float32), r"must have shape and dtype of that for arrays, \(3,\) and float64"),
+        (lambda a: a[:1], r"got \(1,\) and float64"),
+        (lambda a: a + 1, "is not f of arrays"),
+    ]:
+        twofold = primitive(lambda a, other=other: other(a), lambda y, a: lambda g: g)
+        with pytest.raises(AssertionError, match=message):
+            check_derivative(
+                lambda a, f=twofold: f(a) if isinstance(a, Tensor) else a, np.array([1.0, 1.0, 1.0])
+            )
+
+
+def test_einsum_over_an_axis_of_size_one_sums_it():
+    x, b = Tensor([1.0, 2.0]), Tensor([[3.0, 4.0]])
+    np.einsum("ij,ij->", np.broadcast_to(x, (10, 2)), b).backward()
+    np.testing.assert_array_equal(x.grad, [30, 40])
+    np.testing.assert_array_equal(b.grad, [[10, 20]])
+
+
+@pytest.mark.parametrize("f", [lambda a, b: np.tensordot(a, b, 1), np.inner, np.dot, np.vdot, np.matmul])
+def test_products_refuse_an_axis_of_size_one_as_numpy_does(f):
+    for a, b in [((10,), (1,)), ((1,), (10,))]:
+        with pytest.raises(ValueError, match=r"mismatch|aligned"):
+            f(Tensor(np.ones(a)), np.ones(b))
 
 
 def test_check_needs_a_real_argument():
