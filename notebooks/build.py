@@ -26,6 +26,8 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
+from lora_np.exercises import lessons as numbered
+
 NOTEBOOKS = Path(__file__).parent
 SOURCES = NOTEBOOKS / "src"
 LIMIT = 500_000  # bytes of a notebook
@@ -50,20 +52,28 @@ sys.modules["ipywidgets"] = None
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", module="ipykernel")  # its own housekeeping
 """
+NUMBERED = {lesson.slug: lesson.stem for lesson in numbered()}  # sources carry no number, notebooks do
 NOISE = re.compile(r"\bat 0x[0-9a-f]+|(?:/tmp|/home|/root|/Users|[A-Z]:\\)\S*|\x1b\[")
 
 
 def lessons(names: list[str] | None = None) -> list[Path]:
     """The sources, in the order of the course; all of them, or those whose file name contains a name."""
-    sources = sorted(SOURCES.glob("*.py"))
+    sources = sorted(SOURCES.glob("*.py"), key=number_of)
     for name in names or []:
         if not any(name in source.stem for source in sources):
             raise SystemExit(f"no lesson {name!r}; there are {', '.join(s.stem for s in sources)}")
     return [s for s in sources if not names or any(name in s.stem for name in names)]
 
 
+def number_of(source: Path) -> str:
+    """Its place in the course, as in ``01-see-rank``. The order is in `lora_np.exercises`."""
+    if source.stem not in NUMBERED:
+        raise SystemExit(f"{source.name} must be one of the lessons {', '.join(NUMBERED)}")
+    return NUMBERED[source.stem]
+
+
 def notebook_of(source: Path) -> Path:
-    return NOTEBOOKS / f"{source.stem}.ipynb"
+    return NOTEBOOKS / f"{number_of(source)}.ipynb"
 
 
 def orphans() -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,9 +28,9 @@ def list_command(lesson: Lessons = None, as_json: AsJSON = False) -> None:
 
     Example: lora-np exercises list --lesson 1
     """
-    from lora_np.exercises.course import overview
+    from lora_np.exercises import overview
 
-    table = overview(lesson or ())
+    table = overview(lesson or ()).table
     if as_json:
         print_json(table.records)
     else:
@@ -47,7 +46,7 @@ def start_command(
 
     Example: lora-np exercises start my-exercises --lesson 1
     """
-    from lora_np.exercises.export import start
+    from lora_np.exercises import start
 
     show_written(*start(folder, lesson or ()))
     print("Then: lora-np exercises check FILE")
@@ -65,8 +64,8 @@ def check_command(
 
     Example: lora-np exercises check my-exercises/01-see-rank.py
     """
-    from lora_np.exercises.course import exercise
-    from lora_np.grading.submissions import check_file
+    from lora_np.exercises import exercise
+    from lora_np.grading import check_file
 
     report = check_file(file, [exercise(name) for name in names or ()])
     if as_json:
@@ -83,12 +82,10 @@ def grade_command(
         Path, typer.Argument(help="A folder with a file, or a folder of files, for each student.")
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Grades; feedback and a figure go beside it.")
+        Path, typer.Option("-o", "--out", help="Grades; feedback and a figure go next to it.")
     ] = Path("grades.csv"),
     lesson: Lessons = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of the questions; by default a new one each time.")
-    ] = None,
+    rng: Annotated[int | None, typer.Option(help="Draws the questions; by default new ones.")] = None,
     seconds: Annotated[float, typer.Option(help="For one call of a student's function.")] = 10.0,
     memory: Annotated[int, typer.Option(help="Megabytes for each submission.")] = 1024,
     jobs: Annotated[
@@ -101,22 +98,15 @@ def grade_command(
 
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """
-    from lora_np.grading.classroom import check_out, grade
-    from lora_np.grading.confine import Limits
-
-    def say(student: str) -> None:
-        if sys.stderr.isatty():
-            print(f"graded: {student}", file=sys.stderr)
+    from lora_np.grading import Limits, check_out, grade
 
     check_out(out, submissions)
     limits = Limits(seconds=seconds, memory=whole_number("memory", memory, maximum=2**20) * 2**20)
-    grades = grade(submissions, numbers=lesson or (), seed=seed, limits=limits, jobs=jobs, progress=say)
+    grades = grade(submissions, numbers=lesson or (), rng=rng, limits=limits, jobs=jobs, progress=True)
     if as_json:
-        print_json(
-            {"seed": grades.seed, "limits not enforced": grades.missing, "grades": grades.table().records}
-        )
+        print_json({"rng": grades.rng, "limits not enforced": grades.missing, "grades": grades.table.records})
     else:
-        show(grades.table())
+        show(grades.table)
     written = grades.write(out)  # last: whatever becomes of the files, the points are on the screen
     if not as_json:
         show_written(written, [])
@@ -131,6 +121,6 @@ def nbgrader_command(
 
     Example: lora-np exercises nbgrader my-course
     """
-    from lora_np.exercises.export import nbgrader
+    from lora_np.grading import nbgrader
 
     show_written(*nbgrader(folder, lesson or ()))

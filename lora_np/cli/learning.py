@@ -15,21 +15,21 @@ def tour(
         "lora-np-tour"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data and of the steps.")] = False,
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    rng: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: AsJSON = False,
 ) -> None:
     """Adapt a real model with LoRA and show what it saved: the whole story in one run.
 
     Example: lora-np tour --out my-tour
     """
-    from lora_np.course.story import tour as run_tour
+    from lora_np.course import tour as run_tour
 
-    found = run_tour(out, quick=quick, seed=seed)
+    found = run_tour(out, quick=quick, rng=rng)
     if as_json:
         print_json(found.to_dict())
         return
-    show(found.updates_table())
-    show(found.advantages_table())
+    show(found.table)
+    show(found.advantages)
     print(f"Report with figures: {found.report}")
 
 
@@ -44,7 +44,7 @@ def lab(
 
     Example: lora-np lab --no-browser
     """
-    from lora_np.course.notebooks import copy_lessons, open_lab
+    from lora_np.course import copy_lessons, open_lab
 
     new, kept = copy_lessons(folder)
     print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Copied", "copy_lessons", "lessons", "open_lab"]
-
 
 class Copied(NamedTuple):
     """What `copy_lessons` did.

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np import adapters, datasets
-from lora_np.accounting import Table, break_even_rank, count_full, count_lora
+from lora_np.accounting import break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
 from lora_np.hub import safetensors
 from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine, start, trainable
+from lora_np.table import Table
 from lora_np.training import Fit, fit
 from lora_np.training.fit import uninterrupted
 
@@ -76,7 +77,7 @@ class StepTime:
 class Tour:
     """What the tour found. Errors are mean squared errors, in units of the variance of the map."""
 
-    seed: int
+    rng: int
     steps: int
     base_error: float
     updates: tuple[Update, ...]
@@ -84,8 +85,9 @@ class Tour:
     figures: tuple[str, ...]
     report: str
 
-    def updates_table(self) -> Table:
-        """The trained updates beside the best possible of their rank."""
+    @property
+    def table(self) -> Table:
+        """The trained updates and the best possible of their rank."""
         rows: list[tuple[Any, ...]] = [
             ("none (W0 alone)", 0, self.base_error, self.base_error, None, None, None),
             *(
@@ -112,7 +114,8 @@ class Tour:
             formats=dict.fromkeys(errors, "{:.4f}".format) | {"share of its gain": "{:.1%}".format},
         )
 
-    def advantages_table(self) -> Table:
+    @property
+    def advantages(self) -> Table:
         """The three advantages of LoRA, measured."""
         by_rank = {u.rank: u for u in self.updates}
         full, low = by_rank[None], [by_rank[r] for r in RANKS]
@@ -144,7 +147,7 @@ class Tour:
 
 
 def tour(
-    out: str | Path = "lora-np-tour", *, quick: bool = False, seed: int = 0, progress: bool = True
+    out: str | Path = "lora-np-tour", *, quick: bool = False, rng: int = 0, progress: bool = True
 ) -> Tour:
     """Pretrain on a photograph, adapt to terrain in full and with LoRA, measure, draw, and write a report.
 
@@ -154,8 +157,8 @@ def tour(
         Folder for the figures, the adapter, the full update and ``report.html``; made if it is not there.
     quick : bool
         A quarter of the data and of the steps, for a first look.
-    seed : int
-        Of all randomness.
+    rng : int
+        Random seed; the same number gives the same errors.
     progress : bool
         Show progress bars in a terminal.
 
@@ -169,11 +172,11 @@ def tour(
         If ``out`` cannot be written, or holds files of such names that no tour has made. An earlier tour is
         replaced.
     """
-    whole_number("seed", seed, minimum=0)
+    whole_number("rng", rng, minimum=0)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path costs no time
     check_folder(folder)
-    task = Task(seed, quick)
+    task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
     updates = tuple(
         describe(task, rank, result, save(task, rank, result, folder)) for rank, result in fits.items()
@@ -182,7 +185,7 @@ def tour(
     figures = draw(task, fits, updates, folder)
     report = folder / "report.html"
     found = Tour(
-        seed,
+        rng,
         task.steps,
         float(task.best_errors[0]),
         updates,
@@ -210,8 +213,8 @@ def check_folder(folder: Path) -> None:
 class Task:
     """The data, the pretrained base, and what theory says is possible."""
 
-    def __init__(self, seed: int, quick: bool) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, rng: int, quick: bool) -> None:
+        self.rng = np.random.default_rng(rng)
         n, held_out = (5_000, 2_000) if quick else (20_000, 5_000)
         self.steps = 500 if quick else 2_000
         x0, y0 = datasets.patches(datasets.photograph(), n, rng=self.rng)
@@ -429,15 +432,15 @@ def render(found: Tour, task: Task, figures: list[Path]) -> str:
     gain = found.base_error - task.best_errors
     return template.substitute(
         images,
-        updates=found.updates_table()._repr_html_(),
-        advantages=found.advantages_table()._repr_html_(),
+        updates=found.table._repr_html_(),
+        advantages=found.advantages._repr_html_(),
         base_error=f"{found.base_error:.3f}",
         full_numbers=f"{full.numbers:,}",
         low_numbers=f"{low.numbers:,}",
         low_share=f"{low.share_of_gain:.0%}",
         rank_one_share=f"{gain[1] / gain[-1]:.0%}",
         steps_to_goal=steps_sentence(found.updates),
-        seed=found.seed,
+        rng=found.rng,
         steps=f"{found.steps:,}",
     )
 

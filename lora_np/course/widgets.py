@@ -16,8 +16,6 @@ from lora_np.accounting import break_even_rank, count_full, count_lora
 from lora_np.checks import Array, matrix, whole_number
 from lora_np.linalg import SVD, rank_errors, truncated_svd
 
-__all__ = ["picture_slider", "rank_slider", "training_sliders"]
-
 
 def rank_slider(M: npt.ArrayLike, *, rank: int = 8, largest: int | None = None) -> Any:
     """``M`` as a picture, cut to the rank under the reader's hand, with its numbers and its error.

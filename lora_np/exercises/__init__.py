@@ -1,7 +1,36 @@
-"""Exercises that grade themselves: what students call, and what teachers run."""
+"""Exercises that check themselves: statements, laws, and what students call."""
 
-from lora_np.exercises.course import check, course, exercise, lessons
-from lora_np.exercises.exercise import Exercise, Lesson, Outcome
+from lora_np.exercises.asking import QUESTIONS, Exercise, Lesson, Outcome, judge, plural
+from lora_np.exercises.catalogue import Overview, check, exercise, lessons, other_questions, overview
+from lora_np.exercises.handouts import HEADER, heading, notebook, notebook_text, start, write_new
 from lora_np.exercises.laws import LawBroken
+from lora_np.exercises.running import Namespace, call
+from lora_np.exercises.values import Remote, WireError, decode, encode
 
-__all__ = ["Exercise", "LawBroken", "Lesson", "Outcome", "check", "course", "exercise", "lessons"]
+__all__ = [
+    "HEADER",
+    "QUESTIONS",
+    "Exercise",
+    "LawBroken",
+    "Lesson",
+    "Namespace",
+    "Outcome",
+    "Overview",
+    "Remote",
+    "WireError",
+    "call",
+    "check",
+    "decode",
+    "encode",
+    "exercise",
+    "heading",
+    "judge",
+    "lessons",
+    "notebook",
+    "notebook_text",
+    "other_questions",
+    "overview",
+    "plural",
+    "start",
+    "write_new",
+]

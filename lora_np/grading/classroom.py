@@ -7,19 +7,19 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_np.checks import whole_number
-from lora_np.exercises.course import lessons, other_seeds
-from lora_np.exercises.exercise import Exercise, Lesson, Outcome, plural
+import numpy as np
+
+from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
 from lora_np.files import whole
 from lora_np.grading.confine import Limits
 from lora_np.grading.submissions import SUFFIXES, Report, cells_of, check_file, defined_in
 from lora_np.table import Cell, Table
+from lora_np.work import each
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,14 +33,14 @@ class Grades:
     ----------
     lessons : tuple of Lesson
         What was graded.
-    seed : int
-        Of the questions; the same seed gives the same grades.
+    rng : int
+        What the questions were drawn from; the same number gives the same grades.
     reports : dict of str to list of Report
         For each student, one for each file.
     """
 
     lessons: tuple[Lesson, ...]
-    seed: int
+    rng: int
     reports: Mapping[str, list[Report]]
 
     @property
@@ -70,10 +70,11 @@ class Grades:
         """The sum over all exercises."""
         return sum(self.outcome(student, exercise).points for exercise in self.exercises)
 
+    @property
     def table(self) -> Table:
         """A row for each student."""
         rows = [(student, self.points(student), self.maximum) for student in self.reports]
-        notes = [f"Seed {self.seed}: the same seed gives the same questions.", *self.warnings()]
+        notes = [f"Questions drawn with rng={self.rng}: the same number asks them again.", *self.warnings()]
         return Table(["student", "points", "of"], rows, notes=notes)
 
     def warnings(self) -> list[str]:
@@ -86,8 +87,8 @@ class Grades:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["student", *(exercise.name for exercise in self.exercises), "points", "of"])
         for student in self.reports:
-            each: list[Cell] = [self.outcome(student, exercise).points for exercise in self.exercises]
-            writer.writerow([harmless(student), *each, self.points(student), self.maximum])
+            earned: list[Cell] = [self.outcome(student, exercise).points for exercise in self.exercises]
+            writer.writerow([harmless(student), *earned, self.points(student), self.maximum])
         return stream.getvalue()
 
     def feedback(self, student: str) -> str:
@@ -123,7 +124,7 @@ class Grades:
         )
 
     def write(self, path: Path) -> list[Path]:
-        """Grades as CSV; beside it a folder of feedback, a file for each student, and the figure."""
+        """Grades as CSV; next to it a folder of feedback, a file for each student, and the figure."""
         from matplotlib.figure import Figure
 
         folder = path.with_name(f"{path.stem}-feedback")
@@ -145,10 +146,10 @@ def grade(
     folder: Path,
     *,
     numbers: Sequence[int] = (),
-    seed: int | None = None,
+    rng: np.random.Generator | int | None = None,
     limits: Limits | None = None,
     jobs: int | None = None,
-    progress: Callable[[str], None] = lambda student: None,
+    progress: bool = False,
 ) -> Grades:
     """Grade all submissions in ``folder``: a file or a folder of files for each student.
 
@@ -158,14 +159,14 @@ def grade(
         ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: the file or folder has the student's name.
     numbers : sequence of int
         The lessons to grade; by default those that somebody has handed something in for.
-    seed : int, optional
-        Of the questions; by default a random one.
+    rng : Generator or int, optional
+        Draws the questions; by default new ones each time.
     limits : Limits, optional
         For each submission.
     jobs : int, optional
         How many submissions run at the same time; by default as many as there are processors.
-    progress : callable
-        Called with each student's name as it is done.
+    progress : bool
+        Show a progress bar in a terminal.
 
     Returns
     -------
@@ -178,19 +179,15 @@ def grade(
     """
     students = submissions_in(folder)
     graded = lessons(numbers) if numbers else lessons_answered(students)
-    seed = secrets.randbelow(2**31) if seed is None else whole_number("seed", seed, minimum=0)
+    questions = other_questions(secrets.randbelow(2**31) if rng is None else rng)
     exercises = [exercise for lesson in graded for exercise in lesson.exercises]
-    seeds = other_seeds(seed)
 
     def report(student: str) -> list[Report]:
-        reports = [one_file(path, exercises, seeds, limits) for path in students[student]]
-        progress(student)
-        return reports
+        return [one_file(path, exercises, questions, limits) for path in students[student]]
 
-    workers = whole_number("jobs", jobs) if jobs is not None else os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        reports = dict(zip(students, pool.map(report, students), strict=True))
-    return Grades(tuple(graded), seed, reports)
+    workers = os.cpu_count() or 1 if jobs is None else jobs
+    reports = each(report, students, jobs=workers, progress=progress, label="grading")
+    return Grades(tuple(graded), questions[0][0], dict(zip(students, reports, strict=True)))
 
 
 def check_out(path: Path, submissions: Path) -> None:
@@ -212,10 +209,10 @@ def check_out(path: Path, submissions: Path) -> None:
     if path.resolve().is_relative_to(submissions.resolve()):
         raise ValueError(f"grades must not lie among the submissions in {submissions}, got {path}")
     if path.exists() and not is_table_of_grades(path):
-        raise ValueError(f"{path} exists and is no table of grades; name another file")
+        raise ValueError(f"{path} exists and is not a table of grades; name another file")
     folder = next(parent for parent in path.parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise ValueError(f"grades must go where files can be written, and {folder} is no such folder")
+        raise ValueError(f"grades must go where files can be written, but {folder} cannot be written")
 
 
 def is_table_of_grades(path: Path) -> bool:
@@ -228,7 +225,7 @@ def is_table_of_grades(path: Path) -> bool:
 
 
 def one_file(
-    path: Path, exercises: Sequence[Exercise], seeds: Sequence[list[int]], limits: Limits | None
+    path: Path, exercises: Sequence[Exercise], questions: Sequence[list[int]], limits: Limits | None
 ) -> Report:
     """The report of one file; a file that cannot be read is worth nothing, and says why."""
     try:
@@ -236,7 +233,7 @@ def one_file(
     except (OSError, ValueError) as error:
         return Report(path, {}, [str(error)])
     answered = [exercise for exercise in exercises if exercise.name in known]
-    return check_file(path, answered, seeds=seeds, limits=limits) if answered else Report(path, {})
+    return check_file(path, answered, questions=questions, limits=limits) if answered else Report(path, {})
 
 
 def submissions_in(folder: Path) -> dict[str, list[Path]]:

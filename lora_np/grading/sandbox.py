@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from lora_np.exercises import Remote, WireError
 from lora_np.grading.confine import NOBODY, Limits
-from lora_np.grading.wire import Remote, WireError, receive, send
+from lora_np.grading.wire import receive, send
 
 TICK = 0.05  # seconds between two looks at the clock and the folder
 STARTING = 60.0  # seconds for Python and NumPy, on a slow and busy machine
@@ -219,7 +220,7 @@ class Sandbox:
         *,
         seconds: float | None = None,
     ) -> dict[str, Any]:
-        """What `lora_np.exercises.running.call` gives, from the other process."""
+        """What `lora_np.exercises.call` gives, from the other process."""
         try:
             process = self.running()
         except Ended as ended:

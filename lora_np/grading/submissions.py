@@ -10,8 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from lora_np.exercises.course import course
-from lora_np.exercises.exercise import SEEDS, Exercise, Outcome, judge, plural
+from lora_np.exercises import QUESTIONS, Exercise, Outcome, judge, lessons, plural
 from lora_np.grading.confine import Limits
 from lora_np.grading.sandbox import Ended, Sandbox
 
@@ -76,7 +75,7 @@ def check_file(
     path: Path,
     exercises: Sequence[Exercise] = (),
     *,
-    seeds: Sequence[Any] = SEEDS,
+    questions: Sequence[Any] = QUESTIONS,
     limits: Limits | None = None,
 ) -> Report:
     """Check all exercises that a notebook or script has an answer to, in a process of its own.
@@ -87,14 +86,26 @@ def check_file(
         A ``.py`` or ``.ipynb`` file.
     exercises : sequence of Exercise, optional
         By default all whose function the file defines.
-    seeds : sequence
-        Of the questions.
+    questions : sequence
+        What the random questions are drawn from; by default those that students see.
     limits : Limits, optional
+        By default those of `Limits`.
+
+    Returns
+    -------
+    Report
 
     Raises
     ------
     ValueError
-        If the file is neither, cannot be read, or has an answer to no exercise.
+        If the file is neither, or has an answer to no exercise.
+    OSError
+        If the file cannot be read, or no process can be started.
+
+    See Also
+    --------
+    grade : Check what a whole class has handed in.
+    lora_np.exercises.check : Check one function, in this process.
     """
     limits = Limits() if limits is None else limits
     cells = cells_of(path)
@@ -106,7 +117,7 @@ def check_file(
     try:
         with box:
             for exercise in exercises:
-                outcomes[exercise.name] = outcome_of(exercise, box, seeds)
+                outcomes[exercise.name] = outcome_of(exercise, box, questions)
     except Ended as ended:
         for exercise in exercises:
             outcomes.setdefault(exercise.name, Outcome(exercise, False, str(ended)))
@@ -125,7 +136,7 @@ def reason(cells: Sequence[str], limits: Limits) -> str:
     return problems[0] if problems else "see lora-np exercises list"
 
 
-def outcome_of(exercise: Exercise, box: Sandbox, seeds: Sequence[Any]) -> Outcome:
+def outcome_of(exercise: Exercise, box: Sandbox, questions: Sequence[Any]) -> Outcome:
     if exercise.name not in box.names:
         return Outcome(exercise, False, "Not handed in")
     end = monotonic() + PATIENCE * box.limits.seconds
@@ -134,13 +145,13 @@ def outcome_of(exercise: Exercise, box: Sandbox, seeds: Sequence[Any]) -> Outcom
         left = max(0.0, end - monotonic())
         return box.call(exercise.name, arguments, forbids, seconds=min(box.limits.seconds, left))
 
-    return judge(exercise, caller, seeds)
+    return judge(exercise, caller, questions)
 
 
 def defined_in(cells: Sequence[str]) -> list[Exercise]:
     """Exercises whose function one of the cells defines, in the order of the course."""
     names = set(re.findall(r"^def (\w+)", "\n".join(cells), re.MULTILINE))
-    return [one for lesson in course() for one in lesson.exercises if one.name in names]
+    return [one for lesson in lessons() for one in lesson.exercises if one.name in names]
 
 
 def cells_of(path: Path) -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters
-from lora_np.course.story import FIGURES, RANKS, tour
+from lora_np.course import tour
+from lora_np.course.story import FIGURES, RANKS
 from lora_np.hub import safetensors
 
 
@@ -82,9 +83,9 @@ def test_it_turns_into_json(found):
 
 
 def test_quick_runs_repeat_themselves_over_the_old_files(tmp_path):
-    a = tour(tmp_path, quick=True, seed=3, progress=False)
+    a = tour(tmp_path, quick=True, rng=3, progress=False)
     adapter = (tmp_path / "adapter-r8/adapter_model.safetensors").read_bytes()
-    b = tour(tmp_path, quick=True, seed=3, progress=False)
+    b = tour(tmp_path, quick=True, rng=3, progress=False)
     assert [u.error for u in a.updates] == [u.error for u in b.updates]
     assert (tmp_path / "adapter-r8/adapter_model.safetensors").read_bytes() == adapter
 
@@ -112,13 +113,13 @@ def test_an_interrupted_tour_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("seed", "error", "match"), [
-    (-1, ValueError, "seed must be at least 0, got -1"),
-    (1.5, TypeError, "seed must be a whole number, got 1.5"),
+@pytest.mark.parametrize(("rng", "error", "match"), [
+    (-1, ValueError, "rng must be at least 0, got -1"),
+    (1.5, TypeError, "rng must be a whole number, got 1.5"),
 ])  # fmt: skip
-def test_seeds_that_are_none(seed, error, match, tmp_path):
+def test_seeds_that_are_none(rng, error, match, tmp_path):
     with pytest.raises(error, match=match):
-        tour(tmp_path, seed=seed)
+        tour(tmp_path, rng=rng)
 
 
 def test_patches_are_neighbours_centred_on_their_context():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lora_np.exercises.course import course
-from lora_np.exercises.solutions import HEADER, solutions
+from lora_np.exercises import HEADER, lessons
+from lora_np.grading import solutions
 
 
 @pytest.fixture(scope="session")
@@ -11,7 +11,7 @@ def solved():
     """A script with the solutions of a lesson; ``without`` names exercises that are left as stubs."""
 
     def script(number, without=()):
-        lesson = course()[number - 1]
+        (lesson,) = lessons([number])
         parts = [
             one.stub if one.name in without else solutions(lesson)[one.name].source
             for one in lesson.exercises

@@ -40,7 +40,7 @@ def graded(tmp_path_factory, solved):
     })  # fmt: skip
     (folder / "notes.txt").write_text("for the teacher")
     (folder / "frank.py").symlink_to(folder / "alice.py")
-    return grade(folder, seed=5, limits=LIMITS)
+    return grade(folder, rng=5, limits=LIMITS)
 
 
 def test_points(graded):
@@ -90,12 +90,12 @@ def test_the_figure_shows_what_was_hard(graded):
 
 
 def test_the_table_says_which_seed(graded):
-    assert "Seed 5: the same seed gives the same questions." in graded.table().notes
+    assert "Questions drawn with rng=5: the same number asks them again." in graded.table.notes
 
 
 def test_a_seed_is_drawn_where_none_is_given(tmp_path):
     fill(tmp_path, {"a.py": COUNT})
-    assert grade(tmp_path).seed != grade(tmp_path).seed
+    assert grade(tmp_path).rng != grade(tmp_path).rng
 
 
 def test_limits_that_do_not_hold_are_said():
@@ -109,9 +109,7 @@ def test_limits_that_do_not_hold_are_said():
 
 def test_each_student_is_reported(tmp_path):
     fill(tmp_path, {"a.py": COUNT, "b.py": COUNT})
-    seen = []
-    grade(tmp_path, progress=seen.append, jobs=1)
-    assert seen == ["a", "b"]
+    assert list(grade(tmp_path, progress=True, jobs=2).reports) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("files", "words"), [
@@ -171,12 +169,12 @@ IN_A_CALL = {
     "floods the pipe": "import os\n    while True:\n        for fd in range(3, 30):\n            try: os.write(fd, bytes(10**6))\n"
     "            except OSError: pass",
     "patches the library": (
-        "import lora_np as lnp, lora_np.exercises.laws as laws, lora_np.exercises.exercise as e\n    laws.law = laws.same = "
+        "import lora_np as lnp, lora_np.exercises.laws as laws, lora_np.exercises.asking as e\n    laws.law = laws.same = "
         "e.judge = lambda *a, **k: None\n    lnp.count_lora = lambda *a, **k: 0\n    np.asarray = None\n    return 0"
     ),
     "hands in the library's": "import lora_np; return lora_np.count_lora(d, k, rank=r)",
     "looks for the solution": (
-        "import pathlib, lora_np\n    path = pathlib.Path(lora_np.__file__).parents[1] / 'exercises' / 'lesson04.py'\n"
+        "import pathlib, lora_np\n    path = pathlib.Path(lora_np.__file__).parents[1] / 'exercises' / 'count_parameters.py'\n"
         "    exec(path.read_text(), names := {})\n    return names['lora_count'](d, k, r)"
     ),
 }  # fmt: skip
@@ -209,7 +207,7 @@ def hostile_class(solved):
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and files are confined on Linux alone")
 def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_anything(tmp_path, solved):
     folder = fill(tmp_path / "class", hostile_class(solved))
-    grades = grade(folder, numbers=[4], seed=3, limits=LIMITS)
+    grades = grade(folder, numbers=[4], rng=3, limits=LIMITS)
     assert grades.missing == {}
     points = {student: grades.points(student) for student in grades.reports}
     assert points.pop("alice") == points.pop("zoe") == grades.maximum

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lora_np.exercises.course import course
-from lora_np.exercises.export import SEED, nbgrader
-from lora_np.exercises.solutions import HEADER, solutions
-from lora_np.grading.classroom import grade
+from lora_np.exercises import HEADER, lessons
+from lora_np.grading import grade, nbgrader, solutions
+from lora_np.grading.assignments import HIDDEN
 
 pytestmark = pytest.mark.nbgrader
-LESSON = course()[0]
+LESSON = lessons()[0]
 RIGHT = {name: solution.source for name, solution in solutions(LESSON).items()}
 HALF = {name: RIGHT[name] for name in ("column_of_product", "noisy_rank")}
 LIBRARY = {"rank_by_elimination": "def rank_by_elimination(M):\n    return np.linalg.matrix_rank(M)\n"}
@@ -64,7 +63,7 @@ def test_what_is_released_holds_no_solution_and_no_hidden_test(classroom):
     for exercise in LESSON.exercises:
         expected += [exercise.stub.rstrip(), f"exercises.check({exercise.name})"]
     assert [cell.rstrip() for cell in code] == expected
-    assert str(SEED) not in text
+    assert str(HIDDEN) not in text
 
 
 def test_nbgrader_gives_the_points_that_were_earned(classroom):
@@ -75,7 +74,7 @@ def test_nbgrader_gives_the_points_that_were_earned(classroom):
 
 
 def test_grade_gives_the_same_points(classroom):
-    grades = grade(classroom / "submitted", seed=SEED)
+    grades = grade(classroom / "submitted", rng=HIDDEN)
     assert {student: grades.points(student) for student in grades.reports} == POINTS
 
 

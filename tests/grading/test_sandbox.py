@@ -137,10 +137,10 @@ def test_it_cannot(box, name, arguments, kind):
 
 @linux
 def test_it_cannot_read_the_solutions(box):
-    from lora_np.exercises.solutions import FOLDER
+    from lora_np.grading.repository import FOLDER
 
-    assert (FOLDER / "lesson01.py").is_file()
-    assert box.call("read", [str(FOLDER / "lesson01.py")])["kind"] == "PermissionError"
+    assert (FOLDER / "see_rank.py").is_file()
+    assert box.call("read", [str(FOLDER / "see_rank.py")])["kind"] == "PermissionError"
 
 
 def test_it_starts_with_an_empty_folder_and_nothing_of_our_environment(box, monkeypatch):
@@ -191,7 +191,7 @@ def test_a_file_of_nothing_but_ends_is_given_up():
 
 
 def test_a_grader_that_cannot_start_is_not_the_students_fault(monkeypatch):
-    from lora_np.exercises import sandbox
+    from lora_np.grading import sandbox
 
     monkeypatch.setattr(sandbox, "CODE", "raise SystemExit('no such module')")
     with pytest.raises(
@@ -220,7 +220,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("way", FORGERIES)
 def test_writing_to_the_graders_pipe_forges_nothing(way):
-    from lora_np.exercises.course import exercise
+    from lora_np.exercises import exercise
     from lora_np.grading.submissions import outcome_of
 
     source = f"""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lora_np.exercises.course import exercise
+from lora_np.exercises import exercise
 from lora_np.grading.submissions import cells_of, check_file, defined_in
 
 RIGHT = "def lora_count(d, k, r):\n    return r * (d + k)\n"

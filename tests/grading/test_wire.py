@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from lora_np.grading.wire import HEAD, LIMIT, Remote, WireError, pack, receive, send
+from lora_np.exercises import Remote, WireError
+from lora_np.grading.wire import HEAD, LIMIT, pack, receive, send
 
 arrays = nps.arrays(
     nps.floating_dtypes() | nps.integer_dtypes() | nps.boolean_dtypes() | nps.complex_number_dtypes(),

@@ -32,6 +32,7 @@ def course(tmp_path, monkeypatch):
     """A course of one small lesson, in a folder of its own."""
     monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(build, "SOURCES", tmp_path / "src")
+    monkeypatch.setattr(build, "NUMBERED", {"add": "01-add"})
     (tmp_path / "src").mkdir()
     write(tmp_path, LESSON)
     return tmp_path
@@ -46,6 +47,7 @@ def executed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "NOTEBOOKS", folder)
         patch.setattr(build, "SOURCES", folder / "src")
+        patch.setattr(build, "NUMBERED", {"add": "01-add"})
         assert build.main([]) == 0
     return (folder / "01-add.ipynb").read_bytes()
 
@@ -58,7 +60,7 @@ def built(course, executed):
 
 
 def write(course, text):
-    (course / "src" / "01-add.py").write_text(text, encoding="utf-8")
+    (course / "src" / "add.py").write_text(text, encoding="utf-8")
 
 
 def code(*lines):
@@ -74,7 +76,8 @@ def test_committed_notebooks_have_the_cells_of_their_sources(source):
 
 
 def test_every_notebook_has_a_source():
-    assert {path.stem for path in build.NOTEBOOKS.glob("*.ipynb")} == {path.stem for path in build.lessons()}
+    made = {build.notebook_of(source) for source in build.lessons()}
+    assert set(build.NOTEBOOKS.glob("*.ipynb")) == made
 
 
 def test_building_again_changes_no_byte(built, executed):
@@ -188,8 +191,8 @@ def test_photographs_become_jpeg(course):
 
 
 def test_names_choose_lessons(course):
-    assert [source.stem for source in build.lessons(["add"])] == ["01-add"]
-    with pytest.raises(SystemExit, match="no lesson 'subtract'; there are 01-add"):
+    assert [source.stem for source in build.lessons(["add"])] == ["add"]
+    with pytest.raises(SystemExit, match="no lesson 'subtract'; there are add"):
         build.main(["subtract"])
 
 

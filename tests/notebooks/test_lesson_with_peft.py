@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 pytestmark = pytest.mark.peers
 
-SOURCE = Path(__file__).parents[2] / "notebooks" / "src" / "09-open-a-real-adapter.py"
+SOURCE = Path(__file__).parents[2] / "notebooks" / "src" / "open-a-real-adapter.py"
 
 
 def shown():

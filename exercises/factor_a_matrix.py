@@ -1,0 +1,201 @@
+"""Solutions, and what is usually done wrong."""
+
+import numpy as np
+
+from lora_np.grading import mistake
+
+
+def rank_one_parts(B, A):
+    return np.stack([np.outer(B[:, i], A[i]) for i in range(len(A))])
+
+
+@mistake("each part transposed", breaks="The shape of the parts")
+def rank_one_parts(B, A):
+    return np.stack([np.outer(A[i], B[:, i]) for i in range(len(A))])
+
+
+@mistake("partial sums in place of parts", breaks="The parts of a product add up to it")
+def rank_one_parts(B, A):
+    return np.stack([B[:, : i + 1] @ A[: i + 1] for i in range(len(A))])
+
+
+@mistake("the product, shared evenly", breaks="Part i is column i of B times row i of A")
+def rank_one_parts(B, A):
+    return np.stack([B @ A / len(A)] * len(A))
+
+
+@mistake("the sum", breaks="The shape of the parts")
+def rank_one_parts(B, A):
+    return B @ A
+
+
+def cut_qr(M, r):
+    Q, R = np.linalg.qr(M)
+    return Q[:, :r], R[:r]
+
+
+@mistake("columns of R in place of rows", breaks="The shape of A")
+def cut_qr(M, r):
+    Q, R = np.linalg.qr(M)
+    return Q[:, :r], R[:, :r]
+
+
+@mistake("the last parts", breaks="QR, cut at r, keeps the first r columns")
+def cut_qr(M, r):
+    Q, R = np.linalg.qr(M)
+    return Q[:, -r:], R[-r:]
+
+
+@mistake("columns of M, not of Q", breaks="QR, cut at r, keeps the first r columns")
+def cut_qr(M, r):
+    return M[:, :r], np.linalg.qr(M)[1][:r]
+
+
+@mistake("nothing beyond the first r columns", breaks="What the cut leaves out is at a right angle to B")
+def cut_qr(M, r):
+    Q, R = np.linalg.qr(M)
+    R[:, r:] = 0
+    return Q[:, :r], R[:r]
+
+
+@mistake("the SVD", breaks="QR, cut at r, keeps the first r columns")
+def cut_qr(M, r):
+    U, s, Vh = np.linalg.svd(M, full_matrices=False)
+    return U[:, :r], s[:r, None] * Vh[:r]
+
+
+def lu_factors(M):
+    U = np.array(M)
+    L = np.eye(len(U))
+    for j in range(len(U)):
+        L[j + 1 :, j] = U[j + 1 :, j] / U[j, j]
+        U[j + 1 :] -= np.outer(L[j + 1 :, j], U[j])
+    return L, U
+
+
+@mistake("works on M itself", breaks="your function has changed M")
+def lu_factors(M):
+    U = M
+    L = np.eye(len(U))
+    for j in range(len(U)):
+        L[j + 1 :, j] = U[j + 1 :, j] / U[j, j]
+        U[j + 1 :] -= np.outer(L[j + 1 :, j], U[j])
+    return L, U
+
+
+@mistake("the factors with the wrong sign", breaks="Elimination, remembered, gives the matrix back")
+def lu_factors(M):
+    U = np.array(M)
+    L = np.eye(len(U))
+    for j in range(len(U)):
+        L[j + 1 :, j] = -U[j + 1 :, j] / U[j, j]
+        U[j + 1 :] += np.outer(L[j + 1 :, j], U[j])
+    return L, U
+
+
+@mistake("the pivots in L", breaks="L has ones on its diagonal")
+def lu_factors(M):
+    U = np.array(M)
+    L = np.eye(len(U))
+    for j in range(len(U)):
+        L[j:, j] = U[j:, j]
+        U[j] /= U[j, j]
+        U[j + 1 :] -= np.outer(L[j + 1 :, j], U[j])
+    return L, U
+
+
+@mistake("only the first column", breaks="U is zero below its diagonal")
+def lu_factors(M):
+    U = np.array(M)
+    L = np.eye(len(U))
+    L[1:, 0] = U[1:, 0] / U[0, 0]
+    U[1:] -= np.outer(L[1:, 0], U[0])
+    return L, U
+
+
+def gram_schmidt(M):
+    Q = np.array(M)
+    for j in range(Q.shape[1]):
+        for i in range(j):
+            Q[:, j] -= (Q[:, i] @ Q[:, j]) * Q[:, i]
+        Q[:, j] /= np.linalg.norm(Q[:, j])
+    return Q
+
+
+@mistake("hands in NumPy's", breaks="numpy.linalg.qr is not allowed")
+def gram_schmidt(M):
+    return np.linalg.qr(M)[0]
+
+
+@mistake("right angles, but not of length one", breaks="The columns of Q are orthonormal")
+def gram_schmidt(M):
+    Q = np.array(M)
+    for j in range(Q.shape[1]):
+        for i in range(j):
+            Q[:, j] -= (Q[:, i] @ Q[:, j]) / (Q[:, i] @ Q[:, i]) * Q[:, i]
+    return Q
+
+
+@mistake("of length one, but not at right angles", breaks="The columns of Q are orthonormal")
+def gram_schmidt(M):
+    return M / np.linalg.norm(M, axis=0)
+
+
+@mistake("the amount in a direction, without its length", breaks="The columns of Q are orthonormal")
+def gram_schmidt(M):
+    Q = np.array(M)
+    for j in range(Q.shape[1]):
+        for i in range(j):
+            Q[:, j] -= (Q[:, i] @ Q[:, j]) * Q[:, i]
+    return Q / np.linalg.norm(Q, axis=0)
+
+
+@mistake(
+    "starts with the last column", breaks="The first j columns of Q span what the first j columns of M span"
+)
+def gram_schmidt(M):
+    Q = np.array(M)[:, ::-1].copy()
+    for j in range(Q.shape[1]):
+        for i in range(j):
+            Q[:, j] -= (Q[:, i] @ Q[:, j]) * Q[:, i]
+        Q[:, j] /= np.linalg.norm(Q[:, j])
+    return Q[:, ::-1]
+
+
+def svd_by_eigenvectors(M):
+    values, V = np.linalg.eigh(M.T @ M)
+    s, V = np.sqrt(values[::-1]), V[:, ::-1]
+    return M @ V / s, s, V.T
+
+
+@mistake("hands in NumPy's", breaks="numpy.linalg.svd is not allowed")
+def svd_by_eigenvectors(M):
+    return np.linalg.svd(M, full_matrices=False)
+
+
+@mistake("the smallest first", breaks="Singular values come largest first")
+def svd_by_eigenvectors(M):
+    values, V = np.linalg.eigh(M.T @ M)
+    s = np.sqrt(values)
+    return M @ V / s, s, V.T
+
+
+@mistake("eigenvalues without the root", breaks="Singular values are the roots of the eigenvalues")
+def svd_by_eigenvectors(M):
+    values, V = np.linalg.eigh(M.T @ M)
+    s, V = values[::-1], V[:, ::-1]
+    return M @ V / s, s, V.T
+
+
+@mistake("V in place of its transpose", breaks="The parts of the SVD add up to the matrix")
+def svd_by_eigenvectors(M):
+    values, V = np.linalg.eigh(M.T @ M)
+    s, V = np.sqrt(values[::-1]), V[:, ::-1]
+    return M @ V / s, s, V
+
+
+@mistake("columns of U that are not of length one", breaks="The columns of U are orthonormal")
+def svd_by_eigenvectors(M):
+    values, V = np.linalg.eigh(M.T @ M)
+    s, V = np.sqrt(values[::-1]), V[:, ::-1]
+    return M @ V, s, V.T

@@ -1,0 +1,172 @@
+"""Solutions, and what is usually done wrong."""
+
+import numpy as np
+
+import lora_np as lnp
+from lora_np.grading import mistake
+
+
+def lora_forward(x, W0, A, B, alpha):
+    return x @ W0.T + alpha / len(A) * x @ A.T @ B.T
+
+
+@mistake("no scale", breaks="h = W0 x + (alpha / r) B A x")
+def lora_forward(x, W0, A, B, alpha):
+    return x @ W0.T + x @ A.T @ B.T
+
+
+@mistake("alpha without the rank", breaks="h = W0 x + (alpha / r) B A x")
+def lora_forward(x, W0, A, B, alpha):
+    return x @ W0.T + alpha * x @ A.T @ B.T
+
+
+@mistake("scales all of it", breaks="With B = 0 the model is what it was")
+def lora_forward(x, W0, A, B, alpha):
+    return alpha / len(A) * x @ (W0 + B @ A).T
+
+
+@mistake("no transposes", breaks="A call ends without an error")
+def lora_forward(x, W0, A, B, alpha):
+    return x @ W0 + alpha / len(A) * x @ A @ B
+
+
+@mistake("d for the rank", breaks="h = W0 x + (alpha / r) B A x")
+def lora_forward(x, W0, A, B, alpha):
+    return x @ W0.T + alpha / len(B) * x @ A.T @ B.T
+
+
+def lora_start(d, k, r, seed):
+    return np.random.default_rng(seed).normal(size=(r, k)) / np.sqrt(k), np.zeros((d, r))
+
+
+@mistake("both zero", breaks="If A and B are both zero, nothing ever moves")
+def lora_start(d, k, r, seed):
+    return np.zeros((r, k)), np.zeros((d, r))
+
+
+@mistake("both random", breaks="Training starts at W0: B A is zero")
+def lora_start(d, k, r, seed):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(r, k)), rng.normal(size=(d, r))
+
+
+@mistake("all ones", breaks="Random numbers break the symmetry")
+def lora_start(d, k, r, seed):
+    return np.ones((r, k)), np.zeros((d, r))
+
+
+@mistake("other numbers each time", breaks="The same seed gives the same start")
+def lora_start(d, k, r, seed):
+    return np.random.default_rng().normal(size=(r, k)), np.zeros((d, r))
+
+
+@mistake("always the same numbers", breaks="Another seed gives another start")
+def lora_start(d, k, r, seed):
+    return np.random.default_rng(0).normal(size=(r, k)), np.zeros((d, r))
+
+
+@mistake("shapes exchanged", breaks="The shape of A")
+def lora_start(d, k, r, seed):
+    return np.random.default_rng(seed).normal(size=(d, r)), np.zeros((r, k))
+
+
+def lora_gradients(x, y, W0, A, B, alpha):
+    A, B = lnp.Tensor(A), lnp.Tensor(B)
+    h = x @ W0.T + alpha / len(A) * (x @ A.T @ B.T)
+    np.mean(np.square(h - y)).backward()
+    return A.grad, B.grad
+
+
+@mistake("the sum in place of the mean", breaks="A small change of A changes the loss")
+def lora_gradients(x, y, W0, A, B, alpha):
+    scale = alpha / len(A)
+    e = 2 * (x @ (W0 + scale * B @ A).T - y)
+    return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
+
+
+@mistake("forgets the scale", breaks="A small change of A changes the loss")
+def lora_gradients(x, y, W0, A, B, alpha):
+    e = 2 * (x @ (W0 + alpha / len(A) * B @ A).T - y) / y.size
+    return B.T @ e.T @ x, e.T @ x @ A.T
+
+
+@mistake("the two exchanged", breaks="The shape of the gradient of A")
+def lora_gradients(x, y, W0, A, B, alpha):
+    scale = alpha / len(A)
+    e = 2 * (x @ (W0 + scale * B @ A).T - y) / y.size
+    return scale * e.T @ x @ A.T, scale * B.T @ e.T @ x
+
+
+@mistake("the 2 of the square is missing", breaks="A small change of A changes the loss")
+def lora_gradients(x, y, W0, A, B, alpha):
+    scale = alpha / len(A)
+    e = (x @ (W0 + scale * B @ A).T - y) / y.size
+    return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
+
+
+@mistake("downhill in place of uphill", breaks="A small change of A changes the loss")
+def lora_gradients(x, y, W0, A, B, alpha):
+    scale = alpha / len(A)
+    e = 2 * (y - x @ (W0 + scale * B @ A).T) / y.size
+    return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
+
+
+@mistake("returns Tensors", breaks="lora_np.value(x) is the array of a Tensor")
+def lora_gradients(x, y, W0, A, B, alpha):
+    return lnp.Tensor(A), lnp.Tensor(B)
+
+
+def train_lora(x, y, W0, r):
+    model = lnp.inject(lnp.Linear(W0), rank=r, rng=np.random.default_rng(0))
+    trained = lnp.fit(model, x, y, optimizer=lnp.Adam(lr=2e-2), steps=600, progress=False).model
+    return lnp.value(trained.B), lnp.value(trained.A)
+
+
+@mistake("starts with zeros", breaks="Training lowers the loss")
+def train_lora(x, y, W0, r):
+    A, B = np.zeros((r, x.shape[1])), np.zeros((y.shape[1], r))
+    for _ in range(500):
+        e = 2 * (x @ (W0 + B @ A).T - y) / y.size
+        A, B = A - 0.2 * B.T @ e.T @ x, B - 0.2 * e.T @ x @ A.T
+    return B, A
+
+
+@mistake("stops too early", breaks="Gradient descent comes within 2 %")
+def train_lora(x, y, W0, r):
+    A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
+    for _ in range(10):
+        e = 2 * (x @ (W0 + B @ A).T - y) / y.size
+        A, B = A - 0.1 * B.T @ e.T @ x, B - 0.1 * e.T @ x @ A.T
+    return B, A
+
+
+@mistake("uphill", breaks="Training lowers the loss")
+def train_lora(x, y, W0, r):
+    A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
+    for _ in range(5):
+        e = 2 * (x @ (W0 + B @ A).T - y) / y.size
+        A, B = A + 0.1 * B.T @ e.T @ x, B + 0.1 * e.T @ x @ A.T
+    return B, A
+
+
+@mistake("trains as if W0 were not there", breaks="the loss")
+def train_lora(x, y, W0, r):
+    A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])) / 3, np.zeros((y.shape[1], r))
+    for _ in range(2000):
+        e = 2 * (x @ (B @ A).T - y) / y.size
+        A, B = A - 0.1 * B.T @ e.T @ x, B - 0.1 * e.T @ x @ A.T
+    return B, A
+
+
+@mistake("trains B alone", breaks="Gradient descent comes within 2 %")
+def train_lora(x, y, W0, r):
+    A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
+    for _ in range(1000):
+        e = 2 * (x @ (W0 + B @ A).T - y) / y.size
+        B = B - 0.1 * e.T @ x @ A.T
+    return B, A
+
+
+@mistake("the closed form", breaks="is not allowed")
+def train_lora(x, y, W0, r):
+    return lnp.reduced_rank_regression(x, y, rank=r, W0=W0)

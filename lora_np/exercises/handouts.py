@@ -1,0 +1,138 @@
+"""What students get: the exercises of a lesson as a notebook and as a script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_np.exercises.asking import Exercise, Lesson, plural
+from lora_np.exercises.catalogue import lessons
+from lora_np.files import whole
+
+HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
+IMPORTS = HEADER + "from lora_np import exercises"
+
+
+def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[Path]]:
+    """Write each lesson's exercises as a notebook and as a script; files that are there stay as they are.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    numbers : sequence of int
+        Of lessons; all by default.
+
+    Returns
+    -------
+    written : list of Path
+    kept : list of Path
+        What was there before.
+
+    Raises
+    ------
+    ValueError
+        If there is no lesson with such a number.
+    OSError
+        If a file cannot be written.
+    """
+    files = {}
+    for lesson in lessons(numbers):
+        files[folder / f"{lesson.stem}.ipynb"] = notebook_text(notebook(lesson))
+        files[folder / f"{lesson.stem}.py"] = script(lesson)
+    return write_new(files)
+
+
+def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
+    """Write the files that are not there yet, as (written, kept): nobody's work is ever overwritten."""
+    kept = [path for path in files if path.exists()]
+    written = [path for path in files if path not in kept]
+    for path in written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as stage:
+            stage.write_text(files[path], encoding="utf-8", newline="\n")
+    return written, kept
+
+
+def notebook(lesson: Lesson) -> dict[str, Any]:
+    """A stub and a check cell for each exercise, called by its name; hints unfold."""
+    cells = [markdown("title", opening(lesson)), code("imports", IMPORTS)]
+    for number, exercise in enumerate(lesson.exercises, start=1):
+        cells += [
+            markdown(f"{exercise.name}-statement", with_hints(exercise, number)),
+            code(exercise.name, exercise.stub),
+            code(f"{exercise.name}-check", f"exercises.check({exercise.name})"),
+        ]
+    return {
+        "cells": cells,
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def notebook_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def markdown(name: str, text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": lines(text)}
+
+
+def code(name: str, text: str) -> dict[str, Any]:
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": name,
+        "metadata": {},
+        "outputs": [],
+    }
+    return cell | {"source": lines(text)}
+
+
+def lines(text: str) -> list[str]:
+    """Text as a notebook stores it."""
+    return text.rstrip("\n").splitlines(keepends=True)
+
+
+def script(lesson: Lesson) -> str:
+    """The same as a script in percent format, with the hints at its end."""
+    advice = f"In a terminal: `lora-np exercises check {lesson.stem}.py`. Hints are at the end."
+    blocks = [f"# %% [markdown]\n{commented(opening(lesson))}\n#\n# {advice}", f"# %%\n{HEADER}"]
+    hints = "## Hints"
+    for number, exercise in enumerate(lesson.exercises, start=1):
+        text = f"{heading(exercise, number)}\n\n{exercise.statement}"
+        blocks += [f"# %% [markdown]\n{commented(text)}", f"# %%\n{exercise.stub}"]
+        hints += f"\n\n{number}. {exercise.title}\n\n" + "\n".join(f"- {hint}" for hint in exercise.hints)
+    blocks.append(f"# %% [markdown]\n{commented(hints)}")
+    return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def opening(lesson: Lesson) -> str:
+    return (
+        f"# Exercises: {lesson.title}\n\n"
+        f"{len(lesson.exercises)} functions to write, {plural(lesson.points, 'point')} in all. Replace the "
+        "`...` of each, and check it: the check puts questions of random sizes to your function, and names the law "
+        "that an answer breaks. Any right answer passes, with loops or without."
+    )
+
+
+def heading(exercise: Exercise, number: int) -> str:
+    return f"## {number}. {exercise.title} ({plural(exercise.points, 'point')})"
+
+
+def with_hints(exercise: Exercise, number: int) -> str:
+    hints = [
+        f"<details><summary>{title}</summary>\n\n{hint}\n\n</details>"
+        for title, hint in zip(("Hint", "One more hint"), exercise.hints, strict=True)
+    ]
+    return "\n\n".join([heading(exercise, number), exercise.statement, *hints])
+
+
+def commented(text: str) -> str:
+    return "\n".join(f"# {line}".rstrip() for line in text.splitlines())

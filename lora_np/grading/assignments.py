@@ -1,0 +1,91 @@
+"""A course for nbgrader: students' notebooks, marked and with solutions, and pages of solutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_np.exercises import Lesson, heading, lessons, notebook, notebook_text, write_new
+from lora_np.grading.repository import solutions
+
+HIDDEN = 20_000  # draws the questions of the hidden tests; `exercises grade --rng 20000` asks the same
+DOTS = "    ...\n"  # the last line of a stub
+CONFIG = f'''\
+"""Settings of nbgrader for this course."""
+
+c = get_config()  # noqa: F821
+
+c.CourseDirectory.course_id = "lora_np"
+c.ClearSolutions.code_stub = {{"python": "..."}}
+c.ExecutePreprocessor.timeout = 120
+
+# `lora-np exercises grade --rng {HIDDEN}` asks the questions of the hidden tests.
+'''
+
+
+def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[Path]]:
+    """Write a course for nbgrader: its settings, an assignment for each lesson, and a page of solutions.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    numbers : sequence of int
+        Of lessons; all by default.
+
+    Returns
+    -------
+    written : list of Path
+    kept : list of Path
+        What was there before, and stays as it is.
+
+    Raises
+    ------
+    ValueError
+        Outside a checkout of the repository, which alone has the solutions; or if there is no such lesson.
+    OSError
+        If a file cannot be written.
+    """
+    files = {folder / "nbgrader_config.py": CONFIG}
+    for lesson in lessons(numbers):
+        files[folder / "source" / lesson.stem / f"{lesson.stem}.ipynb"] = teacher_notebook(lesson)
+        files[folder / "solutions" / f"{lesson.stem}.md"] = solution_page(lesson)
+    return write_new(files)
+
+
+def teacher_notebook(lesson: Lesson) -> str:
+    """The students' notebook with solutions and hidden tests, marked as nbgrader wants them."""
+    content = notebook(lesson)
+    cells = {cell["id"]: cell for cell in content["cells"]}
+    for exercise in lesson.exercises:
+        name, body = exercise.name, solutions(lesson)[exercise.name].body
+        solution = f"    ### BEGIN SOLUTION\n{body}\n    ### END SOLUTION"
+        hidden = (
+            f"\n### BEGIN HIDDEN TESTS\nexercises.check({name}, rng={HIDDEN}).require()\n### END HIDDEN TESTS"
+        )
+        answer, check = cells[name], cells[f"{name}-check"]
+        answer["source"] = (exercise.stub.removesuffix(DOTS) + solution).splitlines(keepends=True)
+        answer["metadata"]["nbgrader"] = marks_of(name, solution=True)
+        check["source"] += hidden.splitlines(keepends=True)
+        check["metadata"]["nbgrader"] = marks_of(f"{name}-check", points=exercise.points)
+    return notebook_text(content)
+
+
+def solution_page(lesson: Lesson) -> str:
+    """Each exercise with its solution, and what is usually done wrong, as Markdown."""
+    parts = [f"# Solutions: {lesson.title}"]
+    for number, exercise in enumerate(lesson.exercises, start=1):
+        solution = solutions(lesson)[exercise.name]
+        code = exercise.stub.removesuffix(DOTS) + solution.body
+        parts += [heading(exercise, number), exercise.statement, f"```python\n{code.rstrip()}\n```"]
+        parts.append("Usual mistakes, and what the check says:")
+        parts.append("\n".join(f"- {mistake.name}: *{mistake.breaks}*" for mistake in solution.mistakes))
+    return "\n\n".join(parts) + "\n"
+
+
+def marks_of(name: str, *, solution: bool = False, points: int | None = None) -> dict[str, Any]:
+    """What nbgrader knows of a cell: one that a student fills in, or one that is worth points."""
+    graded = points is not None
+    marks = {"grade": graded, "grade_id": name, "locked": graded, "solution": solution, "task": False}
+    return {**marks, "schema_version": 3, **({"points": points} if graded else {})}

@@ -1,0 +1,248 @@
+# %% [markdown]
+# # Cut the SVD
+#
+# A photograph of 600 x 512 pixels is a matrix of 307,200 numbers. Suppose that you may keep only 8,896: a
+# product $BA$ of two thin matrices of rank 8.
+#
+# **Which $B$ and $A$ come closest to the photograph, and how close is that?**
+#
+# After this lesson you can
+#
+# - find the best approximation of any rank to any matrix,
+# - say how large its error is before you compute it,
+# - choose a rank by error or by energy.
+#
+# You need matrix multiplication and the idea of rank, from *See rank*.
+
+# %%
+import numpy as np
+
+import lora_np as lnp
+
+# %% [markdown]
+# ## A matrix in two parts
+#
+# The **singular value decomposition**, SVD for short, writes a matrix as a sum of rank-one matrices, the
+# strongest first. Here is one for paper:
+#
+# $$
+# M = \begin{pmatrix} 2 & 1 \\ 1 & 2 \end{pmatrix}
+#   = 3 \cdot \begin{pmatrix} \tfrac12 & \tfrac12 \\ \tfrac12 & \tfrac12 \end{pmatrix}
+#   + 1 \cdot \begin{pmatrix} \tfrac12 & -\tfrac12 \\ -\tfrac12 & \tfrac12 \end{pmatrix}
+# $$
+#
+# The two matrices on the right have rank one: each is a column times a row, both of length 1. A $T$ turns a
+# column into a row.
+#
+# $$
+# u_1 v_1^T \text{ with } u_1 = v_1 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad
+# u_2 v_2^T \text{ with } u_2 = v_2 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ -1 \end{pmatrix}
+# $$
+#
+# The columns $u_i$ are at right angles to each other, and so are the rows $v_i^T$. The strengths, 3 and 1,
+# are the **singular values** $\sigma_1 \ge \sigma_2 \ge \dots$ Every matrix has such a decomposition:
+#
+# $$
+# M = \sigma_1\, u_1 v_1^T + \sigma_2\, u_2 v_2^T + \dots
+# $$
+
+# %%
+M = np.array([[2.0, 1.0], [1.0, 2.0]])
+U, s, Vh = np.linalg.svd(M)
+
+print("singular values:", s)
+first = s[0] * np.outer(U[:, 0], Vh[0])
+second = s[1] * np.outer(U[:, 1], Vh[1])
+print("first part:\n", first)
+print("second part:\n", second)
+assert np.allclose(first + second, M)
+
+# %% [markdown]
+# NumPy returns the $u_i$ as columns of `U`, the $v_i^T$ as rows of `Vh`.
+#
+# ## Cut it
+#
+# Keep the first part, drop the second. How large is the error? Measure it as if the matrix were one long
+# vector: the root of the sum of all squared entries, called the **Frobenius norm** $\|M\|$. The dropped part
+# has four entries of size one half, so its norm is $\sqrt{4 \cdot \tfrac14} = 1$. That is the dropped
+# singular value:
+
+# %%
+error = np.linalg.norm(M - first)
+print(f"error {error:.6f}, dropped singular value {s[1]:.6f}")
+assert np.isclose(error, s[1])
+
+# %% [markdown]
+# Could another matrix of rank one come closer? All of them are of the form $c\, b\, a^T$, with a direction
+# for $b$, a direction for $a$ and a number $c$. A direction in the plane is an angle. So all of them fit on
+# one map: the angle of $a$ to the right, the angle of $b$ upwards, and at each point the error with the best
+# $c$.
+
+# %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one deep place, at 45 degrees for both, where the error is 1."
+axes = lnp.plots.rank_one_errors(M)
+
+# %% [markdown]
+# One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
+#
+# This holds for every matrix and every rank. **Keep the first $r$ parts of the SVD, and no matrix of rank $r$
+# comes closer** (Eckart and Young, 1936). The dropped parts are at
+# right angles to each other, so their sizes combine as in Pythagoras, by their squares:
+#
+# $$
+# \|M - M_r\| = \sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}
+# $$
+#
+# The first $r$ parts are two thin matrices. Give each side the root of the singular values:
+#
+# $$
+# B = \begin{pmatrix} \sqrt{\sigma_1}\, u_1 & \dots & \sqrt{\sigma_r}\, u_r \end{pmatrix}, \qquad
+# A = \begin{pmatrix} \sqrt{\sigma_1}\, v_1^T \\ \vdots \\ \sqrt{\sigma_r}\, v_r^T \end{pmatrix}
+# $$
+#
+# `low_rank_factors` gives them:
+
+# %%
+B, A = lnp.low_rank_factors(M, rank=1)
+print("B A:\n", B @ A)
+assert np.allclose(B @ A, first)
+
+# %% [markdown]
+# ## Cut a photograph
+#
+# Now the real matrix, at rank 1, 8, 20 and 50. A rank-$r$ product of this size costs $600\,r + 512\,r$
+# numbers. The relative error is $\|M - BA\| / \|M\|$.
+
+# %%
+photograph = lnp.datasets.photograph()
+ranks = [1, 8, 20, 50]
+approximations, rows = {}, []
+for rank in ranks:
+    B, A = lnp.low_rank_factors(photograph, rank=rank)
+    error = np.linalg.norm(photograph - B @ A) / np.linalg.norm(photograph)
+    approximations[f"r = {rank}"] = B @ A
+    rows.append((rank, B.size + A.size, (B.size + A.size) / photograph.size, error))
+
+formats = {"of all": "{:.1%}".format, "relative error": "{:.1%}".format}
+lnp.accounting.Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
+
+# %% alt="The photograph and its approximations of rank 1, 8, 20 and 50, with what each lacks below. Rank 1 is a plaid pattern, rank 8 a blurred person, rank 20 a face with ripples, rank 50 close to the photograph."
+figure = lnp.plots.compression(photograph, approximations)
+
+# %% [markdown]
+# The second row of the table answers the question at the top. Rank 1 is a column times a row: a plaid. Rank 8
+# shows a person, rank 20 a face. At rank 50 you have to look for the difference. Below each picture is what
+# it lacks: large areas first, then edges, then grain.
+#
+# ## Know the error beforehand
+#
+# The formula above needs singular values only. `rank_errors` applies it, and returns the error for every rank
+# from 0 upwards, without forming one approximation. It agrees with what we have just measured:
+
+# %%
+errors = lnp.rank_errors(photograph, relative=True)
+print("from the singular values:", errors[ranks].round(4))
+print("measured above:          ", np.array([row[3] for row in rows]).round(4))
+assert np.allclose(errors[ranks], [row[3] for row in rows], rtol=1e-4)
+
+# %% [markdown]
+# How fast the error falls is a property of the matrix. Beside the photograph, here are the terrain around the
+# Jacksboro fault in Tennessee, as heights above their mean, and pure noise. On this scale each line is ten
+# times smaller than the one above.
+
+# %% alt="Relative error against rank for three matrices, on a logarithmic scale. An error of ten percent is marked: the terrain reaches it at rank 33, the photograph at rank 57, noise at rank 423."
+terrain = lnp.datasets.terrain()
+matrices = {
+    "photograph": photograph,
+    "terrain": terrain - terrain.mean(),
+    "noise": np.random.default_rng(0).normal(size=(600, 512)),
+}
+enough = {name: lnp.rank_for_error(matrix, tolerance=0.1) for name, matrix in matrices.items()}
+print("rank for an error of 10 %:", enough)
+
+curves = {name: lnp.rank_errors(matrix, relative=True)[:450] for name, matrix in matrices.items()}
+axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
+
+# %% [markdown]
+# Neighbouring pixels resemble each other, neighbouring heights even more, so a few parts carry most of the
+# matrix. In noise no part is much stronger than the next, and there is little to cut.
+#
+# ## Move the rank yourself
+#
+# In JupyterLab this cell becomes a slider as soon as you run it (menu *Run*, *Run All Cells*). Find the rank
+# at which you recognise a person, and the rank at which you would hang the picture on a wall. Elsewhere you
+# see four ranks side by side.
+
+# %% alt="The photograph at four ranks, from 1 to 100, with the error of each."
+lnp.course.rank_slider(photograph, rank=8, largest=100)
+
+# %% [markdown]
+# ## Choose a rank
+#
+# **By error**: the smallest rank whose relative error is small enough. **By energy**: the smallest rank that
+# keeps a given share of the sum of all squared entries. That sum is $\sigma_1^2 + \sigma_2^2 + \dots$, so the
+# two are one thing:
+#
+# $$
+# \text{energy kept} = 1 - (\text{relative error})^2
+# $$
+#
+# An error of 10 % is an energy of 99 %. Who reads "99 % of the energy" and thinks of 1 % error is wrong by a
+# factor of ten.
+
+# %%
+rows = []
+for tolerance in [0.5, 0.2, 0.1, 0.05]:
+    share = 1 - tolerance**2
+    rank = lnp.rank_for_error(photograph, tolerance=tolerance)
+    assert rank == lnp.linalg.rank_for_energy(photograph, share=share)
+    rows.append((tolerance, share, rank, lnp.count_lora(600, 512, rank=rank) / photograph.size))
+
+percent = "{:.4g} %".format
+formats = {
+    "relative error": lambda value: percent(100 * value),
+    "energy kept": lambda value: percent(100 * value),
+    "numbers, of all": "{:.1%}".format,
+}
+lnp.accounting.Table(
+    ["relative error", "energy kept", "smallest rank", "numbers, of all"], rows, formats=formats
+)
+
+# %% alt="Energy kept against rank. The terrain needs the smallest rank for 99 percent of its energy, the photograph more, and noise most."
+shares = {name: lnp.linalg.energy(matrix) for name, matrix in matrices.items()}
+axes = lnp.plots.energy_curves(shares, share=0.99)
+
+# %% [markdown]
+# The marked ranks are those of an error of 10 %, as they must be.
+#
+# ## The law
+#
+# - Every matrix is a sum of rank-one parts $\sigma_i\, u_i v_i^T$, the strongest first, at right angles to
+#   each other.
+# - The first $r$ parts are the best approximation of rank $r$, in the Frobenius norm and in the spectral norm
+#   (the largest singular value).
+# - The error is $\sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}$ in the first and $\sigma_{r+1}$ in the
+#   second.
+# - The energy kept is one minus the squared relative error.
+#
+# For LoRA this says what an update $BA$ of rank $r$ can be: if the change that a model needs has singular
+# values that fall fast, a small rank misses little of it.
+#
+# ## What you can do now
+#
+# You can cut any matrix to two thin ones and say what it costs. Try, in this notebook:
+#
+# - Cut $\begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$ to rank 1 on paper. What is the error?
+# - Shuffle the rows of the photograph. Does the error at rank 8 change? And if you shuffle all pixels?
+# - Up to which rank do $B$ and $A$ hold fewer numbers than the photograph? *Count parameters* has the answer.
+#
+# ## Further reading
+#
+# - C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", *Psychometrika* 1,
+#   211-218, 1936, [doi 10.1007/BF02288367](https://doi.org/10.1007/BF02288367).
+# - L. Mirsky, "Symmetric gauge functions and unitarily invariant norms", *Quarterly Journal of Mathematics*
+#   11, 50-59, 1960, [doi 10.1093/qmath/11.1.50](https://doi.org/10.1093/qmath/11.1.50): the same for many
+#   norms at once.
+# - L. N. Trefethen, D. Bau, *Numerical Linear Algebra*, SIAM 1997, lectures 4 and 5: the SVD in pictures and
+#   in proofs.
+# - G. Strang, *Introduction to Linear Algebra*, 5th edition, Wellesley-Cambridge Press 2016, section 7.1:
+#   images and the SVD.

@@ -1,0 +1,123 @@
+"""What is made from the one source: notebooks, scripts, a course, pages of solutions."""
+
+import json
+
+import pytest
+
+from lora_np import course
+from lora_np.exercises import lessons, notebook, notebook_text, start
+from lora_np.exercises.handouts import script as script_of
+from lora_np.grading import check_file, nbgrader, solutions
+from lora_np.grading.assignments import CONFIG, HIDDEN, solution_page, teacher_notebook
+from lora_np.grading.submissions import defined_in
+
+LESSONS = [pytest.param(lesson, id=lesson.slug) for lesson in lessons()]
+
+
+def code_of(text):
+    return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_students_files_hold_every_stub_and_no_solution(lesson):
+    text, script = notebook_text(notebook(lesson)), script_of(lesson)
+    assert "SOLUTION" not in text + script
+    for exercise in lesson.exercises:
+        assert exercise.stub.rstrip() in code_of(text)
+        assert f"exercises.check({exercise.name})" in code_of(text)
+        assert exercise.stub in script
+        assert all(hint.splitlines()[0] in script for hint in exercise.hints)
+        code = "\n".join(
+            [*code_of(text), *(line for line in script.splitlines() if not line.startswith("#"))]
+        )
+        assert solutions(lesson)[exercise.name].body not in code
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_hints_unfold(lesson):
+    cells = ["".join(cell["source"]) for cell in notebook(lesson)["cells"]]
+    for exercise in lesson.exercises:
+        (text,) = [cell for cell in cells if exercise.statement in cell]
+        assert text.count("<details><summary>") == text.count("</details>") == 2
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_notebooks_are_valid(lesson):
+    nbformat = pytest.importorskip("nbformat")
+    for text in (notebook_text(notebook(lesson)), teacher_notebook(lesson)):
+        nbformat.validate(nbformat.reads(text, as_version=4))
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_script_is_python_and_a_submission(lesson):
+    script = script_of(lesson)
+    compile(script, "script", "exec")
+    assert defined_in([script]) == list(lesson.exercises)
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
+    cells = json.loads(teacher_notebook(lesson))["cells"]
+    marked = [cell for cell in cells if "nbgrader" in cell["metadata"]]
+    answers, checks = marked[::2], marked[1::2]
+    for exercise, answer, check in zip(lesson.exercises, answers, checks, strict=True):
+        assert (answer["metadata"]["nbgrader"]["grade_id"], answer["metadata"]["nbgrader"]["solution"]) == (
+            exercise.name,
+            True,
+        )
+        assert check["metadata"]["nbgrader"]["points"] == exercise.points
+        assert (
+            f"    ### BEGIN SOLUTION\n{solutions(lesson)[exercise.name].body}\n    ### END SOLUTION"
+            in "".join(answer["source"])
+        )
+        assert f"### BEGIN HIDDEN TESTS\nexercises.check({exercise.name}, rng={HIDDEN}).require()" in "".join(
+            check["source"]
+        )
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_page_of_solutions_names_the_mistakes(lesson):
+    page = solution_page(lesson)
+    for exercise in lesson.exercises:
+        assert solutions(lesson)[exercise.name].body in page
+        assert all(mistake.name in page for mistake in solutions(lesson)[exercise.name].mistakes)
+
+
+def test_the_teachers_copy_earns_all_points(tmp_path):
+    path = tmp_path / "04.ipynb"
+    path.write_text(teacher_notebook(lessons([4])[0]))
+    assert check_file(path).passed
+
+
+def test_start_never_overwrites(tmp_path):
+    written, kept = start(tmp_path, [1])
+    assert [path.name for path in written] == ["01-see-rank.ipynb", "01-see-rank.py"]
+    assert kept == []
+    written[1].write_text("my work")
+    written, kept = start(tmp_path, [1, 2])
+    assert [path.name for path in kept] == ["01-see-rank.ipynb", "01-see-rank.py"]
+    assert len(written) == 2
+    assert (tmp_path / "01-see-rank.py").read_text() == "my work"
+
+
+def test_a_course_for_nbgrader(tmp_path):
+    written, _ = nbgrader(tmp_path, [1])
+    assert sorted(str(path.relative_to(tmp_path)) for path in written) == [
+        "nbgrader_config.py", "solutions/01-see-rank.md", "source/01-see-rank/01-see-rank.ipynb",
+    ]  # fmt: skip
+
+
+def test_the_same_bytes_each_time():
+    for lesson in lessons():
+        assert notebook_text(notebook(lesson)) == notebook_text(notebook(lesson))
+        assert "\r" not in script_of(lesson)
+
+
+def test_files_are_called_like_the_lessons():
+    names = {path.stem for path in course.lessons()}
+    known = {lesson.stem for lesson in lessons()}
+    assert names <= known, names - known
+
+
+def test_settings_of_nbgrader_are_python():
+    compile(CONFIG, "nbgrader_config.py", "exec")

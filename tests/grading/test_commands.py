@@ -1,0 +1,149 @@
+"""`lora-np exercises ...`, as students and teachers type it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lora_np.cli import run
+from lora_np.cli.exercising import group
+from lora_np.grading import Grades, check_out
+
+COUNT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    for command in group.registered_commands:
+        assert run(["exercises", command.name, "--help"]) == 0
+        assert f"lora-np exercises {command.name}" in capsys.readouterr().out
+
+
+def test_list(capsys):
+    assert run(["exercises", "list", "--lesson", "4"]) == 0
+    text = capsys.readouterr().out
+    assert "lora_count" in text
+    assert "5 exercises, 9 points." in text
+    assert run(["exercises", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["exercise"] == "column_of_product"
+
+
+def test_start_edit_check(tmp_path, capsys):
+    assert run(["exercises", "start", str(tmp_path), "--lesson", "4"]) == 0
+    assert "Written:" in capsys.readouterr().out
+    script = tmp_path / "04-count-parameters.py"
+    assert run(["exercises", "check", str(script)]) == 1
+    assert capsys.readouterr().out.endswith("0 of 9 points.\n")
+    before, _, after = script.read_text().partition("    ...\n")
+    script.write_text(f"{before}    return r * (d + k)\n{after}")
+    assert run(["exercises", "check", str(script), "--exercise", "lora_count"]) == 0
+    assert capsys.readouterr().out == "lora_count: 1 of 1 point. All laws hold.\n1 of 1 point.\n"
+    assert run(["exercises", "start", str(tmp_path), "--lesson", "4"]) == 0
+    assert f"Kept as it is: {script}" in capsys.readouterr().out
+
+
+def test_check_as_json(tmp_path, capsys):
+    path = tmp_path / "a.py"
+    path.write_text(COUNT.replace("+", "*"))
+    assert run(["exercises", "check", str(path), "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)["exercises"]
+    assert (found["points"], found["of"]) == (0, 1)
+    assert found["message"].startswith("B is d x r and A is r x k")
+
+
+def test_grade(tmp_path, capsys):
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    (folder / "ann.py").write_text(COUNT)
+    out = tmp_path / "grades.csv"
+    assert run(["exercises", "grade", str(folder), "-o", str(out), "--rng", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "rng": 1, "limits not enforced": {}, "grades": [{"student": "ann", "points": 1, "of": 9}],
+    }  # fmt: skip
+    assert out.read_text().splitlines()[1].startswith("ann,1,0,0,0,0,1,9")
+
+
+@pytest.mark.parametrize(("arguments", "words", "status"), [
+    (["check", "nothing.py"], "nothing.py: No such file", 1),
+    (["check", __file__], "defines no function", 1),
+    (["check", __file__, "--exercise", "cutt"], "did you mean 'cut'", 1),
+    (["grade", "nowhere", "--seconds", "0"], "seconds must be above 0 and at most 86400, got 0", 1),
+    (["grade", "nowhere", "--seconds", "1e300"], "at most 86400, got 1e+300", 1),
+    (["grade", "nowhere", "--memory", "-1"], "memory must be between 1 and 1048576, got -1", 1),
+    (["grade", "nowhere", "--memory", f"{10**28}"], "memory must be between 1 and 1048576, got 1000", 1),
+    (["grade", "nowhere"], "must be a folder of submissions", 1),
+    (["list", "--lesson", "11"], "lesson must be between 1 and 10", 1),
+    (["list", "--lesson", "x"], "'x'", 2),
+    (["chekc", "a.py"], "'chekc'", 2),
+])  # fmt: skip
+def test_what_goes_wrong_is_one_line(arguments, words, status, capsys):
+    assert run(["exercises", *arguments]) == status
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("out", "words"), [
+    ("", "got the directory '.'"),
+    ("folder", "got the directory 'folder'"),
+    ("class/ann.py", "must not lie among the submissions in class"),
+    ("class/grades.csv", "must not lie among the submissions in class"),
+    ("other.csv", "other.csv exists and is not a table of grades"),
+    ("other.csv/grades.csv", "other.csv cannot be written"),
+])  # fmt: skip
+def test_grades_cost_no_file(out, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("class", "folder"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "class" / "ann.py").write_text(COUNT)
+    (tmp_path / "other.csv").write_text("student,mark\n")
+    assert run(["exercises", "grade", "class", "-o", out]) == 1
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "class" / "ann.py").read_text() == COUNT
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["class", "folder", "other.csv"]
+
+
+def test_grades_replace_their_own_table(tmp_path):
+    path = tmp_path / "grades.csv"
+    path.write_text(Grades((), 1, {}).to_csv())
+    check_out(path, tmp_path / "class")
+
+
+@pytest.mark.parametrize(("source", "words"), [
+    ("import math\nraise RuntimeError('boo')\n", "cell 1: RuntimeError: boo (line 2)"),
+    ("x = 1\ny = (\n", "cell 1: SyntaxError: '(' was never closed (line 2)"),
+    ("x = 1\n", "see lora-np exercises list"),
+])  # fmt: skip
+def test_a_script_without_answers_says_what_stopped_it(source, words, tmp_path, capsys):
+    (tmp_path / "a.py").write_text(source)
+    assert run(["exercises", "check", str(tmp_path / "a.py")]) == 1
+    assert capsys.readouterr().err.endswith(f"defines no function that an exercise asks for; {words}\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits and named pipes")
+def test_a_full_disk_leaves_no_half_of_a_notebook(tmp_path, capsys):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
+    try:
+        status = run(["exercises", "start", str(tmp_path), "--lesson", "1"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 1
+    assert capsys.readouterr().err == f"lora-np: {tmp_path / '01-see-rank.ipynb'}: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+    os.mkfifo(tmp_path / "a.py")
+    assert run(["exercises", "check", str(tmp_path / "a.py")]) == 1
+    assert "must be a regular file" in capsys.readouterr().err
+
+
+def test_as_a_process(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(COUNT)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "lora_np", "exercises", "check", str(path)],
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1 of 1 point" in result.stdout
