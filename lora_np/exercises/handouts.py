@@ -117,8 +117,8 @@ def opening(lesson: Lesson) -> str:
     return (
         f"# Exercises: {lesson.title}\n\n"
         f"{len(lesson.exercises)} functions to write, {plural(lesson.points, 'point')} in all. Replace the "
-        "`...` of each, and check it: the check puts questions of random sizes to your function, and names the law "
-        "that an answer breaks. Any right answer passes, with loops or without."
+        "`...` of each, and check it: the check puts questions of random sizes to your function, and names "
+        "the law that an answer breaks. Any right answer passes, with loops or without."
     )
 
 

@@ -1,4 +1,4 @@
-"""What an answer may be made of: numbers, text, arrays, lists, tuples, dicts; as JSON and bytes, no pickle."""
+"""What an answer may be made of: numbers, text, arrays, lists, tuples, dicts; never a pickle."""
 
 from __future__ import annotations
 

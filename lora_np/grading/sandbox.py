@@ -255,10 +255,8 @@ def reply_to(message: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any
 
 def import_path() -> list[str]:
     """Where NumPy and this package are, for a process that does not look around."""
-    import lora_np
-
-    places = [Path(module.__file__ or "").resolve().parents[1] for module in (np, lora_np)]
-    return [str(place) for place in dict.fromkeys(places)]
+    files = [Path(np.__file__).resolve().parent, Path(__file__).resolve().parents[1]]
+    return list(dict.fromkeys(str(package.parent) for package in files))
 
 
 def environment(folder: Path) -> dict[str, str]:
