@@ -1,0 +1,239 @@
+"""One word for each concept, in Python and on the command line: docs/vocabulary.md says which."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+import types
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import lora_np
+from lora_np.cli import app
+from lora_np.table import Table
+
+ROOT = Path(__file__).parents[1]
+
+# What a parameter must not be called, and the word of the vocabulary.
+FORBIDDEN = {
+    "where": "targets", "target_modules": "targets",
+    "seed": "rng", "random_state": "rng", "generator": "rng", "key": "rng",
+    "tol": "tolerance", "rtol": "tolerance", "atol": "tolerance",
+    "val": "validation", "valid": "validation", "held_out": "validation", "holdout": "validation",
+    "x_val": "validation", "test_data": "validation",
+    "scaling": "scale", "alpha_over_r": "scale",
+    "workers": "jobs", "n_jobs": "jobs", "threads": "jobs", "processes": "jobs", "num_workers": "jobs",
+    "verbose": "progress", "bar": "progress", "quiet": "progress", "show_progress": "progress",
+    "precision": "dtype", "data_type": "dtype", "number_type": "dtype",
+}  # fmt: skip
+# Where such a word means something else: (name of the thing, parameter), and what it means there.
+MEANS_SOMETHING_ELSE = {}
+# Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
+EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
+
+# Known offenders: these lists only shrink.
+PARAMETERS = {
+    "lora_np.accounting.activation_bytes(precision)",
+    "lora_np.column_space(tol)",
+    "lora_np.exercises.Outcome(where)",
+    "lora_np.exercises.check(seed)",
+    "lora_np.independent_columns(tol)",
+    "lora_np.inject(where)",
+    "lora_np.linalg.null_space(tol)",
+    "lora_np.linalg.optimal_losses(held_out)",
+    "lora_np.linalg.row_echelon(tol)",
+    "lora_np.matrix_rank(tol)",
+    "lora_np.training.digits_story(seed)",
+}
+OPTIONS = {
+    "lora-np exercises grade seed",
+    "lora-np tour seed",
+}
+TABLES = {
+    "lora_np.accounting.LoraCount.by_kind",
+    "lora_np.accounting.LoraCount.by_module",
+    "lora_np.accounting.Memory",
+    "lora_np.accounting.Memory.table",
+    "lora_np.accounting.ModelSpec",
+    "lora_np.accounting.ModelSpec.table",
+    "lora_np.accounting.count_tables",
+    "lora_np.accounting.family_table",
+    "lora_np.accounting.flops_table",
+    "lora_np.accounting.matrix_table",
+    "lora_np.accounting.memory_table",
+    "lora_np.accounting.paper_bytes_table",
+    "lora_np.accounting.paper_table",
+    "lora_np.accounting.preset_table",
+    "lora_np.accounting.rank_table",
+    "lora_np.adapters.combine",
+    "lora_np.adapters.extract",
+    "lora_np.adapters.merge",
+    "lora_np.adapters.resize",
+    "lora_np.training.digits_story",
+}
+TWICE = {
+    "Adapter",
+    "Checkpoint",
+    "Config",
+}
+SUBMODULES = {
+    "lora_np.adapters.combine",
+    "lora_np.adapters.extract",
+    "lora_np.adapters.merge",
+    "lora_np.adapters.resize",
+    "lora_np.datasets.digits",
+    "lora_np.exercises.course",
+    "lora_np.exercises.exercise",
+    "lora_np.lora.inject",
+    "lora_np.training.fit",
+    "lora_np.training.sweep",
+}
+SAVES = {
+    "lora_np.hub.safetensors.save",
+}
+
+
+def packages():
+    yield lora_np
+    for module in pkgutil.walk_packages(lora_np.__path__, "lora_np."):
+        if not module.name.endswith("__main__") and ".exercises.lessons." not in module.name:
+            found = importlib.import_module(module.name)
+            if hasattr(found, "__all__"):
+                yield found
+
+
+def public_things():
+    """Every public function, class and method: a qualified name, and the thing."""
+    seen = set()
+    for package in packages():
+        for name in package.__all__:
+            thing = getattr(package, name)
+            if id(thing) in seen or isinstance(thing, types.ModuleType):
+                continue
+            seen.add(id(thing))
+            if inspect.isclass(thing) or inspect.isroutine(thing):
+                yield f"{package.__name__}.{name}", thing
+            if inspect.isclass(thing):
+                for key, member in vars(thing).items():
+                    if not key.startswith("_") and (
+                        inspect.isfunction(member) or isinstance(member, classmethod)
+                    ):
+                        yield f"{package.__name__}.{name}.{key}", getattr(thing, key)
+
+
+THINGS = dict(public_things())
+
+
+def parameters(thing):
+    try:
+        return inspect.signature(thing).parameters
+    except (ValueError, TypeError):
+        return {}
+
+
+def options():
+    """Every option and argument of every command."""
+
+    def walk(command, words):
+        for parameter in command.params:
+            for option in (parameter.name, *parameter.opts):
+                yield words, option.lstrip("-").replace("-", "_")
+        for word, below in getattr(command, "commands", {}).items():
+            yield from walk(below, f"{words} {word}")
+
+    return sorted(set(walk(get_command(app), "lora-np")))
+
+
+def returned(thing):
+    annotation = getattr(thing, "__annotations__", {}).get("return", "")
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_parameters(name):
+    last = name.rpartition(".")[2]
+    for parameter in parameters(THINGS[name]):
+        if f"{name}({parameter})" in PARAMETERS or (last, parameter) in MEANS_SOMETHING_ELSE:
+            continue
+        assert parameter not in FORBIDDEN, f"call {parameter} of {name} {FORBIDDEN[parameter]}"
+        assert parameter != "eps" or last in EPS, f"call eps of {name} tolerance"
+
+
+@pytest.mark.parametrize(("command", "option"), options())
+def test_options(command, option):
+    if f"{command} {option}" not in OPTIONS and (command, option) not in MEANS_SOMETHING_ELSE:
+        assert option not in FORBIDDEN, f"call {option} of {command} {FORBIDDEN[option]}"
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_results_are_not_bare_tables(name):
+    """Columns are for people; programs read fields. ``Table`` itself and the property ``table`` are exempt."""
+    thing = THINGS[name]
+    if not inspect.isclass(thing) and not name.startswith("lora_np.table.") and name not in TABLES:
+        assert not re.search(r"\bTable\b", returned(thing)), f"{name} returns a bare Table"
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_table_is_a_property(name):
+    thing = THINGS[name]
+    if inspect.isclass(thing) and name not in TABLES:
+        for key in ("table", "to_table", "as_table"):
+            assert not inspect.isfunction(getattr(thing, key, None)), f"{name}.{key} must be a property"
+        if isinstance(vars(thing).get("table"), property):
+            assert dataclasses.is_dataclass(thing), f"{name} must be a dataclass"
+            assert thing.__dataclass_params__.frozen, f"{name} must be frozen"
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_saving_names_what_before_where(name):
+    """``save(what, path)``: for everything that writes."""
+    thing = THINGS[name]
+    word = name.rpartition(".")[2]
+    if re.match(r"(save|dump)(_|$)", word) and name not in SAVES:
+        names = list(parameters(thing))
+        own = 0 if not inspect.isclass(thing) and "." in thing.__qualname__ else 1
+        assert names[own : own + 1] == ["path"] or (not own and "path" in names[:2]), f"{name}{names}"
+
+
+def test_no_two_public_classes_share_a_name():
+    classes = {}
+    for thing in THINGS.values():
+        if inspect.isclass(thing):
+            classes.setdefault(thing.__name__, set()).add(f"{thing.__module__}.{thing.__qualname__}")
+    shared = {name: places for name, places in classes.items() if len(places) > 1 and name not in TWICE}
+    assert not shared
+
+
+def test_no_two_classes_in_plain_names_share_a_name():
+    """Nor do classes without an underscore in files that belong to no ``__all__``."""
+    places = {}
+    for path in sorted((ROOT / "lora_np").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    shared = {name: files for name, files in places.items() if len(files) > 1 and name not in TWICE}
+    assert not shared
+
+
+@pytest.mark.parametrize("package", list(packages()), ids=lambda package: package.__name__)
+def test_no_public_name_equals_a_submodule(package):
+    """Importing the submodule would put it in the place of the function."""
+    if hasattr(package, "__path__"):
+        below = {module.name for module in pkgutil.iter_modules(package.__path__)}
+        for name in below & set(package.__all__):
+            same = getattr(package, name) is importlib.import_module(f"{package.__name__}.{name}")
+            assert same or f"{package.__name__}.{name}" in SUBMODULES
+
+
+def test_the_page_names_every_word():
+    page = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
+    for word in {*FORBIDDEN.values(), "dtype", "save(what, path)", ".table"}:
+        assert word in page
+
+
+def test_table_is_public():
+    assert Table.__module__ == "lora_np.table"
