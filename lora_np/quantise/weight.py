@@ -1,0 +1,125 @@
+"""A matrix in few bits: what every kind of it can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np.checks import Array
+from lora_np.linalg import Norm, rank_errors
+
+__all__ = ["Quantised"]
+
+
+class Quantised(ABC):
+    """A frozen matrix in few bits; made by `quantise`, or read from a file.
+
+    It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and whoever needs
+    its numbers asks for them, a matrix or a few rows at a time.
+
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS`.
+    shape : tuple of int
+        Of the matrix, (d, k).
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+
+    @abstractmethod
+    def dequantised(self) -> Array:
+        """The matrix that the bits stand for.
+
+        Returns
+        -------
+        ndarray of shape (d, k)
+            float32, and new with each call.
+        """
+
+    @abstractmethod
+    def rows(self, index: npt.ArrayLike) -> Array:
+        """Some rows of `dequantised`, without the others.
+
+        Parameters
+        ----------
+        index : array_like of int
+            Of any shape; entries from 0 to d - 1.
+
+        Returns
+        -------
+        ndarray of shape (*index.shape, k)
+        """
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """The bytes that codes and scales take."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What `dequantised` gives: float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many numbers the bits stand for."""
+        return int(np.prod(self.shape))
+
+    @property
+    def bits(self) -> float:
+        """Bits for each number, scales included."""
+        return 8 * self.nbytes / self.size
+
+    def error(self, W: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> float:
+        """``||W - Q||``, the error next to the matrix that was quantised.
+
+        Parameters
+        ----------
+        W : array_like of shape (d, k)
+        norm : {"fro", "spectral", "nuclear"}
+            As in `lora_np.linalg.rank_errors`, so that the two compare.
+        relative : bool
+            Divide by ``||W||``. A zero matrix has an error of 0.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If W has another shape, is not finite, or the norm is not known.
+
+        Examples
+        --------
+        >>> from lora_np.quantise import quantise
+        >>> W = np.diag(np.float32([0.5, 1.0]))
+        >>> quantise(W, "int8").error(W)
+        0.0
+        """
+        W = np.asarray(W)
+        if W.shape != self.shape:
+            raise ValueError(f"W must have shape {self.shape}, got {W.shape}")
+        lost = size_of(W - self.dequantised(), norm)
+        return lost / (size_of(W, norm) or 1.0) if relative else lost
+
+    def __repr__(self) -> str:
+        shape = " x ".join(f"{n:,}" for n in self.shape)
+        return f"<{self.kind} matrix, {shape}, {self.bits:.3g} bits a number>"
+
+
+def size_of(M: Array, norm: Norm) -> float:
+    """``||M||``; without an SVD where none is needed."""
+    if norm == "fro":
+        return float(np.linalg.norm(M.astype(np.float64)))
+    return float(rank_errors(M, norm=norm)[0])

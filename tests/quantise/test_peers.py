@@ -1,0 +1,136 @@
+"""The same bits as bitsandbytes and gguf; the quantiles of SciPy."""
+
+import numpy as np
+import pytest
+
+from lora_np.quantise import LAYOUTS, Blocks, FourBit, dynamic_levels, nf4_levels, normal_quantile, quantise
+from lora_np.quantise.scaled import double_quantised
+
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
+
+SHAPES = [(1, 1), (1, 3), (4, 16), (7, 9), (64, 64), (3, 1001), (120, 100), (1, 65), (33, 640)]
+GGUF_SHAPES = [(1, 32), (3, 64), (50, 96), (7, 256)]
+
+
+def hard(shape, seed):
+    """Matrices of many kinds: heavy tails, rows of zeros, ties halfway between levels, extreme scales."""
+    rng = np.random.default_rng([seed, *shape])
+    kind = seed % 7
+    W = rng.normal(size=shape)
+    if kind == 1:
+        W = rng.standard_t(1, size=shape)
+    elif kind == 2:
+        W *= rng.random((shape[0], 1)) < 0.5
+    elif kind == 3:
+        middle = (nf4_levels()[:-1] + nf4_levels()[1:]) / 2
+        W = rng.choice(np.concatenate([middle, nf4_levels()]), shape)
+    elif kind == 4:
+        W *= 10.0 ** rng.integers(-30, 4, (shape[0], 1))
+    elif kind == 5:
+        W = rng.integers(-3, 4, shape)
+    elif kind == 6:
+        W = np.full(shape, rng.normal())
+    return W.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def bnb():
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    return pytest.importorskip("bitsandbytes.functional")
+
+
+def test_quantiles_are_those_of_scipy():
+    from scipy.special import ndtri
+
+    p = np.concatenate([10.0 ** -np.arange(1.0, 300.0, 20.0), np.random.default_rng(0).random(10_000)])
+    np.testing.assert_allclose(normal_quantile(p), ndtri(p), rtol=2e-13, atol=1e-15)
+
+
+def test_levels_are_those_of_bitsandbytes(bnb):
+    np.testing.assert_array_equal(nf4_levels(), bnb.get_4bit_type("nf4", device="cpu").numpy())
+    np.testing.assert_array_equal(dynamic_levels(), bnb.create_dynamic_map().numpy())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("block", [64, 32, 128])
+def test_nf4_is_bitsandbytes_bit_for_bit(bnb, shape, block):
+    import torch
+
+    for seed in range(14):
+        W = hard(shape, seed)
+        packed, state = bnb.quantize_4bit(torch.tensor(W), blocksize=block, quant_type="nf4")
+        Q = quantise(W, "nf4", block=block)
+        np.testing.assert_array_equal(Q.packed, packed.numpy().ravel())
+        np.testing.assert_array_equal(Q.scales, state.absmax.numpy())
+        if shape[1] >= block:  # the kernel for the CPU confuses blocks that are longer than rows
+            np.testing.assert_array_equal(Q.dequantised(), bnb.dequantize_4bit(packed, state).numpy())
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (512, 256)])
+def test_double_quantisation_is_bitsandbytes_bit_for_bit(bnb, shape):
+    import torch
+
+    for seed in range(14):
+        W = hard(shape, seed)
+        packed, state = bnb.quantize_4bit(torch.tensor(W), quant_type="nf4", compress_statistics=True)
+        Q = quantise(W, "nf4", double=True)
+        offset = np.float32(state.offset.item())
+        # ours is the exact mean, rounded; torch adds in float32, and on equal numbers always errs the same way
+        ulp = np.spacing(max(abs(offset), np.float32(1e-38)))
+        assert abs(Q.scales.offset - offset) <= (4 if seed % 7 == 6 else 2) * ulp
+        scales = double_quantised(quantise(W, "nf4").scales, offset=offset)
+        np.testing.assert_array_equal(scales.codes, state.absmax.numpy())
+        np.testing.assert_array_equal(scales.scales, state.state2.absmax.numpy())
+        same = FourBit("nf4", Q.packed, scales, Q.shape)
+        np.testing.assert_array_equal(same.dequantised(), bnb.dequantize_4bit(packed, state).numpy())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_int8_is_bitsandbytes_bit_for_bit(bnb, shape):
+    import torch
+
+    for seed in range(14):
+        W = hard(shape, seed)
+        W[np.abs(W).max(1) == 0] = 1  # there, bitsandbytes divides zero by zero
+        codes, scales, _ = bnb.int8_vectorwise_quant(torch.tensor(W))
+        Q = quantise(W, "int8")
+        np.testing.assert_array_equal(Q.codes, codes.numpy())
+        np.testing.assert_array_equal(Q.scales, scales.numpy())
+        np.testing.assert_allclose(
+            Q.dequantised(), bnb.int8_vectorwise_dequant(codes, scales).numpy(), rtol=3e-7
+        )
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind, layout in LAYOUTS.items() if layout.encode and kind != "F32"]
+)
+@pytest.mark.parametrize("shape", GGUF_SHAPES)
+def test_made_blocks_are_those_of_gguf(kind, shape):
+    import gguf
+
+    for seed in range(14):
+        W = hard(shape, seed)
+        theirs = gguf.quantize(W, gguf.GGMLQuantizationType[kind])
+        if (
+            kind not in ("F16", "BF16")
+            and not np.isfinite(gguf.dequantize(theirs, gguf.GGMLQuantizationType[kind])).all()
+        ):
+            continue
+        if np.isinf(gguf.dequantize(theirs, gguf.GGMLQuantizationType[kind])).any():
+            continue
+        Q = quantise(W, kind)
+        assert Q.data.tobytes() == theirs.tobytes()
+        assert Q.nbytes == theirs.nbytes
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LAYOUTS if kind != "F32"])
+def test_any_bytes_are_read_as_gguf_reads_them(kind):
+    import gguf
+
+    layout = LAYOUTS[kind]
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (300, 2, layout.block.itemsize), dtype=np.uint8)
+    ours = Blocks(kind, data.view(layout.block)[..., 0], (300, 2 * layout.numbers)).dequantised()
+    theirs = gguf.dequantize(data.reshape(300, -1), gguf.GGMLQuantizationType[kind])
+    np.testing.assert_array_equal(ours, theirs)
+    assert ((ours.view(np.uint32) == theirs.view(np.uint32)) | np.isnan(ours)).all()  # signs of zeros too
