@@ -66,8 +66,6 @@ def truncation(
         "lora_np.truncated_svd": lambda: truncated_svd(M, rank=rank),
         "the same, randomized": lambda: truncated_svd(M, rank=rank, method="randomized"),
     }
-    if dtype == np.float32:
-        contenders["the same, full and lean"] = lambda: truncated_svd(M, rank=rank, method="full", lean=True)
     if scipy := modules.get("scipy.sparse.linalg"):
         contenders["scipy svds"] = lambda: scipy.svds(M, k=rank, random_state=0)
     if sklearn := modules.get("sklearn.utils.extmath"):

@@ -40,6 +40,8 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
     Those are what LAPACK computes in: float16 becomes float32; integers, booleans and longdouble float64.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")

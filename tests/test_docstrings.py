@@ -190,7 +190,6 @@ OFFENDERS = {
     "lora_np.linalg.intruder_dimensions",
     "lora_np.linalg.load_matrix",
     "lora_np.linalg.lu",
-    "lora_np.linalg.null_space",
     "lora_np.linalg.optimal_losses",
     "lora_np.linalg.principal_angles",
     "lora_np.linalg.qr",

@@ -96,8 +96,8 @@ def extract(
     Notes
     -----
     One matrix at a time is in memory, in float32 and up to 8 times over. Where the goal needs more than about
-    an eighth of a matrix's rank, only a whole SVD finds the directions: it is made in blocks, which is slow
-    but needs no more memory. (In float64 checkpoints it is LAPACK's, which takes some 9 times the matrix.)
+    an eighth of a matrix's rank, only LAPACK's whole SVD finds the directions: it works in float64, and takes
+    some 20 times the matrix in float32.
 
     Embeddings are known by their names (``embed_tokens``, ``wte``, ...), GPT-2's transposed layers by the
     model's type in the tuned checkpoint's config.
@@ -265,7 +265,7 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
 
 
 def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
-    found = truncated_svd(D, rank=rank, lean=True)
+    found = truncated_svd(D, rank=rank)
     return found, _squared_distance(D, *found)
 
 

@@ -225,7 +225,7 @@ class Task:
         self.base = Linear(W0.astype(np.float32))
         self.best_training_errors = optimal_losses(self.x, self.y, W0=self.base.W)
         self.best_errors = optimal_losses(
-            self.x, self.y, W0=self.base.W, ridge=ridge_for(self.x), held_out=self.held_out
+            self.x, self.y, W0=self.base.W, ridge=ridge_for(self.x), validation=self.held_out
         )
 
     def best(self, errors: Array, rank: int | None) -> float:

@@ -1,4 +1,4 @@
-"""Two real images, and the task that the main job learns on them: predict the patch to the right."""
+"""Two real images, digits, and the task that the tour learns: predict the patch to the right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def photograph() -> Array:
 
     References
     ----------
-    U.S. Navy, 1984, public domain; see ``LICENSE.md`` beside the data.
+    U.S. Navy, 1984, public domain; see ``LICENSE.md`` next to the data.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def terrain() -> Array:
 
     References
     ----------
-    U.S. Geological Survey, public domain; see ``LICENSE.md`` beside the data.
+    U.S. Geological Survey, public domain; see ``LICENSE.md`` next to the data.
 
     Examples
     --------
@@ -46,6 +46,30 @@ def terrain() -> Array:
     (np.float64(236.0), np.float64(1076.0))
     """
     return load("jacksboro_fault_dem.npz", "elevation").astype(np.float64)
+
+
+def digits() -> tuple[Array, Array]:
+    """1,797 handwritten digits of 13 people, and which digits they are.
+
+    Returns
+    -------
+    images : ndarray of shape (1797, 8, 8)
+        From 0 (paper) to 1 (ink).
+    labels : ndarray of int, shape (1797,)
+
+    References
+    ----------
+    E. Alpaydin, C. Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository,
+    1998, https://doi.org/10.24432/C50P49 (CC BY 4.0); see ``LICENSE.md`` next to the data.
+
+    Examples
+    --------
+    >>> images, labels = digits()
+    >>> images.shape, labels[:5]
+    ((1797, 8, 8), array([0, 1, 2, 3, 4]))
+    """
+    images: Array = load("digits.npz", "images") / 16
+    return images, load("digits.npz", "labels").astype(np.intp)
 
 
 def patches(
@@ -109,6 +133,19 @@ def patches(
 
 def standardised(image: Array) -> Array:
     """``image`` with mean 0 and variance 1.
+
+    Parameters
+    ----------
+    image : ndarray
+
+    Returns
+    -------
+    ndarray of the same shape
+
+    Raises
+    ------
+    ValueError
+        If the image is all of one value.
 
     Examples
     --------

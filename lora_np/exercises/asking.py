@@ -101,14 +101,14 @@ class Outcome:
     passed : bool
     message : str
         The law that was broken, and how; empty if none was.
-    where : str
+    call : str
         The call that broke it.
     """
 
     exercise: Exercise
     passed: bool
     message: str = ""
-    where: str = ""
+    call: str = ""
 
     @property
     def points(self) -> int:
@@ -118,13 +118,13 @@ class Outcome:
     def require(self) -> None:
         """Raise `LawBroken` unless the check passed, for graders that count exceptions."""
         if not self.passed:
-            raise LawBroken(self.message, self.where)
+            raise LawBroken(self.message, self.call)
 
     def __repr__(self) -> str:
         head = f"{self.exercise.name}: {self.points} of {plural(self.exercise.points, 'point')}"
         if self.passed:
             return f"{head}. All laws hold."
-        return "\n".join(line for line in (head, f"  {self.message}", f"  {self.where}") if line.strip())
+        return "\n".join(line for line in (head, f"  {self.message}", f"  {self.call}") if line.strip())
 
 
 class Answer:

@@ -102,7 +102,7 @@ class Grades:
                     f"**{exercise.title}** (`{exercise.name}`): {outcome.points} of {exercise.points}",
                     "",
                 ]
-                lines += [quoted(text) for text in (outcome.message, outcome.where) if text]
+                lines += [quoted(text) for text in (outcome.message, outcome.call) if text]
         for file in self.reports[student]:
             if file.problems:
                 lines += [f"## Problems while {file.path.name} was run", "", quoted("\n".join(file.problems))]

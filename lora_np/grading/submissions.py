@@ -62,7 +62,7 @@ class Report:
                     "points": outcome.points,
                     "of": outcome.exercise.points,
                     "message": outcome.message,
-                    "where": outcome.where,
+                    "call": outcome.call,
                 }
                 for name, outcome in self.outcomes.items()
             ],

@@ -1,6 +1,5 @@
 """Rank, decompositions, the best low-rank approximation, and what subspaces say."""
 
-from lora_np.linalg._spectrum import SVD
 from lora_np.linalg.decompositions import lu, qr, qr_pivoted, svd
 from lora_np.linalg.files import load_matrix
 from lora_np.linalg.lowrank import (
@@ -18,11 +17,11 @@ from lora_np.linalg.rank import (
     energy,
     independent_columns,
     matrix_rank,
-    null_space,
     row_echelon,
     stable_rank,
 )
 from lora_np.linalg.regression import optimal_losses, reduced_rank_regression
+from lora_np.linalg.spectrum import SVD
 from lora_np.linalg.subspaces import (
     amplification_factor,
     intruder_dimensions,
@@ -44,7 +43,6 @@ __all__ = [
     "low_rank_factors",
     "lu",
     "matrix_rank",
-    "null_space",
     "optimal_losses",
     "principal_angles",
     "qr",

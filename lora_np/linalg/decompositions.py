@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix
-from lora_np.linalg._spectrum import SVD, binary_unit, well_scaled
+from lora_np.linalg.spectrum import SVD, binary_unit, well_scaled
 
 SWEEPS = 60  # some ten are usual, and sixteen the most that was met
 

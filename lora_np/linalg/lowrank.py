@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, choice, matrix, number, whole_number
 from lora_np.linalg import decompositions
-from lora_np.linalg._blocks import svd_in_blocks
-from lora_np.linalg._spectrum import SVD, singular_values, tail_sums, well_scaled
 from lora_np.linalg.rank import energy
+from lora_np.linalg.spectrum import SVD, singular_values, tail_sums, well_scaled
 
 Norm = Literal["fro", "spectral", "nuclear"]
 Method = Literal["auto", "full", "randomized", "krylov"]
@@ -27,10 +26,9 @@ def truncated_svd(
     rank: int,
     method: Method = "auto",
     tolerance: float = 1e-6,
-    lean: bool = False,
     rng: np.random.Generator | int | None = None,
 ) -> SVD:
-    """The ``rank`` largest singular triplets: ``(U * s) @ Vh`` is the best rank-``rank`` matrix beside ``M``.
+    """The ``rank`` largest singular triplets: ``(U * s) @ Vh`` is the rank-``rank`` matrix nearest to ``M``.
 
     Parameters
     ----------
@@ -45,10 +43,6 @@ def truncated_svd(
         The iterative methods go on until their error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
         smallest possible one by at most this fraction, or by what rounding hides. Where that would cost as
         much as the full SVD, they return the full SVD.
-    lean : bool
-        Where the full SVD of a float32 matrix is needed, take two or three times as long for it, but a third
-        of the memory: LAPACK, called through NumPy, works in float64 and takes some 18 times the matrix.
-        One-sided Jacobi on blocks of columns then takes its place.
     rng : Generator or int, optional
         Where the iterative methods start. By default always the same, so that results repeat.
 
@@ -65,7 +59,8 @@ def truncated_svd(
     Notes
     -----
     Signs of paired singular vectors are arbitrary. One iteration costs ``4 d k (rank + 12)`` operations, the
-    full SVD some ``10 d k min(d, k)``.
+    full SVD some ``10 d k min(d, k)``. LAPACK, called through NumPy, works in float64: a full SVD needs
+    some 18 times the memory of a float32 matrix, and 8 times that of one in float64.
 
     References
     ----------
@@ -74,7 +69,6 @@ def truncated_svd(
     singular vectors of a matrix", 1981.
     N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011.
     C. Musco, C. Musco, "Randomized block Krylov methods for stronger and faster approximate SVD", 2015.
-    Z. Drmac, "A global convergence proof for cyclic Jacobi methods with block rotations", 2009.
 
     Examples
     --------
@@ -94,9 +88,7 @@ def truncated_svd(
         if iterative
         else None
     )
-    if found is None and lean and small > SMALL and M.dtype == np.float32:
-        found = svd_in_blocks(M)
-    elif found is None:
+    if found is None:
         found = SVD(*np.linalg.svd(M, full_matrices=False))
     return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank])
 

@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix, number
-from lora_np.linalg._spectrum import singular_values, tail_sums
+from lora_np.linalg.spectrum import singular_values, tail_sums, thin_svd
 
 
-def row_echelon(M: npt.ArrayLike, *, tol: float | None = None) -> tuple[Array, list[int]]:
+def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Array, list[int]]:
     """Gaussian elimination with partial pivoting: ``(form, pivots)``, a staircase and its columns.
 
     Parameters
     ----------
     M : array_like of shape (d, k)
-    tol : float, optional
+    tolerance : float, optional
         A column whose candidates are all at most this large has no pivot.
         By default ``max(d, k) * eps`` times the largest sum of a row's absolute values.
 
@@ -30,7 +30,7 @@ def row_echelon(M: npt.ArrayLike, *, tol: float | None = None) -> tuple[Array, l
     Raises
     ------
     TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+        If ``M`` is not a finite real matrix, or ``tolerance`` is negative.
 
     Notes
     -----
@@ -50,16 +50,16 @@ def row_echelon(M: npt.ArrayLike, *, tol: float | None = None) -> tuple[Array, l
     """
     form = np.array(matrix("M", M))
     d, k = form.shape
-    if tol is None:
-        tol = float(max(d, k) * np.finfo(form.dtype).eps * np.abs(form).sum(axis=1).max())
-    tol = number("tol", tol, minimum=0)
+    if tolerance is None:
+        tolerance = float(max(d, k) * np.finfo(form.dtype).eps * np.abs(form).sum(axis=1).max())
+    tolerance = number("tolerance", tolerance, minimum=0)
     pivots: list[int] = []
     for column in range(k):
         row = len(pivots)
         if row == d:
             break
         best = row + int(np.argmax(np.abs(form[row:, column])))
-        if abs(form[best, column]) <= tol:
+        if abs(form[best, column]) <= tolerance:
             form[row:, column] = 0
             continue
         form[[row, best]] = form[[best, row]]
@@ -70,7 +70,7 @@ def row_echelon(M: npt.ArrayLike, *, tol: float | None = None) -> tuple[Array, l
     return form, pivots
 
 
-def independent_columns(M: npt.ArrayLike, *, tol: float | None = None) -> list[int]:
+def independent_columns(M: npt.ArrayLike, *, tolerance: float | None = None) -> list[int]:
     """The leftmost columns that span all others: each is no combination of the columns before it.
 
     They are the pivot columns of `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of the
@@ -79,7 +79,7 @@ def independent_columns(M: npt.ArrayLike, *, tol: float | None = None) -> list[i
     Parameters
     ----------
     M : array_like of shape (d, k)
-    tol : float, optional
+    tolerance : float, optional
         As in `row_echelon`.
 
     Returns
@@ -89,7 +89,7 @@ def independent_columns(M: npt.ArrayLike, *, tol: float | None = None) -> list[i
     Raises
     ------
     TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+        If ``M`` is not a finite real matrix, or ``tolerance`` is negative.
 
     Examples
     --------
@@ -98,16 +98,16 @@ def independent_columns(M: npt.ArrayLike, *, tol: float | None = None) -> list[i
     >>> independent_columns([[1, 2, 0], [2, 4, 1], [3, 6, 0]])
     [0, 2]
     """
-    return row_echelon(M, tol=tol)[1]
+    return row_echelon(M, tolerance=tolerance)[1]
 
 
-def column_space(M: npt.ArrayLike, *, tol: float | None = None) -> Array:
+def column_space(M: npt.ArrayLike, *, tolerance: float | None = None) -> Array:
     """Orthonormal basis of all ``M @ x``: the left singular vectors that the rank counts.
 
     Parameters
     ----------
     M : array_like of shape (d, k)
-    tol : float, optional
+    tolerance : float, optional
         As in `matrix_rank`.
 
     Returns
@@ -117,7 +117,7 @@ def column_space(M: npt.ArrayLike, *, tol: float | None = None) -> Array:
     Raises
     ------
     TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+        If ``M`` is not a finite real matrix, or ``tolerance`` is negative.
 
     Examples
     --------
@@ -127,46 +127,17 @@ def column_space(M: npt.ArrayLike, *, tol: float | None = None) -> Array:
            [0.8]])
     """
     M = matrix("M", M)
-    U, s, _ = np.linalg.svd(M, full_matrices=False)
-    return U[:, : _count(s, M, tol)]
+    unit, (U, s, _) = thin_svd(M)
+    return U[:, : _count(unit, s, M, tolerance)]
 
 
-def null_space(M: npt.ArrayLike, *, tol: float | None = None) -> Array:
-    """Orthonormal basis of all ``x`` with ``M @ x = 0``: what the map forgets.
-
-    Parameters
-    ----------
-    M : array_like of shape (d, k)
-    tol : float, optional
-        As in `matrix_rank`.
-
-    Returns
-    -------
-    ndarray of shape (k, k - rank)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tol`` is negative.
-
-    Examples
-    --------
-    >>> basis = null_space([[1, 1], [2, 2]])
-    >>> bool(np.allclose(basis[0], -basis[1]))
-    True
-    """
-    M = matrix("M", M)
-    _, s, Vh = np.linalg.svd(M, full_matrices=True)
-    return Vh[_count(s, M, tol) :].T
-
-
-def matrix_rank(M: npt.ArrayLike, *, tol: float | None = None) -> int:
-    """The number of singular values above ``tol``.
+def matrix_rank(M: npt.ArrayLike, *, tolerance: float | None = None) -> int:
+    """The number of singular values above ``tolerance``.
 
     Parameters
     ----------
     M : array_like of shape (d, k)
-    tol : float, optional
+    tolerance : float, optional
         By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone could
         have made of a zero. Measured data has noise far above it, and then every matrix has full rank;
         ask `rank_for_error` or `effective_rank` instead.
@@ -178,7 +149,7 @@ def matrix_rank(M: npt.ArrayLike, *, tol: float | None = None) -> int:
     Raises
     ------
     TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tol`` is negative.
+        If ``M`` is not a finite real matrix, or ``tolerance`` is negative.
 
     Examples
     --------
@@ -190,7 +161,7 @@ def matrix_rank(M: npt.ArrayLike, *, tol: float | None = None) -> int:
     """
     M = matrix("M", M)
     unit, s = singular_values(M)  # of a matrix whose norm would overflow, too
-    return _count(s, M, None if tol is None else number("tol", tol, minimum=0) / unit)
+    return _count(unit, s, M, tolerance)
 
 
 def stable_rank(M: npt.ArrayLike) -> float:
@@ -286,7 +257,10 @@ def energy(M: npt.ArrayLike) -> Array:
     return (1 - lost / (lost[0] or 1.0)).astype(M.dtype)
 
 
-def _count(s: Array, M: Array, tol: float | None) -> int:
-    if tol is None:
-        tol = float(s[0] * max(M.shape) * np.finfo(M.dtype).eps)
-    return int(np.count_nonzero(s > number("tol", tol, minimum=0)))
+def _count(unit: float, s: Array, M: Array, tolerance: float | None) -> int:
+    """How many of ``unit * s`` are above the tolerance."""
+    if tolerance is None:
+        limit = float(s[0] * max(M.shape) * np.finfo(M.dtype).eps)
+    else:
+        limit = number("tolerance", tolerance, minimum=0) / unit
+    return int(np.count_nonzero(s > limit))

@@ -7,6 +7,9 @@ With ``C = X^T X / n + ridge I`` the objective is a constant plus ``||(D - D*) C
 ``D*`` is the best update of any rank. So the best rank-r update is the truncated SVD **in whitened
 coordinates**, carried back: ``D_r = [D* C^(1/2)]_r C^(-1/2)``. Only if ``C`` is a multiple of the identity
 (white inputs) is that the truncated SVD of ``D*`` itself.
+
+``C`` is never formed, which would square the condition of X. With ``X = U S V^T`` and the residual
+``E = Y - X W0^T``, the whitened update is ``E^T U``: the residual in an orthonormal basis of the inputs.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix, number, whole_number
+from lora_np.linalg.spectrum import exponent, tail_sums
 
 
 def reduced_rank_regression(
@@ -49,15 +53,25 @@ def reduced_rank_regression(
 
     Raises
     ------
-    TypeError, ValueError
-        If an array is not a finite real matrix, the shapes do not fit, or ``rank`` or ``ridge`` is out of
-        range.
+    TypeError
+        If an array does not hold real numbers, or ``rank`` or ``ridge`` is not a number.
+    ValueError
+        If an array is not a finite matrix, the shapes do not fit, or ``rank`` or ``ridge`` is out of range.
+    numpy.linalg.LinAlgError
+        If the residual or the update overflows.
+
+    See Also
+    --------
+    optimal_losses : What the optimum of each rank leaves.
 
     Notes
     -----
     The optima are nested: ``B[:, :r], A[:r]`` of a larger rank is the optimum of rank r, so one call gives
-    them all. The inputs enter through a QR factorisation, never squared, so an ill-conditioned ``X`` costs no
-    more digits than it must.
+    them all.
+
+    For the full rank, the error of ``B @ A`` relative to its norm is at most a small multiple of
+    ``eps * kappa * (1 + kappa * rho)``, as for any stable least squares: ``kappa`` is the condition of X,
+    ``rho`` the residual that remains, over ``||X|| ||D||``. See :ref:`accuracy`.
 
     References
     ----------
@@ -74,9 +88,11 @@ def reduced_rank_regression(
     X, Y, W0 = _problem(X, Y, W0)
     limit = min(W0.shape)
     rank = limit if rank is None else whole_number("rank", rank, maximum=limit, top="min(d, k)")
-    B, A = _nested_optima(X, Y, W0, number("ridge", ridge, minimum=0))
+    optima = _Optima(X, _residual(X, Y, W0), number("ridge", ridge, minimum=0))
     dtype = np.result_type(X, Y, W0)
-    return B[:, :rank].astype(dtype), A[:rank].astype(dtype)
+    with np.errstate(over="ignore"):
+        A = np.ldexp(optima.A[:rank], optima.out - optima.into).astype(dtype)
+    return optima.B[:, :rank].astype(dtype), _without_overflow("the update", A)
 
 
 def optimal_losses(
@@ -85,7 +101,7 @@ def optimal_losses(
     *,
     W0: npt.ArrayLike | None = None,
     ridge: float = 0.0,
-    held_out: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
 ) -> Array:
     """Mean squared error of the best update of rank r, for r from 0 to min(d, k), from one decomposition.
 
@@ -97,7 +113,7 @@ def optimal_losses(
     X, Y, W0, ridge
         As in `reduced_rank_regression`. The ridge takes part in choosing the updates; the errors
         returned are without it.
-    held_out : pair of array_like of shapes (m, k) and (m, d), optional
+    validation : pair of array_like of shapes (m, k) and (m, d), optional
         Measure the same updates on these inputs and targets instead. There the curve need not fall, and
         a trained model may end a little below it.
 
@@ -108,8 +124,16 @@ def optimal_losses(
 
     Raises
     ------
-    TypeError, ValueError
-        As in `reduced_rank_regression`.
+    TypeError
+        If an array does not hold real numbers, or ``validation`` is not a pair.
+    ValueError
+        If an array is not a finite matrix, the shapes do not fit, or ``ridge`` is out of range.
+    numpy.linalg.LinAlgError
+        If a loss overflows.
+
+    See Also
+    --------
+    reduced_rank_regression : The updates themselves.
 
     Examples
     --------
@@ -118,17 +142,22 @@ def optimal_losses(
     array([2.5 , 0.25, 0.  ])
     """
     X, Y, W0 = _problem(X, Y, W0)
-    B, A = _nested_optima(X, Y, W0, number("ridge", ridge, minimum=0))
-    if held_out is not None:
-        if not isinstance(held_out, (tuple, list)) or len(held_out) != 2:
-            raise TypeError(f"held_out must be a pair (X, Y), got {type(held_out).__name__}")
-        X, Y, W0 = _problem(*held_out, W0)
-    # B is orthonormal: in its coordinates, rank r explains the first r columns and leaves the others alone.
     residual = _residual(X, Y, W0)
-    target = residual @ B
-    change = np.square(target - X @ A.T).sum(axis=0) - np.square(target).sum(axis=0)
-    total: Array = np.square(residual).sum() + np.concatenate([[0.0], np.cumsum(change)])
-    return np.maximum(total, 0.0) / residual.size
+    optima = _Optima(X, residual, number("ridge", ridge, minimum=0))
+    if validation is not None:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise TypeError(f"validation must be a pair (X, Y), got {type(validation).__name__}")
+        X, Y, W0 = _problem(*validation, W0)
+        residual = _residual(X, Y, W0)
+    with np.errstate(over="ignore"):
+        X, residual = (np.ldexp(M, -power) for M, power in ((X, optima.into), (residual, optima.out)))
+        # B is orthonormal: in its coordinates, rank r explains the first r columns and leaves the others.
+        target = residual @ optima.B
+        outside = np.square(residual - target @ optima.B.T).sum()
+        left = tail_sums(np.square(target).sum(axis=0))
+        missed = np.square(target - X @ optima.A.T).sum(axis=0)
+        losses = (outside + left + np.append(0.0, np.cumsum(missed))) / residual.size
+        return _without_overflow("a loss", np.ldexp(losses, 2 * optima.out))
 
 
 def _problem(X: npt.ArrayLike, Y: npt.ArrayLike, W0: npt.ArrayLike | None) -> tuple[Array, Array, Array]:
@@ -142,18 +171,30 @@ def _problem(X: npt.ArrayLike, Y: npt.ArrayLike, W0: npt.ArrayLike | None) -> tu
     return X, Y, W0
 
 
-def _nested_optima(X: Array, Y: Array, W0: Array, ridge: float) -> tuple[Array, Array]:
-    """``B`` (d, m) and ``A`` (m, k), m = min(d, k), in float64; the first r columns and rows serve rank r."""
-    X, residual = X.astype(np.float64), _residual(X, Y, W0)
-    n, k = X.shape
-    # R^T R = X^T X / n + ridge I, without squaring X; x -> x @ whiten makes that the identity.
-    R = np.linalg.qr(np.concatenate([X / np.sqrt(n), np.sqrt(ridge) * np.eye(k)]), mode="r")
-    _, s, Vh = np.linalg.svd(R)
-    seen = s > s[0] * max(n, k) * np.finfo(np.float64).eps
-    whiten = Vh.T * np.divide(1.0, s, out=np.zeros_like(s), where=seen)  # (k, k)
-    B, gain, Wh = np.linalg.svd((residual.T @ X / n) @ whiten, full_matrices=False)
-    return B, (gain[:, None] * Wh) @ whiten.T
+class _Optima:
+    """The optima of all ranks, of ``X / 2**into`` and ``residual / 2**out``, whose entries are about 1."""
+
+    def __init__(self, X: Array, residual: Array, ridge: float) -> None:
+        n, k = X.shape
+        X = X.astype(np.float64)
+        if ridge:  # more rows, so that X^T X becomes X^T X + n ridge I
+            X = np.concatenate([X, np.sqrt(n * ridge) * np.eye(k)])
+        self.into, self.out = exponent(X), exponent(residual)
+        U, s, Vh = np.linalg.svd(np.ldexp(X, -self.into), full_matrices=False)
+        seen = s > s[0] * max(n, k) * np.finfo(np.float64).eps
+        inverse = np.divide(1.0, s, out=np.zeros_like(s), where=seen)
+        whitened = np.ldexp(residual, -self.out).T @ U[:n]  # (d, m)
+        self.B, gain, Wh = np.linalg.svd(whitened, full_matrices=False)  # (d, m)
+        self.A = (gain[:, None] * Wh * inverse) @ Vh  # (m, k)
 
 
 def _residual(X: Array, Y: Array, W0: Array) -> Array:
-    return Y.astype(np.float64) - X.astype(np.float64) @ W0.astype(np.float64).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = Y.astype(np.float64) - X.astype(np.float64) @ W0.astype(np.float64).T
+    return _without_overflow("Y - X @ W0.T", residual)
+
+
+def _without_overflow(what: str, result: Array) -> Array:
+    if not np.isfinite(result).all():
+        raise np.linalg.LinAlgError(f"{what} overflows: its entries are too large for {result.dtype}")
+    return result

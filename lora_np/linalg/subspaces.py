@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix, number, whole_number
-from lora_np.linalg._spectrum import well_scaled
 from lora_np.linalg.lowrank import truncated_svd
 from lora_np.linalg.rank import column_space
+from lora_np.linalg.spectrum import well_scaled
 
 
 def subspace_similarity(A1: npt.ArrayLike, A2: npt.ArrayLike, i: int, j: int) -> float:

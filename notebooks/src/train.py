@@ -262,7 +262,7 @@ models = {rank: train(lnp.inject(base, rank=rank, rng=rng)).model for rank in ra
 trained = {rank: error(model) for rank, model in models.items()}
 
 ridge = 0.01 * float(np.mean(x**2))
-best = lnp.linalg.optimal_losses(x, y, W0=base.W, ridge=ridge, held_out=(x_held_out, y_held_out))
+best = lnp.linalg.optimal_losses(x, y, W0=base.W, ridge=ridge, validation=(x_held_out, y_held_out))
 axes = lnp.plots.losses_against_rank(
     {"best possible": best[:25]}, trained=trained, ylabel="mean squared error, held out"
 )

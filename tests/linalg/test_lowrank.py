@@ -162,36 +162,6 @@ def test_iteration_gives_way_to_the_full_svd_where_that_is_as_cheap(monkeypatch,
     assert M.shape not in shapes
 
 
-@pytest.mark.parametrize("shape", [(400, 300), (300, 400), (250, 250)], ids=str)
-@pytest.mark.parametrize("name", [*SPECTRA, "zero", "tiny", "huge"])
-def test_the_svd_in_blocks_is_the_svd(name, shape, with_spectrum):
-    scale = {"zero": 0.0, "tiny": 1e-30, "huge": 1e30}.get(name, 1.0)
-    expected = scale * SPECTRA.get(name, SPECTRA["noise"])[: min(shape)]
-    M = with_spectrum(expected, *shape, np.random.default_rng(6)).astype(np.float32)
-    rank = min(shape)
-    found = truncated_svd(M, rank=rank, method="full", lean=True)
-    assert found.U.dtype == found.s.dtype == found.Vh.dtype == np.float32
-    rounding = 50 * np.finfo(np.float32).eps
-    U, s, Vh = (a.astype(np.float64) for a in found)
-    np.testing.assert_allclose(s, expected, rtol=0, atol=rounding * expected[0])
-    assert np.linalg.norm((U * s) @ Vh - M) <= rounding * np.linalg.norm(expected)
-    np.testing.assert_allclose(U.T @ U, np.eye(rank), rtol=0, atol=rounding)
-    np.testing.assert_allclose(Vh @ Vh.T, np.eye(rank), rtol=0, atol=rounding)
-    assert (np.diff(s) <= 0).all()
-
-
-def test_lean_asks_lapack_for_no_whole_svd(monkeypatch, with_spectrum):
-    M = with_spectrum(SPECTRA["almost ties"], 400, 300, np.random.default_rng(1)).astype(np.float32)
-    expected = truncated_svd(M, rank=100).s
-    shapes = []
-    full_svd = np.linalg.svd
-    monkeypatch.setattr(np.linalg, "svd", lambda M, **kw: shapes.append(M.shape) or full_svd(M, **kw))
-    np.testing.assert_allclose(truncated_svd(M, rank=100, lean=True).s, expected, rtol=1e-6)
-    assert M.shape not in shapes
-    assert truncated_svd(M[:150], rank=100, lean=True).s.shape == (100,)
-    assert (150, 300) in shapes  # which is small
-
-
 def test_results_repeat_and_another_start_agrees(with_spectrum):
     M = with_spectrum(SPECTRA["slow"], 400, 300, np.random.default_rng(4))
     first, again = truncated_svd(M, rank=4), truncated_svd(M, rank=4)

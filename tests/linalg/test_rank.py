@@ -11,7 +11,6 @@ from lora_np.linalg import (
     energy,
     independent_columns,
     matrix_rank,
-    null_space,
     row_echelon,
     stable_rank,
 )
@@ -22,7 +21,6 @@ FUNCTIONS = [
     energy,
     independent_columns,
     matrix_rank,
-    null_space,
     row_echelon,
     stable_rank,
 ]
@@ -74,16 +72,13 @@ def test_independent_columns_span_each_column_from_the_left(seed, rank):
 
 
 @pytest.mark.parametrize("kind", ["random", "deficient", "repeated", "zero"])
-def test_column_space_and_null_space(kind, shape, example):
+def test_column_space(kind, shape, example):
     M = example(kind, *shape)
     rank = np.linalg.matrix_rank(M)
-    basis, kernel = column_space(M), null_space(M)
+    basis = column_space(M)
     assert basis.shape == (shape[0], rank)
-    assert kernel.shape == (shape[1], shape[1] - rank)
     np.testing.assert_allclose(basis.T @ basis, np.eye(rank), atol=1e-13)
-    np.testing.assert_allclose(kernel.T @ kernel, np.eye(kernel.shape[1]), atol=1e-13)
     np.testing.assert_allclose(basis @ (basis.T @ M), M, atol=1e-12 * max(1, np.abs(M).max()))
-    np.testing.assert_allclose(M @ kernel, 0, atol=1e-12 * max(1, np.abs(M).max()))
 
 
 def test_elimination_is_fooled_where_singular_values_are_not():
@@ -98,7 +93,7 @@ def test_noise_makes_every_matrix_full_rank_but_hardly_moves_the_soft_ranks(exam
     noisy = M + 1e-6 * np.random.default_rng(1).normal(size=M.shape)
     assert matrix_rank(M) == 10
     assert matrix_rank(noisy) == 20
-    assert matrix_rank(noisy, tol=1e-3) == 10
+    assert matrix_rank(noisy, tolerance=1e-3) == 10
     assert stable_rank(noisy) == pytest.approx(stable_rank(M), rel=1e-5)
     assert effective_rank(noisy) == pytest.approx(effective_rank(M), rel=1e-4)
 
@@ -108,7 +103,7 @@ def test_matrix_rank_equals_numpys(kind, shape, example):
     M = example(kind, *shape)
     assert matrix_rank(M) == np.linalg.matrix_rank(M)
     assert matrix_rank(M.astype(np.float32)) == np.linalg.matrix_rank(M.astype(np.float32))
-    assert matrix_rank(M, tol=1e-6) == np.linalg.matrix_rank(M, tol=1e-6)
+    assert matrix_rank(M, tolerance=1e-6) == np.linalg.matrix_rank(M, tol=1e-6)
 
 
 @given(st.integers(0, 10**6))
@@ -148,7 +143,7 @@ def test_a_zero_matrix_has_rank_zero_of_every_kind():
     [(np.float16([[1, 2]]), np.float32), (np.float32([[1, 2]]), np.float32), ([[1, 2]], np.float64)],
 )
 def test_precision_of_the_result(M, dtype):
-    for function in (column_space, null_space, energy, lambda M: row_echelon(M)[0]):
+    for function in (column_space, energy, lambda M: row_echelon(M)[0]):
         assert function(M).dtype == dtype
 
 
@@ -161,6 +156,8 @@ def test_precision_of_the_result(M, dtype):
         ([], ValueError, r"M must be a matrix \(2 axes\), got shape \(0,\)"),
         ([[]], ValueError, r"M must not be empty, got shape \(1, 0\)"),
         (np.ones((2, 2, 2)), ValueError, r"got shape \(2, 2, 2\)"),
+        (1.0, ValueError, r"M must be a matrix \(2 axes\), got shape \(\)"),
+        (np.ma.masked_equal(np.eye(2), 0), TypeError, "M must not be a masked array"),
         (np.ones((2, 2), dtype=complex), TypeError, "real numbers, got dtype complex128"),
         ([["a"]], TypeError, "real numbers, got dtype <U1"),
     ],
@@ -170,10 +167,8 @@ def test_bad_input_is_named(function, M, error, message):
         function(M)
 
 
-@pytest.mark.parametrize(
-    "function", [matrix_rank, column_space, null_space, row_echelon, independent_columns]
-)
-@pytest.mark.parametrize("tol", [-1.0, np.nan, np.inf])
-def test_a_tolerance_out_of_range_is_refused(function, tol):
-    with pytest.raises(ValueError, match=r"tol must be (at least 0|finite)"):
-        function(np.eye(2), tol=tol)
+@pytest.mark.parametrize("function", [matrix_rank, column_space, row_echelon, independent_columns])
+@pytest.mark.parametrize("tolerance", [-1.0, np.nan, np.inf])
+def test_a_tolerance_out_of_range_is_refused(function, tolerance):
+    with pytest.raises(ValueError, match=r"tolerance must be (at least 0|finite)"):
+        function(np.eye(2), tolerance=tolerance)

@@ -80,7 +80,7 @@ def test_the_curve_is_the_error_of_each_explicit_optimum(ridge):
     X, Y, W0 = problem(1)
     X_new, Y_new, _ = problem(2)
     seen = optimal_losses(X, Y, W0=W0, ridge=ridge)
-    unseen = optimal_losses(X, Y, W0=W0, ridge=ridge, held_out=(X_new, Y_new))
+    unseen = optimal_losses(X, Y, W0=W0, ridge=ridge, validation=(X_new, Y_new))
     assert seen[0] == pytest.approx(mse(X, Y, W0))
     assert unseen[0] == pytest.approx(mse(X_new, Y_new, W0))
     for rank in range(1, 7):
@@ -185,4 +185,4 @@ def test_bad_input_is_named(change, error, message):
 def test_held_out_data_of_another_shape_is_refused():
     X, Y, W0 = problem(0)
     with pytest.raises(ValueError, match=r"W0 must have shape \(d, k\) = \(6, 3\)"):
-        optimal_losses(X, Y, W0=W0, held_out=(np.ones((2, 3)), np.ones((2, 6))))
+        optimal_losses(X, Y, W0=W0, validation=(np.ones((2, 3)), np.ones((2, 6))))

@@ -268,8 +268,8 @@ def test_slips_are_named():
         lnp.fit(lnp.inject(layer, rank=1, rng=rng), x, x, optimizer="adam")
     with pytest.raises(TypeError, match=r"validation must be a pair \(x, y\), got tuple"):
         lnp.fit(lnp.inject(layer, rank=1, rng=rng), x, x, validation=(x,))
-    with pytest.raises(TypeError, match=r"held_out must be a pair \(X, Y\), got ndarray"):
-        lnp.linalg.optimal_losses(x, x, held_out=x)
+    with pytest.raises(TypeError, match=r"validation must be a pair \(X, Y\), got ndarray"):
+        lnp.linalg.optimal_losses(x, x, validation=x)
     with pytest.raises(TypeError, match="variants must be a list of names, got 'lora'"):
         lnp.training.sweep(lnp.training.Problem(layer, x, x), ranks=[1], variants="lora")
     with pytest.raises(ValueError, match="lr must be finite, got inf"):

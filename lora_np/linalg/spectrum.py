@@ -1,4 +1,4 @@
-"""Singular values and sums over them: what the rest of the room is made of."""
+"""Singular values, at any scale of the entries, and sums over them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ class SVD(NamedTuple):
     Vh: Array  # (r, k)
 
 
-def binary_unit(M: Array) -> float:
-    """The power of two at or just below ``max|M|`` (1 for zero): dividing by it rounds nothing."""
+def exponent(M: Array) -> int:
+    """Of the power of two at or just below ``max|M|`` (0 for zero): dividing by that rounds nothing."""
     largest = max(M.max(), -M.min())
-    return float(np.ldexp(1.0, np.frexp(largest)[1] - 1)) if largest > 0 else 1.0
+    return int(np.frexp(largest)[1]) - 1 if largest > 0 else 0
+
+
+def binary_unit(M: Array) -> float:
+    """The power of two at or just below ``max|M|``, 1 for zero."""
+    return float(np.ldexp(1.0, exponent(M)))
 
 
 def well_scaled(M: Array) -> tuple[float, Array]:
@@ -33,6 +38,12 @@ def well_scaled(M: Array) -> tuple[float, Array]:
     if info.tiny**0.25 < unit < info.max**0.25:
         return 1.0, M
     return unit, M / M.dtype.type(unit)
+
+
+def thin_svd(M: Array) -> tuple[float, SVD]:
+    """``(unit, svd)`` with ``M = unit * (U * s) @ Vh``, by LAPACK."""
+    unit, M = well_scaled(M)
+    return unit, SVD(*np.linalg.svd(M, full_matrices=False))
 
 
 def singular_values(M: Array) -> tuple[float, Array]:
