@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_np.autograd import Tensor
-from lora_np.hub.families import FAMILIES
+from lora_np.hub.families import family_names, family_of
 from lora_np.hub.model import ModelSpec, ModuleSpec, fold
 from lora_np.nn.layers import Linear
 from lora_np.nn.tree import leaves, walk
@@ -142,7 +142,7 @@ def _tree_modules(model: Any) -> Iterator[ModuleSpec]:
 
 def _from_named_modules(model: Any) -> ModelSpec:
     family_name = getattr(getattr(model, "config", None), "model_type", "")
-    family = FAMILIES.get(family_name)
+    family = family_of(family_name) if family_name in family_names() else None
     fused = (family.fused if family else None) or {}
     seen: set[int] = set()
     modules: list[ModuleSpec] = []

@@ -38,7 +38,7 @@ class Adapter(NamedTuple):
     def lowest(self) -> int:
         """The first index among them: the lowest layer that is adapted."""
         if self.names is None:
-            return self.module.ranges[0].start if self.module.ranges else 0
+            return self.module.ranges[0][0] if self.module.ranges else 0
         place = self.module.name.split(".").index("{}")
         return min(int(name.split(".")[place]) for name in self.names)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub.model import Layers, ModelSpec, ModuleSpec
+from lora_np.hub.model import ATTENTION, Layers, ModelSpec, ModuleSpec
 from lora_np.table import Cell, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -438,8 +438,8 @@ def _reach(stack: Layers, modules: list[ModuleSpec], settings: _Settings) -> _Re
         return _Reach(0, 0) if first else _Reach(stack.depth, stack.depth)
     lowest = min(each.lowest for each in here)
     bottom = [each.module for each in here if each.lowest == lowest]
-    attention = any(_in_attention(module) for module in bottom)
-    mlp = attention or not all(_reads_inner(module) for module in bottom)
+    attention = any(module.role in ATTENTION for module in bottom)
+    mlp = attention or not all(module.role == "down" for module in bottom)
     depth = stack.depth - lowest
     return _Reach(depth if attention else depth - 1, depth if mlp else depth - 1)
 
@@ -465,8 +465,7 @@ def _attention_bytes(stack: Layers, settings: _Settings) -> int:
 def _norm_bytes(module: ModuleSpec, stack: Layers | None, settings: _Settings) -> int:
     width = module.shape[0]
     if stack is not None and width == stack.head_width != stack.width:
-        heads = stack.kv_heads if ".k_" in module.name else stack.heads
-        width *= heads
+        width *= stack.kv_heads if module.role == "key_norm" else stack.heads
     if module.bias:
         return width * module.copies * settings.item
     # an RMS norm is computed in fp32, and the gradient of its weight needs what it normalized
@@ -475,16 +474,13 @@ def _norm_bytes(module: ModuleSpec, stack: Layers | None, settings: _Settings) -
 
 def _mlp_bytes(modules: Iterable[ModuleSpec], stack: Layers, settings: _Settings) -> int:
     """What activation functions keep; the input of the last map is counted with the inputs of maps."""
+    widened = [module for module in modules if module.role in ("gate", "up", "gate_up")]
+    gated = any(module.role != "up" for module in widened)
     numbers = 0
-    for module in modules:
-        if module.kind not in ("linear", "experts") or _in_attention(module) or _reads_inner(module):
-            continue
-        d_out = module.shape[-2] * _times(module, settings.spec)
-        if any(part in module.name for part in ("gate", "up_proj", "wi_")):
-            # gate and up are two maps, or one twice as wide: with the activation's result 3 i
-            numbers += 3 * d_out * module.copies // 2
-        else:
-            numbers += _KEPT.get(stack.activation, 1) * d_out * module.copies
+    for module in widened:
+        d_out = module.shape[-2] * _times(module, settings.spec) * module.copies
+        # gate and up are two maps, or one twice as wide: with the activation's result 3 i
+        numbers += 3 * d_out // 2 if gated else _KEPT.get(stack.activation, 1) * d_out
     return numbers * settings.item
 
 
@@ -510,9 +506,7 @@ def _input_bytes(modules: Iterable[ModuleSpec], stack: Layers, settings: _Settin
 
 def _kept_anyway(module: ModuleSpec, stack: Layers) -> bool:
     """Whether the input of a map is an array that attention or the activation function keeps."""
-    if _in_attention(module):
-        return _ends_with(module, _FROM_CONTEXT)
-    return stack.activation == "relu" and _reads_inner(module)
+    return module.role == "output" or (stack.activation == "relu" and module.role == "down")
 
 
 def _outside_bytes(settings: _Settings) -> int:
@@ -522,7 +516,7 @@ def _outside_bytes(settings: _Settings) -> int:
     for module in settings.spec.groups:
         if module.name.startswith(prefixes):
             continue
-        if module.kind == "norm" and (settings.full or "embed" not in module.name):
+        if module.kind == "norm" and (settings.full or module.role != "embedding_norm"):
             size += _norm_bytes(module, None, settings)
         if module.name == settings.spec.head:
             vocabulary, width = module.shape
@@ -530,25 +524,9 @@ def _outside_bytes(settings: _Settings) -> int:
     return size
 
 
-_FROM_CONTEXT = ("o_proj", "out_proj", "c_proj", "dense", "o")  # of attention: the map after the heads
-_FROM_INNER = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "wo", "output.dense")  # the last of an MLP
-
-
-def _in_attention(module: ModuleSpec) -> bool:
-    return "attn" in module.name or "attention" in module.name.lower()
-
-
-def _reads_inner(module: ModuleSpec) -> bool:
-    return _ends_with(module, _FROM_INNER)
-
-
-def _ends_with(module: ModuleSpec, names: tuple[str, ...]) -> bool:
-    return any(module.name.endswith(f".{name}") for name in names)
-
-
 def _source(module: ModuleSpec) -> str:
     """Maps with the same source read the same array."""
-    if not _in_attention(module) and _reads_inner(module):
+    if module.role == "down":
         return module.name
     return f"{module.name.rpartition('.')[0]}:{module.shape[-1]}"
 

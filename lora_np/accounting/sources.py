@@ -12,7 +12,7 @@ from typing import Any
 from lora_np.accounting.checkpoint import from_safetensors, read_json
 from lora_np.accounting.live import from_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub.families import FAMILIES, build_spec
+from lora_np.hub.families import build_spec, family_names, family_of
 from lora_np.hub.model import ModelSpec, ModuleSpec
 from lora_np.table import Table
 
@@ -177,7 +177,8 @@ def family_table() -> Table:
     """Families whose ``config.json`` can be counted, their classes and default targets."""
     rows = [
         (name, ", ".join(family.classes + task for task in family.tasks), " ".join(family.targets) or None)
-        for name, family in sorted(FAMILIES.items())
+        for name in family_names()
+        for family in (family_of(name),)
     ]
     return Table(("family", "architectures", "default targets"), rows, title="Families")
 

@@ -12,7 +12,11 @@ from typing import Literal, NamedTuple
 
 from lora_np.table import Cell, Table, shape_text
 
+Indices = range | tuple[int, ...]
 Kind = Literal["linear", "embedding", "convolution", "norm", "router", "experts", "parameter"]
+
+# the roles of maps inside attention, in families' data files
+ATTENTION = ("query", "key", "value", "qkv", "key_value", "position_query", "position_key", "output")
 
 
 class ModuleSpec(NamedTuple):
@@ -31,7 +35,8 @@ class ModuleSpec(NamedTuple):
     groups: int = 1  # of a convolution, whose shape then holds d_in / groups
     alias: str = ""  # the name in checkpoints, where it differs
     parts: tuple[str, ...] = ()  # experts: the linear maps that were fused, by their names in checkpoints
-    ranges: tuple[range, ...] = ()
+    ranges: tuple[Indices, ...] = ()
+    role: str = ""  # what it is for: query, key, up, down, head, ...; empty if unknown
 
     @property
     def copies(self) -> int:
@@ -57,7 +62,7 @@ class ModuleSpec(NamedTuple):
     @property
     def first(self) -> str:
         """The name of the first of these modules."""
-        return self._filled(self.name, [indices.start for indices in self.ranges])
+        return self._filled(self.name, [indices[0] for indices in self.ranges])
 
     def names(self) -> list[str]:
         """The names of these modules, one for each."""
@@ -92,7 +97,6 @@ class Layers(NamedTuple):
     head_width: int  # of queries and keys
     value_width: int  # of values
     activation: str
-    norm: Literal["layer", "rms"]
     cross_attention: bool = False
     dropout: bool = False  # on hidden states
     attention_dropout: bool = False
@@ -172,38 +176,6 @@ class ModelSpec:
         )
 
 
-def stack(
-    prefix: str, indices: range, modules: Iterable[ModuleSpec], *, alias: str = ""
-) -> Iterator[ModuleSpec]:
-    """``modules`` once for each index: ``prefix.0.name``, ``prefix.1.name``, ..."""
-    for module in modules:
-        other = f"{alias or prefix}.{{}}.{module.alias or module.name}" if alias or module.alias else ""
-        yield _placed(module, f"{prefix}.{{}}.{module.name}", other, (indices, *module.ranges))
-
-
-def under(prefix: str, modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
-    """``modules`` as children of ``prefix``."""
-    for module in modules:
-        other = f"{prefix}.{module.alias}" if module.alias else ""
-        yield _placed(module, f"{prefix}.{module.name}", other, module.ranges)
-
-
-def _placed(module: ModuleSpec, name: str, alias: str, ranges: tuple[range, ...]) -> ModuleSpec:
-    # three times as fast as _replace, and every module of every model comes by twice
-    return ModuleSpec(
-        name,
-        module.kind,
-        module.shape,
-        module.bias,
-        module.tied,
-        module.tied_bias,
-        module.groups,
-        alias,
-        module.parts,
-        ranges,
-    )
-
-
 _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a name that is a number
 
 
@@ -235,7 +207,7 @@ def _expand(groups: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
             yield from _expand(module.at(index) for module in members)
 
 
-def _stack_of(module: ModuleSpec) -> tuple[str, tuple[range, ...]]:
+def _stack_of(module: ModuleSpec) -> tuple[str, tuple[Indices, ...]]:
     prefix, _, _ = module.name.partition(".{}")
     return prefix, module.ranges[:1]
 

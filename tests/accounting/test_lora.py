@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import ModelSpec, ModuleSpec, count_model, from_config, preset
-from lora_np.hub.families import FAMILIES, build_spec
+from lora_np.hub.families import build_spec, family_of
 from tests.hub.test_families import (
     BLOOM,
     DECODER,
@@ -98,7 +98,7 @@ OPTIONS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("family", "task", "fields", "options"), OPTIONS, ids=[f"{case[0]}-{i}" for i, case in enumerate(OPTIONS)]
 )
 def test_options_as_in_peft(family: str, task: str, fields: dict[str, Any], options: dict[str, Any]) -> None:
-    architecture = FAMILIES[family].classes + task
+    architecture = family_of(family).classes + task
     spec = build_spec({"model_type": family, **fields}, architecture=architecture)
     theirs = {"targets": "target_modules", "dora": "use_dora"}
     model = meta_model(family, task, fields)

@@ -32,7 +32,7 @@ from lora_np.accounting import (
     training_memory,
     weights_bytes,
 )
-from lora_np.hub.families import FAMILIES
+from lora_np.hub.families import family_of
 
 SMALL = {
     "vocab_size": 131,
@@ -235,7 +235,7 @@ def torch_pair(
     import transformers
 
     task = "ForCausalLM" if family == "llama" else "ForMaskedLM"
-    architecture = FAMILIES[family].classes + task
+    architecture = family_of(family).classes + task
     config = transformers.AutoConfig.for_model(family, **fields)
     config._attn_implementation = "eager" if attention == "eager" else "sdpa"
     model = getattr(transformers, architecture)(config)

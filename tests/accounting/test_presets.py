@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import count_model, from_config, preset, preset_config, preset_names, preset_table
-from lora_np.hub.families import FAMILIES
+from lora_np.hub.families import family_of
 
 # parameters as published with the checkpoints (deepseek-v3 without its second-token module and router biases)
 PUBLISHED = {
@@ -71,8 +71,8 @@ def test_full_size_on_the_meta_device(name: str) -> None:
     import transformers
 
     fields = preset_config(name)
-    family = FAMILIES[fields["model_type"]]
-    architecture = fields.pop("architectures", [family.classes + family.task])[0]
+    family = family_of(fields["model_type"])
+    architecture = fields.pop("architectures", [family.classes + family.tasks[0]])[0]
     config = transformers.AutoConfig.for_model(**fields)
     spec = preset(name)
 

@@ -1,0 +1,127 @@
+"""Small expressions over the fields of a config: what a family's data file says of shapes and conditions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Mapping
+from types import CodeType
+from typing import Any
+
+_LONGEST = 400  # characters of one expression
+_OPERATORS = (
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.FloorDiv,
+    ast.Div,
+    ast.Mod,
+    ast.And,
+    ast.Or,
+    ast.Not,
+    ast.USub,
+    ast.Eq,
+    ast.NotEq,
+    ast.Lt,
+    ast.LtE,
+    ast.Gt,
+    ast.GtE,
+    ast.In,
+    ast.NotIn,
+)
+_FORMS = (
+    ast.Expression,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.BoolOp,
+    ast.Compare,
+    ast.IfExp,
+    ast.Subscript,
+    ast.List,
+    ast.Tuple,
+    ast.Load,
+    *_OPERATORS,
+)
+
+
+class Expressions:
+    """Compile expressions over the names of one family.
+
+    An expression holds names, whole numbers, strings, ``True`` and ``False``, lists, ``+ - * // / %``,
+    comparisons, ``in``, ``and or not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max`` and
+    ``len``. ``/`` divides without a remainder, or the config is refused. ``text.d`` is the variable ``d`` of
+    the part ``text``.
+
+    Parameters
+    ----------
+    fields : mapping of str to str
+        The field of the config that a name was read from, for messages.
+    parts : collection of str
+        Names that may be followed by a dot.
+    """
+
+    def __init__(self, fields: Mapping[str, str], parts: Collection[str] = ()) -> None:
+        self.fields = fields
+        self.parts = parts
+
+    def compile(self, text: str) -> CodeType:
+        """The code of one expression, of a tuple of them where they are separated by commas.
+
+        Raises
+        ------
+        ValueError
+            If the text holds anything that an expression may not hold.
+        """
+        if len(text) > _LONGEST * (1 + text.count("\n")):
+            raise ValueError(f"an expression may have {_LONGEST} characters, got {len(text)}")
+        try:
+            tree = ast.parse(f"({text})", "<family>", mode="eval")
+        except (SyntaxError, ValueError, RecursionError):
+            raise ValueError(f"not an expression: {text!r}") from None
+        return compile(ast.fix_missing_locations(self._checked(tree)), "<family>", "eval")
+
+    def _checked(self, node: ast.AST) -> Any:
+        """The same tree with names of parts joined and ``/`` made exact."""
+        match node:
+            case ast.Name() | ast.Constant(value=int() | str()):
+                return node
+            case ast.Attribute(value=ast.Name(id=part), attr=name) if part in self.parts:
+                return ast.Name(f"{part}.{name}", ast.Load())
+            case ast.Call(func=ast.Name(id="min" | "max" | "len"), keywords=[]):
+                node.args = [self._checked(argument) for argument in node.args]
+                return node
+            case ast.BinOp(op=ast.Div()):
+                return self._exact(node)
+            case _ if isinstance(node, _FORMS):
+                for name, value in ast.iter_fields(node):
+                    if isinstance(value, list):
+                        setattr(node, name, [self._checked(item) for item in value])
+                    elif isinstance(value, ast.AST):
+                        setattr(node, name, self._checked(value))
+                return node
+        raise ValueError(f"not allowed in an expression: {ast.unparse(node)}")
+
+    def _exact(self, node: ast.BinOp) -> ast.Call:
+        names = [self._named(side) for side in (node.left, node.right)]
+        sides = [self._checked(side) for side in (node.left, node.right)]
+        words: list[ast.expr] = [ast.Constant(name) for name in names]
+        return ast.Call(ast.Name("/", ast.Load()), [*sides, *words], [])
+
+    def _named(self, node: ast.expr) -> str:
+        return self.fields.get(node.id, node.id) if isinstance(node, ast.Name) else ast.unparse(node)
+
+
+def divided(whole: int, by: int, whole_name: str, name: str) -> int:
+    """``whole / by`` where there is no remainder.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    if by == 0 or whole % by:
+        raise ValueError(f"{name} must divide {whole_name} = {whole}, got {by}")
+    return whole // by
+
+
+# all that an expression can call
+CALLS: dict[str, Any] = {"__builtins__": {}, "min": min, "max": max, "len": len, "/": divided}
