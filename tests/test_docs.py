@@ -52,8 +52,8 @@ COMMANDS = sorted(
 
 
 @pytest.fixture
-def room(tmp_path, monkeypatch):
-    """A folder with all that the examples speak of."""
+def example_files(tmp_path, monkeypatch):
+    """A folder with every file that the examples name."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     np.save("update.npy", rng.normal(size=(20, 30)))
@@ -74,7 +74,7 @@ def room(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_that_is_shown_runs(command, room, capsys):
+def test_a_command_that_is_shown_runs(command, example_files, capsys):
     for start, where in NOT_HERE.items():
         if command.startswith(start):
             pytest.skip(where)
