@@ -12,6 +12,8 @@ from lora_np.checks import whole_number
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+__all__ = ["Table", "binary_bytes", "decimal_bytes", "parse_bytes", "shape_text"]
+
 Cell = str | int | float | bool | None
 Format = Callable[[Any], str]
 
@@ -20,9 +22,9 @@ Format = Callable[[Any], str]
 class Table:
     """Named columns and rows of plain values, printed for people or handed to programs.
 
-    People get thousands separators and formatted numbers: aligned text from ``print`` and at the prompt, a
-    table of its own kind in a notebook or when rich prints it, and Markdown. Programs get the values as
-    they are, from :meth:`to_json`, :meth:`to_csv` and :attr:`records`.
+    People get thousands separators and formatted numbers: aligned text from ``print`` and at the prompt, HTML
+    in a notebook, a rich table where rich prints it, and Markdown. Programs get the values unchanged, from
+    :meth:`to_json`, :meth:`to_csv` and :attr:`records`.
 
     Parameters
     ----------
@@ -31,6 +33,7 @@ class Table:
     rows : iterable of iterables
         Strings, numbers, booleans, or None for an empty cell; one for each column.
     title : str
+        A line above the table.
     notes : iterable of str
         Sentences below the table.
     formats : mapping of str to callable
@@ -40,7 +43,7 @@ class Table:
     Raises
     ------
     ValueError
-        If a row has not one cell for each column, or ``formats`` names no column.
+        If a row does not have one cell for each column, or ``formats`` names an unknown column.
 
     Examples
     --------
@@ -148,7 +151,7 @@ class Table:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """What rich prints in a terminal: title, table, notes. Text is wrapped at spaces, numbers never.
 
-        Where the terminal is too narrow for that, the table is as wide as it would like to be.
+        Where the terminal is too narrow for that, the table is wider than the terminal.
         """
         from rich import box
         from rich.table import Table as RichTable
@@ -194,7 +197,23 @@ class Table:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """``128 x 64``."""
+    """Sizes with ``x`` between them.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The shape of an array.
+
+    Returns
+    -------
+    str
+        Such as ``"128 x 64"``.
+
+    Examples
+    --------
+    >>> shape_text((4096, 1024))
+    '4,096 x 1,024'
+    """
     return " x ".join(f"{size:,}" for size in shape)
 
 
@@ -228,6 +247,20 @@ _SIZES |= {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 def decimal_bytes(size: int) -> str:
     """``size`` in powers of 1000.
 
+    Parameters
+    ----------
+    size : int
+        Bytes.
+
+    Returns
+    -------
+    str
+        A number with two decimals and its unit.
+
+    See Also
+    --------
+    binary_bytes : The same in powers of 1024.
+
     Examples
     --------
     >>> decimal_bytes(37_748_736)
@@ -238,6 +271,20 @@ def decimal_bytes(size: int) -> str:
 
 def binary_bytes(size: int) -> str:
     """``size`` in powers of 1024.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+
+    Returns
+    -------
+    str
+        A number with two decimals and its unit.
+
+    See Also
+    --------
+    decimal_bytes : The same in powers of 1000.
 
     Examples
     --------
@@ -257,10 +304,17 @@ def parse_bytes(name: str, size: int | str) -> int:
     size : int or str
         Bytes, or text such as ``"24 GB"`` (decimal) or ``"24GiB"`` (binary).
 
+    Returns
+    -------
+    int
+        Bytes.
+
     Raises
     ------
-    ValueError, TypeError
-        If the size is negative or its unit is not clear.
+    ValueError
+        If the size is negative or its unit is unknown.
+    TypeError
+        If the size is neither a whole number nor text.
 
     Examples
     --------
