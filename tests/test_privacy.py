@@ -38,8 +38,6 @@ OFFENDERS = {
     "course/story.py",
     "course/widgets.py",
     "grading/child.py",
-    "linalg/_blocks.py",
-    "linalg/_spectrum.py",
     "linalg/files.py",
     "lora/inject.py",
     "lora/layer.py",
