@@ -92,8 +92,9 @@ class Blocks(Quantised):
         flat = data.reshape(-1)
         numbers = np.empty((flat.size, layout.numbers), np.float32)
         # by pieces, so that codes and scales on their way to numbers stay small
-        for start in range(0, flat.size, step := max(1, 2**16 // layout.numbers)):
-            numbers[start : start + step] = layout.decode(flat[start : start + step])
+        with np.errstate(over="ignore", invalid="ignore"):  # a damaged file's scales may be anything
+            for start in range(0, flat.size, step := max(1, 2**16 // layout.numbers)):
+                numbers[start : start + step] = layout.decode(flat[start : start + step])
         shape = (*data.shape[:-1], data.shape[-1] * layout.numbers)
         return numbers.reshape(shape)
 

@@ -1,0 +1,499 @@
+"""The GGUF format: a reader and a writer that trust nothing and hold one tensor at a time.
+
+A file is a magic number, a version, two counts, the metadata (name, type, value), a description of each
+tensor (name, sizes, kind, place), and the tensors' bytes, each beginning at a multiple of the alignment. See
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lora_np.checks import Array
+from lora_np.files import write_whole
+from lora_np.quantise import LAYOUTS, Blocks
+
+__all__ = ["GGUFError", "GGUFFile", "GGUFTensor", "open", "save"]
+
+# The number of each kind of tensor in the file. Those without a layout can be counted but not read:
+# numbers in a block, and its bytes.
+_KINDS = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    6: "Q5_0",
+    7: "Q5_1",
+    8: "Q8_0",
+    12: "Q4_K",
+    14: "Q6_K",
+    30: "BF16",
+}
+_UNREAD = {
+    9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    13: ("Q5_K", 256, 176),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+}
+_SIZES = {kind: (layout.numbers, layout.block.itemsize) for kind, layout in LAYOUTS.items()}
+_SIZES |= {kind: (numbers, size) for kind, numbers, size in _UNREAD.values()}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+
+_SCALARS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
+_SCALAR_NUMBERS = {np.dtype(name): number for number, name in _SCALARS.items()}
+_STRING, _ARRAY = 8, 9
+
+_MAX_HEADER = 2**28  # the largest vocabularies take a tenth of this
+_MAX_NAME = 2**16 - 1  # as in the specification
+_MAX_AXES = 4  # as in ggml
+_ALIGNMENT = 32
+
+
+class GGUFError(ValueError):
+    """A file that is not what it says, or a request that does not fit the file."""
+
+
+@dataclass(frozen=True)
+class GGUFTensor:
+    """What the header says of one tensor.
+
+    Attributes
+    ----------
+    kind : str
+        "F32", "Q4_1", "Q6_K", ...
+    shape : tuple of int
+        As NumPy has it: the last axis is the one that lies together (ggml writes it first).
+    start : int
+        Byte offset in the file.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes in the file."""
+        numbers, size = _SIZES[self.kind]
+        return self.size // numbers * size
+
+
+@dataclass(frozen=True)
+class GGUFFile:
+    """A checked header, and `read` for one tensor after the other. Made by `open`; holds no open file.
+
+    Attributes
+    ----------
+    path : Path
+    tensors : mapping of str to GGUFTensor
+        In the order of their bytes.
+    metadata : mapping of str to object
+        Text, numbers, booleans; lists of text; and ndarrays of numbers.
+    """
+
+    path: Path
+    tensors: Mapping[str, GGUFTensor]
+    metadata: Mapping[str, Any] = field(repr=False)
+
+    def read(self, name: str) -> Array:
+        """The numbers of one tensor; nothing else is read.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        ndarray
+            float32.
+
+        Raises
+        ------
+        GGUFError
+            If there is no such tensor (the message lists close names), its kind is not one that is read, or
+            the file has changed since it was opened.
+
+        See Also
+        --------
+        quantised : The same without making numbers of it.
+        """
+        return self.quantised(name).dequantised()
+
+    def quantised(self, name: str) -> Blocks:
+        """One tensor in the blocks that the file keeps it in.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Blocks
+
+        Raises
+        ------
+        GGUFError
+            As for `read`.
+        """
+        if name not in self.tensors:
+            close = get_close_matches(name, self.tensors, n=5, cutoff=0.5) or list(self.tensors)[:5]
+            raise GGUFError(
+                f"{self.path} has no tensor {_short(name)}; closest: {', '.join(map(_short, close))}"
+            )
+        tensor = self.tensors[name]
+        if tensor.kind not in LAYOUTS:
+            raise GGUFError(
+                f"{self.path}: {_short(name)} is stored as {tensor.kind}, which is not read; those that are: "
+                f"{', '.join(LAYOUTS)}"
+            )
+        layout = LAYOUTS[tensor.kind]
+        data = np.empty((*tensor.shape[:-1], tensor.shape[-1] // layout.numbers), layout.block)
+        with self.path.open("rb") as file:
+            file.seek(tensor.start)
+            if file.readinto(data.reshape(-1).view(np.uint8).data) != tensor.nbytes:
+                raise GGUFError(f"{self.path} has become shorter since it was opened")
+        return Blocks(tensor.kind, data, tensor.shape)
+
+
+def open(path: str | os.PathLike[str]) -> GGUFFile:
+    """Read and check the header of a GGUF file.
+
+    Only the header is read, so this is fast for files of any size.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    GGUFFile
+        With ``tensors`` (name to kind and shape), ``metadata``, ``read(name)`` and ``quantised(name)``.
+
+    Raises
+    ------
+    GGUFError
+        If the file is truncated, its header is not what the format demands, or a tensor is not where the
+        format puts it.
+    OSError
+        If the file cannot be read.
+
+    See Also
+    --------
+    save : Write one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "model.gguf"
+    >>> save({"output.weight": np.ones((2, 32), np.float32)}, path, metadata={"general.name": "small"})
+    >>> file = open(path)
+    >>> file.tensors["output.weight"]
+    GGUFTensor(kind='F32', shape=(2, 32), start=128)
+    >>> file.metadata["general.name"], file.read("output.weight").sum()
+    ('small', np.float32(64.0))
+    """
+    path = Path(path)
+    with path.open("rb") as stream:
+        header = _Header(stream, os.fstat(stream.fileno()).st_size)
+        try:
+            tensors, metadata = _read(header)
+        except GGUFError as error:
+            raise GGUFError(f"{path} is not a valid GGUF file: {error}") from None
+    return GGUFFile(path, tensors, metadata)
+
+
+def save(
+    tensors: Mapping[str, Array | Blocks],
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write all ``tensors`` to a GGUF file.
+
+    Parameters
+    ----------
+    tensors : mapping of str to ndarray or Blocks
+        float32 and float16 arrays, and blocks of any kind.
+    path : str or path-like
+        Replaced as a whole once everything is written, and left alone if anything fails.
+    metadata : mapping of str to object, optional
+        Text, booleans, NumPy scalars, Python numbers (written as 32-bit, whole numbers as uint32 or int32),
+        and lists or one-dimensional arrays of one of those.
+
+    Raises
+    ------
+    GGUFError
+        If a name, a dtype, a shape or a value has no place in the format.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    open : Read one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lora_np.quantise import quantise
+    >>> path = Path(tempfile.mkdtemp()) / "model.gguf"
+    >>> save({"output.weight": quantise(np.eye(32), "Q8_0")}, path)
+    >>> open(path).quantised("output.weight")
+    <Q8_0 matrix, 32 x 32, 8.5 bits a number>
+    """
+    header = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata or {}))]
+    alignment = _alignment(metadata or {})
+    for key, value in (metadata or {}).items():
+        header += [_packed_text(key), _packed_value(key, value)]
+    blocks = {name: _as_blocks(name, tensor) for name, tensor in tensors.items()}
+    position = 0
+    for name, tensor in blocks.items():
+        header.append(_packed_text(name))
+        sizes = tensor.shape[::-1]
+        header.append(struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, _NUMBERS[tensor.kind], position))
+        position += _padded(tensor.nbytes, alignment)
+    start = b"".join(header)
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(start)
+        stream.write(bytes(_padded(len(start), alignment) - len(start)))
+        for tensor in blocks.values():
+            stream.write(np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data)
+            stream.write(bytes(_padded(tensor.nbytes, alignment) - tensor.nbytes))
+
+    write_whole(Path(path), write)
+
+
+class _Header:
+    """The bytes of the header, taken one piece after the other; none that is not there."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self.stream, self.size, self.position = stream, size, 0
+
+    def take(self, count: int, what: str) -> bytes:
+        if count > self.size - self.position:
+            raise GGUFError(
+                f"{what} takes {count} bytes, but the file ends {self.size - self.position} further"
+            )
+        if self.position + count > _MAX_HEADER:
+            raise GGUFError(f"its header has more than {_MAX_HEADER} bytes")
+        piece = self.stream.read(count)
+        if len(piece) != count:
+            raise GGUFError("it has become shorter while it was read")
+        self.position += count
+        return piece
+
+    def number(self, form: str, what: str) -> Any:
+        return struct.unpack("<" + form, self.take(struct.calcsize("<" + form), what))[0]
+
+    def text(self, what: str, *, most: int | None = None) -> str:
+        length = self.number("Q", what)
+        if most is not None and length > most:
+            raise GGUFError(f"{what} has {length} bytes; at most {most} are allowed")
+        try:
+            return self.take(length, what).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise GGUFError(f"{what} is not UTF-8: {error}") from None
+
+    def count(self, what: str, least: int) -> int:
+        """A count of things of which each takes at least ``least`` bytes of what is left."""
+        number: int = self.number("Q", what)
+        if number * least > self.size - self.position:
+            raise GGUFError(f"{what} is {number}, for which {self.size - self.position} bytes are too few")
+        return number
+
+
+def _read(header: _Header) -> tuple[dict[str, GGUFTensor], dict[str, Any]]:
+    magic = header.take(4, "the magic number")
+    if magic != b"GGUF":
+        raise GGUFError(f"it begins with {magic!r}, not with b'GGUF'")
+    version = header.number("I", "the version")
+    if version not in (2, 3):
+        swapped = int.from_bytes(version.to_bytes(4, "big"), "little")
+        hint = ": its bytes are in big-endian order" if swapped in (2, 3) else ""
+        raise GGUFError(f"its version is {version}, not 2 or 3{hint}")
+    tensor_count = header.count("the number of tensors", 24)
+    metadata = dict(_metadata(header, header.count("the number of metadata", 13)))
+    alignment = _alignment(metadata)
+    described = [_description(header) for _ in range(tensor_count)]
+    start = _padded(header.position, alignment)
+    tensors: dict[str, GGUFTensor] = {}
+    position = 0
+    for name, kind, shape, offset in described:
+        if name in tensors:
+            raise GGUFError(f"it has two tensors {_short(name)}")
+        if offset != position:
+            raise GGUFError(
+                f"tensor {_short(name)} begins at {offset}; after the one before, {position} is its place"
+            )
+        tensor = GGUFTensor(kind, shape, start + offset)
+        if tensor.start + tensor.nbytes > header.size:
+            raise GGUFError(
+                f"tensor {_short(name)} of kind {kind} and shape {shape} ends at byte "
+                f"{tensor.start + tensor.nbytes}, the file at {header.size}"
+            )
+        tensors[name] = tensor
+        position += _padded(tensor.nbytes, alignment)
+    return tensors, metadata
+
+
+def _metadata(header: _Header, count: int) -> Iterator[tuple[str, Any]]:
+    seen: set[str] = set()
+    for _ in range(count):
+        key = header.text("a key of the metadata", most=_MAX_NAME)
+        if key in seen:
+            raise GGUFError(f"its metadata have two entries {_short(key)}")
+        seen.add(key)
+        yield key, _value(header, header.number("I", f"the type of {_short(key)}"), key)
+
+
+def _value(header: _Header, kind: int, key: str) -> Any:
+    if kind == _STRING:
+        return header.text(f"the value of {_short(key)}")
+    if kind != _ARRAY:
+        return _scalars(header, kind, 1, key)[0].item()
+    inner = header.number("I", f"the type of the entries of {_short(key)}")
+    if inner == _STRING:
+        count = header.count(f"the number of entries of {_short(key)}", 8)
+        return [header.text(f"an entry of {_short(key)}") for _ in range(count)]
+    if inner == _ARRAY:
+        raise GGUFError(f"{_short(key)} is an array of arrays, which is not read")
+    return _scalars(header, inner, header.count(f"the number of entries of {_short(key)}", 1), key)
+
+
+def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
+    if kind not in _SCALARS:
+        raise GGUFError(f"{_short(key)} has type {kind}, which the format does not have")
+    dtype = np.dtype(_SCALARS[kind])
+    raw = header.take(count * dtype.itemsize, f"the value of {_short(key)}")
+    if dtype.kind == "b" and raw.strip(b"\0\1"):
+        raise GGUFError(f"{_short(key)} is boolean but holds bytes other than 0 and 1")
+    return np.frombuffer(raw, dtype)
+
+
+def _alignment(metadata: Mapping[str, Any]) -> int:
+    alignment = metadata.get("general.alignment", _ALIGNMENT)
+    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+        raise GGUFError(f"'general.alignment' must be a power of two, got {_short(alignment)}")
+    return alignment
+
+
+def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
+    name = header.text("the name of a tensor", most=_MAX_NAME)
+    axes = header.number("I", f"the number of axes of {_short(name)}")
+    if not 1 <= axes <= _MAX_AXES:
+        raise GGUFError(f"tensor {_short(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
+    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {_short(name)}"))
+    number = header.number("I", f"the kind of {_short(name)}")
+    kind = _KINDS.get(number) or _UNREAD.get(number, ("", 0, 0))[0]
+    if not kind:
+        raise GGUFError(f"tensor {_short(name)} is of kind {number}, which is not known")
+    if 0 in sizes or prod(sizes) >= 2**63:
+        raise GGUFError(f"tensor {_short(name)} has shape {sizes[::-1]}, which no file can hold")
+    numbers = _SIZES[kind][0]
+    if sizes[0] % numbers:
+        raise GGUFError(
+            f"tensor {_short(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
+        )
+    return name, kind, sizes[::-1], header.number("Q", f"the place of {_short(name)}")
+
+
+def _short(value: object) -> str:
+    """``repr``, of which a hostile file determines no more than a line."""
+    return f"{value!r:.80}"
+
+
+def _padded(size: int, alignment: int) -> int:
+    return -(-size // alignment) * alignment
+
+
+def _as_blocks(name: str, tensor: Array | Blocks) -> Blocks:
+    if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
+        raise GGUFError(
+            f"{_short(name)} must have 1 to {_MAX_AXES} axes and no empty one, got shape {tensor.shape}"
+        )
+    if isinstance(tensor, Blocks):
+        return tensor
+    kind = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}.get(tensor.dtype)
+    if kind is None:
+        raise GGUFError(f"{_short(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
+    return Blocks(kind, tensor.astype(LAYOUTS[kind].block, copy=False), tensor.shape)
+
+
+def _packed_text(text: str) -> bytes:
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError as error:
+        raise GGUFError(f"{_short(text)} cannot be encoded as UTF-8: {error}") from None
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _packed_value(key: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _packed_text(value)
+    if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
+        return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_packed_text, value))
+    array = np.asarray(value)
+    if type(value) in (int, float, list) and array.dtype.kind in "iuf":  # NumPy's numbers keep their type
+        whole = np.uint32 if array.size and array.min() >= 0 else np.int32
+        narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)
+        if array.dtype.kind in "iu" and (narrow != array).any():
+            raise GGUFError(
+                f"{_short(key)} holds {_short(value)}, too large for 32 bits; give it as np.uint64"
+            )
+        array = narrow
+    number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
+    if number is None or array.ndim > 1:
+        raise GGUFError(
+            f"{_short(key)} must be text, a number, a boolean or a list of one of them, got {_short(value)}"
+        )
+    raw = array.astype(_SCALARS[number]).tobytes()
+    return (
+        struct.pack("<I", number) + raw
+        if array.ndim == 0
+        else struct.pack("<IIQ", _ARRAY, number, array.size) + raw
+    )
