@@ -15,7 +15,8 @@ from lora_np.cli import app, run
 from lora_np.hub import safetensors
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 NOT_HERE = {
     "lora-np lab": "opens JupyterLab: tests/browser",
@@ -24,7 +25,10 @@ NOT_HERE = {
     "lora-np exercises grade": "processes of students: tests/grading/test_grading.py",
 }
 # Python that is shown without being a doctest, and where it runs.
-ELSEWHERE = {"training.md": "tests/training: a sweep on a cluster of two workers"}
+ELSEWHERE = {
+    "training.md": "tests/training: a sweep on a cluster of two workers",
+    "README.md": "pasteable: test_the_readme_shows_what_is_printed",
+}
 
 
 def shown_commands():
@@ -100,3 +104,34 @@ def test_every_block_of_python_is_a_doctest(page):
         r"^ *```python\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
     assert all(block.startswith(">>> ") for block in blocks)
+
+
+def test_the_readme_shows_what_is_printed(tmp_path, monkeypatch, capsys):
+    """Blocks of Python and of commands, pasted one after the other, print the blocks of text that follow them."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    names = {}
+    printed = []
+    for kind, text in blocks:
+        if kind == "python":
+            exec(text, names)
+        elif kind == "sh":
+            for line in text.splitlines():
+                assert run(shlex.split(line)[1:]) == 0, line
+        else:
+            printed.append(capsys.readouterr().out)
+            assert words_of(printed[-1]) == words_of(text), printed[-1]
+            assert numbers_of(printed[-1]) == pytest.approx(numbers_of(text), rel=0.05), printed[-1]
+    assert len(printed) == 3
+
+
+NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
+
+
+def words_of(text):
+    """What is not a number, without the rules and spaces of tables, whose widths follow the numbers."""
+    return NUMBER.sub("0", re.sub(r"-{3,}", "", text)).split()
+
+
+def numbers_of(text):
+    return [float(number.replace(",", "")) for number in NUMBER.findall(text)]

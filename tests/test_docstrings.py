@@ -171,6 +171,8 @@ OFFENDERS = {
     "lora_np.grading.mistake",
     "lora_np.grading.nbgrader",
     "lora_np.grading.solutions",
+    "lora_np.hub.gguf.open",
+    "lora_np.hub.gguf.save",
     "lora_np.hub.safetensors.SafetensorsFile",
     "lora_np.hub.safetensors.SafetensorsWriter",
     "lora_np.hub.safetensors.TensorInfo",

@@ -67,7 +67,6 @@ TABLES = {
 TWICE = {
     "Adapter",
     "Checkpoint",
-    "Config",
 }
 SUBMODULES = {
     "lora_np.adapters.combine",
