@@ -1,28 +1,38 @@
-"""Reverse-mode differentiation of NumPy: ``Tensor``, the table of derivatives, the law that checks them."""
+"""Reverse-mode differentiation of NumPy, to be read in this order.
 
-from lora_np.autograd import derivatives as derivatives
-from lora_np.autograd.check import check_derivative
-from lora_np.autograd.tensor import (
+``engine.py``, the array that remembers and the walk back; ``tables.py``, which function has which derivative;
+``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; ``law.py``, what checks them all.
+"""
+
+from lora_np.autograd import rules as rules  # which fills the tables
+from lora_np.autograd.engine import Tensor, value
+from lora_np.autograd.kernels import affine, plus_low_rank, product, sum_of_outer
+from lora_np.autograd.law import check_derivative
+from lora_np.autograd.nesting import grad
+from lora_np.autograd.tables import (
     NOT_DIFFERENTIABLE,
     Each,
-    Tensor,
     composition,
     constant,
     derivative,
     known,
     primitive,
-    value,
 )
 
 __all__ = [
     "NOT_DIFFERENTIABLE",
     "Each",
     "Tensor",
+    "affine",
     "check_derivative",
     "composition",
     "constant",
     "derivative",
+    "grad",
     "known",
+    "plus_low_rank",
     "primitive",
+    "product",
+    "sum_of_outer",
     "value",
 ]

@@ -8,34 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd import Tensor, primitive, value
-from lora_np.autograd.derivatives import affine_forward, product, sum_of_outer
+from lora_np.autograd import Tensor, affine, plus_low_rank, primitive, product, sum_of_outer, value
 from lora_np.checks import Array, number
 from lora_np.nn import Embedding, Linear, dropout
 from lora_np.nn.losses import check_shapes, mean_square
 
 
-def plus_low_rank_forward(h: Array, x: Array, A: Array, B: Array, scale: float) -> tuple[Array, Array]:
-    z = product(x, A.T) * scale  # the scale goes on the smallest array, (n, r)
-    return affine_forward(z, B, h), z
-
-
-# h + scale (x A^T) B^T in one step; composed of NumPy's functions it would be six.
-plus_low_rank = primitive(
-    plus_low_rank_forward,
-    lambda z, h, x, A, B, scale: lambda g: g,
-    lambda z, h, x, A, B, scale: lambda g: product(product(g, B) * scale, A),
-    lambda z, h, x, A, B, scale: lambda g: sum_of_outer(product(g, B) * scale, x),
-    lambda z, h, x, A, B, scale: lambda g: sum_of_outer(g, z),
-    lambda z, h, x, A, B, scale: lambda g: np.sum(product(g, B) * product(x, A.T)),
-    keeps=True,
-)
-
-
 def squared_error_forward(
     A: Array, B: Array, scale: float, x: Array, y: Array, W0: Array, b: Array | None
 ) -> tuple[Any, tuple[Array, Array]]:
-    h, z = plus_low_rank_forward(affine_forward(x, W0, b), x, A, B, scale)
+    z = product(x, A.T) * scale
+    h = affine(z, B, affine(x, W0, b))
     check_shapes(h, y)
     residual = np.subtract(h, y, out=h if h.dtype == y.dtype else None)
     return mean_square(residual), (residual, z)

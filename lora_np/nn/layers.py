@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.autograd import Tensor, value
-from lora_np.autograd.derivatives import affine
+from lora_np.autograd import Tensor, affine, value
 from lora_np.checks import Array, whole_number
 
 

@@ -1,12 +1,13 @@
 """Every row of the tables obeys the law of derivatives, over shapes and broadcast pairs."""
 
 import inspect
+import operator
 
 import numpy as np
 import pytest
 
-from lora_np.autograd import NOT_DIFFERENTIABLE, Tensor, check_derivative, derivatives, primitive, value
-from lora_np.autograd.tensor import COMPOSITIONS, CONSTANTS, DERIVATIVES, name_of
+from lora_np.autograd import NOT_DIFFERENTIABLE, Tensor, affine, check_derivative, primitive, rules, value
+from lora_np.autograd.tables import COMPOSITIONS, CONSTANTS, DERIVATIVES, name_of
 
 RNG = np.random.default_rng(7)
 BROADCAST_PAIRS = [
@@ -180,19 +181,20 @@ EXAMPLES = {
     np.trace: [(np.trace, (matrix(3, 4),)), (lambda a: np.trace(a, offset=1), (matrix(3, 4),))],
     np.tril: [(np.tril, (matrix(3, 4),)), (lambda a: np.tril(a, -1), (matrix(2, 3, 3),))],
     np.triu: [(np.triu, (matrix(3, 4),)), (lambda a: np.triu(a, 1), (matrix(2, 3, 3),))],
-    derivatives.getitem: [
+    operator.getitem: [
         (lambda a, index=index: a[index], (matrix(4, 3),))
         for index in [1, -1, slice(1, 3), (slice(None), 0), None, Ellipsis, (2, 1), np.array([0, 2, 0]), [3, 3],
                       (np.array([0, 0]), np.array([1, 1])), np.array([True, False, True, True]),
                       (slice(None), np.array([[0, 1], [2, 2]]))]
     ],
-    derivatives.affine: [
-        *[(derivatives.affine, (matrix(*x), matrix(3, 2), matrix(3))) for x in [(2,), (5, 2), (4, 5, 2)]],
-        (derivatives.affine, (matrix(5, 2), matrix(3, 2), matrix(5, 3))),
-        (lambda x, W: derivatives.affine(x, W), (matrix(5, 2), matrix(3, 2))),
+    affine: [
+        *[(affine, (matrix(*x), matrix(3, 2), matrix(3))) for x in [(2,), (5, 2), (4, 5, 2)]],
+        (affine, (matrix(5, 2), matrix(3, 2), matrix(5, 3))),
+        (lambda x, W: affine(x, W), (matrix(5, 2), matrix(3, 2))),
     ],
-    derivatives.einsum_of: [],  # through np.einsum
-    derivatives.euclidean_norm: [],  # through np.linalg.norm
+    rules.put: [],  # through operator.getitem, at second order
+    rules.einsum_of: [],  # through np.einsum
+    rules.euclidean_norm: [],  # through np.linalg.norm
 }  # fmt: skip
 
 CASES = [
@@ -205,6 +207,11 @@ CASES = [
 @pytest.mark.parametrize(("f", "args"), CASES)
 def test_law_of_derivatives(f, args):
     check_derivative(f, *args)
+
+
+@pytest.mark.parametrize(("f", "args"), CASES)
+def test_second_order_law(f, args):
+    check_derivative(f, *args, directions=1, order=2, tolerance=1e-5)
 
 
 @pytest.mark.parametrize(("f", "args"), CASES)
@@ -226,7 +233,7 @@ SHIPPED = {
     f
     for f in (*DERIVATIVES, *COMPOSITIONS)
     if getattr(f, "__module__", "numpy").startswith("numpy") or isinstance(f, np.ufunc)
-} | {derivatives.affine, derivatives.getitem, derivatives.einsum_of, derivatives.euclidean_norm}
+} | {affine, operator.getitem, rules.einsum_of, rules.euclidean_norm, rules.put}
 
 
 def test_every_row_has_examples_of_its_own():
@@ -285,9 +292,12 @@ def test_a_joint_rule_is_told_what_is_wanted_and_runs_once(places):
 
 
 def test_a_primitive_has_rules_or_a_joint_rule():
-    for rules, joint in [((), None), ((lambda y, a: lambda g: g,), lambda y, a, *, wanted: lambda g: (g,))]:
+    for separate, joint in [
+        ((), None),
+        ((lambda y, a: lambda g: g,), lambda y, a, *, wanted: lambda g: (g,)),
+    ]:
         with pytest.raises(TypeError, match="either a rule for each array argument, or joint="):
-            primitive(np.tanh, *rules, joint=joint)
+            primitive(np.tanh, *separate, joint=joint)
 
 
 def test_check_catches_a_gradient_that_is_not_finite():
@@ -300,7 +310,7 @@ def test_check_compares_shape_and_dtype():
     short = primitive(
         np.multiply, lambda y, a, b: lambda g: np.sum(g * b, axis=0), lambda y, a, b: lambda g: g * a
     )
-    with pytest.raises(ValueError, match=r"gradient of shape \(2,\) to an argument of shape \(10, 2\)"):
+    with pytest.raises(ValueError, match=r"gradient of shape \(2,\) for an argument of shape \(10, 2\)"):
         check_derivative(short, np.ones((10, 2)), np.ones((1, 2)))
     for other, message in [
         (lambda a: a.astype(np.float32), r"must have shape and dtype of that for arrays, \(3,\) and float64"),

@@ -134,7 +134,7 @@ def unbroadcast(g, shape):
         "Then `g.sum(axis=..., keepdims=True)` over the axes where `shape` has a 1.",
     ),
     check=check_unbroadcast,
-    forbids=("lora_np.autograd.tensor.unbroadcast",),
+    forbids=("lora_np.autograd.engine.unbroadcast",),
 )
 
 

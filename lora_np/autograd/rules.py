@@ -9,23 +9,23 @@ At kinks the choices are torch's: abs'(0) = 0, clip passes its bounds, ties in m
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from lora_np.autograd.tensor import (
+from lora_np.autograd.engine import Pull, Tensor, value
+from lora_np.autograd.kernels import sum_of_outer
+from lora_np.autograd.tables import (
     NOT_DIFFERENTIABLE,
     Each,
-    Pull,
-    Tensor,
     composition,
     constant,
     derivative,
     not_differentiable,
     primitive,
-    value,
 )
 from lora_np.checks import Array
 
@@ -105,7 +105,7 @@ derivative(
 def pull_left(ndim: int, b: Array) -> Pull:
     """Gradient of ``a`` in ``a @ b``: ``g b^T``. A vector gets its missing axis for the while."""
     if ndim == 2 == b.ndim:
-        return lambda g: g.dot(b.T)
+        return lambda g: np.dot(g, b.T)
     if b.ndim == 1:
         return lambda g: g[..., np.newaxis] * b
     if ndim == 1:
@@ -123,42 +123,6 @@ def pull_right(a: Array, ndim: int) -> Pull:
     return (
         (lambda g: np.matmul(aT, g[..., np.newaxis])[..., 0]) if ndim == 1 else (lambda g: np.matmul(aT, g))
     )
-
-
-def product(a: Array, b: Array) -> Array:
-    """``a @ b`` with a matrix b. Of two matrices np.dot makes it with half the overhead of np.matmul."""
-    y: Array = a.dot(b) if a.ndim == 2 else a @ b
-    return y
-
-
-def affine_forward(x: Array, W: Array, b: Any = None) -> Array:
-    y = product(x, W.T)
-    if b is None:
-        return y
-    if b.dtype == y.dtype:
-        y += b
-    else:
-        y = y + b
-    return y
-
-
-def sum_of_outer(g: Array, x: Array) -> Array:
-    """``sum_i outer(g_i, x_i)`` over all rows, however many axes they stand in."""
-    if g.ndim != 2:
-        g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
-    # BLAS is quicker with the wide one first.
-    total: Array = g.T.dot(x) if g.shape[1] > x.shape[1] else x.T.dot(g).T
-    return total
-
-
-# x W^T + b in one step, since that is what layers are made of: no step for the transpose, no copy for the
-# sum, and one product for the gradient of W, however many axes x has.
-affine = primitive(
-    affine_forward,
-    lambda y, x, W, b=None: lambda g: product(g, W),
-    lambda y, x, W, b=None: lambda g: sum_of_outer(g, x),
-    lambda y, x, W, b=None: lambda g: g,
-)
 
 
 @composition(np.dot)
@@ -369,7 +333,7 @@ def reshape_back(shape: tuple[int, ...], order: Any) -> Pull:
 
 
 def inverse(axes: Sequence[int]) -> Any:
-    return np.argsort(normalize_axis_tuple(axes, len(axes)))
+    return tuple(np.argsort(normalize_axis_tuple(axes, len(axes))))
 
 
 def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
@@ -437,7 +401,7 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     axis = normalize_axis_index(axis, np.ndim(ary))
     starts = np.cumsum([0, *map(len, parts)])
     return [
-        getitem(ary, (slice(None),) * axis + (slice(s, s + len(p)),))
+        operator.getitem(ary, (slice(None),) * axis + (slice(s, s + len(p)),))
         for s, p in zip(starts[:-1], parts, strict=True)
     ]
 
@@ -445,29 +409,24 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
 # Selections
 
 
-def getitem_forward(a: Array, index: Any) -> Array:
-    result: Array = a[index]
+def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
+    """An array of zeros with ``g`` added at ``index``."""
+    result = np.zeros(shape, dtype=g.dtype)
+    parts = index if isinstance(index, tuple) else (index,)
+    # Only an array of integers may name an entry twice; then its gradients add up.
+    if any(isinstance(i, (list, np.ndarray)) and np.asarray(i).dtype != bool for i in parts):
+        np.add.at(result, index, g)
+    else:
+        result[index] = g
     return result
 
 
-def getitem_rule(y: Array, a: Array, index: Any) -> Pull:
-    shape = a.shape
-    parts = index if isinstance(index, tuple) else (index,)
-    # Only an array of integers may name an entry twice; then its gradients add up.
-    repeats = any(isinstance(i, (list, np.ndarray)) and np.asarray(i).dtype != bool for i in parts)
-
-    def pull(g: Array) -> Array:
-        result = np.zeros(shape, dtype=g.dtype)
-        if repeats:
-            np.add.at(result, index, g)
-        else:
-            result[index] = g
-        return result
-
-    return pull
+put = primitive(put_forward, lambda y, g, index, *, shape: lambda h: h[index], NOT_DIFFERENTIABLE)
+derivative(operator.getitem, lambda y, a, index: put_back(np.shape(a), index), NOT_DIFFERENTIABLE)
 
 
-getitem = primitive(getitem_forward, getitem_rule, NOT_DIFFERENTIABLE)
+def put_back(shape: tuple[int, ...], index: Any) -> Pull:
+    return lambda g: put(g, index, shape=shape)
 
 
 @composition(np.take)
@@ -475,8 +434,10 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     if isinstance(indices, Tensor):
         raise not_differentiable(np.take, "indices")
     if axis is None:
-        return getitem(np.ravel(a), np.asarray(indices))
-    return getitem(a, (slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (np.asarray(indices),))
+        return operator.getitem(np.ravel(a), np.asarray(indices))
+    return operator.getitem(
+        a, (slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (np.asarray(indices),)
+    )
 
 
 @composition(np.diagonal)
@@ -484,7 +445,7 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     a = np.moveaxis(a, (axis1, axis2), (-2, -1))
     rows, columns = a.shape[-2:]
     i = np.arange(max(0, -offset), min(rows, columns - offset))
-    return getitem(a, (Ellipsis, i, i + offset))
+    return operator.getitem(a, (Ellipsis, i, i + offset))
 
 
 @composition(np.trace)

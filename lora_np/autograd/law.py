@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd.tensor import Tensor, value
+from lora_np.autograd.engine import Tensor, value
+from lora_np.autograd.nesting import grad
 from lora_np.checks import Array
 
 
@@ -17,6 +18,7 @@ def check_derivative(
     step: float = 1e-6,
     tolerance: float = 1e-6,
     directions: int = 4,
+    order: int = 1,
     rng: np.random.Generator | int = 0,
 ) -> float:
     """Check ``<w, J v> = <J^T w, v>`` for random v and w: J v by central differences, J^T w by ``backward``.
@@ -34,9 +36,13 @@ def check_derivative(
     step : float
         Half-width of the central difference.
     tolerance : float
-        Largest allowed disagreement, relative to the sum of the absolute products in ``<w, J v>``.
+        Largest allowed disagreement, relative to the sum of the absolute products in ``<w, J v>``
+        (rounding in the finite difference is allowed for).
     directions : int
         Number of random (v, w) pairs for each argument.
+    order : int
+        2 checks in addition that the gradients of ``<w, f>`` obey the law, by each pair of arguments; 3 the
+        gradients of these, and so on.
     rng : Generator or int
         Randomness for v and w.
 
@@ -58,6 +64,8 @@ def check_derivative(
     Examples
     --------
     >>> check_derivative(np.multiply, [1.0, 2.0], [3.0, 4.0]) < 1e-6
+    True
+    >>> check_derivative(np.tanh, [1.0, 2.0], order=2) < 1e-6
     True
     """
     rng = np.random.default_rng(rng)
@@ -83,13 +91,33 @@ def check_derivative(
                 same_kind(f"the gradient of argument {i}", x.grad, "the argument", points[i])
             expected = float(np.sum(w * Jv))
             got = 0.0 if x.grad is None else float(np.sum(x.grad * v))
-            scale = max(float(np.sum(np.abs(w * Jv))), step)
+            # Besides its own size, what the difference of two rounded results may be off by.
+            noise = 8 * float(np.finfo(np.float64).eps) * float(np.sum(np.abs(w * plain))) / step
+            scale = max(float(np.sum(np.abs(w * Jv))) + noise / tolerance, step)
             error = abs(got - expected) / scale
             if not error <= tolerance:
                 raise AssertionError(
                     f"derivative of argument {i} is off by {error:.1e} (allowed {tolerance:.0e}): "
                     f"<w, J v> is {expected:.9g} by finite differences, <J^T w, v> is {got:.9g} by backward()"
                 )
+            worst = max(worst, error)
+    if order > 1:
+        w = rng.standard_normal(plain.shape)
+        for i in real:
+            gradient = grad(lambda *a: np.sum(w * f(*a)), argument=i)
+            try:
+                error = check_derivative(
+                    gradient,
+                    *points,
+                    step=step,
+                    tolerance=tolerance,
+                    directions=directions,
+                    order=order - 1,
+                    rng=rng,
+                )
+            except AssertionError as problem:
+                problem.add_note(f"(this is about the gradient of <w, f> by argument {i})")
+                raise
             worst = max(worst, error)
     return worst
 

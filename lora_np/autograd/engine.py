@@ -1,0 +1,214 @@
+"""The engine: an array that remembers how it was computed, and the walk that takes a gradient back.
+
+NumPy is the forward pass: a ``Tensor`` answers NumPy's protocols (NEP 13 and NEP 18), so ``np.tanh(x @ W.T)``
+gives a Tensor again. Which function has which derivative stands in ``rules.py``; here no function is known.
+"""
+
+from __future__ import annotations
+
+import heapq
+import operator
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np.autograd.methods import ArrayMethods
+from lora_np.checks import Array
+
+Pull: TypeAlias = Callable[..., Any]  # takes a gradient one step back
+
+
+class Tensor(ArrayMethods):
+    """An array that wants a gradient; whatever is not a Tensor is a constant.
+
+    Parameters
+    ----------
+    data : array_like
+        The values, *copied*: training must not change the caller's array. Integers become float64;
+        float16, float32 and float64 stay what they are.
+
+    Attributes
+    ----------
+    data : ndarray
+        The values. Do not write to them between a computation and its ``backward()``: the rules look at them
+        once more on the way back, and nothing can tell that they have changed.
+    grad : ndarray or None
+        In a leaf (a Tensor that was not computed from others): the sum of what every ``backward()`` since the
+        last clearing has brought. Set it to ``None`` to start afresh.
+
+    Raises
+    ------
+    TypeError
+        If ``data`` does not hold real numbers, or is itself a Tensor.
+
+    Examples
+    --------
+    >>> W = Tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> loss = np.mean(np.square(np.array([1.0, -1.0]) @ W.T))
+    >>> loss.backward()
+    >>> W.grad
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "level", "node")
+    __hash__ = object.__hash__  # == compares elements; as a key, a Tensor is itself
+
+    answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result: set by the tables
+
+    grad: Array | None
+    level: int  # 0, or which `grad` it belongs to: the inner, the higher
+    node: Node | None  # None in a leaf
+
+    def __init__(self, data: npt.ArrayLike) -> None:
+        values = np.array(data)
+        if values.dtype.kind in "iub":
+            values = values.astype(np.float64)
+        if values.dtype.kind != "f":
+            raise TypeError(f"a Tensor holds real numbers, got dtype {values.dtype}")
+        self.data, self.grad, self.level, self.node = values, None, 0, None
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__":
+            raise TypeError(
+                f"np.{ufunc.__name__}.{method} has no derivative; use np.sum, np.outer and the like"
+            )
+        return Tensor.answer(ufunc, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return Tensor.answer(function, args, kwargs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Tensor.answer(operator.getitem, (self, index), {})
+
+    def backward(self, gradient: npt.ArrayLike | None = None) -> None:
+        """Add the gradient of this Tensor to ``.grad`` of every leaf it was computed from.
+
+        The graph is used up on the way: its memory is freed step by step, and a second call raises.
+
+        Parameters
+        ----------
+        gradient : array_like, optional
+            What flows into this Tensor, of its shape. A scalar needs none: it starts from one.
+
+        Raises
+        ------
+        ValueError
+            If this is no scalar and no gradient is given, or the gradient has another shape.
+        RuntimeError
+            If the graph, or a part of it, was used by an earlier ``backward()``, or belongs to a `grad`.
+        """
+        data = self.data
+        if gradient is not None:
+            start = np.array(gradient, data.dtype)
+        elif data.size == 1:
+            start = np.array(1, data.dtype, ndmin=data.ndim)
+        else:
+            raise ValueError(
+                f"backward() starts from a scalar, got shape {self.shape}: "
+                "take a sum or a mean first, or pass gradient= of that shape"
+            )
+        if start.shape != data.shape:
+            raise ValueError(f"gradient must have this Tensor's shape {self.shape}, got {start.shape}")
+        if self.level:
+            raise RuntimeError("this Tensor belongs to a grad(f), which walks back itself: return it from f")
+        for leaf, g in walk(self, start).items():
+            leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g)
+
+
+class Node:
+    """A step of the computation: where its gradient flows to. It holds no values of its own."""
+
+    __slots__ = ("dtype", "name", "order", "pull", "shape", "targets")
+
+    clock = count()
+
+    def __init__(self, name: str, y: Any, targets: Sequence[Node | Tensor], pull: Pull) -> None:
+        self.name, self.shape, self.dtype = name, y.shape, y.dtype
+        self.targets = targets  # the steps and leaves that y was computed from
+        self.pull: Pull | None = pull  # the gradient of y -> one gradient for each target; None once used
+        self.order = next(Node.clock)
+
+
+def tensor(data: Any, level: int, node: Node | None) -> Tensor:
+    """A Tensor around values that are taken as they are, without a leaf's copy."""
+    result = Tensor.__new__(Tensor)
+    result.data, result.grad, result.level, result.node = data, None, level, node
+    return result
+
+
+def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
+    """Go from ``root`` to the leaves, later steps first, and return what arrives at each leaf.
+
+    A step can only use results that existed before it, so the order of creation is a topological order.
+    """
+    if root.node is None:
+        return {root: start}
+    leaves: dict[Any, Any] = {}
+    waiting: dict[Any, Any] = {root.node: start}
+    latest_first = [(-root.node.order, root.node)]
+    while latest_first:
+        node = heapq.heappop(latest_first)[1]
+        g = waiting.pop(node)
+        pull, node.pull = node.pull, None
+        if pull is None:
+            raise RuntimeError(
+                f"this graph ({node.name}) was used by an earlier backward(); run the forward pass again"
+            )
+        for target, pulled in zip(node.targets, pull(g), strict=True):
+            if pulled.shape != target.shape:
+                summed = unbroadcast(pulled, target.shape)
+                if summed.shape != target.shape:
+                    raise ValueError(
+                        f"{node.name}: a rule returned a gradient of shape {pulled.shape} "
+                        f"for an argument of shape {target.shape}"
+                    )
+                pulled = summed
+            if pulled.dtype is not target.dtype:
+                pulled = pulled.astype(target.dtype)
+            if isinstance(target, Node):
+                if target in waiting:
+                    waiting[target] = waiting[target] + pulled
+                else:
+                    waiting[target] = pulled
+                    heapq.heappush(latest_first, (-target.order, target))
+            elif target in leaves:
+                leaves[target] = leaves[target] + pulled
+            else:
+                # A copy of what is not its own: addition hands one array to both of its inputs.
+                shared = isinstance(pulled, np.ndarray) and (pulled is g or pulled.base is not None)
+                leaves[target] = pulled.copy() if shared else pulled
+        node.targets = ()
+    return leaves
+
+
+def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
+    """Sum ``g`` down to ``shape``: copying is broadcasting's forward pass, so adding is its way back."""
+    if g.ndim > len(shape):
+        g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+
+
+def value(x: Tensor | npt.ArrayLike) -> Array:
+    """The ndarray of a Tensor or of anything array-like: this is how a gradient is stopped.
+
+    Parameters
+    ----------
+    x : Tensor or array_like
+
+    Returns
+    -------
+    ndarray
+        Not a copy: the Tensor's own values.
+
+    Examples
+    --------
+    >>> value(Tensor([1.0, 2.0])), value([3.0])
+    (array([1., 2.]), array([3.]))
+    """
+    while isinstance(x, Tensor):
+        x = x.data
+    return np.asarray(x)

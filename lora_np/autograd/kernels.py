@@ -1,0 +1,165 @@
+"""What layers are made of: several NumPy functions in one step, since a network consists of little else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lora_np.autograd.engine import Pull
+from lora_np.autograd.tables import primitive
+from lora_np.checks import Array
+
+
+def product(a: Array, b: Array) -> Array:
+    """``a @ b`` for a matrix b: of two matrices ndarray.dot makes it with half the overhead of np.matmul.
+
+    Parameters
+    ----------
+    a : ndarray of shape (..., n)
+    b : ndarray of shape (n, m)
+
+    Returns
+    -------
+    ndarray of shape (..., m)
+
+    See Also
+    --------
+    sum_of_outer : The product that the gradient of a weight is.
+
+    Examples
+    --------
+    >>> product(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
+    array([[11.]])
+    """
+    y: Array = a.dot(b) if a.ndim == 2 else a @ b
+    return y
+
+
+def sum_of_outer(g: Any, x: Any) -> Any:
+    """``sum_i outer(g_i, x_i)`` over all rows, however many axes they are arranged in: ``g^T x``.
+
+    This is the gradient of W in ``x W^T`` where g arrives.
+
+    Parameters
+    ----------
+    g : Tensor or ndarray of shape (..., d)
+    x : Tensor or ndarray of shape (..., k)
+
+    Returns
+    -------
+    Tensor or ndarray of shape (d, k)
+
+    See Also
+    --------
+    affine : The layer whose weight gets this gradient.
+
+    Examples
+    --------
+    >>> sum_of_outer(np.array([[1.0], [2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]))
+    array([[13., 16.]])
+    """
+    if g.ndim != 2:
+        g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
+    # BLAS is quicker with the wide one first.
+    return np.dot(g.T, x) if g.shape[1] > x.shape[1] else np.dot(x.T, g).T
+
+
+def affine(x: Any, W: Any, b: Any = None) -> Any:
+    """``x W^T + b`` in one step, and without a copy for the sum.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray of shape (..., k)
+    W : Tensor or ndarray of shape (d, k)
+    b : Tensor or ndarray of shape (d,), optional
+        Or of the whole result's shape.
+
+    Returns
+    -------
+    Tensor or ndarray of shape (..., d)
+
+    See Also
+    --------
+    plus_low_rank : What LoRA adds to it.
+
+    Examples
+    --------
+    >>> affine(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
+    array([[11.5]])
+    """
+    y = product(x, W.T)
+    if b is None:
+        return y
+    if b.dtype != y.dtype:
+        return y + b
+    y += b
+    return y
+
+
+affine_of_arrays = affine
+affine = primitive(
+    affine_of_arrays,
+    lambda y, x, W, b=None: lambda g: product(g, W),
+    lambda y, x, W, b=None: lambda g: sum_of_outer(g, x),
+    lambda y, x, W, b=None: lambda g: g,
+    composed=lambda x, W, b=None: x @ W.T if b is None else x @ W.T + b,
+)
+
+
+def plus_low_rank(h: Any, x: Any, A: Any, B: Any, scale: Any) -> Any:
+    """``h + scale (x A^T) B^T`` in one step; composed of NumPy's functions it would be six.
+
+    Parameters
+    ----------
+    h : Tensor or ndarray of shape (..., d)
+        What a frozen layer makes of x.
+    x : Tensor or ndarray of shape (..., k)
+    A : Tensor or ndarray of shape (r, k)
+    B : Tensor or ndarray of shape (d, r)
+    scale : float
+        ``alpha / r``.
+
+    Returns
+    -------
+    Tensor or ndarray of shape (..., d)
+
+    See Also
+    --------
+    affine : The frozen layer.
+
+    Examples
+    --------
+    >>> x, A, B = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([[1.0], [0.0]])
+    >>> plus_low_rank(np.zeros((1, 2)), x, A, B, 2.0)
+    array([[22.,  0.]])
+    """
+    z = product(x, A.T) * scale  # the scale goes on the smallest array, (n, r)
+    return affine_of_arrays(z, B, h), z
+
+
+def low_rank_gradients(
+    z: Array, h: Array, x: Array, A: Array, B: Array, scale: Any, *, wanted: tuple[bool, ...]
+) -> Pull:
+    _, for_x, for_A, for_B, for_scale = wanted
+
+    def pull(g: Array) -> tuple[Any, ...]:
+        gB = product(g, B)
+        gz = gB * scale
+        return (
+            g,
+            product(gz, A) if for_x else None,
+            sum_of_outer(gz, x) if for_A else None,
+            sum_of_outer(g, z) if for_B else None,
+            np.sum(gB * product(x, A.T)) if for_scale else None,
+        )
+
+    return pull
+
+
+plus_low_rank = primitive(
+    plus_low_rank,
+    joint=low_rank_gradients,
+    keeps=True,
+    composed=lambda h, x, A, B, scale: h + (x @ A.T * scale) @ B.T,
+)

@@ -1,0 +1,161 @@
+"""What a ``Tensor`` has because an ndarray has it: attributes, operators, and methods that forward to NumPy.
+
+Nothing here computes a gradient. Each method calls a NumPy function, which asks the Tensor what to do.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+IN_PLACE = "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
+
+
+def method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``x.name(...)`` as ``np.name(x, ...)``."""
+
+    @functools.wraps(function)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    return forward
+
+
+def operation(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
+    def operate(self: Any, other: Any) -> Any:
+        return self.answer(ufunc, (self, other), {})
+
+    return operate
+
+
+class ArrayMethods(NDArrayOperatorsMixin):
+    """The part of ndarray's interface that needs no engine; ``data`` holds the values."""
+
+    __slots__ = ()
+
+    data: Any
+    node: Any
+
+    # The mixin's commonest operators by the short way: without NumPy asking whom to ask.
+    __add__ = operation(np.add)
+    __sub__ = operation(np.subtract)
+    __mul__ = operation(np.multiply)
+    __truediv__ = operation(np.divide)
+    __matmul__ = operation(np.matmul)
+
+    # x += y binds the name to x + y. The array is not written to, so every gradient stays right.
+    __iadd__ = __add__
+    __isub__ = __sub__
+    __imul__ = __mul__
+    __itruediv__ = __truediv__
+    __imod__ = NDArrayOperatorsMixin.__mod__
+    __ipow__ = NDArrayOperatorsMixin.__pow__
+    __imatmul__ = __matmul__
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        raise TypeError(IN_PLACE)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+        raise TypeError(
+            "a Tensor turned into an ndarray loses its gradient: join Tensors by np.stack([x, y]), "
+            "or say lora_np.value(x) where a constant is meant"
+        )
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        if isinstance(self.data, ArrayMethods):  # inside a grad
+            return f"Tensor({self.data!r})"
+        body = np.array2string(self.data, separator=", ", prefix="Tensor(")
+        dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
+        origin = "" if self.node is None else f", from={self.node.name}"
+        return f"Tensor({body}{dtype}{origin})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.node is not None:
+            raise TypeError(
+                f"the result of {self.node.name} is part of a graph and is not copied or pickled; "
+                "take lora_np.value(x)"
+            )
+        return type(self), (self.data,)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.data, spec)
+
+    def item(self) -> float:
+        """The value of a Tensor with one element, as a Python number."""
+        return self.data.item()  # type: ignore[no-any-return]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        return self.data.size  # type: ignore[no-any-return]
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype  # type: ignore[no-any-return]
+
+    @property
+    def T(self: Any) -> Any:
+        return self.answer(np.transpose, (self,), {})
+
+    @property
+    def mT(self: Any) -> Any:
+        return np.swapaxes(self, -1, -2)
+
+    def reshape(self: Any, *shape: Any, order: Any = "C") -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
+
+    def transpose(self: Any, *axes: Any) -> Any:
+        return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
+
+    flatten = ravel = method(np.ravel)
+    copy = method(np.copy)
+    sum = method(np.sum)
+    prod = method(np.prod)
+    mean = method(np.mean)
+    var = method(np.var)
+    std = method(np.std)
+    max = method(np.max)
+    min = method(np.min)
+    argmax = method(np.argmax)
+    argmin = method(np.argmin)
+    argsort = method(np.argsort)
+    all = method(np.all)
+    any = method(np.any)
+    round = method(np.round)
+    clip = method(np.clip)
+    cumsum = method(np.cumsum)
+    cumprod = method(np.cumprod)
+    dot = method(np.dot)
+    squeeze = method(np.squeeze)
+    swapaxes = method(np.swapaxes)
+    take = method(np.take)
+    repeat = method(np.repeat)
+    trace = method(np.trace)
+    diagonal = method(np.diagonal)

@@ -1,0 +1,73 @@
+"""Gradients of gradients: ``grad(f)`` is a function like ``f``, so it has a gradient too."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from lora_np.autograd.engine import Tensor, tensor, walk
+
+LEVELS = count(1)  # a grad inside another begins later, and so gets a larger number
+
+
+def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+    """The gradient of ``f`` as a function, which has a gradient again.
+
+    Inside, the arguments are Tensors around whatever they were, ndarray or Tensor. So the rules of the table
+    compute on Tensors where an outer ``grad``, or a ``backward()``, follows them: that is all there is to
+    gradients of gradients.
+
+    Parameters
+    ----------
+    f : callable
+        Takes arrays and returns a scalar; written with NumPy functions.
+    argument : int or tuple of int
+        The position of the argument, or of the arguments, to differentiate by.
+
+    Returns
+    -------
+    callable
+        Takes what ``f`` takes, and returns an array of the argument's shape; a tuple of them for a tuple.
+        Given a Tensor, it returns a Tensor.
+
+    Raises
+    ------
+    ValueError
+        When called: if ``f`` returns no scalar.
+
+    Examples
+    --------
+    >>> cube = lambda x: x * x * x
+    >>> grad(cube)(2.0), grad(grad(cube))(2.0), grad(grad(grad(cube)))(2.0)
+    (array(12.), array(12.), array(6.))
+
+    The product of a Hessian and a vector v, without the Hessian:
+
+    >>> f = lambda x: np.sum(x**3)
+    >>> v = np.array([1.0, 0.0])
+    >>> grad(lambda x: grad(f)(x) @ v)(np.array([2.0, 3.0]))
+    array([12.,  0.])
+    """
+    places = (argument,) if isinstance(argument, int) else argument
+
+    @functools.wraps(f)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        level = next(LEVELS)
+        inside = list(args)
+        for i in places:
+            inside[i] = tensor(args[i] if isinstance(args[i], Tensor) else Tensor(args[i]).data, level, None)
+        y = f(*inside, **kwargs)
+        if np.size(y) != 1:
+            raise ValueError(f"grad needs a function that returns a scalar, got shape {np.shape(y)}")
+        arrived: dict[Tensor, Any] = {}
+        if isinstance(y, Tensor) and y.level == level:
+            arrived = walk(y, np.array(1, y.dtype, ndmin=y.ndim))
+        found = [arrived.get(inside[i], np.zeros(inside[i].shape, inside[i].dtype)) for i in places]
+        result = tuple(g if isinstance(g, Tensor) else np.asarray(g) for g in found)
+        return result[0] if isinstance(argument, int) else result
+
+    return gradient
