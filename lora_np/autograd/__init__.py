@@ -5,9 +5,10 @@
 """
 
 from lora_np.autograd import rules as rules  # which fills the tables
-from lora_np.autograd.engine import Tensor, value
+from lora_np.autograd.engine import Tensor
 from lora_np.autograd.kernels import affine, plus_low_rank, product, sum_of_outer
 from lora_np.autograd.law import check_derivative
+from lora_np.autograd.methods import value
 from lora_np.autograd.nesting import grad
 from lora_np.autograd.tables import (
     NOT_DIFFERENTIABLE,

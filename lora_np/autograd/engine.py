@@ -190,25 +190,3 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     if g.ndim > len(shape):
         g = g.sum(axis=tuple(range(g.ndim - len(shape))))
     return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
-
-
-def value(x: Tensor | npt.ArrayLike) -> Array:
-    """The ndarray of a Tensor or of anything array-like: this is how a gradient is stopped.
-
-    Parameters
-    ----------
-    x : Tensor or array_like
-
-    Returns
-    -------
-    ndarray
-        Not a copy: the Tensor's own values.
-
-    Examples
-    --------
-    >>> value(Tensor([1.0, 2.0])), value([3.0])
-    (array([1., 2.]), array([3.]))
-    """
-    while isinstance(x, Tensor):
-        x = x.data
-    return np.asarray(x)

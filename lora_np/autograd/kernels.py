@@ -17,11 +17,14 @@ def product(a: Array, b: Array) -> Array:
     Parameters
     ----------
     a : ndarray of shape (..., n)
+        Rows.
     b : ndarray of shape (n, m)
+        A matrix.
 
     Returns
     -------
     ndarray of shape (..., m)
+        Each row of a times b.
 
     See Also
     --------
@@ -44,11 +47,14 @@ def sum_of_outer(g: Any, x: Any) -> Any:
     Parameters
     ----------
     g : Tensor or ndarray of shape (..., d)
+        The gradient of the layer's result.
     x : Tensor or ndarray of shape (..., k)
+        The layer's input.
 
     Returns
     -------
     Tensor or ndarray of shape (d, k)
+        The gradient of W.
 
     See Also
     --------
@@ -71,13 +77,16 @@ def affine(x: Any, W: Any, b: Any = None) -> Any:
     Parameters
     ----------
     x : Tensor or ndarray of shape (..., k)
+        Inputs, one a row.
     W : Tensor or ndarray of shape (d, k)
+        The weight, as PyTorch arranges it.
     b : Tensor or ndarray of shape (d,), optional
-        Or of the whole result's shape.
+        The bias; or what is added to each entry, of the result's shape.
 
     Returns
     -------
     Tensor or ndarray of shape (..., d)
+        The layer's output.
 
     See Also
     --------
@@ -115,14 +124,18 @@ def plus_low_rank(h: Any, x: Any, A: Any, B: Any, scale: Any) -> Any:
     h : Tensor or ndarray of shape (..., d)
         What a frozen layer makes of x.
     x : Tensor or ndarray of shape (..., k)
+        Inputs, one a row.
     A : Tensor or ndarray of shape (r, k)
+        The factor that x meets first.
     B : Tensor or ndarray of shape (d, r)
+        The factor that leads to the output.
     scale : float
         ``alpha / r``.
 
     Returns
     -------
     Tensor or ndarray of shape (..., d)
+        The adapted layer's output.
 
     See Also
     --------

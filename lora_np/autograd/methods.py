@@ -5,12 +5,13 @@ Nothing here computes a gradient. Each method calls a NumPy function, which asks
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from lora_np.checks import Array
 
 IN_PLACE = "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
 
@@ -18,10 +19,11 @@ IN_PLACE = "writing into an array cannot be differentiated: write h = h + x inst
 def method(function: Callable[..., Any]) -> Callable[..., Any]:
     """``x.name(...)`` as ``np.name(x, ...)``."""
 
-    @functools.wraps(function)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         return function(self, *args, **kwargs)
 
+    forward.__name__ = function.__name__
+    forward.__doc__ = f"``np.{function.__name__}(x, ...)``."
     return forward
 
 
@@ -159,3 +161,27 @@ class ArrayMethods(NDArrayOperatorsMixin):
     repeat = method(np.repeat)
     trace = method(np.trace)
     diagonal = method(np.diagonal)
+
+
+def value(x: Any) -> Array:
+    """The ndarray of a Tensor or of anything array-like: this is how a gradient is stopped.
+
+    Parameters
+    ----------
+    x : Tensor or array_like
+        What may or may not want a gradient.
+
+    Returns
+    -------
+    ndarray
+        Not a copy: the Tensor's own values.
+
+    Examples
+    --------
+    >>> from lora_np import Tensor
+    >>> value(Tensor([1.0, 2.0])), value([3.0])
+    (array([1., 2.]), array([3.]))
+    """
+    while isinstance(x, ArrayMethods):
+        x = x.data
+    return np.asarray(x)

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from lora_np.autograd.engine import Pull, Tensor, value
+from lora_np.autograd.engine import Pull, Tensor
 from lora_np.autograd.kernels import sum_of_outer
+from lora_np.autograd.methods import value
 from lora_np.autograd.tables import (
     NOT_DIFFERENTIABLE,
     Each,

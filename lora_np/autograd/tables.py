@@ -15,14 +15,19 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lora_np.autograd.engine import Node, Pull, Tensor, tensor, value
-from lora_np.autograd.methods import IN_PLACE
+from lora_np.autograd.engine import Node, Pull, Tensor, tensor
+from lora_np.autograd.methods import IN_PLACE, value
 
 Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
 
 
 class Each(NamedTuple):
     """Marks the rule of an argument that is a sequence of arrays: ``pull(g, i)`` is the gradient of item i.
+
+    Parameters
+    ----------
+    rule : callable
+        As for `derivative`, but its pull takes the item's number too.
 
     Examples
     --------
@@ -176,12 +181,46 @@ def primitive(
 
 
 def constant(*functions: Callable[..., Any]) -> None:
-    """Declare functions whose result carries no gradient: they return plain arrays."""
+    """Declare functions whose result carries no gradient: given Tensors, they return plain arrays.
+
+    Parameters
+    ----------
+    *functions : callable
+        NumPy functions, such as comparisons and those that return positions.
+
+    Examples
+    --------
+    >>> constant(np.spacing)
+    >>> np.spacing(Tensor(1.0))
+    np.float64(2.220446049250313e-16)
+    """
     CONSTANTS.update(functions)
 
 
 def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a definition of a NumPy function in terms of functions that the tables know."""
+    """Decorate a definition of a NumPy function in terms of functions that the tables know.
+
+    Parameters
+    ----------
+    function : callable
+        The NumPy function. The definition takes arguments of the same names; those that it lacks may only
+        have NumPy's default.
+
+    Returns
+    -------
+    callable
+        The decorator. It returns the definition unchanged.
+
+    Examples
+    --------
+    >>> @composition(np.sinc)
+    ... def sinc(x):
+    ...     return np.sin(np.pi * x) / (np.pi * x)
+    >>> x = Tensor(1.0)
+    >>> np.sinc(x).backward()
+    >>> x.grad.round(9)
+    np.float64(-1.0)
+    """
 
     def register(definition: Callable[..., Any]) -> Callable[..., Any]:
         COMPOSITIONS[function] = definition
@@ -439,6 +478,11 @@ def not_differentiable(function: Callable[..., Any], argument: int | str) -> Typ
 
 def known() -> list[str]:
     """Names of the functions that take Tensors.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
 
     Examples
     --------
