@@ -1,0 +1,27 @@
+"""Language models of the Llama family: load, adapt, generate, in plain NumPy.
+
+A path in a model is the name that transformers has for the module there, so `lora_np.inject`,
+`lora_np.adapters.save` and `attach` need no mapping.
+"""
+
+from lora_np.language.decoder import LanguageModel, build, composed_operations
+from lora_np.language.generation import generate
+from lora_np.language.storing import load, save, shipped
+from lora_np.language.text import token_loss
+from lora_np.language.vocabulary import BytePairs, Characters, Foreign, byte_vocabulary, read_vocabulary
+
+__all__ = [
+    "BytePairs",
+    "Characters",
+    "Foreign",
+    "LanguageModel",
+    "build",
+    "byte_vocabulary",
+    "composed_operations",
+    "generate",
+    "load",
+    "read_vocabulary",
+    "save",
+    "shipped",
+    "token_loss",
+]

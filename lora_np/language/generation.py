@@ -1,0 +1,121 @@
+"""Text from a model, one token after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lora_np.autograd import value
+from lora_np.checks import Array, number, whole_number
+from lora_np.language.decoder import Cache, LanguageModel
+from lora_np.language.vocabulary import Vocabulary
+from lora_np.nn import freeze
+
+
+def generate(
+    model: LanguageModel,
+    prompt: str,
+    *,
+    tokens: int = 200,
+    temperature: float = 0.8,
+    top_p: float = 1.0,
+    rng: np.random.Generator | int = 0,
+    stream: Callable[[str], Any] | None = None,
+) -> str:
+    """The prompt, and what the model says after it.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        With adapters or without.
+    prompt : str
+        The beginning; at least one token.
+    tokens : int
+        How many tokens to add at most. A model that has a token for the end of a text may stop before.
+    temperature : float
+        Logits are divided by this; 0 takes the most likely token every time.
+    top_p : float
+        Draw among the most likely tokens that together have this probability.
+    rng : Generator or int
+        Randomness of the draws.
+    stream : callable, optional
+        ``stream(text)`` is called with each new piece of text as soon as it is there, the prompt first.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If the prompt is empty or has characters outside the vocabulary, a setting is out of range, or the
+        model has no vocabulary.
+
+    Notes
+    -----
+    Keys and values of earlier tokens are kept. Beyond ``model.context`` the model knows no positions: it then
+    starts afresh from the last half of that many tokens.
+    """
+    whole_number("tokens", tokens, minimum=0)
+    number("temperature", temperature, minimum=0)
+    number("top_p", top_p, minimum=0, maximum=1, open_minimum=True)
+    if model.vocabulary is None:
+        raise ValueError("this model has no vocabulary: there was no tokenizer.json in its directory")
+    said = [int(i) for i in model.vocabulary.encode(prompt)]
+    if not said:
+        raise ValueError("the prompt must hold at least one token, got an empty text")
+    random = np.random.default_rng(rng)
+    frozen = freeze(model)
+    longest = min(model.context, len(said) + tokens)
+    ends = model.config.get("eos_token_id")
+    stops = ends if isinstance(ends, list) else [ends]
+    told = Told(model.vocabulary, stream)
+    told.tell(said)
+    step, caches = said[-model.context :], fresh(frozen, longest)
+    for _ in range(tokens):
+        if caches[0].tokens + len(step) > model.context:
+            step, caches = said[-max(model.context // 2, 1) :], fresh(frozen, longest)
+        hidden = frozen.model(np.array([step]), caches=caches)[:, -1:]
+        said.append(drawn(value(frozen.lm_head(hidden))[0, 0], temperature, top_p, random))
+        step = said[-1:]
+        if said[-1] in stops:
+            break
+        told.tell(said)
+    return str(model.vocabulary.decode(said))
+
+
+class Told:
+    """How much of a text has been streamed already."""
+
+    def __init__(self, vocabulary: Vocabulary, stream: Callable[[str], Any] | None) -> None:
+        self.vocabulary = vocabulary
+        self.stream = stream
+        self.length = 0
+
+    def tell(self, said: list[int]) -> None:
+        if self.stream is None:
+            return
+        text = self.vocabulary.decode(said)
+        if not text.endswith("\ufffd"):  # a character of several tokens, not yet whole
+            self.stream(text[self.length :])
+            self.length = len(text)
+
+
+def fresh(model: LanguageModel, longest: int) -> list[Cache]:
+    return [Cache(longest) for _ in model.model.layers]
+
+
+def drawn(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:
+    """A token by its probability, among the most likely ones that make up ``top_p``."""
+    if temperature == 0:
+        return int(logits.argmax())
+    p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    p /= p.sum()
+    if top_p < 1:
+        order = np.argsort(-p, kind="stable")
+        before = np.cumsum(p[order]) - p[order]
+        p[order[before >= top_p]] = 0
+        p /= p.sum()
+    return int(rng.choice(len(p), p=p))

@@ -1,0 +1,100 @@
+"""Rotary positions: by which angle a pair of entries turns from one token to the next, and its scalings."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_np.checks import Array
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """How angles grow with the position: the ``rope_parameters`` of a config, as transformers reads them.
+
+    Parameters
+    ----------
+    d : int
+        Entries of a head; d/2 pairs turn.
+    theta : float
+        Pair i turns by ``theta^(-2i/d)`` a token.
+    kind : {"default", "linear", "dynamic", "llama3", "yarn", "none"}
+        The scaling; with "none" nothing turns (layers without positions).
+    factor : float
+        By how much the context was stretched.
+    trained : int
+        The context that the model was trained on before the stretch.
+    low, high : float
+        llama3: wavelengths longer than ``trained / low`` are stretched, those shorter than
+        ``trained / high`` are not. yarn: the same in turns within ``trained`` (beta_slow and beta_fast).
+    attention : float
+        A factor on cos and sin (yarn).
+    truncate : bool
+        yarn: whether the range between low and high is rounded to whole pairs.
+
+    Examples
+    --------
+    >>> Rotary(d=4, theta=100.0).frequencies(1)
+    array([1. , 0.1])
+    """
+
+    d: int
+    theta: float
+    kind: str = "default"
+    factor: float = 1.0
+    trained: int = 0
+    low: float = 1.0
+    high: float = 1.0
+    attention: float = 1.0
+    truncate: bool = True
+
+    def frequencies(self, tokens: int) -> Array:
+        """Angles from one token to the next, (d/2,). Only "dynamic" looks at the number of tokens."""
+        theta = self.theta
+        if self.kind == "dynamic":
+            stretch = self.factor * max(tokens, self.trained) / self.trained - (self.factor - 1)
+            theta *= stretch ** (self.d / (self.d - 2))
+        plain = theta ** -(np.arange(0, self.d, 2) / self.d)
+        if self.kind == "none":
+            return 0 * plain
+        if self.kind == "linear":
+            return plain / self.factor
+        if self.kind == "llama3":
+            # From 0 where the wavelength is too long for the old context to 1 where it is short.
+            turns = self.trained * plain / (2 * math.pi)
+            kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        elif self.kind == "yarn":
+            first, last = self.pair(self.high), self.pair(self.low)
+            if self.truncate:
+                first, last = math.floor(first), math.ceil(last)
+            first, last = max(first, 0.0), min(last, self.d - 1.0)
+            last += 0.001 * (first == last)  # no range: a step
+            kept = 1 - np.clip((np.arange(self.d // 2) - first) / (last - first), 0, 1)
+        else:
+            return plain
+        return kept * plain + (1 - kept) * plain / self.factor
+
+    def pair(self, turns: float) -> float:
+        """Which pair turns that many times within the old context."""
+        return self.d * math.log(self.trained / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
+
+    def turns(self, start: int, stop: int, dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
+        """Cosines and sines of the angles of tokens ``start`` to ``stop``, each (tokens, d/2)."""
+        if self.kind == "dynamic" and stop > self.trained:
+            cos, sin = table(self, stop, stop, dtype)
+        else:
+            cos, sin = table(self, 1 << (stop - 1).bit_length(), 1, dtype)
+        return cos[start:stop], sin[start:stop]
+
+
+@functools.lru_cache(maxsize=16)
+def table(rotary: Rotary, size: int, tokens: int, dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
+    # In the precision of the model, as its peers have it.
+    angles = np.arange(size, dtype=dtype)[:, np.newaxis] * rotary.frequencies(tokens).astype(dtype)
+    cos, sin = np.cos(angles), np.sin(angles)
+    if rotary.attention != 1.0:
+        cos, sin = cos * dtype.type(rotary.attention), sin * dtype.type(rotary.attention)
+    return cos, sin

@@ -1,0 +1,173 @@
+"""Language models on disk: directories of transformers, read and written, and the shipped ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np.autograd import value
+from lora_np.checks import Array
+from lora_np.files import write_whole
+from lora_np.hub import safetensors
+from lora_np.language.decoder import LanguageModel, build, checkpoint_name
+from lora_np.language.vocabulary import Vocabulary, read_vocabulary
+from lora_np.nn import Embedding, Linear, leaves
+from lora_np.nn.tree import walk
+
+SHIPPED = Path(__file__).parent / "data"
+
+
+def load(model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32) -> LanguageModel:
+    """A language model, frozen, from a directory or by the name of one that the package ships.
+
+    Parameters
+    ----------
+    model : str or path
+        A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), or a name
+        from `shipped`. Nothing is ever downloaded.
+    dtype : dtype
+        float32 or float64: what the arrays become, however they are stored.
+
+    Returns
+    -------
+    LanguageModel
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory, and no shipped model of that name.
+    ValueError
+        If the family is not understood, a file is damaged, or a tensor is missing, of another shape, or has
+        no place in the model.
+    ImportError
+        If the vocabulary needs the library `tokenizers`, and that is not installed.
+
+    See Also
+    --------
+    save, shipped
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> load(tempfile.mkdtemp())
+    Traceback (most recent call last):
+    FileNotFoundError: ... has no config.json: it is not the directory of a model
+    """
+    directory = located(model)
+    config = directory / "config.json"
+    if not config.is_file():
+        raise FileNotFoundError(f"{directory} has no config.json: it is not the directory of a model")
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    index = directory / "model.safetensors.index.json"
+    single = directory / "model.safetensors"
+    if single.is_file():
+        files = [single]
+    elif index.is_file():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [directory / Path(name).name for name in sorted(set(names))]
+    else:
+        raise FileNotFoundError(f"{directory} has neither model.safetensors nor its index")
+    stored = {name: file for file in map(safetensors.open, files) for name in file.tensors}
+    arrays: dict[str, Array] = {}
+
+    def read(name: str) -> Array | None:
+        if name not in stored:
+            return None
+        arrays[name] = np.ascontiguousarray(stored[name].read(name), dtype=dtype)
+        return arrays[name]
+
+    tokenizer = directory / "tokenizer.json"
+    vocabulary = read_vocabulary(tokenizer.read_text(encoding="utf-8")) if tokenizer.is_file() else None
+    result = build(settings, read, vocabulary=vocabulary)
+    # A tied head may be stored all the same, and old checkpoints hold what can be computed.
+    left = [
+        name for name in stored if name not in arrays and name != "lm_head.weight" and "inv_freq" not in name
+    ]
+    if left:
+        raise ValueError(
+            f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
+            f"({len(left)} such tensors)"
+        )
+    return result
+
+
+def located(model: str | os.PathLike[str]) -> Path:
+    """The directory of a model: a path, or else the name of a shipped one."""
+    directory = Path(model)
+    if directory.is_dir():
+        return directory
+    if str(model) in shipped():
+        return SHIPPED / str(model)
+    names = ", ".join(shipped())
+    raise FileNotFoundError(
+        f"there is no directory {str(model)!r}, and no shipped model of that name ({names})"
+    )
+
+
+def shipped() -> list[str]:
+    """Names of the models that the package ships.
+
+    See Also
+    --------
+    load
+    """
+    return sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
+
+
+def save(
+    model: LanguageModel, directory: str | os.PathLike[str], *, dtype: str | None = None, force: bool = False
+) -> None:
+    """Write a model as a directory that transformers opens with ``AutoModelForCausalLM.from_pretrained``.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        Without adapters: `lora_np.merge` it first.
+    directory : path
+        Made if it is not there.
+    dtype : {"float64", "float32", "bfloat16", "float16"}, optional
+        Round the weights to this; by default they are kept as they are.
+    force : bool
+        Whether to replace a model that is there.
+
+    Raises
+    ------
+    ValueError
+        If the model has adapters.
+    FileExistsError
+        If there is a model already, unless ``force``.
+
+    See Also
+    --------
+    load
+    """
+    plain = (LanguageModel, Linear, Embedding)
+    adapted = [path for path, node in walk(model) if hasattr(node, "base") and not isinstance(node, plain)]
+    if adapted:
+        raise ValueError(f"{adapted[0]} has an adapter: save lora_np.merge(model), or the adapter by itself")
+    target = Path(directory)
+    if (target / "config.json").exists() and not force:
+        raise FileExistsError(f"{target} holds a model already; pass force=True to replace it")
+    target.mkdir(parents=True, exist_ok=True)
+    arrays = {checkpoint_name(paths.split(" = ")[0]): value(leaf) for paths, leaf in leaves(model)}
+    safetensors.save(
+        target / "model.safetensors", arrays, dtype=dtype and STORED[dtype], metadata={"format": "pt"}
+    )
+    if isinstance(model.vocabulary, Vocabulary):
+        write_json(target / "tokenizer.json", model.vocabulary.tokenizer())
+        write_json(target / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    kept = dtype or str(next(iter(arrays.values())).dtype)
+    write_json(target / "config.json", {**model.config, "dtype": kept})
+
+
+STORED = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+def write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode("utf-8")))

@@ -1,0 +1,1 @@
+"""How the data that the package ships was made, one command each."""

@@ -1,0 +1,94 @@
+"""Fused primitives against the composed texts that define them: values and gradients, in float64."""
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np.language import composed, fused
+from lora_np.language.rotary import Rotary
+
+
+def random(rng, *shape):
+    return lnp.Tensor(rng.normal(size=shape))
+
+
+def compare(name, tensors, **settings):
+    """Both give the same result, and the same gradient for each subset of arguments that wants one."""
+    results = []
+    for operations in (fused, composed):
+        y = getattr(operations, name)(*tensors, **settings)
+        weights = np.cos(np.arange(y.size)).reshape(y.shape)
+        np.sum(np.tanh(y) * weights).backward()
+        results.append([y.data, *(t.grad for t in tensors)])
+        for t in tensors:
+            t.grad = None
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11 * max(1, np.abs(other).max()))
+    for only in range(len(tensors)):
+        arrays = [t if i == only else t.data for i, t in enumerate(tensors)]
+        y = getattr(fused, name)(*arrays, **settings)
+        np.sum(np.tanh(y) * weights).backward()
+        np.testing.assert_allclose(tensors[only].grad, results[0][1 + only], rtol=1e-10, atol=1e-12)
+        tensors[only].grad = None
+    plain = getattr(fused, name)(*(t.data for t in tensors), **settings)
+    np.testing.assert_array_equal(plain, results[0][0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (2, 3, 8), (1, 5, 1)])
+def test_rms_norm(shape):
+    rng = np.random.default_rng(shape[1])
+    compare("rms_norm", [random(rng, *shape), random(rng, shape[-1])], eps=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_gated(scale):
+    rng = np.random.default_rng(0)
+    compare("gated", [lnp.Tensor(scale * rng.normal(size=(2, 3, 5))), random(rng, 2, 3, 5)])
+
+
+@pytest.mark.parametrize("kept", [0, 5000, 2**24], ids=lambda kept: f"kept={kept}")
+@pytest.mark.parametrize("window", [None, 1, 3, 64, 70], ids=lambda window: f"window={window}")
+@pytest.mark.parametrize(("heads", "kv"), [(1, 1), (4, 4), (6, 2), (3, 1)])
+@pytest.mark.parametrize("tokens", [1, 2, 65, 130])
+def test_attention(tokens, heads, kv, window, kept, monkeypatch):
+    """Blocks, groups, windows, and weights that are made again on the way back."""
+    monkeypatch.setattr(fused, "KEPT", kept)
+    rng = np.random.default_rng(tokens * heads)
+    q, k, v = (random(rng, 2, tokens, n * 4) for n in (heads, kv, kv))
+    cos, sin = Rotary(4, 100.0).turns(0, tokens, np.dtype(float))
+    compare("attention", [q, k, v], cos=cos, sin=sin, heads=heads, kv=kv, window=window)
+
+
+def test_no_token_sees_a_later_one():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(1, 100, 8)) for _ in range(3))
+    cos, sin = Rotary(4, 100.0).turns(0, 100, np.dtype(float))
+    before = fused.attention(q, k, v, cos=cos, sin=sin, heads=2, kv=2)
+    k[:, 70], v[:, 70] = 5.0, 5.0
+    after = fused.attention(q, k, v, cos=cos, sin=sin, heads=2, kv=2)
+    changed = (before != after).any(axis=(0, 2))
+    assert not changed[:70].any()
+    assert changed[70:].all()
+
+
+@pytest.mark.parametrize("logits", [1, 40, 2**21])
+@pytest.mark.parametrize("ignored", [0, 3, 20])
+def test_head_loss(logits, ignored, monkeypatch):
+    monkeypatch.setattr(fused, "LOGITS", logits)
+    rng = np.random.default_rng(ignored)
+    labels = rng.integers(0, 11, (3, 7))
+    labels.ravel()[rng.permutation(21)[:ignored]] = -100
+    compare("head_loss", [random(rng, 3, 7, 5), random(rng, 11, 5)], labels=labels, ignore=-100)
+
+
+def test_rotation_depends_on_the_distance_only():
+    """A query and a key, both moved by the same number of tokens, have the same product."""
+    rng = np.random.default_rng(0)
+    rotary = Rotary(8, 50.0)
+    q, k = rng.normal(size=(2, 1, 8))
+
+    def turned(x, i):
+        return composed.rotate(x[np.newaxis], *rotary.turns(i, i + 1, np.dtype(float)))
+
+    products = [float(np.vdot(turned(q, start + 3), turned(k, start))) for start in (0, 5, 31)]
+    np.testing.assert_allclose(products, products[0])

@@ -1,0 +1,165 @@
+"""Tiny models of every family, with unusual shapes, against transformers and PEFT."""
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import adapters, language
+
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
+]
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+SIZE = {
+    "vocab_size": 37,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+TOKENS = 29
+
+
+def rope(kind, **settings):
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 500.0, **settings}}
+
+
+LLAMA3 = {
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 3.0,
+    "original_max_position_embeddings": 16,
+}
+YARN = {"factor": 4.0, "original_max_position_embeddings": 16}
+CASES = {
+    "llama": ("Llama", {"tie_word_embeddings": True}),
+    "llama-biases": ("Llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 10}),
+    "llama-one-head": ("Llama", {"num_attention_heads": 1, "num_key_value_heads": 1}),
+    "llama-linear": ("Llama", rope("linear", factor=3.0)),
+    "llama-dynamic": ("Llama", {**rope("dynamic", factor=2.0), "max_position_embeddings": 11}),
+    "llama-llama3": ("Llama", rope("llama3", **LLAMA3)),
+    "llama-yarn": ("Llama", {**rope("yarn", **YARN), "head_dim": 16}),
+    "llama-yarn-mscale": (
+        "Llama",
+        {**rope("yarn", **YARN, mscale=0.7, mscale_all_dim=1.2, truncate=False), "head_dim": 16},
+    ),
+    "mistral": ("Mistral", {"sliding_window": 7, "head_dim": 6}),
+    "mistral-all": ("Mistral", {"sliding_window": None}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen2-windows": ("Qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen3": ("Qwen3", {"head_dim": 8}),
+    "smollm3": ("SmolLM3", {"no_rope_layer_interval": 2}),
+    "smollm3-windows": (
+        "SmolLM3",
+        {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 4},
+    ),
+    "gemma": ("Gemma", {"head_dim": 12, "hidden_act": "gelu_pytorch_tanh"}),
+}
+
+
+def peer(case, dtype=torch.float32, seed=0):
+    """A model of transformers with random weights, norms and biases included."""
+    torch.manual_seed(seed)
+    family, changes = CASES[case]
+    config = getattr(transformers, f"{family}Config")(**{**SIZE, **changes})
+    model = getattr(transformers, f"{family}ForCausalLM")(config).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    return model
+
+
+def in_double(model, ours):
+    """Let the peer compute in float64 what it computes in float32 whatever the model's dtype."""
+
+    def angles(x, position_ids, **_):
+        n = int(position_ids.max()) + 1
+        cos, sin = (np.concatenate([a, a], axis=-1) for a in ours.turns(0, n, np.dtype(float)))
+        return torch.tensor(cos)[None], torch.tensor(sin)[None]
+
+    model.model.rotary_emb.forward = angles
+    for module in model.modules():
+        kind = type(module).__name__
+        if hasattr(module, "embed_scale"):
+            module.embed_scale = torch.tensor(model.config.hidden_size**0.5, dtype=torch.float64)
+        if kind.endswith("RMSNorm"):
+            eps = getattr(module, "eps", None) or module.variance_epsilon
+            weight = module.weight + 1 if kind.startswith("Gemma") else module.weight
+            module.forward = lambda x, w=weight.detach(), eps=eps: (
+                w * x / torch.sqrt(x.square().mean(-1, keepdim=True) + eps)
+            )
+
+
+def opened(model, folder, dtype):
+    model.save_pretrained(folder)
+    return language.load(folder, dtype=dtype)
+
+
+def data(seed=1):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, SIZE["vocab_size"], (2, TOKENS))
+    labels = np.where(rng.random(tokens.shape) < 0.2, -100, rng.integers(0, SIZE["vocab_size"], tokens.shape))
+    return tokens, labels
+
+
+def torch_loss(model, tokens, labels):
+    logits = model(torch.tensor(tokens)).logits
+    return torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), torch.tensor(labels).ravel()
+    )
+
+
+def closeness(one, other):
+    one, other = np.asarray(one), other.detach().numpy() if hasattr(other, "detach") else np.asarray(other)
+    assert one.shape == other.shape
+    return np.abs(one - other).max() / np.abs(other).max()
+
+
+DTYPES = [(torch.float32, np.float32, 1e-5), (torch.float64, np.float64, 1e-10)]
+
+
+@pytest.mark.parametrize(("dtype", "ours", "limit"), DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(case, dtype, ours, limit, tmp_path):
+    theirs = peer(case, dtype)
+    model = opened(theirs, tmp_path / "base", ours)
+    if dtype == torch.float64:
+        turning = next(layer for layer in model.model.layers if layer.self_attn.rotary.kind != "none")
+        in_double(theirs, turning.self_attn.rotary)
+    tokens, labels = data()
+    assert closeness(model(tokens), theirs(torch.tensor(tokens)).logits) < limit
+    assert closeness(language.composed_operations(model)(tokens), theirs(torch.tensor(tokens)).logits) < limit
+
+    settings = peft.LoraConfig(r=3, lora_alpha=7, target_modules="all-linear", init_lora_weights=False)
+    torch.manual_seed(3)
+    adapted = peft.get_peft_model(theirs, settings)
+    adapted.save_pretrained(tmp_path / "adapter")
+    mine = adapters.attach(model, adapters.load(tmp_path / "adapter"))
+    if ours is np.float64:  # PEFT keeps its factors in float32
+        adapted = adapted.double()
+        mine = lnp.replace(mine, lnp.Tensor, lambda path, t: lnp.Tensor(t.data.astype(float)))
+    loss, expected = language.token_loss(mine, tokens, labels), torch_loss(adapted, tokens, labels)
+    assert closeness(loss.data, expected) < limit
+    loss.backward()
+    expected.backward()
+    gradients = {
+        name.removeprefix("base_model.model."): p.grad
+        for name, p in adapted.named_parameters()
+        if p.requires_grad
+    }
+    compared = 0
+    for path, leaf in lnp.trainable(mine):
+        module, _, factor = path.rpartition(".")
+        name = f"{module}.lora_{factor}.default.weight"
+        assert closeness(leaf.grad, gradients[name]) < limit, path
+        compared += 1
+    assert compared == len(gradients) == 3 * 7 * 2
