@@ -19,6 +19,7 @@ _PACKAGES = (
     "exercises",
     "grading",
     "hub",
+    "language",
     "linalg",
     "lora",
     "nn",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from lora_np import exercises as exercises
     from lora_np import grading as grading
     from lora_np import hub as hub
+    from lora_np import language as language
     from lora_np import linalg as linalg
     from lora_np import lora as lora
     from lora_np import nn as nn

@@ -14,7 +14,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array
 from lora_np.language import composed, fused
 from lora_np.language.rotary import Rotary
-from lora_np.language.settings import Settings
+from lora_np.language.settings import DecoderSettings
 from lora_np.nn import Embedding, Linear, gelu, replace
 
 T = TypeVar("T")
@@ -217,6 +217,7 @@ class LanguageModel:
     Parameters
     ----------
     model : Decoder
+        From tokens to hidden states.
     lm_head : Linear
         With a tied head, its W is the embedding's.
     config : mapping
@@ -274,13 +275,14 @@ def build(
     Returns
     -------
     LanguageModel
+        With the arrays as they are: a Tensor is trained, an ndarray is frozen.
 
     Raises
     ------
     ValueError
         If the family is not understood, or an array is missing or of another shape than the config says.
     """
-    s = Settings(config)
+    s = DecoderSettings(config)
     inner = s.whole("intermediate_size")
 
     def array(name: str, *shape: int) -> Any:
@@ -352,6 +354,7 @@ def composed_operations(model: T) -> T:
     Returns
     -------
     tree
+        Its results are the same up to rounding.
     """
     return replace(
         replace(model, (SelfAttention, GatedMLP), lambda path, node: changed(node, fused=False)),

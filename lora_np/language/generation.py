@@ -46,6 +46,7 @@ def generate(
     Returns
     -------
     str
+        The whole text, with the prompt.
 
     Raises
     ------

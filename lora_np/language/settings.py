@@ -20,7 +20,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class Settings:
+class DecoderSettings:
     """Answers of a config to what a decoder needs to know.
 
     Parameters

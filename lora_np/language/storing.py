@@ -16,8 +16,8 @@ from lora_np.files import write_whole
 from lora_np.hub import safetensors
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
-from lora_np.nn import Embedding, Linear, leaves
-from lora_np.nn.tree import walk
+from lora_np.lora import adapter_leaves
+from lora_np.nn import leaves
 
 SHIPPED = Path(__file__).parent / "data"
 
@@ -31,11 +31,12 @@ def load(model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32) ->
         A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), or a name
         from `shipped`. Nothing is ever downloaded.
     dtype : dtype
-        float32 or float64: what the arrays become, however they are stored.
+        What the arrays become, however they are stored: float32 or float64.
 
     Returns
     -------
     LanguageModel
+        Frozen: `lora_np.inject` puts adapters into it.
 
     Raises
     ------
@@ -49,7 +50,8 @@ def load(model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32) ->
 
     See Also
     --------
-    save, shipped
+    save : Write a model as a directory.
+    shipped : Names of the models that the package ships.
 
     Examples
     --------
@@ -112,15 +114,20 @@ def located(model: str | os.PathLike[str]) -> Path:
 def shipped() -> list[str]:
     """Names of the models that the package ships.
 
+    Returns
+    -------
+    list of str
+        What `load` takes besides a directory.
+
     See Also
     --------
-    load
+    load : Open one of them.
     """
     return sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
 
 
 def save(
-    model: LanguageModel, directory: str | os.PathLike[str], *, dtype: str | None = None, force: bool = False
+    model: LanguageModel, path: str | os.PathLike[str], *, dtype: str | None = None, force: bool = False
 ) -> None:
     """Write a model as a directory that transformers opens with ``AutoModelForCausalLM.from_pretrained``.
 
@@ -128,8 +135,8 @@ def save(
     ----------
     model : LanguageModel
         Without adapters: `lora_np.merge` it first.
-    directory : path
-        Made if it is not there.
+    path : path
+        The directory; made if it is not there.
     dtype : {"float64", "float32", "bfloat16", "float16"}, optional
         Round the weights to this; by default they are kept as they are.
     force : bool
@@ -144,13 +151,14 @@ def save(
 
     See Also
     --------
-    load
+    load : Read it back.
     """
-    plain = (LanguageModel, Linear, Embedding)
-    adapted = [path for path, node in walk(model) if hasattr(node, "base") and not isinstance(node, plain)]
+    adapted = adapter_leaves(model)
     if adapted:
-        raise ValueError(f"{adapted[0]} has an adapter: save lora_np.merge(model), or the adapter by itself")
-    target = Path(directory)
+        raise ValueError(
+            f"the model has an adapter ({adapted[0][0]}): save lora_np.merge(model), or the adapter alone"
+        )
+    target = Path(path)
     if (target / "config.json").exists() and not force:
         raise FileExistsError(f"{target} holds a model already; pass force=True to replace it")
     target.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,9 @@ def token_loss(
     Parameters
     ----------
     model : LanguageModel
+        What is trained or measured.
     tokens : ndarray of int, shape (batch, tokens)
+        Each row is a text.
     labels : ndarray of int, shape (batch, tokens), optional
         The token that follows each of ``tokens``, or -100 where it does not count. By default all of
         ``tokens`` but the first follow all but the last.

@@ -64,6 +64,7 @@ class Characters:
             raise ValueError(f"a vocabulary names each character once, got {twice!r} twice")
 
     def encode(self, text: str) -> Array:
+        """Tokens of ``text``, as whole numbers."""
         try:
             return np.array([self.numbers[c] for c in text], dtype=np.int64)
         except KeyError as missing:
@@ -74,6 +75,7 @@ class Characters:
             ) from None
 
     def decode(self, tokens: Iterable[int]) -> str:
+        """The text of ``tokens``."""
         return "".join(self.characters[int(i)] for i in tokens)
 
     def __len__(self) -> int:
@@ -135,6 +137,7 @@ class BytePairs:
         self.known: dict[str, list[int]] = {}  # pieces that were seen before
 
     def encode(self, text: str) -> Array:
+        """Tokens of ``text``, as whole numbers."""
         result: list[int] = []
         longest_first = sorted(self.special, key=len, reverse=True)
         parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text) if longest_first else [text]
@@ -176,6 +179,7 @@ class BytePairs:
         return [self.numbers[part] for part in word]
 
     def decode(self, tokens: Iterable[int]) -> str:
+        """The text of ``tokens``."""
         return b"".join(self.texts.get(int(i), b"") for i in tokens).decode("utf-8", "replace")
 
     def __len__(self) -> int:
@@ -226,9 +230,11 @@ class Foreign:
         self.library: Any = library.Tokenizer.from_str(text)
 
     def encode(self, text: str) -> Array:
+        """Tokens of ``text``, as whole numbers."""
         return np.array(self.library.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
+        """The text of ``tokens``."""
         return str(self.library.decode([int(i) for i in tokens], skip_special_tokens=False))
 
     def __len__(self) -> int:
@@ -242,6 +248,11 @@ class Foreign:
 
 def byte_vocabulary() -> BytePairs:
     """One token for each byte of UTF-8, whatever the text.
+
+    Returns
+    -------
+    BytePairs
+        256 tokens and no merges.
 
     Examples
     --------
@@ -257,6 +268,12 @@ def read_vocabulary(text: str) -> Characters | BytePairs | Foreign:
     Parameters
     ----------
     text : str
+        JSON.
+
+    Returns
+    -------
+    Characters, BytePairs or Foreign
+        Ours where it is of one of these kinds, else through the library `tokenizers`.
 
     Raises
     ------
