@@ -1,4 +1,4 @@
-"""One piece of work on many modules: on several workers, with a progress bar, always the same results."""
+"""The same work on many items, on several threads, with a progress bar."""
 
 from __future__ import annotations
 

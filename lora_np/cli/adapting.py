@@ -12,14 +12,18 @@ from lora_np.files import whole
 
 
 def inspect(
-    adapter: Annotated[Path, typer.Argument(help="A directory as PEFT writes it.")],
-    base: Annotated[Path | None, typer.Option(help="The base model's directory, to compare with.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw strength and spectrum into this file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with figure and table.")] = None,
+    adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
+    base: Annotated[
+        Path | None, typer.Option(help="The directory of the base model, to compare with.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a figure of norms and spectra to this file.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the figure and the table.")] = None,
     jobs: Jobs = 1,
     as_json: AsJSON = False,
 ) -> None:
-    """What an adapter holds, module by module: strength, spectrum, waste, damage.
+    """Show what an adapter contains, module by module: norm, spectrum, unused rank, damage.
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
@@ -38,18 +42,26 @@ def inspect(
 
 
 def resize(
-    adapter: Annotated[Path, typer.Argument(help="A directory as PEFT writes it.")],
+    adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
     out: Out,
-    rank: Annotated[int | None, typer.Option(help="The same rank everywhere.")] = None,
-    energy: Annotated[float | None, typer.Option(help="Share of its squared norm that each keeps.")] = None,
-    error: Annotated[float | None, typer.Option(help="Relative error that each may have.")] = None,
-    size: Annotated[int | None, typer.Option("--bytes", help="Size of the file, shared out.")] = None,
-    total_rank: Annotated[int | None, typer.Option(help="Sum of all ranks, shared out.")] = None,
+    rank: Annotated[int | None, typer.Option(help="The same rank for every module.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Share of its squared norm that each module keeps.")
+    ] = None,
+    error: Annotated[
+        float | None, typer.Option(help="Relative error that is accepted in each module.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--bytes", help="Size of the file, shared among the modules.")
+    ] = None,
+    total_rank: Annotated[
+        int | None, typer.Option(help="Sum of all ranks, shared among the modules.")
+    ] = None,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
 ) -> None:
-    """An adapter at other ranks, each module the best approximation of its rank.
+    """Write the adapter at other ranks: for each module, the best approximation of its rank.
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
@@ -60,20 +72,24 @@ def resize(
 
 
 def extract(
-    base: Annotated[Path, typer.Argument(help="The base model's directory.")],
-    tuned: Annotated[Path, typer.Argument(help="The tuned model's directory.")],
+    base: Annotated[Path, typer.Argument(help="The directory of the base model.")],
+    tuned: Annotated[Path, typer.Argument(help="The directory of the tuned model.")],
     out: Out,
-    rank: Annotated[int | None, typer.Option(help="The same rank everywhere.")] = None,
-    energy: Annotated[float | None, typer.Option(help="Share of its squared norm that each keeps.")] = None,
-    size: Annotated[int | None, typer.Option("--bytes", help="Size of the file, shared out.")] = None,
+    rank: Annotated[int | None, typer.Option(help="The same rank for every module.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Share of its squared norm that each module keeps.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--bytes", help="Size of the file, shared among the modules.")
+    ] = None,
     save_others: Annotated[
-        bool, typer.Option("--save-others", help="Keep what can not carry a LoRA as modules_to_save.")
+        bool, typer.Option("--save-others", help="Save the changed modules that cannot have a LoRA in full.")
     ] = False,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
 ) -> None:
-    """The difference of two checkpoints as a LoRA.
+    """Write the difference of two checkpoints as a LoRA.
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
@@ -86,16 +102,23 @@ def extract(
 
 def combine(
     sources: Annotated[
-        list[str], typer.Argument(metavar="ADAPTER[=WEIGHT]...", help="Weights are 1 if left out.")
+        list[str],
+        typer.Argument(
+            metavar="ADAPTER[=WEIGHT]...", help="Adapters with their weights, which default to 1."
+        ),
     ],
     out: Out,
-    method: Annotated[str, typer.Option(help="cat, linear (adds up factors, not updates) or svd.")] = "svd",
-    rank: Annotated[int | None, typer.Option(help="For svd; by default the largest of all.")] = None,
+    method: Annotated[
+        str, typer.Option(help="cat, linear (which adds factors, not updates) or svd.")
+    ] = "svd",
+    rank: Annotated[
+        int | None, typer.Option(help="For svd; by default, the largest rank among the adapters.")
+    ] = None,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
 ) -> None:
-    """One adapter for the weighted sum of several.
+    """Write one adapter for the weighted sum of several.
 
     Example: lora-np combine style=0.7 task -o both --method cat
     """
@@ -107,14 +130,14 @@ def combine(
 
 
 def merge(
-    base: Annotated[Path, typer.Argument(help="The base model's directory.")],
-    adapter: Annotated[Path, typer.Argument(help="A directory as PEFT writes it.")],
+    base: Annotated[Path, typer.Argument(help="The directory of the base model.")],
+    adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
     out: Out,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
 ) -> None:
-    """A base and an adapter in one checkpoint, which transformers loads as it is.
+    """Write a base and an adapter as one checkpoint, which transformers loads without PEFT.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
@@ -124,13 +147,13 @@ def merge(
 
 
 def diff(
-    first: Annotated[Path, typer.Argument(help="A directory as PEFT writes it.")],
-    second: Annotated[Path, typer.Argument(help="Another one.")],
-    tolerance: Annotated[float, typer.Option(help="Relative difference that counts as none.")] = 1e-5,
+    first: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
+    second: Annotated[Path, typer.Argument(help="Another adapter.")],
+    tolerance: Annotated[float, typer.Option(help="The relative difference that is ignored.")] = 1e-5,
     jobs: Jobs = 1,
     as_json: AsJSON = False,
 ) -> None:
-    """Whether two adapters do the same thing: as maps, not as factors. Exit status 3 if not.
+    """Compare what two adapters do, as maps and not as factors. The exit status is 3 if they differ.
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """

@@ -13,29 +13,30 @@ from lora_np.files import whole
 
 def count(
     source: Annotated[
-        str, typer.Argument(help="100x120, a preset, config.json, *.safetensors, or a directory with one.")
+        str,
+        typer.Argument(help="100x120, a preset, a config.json, a *.safetensors, or a directory with one."),
     ] = "",
-    rank: Annotated[
-        list[int] | None, typer.Option(help="Rank of the adapter; may be given several times.")
-    ] = None,
+    rank: Annotated[list[int] | None, typer.Option(help="Rank of the adapter; may be repeated.")] = None,
     targets: Annotated[
-        str | None, typer.Option(help="Ends of names (q_proj,v_proj), all-linear, or a regular expression.")
+        str | None,
+        typer.Option(help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."),
     ] = None,
     modules_to_save: Annotated[
-        str | None, typer.Option(help="Ends of names of modules trained in full, with commas between.")
+        str | None,
+        typer.Option(help="Suffixes of the modules that are trained in full, separated by commas."),
     ] = None,
-    dora: Annotated[bool, typer.Option("--dora", help="Count DoRA's magnitudes too.")] = False,
-    experts: Annotated[str, typer.Option(help="Convention for experts: peft or per-expert.")] = "peft",
-    by: Annotated[str | None, typer.Option(help="List what is adapted, by module or by kind.")] = None,
+    dora: Annotated[bool, typer.Option("--dora", help="Count the magnitudes of DoRA as well.")] = False,
+    experts: Annotated[str, typer.Option(help="How experts are counted: peft or per-expert.")] = "peft",
+    by: Annotated[str | None, typer.Option(help="List what is adapted: module or kind.")] = None,
     memory: Annotated[bool, typer.Option("--memory", help="Estimate the memory of training.")] = False,
-    batch: Annotated[int, typer.Option(help="Sequences in a step, for --memory.")] = 1,
-    sequence: Annotated[int, typer.Option(help="Tokens in a sequence, for --memory.")] = 512,
+    batch: Annotated[int, typer.Option(help="Sequences in a step (with --memory).")] = 1,
+    sequence: Annotated[int, typer.Option(help="Tokens in a sequence (with --memory).")] = 512,
     as_json: AsJSON = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     catalogue: Annotated[bool, typer.Option("--list", help="List presets and families.")] = False,
 ) -> None:
-    """What a LoRA costs: parameters, and memory if asked, of a matrix or of a whole model.
+    """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
@@ -62,7 +63,7 @@ def count(
             sequence=sequence,
         )
     else:
-        raise typer.BadParameter("name a SOURCE, or ask for --list")
+        raise typer.BadParameter("name a SOURCE, or pass --list")
     asked = {"json": as_json, "markdown": as_markdown, "csv": as_csv}
     forms = [form for form, wanted in asked.items() if wanted]
     if len(forms) > 1:
@@ -75,13 +76,15 @@ def count(
 
 
 def errors(
-    matrix: Annotated[str, typer.Argument(help="FILE.npy, or FILE.safetensors:TENSOR; only that is read.")],
+    matrix: Annotated[
+        str, typer.Argument(help="FILE.npy, or FILE.safetensors:TENSOR, of which only that tensor is read.")
+    ],
     norm: Annotated[str, typer.Option(help="fro, spectral or nuclear.")] = "fro",
-    tolerance: Annotated[float, typer.Option(help="The relative error that is good enough.")] = 0.01,
-    plot: Annotated[Path | None, typer.Option(help="Draw the curve into this file.")] = None,
+    tolerance: Annotated[float, typer.Option(help="The relative error that is accepted.")] = 0.01,
+    plot: Annotated[Path | None, typer.Option(help="Write the curve to this file.")] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """The error of the best approximation of each rank, and the smallest rank that is good enough.
+    """Print the error of the best approximation of each rank, and the smallest rank within the tolerance.
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """

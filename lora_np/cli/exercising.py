@@ -10,7 +10,7 @@ import typer
 from lora_np.checks import whole_number
 from lora_np.cli.shared import AsJSON, possible_jobs, print_json, show, show_written
 
-group = typer.Typer(help="Exercises that grade themselves, for students and teachers.")
+group = typer.Typer(help="Exercises that check themselves, for students and teachers.")
 
 
 @group.callback(invoke_without_command=True)
@@ -19,12 +19,14 @@ def root(context: typer.Context) -> None:
         print(context.get_help())
 
 
-Lessons = Annotated[list[int] | None, typer.Option("--lesson", help="Number of a lesson; may be repeated.")]
+Lessons = Annotated[
+    list[int] | None, typer.Option("--lesson", help="The number of a lesson; may be repeated.")
+]
 
 
 @group.command("list")
 def list_command(lesson: Lessons = None, as_json: AsJSON = False) -> None:
-    """All exercises, with their points.
+    """List all exercises, with their points.
 
     Example: lora-np exercises list --lesson 1
     """
@@ -39,7 +41,7 @@ def list_command(lesson: Lessons = None, as_json: AsJSON = False) -> None:
 
 @group.command("start")
 def start_command(
-    folder: Annotated[Path, typer.Argument(help="Where to write; files that are there stay as they are.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write to; existing files are kept.")],
     lesson: Lessons = None,
 ) -> None:
     """Write the exercises of each lesson, as a notebook and as a script: edit the one you like.
@@ -56,11 +58,11 @@ def start_command(
 def check_command(
     file: Annotated[Path, typer.Argument(help="A notebook or script.")],
     names: Annotated[
-        list[str] | None, typer.Option("--exercise", help="Name of a function; may be repeated.")
+        list[str] | None, typer.Option("--exercise", help="The name of a function; may be repeated.")
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Points, and the law that each wrong answer breaks. Exit status 1 unless everything is right.
+    """Show points, and the law that each wrong answer breaks. The exit status is 1 unless all is right.
 
     Example: lora-np exercises check my-exercises/01-see-rank.py
     """
@@ -85,16 +87,20 @@ def grade_command(
         Path, typer.Option("-o", "--out", help="Grades; feedback and a figure go next to it.")
     ] = Path("grades.csv"),
     lesson: Lessons = None,
-    rng: Annotated[int | None, typer.Option(help="Draws the questions; by default new ones.")] = None,
-    seconds: Annotated[float, typer.Option(help="For one call of a student's function.")] = 10.0,
+    rng: Annotated[
+        int | None, typer.Option(help="Random seed of the questions; by default, a new one each time.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Time for one call of a student's function.")] = 10.0,
     memory: Annotated[int, typer.Option(help="Megabytes for each submission.")] = 1024,
     jobs: Annotated[
         int | None,
-        typer.Option(callback=possible_jobs, help="Submissions at the same time; by default all processors."),
+        typer.Option(
+            callback=possible_jobs, help="Submissions graded at a time; by default, one per processor."
+        ),
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Grade a folder of submissions, each in a process of its own: points, feedback, a figure of the class.
+    """Grade a folder of submissions, each in a separate process: points, feedback, a figure of the class.
 
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """
@@ -114,7 +120,7 @@ def grade_command(
 
 @group.command("nbgrader")
 def nbgrader_command(
-    folder: Annotated[Path, typer.Argument(help="Where to write; files that are there stay as they are.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write to; existing files are kept.")],
     lesson: Lessons = None,
 ) -> None:
     """Write a course for nbgrader, with solutions and hidden tests (from a checkout, which has them).

@@ -11,10 +11,12 @@ from lora_np.cli.shared import AsJSON, print_json, show
 
 
 def tour(
-    out: Annotated[Path, typer.Option(help="Folder for figures, files and report.html.")] = Path(
+    out: Annotated[Path, typer.Option(help="The folder for figures, files and report.html.")] = Path(
         "lora-np-tour"
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data and of the steps.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Use a quarter of the data and of the steps.")
+    ] = False,
     rng: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: AsJSON = False,
 ) -> None:
@@ -34,13 +36,15 @@ def tour(
 
 
 def lab(
-    folder: Annotated[Path, typer.Argument(help="Where the lessons are copied to.")] = Path(
+    folder: Annotated[Path, typer.Argument(help="The folder to copy the lessons to.")] = Path(
         "lora-np-lessons"
     ),
-    browser: Annotated[bool, typer.Option(help="Open a browser window, or print the address only.")] = True,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser window, or only print the address.")] = True,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="By default, the first free port.")
+    ] = None,
 ) -> None:
-    """Copy the lessons beside you, never over your own work, and open JupyterLab (extra: notebooks).
+    """Copy the lessons to a folder, never over your own work, and open JupyterLab (extra: notebooks).
 
     Example: lora-np lab --no-browser
     """

@@ -48,7 +48,7 @@ def root(
 def run(arguments: list[str]) -> int:
     """Run one command; its exit status: 0, 1 for bad input, 2 for bad usage, 3 for "no", 130 after Ctrl-C."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us, who wants to read nothing
+        if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         status = app(arguments, prog_name="lora-np", standalone_mode=False) or 0
@@ -72,7 +72,7 @@ def message(error: Exception) -> str:
 
 
 def given(error: Any) -> str:
-    """The value that the parser complains of, where its message leaves it out."""
+    """The value that the parser complains about, where its message does not show it."""
     reasons: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
     value = repr(reasons[0]["input"]) if reasons else ""
     return f", got {value}" if value and value not in error.format_message() else ""

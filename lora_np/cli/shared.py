@@ -1,4 +1,4 @@
-"""What the commands share: options, tables on the screen, files that a command writes, goals of a size."""
+"""What the commands share: options, output, checks of the files they write."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def possible_jobs(jobs: int | None) -> int | None:
 
 
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="The directory to make.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The directory to write.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace what is already there, once the new one is complete.")
+    bool, typer.Option("--force", help="Replace an existing directory, once the new one is complete.")
 ]
 Jobs = Annotated[
     int,
-    typer.Option(callback=possible_jobs, help="How many pieces of work at a time; the result is the same."),
+    typer.Option(callback=possible_jobs, help="Pieces of work at a time; the result does not depend on it."),
 ]
 
 
@@ -45,7 +45,7 @@ def show_written(written: list[Path], kept: list[Path]) -> None:
     for path in written:
         print(f"Written: {path}")
     for path in kept:
-        print(f"Kept as it is: {path}")
+        print(f"Kept: {path}")
 
 
 def show_as(table: Any, as_json: bool) -> None:
@@ -62,7 +62,7 @@ def print_json(content: Any) -> None:
 def check_target(
     option: str, path: Path | None, endings: Collection[str], inside: Path | None = None
 ) -> None:
-    """Refuse, before any work is done, a page or a picture that could not be written or would cost a file."""
+    """Refuse, before any work is done, a target that could not be written or would overwrite another file."""
     if path is None:
         return
     if path.name == "" or path.is_dir():

@@ -40,7 +40,7 @@ def test_start_edit_check(tmp_path, capsys):
     assert run(["exercises", "check", str(script), "--exercise", "lora_count"]) == 0
     assert capsys.readouterr().out == "lora_count: 1 of 1 point. All laws hold.\n1 of 1 point.\n"
     assert run(["exercises", "start", str(tmp_path), "--lesson", "4"]) == 0
-    assert f"Kept as it is: {script}" in capsys.readouterr().out
+    assert f"Kept: {script}" in capsys.readouterr().out
 
 
 def test_check_as_json(tmp_path, capsys):
