@@ -44,7 +44,6 @@ OFFENDERS = {
     "lora/layer.py",
     "lora/riemannian.py",
     "lora/variants.py",
-    "nn/layers.py",
     "training/dynamics.py",
     "training/fit.py",
 }
