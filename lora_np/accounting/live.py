@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_np.autograd import Tensor
+from lora_np.autograd import Tensor, value
 from lora_np.hub.families import family_names, family_of
 from lora_np.hub.model import ModelSpec, ModuleSpec, fold
 from lora_np.nn.layers import Linear
 from lora_np.nn.tree import leaves, walk
-from lora_np.table import Table
+from lora_np.quantise import Quantised
+from lora_np.table import Table, decimal_bytes
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,15 @@ class ModelCount:
     ----------
     trainable, total : int
         Numbers in Tensors, and in all arrays.
+    nbytes : int
+        The memory that they take; of a quantised weight, that of its codes and scales.
     table : Table
         One row for each leaf.
     """
 
     trainable: int
     total: int
+    nbytes: int
     table: Table
 
     @property
@@ -75,7 +79,9 @@ def count(model: Any) -> ModelCount:
     B       100 x 8          800       0
     """
     rows = []
+    nbytes = 0
     for path, leaf in leaves(model):
+        nbytes += (leaf if isinstance(leaf, Quantised) else value(leaf)).nbytes
         numbers = leaf.size
         free = isinstance(leaf, Tensor)
         shape = " x ".join(map(str, leaf.shape)) or "scalar"
@@ -84,8 +90,11 @@ def count(model: Any) -> ModelCount:
         raise TypeError(f"a model must hold arrays, got {type(model).__name__} with none")
     trainable = sum(row[2] for row in rows)
     total = trainable + sum(row[3] for row in rows)
+    quantised = any(isinstance(leaf, Quantised) for _, leaf in leaves(model))
     title = f"{type(model).__name__}: {trainable:,} of {total:,} numbers trainable"
-    return ModelCount(trainable, total, Table(("array", "shape", "trainable", "frozen"), rows, title=title))
+    notes = [f"Quantised weights; all in all {decimal_bytes(nbytes)}."] if quantised else []
+    table = Table(("array", "shape", "trainable", "frozen"), rows, title=title, notes=notes)
+    return ModelCount(trainable, total, nbytes, table)
 
 
 def from_model(model: Any) -> ModelSpec:

@@ -16,6 +16,7 @@ from lora_np.lora.layer import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings
 from lora_np.nn import Embedding, Linear, freeze, leaves, replace
 from lora_np.nn.tree import join, walk
+from lora_np.quantise import Quantised
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
         id(a) for node in nodes if isinstance(node, (LoRALinear, LoRAEmbedding)) for a in (node.A, node.B)
     }
     own = factors | {id(node.m) for node in nodes if isinstance(node, DoRALinear)}
-    return [(path, leaf) for path, leaf in leaves(model) if id(leaf) in own]
+    return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 
 def thawed(a: Tensor | Array) -> Tensor:

@@ -18,6 +18,7 @@ from lora_np.linalg import low_rank_factors, truncated_svd
 from lora_np.lora.layer import LoRAEmbedding, LoRALinear
 from lora_np.nn import Embedding, Groups, Linear, Optimizer, replace
 from lora_np.nn.tree import walk
+from lora_np.quantise import Quantised
 
 T = TypeVar("T")
 
@@ -263,7 +264,7 @@ class Residual(Linear):
     """What is left of a layer whose W0 was moved: A and B fit this one, not the original. See `rebase`."""
 
 
-def row_norms(W: Tensor | Array) -> Array:
+def row_norms(W: Tensor | Array | Quantised) -> Array:
     norms: Array = np.linalg.norm(value(W), axis=1)
     return norms
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.autograd import Tensor, affine, value
+from lora_np.autograd import Tensor, affine, primitive, product, value
 from lora_np.checks import Array, whole_number
+from lora_np.quantise import Quantised
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +20,9 @@ class Linear:
 
     Parameters
     ----------
-    W : Tensor or ndarray of shape (d, k)
-        A Tensor is trained, an ndarray is frozen.
+    W : Tensor, ndarray or Quantised of shape (d, k)
+        A Tensor is trained, an ndarray is frozen, and so is a quantised weight, whose numbers
+        exist while a product is taken.
     b : Tensor or ndarray of shape (d,), optional
 
     Raises
@@ -35,7 +37,7 @@ class Linear:
     array([[6.]])
     """
 
-    W: Tensor | Array  # (d, k)
+    W: Tensor | Array | Quantised  # (d, k)
     b: Tensor | Array | None = None  # (d,)
 
     def __post_init__(self) -> None:
@@ -43,7 +45,7 @@ class Linear:
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (d, k), got shape {self.W.shape}")
         if self.b is not None:
-            check_weight("b", self.b)
+            check_weight("b", self.b, quantised=False)
             if self.b.shape != (self.d_out,):
                 raise ValueError(
                     f"b must have shape ({self.d_out},) to fit W {self.W.shape}, got {self.b.shape}"
@@ -91,6 +93,8 @@ class Linear:
         return self.W.shape[1]
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        if isinstance(self.W, Quantised):
+            return affine_quantised(x, self.b, W=self.W)
         return affine(x, self.W, self.b)
 
 
@@ -100,7 +104,7 @@ class Embedding:
 
     Parameters
     ----------
-    W : Tensor or ndarray of shape (vocab, d)
+    W : Tensor, ndarray or Quantised of shape (vocab, d)
 
     Raises
     ------
@@ -117,7 +121,7 @@ class Embedding:
            [1., 2.]])
     """
 
-    W: Tensor | Array  # (vocab, d)
+    W: Tensor | Array | Quantised  # (vocab, d)
 
     def __post_init__(self) -> None:
         check_weight("W", self.W)
@@ -125,13 +129,13 @@ class Embedding:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
 
     def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
-        tokens, vocab = np.asarray(tokens), len(self.W)
+        tokens, vocab = np.asarray(tokens), self.W.shape[0]
         if tokens.dtype.kind not in "iu":
             raise TypeError(f"tokens must be whole numbers, got dtype {tokens.dtype}")
         wrong = tokens[(tokens < 0) | (tokens >= vocab)]
         if wrong.size:
             raise ValueError(f"tokens must be between 0 and {vocab - 1}, got {wrong[0]}")
-        return self.W[tokens]
+        return self.W.rows(tokens) if isinstance(self.W, Quantised) else self.W[tokens]
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,8 +181,21 @@ class Sequential:
         return x
 
 
-def check_weight(name: str, weight: object) -> None:
-    if not isinstance(weight, (Tensor, np.ndarray)):
+# The numbers of W are made for the product, and again on the way back: never are there those of two layers.
+def affine_dequantised(x: Any, b: Any = None, *, W: Quantised) -> Any:
+    return affine(x, W.dequantised(), b)
+
+
+affine_quantised = primitive(
+    affine_dequantised,
+    lambda y, x, b=None, *, W: lambda g: product(g, W.dequantised()),
+    lambda y, x, b=None, *, W: lambda g: g,
+    composed=affine_dequantised,
+)
+
+
+def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
+    if not isinstance(weight, (Tensor, np.ndarray, Quantised) if quantised else (Tensor, np.ndarray)):
         kind = type(weight).__name__
         raise TypeError(f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it")
 

@@ -1,7 +1,8 @@
 """A model is a tree of frozen dataclasses; one walk and one rewrite serve everything that is done to it.
 
-A leaf is a ``Tensor`` (trainable) or an ``ndarray`` (frozen). Dataclasses, tuples, lists and dicts are
-branches; whatever else stands in a field (a number, a function, ``None``) is a setting.
+A leaf is a ``Tensor`` (trainable), an ``ndarray`` (frozen) or a ``Quantised`` weight (frozen, in few bits).
+Dataclasses, tuples, lists and dicts are branches; whatever else stands in a field (a number, a function,
+``None``) is a setting.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
+from lora_np.quantise import Quantised
 
 T = TypeVar("T")
 
 
-def leaves(tree: Any) -> list[tuple[str, Tensor | Array]]:
+def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
     """Every array of ``tree`` once, as ``(path, array)`` in the order of the fields.
 
     Parameters
@@ -28,7 +30,7 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array]]:
 
     Returns
     -------
-    list of (str, Tensor or ndarray)
+    list of (str, Tensor, ndarray or Quantised)
         A path joins field names and positions by dots: ``"layers.0.W"``. An array that stands in several
         places (a tied weight) comes once, under all of them: ``"embedding.W = head.W"``.
 
@@ -41,9 +43,9 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array]]:
     b (2,)
     """
     places: dict[int, list[str]] = {}
-    arrays: dict[int, Tensor | Array] = {}
+    arrays: dict[int, Tensor | Array | Quantised] = {}
     for path, node in walk(tree):
-        if isinstance(node, (Tensor, np.ndarray)):
+        if isinstance(node, (Tensor, np.ndarray, Quantised)):
             places.setdefault(id(node), []).append(path)
             arrays[id(node)] = node
     return [(" = ".join(places[key]), array) for key, array in arrays.items()]
@@ -117,6 +119,8 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def children(node: Any) -> list[tuple[str, Any]]:
     """Named children of a branch; nothing for leaves and settings."""
+    if isinstance(node, Quantised):  # a leaf, however it keeps its bits
+        return []
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         return [(field.name, getattr(node, field.name)) for field in dataclasses.fields(node)]
     if isinstance(node, (tuple, list)):

@@ -209,7 +209,8 @@ def fit(
             progressed.validated.append((run.steps, error))
 
     loss_of: Callable[[Any, Array, Array], Any] = lambda model, x, y: loss(model(x, rng=rng), y)
-    if isinstance(model, LoRALinear) and model.dropout == 0 and loss is mean_squared_error:
+    plain = isinstance(model, LoRALinear) and model.dropout == 0 and isinstance(model.base.W, np.ndarray)
+    if plain and loss is mean_squared_error:
         loss_of = LoRALinear.squared_error  # the same, in one step
 
     interrupted = False
