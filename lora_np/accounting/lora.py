@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,8 @@ from typing import NamedTuple
 from lora_np.accounting.matrix import count_lora, count_lora_convolution
 from lora_np.checks import choice, whole_number
 from lora_np.hub.model import ModelSpec, ModuleSpec
-from lora_np.hub.targets import Pick, check_patterns, names_of, pick, saved_modules
+from lora_np.hub.picking import Pick, check_patterns, names_of, pick, saved_modules
+from lora_np.hub.targets import Patterns
 from lora_np.table import Cell, Table, shape_text
 
 
@@ -256,9 +256,10 @@ def count_model(
         spec = spec.per_expert()
     rank_pattern = rank_pattern or {}
     modules_to_save = names_of(modules_to_save)
-    patterns = [_pattern(key, value) for key, value in rank_pattern.items()]
-    if patterns:
-        check_patterns(spec, dict(zip(rank_pattern, (pattern for pattern, _ in patterns), strict=True)))
+    patterns = Patterns(
+        {key: whole_number(f"rank_pattern[{key!r}]", value) for key, value in rank_pattern.items()}
+    )
+    check_patterns(spec, patterns)
     adapters: list[Adapter] = []
     for each in pick(spec, targets, modules_to_save):
         adapters += _adapt(each, rank, patterns, dora)
@@ -273,27 +274,18 @@ def count_model(
     )
 
 
-def _adapt(picked: Pick, rank: int, patterns: list[tuple[re.Pattern[str], int]], dora: bool) -> list[Adapter]:
+def _adapt(picked: Pick, rank: int, patterns: Patterns, dora: bool) -> list[Adapter]:
     """One adapter for each rank that the picked modules get."""
     module = picked.module
     usual = rank * picked.times
-    if not patterns:
+    if not patterns.values:
         return [Adapter(module, usual, _numbers(module, usual, dora), picked.names)]
     suffix = ".weight" if module.kind == "router" else ""
     by_rank: dict[int, list[str]] = {}
     for name in picked.names or module.names():
         path = name + suffix
-        own = next((value for pattern, value in patterns if pattern.match(path)), usual)
-        by_rank.setdefault(own, []).append(name)
+        by_rank.setdefault(patterns.get(path, usual), []).append(name)
     return [Adapter(module, own, _numbers(module, own, dora), tuple(names)) for own, names in by_rank.items()]
-
-
-def _pattern(key: str, value: int) -> tuple[re.Pattern[str], int]:
-    rank = whole_number(f"rank_pattern[{key!r}]", value)
-    try:
-        return re.compile(rf"(.*\.)?({key})$"), rank
-    except re.error as error:
-        raise ValueError(f"rank_pattern must hold regular expressions, got {key!r} ({error})") from None
 
 
 def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:

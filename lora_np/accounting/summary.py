@@ -12,7 +12,7 @@ from lora_np.accounting.memory import checkpoint_bytes, memory_table
 from lora_np.accounting.sources import matrix_size, model_spec
 from lora_np.checks import choice, whole_number
 from lora_np.hub.model import ModelSpec
-from lora_np.hub.targets import names_of
+from lora_np.hub.picking import names_of
 from lora_np.table import Cell, Table, decimal_bytes
 
 

@@ -7,11 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lora_np.adapters.files import AdapterError, inside, read_json
 from lora_np.checks import number
+from lora_np.hub import Matcher, Patterns, matcher
+from lora_np.hub.targets import ALL_LINEAR
 
 NAME = "adapter_config.json"
 
@@ -28,9 +31,6 @@ _KNOWN = {
 # fmt: on
 # The others move the base weight as they start, so that the saved factors belong to another base.
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
-# A layer's number: the first whole-number name that is not at the very front, as in PEFT.
-_LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
-_MOST_REPEATS = 3
 _LIMIT = 2**63  # of alpha
 
 
@@ -54,10 +54,10 @@ class Config:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
     def rank_of(self, module: str) -> int:
-        return int(first_match(self.rank_pattern, module, self.r))
+        return int(self._ranks.get(module, self.r))
 
     def alpha_of(self, module: str) -> float:
-        return float(first_match(self.alpha_pattern, module, self.alpha))
+        return float(self._alphas.get(module, self.alpha))
 
     def saves(self, module: str) -> bool:
         """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its path."""
@@ -65,22 +65,25 @@ class Config:
         holders = [".".join(segments[: i + 1]) for i in range(len(segments))]
         return any(holder.endswith(name) for holder in holders for name in self.modules_to_save)
 
-    def targets(self, module: str) -> bool:
-        """Whether PEFT would adapt the module. An expression that may take for ever is taken at its word."""
+    @cached_property
+    def _ranks(self) -> Patterns:
+        return Patterns(self.rank_pattern, "rank_pattern")
+
+    @cached_property
+    def _alphas(self) -> Patterns:
+        return Patterns(self.alpha_pattern, "alpha_pattern")
+
+    @cached_property
+    def targets(self) -> Matcher:
+        """Whether PEFT would adapt the module of this path."""
         names = self.raw.get("target_modules")
-        if isinstance(names, str):
-            return names == "all-linear" or not _is_quick(names) or re.fullmatch(names, module) is not None
-        if names is None:
-            return True
-        if module in names:
-            return True
-        if not any(module.endswith(f".{name}") for name in names):
-            return False
-        layers = self.raw.get("layers_to_transform")
-        if layers is None or layers == [] or self.raw.get("layers_pattern"):
-            return True
-        found = _LAYER.match(module)
-        return found is not None and int(found[1]) in ([layers] if isinstance(layers, int) else layers)
+        return matcher(
+            ALL_LINEAR if names is None else names,
+            exclude=self.raw.get("exclude_modules") or (),
+            layers=() if self.raw.get("layers_to_transform") is None else self.raw["layers_to_transform"],
+            layers_pattern=self.raw.get("layers_pattern") or (),
+            what="target_modules",
+        )
 
 
 def read(folder: Path) -> Config:
@@ -111,7 +114,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> Config:
             f"{path}: lora_dropout must be from 0 to below 1, got {_short(raw['lora_dropout'])}"
         )
     setting.check_targets()
-    return Config(
+    config = Config(
         r=setting.whole("r", raw.get("r", 8)),
         alpha=setting.real("lora_alpha", raw.get("lora_alpha", 8)),
         rank_pattern={
@@ -128,6 +131,11 @@ def parse(path: Path, raw: Mapping[str, Any]) -> Config:
         modules_to_save=setting.names("modules_to_save"),
         raw=dict(raw),
     )
+    try:
+        config._ranks, config._alphas, config.targets  # noqa: B018 - meets every expression
+    except ValueError as error:
+        raise AdapterError(f"{path}: {error}") from None
+    return config
 
 
 def compose(
@@ -180,14 +188,6 @@ def with_targets(raw: Mapping[str, Any], modules: Collection[str]) -> dict[str, 
     }
 
 
-def first_match(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """The value of the first pattern that matches the end of the path, from a dot on, as in PEFT."""
-    for pattern, content in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return content
-    return default
-
-
 @dataclass(frozen=True)
 class _Reader:
     """Typed access to a config; each refusal names file, key and value."""
@@ -234,41 +234,19 @@ class _Reader:
             return []
         if not isinstance(got, dict):
             raise self.fail(key, "an object", got)
-        for expression in got:
-            self.check_expression(f"{key}[{expression!r}]", expression)
         return list(got.items())
 
-    def check_expression(self, key: str, expression: str) -> None:
-        if not _is_quick(expression):
-            raise self.fail(key, f"an expression with at most {_MOST_REPEATS} simple repeats", expression)
-        self.check_compiles(key, rf"(.*\.)?({expression})$")
-
-    def check_compiles(self, key: str, expression: str) -> None:
-        try:
-            re.compile(expression)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise AdapterError(f"{self.path}: {key} is not a regular expression: {error}") from None
-
     def check_targets(self) -> None:
-        targets = self.raw.get("target_modules")
-        if isinstance(targets, list):
-            self.names("target_modules")
-        elif isinstance(targets, str):
-            if _is_quick(targets):
-                self.check_compiles("target_modules", targets)
-        elif targets is not None:
-            raise self.fail("target_modules", "a list of names or one expression", targets)
+        for key in ("target_modules", "exclude_modules", "layers_pattern"):
+            got = self.raw.get(key)
+            if got is not None and not isinstance(got, (str, list)):
+                raise self.fail(key, "a list of names or one expression", got)
+            if isinstance(got, list):
+                self.names(key)
         layers = self.raw.get("layers_to_transform")
         numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
         if not all(isinstance(i, int) and not isinstance(i, bool) for i in numbers):
             raise self.fail("layers_to_transform", "whole numbers", layers)
-
-
-def _is_quick(expression: str) -> bool:
-    """Whether a regular expression has no repeated groups and few repeats, and so cannot take for ever."""
-    bare = re.sub(r"\\.", "", expression)  # escaped characters repeat nothing
-    repeats = len(re.findall(r"[*+{]", bare))
-    return len(expression) <= 1000 and repeats <= _MOST_REPEATS and not re.search(r"\)[*+{]", bare)
 
 
 def _commonest(values: Any) -> Any:

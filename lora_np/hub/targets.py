@@ -1,302 +1,248 @@
-"""Which modules a LoRA adapts: targets as PEFT reads them.
+"""Which modules an adapter means: PEFT's rules on names, once for everything that has names.
 
-Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``check_target_module_exists`` and
-``_maybe_include_all_linear_layers``), ``utils/other.py`` (``get_pattern_key``, ``_set_trainable``) and, for
-fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
+Source: PEFT 0.21, ``tuners/tuners_utils.py`` (``check_target_module_exists``) and ``utils/other.py``
+(``get_pattern_key``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from lora_np.hub.model import ModelSpec, ModuleSpec
+from lora_np.hub.patterns import Expression
 
-ADAPTABLE = ("linear", "embedding", "convolution")
+Targets: TypeAlias = str | Iterable[str] | Callable[[str, Any], bool]
 
+ALL_LINEAR = "all-linear"
+_MAX_PATTERNS = 1_000  # expressions, which are tried one after the other
+_PLAIN_PATTERNS = 200  # plain names that are read as expressions too; any number are read as names
+_MAX_DIGITS = 18  # in the number of a layer
 
-class Pick(NamedTuple):
-    """Modules that are adapted: all of a group, or those of it that are named."""
-
-    module: ModuleSpec
-    names: tuple[str, ...] | None = None
-    times: int = 1  # PEFT gives maps that were fused into one the ranks of all of them
-
-
-def pick(spec: ModelSpec, targets: str | Iterable[str] | None, saved: Collection[str]) -> list[Pick]:
-    """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full."""
-    if targets is None:
-        targets = _defaults(spec)
-    if not isinstance(targets, str):
-        targets = list(targets)
-        _check_names(targets)
-    picks = _pick_fused(spec, targets) if spec.fused else _pick(spec, targets)
-    return list(_without(picks, saved)) if saved else picks
+_EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # one whole path, as `adapters` writes it
+_PLAIN = re.compile(r"[\w.-]+")
 
 
-def names_of(names: str | Iterable[str]) -> tuple[str, ...]:
-    """One name, or several."""
-    return (names,) if isinstance(names, str) else tuple(names)
+@dataclass(frozen=True, eq=False)
+class Matcher:
+    """Says of a path, and of the layer that is there, whether it is wanted; made by `matcher`.
 
-
-def check_patterns(spec: ModelSpec, patterns: Mapping[str, re.Pattern[str]]) -> None:
-    """Refuse a pattern for names that no module has."""
-    names = [_parameter_name(module) if module.kind == "router" else module.name for module in spec.modules]
-    for key, pattern in patterns.items():
-        if not any(map(pattern.match, names)):
-            raise ValueError(
-                f"rank_pattern: {key!r} matches no module of {spec.name}{_close(key, set(_leaf_names(spec)))}"
-            )
-
-
-def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
-    """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries."""
-    unmatched = list(saved)
-    found: dict[str, ModuleSpec] = {}
-    for module in spec.modules:
-        for path in _paths(module):
-            ends = [end for end in saved if path.endswith(end)]
-            if ends:
-                unmatched = [end for end in unmatched if end not in ends]
-                found[module.name] = module
-    for end in unmatched:
-        paths = {path.rpartition(".")[2] for module in spec.modules for path in _paths(module)}
-        raise ValueError(f"modules_to_save: {end!r} matches no module of {spec.name}{_close(end, paths)}")
-    return found
-
-
-def _defaults(spec: ModelSpec) -> tuple[str, ...]:
-    if not spec.default_targets:
-        raise ValueError(
-            f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
-            f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
-        )
-    return spec.default_targets
-
-
-def _check_names(targets: list[str]) -> None:
-    if not targets:
-        raise ValueError("targets must name at least one module, got an empty list")
-    for target in targets:
-        if not isinstance(target, str) or not target:
-            raise TypeError(f"targets must be names of modules, got {target!r}")
-
-
-def _pick(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
-    if not isinstance(targets, str):
-        return _pick_names(spec, targets)
-    if targets.lower() == "all-linear":
-        return [Pick(module) for module in _all_linear(spec)]
-    return _pick_pattern(spec, targets)
-
-
-def _all_linear(spec: ModelSpec) -> list[ModuleSpec]:
-    """Every linear map but the output head."""
-    found = [module for module in spec.groups if module.kind == "linear" and module.name != spec.head]
-    if not found:
-        raise ValueError(f"targets 'all-linear' matches nothing: {spec.name} has no linear maps")
-    return found
-
-
-def _pick_names(spec: ModelSpec, targets: list[str]) -> list[Pick]:
-    """Modules whose names end with one of ``targets``; names in checkpoints count where no name matches."""
-    groups = [module for module in spec.groups if module.kind in (*ADAPTABLE, "experts")]
-    picks, unmatched = _match(groups, targets, aliases=False)
-    if unmatched:
-        more, unmatched = _match(groups, unmatched, aliases=True)
-        picks = _union(picks, more)
-    for target in unmatched:
-        raise ValueError(f"targets: {target!r} {_why_not(spec, target)}")
-    return picks
-
-
-def _match(groups: list[ModuleSpec], targets: list[str], *, aliases: bool) -> tuple[list[Pick], list[str]]:
-    unmatched = list(targets)
-    picks = []
-    # layers differ in an index, which only a target that holds an index can tell apart
-    indexed = any(part.isdigit() for target in targets for part in target.split("."))
-    for module in groups:
-        names = module.aliases() if aliases else module.names()
-        names = names if indexed else names[:1]
-        hits = []
-        for place, name in enumerate(names):
-            ends = [target for target in targets if _ends(name, target)]
-            if ends:
-                hits.append(place)
-                unmatched = [target for target in unmatched if target not in ends]
-        if len(hits) == len(names):
-            picks.append(Pick(module))
-        elif hits:
-            own = module.names()
-            picks.append(Pick(module, tuple(own[place] for place in hits)))
-    return picks, unmatched
-
-
-def _union(picks: list[Pick], more: list[Pick]) -> list[Pick]:
-    merged = {each.module: each for each in picks}
-    for each in more:
-        known = merged.get(each.module, each)
-        both = None if None in (known.names, each.names) else {*(known.names or ()), *(each.names or ())}
-        merged[each.module] = Pick(each.module, None if both is None else tuple(sorted(both)))
-    return list(merged.values())
-
-
-def _pick_pattern(spec: ModelSpec, text: str) -> list[Pick]:
-    """Modules whose whole names match the regular expression ``text``, or their names in checkpoints."""
-    pattern = _compile("targets", text)
-    for path in _containers(spec):
-        if pattern.fullmatch(path):
-            raise ValueError(
-                f"targets: the pattern {text!r} also matches the container {path!r}, which LoRA cannot adapt"
-            )
-    for aliases in (False, True):
-        picks = []
-        for module in spec.groups:
-            names = module.aliases() if aliases else module.names()
-            hits = [place for place, name in enumerate(names) if pattern.fullmatch(name)]
-            if hits and module.kind not in ADAPTABLE:
-                raise ValueError(
-                    f"targets: the pattern {text!r} also matches the {module.kind} {names[hits[0]]!r}, which "
-                    "LoRA cannot adapt"
-                )
-            if len(hits) == len(names):
-                picks.append(Pick(module))
-            elif hits:
-                own = module.names()
-                picks.append(Pick(module, tuple(own[place] for place in hits)))
-        if picks:
-            return picks
-    raise ValueError(f"targets: {_no_match(spec, text)}")
-
-
-def _pick_fused(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
-    """As PEFT does where transformers fuses experts: it looks for parameters under the names that were fused.
-
-    A string is first turned into last names, so a pattern cannot tell layers apart. The fused names
-    (``down_proj``) then mean experts only, even where dense layers have maps of the same name.
+    Attributes
+    ----------
+    all_linear : bool
+        Whether ``"all-linear"`` was asked for. Every path matches then: which modules are linear, and which
+        of them is the output layer, the caller knows.
     """
-    fused = spec.fused or {}
+
+    wanted: Callable[[str, Any], bool]
+    unwanted: Callable[[str], bool]
+    all_linear: bool = False
+
+    def __call__(self, path: str, layer: Any = None) -> bool:
+        return self.wanted(path, layer) and not self.unwanted(path)
+
+
+def matcher(
+    targets: Targets,
+    *,
+    exclude: str | Sequence[str] = (),
+    layers: int | Sequence[int] = (),
+    layers_pattern: str | Sequence[str] = (),
+    what: str = "targets",
+) -> Matcher:
+    """Which modules ``targets`` mean, as PEFT reads them.
+
+    Parameters
+    ----------
+    targets : str, iterable of str, or callable
+        A list holds ends of paths, at a dot: ``["q_proj", "layers.0.mlp.up_proj"]``. A string is a regular
+        expression for whole paths, or ``"all-linear"``. A function of (path, layer) decides by itself.
+    exclude : str or sequence of str
+        What is left out, likewise: PEFT's ``exclude_modules``.
+    layers : int or sequence of int
+        Only layers of these numbers, of modules that a list names: PEFT's ``layers_to_transform``.
+    layers_pattern : str or sequence of str
+        The names of the lists of layers that ``layers`` counts; by default any.
+    what : str
+        What messages call the targets.
+
+    Returns
+    -------
+    Matcher
+        A function of (path, layer).
+
+    Raises
+    ------
+    ValueError
+        If a list is empty, or an expression cannot be read.
+    TypeError
+        If ``targets`` are of another kind.
+
+    See Also
+    --------
+    Patterns : Values for some modules by expressions for their names.
+
+    Examples
+    --------
+    >>> wanted = matcher(["q_proj", "v_proj"], exclude=["layers.1.v_proj"])
+    >>> [wanted(f"model.layers.{i}.{name}") for i in (0, 1) for name in ("q_proj", "v_proj", "up_proj")]
+    [True, True, False, True, False, False]
+    """
+    unwanted = _ending(exclude, "exclude") if exclude else _never
+    if callable(targets):
+        return Matcher(targets, unwanted)
     if isinstance(targets, str):
-        if targets.lower() == "all-linear":
-            leaves = {module.name.rpartition(".")[2] for module in _all_linear(spec)} | set(fused)
-        else:
-            leaves = _fused_leaves(spec, targets, fused)
-        targets = sorted(leaves)
-    rest: list[str] = []
-    parameters: dict[str, set[str]] = {}
-    for target in targets:
-        old = next((name for name in fused if _ends(target, name)), None)
-        if old is None:
-            rest.append(target)
-        else:
-            parameters.setdefault(fused[old], set()).add(old)
-    picks = _pick_names(spec, rest) if rest else []
-    for name, present in parameters.items():
-        needed = [old for old in fused if fused[old] == name]
-        if set(needed) != present:
-            missing = ", ".join(old for old in needed if old not in present)
-            raise ValueError(
-                f"targets: {', '.join(sorted(present))} needs {missing} too: PEFT adapts them fused in {name}"
-            )
-        picks += [
-            Pick(module, times=len(needed))
-            for module in spec.groups
-            if module.kind in ("router", "experts") and _ends(_parameter_name(module), name)
-        ]
-    return picks
-
-
-def _fused_leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
-    pattern = _compile("targets", text)
-    leaves: set[str] = set()
-    for module in spec.modules:
-        if pattern.fullmatch(module.name):
-            leaves.add(module.name.rpartition(".")[2])
-        if module.kind == "experts":
-            container = module.name.rpartition(".")[0]
-            leaves.update(old for old in fused if pattern.fullmatch(f"{container}.{old}"))
-    if not leaves:
-        raise ValueError(f"targets: {_no_match(spec, text)}")
-    return leaves
-
-
-def _parameter_name(module: ModuleSpec) -> str:
-    return f"{module.name}.weight" if module.kind == "router" else module.name
-
-
-def _without(picks: Iterable[Pick], saved: Collection[str]) -> Iterator[Pick]:
-    """Picks less the modules that are trained in full: PEFT never adapts those."""
-    patterns = [_compile("modules_to_save", rf"(^|.*\.){end}($|\..*)") for end in saved]
-    for each in picks:
-        names = each.module.names() if each.names is None else each.names
-        kept = tuple(name for name in names if not any(pattern.match(name) for pattern in patterns))
-        if len(kept) == len(names):
-            yield each
-        elif kept:
-            yield each._replace(names=kept)
-
-
-def _why_not(spec: ModelSpec, target: str) -> str:
-    inside = sorted(
-        {
-            module.name.rpartition(".")[2]
-            for module in spec.modules
-            if any(_ends(path, target) for path in _paths(module)[1:])
-        }
+        if targets.lower() == ALL_LINEAR:
+            return Matcher(lambda path, layer: True, unwanted, all_linear=True)
+        whole = Expression(targets, what=what)
+        return Matcher(lambda path, layer: whole.matches(path), unwanted)
+    names = frozenset(checked_names(targets))
+    ending = _ending(names, what)
+    if isinstance(layers, Sequence) and not layers:
+        return Matcher(lambda path, layer: ending(path), unwanted)
+    numbers = {layers} if isinstance(layers, int) else set(layers)
+    number_of = _numbering(layers_pattern)
+    return Matcher(
+        # a module that is named by its whole path is wanted whatever its layer's number, as in PEFT
+        lambda path, layer: path in names or (ending(path) and number_of(path) in numbers),
+        unwanted,
     )
-    if inside:
-        return f"is a container, which LoRA cannot adapt; it holds {', '.join(inside)}"
-    for module in spec.groups:
-        if _ends(module.first, target):
-            return f"is a {module.kind}, which LoRA cannot adapt"
-    names = {*_leaf_names(spec), *(module.alias.rpartition(".")[2] for module in spec.groups if module.alias)}
-    return f"matches no module of {spec.name}{_close(target, names)}"
 
 
-def _no_match(spec: ModelSpec, text: str) -> str:
-    names = [name for name in _leaf_names(spec) if re.fullmatch(text, name)]
-    if names:
-        return (
-            f"the string {text!r} is a regular expression for whole names and matches none of {spec.name}; "
-            f"for the ends of names give a list: {names}"
-        )
-    return f"the pattern {text!r} matches no module of {spec.name}{_close(text, set(_leaf_names(spec)))}"
+def checked_names(targets: Iterable[str]) -> list[str]:
+    """``targets`` as a list of ends of names, each of them checked."""
+    try:
+        names = list(targets)
+    except TypeError:
+        raise TypeError(f"targets must be a list of names, a string or a function, got {targets!r}") from None
+    if not names:
+        raise ValueError("targets must name at least one module, got an empty list")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"targets must be names of modules, got {name!r}")
+    return names
 
 
-def _close(name: str, known: Collection[str]) -> str:
+def ends_with(path: str, target: str) -> bool:
+    """Whether ``path`` is ``target`` or ends with it at a dot."""
+    return path == target or path.endswith(f".{target}")
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """The names closest to ``name``, to end a message with; all of them where none is close."""
+    known = list(dict.fromkeys(known))
     close = get_close_matches(name.rpartition(".")[2], known, n=3)
     if close:
         return f"; close names: {', '.join(close)}"
-    return f"; it has {', '.join(sorted(known))}"
+    return f"; it has {', '.join(sorted(known)[:40])}" if known else ""
 
 
-def _leaf_names(spec: ModelSpec) -> list[str]:
-    """The last names of the modules that can be adapted, each once, in the model's order."""
-    names = [module.name.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE]
-    return list(dict.fromkeys(name for name in names if name != "{}"))
+@dataclass(frozen=True, eq=False)
+class Patterns:
+    r"""Values for some modules, by an expression for the end of their paths; the first that matches wins.
+
+    PEFT's ``rank_pattern`` and ``alpha_pattern``: a key matches where ``(.*\.)?(key)$`` does.
+
+    Parameters
+    ----------
+    values : mapping of str to object
+    what : str
+        What messages call it.
+
+    Raises
+    ------
+    ValueError
+        If a key is not an expression that can be matched in bounded time, or there are more than 1,000 that
+        leave a choice.
+
+    Examples
+    --------
+    >>> ranks = Patterns({r"layers\.0\.q_proj": 4, "q_proj": 2})
+    >>> [ranks.get(f"model.layers.{i}.q_proj", 8) for i in (0, 1)], ranks.get("model.lm_head", 8)
+    ([4, 2], 8)
+    """
+
+    values: Mapping[str, Any]
+    what: str = "rank_pattern"
+    _exact: dict[str, int] = field(init=False, default_factory=dict)  # whole paths
+    _ends: dict[str, int] = field(init=False, default_factory=dict)
+    _others: list[tuple[int, Expression]] = field(init=False, default_factory=list)
+    _keys: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._keys.extend(self.values)
+        for place, key in enumerate(self._keys):
+            exact = _EXACT.fullmatch(key)
+            if exact:
+                self._exact.setdefault(exact[1].replace("\\", ""), place)
+            elif len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key):
+                self._ends.setdefault(key, place)  # so many names are those of modules: a dot is a dot
+            elif len(self._others) >= _MAX_PATTERNS:
+                raise ValueError(f"{self.what} must have at most {_MAX_PATTERNS:,} expressions")
+            else:
+                self._others.append((place, Expression(key, what=f"{self.what}[{key!r}]", end=True)))
+
+    def key(self, path: str) -> str | None:
+        """The first key that matches ``path``, or None."""
+        none = len(self._keys)
+        place = self._exact.get(path, none)
+        if self._ends:
+            parts = path.split(".")
+            ends = (".".join(parts[start:]) for start in range(len(parts)))
+            place = min(place, *(self._ends.get(end, none) for end in ends))
+        for earlier, expression in self._others:
+            if earlier >= place:
+                break
+            if expression.matches(path):
+                return self._keys[earlier]
+        return self._keys[place] if place < none else None
+
+    def get(self, path: str, default: Any) -> Any:
+        """The value of the first key that matches ``path``."""
+        key = self.key(path) if self._keys else None
+        return default if key is None else self.values[key]
+
+    def unused(self, paths: Iterable[str]) -> list[str]:
+        """The keys that match none of ``paths``, whatever matches before them."""
+        paths = list(paths)
+        known = set(paths)
+        unused = {place for path, place in self._exact.items() if path not in known}
+        unused |= {
+            place for end, place in self._ends.items() if not any(ends_with(path, end) for path in paths)
+        }
+        unused |= {place for place, expression in self._others if not any(map(expression.matches, paths))}
+        return [self._keys[place] for place in sorted(unused)]
 
 
-def _containers(spec: ModelSpec) -> list[str]:
-    """The paths of everything that holds modules, each once."""
-    return list(dict.fromkeys(path for module in spec.modules for path in _paths(module)[1:]))
+def _never(path: str) -> bool:
+    return False
 
 
-def _paths(module: ModuleSpec) -> list[str]:
-    """The module's own path and those of all its parents; a bare parameter is no module itself."""
-    parts = module.name.split(".")
-    paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    return paths[1:] if module.kind in ("parameter", "experts") else paths
+def _ending(names: str | Iterable[str], what: str) -> Callable[[str], bool]:
+    """Whether a path ends with one of the names, or matches the one expression."""
+    if isinstance(names, str):
+        return Expression(names, what=what).matches
+    paths = frozenset(names)
+    ends = tuple(f".{name}" for name in paths)
+    return lambda path: path in paths or path.endswith(ends)
 
 
-def _ends(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
+def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
+    """The number of the layer that a path belongs to."""
+    lists = [pattern] if isinstance(pattern, str) and pattern else list(pattern)
+    named = [
+        Expression(name, what="layers_pattern", end=True)  # of all that comes before the number
+        for name in lists
+    ]
 
+    def number(path: str) -> int | None:
+        parts = path.split(".")
+        # the first number with a name before it, or with two where no pattern says which, as in PEFT
+        places = [place for place in range(1, len(parts) - 1) if parts[place].isdecimal()]
+        found = [place for each in named for place in places if each.matches(".".join(parts[:place]))]
+        place = next(iter(found if named else [place for place in places if place > 1]), None)
+        return None if place is None else int(parts[place][:_MAX_DIGITS])
 
-def _compile(what: str, text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise ValueError(f"{what} must be a regular expression, got {text!r} ({error})") from None
+    return number

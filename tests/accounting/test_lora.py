@@ -220,7 +220,7 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
         ({"targets": r".*layernorm"}, "also matches the norm 'model.layers.0.input_layernorm'"),
         ({"targets": "("}, "targets must be a regular expression"),
         ({"rank_pattern": {"q_prj": 3}}, r"rank_pattern: 'q_prj' matches no module of .*q_proj"),
-        ({"rank_pattern": {"(": 3}}, "rank_pattern must hold regular expressions"),
+        ({"rank_pattern": {"(": 3}}, r"rank_pattern\['\('\] must be a regular expression"),
         ({"rank_pattern": {"q_proj": 0}}, r"rank_pattern\['q_proj'\] must be at least 1, got 0"),
         ({"modules_to_save": ["score"]}, "modules_to_save: 'score' matches no module of tiny"),
         ({"bias": "some"}, "bias must be one of 'none', 'all', 'lora_only', got 'some'"),
