@@ -22,6 +22,7 @@ def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
 
     Returns
     -------
@@ -34,8 +35,14 @@ def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix.
+
+    See Also
+    --------
+    qr : With orthonormal columns.
 
     Notes
     -----
@@ -85,6 +92,7 @@ def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
 
     Returns
     -------
@@ -95,8 +103,14 @@ def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix.
+
+    See Also
+    --------
+    qr_pivoted : Which takes the longest column first.
 
     Notes
     -----
@@ -131,6 +145,7 @@ def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
 
     Returns
     -------
@@ -143,8 +158,14 @@ def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix.
+
+    See Also
+    --------
+    qr : Without pivoting.
 
     Notes
     -----
@@ -190,6 +211,7 @@ def svd(M: npt.ArrayLike) -> SVD:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
 
     Returns
     -------
@@ -198,10 +220,16 @@ def svd(M: npt.ArrayLike) -> SVD:
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix.
     numpy.linalg.LinAlgError
         If the columns are not orthogonal after 60 sweeps, which has not been seen.
+
+    See Also
+    --------
+    truncated_svd : By LAPACK, for large matrices.
 
     Notes
     -----

@@ -33,6 +33,7 @@ def truncated_svd(
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     rank : int
         ``1 <= rank <= min(d, k)``.
     method : {"auto", "full", "randomized", "krylov"}
@@ -53,8 +54,14 @@ def truncated_svd(
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix, or an option is out of range.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix, or an option is out of range.
+
+    See Also
+    --------
+    low_rank_factors : The same as two factors.
 
     Notes
     -----
@@ -104,6 +111,7 @@ def low_rank_factors(
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     rank : int
         ``1 <= rank <= min(d, k)``.
     method : {"svd", "qr", "lu"}
@@ -118,8 +126,14 @@ def low_rank_factors(
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix, ``rank`` is out of range or the method is not known.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix, ``rank`` is out of range or the method is not known.
+
+    See Also
+    --------
+    truncated_svd : Singular values and vectors.
 
     Notes
     -----
@@ -157,6 +171,7 @@ def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False)
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     norm : {"fro", "spectral", "nuclear"}
         ``sqrt(sum s**2)``, ``max s`` or ``sum s`` over the cut-off singular values.
     relative : bool
@@ -169,8 +184,14 @@ def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False)
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix or the norm is not known.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix or the norm is not known.
+
+    See Also
+    --------
+    rank_for_error : The rank that a tolerance asks for.
 
     References
     ----------
@@ -198,6 +219,7 @@ def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "f
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     tolerance : float
         Between 0 and 1.
     norm : {"fro", "spectral", "nuclear"}
@@ -210,8 +232,14 @@ def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "f
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix, or an option is out of range.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix, or an option is out of range.
+
+    See Also
+    --------
+    rank_errors : The errors of all ranks.
 
     Examples
     --------
@@ -228,6 +256,7 @@ def rank_for_energy(M: npt.ArrayLike, *, share: float = 0.9) -> int:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     share : float
         Between 0 and 1.
 
@@ -238,8 +267,14 @@ def rank_for_energy(M: npt.ArrayLike, *, share: float = 0.9) -> int:
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix or ``share`` is out of range.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix or ``share`` is out of range.
+
+    See Also
+    --------
+    energy : The shares of all ranks.
 
     Examples
     --------
@@ -256,7 +291,9 @@ def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
     Parameters
     ----------
     B : array_like of shape (d, r)
+        Finite real numbers.
     A : array_like of shape (r, k)
+        Finite real numbers.
 
     Returns
     -------
@@ -265,10 +302,16 @@ def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
 
     Raises
     ------
-    TypeError, ValueError
-        If ``B`` or ``A`` is not a finite real matrix, or the shapes do not fit.
+    TypeError
+        If ``B`` or ``A`` does not hold real numbers.
+    ValueError
+        If ``B`` or ``A`` is not a finite matrix, or the shapes do not fit.
     numpy.linalg.LinAlgError
         If the product overflows.
+
+    See Also
+    --------
+    truncated_svd : Of a matrix that is not a product.
 
     Notes
     -----

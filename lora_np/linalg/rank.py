@@ -15,6 +15,7 @@ def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Ar
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     tolerance : float, optional
         A column whose candidates are all at most this large has no pivot.
         By default ``max(d, k) * eps`` times the largest sum of a row's absolute values.
@@ -29,8 +30,14 @@ def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Ar
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tolerance`` is negative.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix, or ``tolerance`` is negative.
+
+    See Also
+    --------
+    independent_columns : The pivots alone.
 
     Notes
     -----
@@ -79,17 +86,25 @@ def independent_columns(M: npt.ArrayLike, *, tolerance: float | None = None) -> 
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     tolerance : float, optional
         As in `row_echelon`.
 
     Returns
     -------
     list of int
+        In rising order, counted from 0.
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tolerance`` is negative.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix, or ``tolerance`` is negative.
+
+    See Also
+    --------
+    row_echelon : The staircase that they come from.
 
     Examples
     --------
@@ -107,17 +122,25 @@ def column_space(M: npt.ArrayLike, *, tolerance: float | None = None) -> Array:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     tolerance : float, optional
         As in `matrix_rank`.
 
     Returns
     -------
     ndarray of shape (d, rank)
+        In the dtype of ``M``.
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tolerance`` is negative.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix, or ``tolerance`` is negative.
+
+    See Also
+    --------
+    independent_columns : A basis made of columns of the matrix.
 
     Examples
     --------
@@ -137,6 +160,7 @@ def matrix_rank(M: npt.ArrayLike, *, tolerance: float | None = None) -> int:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
     tolerance : float, optional
         By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone could
         have made of a zero. Measured data has noise far above it, and then every matrix has full rank;
@@ -145,11 +169,18 @@ def matrix_rank(M: npt.ArrayLike, *, tolerance: float | None = None) -> int:
     Returns
     -------
     int
+        Between 0 and ``min(d, k)``.
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix, or ``tolerance`` is negative.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix, or ``tolerance`` is negative.
+
+    See Also
+    --------
+    rank_for_error : The rank of measured data.
 
     Examples
     --------
@@ -172,15 +203,23 @@ def stable_rank(M: npt.ArrayLike) -> float:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
 
     Returns
     -------
     float
+        From 1 to the rank; 0 for a zero matrix.
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix.
+
+    See Also
+    --------
+    effective_rank : Another soft rank.
 
     References
     ----------
@@ -203,15 +242,23 @@ def effective_rank(M: npt.ArrayLike) -> float:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
 
     Returns
     -------
     float
+        From 1 to the rank; 0 for a zero matrix.
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix.
+
+    See Also
+    --------
+    stable_rank : Another soft rank.
 
     References
     ----------
@@ -236,15 +283,23 @@ def energy(M: npt.ArrayLike) -> Array:
     Parameters
     ----------
     M : array_like of shape (d, k)
+        Finite real numbers.
 
     Returns
     -------
     ndarray of shape (min(d, k) + 1,)
+        Rises from 0 to 1, in the dtype of ``M``.
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix.
+    TypeError
+        If ``M`` does not hold real numbers.
+    ValueError
+        If ``M`` is not a finite matrix.
+
+    See Also
+    --------
+    rank_for_energy : The rank that keeps a share.
 
     Examples
     --------

@@ -50,6 +50,7 @@ def reduced_rank_regression(
     B : ndarray of shape (d, rank)
         Orthonormal columns.
     A : ndarray of shape (rank, k)
+        In the dtype of the data, as B.
 
     Raises
     ------
@@ -110,9 +111,15 @@ def optimal_losses(
 
     Parameters
     ----------
-    X, Y, W0, ridge
-        As in `reduced_rank_regression`. The ridge takes part in choosing the updates; the errors
-        returned are without it.
+    X : array_like of shape (n, k)
+        Inputs, one a row.
+    Y : array_like of shape (n, d)
+        Targets, one a row.
+    W0 : array_like of shape (d, k), optional
+        The frozen weight that is adapted; by default zero.
+    ridge : float
+        As in `reduced_rank_regression`. It takes part in choosing the updates; the errors returned are without
+        it.
     validation : pair of array_like of shapes (m, k) and (m, d), optional
         Measure the same updates on these inputs and targets instead. There the curve need not fall, and
         a trained model may end a little below it.

@@ -10,11 +10,21 @@ from lora_np.checks import Array
 
 
 class SVD(NamedTuple):
-    """``M = (U * s) @ Vh``: orthonormal columns in ``U``, orthonormal rows in ``Vh``, ``s`` descending."""
+    """``M = (U * s) @ Vh``.
 
-    U: Array  # (d, r)
-    s: Array  # (r,)
-    Vh: Array  # (r, k)
+    Parameters
+    ----------
+    U : ndarray of shape (d, r)
+        Orthonormal columns.
+    s : ndarray of shape (r,)
+        The singular values, descending.
+    Vh : ndarray of shape (r, k)
+        Orthonormal rows.
+    """
+
+    U: Array
+    s: Array
+    Vh: Array
 
 
 def exponent(M: Array) -> int:

@@ -21,7 +21,9 @@ def subspace_similarity(A1: npt.ArrayLike, A2: npt.ArrayLike, i: int, j: int) ->
     Parameters
     ----------
     A1 : array_like of shape (r1, k)
+        Finite real numbers.
     A2 : array_like of shape (r2, k)
+        Finite real numbers.
     i : int
         ``1 <= i <= min(r1, k)``.
     j : int
@@ -30,11 +32,18 @@ def subspace_similarity(A1: npt.ArrayLike, A2: npt.ArrayLike, i: int, j: int) ->
     Returns
     -------
     float
+        From 0 to 1.
 
     Raises
     ------
-    TypeError, ValueError
-        If A1 or A2 is not a finite real matrix, they differ in k, or i or j is out of range.
+    TypeError
+        If A1 or A2 does not hold real numbers.
+    ValueError
+        If A1 or A2 is not a finite matrix, they differ in k, or i or j is out of range.
+
+    See Also
+    --------
+    similarity_grid : All pairs of dimensions at once.
 
     References
     ----------
@@ -60,16 +69,25 @@ def similarity_grid(A1: npt.ArrayLike, A2: npt.ArrayLike) -> Array:
     Parameters
     ----------
     A1 : array_like of shape (r1, k)
+        Finite real numbers.
     A2 : array_like of shape (r2, k)
+        Finite real numbers.
 
     Returns
     -------
     ndarray of shape (min(r1, k), min(r2, k))
+        From 0 to 1.
 
     Raises
     ------
-    TypeError, ValueError
-        If A1 or A2 is not a finite real matrix, or they differ in k.
+    TypeError
+        If A1 or A2 does not hold real numbers.
+    ValueError
+        If A1 or A2 is not a finite matrix, or they differ in k.
+
+    See Also
+    --------
+    subspace_similarity : One pair of dimensions.
 
     References
     ----------
@@ -100,7 +118,9 @@ def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
     Parameters
     ----------
     M1 : array_like of shape (d, k1)
+        Finite real numbers.
     M2 : array_like of shape (d, k2)
+        Finite real numbers.
 
     Returns
     -------
@@ -109,8 +129,14 @@ def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        If M1 or M2 is not a finite real matrix, or they differ in d.
+    TypeError
+        If M1 or M2 does not hold real numbers.
+    ValueError
+        If M1 or M2 is not a finite matrix, or they differ in d.
+
+    See Also
+    --------
+    subspace_similarity : One number for two subspaces.
 
     Notes
     -----
@@ -160,9 +186,15 @@ def amplification_factor(W0: npt.ArrayLike, dW: npt.ArrayLike, *, rank: int) -> 
 
     Raises
     ------
-    TypeError, ValueError
-        If an array is not a finite real matrix, the shapes differ, ``dW`` is zero, or ``rank`` is out of
+    TypeError
+        If an array does not hold real numbers.
+    ValueError
+        If an array is not a finite matrix, the shapes differ, ``dW`` is zero, or ``rank`` is out of
         range.
+
+    See Also
+    --------
+    intruder_dimensions : Directions that are new.
 
     References
     ----------
@@ -209,8 +241,14 @@ def intruder_dimensions(
 
     Raises
     ------
-    TypeError, ValueError
-        If an array is not a finite real matrix, the shapes differ, or an option is out of range.
+    TypeError
+        If an array does not hold real numbers.
+    ValueError
+        If an array is not a finite matrix, the shapes differ, or an option is out of range.
+
+    See Also
+    --------
+    amplification_factor : How much louder known directions become.
 
     Notes
     -----

@@ -136,12 +136,43 @@ def test_inputs_that_miss_directions_get_the_smallest_exact_update(n):
 
 
 def test_an_ill_conditioned_input_keeps_its_digits():
-    # cond(X) = 1e7: forming X^T X would leave two digits of sixteen.
-    X, _, _ = problem(6)
-    X = np.linalg.qr(X)[0] * np.logspace(0, -7, 8)
-    D = np.random.default_rng(6).normal(size=(6, 8))
-    B, A = reduced_rank_regression(X, X @ D.T)
-    np.testing.assert_allclose(B @ A, D, rtol=1e-6, atol=1e-7)
+    # As many as lstsq: forming X^T X, or dividing twice by the singular values, would square the condition.
+    for condition in (1e5, 1e9, 1e12):
+        ours, theirs = [], []
+        for seed in range(10):
+            rng = np.random.default_rng(seed)
+            U, V = np.linalg.qr(rng.normal(size=(60, 8)))[0], np.linalg.qr(rng.normal(size=(8, 8)))[0]
+            X, D = (U * np.geomspace(1, 1 / condition, 8)) @ V.T, rng.normal(size=(6, 8))
+            Y = X @ D.T
+            ours.append(np.abs(np.matmul(*reduced_rank_regression(X, Y)) - D).max())
+            theirs.append(np.abs(np.linalg.lstsq(X, Y, rcond=None)[0].T - D).max())
+        assert np.median(ours) <= 10 * np.median(theirs)
+
+
+@pytest.mark.parametrize(
+    ("x_scale", "y_scale"), [(1e160, 1e160), (1e-310, 1e-310), (1e150, 1e-150), (1e-150, 1e150)]
+)
+def test_huge_and_tiny_data_scale_the_update(x_scale, y_scale):
+    X, Y, _ = problem(10)
+    B, A = reduced_rank_regression(X, Y, rank=2)
+    B2, A2 = reduced_rank_regression(X * x_scale, Y * y_scale, rank=2)
+    rounding = 1e-9 if min(x_scale, y_scale) > 1e-300 else 1e-6  # tiny numbers have fewer digits
+    np.testing.assert_allclose(B2 @ A2 / (y_scale / x_scale), B @ A, rtol=rounding, atol=rounding)
+    if y_scale < 1e155:
+        losses = optimal_losses(X * x_scale, Y * y_scale)
+        np.testing.assert_allclose(losses, optimal_losses(X, Y) * y_scale**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x_scale", "y_scale", "what"), [(1e-200, 1e200, "the update"), (1, 1e160, "a loss")]
+)
+def test_what_overflows_is_refused(x_scale, y_scale, what):
+    X, Y, _ = problem(10)
+    function = reduced_rank_regression if what == "the update" else optimal_losses
+    with pytest.raises(np.linalg.LinAlgError, match=f"{what} overflows"):
+        function(X * x_scale, Y * y_scale)
+    with pytest.raises(np.linalg.LinAlgError, match=r"Y - X @ W0.T overflows"):
+        function(np.full((3, 2), 1e200), np.ones((3, 2)), W0=np.full((2, 2), 1e200))
 
 
 def test_float32_stays_float32_and_close_to_float64():
