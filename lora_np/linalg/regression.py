@@ -118,8 +118,7 @@ def optimal_losses(
     W0 : array_like of shape (d, k), optional
         The frozen weight that is adapted; by default zero.
     ridge : float
-        As in `reduced_rank_regression`. It takes part in choosing the updates; the errors returned are without
-        it.
+        As in `reduced_rank_regression`. It takes part in choosing the updates, not in the errors returned.
     validation : pair of array_like of shapes (m, k) and (m, d), optional
         Measure the same updates on these inputs and targets instead. There the curve need not fall, and
         a trained model may end a little below it.
