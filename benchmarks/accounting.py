@@ -1,4 +1,4 @@
-"""Counting: a 70-billion-parameter model beside PEFT on meta tensors, and a header beside its 1 GiB file."""
+"""Counting: a 70-billion-parameter model against PEFT on meta tensors, a header against its 1 GiB file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations on adapter files: time and peak memory beside PEFT and torch, on the same files."""
+"""Operations on adapter files: time and peak memory against PEFT and torch, on the same files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lora_np.table import Cell, Table, binary_bytes
 MIB = 2**20
 TARGETS = ("self_attn.q_proj", "self_attn.v_proj")
 
-# Runs a piece of work in a process of its own; prints its seconds, imports left out, and the peak of its
+# Runs a piece of work in a separate process; prints its seconds, imports left out, and the peak of its
 # anonymous memory: what is mapped from files can be dropped at any time, and does not count.
 WATCHED = """
 import sys, threading, time

@@ -1,4 +1,4 @@
-"""A training step, LoRA and full: time, memory and page faults beside the limit, torch, autograd, jax."""
+"""A training step, LoRA and full: time, memory and page faults against the limit, torch, autograd, jax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Truncated SVD: time, and error above the optimum, beside NumPy, SciPy, scikit-learn and torch."""
+"""Truncated SVD: time, and error above the optimum, against NumPy, SciPy, scikit-learn and torch."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ napoleon_type_aliases = {
 add_module_names = False
 python_use_unqualified_type_names = True
 
-# Inventories are made from the installed packages, so that a build needs no network beside its registries.
+# Inventories are made from the installed packages, so a build needs no network but its registries.
 intersphinx_mapping = {
     "numpy": ("https://numpy.org/doc/stable", str(MADE / "inventories" / "numpy.inv")),
     "matplotlib": ("https://matplotlib.org/stable", str(MADE / "inventories" / "matplotlib.inv")),

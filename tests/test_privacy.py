@@ -25,6 +25,7 @@ OFFENDERS = {
     "accounting/summary.py",
     "adapters/checkpoint.py",
     "adapters/combine.py",
+    "adapters/config.py",
     "adapters/extract.py",
     "adapters/files.py",
     "adapters/merge.py",

@@ -22,7 +22,7 @@ def write(folder: Path) -> None:
 
 
 def numpy_places() -> Iterator[Place]:
-    """Each name has a page of its own, but for the random generator."""
+    """Each name has a separate page, except those of the random generator."""
     for module in (np, np.linalg):
         for name in module.__all__:
             full = f"{module.__name__}.{name}"

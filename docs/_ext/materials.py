@@ -48,7 +48,7 @@ def make(app: Sphinx, config: Config) -> None:
 
 
 def once(name: str, function) -> None:
-    """Downloads are kept between builds: delete docs/_build to fetch them anew."""
+    """Downloads are kept between builds: delete docs/_build to fetch them again."""
     stamp = MADE / f"{name}.done"
     if not stamp.exists():
         function()
@@ -157,7 +157,7 @@ def copy_runtime(source: Path, target: Path) -> None:
 
 
 def stay_local(path: Path) -> None:
-    """With a runtime of its own the site asks no other host, not even for a missing wheel."""
+    """A site that serves its runtime asks no other host, not even for a missing wheel."""
     settings = json.loads(path.read_text(encoding="utf-8"))
     plugins = settings["jupyter-config-data"].setdefault("litePluginSettings", {})
     plugins["@jupyterlite/pyodide-kernel-extension:kernel"] = {"disablePyPIFallback": True}

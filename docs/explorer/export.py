@@ -1,7 +1,7 @@
 """What the rank explorer shows, computed by the package: python docs/explorer/export.py > explorer-data.js
 
 Each subject is a matrix cut to the rank under the reader's hand: the page adds up the first r products of a
-column and a row, and looks the numbers up that stand beside it. Nothing is estimated in the browser.
+column and a row, and looks up the numbers that go with it. Nothing is estimated in the browser.
 """
 
 import json

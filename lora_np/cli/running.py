@@ -12,7 +12,7 @@ from lora_np.cli import adapting, counting, exercising, learning
 
 app = typer.Typer(
     name="lora-np",
-    help="LoRA in plain NumPy: understand it, train it, count it, exchange it.",
+    help="LoRA in plain NumPy: understand it, train it, count it, work on adapter files.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
