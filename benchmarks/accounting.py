@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks._measure import medians, one_thread, peers, versions
-from lora_np.accounting import Table, binary_bytes, count_model, from_config, from_safetensors, preset_config
+from lora_np.accounting import (
+    Table,
+    binary_bytes,
+    count_model,
+    from_config,
+    from_safetensors,
+    preset_config,
+)
 from lora_np.hub import safetensors
 from lora_np.table import Cell
 
@@ -58,7 +65,7 @@ def counting(name: str, rounds: int, modules: dict[str, Any]) -> list[list[Cell]
     def named() -> str:
         for _ in range(CALLS):
             report = count_model(from_config(fields), rank=8, targets="all-linear")
-            answer = f"{report.trainable:,} in {len(report.by_module().rows)} modules"
+            answer = f"{report.trainable:,} in {len(report.by_module.rows)} modules"
         return answer
 
     contenders = {"totals": totals, "named report": named}

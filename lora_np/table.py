@@ -196,6 +196,21 @@ class Table:
         return kinds
 
 
+class Shown:
+    """A result that prints as its table, in a terminal and in a notebook."""
+
+    table: Any
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        html: str = self.table._repr_html_()
+        return html
+
+
 def shape_text(shape: tuple[int, ...]) -> str:
     """Sizes with ``x`` between them.
 

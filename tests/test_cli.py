@@ -211,7 +211,7 @@ def test_ctrl_c_in_a_command_says_so(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lora_np.accounting.preset_table", interrupt)
+    monkeypatch.setattr("lora_np.accounting.catalogue", interrupt)
     assert run(["count", "--list"]) == 130
     assert capsys.readouterr().err == "lora-np: interrupted\n"
 

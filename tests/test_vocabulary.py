@@ -37,27 +37,11 @@ EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
 
 # Known offenders: these lists only shrink.
 PARAMETERS = {
-    "lora_np.accounting.activation_bytes(precision)",
     "lora_np.inject(where)",
     "lora_np.training.digits_story(seed)",
 }
 OPTIONS: set[str] = set()
 TABLES = {
-    "lora_np.accounting.LoraCount.by_kind",
-    "lora_np.accounting.LoraCount.by_module",
-    "lora_np.accounting.Memory",
-    "lora_np.accounting.Memory.table",
-    "lora_np.accounting.ModelSpec",
-    "lora_np.accounting.ModelSpec.table",
-    "lora_np.accounting.count_tables",
-    "lora_np.accounting.family_table",
-    "lora_np.accounting.flops_table",
-    "lora_np.accounting.matrix_table",
-    "lora_np.accounting.memory_table",
-    "lora_np.accounting.paper_bytes_table",
-    "lora_np.accounting.paper_table",
-    "lora_np.accounting.preset_table",
-    "lora_np.accounting.rank_table",
     "lora_np.adapters.combine",
     "lora_np.adapters.extract",
     "lora_np.adapters.merge",

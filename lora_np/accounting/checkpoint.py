@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lora_np.checks import choice
-from lora_np.hub import safetensors
-from lora_np.hub.model import Kind, ModelSpec, ModuleSpec, fold
+from lora_np.hub import Kind, ModelSpec, ModuleSpec, fold, safetensors
 
 _INDEX = "model.safetensors.index.json"
 # the last names of tables that are looked up rather than multiplied

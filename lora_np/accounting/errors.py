@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lora_np import linalg
 from lora_np.accounting.matrix import count_full, count_lora
 from lora_np.checks import Array, number
+from lora_np.hub import load_matrix
 from lora_np.table import Table, shape_text
 
 
 @dataclass(frozen=True)
 class RankErrors:
-    """The relative errors of the best approximations of one matrix; made by `rank_errors_of`."""
+    """The relative errors of the best approximations of one matrix; made by `rank_errors_of`.
+
+    Parameters
+    ----------
+    source : str
+        Where the matrix was read.
+    shape : tuple of int
+        Its rows and columns.
+    norm : str
+        The norm that errors are measured in.
+    tolerance : float
+        The error that is good enough.
+    errors : ndarray of shape (min(d, k) + 1,)
+        Relative errors of ranks 0, 1, ..., from 1 to 0.
+    """
 
     source: str
     shape: tuple[int, int]
@@ -28,6 +43,12 @@ class RankErrors:
         """The smallest rank whose error is within the tolerance."""
         return int(np.argmax(self.errors <= self.tolerance))
 
+    def to_json(self) -> str:
+        """Everything, for programs."""
+        values = {**vars(self), "rank": self.rank, "errors": self.errors.tolist()}
+        return json.dumps(values, indent=2)
+
+    @property
     def table(self) -> Table:
         """Ranks 1, 2, 4, ..., the one that is enough, and the full one."""
         last = len(self.errors) - 1
@@ -45,17 +66,6 @@ class RankErrors:
             formats={"relative error": "{:.3g}".format, "share of all": "{:.1%}".format},
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, for programs."""
-        return {
-            "source": self.source,
-            "shape": list(self.shape),
-            "norm": self.norm,
-            "tolerance": self.tolerance,
-            "rank": self.rank,
-            "errors": self.errors.tolist(),
-        }
-
 
 def rank_errors_of(source: str, *, norm: linalg.Norm = "fro", tolerance: float = 0.01) -> RankErrors:
     """The error curve of the matrix in a file.
@@ -65,17 +75,23 @@ def rank_errors_of(source: str, *, norm: linalg.Norm = "fro", tolerance: float =
     source : str
         ``FILE.npy`` or ``FILE.safetensors:TENSOR``, of which only that tensor is read.
     norm : {"fro", "spectral", "nuclear"}
+        Which norm.
     tolerance : float
         Between 0 and 1.
 
     Returns
     -------
     RankErrors
+        The errors of every rank, and the smallest rank that is good enough.
 
     Raises
     ------
-    TypeError, ValueError, OSError
-        As in `lora_np.linalg.load_matrix` and `lora_np.linalg.rank_errors`.
+    TypeError
+        If the file does not hold real numbers, or ``tolerance`` is not a number.
+    ValueError
+        If the file does not hold a finite matrix, or ``norm`` or ``tolerance`` is out of range.
+    OSError
+        If the file cannot be read.
 
     Examples
     --------
@@ -86,6 +102,6 @@ def rank_errors_of(source: str, *, norm: linalg.Norm = "fro", tolerance: float =
     2
     """
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
-    M = linalg.load_matrix(source)
+    M = load_matrix(source)
     errors = linalg.rank_errors(M, norm=norm, relative=True)
     return RankErrors(source, (M.shape[0], M.shape[1]), norm, tolerance, errors)

@@ -2,64 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from lora_np.accounting.lora import LoraCount
 from lora_np.checks import whole_number
-from lora_np.hub.model import ModelSpec, ModuleSpec
-from lora_np.table import Table
+from lora_np.hub import ModelSpec, ModuleSpec
+from lora_np.table import Shown, Table
 
 
-def forward_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> int:
-    """Operations of one token's forward pass; a multiplication and an addition count two.
+@dataclass(frozen=True, repr=False)
+class Flops(Shown):
+    """Operations for each token, by pass and by product: what `count_flops` gives.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    forward, backward : mapping of str to int
+        From a product, such as ``"W0 x"``, to its operations.
+    full : Flops or None
+        Of a LoRA: full fine-tuning of the same model.
+    """
+
+    title: str
+    forward: Mapping[str, int]
+    backward: Mapping[str, int]
+    full: Flops | None = None
+
+    @property
+    def total(self) -> int:
+        """Operations of a forward and a backward pass."""
+        return sum(self.forward.values()) + sum(self.backward.values())
+
+    @property
+    def table(self) -> Table:
+        """One row for each product; of a LoRA, next to full fine-tuning."""
+        kinds = {"operations": self} if self.full is None else {"full": self.full, "LoRA": self}
+        rows = [
+            (direction, product, *(getattr(each, direction).get(product, 0) for each in kinds.values()))
+            for direction in ("forward", "backward")
+            for product in getattr(self, direction)
+        ]
+        rows.append(("both", "total", *(each.total for each in kinds.values())))
+        saves = "LoRA saves dW0. It does not save dx: the gradient flows back through W0 all the same."
+        return Table(
+            ("pass", "product", *kinds), rows, title=self.title, notes=() if self.full is None else (saves,)
+        )
+
+
+def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
+    """Operations for each token; a multiplication and an addition count two.
 
     Every linear map of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w + v)`` for
     h heads of width w and values of width v over s tokens (a causal mask is not taken advantage of). Routed
     experts count as often as a token sees one. Norms and activation functions are left out: they are of
     order d. In an encoder with a decoder a token passes both.
 
+    Full fine-tuning costs three times the forward pass. LoRA saves the product dW0, which is a third, but not
+    dx: the gradient still flows back through W0.
+
     Parameters
     ----------
     model : ModelSpec or LoraCount
+        A model is fine-tuned in full; a count of LoRA trains what it counts.
     sequence : int
         Tokens that attention looks at; counted only where a config told the layers.
 
     Returns
     -------
-    int
+    Flops
+        Operations by pass and product, which print as a table.
 
-    Examples
-    --------
-    >>> from lora_np.accounting import preset
-    >>> forward_flops(preset("gpt2"))
-    247100928
-    """
-    return sum(products(model, sequence=sequence)["forward"].values())
-
-
-def training_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> int:
-    """Operations of one token's forward and backward pass.
-
-    Full fine-tuning costs three times the forward pass. LoRA saves the product dW0, which is a third, but not
-    dx: the gradient still flows back through W0.
+    Raises
+    ------
+    TypeError
+        If ``sequence`` is not a whole number.
+    ValueError
+        If ``sequence`` is below 1.
 
     Examples
     --------
     >>> from lora_np.accounting import count_model, preset
     >>> spec = preset("gpt2")
-    >>> training_flops(spec) / forward_flops(spec)
-    3.0
-    >>> round(training_flops(count_model(spec, rank=8)) / training_flops(spec), 3)
-    0.669
-    """
-    return sum(sum(part.values()) for part in products(model, sequence=sequence).values())
-
-
-def products(model: ModelSpec | LoraCount, *, sequence: int = 1) -> dict[str, dict[str, int]]:
-    """Operations for each token, by pass and by product.
-
-    Returns
-    -------
-    dict
-        ``"forward"`` and ``"backward"``, each from a product to its operations.
+    >>> full, lora = count_flops(spec), count_flops(count_model(spec, rank=8))
+    >>> full.forward["W0 x"], round(lora.total / full.total, 3)
+    (247064064, 0.669)
     """
     sequence = whole_number("sequence", sequence)
     spec = model.spec if isinstance(model, LoraCount) else model
@@ -75,48 +103,19 @@ def products(model: ModelSpec | LoraCount, *, sequence: int = 1) -> dict[str, di
     )
     forward = {"W0 x": base, "attention": attention}
     backward = {"dx through W0": base, "attention": 2 * attention}
-    if isinstance(model, LoraCount):
-        adapter = 2 * sum(
-            each.rank * sum(each.module.shape[-2:]) * each.copies * _times(each.module, spec)
-            for each in model.adapters
-            if each.module in _maps(spec)
-        )
-        saved = 2 * sum(model.saved.values())
-        forward["B A x"] = adapter
-        backward |= {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter}
-    else:
-        backward["dW0"] = base
-    return {"forward": forward, "backward": backward}
-
-
-def flops_table(spec: ModelSpec, count: LoraCount, *, sequence: int = 1) -> Table:
-    """Full fine-tuning and LoRA side by side, in operations for each token.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    count : LoraCount
-        A LoRA on ``spec``.
-    sequence : int
-        Tokens that attention looks at.
-
-    Returns
-    -------
-    Table
-    """
-    full, lora = products(spec, sequence=sequence), products(count, sequence=sequence)
-    rows: list[tuple[str, str, int, int]] = [
-        (direction, product, full[direction].get(product, 0), operations)
-        for direction, of_lora in lora.items()
-        for product, operations in of_lora.items()
-    ]
-    totals = training_flops(spec, sequence=sequence), training_flops(count, sequence=sequence)
-    rows.append(("both", "total", *totals))
-    return Table(
-        ("pass", "product", "full", "LoRA"),
-        rows,
-        title=f"{spec.name}, rank {count.rank}: operations for each token",
-        notes=("LoRA saves dW0. It does not save dx: the gradient flows back through W0 all the same.",),
+    if not isinstance(model, LoraCount):
+        return Flops(f"{spec.name}: operations for each token", forward, backward | {"dW0": base})
+    adapter = 2 * sum(
+        each.rank * sum(each.module.shape[-2:]) * each.copies * _times(each.module, spec)
+        for each in model.adapters
+        if each.module in _maps(spec)
+    )
+    saved = 2 * sum(model.saved.values())
+    return Flops(
+        f"{spec.name}, rank {model.rank}: operations for each token",
+        forward | {"B A x": adapter},
+        backward | {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter},
+        count_flops(spec, sequence=sequence),
     )
 
 

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_np.autograd import Tensor, value
-from lora_np.hub.families import family_names, family_of
-from lora_np.hub.model import ModelSpec, ModuleSpec, fold
-from lora_np.nn.layers import Linear
-from lora_np.nn.tree import leaves, walk
+from lora_np.hub import ModelSpec, ModuleSpec, family_names, family_of, fold
+from lora_np.nn import Linear, leaves
+from lora_np.nn.tree import walk
 from lora_np.quantise import Quantised
-from lora_np.table import Table, decimal_bytes
+from lora_np.table import Shown, Table, decimal_bytes
 
 
-@dataclass(frozen=True)
-class ModelCount:
+@dataclass(frozen=True, repr=False)
+class ModelCount(Shown):
     """The numbers in a model of ours, by leaf: what :func:`count` gives.
 
-    Attributes
+    Parameters
     ----------
     trainable, total : int
         Numbers in Tensors, and in all arrays.
@@ -39,14 +38,6 @@ class ModelCount:
         """Numbers in plain arrays."""
         return self.total - self.trainable
 
-    def __str__(self) -> str:
-        return str(self.table)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
-
 
 def count(model: Any) -> ModelCount:
     """The trainable and the frozen numbers of a model of ours; a tied weight is counted once.
@@ -59,6 +50,7 @@ def count(model: Any) -> ModelCount:
     Returns
     -------
     ModelCount
+        The numbers of each array, which print as a table.
 
     Raises
     ------
@@ -109,6 +101,7 @@ def from_model(model: Any) -> ModelSpec:
     Returns
     -------
     ModelSpec
+        The modules by name, kind, shape and role.
 
     Raises
     ------

@@ -10,9 +10,7 @@ from typing import NamedTuple
 
 from lora_np.accounting.matrix import count_lora, count_lora_convolution
 from lora_np.checks import choice, whole_number
-from lora_np.hub.model import ModelSpec, ModuleSpec
-from lora_np.hub.picking import Pick, check_patterns, names_of, pick, saved_modules
-from lora_np.hub.targets import Patterns
+from lora_np.hub import ModelSpec, ModuleSpec, Patterns, Pick, check_patterns, names_of, pick, saved_modules
 from lora_np.table import Cell, Table, shape_text
 
 
@@ -52,7 +50,7 @@ class Adapter(NamedTuple):
 class LoraCount:
     """What a LoRA on a model costs: the report that `count_model` gives.
 
-    Attributes
+    Parameters
     ----------
     spec : ModelSpec
         The model.
@@ -122,7 +120,8 @@ class LoraCount:
                 )
         return tuple(notes)
 
-    def by_kind(self) -> Table:
+    @property
+    def table(self) -> Table:
         """One row for each kind of module in the model, adapted or not."""
         rows: list[tuple[Cell, ...]] = []
         for module in self.spec.groups:
@@ -141,8 +140,9 @@ class LoraCount:
                 )
             )
         columns = ("module", "kind", "shape", "modules", "adapted", "rank", "trainable", "base")
-        return self._table(columns, rows)
+        return self._titled(columns, rows)
 
+    @property
     def by_module(self) -> Table:
         """One row for each module that is trained."""
         rows: list[tuple[Cell, ...]] = [
@@ -157,13 +157,13 @@ class LoraCount:
             for name in (each.names or each.module.names())
         ]
         rows += [(name, "saved copy", None, None, numbers) for name, numbers in self.saved.items()]
-        return self._table(("module", "kind", "shape", "rank", "trainable"), rows)
+        return self._titled(("module", "kind", "shape", "rank", "trainable"), rows)
 
     def to_json(self) -> str:
         """The totals and every trained module as a JSON object; numbers stay numbers."""
         import json
 
-        content = {**self.summary, "notes": self.notes, "modules": self.by_module().records}
+        content = {**self.summary, "notes": self.notes, "modules": self.by_module.records}
         return json.dumps(content, indent=2)
 
     @property
@@ -180,14 +180,14 @@ class LoraCount:
         }
 
     def __str__(self) -> str:
-        return f"{self.by_kind()}\n{self.peft_line}"
+        return f"{self.table}\n{self.peft_line}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"{self.by_kind()._repr_html_()}<p>{self.peft_line}</p>"
+        return f"{self.table._repr_html_()}<p>{self.peft_line}</p>"
 
-    def _table(self, columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> Table:
+    def _titled(self, columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> Table:
         return Table(columns, rows, title=f"{self.spec.name}, rank {self.rank}", notes=self.notes)
 
 
@@ -232,6 +232,7 @@ def count_model(
     Returns
     -------
     LoraCount
+        The adapter's numbers, module by module, which print as a table.
 
     Raises
     ------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 
 from lora_np.checks import whole_number
-from lora_np.table import Cell, Table
+from lora_np.table import Cell, Shown, Table
 
 
 def count_full(d: int, k: int) -> int:
@@ -20,11 +21,14 @@ def count_full(d: int, k: int) -> int:
     Returns
     -------
     int
+        A number of parameters.
 
     Raises
     ------
-    TypeError, ValueError
-        If ``d`` or ``k`` is not a positive whole number.
+    TypeError
+        If ``d`` or ``k`` is not a whole number.
+    ValueError
+        If ``d`` or ``k`` is below 1.
 
     Examples
     --------
@@ -53,11 +57,14 @@ def count_lora(d: int, k: int, *, rank: int, dora: bool = False) -> int:
     Returns
     -------
     int
+        A number of parameters.
 
     Raises
     ------
-    TypeError, ValueError
-        If ``d``, ``k`` or ``rank`` is not a positive whole number.
+    TypeError
+        If ``d``, ``k`` or ``rank`` is not a whole number.
+    ValueError
+        If one of them is below 1.
 
     References
     ----------
@@ -99,11 +106,14 @@ def count_lora_convolution(
     Returns
     -------
     int
+        A number of parameters.
 
     Raises
     ------
-    TypeError, ValueError
-        If a size is not a positive whole number or ``groups`` does not divide ``rank`` and ``d_out``.
+    TypeError
+        If a size is not a whole number.
+    ValueError
+        If a size is below 1, or ``groups`` does not divide ``rank`` and ``d_out``.
 
     References
     ----------
@@ -156,8 +166,10 @@ def break_even_rank(d: int, k: int) -> int:
 
     Raises
     ------
-    TypeError, ValueError
-        If ``d`` or ``k`` is not a positive whole number.
+    TypeError
+        If ``d`` or ``k`` is not a whole number.
+    ValueError
+        If ``d`` or ``k`` is below 1.
 
     Examples
     --------
@@ -182,11 +194,14 @@ def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
     Returns
     -------
     int
+        A number of parameters.
 
     Raises
     ------
-    TypeError, ValueError
-        If an argument is not a whole number, or negative.
+    TypeError
+        If an argument is not a whole number.
+    ValueError
+        If ``budget`` is negative, or another argument below 1.
 
     Examples
     --------
@@ -199,8 +214,52 @@ def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
     return budget // (whole_number("itemsize", itemsize) * count_lora(d, k, rank=1))
 
 
-def matrix_table(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = False) -> Table:
-    """One matrix, a row for the full update and one for each rank.
+@dataclass(frozen=True, repr=False)
+class MatrixCount(Shown):
+    """One matrix at several ranks: what `count_matrix` gives.
+
+    Parameters
+    ----------
+    d, k : int
+        Rows and columns.
+    counts : mapping of int to int
+        From a rank to the numbers in its factors.
+    dora : bool
+        Whether DoRA's magnitudes are counted.
+    """
+
+    d: int
+    k: int
+    counts: Mapping[int, int]
+    dora: bool
+
+    @property
+    def full(self) -> int:
+        """Numbers in the matrix itself."""
+        return self.d * self.k
+
+    @property
+    def table(self) -> Table:
+        """A row for the full update and one for each rank; the notes give the break-even rank."""
+        full, name = self.full, "DoRA" if self.dora else "LoRA"
+        rows: list[tuple[Cell, ...]] = [("full", None, full, 1.0, 1.0, full, full)]
+        notes = [_break_even_note(self.d, self.k)]
+        for rank, count in self.counts.items():
+            rows.append((name, rank, count, count / full, full / count, full, full + count))
+            if rank > min(self.d, self.k):
+                limit = min(self.d, self.k)
+                notes.append(f"Rank {rank} is above min(d, k) = {limit}: it can express nothing more.")
+        return Table(
+            ("update", "rank", "trainable", "of full", "times fewer", "base", "total"),
+            rows,
+            title=f"{self.d:,} x {self.k:,}",
+            notes=notes,
+            formats={"of full": "{:.2%}".format, "times fewer": "{:,.2f}".format},
+        )
+
+
+def count_matrix(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = False) -> MatrixCount:
+    """``d k`` against ``r (d + k)``: one matrix, for the full update and for each rank.
 
     Parameters
     ----------
@@ -213,19 +272,23 @@ def matrix_table(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = Fals
 
     Returns
     -------
-    Table
-        Columns ``update``, ``rank``, ``trainable``, ``of full`` (a share), ``times fewer``, ``base`` (the
-        matrix itself) and ``total`` (what is in memory while training). Its notes give the break-even rank,
-        and name the ranks above ``min(d, k)``.
+    MatrixCount
+        The numbers of each update, which print as a table.
 
     Raises
     ------
-    TypeError, ValueError
-        If a size or rank is not a positive whole number.
+    TypeError
+        If a size or rank is not a whole number.
+    ValueError
+        If a size or rank is below 1.
+
+    See Also
+    --------
+    count_model : The same for a whole model.
 
     Examples
     --------
-    >>> matrix_table(100, 120, ranks=[20, 8])
+    >>> count_matrix(100, 120, ranks=[20, 8])
     100 x 120
     update  rank  trainable  of full  times fewer    base   total
     ------  ----  ---------  -------  -----------  ------  ------
@@ -234,22 +297,8 @@ def matrix_table(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = Fals
     LoRA       8      1,760   14.67%         6.82  12,000  13,760
     Break-even: LoRA has fewer numbers than a full update up to rank 54.
     """
-    full = count_full(d, k)
-    rows: list[tuple[Cell, ...]] = [("full", None, full, 1.0, 1.0, full, full)]
-    notes = [_break_even_note(d, k)]
-    for rank in ranks:
-        count = count_lora(d, k, rank=rank, dora=dora)
-        name = "DoRA" if dora else "LoRA"
-        rows.append((name, int(rank), count, count / full, full / count, full, full + count))
-        if rank > min(d, k):
-            notes.append(f"Rank {rank} is above min(d, k) = {min(d, k)}: it can express nothing more.")
-    return Table(
-        ("update", "rank", "trainable", "of full", "times fewer", "base", "total"),
-        rows,
-        title=f"{d:,} x {k:,}",
-        notes=notes,
-        formats={"of full": "{:.2%}".format, "times fewer": "{:,.2f}".format},
-    )
+    d, k = _shape(d, k)
+    return MatrixCount(d, k, {int(rank): count_lora(d, k, rank=rank, dora=dora) for rank in ranks}, dora)
 
 
 def _break_even_note(d: int, k: int) -> str:

@@ -8,28 +8,30 @@ from typing import Any, NamedTuple
 
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub.model import ATTENTION, Layers, ModelSpec, ModuleSpec
-from lora_np.table import Cell, Table, binary_bytes, decimal_bytes, parse_bytes
+from lora_np.hub import ATTENTION, Layers, ModelSpec, ModuleSpec
+from lora_np.table import Cell, Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
-_ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
+_ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 _WEIGHTS = (*_ITEMSIZE, "int8", "nf4")
 _NF4_BLOCK = 64
 _ADAM8BIT_BLOCK = 256
 _OPTIMIZERS = ("sgd", "momentum", "adam", "adam8bit")
 
 
-@dataclass(frozen=True)
-class Memory:
+@dataclass(frozen=True, repr=False)
+class Memory(Shown):
     """Bytes by cause: what :func:`training_memory` gives.
 
-    Attributes
+    Parameters
     ----------
     title : str
+        Of the table.
     weights : int
         The base model.
     adapter : int
         LoRA's factors and the copies that ``modules_to_save`` trains; 0 in full fine-tuning.
     gradients : int
+        One for each trained number.
     optimizer : int
         Moments, and the master copy if there is one.
     activations : int
@@ -54,6 +56,7 @@ class Memory:
         """All of it."""
         return sum(self.parts.values())
 
+    @property
     def table(self) -> Table:
         """One row for each cause, in bytes and in both kinds of units."""
         rows = [(cause, size, size, size) for cause, size in {**self.parts, "total": self.total}.items()]
@@ -64,20 +67,12 @@ class Memory:
             formats={"decimal": decimal_bytes, "binary": binary_bytes},
         )
 
-    def __str__(self) -> str:
-        return str(self.table())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
-
 
 def training_memory(
     model: ModelSpec | LoraCount,
     *,
-    weights: str = "bf16",
-    adapter: str = "fp32",
+    weights: str = "bfloat16",
+    adapter: str = "float32",
     optimizer: str = "adam",
     master_copy: bool = False,
     batch: int = 1,
@@ -92,15 +87,15 @@ def training_memory(
     model : ModelSpec or LoraCount
         A model is fine-tuned in full; a count of LoRA trains what it counts. LoRA over ``weights="nf4"`` is
         QLoRA.
-    weights : {"fp32", "bf16", "fp16", "int8", "nf4"}
+    weights : {"float32", "bfloat16", "float16", "int8", "nf4"}
         How the base is held. Under int8 and nf4 the linear maps (and experts) are quantized and everything
-        else, the output head too, is bf16.
-    adapter : {"fp32", "bf16", "fp16"}
-        How LoRA's factors are held; PEFT holds them in fp32 whatever the base.
+        else, the output head too, is bfloat16.
+    adapter : {"float32", "bfloat16", "float16"}
+        How LoRA's factors are held; PEFT holds them in float32 whatever the base.
     optimizer : {"sgd", "momentum", "adam", "adam8bit"}
         State for each trained number: none, 4 bytes, 8 bytes, or 2 bytes and a constant for each block.
     master_copy : bool
-        Whether the optimizer keeps an fp32 copy of trained weights that are held in 16 bits.
+        Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch, sequence : int
         Sequences in a step, and tokens in each (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
@@ -111,6 +106,7 @@ def training_memory(
     Returns
     -------
     Memory
+        Bytes by cause, which print as a table.
 
     Raises
     ------
@@ -127,10 +123,10 @@ def training_memory(
     - norms: their input, d; in full fine-tuning of RMS norms also the normalized input, d;
     - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation, i;
     - the input of each linear map that is trained or adapted, once for maps that share it (once for each
-      adapted map if it must be cast to the adapter's fp32);
+      adapted map if it must be cast to the adapter's float32);
     - the adapter's r numbers after A; dropout masks, as one number each;
 
-    and for each token the log-probabilities of the vocabulary, in fp32. LoRA saves only the inputs of maps
+    and for each token the log-probabilities of the vocabulary, in float32. LoRA saves only the inputs of maps
     that it does not adapt, which is why its activations are nearly those of full fine-tuning whatever the
     rank, and more than those where inputs are cast.
 
@@ -181,7 +177,7 @@ def training_memory(
         state += 4 * trained
     kept = activation_bytes(
         model,
-        precision=weights if weights in _ITEMSIZE else "bf16",
+        dtype=weights if weights in _ITEMSIZE else "bfloat16",
         adapter=adapter,
         batch=batch,
         sequence=sequence,
@@ -202,13 +198,13 @@ def training_memory(
 def weights_bytes(spec: ModelSpec, weights: str, *, double_quantization: bool = True) -> int:
     """Bytes of a model's weights.
 
-    ``"int8"`` adds an fp32 scale for each row. ``"nf4"`` is half a byte for each number and a constant for
-    each block of 64: an fp32 one, or with double quantization one byte, and an fp32 one for each 256 bytes.
+    ``"int8"`` adds a float32 scale for each row. ``"nf4"`` is half a byte for each number and a constant for
+    each block of 64: a float32 one, or with double quantization one byte, and a float32 one for each 256.
 
     Examples
     --------
     >>> from lora_np.accounting import preset
-    >>> weights_bytes(preset("llama-2-7b"), "bf16")
+    >>> weights_bytes(preset("llama-2-7b"), "bfloat16")
     13476831232
     """
     choice("weights", weights, _WEIGHTS)
@@ -237,13 +233,13 @@ def optimizer_bytes(trained: int, optimizer: str) -> int:
     return trained * {"sgd": 0, "momentum": 4, "adam": 8}[choice("optimizer", optimizer, _OPTIMIZERS)]
 
 
-def checkpoint_bytes(model: ModelSpec | LoraCount, dtype: str = "fp32") -> int:
+def checkpoint_bytes(model: ModelSpec | LoraCount, dtype: str = "float32") -> int:
     """Bytes of the tensors that are saved: the whole model, or the adapter with its saved copies.
 
     Examples
     --------
     >>> from lora_np.accounting import preset
-    >>> checkpoint_bytes(count_model(preset("gpt3-175b"), rank=4, targets=["c_attn"]), "fp16")
+    >>> checkpoint_bytes(count_model(preset("gpt3-175b"), rank=4, targets=["c_attn"]), "float16")
     37748736
     """
     itemsize = _ITEMSIZE[choice("dtype", dtype, _ITEMSIZE)]
@@ -253,8 +249,8 @@ def checkpoint_bytes(model: ModelSpec | LoraCount, dtype: str = "fp32") -> int:
 def activation_bytes(
     model: ModelSpec | LoraCount,
     *,
-    precision: str = "bf16",
-    adapter: str = "fp32",
+    dtype: str = "bfloat16",
+    adapter: str = "float32",
     batch: int = 1,
     sequence: int = 512,
     attention: str = "fused",
@@ -274,9 +270,9 @@ def activation_bytes(
     spec = model.spec if isinstance(model, LoraCount) else model
     if not spec.layers:
         raise ValueError(f"activations of {spec.name} are not known: its layers must come from a config")
-    choice("precision", precision, _ITEMSIZE)
+    choice("dtype", dtype, _ITEMSIZE)
     settings = _Settings(
-        model, _ITEMSIZE[precision], _ITEMSIZE[choice("adapter", adapter, _ITEMSIZE)], sequence, attention
+        model, _ITEMSIZE[dtype], _ITEMSIZE[choice("adapter", adapter, _ITEMSIZE)], sequence, attention
     )
     inside = 0
     once = 0
@@ -340,40 +336,70 @@ def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **setti
     return _largest(lambda sequence: training_memory(model, sequence=sequence, **settings), budget)
 
 
-def memory_table(spec: ModelSpec, *, rank: int, lora: dict[str, Any] | None = None, **settings: Any) -> Table:
-    """Full fine-tuning, LoRA and QLoRA side by side, in bytes by cause.
+@dataclass(frozen=True, repr=False)
+class MemoryComparison(Shown):
+    """Full fine-tuning, LoRA and QLoRA: what `compare_memory` gives.
 
     Parameters
     ----------
-    spec : ModelSpec
-    rank : int
-    lora : dict, optional
-        Options of :func:`count_model` beside the rank.
+    title : str
+        Of the table.
+    full, lora, qlora : Memory
+        What each needs.
+    checkpoints : tuple of int
+        Bytes on disk: of the whole model in bfloat16, and of the adapter in float32.
+    """
+
+    title: str
+    full: Memory
+    lora: Memory
+    qlora: Memory
+    checkpoints: tuple[int, int]
+
+    @property
+    def table(self) -> Table:
+        """One row for each cause, in bytes."""
+        columns = {"full": self.full, "LoRA": self.lora, "QLoRA": self.qlora}
+        rows: list[tuple[Cell, ...]] = [
+            (cause, *(each.parts[cause] for each in columns.values())) for cause in self.full.parts
+        ]
+        rows.append(("total", *(each.total for each in columns.values())))
+        model, adapter = self.checkpoints
+        rows.append(("checkpoint on disk", model, adapter, adapter))
+        return Table(
+            ("cause", *columns),
+            rows,
+            title=self.title,
+            notes=("Full and LoRA over bfloat16 weights, QLoRA over nf4. kB, MB and GB are decimal.",),
+            formats=dict.fromkeys(columns, decimal_bytes),
+        )
+
+
+def compare_memory(count: LoraCount, **settings: Any) -> MemoryComparison:
+    """What training needs in full, with a LoRA, and with the same LoRA over a base in 4 bits.
+
+    Parameters
+    ----------
+    count : LoraCount
+        The LoRA; full fine-tuning is of its model.
     **settings
-        Options of :func:`training_memory`, but for ``weights``.
+        Options of `training_memory`, but for ``weights``.
 
     Returns
     -------
-    Table
+    MemoryComparison
+        Bytes by cause for each of the three, which print as a table.
+
+    See Also
+    --------
+    training_memory : One of the three.
     """
-    count = count_model(spec, rank=rank, **(lora or {}))
-    columns = {
-        "full": training_memory(spec, **settings),
-        "LoRA": training_memory(count, **settings),
-        "QLoRA": training_memory(count, weights="nf4", **settings),
-    }
-    saved = (checkpoint_bytes(spec, "bf16"), checkpoint_bytes(count), checkpoint_bytes(count))
-    rows: list[tuple[Cell, ...]] = [
-        (cause, *(each.parts[cause] for each in columns.values())) for cause in columns["full"].parts
-    ]
-    rows.append(("total", *(each.total for each in columns.values())))
-    rows.append(("checkpoint on disk", *saved))
-    return Table(
-        ("cause", *columns),
-        rows,
-        title=f"{spec.name}, rank {rank}: memory to train",
-        notes=("Full and LoRA over bf16 weights, QLoRA over nf4. kB, MB and GB are decimal.",),
-        formats=dict.fromkeys(columns, decimal_bytes),
+    return MemoryComparison(
+        f"{count.spec.name}, rank {count.rank}: memory to train",
+        training_memory(count.spec, **settings),
+        training_memory(count, **settings),
+        training_memory(count, weights="nf4", **settings),
+        (checkpoint_bytes(count.spec, "bfloat16"), checkpoint_bytes(count)),
     )
 
 
@@ -455,7 +481,7 @@ def _attention_bytes(stack: Layers, settings: _Settings) -> int:
     numbers = (stack.heads + kv_heads) * (stack.head_width + stack.value_width)
     size = numbers * settings.item
     if keeps_weights:
-        # the softmax is computed in fp32; dropout keeps its mask and its result besides
+        # the softmax is computed in float32; dropout keeps its mask and its result besides
         rounded = settings.item if settings.item < 4 else 0
         dropped = 2 * settings.item if stack.attention_dropout else 0
         size += stack.heads * settings.sequence * (4 + rounded + dropped)
@@ -468,7 +494,7 @@ def _norm_bytes(module: ModuleSpec, stack: Layers | None, settings: _Settings) -
         width *= stack.kv_heads if module.role == "key_norm" else stack.heads
     if module.bias:
         return width * module.copies * settings.item
-    # an RMS norm is computed in fp32, and the gradient of its weight needs what it normalized
+    # an RMS norm is computed in float32, and the gradient of its weight needs what it normalized
     return width * module.copies * (4 + (settings.item if settings.full else 0))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from lora_np.accounting.matrix import count_lora
-from lora_np.table import Cell, Table
+from lora_np.accounting.memory import checkpoint_bytes
+from lora_np.accounting.sources import preset
+from lora_np.table import Cell, Table, binary_bytes, decimal_bytes
 
 
 class Claim(NamedTuple):
@@ -56,15 +59,59 @@ CLAIMS = (
 )
 
 
-def paper_table() -> Table:
-    """Every count of the LoRA paper, stated beside exact, with the reason where it does not follow.
+@dataclass(frozen=True)
+class PaperClaims:
+    """What the LoRA paper says of its own sizes: made by `paper_claims`.
+
+    Parameters
+    ----------
+    counts : tuple of Claim
+        Every count of trainable parameters, stated and exact.
+    sizes : tuple of tuple of str
+        What it says of bytes (section 4.2, GPT-3 at r = 4 on q v): claim, stated, computed, remark.
+    """
+
+    counts: tuple[Claim, ...]
+    sizes: tuple[tuple[str, str, str, str], ...]
+
+    @property
+    def table(self) -> Table:
+        """The counts, with the reason where one does not follow from the settings."""
+        rows: list[tuple[Cell, ...]] = [
+            (
+                claim.where,
+                claim.model,
+                claim.layers,
+                claim.width,
+                claim.rank,
+                {1: "one", 2: "q v", 4: "q k v o"}[claim.matrices],
+                f"{claim.stated}M",
+                claim.exact,
+                "yes" if claim.follows else "no",
+                claim.why,
+            )
+            for claim in self.counts
+        ]
+        columns = ("where", "model", "layers", "d", "r", "matrices", "stated", "exact", "follows", "remark")
+        return Table(columns, rows, title="Trainable parameters in the LoRA paper")
+
+    @property
+    def size_table(self) -> Table:
+        """The bytes."""
+        columns = ("claim", "stated", "computed", "remark")
+        return Table(columns, self.sizes, title="Bytes in the LoRA paper: GPT-3")
+
+
+def paper_claims() -> PaperClaims:
+    """Every count and size of the LoRA paper, stated and as its settings give it.
 
     A count follows if it agrees within one unit of the last printed digit, rounded or cut off: the paper
     does both.
 
     Returns
     -------
-    Table
+    PaperClaims
+        Both tables of the paper.
 
     References
     ----------
@@ -72,53 +119,21 @@ def paper_table() -> Table:
 
     Examples
     --------
-    >>> sum(row["follows"] == "no" for row in paper_table().records)
+    >>> claims = paper_claims()
+    >>> sum(not claim.follows for claim in claims.counts)
     4
-    """
-    rows: list[tuple[Cell, ...]] = [
-        (
-            claim.where,
-            claim.model,
-            claim.layers,
-            claim.width,
-            claim.rank,
-            "q v" if claim.matrices == 2 else ("q k v o" if claim.matrices == 4 else "one"),
-            f"{claim.stated}M",
-            claim.exact,
-            "yes" if claim.follows else "no",
-            claim.why,
-        )
-        for claim in CLAIMS
-    ]
-    columns = ("where", "model", "layers", "d", "r", "matrices", "stated", "exact", "follows", "remark")
-    return Table(columns, rows, title="Trainable parameters in the LoRA paper")
-
-
-def paper_bytes_table() -> Table:
-    """What the paper says of bytes (section 4.2, GPT-3 at r = 4 on q v), beside what its settings give.
-
-    Returns
-    -------
-    Table
-
-    Examples
-    --------
-    >>> for row in paper_bytes_table().records:
-    ...     print(row["claim"], "|", row["stated"], "|", row["computed"])
+    >>> for claim, stated, computed, _ in claims.sizes:
+    ...     print(claim, "|", stated, "|", computed)
     adapter checkpoint, fp16 | 35 MB | 37.75 MB = 36.00 MiB
     full checkpoint, fp16 | 350 GB | 349.21 GB
     full over adapter | 10,000x | 9,285x
     training with Adam | 1.2 TB | 6.9 bytes a parameter
     """
-    from lora_np.accounting.memory import checkpoint_bytes
-    from lora_np.accounting.sources import preset
-    from lora_np.table import binary_bytes, decimal_bytes
-
     gpt3 = preset("gpt3-175b")
     adapter = Claim("", "GPT-3", "", 96, 12288, 4, 2).exact
     disk = 2 * adapter
     stated_size = 175_255_800_000  # table 4: parameters of full fine-tuning
-    rows = [
+    sizes = (
         (
             "adapter checkpoint, fp16",
             "35 MB",
@@ -128,7 +143,7 @@ def paper_bytes_table() -> Table:
         (
             "full checkpoint, fp16",
             "350 GB",
-            decimal_bytes(checkpoint_bytes(gpt3, "fp16")),
+            decimal_bytes(checkpoint_bytes(gpt3, "float16")),
             "two bytes for each parameter",
         ),
         (
@@ -143,5 +158,5 @@ def paper_bytes_table() -> Table:
             f"{1.2e12 / gpt3.total:.1f} bytes a parameter",
             "stated, not explained: fp16 weights and gradients and fp32 moments need 12",
         ),
-    ]
-    return Table(("claim", "stated", "computed", "remark"), rows, title="Bytes in the LoRA paper: GPT-3")
+    )
+    return PaperClaims(CLAIMS, sizes)

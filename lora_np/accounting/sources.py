@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ from typing import Any
 from lora_np.accounting.checkpoint import from_safetensors, read_json
 from lora_np.accounting.live import from_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub.families import build_spec, family_names, family_of
-from lora_np.hub.model import ModelSpec, ModuleSpec
+from lora_np.hub import ModelSpec, ModuleSpec, build_spec, family_names, family_of
 from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
@@ -32,6 +32,7 @@ def model_spec(source: object) -> ModelSpec:
     Returns
     -------
     ModelSpec
+        The modules by name, kind, shape and role.
 
     Raises
     ------
@@ -96,6 +97,7 @@ def from_config(source: str | Path | Mapping[str, Any], *, architecture: str | N
     Returns
     -------
     ModelSpec
+        The modules by name, kind, shape and role.
 
     Raises
     ------
@@ -163,24 +165,66 @@ def preset_names() -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
 
 
-def preset_table() -> Table:
-    """Presets with their families, parameters and sources."""
-    rows = []
-    for name in preset_names():
-        spec = preset(name)
-        targets = " ".join(spec.default_targets) or None
-        rows.append((name, spec.family, spec.total, targets, _preset(name)["source"]))
-    return Table(("preset", "family", "parameters", "default targets", "source"), rows, title="Presets")
+@dataclass(frozen=True)
+class Catalogue:
+    """What can be counted by name: made by `catalogue`.
+
+    Parameters
+    ----------
+    presets : mapping of str to ModelSpec
+        By name.
+    sources : mapping of str to str
+        Where each preset's config was published.
+    families : tuple of str
+        The values of ``model_type`` whose ``config.json`` can be counted.
+    """
+
+    presets: Mapping[str, ModelSpec]
+    sources: Mapping[str, str]
+    families: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """Presets with their families, parameters and sources."""
+        rows = [
+            (name, spec.family, spec.total, " ".join(spec.default_targets) or None, self.sources[name])
+            for name, spec in self.presets.items()
+        ]
+        return Table(("preset", "family", "parameters", "default targets", "source"), rows, title="Presets")
+
+    @property
+    def family_table(self) -> Table:
+        """Families with their classes and default targets."""
+        rows = [
+            (name, ", ".join(found.classes + task for task in found.tasks), " ".join(found.targets) or None)
+            for name, found in ((name, family_of(name)) for name in self.families)
+        ]
+        return Table(("family", "architectures", "default targets"), rows, title="Families")
 
 
-def family_table() -> Table:
-    """Families whose ``config.json`` can be counted, their classes and default targets."""
-    rows = [
-        (name, ", ".join(family.classes + task for task in family.tasks), " ".join(family.targets) or None)
-        for name in family_names()
-        for family in (family_of(name),)
-    ]
-    return Table(("family", "architectures", "default targets"), rows, title="Families")
+def catalogue() -> Catalogue:
+    """The presets and the families that ship with the package.
+
+    Returns
+    -------
+    Catalogue
+        Presets and families.
+
+    See Also
+    --------
+    preset : One of the presets.
+
+    Examples
+    --------
+    >>> "llama" in catalogue().families
+    True
+    """
+    names = preset_names()
+    return Catalogue(
+        {name: preset(name) for name in names},
+        {name: _preset(name)["source"] for name in names},
+        family_names(),
+    )
 
 
 def _presets() -> Any:

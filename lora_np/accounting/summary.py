@@ -4,60 +4,90 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from lora_np.accounting.lora import count_model
-from lora_np.accounting.matrix import matrix_table
-from lora_np.accounting.memory import checkpoint_bytes, memory_table
+from lora_np.accounting.lora import LoraCount, count_model
+from lora_np.accounting.matrix import count_matrix
+from lora_np.accounting.memory import checkpoint_bytes, compare_memory
 from lora_np.accounting.sources import matrix_size, model_spec
 from lora_np.checks import choice, whole_number
-from lora_np.hub.model import ModelSpec
-from lora_np.hub.picking import names_of
+from lora_np.hub import ModelSpec
 from lora_np.table import Cell, Table, decimal_bytes
 
 
-def count_tables(
+@dataclass(frozen=True)
+class CountReport:
+    """What `count_source` gives.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    counts : tuple of LoraCount
+        One for each rank.
+    tables : tuple of Table
+        Totals first, then what was asked for.
+    """
+
+    spec: ModelSpec
+    counts: tuple[LoraCount, ...]
+    tables: tuple[Table, ...]
+
+    @property
+    def table(self) -> Table:
+        """The totals."""
+        return self.tables[0]
+
+
+def count_source(
     source: str,
     *,
     ranks: Iterable[int] = (),
-    targets: str | Iterable[str] | None = None,
-    modules_to_save: str | Iterable[str] = (),
-    dora: bool = False,
-    experts: str = "peft",
     by: str | None = None,
     memory: bool = False,
     batch: int = 1,
     sequence: int = 512,
-) -> list[Table]:
-    """Tables of what a LoRA on ``source`` costs: totals for each rank first, then what was asked for.
+    **options: Any,
+) -> CountReport:
+    """What a LoRA on ``source`` costs: everything that ``lora-np count`` prints.
 
     Parameters
     ----------
     source : str
-        Whatever :func:`model_spec` takes, as text.
+        Whatever `model_spec` takes, as text.
     ranks : iterable of int
         Without any, a matrix is counted by itself and a model is listed; no other option makes sense then.
-    targets, modules_to_save, dora, experts
-        As :func:`count_model` takes them.
     by : {"kind", "module"}, optional
         A table of the adapted modules for each rank.
     memory : bool
         A table of what training needs in memory for each rank.
     batch, sequence : int
-        For the estimate of activations.
+        Sequences in a step, and tokens in each, for the estimate of activations.
+    **options
+        Other options of `count_model`.
 
     Returns
     -------
-    list of Table
+    CountReport
+        The tables, and the counts behind them.
 
     Raises
     ------
-    FileNotFoundError, ValueError, TypeError
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If a number is not one.
+    ValueError
         If the source or an option is not understood.
+
+    See Also
+    --------
+    count_model : The count itself.
 
     Examples
     --------
-    >>> count_tables("llama-2-7b", ranks=[8, 16])[0]
+    >>> count_source("llama-2-7b", ranks=[8, 16]).table
     llama-2-7b: 6,738,415,616 parameters
     rank  trainable           base          total  percent   adapter
     ----  ---------  -------------  -------------  -------  --------
@@ -69,63 +99,32 @@ def count_tables(
     ranks = list(ranks)
     if by is not None:
         choice("by", by, ("kind", "module"))
-    choice("experts", experts, ("peft", "per-expert"))
+    choice("experts", options.get("experts", "peft"), ("peft", "per-expert"))
     whole_number("batch", batch)
     whole_number("sequence", sequence)
-    saved = names_of(modules_to_save)
-    chosen = {
-        "targets": targets is not None,
-        "modules_to_save": bool(saved),
-        "dora": dora,
-        "experts": experts != "peft",
-        "by": by is not None,
-        "memory": memory,
-    }
-    given = [name for name, wanted in chosen.items() if wanted]
+    usual: dict[str, tuple[Any, ...]] = {"modules_to_save": ([], ()), "dora": (False,), "experts": ("peft",)}
+    wanted = {name: value for name, value in options.items() if value not in usual.get(name, (None,))}
+    given = [*wanted, *(["by"] if by else []), *(["memory"] if memory else [])]
     size = matrix_size(source)
     if size and set(given) - {"dora"}:
         raise ValueError(f"a single matrix, {source}, takes ranks and DoRA; other options need a model")
     if given and not ranks:
         raise ValueError(f"{', '.join(given)} can only be given with a rank, as in --rank 8")
-    if size:
-        return [matrix_table(*size, ranks=ranks, dora=dora)]
     spec = model_spec(source)
-    if not ranks:
-        return [spec.table()]
-    options: dict[str, Any] = {
-        "targets": targets,
-        "modules_to_save": saved,
-        "dora": dora,
-        "experts": experts,
-    }
-    tables = [rank_table(spec, ranks, **options)]
+    if size:
+        return CountReport(spec, (), (count_matrix(*size, ranks=ranks, dora="dora" in wanted).table,))
+    counts = tuple(count_model(spec, rank=rank, **wanted) for rank in ranks)
+    tables = [_totals(spec, counts) if counts else spec.table]
     if by:
-        counts = [count_model(spec, rank=rank, **options) for rank in ranks]
-        tables += [count.by_module() if by == "module" else count.by_kind() for count in counts]
+        tables += [count.by_module if by == "module" else count.table for count in counts]
     if memory:
-        tables += [
-            memory_table(spec, rank=rank, lora=options, batch=batch, sequence=sequence) for rank in ranks
-        ]
-    return tables
+        tables += [compare_memory(count, batch=batch, sequence=sequence).table for count in counts]
+    return CountReport(spec, counts, tuple(tables))
 
 
-def rank_table(spec: ModelSpec, ranks: Iterable[int], **options: Any) -> Table:
-    """Totals for each rank, and what PEFT would print.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    ranks : iterable of int
-    **options
-        As :func:`count_model` takes them.
-
-    Returns
-    -------
-    Table
-        Columns ``rank``, ``trainable``, ``base``, ``total``, ``percent`` and ``adapter`` (bytes of its fp32
-        file).
-    """
-    counts = [count_model(spec, rank=rank, **options) for rank in ranks]
+def _totals(spec: ModelSpec, counts: Iterable[LoraCount]) -> Table:
+    """Totals for each rank, and what PEFT would print."""
+    counts = list(counts)
     rows: list[tuple[Cell, ...]] = [
         (each.rank, each.trainable, each.base, each.total, each.percent, checkpoint_bytes(each))
         for each in counts
@@ -171,7 +170,7 @@ def render(tables: Iterable[Table], form: str) -> str:
 
     Examples
     --------
-    >>> print(render(count_tables("100x120", ranks=[8]), "csv"), end="")
+    >>> print(render(count_source("100x120", ranks=[8]).tables, "csv"), end="")
     update,rank,trainable,of full,times fewer,base,total
     full,,12000,1.0,1.0,12000,12000
     LoRA,8,1760,0.14666666666666667,6.818181818181818,12000,13760

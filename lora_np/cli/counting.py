@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lora_np.cli.shared import PICTURES, AsJSON, check_target, print_json, show
+from lora_np.cli.shared import PICTURES, AsJSON, check_target, show
 from lora_np.files import whole
 
 
@@ -41,6 +41,7 @@ def count(
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
     from lora_np import accounting
+    from lora_np.table import Table
 
     if catalogue and source:
         raise typer.BadParameter(f"--list takes no SOURCE, got {source!r}")
@@ -48,9 +49,10 @@ def count(
     if modules_to_save is not None and not saved:
         raise typer.BadParameter(f"--modules-to-save must name a module, got {modules_to_save!r}")
     if catalogue:
-        tables = [accounting.preset_table(), accounting.family_table()]
+        listed = accounting.catalogue()
+        tables: tuple[Table, ...] = (listed.table, listed.family_table)
     elif source:
-        tables = accounting.count_tables(
+        tables = accounting.count_source(
             source,
             ranks=rank or [],
             targets=accounting.parse_targets(targets) if targets is not None else None,
@@ -61,7 +63,7 @@ def count(
             memory=memory,
             batch=batch,
             sequence=sequence,
-        )
+        ).tables
     else:
         raise typer.BadParameter("name a SOURCE, or pass --list")
     asked = {"json": as_json, "markdown": as_markdown, "csv": as_csv}
@@ -88,7 +90,7 @@ def errors(
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """
-    from lora_np.accounting.errors import rank_errors_of
+    from lora_np.accounting import rank_errors_of
 
     check_target("--plot", plot, PICTURES)
     found = rank_errors_of(matrix, norm=norm, tolerance=tolerance)  # type: ignore[arg-type]
@@ -102,6 +104,6 @@ def errors(
         with whole(plot) as stage:
             figure.savefig(stage, dpi=150)
     if as_json:
-        print_json(found.to_dict())
+        print(found.to_json())
     else:
-        show(found.table())
+        show(found.table)

@@ -157,6 +157,7 @@ class ModelSpec:
         """The same model with every expert's linear maps by themselves, under their names in checkpoints."""
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
+    @property
     def table(self) -> Table:
         """One row for each group of alike modules, and their parameters."""
         rows: list[tuple[Cell, ...]] = [

@@ -1,7 +1,6 @@
 """Rank, decompositions, the best low-rank approximation, and what subspaces say."""
 
 from lora_np.linalg.decompositions import lu, qr, qr_pivoted, svd
-from lora_np.linalg.files import load_matrix
 from lora_np.linalg.lowrank import (
     Norm,
     low_rank_factors,
@@ -39,7 +38,6 @@ __all__ = [
     "energy",
     "independent_columns",
     "intruder_dimensions",
-    "load_matrix",
     "low_rank_factors",
     "lu",
     "matrix_rank",

@@ -67,7 +67,7 @@ assert lnp.count_full(d, k) == 12_000
 assert lnp.count_lora(d, k, rank=20) == 20 * (100 + 120) == 4_400
 assert lnp.count_lora(d, k, rank=8) == 8 * (100 + 120) == 1_760
 
-lnp.accounting.matrix_table(d, k, ranks=[20, 8])
+lnp.accounting.count_matrix(d, k, ranks=[20, 8])
 
 # %% [markdown]
 # *Base* is $W_0$ itself. *Total* is how many weights there are during training: with LoRA, $W_0$ stays as it
@@ -247,7 +247,7 @@ lnp.accounting.Table(["model", "LoRA on", "parameters", "trained, r = 8", "share
 # prints, beside what its settings give:
 
 # %%
-printed = lnp.accounting.paper_table().records
+printed = lnp.accounting.paper_claims().table.records
 columns = ["where", "model", "layers", "d", "r", "matrices", "stated", "exact", "follows"]
 lnp.accounting.Table(columns, [[row[column] for column in columns] for row in printed])
 

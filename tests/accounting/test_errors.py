@@ -27,14 +27,14 @@ def test_curve_and_rank_are_those_of_the_matrix(source, norm):
 
 
 def test_the_table_shows_powers_of_two_the_rank_and_the_last(source):
-    table = rank_errors_of(source, tolerance=0).table()
+    table = rank_errors_of(source, tolerance=0).table
     assert [row["rank"] for row in table.records] == [1, 2, 3]
     assert table.records[0]["numbers"] == 8
     assert "rank 3 is the smallest with an error of at most 0" in str(table)
 
 
 def test_programs_get_everything(source):
-    content = json.loads(json.dumps(rank_errors_of(source).to_dict()))
+    content = json.loads(rank_errors_of(source).to_json())
     assert content["shape"] == [3, 5]
     assert content["rank"] == 2
     assert len(content["errors"]) == 4

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_np.accounting import (
-    checkpoint_bytes,
-    count_model,
-    from_config,
-    paper_bytes_table,
-    paper_table,
-    preset,
-    preset_config,
-)
+from lora_np.accounting import checkpoint_bytes, count_model, from_config, paper_claims, preset, preset_config
 
 QV = ["q_proj", "v_proj"]
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -72,7 +64,7 @@ def test_the_papers_counts_follow_but_for_the_known_exceptions() -> None:
         "GPT-2 L": {737_280},
         "GPT-3": {4_718_592, 37_748_736, 18_874_368, 9_437_184, 301_989_888, 603_979_776},
     }
-    rows = paper_table().records
+    rows = paper_claims().table.records
     assert {row["model"]: {r["exact"] for r in rows if r["model"] == row["model"]} for row in rows} == exact
     exceptions = {(row["model"], row["r"], row["exact"]) for row in rows if row["follows"] == "no"}
     assert exceptions == {
@@ -102,10 +94,10 @@ def test_the_fused_map_of_gpt2_is_one_pair_and_not_three() -> None:
 
 
 def test_gpt3_checkpoints() -> None:
-    computed = [row["computed"] for row in paper_bytes_table().records]
+    computed = [row["computed"] for row in paper_claims().size_table.records]
     assert computed[0] == "37.75 MB = 36.00 MiB"
     assert computed[2:] == ["9,285x", "6.9 bytes a parameter"]
-    assert checkpoint_bytes(preset("gpt3-175b"), "fp16") == 2 * 174_604_259_328
+    assert checkpoint_bytes(preset("gpt3-175b"), "float16") == 2 * 174_604_259_328
 
 
 def test_amplification_of_section_7() -> None:

@@ -125,11 +125,11 @@ def test_ends_of_names_are_whole_parts() -> None:
 
 def test_an_index_picks_a_layer() -> None:
     one = count_model(LLAMA, rank=2, targets=["layers.1.self_attn.q_proj"])
-    assert [row["module"] for row in one.by_module().records] == ["model.layers.1.self_attn.q_proj"]
+    assert [row["module"] for row in one.by_module.records] == ["model.layers.1.self_attn.q_proj"]
 
 
 def test_all_linear_leaves_the_head_out_but_a_name_takes_it() -> None:
-    names = {row["module"] for row in count_model(LLAMA, rank=2, targets="all-linear").by_module().records}
+    names = {row["module"] for row in count_model(LLAMA, rank=2, targets="all-linear").by_module.records}
     assert "lm_head" not in names
     assert len(names) == 14
     assert count_model(LLAMA, rank=2, targets=["lm_head"]).trainable == 2 * (97 + 32)
@@ -145,11 +145,11 @@ def test_breakdowns_add_up() -> None:
     report = count_model(
         LLAMA, rank=4, targets="all-linear", rank_pattern={r"1\..*": 7}, modules_to_save=["embed_tokens"]
     )
-    assert sum(row["trainable"] for row in report.by_module().records) == report.trainable  # type: ignore[misc]
-    assert sum(row["trainable"] for row in report.by_kind().records) == report.adapter  # type: ignore[misc]
-    assert sum(row["base"] for row in report.by_kind().records) == report.base == LLAMA.total  # type: ignore[misc]
+    assert sum(row["trainable"] for row in report.by_module.records) == report.trainable  # type: ignore[misc]
+    assert sum(row["trainable"] for row in report.table.records) == report.adapter  # type: ignore[misc]
+    assert sum(row["base"] for row in report.table.records) == report.base == LLAMA.total  # type: ignore[misc]
     assert report.total == report.base + report.trainable
-    assert {row["rank"] for row in report.by_kind().records} == {"4, 7", None}
+    assert {row["rank"] for row in report.table.records} == {"4, 7", None}
 
 
 def test_json_holds_plain_integers() -> None:
@@ -173,9 +173,7 @@ def test_experts_by_both_conventions() -> None:
     own = count_model(spec, rank=r, targets=maps, experts="per-expert")
     assert own.trainable == layers * experts * 3 * r * (d + inner)
     assert own.notes == ("Experts are counted by the per-expert convention.",)
-    assert "model.layers.1.block_sparse_moe.experts.3.w2" in {
-        row["module"] for row in own.by_module().records
-    }
+    assert "model.layers.1.block_sparse_moe.experts.3.w2" in {row["module"] for row in own.by_module.records}
     fused = count_model(spec, rank=r, targets=maps)
     assert fused.trainable == layers * experts * (2 * r * (d + 2 * inner) + r * (d + inner))
     assert fused.notes == ("Experts are counted by the peft convention.",)
@@ -202,7 +200,7 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
         count_model(spec, rank=2, targets=r"encoder\.layer\.0\.attention\.attention\.key").trainable == 2 * 64
     )
     # a name that transformers has, too, means that one alone
-    assert [row["module"] for row in count_model(spec, rank=2, targets=["dense"]).by_module().records] == [
+    assert [row["module"] for row in count_model(spec, rank=2, targets=["dense"]).by_module.records] == [
         "pooler.dense"
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting import count_model, from_config, preset, preset_config, preset_names, preset_table
+from lora_np.accounting import catalogue, count_model, from_config, preset, preset_config, preset_names
 from lora_np.hub.families import family_of
 
 # parameters as published with the checkpoints (deepseek-v3 without its second-token module and router biases)
@@ -49,7 +49,7 @@ def test_every_preset_has_its_published_size() -> None:
 
 
 def test_every_preset_names_its_source() -> None:
-    for row in preset_table().records:
+    for row in catalogue().table.records:
         assert str(row["source"]).startswith("https://") or "arXiv" in str(row["source"])
 
 

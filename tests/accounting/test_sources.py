@@ -11,9 +11,9 @@ import pytest
 
 from lora_np import Activation, Linear, Sequential, inject
 from lora_np.accounting import (
+    catalogue,
     count,
     count_model,
-    family_table,
     from_config,
     from_model,
     from_safetensors,
@@ -47,7 +47,7 @@ def test_the_class_decides_the_head() -> None:
 
 
 def test_every_family_is_listed_with_its_defaults() -> None:
-    rows = {row["family"]: row["default targets"] for row in family_table().records}
+    rows = {row["family"]: row["default targets"] for row in catalogue().family_table.records}
     assert set(rows) == set(family_names())
     assert rows["phi"] == "q_proj v_proj fc1 fc2"
     assert rows["vit"] is None

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lora_np.hub import safetensors
-from lora_np.linalg import load_matrix, rank_errors
+from lora_np.hub.matrices import load_matrix
+from lora_np.linalg import rank_errors
 
 
 class Exploit:

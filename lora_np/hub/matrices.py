@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.checks import Array, matrix
+from lora_np.hub import safetensors
 
 
 def load_matrix(source: str) -> Array:
@@ -43,10 +44,6 @@ def load_matrix(source: str) -> Array:
     array([[1., 0., 0.],
            [0., 1., 0.]])
     """
-    from lora_np.hub import (
-        safetensors,
-    )  # here, since what it needs is a third of the time of importing lora_np
-
     head, extension, tensor = source.rpartition(".safetensors:")
     if extension:
         return matrix(repr(tensor), safetensors.open(head + ".safetensors").read(tensor))
