@@ -22,6 +22,7 @@ from lora_np import adapters, datasets
 from lora_np.accounting import break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
+from lora_np.course.figures import error_against_rank
 from lora_np.hub import safetensors
 from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
@@ -325,7 +326,7 @@ def draw(
 
     trained = {u.rank: u.error for u in updates}
     figures = {"rank-and-error": sheet()}
-    plots.error_against_rank(
+    error_against_rank(
         task.best_errors,
         trained={r: e for r, e in trained.items() if r is not None},
         full=trained[None],

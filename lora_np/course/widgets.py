@@ -219,7 +219,7 @@ def _grey_range(M: Array) -> tuple[float, float]:
 
 
 def _grey(image: Array, low: float, high: float) -> bytes:
-    from lora_np.plots.lessons import grey_png
+    from lora_np.plots import grey_png
 
     return grey_png(image, low=low, high=high)
 
@@ -227,8 +227,7 @@ def _grey(image: Array, low: float, high: float) -> bytes:
 def _training_html(losses: Array | None, alpha: float, rate: float, optimum: float | None) -> str:
     from matplotlib.figure import Figure
 
-    from lora_np.plots import training_curve
-    from lora_np.plots.style import OPTIMUM, label_line
+    from lora_np.plots import OPTIMUM, label_line, training_curve
 
     ax = (figure := Figure(figsize=(6.0, 3.4), layout="constrained")).add_subplot()
     text = f"alpha {alpha:g}, learning rate {rate:g}: "
@@ -254,7 +253,7 @@ def _training_map(
 ) -> Any:
     from matplotlib.figure import Figure
 
-    from lora_np.plots import loss_map
+    from lora_np.course.figures import loss_map
 
     runs = [[losses(alpha, rate) for rate in rates] for alpha in alphas]
     last = np.array([[np.nan if run is None else run[-1] for run in row] for row in runs])
@@ -267,7 +266,7 @@ def _training_map(
 def _static(cut: _Cut, largest: int) -> Any:
     from matplotlib.figure import Figure
 
-    from lora_np.plots.lessons import gallery
+    from lora_np.plots import gallery
 
     ranks = sorted({int(r) for r in np.rint(np.geomspace(1, largest, 4))})
     headings = {r: f"r = {r}, error {cut.errors[r]:.1%}" for r in ranks}

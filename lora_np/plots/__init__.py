@@ -1,67 +1,56 @@
-"""Every figure of the package: functions that take arrays and an optional ``ax=`` and return the axes."""
+"""Figures that more than one place uses: functions that take arrays and an optional ``ax=``.
 
-from lora_np.plots.adapters import adapter_overview, update_norms, update_spectra
+What they are made of is public too: `axes`, `sheet`, `label_line` and the colours, each with its meaning.
+"""
+
+from lora_np.plots.adapters import adapter_overview
 from lora_np.plots.classroom import class_results
-from lora_np.plots.counting import budget_by_kind, memory_by_cause, parameters_against_rank
-from lora_np.plots.forgetting import old_and_new
-from lora_np.plots.graph import computation_graph
-from lora_np.plots.images import strips
-from lora_np.plots.lessons import (
-    columns_in_plane,
-    factor_areas,
-    gallery,
-    losses_against_rank,
-    matrix_tiles,
-    rank_one_errors,
+from lora_np.plots.costs import parameters_against_rank
+from lora_np.plots.curves import energy_curves, lines, rank_error_curves, singular_spectrum
+from lora_np.plots.pictures import compression, gallery, grey_png, matrix_tiles, strips
+from lora_np.plots.style import (
+    ACCENT,
+    CYCLE,
+    FULL,
+    GRID,
+    INK,
+    LORA,
+    MUTED,
+    OPTIMUM,
+    SKY,
+    axes,
+    label_line,
+    sheet,
 )
-from lora_np.plots.lora import error_against_rank
-from lora_np.plots.projections import columns_on_line
-from lora_np.plots.rates import errors_against_rate, loss_map
-from lora_np.plots.slopes import slope_errors
-from lora_np.plots.small_files import error_against_bytes, rounding_against_strength
-from lora_np.plots.spectra import (
-    compression,
-    energy_curves,
-    rank_error_curves,
-    similarity_heatmap,
-    singular_spectrum,
-)
-from lora_np.plots.subspaces import closest_directions, subspace_angles
 from lora_np.plots.training import dynamics, error_with_spread, gap_curve, training_curve
 
 __all__ = [
+    "ACCENT",
+    "CYCLE",
+    "FULL",
+    "GRID",
+    "INK",
+    "LORA",
+    "MUTED",
+    "OPTIMUM",
+    "SKY",
     "adapter_overview",
-    "budget_by_kind",
+    "axes",
     "class_results",
-    "closest_directions",
-    "columns_in_plane",
-    "columns_on_line",
     "compression",
-    "computation_graph",
     "dynamics",
     "energy_curves",
-    "error_against_bytes",
-    "error_against_rank",
     "error_with_spread",
-    "errors_against_rate",
-    "factor_areas",
     "gallery",
     "gap_curve",
-    "loss_map",
-    "losses_against_rank",
+    "grey_png",
+    "label_line",
+    "lines",
     "matrix_tiles",
-    "memory_by_cause",
-    "old_and_new",
     "parameters_against_rank",
     "rank_error_curves",
-    "rank_one_errors",
-    "rounding_against_strength",
-    "similarity_heatmap",
+    "sheet",
     "singular_spectrum",
-    "slope_errors",
     "strips",
-    "subspace_angles",
     "training_curve",
-    "update_norms",
-    "update_spectra",
 ]

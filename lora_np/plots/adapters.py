@@ -19,7 +19,7 @@ NEEDED = 0.99  # the share of energy up to which directions count as used
 
 
 def adapter_overview(spectra: Mapping[str, Array], *, title: str = "") -> Figure:
-    """Both figures of an adapter side by side: `update_norms` and `update_spectra`.
+    """How strong the update of each layer is, and how many directions hold it.
 
     Parameters
     ----------
@@ -36,34 +36,18 @@ def adapter_overview(spectra: Mapping[str, Array], *, title: str = "") -> Figure
 
     figure = Figure(figsize=(10.5, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
-    update_norms(spectra, ax=left)
-    update_spectra(spectra, ax=right)
+    _norms(spectra, left)
+    _spectra(spectra, right)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
 
 
-def update_norms(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> Axes:
-    """``||dW||_F`` against the layer, one line for each kind of module.
-
-    Parameters
-    ----------
-    spectra : mapping of str to ndarray
-        The singular values of each module's update, by its path. The first number in a path is the layer;
-        the last name in it is the kind.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = update_norms({"0.q": np.ones(4), "1.q": np.zeros(4)}, ax=Figure().add_subplot())
-    >>> ax.get_lines()[0].get_ydata().tolist()
-    [2.0, 0.0]
-    """
+def _norms(spectra: Mapping[str, Array], ax: Axes) -> None:
+    """``||dW||_F`` against the layer, one line for each kind of module."""
     from matplotlib.ticker import MaxNLocator
 
-    ax = axes(ax)
+    axes(ax)
     ends = []
     for kind, color, members in _kinds(spectra):
         points = sorted((_layer(path), float(np.linalg.norm(spectra[path]))) for path in members)
@@ -75,29 +59,13 @@ def update_norms(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> Axe
     ax.set_xlabel("layer")
     ax.set_ylabel("norm of the update, $\\|\\Delta W\\|_F$")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return ax
 
 
-def update_spectra(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> Axes:
-    """Share of the squared norm that the first directions hold: the median of each kind, and its range.
-
-    Parameters
-    ----------
-    spectra : mapping of str to ndarray
-        The singular values of each module's update, by its path.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = update_spectra({"0.q": np.array([1.0, 1.0])}, ax=Figure().add_subplot())
-    >>> ax.get_lines()[1].get_ydata().tolist()
-    [0.0, 0.5, 1.0]
-    """
+def _spectra(spectra: Mapping[str, Array], ax: Axes) -> None:
+    """Share of the squared norm that the first directions hold: the median of each kind, and its range."""
     from matplotlib.ticker import MaxNLocator
 
-    ax = axes(ax)
+    axes(ax)
     ax.axhline(NEEDED, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     longest = max((len(s) for s in spectra.values()), default=1)
     for kind, color, members in _kinds(spectra):
@@ -113,7 +81,6 @@ def update_spectra(spectra: Mapping[str, Array], *, ax: Axes | None = None) -> A
     ax.set_ylabel("share of $\\|\\Delta W\\|_F^2$")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    return ax
 
 
 def _kinds(spectra: Mapping[str, Array]) -> list[tuple[str, str, list[str]]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.plots.style import INK, MUTED, axes
+from lora_np.plots.style import GRID, INK, MUTED, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,15 +51,7 @@ def class_results(
     places = np.arange(len(exercises)) + 0.6 * gaps
     ax.barh(places, shares, height=0.72, color=[INK if share < 0.5 else SOLVED for share in shares])
     for place, share in zip(places, shares, strict=True):
-        ax.annotate(
-            f"{round(share * students)}",
-            (share, float(place)),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=INK,
-        )
+        label_line(ax, share, float(place), f"{round(share * students)}", INK, fontsize=8)
     for lesson in dict.fromkeys(lessons):
         own = [float(place) for place, name in zip(places, lessons, strict=True) if name == lesson]
         ax.text(1.13, sum(own) / len(own), f"lesson {lesson}", va="center", fontsize=8, color=MUTED)
@@ -67,7 +59,7 @@ def class_results(
     ax.set_xlim(0, 1.08)
     ax.set_ylim(places[-1] + 0.6, -0.6)
     ax.grid(False, axis="y")
-    ax.grid(True, axis="x", color="#e6e6e6", linewidth=0.8)
+    ax.grid(True, axis="x", color=GRID, linewidth=0.8)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     ax.set_xlabel(f"students who solved it, of {students} (dark: fewer than half)")
     return ax

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, each with the one meaning that it has in all figures. Their lightness differs,
 # so that they stay apart in grey.
@@ -16,6 +17,7 @@ OPTIMUM = "#e69f00"  # what a theorem says is best
 ACCENT = "#009e73"  # a choice: the rank that was picked
 MUTED = "#8c8c8c"  # reference lines and notes
 SKY = "#56b4e9"  # a second low-rank update
+GRID = "#e6e6e6"
 CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
 
 
@@ -28,22 +30,23 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(MUTED)
     ax.tick_params(colors=INK, color=MUTED, labelsize=9)
-    ax.grid(True, axis="y", color="#e6e6e6", linewidth=0.8)
+    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     return ax
 
 
-def label_line(ax: Axes, x: float, y: float, text: str, color: str, **kwargs: object) -> None:
-    """Write ``text`` beside (x, y) in the colour of its line: a direct label instead of a legend."""
-    ax.annotate(
-        text,
-        (x, y),
-        **{  # type: ignore[arg-type]
-            "xytext": (5, 0),
-            "textcoords": "offset points",
-            "color": color,
-            "fontsize": 9,
-            "va": "center",
-            **kwargs,
-        },
-    )
+def sheet(figure: Figure | None, width: float, height: float, **pads: float) -> Figure:
+    """``figure``, or a new pyplot figure, of this size in inches, its parts laid out without overlap."""
+    if figure is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure()
+    figure.set_size_inches(width, height)
+    figure.set_layout_engine("constrained", **pads)
+    return figure
+
+
+def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: Any) -> None:
+    """Write ``text`` next to (x, y) in the colour of its line: a direct label instead of a legend."""
+    place: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": 9, "va": "center"}
+    ax.annotate(text, (x, y), color=color, **place | options)

@@ -318,7 +318,7 @@ groups = {
     "LoRA by rank, rate 0.003": slow,
     "LoRA, taken off for old work": {"8": (before[0], fast["8"][1])},
 }
-axes = lnp.plots.old_and_new(groups)
+axes = lnp.course.old_and_new(groups)
 
 # %%
 kept, learned = zip(*slow.values(), strict=True)

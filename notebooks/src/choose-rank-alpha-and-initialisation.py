@@ -258,10 +258,11 @@ curves = {variant: {} for variant in variants}
 for record in records:
     errors = curves[record["variant"]].setdefault(record["learning_rate"], [])
     errors.append(record["validation_loss"])
-axes = lnp.plots.errors_against_rate(curves)
+middle = {name: {rate: np.median(errors) for rate, errors in curve.items()} for name, curve in curves.items()}
+shown = {name: (np.array(list(curve)), np.array(list(curve.values()))) for name, curve in middle.items()}
+axes = lnp.plots.lines(shown, xlabel="learning rate", ylabel="mean squared error, held out", logarithmic="x")
 
 # %%
-middle = {name: {rate: np.median(errors) for rate, errors in curve.items()} for name, curve in curves.items()}
 rows = [(name, curve[0.001], curve[0.01], min(curve.values())) for name, curve in middle.items()]
 formats = dict.fromkeys(["at rate 0.001", "at rate 0.01", "at its best rate"], "{:.3f}".format)
 print(lnp.accounting.Table(["variant", *formats], rows, formats=formats))

@@ -76,7 +76,7 @@ lnp.accounting.count_matrix(d, k, ranks=[20, 8])
 # In a picture, each number is one unit of area:
 
 # %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760."
-figure = lnp.plots.factor_areas(d, k, ranks=[20, 8])
+figure = lnp.course.factor_areas(d, k, ranks=[20, 8])
 
 # %% [markdown]
 # The strips $B$ and $A$ are as tall and as wide as the full update. The rank is how thick they are.
@@ -292,7 +292,7 @@ for rank in [256, 64, 8]:
     methods[f"LoRA, r = {rank}"] = lnp.accounting.training_memory(lora, sequence=2_048)
 
 causes = list(methods["full"].parts)
-axes = lnp.plots.memory_by_cause(
+axes = lnp.course.memory_by_cause(
     causes, {name: list(memory.parts.values()) for name, memory in methods.items()}
 )
 

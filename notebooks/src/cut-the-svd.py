@@ -79,7 +79,7 @@ assert np.isclose(error, s[1])
 # $c$.
 
 # %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one deep place, at 45 degrees for both, where the error is 1."
-axes = lnp.plots.rank_one_errors(M)
+axes = lnp.course.rank_one_errors(M)
 
 # %% [markdown]
 # One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.

@@ -94,7 +94,7 @@ gradients = {"L": 1}
 for (start, end), factor in reversed(slopes.items()):
     gradients[start] = gradients[end] * factor
 
-axes = lnp.plots.computation_graph(steps, values=values, gradients=gradients, slopes=slopes)
+axes = lnp.course.computation_graph(steps, values=values, gradients=gradients, slopes=slopes)
 
 # %% [markdown]
 # A `Tensor` is an array that remembers this graph. You write NumPy, and `backward` walks back:
@@ -120,7 +120,7 @@ s.backward()
 assert a.grad == 3 * 1 + 1
 assert b.grad == 2 * 1
 
-axes = lnp.plots.computation_graph(
+axes = lnp.course.computation_graph(
     {"p": ("a · b", ["a", "b"]), "s": ("p + a", ["p", "a"])},
     values={"a": 2, "b": 3, "p": 6, "s": s.item()},
     gradients={"s": 1, "p": 1, "a": a.grad, "b": b.grad},
@@ -248,7 +248,8 @@ steps = np.geomspace(1e-14, 1, 57)
 true = np.exp(1.0)
 one_sided = np.abs((np.exp(1 + steps) - true) / steps / true - 1)
 both_sides = np.abs(slope(np.exp, 1.0, steps) / true - 1)
-axes = lnp.plots.slope_errors(steps, {"from one side": one_sided, "from both sides": both_sides})
+curves = {"from one side": (steps, one_sided), "from both sides": (steps, both_sides)}
+axes = lnp.plots.lines(curves, xlabel="step", ylabel="relative error of the slope", logarithmic="xy")
 
 assert 1e-10 < one_sided.min() < 1e-7
 assert both_sides.min() < one_sided.min() / 30

@@ -156,7 +156,7 @@ for method in ["lu", "qr", "svd"]:
     print(f"{method}:\n{(B @ A).round(9)}")
 assert np.allclose(list(errors.values()), [5, 4, 10**0.5])
 
-figure = lnp.plots.columns_on_line(N, one_layer)
+figure = lnp.course.columns_on_line(N, one_layer)
 
 # %% [markdown]
 # The **error** is the root of the sum of all squared differences, so two moves of 2.24 count as $\sqrt{2.24^2

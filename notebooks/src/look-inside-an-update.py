@@ -176,8 +176,8 @@ seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other start
 ranks = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 64"])[:8, :64]
 
 _, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-lnp.plots.similarity_heatmap(seeds, names=("r = 8", "r = 8, other start"), ax=panels[0])
-lnp.plots.similarity_heatmap(ranks, names=("r = 8", "r = 64"), ax=panels[1])
+lnp.course.similarity_heatmap(seeds, names=("r = 8", "r = 8, other start"), ax=panels[0])
+lnp.course.similarity_heatmap(ranks, names=("r = 8", "r = 64"), ax=panels[1])
 
 for i in [1, 2, 3, 4, 8]:
     print(f"two starts, phi({i}, {i}) = {seeds[i - 1, i - 1]:.2f}   by chance {i / 120:.2f}")
@@ -189,7 +189,10 @@ assert seeds[2, 2] > 0.85 > 0.6 > seeds[7, 7]
 
 # %% alt="Eight principal angles between the updates of two starts. The first three are below 30 degrees, then they jump to above 50 and end near 90. By chance the eight angles rise from about 63 to 90 degrees."
 between_starts = lnp.linalg.principal_angles(updates["r = 8"].T, updates["r = 8, other start"].T)
-axes = lnp.plots.subspace_angles({"two starts, r = 8": np.degrees(between_starts)}, chance=chance_angles)
+angles = {"two starts, r = 8": np.degrees(between_starts), "by chance": chance_angles}
+ylabel = "principal angle, in degrees"
+axes = lnp.plots.lines(angles, dashed="by chance", xlabel="index of the angle", ylabel=ylabel)
+axes.set_ylim(0, 93)
 assert np.degrees(between_starts[2]) < 40 < np.degrees(between_starts[3])
 
 # %% [markdown]
@@ -378,7 +381,11 @@ again = best_weight(*lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng
 control = "photograph again"
 tuned = {name: W0 + update for name, update in updates.items()} | {control: again}
 shown = {name: closest(tuned[name]) for name in ["r = 8", "full", control]}
-axes = lnp.plots.closest_directions(shown, threshold=0.6, reference=control)
+xlabel, ylabel = "singular direction of the tuned weight", "cosine with the closest of $W_0$"
+axes = lnp.plots.lines(shown, dashed=control, xlabel=xlabel, ylabel=ylabel)
+axes.axhspan(0, 0.6, color="0.95", zorder=0)
+axes.text(1, 0.02, "intruders", color="0.45")
+axes.set_ylim(0, 1.03)
 
 # %%
 counts = {name: len(lnp.linalg.intruder_dimensions(W0, W, top=20)) for name, W in tuned.items()}

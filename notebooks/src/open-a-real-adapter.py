@@ -209,8 +209,12 @@ for rank in [1, 4]:
     trained[rank] = size_of(f"resized-{rank}"), error(model)
 
 # %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter up to rank 6. The cut LoRA is worse at rank 1 and better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
-lines = {name: tuple(np.transpose(curve)) for name, curve in curves.items()}
-axes = lnp.plots.error_against_bytes(lines, trained=trained, base=error(base))
+kilobytes = {name: tuple(np.transpose(curve) / [[1_000], [1]]) for name, curve in curves.items()}
+axes = lnp.plots.lines(kilobytes, xlabel="size of the file in kB", ylabel="mean squared error, held out")
+axes.axhline(error(base), color=lnp.plots.INK, linestyle=":", label="no adapter")
+for rank, (size, loss) in trained.items():
+    axes.plot(size / 1_000, loss, "D", color=lnp.plots.ACCENT)
+    lnp.plots.label_line(axes, size / 1_000, loss, f"trained, r = {rank}", lnp.plots.ACCENT, xytext=(6, -8))
 
 # %% [markdown]
 # Read it slowly, since it contradicts what one would like to believe:
@@ -291,7 +295,10 @@ for name, shares in losses.items():
 assert losses["bfloat16"][-1] > 0.2
 
 # %% alt="Share of the update that rounding destroys, against the strength of the update, both on logarithmic scales. Both formats rise in a straight line as the update becomes weaker: bfloat16 from 0.3 percent to 30 percent, float16 eight times lower."
-axes = lnp.plots.rounding_against_strength(strengths, losses)
+curves = {name: (strengths, shares) for name, shares in losses.items()}
+xlabel, ylabel = "strength of the update, of the trained one", "share of the update lost by rounding"
+axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
+axes.invert_xaxis()  # from left to right the update becomes weaker
 
 # %% [markdown]
 # The rounding error goes by the size of $W_0$, a fraction of a per cent of each number, however weak the update

@@ -73,7 +73,7 @@ print("rank of M transposed:", lnp.matrix_rank(M.T))
 independent = np.array([[2.0, -1.0], [1.0, 1.5]])
 dependent = np.array([[2.0, -1.0], [1.0, -0.5]])  # column 1 is -1/2 times column 0
 
-figure = lnp.plots.columns_in_plane({"rank 2": independent, "rank 1": dependent})
+figure = lnp.course.columns_in_plane({"rank 2": independent, "rank 1": dependent})
 
 # %% [markdown]
 # Each dot is $Mx$ for a random $x$. On the left two directions are enough for the whole plane. On the right

@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
-from lora_np.plots.style import FULL, LORA
+from lora_np.plots import FULL, LORA
 
 # %% [markdown]
 # ## One example on paper
@@ -263,9 +263,10 @@ trained = {rank: error(model) for rank, model in models.items()}
 
 ridge = 0.01 * float(np.mean(x**2))
 best = lnp.linalg.optimal_losses(x, y, W0=base.W, ridge=ridge, validation=(x_held_out, y_held_out))
-axes = lnp.plots.losses_against_rank(
-    {"best possible": best[:25]}, trained=trained, ylabel="mean squared error, held out"
-)
+curve = {"best possible": (np.arange(25), best[:25])}
+axes = lnp.plots.lines(curve, xlabel="rank of the update", ylabel="mean squared error, held out")
+axes.plot(list(trained), list(trained.values()), "o", color=FULL)
+lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
 
 # %% [markdown]
 # Rank 0 is $W_0$ alone. One direction brings most of the gain, and beyond rank 4 hardly anything is left to
@@ -347,7 +348,9 @@ for name, inputs in [("white inputs", white), ("stretched inputs", stretched)]:
 _, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 for axes, (name, (optimum, cut, trained)) in zip(panels, results.items(), strict=True):
     curves = {"best possible": optimum, "full update, cut by its SVD": cut}
-    lnp.plots.losses_against_rank(curves, trained=trained, ax=axes).set_title(name)
+    places = {label: (np.arange(len(curve)), curve) for label, curve in curves.items()}
+    lnp.plots.lines(places, xlabel="rank of the update", ylabel="mean squared error", ax=axes).set_title(name)
+    axes.plot(list(trained), list(trained.values()), "o", color="black", markersize=4)
 
 # %%
 rows = []

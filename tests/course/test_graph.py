@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from lora_np.plots.graph import computation_graph, layout
+from lora_np.course.graphs import computation_graph, layout
 
 STEPS = {"p": ("w · x", ["w", "x"]), "e": ("p - y", ["p", "y"]), "L": ("e²", ["e"])}
 VALUES = {"w": 3, "x": 2, "y": 4, "p": 6, "e": 2, "L": 4}

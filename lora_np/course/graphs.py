@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lora_np.plots.style import INK, MUTED, axes
+from lora_np.plots import INK, MUTED, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from lora_np.plots.projections import columns_on_line
+from lora_np.course import columns_on_line
 
 M = np.array([[3.0, 5.0], [4.0, 0.0]])
 NEAREST = {"QR": np.array([[3.0, 1.8], [4.0, 2.4]]), "SVD": np.array([[4.0, 4.0], [2.0, 2.0]])}

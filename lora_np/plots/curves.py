@@ -1,4 +1,4 @@
-"""Figures of the linear algebra: spectra, what each rank keeps and loses, and what two subspaces share."""
+"""Lines with their names on them: spectra, errors and energy against rank, anything against anything."""
 
 from __future__ import annotations
 
@@ -9,14 +9,66 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import ACCENT, CYCLE, INK, MUTED, axes
+from lora_np.plots.style import ACCENT, CYCLE, MUTED, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 ROUNDING = 1e-13  # relative errors below this say nothing
+
+
+def lines(
+    curves: Mapping[str, Array | tuple[Array, Array]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    logarithmic: str = "",
+    dashed: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """One line for each name, labelled where it is farthest from the others.
+
+    Parameters
+    ----------
+    curves : mapping of str to ndarray or (ndarray, ndarray)
+        Name and heights, at 1, 2, 3, ..., or places and heights.
+    xlabel, ylabel : str
+        What the axes show, with units.
+    logarithmic : {"", "x", "y", "xy"}
+        Axes with a logarithmic scale. What is not above zero has no place on one.
+    dashed : str
+        A name in ``curves``: a reference, drawn in dashes and muted.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        For more: points, limits, a title.
+
+    See Also
+    --------
+    singular_spectrum : Singular values against their index.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = lines({"cut": np.array([3.0, 1.0])}, xlabel="rank", ylabel="error", ax=Figure().add_subplot())
+    >>> ax.get_lines()[0].get_xdata()
+    array([1, 2])
+    """
+    ax = axes(ax)
+    given = {
+        name: curve if isinstance(curve, tuple) else (np.arange(1, len(curve) + 1), curve)
+        for name, curve in curves.items()
+    }
+    if "x" in logarithmic:
+        ax.set_xscale("log")
+    _draw(ax, given, logarithmic="y" in logarithmic, dashed=dashed)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    return ax
 
 
 def singular_spectrum(
@@ -48,11 +100,7 @@ def singular_spectrum(
             (rank + 0.5, 1), xycoords=("data", "axes fraction"),
             xytext=(5, -4), textcoords="offset points", color=ACCENT, fontsize=9, va="top",
         )  # fmt: skip
-    lines = {name: (np.arange(1, len(s) + 1), np.asarray(s)) for name, s in spectra.items()}
-    _draw(ax, lines, logarithmic=True)
-    ax.set_xlabel("index i")
-    ax.set_ylabel("singular value $\\sigma_i$")
-    return ax
+    return lines(spectra, xlabel="index i", ylabel="singular value $\\sigma_i$", logarithmic="y", ax=ax)
 
 
 def rank_error_curves(
@@ -134,92 +182,7 @@ def energy_curves(curves: Mapping[str, Array], *, share: float | None = None, ax
     return ax
 
 
-def similarity_heatmap(grid: Array, *, names: tuple[str, str] = ("A1", "A2"), ax: Axes | None = None) -> Axes:
-    """The grid of phi(A1, A2, i, j), as in figure 3 of the LoRA paper: dark where the subspaces are shared.
-
-    Parameters
-    ----------
-    grid : ndarray of shape (I, J)
-        As from `lora_np.linalg.similarity_grid`: phi at (i, j) is entry [i - 1, j - 1].
-    names : (str, str)
-        Of the two matrices.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = similarity_heatmap(np.eye(3), names=("r = 8", "r = 64"), ax=Figure().add_subplot())
-    >>> ax.get_xlabel()
-    'top j directions of r = 64'
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    ax = axes(ax, size=(5.2, 4.2))
-    ax.grid(False)
-    rows, columns = grid.shape
-    shown = ax.imshow(
-        grid, cmap="cividis_r", vmin=0, vmax=1, aspect="auto", interpolation="nearest", origin="lower",
-        extent=(0.5, columns + 0.5, 0.5, rows + 0.5),
-    )  # fmt: skip
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    bar = ax.figure.colorbar(shown, ax=ax, fraction=0.05, pad=0.03)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=9, color=MUTED)
-    bar.set_label("similarity $\\phi(i, j)$")
-    ax.set_xlabel(f"top j directions of {names[1]}")
-    ax.set_ylabel(f"top i directions of {names[0]}")
-    return ax
-
-
-def compression(
-    image: Array, approximations: Mapping[str, Array], *, figure: Figure | None = None, width: float = 9.0
-) -> Figure:
-    """An image and its low-rank approximations side by side; below each, what it lacks, on one scale.
-
-    Parameters
-    ----------
-    image : ndarray of shape (d, k)
-    approximations : mapping of str to ndarray
-        Heading (rank, size, error) and approximation.
-    figure : Figure, optional
-        Where to draw; by default a new pyplot figure.
-    width : float
-        Inches.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> len(compression(np.eye(4), {"r = 1": np.zeros((4, 4))}, figure=Figure()).axes)
-    4
-    """
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure()
-    columns = 1 + len(approximations)
-    figure.set_size_inches(width, 2 * width / columns * image.shape[0] / image.shape[1] + 0.35)
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
-    grid = figure.subplots(2, columns, squeeze=False)
-    low, high = np.quantile(image, [0.005, 0.995])
-    lacks = {heading: image - approximation for heading, approximation in approximations.items()}
-    limit = max((float(np.quantile(np.abs(lack), 0.99)) for lack in lacks.values()), default=1.0)
-    for ax, (heading, shown) in zip(grid[0], {"original": image, **approximations}.items(), strict=True):
-        ax.imshow(shown, cmap="gray", vmin=low, vmax=high)
-        ax.set_title(heading, fontsize=9, color=INK)
-    for ax, lack in zip(grid[1, 1:], lacks.values(), strict=True):
-        ax.imshow(lack, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    grid[1, 0].text(
-        1, 0.5, "what each lacks:\nred too dark,\nblue too bright",
-        transform=grid[1, 0].transAxes, ha="right", va="center", fontsize=9, color=MUTED,
-    )  # fmt: skip
-    for ax in grid.flat:
-        ax.set_axis_off()
-    return figure
-
-
-def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bool) -> None:
+def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bool, dashed: str = "") -> None:
     """Lines, each with its name where it is farthest from the others, on the side away from the nearest."""
     from matplotlib.patheffects import withStroke
 
@@ -227,8 +190,18 @@ def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bo
     if logarithmic:
         ax.set_yscale("log")
         lines = {name: (x[y > 0], y[y > 0]) for name, (x, y) in lines.items() if (y > 0).any()}
-    for (name, (x, y)), color in zip(lines.items(), cycle(CYCLE), strict=False):
-        ax.plot(x, y, color=color, linewidth=1.8, marker="o" if len(x) <= 40 else "", markersize=3.5)
+    colors = cycle(CYCLE)
+    for name, (x, y) in lines.items():
+        color, style = (MUTED, (0, (4, 3))) if name == dashed else (next(colors), "-")
+        ax.plot(
+            x,
+            y,
+            color=color,
+            linestyle=style,
+            linewidth=1.8,
+            marker="o" if len(x) <= 40 else "",
+            markersize=3.5,
+        )
         others = [np.interp(x, *line) for other, line in lines.items() if other != name]
         gaps = scale(y) - scale(np.array(others)) if others else np.ones((1, len(x)))
         margin = len(x) // 10

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from lora_np.plots import old_and_new
+from lora_np.course import old_and_new
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lora_np.plots import spectra
+from lora_np.plots import compression, energy_curves, lines, rank_error_curves, singular_spectrum
 
 ERRORS = {"fast": np.array([1.0, 0.1, 0.01, 0.0]), "slow": np.array([1.0, 0.7, 0.5, 0.3])}
 KEPT = {"fast": np.array([0.0, 0.95, 1.0]), "slow": np.array([0.0, 0.4, 0.8, 1.0])}
@@ -20,14 +20,32 @@ def texts(ax):
 
 
 def test_singular_spectrum_leaves_out_zeros_and_marks_what_is_kept(ax):
-    spectra.singular_spectrum({"W": np.array([2.0, 1.0, 0.0]), "V": np.array([1.0])}, rank=1, ax=ax)
+    singular_spectrum({"W": np.array([2.0, 1.0, 0.0]), "V": np.array([1.0])}, rank=1, ax=ax)
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 2], [2, 1]])
     assert texts(ax) == ["kept at r = 1", "W", "V"]
 
 
+def test_lines_are_counted_from_one_or_stand_at_their_places(ax):
+    curves = {"seeds": np.array([5.0, 60.0, 89.0]), "at": (np.array([0.1, 10.0]), np.array([1.0, 0.0]))}
+    lines(curves, xlabel="x", ylabel="y", ax=ax)
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 5], [2, 60], [3, 89]])
+    np.testing.assert_array_equal(ax.lines[1].get_xydata(), [[0.1, 1], [10, 0]])
+    assert texts(ax) == ["seeds", "at"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
+
+
+@pytest.mark.parametrize("logarithmic", ["", "x", "y", "xy"])
+def test_lines_on_logarithmic_axes_and_a_reference_in_dashes(ax, logarithmic):
+    curves = {"chance": np.array([2.0, 3.0]), "found": np.array([0.0, 1.0])}
+    lines(curves, xlabel="", ylabel="", logarithmic=logarithmic, dashed="chance", ax=ax)
+    assert (ax.get_xscale() == "log", ax.get_yscale() == "log") == ("x" in logarithmic, "y" in logarithmic)
+    assert [line.get_linestyle() for line in ax.lines] == ["--", "-"]
+    assert len(ax.lines[1].get_xdata()) == (1 if "y" in logarithmic else 2)  # zero has no place on it
+
+
 @pytest.mark.parametrize("logarithmic", [True, False])
 def test_rank_error_curves_name_the_smallest_rank_that_is_enough(ax, logarithmic):
-    spectra.rank_error_curves(ERRORS, tolerance=0.1, logarithmic=logarithmic, ax=ax)
+    rank_error_curves(ERRORS, tolerance=0.1, logarithmic=logarithmic, ax=ax)
     assert texts(ax) == ["fast: r = 1", "slow"]
     drawn = {tuple(line.get_ydata()) for line in ax.lines}
     assert tuple(ERRORS["fast"][: 3 if logarithmic else 4]) in drawn
@@ -36,25 +54,25 @@ def test_rank_error_curves_name_the_smallest_rank_that_is_enough(ax, logarithmic
 
 
 def test_rank_error_curves_leave_out_rounding(ax):
-    spectra.rank_error_curves({"exact": np.array([1.0, 0.5, 1e-15, 0.0])}, ax=ax)
+    rank_error_curves({"exact": np.array([1.0, 0.5, 1e-15, 0.0])}, ax=ax)
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 1], [1, 0.5]])
     assert texts(ax) == ["exact"]
 
 
 def test_energy_curves_name_the_smallest_rank_that_is_enough(ax):
-    spectra.energy_curves(KEPT, share=0.9, ax=ax)
+    energy_curves(KEPT, share=0.9, ax=ax)
     assert texts(ax) == ["fast: r = 1", "slow: r = 3"]
     assert ax.get_xscale() == "log"
 
 
-@pytest.mark.parametrize("draw", [spectra.rank_error_curves, spectra.energy_curves])
+@pytest.mark.parametrize("draw", [rank_error_curves, energy_curves])
 def test_a_zero_matrix_can_be_drawn(ax, draw):
     draw({"zero": np.zeros(4)}, ax=ax)
     ax.figure.canvas.draw()
 
 
 def test_names_stand_beside_their_own_line(ax):
-    spectra.rank_error_curves(ERRORS, ax=ax)
+    rank_error_curves(ERRORS, ax=ax)
     for text, errors in zip(ax.texts, ERRORS.values(), strict=True):
         rank, error = text.xy
         assert errors[rank] == error
@@ -63,26 +81,15 @@ def test_names_stand_beside_their_own_line(ax):
 
 
 def test_more_curves_than_colours_can_be_drawn(ax):
-    spectra.energy_curves({f"M{i}": np.linspace(0, 1, 5) ** (1 + i) for i in range(9)}, ax=ax)
+    energy_curves({f"M{i}": np.linspace(0, 1, 5) ** (1 + i) for i in range(9)}, ax=ax)
     assert len(ax.lines) == 9
-
-
-def test_similarity_heatmap_puts_phi_of_i_and_j_where_the_axes_say(ax):
-    grid = np.arange(6.0).reshape(2, 3) / 6
-    spectra.similarity_heatmap(grid, names=("r = 2", "r = 3"), ax=ax)
-    image = ax.images[0]
-    np.testing.assert_array_equal(image.get_array(), grid)
-    assert image.get_extent() == [0.5, 3.5, 0.5, 2.5]
-    assert image.origin == "lower"
-    assert image.get_clim() == (0, 1)
-    assert ax.get_ylabel() == "top i directions of r = 2"
 
 
 def test_compression_shows_each_approximation_and_what_it_lacks():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(6, 4))
     near, far = image + 0.1, image * 0
-    figure = spectra.compression(image, {"near": near, "far": far}, figure=Figure())
+    figure = compression(image, {"near": near, "far": far}, figure=Figure())
     shown = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     for drawn, expected in zip(shown, [image, near, far, image - near, image - far], strict=True):
         np.testing.assert_allclose(drawn, expected)
@@ -95,11 +102,10 @@ def test_compression_shows_each_approximation_and_what_it_lacks():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: spectra.singular_spectrum({"W": np.array([1.0, 0.5])}),
-        lambda: spectra.rank_error_curves(ERRORS),
-        lambda: spectra.energy_curves(KEPT),
-        lambda: spectra.similarity_heatmap(np.eye(2)),
-        lambda: spectra.compression(np.eye(3), {"r = 1": np.eye(3)}),
+        lambda: singular_spectrum({"W": np.array([1.0, 0.5])}),
+        lambda: rank_error_curves(ERRORS),
+        lambda: energy_curves(KEPT),
+        lambda: compression(np.eye(3), {"r = 1": np.eye(3)}),
     ],
 )
 def test_a_new_figure_is_made_if_none_is_given(draw):
