@@ -91,6 +91,7 @@ def grade_command(
         int | None, typer.Option(help="Random seed of the questions; by default, a new one each time.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="Time for one call of a student's function.")] = 10.0,
+    total_seconds: Annotated[float, typer.Option(help="Time for all cells and calls of one file.")] = 300.0,
     memory: Annotated[int, typer.Option(help="Megabytes for each submission.")] = 1024,
     jobs: Annotated[
         int | None,
@@ -107,13 +108,24 @@ def grade_command(
     from lora_np.grading import Limits, check_out, grade
 
     check_out(out, submissions)
-    limits = Limits(seconds=seconds, memory=whole_number("memory", memory, maximum=2**20) * 2**20)
-    grades = grade(submissions, numbers=lesson or (), rng=rng, limits=limits, jobs=jobs, progress=True)
+    limits = Limits(seconds, whole_number("memory", memory, maximum=2**20) * 2**20, total_seconds)
+    # What a run that was killed has found by then is there for the next one.
+    journal = out.with_name(f".{out.stem}-journal.jsonl")
+    grades = grade(
+        submissions,
+        numbers=lesson or (),
+        rng=rng,
+        limits=limits,
+        jobs=jobs,
+        progress=True,
+        journal=journal,
+    )
     if as_json:
         print_json({"rng": grades.rng, "limits not enforced": grades.missing, "grades": grades.table.records})
     else:
         show(grades.table)
     written = grades.write(out)  # last: whatever becomes of the files, the points are on the screen
+    journal.unlink(missing_ok=True)
     if not as_json:
         show_written(written, [])
 

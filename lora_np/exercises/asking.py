@@ -115,6 +115,17 @@ class Outcome:
         """All or nothing."""
         return self.exercise.points if self.passed else 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "exercise": self.exercise.name,
+            "passed": self.passed,
+            "points": self.points,
+            "of": self.exercise.points,
+            "message": self.message,
+            "call": self.call,
+        }
+
     def require(self) -> None:
         """Raise `LawBroken` unless the check passed, for graders that count exceptions."""
         if not self.passed:

@@ -42,22 +42,51 @@ def encode(thing: Any, buffers: list[bytes]) -> Any:
     raise WireError(f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array")
 
 
+# What an answer may be at most. Each number is checked before memory is taken for it: an answer of a few
+# bytes can ask for a thousand times more (arrays that share bytes, text that NumPy pads to the longest).
+AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
+
+
 def decode(document: Any, arrays: memoryview) -> Any:
-    """The opposite of `encode`; every size is checked before memory is taken."""
-    if isinstance(document, list):
-        return [decode(item, arrays) for item in document]
-    if not isinstance(document, dict):
-        return document
-    if "array" in document:
-        dtype = np.dtype(str(document["array"]))
-        shape = tuple(document["shape"])
-        if dtype.kind not in "biufc" or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise WireError(f"no array of numbers: {dtype} {shape}")
-        count, start = math.prod(shape), int(document["start"])
-        array = np.frombuffer(arrays, dtype, count, start) if count else np.empty(0, dtype)
-        return array.reshape(shape).copy()[()]
-    if "function" in document:
-        return Remote(int(document["function"]))
-    if "tuple" in document:
-        return tuple(decode(item, arrays) for item in document["tuple"])
-    return {decode(key, arrays): decode(value, arrays) for key, value in document["dict"]}
+    """The opposite of `encode`: a document of JSON and the bytes of its arrays.
+
+    Raises
+    ------
+    WireError
+        If it is not what `encode` writes, or too large: more than 32 axes, text of more than 10,000
+        characters, lists in lists deeper than 100, or arrays that together take more bytes than there are.
+    """
+    left = len(arrays)
+
+    def value(part: Any, depth: int) -> Any:
+        if depth > DEPTH:
+            raise WireError(f"an answer may be {DEPTH} lists deep")
+        if isinstance(part, str) and len(part) > TEXT:
+            raise WireError(f"text may have {TEXT:,} characters, got {len(part):,}")
+        if isinstance(part, list):
+            return [value(item, depth + 1) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "array" in part:
+            return array(part["array"], part["shape"], part["start"])
+        if "function" in part:
+            return Remote(int(part["function"]))
+        if "tuple" in part:
+            return tuple(value(item, depth + 1) for item in part["tuple"])
+        return {value(key, depth + 1): value(item, depth + 1) for key, item in part["dict"]}
+
+    def array(kind: Any, shape: Any, start: Any) -> Any:
+        nonlocal left
+        if not isinstance(kind, str) or not isinstance(shape, list) or len(shape) > AXES:
+            raise WireError(f"an array has a dtype and at most {AXES} axes")
+        dtype = np.dtype(kind)
+        if dtype.kind not in "biufc" or not all(type(n) is int and 0 <= n < ITEMS for n in (*shape, start)):
+            raise WireError("an array of numbers has a numeric dtype and a shape of whole numbers")
+        count = math.prod(shape)
+        left -= count * dtype.itemsize
+        if left < 0:
+            raise WireError("arrays may take no more bytes than were sent")
+        found = np.frombuffer(arrays, dtype, count, start) if count else np.empty(0, dtype)
+        return found.reshape(shape).copy()[()]
+
+    return value(document, 0)

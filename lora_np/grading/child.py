@@ -19,11 +19,15 @@ def main() -> None:
     """Set the limits, run the cells, then answer calls until the other side closes."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests)
+    cells: dict[int, str] = {}
+    while (part := receive(requests))["cell"] != 0:
+        cells[part["cell"]] = cells.get(part["cell"], "") + part["source"]
     take_standard_streams()
     prepare()
-    send(replies, {"limits": confine(Limits(*settings["limits"]), secret=settings["secret"])})
+    limits = Limits(*settings["limits"])
+    send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
     namespace = Namespace()
-    for number, source in settings["cells"]:
+    for number, source in cells.items():
         send(replies, {"cell": number})
         problem = namespace.run(source, f"cell {number}")
         if problem:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
 from lora_np.files import whole
 from lora_np.grading.confine import Limits
-from lora_np.grading.submissions import SUFFIXES, Report, cells_of, check_file, defined_in
+from lora_np.grading.judge import judged
+from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
 from lora_np.table import Cell, Table
 from lora_np.work import each
 
@@ -132,7 +137,7 @@ class Grades:
         with whole(path) as stage:
             stage.write_text(self.to_csv(), encoding="utf-8")
         for student in self.reports:
-            with whole(folder / f"{student}.md") as stage:
+            with whole(folder / file_name(student)) as stage:
                 stage.write_text(self.feedback(student), encoding="utf-8")
         figure = Figure(figsize=(6.5, 1.3 + 0.24 * len(self.exercises)), layout="constrained")
         self.plot(figure.add_subplot())
@@ -150,8 +155,13 @@ def grade(
     limits: Limits | None = None,
     jobs: int | None = None,
     progress: bool = False,
+    journal: Path | None = None,
 ) -> Grades:
     """Grade all submissions in ``folder``: a file or a folder of files for each student.
+
+    Three processes share the work: this one holds names and grades; a judge for each file decodes and checks
+    the answers; the file's code runs in a process without rights. Whatever happens to the second and third
+    costs that file's points and nobody else's.
 
     Parameters
     ----------
@@ -167,6 +177,9 @@ def grade(
         How many submissions run at the same time; by default as many as there are processors.
     progress : bool
         Show a progress bar in a terminal.
+    journal : Path, optional
+        A file that takes each result as soon as it is there. If this run is killed, the next one with the
+        same journal, lessons and limits goes on from there, with the same questions.
 
     Returns
     -------
@@ -176,18 +189,89 @@ def grade(
     ------
     ValueError
         If there is no submission, or none has an answer to any exercise and no lesson is named.
+    OSError
+        If no process can be started, or the journal cannot be written.
+
+    See Also
+    --------
+    check_file : Check one file.
     """
+    limits = Limits() if limits is None else limits
     students = submissions_in(folder)
     graded = lessons(numbers) if numbers else lessons_answered(students)
-    questions = other_questions(secrets.randbelow(2**31) if rng is None else rng)
-    exercises = [exercise for lesson in graded for exercise in lesson.exercises]
+    wanted = {"lessons": [lesson.number for lesson in graded], "limits": list(astuple(limits))}
+    past = Journal(journal, wanted, rng)
+    exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
+    files = [(student, path) for student, paths in students.items() for path in paths]
 
-    def report(student: str) -> list[Report]:
-        return [one_file(path, exercises, questions, limits) for path in students[student]]
+    def report(file: tuple[str, Path]) -> Report:
+        path = file[1]
+        try:
+            answered = [name for name in exercises if name in names_in(path)]
+            if not answered:
+                return Report(path, {}, ["It defines no function that these exercises ask for."])
+            key = f"{path.relative_to(folder).as_posix()!a} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        except (OSError, ValueError) as error:
+            return Report(path, {}, [printable(str(error))])
+        if key not in past.results:
+            past.add(key, judged(path, answered, past.questions, limits))
+        return Report.from_dict(path, past.results[key])
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
-    reports = each(report, students, jobs=workers, progress=progress, label="grading")
-    return Grades(tuple(graded), questions[0][0], dict(zip(students, reports, strict=True)))
+    found = each(report, files, jobs=workers, progress=progress, label="grading")
+    reports: dict[str, list[Report]] = {student: [] for student in students}
+    for (student, _), one in zip(files, found, strict=True):
+        reports[student].append(one)
+    return Grades(tuple(graded), past.questions[0][0], reports)
+
+
+class Journal:
+    """Results on the disk as soon as they are there: a line of JSON each, after one that says for what."""
+
+    def __init__(
+        self, path: Path | None, wanted: dict[str, Any], rng: np.random.Generator | int | None
+    ) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self.results: dict[str, Mapping[str, Any]] = {}
+        questions: list[list[int]] | None = None if rng is None else other_questions(rng)
+        head, lines = self.read()
+        same = head is not None and {key: head.get(key) for key in wanted} == wanted
+        if same and head is not None and questions in (None, head.get("questions")):
+            self.questions = head["questions"]
+            for line in lines:
+                self.results[line["key"]] = line["report"]
+            return
+        self.questions = other_questions(secrets.randbelow(2**31)) if questions is None else questions
+        if path is not None:
+            if head is None and path.exists():
+                raise OSError(f"{path} exists and is not a journal of grades; remove it or name another file")
+            with whole(path) as stage:
+                stage.write_text(json.dumps({**wanted, "questions": self.questions}) + "\n", encoding="utf-8")
+
+    def read(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """The first line and the others, less empty ones and one that was torn."""
+        if self.path is None or not self.path.is_file():
+            return None, []
+        found = []
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    found.append(json.loads(line))
+                except ValueError:
+                    continue
+        well = found and isinstance(found[0], dict) and "questions" in found[0]
+        return (found[0], [line for line in found[1:] if "key" in line]) if well else (None, [])
+
+    def add(self, key: str, report: Mapping[str, Any]) -> None:
+        with self.lock:
+            self.results[key] = report
+            if self.path is not None:
+                # A torn line ends here, so that the next begins a line of its own.
+                with self.path.open("ab") as file:
+                    file.write(b"\n" + json.dumps({"key": key, "report": report}).encode() + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
 
 
 def check_out(path: Path, submissions: Path) -> None:
@@ -224,18 +308,6 @@ def is_table_of_grades(path: Path) -> bool:
     return heading[0] == "student" and heading[-2:] == ["points", "of"]
 
 
-def one_file(
-    path: Path, exercises: Sequence[Exercise], questions: Sequence[list[int]], limits: Limits | None
-) -> Report:
-    """The report of one file; a file that cannot be read is worth nothing, and says why."""
-    try:
-        known = {exercise.name for exercise in defined_in(cells_of(path))}
-    except (OSError, ValueError) as error:
-        return Report(path, {}, [str(error)])
-    answered = [exercise for exercise in exercises if exercise.name in known]
-    return check_file(path, answered, questions=questions, limits=limits) if answered else Report(path, {})
-
-
 def submissions_in(folder: Path) -> dict[str, list[Path]]:
     """The files of each student. Links are not followed: they may lead anywhere."""
     if not folder.is_dir():
@@ -254,7 +326,27 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
             students.setdefault(entry.stem, []).append(entry)
     if not students:
         raise ValueError(f"{folder} holds no .py or .ipynb files, and no folders of them")
-    return students
+    readable: dict[str, list[Path]] = {}
+    for name, found in students.items():
+        readable[unused(readable_name(name), readable)] = found
+    return readable
+
+
+def readable_name(name: str) -> str:
+    """The name of a file as text, whatever bytes it has."""
+    return printable(os.fsencode(name).decode("utf-8", "backslashreplace")).replace("\n", " ")
+
+
+def unused(name: str, taken: Container[str]) -> str:
+    """``name``, or with a number behind it: names that differ on the disk may be the same to read."""
+    return next(found for i in count(1) if (found := name if i == 1 else f"{name} ({i})") not in taken)
+
+
+def names_in(path: Path) -> set[str]:
+    """Names that a file seems to define. Judges read it as what it is; here its bytes are only searched."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path.name} is larger than {LARGEST:,} bytes")
+    return {name.decode() for name in re.findall(rb"\bdef (\w{1,100})", path.read_bytes())}
 
 
 def is_submission(path: Path) -> bool:
@@ -266,7 +358,7 @@ def lessons_answered(students: Mapping[str, Sequence[Path]]) -> list[Lesson]:
     answered: set[str] = set()
     for path in (path for paths in students.values() for path in paths):
         try:
-            answered |= {exercise.name for exercise in defined_in(cells_of(path))}
+            answered |= names_in(path)
         except (OSError, ValueError):
             continue  # said in that student's report
     found = [lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)]
@@ -277,10 +369,18 @@ def lessons_answered(students: Mapping[str, Sequence[Path]]) -> list[Lesson]:
 
 def quoted(text: str) -> str:
     """A block of code: whatever a submission has printed, it is not Markdown."""
-    clean = re.sub(r"[^\S\n]|[\x00-\x08\x0b-\x1f\x7f]", " ", text)
-    return "\n".join(f"    {line}" for line in clean.splitlines()) + "\n"
+    return "\n".join(f"    {line}" for line in printable(text).splitlines()) + "\n"
 
 
 def harmless(text: str) -> str:
     """A name that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in "=+-@" else text
+    clean = printable(text).replace("\n", " ")
+    return f"'{clean}" if clean.lstrip()[:1] in {"=", "+", "-", "@"} else clean
+
+
+def file_name(student: str) -> str:
+    """A name for a student's feedback that every file system takes."""
+    if len(student.encode()) <= 200 and "/" not in student and "\\" not in student:
+        return f"{student}.md"
+    clean = re.sub(r"[/\\]", "_", student).encode()[:150].decode("utf-8", "ignore")
+    return f"{clean}-{hashlib.sha256(student.encode()).hexdigest()[:12]}.md"

@@ -1,13 +1,13 @@
 """What a submission may use: limits that a process puts on itself before it runs a line of it.
 
 Nothing is taken on trust: each limit is tried once it is set, and `confine` returns what does not hold here.
-Resource limits work on every POSIX system. On Linux, Landlock (kernel 5.13) confines files, and seccomp
-refuses signals to other processes, new processes and the network. Where the grader runs as root, the process
-becomes nobody, since limits do not hold for root.
+Resource limits work on every POSIX system; with them no file can be written at all. On Linux, Landlock
+(kernel 5.13) confines what can be read, and seccomp allows a list of system calls that reach nothing outside
+the process. Where the grader runs as root, the process becomes nobody, since limits do not hold for root.
 
 References
 ----------
-Linux manual pages landlock(7), seccomp(2), setrlimit(2).
+Linux manual pages landlock(7), seccomp(2), setrlimit(2), prctl(2).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import ctypes
 import mmap
 import os
 import platform
+import signal
 import socket
 import struct
 import sys
@@ -33,7 +34,7 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use.
+    """What one submission may use. It may write no file.
 
     Parameters
     ----------
@@ -41,29 +42,33 @@ class Limits:
         For each call of a function, and for each cell as the file is run; at most a day.
     memory : int
         Bytes beyond what Python and the library take.
-    file_size : int
-        Bytes of one file, and of what is printed.
-    folder_size : int
-        Bytes of all files in its folder.
+    total_seconds : float
+        For the whole file; at most a week.
 
     Raises
     ------
-    TypeError, ValueError
-        If one is no number, not above 0, or more than any computer has.
+    TypeError
+        If one is not a number.
+    ValueError
+        If one is not above 0, or more than any computer has.
+
+    Examples
+    --------
+    >>> Limits(seconds=2).memory // 2**20
+    1024
     """
 
     seconds: float = 10.0
     memory: int = 1024 * 2**20
-    file_size: int = 2**20
-    folder_size: int = 16 * 2**20
+    total_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         number("seconds", self.seconds, minimum=0, maximum=86_400, open_minimum=True)
-        for name in ("memory", "file_size", "folder_size"):
-            whole_number(name, getattr(self, name), maximum=2**50)
+        number("total_seconds", self.total_seconds, minimum=0, maximum=7 * 86_400, open_minimum=True)
+        whole_number("memory", self.memory, maximum=2**50)
 
 
-def confine(limits: Limits, *, secret: str) -> dict[str, str]:
+def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
     """Put the limits on this process, for good. Returns those that do not hold, and why.
 
     Parameters
@@ -71,31 +76,38 @@ def confine(limits: Limits, *, secret: str) -> dict[str, str]:
     limits : Limits
     secret : str
         A file that must not be readable afterwards.
+    parent : int
+        The process that this one must not outlive.
     """
     reasons: dict[str, str] = {}
     system: list[tuple[str, Callable[[], None]]] = [
         ("resources", lambda: limit_resources(limits)),
-        ("files", lambda: landlock(writable=Path("."))),
+        ("files", landlock),
         ("user", lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons)),
-        ("signals", seccomp),
+        ("parent", lambda: die_with(parent)),  # after the change of user, which would undo it
+        ("calls", seccomp),
     ]
     for name, put in system:
         try:
             put()
         except (OSError, ValueError, ImportError, AttributeError) as error:
             reasons[name] = str(error)
-    return {name: reasons.get(cause, why) for name, cause, why in broken(limits, secret)}
+    missing = {name: reasons.get(cause, why) for name, cause, why in broken(limits, secret)}
+    if "parent" in reasons:
+        missing["end with the grader"] = reasons["parent"]
+    return missing
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
     """Try to overstep each limit; those that let it happen, with the step that should have set them."""
     tests: list[tuple[str, str, Callable[[], Any]]] = [
         ("memory", "resources", lambda: mmap.mmap(-1, limits.memory + 2**20).close()),
-        ("file size", "resources", lambda: write_too_much(limits.file_size + 1)),
-        ("processes", "signals", start_a_process),
+        ("writing files", "resources", lambda: Path("written").write_bytes(b"x")),
+        ("processes", "calls", start_a_process),
         ("reading other files", "files", lambda: Path(secret).read_bytes()),
-        ("signals to other processes", "signals", signal_the_parent),
-        ("network", "signals", lambda: socket.socket().close()),
+        ("changing modes", "calls", lambda: Path("..").chmod(0o711)),
+        ("signals to other processes", "calls", signal_the_parent),
+        ("network", "calls", lambda: socket.socket().close()),
     ]
     for name, cause, attempt in tests:
         with contextlib.suppress(OSError, MemoryError, ValueError):
@@ -103,15 +115,6 @@ def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
             yield name, cause, f"not enforced on {platform.system() or 'this platform'}"
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         yield "user", "user", "the submission runs as root"
-
-
-def write_too_much(size: int) -> None:
-    path = Path("too-large")
-    try:
-        with path.open("wb") as file:
-            file.truncate(size)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def start_a_process() -> None:
@@ -125,6 +128,15 @@ def start_a_process() -> None:
 def signal_the_parent() -> None:
     if os.name == "posix":  # elsewhere a signal of 0 is no question but Ctrl-C
         os.kill(os.getppid(), 0)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent ends, however that ends."""
+    if sys.platform != "linux":
+        raise OSError("needs Linux")
+    prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        raise SystemExit("the grader has ended")
 
 
 def become_nobody(*, may_read: bool) -> None:
@@ -151,10 +163,10 @@ def limit_resources(limits: Limits) -> None:
     wanted = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, used + limits.memory),
-        (resource.RLIMIT_FSIZE, limits.file_size),
+        (resource.RLIMIT_FSIZE, 0),  # pipes are no files: it can still answer and print
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_NPROC, 0),  # no process or thread beyond this one, so nothing can leave its group
-        (resource.RLIMIT_CPU, 1 + int(60 * limits.seconds)),  # in case the grader itself is gone
+        (resource.RLIMIT_CPU, 1 + int(limits.total_seconds)),  # in case the grader itself is gone
     ]
     for kind, most in wanted:
         _, hard = resource.getrlimit(kind)
@@ -163,7 +175,7 @@ def limit_resources(limits: Limits) -> None:
             resource.setrlimit(kind, (least, least))
 
 
-# Landlock: nothing can be read but Python and the library, nothing written outside one folder.
+# Landlock: nothing can be read but Python and the library, nothing written at all.
 
 ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # from which version on there are so many rights
 READ = 0b1101  # execute, read file, read folder
@@ -171,14 +183,14 @@ ON_A_FILE = 0b1100000000000111  # the rights that a file, not a folder, can have
 SCOPED = 0b11  # abstract sockets, signals
 
 
-def landlock(writable: Path) -> None:
+def landlock() -> None:
     if sys.platform != "linux":
         raise OSError("needs Linux")
     version = syscall(444, None, 0, 1)
     rights = (1 << max(n for v, n in ALL_RIGHTS if v <= version)) - 1
     attributes = struct.pack("QQQ", rights, 0, SCOPED if version >= 6 else 0)
     ruleset = syscall(444, attributes, 24 if version >= 6 else 8, 0)
-    allow(ruleset, writable, rights & ~1)
+    allow(ruleset, Path("."), READ & rights)
     for path in readable():
         allow(ruleset, path, READ & rights)
     for device in ("/dev/null", "/dev/zero", "/dev/urandom"):
@@ -206,31 +218,48 @@ def readable() -> Iterable[Path]:
     return [*map(Path, (*system, *python, *packages)), own]
 
 
-# Seccomp: a filter in the kernel that answers some system calls with "not permitted".
+# Seccomp: a filter in the kernel that answers every system call that is not listed with "not permitted".
+# What is listed reads (Landlock says which files), computes, waits, or asks about the process itself. So no
+# process or thread, no signal to others, no socket, no shared memory or queue, and no change of modes, owners
+# or times.
 
-REFUSED = {  # by machine: the number of its architecture, and of calls that reach beyond the process
-    "x86_64": (0xC000003E, [
-        62, 200, 234, 129, 297,  # kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo
-        424, 434, 438, 101, 310, 311,  # pidfd: send_signal, open, getfd; ptrace; process_vm: readv, writev
-        56, 57, 58, 435, 109, 112,  # clone, fork, vfork, clone3, setpgid, setsid
-        304,  # open_by_handle_at, which could go around Landlock's paths
-        41, 425, 141, 144, 203, 314,  # socket, io_uring_setup, setpriority, sched_set*
-    ], 72, 302),
-    "aarch64": (0xC00000B7, [
-        129, 130, 131, 138, 240, 424, 434, 438, 117, 270, 271,
-        220, 435, 154, 157, 265, 198, 425, 140, 119, 122, 274,
-    ], 25, 261),
+ALLOWED = {  # by name: numbers on x86_64 and aarch64, -1 where a machine has no such call
+    "read": (0, 63), "write": (1, 64), "open": (2, -1), "close": (3, 57), "stat": (4, -1), "fstat": (5, 80),
+    "lstat": (6, -1), "poll": (7, -1), "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226),
+    "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139), "ioctl": (16, 29), "pread64": (17, 67), "readv": (19, 65), "writev": (20, 66),
+    "access": (21, -1), "select": (23, -1), "sched_yield": (24, 124), "mremap": (25, 216),
+    "madvise": (28, 233),
+    "dup": (32, 23), "dup2": (33, -1), "dup3": (292, 24), "pause": (34, -1), "nanosleep": (35, 101),
+    "getitimer": (36, 102), "alarm": (37, -1), "setitimer": (38, 103), "getpid": (39, 172), "exit": (60, 93),
+    "wait4": (61, 260), "uname": (63, 160), "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50),
+    "readlink": (89, -1), "readlinkat": (267, 78), "gettimeofday": (96, 169), "getrlimit": (97, 163),
+    "getrusage": (98, 165), "sysinfo": (99, 179), "times": (100, 153), "getuid": (102, 174),
+    "getgid": (104, 176), "geteuid": (107, 175), "getegid": (108, 177), "getppid": (110, 173),
+    "getpgrp": (111, -1), "getgroups": (115, 158), "getresuid": (118, 148), "getresgid": (120, 150),
+    "getpgid": (121, 155), "rt_sigpending": (127, 136), "sigaltstack": (131, 132), "statfs": (137, 43),
+    "fstatfs": (138, 44), "gettid": (186, 178), "time": (201, -1), "futex": (202, 98),
+    "sched_getaffinity": (204, 123), "getdents64": (217, 61), "set_tid_address": (218, 96),
+    "restart_syscall": (219, 128), "fadvise64": (221, 223), "clock_gettime": (228, 113),
+    "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "exit_group": (231, 94), "openat": (257, 56),
+    "newfstatat": (262, 79), "faccessat": (269, 48), "faccessat2": (439, 439), "pselect6": (270, 72),
+    "ppoll": (271, 73), "set_robust_list": (273, 99), "getrandom": (318, 278), "membarrier": (324, 283),
+    "statx": (332, 291), "rseq": (334, 293),
 }  # fmt: skip
+MACHINES = {  # the number of its architecture, its column in the table, its fcntl and prlimit64
+    "x86_64": (0xC000003E, 0, 72, 302),
+    "aarch64": (0xC00000B7, 1, 25, 261),
+}
 F_SETOWN, F_SETOWN_EX = 8, 15  # fcntl that sends signals to others
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # where struct seccomp_data holds them
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the second: errno EPERM
 
 
 def seccomp() -> None:
-    if sys.platform != "linux" or platform.machine() not in REFUSED or sys.byteorder != "little":
+    if sys.platform != "linux" or platform.machine() not in MACHINES or sys.byteorder != "little":
         raise OSError("needs Linux on x86_64 or aarch64")
-    program = filter_program(*REFUSED[platform.machine()])
+    program = filter_program(platform.machine())
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     no_new_privileges()
     head = Program(len(program), ctypes.addressof(code))
@@ -243,21 +272,20 @@ class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
-def filter_program(
-    architecture: int, refused: list[int], fcntl: int, prlimit: int
-) -> list[tuple[int, int, int, int]]:
+def filter_program(machine: str) -> list[tuple[int, int, int, int]]:
     """Lines of (operation, jump if true, jump if false, value); jumps count from the next line."""
+    architecture, column, fcntl, prlimit = MACHINES[machine]
+    numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
     lines: list[tuple[int, str, str, int]] = [
         (LOAD, "", "", ARCHITECTURE),
         (EQUAL, "", "refuse", architecture),
         (LOAD, "", "", NUMBER),
-        (AT_LEAST, "refuse", "", 0x40000000),  # the x32 numbers of x86_64
-        *((EQUAL, "refuse", "", number) for number in refused),
+        *((EQUAL, "allow", "", number) for number in numbers),
         (EQUAL, "", "prlimit", fcntl),
         (LOAD, "", "", SECOND),
         (EQUAL, "refuse", "", F_SETOWN),
         (EQUAL, "refuse", "allow", F_SETOWN_EX),
-        (EQUAL, "", "allow", prlimit),
+        (EQUAL, "", "refuse", prlimit),
         (LOAD, "", "", FIRST),
         (EQUAL, "allow", "refuse", 0),  # its own limits only
         (RETURN, "", "", ALLOW),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from lora_np.exercises import QUESTIONS, Exercise, Outcome, judge, lessons, plural
+from lora_np.exercises import QUESTIONS, Exercise, Outcome, exercise, judge, lessons, plural
+from lora_np.grading.channel import Ended
 from lora_np.grading.confine import Limits
-from lora_np.grading.sandbox import Ended, Sandbox
+from lora_np.grading.sandbox import Sandbox
 
 SUFFIXES = (".py", ".ipynb")
 LARGEST = 20 * 2**20  # bytes of a file
+LONGEST = 2_000  # characters of one message to a student
 PATIENCE = 3  # an exercise may take as many times as long as one call
 
 
@@ -55,20 +57,24 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
-            "file": str(self.path),
-            "exercises": [
-                {
-                    "exercise": name,
-                    "points": outcome.points,
-                    "of": outcome.exercise.points,
-                    "message": outcome.message,
-                    "call": outcome.call,
-                }
-                for name, outcome in self.outcomes.items()
-            ],
+            "file": printable(str(self.path)),
+            "exercises": [outcome.to_dict() for outcome in self.outcomes.values()],
             "problems": self.problems,
             "limits not enforced": self.missing,
+            "printed": self.printed,
         }
+
+    @classmethod
+    def from_dict(cls, path: Path, values: Mapping[str, Any]) -> Report:
+        """The report that `to_dict` has written."""
+        outcomes = {
+            one["exercise"]: Outcome(
+                exercise(one["exercise"]), one["passed"], one.get("message", ""), one.get("call", "")
+            )
+            for one in values["exercises"]
+        }
+        problems, missing = list(values.get("problems", [])), dict(values.get("limits not enforced", {}))
+        return cls(path, outcomes, problems, missing, values.get("printed", ""))
 
 
 def check_file(
@@ -77,6 +83,7 @@ def check_file(
     *,
     questions: Sequence[Any] = QUESTIONS,
     limits: Limits | None = None,
+    told: Callable[[Outcome], object] | None = None,
 ) -> Report:
     """Check all exercises that a notebook or script has an answer to, in a process of its own.
 
@@ -90,6 +97,8 @@ def check_file(
         What the random questions are drawn from; by default those that students see.
     limits : Limits, optional
         By default those of `Limits`.
+    told : callable, optional
+        Is called with each outcome as soon as it is known.
 
     Returns
     -------
@@ -116,13 +125,29 @@ def check_file(
     outcomes = {}
     try:
         with box:
-            for exercise in exercises:
-                outcomes[exercise.name] = outcome_of(exercise, box, questions)
+            for one in exercises:
+                outcomes[one.name] = outcome = bounded(outcome_of(one, box, questions))
+                if told is not None:
+                    told(outcome)
     except Ended as ended:
-        for exercise in exercises:
-            outcomes.setdefault(exercise.name, Outcome(exercise, False, str(ended)))
-    problems = [f"cell {number}: {text}" for number, text in sorted(box.problems.items())]
-    return Report(path, outcomes, problems, box.missing, box.printed)
+        for one in exercises:
+            outcomes.setdefault(one.name, Outcome(one, False, printable(str(ended))))
+    problems = [printable(f"cell {number}: {text}") for number, text in sorted(box.problems.items())]
+    return Report(path, outcomes, problems, box.missing, printable(box.printed))
+
+
+def bounded(outcome: Outcome) -> Outcome:
+    """The outcome with texts that a student can read, whatever the submission has put into them."""
+    return replace(outcome, message=printable(outcome.message), call=printable(outcome.call))
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal, a table or a page: no control characters, at most 2,000 characters."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 4]} ..."
+    return re.sub(
+        r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", " ", text
+    )
 
 
 def reason(cells: Sequence[str], limits: Limits) -> str:
@@ -136,16 +161,16 @@ def reason(cells: Sequence[str], limits: Limits) -> str:
     return problems[0] if problems else "see lora-np exercises list"
 
 
-def outcome_of(exercise: Exercise, box: Sandbox, questions: Sequence[Any]) -> Outcome:
-    if exercise.name not in box.names:
-        return Outcome(exercise, False, "Not handed in")
+def outcome_of(one: Exercise, box: Sandbox, questions: Sequence[Any]) -> Outcome:
+    if one.name not in box.names:
+        return Outcome(one, False, "Not handed in")
     end = monotonic() + PATIENCE * box.limits.seconds
 
     def caller(arguments: Sequence[Any], forbids: Sequence[str]) -> dict[str, Any]:
         left = max(0.0, end - monotonic())
-        return box.call(exercise.name, arguments, forbids, seconds=min(box.limits.seconds, left))
+        return box.call(one.name, arguments, forbids, seconds=min(box.limits.seconds, left))
 
-    return judge(exercise, caller, questions)
+    return judge(one, caller, questions)
 
 
 def defined_in(cells: Sequence[str]) -> list[Exercise]:

@@ -13,6 +13,8 @@ from typing import IO, Any
 from lora_np.exercises import WireError, decode, encode
 
 LIMIT = 64 * 2**20  # bytes of one message
+DOCUMENT = 2**20  # bytes of its JSON, which takes up to sixty times as much memory once it is read
+DIGITS = 1_000  # of a number
 HEAD = struct.Struct(">II")  # bytes of the JSON document, bytes of the arrays
 
 
@@ -25,13 +27,23 @@ def send(stream: IO[bytes], message: Any) -> None:
 def receive(stream: IO[bytes]) -> Any:
     """Read one message; EOFError where there is none."""
     json_size, arrays_size = HEAD.unpack(read(stream, HEAD.size))
-    if json_size + arrays_size > LIMIT:
-        raise WireError(f"a message may have at most {LIMIT:,} bytes, got {json_size + arrays_size:,}")
+    if json_size > DOCUMENT or json_size + arrays_size > LIMIT:
+        raise WireError(
+            f"a message may have at most {LIMIT:,} bytes, {DOCUMENT:,} of them outside arrays, "
+            f"got {json_size + arrays_size:,}"
+        )
     document, arrays = read(stream, json_size), read(stream, arrays_size)
     try:
-        return decode(json.loads(document), memoryview(arrays))
+        return decode(json.loads(document, parse_int=whole), memoryview(arrays))
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
-        raise WireError(f"not a message: {error}") from None
+        raise WireError(f"not a message: {str(error)[:200]}") from None
+
+
+def whole(digits: str) -> int:
+    # Python takes a time that grows with the square of the digits.
+    if len(digits) > DIGITS:
+        raise WireError(f"a whole number may have {DIGITS:,} digits, got {len(digits):,}")
+    return int(digits)
 
 
 def pack(message: Any) -> bytes:
@@ -42,8 +54,11 @@ def pack(message: Any) -> bytes:
     except (RecursionError, ValueError) as error:
         raise WireError(f"too deep or too long to send: {error}") from None
     arrays = b"".join(buffers)
-    if len(document) + len(arrays) > LIMIT:
-        raise WireError(f"{len(document) + len(arrays):,} bytes are too many to send; {LIMIT:,} are allowed")
+    size = len(document) + len(arrays)
+    if len(document) > DOCUMENT or size > LIMIT:
+        raise WireError(
+            f"{size:,} bytes are too many to send; {LIMIT:,} are allowed, {DOCUMENT:,} of them outside arrays"
+        )
     return HEAD.pack(len(document), len(arrays)) + document + arrays
 
 

@@ -1,13 +1,22 @@
 """A class is graded: the honest get what they earn, the hostile lose their own points and nobody else's."""
 
+import contextlib
 import csv
 import io
 import os
+import re
+import resource
+import signal
+import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+from lora_np.grading import classroom, judge
 from lora_np.grading.classroom import Grades, grade, harmless, quoted, submissions_in
 from lora_np.grading.confine import Limits
 
@@ -33,7 +42,7 @@ def graded(tmp_path_factory, solved):
         "alice.py": solved(4),
         "bob/week-1/04-count-parameters.py": solved(4, without=["rank_within", "training_bytes"]),
         "carol/nothing.py": "",
-        "dan/04-count-parameters.ipynb": "this is no notebook",
+        "dan/04-count-parameters.ipynb": f"this is no notebook: {COUNT}",
         "erin/stubs.py": solved(4, without=["lora_count"]),
         "erin/again.py": f"print('# a heading')\n{COUNT}",
         "=1+2.py": COUNT,
@@ -69,6 +78,7 @@ def test_feedback(graded):
     assert "is not a notebook" in graded.feedback("dan")
     assert "    # a heading" in graded.feedback("erin")
     assert "Not handed in" in graded.feedback("carol")
+    assert "It defines no function that these exercises ask for" in graded.feedback("carol")
 
 
 def test_what_is_written(graded, tmp_path):
@@ -131,11 +141,85 @@ def test_a_named_lesson_is_graded_though_nobody_answered(tmp_path):
 def test_text_of_students_is_neither_markdown_nor_formula():
     assert quoted("a\x1b[31m\nb") == "    a [31m\n    b\n"
     assert [harmless(name) for name in ("=cmd()", "@a", "anna")] == ["'=cmd()", "'@a", "anna"]
+    assert [harmless(name) for name in ("\r=a", "\t=a", "a\x1b[2Jb", "a\u202eb")] == [
+        "' =a",
+        "' =a",
+        "a [2Jb",
+        "a b",
+    ]
+
+
+def test_names_that_are_long_or_not_text_cost_nobody_anything(tmp_path):
+    fill(tmp_path / "class", {"x" * 255 + "/a.py": COUNT, "\r=1+1\x1b[2J.py": COUNT, "anna.py": COUNT})
+    with contextlib.suppress(OSError):  # where names must be text there is nothing to fear
+        (tmp_path / "class" / os.fsdecode(b"caf\xe9.py")).write_text(COUNT)
+    grades = grade(tmp_path / "class", rng=1, limits=LIMITS)
+    assert set(map(grades.points, grades.reports)) == {1}
+    assert len(grades.reports) == len(os.listdir(tmp_path / "class"))
+    grades.write(tmp_path / "grades.csv")
+    assert len(os.listdir(tmp_path / "grades-feedback")) == len(grades.reports)
+    text = str(grades.table) + grades.to_csv() + grades.table.to_json()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
+    text.encode()
+
+
+def test_feedback_stays_short_whatever_a_submission_says(tmp_path):
+    fill(tmp_path, {"a.py": (
+        "def lora_count(d, k, r):\n    raise ValueError('x' * 10**7)\n# %%\nraise ValueError('y' * 10**7)\n"
+        "# %%\nprint('z' * 10**7)\n" + "# %%\n1 / 0\n" * 500
+    )})  # fmt: skip
+    grades = grade(tmp_path, rng=1, limits=LIMITS)
+    assert len(grades.feedback("a")) < 20_000
+
+
+def test_a_run_goes_on_where_the_last_one_was_killed(tmp_path, monkeypatch):
+    folder = fill(tmp_path / "class", {f"{name}.py": COUNT for name in "abcd"})
+    journal = tmp_path / "journal"
+    whole = grade(folder, limits=LIMITS, journal=journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    # Two results are whole on the disk, and the third is torn.
+    kept = [line for line in lines if line.strip()]
+    journal.write_bytes(kept[0] + kept[1] + kept[2] + b"\n" + kept[3][:20])
+    judged = []
+    monkeypatch.setattr(
+        classroom, "judged", lambda path, *rest: judged.append(path.name) or judge.judged(path, *rest)
+    )
+    again = grade(folder, limits=LIMITS, journal=journal)
+    assert again.to_csv() == whole.to_csv()
+    assert again.rng == whole.rng
+    assert len(judged) == 2
+    (folder / "a.py").write_text("def lora_count(d, k, r):\n    return 0\n")
+    judged.clear()
+    assert grade(folder, limits=LIMITS, journal=journal).points("a") == 0
+    assert judged == ["a.py"]
+    judged.clear()
+    grade(folder, limits=LIMITS, journal=journal, rng=whole.rng + 1)
+    assert len(judged) == 4
+    journal.write_text("a letter")
+    with pytest.raises(OSError, match="is not a journal"):
+        grade(folder, limits=LIMITS, journal=journal)
+
+
+def test_a_judge_that_fails_costs_one_file(tmp_path, monkeypatch):
+    folder = fill(tmp_path, {"a.py": COUNT})
+    monkeypatch.setattr(judge, "STARTING", 0.0)
+    monkeypatch.setattr(judge, "TELLING", 0.0)
+    grades = grade(folder, limits=Limits(seconds=1, total_seconds=0.001))
+    assert grades.points("a") == 0
+    assert "could not be judged to its end: it took too long" in grades.feedback("a")
 
 
 # Hostile submissions. Each does its worst in `lora_count` or in a cell of its own, and has one right answer.
 
 HONEST_PART = "\n\n# %%\ndef last_rank_that_saves(d, k):\n    return (d * k - 1) // (d + k)\n"
+WRITES = """import os
+    from lora_np.grading.wire import HEAD
+    text, rest = {}, {}
+    body = HEAD.pack(len(text), rest) + text + bytes(rest)
+    for fd in range(3, 30):
+        try:
+            while body: body = body[os.write(fd, body):]
+        except OSError: pass"""
 IN_A_CALL = {
     "loops": "while True: pass",
     "sleeps": "import time; time.sleep(1000)",
@@ -172,6 +256,27 @@ IN_A_CALL = {
         "import lora_np as lnp, lora_np.exercises.laws as laws, lora_np.exercises.asking as e\n    laws.law = laws.same = "
         "e.judge = lambda *a, **k: None\n    lnp.count_lora = lambda *a, **k: 0\n    np.asarray = None\n    return 0"
     ),
+    "takes away the folder": "import os\n    for p in ('..', '.', '../..'):\n        os.chmod(p, 0)\n    return 0",
+    "takes away the output": "import os\n    for fd in range(20): os.fchmod(fd, 0)",
+    "gives files away": "import os\n    for root, dirs, files in os.walk('/'):\n        for f in files: os.chown(os.path.join(root, f), 1, 1)",
+    "ages files": "import os; os.utime('..', (0, 0)); os.utime('.', (0, 0))",
+    "marks files": "import os; os.setxattr('.', 'user.mine', b'x')",
+    "links files": "import os; os.link('/etc/passwd', 'mine'); os.symlink('/', 'root')",
+    "leaves shared memory": (
+        "import ctypes\n    c = ctypes.CDLL(None)\n    for key in range(4000, 4100): c.shmget(key, 2**20, 0o1666); c.msgget(key, "
+        "0o1666); c.semget(key, 8, 0o1666)\n    return 0"
+    ),
+    "asks for much with a little": "return ['x' * 10**6] + [''] * 1200",
+    "shares one buffer": WRITES.format(
+        "('{\"dict\": [[\"to\", 1], [\"value\", [' + ','.join(['{\"array\": \"<f8\", \"shape\": [7000000], \"start\": 0}'] * 36) + "
+        "']]]}').encode()",
+        56_000_000,
+    ),
+    "empty lists without end": WRITES.format("b'[' + b'[],' * (20 * 2**20) + b'0]'", 0),
+    "a shape of long numbers": WRITES.format(
+        "('{\"array\": \"<f8\", \"start\": 0, \"shape\": [' + ','.join(['9' * 4300] * 4000) + ']}').encode()", 0
+    ),
+    "long words": "raise ValueError('x' * 10**8)",
     "hands in the library's": "import lora_np; return lora_np.count_lora(d, k, rank=r)",
     "looks for the solution": (
         "import pathlib, lora_np\n    path = pathlib.Path(lora_np.__file__).parents[1] / 'exercises' / 'count_parameters.py'\n"
@@ -187,33 +292,134 @@ IN_A_CELL = {
     "patches in a cell": "import lora_np.grading.child as c\nc.answer = lambda *a: None\nc.send = None\nc.receive = None",
     "talks without end": "import os\nfrom lora_np.grading.wire import pack\nwhile True:\n    for fd in range(3, 30):\n"
     "        try: os.write(fd, pack({'cell': 2}))\n        except OSError: pass",
+    "sleeps in forty cells": "\n# %%\n".join(["import time; time.sleep(1.6)"] * 40),
     "opens the parent": "import os\nopen(f'/proc/{os.getppid()}/mem', 'r+b')",
 }
 
 
-def hostile_class(solved):
+def hostile_class():
+    start = "import numpy as np\n\n# %%\n"
     calls = {
-        k: f"import numpy as np\n\n# %%\ndef lora_count(d, k, r):\n    {v}\n{HONEST_PART}"
-        for k, v in IN_A_CALL.items()
+        name: f"{start}def lora_count(d, k, r):\n    {worst}\n{HONEST_PART}"
+        for name, worst in IN_A_CALL.items()
     }
-    cells = {k: f"import numpy as np\n\n# %%\n{v}\n{HONEST_PART}" for k, v in IN_A_CELL.items()}
-    return {
-        f"{name}.py": text for name, text in {**calls, **cells, "alice": solved(4), "zoe": solved(4)}.items()
-    }
+    cells = {name: f"{start}{worst}\n{HONEST_PART}" for name, worst in IN_A_CELL.items()}
+    return {f"{name}.py": text for name, text in {**calls, **cells}.items()}
+
+
+def snapshot(folder):
+    """What a submission must not change: modes, owners, times and content of everything around."""
+    found = {}
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        seen = path.stat()
+        content = path.read_bytes() if path.is_file() else None
+        found[path] = (seen.st_mode, seen.st_uid, seen.st_gid, seen.st_mtime_ns, content)
+    return found
+
+
+def system_v():
+    return [Path(f"/proc/sysvipc/{kind}").read_text() for kind in ("shm", "msg", "sem")]
+
+
+def mixed_class(folder, solved):
+    files = {**hostile_class(), **{f"honest-{i}.py": solved(4) for i in range(10)}}
+    return fill(folder, files)
+
+
+def check_points(points):
+    """The honest keep theirs, and each hostile one its single right answer."""
+    assert {points.pop(f"honest-{i}") for i in range(10)} == {9}
+    for broken in ("patches in a cell", "sleeps in forty cells"):  # these may have spoilt their own answers
+        assert points.pop(broken) in (0, 2)
+    assert len(points) >= 40
+    assert set(points.values()) == {2}, {k: v for k, v in points.items() if v != 2}
 
 
 # On other systems several limits do not exist: `grade` says so, and this test would prove it the hard way.
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and files are confined on Linux alone")
 def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_anything(tmp_path, solved):
-    folder = fill(tmp_path / "class", hostile_class(solved))
-    grades = grade(folder, numbers=[4], rng=3, limits=LIMITS)
+    folder = mixed_class(tmp_path / "class", solved)
+    before, ipc = snapshot(folder), system_v()
+    began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grades = grade(folder, numbers=[4], rng=3, limits=Limits(seconds=2.0, total_seconds=20.0))
+    assert time.monotonic() - began < len(grades.reports) * 40
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 200_000, "kilobytes of the supervisor"
     assert grades.missing == {}
-    points = {student: grades.points(student) for student in grades.reports}
-    assert points.pop("alice") == points.pop("zoe") == grades.maximum
-    assert points.pop("patches in a cell") in (0, 2)  # it may have broken its own answers
-    assert set(points.values()) == {2}, {k: v for k, v in points.items() if v != 2}
-    assert len(points) >= 12
+    assert (snapshot(folder), system_v()) == (before, ipc)
+    check_points({student: grades.points(student) for student in grades.reports})
     assert sorted(os.listdir(tmp_path)) == ["class"]
     grades.write(tmp_path / "grades.csv")
-    assert len(rows(grades)) == len(points) + 3
+    assert len(rows(grades)) == len(grades.reports)
+    assert sum(path.stat().st_size for path in (tmp_path / "grades-feedback").iterdir()) < 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to become somebody else"
+)
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs a Python that everybody can read")
+def test_the_same_where_the_teacher_is_an_ordinary_user(solved):
+    nobody = 65534
+    with tempfile.TemporaryDirectory(prefix="lora-np-teacher-") as home:
+        home = Path(home)
+        packages, folder = home / "packages", mixed_class(home / "class", solved)
+        install = [sys.executable, "-m", "pip", "--python", "/usr/bin/python3", "install", "--quiet"]
+        root = Path(__file__).parents[2]
+        subprocess.run([*install, "--target", str(packages), str(root)], check=True)
+        for path in [home, folder, *folder.iterdir()]:
+            os.chown(path, nobody, nobody)
+        before, ipc = snapshot(folder), system_v()
+        command = [
+            "/usr/bin/python3",
+            "-m",
+            "lora_np",
+            "exercises",
+            "grade",
+            str(folder),
+            "-o",
+            str(home / "g.csv"),
+        ]
+        command += ["--lesson", "4", "--rng", "3", "--seconds", "2", "--total-seconds", "20"]
+        environment = {**os.environ, "PYTHONPATH": str(packages), "HOME": str(home), "TMPDIR": str(home)}
+        run = subprocess.run(
+            command, cwd=home, env=environment, user=nobody, group=nobody, extra_groups=[],
+            capture_output=True, text=True, check=False, timeout=1_200,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert "Limit not enforced" not in run.stdout
+        assert (snapshot(folder), system_v()) == (before, ipc)
+        points = csv.DictReader(io.StringIO((home / "g.csv").read_text()))
+        check_points({row["student"]: int(row["points"]) for row in points})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_supervisor_that_is_killed_leaves_grades_that_the_next_run_completes(tmp_path, solved):
+    folder = fill(tmp_path / "class", {f"{name}.py": solved(4) for name in "abc"} | {"d.py": COUNT})
+    command = [
+        sys.executable,
+        "-m",
+        "lora_np",
+        "exercises",
+        "grade",
+        str(folder),
+        "-o",
+        str(tmp_path / "g.csv"),
+    ]
+    command += ["--rng", "7"]
+    expected = {"a": 9, "b": 9, "c": 9, "d": 1}
+    began = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    lasts = time.monotonic() - began
+    right = (tmp_path / "g.csv").read_text()
+    for moment in range(20):
+        (tmp_path / "g.csv").unlink(missing_ok=True)
+        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(lasts * (moment + 0.5) / 20)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        subprocess.run(command, check=True, capture_output=True)
+        assert (tmp_path / "g.csv").read_text() == right
+    assert {row["student"]: int(row["points"]) for row in csv.DictReader(io.StringIO(right))} == expected
+    assert sorted(os.listdir(tmp_path)) == ["class", "g-feedback", "g-summary.png", "g.csv"]

@@ -121,6 +121,13 @@ def test_any_document_gives_a_value_or_an_error(document, content):
     {"array": "<f8", "shape": [1], "start": -8},
     {"array": "<f8", "shape": [1], "start": 8},
     {"array": "<f8", "shape": 7, "start": 0},
+    {"array": "<f8", "shape": [1] * 33, "start": 0},
+    {"array": "<f8", "shape": [10**900] * 30, "start": 0},
+    {"array": "<f8", "shape": [True], "start": 0},
+    [{"array": "<f8", "shape": [1], "start": 0}] * 2,
+    "x" * 10_001,
+    ["x" * 10**6, *[""] * 1200],
+    json.loads("[" * 200 + "]" * 200),
     {"array": [["a", "<f8"]], "shape": [1], "start": 0},
     {"dict": [[[], 1]]},
     {},
@@ -129,6 +136,21 @@ def test_forged_documents(document):
     text = json.dumps(document).encode()
     with pytest.raises(WireError, match="not a message"):
         receive(io.BytesIO(HEAD.pack(len(text), 8) + text + bytes(8)))
+
+
+@pytest.mark.parametrize("text", [
+    "1" * 1_001,
+    '{"array": "<f8", "shape": [' + ", ".join(["9" * 4_300] * 200) + '], "start": 0}',
+], ids=["a number", "a shape"])  # fmt: skip
+def test_long_numbers_are_refused_before_they_are_read(text):
+    with pytest.raises(WireError, match="a whole number may have 1,000 digits"):
+        receive(io.BytesIO(HEAD.pack(len(text), 0) + text.encode()))
+
+
+def test_a_document_of_empty_lists_is_too_long():
+    text = b"[" + b"[]," * 2**20 + b"[]]"
+    with pytest.raises(WireError, match="outside arrays"):
+        receive(io.BytesIO(HEAD.pack(len(text), 0) + text))
 
 
 def test_a_length_that_is_a_lie_takes_no_memory():

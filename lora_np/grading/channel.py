@@ -1,0 +1,131 @@
+"""Another Python process, talked to in messages: with a deadline for each, and an end that is certain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from lora_np.exercises import WireError
+from lora_np.grading.wire import receive, send
+
+TICK = 0.05  # seconds between two looks at the clock
+STARTING = 60.0  # seconds for Python and NumPy, on a slow and busy machine
+PRINTED = 2_000  # characters of what it prints that are kept
+CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.grading.{} import main; main()"
+
+
+class Ended(Exception):  # noqa: N818
+    """The process is gone; the message says why."""
+
+
+class Channel:
+    """One life of a process that runs ``main`` of a module of this package, until `kill` at the latest.
+
+    What it prints is read and forgotten beyond the first 2,000 characters; messages wait in a short queue, so
+    that a process that floods its pipe is stopped by the pipe.
+    """
+
+    def __init__(self, module: str, *, folder: Path, environment: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-B", "-c", CODE.format(module), *import_path()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+        self.received: queue.Queue[Any] = queue.Queue(maxsize=4)
+        self.to_send: queue.Queue[Any] = queue.Queue()
+        self.over = threading.Event()
+        self.output = b""
+        self.threads = [
+            threading.Thread(target=work, daemon=True) for work in (self.read, self.write, self.listen)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def read(self) -> None:
+        while not self.over.is_set():
+            try:
+                message = receive(opened(self.process.stdout))
+            except (EOFError, WireError, OSError, ValueError, MemoryError):
+                message = None
+            while not self.over.is_set():
+                with contextlib.suppress(queue.Full):
+                    self.received.put(message, timeout=TICK)
+                    break
+            if message is None:
+                return
+
+    def write(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while (message := self.to_send.get()) is not None:
+                send(opened(self.process.stdin), message)
+
+    def listen(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while content := os.read(opened(self.process.stderr).fileno(), 2**16):
+                self.output += content[: max(0, 4 * PRINTED - len(self.output))]
+
+    def message(self, deadline: float) -> dict[str, Any]:
+        """The next message; `Ended` if there is none in time, or it makes no sense."""
+        try:
+            message = self.received.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise self.end("it took too long") from None
+        if not isinstance(message, dict):
+            raise self.end("it stopped, or wrote to the grader's pipe")
+        return message
+
+    @property
+    def printed(self) -> str:
+        """The beginning of what it has printed."""
+        return self.output.decode("utf-8", "replace")[:PRINTED]
+
+    def end(self, why: str) -> Ended:
+        self.kill()
+        code = self.process.returncode
+        if why.startswith("it stopped") and code is not None and code < 0 and code != -signal.SIGKILL:
+            why = f"it stopped with {signal.Signals(-code).name}"
+        return Ended(why)
+
+    def kill(self) -> None:
+        """End the whole group."""
+        if self.over.is_set():
+            return
+        self.over.set()
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
+        self.process.wait()
+        self.to_send.put(None)
+        for thread in self.threads:
+            thread.join(timeout=1.0)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(OSError):
+                opened(stream).close()
+
+
+def opened(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+def import_path() -> list[str]:
+    """Where NumPy and this package are, for a process that does not look around."""
+    files = [Path(np.__file__).resolve().parent, Path(__file__).resolve().parents[1]]
+    return list(dict.fromkeys(str(package.parent) for package in files))
