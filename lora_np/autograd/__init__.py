@@ -4,7 +4,8 @@
 ``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; ``law.py``, what checks them all.
 """
 
-from lora_np.autograd import rules as rules  # which fills the tables
+from lora_np.autograd import linear_algebra as linear_algebra  # which fills the tables, and rules too
+from lora_np.autograd import rules as rules
 from lora_np.autograd.engine import Tensor
 from lora_np.autograd.kernels import affine, plus_low_rank, product, sum_of_outer
 from lora_np.autograd.law import check_derivative

@@ -34,6 +34,10 @@ def operation(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
     return operate
 
 
+def astype(a: Any, dtype: Any) -> Any:
+    return a.astype(dtype)
+
+
 class ArrayMethods(NDArrayOperatorsMixin):
     """The part of ndarray's interface that needs no engine; ``data`` holds the values."""
 
@@ -132,6 +136,9 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     def reshape(self: Any, *shape: Any, order: Any = "C") -> Any:
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
+
+    def astype(self: Any, dtype: Any) -> Any:
+        return self.answer(astype, (self, dtype), {})
 
     def transpose(self: Any, *axes: Any) -> Any:
         return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)

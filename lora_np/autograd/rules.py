@@ -9,8 +9,10 @@ At kinks the choices are torch's: abs'(0) = 0, clip passes its bounds, ties in m
 
 from __future__ import annotations
 
+import functools
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,15 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from lora_np.autograd.engine import Pull, Tensor
 from lora_np.autograd.kernels import sum_of_outer
-from lora_np.autograd.methods import value
+from lora_np.autograd.methods import astype, value
 from lora_np.autograd.tables import (
+    LISTS,
     NOT_DIFFERENTIABLE,
     Each,
     composition,
     constant,
     derivative,
+    holds_tensor,
     not_differentiable,
     primitive,
 )
@@ -42,7 +46,38 @@ derivative(np.reciprocal, lambda y, a: lambda g: -g * y * y)
 derivative(
     np.power,
     lambda y, a, b: lambda g: g * b * a ** one_less(b),
-    lambda y, a, b: lambda g: g * y * np.log(np.where(np.equal(a, 0), 1, a)),  # 0 ** b does not move with b
+    # 0 ** b does not move with b, unless b is negative
+    lambda y, a, b: lambda g: g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), 1, a)),
+)
+derivative(
+    np.remainder,
+    lambda y, a, b: lambda g: g,
+    lambda y, a, b: lambda g: -g * np.floor_divide(value(a), value(b)),
+)
+derivative(
+    np.fmod,
+    lambda y, a, b: lambda g: g,
+    lambda y, a, b: lambda g: -g * np.trunc(np.divide(value(a), value(b))),
+)
+derivative(
+    np.logaddexp,
+    lambda y, a, b: lambda g: g * np.exp(a - y),
+    lambda y, a, b: lambda g: g * np.exp(b - y),
+)
+derivative(
+    np.logaddexp2,
+    lambda y, a, b: lambda g: g * np.exp2(a - y),
+    lambda y, a, b: lambda g: g * np.exp2(b - y),
+)
+derivative(
+    np.hypot,
+    lambda y, a, b: lambda g: g * a / np.where(np.equal(y, 0), 1, y),  # 0 at the kink
+    lambda y, a, b: lambda g: g * b / np.where(np.equal(y, 0), 1, y),
+)
+derivative(
+    np.arctan2,
+    lambda y, a, b: lambda g: g * b / (np.square(a) + np.square(b)),
+    lambda y, a, b: lambda g: -g * a / (np.square(a) + np.square(b)),
 )
 
 
@@ -64,12 +99,50 @@ derivative(np.log1p, lambda y, a: lambda g: g / (1 + a))
 derivative(np.tanh, lambda y, a: lambda g: g * (1 - y * y))
 derivative(np.sin, lambda y, a: lambda g: g * np.cos(a))
 derivative(np.cos, lambda y, a: lambda g: -g * np.sin(a))
+derivative(np.exp2, lambda y, a: lambda g: g * y * math.log(2))
+derivative(np.log2, lambda y, a: lambda g: g / (a * math.log(2)))
+derivative(np.log10, lambda y, a: lambda g: g / (a * math.log(10)))
+derivative(np.tan, lambda y, a: lambda g: g * (1 + y * y))
+derivative(np.arcsin, lambda y, a: lambda g: g / np.sqrt(1 - a * a))
+derivative(np.arccos, lambda y, a: lambda g: -g / np.sqrt(1 - a * a))
+derivative(np.arctan, lambda y, a: lambda g: g / (1 + a * a))
+derivative(np.sinh, lambda y, a: lambda g: g * np.cosh(a))
+derivative(np.cosh, lambda y, a: lambda g: g * np.sinh(a))
+derivative(np.arcsinh, lambda y, a: lambda g: g / np.sqrt(a * a + 1))
+derivative(np.arccosh, lambda y, a: lambda g: g / np.sqrt(a * a - 1))
+derivative(np.arctanh, lambda y, a: lambda g: g / (1 - a * a))
+derivative(np.deg2rad, lambda y, a: lambda g: g * (math.pi / 180))
+derivative(np.radians, lambda y, a: lambda g: g * (math.pi / 180))
+derivative(np.rad2deg, lambda y, a: lambda g: g * (180 / math.pi))
+derivative(np.degrees, lambda y, a: lambda g: g * (180 / math.pi))
 derivative(np.absolute, lambda y, a: lambda g: g * np.sign(a))
+derivative(np.fabs, lambda y, a: lambda g: g * np.sign(a))
+derivative(astype, lambda y, a, dtype: lambda g: g, NOT_DIFFERENTIABLE)  # the engine restores dtypes
+derivative(
+    np.nan_to_num,
+    lambda y, x, copy=True, nan=0.0, posinf=None, neginf=None: lambda g: np.where(np.isfinite(x), g, 0),
+)
+
+
+@composition(np.copy)
+def copy(a: Any, order: Any = "K", subok: bool = False) -> Any:
+    return np.positive(a)
+
 
 # Choices
 
 derivative(np.maximum, lambda y, a, b: lambda g: share(g, a, b), lambda y, a, b: lambda g: share(g, b, a))
 derivative(np.minimum, lambda y, a, b: lambda g: share(g, b, a), lambda y, a, b: lambda g: share(g, a, b))
+derivative(  # unlike maximum, the first of equals gets all
+    np.fmax,
+    lambda y, a, b: lambda g: np.where(np.greater_equal(a, b) | np.isnan(b), g, 0),
+    lambda y, a, b: lambda g: np.where(np.greater_equal(a, b) | np.isnan(b), 0, g),
+)
+derivative(
+    np.fmin,
+    lambda y, a, b: lambda g: np.where(np.less_equal(a, b) | np.isnan(b), g, 0),
+    lambda y, a, b: lambda g: np.where(np.less_equal(a, b) | np.isnan(b), 0, g),
+)
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
@@ -92,6 +165,14 @@ def share(g: Array, winner: Any, loser: Any) -> Array:
 def within(a: Array, low: Any, high: Any) -> Any:
     above = True if low is None else np.greater_equal(a, low)
     return above if high is None else above & np.less_equal(a, high)
+
+
+@composition(np.select)
+def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
+    result = default
+    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        result = np.where(condition, choice, result)
+    return result
 
 
 # Products
@@ -148,6 +229,50 @@ def vdot(a: Any, b: Any) -> Any:
 @composition(np.outer)
 def outer(a: Any, b: Any) -> Any:
     return np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1))
+
+
+@composition(np.vecdot)
+def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Any:
+    return (
+        np.sum(np.multiply(x1, x2), axis=axis)
+        if axis == -1
+        else vecdot(np.moveaxis(x1, axis, -1), np.moveaxis(x2, axis, -1))
+    )
+
+
+def matvec(x1: Any, x2: Any) -> Any:
+    return np.matmul(x1, np.expand_dims(x2, -1))[..., 0]
+
+
+def vecmat(x1: Any, x2: Any) -> Any:
+    return np.matmul(np.expand_dims(x1, -2), x2)[..., 0, :]
+
+
+if hasattr(np, "matvec"):  # since NumPy 2.2
+    composition(np.matvec)(matvec)
+    composition(np.vecmat)(vecmat)
+
+
+@composition(np.kron)
+def kron(a: Any, b: Any) -> Any:
+    n = max(np.ndim(a), np.ndim(b))
+    shape_a = (1,) * (n - np.ndim(a)) + np.shape(a)
+    shape_b = (1,) * (n - np.ndim(b)) + np.shape(b)
+    # Every axis of a before the same axis of b, and then the two of them are one.
+    blocks = np.reshape(a, [m for size in shape_a for m in (size, 1)])
+    inside = np.reshape(b, [m for size in shape_b for m in (1, size)])
+    return np.reshape(blocks * inside, [m * k for m, k in zip(shape_a, shape_b, strict=True)])
+
+
+@composition(np.cross)
+def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = np.moveaxis(a, axisa, -1), np.moveaxis(b, axisb, -1)
+    if np.shape(a)[-1] != 3 or np.shape(b)[-1] != 3:
+        raise TypeError(f"np.cross has a derivative for vectors of 3, got {np.shape(a)} and {np.shape(b)}")
+    turn, back = [1, 2, 0], [2, 0, 1]
+    return np.moveaxis(a[..., turn] * b[..., back] - a[..., back] * b[..., turn], -1, axisc)
 
 
 @composition(np.tensordot)
@@ -275,29 +400,39 @@ def with_axes(g: Array, axis: Any, keepdims: bool, ndim: int) -> Array:
 
 
 @composition(np.var)
-def var(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
-    squares = np.square(a - np.mean(a, axis=axis, keepdims=True))
-    n = np.size(a) / np.size(np.sum(value(a), axis=axis))
-    return np.sum(squares, axis=axis, keepdims=keepdims) * (1 / (n - ddof))
+def var(
+    a: Any,
+    axis: Any = None,
+    *,
+    ddof: float = 0,
+    keepdims: bool = False,
+    mean: Any = None,
+    correction: Any = None,
+) -> Any:
+    deviation = a - (np.mean(a, axis=axis, keepdims=True) if mean is None else mean)
+    return np.sum(np.square(deviation), axis=axis, keepdims=keepdims) / freedom(a, axis, ddof, correction)
 
 
 @composition(np.std)
-def std(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
-    return np.sqrt(np.var(a, axis=axis, ddof=ddof, keepdims=keepdims))
+def std(
+    a: Any,
+    axis: Any = None,
+    *,
+    ddof: float = 0,
+    keepdims: bool = False,
+    mean: Any = None,
+    correction: Any = None,
+) -> Any:
+    # The root of var would have no slope where nothing varies; the norm has 0 there.
+    deviation = a - (np.mean(a, axis=axis, keepdims=True) if mean is None else mean)
+    return euclidean_norm(deviation, axis=axis, keepdims=keepdims) / math.sqrt(
+        freedom(a, axis, ddof, correction)
+    )
 
 
-@composition(np.linalg.norm)
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    """Euclidean and Frobenius norms; 1 and infinity for vectors."""
-    vectors = np.ndim(x) == 1 or (axis is not None and np.ndim(axis) == 0)
-    if ord is None or (vectors and ord == 2) or (not vectors and ord == "fro"):
-        return euclidean_norm(x, axis=axis, keepdims=keepdims)
-    if vectors and ord == 1:
-        return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
-    if vectors and ord == np.inf:
-        return np.max(np.abs(x), axis=axis, keepdims=keepdims)
-    known = "vectors: None, 1, 2, inf" if vectors else "matrices: None, 'fro'"
-    raise TypeError(f"np.linalg.norm has no derivative for ord={ord!r}; it has for {known}")
+def freedom(a: Any, axis: Any, ddof: float, correction: Any) -> float:
+    n: int = np.size(a) if axis is None else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
+    return float(n - (ddof if correction is None else correction))
 
 
 def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = False) -> Pull:
@@ -312,6 +447,65 @@ euclidean_norm = primitive(
     lambda a, *, axis=None, keepdims=False: np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims)),
     euclidean_rule,
 )
+
+
+@composition(np.ptp)
+def ptp(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    return np.max(a, axis=axis, keepdims=keepdims) - np.min(a, axis=axis, keepdims=keepdims)
+
+
+@composition(np.average)
+def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> Any:
+    if weights is None:
+        return np.mean(a, axis=axis, keepdims=keepdims)
+    if np.shape(weights) != np.shape(a):  # one weight for each entry along the axis
+        weights = np.reshape(weights, [-1 if i == axis % np.ndim(a) else 1 for i in range(np.ndim(a))])
+        weights = np.broadcast_to(weights, np.shape(a))
+    total = np.sum(weights, axis=axis, keepdims=keepdims)
+    return np.sum(a * weights, axis=axis, keepdims=keepdims) / total
+
+
+@composition(np.prod)
+def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    """By halves: y / a would fail at zeros, and here the gradient is the product of the others."""
+    shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
+    axes = range(np.ndim(a)) if axis is None else normalize_axis_tuple(axis, np.ndim(a))
+    rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (-1, math.prod(shape)))
+    n = len(rows)
+    while n > 1:
+        half, odd = divmod(n, 2)
+        products = rows[:half] * rows[half : 2 * half]
+        rows = np.concatenate([products, rows[2 * half :]]) if odd else products
+        n = half + odd
+    return np.reshape(rows, shape) if n else np.ones(shape, rows.dtype)
+
+
+derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
+
+
+def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
+    """Every entry is in the sums from its own place on."""
+    along = -1 if axis is None else axis
+    return lambda g: np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), shape)
+
+
+@composition(np.cumprod)
+def cumprod(a: Any, axis: int | None = None) -> Any:
+    if axis is None:
+        a, axis = np.ravel(a), 0
+    steps: list[Any] = []
+    for factor in np.moveaxis(a, axis, 0):
+        steps.append(steps[-1] * factor if steps else factor)
+    return np.stack(steps, axis) if steps else np.positive(a)
+
+
+@composition(np.diff)
+def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
+    before = (slice(None),) * normalize_axis_index(axis, np.ndim(a))
+    for _ in range(n):
+        a = a[(*before, slice(1, None))] - a[(*before, slice(None, -1))]
+    return a
+
 
 # Shapes
 
@@ -375,8 +569,25 @@ def expand_dims(a: Any, axis: Any) -> Any:
 
 
 @composition(np.ravel)
-def ravel(a: Any) -> Any:
-    return np.reshape(a, -1)
+def ravel(a: Any, order: Any = "C") -> Any:
+    return np.reshape(a, -1, order=order)
+
+
+@composition(np.matrix_transpose)
+def matrix_transpose(x: Any) -> Any:
+    return np.swapaxes(x, -1, -2)
+
+
+def at_least(function: Callable[..., Any]) -> None:
+    @composition(function)
+    def reshaped(*arys: Any) -> Any:
+        results = tuple(np.reshape(a, np.shape(function(value(a)))) for a in arys)
+        return results[0] if len(results) == 1 else results
+
+
+at_least(np.atleast_1d)
+at_least(np.atleast_2d)
+at_least(np.atleast_3d)
 
 
 @composition(np.stack)
@@ -391,20 +602,102 @@ def vstack(tup: Sequence[Any]) -> Any:
 
 @composition(np.hstack)
 def hstack(tup: Sequence[Any]) -> Any:
-    arrays = [np.reshape(a, -1) if np.ndim(a) == 0 else a for a in tup]
+    arrays = [np.atleast_1d(a) for a in tup]
     return np.concatenate(arrays, axis=0 if np.ndim(arrays[0]) == 1 else 1)
 
 
-@composition(np.split)
-def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
-    # NumPy decides where to cut, on the row numbers.
-    parts = np.split(np.arange(np.shape(ary)[axis]), indices_or_sections)
-    axis = normalize_axis_index(axis, np.ndim(ary))
-    starts = np.cumsum([0, *map(len, parts)])
-    return [
-        operator.getitem(ary, (slice(None),) * axis + (slice(s, s + len(p)),))
-        for s, p in zip(starts[:-1], parts, strict=True)
-    ]
+@composition(np.dstack)
+def dstack(tup: Sequence[Any]) -> Any:
+    return np.concatenate([np.atleast_3d(a) for a in tup], axis=2)
+
+
+@composition(np.column_stack)
+def column_stack(tup: Sequence[Any]) -> Any:
+    return np.concatenate([np.reshape(a, (-1, 1)) if np.ndim(a) < 2 else a for a in tup], axis=1)
+
+
+@composition(np.append)
+def append(arr: Any, values: Any, axis: int | None = None) -> Any:
+    return np.concatenate([np.asarray(a) if isinstance(a, LISTS) else a for a in (arr, values)], axis=axis)
+
+
+def cut(function: Callable[..., Any], axis: int | None = None) -> None:
+    """np.split and its kin: NumPy decides where to cut, on the row numbers."""
+
+    def parts(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+        axis = normalize_axis_index(axis, np.ndim(ary))
+        pieces = np.array_split if function is np.array_split else np.split
+        rows = pieces(np.arange(np.shape(ary)[axis]), indices_or_sections)
+        starts = np.cumsum([0, *map(len, rows)])
+        return [
+            ary[(slice(None),) * axis + (slice(start, start + len(part)),)]
+            for start, part in zip(starts[:-1], rows, strict=True)
+        ]
+
+    if axis is None:
+        composition(function)(parts)
+    else:
+        composition(function)(
+            lambda ary, indices_or_sections: parts(ary, indices_or_sections, axis if np.ndim(ary) > 1 else 0)
+        )
+
+
+cut(np.split)
+cut(np.array_split)
+cut(np.vsplit, 0)
+cut(np.hsplit, 1)
+cut(np.dsplit, 2)
+
+
+# Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry went
+
+
+def rearranged(function: Callable[..., Any]) -> None:
+    @composition(function)
+    @functools.wraps(function)
+    def gathered(a: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(map(holds_tensor, (*args, *kwargs.values()))):
+            raise TypeError(
+                f"np.{function.__name__} has a derivative for its first argument; pass lora_np.value(x)"
+            )
+        # From 1 on, so that a zero is what the function has filled in.
+        numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
+        picked = np.ravel(a)[numbers - 1] if np.size(a) else np.zeros(numbers.shape, a.dtype)
+        return picked if np.all(numbers) else np.where(numbers > 0, picked, 0)
+
+
+for rearrangement in (
+    np.roll, np.rot90, np.fliplr, np.flipud, np.rollaxis, np.tile, np.repeat, np.diag, np.diagflat, np.delete,
+    np.take_along_axis, np.resize,
+):  # fmt: skip
+    rearranged(rearrangement)
+
+
+@composition(np.flip)
+def flip(m: Any, axis: Any = None) -> Any:
+    axes = range(np.ndim(m)) if axis is None else normalize_axis_tuple(axis, np.ndim(m))
+    return m[tuple(slice(None, None, -1 if i in axes else 1) for i in range(np.ndim(m)))]
+
+
+@composition(np.sort)
+def sort(a: Any, axis: int | None = -1) -> Any:
+    if axis is None:
+        a, axis = np.ravel(a), -1
+    return np.take_along_axis(a, np.argsort(value(a), axis=axis, kind="stable"), axis) if np.ndim(a) else a
+
+
+@composition(np.pad)
+def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
+    if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
+        raise TypeError(
+            f"np.pad has no derivative for mode={mode!r}; it has for constant, edge, reflect, symmetric, wrap"
+        )
+    numbers = np.pad(np.arange(1, np.size(array) + 1).reshape(np.shape(array)), pad_width, mode=mode)  # type: ignore[call-overload]
+    picked = np.ravel(array)[numbers - 1]
+    if mode != "constant":
+        return picked
+    filled = np.pad(np.zeros(np.shape(array), array.dtype), pad_width, constant_values=constant_values)
+    return np.where(numbers > 0, picked, filled)
 
 
 # Selections
@@ -473,5 +766,7 @@ constant(
     np.sign, np.floor, np.ceil, np.round, np.rint, np.trunc, np.floor_divide,
     np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted,
     np.count_nonzero, np.shape, np.ndim, np.size, np.result_type, np.shares_memory, np.may_share_memory,
+    np.heaviside, np.fix, np.array_equiv, np.isposinf, np.isneginf, np.isin, np.lexsort,
+    np.linalg.matrix_rank, np.iscomplexobj, np.isrealobj, np.nanargmax, np.nanargmin,
     np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.array2string, np.array_repr, np.array_str,
 )  # fmt: skip

@@ -286,10 +286,10 @@ def test_silent_conversion():
 
 def test_a_function_without_derivative_lists_what_to_do():
     with pytest.raises(TypeError) as caught:
-        np.cumprod(Tensor([1.0]))
+        np.unwrap(Tensor([1.0]))
     message = str(caught.value)
-    assert message.startswith("np.cumprod has no derivative here")
-    for help_ in ("close: ", "lora_np.value(x)", "derivative(np.cumprod, ...)"):
+    assert message.startswith("np.unwrap has no derivative here")
+    for help_ in ("close: ", "lora_np.value(x)", "derivative(np.unwrap, ...)"):
         assert help_ in message
 
 
@@ -344,8 +344,8 @@ def test_ufunc_methods_point_to_the_function():
 
 
 def test_matrix_norms_without_derivative():
-    with pytest.raises(TypeError, match="ord='nuc'"):
-        np.linalg.norm(Tensor(np.ones((2, 2))), "nuc")
+    with pytest.raises(TypeError, match="ord=3; it has for None, 'fro', 'nuc'"):
+        np.linalg.norm(Tensor(np.ones((2, 2))), 3)
 
 
 def test_numpys_own_errors_come_through():
@@ -404,7 +404,8 @@ def test_methods_forward_to_numpy():
     for name, args in [
         ("sum", (0,)), ("mean", ()), ("max", (1,)), ("min", (1,)), ("var", ()), ("std", (0,)), ("reshape", (2, 6)),
         ("ravel", ()), ("transpose", ()), ("swapaxes", (0, 1)), ("squeeze", ()), ("clip", (1, 3)), ("take", ([1, 2],)),
-        ("trace", ()), ("diagonal", ()), ("dot", (np.ones(4),)), ("argmax", (1,)), ("argmin", ()),
+        ("trace", ()), ("diagonal", ()), ("flatten", ()), ("astype", (np.float32,)), ("copy", ()), ("prod", ()), ("all", ()),
+        ("any", ()), ("round", (1,)), ("cumsum", (0,)), ("cumprod", (1,)), ("repeat", (2,)), ("argsort", ()), ("dot", (np.ones(4),)), ("argmax", (1,)), ("argmin", ()),
     ]:  # fmt: skip
         np.testing.assert_allclose(value(getattr(x, name)(*args)), getattr(a, name)(*args), err_msg=name)
     np.testing.assert_array_equal(x.T.data, a.T)
@@ -432,24 +433,24 @@ def test_a_class_adds_its_own_operation_in_one_line():
 
 
 def test_a_class_adds_a_row_for_numpy():
-    with pytest.raises(TypeError, match=r"np\.arctan has no derivative"):
-        np.arctan(Tensor([1.0]))
-    derivative(np.arctan, lambda y, a: lambda g: g / (1 + a * a))
+    with pytest.raises(TypeError, match=r"np\.sinc has no derivative"):
+        np.sinc(Tensor([1.0]))
+    derivative(np.sinc, lambda y, x: lambda g: g * (np.cos(np.pi * x) - y) / x)
     try:
-        check_derivative(np.arctan, np.linspace(-2, 2, 5))
+        check_derivative(np.sinc, np.linspace(0.3, 2, 5), order=2)
     finally:
-        del ag.tables.DERIVATIVES[np.arctan]
+        del ag.tables.DERIVATIVES[np.sinc]
 
 
 def test_a_composition_is_written_in_terms_of_others():
-    @composition(np.ptp)
-    def ptp(a, axis=None):
-        return np.max(a, axis=axis) - np.min(a, axis=axis)
+    @composition(np.trapezoid)
+    def trapezoid(y, x=None, dx=1.0, axis=-1):
+        return np.sum(y[1:] + y[:-1]) * dx / 2
 
     try:
-        check_derivative(np.ptp, np.array([1.0, 4.0, 2.0]))
+        check_derivative(lambda y: np.trapezoid(y, dx=2.0), np.array([1.0, 4.0, 2.0]), order=2)
     finally:
-        del ag.tables.COMPOSITIONS[np.ptp]
+        del ag.tables.COMPOSITIONS[np.trapezoid]
 
 
 @pytest.mark.peers

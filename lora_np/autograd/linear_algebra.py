@@ -1,0 +1,322 @@
+"""The rules of np.linalg.
+
+Where a factorisation is not unique its derivative is not either, and holds for functions of it that do not
+notice (the gauge): signs of eigenvectors, and of pairs of singular vectors. Eigenvectors also need distinct
+eigenvalues, and singular vectors distinct singular values above zero. Where some are equal, the first
+gradient of a function of the values alone is still right if it is symmetric in them, as a sum of squares is;
+the second is not. Of cholesky and eigh, which read a symmetric matrix, the gradient is symmetric too, as
+torch has it.
+
+A result of several arrays is one array to the engine, with the parts next to each other.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from lora_np.autograd.engine import Pull
+from lora_np.autograd.methods import value
+from lora_np.autograd.rules import euclidean_norm, vecdot
+from lora_np.autograd.tables import composition, derivative, primitive
+
+
+def mT(a: Any) -> Any:
+    return np.swapaxes(a, -1, -2)
+
+
+def symmetric(a: Any) -> Any:
+    return (a + mT(a)) / 2
+
+
+def diagonal_matrix(v: Any) -> Any:
+    return np.expand_dims(v, -1) * np.eye(np.shape(v)[-1], dtype=v.dtype)
+
+
+# Systems, inverses, determinants
+
+derivative(
+    np.linalg.solve,
+    lambda y, a, b: lambda g: -outer_of(solve_back(a, g, np.ndim(b)), y, np.ndim(b)),
+    lambda y, a, b: lambda g: solve_back(a, g, np.ndim(b)),
+)
+derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
+derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g * y) * mT(np.linalg.inv(a)))
+derivative(np.linalg.cholesky, lambda y, a: lambda g: cholesky_gradient(y, g))
+derivative(
+    np.linalg.pinv,  # where the rank does not change
+    lambda y, a, rcond=None, hermitian=False, rtol=None: lambda g: pinv_gradient(y, a, g),
+)
+
+
+def solve_back(a: Any, g: Any, ndim: int) -> Any:
+    """``a^-T g``; where b was a vector, and a perhaps a stack of matrices, g holds vectors."""
+    return np.linalg.solve(mT(a), np.expand_dims(g, -1))[..., 0] if ndim == 1 else np.linalg.solve(mT(a), g)
+
+
+def outer_of(g: Any, y: Any, ndim: int) -> Any:
+    """``g y^T`` for columns, or for vectors where b was one."""
+    return np.expand_dims(g, -1) * np.expand_dims(y, -2) if ndim == 1 else g @ mT(y)
+
+
+def with_matrix(g: Any) -> Any:
+    return np.expand_dims(g, (-1, -2))
+
+
+def cholesky_gradient(L: Any, g: Any) -> Any:
+    inner = np.tril(mT(L) @ g)
+    inner = inner - diagonal_matrix(np.diagonal(inner, axis1=-2, axis2=-1)) / 2
+    # L^-T inner L^-1
+    half = np.linalg.solve(mT(L), inner)
+    return symmetric(mT(np.linalg.solve(mT(L), mT(half))))
+
+
+def pinv_gradient(y: Any, a: Any, g: Any) -> Any:
+    outside = y @ mT(y) @ (g - g @ a @ y) + (g - y @ a @ g) @ mT(y) @ y
+    return mT(outside) - mT(y) @ g @ mT(y)
+
+
+logdet = primitive(
+    lambda a: np.linalg.slogdet(a)[1], lambda y, a: lambda g: with_matrix(g) * mT(np.linalg.inv(a))
+)
+
+
+@composition(np.linalg.slogdet)
+def slogdet(a: Any) -> Any:
+    plain = np.linalg.slogdet(value(a))
+    return type(plain)(plain.sign, logdet(a))
+
+
+# Eigenvalues and singular values
+
+
+def inverse_differences(x: Any) -> Any:
+    """``1 / (x_j - x_i)``, and 0 where they are equal: what stands there, the gauge makes zero."""
+    differences = np.expand_dims(x, -2) - np.expand_dims(x, -1)
+    return np.where(differences == 0, 0, 1 / np.where(differences == 0, 1, differences))
+
+
+def eigh_forward(a: Any, *, UPLO: Any = "L") -> Any:
+    w, V = np.linalg.eigh(a, UPLO)
+    return np.concatenate([np.expand_dims(w, -2), V], axis=-2)
+
+
+def eigh_rule(y: Any, a: Any, *, UPLO: Any = "L") -> Pull:
+    w, V = y[..., 0, :], y[..., 1:, :]
+
+    def pull(g: Any) -> Any:
+        turn = mT(V) @ g[..., 1:, :] * inverse_differences(w)
+        return symmetric(V @ (diagonal_matrix(g[..., 0, :]) + turn) @ mT(V))
+
+    return pull
+
+
+eigh_of = primitive(eigh_forward, eigh_rule)
+
+
+@composition(np.linalg.eigh)
+def eigh(a: Any, UPLO: Any = "L") -> Any:
+    y = eigh_of(a, UPLO=UPLO)
+    return type(np.linalg.eigh(np.eye(1)))(y[..., 0, :], y[..., 1:, :])
+
+
+@composition(np.linalg.eigvalsh)
+def eigvalsh(a: Any, UPLO: Any = "L") -> Any:
+    return np.linalg.eigh(a, UPLO)[0]
+
+
+def svd_forward(a: Any) -> Any:
+    U, s, Vh = np.linalg.svd(a, full_matrices=False)
+    return np.concatenate([U, np.expand_dims(s, -2), mT(Vh)], axis=-2)
+
+
+def svd_rule(y: Any, a: Any) -> Pull:
+    m = np.shape(a)[-2]
+    U, s, V = y[..., :m, :], y[..., m, :], y[..., m + 1 :, :]
+
+    def pull(g: Any) -> Any:
+        gU, gs, gV = g[..., :m, :], g[..., m, :], g[..., m + 1 :, :]
+        rows, columns = np.expand_dims(s, -2), np.expand_dims(s, -1)
+        F = inverse_differences(s * s)
+        of_U, of_V = mT(U) @ gU * F, mT(V) @ gV * F
+        inside = (of_U + mT(of_U)) * rows + columns * (of_V + mT(of_V)) + diagonal_matrix(gs)
+        safe = np.where(rows == 0, 1, rows)
+        of_left = (gU - U @ (mT(U) @ gU)) / safe
+        of_right = (gV - V @ (mT(V) @ gV)) / safe
+        return U @ inside @ mT(V) + of_left @ mT(V) + U @ mT(of_right)
+
+    return pull
+
+
+svd_of = primitive(svd_forward, svd_rule)
+
+
+@composition(np.linalg.svd)
+def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
+    m, n = np.shape(a)[-2:]
+    y = svd_of(a)
+    if not compute_uv:
+        return y[..., m, :]
+    if full_matrices and m != n:
+        raise TypeError(
+            "the further columns of U or V are not unique; pass full_matrices=False to np.linalg.svd"
+        )
+    return type(np.linalg.svd(np.eye(1)))(y[..., :m, :], y[..., m, :], mT(y[..., m + 1 :, :]))
+
+
+@composition(np.linalg.svdvals)
+def svdvals(x: Any) -> Any:
+    return np.linalg.svd(x, compute_uv=False)
+
+
+# Q R
+
+
+def qr_forward(a: Any) -> Any:
+    Q, R = np.linalg.qr(a)
+    return np.concatenate([Q, mT(R)], axis=-2)
+
+
+def qr_rule(y: Any, a: Any) -> Pull:
+    m = np.shape(a)[-2]
+    Q, RT = y[..., :m, :], y[..., m:, :]
+
+    def pull(g: Any) -> Any:
+        gQ, gRT = g[..., :m, :], g[..., m:, :]
+        M = mT(RT) @ gRT - mT(gQ) @ Q
+        mirrored = np.tril(M) + mT(np.tril(M, -1))
+        return mT(np.linalg.solve(mT(RT), mT(gQ + Q @ mirrored)))
+
+    return pull
+
+
+qr_of = primitive(qr_forward, qr_rule)
+
+
+@composition(np.linalg.qr)
+def qr(a: Any, mode: str = "reduced") -> Any:
+    if mode not in ("reduced", "r"):
+        raise TypeError(f"np.linalg.qr has no derivative for mode={mode!r}; it has for 'reduced' and 'r'")
+    m, n = np.shape(a)[-2:]
+    y = qr_of(a[..., :, :m])  # of a wide matrix the first columns decide on Q
+    Q, R = y[..., :m, :], mT(y[..., m:, :])
+    if n > m:
+        R = np.concatenate([R, mT(Q) @ a[..., :, m:]], axis=-1)
+    return R if mode == "r" else type(np.linalg.qr(np.eye(1)))(Q, R)
+
+
+# Norms
+
+
+@composition(np.linalg.norm)
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    if axis is None and (ord is None or np.ndim(x) == 1):
+        y = vector_length(np.ravel(x), 2 if ord is None else ord, 0)
+        return np.reshape(y, (1,) * np.ndim(x)) if keepdims else y
+    axes = range(np.ndim(x)) if axis is None else normalize_axis_tuple(axis, np.ndim(x))
+    if len(axes) == 1:
+        return vector_length(x, 2 if ord is None else ord, axes[0], keepdims)
+    if len(axes) != 2:
+        raise ValueError(
+            f"np.linalg.norm takes one axis or two, got an array of {np.ndim(x)} and axis={axis}"
+        )
+    y = matrix_size(x, ord, axes)
+    return np.expand_dims(y, tuple(axes)) if keepdims else y
+
+
+def vector_length(x: Any, p: Any, axis: int, keepdims: bool = False) -> Any:
+    """``(sum |x|^p)^(1/p)``, with slope 0 at zero."""
+    if p == 2:
+        return euclidean_norm(x, axis=axis, keepdims=keepdims)
+    if isinstance(p, str):
+        raise TypeError(f"np.linalg.norm of vectors has no ord={p!r}")
+    size = np.abs(x)
+    if p == np.inf:
+        return np.max(size, axis=axis, keepdims=keepdims)
+    if p == -np.inf:
+        return np.min(size, axis=axis, keepdims=keepdims)
+    if p == 0:
+        return np.linalg.norm(value(x), 0, axis=axis, keepdims=keepdims)
+    if p == 1:
+        return np.sum(size, axis=axis, keepdims=keepdims)
+    powers = size**p if p < 0 else np.where(size == 0, 0, np.where(size == 0, 1, size) ** p)
+    total = np.sum(powers, axis=axis, keepdims=keepdims)
+    return total ** (1 / p) if p < 0 else np.where(total == 0, 0, np.where(total == 0, 1, total) ** (1 / p))
+
+
+def matrix_size(x: Any, ord: Any, axes: Sequence[int]) -> Any:
+    if ord is None or ord == "fro":
+        return euclidean_norm(x, axis=tuple(axes))
+    x = np.moveaxis(x, list(axes), [-2, -1])
+    if ord == "nuc":
+        return np.sum(np.linalg.svdvals(x), axis=-1)
+    sums = {1: (-2, np.max), -1: (-2, np.min), np.inf: (-1, np.max), -np.inf: (-1, np.min)}
+    if ord in sums:
+        along, extreme = sums[ord]
+        return extreme(np.sum(np.abs(x), axis=along), axis=-1)
+    if ord in (2, -2):
+        return np.linalg.svdvals(x)[..., 0 if ord == 2 else -1]
+    raise TypeError(
+        f"np.linalg.norm of matrices has no derivative for ord={ord!r}; "
+        "it has for None, 'fro', 'nuc', 1, -1, 2, -2, inf, -inf"
+    )
+
+
+@composition(np.linalg.vector_norm)
+def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
+    if axis is None:
+        y = vector_length(np.ravel(x), ord, 0)
+        return np.reshape(y, (1,) * np.ndim(x)) if keepdims else y
+    if np.ndim(axis) and ord == 2:
+        return euclidean_norm(x, axis=axis, keepdims=keepdims)
+    return vector_length(x, ord, axis, keepdims)
+
+
+@composition(np.linalg.matrix_norm)
+def matrix_norm(x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    return np.linalg.norm(x, ord, axis=(-2, -1), keepdims=keepdims)
+
+
+# What np.linalg has under a second name, and powers
+
+SECOND_NAMES: list[tuple[Any, Any]] = [
+    (np.linalg.outer, np.outer),
+    (np.linalg.tensordot, np.tensordot),
+    (np.linalg.cross, np.cross),
+    (np.linalg.matmul, lambda x1, x2: x1 @ x2),
+    (np.linalg.vecdot, vecdot),
+    (np.linalg.matrix_transpose, mT),
+]
+for second_name, function in SECOND_NAMES:
+    composition(second_name)(function)
+
+
+@composition(np.linalg.diagonal)
+def diagonal(x: Any, *, offset: int = 0) -> Any:
+    return np.diagonal(x, offset, -2, -1)
+
+
+@composition(np.linalg.trace)
+def trace(x: Any, *, offset: int = 0) -> Any:
+    return np.trace(x, offset, -2, -1)
+
+
+@composition(np.linalg.matrix_power)
+def matrix_power(a: Any, n: int) -> Any:
+    if n < 0:
+        a, n = np.linalg.inv(a), -n
+    if n == 0:
+        return np.broadcast_to(np.eye(np.shape(a)[-1], dtype=a.dtype), np.shape(a))
+    half = np.linalg.matrix_power(a, n // 2) if n > 1 else None
+    if half is None:
+        return a
+    return half @ half @ a if n % 2 else half @ half
+
+
+@composition(np.linalg.multi_dot)
+def multi_dot(arrays: Sequence[Any]) -> Any:
+    return functools.reduce(np.dot, arrays)
