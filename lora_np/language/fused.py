@@ -275,6 +275,17 @@ def head_joint(
 head_loss = primitive(head_forward, joint=head_joint, keeps=True, composed=composed.head_loss)
 
 
+# A quantised head has numbers for the time of the forward pass, where the gradient of h is made too.
+quantised_head_loss = primitive(
+    lambda h, *, W, labels, ignore=-100: head_forward(h, W.dequantised(), labels=labels, ignore=ignore),
+    lambda kept, h, *, W, labels, ignore=-100: lambda g: kept[0] * g,
+    keeps=True,
+    composed=lambda h, *, W, labels, ignore=-100: composed.head_loss(
+        h, W.dequantised(), labels=labels, ignore=ignore
+    ),
+)
+
+
 def chunks(keep: Array, W: Array) -> Any:
     """Rows of logits that fit together: (their places in ``keep``, ``keep`` there)."""
     step = max(1, LOGITS // len(W))

