@@ -4,24 +4,30 @@ A path in a model is the name that transformers has for the module there, so `lo
 `lora_np.adapters.save` and `attach` need no mapping.
 """
 
+from lora_np.language.adapting import Adapted, finetune
 from lora_np.language.decoder import LanguageModel, build, composed_operations
 from lora_np.language.generation import generate
 from lora_np.language.storing import load, save, shipped
-from lora_np.language.text import token_loss
+from lora_np.language.text import Likelihood, likelihood, token_loss, windows
 from lora_np.language.vocabulary import BytePairs, Characters, Foreign, byte_vocabulary, read_vocabulary
 
 __all__ = [
+    "Adapted",
     "BytePairs",
     "Characters",
     "Foreign",
     "LanguageModel",
+    "Likelihood",
     "build",
     "byte_vocabulary",
     "composed_operations",
+    "finetune",
     "generate",
+    "likelihood",
     "load",
     "read_vocabulary",
     "save",
     "shipped",
     "token_loss",
+    "windows",
 ]

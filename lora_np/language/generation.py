@@ -10,6 +10,7 @@ import numpy as np
 from lora_np.autograd import value
 from lora_np.checks import Array, number, whole_number
 from lora_np.language.decoder import Cache, LanguageModel
+from lora_np.language.text import vocabulary_of
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import freeze
 
@@ -62,9 +63,8 @@ def generate(
     whole_number("tokens", tokens, minimum=0)
     number("temperature", temperature, minimum=0)
     number("top_p", top_p, minimum=0, maximum=1, open_minimum=True)
-    if model.vocabulary is None:
-        raise ValueError("this model has no vocabulary: there was no tokenizer.json in its directory")
-    said = [int(i) for i in model.vocabulary.encode(prompt)]
+    vocabulary = vocabulary_of(model)
+    said = [int(i) for i in vocabulary.encode(prompt)]
     if not said:
         raise ValueError("the prompt must hold at least one token, got an empty text")
     random = np.random.default_rng(rng)
@@ -72,7 +72,7 @@ def generate(
     longest = min(model.context, len(said) + tokens)
     ends = model.config.get("eos_token_id")
     stops = ends if isinstance(ends, list) else [ends]
-    told = Told(model.vocabulary, stream)
+    told = Told(vocabulary, stream)
     told.tell(said)
     step, caches = said[-model.context :], fresh(frozen, longest)
     for _ in range(tokens):
@@ -84,7 +84,7 @@ def generate(
         if said[-1] in stops:
             break
         told.tell(said)
-    return str(model.vocabulary.decode(said))
+    return vocabulary.decode(said)
 
 
 class Told:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, whole_number
 from lora_np.language import composed, fused
 from lora_np.language.decoder import LanguageModel
-from lora_np.nn import Linear
+from lora_np.language.vocabulary import Vocabulary
+from lora_np.nn import Linear, freeze
 from lora_np.quantise import Quantised
+from lora_np.table import Table
 
+AT_ONCE = 4096  # tokens, where nothing is trained
 IGNORED = -100  # the label of a token that does not count, as in torch
 
 
@@ -53,3 +58,116 @@ def token_loss(
         return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
     identity = np.eye(head.d_out)
     return composed.head_loss(model(tokens, rng=rng), identity, labels=labels, ignore=IGNORED)
+
+
+def windows(tokens: Array, context: int) -> Array:
+    """A text in rows of ``context`` tokens and the one that follows: each token but the first is asked once.
+
+    Parameters
+    ----------
+    tokens : ndarray of int, shape (n,)
+        A text.
+    context : int
+        Tokens of a row that something is predicted from.
+
+    Returns
+    -------
+    ndarray of int, shape (rows, context + 1)
+        The last token of a row is the first of the next. What is too short for a row at the end is left out.
+
+    Raises
+    ------
+    ValueError
+        If the text is too short for one row.
+
+    Examples
+    --------
+    >>> windows(np.arange(8), context=3)
+    array([[0, 1, 2, 3],
+           [3, 4, 5, 6]])
+    """
+    rows = (len(tokens) - 1) // whole_number("context", context)
+    if rows < 1:
+        raise ValueError(
+            f"the text has {len(tokens)} tokens, which is too short for a window of {context} and the token "
+            f"that follows: use a longer text, or a context of at most {max(len(tokens) - 1, 1)}"
+        )
+    starts = np.arange(rows)[:, np.newaxis] * context
+    result: Array = tokens[starts + np.arange(context + 1)]
+    return result
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How well a model predicts a text: see `likelihood`.
+
+    Parameters
+    ----------
+    loss : float
+        Nats a token, the mean.
+    tokens : int
+        How many tokens were predicted.
+    bits_per_byte : float
+        Bits for each byte of the text in UTF-8, which compares models with different vocabularies.
+    """
+
+    loss: float
+    tokens: int
+    bits_per_byte: float
+
+    @property
+    def perplexity(self) -> float:
+        """``exp(loss)``: among how many equally likely tokens it is as hard to choose."""
+        return math.exp(self.loss)
+
+    @property
+    def table(self) -> Table:
+        """All of it for people."""
+        return Table(
+            ["loss (nats a token)", "perplexity", "bits a byte", "tokens"],
+            [[f"{self.loss:.4f}", f"{self.perplexity:.3f}", f"{self.bits_per_byte:.4f}", self.tokens]],
+        )
+
+
+def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -> Likelihood:
+    """The mean loss of a model on ``text``, window by window, its perplexity, and bits per byte.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        With a vocabulary.
+    text : str
+        What is predicted.
+    context : int, optional
+        Tokens of a window, by default ``model.context``. Each window starts anew, without what was before.
+
+    Returns
+    -------
+    Likelihood
+        The mean over all tokens.
+
+    Raises
+    ------
+    ValueError
+        If the text is shorter than one window, or has characters outside the vocabulary.
+    """
+    tokens = vocabulary_of(model).encode(text)
+    rows = windows(tokens, model.context if context is None else context)
+    loss = mean_loss(freeze(model), rows)
+    predicted = rows[:, 1:]
+    n_bytes = len(vocabulary_of(model).decode(predicted.ravel()).encode())
+    return Likelihood(loss, predicted.size, loss * predicted.size / math.log(2) / max(n_bytes, 1))
+
+
+def mean_loss(model: LanguageModel, rows: Array) -> float:
+    """Loss of a frozen model over windows, some at a time."""
+    step = max(1, AT_ONCE // rows.shape[1])
+    parts = [rows[i : i + step] for i in range(0, len(rows), step)]
+    return sum(float(token_loss(model, part)) * len(part) for part in parts) / len(rows)
+
+
+def vocabulary_of(model: LanguageModel) -> Vocabulary:
+    if model.vocabulary is None:
+        raise ValueError("this model has no vocabulary: there was no tokenizer.json in its directory")
+    vocabulary: Vocabulary = model.vocabulary
+    return vocabulary
