@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_np.cli import adapting, counting, exercising, learning
+from lora_np.cli import adapting, counting, exercising, learning, speaking
 
 app = typer.Typer(
     name="lora-np",
@@ -20,6 +20,8 @@ for command in (
     learning.tour,
     counting.count,
     counting.errors,
+    speaking.finetune,
+    speaking.generate,
     learning.lab,
     adapting.inspect,
     adapting.resize,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array, number, whole_number
+from lora_np.hub import Targets, close_names, matcher
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.text import mean_loss, token_loss, vocabulary_of, windows
 from lora_np.lora import inject
-from lora_np.nn import AdamW, Linear, cosine, freeze, leaves, trainable
+from lora_np.nn import AdamW, Linear, cosine, freeze, replace, trainable
 from lora_np.table import Table
 from lora_np.training import fit
 
@@ -74,7 +74,7 @@ def finetune(
     *,
     rank: int = 8,
     alpha: float | None = None,
-    targets: Any = "all-linear",
+    targets: Targets = "all-linear",
     steps: int = 300,
     batch_size: int = 8,
     context: int | None = None,
@@ -191,20 +191,19 @@ def given(loss: Any, rows: Array) -> Any:
     return loss
 
 
-def chosen(model: LanguageModel, targets: Any) -> Callable[[str, Any], bool]:
-    """``targets`` as a function of (path, layer): PEFT's suffixes, expression or "all-linear"."""
-    if callable(targets):
-        return targets  # type: ignore[no-any-return]
+def chosen(model: LanguageModel, targets: Targets) -> Callable[[str, Any], bool]:
+    """``targets`` as a function of (path, layer), which matches something."""
+    wanted = matcher(targets)
 
-    def matches(path: str) -> bool:
-        if targets == "all-linear":
-            return path != "lm_head"  # as in PEFT
-        if isinstance(targets, str):
-            return re.fullmatch(targets, path) is not None
-        return any(path == suffix or path.endswith(f".{suffix}") for suffix in targets)
+    def matches(path: str, layer: Any) -> bool:
+        if wanted.all_linear and path == "lm_head":  # left out, as in PEFT
+            return False
+        return isinstance(layer, Linear) and wanted(path, layer)
 
-    paths = [path.removesuffix(".W") for names, _ in leaves(model) for path in names.split(" = ")]
-    if not any(map(matches, paths)):
-        known = sorted({path.rpartition(".")[2] for path in paths if path.endswith(("_proj", "lm_head"))})
-        raise ValueError(f"targets={targets!r} match no layer; layers of this model: {', '.join(known)}")
-    return lambda path, layer: isinstance(layer, Linear) and matches(path)
+    layers: dict[str, Any] = {}
+    replace(model, Linear, layers.setdefault)
+    if not any(matches(path, layer) for path, layer in layers.items()):
+        names = [targets] if isinstance(targets, str) else [] if callable(targets) else list(targets)
+        close = close_names(names[0] if names else "", (path.rpartition(".")[2] for path in layers))
+        raise ValueError(f"targets={targets!r} match no layer{close}")
+    return matches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,80 @@ def located(model: str | os.PathLike[str]) -> Path:
     directory = Path(model)
     if directory.is_dir():
         return directory
-    if str(model) in shipped():
+    names = shipped()
+    if str(model) in names:
         return SHIPPED / str(model)
-    names = ", ".join(shipped())
     raise FileNotFoundError(
-        f"there is no directory {str(model)!r}, and no shipped model of that name ({names})"
+        f"there is no directory {str(model)!r}; models that are shipped: {', '.join(names)}"
     )
+
+
+def located_adapter(adapter: str | os.PathLike[str]) -> Path:
+    """The directory of an adapter: a path, or the name of one that is shipped next to its base.
+
+    Parameters
+    ----------
+    adapter : str or path
+        Such as "king-james".
+
+    Returns
+    -------
+    Path
+        What `lora_np.adapters.load` takes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither.
+    """
+    directory = Path(adapter)
+    if directory.is_dir():
+        return directory
+    known = {config.parent.name: config.parent for config in SHIPPED.glob("*/*/adapter_config.json")}
+    if str(adapter) in known:
+        return known[str(adapter)]
+    raise FileNotFoundError(
+        f"there is no directory {str(adapter)!r}; adapters that are shipped: {', '.join(sorted(known))}"
+    )
+
+
+def read_text(source: str | os.PathLike[str]) -> str:
+    """The text of a UTF-8 file, or of standard input for "-".
+
+    Parameters
+    ----------
+    source : str or path
+        A file; "genesis" is a text that is shipped.
+
+    Returns
+    -------
+    str
+        With line feeds as ends of lines.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is empty, or not text in UTF-8.
+    """
+    if str(source) == "-":
+        content = sys.stdin.buffer.read()
+    elif not Path(source).exists() and (SHIPPED / "texts" / f"{source}.txt").is_file():
+        content = (SHIPPED / "texts" / f"{source}.txt").read_bytes()
+    else:
+        content = Path(source).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{source} is not text in UTF-8: byte {content[error.start]:#04x} at position {error.start}"
+        ) from None
+    if "\0" in text:
+        raise ValueError(f"{source} is binary, not text: it has a zero byte at {text.index(chr(0))}")
+    if not text.strip():
+        raise ValueError(f"{source} is empty: there is nothing to learn from")
+    return text.replace("\r\n", "\n")
 
 
 def shipped() -> list[str]:

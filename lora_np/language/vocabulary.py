@@ -193,7 +193,7 @@ class BytePairs:
         ]
         level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
         return described(
-            {text: i for text, i in self.numbers.items() if text not in self.special},
+            self.numbers,
             [list(pair) for pair in self.ranks],
             pre_tokenizer={"type": "Sequence", "pretokenizers": [*steps, level]},
             decoder=level,

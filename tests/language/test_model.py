@@ -1,0 +1,244 @@
+"""The tree, loading and saving, generation, adapting."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import adapters, language
+
+
+def test_paths_are_the_names_of_transformers(model):
+    names = dict(lnp.leaves(model))
+    assert "model.layers.1.self_attn.q_proj.W" in names
+    assert "model.layers.0.post_attention_layernorm.W" in names
+    assert "model.embed_tokens.W = lm_head.W" in names  # tied: one array, both names
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "float64"])
+def test_what_is_saved_is_loaded(model, tmp_path, dtype):
+    language.save(model, tmp_path / "m", dtype=dtype)
+    again = language.load(tmp_path / "m")
+    tokens = np.arange(20)[np.newaxis]
+    limit = 0.1 if dtype == "bfloat16" else 1e-6
+    np.testing.assert_allclose(again(tokens), model(tokens), atol=limit)
+    assert again.vocabulary.decode(again.vocabulary.encode("the sea")) == "the sea"
+    language.save(again, tmp_path / "n", dtype=dtype)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "n" / name).read_bytes()
+
+
+def test_nothing_is_replaced_by_accident(model, tmp_path):
+    language.save(model, tmp_path)
+    with pytest.raises(FileExistsError, match="force=True"):
+        language.save(model, tmp_path)
+    language.save(model, tmp_path, force=True)
+    adapted = lnp.inject(model, rank=1, rng=0)
+    with pytest.raises(ValueError, match=r"has an adapter .*lora_np.merge"):
+        language.save(adapted, tmp_path, force=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "bert"}, "model_type must be one of 'llama'.*got 'bert'"),
+        ({"hidden_size": None}, "hidden_size must be a whole number from 1, got None"),
+        ({"num_key_value_heads": 3}, "multiple of num_key_value_heads, got 4 and 3"),
+        ({"head_dim": 3}, "head_dim must be even"),
+        ({"intermediate_size": 25}, r"gate_proj.weight must have shape \(25, 16\) to fit config.json"),
+        ({"num_hidden_layers": 3}, "no tensor model.layers.2.input_layernorm.weight"),
+        ({"num_hidden_layers": 1}, r"model.layers.1.* has no place in a llama model"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type must be one of"),
+        ({"hidden_act": "relu"}, "hidden_act must be one of"),
+    ],
+)
+def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
+    language.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=words):
+        language.load(tmp_path)
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no directory 'nothing'"):
+        language.load("nothing")
+    with pytest.raises(FileNotFoundError, match=r"no config.json"):
+        language.load(tmp_path)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 40, 100])  # the context is 32: it starts afresh
+def test_the_cache_changes_nothing(model, tokens):
+    """Greedy text with kept keys and values is the text of the model asked anew for each token."""
+    said = language.generate(model, "the ", tokens=min(tokens, 28), temperature=0)
+    slow = "the "
+    for _ in range(min(tokens, 28)):
+        slow += model.vocabulary.decode([model(model.vocabulary.encode(slow)[np.newaxis])[0, -1].argmax()])
+    assert said == slow
+    assert len(language.generate(model, "the ", tokens=tokens)) == 4 + tokens
+
+
+def test_generation_is_streamed_and_repeats_with_its_rng(model):
+    pieces = []
+    said = language.generate(model, "a", tokens=50, rng=3, top_p=0.9, stream=pieces.append)
+    assert "".join(pieces) == said
+    assert len(pieces) == 51
+    assert said == language.generate(model, "a", tokens=50, rng=3, top_p=0.9)
+    assert said != language.generate(model, "a", tokens=50, rng=4, top_p=0.9)
+
+
+def test_top_p_draws_among_the_most_likely(model):
+    """With a tiny top_p only the most likely token is left."""
+    greedy = language.generate(model, "the ", tokens=20, temperature=0)
+    assert language.generate(model, "the ", tokens=20, top_p=1e-6, temperature=2.0) == greedy
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"prompt": ""}, "at least one token"),
+        ({"prompt": "É"}, "no 'É' .character 1"),
+        ({"temperature": -1.0}, "temperature must be at least 0"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"tokens": -1}, "tokens must be at least 0"),
+    ],
+)
+def test_generation_with_wrong_settings(model, settings, words):
+    with pytest.raises(ValueError, match=words):
+        language.generate(model, **{"prompt": "a", **settings})
+
+
+def test_a_model_learns_a_text_and_its_adapter_travels(model, text, tmp_path):
+    seen = []
+    result = language.finetune(
+        model,
+        text,
+        rank=4,
+        steps=40,
+        batch_size=4,
+        lr=2e-2,
+        watch=lambda step, m: seen.append(step),
+        progress=False,
+    )
+    assert result.after < 0.8 * result.before
+    assert seen == list(range(40))
+    assert result.numbers == sum(leaf.size for _, leaf in lnp.trainable(result.model))
+    adapters.save(result.model, tmp_path / "adapter")
+    again = adapters.attach(model, adapters.load(tmp_path / "adapter"))
+    tokens = model.vocabulary.encode(text[:30])[np.newaxis]
+    np.testing.assert_array_equal(lnp.value(again(tokens)), lnp.value(result.model(tokens)))
+    merged = lnp.merge(result.model)
+    np.testing.assert_allclose(merged(tokens), lnp.value(result.model(tokens)), atol=1e-4)
+    held_out = language.likelihood(merged, text[-600:])
+    assert held_out.loss == pytest.approx(result.after, rel=0.2)
+    assert held_out.bits_per_byte == pytest.approx(held_out.loss / np.log(2))
+
+
+def test_all_linear_leaves_the_head_out(model, text):
+    result = language.finetune(model, text, rank=1, steps=1, progress=False)
+    paths = [path for path, _ in lnp.trainable(result.model)]
+    assert len(paths) == 2 * 7 * 2
+    assert not any("lm_head" in path for path in paths)
+
+
+def test_a_run_that_is_stopped_keeps_what_it_reached(model, text):
+    def stop(step, adapted):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    result = language.finetune(model, text, steps=50, lr=1e-2, watch=stop, progress=False)
+    assert result.interrupted
+    assert result.after < result.before
+
+
+def test_a_run_that_is_resumed_ends_bit_for_bit_the_same(model, text, tmp_path):
+    settings = {"rank": 2, "steps": 12, "lr": 1e-2, "dropout": 0.1, "progress": False}
+    whole = language.finetune(model, text, **settings)
+
+    def die(step, adapted):
+        if step == 7:
+            raise RuntimeError("killed")
+
+    file = tmp_path / "checkpoint.npz"
+    with pytest.raises(RuntimeError):
+        language.finetune(model, text, **settings, checkpoint=file, watch=die)
+    again = language.finetune(model, text, **settings, checkpoint=file, resume=True)
+    for (path, one), (_, other) in zip(lnp.trainable(whole.model), lnp.trainable(again.model), strict=True):
+        np.testing.assert_array_equal(one.data, other.data, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "words"),
+    [
+        ("the sea", {}, "7 tokens, which is too short"),
+        ("the sea\n" * 100, {"targets": ["qproj"]}, "match no layer; close names: q_proj"),
+        ("the sea\n" * 100 + "£", {}, "no '£' .character 801"),
+        ("the sea\n" * 100, {"lr": 0.0}, "lr must be above 0"),
+        ("the sea\n" * 100, {"context": 0}, "context must be at least 1"),
+    ],
+)
+def test_what_cannot_be_learnt_from(model, text, settings, words):
+    with pytest.raises(ValueError, match=words):
+        language.finetune(model, text, **{"steps": 1, "progress": False, **settings})
+
+
+def test_ignored_labels_do_not_count(model):
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 20, (2, 9))
+    labels = np.roll(tokens, -1, axis=1)
+    labels[:, 5:] = -100
+    whole = language.token_loss(model, tokens, labels)
+    cut = language.token_loss(model, tokens[:, :6])
+    np.testing.assert_allclose(whole, cut, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b" \n ", "is empty"),
+        (b"a\0b", "binary"),
+        (b"\xff\xfea", "not text in UTF-8: byte 0xff"),
+    ],
+)
+def test_files_that_are_not_text(tmp_path, content, words):
+    file = tmp_path / "text"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        language.read_text(file)
+
+
+def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):
+    from lora_np.cli import run
+
+    language.save(model, tmp_path / "base")
+    (tmp_path / "text.txt").write_text(text)
+    base, adapter = str(tmp_path / "base"), str(tmp_path / "adapter")
+    command = [
+        "finetune",
+        base,
+        str(tmp_path / "text.txt"),
+        "-o",
+        adapter,
+        "--steps",
+        "6",
+        "--prompt",
+        "the ",
+    ]
+    assert run([*command, "--sample-every", "3", "--targets", "q_proj,v_proj"]) == 0
+    out, err = capsys.readouterr()
+    assert "held-out loss" in out
+    assert [line.split(":")[0] for line in err.splitlines() if line.startswith("After")] == [
+        f"After {n} steps" for n in (0, 3, 6)
+    ]
+    assert run([*command]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert run(["generate", base, "--adapter", adapter, "--prompt", "the ", "--tokens", "9"]) == 0
+    adapted = capsys.readouterr().out
+    assert adapted.startswith("the ")
+    assert len(adapted) == 4 + 9 + 1
+    shutil.rmtree(tmp_path / "adapter")
+    assert run(["generate", base, "--adapter", adapter]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

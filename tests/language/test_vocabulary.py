@@ -1,0 +1,139 @@
+"""Vocabularies against the library `tokenizers`, and by themselves."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from lora_np import language
+
+MIXED = (
+    "Hello  World!\n\n\tIt's 1234567 don't WE'LL 12.5% — “quoted” naïve café ÅÄÖ ß ſ İı "
+    "漢字かな交じり文 한국어 العربية हिन्दी emoji 👩‍👩‍👧 🇩🇪 ½ ² Ⅷ ٣٤ \u00a0\u2003\u3000x\x1c\x1fy\r\n"
+    "snake_case CamelCase a+b=c {}[]()<> \\ // ### ... --- e\u0301 \ufeff \u200b zero"
+)
+
+
+@pytest.mark.parametrize("text", ["", "a", "naïve 漢字 👩‍👩‍👧\n", MIXED])
+def test_bytes_hold_every_text(text):
+    vocabulary = language.byte_vocabulary()
+    tokens = vocabulary.encode(text)
+    assert tokens.tolist() == list(text.encode())
+    assert vocabulary.decode(tokens) == text
+    assert len(vocabulary) == 256
+
+
+def test_what_is_described_is_read_again():
+    for vocabulary in (language.byte_vocabulary(), language.Characters("ab\n")):
+        again = language.read_vocabulary(json.dumps(vocabulary.tokenizer()))
+        assert type(again) is type(vocabulary)
+        assert again.encode("ab\nba").tolist() == vocabulary.encode("ab\nba").tolist()
+
+
+def test_a_character_comes_once():
+    with pytest.raises(ValueError, match="'a' twice"):
+        language.Characters("aba")
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"\(Unigram\) .* pip install tokenizers"):
+        language.read_vocabulary(json.dumps({"model": {"type": "Unigram", "vocab": []}}))
+
+
+# Against the library
+
+STEPS = {
+    "gpt2": lambda t: t.pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "smollm2": lambda t: t.pre_tokenizers.Sequence(
+        [t.pre_tokenizers.Digits(individual_digits=True), t.pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    ),
+    "llama3": lambda t: split(
+        t,
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    "qwen2": lambda t: split(
+        t,
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    "o200k": lambda t: split(
+        t,
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+}
+
+
+def split(t, pattern):
+    return t.pre_tokenizers.Sequence(
+        [
+            t.pre_tokenizers.Split(t.Regex(pattern), behavior="isolated"),
+            t.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+def trained(t, steps, normal=None):
+    tokenizer = t.Tokenizer(t.models.BPE())
+    tokenizer.pre_tokenizer = STEPS[steps](t)
+    tokenizer.decoder = t.decoders.ByteLevel()
+    if normal:
+        tokenizer.normalizer = t.normalizers.NFC()
+    trainer = t.trainers.BpeTrainer(
+        vocab_size=600,
+        initial_alphabet=t.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|end|>", "<|end|>more"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([MIXED, __doc__, "the king and the queen went home. " * 9], trainer)
+    return tokenizer
+
+
+def large_text():
+    """Words, numbers, spaces and characters of every plane, mixed."""
+    rng = np.random.default_rng(0)
+    pieces = [*MIXED.split(" "), " ", "  ", "\n", " \n ", "\t", "<|end|>", "<|end|>more", "the", "and"]
+    pieces += [chr(c) for c in rng.integers(32, 0x2FFFF, 400) if not 0xD800 <= c < 0xE000]
+    return "".join(rng.choice(pieces, 20000))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("normal", [None, "NFC"])
+@pytest.mark.parametrize("steps", STEPS)
+def test_tokens_are_those_of_the_library(steps, normal):
+    t = pytest.importorskip("tokenizers")
+    theirs = trained(t, steps, normal)
+    ours = language.read_vocabulary(theirs.to_str())
+    assert isinstance(ours, language.BytePairs)
+    text = large_text()
+    expected = theirs.encode(text, add_special_tokens=False).ids
+    tokens = ours.encode(text)
+    assert tokens.tolist() == expected
+    if normal is None:
+        assert ours.decode(tokens) == text
+    # and what is written is read by the library as the same
+    again = t.Tokenizer.from_str(json.dumps(ours.tokenizer()))
+    assert again.encode(text, add_special_tokens=False).ids == expected
+
+
+@pytest.mark.peers
+def test_characters_are_read_by_the_library():
+    t = pytest.importorskip("tokenizers")
+    ours = language.Characters("\n abcdef")
+    theirs = t.Tokenizer.from_str(json.dumps(ours.tokenizer()))
+    text = "bad cafe\n\n  deaf"
+    assert theirs.encode(text).ids == ours.encode(text).tolist()
+    assert theirs.decode(theirs.encode(text).ids) == text
+
+
+@pytest.mark.peers
+def test_other_kinds_go_through_the_library():
+    t = pytest.importorskip("tokenizers")
+    theirs = t.Tokenizer(t.models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
+    theirs.pre_tokenizer = t.pre_tokenizers.Whitespace()
+    ours = language.read_vocabulary(theirs.to_str())
+    assert isinstance(ours, language.Foreign)
+    assert ours.encode("a b c").tolist() == [0, 1, 2]
