@@ -95,7 +95,7 @@ def finetune(
     text : str
         What to learn from.
     rank : int
-        r of each adapter.
+        Of each adapter: r.
     alpha : float, optional
         The update is scaled by ``alpha / r``; by default alpha = 2 r.
     targets : str, list of str or callable

@@ -38,7 +38,7 @@ def test_a_character_comes_once():
 
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"\(Unigram\) .* pip install tokenizers"):
+    with pytest.raises(ImportError, match=r"\(Unigram\) .*pip install tokenizers"):
         language.read_vocabulary(json.dumps({"model": {"type": "Unigram", "vocab": []}}))
 
 
