@@ -25,6 +25,11 @@ def columns_in_plane(matrices: Mapping[str, Array], *, figure: Figure | None = N
     figure : Figure, optional
         Where to draw; by default a new pyplot figure.
 
+    Returns
+    -------
+    Figure
+        What was drawn on.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -65,12 +70,18 @@ def columns_on_line(
     Parameters
     ----------
     M : ndarray of shape (2, k)
+        The matrix.
     approximations : mapping of str to ndarray of shape (2, k)
         Heading and a matrix of rank one, a panel each.
     figure : Figure, optional
         Where to draw; by default a new pyplot figure.
     width : float
         Inches.
+
+    Returns
+    -------
+    Figure
+        What was drawn on.
 
     Examples
     --------
@@ -124,8 +135,14 @@ def rank_one_errors(M: Array, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     M : ndarray of shape (2, 2)
+        The matrix.
     ax : Axes, optional
         Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
 
     Examples
     --------
@@ -176,6 +193,11 @@ def factor_areas(
         Where to draw; by default a new pyplot figure.
     width : float
         Inches.
+
+    Returns
+    -------
+    Figure
+        What was drawn on.
 
     Examples
     --------
@@ -232,6 +254,11 @@ def memory_by_cause(
         From a method to its bytes, one for each cause.
     ax : Axes, optional
         Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
 
     Examples
     --------
@@ -293,6 +320,11 @@ def error_against_rank(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -350,6 +382,11 @@ def old_and_new(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -405,6 +442,11 @@ def loss_map(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -443,6 +485,11 @@ def similarity_heatmap(grid: Array, *, names: tuple[str, str] = ("A1", "A2"), ax
         Of the two matrices.
     ax : Axes, optional
         Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
 
     Examples
     --------

@@ -40,6 +40,11 @@ def computation_graph(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure

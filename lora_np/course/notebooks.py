@@ -30,6 +30,7 @@ def lessons() -> list[Path]:
     Returns
     -------
     list of Path
+        In the package, or in the checkout that it is run from.
 
     Raises
     ------
@@ -59,6 +60,7 @@ def copy_lessons(folder: str | os.PathLike[str]) -> Copied:
     Returns
     -------
     Copied
+        What is new, and what was there before.
 
     Raises
     ------
@@ -99,6 +101,7 @@ def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int 
     Parameters
     ----------
     folder : path
+        With the lessons in it.
     browser : bool
         Open a browser window; otherwise JupyterLab prints the address.
     port : int, optional

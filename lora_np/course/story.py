@@ -44,7 +44,27 @@ GOAL = 0.97  # of the gain that the best update of the rank reaches
 
 @dataclass(frozen=True)
 class Update:
-    """One trained update, in full (``rank`` is None) or of low rank, and the best possible beside it."""
+    """One trained update, and the best possible of its rank.
+
+    Parameters
+    ----------
+    rank : int or None
+        None for the full update.
+    numbers : int
+        That were trained.
+    optimizer_bytes, file_bytes : int
+        Of Adam's state, and of the file that holds the update.
+    training_error, best_training_error : float
+        On the training data.
+    error, best_error : float
+        On held-out data.
+    share_of_gain : float
+        What training reached of the gain of the best update of the rank.
+    steps_to_goal : int or None
+        After how many steps it had 97 % of that gain, if it had.
+    seconds : float
+        Of training.
+    """
 
     rank: int | None
     numbers: int
@@ -65,7 +85,17 @@ class Update:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one training step (256 rows, float32, Adam) on a d x k weight."""
+    """Seconds of one training step (256 rows, float32, Adam) on a d x k weight.
+
+    Parameters
+    ----------
+    d, k : int
+        Rows and columns of the weight.
+    rank : int
+        Of the LoRA.
+    full, lora : float
+        Seconds for one step with the full update, and with the LoRA.
+    """
 
     d: int
     k: int
@@ -76,7 +106,25 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Tour:
-    """What the tour found. Errors are mean squared errors, in units of the variance of the map."""
+    """What the tour found. Errors are mean squared errors, in units of the variance of the map.
+
+    Parameters
+    ----------
+    rng : int
+        Random seed of the run.
+    steps : int
+        Of training, for each update.
+    base_error : float
+        On held-out data, of the model that was not adapted.
+    updates : tuple of Update
+        The full one, and one for each rank.
+    step_times : tuple of StepTime
+        For a small and a large weight.
+    figures : tuple of str
+        Paths of the figures.
+    report : str
+        Path of the report.
+    """
 
     rng: int
     steps: int
@@ -166,6 +214,7 @@ def tour(
     Returns
     -------
     Tour
+        What was found, as numbers and tables.
 
     Raises
     ------

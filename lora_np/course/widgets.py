@@ -38,8 +38,10 @@ def rank_slider(M: npt.ArrayLike, *, rank: int = 8, largest: int | None = None) 
 
     Raises
     ------
-    TypeError, ValueError
-        If ``M`` is not a finite real matrix or a rank is out of range.
+    TypeError
+        If ``M`` does not hold real numbers, or a rank is not a whole number.
+    ValueError
+        If ``M`` is not a finite matrix, or a rank is out of range.
 
     Examples
     --------
@@ -80,8 +82,10 @@ def picture_slider(pictures: Mapping[str, npt.ArrayLike], *, description: str = 
 
     Raises
     ------
-    TypeError, ValueError
-        If there is no picture, or one is not a finite real matrix.
+    TypeError
+        If a picture does not hold real numbers.
+    ValueError
+        If there is no picture, or one is not a finite matrix.
 
     Examples
     --------

@@ -15,6 +15,7 @@ def photograph() -> Array:
     Returns
     -------
     ndarray of shape (600, 512)
+        In float64.
 
     References
     ----------
@@ -35,6 +36,7 @@ def terrain() -> Array:
     Returns
     -------
     ndarray of shape (344, 403)
+        In float64.
 
     References
     ----------
@@ -56,6 +58,7 @@ def digits() -> tuple[Array, Array]:
     images : ndarray of shape (1797, 8, 8)
         From 0 (paper) to 1 (ink).
     labels : ndarray of int, shape (1797,)
+        From 0 to 9.
 
     References
     ----------
@@ -89,6 +92,7 @@ def patches(
     Parameters
     ----------
     image : ndarray of shape (rows, columns)
+        Finite.
     n : int
         Number of pairs.
     rng : Generator
@@ -101,7 +105,9 @@ def patches(
     Returns
     -------
     x : ndarray of shape (n, height * context)
+        The left patches, row after row.
     y : ndarray of shape (n, height * target)
+        The right patches.
 
     Raises
     ------
@@ -137,10 +143,12 @@ def standardised(image: Array) -> Array:
     Parameters
     ----------
     image : ndarray
+        Not all of one value.
 
     Returns
     -------
     ndarray of the same shape
+        A copy.
 
     Raises
     ------

@@ -32,6 +32,7 @@ class Exercise:
     Parameters
     ----------
     title : str
+        With a verb or a thing.
     points : int
         From 1 (a line) to 3 (an algorithm).
     statement : str
@@ -73,7 +74,19 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The exercises of a lesson, easy ones first."""
+    """The exercises of a lesson, easy ones first.
+
+    Parameters
+    ----------
+    number : int
+        Its place in the course, from 1.
+    slug : str
+        Its name in file names.
+    title : str
+        As its notebook is headed.
+    exercises : tuple of Exercise
+        At least one.
+    """
 
     number: int
     slug: str
@@ -184,7 +197,22 @@ def explanation(error: str, kind: Any) -> tuple[str, str]:
 
 
 def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any]) -> Outcome:
-    """Put the exercise's questions to an answer, one after the other, until a law is broken."""
+    """Put the exercise's questions to an answer, one after the other, until a law is broken.
+
+    Parameters
+    ----------
+    exercise : Exercise
+        Whose check asks.
+    caller : callable
+        ``caller(arguments, forbids)`` calls the answer, here or in another process: see `call`.
+    questions : iterable
+        Each draws one question, as the seed of a Generator.
+
+    Returns
+    -------
+    Outcome
+        The first law that was broken, if one was.
+    """
     answer = Answer(exercise, caller)
     for question in questions:
         try:
@@ -238,4 +266,18 @@ def brief(value: Any) -> str:
 
 
 def plural(count: int, what: str) -> str:
+    """``count`` and ``what``, with an s unless there is one.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    what : str
+        A noun.
+
+    Returns
+    -------
+    str
+        As in ``"2 points"``.
+    """
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -49,6 +49,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     Returns
     -------
     list of Lesson
+        In the order of the course.
 
     Raises
     ------
@@ -70,10 +71,12 @@ def exercise(name: str) -> Exercise:
     Parameters
     ----------
     name : str
+        Of a function.
 
     Returns
     -------
     Exercise
+        Statement, stub, hints and check.
 
     Raises
     ------
@@ -95,6 +98,7 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
     Parameters
     ----------
     function : callable
+        Called as an exercise is.
     rng : Generator or int, optional
         Draws other questions than those that students see.
 
@@ -135,14 +139,31 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
 
 
 def other_questions(rng: np.random.Generator | int) -> list[list[int]]:
-    """As many questions as students see, and none of theirs. An int is also their first number."""
+    """As many questions as students see, and none of theirs.
+
+    Parameters
+    ----------
+    rng : Generator or int
+        Draws them; an int is also the first number of each.
+
+    Returns
+    -------
+    list of list of int
+        For `judge`.
+    """
     drawn = rng.integers(2**31) if isinstance(rng, np.random.Generator) else rng
     return [[whole_number("rng", drawn, minimum=0), 1 + i] for i in range(len(QUESTIONS))]
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Some lessons, and what their exercises are worth."""
+    """Some lessons, and what their exercises are worth.
+
+    Parameters
+    ----------
+    lessons : tuple of Lesson
+        In order.
+    """
 
     lessons: tuple[Lesson, ...]
 
@@ -170,6 +191,7 @@ def overview(numbers: Sequence[int] = ()) -> Overview:
     Returns
     -------
     Overview
+        With a table.
 
     Raises
     ------

@@ -28,6 +28,7 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
     Returns
     -------
     written : list of Path
+        New files.
     kept : list of Path
         What was there before.
 
@@ -46,7 +47,20 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
 
 
 def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
-    """Write the files that are not there yet, as (written, kept): nobody's work is ever overwritten."""
+    """Write the files that are not there yet: nobody's work is ever overwritten.
+
+    Parameters
+    ----------
+    files : mapping of Path to str
+        Their texts.
+
+    Returns
+    -------
+    written : list of Path
+        New files.
+    kept : list of Path
+        What was there before.
+    """
     kept = [path for path in files if path.exists()]
     written = [path for path in files if path not in kept]
     for path in written:
@@ -57,7 +71,18 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
 
 
 def notebook(lesson: Lesson) -> dict[str, Any]:
-    """A stub and a check cell for each exercise, called by its name; hints unfold."""
+    """A stub and a check cell for each exercise, called by its name; hints unfold.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        Whose exercises to show.
+
+    Returns
+    -------
+    dict
+        In the notebook format, version 4.5: see `notebook_text`.
+    """
     cells = [markdown("title", opening(lesson)), code("imports", IMPORTS)]
     for number, exercise in enumerate(lesson.exercises, start=1):
         cells += [
@@ -77,6 +102,18 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
 
 
 def notebook_text(content: Mapping[str, Any]) -> str:
+    """A notebook as the text of its file.
+
+    Parameters
+    ----------
+    content : mapping
+        As `notebook` gives it.
+
+    Returns
+    -------
+    str
+        The same bytes each time.
+    """
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -123,6 +160,20 @@ def opening(lesson: Lesson) -> str:
 
 
 def heading(exercise: Exercise, number: int) -> str:
+    """Number, title and points, as Markdown.
+
+    Parameters
+    ----------
+    exercise : Exercise
+        To be headed.
+    number : int
+        Its place in the lesson, from 1.
+
+    Returns
+    -------
+    str
+        A heading of the second level.
+    """
     return f"## {number}. {exercise.title} ({plural(exercise.points, 'point')})"
 
 

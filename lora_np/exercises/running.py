@@ -37,9 +37,16 @@ def call(function: Any, arguments: Sequence[Any], forbids: Sequence[str]) -> dic
     Parameters
     ----------
     function : callable
+        A student's.
     arguments : sequence
+        Copied, so that it can be seen whether the function changes them.
     forbids : sequence of str
         Library functions that raise while inside.
+
+    Returns
+    -------
+    dict
+        Never an exception, except for Ctrl-C.
     """
     if not callable(function):
         return {"error": f"a function is needed, got {type(function).__name__}", "kind": "missing"}

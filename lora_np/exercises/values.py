@@ -13,14 +13,38 @@ class WireError(ValueError):
 
 
 class Remote:
-    """A function that lives on the other side, known there by its number."""
+    """A function that lives on the other side, known there by its number.
+
+    Parameters
+    ----------
+    number : int
+        Its place among the functions of a call.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
 
 
 def encode(thing: Any, buffers: list[bytes]) -> Any:
-    """What JSON can say; arrays become their dtype, shape and place among the ``buffers``."""
+    """What JSON can say; arrays become their dtype, shape and place among the ``buffers``.
+
+    Parameters
+    ----------
+    thing : Any
+        An answer, or arguments.
+    buffers : list of bytes
+        The bytes of arrays are appended to it.
+
+    Returns
+    -------
+    Any
+        For `json.dumps`.
+
+    Raises
+    ------
+    WireError
+        If it holds something else than numbers, text, arrays, lists, tuples and dicts.
+    """
     if thing is None or type(thing) in (bool, int, float, str):
         return thing
     if isinstance(thing, (np.ndarray, np.generic)):
@@ -49,6 +73,18 @@ AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 def decode(document: Any, arrays: memoryview) -> Any:
     """The opposite of `encode`: a document of JSON and the bytes of its arrays.
+
+    Parameters
+    ----------
+    document : Any
+        As `json.loads` gives it.
+    arrays : memoryview
+        All buffers, one after the other.
+
+    Returns
+    -------
+    Any
+        What was encoded.
 
     Raises
     ------

@@ -37,6 +37,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
     Returns
     -------
     written : list of Path
+        New files.
     kept : list of Path
         What was there before, and stays as it is.
 

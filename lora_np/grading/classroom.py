@@ -184,6 +184,7 @@ def grade(
     Returns
     -------
     Grades
+        To be shown, and written with `Grades.write`.
 
     Raises
     ------
@@ -282,6 +283,7 @@ def check_out(path: Path, submissions: Path) -> None:
     path : Path
         Where the table of grades is to be written; one that `Grades.write` has written may be replaced.
     submissions : Path
+        The folder that is graded.
 
     Raises
     ------

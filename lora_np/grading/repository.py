@@ -21,13 +21,36 @@ F = TypeVar("F")
 
 
 def mistake(name: str, *, breaks: str) -> Callable[[F], F]:
-    """Mark a function as a usual mistake; ``breaks`` is what the check must say of it."""
+    """Mark a function as a usual mistake.
+
+    Parameters
+    ----------
+    name : str
+        What is wrong.
+    breaks : str
+        What the check must say of it.
+
+    Returns
+    -------
+    callable
+        A decorator that changes nothing: the file is read, not run.
+    """
     return lambda function: function
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """Wrong code, and the words of the law that it breaks."""
+    """Wrong code, and the law that it breaks.
+
+    Parameters
+    ----------
+    name : str
+        What is wrong.
+    source : str
+        The function.
+    breaks : str
+        Words of the check's message.
+    """
 
     name: str
     source: str
@@ -36,16 +59,36 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Solution:
-    """What the repository knows of an exercise beyond what students may see."""
+    """What the repository knows of an exercise beyond what students may see.
+
+    Parameters
+    ----------
+    source : str
+        A function that passes the check.
+    body : str
+        The same without the line that begins with def.
+    mistakes : tuple of Mistake
+        At least three.
+    """
 
     source: str
-    body: str  # without the line that begins with def
+    body: str
     mistakes: tuple[Mistake, ...]
 
 
 @cache
 def solutions(lesson: Lesson) -> dict[str, Solution]:
     """Solutions of a lesson by the names of its exercises.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        Of the course.
+
+    Returns
+    -------
+    dict of str to Solution
+        One for each exercise.
 
     Raises
     ------

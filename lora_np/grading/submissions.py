@@ -25,8 +25,10 @@ PATIENCE = 3  # an exercise may take as many times as long as one call
 class Report:
     """What became of one file.
 
-    Attributes
+    Parameters
     ----------
+    path : Path
+        The file.
     outcomes : dict of str to Outcome
         By the exercises' names.
     problems : list of str
@@ -103,6 +105,7 @@ def check_file(
     Returns
     -------
     Report
+        Points and messages, and what could not be enforced.
 
     Raises
     ------

@@ -158,9 +158,7 @@ def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
     cosines = np.linalg.svdvals(wide.T @ narrow)
     sines = np.linalg.svdvals(narrow - wide @ (wide.T @ narrow))[::-1]
     return np.where(
-        np.square(cosines) > 0.5,
-        np.arcsin(np.minimum(sines, 1)),
-        np.arccos(np.minimum(cosines, 1)),
+        np.square(cosines) > 0.5, np.arcsin(np.minimum(sines, 1)), np.arccos(np.minimum(cosines, 1))
     )
 
 

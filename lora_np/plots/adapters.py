@@ -26,6 +26,16 @@ def adapter_overview(spectra: Mapping[str, Array], *, title: str = "") -> Figure
     spectra : mapping of str to ndarray
         The singular values of each module's update, by its path: ``Inspection.spectra``.
     title : str
+        Above both; none by default.
+
+    Returns
+    -------
+    Figure
+        What was drawn on.
+
+    See Also
+    --------
+    singular_spectrum : The singular values themselves.
 
     Examples
     --------

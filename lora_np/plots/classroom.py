@@ -39,6 +39,15 @@ def class_results(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    lines : Any lines with their names.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure

@@ -38,6 +38,15 @@ def parameters_against_rank(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    error_with_spread : What each rank reaches.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure

@@ -85,6 +85,15 @@ def singular_spectrum(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    lines : Any lines with their names.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -123,6 +132,15 @@ def rank_error_curves(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    energy_curves : The same as shares kept.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -157,6 +175,15 @@ def energy_curves(curves: Mapping[str, Array], *, share: float | None = None, ax
         Draw this share, and mark on each line the smallest rank that keeps it.
     ax : Axes, optional
         Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    rank_error_curves : The same as errors.
 
     Examples
     --------

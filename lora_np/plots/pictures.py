@@ -38,6 +38,15 @@ def matrix_tiles(
     width : float
         Inches.
 
+    Returns
+    -------
+    Figure
+        What was drawn on.
+
+    See Also
+    --------
+    gallery : Pictures instead of numbers.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -80,6 +89,15 @@ def gallery(images: Mapping[str, Array], *, figure: Figure | None = None, width:
     width : float
         Inches.
 
+    Returns
+    -------
+    Figure
+        What was drawn on.
+
+    See Also
+    --------
+    strips : On one scale, with errors.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -118,6 +136,15 @@ def strips(
     width : float
         Inches.
 
+    Returns
+    -------
+    Figure
+        What was drawn on.
+
+    See Also
+    --------
+    compression : Of one picture at several ranks.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -155,12 +182,22 @@ def compression(
     Parameters
     ----------
     image : ndarray of shape (d, k)
+        In grey.
     approximations : mapping of str to ndarray
         Heading (rank, size, error) and approximation.
     figure : Figure, optional
         Where to draw; by default a new pyplot figure.
     width : float
         Inches.
+
+    Returns
+    -------
+    Figure
+        What was drawn on.
+
+    See Also
+    --------
+    strips : Any pictures under each other.
 
     Examples
     --------
@@ -199,12 +236,18 @@ def grey_png(image: Array, *, low: float, high: float) -> bytes:
     Parameters
     ----------
     image : ndarray of shape (rows, columns)
+        Any numbers.
     low, high : float
         What lies beyond them is clipped.
 
     Returns
     -------
     bytes
+        Of the file.
+
+    See Also
+    --------
+    gallery : As a figure.
 
     Examples
     --------

@@ -22,7 +22,24 @@ CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
 
 
 def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
-    """``ax``, or the axes of a new pyplot figure (which a notebook shows), quietened either way."""
+    """``ax``, or the axes of a new pyplot figure (which a notebook shows), without frame and clutter.
+
+    Parameters
+    ----------
+    ax : Axes, optional
+        By default those of a new figure.
+    size : (float, float)
+        Of a new figure, in inches.
+
+    Returns
+    -------
+    Axes
+        With a light grid.
+
+    See Also
+    --------
+    sheet : A figure for several panels.
+    """
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -36,7 +53,26 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
 
 
 def sheet(figure: Figure | None, width: float, height: float, **pads: float) -> Figure:
-    """``figure``, or a new pyplot figure, of this size in inches, its parts laid out without overlap."""
+    """``figure``, or a new pyplot figure, of this size, its parts laid out without overlap.
+
+    Parameters
+    ----------
+    figure : Figure, optional
+        By default a new pyplot figure.
+    width, height : float
+        Inches.
+    **pads : float
+        Space around panels, as for matplotlib's constrained layout.
+
+    Returns
+    -------
+    Figure
+        Still empty, if it is new.
+
+    See Also
+    --------
+    axes : One panel.
+    """
     if figure is None:
         import matplotlib.pyplot as plt
 
@@ -47,6 +83,24 @@ def sheet(figure: Figure | None, width: float, height: float, **pads: float) -> 
 
 
 def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: Any) -> None:
-    """Write ``text`` next to (x, y) in the colour of its line: a direct label instead of a legend."""
+    """Write ``text`` next to (x, y) in the colour of its line: a direct label instead of a legend.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to write.
+    x, y : float
+        In the units of the axes.
+    text : str
+        What to write.
+    color : str
+        One of the palette's.
+    **options : Any
+        As for matplotlib's ``annotate``.
+
+    See Also
+    --------
+    lines : Lines that are labelled.
+    """
     place: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": 9, "va": "center"}
     ax.annotate(text, (x, y), color=color, **place | options)

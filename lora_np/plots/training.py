@@ -41,6 +41,15 @@ def training_curve(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    gap_curve : The distance to the optimum.
+
     Examples
     --------
     >>> import numpy as np
@@ -88,6 +97,15 @@ def gap_curve(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    training_curve : The loss itself.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -134,6 +152,15 @@ def error_with_spread(
     ax : Axes, optional
         Where to draw; by default a new figure.
 
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    lines : Any lines with their names.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -178,13 +205,24 @@ def dynamics(
     Parameters
     ----------
     steps : ndarray of shape (m,)
+        When the rest was measured.
     norms : mapping of str to ndarray of shape (m,)
         Frobenius norms by name.
     singular_values : ndarray of shape (m, r)
+        Of B A.
     distances : mapping of str to ndarray of shape (m,), optional
         From 0 (the same subspace) to 1 (orthogonal), by name.
     optimal : ndarray of shape (r,), optional
         Singular values of the best update.
+
+    Returns
+    -------
+    Figure
+        What was drawn on.
+
+    See Also
+    --------
+    training_curve : The loss of a run.
 
     Examples
     --------

@@ -97,21 +97,10 @@ def check_forget_nothing(answer: Answer, rng: Generator) -> None:
     r, known = int(rng.integers(1, 4)), int(rng.integers(2, 5))
     A, X = rng.normal(size=(r, k)), of_rank(rng, known + 1, k, known)  # one input is a mixture of others
     got = real_array("the new A", answer(A, X), (r, k))
-    same(
-        "On the old inputs the update must say nothing",
-        "A x",
-        got @ X.T,
-        np.zeros((r, known + 1)),
-        size=1,
-    )
+    same("On the old inputs the update must say nothing", "A x", got @ X.T, np.zeros((r, known + 1)), size=1)
     new = rng.normal(size=k)
     new -= np.linalg.pinv(X) @ (X @ new)
-    same(
-        "On inputs at right angles to all old ones the update stays what it was",
-        "A x",
-        got @ new,
-        A @ new,
-    )
+    same("On inputs at right angles to all old ones the update stays what it was", "A x", got @ new, A @ new)
 
 
 forget_nothing = Exercise(

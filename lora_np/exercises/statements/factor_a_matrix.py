@@ -18,12 +18,7 @@ def check_rank_one_parts(answer: Answer, rng: Generator) -> None:
     got = real_array("the parts", answer(B, A), (r, d, k))
     same("The parts of a product add up to it", "their sum", got.sum(axis=0), B @ A)
     for i in range(r):
-        same(
-            "Part i is column i of B times row i of A",
-            f"part {i}",
-            got[i],
-            np.outer(B[:, i], A[i]),
-        )
+        same("Part i is column i of B times row i of A", f"part {i}", got[i], np.outer(B[:, i], A[i]))
 
 
 rank_one_parts = Exercise(

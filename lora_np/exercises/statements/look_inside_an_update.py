@@ -98,18 +98,10 @@ def check_amplification(answer: Answer, rng: Generator) -> None:
     W0, dW = rng.normal(size=(d, k)), with_spectrum(rng, d, k, np.linspace(3, 2, r))
     right = amplification_factor(W0, dW, rank=r)
     got = float(real_array("the factor", answer(W0, dW, r), ()))
-    same(
-        "Twice the update, twice the amplification",
-        "the factor",
-        answer(W0, 2 * dW, r),
-        2 * got,
-    )
+    same("Twice the update, twice the amplification", "the factor", answer(W0, 2 * dW, r), 2 * got)
     same("Twice the base, half the amplification", "the factor", answer(2 * W0, dW, r), got / 2)
     same(
-        "Amplification compares the update with W0, seen in the update's directions",
-        "the factor",
-        got,
-        right,
+        "Amplification compares the update with W0, seen in the update's directions", "the factor", got, right
     )
 
 
