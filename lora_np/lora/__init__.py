@@ -3,6 +3,16 @@
 from lora_np.lora.init import gaussian, kaiming
 from lora_np.lora.inject import adapter_leaves, inject, merge
 from lora_np.lora.layer import LoRAEmbedding, LoRALinear
+from lora_np.lora.low_bits import (
+    LoftQ,
+    QuantisedMerge,
+    QuantisedModule,
+    QuantisedStart,
+    RequantisedModule,
+    inject_quantised,
+    loftq,
+    merge_quantised,
+)
 from lora_np.lora.riemannian import Preconditioned
 from lora_np.lora.variants import VARIANTS, DoRALinear, lora_plus, rebase
 
@@ -11,12 +21,20 @@ __all__ = [
     "DoRALinear",
     "LoRAEmbedding",
     "LoRALinear",
+    "LoftQ",
     "Preconditioned",
+    "QuantisedMerge",
+    "QuantisedModule",
+    "QuantisedStart",
+    "RequantisedModule",
     "adapter_leaves",
     "gaussian",
     "inject",
+    "inject_quantised",
     "kaiming",
+    "loftq",
     "lora_plus",
     "merge",
+    "merge_quantised",
     "rebase",
 ]
