@@ -48,7 +48,23 @@ def root(
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; its exit status: 0, 1 for bad input, 2 for bad usage, 3 for "no", 130 after Ctrl-C."""
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : list of str
+        What follows ``lora-np``.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Notes
+    -----
+    Status 0 means success, 1 bad input, 2 bad usage, 3 "no" (adapters that differ, a model that does not
+    fit), and 130 that Ctrl-C ended the command.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

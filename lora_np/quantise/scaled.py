@@ -75,6 +75,7 @@ class BlockScales:
     scales : ndarray of shape (ceil(n / 256),)
         float32.
     offset : float
+        Added to every scale.
     levels : ndarray of shape (256,)
         `dynamic_levels`, unless a file says otherwise.
     block : int
@@ -92,6 +93,7 @@ class BlockScales:
         return int(self.codes.nbytes + self.scales.nbytes + 4)
 
     def dequantised(self) -> Array:
+        """The scales, in float32."""
         repeated = np.repeat(self.scales, self.block)[: len(self.codes)]
         values: Array = self.levels[self.codes] * repeated + self.offset
         return values
@@ -107,7 +109,9 @@ class FourBit(Quantised):
     packed : ndarray of shape (ceil(d k / 2),)
         uint8; the first of two codes is in the upper half.
     scales : ndarray of shape (ceil(d k / block),) or BlockScales
+        float32, or quantised themselves.
     shape : tuple of int
+        Of the matrix: (d, k).
     block : int
         Numbers that share a scale; the last block may be shorter.
 
