@@ -208,6 +208,7 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
     Parameters
     ----------
     path : str or path-like
+        The file.
 
     Returns
     -------
@@ -258,7 +259,7 @@ def save(
     Parameters
     ----------
     tensors : mapping of str to ndarray or Blocks
-        float32 and float16 arrays, and blocks of any kind.
+        Arrays of float32 or float16, and blocks of any kind.
     path : str or path-like
         Replaced as a whole once everything is written, and left alone if anything fails.
     metadata : mapping of str to object, optional

@@ -186,10 +186,12 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     Parameters
     ----------
     path : str or path-like
+        The file.
 
     Returns
     -------
     GGUFModel
+        With ``config``, ``read(name)`` and ``tokenizer()``.
 
     Raises
     ------
@@ -233,7 +235,17 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
 
 
 def gguf_name(module: str) -> str | None:
-    """The name that llama.cpp has for a module, or None.
+    """The name that llama.cpp has for a module.
+
+    Parameters
+    ----------
+    module : str
+        As transformers calls it.
+
+    Returns
+    -------
+    str or None
+        None where there is no such module in the families that are understood.
 
     Examples
     --------
@@ -277,6 +289,7 @@ def row_order(config: Mapping[str, Any], name: str) -> Array | None:
     Returns
     -------
     ndarray of int or None
+        ``file[order]`` is in transformers' order.
 
     Examples
     --------

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from lora_np.autograd import value
 from lora_np.checks import Array
 from lora_np.files import write_whole
-from lora_np.hub import safetensors
-from lora_np.hub.llama_cpp import GGUFModel, open_gguf
+from lora_np.hub import GGUFModel, open_gguf, safetensors
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves

@@ -32,8 +32,11 @@ class LoftQ:
     Attributes
     ----------
     Q : Quantised of shape (d, k)
+        In few bits.
     B : ndarray of shape (d, r)
+        What it is repaired with: left factor.
     A : ndarray of shape (r, k)
+        Right factor.
     errors : tuple of float
         ``||W - Q - B A||_F / ||W||_F`` after each step; the first is that of quantisation alone.
     """
@@ -73,8 +76,9 @@ def loftq(
     Parameters
     ----------
     W : array_like of shape (d, k)
+        What is to be approximated.
     rank : int
-        r, ``1 <= rank <= min(d, k)``.
+        Of B A: ``1 <= rank <= min(d, k)``.
     kind : str
         One of `lora_np.quantise.KINDS`.
     steps : int
@@ -88,6 +92,7 @@ def loftq(
     Returns
     -------
     LoftQ
+        With ``Q``, ``B``, ``A``, the ``errors`` of the steps and a ``table``.
 
     Raises
     ------
@@ -166,6 +171,7 @@ class QuantisedStart(Generic[T]):
     Attributes
     ----------
     model : tree
+        The adapted model.
     modules : tuple of QuantisedModule
         What became of each layer.
     """
@@ -200,7 +206,7 @@ def inject_quantised(
     model : tree
         With weights in full precision; it is not changed.
     rank : int
-        r, at least 1.
+        Of B A, at least 1.
     rng : Generator or int
         Randomness for A.
     kind : str
@@ -312,9 +318,13 @@ class QuantisedMerge(Generic[T]):
     Attributes
     ----------
     model : tree
+        The merged model.
     modules : tuple of RequantisedModule
-    loss_before, loss_after : float or None
-        Of the adapted and of the merged model, where a loss was given.
+        What merging cost each layer.
+    loss_before : float or None
+        Of the adapted model, where a loss was given.
+    loss_after : float or None
+        Of the merged model.
     """
 
     model: T

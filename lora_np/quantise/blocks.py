@@ -82,9 +82,11 @@ class Blocks(Quantised):
         return int(self.data.nbytes)
 
     def dequantised(self) -> Array:
+        """The numbers of all blocks, float32 of shape (d, k)."""
         return self._decoded(self.data)
 
     def rows(self, index: Any) -> Array:
+        """Some rows of `dequantised`."""
         return self._decoded(self.data[index])
 
     def _decoded(self, data: Array) -> Array:

@@ -29,9 +29,9 @@ class Int8(Quantised):
     Parameters
     ----------
     codes : ndarray of shape (d, k)
-        int8, from -127 to 127.
+        Whole numbers from -127 to 127, int8.
     scales : ndarray of shape (d,)
-        float32, the largest magnitude of each row (bitsandbytes' ``SCB``).
+        The largest magnitude of each row, float32 (bitsandbytes' ``SCB``).
 
     Examples
     --------
@@ -53,9 +53,11 @@ class Int8(Quantised):
         return int(self.codes.nbytes + self.scales.nbytes)
 
     def dequantised(self) -> Array:
+        """``codes * scales / 127``, float32 of shape (d, k)."""
         return self.rows(slice(None))
 
     def rows(self, index: Any) -> Array:
+        """Some rows of `dequantised`."""
         # one rounding after the other in the order of bitsandbytes: the row's scale times the code, over 127
         values: Array = self.codes[index] * self.scales[index][..., np.newaxis] * np.float32(1 / 127)
         return values
@@ -71,19 +73,19 @@ class BlockScales:
     Parameters
     ----------
     codes : ndarray of shape (n,)
-        uint8, places in `levels`.
+        Places in `levels`, uint8.
     scales : ndarray of shape (ceil(n / 256),)
-        float32.
+        The largest magnitude in each block, float32.
     offset : float
-        Added to every scale.
+        What is added to all.
     levels : ndarray of shape (256,)
-        `dynamic_levels`, unless a file says otherwise.
+        Those of `dynamic_levels`, unless a file says otherwise.
     block : int
         How many scales share one.
     """
 
-    codes: Array
-    scales: Array
+    codes: Array  # (n,)
+    scales: Array  # (ceil(n / 256),)
     offset: np.float32
     levels: Array
     block: int = _SCALES_BLOCK
@@ -93,7 +95,7 @@ class BlockScales:
         return int(self.codes.nbytes + self.scales.nbytes + 4)
 
     def dequantised(self) -> Array:
-        """The scales, in float32."""
+        """The scales, float32."""
         repeated = np.repeat(self.scales, self.block)[: len(self.codes)]
         values: Array = self.levels[self.codes] * repeated + self.offset
         return values
@@ -106,12 +108,13 @@ class FourBit(Quantised):
     Parameters
     ----------
     kind : {"nf4", "int4"}
+        Which levels.
     packed : ndarray of shape (ceil(d k / 2),)
-        uint8; the first of two codes is in the upper half.
+        Two codes to a byte, the first in the upper half; uint8.
     scales : ndarray of shape (ceil(d k / block),) or BlockScales
-        float32, or quantised themselves.
+        The largest magnitude in each block.
     shape : tuple of int
-        Of the matrix: (d, k).
+        Of the matrix, (d, k).
     block : int
         Numbers that share a scale; the last block may be shorter.
 
@@ -138,11 +141,13 @@ class FourBit(Quantised):
         return unpacked(self.packed)[: self.size].reshape(self.shape)
 
     def dequantised(self) -> Array:
+        """``level[code] * scale``, float32 of shape (d, k)."""
         values = FOUR_BIT_LEVELS[self.kind]()[unpacked(self.packed)[: self.size]]
         scale_blocks(values, self._scales(), self.block, np.multiply)
         return values.reshape(self.shape)
 
     def rows(self, index: npt.ArrayLike) -> Array:
+        """Some rows of `dequantised`."""
         k = self.shape[-1]
         flat = np.asarray(index)[..., np.newaxis] * k + np.arange(k)
         byte = self.packed[flat // 2]
