@@ -1,6 +1,8 @@
 """Every command that a page, the README or --help shows is run; every block of Python is a doctest."""
 
+import inspect
 import json
+import pkgutil
 import re
 import shlex
 import shutil
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
+import lora_np
 from lora_np import adapters
 from lora_np.cli import app, run
 from lora_np.hub import safetensors
@@ -19,6 +22,8 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 NOT_HERE = {
+    "lora-np finetune": "needs a language model: tests/language",
+    "lora-np generate": "needs a language model: tests/language",
     "lora-np lab": "opens JupyterLab: tests/browser",
     "lora-np tour": "the main job: tests/course/test_tour.py",
     "lora-np exercises nbgrader": "a course for nbgrader: tests/grading/test_nbgrader.py",
@@ -135,3 +140,26 @@ def words_of(text):
 
 def numbers_of(text):
     return [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+
+
+def test_every_name_that_a_page_links_to_exists():
+    """Roles such as {func}`~lora_np.fit` lead to a public name."""
+    role = re.compile(r"\{(?:func|class|meth|mod|exc|data|attr)\}`~?(lora_np[\w.]*)")
+    for page in PAGES:
+        for name in role.findall(page.read_text(encoding="utf-8")):
+            try:
+                pkgutil.resolve_name(name)
+            except (AttributeError, ImportError):
+                pytest.fail(f"{page.name} links to {name}")
+
+
+def test_every_package_has_a_page():
+    """And the page lists what ``__all__`` names: see docs/_ext/public_names.py."""
+    reference = ROOT / "docs" / "reference"
+    named = set(
+        re.findall(
+            r"public-names:: (\S+)", "".join(page.read_text("utf-8") for page in reference.glob("*.md"))
+        )
+    )
+    packages = {name for name in lora_np.__all__ if inspect.ismodule(getattr(lora_np, name))}
+    assert {f"lora_np.{name}" for name in packages} <= named
