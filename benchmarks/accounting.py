@@ -90,7 +90,8 @@ def reading(mib: int, rounds: int, modules: dict[str, Any]) -> list[list[Cell]]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.safetensors"
         tensors = {
-            f"layers.{i}.proj.weight": safetensors.TensorInfo("F32", (1024, 1024)) for i in range(mib // 4)
+            f"layers.{i}.proj.weight": safetensors.TensorInfo("float32", (1024, 1024))
+            for i in range(mib // 4)
         }
         with safetensors.SafetensorsWriter(path, tensors) as writer:
             block = np.ones((1024, 1024), np.float32)

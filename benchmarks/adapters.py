@@ -171,7 +171,7 @@ def write_base(folder: Path, shards: list[dict[str, tuple[int, ...]]]) -> None:
     where = {}
     for i, shapes in enumerate(shards):
         file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
-        header = {name: safetensors.TensorInfo("BF16", shape) for name, shape in shapes.items()}
+        header = {name: safetensors.TensorInfo("bfloat16", shape) for name, shape in shapes.items()}
         with safetensors.SafetensorsWriter(folder / file, header, metadata={"format": "pt"}) as writer:
             for name, shape in shapes.items():
                 writer.write(name, 0.02 * rng.standard_normal(shape, np.float32))
@@ -187,7 +187,7 @@ def write_adapter(folder: Path, names: list[str], d: int) -> None:
             A=rng.standard_normal((8, d), np.float32) / d**0.5,
             B=0.1 * rng.standard_normal((d, 8), np.float32),
             alpha=16.0,
-            dtype="BF16",
+            dtype="bfloat16",
         )
         for name in names
     }

@@ -67,13 +67,13 @@ def example_files(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     np.save("update.npy", rng.normal(size=(20, 30)))
     Path("lora-np-tour").mkdir()
-    safetensors.save("lora-np-tour/full-update.safetensors", {"weight": rng.normal(size=(20, 30))})
-    safetensors.save("adapter.safetensors", {"layers.0.q_proj.lora_B.weight": rng.normal(size=(20, 4))})
+    safetensors.save({"weight": rng.normal(size=(20, 30))}, "lora-np-tour/full-update.safetensors")
+    safetensors.save({"layers.0.q_proj.lora_B.weight": rng.normal(size=(20, 4))}, "adapter.safetensors")
     W0 = rng.normal(size=(64, 64)).astype(np.float32)
     for name in ("base", "llama", "my-model", "tuned", "my-llama", "path/to"):
         weights = W0 if name in ("base", "llama", "my-model") else W0 + rng.normal(size=W0.shape).astype("f4")
         Path(name).mkdir(parents=True)
-        safetensors.save(Path(name, "model.safetensors"), {"model.layers.0.q_proj.weight": weights})
+        safetensors.save({"model.layers.0.q_proj.weight": weights}, Path(name, "model.safetensors"))
         Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
     for name in ("adapter", "my-adapter", "small-adapter", "big", "style", "task", "lora-np-tour/adapter-r8"):
         module = adapters.Module.of(A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16)

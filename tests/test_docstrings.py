@@ -101,7 +101,6 @@ OFFENDERS = {
     "lora_np.hub.safetensors.SafetensorsWriter",
     "lora_np.hub.safetensors.TensorInfo",
     "lora_np.hub.safetensors.open",
-    "lora_np.hub.safetensors.rounded",
     "lora_np.hub.safetensors.save",
     "lora_np.hub.saved_modules",
     "lora_np.inject",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from lora_np.checks import choice
-from lora_np.hub import Kind, ModelSpec, ModuleSpec, fold, safetensors
+from lora_np.hub import INDEX, Kind, ModelSpec, ModuleSpec, fold, open_model
 
-_INDEX = "model.safetensors.index.json"
 # the last names of tables that are looked up rather than multiplied
 _EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
@@ -36,81 +34,32 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    HubError
+        If there is no such model, or `open_model` finds it damaged.
     ValueError
-        If a header is not true, an index and its files disagree, or an index names files outside its
-        directory.
+        If a kind is not known.
 
     Examples
     --------
     >>> import tempfile
     >>> import numpy as np
+    >>> from lora_np.hub import safetensors
     >>> from lora_np.accounting import count_model
     >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> safetensors.save(path, {"q_proj.weight": np.zeros((100, 120)), "q_proj.bias": np.zeros(100)})
+    >>> safetensors.save({"q_proj.weight": np.zeros((100, 120)), "q_proj.bias": np.zeros(100)}, path)
     >>> count_model(from_safetensors(path), rank=8, targets=["q_proj"]).trainable
     1760
     """
     path = Path(source)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in _files(path):
-        shapes.update({name: info.shape for name, info in safetensors.open(file).tensors.items()})
+    model = open_model(path)
+    shapes = {name: model.info(name).shape for name in model.where}
     kinds = kinds or {}
     for end, kind in kinds.items():
         choice(f"kinds[{end!r}]", kind, get_args(Kind))
     modules = tuple(fold(_modules(shapes, kinds)))
     heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
-    name = path.name if path.is_dir() or path.name != _INDEX else path.parent.name
+    name = path.name if path.is_dir() or path.name != INDEX else path.parent.name
     return ModelSpec(name or str(path), modules, head=heads[0] if len(heads) == 1 else "")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(values).__name__}")
-    return values
-
-
-def _files(path: Path) -> list[Path]:
-    """The files whose headers together are the checkpoint."""
-    if path.is_dir():
-        if (path / _INDEX).is_file():
-            return _shards(path / _INDEX)
-        found = sorted(path.glob("*.safetensors"))
-        if not found:
-            raise FileNotFoundError(f"{path} holds neither config.json nor *.safetensors")
-        return found
-    if path.name.endswith(".index.json"):
-        return _shards(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return [path]
-
-
-def _shards(index: Path) -> list[Path]:
-    """The files that an index names, once they hold what it says."""
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise ValueError(f"{index} must hold a weight_map from tensors to files")
-    files = sorted(set(places.values()))
-    for file in files:
-        if "\\" in file or Path(file).name != file:
-            raise ValueError(f"{index} names {file!r}, which is not a file of its own directory")
-        if not (index.parent / file).is_file():
-            raise FileNotFoundError(f"{index} names {file!r}, which is not there")
-    for file in files:
-        held = safetensors.open(index.parent / file).tensors
-        missing = [name for name, place in places.items() if place == file and name not in held]
-        if missing:
-            raise ValueError(f"{index} says that {file} holds {missing[0]!r}, which it does not")
-    return [index.parent / file for file in files]
 
 
 def _modules(shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, Kind]) -> list[ModuleSpec]:

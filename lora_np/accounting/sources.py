@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from lora_np.accounting.checkpoint import from_safetensors, read_json
+from lora_np.accounting.checkpoint import from_safetensors
 from lora_np.accounting.live import from_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub import ModelSpec, ModuleSpec, build_spec, family_names, family_of
+from lora_np.hub import ModelSpec, ModuleSpec, build_spec, family_names, family_of, read_json
 from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)

@@ -3,7 +3,6 @@
 from lora_np.adapters.combine import combine
 from lora_np.adapters.difference import Difference, diff
 from lora_np.adapters.extract import extract
-from lora_np.adapters.files import AdapterError
 from lora_np.adapters.inspection import Inspection, inspect
 from lora_np.adapters.merge import merge
 from lora_np.adapters.models import attach, save
@@ -12,7 +11,6 @@ from lora_np.adapters.resize import resize
 
 __all__ = [
     "Adapter",
-    "AdapterError",
     "Difference",
     "Inspection",
     "Module",

@@ -12,11 +12,10 @@ from typing import Literal
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import Adapter, Module, Stored, load, replacing_adapter, write
 from lora_np.adapters.steps import finite, no_overflow, norm, taken
 from lora_np.checks import Array, choice, matrix, whole_number
-from lora_np.hub import safetensors
+from lora_np.hub import HubError, safetensors
 from lora_np.linalg import svd_of_product
 from lora_np.table import Table
 from lora_np.work import each
@@ -65,7 +64,7 @@ def combine(
 
     Raises
     ------
-    AdapterError
+    HubError
         If the adapters do not fit each other, replace the same parameters, or use DoRA, whose magnitudes have
         no weighted sum without the base; if the sum is not finite; or if the target exists.
     TypeError, ValueError
@@ -161,7 +160,7 @@ def _combined(item: _Sum) -> tuple[Module, float]:
         arrays = {"A": A, "B": B}
         if item.with_bias:
             arrays["bias"] = _bias(item.name, item.terms)
-    safetensors.save(item.path, arrays)
+    safetensors.save(arrays, item.path)
     first = item.terms[0][0]
     parts = {
         part: Stored(first.parts.get(part, first.parts["B"]).dtype, array.shape, taken(item.path, part))
@@ -185,7 +184,7 @@ def _added_up(name: str, terms: list[tuple[Module, float]]) -> tuple[Array, Arra
     """PEFT's "linear": the As and the Bs summed, each with the root of its weight, the sign in A."""
     ranks = sorted({module.rank for module, _ in terms})
     if len(ranks) > 1:
-        raise AdapterError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
+        raise HubError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
     roots = [abs(weight * module.scaling) ** 0.5 for module, weight in terms]
     signs = [np.copysign(1.0, weight * module.scaling) for module, weight in terms]
     Bs, As = zip(*(module.factors() for module, _ in terms), strict=True)
@@ -209,19 +208,17 @@ def _check(sources: list[Adapter]) -> None:
     replaced: set[str] = set()
     for source in sources:
         if any("magnitude" in module.parts for module in source.values()):
-            raise AdapterError(f"{source.path}: DoRA's magnitudes have no weighted sum without the base")
+            raise HubError(f"{source.path}: DoRA's magnitudes have no weighted sum without the base")
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:
-            raise AdapterError(f"{source.path}: fan_in_fan_out differs from that of {sources[0].path}")
+            raise HubError(f"{source.path}: fan_in_fan_out differs from that of {sources[0].path}")
         for name in source.full:
             if name in replaced:
-                raise AdapterError(f"{source.path}: replaces {name!r}, as an adapter before it does")
+                raise HubError(f"{source.path}: replaces {name!r}, as an adapter before it does")
             replaced.add(name)
         for name, module in source.items():
             mine = (module.shape, module.embedding)
             if shapes.setdefault(name, mine) != mine:
-                raise AdapterError(
-                    f"{source.path}: {name!r} is of shape {module.shape}, not {shapes[name][0]}"
-                )
+                raise HubError(f"{source.path}: {name!r} is of shape {module.shape}, not {shapes[name][0]}")
 
 
 def _raw(sources: list[Adapter], modules: Mapping[str, Module]) -> dict[str, object]:

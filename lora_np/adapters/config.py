@@ -11,10 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_np.adapters.files import AdapterError, inside, read_json
 from lora_np.checks import number
-from lora_np.hub import Matcher, Patterns, matcher
-from lora_np.hub.targets import ALL_LINEAR
+from lora_np.hub import ALL_LINEAR, HubError, Matcher, Patterns, inside, matcher, read_json
 
 NAME = "adapter_config.json"
 
@@ -96,23 +94,21 @@ def parse(path: Path, raw: Mapping[str, Any]) -> Config:
     """``raw`` with every value checked; ``path`` is for the messages."""
     setting = _Reader(path, raw)
     if raw.get("peft_type") != "LORA":
-        raise AdapterError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+        raise HubError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
     for key, content in raw.items():
         if key not in _KNOWN and content not in (None, False, "") and content != [] and content != {}:
-            raise AdapterError(f"{path}: {key} = {_short(content)} is not supported")
+            raise HubError(f"{path}: {key} = {_short(content)} is not supported")
     init = raw.get("init_lora_weights")
     if init not in _INITS_THAT_KEEP_THE_BASE:
-        raise AdapterError(
+        raise HubError(
             f"{path}: init_lora_weights = {_short(init)} changes the base weights, so that this adapter does "
             "not fit the original model; save it with PEFT's path_initial_model_for_weight_conversion"
         )
     bias = setting.text("bias", "none")
     if bias not in ("none", "all", "lora_only"):
-        raise AdapterError(f"{path}: bias must be 'none', 'all' or 'lora_only', got {_short(bias)}")
+        raise HubError(f"{path}: bias must be 'none', 'all' or 'lora_only', got {_short(bias)}")
     if not 0 <= setting.real("lora_dropout", raw.get("lora_dropout") or 0) < 1:
-        raise AdapterError(
-            f"{path}: lora_dropout must be from 0 to below 1, got {_short(raw['lora_dropout'])}"
-        )
+        raise HubError(f"{path}: lora_dropout must be from 0 to below 1, got {_short(raw['lora_dropout'])}")
     setting.check_targets()
     config = Config(
         r=setting.whole("r", raw.get("r", 8)),
@@ -134,7 +130,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> Config:
     try:
         config._ranks, config._alphas, config.targets  # noqa: B018 - meets every expression
     except ValueError as error:
-        raise AdapterError(f"{path}: {error}") from None
+        raise HubError(f"{path}: {error}") from None
     return config
 
 
@@ -195,8 +191,8 @@ class _Reader:
     path: Path
     raw: Mapping[str, Any]
 
-    def fail(self, key: str, wanted: str, got: object) -> AdapterError:
-        return AdapterError(f"{self.path}: {key} must be {wanted}, got {_short(got)}")
+    def fail(self, key: str, wanted: str, got: object) -> HubError:
+        return HubError(f"{self.path}: {key} must be {wanted}, got {_short(got)}")
 
     def whole(self, key: str, got: object) -> int:
         if isinstance(got, bool) or not isinstance(got, int) or not 1 <= got < 2**31:

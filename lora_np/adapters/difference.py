@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import Module, Stored, load
 from lora_np.adapters.steps import finite, norm
 from lora_np.checks import number
+from lora_np.hub import HubError
 from lora_np.linalg import svd_of_product
 from lora_np.table import Table
 from lora_np.work import each
@@ -65,7 +65,7 @@ def diff(
 
     Raises
     ------
-    AdapterError
+    HubError
         If an adapter is damaged, or not finite.
 
     Examples
@@ -144,5 +144,5 @@ def _relative(
     x, y = weight1 * one.read().astype(np.float64), weight2 * two.read().astype(np.float64)
     largest = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)))
     if not np.isfinite(largest):
-        raise AdapterError(f"{place} holds what is not finite")
+        raise HubError(f"{place} holds what is not finite")
     return float(np.linalg.norm(x - y)) / (largest or 1.0)

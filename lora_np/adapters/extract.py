@@ -13,22 +13,12 @@ from typing import Any
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.checkpoint import Checkpoint, open_checkpoint
-from lora_np.adapters.files import AdapterError
-from lora_np.adapters.peft_format import (
-    FLOATS,
-    Adapter,
-    Module,
-    Stored,
-    replacing_adapter,
-    stored,
-    write,
-)
+from lora_np.adapters.peft_format import Adapter, Module, Stored, replacing_adapter, stored, write
 from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
 from lora_np.adapters.steps import finite, taken
 from lora_np.adapters.weights import BLOCK
 from lora_np.checks import Array
-from lora_np.hub import safetensors
+from lora_np.hub import FLOATS, HubError, ModelDirectory, directory, open_model, safetensors
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.table import Table
 from lora_np.work import each
@@ -88,7 +78,7 @@ def extract(
 
     Raises
     ------
-    AdapterError
+    HubError
         If the checkpoints are equal or do not belong together, hold what is not finite, or the target exists.
     TypeError, ValueError
         If an option is out of range.
@@ -110,19 +100,19 @@ def extract(
     >>> update = np.outer([1, 0, 0, 0], [0, 3, 4, 0])
     >>> for name, weight in [("base", np.eye(4)), ("tuned", np.eye(4) + update)]:
     ...     (folder / name).mkdir()
-    ...     safetensors.save(folder / name / "model.safetensors", {"q.weight": weight})
+    ...     safetensors.save({"q.weight": weight}, folder / name / "model.safetensors")
     >>> table = extract(folder / "base", folder / "tuned", folder / "adapter", rank=1)
     >>> lnp.adapters.load(folder / "adapter").delta("q")[0].round(6)
     array([0., 3., 4., 0.])
     """
     goal = Goal.of(rank=rank, energy=energy, bytes=bytes)
-    before, after = open_checkpoint(base), open_checkpoint(tuned)
+    before, after = open_model(directory(base)), open_model(directory(tuned))
     named = before.naming(after.where)
     pairs = [_Pair(before, after, named(name), name) for name in after.where]
     matrices = [pair for pair in pairs if pair.is_matrix]
     others = [pair for pair in pairs if not pair.is_matrix]
     if len(pairs) == sum(pair.base not in before for pair in pairs):
-        raise AdapterError(f"{tuned}: has no tensor in common with {base}")
+        raise HubError(f"{tuned}: has no tensor in common with {base}")
     with replacing_adapter(out, force=force, inputs=[base, tuned]) as stage:
         differing = each(_differs, others, jobs=jobs, progress=progress, label="compare")
         others = [pair for pair, differs in zip(others, differing, strict=True) if differs]
@@ -138,7 +128,7 @@ def extract(
             if result is not None
         }
         if not differences:
-            raise AdapterError(f"{tuned}: no weight matrix differs from that of {base}")
+            raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
         adapter = _adapter(differences, {}, _saved(after, in_full))
         ranks = _ranks(adapter, differences, goal)
         adapter = _adapter(differences, ranks, adapter.full)
@@ -152,8 +142,8 @@ def extract(
 class _Pair:
     """One tensor in both checkpoints."""
 
-    before: Checkpoint
-    after: Checkpoint
+    before: ModelDirectory
+    after: ModelDirectory
     base: str  # its name in the base
     name: str  # and in the tuned checkpoint
 
@@ -230,11 +220,11 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[Array, float] | None:
     D = pair.difference()
     if not D.any():
         return None
-    place = f"{pair.after.folder}: the change of {pair.name!r}"
+    place = f"{pair.after.path}: the change of {pair.name!r}"
     itemsize = pair.after.info(pair.name).nbytes // D.size
     (U, s, Vh), missing = finite(place, lambda: _leading(D, goal, itemsize))
     root = np.sqrt(s)
-    safetensors.save(path, {"B": U * root, "A": root[:, None] * Vh})
+    safetensors.save({"B": U * root, "A": root[:, None] * Vh}, path)
     return s.astype(np.float64), missing
 
 
@@ -307,7 +297,7 @@ def _adapter(
     return Adapter(modules, full, settings.with_targets(raw, modules))
 
 
-def _saved(after: Checkpoint, modules: set[str]) -> dict[str, Stored]:
+def _saved(after: ModelDirectory, modules: set[str]) -> dict[str, Stored]:
     """All parameters of these modules: PEFT reads a module that is saved in full as a whole."""
     return {
         name: stored(after.files[file], name, after.info(name))

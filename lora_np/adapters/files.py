@@ -10,34 +10,12 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from lora_np.checks import Array
-from lora_np.hub import safetensors
-from lora_np.hub.safetensors import SafetensorsError, SafetensorsFile
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
-
-
-class AdapterError(ValueError):
-    """An adapter or a checkpoint that is damaged, hostile, not supported, or does not fit another.
-
-    The message is one line that names the file and the key, and says what would be right.
-
-    Examples
-    --------
-    >>> from lora_np import adapters
-    >>> try:
-    ...     adapters.load("no-such-directory")
-    ... except adapters.AdapterError as error:
-    ...     print(error)
-    no-such-directory: no such directory
-    """
+from lora_np.hub import HubError
 
 
 @contextmanager
@@ -70,12 +48,12 @@ def replacing(
 
     Raises
     ------
-    AdapterError
+    HubError
         If the target exists and ``force`` is not given, or if it holds what we would not have written.
     """
     target = Path(os.path.abspath(target))
     if not target.parent.is_dir():
-        raise AdapterError(f"{target.parent}: no such directory to write {target.name} into")
+        raise HubError(f"{target.parent}: no such directory to write {target.name} into")
     recover(target)
     _check_target(target, force, writes, [Path(os.path.realpath(path)) for path in inputs], in_place)
     stage = _unused(target)
@@ -104,92 +82,6 @@ def recover(target: Path) -> None:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def directory(path: str | os.PathLike[str]) -> Path:
-    """``path`` as an existing directory."""
-    path = Path(path)
-    if not path.exists():
-        raise AdapterError(f"{path}: no such directory")
-    if not path.is_dir():
-        raise AdapterError(f"{path}: not a directory")
-    return path
-
-
-def inside(folder: Path, name: str) -> Path:
-    """The regular file ``name`` of ``folder``; a name or a link that leads out of the folder is refused.
-
-    Links from a snapshot of the Hugging Face cache to the blobs beside it are the one exception.
-    """
-    plain = name not in ("", ".", "..") and not any(c in name for c in "/\\\0") and Path(name).name == name
-    if not plain:
-        raise AdapterError(f"{folder}: the file name {name!r} must be a plain name inside the directory")
-    path = folder / name
-    try:
-        real = path.resolve(strict=True)
-        regular = stat.S_ISREG(real.stat().st_mode)
-    except (OSError, RuntimeError, ValueError):
-        raise AdapterError(f"{path}: no such file") from None
-    home = folder.resolve()
-    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if not (real.is_relative_to(home) or real.is_relative_to(cache)):
-        raise AdapterError(f"{path}: a link that leads out of the directory")
-    if not regular:
-        raise AdapterError(f"{path}: not a regular file")
-    return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; repeated keys, NaN, other kinds of content and huge files are refused."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise AdapterError(f"{path}: the key {twice!r} occurs twice")
-        return result
-
-    def no_constant(text: str) -> NoReturn:
-        raise AdapterError(f"{path}: {text} is not JSON")
-
-    if path.stat().st_size > MAX_JSON:
-        raise AdapterError(f"{path}: {path.stat().st_size:,} bytes of JSON, more than any real file has")
-    try:
-        text = path.read_bytes().decode("utf-8")
-        content = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
-    except AdapterError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise AdapterError(f"{path}: must be a JSON object, got {type(content).__name__}")
-    return content
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Say why nothing is read from a directory that holds pickles instead of safetensors."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix in PICKLES:
-            raise AdapterError(
-                f"{path}: a pickle can run any code when it is opened, so none is opened here; "
-                "save the model as safetensors with PEFT or transformers"
-            )
-
-
-def open_tensors(path: Path) -> SafetensorsFile:
-    try:
-        return safetensors.open(path)
-    except (SafetensorsError, OSError) as error:
-        raise AdapterError(str(error)) from None
-
-
-def read_tensor(file: SafetensorsFile, key: str) -> Array:
-    """The tensor in its own dtype, bfloat16 as float32."""
-    try:
-        return file.read(key)
-    except (SafetensorsError, OSError) as error:
-        raise AdapterError(str(error)) from None
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -201,23 +93,21 @@ def _check_target(
         return
     real = Path(os.path.realpath(target))
     if real in inputs and not in_place:
-        raise AdapterError(
-            f"{target}: is an input itself, and so is not replaced; write to another directory"
-        )
+        raise HubError(f"{target}: is an input itself, and so is not replaced; write to another directory")
     if not force:
-        raise AdapterError(f"{target}: exists already; say force (--force) to replace it")
+        raise HubError(f"{target}: exists already; say force (--force) to replace it")
     if target.is_symlink() or not target.is_dir():
-        raise AdapterError(f"{target}: not a directory, and so not replaced")
+        raise HubError(f"{target}: not a directory, and so not replaced")
     for path in inputs:
         if path != real and path.is_relative_to(real):
-            raise AdapterError(f"{target}: holds the input {path}, and so is not replaced")
+            raise HubError(f"{target}: holds the input {path}, and so is not replaced")
     ours = {"adapter_config.json", "model.safetensors", "model.safetensors.index.json"}
     names = set(os.listdir(target))
     if names and not names & ours:
-        raise AdapterError(f"{target}: neither an adapter nor a checkpoint, and so not replaced")
+        raise HubError(f"{target}: neither an adapter nor a checkpoint, and so not replaced")
     foreign = _first_foreign(target, writes)
     if foreign is not None:
-        raise AdapterError(f"{target}: holds {foreign}, which would be lost, and so is not replaced")
+        raise HubError(f"{target}: holds {foreign}, which would be lost, and so is not replaced")
 
 
 def _first_foreign(target: Path, writes: Callable[[str], bool]) -> str | None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.adapters.checkpoint import open_checkpoint
 from lora_np.adapters.merge import base_weights
 from lora_np.adapters.peft_format import Adapter, Module, Stored, at_least_single, load
 from lora_np.adapters.ranks import rank_for_loss
 from lora_np.adapters.steps import finite
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.checks import Array
+from lora_np.hub import directory, open_model
 from lora_np.linalg import (
     amplification_factor,
     effective_rank,
@@ -118,7 +118,7 @@ def inspect(
 
     Raises
     ------
-    AdapterError
+    HubError
         If the adapter is damaged, or does not fit the base.
 
     References
@@ -137,7 +137,7 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter)
-    weights: Mapping[str, Stored] = {} if base is None else base_weights(open_checkpoint(base), opened)
+    weights: Mapping[str, Stored] = {} if base is None else base_weights(open_model(directory(base)), opened)
     work = [
         _Work(f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in opened.items()
@@ -193,7 +193,7 @@ def _look(work: _Work) -> _Look:
         return _Look(s, norm)
     W0 = at_least_single(work.weight.read())
     transposed = is_transposed(work.place, W0.shape, module, work.fan_in_fan_out)
-    dtype = "F64" if W0.dtype == np.float64 else "F32"
+    dtype = "float64" if W0.dtype == np.float64 else "float32"
     W, _, _ = merged(work.place, W0.copy(), module, transposed=transposed, dtype=dtype)
     W0, W = (W0.T, W.T) if transposed else (W0, W)
     strongest = min(module.rank, *W0.shape)

@@ -12,15 +12,27 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lora_np.adapters.checkpoint import INDEX, SINGLE, Checkpoint, open_checkpoint
-from lora_np.adapters.files import PICKLES, AdapterError, inside, read_json, replacing, write_json
-from lora_np.adapters.peft_format import FLOATS, Adapter, Module, Stored, load, stored
+from lora_np.adapters.files import replacing, write_json
+from lora_np.adapters.peft_format import Adapter, Module, Stored, load, stored
 from lora_np.adapters.weights import is_transposed, merged
-from lora_np.hub.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
+from lora_np.hub import (
+    FLOATS,
+    HEAD,
+    INDEX,
+    PICKLES,
+    SINGLE,
+    HubError,
+    ModelDirectory,
+    SafetensorsFile,
+    SafetensorsWriter,
+    TensorInfo,
+    directory,
+    inside,
+    open_model,
+)
 from lora_np.table import Table
 from lora_np.work import each
 
-HEAD = "lm_head.weight"
 # Weights in other formats, which would be the unmerged ones.
 _OTHER_WEIGHTS = (*PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
 # What an older merge, of a base in other shards, may have left at the target.
@@ -63,7 +75,7 @@ def merge(
 
     Raises
     ------
-    AdapterError
+    HubError
         If base and adapter do not fit, a result is not finite, or the target exists.
 
     Notes
@@ -80,7 +92,7 @@ def merge(
     >>> from lora_np.hub import safetensors
     >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "base").mkdir()
-    >>> safetensors.save(folder / "base" / "model.safetensors", {"q.weight": np.eye(2, dtype=np.float32)})
+    >>> safetensors.save({"q.weight": np.eye(2, dtype=np.float32)}, folder / "base" / "model.safetensors")
     >>> module = Module.of(A=np.ones((1, 2)), B=np.ones((2, 1)), alpha=1)
     >>> lnp.adapters.save(Adapter({"q": module}), folder / "adapter")
     >>> table = merge(folder / "base", folder / "adapter", folder / "merged")
@@ -88,7 +100,7 @@ def merge(
     array([[2., 1.],
            [1., 2.]], dtype=float32)
     """
-    source, update = open_checkpoint(base), load(adapter)
+    source, update = open_model(directory(base)), load(adapter)
     changes = _changes(source, update)
     added = {name: change.info for name, change in changes.items() if name not in source}
     others, left_out = _others(source)
@@ -113,7 +125,7 @@ def merge(
         by_shard = each(_merge_shard, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.folder / name, stage / name)
+            shutil.copyfile(source.path / name, stage / name)
         _write_index(source, stage, added, last)
         if HEAD in added:
             untie(source, stage)
@@ -140,11 +152,11 @@ class _Shard:
     fan_in_fan_out: bool
 
 
-def _changes(source: Checkpoint, update: Adapter) -> dict[str, _Change]:
+def _changes(source: ModelDirectory, update: Adapter) -> dict[str, _Change]:
     """Every tensor that will not be the base's, by its name in the base."""
     named = source.naming([f"{name}.weight" for name in update])
     changes = {named(name): _replacement(source, update, name, named(name)) for name in update.full}
-    embedding = _tied_embedding(source)
+    embedding = source.tied_embedding
     heads_own = changes.get(HEAD)
     for name, module in update.items():
         for parameter in ["weight", "bias"] if "bias" in module.parts else ["weight"]:
@@ -159,63 +171,48 @@ def _changes(source: Checkpoint, update: Adapter) -> dict[str, _Change]:
     return changes
 
 
-def base_weights(source: Checkpoint, update: Adapter) -> dict[str, Stored]:
+def base_weights(source: ModelDirectory, update: Adapter) -> dict[str, Stored]:
     """The weight of each adapted module in the base, by the adapter's name of the module."""
     changes = _changes(source, update)
     named = source.naming([f"{name}.weight" for name in update])
     return {name: changes[named(f"{name}.weight")].start for name in update}
 
 
-def _unchanged(source: Checkpoint, name: str) -> _Change:
+def _unchanged(source: ModelDirectory, name: str) -> _Change:
     file = source.files[source.where[name]]
     return _Change(file.tensors[name], stored(file, name, file.tensors[name]))
 
 
-def _replacement(source: Checkpoint, update: Adapter, name: str, target: str) -> _Change:
+def _replacement(source: ModelDirectory, update: Adapter, name: str, target: str) -> _Change:
     tensor = update.full[name]
     if target not in source and target != name:
-        raise AdapterError(f"{source.folder}: has no {target!r}; merge into the model with its head instead")
+        raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
     info = source.info(target) if target in source else TensorInfo(tensor.dtype, tensor.shape)
     if info.shape != tensor.shape:
-        raise AdapterError(
-            f"{update.path}: {name!r} has shape {tensor.shape}, but {info.shape} in {source.folder}"
-        )
+        raise HubError(f"{update.path}: {name!r} has shape {tensor.shape}, but {info.shape} in {source.path}")
     return _Change(info, tensor)
 
 
-def _original(source: Checkpoint, update: Adapter, name: str, target: str, embedding: str | None) -> _Change:
+def _original(
+    source: ModelDirectory, update: Adapter, name: str, target: str, embedding: str | None
+) -> _Change:
     if target in source:
         return _unchanged(source, target)
     if target == HEAD and embedding is not None:
         return _unchanged(source, embedding)
     close = get_close_matches(target, source.where, n=3, cutoff=0.5)
     nearest = f"close are {', '.join(map(repr, close))}" if close else "nor anything like it"
-    raise AdapterError(
-        f"{source.folder}: has no {target!r}, which {update.path} adapts as {name!r}; {nearest}"
-    )
-
-
-def _tied_embedding(source: Checkpoint) -> str | None:
-    """The embedding that serves a language model as its head, if the checkpoint has no head of its own."""
-    architectures = source.config.get("architectures") or []
-    has_head = any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
-    if HEAD in source or not has_head:
-        return None
-    inputs = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
-    return next((name for name in source.where if name.endswith(inputs)), None)
+    raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}; {nearest}")
 
 
 def _merge_shard(shard: _Shard) -> list[Row]:
     rows: list[Row] = []
-    try:
-        with SafetensorsWriter(shard.path, shard.tensors, metadata=shard.source.metadata) as writer:
-            for name in shard.tensors:
-                if name in shard.changes:
-                    rows.append(_write_changed(writer, shard, name, shard.changes[name]))
-                else:
-                    writer.copy(name, shard.source)
-    except SafetensorsError as error:
-        raise AdapterError(str(error)) from None
+    with SafetensorsWriter(shard.path, shard.tensors, metadata=shard.source.metadata) as writer:
+        for name in shard.tensors:
+            if name in shard.changes:
+                rows.append(_write_changed(writer, shard, name, shard.changes[name]))
+            else:
+                writer.copy(name, shard.source)
     return rows
 
 
@@ -225,7 +222,7 @@ def _write_changed(writer: SafetensorsWriter, shard: _Shard, name: str, change: 
     W = change.start.read()
     moved, lost = None, None
     if module is not None and dtype not in FLOATS:
-        raise AdapterError(f"{place} is stored as {dtype}, into which nothing can be merged")
+        raise HubError(f"{place} is stored as {dtype}, into which nothing can be merged")
     if module is not None and W.ndim == 1:
         column, moved, lost = merged(place, W[:, None], _bias_update(module), transposed=False, dtype=dtype)
         W = column[:, 0]
@@ -233,7 +230,7 @@ def _write_changed(writer: SafetensorsWriter, shard: _Shard, name: str, change: 
         transposed = is_transposed(place, W.shape, module, shard.fan_in_fan_out)
         W, moved, lost = merged(place, W, module, transposed=transposed, dtype=dtype)
     elif not np.isfinite(W).all():
-        raise AdapterError(f"{place} is replaced by what is not finite")
+        raise HubError(f"{place} is replaced by what is not finite")
     writer.write(name, W)
     return name, dtype, moved, lost
 
@@ -246,15 +243,15 @@ def _bias_update(module: Module) -> Module:
     return Module({"B": column, "A": one}, alpha=module.scaling)
 
 
-def _others(source: Checkpoint) -> tuple[list[str], list[str]]:
+def _others(source: ModelDirectory) -> tuple[list[str], list[str]]:
     """The base's other files: those that are copied, and those that are weights in another form."""
     copied, left_out = [], []
-    for folder, folders, names in os.walk(source.folder):
+    for folder, folders, names in os.walk(source.path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
         for name in sorted(names):
-            relative = (here / name).relative_to(source.folder).as_posix()
-            if here == source.folder and (name in source.files or name == INDEX):
+            relative = (here / name).relative_to(source.path).as_posix()
+            if here == source.path and (name in source.files or name == INDEX):
                 continue
             if name.endswith((*_OTHER_WEIGHTS, ".index.json")):
                 left_out.append(relative)
@@ -264,18 +261,19 @@ def _others(source: Checkpoint) -> tuple[list[str], list[str]]:
     return copied, left_out
 
 
-def _write_index(source: Checkpoint, stage: Path, added: Mapping[str, TensorInfo], last: str) -> None:
-    if not source.sharded:
+def _write_index(source: ModelDirectory, stage: Path, added: Mapping[str, TensorInfo], last: str) -> None:
+    if source.index is None:
         return
-    index = read_json(inside(source.folder, INDEX))
-    index["weight_map"].update(dict.fromkeys(added, last))
-    metadata = index.get("metadata")
+    metadata = source.index.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get("total_size"), int):
-        metadata["total_size"] += sum(info.nbytes for info in added.values())
+        more = sum(info.nbytes for info in added.values())
+        metadata = {**metadata, "total_size": metadata["total_size"] + more}
+    places = {**source.index["weight_map"], **dict.fromkeys(added, last)}
+    index = {**source.index, "metadata": metadata, "weight_map": places}
     write_json(stage / INDEX, index)
 
 
-def untie(source: Checkpoint, stage: Path) -> None:
+def untie(source: ModelDirectory, stage: Path) -> None:
     """Have the copied config say that the head has its own numbers."""
     config = {**source.config, "tie_word_embeddings": False}
     if isinstance(config.get("text_config"), dict):

@@ -10,19 +10,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import (
     Adapter,
     Module,
     Stored,
     at_least_single,
-    check_dtype,
     held,
     replacing_adapter,
     write,
 )
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
+from lora_np.hub import HubError, float_dtype
 from lora_np.lora import DoRALinear, LoRAEmbedding, LoRALinear, adapter_leaves
 from lora_np.lora.variants import ADAPTED, Residual
 from lora_np.nn import Embedding, Linear, freeze, replace, trainable
@@ -56,7 +55,7 @@ def save(
     names : callable, optional
         From a path in the model to PEFT's name of that module; by default the same. A model that is a single
         layer has no path, and becomes ``"linear"``.
-    dtype : {"F64", "F32", "F16", "BF16"}, optional
+    dtype : {"float64", "float32", "float16", "bfloat16"}, optional
         Round the numbers to this; by default they are kept as they are.
     force : bool
         Whether to replace an adapter that stands there. A directory that holds anything else is refused; a
@@ -64,7 +63,7 @@ def save(
 
     Raises
     ------
-    AdapterError
+    HubError
         If the target exists (unless ``force``), or the model has parts that the format cannot hold: whatever
         is saved, `load` reads back as it was.
 
@@ -82,11 +81,12 @@ def save(
     >>> rng = np.random.default_rng(0)
     >>> model = lnp.inject(lnp.Linear.init(d_out=100, d_in=120, rng=rng), rank=8, rng=rng)
     >>> path = Path(tempfile.mkdtemp()) / "adapter"
-    >>> save(model, path, dtype="F32")
+    >>> save(model, path, dtype="float32")
     >>> sorted(file.name for file in path.iterdir())
     ['adapter_config.json', 'adapter_model.safetensors']
     """
-    check_dtype(dtype)
+    if dtype is not None:
+        float_dtype(dtype)
     adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
@@ -113,7 +113,7 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
 
     Raises
     ------
-    AdapterError
+    HubError
         If the adapter names a module that the model does not have, or does not fit it.
     TypeError
         If ``adapter`` is no `Adapter`, such as the path of one.
@@ -150,7 +150,7 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     result = replace(freeze(model), (Linear, Embedding), adapt)
     if waiting:
         known = [named(path) for path, node in walk(model) if isinstance(node, (Linear, Embedding))]
-        raise AdapterError(f"the model has no {_listed(sorted(waiting))}; its layers: {_listed(known)}")
+        raise HubError(f"the model has no {_listed(sorted(waiting))}; its layers: {_listed(known)}")
     return result
 
 
@@ -159,21 +159,21 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
     named = _namer(names)
     layers = _adapted_layers(model)
     if not layers:
-        raise AdapterError("this model has no LoRA adapters to save")
+        raise HubError("this model has no LoRA adapters to save")
     modules: dict[str, Module] = {}
     for path, layer in layers.items():
         name = named(path)
         if name in modules:
-            raise AdapterError(f"names gives {name!r} to two layers; each needs its own")
+            raise HubError(f"names gives {name!r} to two layers; each needs its own")
         if isinstance(getattr(layer, "base", None), Residual):
-            raise AdapterError(
+            raise HubError(
                 f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
                 "the original weights: save lora_np.lora.rebase(model, original)"
             )
         modules[name] = _module(layer)
     dora = {"magnitude" in module.parts for module in modules.values()}
     if len(dora) > 1:
-        raise AdapterError("PEFT holds DoRA for all modules or for none; this model has both")
+        raise HubError("PEFT holds DoRA for all modules or for none; this model has both")
     full, saved, bias = _trained_in_full(model, layers, named)
     raw = {
         "peft_type": "LORA",
@@ -227,9 +227,7 @@ def _trained_in_full(
             full[f"{name}.bias"] = held(value(leaf))
             biased.add(holder in owner)
         elif holder in owner:
-            raise AdapterError(
-                f"{path}: a weight that is adapted and trained too has no place in PEFT's format"
-            )
+            raise HubError(f"{path}: a weight that is adapted and trained too has no place in PEFT's format")
         else:
             # PEFT reads a module that is saved in full with all its parameters, trained or not.
             saved.add(name)
@@ -244,7 +242,7 @@ def _adapted(name: str, layer: Any, module: Module, dropout: float) -> Any:
     d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
     if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
         kind = "an embedding" if module.embedding else "a linear layer"
-        raise AdapterError(
+        raise HubError(
             f"{name!r} adapts {kind} of shape {module.shape}, which does not fit "
             f"{type(layer).__name__} {layer.W.shape}"
         )
@@ -253,7 +251,7 @@ def _adapted(name: str, layer: Any, module: Module, dropout: float) -> Any:
     alpha = module.scaling * module.rank  # our layers have no other scaling than alpha / r
     if module.embedding:
         if module.magnitude is not None:
-            raise AdapterError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
+            raise HubError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
         return LoRAEmbedding(layer, A, B, alpha)
     if module.bias is not None:
         # The bias of B is a constant added to the layer's: it goes on as one that is trained.
@@ -269,7 +267,7 @@ def _replaced(key: str, stored: Stored, old: Tensor | Array | None) -> Tensor:
     new = at_least_single(stored.read())
     if old is None or new.shape != old.shape:
         has = "none" if old is None else old.shape
-        raise AdapterError(f"{key!r} of shape {new.shape} does not fit the model's {has}")
+        raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {has}")
     return Tensor(new.astype(old.dtype))
 
 

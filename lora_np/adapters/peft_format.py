@@ -20,23 +20,25 @@ import numpy.typing as npt
 
 from lora_np.adapters import config as settings
 from lora_np.adapters.config import Config
-from lora_np.adapters.files import (
-    AdapterError,
-    directory,
-    inside,
-    open_tensors,
-    read_tensor,
-    refuse_pickles,
-    replacing,
-)
+from lora_np.adapters.files import replacing
 from lora_np.checks import Array
-from lora_np.hub.safetensors import SafetensorsError, SafetensorsFile, SafetensorsWriter, TensorInfo
+from lora_np.hub import (
+    FLOATS,
+    HubError,
+    SafetensorsFile,
+    SafetensorsWriter,
+    TensorInfo,
+    directory,
+    float_dtype,
+    inside,
+    refuse_pickles,
+    safetensors,
+)
 
 WEIGHTS = "adapter_model.safetensors"
 CARD = "README.md"  # PEFT writes one beside its adapters; people write on in it
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
-FLOATS = ("F64", "F32", "F16", "BF16")
 
 # What follows a module's path in a key: the part that it holds, and whether it belongs to an embedding.
 _PARTS = {
@@ -56,7 +58,7 @@ _EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
 class Stored:
     """A tensor that is read when it is asked for."""
 
-    dtype: str  # in the file: "F32", "BF16", ...
+    dtype: str  # in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
     read: Callable[[], Array]  # bfloat16 as float32
 
@@ -112,7 +114,8 @@ class Module:
         ValueError
             If the shapes do not fit, or alpha is not finite.
         """
-        check_dtype(dtype)
+        if dtype is not None:
+            float_dtype(dtype)
         parts = {"A": held(A, dtype, name="A"), "B": held(B, dtype, name="B")}
         for part, array in (("magnitude", magnitude), ("bias", bias)):
             if array is not None:
@@ -273,7 +276,7 @@ def load(path: str | os.PathLike[str]) -> Adapter:
 
     Raises
     ------
-    AdapterError
+    HubError
         If anything is missing, damaged, contradictory or not supported. Nothing is dropped in silence, and no
         pickle (``adapter_model.bin``) is ever opened.
 
@@ -291,7 +294,7 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     said = settings.read(folder)
     if not os.path.lexists(folder / WEIGHTS):
         refuse_pickles(folder)
-    return interpret(open_tensors(inside(folder, WEIGHTS)), said, folder)
+    return interpret(safetensors.open(inside(folder, WEIGHTS)), said, folder)
 
 
 def replacing_adapter(
@@ -312,48 +315,45 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
     tensors = adapter.tensors()
     text = _checked_config(adapter, header(tensors, dtype))
-    try:
-        with SafetensorsWriter(folder / WEIGHTS, header(tensors, dtype), metadata=METADATA) as writer:
-            for key, stored in tensors.items():
-                writer.write(key, stored.read())
-    except SafetensorsError as error:
-        raise AdapterError(str(error)) from None
+    with SafetensorsWriter(folder / WEIGHTS, header(tensors, dtype), metadata=METADATA) as writer:
+        for key, stored in tensors.items():
+            writer.write(key, stored.read())
     (folder / settings.NAME).write_text(text, encoding="utf-8")
 
 
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     """The text of the config, if `load` makes of it and of a file with these tensors what ``adapter`` is."""
     if not adapter:
-        raise AdapterError("an adapter needs at least one module, got none")
+        raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
-            raise AdapterError(
+            raise HubError(
                 "a module must be called by its path in the model, without PEFT's lora_A and the like; "
                 f"got {name!r}"
             )
         for part in ("A", "B"):
             if part not in module.parts:
-                raise AdapterError(f"{name!r} has no {part}")
+                raise HubError(f"{name!r} has no {part}")
     try:
         text = json.dumps(adapter.config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         text.encode()
-    except AdapterError:
+    except HubError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
-        raise AdapterError(f"{settings.NAME}: the settings are not JSON: {error}") from None
+        raise HubError(f"{settings.NAME}: the settings are not JSON: {error}") from None
     said = settings.parse(Path(settings.NAME), json.loads(text))
     read = interpret(SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
     for name, module in adapter.items():
         for what in ("alpha", "rslora", "embedding"):
             mine, theirs = getattr(module, what), getattr(read[name], what)
             if mine != theirs:
-                raise AdapterError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
+                raise HubError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
         lost = sorted(module.parts.keys() - read[name].parts.keys())
         if lost:
-            raise AdapterError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
+            raise HubError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
     if read.full.keys() != adapter.full.keys():
         unread = ", ".join(map(repr, sorted(adapter.full.keys() - read.full.keys())))
-        raise AdapterError(f"saved in full, but of a name that would not be read: {unread}")
+        raise HubError(f"saved in full, but of a name that would not be read: {unread}")
     return text
 
 
@@ -373,15 +373,9 @@ def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an ada
         array = np.asarray(values)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{name} must be an array: {error}") from None
-    own = {"f8": "F64", "f4": "F32", "f2": "F16"}.get(array.dtype.str[1:])
-    if own is None:
+    if array.dtype.name not in FLOATS:
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
-    return Stored(dtype or own, array.shape, lambda: array)
-
-
-def check_dtype(dtype: str | None) -> None:
-    if dtype is not None and dtype not in FLOATS:
-        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}")
+    return Stored(dtype or array.dtype.name, array.shape, lambda: array)
 
 
 def at_least_single(array: Array) -> Array:
@@ -396,7 +390,7 @@ def interpret(file: SafetensorsFile, said: Config, folder: Path) -> Adapter:
     others = []
     for key, info in file.tensors.items():
         if not key.startswith(PREFIX):
-            raise AdapterError(f"{file.path}: {key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
+            raise HubError(f"{file.path}: {key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         segments = key.removeprefix(PREFIX).split(".")
         place = next((i for i, segment in enumerate(segments) if segment in _HEADS), 0)
         if place == 0:
@@ -406,18 +400,16 @@ def interpret(file: SafetensorsFile, said: Config, folder: Path) -> Adapter:
         part, embedding, adapter_name = _part(file.path, key, segments[place:])
         parts = found.setdefault(name, {})
         if part in parts:
-            raise AdapterError(f"{file.path}: {key!r} gives {part} of {name!r} a second time")
+            raise HubError(f"{file.path}: {key!r} gives {part} of {name!r} a second time")
         if embedding is not None and embeddings.setdefault(name, embedding) != embedding:
-            raise AdapterError(f"{file.path}: {name!r} has factors of a linear layer and of an embedding")
+            raise HubError(f"{file.path}: {name!r} has factors of a linear layer and of an embedding")
         adapter_names.add(adapter_name)
         parts[part] = stored(file, key, info)
     if not found:
-        raise AdapterError(f"{file.path}: holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
+        raise HubError(f"{file.path}: holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if len(adapter_names) > 1:
         several = ", ".join(map(repr, sorted(adapter_names)))
-        raise AdapterError(
-            f"{file.path}: keys of several adapters ({several}); save each in its own directory"
-        )
+        raise HubError(f"{file.path}: keys of several adapters ({several}); save each in its own directory")
     modules = {}
     for name, parts in found.items():
         _check_parts(file.path, name, parts, said)
@@ -427,13 +419,13 @@ def interpret(file: SafetensorsFile, said: Config, folder: Path) -> Adapter:
     for key in others:
         name = _full_name(file.path, key, said, modules, adapter_name)
         if name in full:
-            raise AdapterError(f"{file.path}: {key!r} gives {name!r} a second time")
+            raise HubError(f"{file.path}: {key!r} gives {name!r} a second time")
         full[name] = stored(file, key, file.tensors[key])
     return Adapter(modules, full, said.raw, folder)
 
 
 def stored(file: SafetensorsFile, key: str, info: TensorInfo) -> Stored:
-    return Stored(info.dtype, info.shape, lambda: read_tensor(file, key))
+    return Stored(info.dtype, info.shape, lambda: file.read(key))
 
 
 def _part(path: Path, key: str, segments: list[str]) -> tuple[str, bool | None, str]:
@@ -443,7 +435,7 @@ def _part(path: Path, key: str, segments: list[str]) -> tuple[str, bool | None, 
     if head == "lora_magnitude_vector" and leaf == "weight":
         leaf = ""  # its name in memory, where DoRA is a layer of its own
     if (head, leaf) not in _PARTS or len(rest) > 1:
-        raise AdapterError(f"{path}: {key!r} is no key that PEFT writes for a LoRA")
+        raise HubError(f"{path}: {key!r} is no key that PEFT writes for a LoRA")
     part, embedding = _PARTS[head, leaf]
     return part, embedding, rest[0] if rest else ""
 
@@ -452,26 +444,26 @@ def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: Confi
     """Whether the tensors of one module fit each other and what the config says."""
     for part in ("A", "B"):
         if part not in parts:
-            raise AdapterError(f"{path}: {name!r} has no lora_{part}")
+            raise HubError(f"{path}: {name!r} has no lora_{part}")
     for part, tensor in parts.items():
         if tensor.dtype not in FLOATS:
-            raise AdapterError(
+            raise HubError(
                 f"{path}: {part} of {name!r} is stored as {tensor.dtype}, not as {_either(FLOATS)}"
             )
     A, B = parts["A"].shape, parts["B"].shape
     if len(A) == 4 and len(B) == 4:
-        raise AdapterError(f"{path}: {name!r} adapts a convolution, which is not supported")
+        raise HubError(f"{path}: {name!r} adapts a convolution, which is not supported")
     misfit = _misfit(parts, f" of {name!r}")
     if misfit:
-        raise AdapterError(f"{path}: {misfit}")
+        raise HubError(f"{path}: {misfit}")
     if said.rank_of(name) != A[0]:
-        raise AdapterError(f"{path}: {name!r} has rank {A[0]}, but the config says {said.rank_of(name)}")
+        raise HubError(f"{path}: {name!r} has rank {A[0]}, but the config says {said.rank_of(name)}")
     for part, flag, wanted in (("magnitude", "use_dora", said.dora), ("bias", "lora_bias", said.lora_bias)):
         if (part in parts) != wanted:
             has = "a" if part in parts else "no"
-            raise AdapterError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
+            raise HubError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
     if not said.targets(name):
-        raise AdapterError(f"{path}: {name!r} is not among the config's target_modules; PEFT would ignore it")
+        raise HubError(f"{path}: {name!r} is not among the config's target_modules; PEFT would ignore it")
 
 
 def _misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:
@@ -502,7 +494,7 @@ def _full_name(path: Path, key: str, said: Config, modules: Mapping[str, Module]
     trained_bias = parameter == "bias" and said.bias != "none"
     embedding = parameter == "weight" and inner[-1:] and inner[-1] in _EMBEDDING_LAYERS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
-        raise AdapterError(
+        raise HubError(
             f"{path}: {key!r} belongs to no LoRA, and neither modules_to_save nor bias accounts for it"
         )
     return f"{module}.{parameter}"

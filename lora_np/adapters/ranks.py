@@ -11,7 +11,7 @@ import numpy as np
 
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, header
 from lora_np.checks import Array, number, whole_number
-from lora_np.hub.safetensors import SafetensorsWriter
+from lora_np.hub import SafetensorsWriter
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.files import AdapterError
-from lora_np.adapters.peft_format import (
-    WEIGHTS,
-    Adapter,
-    Module,
-    Stored,
-    load,
-    replacing_adapter,
-    write,
-)
+from lora_np.adapters.peft_format import WEIGHTS, Adapter, Module, Stored, load, replacing_adapter, write
 from lora_np.adapters.ranks import Goal, allocate, allocate_bytes
 from lora_np.adapters.steps import finite, taken
 from lora_np.checks import Array
-from lora_np.hub import safetensors
+from lora_np.hub import HubError, safetensors
 from lora_np.linalg import svd_of_product
 from lora_np.table import Table
 from lora_np.work import each
@@ -77,7 +68,7 @@ def resize(
 
     Raises
     ------
-    AdapterError
+    HubError
         If the adapter is damaged or not finite, or the target exists.
     TypeError, ValueError
         If an option is out of range.
@@ -113,7 +104,7 @@ def resize(
             if ranks[name] > 0
         }
         if not modules:
-            raise AdapterError(f"{adapter}: every module is zero, so there is nothing to keep")
+            raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
         raw = before.raw if len(modules) == len(before) else settings.with_targets(before.raw, modules)
         write(replace(before, modules=modules, raw=raw), stage)
         shutil.rmtree(parts)
@@ -126,7 +117,7 @@ def _decompose(item: tuple[str, Module, Path]) -> Array:
     name, module, path = item
     U, s, Vh = finite(name, svd_of_product, *module.factors())
     root = np.sqrt(s)
-    safetensors.save(path, {"B": U * root, "A": root[:, None] * Vh})
+    safetensors.save({"B": U * root, "A": root[:, None] * Vh}, path)
     strengths: Array = abs(module.scaling) * s.astype(np.float64)
     return strengths
 

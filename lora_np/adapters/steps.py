@@ -8,16 +8,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.files import AdapterError, read_tensor
 from lora_np.checks import Array
-from lora_np.hub import safetensors
+from lora_np.hub import HubError, safetensors
 
 Result = TypeVar("Result")
 
 
 def taken(path: Path, name: str, cut: tuple[slice, ...] = ()) -> Callable[[], Array]:
     """A reader of part of an array that was put aside."""
-    return lambda: read_tensor(safetensors.open(path), name)[cut]
+    return lambda: safetensors.open(path).read(name)[cut]
 
 
 def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -27,10 +26,10 @@ def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
             return no_overflow(place, function(*arguments))
     except np.linalg.LinAlgError:  # what LAPACK makes of an overflow inside of it
         raise _overflow(place) from None
-    except AdapterError:
+    except HubError:
         raise
     except ValueError as error:
-        raise AdapterError(f"{place}: {error}") from None
+        raise HubError(f"{place}: {error}") from None
 
 
 def no_overflow(place: str, found: Result) -> Result:
@@ -48,5 +47,5 @@ def norm(s: Array) -> float:
     return float(np.linalg.norm(s.astype(np.float64)))  # squares of float32 overflow from 2e19 on
 
 
-def _overflow(place: str) -> AdapterError:
-    return AdapterError(f"{place}: the result is not finite: numbers that are too large overflow")
+def _overflow(place: str) -> HubError:
+    return HubError(f"{place}: the result is not finite: numbers that are too large overflow")

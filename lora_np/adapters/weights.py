@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lora_np.adapters.files import AdapterError
 from lora_np.adapters.peft_format import Module
 from lora_np.checks import Array
-from lora_np.hub import safetensors
+from lora_np.hub import HubError, rounded
 
 BLOCK = 2**20  # entries that are worked on at a time, so that no second weight's worth is needed
 
@@ -21,7 +20,7 @@ def is_transposed(place: str, shape: tuple[int, ...], module: Module, fan_in_fan
     transposed = module.embedding or (fan_in_fan_out and shape == (k, d))
     if shape != ((k, d) if transposed else (d, k)):
         hint = "; it is stored transposed, which needs fan_in_fan_out" if shape == (k, d) else ""
-        raise AdapterError(f"{place} of shape {shape} does not fit an update of shape {(d, k)}{hint}")
+        raise HubError(f"{place} of shape {shape} does not fit an update of shape {(d, k)}{hint}")
     return transposed
 
 
@@ -33,7 +32,7 @@ def merged(
     Computed in one precision above ``dtype``; ``W`` is overwritten. With DoRA each output's row is brought to
     its magnitude.
     """
-    wide = np.dtype(np.float64 if dtype in ("F32", "F64") else np.float32)
+    wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
     B, A = module.B.astype(wide), module.A.astype(wide)
     left, right = (A.T, B.T) if transposed else (B, A)
     left = left * left.dtype.type(module.scaling)
@@ -44,9 +43,9 @@ def merged(
             exact = W[rows] + left[rows] @ right
             if factor is not None:
                 exact *= factor if transposed else factor[rows, None]
-            stored = safetensors.rounded(exact, dtype)
+            stored = rounded(exact, dtype)
             if not np.isfinite(stored).all():
-                raise AdapterError(f"{place} is not finite when it is merged; its dtype is {dtype}")
+                raise HubError(f"{place} is not finite when it is merged; its dtype is {dtype}")
             moved = max(moved, float(np.abs(stored - W[rows]).max()))
             lost = max(lost, float(np.abs(stored - exact).max()))
             W[rows] = stored

@@ -317,7 +317,7 @@ def save(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> int:
     """Write the adapter, or the full weight, and return the bytes of the tensor file."""
     if rank is None:
         path = folder / "full-update.safetensors"
-        safetensors.save(path, {"weight": value(result.model.W)})
+        safetensors.save({"weight": value(result.model.W)}, path)
         return path.stat().st_size
     path = folder / f"adapter-r{rank}"
     adapters.save(result.model, path, force=True)

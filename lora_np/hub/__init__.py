@@ -1,40 +1,73 @@
 """What lies on disk: safetensors, model directories, names, targets, dtypes, and the families of models."""
 
 from lora_np.hub import gguf, safetensors
+from lora_np.hub.dtypes import FLOATS, float_dtype, rounded
 from lora_np.hub.families import build_spec, family_names, family_of
+from lora_np.hub.folders import (
+    HEAD,
+    INDEX,
+    PICKLES,
+    SINGLE,
+    ModelDirectory,
+    directory,
+    inside,
+    open_model,
+    refuse_pickles,
+)
 from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
 from lora_np.hub.model import ATTENTION, Indices, Kind, Layers, ModelSpec, ModuleSpec, fold
 from lora_np.hub.patterns import Expression
 from lora_np.hub.picking import Pick, check_patterns, names_of, pick, saved_modules
-from lora_np.hub.targets import Matcher, Patterns, Targets, close_names, matcher
+from lora_np.hub.reading import HubError, open_regular, read_json
+from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter, TensorInfo
+from lora_np.hub.targets import ALL_LINEAR, Matcher, Patterns, Targets, close_names, matcher
 
 __all__ = [
+    "ALL_LINEAR",
     "ATTENTION",
+    "FLOATS",
+    "HEAD",
+    "INDEX",
+    "PICKLES",
+    "SINGLE",
     "Expression",
     "GGUFModel",
+    "HubError",
     "Indices",
     "Kind",
     "Layers",
     "Matcher",
+    "ModelDirectory",
     "ModelSpec",
     "ModuleSpec",
     "Patterns",
     "Pick",
+    "SafetensorsFile",
+    "SafetensorsWriter",
     "Targets",
+    "TensorInfo",
     "build_spec",
     "check_patterns",
     "close_names",
+    "directory",
     "family_names",
     "family_of",
+    "float_dtype",
     "fold",
     "gguf",
     "gguf_name",
+    "inside",
     "load_matrix",
     "matcher",
     "names_of",
     "open_gguf",
+    "open_model",
+    "open_regular",
     "pick",
+    "read_json",
+    "refuse_pickles",
+    "rounded",
     "row_order",
     "safetensors",
     "saved_modules",

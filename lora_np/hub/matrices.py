@@ -39,7 +39,7 @@ def load_matrix(source: str) -> Array:
     >>> import tempfile
     >>> from lora_np.hub import safetensors
     >>> path = f"{tempfile.mkdtemp()}/adapter.safetensors"
-    >>> safetensors.save(path, {"lora_A": np.eye(2, 3), "lora_B": np.zeros((4, 2))})
+    >>> safetensors.save({"lora_A": np.eye(2, 3), "lora_B": np.zeros((4, 2))}, path)
     >>> load_matrix(f"{path}:lora_A")
     array([[1., 0., 0.],
            [0., 1., 0.]])

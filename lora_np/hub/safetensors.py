@@ -16,58 +16,36 @@ from math import prod
 from pathlib import Path
 from reprlib import repr  # short, whatever a hostile header holds
 from types import TracebackType
-from typing import Any, BinaryIO, NoReturn, Self, TypeGuard
+from typing import Any, BinaryIO, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
+from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
+from lora_np.hub.reading import HubError, open_regular, parse_json
 
 __all__ = [
-    "SafetensorsError",
     "SafetensorsFile",
     "SafetensorsWriter",
     "TensorInfo",
     "open",
-    "rounded",
     "save",
 ]
 
-# What a dtype is on disk, narrowest last: the format's order of tensors. bfloat16 has no NumPy type; its bits
-# are the upper half of a float32's. Eight-bit floats can be counted but not read.
-_STORED = {
-    "U64": "<u8",
-    "I64": "<i8",
-    "F64": "<f8",
-    "F32": "<f4",
-    "U32": "<u4",
-    "I32": "<i4",
-    "BF16": "<u2",
-    "F16": "<f2",
-    "U16": "<u2",
-    "I16": "<i2",
-    "F8_E4M3": "u1",
-    "F8_E5M2": "u1",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "?",
-}
-_FLOATS = ("F64", "F32", "BF16", "F16")
-_NAMES = {np.dtype(stored): name for name, stored in _STORED.items() if name != "BF16" and "F8" not in name}
+_BY_FILE = {named: name for name, (named, _) in TABLE.items()}
+_BY_NUMPY = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
+_BY_NUMPY[np.dtype("<u2")] = "uint16"  # not bfloat16, whose bits are stored as such
 _MAX_HEADER = 100_000_000  # as in the reference implementation
 _BLOCK = 2**20  # entries or bytes converted or copied at a time, so that no second tensor's worth is needed
 _MAX_AXES = 64  # as in NumPy
-
-
-class SafetensorsError(ValueError):
-    """A file that is not what it says, or a request that does not fit the file."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
     """What the header says of one tensor."""
 
-    dtype: str  # as in the file: "F32", "BF16", ...
+    dtype: str  # NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2"
     shape: tuple[int, ...]
     start: int = 0  # byte offset in the file
 
@@ -79,7 +57,7 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         """Number of bytes in the file."""
-        return self.size * np.dtype(_STORED[self.dtype]).itemsize
+        return self.size * np.dtype(TABLE[self.dtype][1]).itemsize
 
 
 @dataclass(frozen=True)
@@ -104,27 +82,25 @@ class SafetensorsFile:
 
         Raises
         ------
-        SafetensorsError
+        HubError
             If there is no such tensor (the message lists close names), its dtype has no NumPy counterpart,
             or the file has changed since it was opened.
         """
         if name not in self.tensors:
-            raise SafetensorsError(f"{self.path} has no tensor {name!r}; {self._closest(name)}")
+            raise HubError(f"{self.path} has no tensor {name!r}; {self._closest(name)}")
         info = self.tensors[name]
-        if info.dtype.startswith("F8"):
-            raise SafetensorsError(
-                f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold"
-            )
+        if info.dtype.startswith("float8"):
+            raise HubError(f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold")
         buffer = bytearray(info.nbytes)
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(info.start)
             if file.readinto(buffer) != info.nbytes:
-                raise SafetensorsError(f"{self.path} has become shorter since it was opened")
-        stored: Array = np.frombuffer(buffer, _STORED[info.dtype]).reshape(info.shape)
-        if info.dtype == "BF16":
-            return _from_bfloat16(stored)
-        if info.dtype == "BOOL" and (stored.view(np.uint8) > 1).any():
-            raise SafetensorsError(f"{self.path}: {name!r} is BOOL but holds bytes other than 0 and 1")
+                raise HubError(f"{self.path} has become shorter since it was opened")
+        stored: Array = np.frombuffer(buffer, TABLE[info.dtype][1]).reshape(info.shape)
+        if info.dtype == "bfloat16":
+            return from_bfloat16(stored)
+        if info.dtype == "bool" and (stored.view(np.uint8) > 1).any():
+            raise HubError(f"{self.path}: {name!r} is bool but holds bytes other than 0 and 1")
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
     def _closest(self, name: str) -> str:
@@ -151,7 +127,7 @@ def open(path: str | os.PathLike[str]) -> SafetensorsFile:
 
     Raises
     ------
-    SafetensorsError
+    HubError
         If the file is truncated, its header is not what the format demands, or the tensors overlap, leave
         gaps, or do not end where the file ends.
     OSError
@@ -161,27 +137,27 @@ def open(path: str | os.PathLike[str]) -> SafetensorsFile:
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "adapter.safetensors"
-    >>> save(path, {"lora_A": np.ones((2, 3), np.float32)}, metadata={"format": "np"})
+    >>> save({"lora_A": np.ones((2, 3), np.float32)}, path, metadata={"format": "np"})
     >>> file = open(path)
     >>> file.tensors["lora_A"].dtype, file.tensors["lora_A"].shape
-    ('F32', (2, 3))
+    ('float32', (2, 3))
     >>> file.read("lora_A").sum()
     np.float32(6.0)
     """
     path = Path(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         try:
             header, start = _read_header(file, size)
             tensors, metadata = _checked(header, start, size)
-        except SafetensorsError as error:
-            raise SafetensorsError(f"{path} is not a valid safetensors file: {error}") from None
+        except HubError as error:
+            raise HubError(f"{path} is not a valid safetensors file: {error}") from None
     return SafetensorsFile(path, tensors, metadata)
 
 
 def save(
-    path: str | os.PathLike[str],
     tensors: Mapping[str, npt.ArrayLike],
+    path: str | os.PathLike[str],
     *,
     metadata: Mapping[str, str] | None = None,
     dtype: str | None = None,
@@ -190,16 +166,16 @@ def save(
 
     Parameters
     ----------
+    tensors : mapping of str to array_like
     path : str or path-like
         Replaced as a whole once everything is written, and left alone if anything fails.
-    tensors : mapping of str to array_like
     metadata : mapping of str to str, optional
-    dtype : {"F64", "F32", "BF16", "F16"}, optional
+    dtype : {"float64", "float32", "bfloat16", "float16"}, optional
         Round floating-point tensors to this; by default each keeps its own.
 
     Raises
     ------
-    SafetensorsError
+    HubError
         If a dtype has no place in the format, a value does not fit it, or the metadata are not text.
     TypeError
         If ``tensors`` is no mapping from names to arrays.
@@ -210,48 +186,24 @@ def save(
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "half.safetensors"
-    >>> save(path, {"A": np.array([1.0, 1.00390625, 1.01171875])}, dtype="BF16")
+    >>> save({"A": np.array([1.0, 1.00390625, 1.01171875])}, path, dtype="bfloat16")
     >>> open(path).read("A")
     array([1.      , 1.      , 1.015625], dtype=float32)
     """
-    if dtype is not None and dtype not in _FLOATS:
-        raise SafetensorsError(f"dtype must be one of {', '.join(_FLOATS)}, got {dtype!r}")
+    if dtype is not None:
+        float_dtype(dtype)
     if not isinstance(tensors, Mapping):
         raise TypeError(f"tensors must map names to arrays, got {repr(tensors)}")
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     header = {}
     for name, array in arrays.items():
-        own = _NAMES.get(array.dtype.newbyteorder("<"))
+        own = _BY_NUMPY.get(array.dtype.newbyteorder("<"))
         if own is None:
-            raise SafetensorsError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
-        header[name] = TensorInfo(dtype if dtype and own in _FLOATS else own, array.shape)
+            raise HubError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
+        header[name] = TensorInfo(dtype if dtype and own in FLOATS else own, array.shape)
     with SafetensorsWriter(path, header, metadata=metadata) as writer:
         for name, array in arrays.items():
             writer.write(name, array)
-
-
-def rounded(array: Array, dtype: str) -> Array:
-    """The values of ``array`` as a file of this dtype holds them: rounded to nearest, ties to even.
-
-    Parameters
-    ----------
-    array : ndarray
-    dtype : {"F64", "F32", "BF16", "F16"}
-
-    Returns
-    -------
-    ndarray
-        In the dtype of the file; bfloat16 as float32. What is too large has become infinite.
-
-    Examples
-    --------
-    >>> rounded(np.array([1.00390625, 1.01171875]), "BF16")
-    array([1.      , 1.015625], dtype=float32)
-    """
-    with np.errstate(over="ignore"):
-        if dtype == "BF16":
-            return _from_bfloat16(_to_bfloat16(array))
-        return array.astype(_STORED[dtype])
 
 
 class SafetensorsWriter:
@@ -268,7 +220,7 @@ class SafetensorsWriter:
 
     Raises
     ------
-    SafetensorsError
+    HubError
         If a name, dtype, shape or the metadata do not fit the format.
     OSError
         If the file cannot be written.
@@ -277,7 +229,7 @@ class SafetensorsWriter:
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "two.safetensors"
-    >>> header = {"a": TensorInfo("F32", (2,)), "b": TensorInfo("BF16", (1, 2))}
+    >>> header = {"a": TensorInfo("float32", (2,)), "b": TensorInfo("bfloat16", (1, 2))}
     >>> with SafetensorsWriter(path, header) as writer:
     ...     writer.write("b", np.ones((1, 2)))
     ...     writer.write("a", np.zeros(2))
@@ -314,17 +266,17 @@ class SafetensorsWriter:
 
         Raises
         ------
-        SafetensorsError
+        HubError
             If the name is not in the header or was written before, the shape or dtype differs, or a finite
             value is too large for the dtype.
         """
         if name not in self._missing:
             problem = "was written already" if name in self._tensors else "is not in the header"
-            raise SafetensorsError(f"{self.path}: {name!r} {problem}")
+            raise HubError(f"{self.path}: {name!r} {problem}")
         info = self._tensors[name]
         array = np.asarray(array)
         if array.shape != info.shape:
-            raise SafetensorsError(f"{name!r} must have shape {info.shape}, got {array.shape}")
+            raise HubError(f"{name!r} must have shape {info.shape}, got {array.shape}")
         self._file.seek(info.start)
         flat = np.ascontiguousarray(array).reshape(-1)
         for start in range(0, max(flat.size, 1), _BLOCK):
@@ -341,22 +293,22 @@ class SafetensorsWriter:
 
         Raises
         ------
-        SafetensorsError
+        HubError
             If the name is not in one of the headers or was written before, the shape or dtype differs, or the
             source has changed since it was opened.
         """
         info, origin = self._tensors.get(name), source.tensors.get(name)
         if name not in self._missing or info is None or origin is None:
-            raise SafetensorsError(f"{self.path}: {name!r} is not to be written, or not in {source.path}")
+            raise HubError(f"{self.path}: {name!r} is not to be written, or not in {source.path}")
         if (info.dtype, info.shape) != (origin.dtype, origin.shape):
-            raise SafetensorsError(f"{self.path}: {name!r} differs in dtype or shape from {source.path}")
+            raise HubError(f"{self.path}: {name!r} differs in dtype or shape from {source.path}")
         self._file.seek(info.start)
-        with source.path.open("rb") as file:
+        with open_regular(source.path) as file:
             file.seek(origin.start)
             for start in range(0, info.nbytes, _BLOCK):
                 block = file.read(min(_BLOCK, info.nbytes - start))
                 if not block:
-                    raise SafetensorsError(f"{source.path} has become shorter since it was opened")
+                    raise HubError(f"{source.path} has become shorter since it was opened")
                 self._file.write(block)
         self._missing.remove(name)
 
@@ -384,47 +336,27 @@ class SafetensorsWriter:
             self._partial.unlink(missing_ok=True)
         if kind is None:
             names = ", ".join(map(repr, sorted(self._missing)))
-            raise SafetensorsError(f"{self.path}: in the header but never written: {names}")
+            raise HubError(f"{self.path}: in the header but never written: {names}")
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     """The header as parsed, and where the tensors begin. Nothing larger than the file is ever allocated."""
     if size < 8:
-        raise SafetensorsError(f"it has {size} bytes, too few for a header")
+        raise HubError(f"it has {size} bytes, too few for a header")
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _MAX_HEADER):
-        raise SafetensorsError(f"its header is said to have {length} bytes, of {size} in the file")
+        raise HubError(f"its header is said to have {length} bytes, of {size} in the file")
     try:
-        header = json.loads(
-            file.read(length).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except SafetensorsError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise SafetensorsError(f"its header is not JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise SafetensorsError("its header is not a JSON object")
-    return header, 8 + length
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise SafetensorsError(f"its header has two entries {key!r}")
-        found[key] = value
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise SafetensorsError(f"its header holds {text}, which is not JSON")
+        return parse_json(file.read(length)), 8 + length
+    except HubError as error:
+        raise HubError(f"its header: {error}") from None
 
 
 def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Tensors in the order of their bytes, and metadata, if every word of the header is true."""
     metadata = header.pop("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
-        raise SafetensorsError("its __metadata__ is not a map from text to text")
+        raise HubError("its __metadata__ is not a map from text to text")
     ends = {name: _offsets(name, entry) for name, entry in header.items()}
     tensors = {}
     position = 0
@@ -432,33 +364,31 @@ def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, T
         begin, end = ends[name]
         if begin != position:
             fault = "overlaps the one before" if begin < position else "leaves a gap before it"
-            raise SafetensorsError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
-        info = TensorInfo(header[name]["dtype"], tuple(header[name]["shape"]), start + begin)
+            raise HubError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
+        info = TensorInfo(_BY_FILE[header[name]["dtype"]], tuple(header[name]["shape"]), start + begin)
         if info.nbytes != end - begin:
-            raise SafetensorsError(
-                f"tensor {name!r} of {info.dtype} and shape {info.shape} takes {info.nbytes} bytes, "
-                f"but has {end - begin}"
+            raise HubError(
+                f"tensor {name!r} of {header[name]['dtype']} and shape {info.shape} takes {info.nbytes} "
+                f"bytes, but has {end - begin}"
             )
         tensors[name] = info
         position = end
     if start + position != size:
-        raise SafetensorsError(f"its tensors end at byte {start + position}, the file at {size}")
+        raise HubError(f"its tensors end at byte {start + position}, the file at {size}")
     return tensors, metadata
 
 
 def _offsets(name: str, entry: object) -> tuple[int, int]:
     """``data_offsets`` of an entry of the header whose form is right."""
     if not isinstance(entry, dict):
-        raise SafetensorsError(f"tensor {name!r} is described by {repr(entry)}, not by an object")
+        raise HubError(f"tensor {name!r} is described by {repr(entry)}, not by an object")
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(dtype, str) or dtype not in _STORED:
-        raise SafetensorsError(f"tensor {name!r} has dtype {repr(dtype)}, not one of {', '.join(_STORED)}")
+    if not isinstance(dtype, str) or dtype not in _BY_FILE:
+        raise HubError(f"tensor {name!r} has dtype {repr(dtype)}, not one of {', '.join(_BY_FILE)}")
     if not _naturals(shape) or len(shape) > _MAX_AXES:
-        raise SafetensorsError(
-            f"tensor {name!r} has shape {repr(shape)}, not a list of at most 64 whole numbers"
-        )
+        raise HubError(f"tensor {name!r} has shape {repr(shape)}, not a list of at most 64 whole numbers")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise SafetensorsError(f"tensor {name!r} has data_offsets {repr(offsets)}, not [begin, end]")
+        raise HubError(f"tensor {name!r} has data_offsets {repr(offsets)}, not [begin, end]")
     return offsets[0], offsets[1]
 
 
@@ -471,23 +401,23 @@ def _layout(
 ) -> tuple[bytes, dict[str, TensorInfo]]:
     """The bytes of the header, and the tensors with their places: the widest first, which aligns them all."""
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
-        raise SafetensorsError(f"metadata must map text to text, got {dict(metadata)!r}")
+        raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for name in tensors:
         if not isinstance(name, str):
-            raise SafetensorsError(f"the name of a tensor must be text, got {repr(name)}")
-    rank = {name: place for place, name in enumerate(_STORED)}
+            raise HubError(f"the name of a tensor must be text, got {repr(name)}")
+    rank = {name: place for place, name in enumerate(TABLE)}
     position = 0
     for name in sorted(tensors, key=lambda name: (rank.get(tensors[name].dtype, -1), name)):
         info = tensors[name]
         if name == "__metadata__":
-            raise SafetensorsError("a tensor cannot be called '__metadata__'")
-        if info.dtype not in _STORED:
-            raise SafetensorsError(f"tensor {name!r} has dtype {info.dtype!r}, which cannot be written")
+            raise HubError("a tensor cannot be called '__metadata__'")
+        if info.dtype not in TABLE:
+            raise HubError(f"tensor {name!r} has dtype {info.dtype!r}, which cannot be written")
         if not _naturals(list(info.shape)):
-            raise SafetensorsError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
+            raise HubError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
         header[name] = {
-            "dtype": info.dtype,
+            "dtype": TABLE[info.dtype][0],
             "shape": list(info.shape),
             "data_offsets": [position, position + info.nbytes],
         }
@@ -495,12 +425,12 @@ def _layout(
     try:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise SafetensorsError(f"a name or the metadata are no text that UTF-8 can hold: {error}") from None
+        raise HubError(f"a name or the metadata are no text that UTF-8 can hold: {error}") from None
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
     header.pop("__metadata__", None)
     placed = {
-        name: TensorInfo(entry["dtype"], tensors[name].shape, start + entry["data_offsets"][0])
+        name: TensorInfo(tensors[name].dtype, tensors[name].shape, start + entry["data_offsets"][0])
         for name, entry in header.items()
     }
     return len(text).to_bytes(8, "little") + text, placed
@@ -508,36 +438,16 @@ def _layout(
 
 def _stored(name: str, array: Array, dtype: str) -> Array:
     """``array`` as it lies in the file."""
-    if dtype.startswith("F8"):
-        raise SafetensorsError(f"{name!r} of dtype {dtype} can only be copied from another file")
-    if dtype not in _FLOATS or array.dtype.kind != "f":
-        if array.dtype.newbyteorder("<") != np.dtype(_STORED[dtype]) or dtype == "BF16":
-            raise SafetensorsError(f"{name!r} must have dtype {dtype}, got {array.dtype}")
-        return array.astype(_STORED[dtype], copy=False)
+    if dtype.startswith("float8"):
+        raise HubError(f"{name!r} of dtype {dtype} can only be copied from another file")
+    if dtype not in FLOATS or array.dtype.kind != "f":
+        if array.dtype.newbyteorder("<") != np.dtype(TABLE[dtype][1]) or dtype == "bfloat16":
+            raise HubError(f"{name!r} must have dtype {dtype}, got {array.dtype}")
+        return array.astype(TABLE[dtype][1], copy=False)
     with np.errstate(over="ignore"):
-        stored = _to_bfloat16(array) if dtype == "BF16" else array.astype(_STORED[dtype], copy=False)
-    values = _from_bfloat16(stored) if dtype == "BF16" else stored
+        stored = to_bfloat16(array) if dtype == "bfloat16" else array.astype(TABLE[dtype][1], copy=False)
+    values = from_bfloat16(stored) if dtype == "bfloat16" else stored
     lost = np.isfinite(array) & ~np.isfinite(values)
     if lost.any():
-        raise SafetensorsError(f"{name!r} holds {array[lost][0]}, too large for {dtype}")
+        raise HubError(f"{name!r} holds {array[lost][0]}, too large for {dtype}")
     return stored
-
-
-def _from_bfloat16(bits: Array) -> Array:
-    wide = bits.astype(np.uint32)
-    wide <<= 16
-    return wide.view(np.float32)
-
-
-def _to_bfloat16(array: Array) -> Array:
-    """The upper halves of float32, rounded to nearest, ties to even."""
-    single = array.astype(np.float32)
-    bits = single.view(np.uint32)
-    if array.dtype.itemsize > 4:
-        # Rounding twice can go wrong. First round to odd: towards zero, the last bit saying what was cut off.
-        inexact = single != array
-        bits -= (np.abs(single) > np.abs(array)).astype(np.uint32)
-        bits |= inexact.astype(np.uint32)
-    nan = np.isnan(array)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(nan, (bits >> 16) | 0x40, rounded).astype("<u2")

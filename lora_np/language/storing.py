@@ -256,17 +256,12 @@ def save(
         raise FileExistsError(f"{target} holds a model already; pass force=True to replace it")
     target.mkdir(parents=True, exist_ok=True)
     arrays = {checkpoint_name(paths.split(" = ")[0]): value(leaf) for paths, leaf in leaves(model)}
-    safetensors.save(
-        target / "model.safetensors", arrays, dtype=dtype and STORED[dtype], metadata={"format": "pt"}
-    )
+    safetensors.save(arrays, target / "model.safetensors", dtype=dtype, metadata={"format": "pt"})
     if isinstance(model.vocabulary, Vocabulary):
         write_json(target / "tokenizer.json", model.vocabulary.tokenizer())
         write_json(target / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     kept = dtype or str(next(iter(arrays.values())).dtype)
     write_json(target / "config.json", {**model.config, "dtype": kept})
-
-
-STORED = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -180,7 +180,7 @@ def work(d, k):
 
 # %%
 lnp.adapters.save(lora, "adapter")
-lnp.hub.safetensors.save("full.safetensors", {"weight": lnp.value(full.W)})
+lnp.hub.safetensors.save({"weight": lnp.value(full.W)}, "full.safetensors")
 files = [Path("full.safetensors"), Path("adapter", "adapter_model.safetensors")]
 numbers = [sum(tensor.size for _, tensor in lnp.trainable(model)) for model in (full, lora)]
 moments = [lnp.start(lnp.Adam(), model).nbytes for model in (full, lora)]

@@ -166,7 +166,7 @@ with tempfile.TemporaryDirectory() as folder:
     for name, model in models.items():
         trained = dict(lnp.trainable(model))
         file = Path(folder) / f"{name}.safetensors"
-        safetensors.save(file, {path: lnp.value(tensor) for path, tensor in trained.items()})
+        safetensors.save({path: lnp.value(tensor) for path, tensor in trained.items()}, file)
         numbers = sum(tensor.size for tensor in trained.values())
         rows.append((name, numbers, 4 * numbers, lnp.start(lnp.Adam(), model).nbytes, file.stat().st_size))
 

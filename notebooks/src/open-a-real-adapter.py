@@ -154,7 +154,7 @@ for name, model in {"base": base, "with LoRA": lora, "trained in full": full}.it
 def save_checkpoint(model, folder):
     Path(folder).mkdir()
     tensors = {path.replace(".W", ".weight"): W for path, W in lnp.leaves(model)}
-    lnp.hub.safetensors.save(f"{folder}/model.safetensors", tensors)
+    lnp.hub.safetensors.save(tensors, f"{folder}/model.safetensors")
 
 
 save_checkpoint(base, "base")
@@ -267,7 +267,7 @@ assert apart < 1e-5
 
 # %%
 for update in [0.003, 0.005, 0.01]:
-    (stored,) = lnp.hub.safetensors.rounded(np.array([1 + update]), "BF16")
+    (stored,) = lnp.hub.rounded(np.array([1 + update]), "bfloat16")
     print(f"1 + {update} is stored as {stored:.4f}")
 
 # %% [markdown]
@@ -283,12 +283,12 @@ strengths = np.array([1, 0.3, 0.1, 0.03, 0.01])
 
 def lost(strength, format):
     update = strength * adapter.delta("layers.2").astype(float)
-    stored = lnp.hub.safetensors.rounded(W0, format).astype(float)
-    merged = lnp.hub.safetensors.rounded(stored + update, format)
+    stored = lnp.hub.rounded(W0, format).astype(float)
+    merged = lnp.hub.rounded(stored + update, format)
     return np.linalg.norm(merged - stored - update) / np.linalg.norm(update)
 
 
-formats = {"bfloat16": "BF16", "float16": "F16"}
+formats = {"bfloat16": "bfloat16", "float16": "float16"}
 losses = {name: np.array([lost(s, code) for s in strengths]) for name, code in formats.items()}
 for name, shares in losses.items():
     print(f"{name}: {shares[0]:.2%} lost at full strength, {shares[-1]:.0%} at a hundredth")
@@ -306,12 +306,12 @@ axes.invert_xaxis()  # from left to right the update becomes weaker
 # exactly. (The LoRA paper swaps tasks by subtraction; in float32 that does little harm.)
 
 # %%
-stored = lnp.hub.safetensors.rounded(W0, "BF16")
-merged_once = lnp.hub.safetensors.rounded(stored + adapter.delta("layers.2"), "BF16")
-back = lnp.hub.safetensors.rounded(merged_once - adapter.delta("layers.2"), "BF16")
+stored = lnp.hub.rounded(W0, "bfloat16")
+merged_once = lnp.hub.rounded(stored + adapter.delta("layers.2"), "bfloat16")
+back = lnp.hub.rounded(merged_once - adapter.delta("layers.2"), "bfloat16")
 print(f"weights that did not come back: {np.mean(back != stored):.0%}")
 
-lnp.adapters.save(adapter, "half", dtype="BF16")
+lnp.adapters.save(adapter, "half", dtype="bfloat16")
 print(f"the adapter itself in bfloat16: {size_of('half'):,} bytes instead of {size_of('adapter'):,}")
 print(f"its error: {error_of('half'):.3f} instead of {error_of('adapter'):.3f}")
 assert np.mean(back != stored) > 0.1
@@ -359,12 +359,12 @@ assert abs(error_of("half") - error_of("adapter")) < 0.001
 Path("nameless").mkdir()
 weights = lnp.hub.safetensors.open("adapter/adapter_model.safetensors")
 shorter = {name.removeprefix("base_model.model."): weights.read(name) for name in weights.tensors}
-lnp.hub.safetensors.save("nameless/adapter_model.safetensors", shorter)
+lnp.hub.safetensors.save(shorter, "nameless/adapter_model.safetensors")
 Path("nameless/adapter_config.json").write_text(Path("adapter/adapter_config.json").read_text())
 
 try:
     lnp.adapters.load("nameless")
-except lnp.adapters.AdapterError as problem:
+except lnp.hub.HubError as problem:
     print(problem)
 
 # %% [markdown]

@@ -42,7 +42,7 @@ def test_programs_get_everything(source):
 
 def test_half_precision_tensors(tmp_path):
     path = tmp_path / "a.safetensors"
-    safetensors.save(path, {"W": np.diag([1.0, 0.5, 0.25])}, dtype="BF16")
+    safetensors.save({"W": np.diag([1.0, 0.5, 0.25])}, path, dtype="bfloat16")
     assert rank_errors_of(f"{path}:W", tolerance=0.3).rank == 2
 
 

@@ -11,7 +11,7 @@ from lora_np.hub import safetensors
 SHAPES = {"model.layers.0.q_proj": (6, 4), "model.layers.0.v_proj": (3, 4), "model.layers.1.q_proj": (6, 4)}
 
 
-def write_adapter(path, *, seed=0, rank=2, alpha=4.0, dtype="F32", shapes=SHAPES, **raw):
+def write_adapter(path, *, seed=0, rank=2, alpha=4.0, dtype="float32", shapes=SHAPES, **raw):
     rng = np.random.default_rng(seed)
     modules = {
         name: adapters.Module.of(
@@ -28,7 +28,7 @@ def write_adapter(path, *, seed=0, rank=2, alpha=4.0, dtype="F32", shapes=SHAPES
     return path
 
 
-def write_checkpoint(path, *, seed=1, dtype="F32", shards=2, shapes=SHAPES, config=None):
+def write_checkpoint(path, *, seed=1, dtype="float32", shards=2, shapes=SHAPES, config=None):
     rng = np.random.default_rng(seed)
     tensors = {f"{name}.weight": rng.standard_normal(shape) for name, shape in shapes.items()}
     tensors |= {f"{name}.bias": rng.standard_normal(d) for name, (d, _) in shapes.items()}
@@ -38,13 +38,13 @@ def write_checkpoint(path, *, seed=1, dtype="F32", shards=2, shapes=SHAPES, conf
     (path / "tokenizer.json").write_text("{}")
     names = sorted(tensors)
     if shards == 1:
-        safetensors.save(path / "model.safetensors", tensors, dtype=dtype, metadata={"format": "pt"})
+        safetensors.save(tensors, path / "model.safetensors", dtype=dtype, metadata={"format": "pt"})
         return path
     where = {}
     for i in range(shards):
         file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
         part = {name: tensors[name] for name in names[i::shards]}
-        safetensors.save(path / file, part, dtype=dtype, metadata={"format": "pt"})
+        safetensors.save(part, path / file, dtype=dtype, metadata={"format": "pt"})
         where |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": 1}, "weight_map": where}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -1,4 +1,4 @@
-"""Mutated configs, headers, indexes and tensors: read as the safetensors library reads them, or an AdapterError.
+"""Mutated configs, headers, indexes and tensors: read as the safetensors library reads them, or an HubError.
 
 Nothing else may happen, within 256 MiB and one second each.
 """
@@ -14,11 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_np import adapters
-from lora_np.adapters import AdapterError
-from lora_np.adapters.checkpoint import INDEX, open_checkpoint
-from lora_np.adapters.files import open_tensors, read_tensor
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
-from lora_np.hub import safetensors
+from lora_np.hub import INDEX, HubError, open_model, safetensors
+from lora_np.hub.dtypes import TABLE
 
 MODULES = ("m.0.q", "m.1.q")
 KEYS = [f"{PREFIX}{name}.lora_{part}.weight" for name in MODULES for part in "AB"]
@@ -83,7 +81,7 @@ def build(folder):
     rng = np.random.default_rng(0)
     shapes = {KEYS[0]: (2, 5), KEYS[1]: (3, 2), KEYS[2]: (2, 4), KEYS[3]: (3, 2)}
     tensors = {key: rng.standard_normal(shape).astype(np.float16) for key, shape in shapes.items()}
-    safetensors.save(folder / WEIGHTS, tensors, metadata={"format": "pt"}, dtype="BF16")
+    safetensors.save(tensors, folder / WEIGHTS, metadata={"format": "pt"}, dtype="bfloat16")
     raw = (folder / WEIGHTS).read_bytes()
     length = int.from_bytes(raw[:8], "little")
     return json.loads(raw[8 : 8 + length]), raw[8 + length :]
@@ -164,8 +162,12 @@ def reference(content):
     }
 
 
+def in_file(dtype):
+    return TABLE[dtype][0]
+
+
 def bits(array, dtype):
-    if dtype == "BF16":
+    if dtype == "bfloat16":
         return (array.view(np.uint32) >> 16).astype("<u2").tobytes()
     return array.tobytes()
 
@@ -174,7 +176,7 @@ def refused(call, *arguments):
     """What the call returns, or None if it refuses in one line."""
     try:
         return call(*arguments)
-    except AdapterError as error:
+    except HubError as error:
         if "\n" in str(error):
             raise
         return None
@@ -182,9 +184,9 @@ def refused(call, *arguments):
 
 def check(folder, content):
     """Every reader of ours, each either like the reference or refusing; whether the header was valid."""
-    file = refused(open_tensors, folder / WEIGHTS)
+    file = refused(safetensors.open, folder / WEIGHTS)
     adapter = refused(adapters.load, folder)
-    checkpoint = refused(open_checkpoint, folder)
+    checkpoint = refused(open_model, folder)
     if file is None:
         assert adapter is None
         assert checkpoint is None
@@ -192,10 +194,10 @@ def check(folder, content):
     expected = reference(content)
     assert file.tensors.keys() == expected.keys()
     for name, info in file.tensors.items():
-        array = refused(read_tensor, file, name)
-        assert array is None or (info.dtype, info.shape, bits(array, info.dtype)) == expected[name]
+        array = refused(file.read, name)
+        assert array is None or (in_file(info.dtype), info.shape, bits(array, info.dtype)) == expected[name]
     if adapter is not None:
-        read = [(t.dtype, t.shape, bits(t.read(), t.dtype)) for t in adapter.tensors().values()]
+        read = [(in_file(t.dtype), t.shape, bits(t.read(), t.dtype)) for t in adapter.tensors().values()]
         assert sorted(read) == sorted(expected.values())
         assert json.dumps(adapter.config)
     if checkpoint is not None:

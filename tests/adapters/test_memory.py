@@ -56,7 +56,7 @@ def checkpoint(path, size, tensors, change=None):
     for first in range(0, tensors, 4):
         names = [f"model.layers.{i}.q_proj.weight" for i in range(first, min(first + 4, tensors))]
         file = f"model-{first:05}.safetensors"
-        header = {name: safetensors.TensorInfo("BF16", W.shape) for name in names}
+        header = {name: safetensors.TensorInfo("bfloat16", W.shape) for name in names}
         with safetensors.SafetensorsWriter(path / file, header, metadata={"format": "pt"}) as writer:
             for name in names:
                 writer.write(name, W)

@@ -7,7 +7,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters
-from lora_np.hub import safetensors
+from lora_np.hub import HubError, rounded
 from lora_np.lora import rebase
 from lora_np.nn import Embedding
 
@@ -85,7 +85,7 @@ def test_an_embedding_comes_back(tmp_path):
 def test_variants_that_move_the_base_are_saved_against_the_original(tmp_path, variant):
     base = network()
     model = shaken(lnp.inject(base, rank=2, rng=RNG, variant=variant))
-    with pytest.raises(adapters.AdapterError, match=r"the base of layers\.0 is no longer W0.*rebase"):
+    with pytest.raises(HubError, match=r"the base of layers\.0 is no longer W0.*rebase"):
         adapters.save(model, tmp_path / "adapter")
     adapters.save(rebase(model, base), tmp_path / "adapter")
     back = adapters.attach(base, adapters.load(tmp_path / "adapter"))
@@ -118,17 +118,15 @@ def test_names_translate_both_ways(tmp_path):
     assert list(adapter) == ["model.block_0", "model.block_2", "model.block_3"]
     assert adapter.raw["base_model_name_or_path"] == "org/model"
     adapters.attach(base, adapter, names=peft_name)
-    with pytest.raises(
-        adapters.AdapterError, match=r"the model has no 'model.block_0'.*its layers: 'layers.0'"
-    ):
+    with pytest.raises(HubError, match=r"the model has no 'model.block_0'.*its layers: 'layers.0'"):
         adapters.attach(base, adapter)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [("F64", 8), ("F32", 4), ("F16", 2), ("BF16", 2)])
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 8), ("float32", 4), ("float16", 2), ("bfloat16", 2)])
 def test_numbers_are_rounded_when_asked(tmp_path, dtype, size):
     model = shaken(lnp.inject(network(), rank=2, rng=RNG))
     adapters.save(model, tmp_path / "adapter", dtype=dtype)
-    expected = safetensors.rounded(lnp.value(model.layers[0].B), dtype)
+    expected = rounded(lnp.value(model.layers[0].B), dtype)
     np.testing.assert_array_equal(adapters.load(tmp_path / "adapter")["layers.0"].B, expected)
 
 
@@ -164,7 +162,7 @@ class Refused:
     ],
 )
 def test_what_the_format_can_not_hold_is_refused(tmp_path, model, message):
-    with pytest.raises(adapters.AdapterError, match=message):
+    with pytest.raises(HubError, match=message):
         adapters.save(model(), tmp_path / "adapter")
     assert not list(tmp_path.iterdir())
 
@@ -178,12 +176,12 @@ def test_what_the_format_can_not_hold_is_refused(tmp_path, model, message):
 )
 def test_an_adapter_that_does_not_fit_the_model_is_refused(module, message):
     adapter = adapters.Adapter({"linear": adapters.Module.of(**module, alpha=1.0)})
-    with pytest.raises(adapters.AdapterError, match=message):
+    with pytest.raises(HubError, match=message):
         adapters.attach(lnp.Linear(np.zeros((2, 3))), adapter)
 
 
 def test_two_layers_under_one_name_are_refused(tmp_path):
-    with pytest.raises(adapters.AdapterError, match="'same' to two layers"):
+    with pytest.raises(HubError, match="'same' to two layers"):
         adapters.save(lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", names=lambda path: "same")
 
 
@@ -201,5 +199,5 @@ def test_a_path_is_not_attached(tmp_path):
 
 
 def test_an_unknown_dtype_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="dtype must be one of F64, F32, F16, BF16, got 'bfloat16'"):
-        adapters.save(lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", dtype="bfloat16")
+    with pytest.raises(ValueError, match="dtype must be 'bfloat16', not 'BF16'"):
+        adapters.save(lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", dtype="BF16")

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters import AdapterError
-from lora_np.adapters.checkpoint import open_checkpoint
 from lora_np.adapters.config import compose, parse
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
-from lora_np.hub import safetensors
+from lora_np.hub import HubError, open_model, safetensors
 
 Q = f"{PREFIX}model.layers.0.q_proj"
 
@@ -25,7 +23,7 @@ def change_tensors(adapter, change, metadata=None):
     file = safetensors.open(adapter / WEIGHTS)
     tensors = {name: file.read(name) for name in file.tensors}
     change(tensors)
-    safetensors.save(adapter / WEIGHTS, tensors)
+    safetensors.save(tensors, adapter / WEIGHTS)
 
 
 def renamed(old, new):
@@ -90,7 +88,7 @@ TENSORS = {
     ),
     "whole numbers": (
         lambda t: t.update({f"{Q}.lora_A.weight": np.ones((2, 4), np.int32)}),
-        "A of 'model.layers.0.q_proj' is stored as I32, not as F64, F32, F16 or BF16",
+        "A of 'model.layers.0.q_proj' is stored as int32, not as float64, float32, bfloat16 or float16",
     ),
     "a key of some other method": (
         lambda t: t.update({f"{Q}.lora_A.weight.quant_state": np.ones(2)}),
@@ -129,7 +127,7 @@ TENSORS = {
 @pytest.mark.parametrize(("change", "message"), TENSORS.values(), ids=TENSORS)
 def test_tensors_that_do_not_add_up_are_refused_by_name(adapter, change, message):
     change_tensors(adapter, change)
-    with pytest.raises(AdapterError, match=message) as caught:
+    with pytest.raises(HubError, match=message) as caught:
         adapters.load(adapter)
     assert str(caught.value).startswith(str(adapter / WEIGHTS))
     assert "\n" not in str(caught.value)
@@ -192,7 +190,7 @@ CONFIGS = {
 @pytest.mark.parametrize(("settings", "message"), CONFIGS.values(), ids=CONFIGS)
 def test_settings_that_are_wrong_or_not_supported_are_refused_by_name(adapter, settings, message):
     change_config(adapter, **settings)
-    with pytest.raises(AdapterError, match=message) as caught:
+    with pytest.raises(HubError, match=message) as caught:
         adapters.load(adapter)
     assert str(caught.value).startswith(str(adapter))
 
@@ -212,27 +210,27 @@ def test_settings_that_are_wrong_or_not_supported_are_refused_by_name(adapter, s
 )
 def test_configs_that_are_not_json_are_refused(adapter, text, message):
     (adapter / "adapter_config.json").write_bytes(text)
-    with pytest.raises(AdapterError, match=message):
+    with pytest.raises(HubError, match=message):
         adapters.load(adapter)
 
 
 def test_a_config_of_absurd_size_is_not_read(adapter):
     with (adapter / "adapter_config.json").open("r+b") as file:
         file.truncate(2**40)
-    with pytest.raises(AdapterError, match="1,099,511,627,776 bytes of JSON"):
+    with pytest.raises(HubError, match="more than 33,554,432 bytes of JSON"):
         adapters.load(adapter)
 
 
 def test_missing_files_and_directories_are_named(adapter, tmp_path):
-    with pytest.raises(AdapterError, match="nowhere: no such directory"):
+    with pytest.raises(HubError, match="nowhere: no such directory"):
         adapters.load(tmp_path / "nowhere")
-    with pytest.raises(AdapterError, match=f"{WEIGHTS}: not a directory"):
+    with pytest.raises(HubError, match=f"{WEIGHTS}: not a directory"):
         adapters.load(adapter / WEIGHTS)
     (adapter / WEIGHTS).unlink()
-    with pytest.raises(AdapterError, match=f"{WEIGHTS}: no such file"):
+    with pytest.raises(HubError, match=f"{WEIGHTS}: no such file"):
         adapters.load(adapter)
     (adapter / "adapter_config.json").unlink()
-    with pytest.raises(AdapterError, match=r"adapter_config\.json: no such file"):
+    with pytest.raises(HubError, match=r"adapter_config\.json: no such file"):
         adapters.load(adapter)
 
 
@@ -240,21 +238,21 @@ def test_missing_files_and_directories_are_named(adapter, tmp_path):
 def test_a_pickle_is_refused_with_the_reason_and_never_opened(adapter, name):
     (adapter / WEIGHTS).rename(adapter / name)
     os.chmod(adapter / name, 0)
-    with pytest.raises(AdapterError, match=f"{name}: a pickle can run any code when it is opened"):
+    with pytest.raises(HubError, match=f"{name}: a pickle can run any code when it is opened"):
         adapters.load(adapter)
 
 
 def test_a_truncated_file_is_refused(adapter):
     content = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).write_bytes(content[:-1])
-    with pytest.raises(AdapterError, match=WEIGHTS):
+    with pytest.raises(HubError, match=WEIGHTS):
         adapters.load(adapter)
 
 
 def test_a_link_out_of_the_directory_is_refused(adapter, tmp_path):
     (adapter / WEIGHTS).rename(tmp_path / "elsewhere")
     (adapter / WEIGHTS).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(AdapterError, match="a link that leads out of the directory"):
+    with pytest.raises(HubError, match="a link that leads out of the directory"):
         adapters.load(adapter)
 
 
@@ -293,7 +291,7 @@ INDEXES = {
         r"'../x.safetensors' must be a plain name inside the directory",
     ),
     "an absolute path": (lambda i: i["weight_map"].update(x="/x.safetensors"), "must be a plain name"),
-    "a pickle": (lambda i: i["weight_map"].update(x="x.bin"), "'x.bin', which is no safetensors file"),
+    "a pickle": (lambda i: i["weight_map"].update(x="x.bin"), "'x.bin', which is not a safetensors file"),
     "a missing shard": (lambda i: i["weight_map"].update(x="x.safetensors"), "x.safetensors: no such file"),
     "a tensor that is not there": (
         lambda i: i["weight_map"].update(x="model-00001-of-00002.safetensors"),
@@ -305,25 +303,23 @@ INDEXES = {
 @pytest.mark.parametrize(("change", "message"), INDEXES.values(), ids=INDEXES)
 def test_indexes_that_lie_are_refused(checkpoint, change, message):
     change_index(checkpoint, change)
-    with pytest.raises(AdapterError, match=message):
-        open_checkpoint(checkpoint)
+    with pytest.raises(HubError, match=message):
+        open_model(checkpoint)
 
 
 def test_a_tensor_in_two_shards_is_refused(checkpoint):
-    safetensors.save(checkpoint / "more.safetensors", {"model.norm.weight": np.ones(4), "x": np.ones(1)})
+    safetensors.save({"model.norm.weight": np.ones(4), "x": np.ones(1)}, checkpoint / "more.safetensors")
     change_index(checkpoint, lambda i: i["weight_map"].update(x="more.safetensors"))
-    with pytest.raises(
-        AdapterError, match=r"'model.norm.weight' stands in model-0000\d-of-00002.safetensors too"
-    ):
-        open_checkpoint(checkpoint)
+    with pytest.raises(HubError, match=r"'model.norm.weight' is in model-0000\d-of-00002.safetensors too"):
+        open_model(checkpoint)
 
 
 def test_a_checkpoint_of_pickles_is_refused_with_the_reason(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    with pytest.raises(AdapterError, match=r"pytorch_model.bin: a pickle can run any code"):
-        open_checkpoint(tmp_path)
+    with pytest.raises(HubError, match=r"pytorch_model.bin: a pickle can run any code"):
+        open_model(tmp_path)
 
 
 def test_a_directory_without_weights_is_refused(tmp_path):
-    with pytest.raises(AdapterError, match=r"no model.safetensors and no model.safetensors.index.json"):
-        open_checkpoint(tmp_path)
+    with pytest.raises(HubError, match=r"no model.safetensors and no model.safetensors.index.json"):
+        open_model(tmp_path)

@@ -37,13 +37,13 @@ def test_npy(tmp_path, stored, loaded, order):
     np.testing.assert_array_equal(result, M)
 
 
-@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_one_tensor_of_a_safetensors_file_in_every_precision(tmp_path, dtype):
     path = tmp_path / "adapter.safetensors"
     M = np.array([[1.0, 2.0], [0.5, 0.25]])
-    safetensors.save(path, {"a:b.weight": M, "other": np.full((2, 2), np.nan)}, dtype=dtype)
+    safetensors.save({"a:b.weight": M, "other": np.full((2, 2), np.nan)}, path, dtype=dtype)
     result = load_matrix(f"{path}:a:b.weight")
-    assert result.dtype == (np.float64 if dtype == "F64" else np.float32)
+    assert result.dtype == (np.float64 if dtype == "float64" else np.float32)
     np.testing.assert_array_equal(result, M)
     np.testing.assert_allclose(rank_errors(result)[-2:], [np.linalg.svdvals(M)[-1], 0], rtol=1e-6)
 
@@ -74,7 +74,7 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused(tmp_path):
 
 def test_messages_name_what_is_wrong_and_what_would_be_right(tmp_path):
     path = tmp_path / "model.safetensors"
-    safetensors.save(path, {"q_proj.weight": np.eye(2), "norm": np.ones(2), "bad": np.full((1, 2), np.inf)})
+    safetensors.save({"q_proj.weight": np.eye(2), "norm": np.ones(2), "bad": np.full((1, 2), np.inf)}, path)
     with pytest.raises(ValueError, match=r"no tensor 'q_proj\.wieght'; closest: 'q_proj\.weight'"):
         load_matrix(f"{path}:q_proj.wieght")
     with pytest.raises(ValueError, match=r"'norm' must be a matrix \(2 axes\), got shape \(2,\)"):
@@ -85,7 +85,7 @@ def test_messages_name_what_is_wrong_and_what_would_be_right(tmp_path):
         load_matrix(str(path))
     with pytest.raises(ValueError, match=r"FILE\.npy or FILE\.safetensors:TENSOR, got 'matrix\.csv'"):
         load_matrix("matrix.csv")
-    safetensors.save(path, {"norm": np.ones(2)})
+    safetensors.save({"norm": np.ones(2)}, path)
     with pytest.raises(ValueError, match="but it holds no matrix"):
         load_matrix(str(path))
     np.save(tmp_path / "cube.npy", np.ones((2, 2, 2)))

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from lora_np.hub import safetensors
-from lora_np.hub.safetensors import SafetensorsError, SafetensorsWriter, TensorInfo
+from lora_np.hub import HubError, SafetensorsWriter, TensorInfo, rounded, safetensors
 
 DTYPES = [
     np.float64,
@@ -48,7 +47,7 @@ def path(tmp_path):
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0, 2), (2, 3, 4)], ids=str)
 def test_every_dtype_and_shape_comes_back(path, dtype, shape):
     array = (np.random.default_rng(0).normal(size=shape) * 50).astype(dtype)
-    safetensors.save(path, {"x": array})
+    safetensors.save({"x": array}, path)
     file = safetensors.open(path)
     assert file.tensors["x"].shape == shape
     assert file.tensors["x"].size == array.size
@@ -72,7 +71,7 @@ def test_every_dtype_and_shape_comes_back(path, dtype, shape):
 @settings(max_examples=50, deadline=None)
 def test_any_collection_comes_back(tmp_path_factory, tensors, metadata):
     path = tmp_path_factory.mktemp("any") / "file.safetensors"
-    safetensors.save(path, tensors, metadata=metadata)
+    safetensors.save(tensors, path, metadata=metadata)
     file = safetensors.open(path)
     assert file.metadata == metadata
     assert set(file.tensors) == set(tensors)
@@ -83,17 +82,17 @@ def test_any_collection_comes_back(tmp_path_factory, tensors, metadata):
 def test_order_and_strides_of_the_callers_arrays_do_not_matter(path):
     array = np.arange(12.0).reshape(3, 4)
     tensors = {"T": array.T, "step": array[::2, ::-1], "big": array.astype(">f8"), "list": [1.0, 2.0]}
-    safetensors.save(path, tensors)
+    safetensors.save(tensors, path)
     for name, given_array in tensors.items():
         np.testing.assert_array_equal(safetensors.open(path).read(name), given_array)
 
 
 def test_opening_reads_the_header_only_and_reading_one_tensor_only(path):
-    safetensors.save(path, {"a": np.ones(1000), "b": np.zeros(1000)})
+    safetensors.save({"a": np.ones(1000), "b": np.zeros(1000)}, path)
     file = safetensors.open(path)
     path.write_bytes(path.read_bytes()[: file.tensors["b"].start])
     np.testing.assert_array_equal(file.read("a"), 1)
-    with pytest.raises(SafetensorsError, match="has become shorter since it was opened"):
+    with pytest.raises(HubError, match="has become shorter since it was opened"):
         file.read("b")
 
 
@@ -102,7 +101,7 @@ def test_every_bfloat16_survives(path, dtype):
     bits = np.arange(2**16, dtype=np.uint32) << 16
     values = bits.view(np.float32)
     values = values[~np.isnan(values)]
-    safetensors.save(path, {"x": values.astype(dtype)}, dtype="BF16")
+    safetensors.save({"x": values.astype(dtype)}, path, dtype="bfloat16")
     back = safetensors.open(path).read("x")
     assert back.dtype == np.float32
     np.testing.assert_array_equal(back.view(np.uint32), values.view(np.uint32))
@@ -133,7 +132,7 @@ def neighbours(x):
 @settings(max_examples=300, deadline=None)
 def test_bfloat16_rounds_to_nearest_and_ties_to_even(tmp_path_factory, x):
     path = tmp_path_factory.mktemp("bf16") / "x.safetensors"
-    safetensors.save(path, {"x": np.array([x])}, dtype="BF16")
+    safetensors.save({"x": np.array([x])}, path, dtype="bfloat16")
     rounded = float(safetensors.open(path).read("x")[0])
     low, high, low_is_even = neighbours(x)
     to_low, to_high = abs(x) - low, high - abs(x)
@@ -145,29 +144,33 @@ def test_bfloat16_rounds_to_nearest_and_ties_to_even(tmp_path_factory, x):
 def test_special_values_in_bfloat16(path):
     special = np.array([np.nan, -np.inf, np.inf, -0.0])
     low_payload = np.array([0x7F800001], dtype=np.uint32).view(np.float32)
-    safetensors.save(path, {"x": special, "nan": low_payload}, dtype="BF16")
+    safetensors.save({"x": special, "nan": low_payload}, path, dtype="bfloat16")
     file = safetensors.open(path)
     np.testing.assert_array_equal(file.read("x"), special)
     assert np.signbit(file.read("x")[-1])
     assert np.isnan(file.read("nan")).all()
 
 
-@pytest.mark.parametrize(("dtype", "value"), [("F16", 70000.0), ("BF16", 3.4e38), ("F32", 1e39)])
+@pytest.mark.parametrize(("dtype", "value"), [("float16", 70000.0), ("bfloat16", 3.4e38), ("float32", 1e39)])
 def test_a_value_too_large_for_the_dtype_is_refused(path, dtype, value):
-    with pytest.raises(SafetensorsError, match=f"'x' holds .* too large for {dtype}"):
-        safetensors.save(path, {"x": np.array([1.0, -value])}, dtype=dtype)
+    with pytest.raises(HubError, match=f"'x' holds .* too large for {dtype}"):
+        safetensors.save({"x": np.array([1.0, -value])}, path, dtype=dtype)
     assert not path.exists()
 
 
 def test_dtype_rounds_floating_point_tensors_only(path):
-    safetensors.save(path, {"weight": np.ones(2), "count": np.ones(2, np.int64)}, dtype="F16")
+    safetensors.save({"weight": np.ones(2), "count": np.ones(2, np.int64)}, path, dtype="float16")
     tensors = safetensors.open(path).tensors
-    assert tensors["weight"].dtype == "F16"
-    assert tensors["count"].dtype == "I64"
+    assert tensors["weight"].dtype == "float16"
+    assert tensors["count"].dtype == "int64"
 
 
 def test_tensors_may_be_written_in_any_order_and_are_aligned(path):
-    header = {"a": TensorInfo("U8", (3,)), "b": TensorInfo("F64", (2,)), "c": TensorInfo("BF16", (1,))}
+    header = {
+        "a": TensorInfo("uint8", (3,)),
+        "b": TensorInfo("float64", (2,)),
+        "c": TensorInfo("bfloat16", (1,)),
+    }
     with SafetensorsWriter(path, header, metadata={"format": "np"}) as writer:
         writer.write("c", np.float32([0.5]))
         writer.write("a", np.arange(3, dtype=np.uint8))
@@ -181,10 +184,10 @@ def test_tensors_may_be_written_in_any_order_and_are_aligned(path):
 
 
 def test_a_failed_write_leaves_what_was_there(path):
-    safetensors.save(path, {"old": np.ones(1)})
+    safetensors.save({"old": np.ones(1)}, path)
     with (
         pytest.raises(RuntimeError, match="power cut"),
-        SafetensorsWriter(path, {"new": TensorInfo("F32", (1,))}),
+        SafetensorsWriter(path, {"new": TensorInfo("float32", (1,))}),
     ):
         raise RuntimeError("power cut")
     assert list(safetensors.open(path).tensors) == ["old"]
@@ -195,19 +198,22 @@ def test_a_failed_write_leaves_what_was_there(path):
     ("name", "array", "message"),
     [
         ("x", np.ones(3), r"'x' must have shape \(2,\), got \(3,\)"),
-        ("x", np.ones(2, np.int64), "'x' must have dtype F32, got int64"),
+        ("x", np.ones(2, np.int64), "'x' must have dtype float32, got int64"),
         ("y", np.ones(2), "'y' is not in the header"),
-        ("i", np.ones(2), "'i' must have dtype I32, got float64"),
-        ("b", np.ones(2, np.uint16), "'b' must have dtype BF16, got uint16"),
+        ("i", np.ones(2), "'i' must have dtype int32, got float64"),
+        ("b", np.ones(2, np.uint16), "'b' must have dtype bfloat16, got uint16"),
         ("done", np.ones(2), "'done' was written already"),
     ],
 )
 def test_a_tensor_that_does_not_fit_its_header_is_refused(path, name, array, message):
-    header = {n: TensorInfo(d, (2,)) for n, d in {"x": "F32", "i": "I32", "b": "BF16", "done": "F32"}.items()}
+    header = {
+        n: TensorInfo(d, (2,))
+        for n, d in {"x": "float32", "i": "int32", "b": "bfloat16", "done": "float32"}.items()
+    }
     writer = SafetensorsWriter(path, header)
-    with contextlib.suppress(SafetensorsError), writer:
+    with contextlib.suppress(HubError), writer:
         writer.write("done", np.ones(2))
-        with pytest.raises(SafetensorsError, match=message):
+        with pytest.raises(HubError, match=message):
             writer.write(name, array)
     assert list(path.parent.iterdir()) == []
 
@@ -215,9 +221,9 @@ def test_a_tensor_that_does_not_fit_its_header_is_refused(path, name, array, mes
 def test_a_directory_is_not_written_over_and_nothing_is_left(tmp_path):
     (tmp_path / "base").mkdir()
     with pytest.raises(IsADirectoryError, match="base is a directory; give the name of a file"):
-        safetensors.save(tmp_path / "base", {"a": np.ones(2)})
+        safetensors.save({"a": np.ones(2)}, tmp_path / "base")
     assert [path.name for path in tmp_path.rglob("*")] == ["base"]
-    writer = SafetensorsWriter(tmp_path / "late", {"a": TensorInfo("F64", (2,))})
+    writer = SafetensorsWriter(tmp_path / "late", {"a": TensorInfo("float64", (2,))})
     with contextlib.suppress(OSError), writer:
         writer.write("a", np.ones(2))
         (tmp_path / "late" / "inner").mkdir(parents=True)
@@ -227,7 +233,7 @@ def test_a_directory_is_not_written_over_and_nothing_is_left(tmp_path):
 @pytest.mark.parametrize("tensors", [None, [np.ones(2)], "a"], ids=repr)
 def test_what_is_no_mapping_is_refused(path, tensors):
     with pytest.raises(TypeError, match="tensors must map names to arrays, got"):
-        safetensors.save(path, tensors)
+        safetensors.save(tensors, path)
     assert not path.exists()
 
 
@@ -235,15 +241,15 @@ def test_what_is_no_mapping_is_refused(path, tensors):
     ("name", "message"), [(1, "the name of a tensor must be text, got 1"), ("\ud800", "UTF-8")]
 )
 def test_names_that_are_no_text_are_refused(path, name, message):
-    with pytest.raises(SafetensorsError, match=message):
-        safetensors.save(path, {name: np.ones(2), "b": np.ones(2)})
+    with pytest.raises(HubError, match=message):
+        safetensors.save({name: np.ones(2), "b": np.ones(2)}, path)
     assert not path.exists()
 
 
 def test_forgotten_tensors_are_named(path):
-    header = {name: TensorInfo("F32", (1,)) for name in "cab"}
+    header = {name: TensorInfo("float32", (1,)) for name in "cab"}
     with (
-        pytest.raises(SafetensorsError, match="in the header but never written: 'a', 'c'"),
+        pytest.raises(HubError, match="in the header but never written: 'a', 'c'"),
         SafetensorsWriter(path, header) as writer,
     ):
         writer.write("b", np.ones(1))
@@ -256,39 +262,43 @@ def test_forgotten_tensors_are_named(path):
         ({"x": np.ones(2, complex)}, {}, "'x' has dtype complex128, which safetensors cannot store"),
         ({"x": np.array([None])}, {}, "'x' has dtype object"),
         ({"x": np.array(["a"])}, {}, "'x' has dtype <U1"),
-        ({"x": np.ones(2)}, {"dtype": "F8"}, "dtype must be one of F64, F32, BF16, F16, got 'F8'"),
+        (
+            {"x": np.ones(2)},
+            {"dtype": "bf16"},
+            "dtype must be 'bfloat16', not 'bf16'",
+        ),
         ({"x": np.ones(2)}, {"metadata": {"rank": 8}}, "metadata must map text to text, got {'rank': 8}"),
         ({"__metadata__": np.ones(2)}, {}, "a tensor cannot be called '__metadata__'"),
     ],
 )
 def test_what_the_format_cannot_hold_is_refused(path, tensors, options, message):
-    with pytest.raises(SafetensorsError, match=message):
-        safetensors.save(path, tensors, **options)
+    with pytest.raises(ValueError, match=message):
+        safetensors.save(tensors, path, **options)
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
     ("info", "message"),
     [
-        (TensorInfo("float32", (2,)), "dtype 'float32', which cannot be written"),
-        (TensorInfo("F32", (2, -1)), r"shape \(2, -1\), not one of whole numbers"),
-        (TensorInfo("F32", (2.0,)), r"shape \(2\.0,\), not one of whole numbers"),
+        (TensorInfo("F32", (2,)), "dtype 'F32', which cannot be written"),
+        (TensorInfo("float32", (2, -1)), r"shape \(2, -1\), not one of whole numbers"),
+        (TensorInfo("float32", (2.0,)), r"shape \(2\.0,\), not one of whole numbers"),
     ],
 )
 def test_a_header_that_cannot_be_is_refused(path, info, message):
-    with pytest.raises(SafetensorsError, match=message):
+    with pytest.raises(HubError, match=message):
         SafetensorsWriter(path, {"x": info})
 
 
 def test_a_name_that_is_not_in_the_file_lists_close_ones(path):
-    safetensors.save(path, {f"layer.{i}.lora_A": np.ones(1) for i in range(9)})
+    safetensors.save({f"layer.{i}.lora_A": np.ones(1) for i in range(9)}, path)
     file = safetensors.open(path)
-    with pytest.raises(SafetensorsError, match=r"no tensor 'layer.3.lora_B'; closest: 'layer.3.lora_A'"):
+    with pytest.raises(HubError, match=r"no tensor 'layer.3.lora_B'; closest: 'layer.3.lora_A'"):
         file.read("layer.3.lora_B")
-    with pytest.raises(SafetensorsError, match=r"no tensor 'xyz'; closest: .* \(of 9\)"):
+    with pytest.raises(HubError, match=r"no tensor 'xyz'; closest: .* \(of 9\)"):
         file.read("xyz")
-    safetensors.save(path, {})
-    with pytest.raises(SafetensorsError, match="it is empty"):
+    safetensors.save({}, path)
+    with pytest.raises(HubError, match="it is empty"):
         safetensors.open(path).read("x")
 
 
@@ -322,18 +332,18 @@ EIGHT = bytes(8)
         ({"x": [1, 2]}, EIGHT, r"'x' is described by \[1, 2\], not by an object"),
         ({"__metadata__": {"a": 1}}, b"", "its __metadata__ is not a map from text to text"),
         ({"__metadata__": "pt"}, b"", "its __metadata__ is not a map from text to text"),
-        ([], b"", "its header is not a JSON object"),
-        (b"", b"", "its header is not JSON"),
-        (b"{'x': 1}", b"", "its header is not JSON"),
-        (b'{"x": NaN}', b"", "its header holds NaN, which is not JSON"),
-        (b'{"\xff": 1}', b"", "its header is not JSON"),
-        (b"[" * 100_000, b"", "its header is not JSON"),
-        (b'{"x": ' + b"9" * 5000 + b"}", b"", "its header is not JSON"),
+        ([], b"", "its header: must be a JSON object"),
+        (b"", b"", "its header: not valid JSON"),
+        (b"{'x': 1}", b"", "its header: not valid JSON"),
+        (b'{"x": NaN}', b"", "its header: NaN is not JSON"),
+        (b'{"\xff": 1}', b"", "its header: not valid JSON"),
+        (b"[" * 100_000, b"", "its header: not valid JSON"),
+        (b'{"x": ' + b"9" * 5000 + b"}", b"", "its header: not valid JSON"),
     ],
 )
 def test_a_lying_header_is_refused(path, header, body, message):
     raw_file(path, header, body)
-    with pytest.raises(SafetensorsError, match=message) as error:
+    with pytest.raises(HubError, match=message) as error:
         safetensors.open(path)
     assert str(error.value).startswith(f"{path} is not a valid safetensors file: ")
 
@@ -341,7 +351,7 @@ def test_a_lying_header_is_refused(path, header, body, message):
 def test_duplicate_names_are_refused(path):
     one = json.dumps(entry())
     raw_file(path, f'{{"x": {one}, "x": {one}}}'.encode(), EIGHT)
-    with pytest.raises(SafetensorsError, match="its header has two entries 'x'"):
+    with pytest.raises(HubError, match="its header: the key 'x' occurs twice"):
         safetensors.open(path)
 
 
@@ -356,16 +366,16 @@ def test_duplicate_names_are_refused(path):
 )
 def test_a_truncated_file_is_refused(path, content, message):
     path.write_bytes(content)
-    with pytest.raises(SafetensorsError, match=message):
+    with pytest.raises(HubError, match=message):
         safetensors.open(path)
 
 
 def test_a_valid_file_cut_anywhere_or_changed_anywhere_never_crashes(path):
-    safetensors.save(path, {"a": np.ones(3), "b": np.arange(2, dtype=np.int8)}, metadata={"k": "v"})
+    safetensors.save({"a": np.ones(3), "b": np.arange(2, dtype=np.int8)}, path, metadata={"k": "v"})
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        with pytest.raises(SafetensorsError):
+        with pytest.raises(HubError):
             safetensors.open(path)
     rng = np.random.default_rng(0)
     for position in range(len(content) - 26):
@@ -376,7 +386,7 @@ def test_a_valid_file_cut_anywhere_or_changed_anywhere_never_crashes(path):
             file = safetensors.open(path)
             for name in file.tensors:
                 file.read(name)
-        except SafetensorsError:
+        except HubError:
             pass
 
 
@@ -384,13 +394,13 @@ def test_eight_bit_floats_are_listed_but_not_read(path):
     raw_file(path, {"x": entry(0, 2, (2,), "F8_E4M3")}, bytes(2))
     file = safetensors.open(path)
     assert file.tensors["x"].nbytes == 2
-    with pytest.raises(SafetensorsError, match="'x' is stored as F8_E4M3, which NumPy cannot hold"):
+    with pytest.raises(HubError, match="'x' is stored as float8_e4m3, which NumPy cannot hold"):
         file.read("x")
 
 
 def test_a_boolean_is_zero_or_one(path):
     raw_file(path, {"x": entry(0, 2, (2,), "BOOL")}, b"\x01\x02")
-    with pytest.raises(SafetensorsError, match="is BOOL but holds bytes other than 0 and 1"):
+    with pytest.raises(HubError, match="is bool but holds bytes other than 0 and 1"):
         safetensors.open(path).read("x")
 
 
@@ -398,7 +408,7 @@ def test_a_missing_file_is_an_os_error(path):
     with pytest.raises(FileNotFoundError):
         safetensors.open(path)
     with pytest.raises(FileNotFoundError):
-        safetensors.save(path.parent / "nowhere" / "x.safetensors", {"x": np.ones(1)})
+        safetensors.save({"x": np.ones(1)}, path.parent / "nowhere" / "x.safetensors")
 
 
 @pytest.mark.peers
@@ -410,7 +420,7 @@ def test_the_reference_library_reads_what_we_write_and_writes_the_same_bytes(pat
         for dtype in DTYPES
         for name in ("b", "a")
     }
-    safetensors.save(path, tensors, metadata={"format": "pt"})
+    safetensors.save(tensors, path, metadata={"format": "pt"})
     theirs = peer.load_file(path)
     assert set(theirs) == set(tensors)
     for name, array in tensors.items():
@@ -439,7 +449,7 @@ def test_torch_rounds_to_bfloat16_as_we_do(path):
     bits = np.random.default_rng(0).integers(0, 2**32, size=100_000, dtype=np.uint32)
     values = bits.view(np.float32)
     values = values[np.abs(values) < 3e38]
-    safetensors.save(path, {"x": values}, dtype="BF16")
+    safetensors.save({"x": values}, path, dtype="bfloat16")
     assert torch.equal(peer.load_file(path)["x"], torch.from_numpy(values).bfloat16())
 
 
@@ -456,7 +466,7 @@ def test_the_reference_library_refuses_the_same_files(path, content):
     }
     text, body = files[content]
     raw_file(path, text.encode(), body)
-    with pytest.raises(SafetensorsError):
+    with pytest.raises(HubError):
         safetensors.open(path)
     if content != "duplicate":  # its parser keeps the last
         with pytest.raises(Exception, match="rror"):
@@ -471,7 +481,7 @@ def test_tensors_are_copied_byte_for_byte_whatever_their_dtype(tmp_path):
     with SafetensorsWriter(tmp_path / "b", source.tensors) as writer:
         writer.copy("a", source)
         writer.copy("b", source)
-        with pytest.raises(SafetensorsError, match="'a' is not to be written"):
+        with pytest.raises(HubError, match="'a' is not to be written"):
             writer.copy("a", source)
     copied = safetensors.open(tmp_path / "b")
     assert (tmp_path / "b").read_bytes()[-8:] == raw[:8]  # the narrower dtype comes last
@@ -479,33 +489,31 @@ def test_tensors_are_copied_byte_for_byte_whatever_their_dtype(tmp_path):
 
 
 def test_a_copy_must_have_the_dtype_and_shape_of_the_header(tmp_path):
-    safetensors.save(tmp_path / "a", {"a": np.ones(3, np.float32)})
+    safetensors.save({"a": np.ones(3, np.float32)}, tmp_path / "a")
     with (
-        pytest.raises(SafetensorsError, match="differs in dtype or shape"),
-        SafetensorsWriter(tmp_path / "b", {"a": TensorInfo("F16", (3,))}) as writer,
+        pytest.raises(HubError, match="differs in dtype or shape"),
+        SafetensorsWriter(tmp_path / "b", {"a": TensorInfo("float16", (3,))}) as writer,
     ):
         writer.copy("a", safetensors.open(tmp_path / "a"))
 
 
 def test_eight_bit_floats_are_only_copied(tmp_path):
     with (
-        pytest.raises(SafetensorsError, match="can only be copied"),
-        SafetensorsWriter(tmp_path / "b", {"a": TensorInfo("F8_E4M3", (3,))}) as writer,
+        pytest.raises(HubError, match="can only be copied"),
+        SafetensorsWriter(tmp_path / "b", {"a": TensorInfo("float8_e4m3", (3,))}) as writer,
     ):
         writer.write("a", np.ones(3))
 
 
-@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_rounded_values_are_those_that_are_read_back(tmp_path, dtype):
     values = np.random.default_rng(0).standard_normal(3_000_000)  # several blocks
-    safetensors.save(tmp_path / "a", {"a": values}, dtype=dtype)
-    np.testing.assert_array_equal(
-        safetensors.rounded(values, dtype), safetensors.open(tmp_path / "a").read("a")
-    )
+    safetensors.save({"a": values}, tmp_path / "a", dtype=dtype)
+    np.testing.assert_array_equal(rounded(values, dtype), safetensors.open(tmp_path / "a").read("a"))
 
 
 @pytest.mark.parametrize("view", [np.s_[:, :1], np.s_[::2], np.s_[:, ::-1], np.s_[1, 2]])
 def test_views_that_are_not_contiguous_are_written_in_order(tmp_path, view):
     array = np.arange(12.0).reshape(3, 4)[view]
-    safetensors.save(tmp_path / "a", {"a": array})
+    safetensors.save({"a": array}, tmp_path / "a")
     np.testing.assert_array_equal(safetensors.open(tmp_path / "a").read("a"), array)

@@ -35,7 +35,7 @@ def base(tmp_path, monkeypatch):
     network = lnp.Sequential([layer(64, 120, rng), tanh, layer(64, 64, rng), tanh, layer(100, 64, rng)])
     Path("base").mkdir()
     tensors = {path.replace(".W", ".weight"): W for path, W in lnp.leaves(network)}
-    lnp.hub.safetensors.save("base/model.safetensors", tensors)
+    lnp.hub.safetensors.save(tensors, "base/model.safetensors")
     return network
 
 
@@ -63,7 +63,7 @@ def test_peft_only_warns_about_names_that_it_does_not_know(base):
     lnp.adapters.save(adapted, "adapter")
     weights = lnp.hub.safetensors.open("adapter/adapter_model.safetensors")
     shorter = {name.removeprefix("base_model.model."): weights.read(name) for name in weights.tensors}
-    lnp.hub.safetensors.save("adapter/adapter_model.safetensors", shorter)
+    lnp.hub.safetensors.save(shorter, "adapter/adapter_model.safetensors")
     there = {}
     with pytest.warns(UserWarning, match="missing adapter keys"):
         exec(shown(), there)

@@ -1,0 +1,199 @@
+"""A model's own weights on the disk: which files they are, as transformers decides it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_np.checks import Array
+from lora_np.hub import safetensors
+from lora_np.hub.reading import HubError, read_json
+from lora_np.hub.safetensors import SafetensorsFile, TensorInfo
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+HEAD = "lm_head.weight"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_TIED = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelDirectory:
+    """The tensors of a model and its config; made by `open_model`. Each tensor is read when it is asked for.
+
+    Attributes
+    ----------
+    path : Path
+        The directory, or the one file.
+    files : mapping of str to SafetensorsFile
+        The files that are the model, by name.
+    where : mapping of str to str
+        From the name of a tensor to that of its file.
+    config : mapping
+        The fields of ``config.json``; empty if there is none.
+    index : mapping or None
+        The content of the index, where the model is in shards.
+    """
+
+    path: Path
+    files: Mapping[str, SafetensorsFile]
+    where: Mapping[str, str]
+    config: Mapping[str, Any]
+    index: Mapping[str, Any] | None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.where
+
+    def info(self, name: str) -> TensorInfo:
+        """Dtype and shape of one tensor."""
+        return self.files[self.where[name]].tensors[name]
+
+    def read(self, name: str) -> Array:
+        """One tensor in its own dtype, bfloat16 as float32."""
+        return self.files[self.where[name]].read(name)
+
+    @property
+    def tied_embedding(self) -> str | None:
+        """The embedding that serves a language model as its head, if the checkpoint has no separate head."""
+        architectures = self.config.get("architectures") or []
+        has_head = any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
+        if HEAD in self or not has_head:
+            return None
+        return next((name for name in self.where if name.endswith(_TIED)), None)
+
+    def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:
+        """From an adapter's names of parameters to this checkpoint's.
+
+        They are the same, unless one was saved from a model with a head and the other from its body alone:
+        then all names differ by one segment at the front (``bert.encoder...`` and ``encoder...``).
+        """
+        fronts = sorted({name.partition(".")[0] for name in self.where})
+        ways: list[Callable[[str], str]] = [
+            lambda name: name,
+            lambda name: name.partition(".")[2],
+            *[lambda name, front=front: f"{front}.{name}" for front in fronts],
+        ]
+        wanted = list(wanted)
+        return max(ways, key=lambda way: sum(way(name) in self.where for name in wanted))
+
+
+def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
+    """The model in a directory, its config, index and all headers checked; no tensor is read.
+
+    Which files are the model is decided as in transformers: ``model.safetensors`` if it is there, otherwise
+    the files that ``model.safetensors.index.json`` names. Any others are not part of it.
+
+    Parameters
+    ----------
+    path : path
+        A directory, an index, or one safetensors file.
+
+    Returns
+    -------
+    ModelDirectory
+
+    Raises
+    ------
+    HubError
+        If there is no such model, it is damaged, index and files disagree, two files hold the same tensor, or
+        a name leads out of the directory.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> safetensors.save({"q.weight": np.eye(2)}, folder / "model.safetensors")
+    >>> safetensors.save({"other": np.eye(2)}, folder / "stray.safetensors")
+    >>> list(open_model(folder).where)
+    ['q.weight']
+    """
+    path = Path(path)
+    if path.is_dir() or not (path.exists() or path.name.endswith((".safetensors", ".index.json"))):
+        folder, chosen = directory(path), None
+    else:
+        folder, chosen = path.parent, path.name
+    single = chosen if chosen and not chosen.endswith(".index.json") else SINGLE
+    index = None
+    if single == chosen or (not chosen and os.path.lexists(folder / SINGLE)):
+        names = [single]
+    elif chosen or os.path.lexists(folder / INDEX):
+        index = _read_index(inside(folder, chosen or INDEX))
+        names = sorted(set(index["weight_map"].values()))
+    else:
+        refuse_pickles(folder)
+        others = sorted(other.name for other in folder.glob("*.safetensors"))
+        hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
+        raise HubError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
+    files = {name: safetensors.open(inside(folder, name)) for name in names}
+    where: dict[str, str] = {}
+    for file_name, file in files.items():
+        for tensor in file.tensors:
+            if tensor in where:
+                raise HubError(f"{file.path}: {tensor!r} is in {where[tensor]} too")
+            where[tensor] = file_name
+    for tensor, file_name in (index["weight_map"] if index else {}).items():
+        if where.get(tensor) != file_name:
+            raise HubError(f"{folder / INDEX}: places {tensor!r} in {file_name}, which does not hold it")
+    has_config = not chosen and os.path.lexists(folder / "config.json")
+    config = read_json(inside(folder, "config.json")) if has_config else {}
+    return ModelDirectory(path, files, where, config, index)
+
+
+def directory(path: str | os.PathLike[str]) -> Path:
+    """``path`` as an existing directory."""
+    path = Path(path)
+    if not path.exists():
+        raise HubError(f"{path}: no such directory")
+    if not path.is_dir():
+        raise HubError(f"{path}: not a directory")
+    return path
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The regular file ``name`` of ``folder``; a name or a link that leads out of the folder is refused.
+
+    Links from a snapshot of the Hugging Face cache to its blobs are the one exception.
+    """
+    plain = name not in ("", ".", "..") and not any(c in name for c in "/\\\0") and Path(name).name == name
+    if not plain:
+        raise HubError(f"{folder}: the file name {name!r} must be a plain name inside the directory")
+    path = folder / name
+    try:
+        real = path.resolve(strict=True)
+        regular = stat.S_ISREG(real.stat().st_mode)
+    except (OSError, RuntimeError, ValueError):
+        raise HubError(f"{path}: no such file") from None
+    home = folder.resolve()
+    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if not (real.is_relative_to(home) or real.is_relative_to(cache)):
+        raise HubError(f"{path}: a link that leads out of the directory")
+    if not regular:
+        raise HubError(f"{path}: not a regular file")
+    return path
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Say why nothing is read from a directory that holds pickles instead of safetensors."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in PICKLES:
+            raise HubError(
+                f"{path}: a pickle can run any code when it is opened, so none is opened here; "
+                "save the model as safetensors with PEFT or transformers"
+            )
+
+
+def _read_index(path: Path) -> Mapping[str, Any]:
+    index = read_json(path)
+    places: Any = index.get("weight_map")
+    named = isinstance(places, dict) and all(isinstance(name, str) for name in places.values())
+    if not named or not places:
+        raise HubError(f"{path}: weight_map must map the names of tensors to names of files")
+    for name in set(places.values()):
+        if not name.endswith(".safetensors"):
+            raise HubError(f"{path}: places tensors in {name!r}, which is not a safetensors file")
+    return index

@@ -1,0 +1,118 @@
+"""Files that may be hostile: regular ones only, JSON that means one thing, and budgets for both."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NoReturn
+
+MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
+
+
+class HubError(ValueError):
+    """A file that is damaged, hostile or not supported, or that does not fit another.
+
+    The message is one line that names the file and the key, and says what would be right.
+
+    Examples
+    --------
+    >>> from lora_np import adapters
+    >>> try:
+    ...     adapters.load("no-such-directory")
+    ... except HubError as error:
+    ...     print(error)
+    no-such-directory: no such directory
+    """
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """``path`` opened for reading, if it is a regular file: a pipe or a device would never end.
+
+    Raises
+    ------
+    HubError
+        If it is another kind of file.
+    OSError
+        If it cannot be opened.
+    """
+    file = os.fdopen(
+        os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
+    )
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise HubError(f"{path}: not a regular file")
+    return file
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in a JSON file, at most 32 MiB.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    HubError
+        If it is not JSON or not an object; if a key is repeated, a number is NaN or infinite, text cannot be
+        encoded as UTF-8; if it is nested too deeply or too large.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "config.json"
+    >>> _ = path.write_text('{"r": 8, "r": 16}')
+    >>> try:
+    ...     read_json(path)
+    ... except HubError as error:
+    ...     print(error.args[0].removeprefix(str(path)))
+    : the key 'r' occurs twice
+    """
+    path = Path(path)
+    with open_regular(path) as file:
+        data = file.read(MAX_JSON + 1)
+    if len(data) > MAX_JSON:
+        raise HubError(f"{path}: more than {MAX_JSON:,} bytes of JSON, which no real file has")
+    try:
+        return parse_json(data)
+    except HubError as error:
+        raise HubError(f"{path}: {error}") from None
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """The object that ``data`` are, as in `read_json`."""
+    try:
+        content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        if b"\\u" in data:  # an escape can make half of a pair, which is not text
+            json.dumps(content, ensure_ascii=False).encode()
+    except HubError:
+        raise
+    except RecursionError:
+        raise HubError("not valid JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise HubError(f"not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise HubError(f"must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise HubError(f"the key {twice!r} occurs twice")
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise HubError(f"{text} is not JSON")

@@ -1,0 +1,159 @@
+"""Which files are the model, and what is not JSON: one answer for every command, and transformers' own."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_np import adapters
+from lora_np.accounting import from_safetensors
+from lora_np.hub import HubError, open_model, read_json, safetensors
+
+NAMES = ("model.embed_tokens.weight", "model.norm.weight")
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4,
+    "intermediate_size": 4,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "vocab_size": 8,
+    "tie_word_embeddings": True,
+}
+
+
+def llama(value):
+    layer = "model.layers.0."
+    shapes = {"model.embed_tokens.weight": (8, 4), "model.norm.weight": (4,)}
+    shapes |= {f"{layer}self_attn.{name}_proj.weight": (4, 4) for name in "qkvo"}
+    shapes |= {f"{layer}mlp.{name}_proj.weight": (4, 4) for name in ("gate", "up", "down")}
+    shapes |= {f"{layer}{name}_layernorm.weight": (4,) for name in ("input", "post_attention")}
+    return {name: np.full(shape, value, np.float32) for name, shape in shapes.items()}
+
+
+def write(folder, single, sharded, stray):
+    """A directory with any mixture of one file (of ones), shards (of twos) and a file that is no part of it."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    if single:
+        safetensors.save(llama(1.0), folder / "model.safetensors", metadata={"format": "pt"})
+    if sharded:
+        tensors = llama(2.0)
+        names = sorted(tensors)
+        files = {
+            name: f"model-0000{1 + (place % 2)}-of-00002.safetensors" for place, name in enumerate(names)
+        }
+        for file in set(files.values()):
+            part = {name: tensors[name] for name in names if files[name] == file}
+            safetensors.save(part, folder / file, metadata={"format": "pt"})
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": files})
+        )
+    for name in stray:
+        safetensors.save(llama(3.0) | {"extra": np.ones(2)}, folder / name, metadata={"format": "pt"})
+
+
+MIXTURES = [
+    (single, sharded, stray)
+    for single in (False, True)
+    for sharded in (False, True)
+    for stray in ((), ("consolidated.safetensors",), ("model-00003-of-00003.safetensors", "x.safetensors"))
+]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("single", "sharded", "stray"), MIXTURES)
+def test_count_merge_and_transformers_agree_which_files_are_the_model(tmp_path, single, sharded, stray):
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "base"
+    write(folder, single, sharded, stray)
+    module = adapters.Module.of(A=np.zeros((1, 4)), B=np.zeros((4, 1)), alpha=1)
+    adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), tmp_path / "adapter")
+    if not (single or sharded):
+        with pytest.raises(OSError, match="no file named"):
+            transformers.AutoModelForCausalLM.from_pretrained(folder)
+        for refuses in (open_model, from_safetensors):
+            with pytest.raises(HubError, match=r"no model\.safetensors"):
+                refuses(folder)
+        with pytest.raises(HubError, match=r"no model\.safetensors"):
+            adapters.merge(folder, tmp_path / "adapter", tmp_path / "out")
+        return
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    ours = open_model(folder)
+    assert {name: ours.read(name).flat[0] for name in ours.where} == {
+        name: tensor.flatten()[0].item() for name, tensor in theirs.items() if name != "lm_head.weight"
+    }
+    assert from_safetensors(folder).total == sum(ours.info(name).size for name in ours.where)
+    adapters.merge(folder, tmp_path / "adapter", tmp_path / "out")
+    merged = open_model(tmp_path / "out")
+    assert merged.where == ours.where
+    for name in ours.where:
+        assert np.array_equal(merged.read(name), ours.read(name))
+
+
+def test_one_file_and_an_index_are_models_too(tmp_path):
+    write(tmp_path / "base", True, True, ())
+    assert open_model(tmp_path / "base" / "model.safetensors").read(NAMES[1])[0] == 1
+    assert open_model(tmp_path / "base" / "model.safetensors.index.json").read(NAMES[1])[0] == 2
+
+
+def test_a_stray_file_is_named_where_there_is_no_model(tmp_path):
+    write(tmp_path / "base", False, False, ("stray.safetensors",))
+    with pytest.raises(HubError, match=r"name the file itself: stray\.safetensors"):
+        open_model(tmp_path / "base")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
+        ('{"b": {"a": 1, "a": 2}}', "the key 'a' occurs twice"),
+        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": -Infinity}', "-Infinity is not JSON"),
+        ('{"a": 1', "not valid JSON"),
+        ("[1]", "must be a JSON object, got list"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' * 100_000, "nested too deeply"),
+        ('{"\\ud800": 1}', "surrogates not allowed"),
+        ('{"a": "\\udc00"}', "surrogates not allowed"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
+        (b'{"a": "\xff"}', "not valid JSON"),
+    ],
+)
+def test_json_means_one_thing_or_is_refused(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(HubError, match=message):
+        read_json(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=4))
+def test_what_json_writes_is_read(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("json") / "x.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert read_json(path) == content
+
+
+def test_a_key_that_repeats_last_takes_linear_time(tmp_path):
+    path = tmp_path / "config.json"
+    keys = [f'"{i}": 0' for i in range(400_000)]
+    path.write_text("{" + ", ".join([*keys, '"399999": 0']) + "}")
+    with pytest.raises(HubError, match="'399999' occurs twice"):
+        read_json(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_pipes_and_devices_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        for reader in (read_json, safetensors.open):
+            with pytest.raises(HubError, match="not a regular file"):
+                reader(path)
+    (tmp_path / "base").mkdir()
+    os.mkfifo(tmp_path / "base" / "model.safetensors")
+    with pytest.raises(HubError, match="not a regular file"):
+        open_model(tmp_path / "base")
