@@ -52,7 +52,7 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     """
     path = Path(source)
     model = open_model(path)
-    shapes = {name: model.info(name).shape for name in model.where}
+    shapes = {name: model.info(name).shape for name in model.places}
     kinds = kinds or {}
     for end, kind in kinds.items():
         choice(f"kinds[{end!r}]", kind, get_args(Kind))

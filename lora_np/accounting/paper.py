@@ -79,7 +79,7 @@ class PaperClaims:
         """The counts, with the reason where one does not follow from the settings."""
         rows: list[tuple[Cell, ...]] = [
             (
-                claim.where,
+                claim.places,
                 claim.model,
                 claim.layers,
                 claim.width,

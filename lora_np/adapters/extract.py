@@ -107,8 +107,8 @@ def extract(
     """
     goal = Goal.of(rank=rank, energy=energy, bytes=bytes)
     before, after = open_model(directory(base)), open_model(directory(tuned))
-    named = before.naming(after.where)
-    pairs = [_Pair(before, after, named(name), name) for name in after.where]
+    named = before.naming(after.places)
+    pairs = [_Pair(before, after, named(name), name) for name in after.places]
     matrices = [pair for pair in pairs if pair.is_matrix]
     others = [pair for pair in pairs if not pair.is_matrix]
     if len(pairs) == sum(pair.base not in before for pair in pairs):
@@ -134,7 +134,7 @@ def extract(
         adapter = _adapter(differences, ranks, adapter.full)
         write(adapter, stage)
         shutil.rmtree(parts)
-    lacking = sorted({*before.where} - {pair.base for pair in pairs})
+    lacking = sorted({*before.places} - {pair.base for pair in pairs})
     return _report(differences, ranks, others, in_full, lacking, title=f"{tuned} - {base}")
 
 
@@ -301,7 +301,7 @@ def _saved(after: ModelDirectory, modules: set[str]) -> dict[str, Stored]:
     """All parameters of these modules: PEFT reads a module that is saved in full as a whole."""
     return {
         name: stored(after.files[file], name, after.info(name))
-        for name, file in after.where.items()
+        for name, file in after.places.items()
         if name.rpartition(".")[0] in modules
     }
 

@@ -179,7 +179,7 @@ def base_weights(source: ModelDirectory, update: Adapter) -> dict[str, Stored]:
 
 
 def _unchanged(source: ModelDirectory, name: str) -> _Change:
-    file = source.files[source.where[name]]
+    file = source.files[source.places[name]]
     return _Change(file.tensors[name], stored(file, name, file.tensors[name]))
 
 
@@ -200,7 +200,7 @@ def _original(
         return _unchanged(source, target)
     if target == HEAD and embedding is not None:
         return _unchanged(source, embedding)
-    close = get_close_matches(target, source.where, n=3, cutoff=0.5)
+    close = get_close_matches(target, source.places, n=3, cutoff=0.5)
     nearest = f"close are {', '.join(map(repr, close))}" if close else "nor anything like it"
     raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}; {nearest}")
 

@@ -41,15 +41,21 @@ def float_dtype(dtype: str) -> str:
     Parameters
     ----------
     dtype : {"float64", "float32", "bfloat16", "float16"}
+        What was asked for.
 
     Returns
     -------
     str
+        The same.
 
     Raises
     ------
     ValueError
         If it is not; another spelling of one is told the right one.
+
+    See Also
+    --------
+    rounded : Numbers as a file of that dtype holds them.
 
     Examples
     --------
@@ -72,7 +78,9 @@ def rounded(array: Array, dtype: str) -> Array:
     Parameters
     ----------
     array : ndarray
+        Of floats.
     dtype : {"float64", "float32", "bfloat16", "float16"}
+        Of the file.
 
     Returns
     -------
@@ -83,6 +91,10 @@ def rounded(array: Array, dtype: str) -> Array:
     ------
     ValueError
         If there is no such dtype.
+
+    See Also
+    --------
+    float_dtype : Refuses what is no such name.
 
     Examples
     --------

@@ -31,7 +31,7 @@ class ModelDirectory:
         The directory, or the one file.
     files : mapping of str to SafetensorsFile
         The files that are the model, by name.
-    where : mapping of str to str
+    places : mapping of str to str
         From the name of a tensor to that of its file.
     config : mapping
         The fields of ``config.json``; empty if there is none.
@@ -41,20 +41,20 @@ class ModelDirectory:
 
     path: Path
     files: Mapping[str, SafetensorsFile]
-    where: Mapping[str, str]
+    places: Mapping[str, str]
     config: Mapping[str, Any]
     index: Mapping[str, Any] | None
 
     def __contains__(self, name: str) -> bool:
-        return name in self.where
+        return name in self.places
 
     def info(self, name: str) -> TensorInfo:
         """Dtype and shape of one tensor."""
-        return self.files[self.where[name]].tensors[name]
+        return self.files[self.places[name]].tensors[name]
 
     def read(self, name: str) -> Array:
         """One tensor in its own dtype, bfloat16 as float32."""
-        return self.files[self.where[name]].read(name)
+        return self.files[self.places[name]].read(name)
 
     @property
     def tied_embedding(self) -> str | None:
@@ -63,7 +63,7 @@ class ModelDirectory:
         has_head = any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
         if HEAD in self or not has_head:
             return None
-        return next((name for name in self.where if name.endswith(_TIED)), None)
+        return next((name for name in self.places if name.endswith(_TIED)), None)
 
     def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:
         """From an adapter's names of parameters to this checkpoint's.
@@ -71,14 +71,14 @@ class ModelDirectory:
         They are the same, unless one was saved from a model with a head and the other from its body alone:
         then all names differ by one segment at the front (``bert.encoder...`` and ``encoder...``).
         """
-        fronts = sorted({name.partition(".")[0] for name in self.where})
+        fronts = sorted({name.partition(".")[0] for name in self.places})
         ways: list[Callable[[str], str]] = [
             lambda name: name,
             lambda name: name.partition(".")[2],
             *[lambda name, front=front: f"{front}.{name}" for front in fronts],
         ]
         wanted = list(wanted)
-        return max(ways, key=lambda way: sum(way(name) in self.where for name in wanted))
+        return max(ways, key=lambda way: sum(way(name) in self.places for name in wanted))
 
 
 def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
@@ -95,12 +95,17 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
     Returns
     -------
     ModelDirectory
+        Its names, dtypes and shapes, and `read` for one tensor.
 
     Raises
     ------
     HubError
         If there is no such model, it is damaged, index and files disagree, two files hold the same tensor, or
         a name leads out of the directory.
+
+    See Also
+    --------
+    SafetensorsFile : One of its files.
 
     Examples
     --------
@@ -109,7 +114,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
     >>> folder = Path(tempfile.mkdtemp())
     >>> safetensors.save({"q.weight": np.eye(2)}, folder / "model.safetensors")
     >>> safetensors.save({"other": np.eye(2)}, folder / "stray.safetensors")
-    >>> list(open_model(folder).where)
+    >>> list(open_model(folder).places)
     ['q.weight']
     """
     path = Path(path)
@@ -130,22 +135,42 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
         raise HubError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
     files = {name: safetensors.open(inside(folder, name)) for name in names}
-    where: dict[str, str] = {}
+    places: dict[str, str] = {}
     for file_name, file in files.items():
         for tensor in file.tensors:
-            if tensor in where:
-                raise HubError(f"{file.path}: {tensor!r} is in {where[tensor]} too")
-            where[tensor] = file_name
+            if tensor in places:
+                raise HubError(f"{file.path}: {tensor!r} is in {places[tensor]} too")
+            places[tensor] = file_name
     for tensor, file_name in (index["weight_map"] if index else {}).items():
-        if where.get(tensor) != file_name:
+        if places.get(tensor) != file_name:
             raise HubError(f"{folder / INDEX}: places {tensor!r} in {file_name}, which does not hold it")
     has_config = not chosen and os.path.lexists(folder / "config.json")
     config = read_json(inside(folder, "config.json")) if has_config else {}
-    return ModelDirectory(path, files, where, config, index)
+    return ModelDirectory(path, files, places, config, index)
 
 
 def directory(path: str | os.PathLike[str]) -> Path:
-    """``path`` as an existing directory."""
+    """``path`` as an existing directory.
+
+    Parameters
+    ----------
+    path : path
+        What was asked for.
+
+    Returns
+    -------
+    Path
+        The same.
+
+    Raises
+    ------
+    HubError
+        If there is none.
+
+    See Also
+    --------
+    inside : A file of a directory.
+    """
     path = Path(path)
     if not path.exists():
         raise HubError(f"{path}: no such directory")
@@ -158,6 +183,27 @@ def inside(folder: Path, name: str) -> Path:
     """The regular file ``name`` of ``folder``; a name or a link that leads out of the folder is refused.
 
     Links from a snapshot of the Hugging Face cache to its blobs are the one exception.
+
+    Parameters
+    ----------
+    folder : Path
+        The directory.
+    name : str
+        Of the file, without any directory.
+
+    Returns
+    -------
+    Path
+        ``folder / name``.
+
+    Raises
+    ------
+    HubError
+        If there is no such file, or it is not inside.
+
+    See Also
+    --------
+    directory : A directory that exists.
     """
     plain = name not in ("", ".", "..") and not any(c in name for c in "/\\\0") and Path(name).name == name
     if not plain:
@@ -178,7 +224,22 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Say why nothing is read from a directory that holds pickles instead of safetensors."""
+    """Say why nothing is read from a directory that holds pickles instead of safetensors.
+
+    Parameters
+    ----------
+    folder : Path
+        The directory.
+
+    Raises
+    ------
+    HubError
+        If it holds one.
+
+    See Also
+    --------
+    open_model : What calls this where it finds no safetensors.
+    """
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLES:
             raise HubError(

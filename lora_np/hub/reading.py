@@ -31,12 +31,26 @@ class HubError(ValueError):
 def open_regular(path: Path) -> BufferedReader:
     """``path`` opened for reading, if it is a regular file: a pipe or a device would never end.
 
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    BufferedReader
+        To be closed by the caller.
+
     Raises
     ------
     HubError
         If it is another kind of file.
     OSError
         If it cannot be opened.
+
+    See Also
+    --------
+    read_json : For JSON.
     """
     file = os.fdopen(
         os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
@@ -53,10 +67,12 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path
+        The file.
 
     Returns
     -------
     dict
+        What it holds.
 
     Raises
     ------
@@ -65,6 +81,10 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         encoded as UTF-8; if it is nested too deeply or too large.
     OSError
         If the file cannot be read.
+
+    See Also
+    --------
+    open_regular : For other files.
 
     Examples
     --------

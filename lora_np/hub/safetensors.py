@@ -43,11 +43,21 @@ _MAX_AXES = 64  # as in NumPy
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says of one tensor."""
+    """What the header says of one tensor.
 
-    dtype: str  # NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2"
+    Parameters
+    ----------
+    dtype : str
+        NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2".
+    shape : tuple of int
+        Of its axes.
+    start : int
+        Where its bytes begin in the file.
+    """
+
+    dtype: str
     shape: tuple[int, ...]
-    start: int = 0  # byte offset in the file
+    start: int = 0
 
     @property
     def size(self) -> int:
@@ -62,10 +72,20 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """A checked header, and `read` for one tensor after the other. Made by `open`; holds no open file."""
+    """A checked header, and `read` for one tensor after the other. Made by `open`; holds no open file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    tensors : mapping of str to TensorInfo
+        By name, in the order of their bytes.
+    metadata : mapping of str to str
+        What the writer noted.
+    """
 
     path: Path
-    tensors: Mapping[str, TensorInfo]  # in the order of their bytes
+    tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
 
     def read(self, name: str) -> Array:
@@ -215,8 +235,11 @@ class SafetensorsWriter:
     Parameters
     ----------
     path : str or path-like
+        The file, which is replaced as a whole at the end.
     tensors : mapping of str to TensorInfo
+        What will be written, by name.
     metadata : mapping of str to str, optional
+        Notes for readers, such as ``{"format": "pt"}``.
 
     Raises
     ------

@@ -201,7 +201,7 @@ def check(folder, content):
         assert sorted(read) == sorted(expected.values())
         assert json.dumps(adapter.config)
     if checkpoint is not None:
-        assert checkpoint.where.keys() == expected.keys()
+        assert checkpoint.places.keys() == expected.keys()
     return True
 
 

@@ -295,8 +295,8 @@ def test_merged_weights_are_the_sum_rounded_once(make_adapter, make_checkpoint, 
     path, base = make_adapter("a"), make_checkpoint("base", dtype=dtype, shards=shards)
     table = adapters.merge(base, path, tmp_path / "out")
     adapter, before, after = adapters.load(path), open_model(base), open_model(tmp_path / "out")
-    assert dict(before.where) == dict(after.where)
-    for name in before.where:
+    assert dict(before.places) == dict(after.places)
+    for name in before.places:
         assert before.info(name).dtype == after.info(name).dtype
         module = name.removesuffix(".weight")
         if name.endswith(".weight") and module in adapter:

@@ -83,14 +83,14 @@ def test_count_merge_and_transformers_agree_which_files_are_the_model(tmp_path, 
         return
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
     ours = open_model(folder)
-    assert {name: ours.read(name).flat[0] for name in ours.where} == {
+    assert {name: ours.read(name).flat[0] for name in ours.places} == {
         name: tensor.flatten()[0].item() for name, tensor in theirs.items() if name != "lm_head.weight"
     }
-    assert from_safetensors(folder).total == sum(ours.info(name).size for name in ours.where)
+    assert from_safetensors(folder).total == sum(ours.info(name).size for name in ours.places)
     adapters.merge(folder, tmp_path / "adapter", tmp_path / "out")
     merged = open_model(tmp_path / "out")
-    assert merged.where == ours.where
-    for name in ours.where:
+    assert merged.places == ours.places
+    for name in ours.places:
         assert np.array_equal(merged.read(name), ours.read(name))
 
 
