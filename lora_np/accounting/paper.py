@@ -79,7 +79,7 @@ class PaperClaims:
         """The counts, with the reason where one does not follow from the settings."""
         rows: list[tuple[Cell, ...]] = [
             (
-                claim.places,
+                claim.where,
                 claim.model,
                 claim.layers,
                 claim.width,
