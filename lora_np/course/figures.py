@@ -338,7 +338,7 @@ def error_against_rank(
     last = max([24, *(2 * r for r in trained)])
     ranks = np.arange(1, min(len(optimum) - 1, last) + 1)
     ax.axhline(optimum[0], color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    label_line(ax, ranks[0], optimum[0], "W0 alone", INK, xytext=(2, 7))
+    label_line(ax, ranks[-1], optimum[0], "W0 alone", INK, ha="right", xytext=(0, 7))
     ax.plot(ranks, optimum[ranks], color=OPTIMUM, linewidth=3, zorder=2)
     ax.annotate(
         "best possible at each rank",
@@ -347,10 +347,10 @@ def error_against_rank(
     )  # fmt: skip
     if full is not None:
         ax.axhline(full, color=FULL, linewidth=1.2, zorder=1)
-        label_line(ax, ranks[0], full, "full update, trained", FULL, xytext=(2, -9))
+        label_line(ax, ranks[-1], full, "full update", FULL)
     for rank, error in trained.items():
         ax.plot(rank, error, "o", color=LORA, markersize=8, markeredgecolor="white", zorder=3)
-        label_line(ax, rank, error, f"trained, r = {rank}", LORA, xytext=(0, 13), ha="center")
+        label_line(ax, rank, error, f"r = {rank}", LORA, xytext=(0, 13), ha="center")
     ax.set_xscale("log", base=2)
     ax.set_xticks(ticks := [r for r in (1, 2, 4, 8, 16, 32, 64) if r <= ranks[-1]], [str(r) for r in ticks])
     ax.set_xlabel("rank of the update")

@@ -19,6 +19,7 @@ from lora_np.plots.style import (
     OPTIMUM,
     SKY,
     axes,
+    label_ends,
     label_line,
     sheet,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "gallery",
     "gap_curve",
     "grey_png",
+    "label_ends",
     "label_line",
     "lines",
     "matrix_tiles",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import CYCLE, MUTED, axes, label_line
+from lora_np.plots.style import CYCLE, MUTED, axes, label_ends, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,9 +63,9 @@ def _norms(spectra: Mapping[str, Array], ax: Axes) -> None:
         points = sorted((_layer(path), float(np.linalg.norm(spectra[path]))) for path in members)
         layers, norms = zip(*points, strict=True)
         ax.plot(layers, norms, color=color, linewidth=1.4, marker="o", markersize=3.5)
-        ends.append((norms[-1], layers[-1], kind, color))
+        ends.append((norms[-1], kind, color))
     ax.set_ylim(bottom=0)
-    _label_apart(ax, ends)
+    label_ends(ax, ends)
     ax.set_xlabel("layer")
     ax.set_ylabel("norm of the update, $\\|\\Delta W\\|_F$")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -114,13 +114,3 @@ def _kept(s: Array, length: int) -> Array:
     squares[1 : len(s) + 1] = np.square(s)
     kept: Array = np.cumsum(squares) / (squares.sum() or 1.0)
     return kept
-
-
-def _label_apart(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Label the ends of lines, moved apart where they would cover each other."""
-    ends = sorted(ends)
-    gap = 0.055 * ax.get_ylim()[1]
-    height = -np.inf
-    for y, x, text, color in ends:
-        height = max(y, height + gap)
-        label_line(ax, x, height, text, color)

@@ -63,11 +63,12 @@ def parameters_against_rank(
     ax.fill_between(ranks, parameters, full, where=saves.tolist(), color=LORA, alpha=0.08, linewidth=0)
     ax.axhline(full, color=FULL, linewidth=1.8)
     ax.plot(ranks, parameters, color=LORA, linewidth=1.8)
-    ax.axvline(break_even, color=MUTED, linewidth=1, linestyle=":")
+    crossing = float(np.interp(full, parameters, ranks))
+    ax.axvline(crossing, color=MUTED, linewidth=1, linestyle=":")
     last = ranks[-1]
     label_line(ax, last, full, f"full: {full:,}", FULL)
     label_line(ax, last, parameters[-1], "LoRA", LORA)
-    label_line(ax, break_even, 0, f"break-even r = {break_even:,}", MUTED, va="bottom", xytext=(4, 4))
+    label_line(ax, crossing, 0, f"break-even r = {break_even:,}", MUTED, va="bottom", xytext=(4, 4))
     for rank in chosen:
         count = int(parameters[np.flatnonzero(ranks == rank)[0]])
         ax.plot(rank, count, "o", color=ACCENT, markersize=6)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import ACCENT, CYCLE, MUTED, axes
+from lora_np.plots.style import ACCENT, CYCLE, MUTED, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +58,8 @@ def lines(
     >>> ax.get_lines()[0].get_xdata()
     array([1, 2])
     """
+    from matplotlib.ticker import MaxNLocator
+
     ax = axes(ax)
     given = {
         name: curve if isinstance(curve, tuple) else (np.arange(1, len(curve) + 1), curve)
@@ -65,6 +67,8 @@ def lines(
     }
     if "x" in logarithmic:
         ax.set_xscale("log")
+    elif all(np.issubdtype(x.dtype, np.integer) for x, _ in given.values()):
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     _draw(ax, given, logarithmic="y" in logarithmic, dashed=dashed)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
@@ -211,8 +215,6 @@ def energy_curves(curves: Mapping[str, Array], *, share: float | None = None, ax
 
 def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bool, dashed: str = "") -> None:
     """Lines, each with its name where it is farthest from the others, on the side away from the nearest."""
-    from matplotlib.patheffects import withStroke
-
     scale = np.log if logarithmic else np.asarray
     if logarithmic:
         ax.set_yscale("log")
@@ -220,26 +222,20 @@ def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bo
     colors = cycle(CYCLE)
     for name, (x, y) in lines.items():
         color, style = (MUTED, (0, (4, 3))) if name == dashed else (next(colors), "-")
-        ax.plot(
-            x,
-            y,
-            color=color,
-            linestyle=style,
-            linewidth=1.8,
-            marker="o" if len(x) <= 40 else "",
-            markersize=3.5,
-        )
-        others = [np.interp(x, *line) for other, line in lines.items() if other != name]
-        gaps = scale(y) - scale(np.array(others)) if others else np.ones((1, len(x)))
-        margin = len(x) // 10
+        marker = "o" if len(x) <= 40 else ""
+        ax.plot(x, y, color=color, linestyle=style, linewidth=1.8, marker=marker, markersize=3.5)
+        others = [np.interp(x, *line, np.nan, np.nan) for other, line in lines.items() if other != name]
+        gaps = np.nan_to_num(scale(y) - scale(np.array([*others, np.nan * y])), nan=np.inf)
+        margin = len(x) // 6
         place = margin + int(np.argmax(np.abs(gaps).min(axis=0)[margin : len(x) - margin]))
         above = gaps[np.argmin(np.abs(gaps[:, place])), place] >= 0
-        right = above == (y[-1] < y[0])  # the free corner beside a falling line is at its upper right
-        ax.annotate(
-            name, (x[place], y[place]),
-            xytext=(5 if right else -5, 4 if above else -4), textcoords="offset points",
-            ha="left" if right else "right", va="bottom" if above else "top", color=color, fontsize=9,
-            path_effects=[withStroke(linewidth=3, foreground="white")],
+        # Inwards near the ends; else into the free corner, which is at the upper right of a falling line.
+        free = above == (y[-1] < y[0])
+        right = free if len(x) <= 3 * place < 2 * len(x) else 2 * place < len(x)
+        label_line(
+            ax, x[place], y[place], name, color,
+            xytext=(5 if right else -5, 4 if above else -4), ha="left" if right else "right",
+            va="bottom" if above else "top",
         )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ def training_curve(
     *,
     validation: tuple[Array, Array] | None = None,
     label: str = "",
-    label_shift: float = 0.0,
     color: str = LORA,
     ax: Axes | None = None,
 ) -> Axes:
@@ -33,9 +32,7 @@ def training_curve(
     validation : (ndarray, ndarray), optional
         Steps and held-out losses.
     label : str
-        Written beside the last value.
-    label_shift : float
-        Moves the label up, in points, where lines end close together.
+        Written next to the last value; `label_ends` keeps the labels of several lines apart.
     color : str
         Of both lines.
     ax : Axes, optional
@@ -72,7 +69,7 @@ def training_curve(
             note, (0.99, 0.97), xycoords="axes fraction", ha="right", va="top", color=MUTED, fontsize=8
         )
     if label:
-        label_line(ax, x, y, label, color, xytext=(5, label_shift))
+        label_line(ax, x, y, label, color)
     ax.set_yscale("log")
     ax.set_xlabel("step")
     ax.set_ylabel("mean squared error")
@@ -89,7 +86,7 @@ def gap_curve(
     gap : ndarray of shape (steps,)
         ``loss / optimum - 1`` at each step. What is zero or less, by rounding, is left out.
     label : str
-        Written beside the last value.
+        Written next to the last value; `label_ends` keeps the labels of several lines apart.
     color : str
         Of the line.
     levels : tuple of float

@@ -237,14 +237,14 @@ formats = {"error, held out": "{:.3f}".format}
 lnp.accounting.Table(["model", "trained numbers", "error, held out"], rows, formats=formats)
 
 # %% alt="Held-out error against training steps for the full update and for LoRA of rank 8. Both fall steeply at first and end at nearly the same error."
-axes = None
-for name, result, color, shift in [("full", full, FULL, 7), ("r = 8", lora, LORA, -7)]:
-    held_out = (result.history.validation_steps, result.history.validation_loss)
-    axes = lnp.plots.training_curve(
-        None, validation=held_out, label=name, label_shift=shift, color=color, ax=axes
-    )
+axes, ends = None, []
+for name, result, color in [("full", full, FULL), ("r = 8", lora, LORA)]:
+    steps, losses = result.history.validation_steps, result.history.validation_loss
+    axes = lnp.plots.training_curve(None, validation=(steps, losses), color=color, ax=axes)
+    ends.append((losses[-1], name, color))
 axes.set_ylabel("mean squared error, held out")
 axes.set_yscale("linear")
+lnp.plots.label_ends(axes, ends)
 
 # %% [markdown]
 # About a seventh of the numbers, and the same error to within a thousandth. Is that luck, or could it be
