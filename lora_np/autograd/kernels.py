@@ -12,7 +12,7 @@ from lora_np.checks import Array
 
 
 def product(a: Array, b: Array) -> Array:
-    """``a @ b`` for a matrix b: of two matrices ndarray.dot makes it with half the overhead of np.matmul.
+    """``a @ b`` for a matrix b: ndarray.dot makes it with half the overhead of np.matmul.
 
     Parameters
     ----------
@@ -35,8 +35,10 @@ def product(a: Array, b: Array) -> Array:
     >>> product(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
     array([[11.]])
     """
-    y: Array = a.dot(b) if a.ndim == 2 else a @ b
-    return y
+    if a.ndim <= 2:
+        return a.dot(b)  # type: ignore[no-any-return]
+    # one product of matrices; np.matmul would make one for each of the first axes
+    return a.reshape(-1, a.shape[-1]).dot(b).reshape(*a.shape[:-1], b.shape[1])  # type: ignore[no-any-return]
 
 
 def sum_of_outer(g: Any, x: Any) -> Any:
