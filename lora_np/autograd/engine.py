@@ -145,14 +145,11 @@ def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
 
     A step can only use results that existed before it, so the order of creation is a topological order.
     """
-    if root.node is None:
-        return {root: start}
-    leaves: dict[Any, Any] = {}
-    waiting: dict[Any, Any] = {root.node: start}
-    latest_first = [(-root.node.order, root.node)]
+    arrived: dict[Any, Any] = {root.node or root: start}
+    latest_first = [] if root.node is None else [(-root.node.order, root.node)]
     while latest_first:
         node = heapq.heappop(latest_first)[1]
-        g = waiting.pop(node)
+        g = arrived.pop(node)
         pull, node.pull = node.pull, None
         if pull is None:
             raise RuntimeError(
@@ -160,33 +157,27 @@ def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
             )
         for target, pulled in zip(node.targets, pull(g), strict=True):
             if pulled.shape != target.shape:
-                summed = unbroadcast(pulled, target.shape)
-                if summed.shape != target.shape:
-                    raise ValueError(
-                        f"{node.name}: a rule returned a gradient of shape {pulled.shape} "
-                        f"for an argument of shape {target.shape}"
-                    )
-                pulled = summed
+                pulled = unbroadcast(pulled, target.shape, node.name)
             if pulled.dtype is not target.dtype:
                 pulled = pulled.astype(target.dtype)
-            if isinstance(target, Node):
-                if target in waiting:
-                    waiting[target] = waiting[target] + pulled
-                else:
-                    waiting[target] = pulled
-                    heapq.heappush(latest_first, (-target.order, target))
-            elif target in leaves:
-                leaves[target] = leaves[target] + pulled
+            if target in arrived:
+                arrived[target] = arrived[target] + pulled
+            elif isinstance(target, Node):
+                arrived[target] = pulled
+                heapq.heappush(latest_first, (-target.order, target))
             else:
                 # A copy of what is not its own: addition hands one array to both of its inputs.
                 shared = isinstance(pulled, np.ndarray) and (pulled is g or pulled.base is not None)
-                leaves[target] = pulled.copy() if shared else pulled
+                arrived[target] = pulled.copy() if shared else pulled
         node.targets = ()
-    return leaves
+    return arrived
 
 
-def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
-    """Sum ``g`` down to ``shape``: copying is broadcasting's forward pass, so adding is its way back."""
-    if g.ndim > len(shape):
-        g = g.sum(axis=tuple(range(g.ndim - len(shape))))
-    return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+def unbroadcast(g: Any, shape: tuple[int, ...], name: str = "a rule") -> Any:
+    """Sum ``g`` down to ``shape``: where broadcasting copies on the way there, the copies' gradients add up."""
+    added = g.ndim - len(shape)
+    total = g.sum(axis=tuple(range(added))) if added > 0 else g
+    total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+    if total.shape != shape:
+        raise ValueError(f"{name} returned a gradient of shape {g.shape} for an argument of shape {shape}")
+    return total
