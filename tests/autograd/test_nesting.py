@@ -1,5 +1,6 @@
 """Gradients of gradients: grad(f) nests, and what one step computes is what its composed text computes."""
 
+import ast
 import inspect
 from pathlib import Path
 
@@ -179,3 +180,39 @@ def test_hessian_vector_products_of_a_lora_layer_are_torchs():
     along_v(a, b).backward()
     np.testing.assert_allclose(a.grad, ours[0], rtol=1e-12)
     np.testing.assert_allclose(b.grad, ours[1], rtol=1e-12)
+
+
+def without_types(tree):
+    """Definitions by name, without docstrings, annotations and what only they need."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if ast.get_docstring(node):
+                node.body = node.body[1:]
+            node.body = [
+                line
+                for line in node.body
+                if not (isinstance(line, ast.Assign) and "__slots__" in ast.unparse(line))
+            ]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        for field, children in ast.iter_fields(node):
+            if isinstance(children, list):
+                setattr(node, field, [
+                    ast.Assign([child.target], child.value, lineno=0) if isinstance(child, ast.AnnAssign) and child.value else child
+                    for child in children
+                ])  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found[node.name] = ast.unparse(node)
+    return found
+
+
+@pytest.mark.parametrize("name", ["Node", "unbroadcast", "walk"])
+def test_the_lesson_ends_with_the_text_of_the_engine(name):
+    lesson = Path(__file__).parents[2] / "notebooks" / "src" / "differentiate.py"
+    theirs = without_types(ast.parse(lesson.read_text(encoding="utf-8")))
+    ours = without_types(ast.parse(inspect.getsource(autograd.engine)))
+    assert theirs[name] == ours[name]
