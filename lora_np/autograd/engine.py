@@ -174,7 +174,7 @@ def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...], name: str = "a rule") -> Any:
-    """Sum ``g`` down to ``shape``: where broadcasting copies on the way there, the copies' gradients add up."""
+    """Sum ``g`` down to ``shape``: broadcasting copies, and the gradients of the copies add up."""
     added = g.ndim - len(shape)
     total = g.sum(axis=tuple(range(added))) if added > 0 else g
     total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
