@@ -13,7 +13,7 @@ from typing import Any
 from lora_np.accounting.checkpoint import from_safetensors
 from lora_np.accounting.live import from_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub import ModelSpec, ModuleSpec, build_spec, family_names, family_of, read_json
+from lora_np.hub import ModelSpec, ModuleSpec, build_spec, family_names, family_of, open_gguf, read_json
 from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
@@ -25,9 +25,9 @@ def model_spec(source: object) -> ModelSpec:
     Parameters
     ----------
     source : str, Path, mapping or model
-        ``"100x120"`` for one matrix, the name of a preset, a ``config.json``, a ``*.safetensors`` file, a
-        directory that holds one or the other, the fields of a config, a model of ours, or any object with
-        ``named_modules()``.
+        ``"100x120"`` for one matrix, the name of a preset, a ``config.json``, a ``*.safetensors`` or
+        ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a config, a model of
+        ours, or any object with ``named_modules()``.
 
     Returns
     -------
@@ -59,12 +59,14 @@ def model_spec(source: object) -> ModelSpec:
         return from_safetensors(path)
     if path.suffix == ".json":
         return from_config(path)
+    if path.suffix == ".gguf":
+        return build_spec(open_gguf(path).config, name=path.stem)
     if str(source) not in preset_names():
         close = get_close_matches(str(source), preset_names(), n=3, cutoff=0.5)
         hint = f"; close presets: {', '.join(close)}" if close else ""
         raise ValueError(
-            "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors file or a "
-            f"directory that is there, got {str(source)!r}{hint}"
+            "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf "
+            f"file, or a directory that is there, got {str(source)!r}{hint}"
         )
     return preset(str(source))
 

@@ -7,6 +7,7 @@ A path in a model is the name that transformers has for the module there, so `lo
 from lora_np.language.adapting import Adapted, finetune
 from lora_np.language.decoder import LanguageModel, build, composed_operations
 from lora_np.language.generation import generate
+from lora_np.language.gguf_adapters import save_gguf_adapter
 from lora_np.language.storing import load, located_adapter, read_text, save, shipped
 from lora_np.language.text import Likelihood, likelihood, token_loss, windows
 from lora_np.language.vocabulary import BytePairs, Characters, Foreign, byte_vocabulary, read_vocabulary
@@ -29,6 +30,7 @@ __all__ = [
     "read_text",
     "read_vocabulary",
     "save",
+    "save_gguf_adapter",
     "shipped",
     "token_loss",
     "windows",

