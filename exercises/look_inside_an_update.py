@@ -40,7 +40,7 @@ def similarity(A1, A2, i, j):
     return np.square(V1 @ V2.T).sum() / min(i, j)
 
 
-@mistake("left singular vectors", breaks="Input directions do not change when rows are mixed")
+@mistake("left singular vectors", breaks="Input directions do not change when the rows of A are turned")
 def similarity(A1, A2, i, j):
     U1 = np.linalg.svd(A1, full_matrices=False)[0][:, :i]
     U2 = np.linalg.svd(A2, full_matrices=False)[0][:, :j]

@@ -30,8 +30,8 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # ## Learn one thing, forget another
 #
 # On paper: $W_0 = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}$ gives back what it is given. A new example
-# comes, $x = (1, 1)$ with target $y = (2, 0)$. The error is $y - W_0 x = (1, -1)$, and an update of rank one
-# removes it:
+# comes, $x = (1, 1)$ with target $y = (2, 0)$. What is missing is $y - W_0 x = (1, -1)$, the error with its sign
+# turned, and an update of rank one adds it:
 #
 # $$
 # BA = \begin{pmatrix} 1 \\ -1 \end{pmatrix} \begin{pmatrix} \tfrac12 & \tfrac12 \end{pmatrix}

@@ -243,8 +243,8 @@ lnp.accounting.Table(["model", "LoRA on", "parameters", "trained, r = 8", "share
 #
 # In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. GPT-3
 # has 96 layers of width 12,288. On queries and values at rank 8 that is
-# $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here is every count that it
-# prints, beside what its settings give:
+# $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here are the counts of its
+# tables, and what its settings give:
 
 # %%
 printed = lnp.accounting.paper_claims().table.records

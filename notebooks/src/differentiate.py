@@ -14,7 +14,7 @@
 # - check any derivative with two runs,
 # - teach the package a derivative of your own.
 #
-# You need *See rank*. You need no calculus: it begins with one slope.
+# You need *See rank*, and no calculus: it begins with one slope.
 
 # %%
 import heapq

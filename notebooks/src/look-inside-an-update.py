@@ -306,9 +306,11 @@ lnp.accounting.Table(columns, rows, formats=dict.fromkeys(columns[1:], "{:.1f}".
 
 # %%
 trained, random = rows
-print(f"size of W0: {np.linalg.norm(W0):.1f}")
+own = np.linalg.norm(np.linalg.svdvals(W0)[:8])
+print(f"size of W0: {np.linalg.norm(W0):.1f}, in its own first 8 directions: {own:.1f}")
 assert random[3] > 5 * trained[3]
 assert trained[2] > 5 * random[2]
+assert trained[2] > 0.5 * own
 
 # %% [markdown]
 # The paper found factors of 21.5 at rank 4 and, from its table 7, 1.9 at rank 64, for GPT-3. Is 21.5 much?
@@ -318,6 +320,10 @@ assert trained[2] > 5 * random[2]
 # The third column says more, and the paper has it too: at rank 4, 0.32, and 0.02 for a random update. In the
 # directions of the trained update $W_0$ is many times as large as in random ones. So the update does not open
 # new directions. It turns up some that $W_0$ has.
+#
+# Which ones? In its own first four directions the paper's $W_0$ has 21.67, so with 0.32 the update turns up
+# directions that $W_0$ hardly uses. **Here it is the other way round**: the update acts where $W_0$ is strong,
+# with more than half of the size that $W_0$ has at most. Our small model had to unlearn what it knew best.
 #
 # ## Intruder dimensions
 #

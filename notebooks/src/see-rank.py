@@ -12,7 +12,7 @@
 # - find the columns of a matrix that bring something new,
 # - see a rank in a picture,
 # - build a matrix of any rank from two thin ones,
-# - say why measured data has full rank, and what to ask instead.
+# - say why noise gives a matrix full rank, and what to ask instead.
 #
 # You need matrix multiplication and a little Python. `lora_np`, here `lnp`, is the package that this course
 # belongs to. LoRA itself, *low-rank adaptation*, comes in at the end.
@@ -178,8 +178,9 @@ print("rank of the product with noise:", lnp.matrix_rank(noisy))
 
 # %% [markdown]
 # Noise that no eye would see has turned rank 8 into rank 100, the largest there is. A random column almost
-# never happens to be a combination of the others. Every measurement carries noise, so **all measured data has
-# full rank.**
+# never happens to be a combination of the others. Most measurements carry noise in each number, so **measured
+# data has full rank, unless something is missing in all of it**: a pixel that is black in every picture is a
+# column of zeros.
 #
 # The 8 is still there, if you ask for sizes instead of counting. The **singular values** of a matrix, the
 # subject of *Cut the SVD*, say how strong it is in its strongest direction, in the next, and so on. The rank

@@ -5,7 +5,7 @@
 # to the right. Now it is to continue a map of mountains. We may not touch $W_0$. We may add $BA$, two thin
 # matrices.
 #
-# **Can plain gradient descent find a good $BA$? And how would we know that there is no better one?**
+# **Can gradient descent find a good $BA$? And how would we know that there is no better one?**
 #
 # After this lesson you can
 #
@@ -14,7 +14,7 @@
 # - train a LoRA and a full update on real data,
 # - hold what was trained against the best that is possible at its rank.
 #
-# You need *See rank*, *Cut the SVD* and *Count parameters*, and you should have seen a gradient before.
+# You need *See rank*, *Cut the SVD*, *Count parameters* and *Differentiate*.
 
 # %%
 import matplotlib.pyplot as plt
@@ -206,7 +206,7 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 # ## Full against LoRA
 #
 # Now in earnest: a full update of 12,000 numbers and LoRA at rank 8 with 1,760. Each is trained for 2,000
-# steps by Adam, a form of gradient descent, on 256 random pairs at a time, with a learning rate that falls to
+# steps by Adam, which scales each step by the gradients so far, on 256 random pairs at a time, with a learning rate that falls to
 # zero. `inject` puts $B$ and $A$ beside a layer and freezes the rest. With `alpha` left out, the factor
 # $\alpha / r$ of the paper is one.
 
@@ -239,9 +239,9 @@ lnp.accounting.Table(["model", "trained numbers", "error, held out"], rows, form
 # %% alt="Held-out error against training steps for the full update and for LoRA of rank 8. Both fall steeply at first and end at nearly the same error."
 axes, ends = None, []
 for name, result, color in [("full", full, FULL), ("r = 8", lora, LORA)]:
-    steps, losses = result.history.validation_steps, result.history.validation_loss
-    axes = lnp.plots.training_curve(None, validation=(steps, losses), color=color, ax=axes)
-    ends.append((losses[-1], name, color))
+    held_out = (result.history.validation_steps, result.history.validation_loss)
+    axes = lnp.plots.training_curve(None, validation=held_out, color=color, ax=axes)
+    ends.append((held_out[1][-1], name, color))
 axes.set_ylabel("mean squared error, held out")
 axes.set_yscale("linear")
 lnp.plots.label_ends(axes, ends)

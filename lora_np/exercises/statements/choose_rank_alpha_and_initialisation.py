@@ -32,7 +32,8 @@ alpha_for_rank = Exercise(
     title="Keep the scale",
     points=1,
     statement="""\
-You have found a good `alpha` at rank `r`. Which alpha gives the same scale at rank `r_new`? The scale is $\\alpha / r$ for the `rule`
+You have trained with `alpha` at rank `r`. Which alpha gives the same scale at rank `r_new`? (The lesson shows that the same scale
+need not be the best one.) The scale is $\\alpha / r$ for the `rule`
 `"lora"`, and $\\alpha / \\sqrt r$ for `"rslora"`.""",
     stub='''\
 def alpha_for_rank(alpha, r, r_new, rule):

@@ -188,8 +188,10 @@ svd_by_eigenvectors = Exercise(
     title="The SVD from eigenvectors",
     points=3,
     statement="""\
-If $M = U S V^T$ then $M^T M = V S^2 V^T$: the eigenvectors of $M^T M$ are the right singular vectors of $M$, and its eigenvalues
-are the squares of the singular values. `np.linalg.eigh` gives both for a symmetric matrix.
+A vector $v$ that a matrix only makes longer or shorter, $K v = \\lambda v$, is an **eigenvector** of it, and $\\lambda$ its
+eigenvalue. If $M = U S V^T$ then $M^T M = V S^2 V^T$, so $M^T M v_i = s_i^2 v_i$: the right singular vectors of $M$ are
+eigenvectors of $M^T M$, and the squares of the singular values its eigenvalues. `np.linalg.eigh` gives both for a symmetric
+matrix.
 
 Return `U` ($d \\times k$), `s` ($k$, largest first) and `Vh` ($k \\times k$) for a tall matrix `M` of rank $k$. Signs are
 free. The SVD itself is not allowed.""",

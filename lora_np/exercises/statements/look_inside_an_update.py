@@ -61,7 +61,12 @@ def check_similarity(answer: Answer, rng: Generator) -> None:
     same("A subspace contains itself: similarity 1", "phi", answer(A1, A1, i, i), 1.0)
     same("A subspace is contained in a larger one: similarity 1", "phi", answer(A1, A1, 1, r), 1.0)
     turn = np.linalg.qr(rng.normal(size=(r, r)))[0]
-    same("Input directions do not change when rows are mixed", "phi", answer(turn @ A1, A1, i, i), 1.0)
+    same(
+        "Input directions do not change when the rows of A are turned",
+        "phi",
+        answer(turn @ A1, A1, i, i),
+        1.0,
+    )
     same(
         "phi is the squared norm of V1^T V2, over the smaller dimension",
         "phi",
