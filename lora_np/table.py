@@ -251,7 +251,7 @@ def _pipe(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-# Bytes for people: 1 GB is 1000**3 bytes and 1 GiB is 1024**3, and which one is meant is always said.
+# Bytes for people: 1 GB is 1000**3 bytes, 1 GiB is 1024**3, and the unit always says which.
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")

@@ -236,7 +236,7 @@ def test_ctrl_c_during_the_imports_is_no_traceback():
     ("folder", "--plot must name a file, got the directory 'folder'"),
     ("curve", "--plot must end in .png, "),
     ("M.npy", "--plot must end in .png, "),
-    ("nowhere/curve.png", "--plot: there is no directory 'nowhere' to write into"),
+    ("nowhere/curve.png", "--plot: the directory 'nowhere' does not exist"),
 ])  # fmt: skip
 def test_a_plot_that_would_go_wrong(target, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

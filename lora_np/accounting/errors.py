@@ -1,4 +1,4 @@
-"""How well a matrix of each rank stands in for a given one, and what it costs."""
+"""How well a matrix of each rank approximates a given one, and what it costs."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
     model : ModelSpec or LoraCount
         A model is fine-tuned in full; a count of LoRA trains what it counts.
     sequence : int
-        Tokens that attention looks at; counted only where a config told the layers.
+        Tokens that attention looks at; counted only where a config gives the layers.
 
     Returns
     -------

@@ -129,7 +129,7 @@ def from_model(model: Any) -> ModelSpec:
 
 
 def _tree_modules(model: Any) -> Iterator[ModuleSpec]:
-    """Linear layers as such, and every array that stands in none of them as a bare parameter."""
+    """Linear layers as such, and every array outside them as a bare parameter."""
     seen: set[int] = set()
     for path, node in walk(model):
         if isinstance(node, Linear) and id(node) not in seen:

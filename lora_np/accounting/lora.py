@@ -55,7 +55,7 @@ class LoraCount:
     spec : ModelSpec
         The model.
     rank : int
-        The rank that was asked for; ``rank_pattern`` may give some modules another.
+        The requested rank; ``rank_pattern`` may give some modules another.
     adapters : tuple of Adapter
         What is adapted, alike modules together.
     saved : mapping of str to int

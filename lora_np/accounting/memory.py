@@ -91,7 +91,7 @@ def training_memory(
         How the base is held. Under int8 and nf4 the linear maps (and experts) are quantized and everything
         else, the output head too, is bfloat16.
     adapter : {"float32", "bfloat16", "float16"}
-        How LoRA's factors are held; PEFT holds them in float32 whatever the base.
+        How LoRA's factors are held; PEFT holds them in float32 for every base.
     optimizer : {"sgd", "momentum", "adam", "adam8bit"}
         State for each trained number: none, 4 bytes, 8 bytes, or 2 bytes and a constant for each block.
     master_copy : bool
@@ -296,7 +296,7 @@ def largest_rank(
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
     lora : dict, optional
-        Options of :func:`count_model` beside the rank.
+        Options of :func:`count_model` other than the rank.
     **settings
         Options of :func:`training_memory`.
 
@@ -455,7 +455,7 @@ class _Reach(NamedTuple):
 
 
 def _reach(stack: Layers, modules: list[ModuleSpec], settings: _Settings) -> _Reach:
-    """Backward stops at the lowest adapter, and forward keeps nothing for what lies below it."""
+    """Backward stops at the lowest adapter, and forward keeps nothing for what is below it."""
     if isinstance(settings.model, ModelSpec):
         return _Reach(stack.depth, stack.depth)
     here = [each for each in settings.model.adapters if each.module in modules]

@@ -61,7 +61,7 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class PaperClaims:
-    """What the LoRA paper says of its own sizes: made by `paper_claims`.
+    """What the LoRA paper says about its sizes: made by `paper_claims`.
 
     Parameters
     ----------

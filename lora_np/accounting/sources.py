@@ -37,7 +37,7 @@ def model_spec(source: object) -> ModelSpec:
     Raises
     ------
     FileNotFoundError, ValueError, TypeError
-        If there is no such file or preset, or the source cannot be understood.
+        If the file or preset does not exist, or the source cannot be understood.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def from_config(source: str | Path | Mapping[str, Any], *, architecture: str | N
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError, TypeError
         If it is not a JSON object, names an unknown family, or its fields contradict one another.
 
@@ -134,7 +134,7 @@ def preset(name: str) -> ModelSpec:
     Raises
     ------
     ValueError
-        If there is no such preset; the message shows the closest.
+        If the preset does not exist; the message suggests the closest.
 
     Examples
     --------

@@ -27,7 +27,7 @@ class CountReport:
     counts : tuple of LoraCount
         One for each rank.
     tables : tuple of Table
-        Totals first, then what was asked for.
+        Totals first, then the other tables.
     """
 
     spec: ModelSpec
@@ -75,7 +75,7 @@ def count_source(
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TypeError
         If a number is not one.
     ValueError
@@ -142,7 +142,7 @@ def _totals(spec: ModelSpec, counts: Iterable[LoraCount]) -> Table:
 def parse_targets(text: str) -> str | list[str]:
     r"""Targets in a command line: ``all-linear``, names with commas, or a regular expression.
 
-    Text that holds any sign beside letters, digits, ``_``, ``-``, ``.`` and commas is a regular expression.
+    Text that holds anything but letters, digits, ``_``, ``-``, ``.`` and commas is a regular expression.
 
     Examples
     --------

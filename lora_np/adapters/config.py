@@ -17,7 +17,7 @@ from lora_np.hub import ALL_LINEAR, HubError, Matcher, Patterns, inside, matcher
 NAME = "adapter_config.json"
 
 # Settings that change nothing in what the saved numbers compute, or that are read below. Any other setting
-# must be unset: a layer that is replicated, quantised or routed in its own way can not be had by ignoring it.
+# must be unset: a layer that is replicated, quantised or routed in its own way cannot be ignored.
 # fmt: off
 _KNOWN = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "eva_config",

@@ -95,7 +95,7 @@ def _check_target(
     if real in inputs and not in_place:
         raise HubError(f"{target}: is an input itself, and so is not replaced; write to another directory")
     if not force:
-        raise HubError(f"{target}: exists already; say force (--force) to replace it")
+        raise HubError(f"{target}: already exists; pass force=True (--force) to replace it")
     if target.is_symlink() or not target.is_dir():
         raise HubError(f"{target}: not a directory, and so not replaced")
     for path in inputs:

@@ -1,7 +1,7 @@
 """The engine: an array that remembers how it was computed, and the walk that takes a gradient back.
 
 NumPy is the forward pass: a ``Tensor`` answers NumPy's protocols (NEP 13 and NEP 18), so ``np.tanh(x @ W.T)``
-gives a Tensor again. Which function has which derivative stands in ``rules.py``; here no function is known.
+gives a Tensor again. Which function has which derivative is in ``rules.py``; this file knows no function.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Pull: TypeAlias = Callable[..., Any]  # takes a gradient one step back
 
 
 class Tensor(ArrayMethods):
-    """An array that wants a gradient; whatever is not a Tensor is a constant.
+    """An array that gets a gradient; every other array is a constant.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Tensor(ArrayMethods):
         Raises
         ------
         ValueError
-            If this is no scalar and no gradient is given, or the gradient has another shape.
+            If this is not a scalar and no gradient is given, or the gradient has another shape.
         RuntimeError
             If the graph, or a part of it, was used by an earlier ``backward()``, or belongs to a `grad`.
         """
@@ -120,7 +120,7 @@ class Tensor(ArrayMethods):
 
 
 class Node:
-    """A step of the computation: where its gradient flows to. It holds no values of its own."""
+    """A step of the computation: where its gradient flows to. It holds no values."""
 
     __slots__ = ("dtype", "name", "order", "pull", "shape", "targets")
 

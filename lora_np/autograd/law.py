@@ -33,7 +33,7 @@ def check_derivative(
         Takes arrays, returns one array; written with NumPy functions.
     *args : array_like
         Where to check, one argument at a time. Arrays of real numbers are checked in float64; everything else
-        (integers, strings, booleans) is passed on as it is.
+        (integers, strings, booleans) is passed on unchanged.
     step : float
         Half-width of the central difference.
     tolerance : float

@@ -95,7 +95,7 @@ def slogdet(a: Any) -> Any:
 
 
 def inverse_differences(x: Any) -> Any:
-    """``1 / (x_j - x_i)``, and 0 where they are equal: what stands there, the gauge makes zero."""
+    """``1 / (x_j - x_i)``, and 0 where they are equal: there the gauge makes the factor zero."""
     differences = np.expand_dims(x, -2) - np.expand_dims(x, -1)
     return np.where(differences == 0, 0, 1 / np.where(differences == 0, 1, differences))
 

@@ -68,7 +68,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         raise TypeError(
             "a Tensor turned into an ndarray loses its gradient: join Tensors by np.stack([x, y]), "
-            "or say lora_np.value(x) where a constant is meant"
+            "or pass lora_np.value(x) if a constant is meant"
         )
 
     def __getitem__(self, index: Any) -> Any:
@@ -176,7 +176,7 @@ def value(x: Any) -> Array:
     Parameters
     ----------
     x : Tensor or array_like
-        What may or may not want a gradient.
+        A Tensor or an array.
 
     Returns
     -------

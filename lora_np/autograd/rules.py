@@ -622,7 +622,7 @@ def append(arr: Any, values: Any, axis: int | None = None) -> Any:
 
 
 def cut(function: Callable[..., Any], axis: int | None = None) -> None:
-    """np.split and its kin: NumPy decides where to cut, on the row numbers."""
+    """np.split and its relatives: NumPy decides where to cut, on the row numbers."""
 
     def parts(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
         axis = normalize_axis_index(axis, np.ndim(ary))

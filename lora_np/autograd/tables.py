@@ -113,7 +113,7 @@ def primitive(
     joint : callable, optional
         One rule for all arguments, in the place of ``rules``, which lets their gradients share work:
         ``joint(y, *arguments, wanted)`` returns ``pull``, and ``pull(g)`` a tuple with the gradient of each
-        argument, or None where ``wanted``, a tuple of booleans, says that nobody asks for it. Its positional
+        argument, or None where ``wanted``, a tuple of booleans, says that it is not wanted. Its positional
         parameters after ``y`` are the array arguments; those after ``wanted`` are settings.
     keeps : bool
         Whether the forward pass returns ``(y, kept)``: the result, and something that the rules shall find in

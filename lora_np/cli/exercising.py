@@ -124,7 +124,7 @@ def grade_command(
         print_json({"rng": grades.rng, "limits not enforced": grades.missing, "grades": grades.table.records})
     else:
         show(grades.table)
-    written = grades.write(out)  # last: whatever becomes of the files, the points are on the screen
+    written = grades.write(out)  # last: if a file cannot be written, the points are still on the screen
     journal.unlink(missing_ok=True)
     if not as_json:
         show_written(written, [])

@@ -1,4 +1,4 @@
-"""Run a command: what its exit status is, and one line on stderr for whatever goes wrong."""
+"""Run a command: its exit status, and one line on stderr if it fails."""
 
 from __future__ import annotations
 

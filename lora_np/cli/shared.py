@@ -68,7 +68,7 @@ def check_target(
     if path.name == "" or path.is_dir():
         raise typer.BadParameter(f"{option} must name a file, got the directory {str(path)!r}")
     if not path.parent.is_dir():
-        raise typer.BadParameter(f"{option}: there is no directory {str(path.parent)!r} to write into")
+        raise typer.BadParameter(f"{option}: the directory {str(path.parent)!r} does not exist")
     # matplotlib chooses the format by the ending; a page may have any name that is free
     if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
         raise typer.BadParameter(f"{option} must end in {', '.join(endings)}, got {str(path)!r}")

@@ -1,4 +1,4 @@
-"""``finetune`` and ``generate``: adapt a language model to a text, and let it speak."""
+"""``finetune`` and ``generate``: adapt a language model to a text, and generate text."""
 
 from __future__ import annotations
 

@@ -334,7 +334,7 @@ def error_against_rank(
     """
     ax = axes(ax)
     trained = trained or {}
-    # Rank 0 has no place on a logarithmic axis; the base is a line of its own.
+    # Rank 0 has no place on a logarithmic axis; the base is a separate line.
     last = max([24, *(2 * r for r in trained)])
     ranks = np.arange(1, min(len(optimum) - 1, last) + 1)
     ax.axhline(optimum[0], color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -438,7 +438,7 @@ def loss_map(
     alphas, rates : sequence of float
         In rising order; drawn at equal distances.
     start : float, optional
-        The loss before training: what is above it is as dark as it is.
+        The loss before training; anything above it has the same colour.
     ax : Axes, optional
         Where to draw; by default a new figure.
 

@@ -30,7 +30,7 @@ def computation_graph(
     ----------
     steps : mapping of str to (str, sequence of str)
         For each step, in the order of computation: its name, its formula and the names of its inputs. An
-        input that is no step is a leaf.
+        input that is not a step is a leaf.
     values : mapping of str to float
         Of every leaf and step.
     gradients : mapping of str to float, optional
@@ -76,7 +76,7 @@ def computation_graph(
 
 
 def layout(steps: Mapping[str, tuple[str, Sequence[str]]]) -> dict[str, tuple[float, float]]:
-    """A step stands right of its inputs, a leaf just left of the first step that uses it; rows are centred.
+    """A step is to the right of its inputs, a leaf just left of the first step that uses it; rows centred.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], slope
                     "connectionstyle": f"arc3,rad={-bend}"},
     )  # fmt: skip
     if slope is not None:
-        # An arc of matplotlib is a parabola: its middle lies half as far off as its control point.
+        # An arc of matplotlib is a parabola: its middle is half as far away as its control point.
         across, up = head[0] - tail[0], head[1] - tail[1]
         middle = ((tail[0] + head[0] - bend * up) / 2, (tail[1] + head[1] + bend * across) / 2)
         ax.annotate(

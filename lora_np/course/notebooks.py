@@ -1,4 +1,4 @@
-"""The lessons that come with the package: copied beside their reader, and opened in JupyterLab."""
+"""The lessons that come with the package: copied to a folder, and opened in JupyterLab."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Copied(NamedTuple):
     new : list of Path
         Copies just made.
     kept : list of Path
-        Files that stood there, and were left as they are.
+        Files that existed, and were kept.
     """
 
     new: list[Path]
@@ -25,7 +25,7 @@ class Copied(NamedTuple):
 def lessons() -> list[Path]:
     """The notebooks, in the order of the course.
 
-    A wheel carries them inside the package; in a checkout they lie beside it.
+    A wheel carries them inside the package; in a checkout they are next to it.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def lessons() -> list[Path]:
 
 
 def copy_lessons(folder: str | os.PathLike[str]) -> Copied:
-    """Copy each lesson into ``folder``, except where a file of that name stands already.
+    """Copy each lesson into ``folder``, except where a file of that name exists.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def copy_lessons(folder: str | os.PathLike[str]) -> Copied:
             with stream:
                 stream.write(lesson.read_bytes())
         except BaseException:
-            target.unlink()  # or half a lesson would be kept for ever
+            target.unlink()  # or half a lesson would be kept
             raise
         copied.new.append(target)
     return copied
@@ -126,6 +126,6 @@ def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int 
     if port is not None:
         options += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        # In a container one is root. The server listens on this machine only, and asks for its token.
+        # In a container one is root. The server listens on this machine only, and requires its token.
         options.append("--allow-root")
     LabApp.launch_instance(options)

@@ -256,7 +256,7 @@ def check_folder(folder: Path) -> None:
     for name in ("report.html", "full-update.safetensors", *adapter_folders, *(f"{f}.png" for f in FIGURES)):
         if (folder / name).exists():
             raise FileExistsError(
-                f"{folder / name} is there already, and no report of a tour beside it: choose another folder"
+                f"{folder / name} already exists, and not from a tour: choose another folder"
             )
 
 

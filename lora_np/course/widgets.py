@@ -134,7 +134,7 @@ def training_sliders(
     alphas, rates : sequence of float
         The stops of the two sliders, which start in the middle.
     optimum : float, optional
-        A loss that cannot be undercut, drawn beside the curve.
+        The lowest possible loss, drawn next to the curve.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def training_sliders(
     Raises
     ------
     ValueError
-        If there is no alpha or no rate.
+        If alphas or rates are empty.
 
     Examples
     --------

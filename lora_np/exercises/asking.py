@@ -220,7 +220,7 @@ def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any]) -> Outco
         except LawBroken as broken:
             return Outcome(exercise, False, str(broken), answer.last)
         except Exception as error:  # a check must not fall over an answer, but if one does, grading goes on
-            message = f"The answer is of the kind that was asked for: {type(error).__name__}: {error}"
+            message = f"The answer has the type that the exercise asks for: {type(error).__name__}: {error}"
             return Outcome(exercise, False, message, answer.last)
     return Outcome(exercise, True)
 

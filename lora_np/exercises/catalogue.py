@@ -54,7 +54,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     Raises
     ------
     ValueError
-        If there is no lesson with such a number.
+        If no lesson has such a number.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def exercise(name: str) -> Exercise:
     Raises
     ------
     ValueError
-        If there is no such exercise; the message names the closest.
+        If no exercise has that name; the message suggests the closest.
 
     Examples
     --------
@@ -196,7 +196,7 @@ def overview(numbers: Sequence[int] = ()) -> Overview:
     Raises
     ------
     ValueError
-        If there is no lesson with such a number.
+        If no lesson has such a number.
 
     Examples
     --------

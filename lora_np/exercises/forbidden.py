@@ -1,4 +1,4 @@
-"""Library functions that an exercise forbids: calling one raises, under whatever name it is reached."""
+"""Library functions that an exercise forbids: calling one raises, under any name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def forbidden(names: Sequence[str], namespace: dict[str, Any]) -> Iterator[None]
 
     They are replaced wherever a module of a library or ``namespace`` (the student's own names) holds them, so
     that neither ``from numpy.linalg import svd as helper`` nor another function that is made of one is a way
-    around. It keeps a student from handing in the library's answer; it is no wall against malice.
+    around. It keeps a student from submitting the library's answer; it does not stop malice.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ IMPORTS = HEADER + "from lora_np import exercises"
 
 
 def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[Path]]:
-    """Write each lesson's exercises as a notebook and as a script; files that are there stay as they are.
+    """Write each lesson's exercises as a notebook and as a script; existing files are kept.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
     Raises
     ------
     ValueError
-        If there is no lesson with such a number.
+        If no lesson has such a number.
     OSError
         If a file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Run a submission's cells, and call its functions: the same in a notebook and in a process of its own."""
+"""Run a submission's cells, and call its functions: the same in a notebook and in a separate process."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
     written : list of Path
         New files.
     kept : list of Path
-        What was there before, and stays as it is.
+        Files that existed.
 
     Raises
     ------
     ValueError
-        Outside a checkout of the repository, which alone has the solutions; or if there is no such lesson.
+        If the solutions are missing (only a checkout has them), or a lesson does not exist.
     OSError
         If a file cannot be written.
     """
@@ -56,7 +56,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
 
 
 def teacher_notebook(lesson: Lesson) -> str:
-    """The students' notebook with solutions and hidden tests, marked as nbgrader wants them."""
+    """The students' notebook with solutions and hidden tests, marked as nbgrader expects them."""
     content = notebook(lesson)
     cells = {cell["id"]: cell for cell in content["cells"]}
     for exercise in lesson.exercises:

@@ -178,7 +178,7 @@ def grade(
     progress : bool
         Show a progress bar in a terminal.
     journal : Path, optional
-        A file that takes each result as soon as it is there. If this run is killed, the next one with the
+        A file that takes each result as soon as it is known. If this run is killed, the next one with the
         same journal, lessons and limits goes on from there, with the same questions.
 
     Returns
@@ -189,7 +189,7 @@ def grade(
     Raises
     ------
     ValueError
-        If there is no submission, or none has an answer to any exercise and no lesson is named.
+        If there are no submissions, or none answers any exercise and no lesson is named.
     OSError
         If no process can be started, or the journal cannot be written.
 
@@ -227,7 +227,7 @@ def grade(
 
 
 class Journal:
-    """Results on the disk as soon as they are there: a line of JSON each, after one that says for what."""
+    """Results on disk as soon as they are known: a line of JSON each, after one that says for what."""
 
     def __init__(
         self, path: Path | None, wanted: dict[str, Any], rng: np.random.Generator | int | None
@@ -268,7 +268,7 @@ class Journal:
         with self.lock:
             self.results[key] = report
             if self.path is not None:
-                # A torn line ends here, so that the next begins a line of its own.
+                # A torn line ends here, so that the next begins a new line.
                 with self.path.open("ab") as file:
                     file.write(b"\n" + json.dumps({"key": key, "report": report}).encode() + b"\n")
                     file.flush()
@@ -288,12 +288,12 @@ def check_out(path: Path, submissions: Path) -> None:
     Raises
     ------
     ValueError
-        If it is a directory, lies among the submissions, or is a file of another kind.
+        If it is a directory, is among the submissions, or is a file of another kind.
     """
     if path.name == "" or path.is_dir():
         raise ValueError(f"grades must go into a file, got the directory {str(path)!r}")
     if path.resolve().is_relative_to(submissions.resolve()):
-        raise ValueError(f"grades must not lie among the submissions in {submissions}, got {path}")
+        raise ValueError(f"grades must not be written among the submissions in {submissions}, got {path}")
     if path.exists() and not is_table_of_grades(path):
         raise ValueError(f"{path} exists and is not a table of grades; name another file")
     folder = next(parent for parent in path.parents if parent.exists())
@@ -335,7 +335,7 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
 
 
 def readable_name(name: str) -> str:
-    """The name of a file as text, whatever bytes it has."""
+    """The name of a file as text, for any bytes."""
     return printable(os.fsencode(name).decode("utf-8", "backslashreplace")).replace("\n", " ")
 
 
@@ -370,7 +370,7 @@ def lessons_answered(students: Mapping[str, Sequence[Path]]) -> list[Lesson]:
 
 
 def quoted(text: str) -> str:
-    """A block of code: whatever a submission has printed, it is not Markdown."""
+    """A block of code: what a submission prints is never read as Markdown."""
     return "\n".join(f"    {line}" for line in printable(text).splitlines()) + "\n"
 
 

@@ -126,7 +126,7 @@ def start_a_process() -> None:
 
 
 def signal_the_parent() -> None:
-    if os.name == "posix":  # elsewhere a signal of 0 is no question but Ctrl-C
+    if os.name == "posix":  # elsewhere a signal of 0 is not a test but Ctrl-C
         os.kill(os.getppid(), 0)
 
 
@@ -140,7 +140,7 @@ def die_with(parent: int) -> None:
 
 
 def become_nobody(*, may_read: bool) -> None:
-    """Give up root. ``may_read`` keeps the right to read, for a Python that lies in root's own folders."""
+    """Give up root. ``may_read`` keeps the right to read, for a Python that is in root's folders."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     if may_read:
@@ -163,7 +163,7 @@ def limit_resources(limits: Limits) -> None:
     wanted = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, used + limits.memory),
-        (resource.RLIMIT_FSIZE, 0),  # pipes are no files: it can still answer and print
+        (resource.RLIMIT_FSIZE, 0),  # pipes are not files: it can still answer and print
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_NPROC, 0),  # no process or thread beyond this one, so nothing can leave its group
         (resource.RLIMIT_CPU, 1 + int(limits.total_seconds)),  # in case the grader itself is gone

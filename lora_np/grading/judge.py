@@ -1,7 +1,7 @@
 """The judge: a process for one submission's checks, which may fail without harm to the grades of others.
 
 It runs the submission in another process (`Sandbox`), puts the questions, and reports each exercise as soon
-as it is decided. It is our own code, but what it decodes and compares comes from a stranger: so it limits its
+as it is decided. It is our code, but what it decodes and compares comes from a stranger: so it limits its
 own memory, its time is limited, and it ends when the supervisor ends.
 """
 
@@ -30,7 +30,7 @@ TELLING = 10.0  # seconds for the report of what was decided, once the submissio
 def judged(
     path: Path, exercises: Sequence[str], questions: Sequence[list[int]], limits: Limits
 ) -> dict[str, Any]:
-    """What `Report.to_dict` gives for one file, from a judge in a process of its own.
+    """What `Report.to_dict` gives for one file, from a judge in a separate process.
 
     If the judge fails, what it has reported by then counts, and every other exercise says why there are no
     points.

@@ -1,4 +1,4 @@
-"""A submission in a process of its own, which can be asked and never trusted.
+"""A submission in a separate process, which can be asked and never trusted.
 
 The process can start no other and write no file. Only arrays, numbers and text come out of it, and they are
 answers: nothing that it writes is taken for a verdict.
@@ -20,7 +20,7 @@ from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import Limits
 
 DROPPED = 5  # cells that hang or end the process; a file with more is not run
-PROBLEMS = 50  # cells whose problems are told
+PROBLEMS = 50  # cells whose problems are reported
 PIECE = 5_000  # characters of source in one message, each of up to six bytes
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
@@ -163,7 +163,7 @@ class Sandbox:
 
 
 def reply_to(message: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:
-    """The value of the function that the submission asks for. Whatever it asks, the grader goes on."""
+    """The value of the function that the submission asks for. The grader goes on, whatever it asks."""
     try:
         return {"value": functions[message["ask"]](*message["arguments"])}
     except Exception as error:

@@ -87,7 +87,7 @@ def check_file(
     limits: Limits | None = None,
     told: Callable[[Outcome], object] | None = None,
 ) -> Report:
-    """Check all exercises that a notebook or script has an answer to, in a process of its own.
+    """Check all exercises that a notebook or script has an answer to, in a separate process.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def check_file(
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """The outcome with texts that a student can read, whatever the submission has put into them."""
+    """The outcome with texts that a student can read, whatever the submission puts into them."""
     return replace(outcome, message=printable(outcome.message), call=printable(outcome.call))
 
 
@@ -188,7 +188,7 @@ def cells_of(path: Path) -> list[str]:
     Raises
     ------
     ValueError
-        If it is no notebook and no script.
+        If it is neither a notebook nor a script.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} must be a .py or .ipynb file")

@@ -448,7 +448,7 @@ def _layout(
     try:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise HubError(f"a name or the metadata are no text that UTF-8 can hold: {error}") from None
+        raise HubError(f"a name or the metadata cannot be encoded as UTF-8: {error}") from None
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
     header.pop("__metadata__", None)

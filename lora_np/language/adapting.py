@@ -136,7 +136,7 @@ def finetune(
 
     See Also
     --------
-    generate : Let the adapted model speak.
+    generate : Generate text with the adapted model.
     likelihood : Its loss on another text.
     """
     number("lr", lr, minimum=0, open_minimum=True)

@@ -217,7 +217,7 @@ def turn(x: Array, y: Array, cos: Array, sin: Array) -> None:
     yb += a * sin
 
 
-# The head and its loss. The gradient of h is made in the forward pass, while the logits are there.
+# The head and its loss. The gradient of h is made in the forward pass, while the logits are in memory.
 
 
 def head_forward(

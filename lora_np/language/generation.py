@@ -42,7 +42,7 @@ def generate(
     rng : Generator or int
         Randomness of the draws.
     stream : callable, optional
-        ``stream(text)`` is called with each new piece of text as soon as it is there, the prompt first.
+        ``stream(text)`` is called with each new piece of text, the prompt first.
 
     Returns
     -------

@@ -48,7 +48,7 @@ def load(
     Raises
     ------
     FileNotFoundError
-        If there is no such directory, and no shipped model of that name.
+        If neither a directory nor a shipped model has that name.
     ValueError
         If the family is not understood, a file is damaged, or a tensor is missing, of another shape, or has
         no place in the model.
@@ -131,9 +131,7 @@ def located(model: str | os.PathLike[str]) -> Path:
     names = shipped()
     if str(model) in names:
         return SHIPPED / str(model)
-    raise FileNotFoundError(
-        f"there is no directory {str(model)!r}; models that are shipped: {', '.join(names)}"
-    )
+    raise FileNotFoundError(f"no such directory: {str(model)!r}; shipped models: {', '.join(names)}")
 
 
 def located_adapter(adapter: str | os.PathLike[str]) -> Path:
@@ -161,7 +159,7 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     if str(adapter) in known:
         return known[str(adapter)]
     raise FileNotFoundError(
-        f"there is no directory {str(adapter)!r}; adapters that are shipped: {', '.join(sorted(known))}"
+        f"no such directory: {str(adapter)!r}; shipped adapters: {', '.join(sorted(known))}"
     )
 
 
@@ -181,7 +179,7 @@ def read_text(source: str | os.PathLike[str]) -> str:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If it is empty, or not text in UTF-8.
     """

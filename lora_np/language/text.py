@@ -139,7 +139,7 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     text : str
         What is predicted.
     context : int, optional
-        Tokens of a window, by default ``model.context``. Each window starts anew, without what was before.
+        Tokens of a window, by default ``model.context``. Each window starts without what came before.
 
     Returns
     -------

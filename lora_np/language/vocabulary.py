@@ -247,7 +247,7 @@ class Foreign:
 
 
 def byte_vocabulary() -> BytePairs:
-    """One token for each byte of UTF-8, whatever the text.
+    """One token for each byte of UTF-8, for any text.
 
     Returns
     -------
@@ -343,7 +343,7 @@ def flat(step: Any, inner: str) -> list[Any]:
 
 
 def cuts(pattern: re.Pattern[str], text: str) -> list[str]:
-    """All of ``text`` in pieces: each match, and what lies between."""
+    """All of ``text`` in pieces: each match, and what is between."""
     pieces, end = [], 0
     for match in pattern.finditer(text):
         if match.start() > end:

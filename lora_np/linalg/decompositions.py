@@ -50,7 +50,7 @@ def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
     square matrix.
     Guarantee: the rounding error is a modest multiple of eps times the largest entry met on the way.
     Failure mode: that entry can grow as ``2**(m - 1)`` (in Wilkinson's example; never in practice). And small
-    pivots are no measure of rank: see `row_echelon`.
+    pivots do not measure the rank: see `row_echelon`.
 
     References
     ----------
@@ -115,7 +115,7 @@ def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
     Notes
     -----
     Cost: ``2 d k^2 - 2 k^3 / 3`` operations for R where d >= k, and as many again for Q.
-    Guarantee: Q is orthonormal to rounding whatever M is, because mirrors are. Gram-Schmidt, which is
+    Guarantee: Q is orthonormal to rounding for every M, because mirrors are. Gram-Schmidt, which is
     shorter, loses that for nearly dependent columns.
     Failure mode: the diagonal of R can hide a small singular value; `qr_pivoted` hides it less.
 

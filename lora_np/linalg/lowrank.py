@@ -191,7 +191,7 @@ def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False)
 
     See Also
     --------
-    rank_for_error : The rank that a tolerance asks for.
+    rank_for_error : The smallest rank within a tolerance.
 
     References
     ----------
@@ -329,7 +329,7 @@ def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
     Qb, Rb = np.linalg.qr(B)
     Qa, Ra = np.linalg.qr(A.T)
     core = Rb @ Ra.T
-    if not np.isfinite(core).all():  # LAPACK may search in it for ever
+    if not np.isfinite(core).all():  # LAPACK may not return
         raise np.linalg.LinAlgError("B @ A overflows: its entries are too large for its dtype")
     U, s, Vh = np.linalg.svd(core, full_matrices=False)
     return SVD(Qb @ U, s, Vh @ Qa.T)
@@ -409,7 +409,7 @@ def _missing_energy(s: Array, residuals: Array, rank: int) -> float:
 
     ``s[i]**2`` is an eigenvalue of M M^T but for a coupling to what lies outside, of squared length
     ``s[i]**2 * residuals[i]``. To second order the coupling adds its square over the gap to the spectrum
-    outside. The last value of the first block stands in for the upper end of that: it is what the
+    outside. The last value of the first block replaces the upper end of that: it is what the
     iteration converges against.
     """
     squares = np.square(s[:rank])

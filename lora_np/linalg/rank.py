@@ -78,7 +78,7 @@ def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Ar
 
 
 def independent_columns(M: npt.ArrayLike, *, tolerance: float | None = None) -> list[int]:
-    """The leftmost columns that span all others: each is no combination of the columns before it.
+    """The leftmost columns that span all others: none is a combination of the columns before it.
 
     They are the pivot columns of `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of the
     column space made of columns of ``M`` itself.

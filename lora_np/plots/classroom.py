@@ -24,7 +24,7 @@ def class_results(
     students: int,
     ax: Axes | None = None,
 ) -> Axes:
-    """The share of a class that solved each exercise; what fewer than half have solved stands out.
+    """The share of a class that solved each exercise; what fewer than half have solved is highlighted.
 
     Parameters
     ----------

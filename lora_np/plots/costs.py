@@ -23,7 +23,7 @@ def parameters_against_rank(
     chosen: Sequence[int] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Parameters of a LoRA against its rank, beside the full update's, with the break-even rank.
+    """Parameters of a LoRA against its rank, next to the full update's, with the break-even rank.
 
     Parameters
     ----------

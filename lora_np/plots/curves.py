@@ -132,7 +132,7 @@ def rank_error_curves(
     tolerance : float, optional
         Draw this error, and mark on each line the smallest rank that meets it.
     logarithmic : bool
-        Scale of the errors. On a logarithmic one, what is rounding beside the first is left out.
+        Scale of the errors. On a logarithmic one, what is rounding relative to the first is left out.
     ax : Axes, optional
         Where to draw; by default a new figure.
 

@@ -136,7 +136,7 @@ def error_with_spread(
     ylabel: str = "mean squared error",
     ax: Axes | None = None,
 ) -> Axes:
-    """Error against rank: the median over seeds as a line, all of them as a band, the optimum beside them.
+    """Error against rank: the median over seeds as a line, all of them as a band, next to the optimum.
 
     Parameters
     ----------

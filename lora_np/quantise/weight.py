@@ -17,8 +17,8 @@ __all__ = ["Quantised"]
 class Quantised(ABC):
     """A frozen matrix in few bits; made by `quantise`, or read from a file.
 
-    It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and whoever needs
-    its numbers asks for them, a matrix or a few rows at a time.
+    It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and its numbers
+    are read as a matrix or a few rows at a time.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Quantised(ABC):
 
     @abstractmethod
     def dequantised(self) -> Array:
-        """The matrix that the bits stand for.
+        """The matrix that the bits encode.
 
         Returns
         -------
@@ -78,7 +78,7 @@ class Quantised(ABC):
 
     @property
     def size(self) -> int:
-        """How many numbers the bits stand for."""
+        """How many numbers the bits encode."""
         return int(np.prod(self.shape))
 
     @property

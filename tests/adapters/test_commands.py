@@ -68,7 +68,7 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
         (
             ["resize", "a", "-o", "base", "--rank", "1"],
             1,
-            "exists already; say force (--force) to replace it",
+            "already exists; pass force=True (--force) to replace it",
         ),
         (["combine", "a=much", "-o", "out"], 2, "the weight of a must be a number, got 'much'"),
         (

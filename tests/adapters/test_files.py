@@ -92,7 +92,7 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path):
 def test_a_target_is_replaced_only_when_asked(tmp_path):
     target = old_target(tmp_path)
     with (
-        pytest.raises(HubError, match=r"target: exists already; say force \(--force\)"),
+        pytest.raises(HubError, match=r"target: already exists; pass force=True \(--force\)"),
         replacing(target, force=False, writes=OURS.__contains__),
     ):
         pass

@@ -85,8 +85,8 @@ def test_what_goes_wrong_is_one_line(arguments, words, status, capsys):
 @pytest.mark.parametrize(("out", "words"), [
     ("", "got the directory '.'"),
     ("folder", "got the directory 'folder'"),
-    ("class/ann.py", "must not lie among the submissions in class"),
-    ("class/grades.csv", "must not lie among the submissions in class"),
+    ("class/ann.py", "must not be written among the submissions in class"),
+    ("class/grades.csv", "must not be written among the submissions in class"),
     ("other.csv", "other.csv exists and is not a table of grades"),
     ("other.csv/grades.csv", "other.csv cannot be written"),
 ])  # fmt: skip

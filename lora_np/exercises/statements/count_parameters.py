@@ -36,7 +36,7 @@ lora_count = Exercise(
 How many numbers are in $B$ ($d \\times r$) and $A$ ($r \\times k$) together?""",
     stub='''\
 def lora_count(d, k, r):
-    """Numbers to train in a LoRA of rank r beside a d x k matrix."""
+    """Numbers to train in a LoRA of rank r for a d x k matrix."""
     ...
 ''',
     hints=("Count the entries of each factor. Then add.", "$d\\,r + r\\,k$"),
@@ -172,12 +172,12 @@ float32, 4 bytes each, with a gradient and two moments of the same kind.
 Return how many bytes that is, activations not counted. Compare rank 8 and rank 64 on Llama 2 7B: how much does the rank matter?""",
     stub='''\
 def training_bytes(base, trained):
-    """Bytes of a frozen bfloat16 model and of float32 numbers trained by Adam beside it."""
+    """Bytes of a frozen bfloat16 model and of float32 numbers trained by Adam."""
     ...
 ''',
     hints=(
         "Does a frozen number need a gradient? Does it have moments?",
-        "A trained number stands in memory four times: itself, its gradient, and two moments.",
+        "A trained number takes four places in memory: itself, its gradient, and two moments.",
     ),
     check=check_training_bytes,
 )

@@ -48,7 +48,7 @@ def peft_tensors(adapters):
     ...
 ''',
     hints=(
-        "The prefix stands before the path, which may itself begin with `model`. What follows it says which factor it is.",
+        "The prefix comes before the path, which may itself begin with `model`. What follows it says which factor it is.",
         '`f"base_model.model.{path}.lora_A.weight"`',
     ),
     check=check_peft_tensors,

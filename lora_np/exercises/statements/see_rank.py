@@ -95,7 +95,7 @@ def check_factors_from_columns(answer: Answer, rng: Generator) -> None:
         law(
             "B is made of columns of M",
             all(found),
-            f"column {found.index(False) if not all(found) else 0} of B is no column of M",
+            f"column {found.index(False) if not all(found) else 0} of B is not a column of M",
         )
 
 
