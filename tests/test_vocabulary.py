@@ -50,7 +50,6 @@ TABLES = {
 }
 TWICE = {
     "Adapter",
-    "Checkpoint",
 }
 SUBMODULES = {
     "lora_np.adapters.combine",
@@ -61,9 +60,7 @@ SUBMODULES = {
     "lora_np.training.fit",
     "lora_np.training.sweep",
 }
-SAVES = {
-    "lora_np.hub.safetensors.save",
-}
+SAVES: set[str] = set()
 
 
 def packages():

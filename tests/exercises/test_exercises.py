@@ -84,7 +84,10 @@ def test_nonsense_breaks_a_law_and_never_the_check(lesson, one):
     for thing in NONSENSE:
         result = judge(one, here(lambda *args, thing=thing: thing), QUESTIONS[:1])
         assert not result.passed, thing
-        assert not result.message.startswith("The answer has the type that the exercise asks for"), (thing, result)
+        assert not result.message.startswith("The answer has the type that the exercise asks for"), (
+            thing,
+            result,
+        )
 
 
 @pytest.mark.parametrize(
