@@ -20,9 +20,10 @@ import numpy as np
 
 from lora_np.checks import Array
 from lora_np.files import write_whole
+from lora_np.hub.reading import HubError, open_regular
 from lora_np.quantise import LAYOUTS, Blocks
 
-__all__ = ["GGUFError", "GGUFFile", "GGUFTensor", "open", "save"]
+__all__ = ["GGUFFile", "GGUFTensor", "open", "save"]
 
 # The number of each kind of tensor in the file. Those without a layout can be counted but not read:
 # numbers in a block, and its bytes.
@@ -89,10 +90,6 @@ _MAX_AXES = 4  # as in ggml
 _ALIGNMENT = 32
 
 
-class GGUFError(ValueError):
-    """A file that is not what it says, or a request that does not fit the file."""
-
-
 @dataclass(frozen=True)
 class GGUFTensor:
     """What the header says of one tensor.
@@ -154,7 +151,7 @@ class GGUFFile:
 
         Raises
         ------
-        GGUFError
+        HubError
             If there is no such tensor (the message lists close names), its kind is not one that is read, or
             the file has changed since it was opened.
 
@@ -177,17 +174,17 @@ class GGUFFile:
 
         Raises
         ------
-        GGUFError
+        HubError
             As for `read`.
         """
         if name not in self.tensors:
             close = get_close_matches(name, self.tensors, n=5, cutoff=0.5) or list(self.tensors)[:5]
-            raise GGUFError(
+            raise HubError(
                 f"{self.path} has no tensor {_short(name)}; closest: {', '.join(map(_short, close))}"
             )
         tensor = self.tensors[name]
         if tensor.kind not in LAYOUTS:
-            raise GGUFError(
+            raise HubError(
                 f"{self.path}: {_short(name)} is stored as {tensor.kind}, which is not read; those that are: "
                 f"{', '.join(LAYOUTS)}"
             )
@@ -196,7 +193,7 @@ class GGUFFile:
         with self.path.open("rb") as file:
             file.seek(tensor.start)
             if file.readinto(data.reshape(-1).view(np.uint8).data) != tensor.nbytes:
-                raise GGUFError(f"{self.path} has become shorter since it was opened")
+                raise HubError(f"{self.path} has become shorter since it was opened")
         return Blocks(tensor.kind, data, tensor.shape)
 
 
@@ -217,7 +214,7 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
 
     Raises
     ------
-    GGUFError
+    HubError
         If the file is truncated, its header is not what the format demands, or a tensor is not where the
         format puts it.
     OSError
@@ -239,12 +236,12 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
     ('small', np.float32(64.0))
     """
     path = Path(path)
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         header = _Header(stream, os.fstat(stream.fileno()).st_size)
         try:
             tensors, metadata = _read(header)
-        except GGUFError as error:
-            raise GGUFError(f"{path} is not a valid GGUF file: {error}") from None
+        except HubError as error:
+            raise HubError(f"{path} is not a valid GGUF file: {error}") from None
     return GGUFFile(path, tensors, metadata)
 
 
@@ -268,7 +265,7 @@ def save(
 
     Raises
     ------
-    GGUFError
+    HubError
         If a name, a dtype, a shape or a value has no place in the format.
     OSError
         If the file cannot be written.
@@ -317,14 +314,14 @@ class _Header:
 
     def take(self, count: int, what: str) -> bytes:
         if count > self.size - self.position:
-            raise GGUFError(
+            raise HubError(
                 f"{what} takes {count} bytes, but the file ends {self.size - self.position} further"
             )
         if self.position + count > _MAX_HEADER:
-            raise GGUFError(f"its header has more than {_MAX_HEADER} bytes")
+            raise HubError(f"its header has more than {_MAX_HEADER} bytes")
         piece = self.stream.read(count)
         if len(piece) != count:
-            raise GGUFError("it has become shorter while it was read")
+            raise HubError("it has become shorter while it was read")
         self.position += count
         return piece
 
@@ -334,29 +331,29 @@ class _Header:
     def text(self, what: str, *, most: int | None = None) -> str:
         length = self.number("Q", what)
         if most is not None and length > most:
-            raise GGUFError(f"{what} has {length} bytes; at most {most} are allowed")
+            raise HubError(f"{what} has {length} bytes; at most {most} are allowed")
         try:
             return self.take(length, what).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise GGUFError(f"{what} is not UTF-8: {error}") from None
+            raise HubError(f"{what} is not UTF-8: {error}") from None
 
     def count(self, what: str, least: int) -> int:
         """A count of things of which each takes at least ``least`` bytes of what is left."""
         number: int = self.number("Q", what)
         if number * least > self.size - self.position:
-            raise GGUFError(f"{what} is {number}, for which {self.size - self.position} bytes are too few")
+            raise HubError(f"{what} is {number}, for which {self.size - self.position} bytes are too few")
         return number
 
 
 def _read(header: _Header) -> tuple[dict[str, GGUFTensor], dict[str, Any]]:
     magic = header.take(4, "the magic number")
     if magic != b"GGUF":
-        raise GGUFError(f"it begins with {magic!r}, not with b'GGUF'")
+        raise HubError(f"it begins with {magic!r}, not with b'GGUF'")
     version = header.number("I", "the version")
     if version not in (2, 3):
         swapped = int.from_bytes(version.to_bytes(4, "big"), "little")
         hint = ": its bytes are in big-endian order" if swapped in (2, 3) else ""
-        raise GGUFError(f"its version is {version}, not 2 or 3{hint}")
+        raise HubError(f"its version is {version}, not 2 or 3{hint}")
     tensor_count = header.count("the number of tensors", 24)
     metadata = dict(_metadata(header, header.count("the number of metadata", 13)))
     alignment = _alignment(metadata)
@@ -366,14 +363,14 @@ def _read(header: _Header) -> tuple[dict[str, GGUFTensor], dict[str, Any]]:
     position = 0
     for name, kind, shape, offset in described:
         if name in tensors:
-            raise GGUFError(f"it has two tensors {_short(name)}")
+            raise HubError(f"it has two tensors {_short(name)}")
         if offset != position:
-            raise GGUFError(
+            raise HubError(
                 f"tensor {_short(name)} begins at {offset}; after the one before, {position} is its place"
             )
         tensor = GGUFTensor(kind, shape, start + offset)
         if tensor.start + tensor.nbytes > header.size:
-            raise GGUFError(
+            raise HubError(
                 f"tensor {_short(name)} of kind {kind} and shape {shape} ends at byte "
                 f"{tensor.start + tensor.nbytes}, the file at {header.size}"
             )
@@ -387,7 +384,7 @@ def _metadata(header: _Header, count: int) -> Iterator[tuple[str, Any]]:
     for _ in range(count):
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in seen:
-            raise GGUFError(f"its metadata have two entries {_short(key)}")
+            raise HubError(f"its metadata have two entries {_short(key)}")
         seen.add(key)
         yield key, _value(header, header.number("I", f"the type of {_short(key)}"), key)
 
@@ -402,24 +399,24 @@ def _value(header: _Header, kind: int, key: str) -> Any:
         count = header.count(f"the number of entries of {_short(key)}", 8)
         return [header.text(f"an entry of {_short(key)}") for _ in range(count)]
     if inner == _ARRAY:
-        raise GGUFError(f"{_short(key)} is an array of arrays, which is not read")
+        raise HubError(f"{_short(key)} is an array of arrays, which is not read")
     return _scalars(header, inner, header.count(f"the number of entries of {_short(key)}", 1), key)
 
 
 def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
     if kind not in _SCALARS:
-        raise GGUFError(f"{_short(key)} has type {kind}, which the format does not have")
+        raise HubError(f"{_short(key)} has type {kind}, which the format does not have")
     dtype = np.dtype(_SCALARS[kind])
     raw = header.take(count * dtype.itemsize, f"the value of {_short(key)}")
     if dtype.kind == "b" and raw.strip(b"\0\1"):
-        raise GGUFError(f"{_short(key)} is boolean but holds bytes other than 0 and 1")
+        raise HubError(f"{_short(key)} is boolean but holds bytes other than 0 and 1")
     return np.frombuffer(raw, dtype)
 
 
 def _alignment(metadata: Mapping[str, Any]) -> int:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise GGUFError(f"'general.alignment' must be a power of two, got {_short(alignment)}")
+        raise HubError(f"'general.alignment' must be a power of two, got {_short(alignment)}")
     return alignment
 
 
@@ -427,17 +424,17 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     name = header.text("the name of a tensor", most=_MAX_NAME)
     axes = header.number("I", f"the number of axes of {_short(name)}")
     if not 1 <= axes <= _MAX_AXES:
-        raise GGUFError(f"tensor {_short(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
+        raise HubError(f"tensor {_short(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
     sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {_short(name)}"))
     number = header.number("I", f"the kind of {_short(name)}")
     kind = _KINDS.get(number) or _UNREAD.get(number, ("", 0, 0))[0]
     if not kind:
-        raise GGUFError(f"tensor {_short(name)} is of kind {number}, which is not known")
+        raise HubError(f"tensor {_short(name)} is of kind {number}, which is not known")
     if 0 in sizes or prod(sizes) >= 2**63:
-        raise GGUFError(f"tensor {_short(name)} has shape {sizes[::-1]}, which no file can hold")
+        raise HubError(f"tensor {_short(name)} has shape {sizes[::-1]}, which no file can hold")
     numbers = _SIZES[kind][0]
     if sizes[0] % numbers:
-        raise GGUFError(
+        raise HubError(
             f"tensor {_short(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
         )
     return name, kind, sizes[::-1], header.number("Q", f"the place of {_short(name)}")
@@ -454,14 +451,14 @@ def _padded(size: int, alignment: int) -> int:
 
 def _as_blocks(name: str, tensor: Array | Blocks) -> Blocks:
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
-        raise GGUFError(
+        raise HubError(
             f"{_short(name)} must have 1 to {_MAX_AXES} axes and no empty one, got shape {tensor.shape}"
         )
     if isinstance(tensor, Blocks):
         return tensor
     kind = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}.get(tensor.dtype)
     if kind is None:
-        raise GGUFError(f"{_short(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
+        raise HubError(f"{_short(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
     return Blocks(kind, tensor.astype(LAYOUTS[kind].block, copy=False), tensor.shape)
 
 
@@ -469,7 +466,7 @@ def _packed_text(text: str) -> bytes:
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:
-        raise GGUFError(f"{_short(text)} cannot be encoded as UTF-8: {error}") from None
+        raise HubError(f"{_short(text)} cannot be encoded as UTF-8: {error}") from None
     return struct.pack("<Q", len(raw)) + raw
 
 
@@ -483,13 +480,13 @@ def _packed_value(key: str, value: Any) -> bytes:
         whole = np.uint32 if array.size and array.min() >= 0 else np.int32
         narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)
         if array.dtype.kind in "iu" and (narrow != array).any():
-            raise GGUFError(
+            raise HubError(
                 f"{_short(key)} holds {_short(value)}, too large for 32 bits; give it as np.uint64"
             )
         array = narrow
     number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
     if number is None or array.ndim > 1:
-        raise GGUFError(
+        raise HubError(
             f"{_short(key)} must be text, a number, a boolean or a list of one of them, got {_short(value)}"
         )
     raw = array.astype(_SCALARS[number]).tobytes()

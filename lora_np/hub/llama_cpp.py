@@ -15,7 +15,8 @@ import numpy as np
 
 from lora_np.checks import Array
 from lora_np.hub import gguf
-from lora_np.hub.gguf import GGUFError, GGUFFile
+from lora_np.hub.gguf import GGUFFile
+from lora_np.hub.reading import HubError
 from lora_np.quantise import Blocks, Quantised
 
 __all__ = ["GGUFModel", "gguf_name", "open_gguf", "row_order"]
@@ -110,16 +111,16 @@ class GGUFModel:
 
         Raises
         ------
-        GGUFError
+        HubError
             If there is no such tensor, or it is of a kind that is not read.
         """
         if name not in self.names:
-            raise GGUFError(f"{self.file.path} has no tensor for {name!r}")
+            raise HubError(f"{self.file.path} has no tensor for {name!r}")
         tensor = self.file.quantised(self.names[name])
         order = row_order(self.config, name)
         if order is not None:
             if len(order) != tensor.shape[0]:
-                raise GGUFError(
+                raise HubError(
                     f"{self.file.path}: {self.names[name]!r} has {tensor.shape[0]} rows, not {len(order)}"
                 )
             tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
@@ -135,7 +136,7 @@ class GGUFModel:
 
         Raises
         ------
-        GGUFError
+        HubError
             If the vocabulary is not byte-level BPE, or cuts texts in a way that is not known.
         """
         data = self.file.metadata
@@ -143,24 +144,24 @@ class GGUFModel:
         if kind is None:
             return None
         if kind != "gpt2":
-            raise GGUFError(
+            raise HubError(
                 f"{self.file.path}: a vocabulary of kind {kind!r:.40} is not read, "
                 "only 'gpt2' (byte-level BPE)"
             )
         cut = data.get("tokenizer.ggml.pre", "gpt-2")
         if cut not in _CUTS:
-            raise GGUFError(
+            raise HubError(
                 f"{self.file.path}: texts cut as {cut!r:.40} are not understood; those that are: "
                 f"{', '.join(_CUTS)}"
             )
         tokens, merges = (data.get(f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
         types = data.get("tokenizer.ggml.token_type")
         if not isinstance(tokens, list) or not isinstance(merges, list) or len(set(tokens)) != len(tokens):
-            raise GGUFError(f"{self.file.path}: its tokens or merges are missing, or not texts that differ")
+            raise HubError(f"{self.file.path}: its tokens or merges are missing, or not texts that differ")
         if types is None or len(types) != len(tokens):
-            raise GGUFError(f"{self.file.path}: it needs one type for each of its {len(tokens)} tokens")
+            raise HubError(f"{self.file.path}: it needs one type for each of its {len(tokens)} tokens")
         if not all(merge.count(" ") == 1 for merge in merges):
-            raise GGUFError(f"{self.file.path}: a merge is not two tokens with a space between")
+            raise HubError(f"{self.file.path}: a merge is not two tokens with a space between")
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         return {
             "version": "1.0",
@@ -195,7 +196,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
 
     Raises
     ------
-    GGUFError
+    HubError
         If the file is damaged, its family is not one of llama, qwen2 and qwen3, or a setting or a tensor is
         missing or not understood.
     OSError
@@ -204,7 +205,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     file = gguf.open(path)
     family = file.metadata.get("general.architecture")
     if family not in FAMILIES:
-        raise GGUFError(
+        raise HubError(
             f"{path}: models of the family {family!r:.40} are not read; those that are: {', '.join(FAMILIES)}"
         )
     config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
@@ -213,18 +214,18 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             config[ours] = value
         elif value is not None or ours in _NEEDED:
-            raise GGUFError(f"{path}: {family}.{theirs} must be a number, got {value!r:.40}")
+            raise HubError(f"{path}: {family}.{theirs} must be a number, got {value!r:.40}")
     scaling = file.metadata.get(f"{family}.rope.scaling.type", "none")
     if scaling != "none" or "rope_freqs.weight" in file.tensors:
-        raise GGUFError(f"{path}: scaled rotary positions are not read from a GGUF file")
+        raise HubError(f"{path}: scaled rotary positions are not read from a GGUF file")
     names = {}
     for theirs in file.tensors:
         name = checkpoint_tensor(theirs)
         if name is None:
-            raise GGUFError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
+            raise HubError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
         names[name] = theirs
     if "model.embed_tokens.weight" not in names:
-        raise GGUFError(f"{path} has no tensor 'token_embd.weight': it does not hold a whole model")
+        raise HubError(f"{path} has no tensor 'token_embd.weight': it does not hold a whole model")
     config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
     config["tie_word_embeddings"] = "lm_head.weight" not in names
     for ours in ("bos_token_id", "eos_token_id"):

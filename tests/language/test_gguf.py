@@ -11,7 +11,7 @@ import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import count_model, model_spec
-from lora_np.hub import gguf
+from lora_np.hub import HubError, gguf
 from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
 from lora_np.lora import LoRALinear
 from lora_np.nn import leaves, replace, trainable
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused(tmp_path, arguments, message):
 def test_an_adapter_is_not_a_model(tmp_path):
     path = tmp_path / "adapter.gguf"
     gguf.save({}, path, metadata=LLAMA | {"general.architecture": "llama"})
-    with pytest.raises(gguf.GGUFError, match="does not hold a whole model"):
+    with pytest.raises(HubError, match="does not hold a whole model"):
         open_gguf(path)
 
 
