@@ -1,12 +1,22 @@
-"""Files that are written whole, or not at all."""
+"""Files and folders that are written whole, or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+try:
+    import fcntl as _fcntl
+except ImportError:  # Windows, and browsers
+    _fcntl = None  # type: ignore[assignment]
+fcntl: Any = _fcntl
 
 
 @contextmanager
@@ -31,3 +41,200 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(
+    target: str | os.PathLike[str],
+    *,
+    force: bool,
+    writes: Callable[[str], bool],
+    keeps: Collection[str] = (),
+    inputs: Collection[str | os.PathLike[str]] = (),
+    in_place: bool = False,
+) -> Iterator[Path]:
+    """A new directory to write into, which becomes ``target`` when the block ends without an error.
+
+    An old target is moved aside first and removed last, so that at every moment the old or the new one is
+    whole on the disk. A journal next to the target, locked by one run at a time, names what the run makes:
+    nothing else is ever removed, by this run or by the next one after a crash.
+
+    Parameters
+    ----------
+    target : path
+        The directory to make.
+    force : bool
+        Whether an adapter or a checkpoint that is there may be replaced.
+    writes : callable
+        Whether a path relative to the target is one that the block writes. A target that holds any other is
+        refused, since it would be lost.
+    keeps : collection of str
+        Names of files that go over from the old target, unless the block writes them anew.
+    inputs : collection of paths
+        What the block reads from: a target that would take one of them with it is refused.
+    in_place : bool
+        Whether the target may be one of the inputs itself.
+
+    Yields
+    ------
+    Path
+        The directory to write into.
+
+    Raises
+    ------
+    ValueError
+        If the target exists and ``force`` is not given, it holds what would be lost, or another run is
+        writing it.
+    """
+    target = Path(os.path.abspath(target))
+    if not target.parent.is_dir():
+        raise ValueError(f"{target.parent}: no such directory to write {target.name} into")
+    real_inputs = [Path(os.path.realpath(path)) for path in inputs]
+    with _leased(target) as (stage, aside):
+        _check_target(target, force, writes, real_inputs, in_place)
+        stage.mkdir()
+        yield stage
+        for name in keeps:
+            if (target / name).is_file() and not (stage / name).exists():
+                shutil.copy2(target / name, stage / name, follow_symlinks=False)
+        for path in (*stage.rglob("*"), stage):
+            _sync(path)
+        _check_target(target, force, writes, real_inputs, in_place)  # again: it may have appeared meanwhile
+        _swap(stage, target, aside)
+
+
+def recover(target: Path) -> None:
+    """Clean up after a run that was killed: finish or undo its last rename, remove what was half written."""
+    with _leased(target):
+        pass
+
+
+def write_json(content: object, path: Path) -> None:
+    """``content`` as indented JSON."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
+    """Names for the stage and the old target that nobody can guess, noted in the journal before use."""
+    journal = target.with_name(f".{target.name}.lora-np")
+    file = _locked(journal)
+    try:
+        for stage, aside in _noted(file, journal, target):
+            _undo(stage, target, aside)
+        token = secrets.token_hex(16)
+        stage, aside = (target.with_name(f".{target.name}.{token}{end}") for end in (".new", ".old"))
+        file.write(json.dumps({"stage": stage.name, "aside": aside.name}).encode())
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            yield stage, aside
+        finally:
+            if stage.exists():
+                shutil.rmtree(stage, ignore_errors=True)
+            if not (stage.exists() or aside.exists()):  # otherwise the next run has to know of them
+                journal.unlink(missing_ok=True)
+    finally:
+        file.close()
+
+
+def _locked(journal: Path) -> BinaryIO:
+    while True:
+        file = os.fdopen(
+            os.open(journal, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+b"
+        )
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(journal) and os.path.samestat(os.fstat(file.fileno()), os.stat(journal)):
+                return file
+        except BlockingIOError:
+            file.close()
+            name = journal.name.removeprefix(".").removesuffix(".lora-np")
+            raise ValueError(f"{journal.with_name(name)}: another run is writing it") from None
+        file.close()  # the run that had it has just finished and removed it
+
+
+def _noted(file: BinaryIO, journal: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """What a run that was killed has noted; afterwards the journal is empty."""
+    text = file.read(1000)
+    if text.strip():
+        pattern = rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}\.(?:new|old)"
+        try:
+            noted = json.loads(text)
+            names = [noted["stage"], noted["aside"]]
+            ours = all(re.fullmatch(pattern, name) for name in names)
+        except (ValueError, KeyError, TypeError):
+            ours = b'{"stage": '.startswith(text[:10])  # killed while it was noted: nothing was made yet
+            names = []
+        if not ours:
+            raise ValueError(f"{journal}: is in the way, and not a journal of lora-np; move it")
+        if names:
+            yield target.with_name(names[0]), target.with_name(names[1])
+    file.seek(0)
+    file.truncate()
+
+
+def _undo(stage: Path, target: Path, aside: Path) -> None:
+    if aside.exists() and not os.path.lexists(target):
+        os.rename(aside, target)
+    elif aside.exists() and stage.exists():
+        raise ValueError(
+            f"{target}: has been made since a run that was to replace it was killed; move it, or what was "
+            f"there before, {aside}"
+        )
+    elif aside.exists():  # the new one is in place; only the removal of the old one was missing
+        shutil.rmtree(aside)
+    if stage.exists():
+        shutil.rmtree(stage)
+
+
+def _check_target(
+    target: Path, force: bool, writes: Callable[[str], bool], inputs: list[Path], in_place: bool
+) -> None:
+    if not os.path.lexists(target):
+        return
+    real = Path(os.path.realpath(target))
+    if real in inputs and not in_place:
+        raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another directory")
+    if not force:
+        raise ValueError(f"{target}: already exists; pass force=True (--force) to replace it")
+    if target.is_symlink() or not target.is_dir():
+        raise ValueError(f"{target}: not a directory, and so not replaced")
+    for path in inputs:
+        if path != real and path.is_relative_to(real):
+            raise ValueError(f"{target}: holds the input {path}, and so is not replaced")
+    ours = {"adapter_config.json", "model.safetensors", "model.safetensors.index.json"}
+    names = set(os.listdir(target))
+    if names and not names & ours:
+        raise ValueError(f"{target}: neither an adapter nor a checkpoint, and so not replaced")
+    for folder, folders, files in os.walk(target):
+        for name in sorted([*folders, *files]):
+            relative = Path(folder, name).relative_to(target).as_posix()
+            if not writes(relative):
+                raise ValueError(f"{target}: holds {relative}, which would be lost, and so is not replaced")
+
+
+def _swap(stage: Path, target: Path, aside: Path) -> None:
+    if target.exists():
+        os.rename(target, aside)
+    try:
+        os.rename(stage, target)
+    except BaseException:
+        if aside.exists():
+            os.rename(aside, target)
+        raise
+    _sync(target.parent)
+    if aside.exists():
+        shutil.rmtree(aside)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written, so that a rename cannot overtake it in a power cut."""
+    if (os.name == "nt" and path.is_dir()) or not (path.is_file() or path.is_dir()):
+        return  # Windows has no handle on a directory to flush
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lora_np.adapters.files import replacing, write_json
 from lora_np.adapters.peft_format import Adapter, Module, Stored, load, stored
 from lora_np.adapters.weights import is_transposed, merged
+from lora_np.files import replacing, write_json
 from lora_np.hub import (
     FLOATS,
     HEAD,
@@ -270,7 +270,7 @@ def _write_index(source: ModelDirectory, stage: Path, added: Mapping[str, Tensor
         metadata = {**metadata, "total_size": metadata["total_size"] + more}
     places = {**source.index["weight_map"], **dict.fromkeys(added, last)}
     index = {**source.index, "metadata": metadata, "weight_map": places}
-    write_json(stage / INDEX, index)
+    write_json(index, stage / INDEX)
 
 
 def untie(source: ModelDirectory, stage: Path) -> None:
@@ -278,7 +278,7 @@ def untie(source: ModelDirectory, stage: Path) -> None:
     config = {**source.config, "tie_word_embeddings": False}
     if isinstance(config.get("text_config"), dict):
         config["text_config"] = {**config["text_config"], "tie_word_embeddings": False}
-    write_json(stage / "config.json", config)
+    write_json(config, stage / "config.json")
 
 
 def _report(rows: list[Row], added: Mapping[str, TensorInfo], left_out: list[str], *, title: str) -> Table:

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from lora_np.adapters import config as settings
 from lora_np.adapters.config import Config
-from lora_np.adapters.files import replacing
 from lora_np.checks import Array
+from lora_np.files import replacing
 from lora_np.hub import (
     FLOATS,
     HubError,

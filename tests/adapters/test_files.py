@@ -1,13 +1,15 @@
 """Writes that are interrupted at any step, targets that must not be replaced, names that lead elsewhere."""
 
+import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.files import recover, replacing
-from lora_np.hub import HubError, inside
+from lora_np.files import recover, replacing
+from lora_np.hub import inside
 
 OURS = ("adapter_config.json", "more", "more/file")
 
@@ -63,7 +65,9 @@ def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succ
             pass
         patch.undo()
     new = dict.fromkeys(old, b"new")
-    standing = [content(p) for p in tmp_path.iterdir() if p.name in ("target", ".target.replaced")]
+    standing = [
+        content(p) for p in tmp_path.iterdir() if p.is_dir() and p.name.startswith(("target", ".target."))
+    ]
     assert any(found in (old, new) for found in standing)
     recover(target)
     assert content(target) in (old, new)
@@ -92,7 +96,7 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path):
 def test_a_target_is_replaced_only_when_asked(tmp_path):
     target = old_target(tmp_path)
     with (
-        pytest.raises(HubError, match=r"target: already exists; pass force=True \(--force\)"),
+        pytest.raises(ValueError, match=r"target: already exists; pass force=True \(--force\)"),
         replacing(target, force=False, writes=OURS.__contains__),
     ):
         pass
@@ -111,7 +115,7 @@ def test_what_is_no_adapter_or_checkpoint_is_never_replaced(tmp_path, kind):
     else:
         shutil.copytree(tmp_path / "home", target)
     with (
-        pytest.raises(HubError, match="not replaced"),
+        pytest.raises(ValueError, match="not replaced"),
         replacing(target, force=True, writes=OURS.__contains__),
     ):
         pass
@@ -121,7 +125,7 @@ def test_what_is_no_adapter_or_checkpoint_is_never_replaced(tmp_path, kind):
 def test_a_target_that_holds_an_input_is_not_replaced(tmp_path):
     target = old_target(tmp_path)
     with (
-        pytest.raises(HubError, match="holds the input"),
+        pytest.raises(ValueError, match="holds the input"),
         replacing(target, force=True, writes=OURS.__contains__, inputs=[target / "more"]),
     ):
         pass
@@ -152,7 +156,7 @@ def test_a_checkpoint_and_an_adapter_never_replace_what_they_are_made_of(
     before = content(tmp_path)
     for target in inputs:
         for force in (True, False):  # force is not advised where it would not do
-            with pytest.raises(HubError, match=f"{target}: is an input itself, and so is not replaced"):
+            with pytest.raises(ValueError, match=f"{target}: is an input itself, and so is not replaced"):
                 command(*(tmp_path / name for name in (*inputs, target)), force=force, **options)
     assert content(tmp_path) == before
 
@@ -160,7 +164,7 @@ def test_a_checkpoint_and_an_adapter_never_replace_what_they_are_made_of(
 def test_an_input_is_known_through_a_link(adapter, make_checkpoint, tmp_path):
     base = make_checkpoint("base")
     (tmp_path / "link").symlink_to(base)
-    with pytest.raises(HubError, match="base: is an input itself"):
+    with pytest.raises(ValueError, match="base: is an input itself"):
         adapters.merge(tmp_path / "link", adapter, base, force=True)
 
 
@@ -189,15 +193,15 @@ def test_a_directory_that_holds_what_would_be_lost_is_not_replaced(
     before = content(tmp_path)
     first = name if name.startswith("README") else name.split("/")[0]
     lost = f"adapter: holds {first}, which would be lost"
-    with pytest.raises(HubError, match=lost):
+    with pytest.raises(ValueError, match=lost):
         adapters.resize(adapter, adapter, rank=1, force=True)
-    with pytest.raises(HubError, match=lost):
+    with pytest.raises(ValueError, match=lost):
         adapters.combine([other], adapter, force=True)
-    with pytest.raises(HubError, match=lost):
+    with pytest.raises(ValueError, match=lost):
         adapters.save(adapters.load(other), adapter, force=True)
-    with pytest.raises(HubError, match=lost):
+    with pytest.raises(ValueError, match=lost):
         adapters.extract(base, base, adapter, rank=1, force=True)  # refused before anything is compared
-    with pytest.raises(HubError, match=f"merged: holds {name.split('/')[0]}, which would be lost"):
+    with pytest.raises(ValueError, match=f"merged: holds {name.split('/')[0]}, which would be lost"):
         adapters.merge(base, other, tmp_path / "merged", force=True)
     assert content(tmp_path) == before
 
@@ -205,10 +209,10 @@ def test_a_directory_that_holds_what_would_be_lost_is_not_replaced(
 def test_an_adapter_does_not_replace_a_checkpoint_nor_the_reverse(adapter, make_checkpoint, tmp_path):
     base = make_checkpoint("base")
     adapters.merge(base, adapter, tmp_path / "merged")
-    with pytest.raises(HubError, match=r"merged: holds config.json, which would be lost"):
+    with pytest.raises(ValueError, match=r"merged: holds config.json, which would be lost"):
         adapters.resize(adapter, tmp_path / "merged", rank=1, force=True)
     adapters.resize(adapter, tmp_path / "small", rank=1)
-    with pytest.raises(HubError, match=r"small: holds adapter_config.json, which would be lost"):
+    with pytest.raises(ValueError, match=r"small: holds adapter_config.json, which would be lost"):
         adapters.merge(base, adapter, tmp_path / "small", force=True)
 
 
@@ -232,7 +236,7 @@ def test_a_merged_checkpoint_is_replaced_by_one_in_other_shards(adapter, make_ch
 
 def test_a_missing_parent_is_named(tmp_path):
     with (
-        pytest.raises(HubError, match="no such directory to write target into"),
+        pytest.raises(ValueError, match="no such directory to write target into"),
         replacing(tmp_path / "no" / "target", force=False, writes=OURS.__contains__),
     ):
         pass
@@ -247,7 +251,7 @@ def test_permissions_are_those_of_any_new_directory(tmp_path):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../file", "/etc/passwd", "a\\b", "a\0b"])
 def test_names_that_lead_out_of_the_directory_are_refused(tmp_path, name):
-    with pytest.raises(HubError, match="must be a plain name"):
+    with pytest.raises(ValueError, match="must be a plain name"):
         inside(tmp_path, name)
 
 
@@ -259,9 +263,9 @@ def test_links_that_lead_out_of_the_directory_are_refused(tmp_path):
     (tmp_path / "folder" / "fine").symlink_to("own")
     (tmp_path / "folder" / "round").symlink_to("round")
     assert inside(tmp_path / "folder", "fine").read_text() == "y"
-    with pytest.raises(HubError, match="a link that leads out"):
+    with pytest.raises(ValueError, match="a link that leads out"):
         inside(tmp_path / "folder", "link")
-    with pytest.raises(HubError, match="no such file"):
+    with pytest.raises(ValueError, match="no such file"):
         inside(tmp_path / "folder", "round")
 
 
@@ -277,5 +281,68 @@ def test_links_into_the_blobs_of_a_hugging_face_cache_are_followed(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_refused_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "adapter_config.json")
-    with pytest.raises(HubError, match="not a regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         adapters.load(tmp_path)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_appears_meanwhile_is_not_deleted(tmp_path, force):
+    target = tmp_path / "target"
+
+    def run():
+        with replacing(target, force=force, writes=OURS.__contains__) as stage:
+            write(stage)
+            target.mkdir()
+            (target / "letter.txt").write_text("dear")
+
+    with pytest.raises(ValueError, match=r"already exists|neither an adapter"):
+        run()
+    assert content(tmp_path) == {Path("target/letter.txt"): b"dear"}
+
+
+def test_names_that_look_like_ours_are_left_alone(tmp_path):
+    mine = [".target.writing-notes", ".target.replaced", f".target.{'0' * 32}.new", f".target.{'0' * 32}.old"]
+    for name in mine:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "letter.txt").write_text("dear")
+    for _ in range(2):
+        with replacing(tmp_path / "target", force=True, writes=OURS.__contains__) as stage:
+            write(stage)
+    assert sorted(os.listdir(tmp_path)) == sorted([*mine, "target"])
+    assert all((tmp_path / name / "letter.txt").exists() for name in mine)
+
+
+def test_a_file_in_the_place_of_the_journal_is_not_touched(tmp_path):
+    (tmp_path / ".target.lora-np").write_text("dear")
+    with (
+        pytest.raises(ValueError, match="not a journal of lora-np"),
+        replacing(tmp_path / "target", force=True, writes=OURS.__contains__),
+    ):
+        pass
+    assert (tmp_path / ".target.lora-np").read_text() == "dear"
+
+
+def test_of_two_writers_of_one_target_the_second_is_told(tmp_path):
+    target = old_target(tmp_path)
+    with replacing(target, force=True, writes=OURS.__contains__) as stage:
+        write(stage)
+        with (
+            pytest.raises(ValueError, match="target: another run is writing it"),
+            replacing(target, force=True, writes=OURS.__contains__),
+        ):
+            pass
+    assert content(target)[Path("adapter_config.json")] == b"new"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_what_was_made_after_a_crash_is_not_deleted(tmp_path):
+    token = "a" * 32
+    for name, text in ((f".target.{token}.new", "new"), (f".target.{token}.old", "old"), ("target", "mine")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, text)
+    journal = {"stage": f".target.{token}.new", "aside": f".target.{token}.old"}
+    (tmp_path / ".target.lora-np").write_text(json.dumps(journal))
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match="has been made since a run that was to replace it was killed"):
+        recover(tmp_path / "target")
+    assert content(tmp_path) == before
