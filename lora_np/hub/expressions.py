@@ -47,9 +47,9 @@ class Expressions:
     """Compile expressions over the names of one family.
 
     An expression holds names, whole numbers, strings, ``True`` and ``False``, lists, ``+ - * // / %``,
-    comparisons, ``in``, ``and or not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max`` and
-    ``len``. ``/`` divides without a remainder, or the config is refused. ``text.d`` is the variable ``d`` of
-    the part ``text``.
+    comparisons, ``in``, ``and or not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``,
+    ``len`` and ``at(x, key, default)``. ``/`` divides without a remainder, or the config is refused.
+    ``text.d`` is the variable ``d`` of the part ``text``.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Expressions:
                 return node
             case ast.Attribute(value=ast.Name(id=part), attr=name) if part in self.parts:
                 return ast.Name(f"{part}.{name}", ast.Load())
-            case ast.Call(func=ast.Name(id="min" | "max" | "len"), keywords=[]):
+            case ast.Call(func=ast.Name(id="min" | "max" | "len" | "at"), keywords=[]):
                 node.args = [self._checked(argument) for argument in node.args]
                 return node
             case ast.BinOp(op=ast.Div()):
@@ -123,5 +123,13 @@ def divided(whole: int, by: int, whole_name: str, name: str) -> int:
     return whole // by
 
 
+def at(values: Any, key: int | str, default: Any) -> Any:
+    """``values[key]`` of an object in JSON, whose keys are text; ``default`` where there is none."""
+    found = values.get(str(key), default) if isinstance(values, Mapping) else default
+    if isinstance(found, (int, list, Mapping)):
+        return found
+    raise TypeError(f"{key} must be a number or an object, got {found!r}")
+
+
 # all that an expression can call
-CALLS: dict[str, Any] = {"__builtins__": {}, "min": min, "max": max, "len": len, "/": divided}
+CALLS: dict[str, Any] = {"__builtins__": {}, "min": min, "max": max, "len": len, "at": at, "/": divided}

@@ -54,7 +54,10 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         task = choice("architecture", architecture, known).removeprefix(family.classes)
     modules: list[ModuleSpec] = []
     layers: list[Layers] = []
-    env = _place(family, values, task, "", modules, layers)
+    try:
+        env = _place(family, values, task, "", modules, layers)
+    except (IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"the fields of this {family.name} config contradict one another: {error}") from None
     return ModelSpec(
         name or family.name,
         tuple(modules),
@@ -90,7 +93,7 @@ class Family(NamedTuple):
     fused: Mapping[str, str]  # experts: the names that PEFT translates, and into which parameter
     bases: Mapping[str, str]  # from a task to the name that its class gives the backbone
     fields: tuple[_Field, ...]
-    parts: Mapping[str, Mapping[str, str]]
+    parts: Mapping[str, Mapping[str, Any]]
     values: tuple[tuple[str, CodeType], ...]
     stacks: tuple[_Stack, ...]
     plain: _Block  # the modules that are the same in every layer
@@ -223,7 +226,7 @@ def _compiled(name: str, data: Mapping[str, Any]) -> Family:
         tuple(data["tasks"]),
         tuple(data.get("targets", ())),
         data.get("fused", {}),
-        {task: "" if task == "Model" else bases.get(task, base) for task in data["tasks"]},
+        {task: bases.get(task, base) for task in data["tasks"]} | {"Model": ""},
         tuple(_field(key, names, data["fields"][key], expressions) for key, names in fields.items()),
         parts,
         tuple((key, expressions.compile(_text(value))) for key, value in data.get("let", {}).items()),
@@ -234,7 +237,7 @@ def _compiled(name: str, data: Mapping[str, Any]) -> Family:
                 [(_module(path, entry), _source(entry)) for path, entry in heads.get(task, {}).items()],
                 expressions,
             )
-            for task in data["tasks"]
+            for task in ("Model", *data["tasks"])
         },
     )
 
@@ -351,10 +354,13 @@ def _place(
         env[field.name] = value if sound and field.kind == "size" else _checked(field, name, value, env)
     prefix = _join(path, family.bases[task])
     for key, part in family.parts.items():
-        inner = values.get(part["config"]) or {}
+        inner = values.get(part["config"])
+        if inner is None:  # older configs have the fields of their language model among their own
+            inner = values if part.get("flat") else part.get("defaults", {})
         if not isinstance(inner, Mapping):
             raise TypeError(f"{part['config']} must be an object, got {inner!r}")
-        other = family_of(str(inner.get("model_type") or part["family"]))
+        kind = inner.get("model_type")
+        other = family_of(part["family"] if kind in (None, family.name) else str(kind))
         found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]), modules, layers)
         env.update({f"{key}.{name}": value for name, value in found.items()})
     for name, code in family.values:
@@ -467,8 +473,13 @@ def _checked(field: _Field, name: str, value: Any, env: Mapping[str, Any]) -> An
         raise TypeError(f"{name} must be true or false, got {value!r}")
     if field.kind == "text" and not isinstance(value, str):
         raise TypeError(f"{name} must be text, got {value!r}")
-    if field.kind == "list" and not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name} must be a list, got {value!r}")
+    if field.kind in ("list", "texts"):
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        if field.kind == "list":
+            return [whole_number(name, each, minimum=0, maximum=_LARGEST) for each in values]
+        if not all(isinstance(each, str) for each in values):
+            raise TypeError(f"{name} must be a list of texts, got {value!r}")
+        return values
     if field.kind == "pair":
         pair = value if isinstance(value, (list, tuple)) else (value, value)
         return tuple(whole_number(name, extent, maximum=_LARGEST) for extent in pair)
