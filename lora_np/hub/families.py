@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from types import CodeType
@@ -145,10 +146,12 @@ def family_of(name: str) -> Family:
         If it is not described.
     """
     if name not in family_names():
+        close = get_close_matches(name, family_names(), n=3)
+        hint = f" (close: {', '.join(close)})" if close else ""
         raise ValueError(
-            f"model_type must be one of {', '.join(family_names())}, got {name!r}. "
-            "Any other model can be counted from its *.safetensors files (headers only), or from an object "
-            "with named_modules(), such as a torch model on the meta device"
+            f"model_type must be one of the {len(family_names())} that lora-np count --list shows, got "
+            f"{name!r}{hint}. Any other model can be counted from its *.safetensors files (headers only), or "
+            "from an object with named_modules(), such as a torch model on the meta device"
         )
     return _compiled(name, _read(name))
 
