@@ -11,31 +11,34 @@ import numpy as np
 
 import lora_np as lnp
 from benchmarks._measure import versions
+from benchmarks.alternating import alternating_least_squares
+from benchmarks.scaled_descent import precondition
 from lora_np.checks import Array
-from lora_np.lora import Preconditioned, lora_plus
+from lora_np.lora import lora_plus
 from lora_np.table import Cell, Table
-from lora_np.training import alternating_least_squares, optimum
+from lora_np.training import optimum
 
 D, K, ROWS = 100, 120, 256
 LEVELS = (1e-3, 1e-6)
 LONGEST = 3000
+SCALED = "scaled gradient descent"
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks convergence", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rngs", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     rows: list[list[Cell]] = []
     for rank in (8, 20):
         for name, run in contenders().items():
-            reached = [steps_to(run, rank, seed) for seed in range(options.seeds)]
+            reached = [steps_to(run, rank, rng) for rng in range(options.rngs)]
             rows.append([rank, name, *(middle([steps[i] for steps in reached]) for i in range(len(LEVELS)))])
     table = Table(
         ["rank", "optimizer", "steps to 1e-3", "steps to 1e-6"],
         rows,
         title="Steps until loss / optimum - 1 is small enough: median of "
-        f"{options.seeds} seeds, {D} x {K}, full batch",
+        f"{options.rngs} seeds, {D} x {K}, full batch",
         notes=[
             "white inputs, an update with the singular values of noise (the largest is 1), Kaiming A, B = 0, "
             "alpha = r, float64, constant rates",
@@ -56,23 +59,24 @@ def contenders() -> dict[str, Callable[[Any, Array, Array, float], Any]]:
         "SGD, momentum 0.9": lnp.SGD(lr=0.1 * D, momentum=0.9),
         "SGD": lnp.SGD(lr=0.5 * D),
         # With white inputs the curvature in B A is 2 / d: at d / 2 the step of each factor is Newton's.
-        "scaled gradient descent": Preconditioned(lnp.SGD(lr=0.5 * D)),
-        "the same, momentum 0.9": Preconditioned(lnp.SGD(lr=0.2 * D, momentum=0.9)),
+        SCALED: lnp.SGD(lr=0.5 * D),
+        f"{SCALED}, momentum 0.9": lnp.SGD(lr=0.2 * D, momentum=0.9),
     }
-    return {
-        name: lambda model, x, y, best, optimizer=optimizer: lnp.fit(
-            model, x, y, optimizer=optimizer, steps=LONGEST, optimum=best, within=LEVELS[-1], progress=False
-        )
-        for name, optimizer in descents.items()
-    } | {
+
+    def descend(name: str, optimizer: Any) -> Callable[..., Any]:
+        watch = precondition if name.startswith(SCALED) else None
+        settings = {"steps": LONGEST, "within": LEVELS[-1], "progress": False, "watch": watch}
+        return lambda model, x, y, best: lnp.fit(model, x, y, optimizer=optimizer, optimum=best, **settings)
+
+    return {name: descend(name, optimizer) for name, optimizer in descents.items()} | {
         "alternating least squares": lambda model, x, y, best: alternating_least_squares(
             model, x, y, half_steps=LONGEST, optimum=best, within=LEVELS[-1]
         )
     }  # fmt: skip
 
 
-def steps_to(run: Callable[..., Any], rank: int, seed: int) -> list[int | None]:
-    rng = np.random.default_rng(seed)
+def steps_to(run: Callable[..., Any], rank: int, rng: Any) -> list[int | None]:
+    rng = np.random.default_rng(rng)
     x = np.linalg.qr(rng.standard_normal((ROWS, K)))[0] * np.sqrt(ROWS)  # x^T x / n = I
     change = rng.standard_normal((D, K))
     W0 = rng.standard_normal((D, K)) / np.sqrt(K)

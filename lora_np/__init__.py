@@ -49,7 +49,7 @@ _NAMES = {
         "Groups",
         "Linear",
         "Sequential",
-        "cosine",
+        "cosine_schedule",
         "cross_entropy",
         "freeze",
         "leaves",
@@ -105,7 +105,7 @@ if TYPE_CHECKING:
     from lora_np.nn import Groups as Groups
     from lora_np.nn import Linear as Linear
     from lora_np.nn import Sequential as Sequential
-    from lora_np.nn import cosine as cosine
+    from lora_np.nn import cosine_schedule as cosine_schedule
     from lora_np.nn import cross_entropy as cross_entropy
     from lora_np.nn import freeze as freeze
     from lora_np.nn import leaves as leaves

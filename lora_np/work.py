@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -26,18 +27,19 @@ def each(
     """
     import joblib
     from threadpoolctl import threadpool_limits
-    from tqdm import tqdm
 
     items = list(items)
     jobs = whole_number("jobs", jobs)
-    bar_class = without_monitor(tqdm)
-    hidden = None if progress else True
-    with threadpool_limits(1), bar_class(total=len(items), desc=label, disable=hidden) as bar:
-        results = []
-        pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-        for result in pool(joblib.delayed(_on_one_thread)(function, item) for item in items):
-            results.append(result)
-            bar.update()
+    bar = progress_bar(len(items), progress, label=label)
+    results = []
+    try:
+        with threadpool_limits(1):
+            pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
+            for result in pool(joblib.delayed(_on_one_thread)(function, item) for item in items):
+                results.append(result)
+                bar.update()
+    finally:
+        bar.close()
     return results
 
 
@@ -48,6 +50,36 @@ def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
         return function(item)
 
 
-def without_monitor(tqdm: Any) -> Any:
-    """The same kind of bar without tqdm's monitor, a thread that wakes up bars which were silent for long."""
-    return type("Bar", (tqdm,), {"monitor_interval": 0})
+class Silent:
+    """A progress bar that nobody sees, and that costs nothing."""
+
+    def update(self) -> None:
+        """Nothing to show."""
+
+    def close(self) -> None:
+        """Nothing to clear."""
+
+    def set_postfix(self, **shown: object) -> None:
+        """Nothing to show."""
+
+    def write(self, text: str) -> None:
+        """Text for people is printed all the same."""
+        print(text)
+
+
+def progress_bar(total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it") -> Any:
+    """A tqdm bar for people, in a terminal or a notebook; elsewhere, and where not ``shown``, a silent one.
+
+    A string for ``shown`` takes the place of ``label``.
+    """
+    notebook = "ipykernel" in sys.modules
+    if not shown or not (notebook or sys.stderr.isatty()):
+        return Silent()
+    if notebook:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm  # the plain one asks for no widgets
+    label = shown if isinstance(shown, str) else label
+    # Without tqdm's monitor, a thread that wakes bars which were silent for long: a browser has none.
+    bar = type("Bar", (tqdm,), {"monitor_interval": 0})
+    return bar(total=total, initial=done, desc=label, unit=unit, leave=False)

@@ -26,10 +26,10 @@ from lora_np.course.figures import error_against_rank
 from lora_np.hub import safetensors
 from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
-from lora_np.nn import Adam, Linear, cosine, start, trainable
+from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
 from lora_np.table import Table
 from lora_np.training import Fit, fit
-from lora_np.training.fit import uninterrupted
+from lora_np.training.fitting import uninterrupted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -302,7 +302,7 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
     x, y, x_held_out, y_held_out = task.single
     result = fit(
         model, x, y,
-        optimizer=Adam(lr=cosine(1e-2, steps=task.steps)),
+        optimizer=Adam(lr=cosine_schedule(1e-2, steps=task.steps)),
         steps=task.steps,
         batch_size=256,
         validation=(x_held_out, y_held_out),

@@ -14,7 +14,7 @@ from lora_np.hub import Targets, close_names, matcher
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.text import mean_loss, token_loss, vocabulary_of, windows
 from lora_np.lora import inject
-from lora_np.nn import AdamW, Linear, cosine, freeze, replace, trainable
+from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace, trainable
 from lora_np.table import Table
 from lora_np.training import fit
 
@@ -156,14 +156,14 @@ def finetune(
         alpha=2.0 * rank if alpha is None else alpha,
         dropout=dropout,
         rng=random,
-        where=chosen(model, targets),
+        targets=chosen(model, targets),
     )
     result = fit(
         Scored(adapted),
         training,
         training,
         loss=given,
-        optimizer=AdamW(lr=cosine(lr, steps=steps, warmup=min(10, steps)), weight_decay=0.0),
+        optimizer=AdamW(lr=cosine_schedule(lr, steps=steps, warmup=min(10, steps)), weight_decay=0.0),
         steps=steps,
         batch_size=min(batch_size, len(training)),
         clip=1.0,

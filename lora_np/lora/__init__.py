@@ -1,8 +1,8 @@
 """LoRA: the layer, its variants, putting it into a model, taking it out again."""
 
-from lora_np.lora.init import gaussian, kaiming
-from lora_np.lora.inject import adapter_leaves, inject, merge
-from lora_np.lora.layer import LoRAEmbedding, LoRALinear
+from lora_np.lora.initial import gaussian, kaiming
+from lora_np.lora.injection import adapter_leaves, inject, merge
+from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.low_bits import (
     LoftQ,
     QuantisedMerge,
@@ -13,7 +13,6 @@ from lora_np.lora.low_bits import (
     loftq,
     merge_quantised,
 )
-from lora_np.lora.riemannian import Preconditioned
 from lora_np.lora.variants import VARIANTS, DoRALinear, lora_plus, rebase
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "LoRAEmbedding",
     "LoRALinear",
     "LoftQ",
-    "Preconditioned",
     "QuantisedMerge",
     "QuantisedModule",
     "QuantisedStart",

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, matrix, whole_number
 from lora_np.linalg import truncated_svd
-from lora_np.lora.init import kaiming
-from lora_np.lora.inject import inject
-from lora_np.lora.layer import LoRALinear
+from lora_np.lora.initial import kaiming
+from lora_np.lora.injection import inject
+from lora_np.lora.layers import LoRALinear
 from lora_np.lora.variants import ADAPTED, Residual
 from lora_np.nn import Linear, freeze, replace
 from lora_np.quantise import BlockScales, FourBit, Quantised, quantise
@@ -258,7 +258,7 @@ def inject_quantised(
     """
     choice("start", start, ("zero", "loftq", "pissa"))
     chosen = lambda path, layer: isinstance(layer, Linear) and (targets is None or targets(path, layer))
-    adapted = inject(model, rank=rank, rng=rng, alpha=alpha, dropout=dropout, where=chosen, init=kaiming)
+    adapted = inject(model, rank=rank, rng=rng, alpha=alpha, dropout=dropout, targets=chosen, init=kaiming)
     modules: list[QuantisedModule] = []
     options: dict[str, Any] = {"double": True} if double else {}
 

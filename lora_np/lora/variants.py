@@ -15,9 +15,8 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, number, whole_number
 from lora_np.linalg import low_rank_factors, truncated_svd
-from lora_np.lora.layer import LoRAEmbedding, LoRALinear
-from lora_np.nn import Embedding, Groups, Linear, Optimizer, replace
-from lora_np.nn.tree import walk
+from lora_np.lora.layers import LoRAEmbedding, LoRALinear
+from lora_np.nn import Embedding, Groups, Linear, Optimizer, replace, walk
 from lora_np.quantise import Quantised
 
 T = TypeVar("T")
@@ -188,7 +187,7 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
     0.016
     """
     ratio = number("ratio", ratio, minimum=0, open_minimum=True)
-    return Groups({"B": optimizer.times(ratio), "*": optimizer})
+    return Groups({"B": optimizer.times(ratio), ".*": optimizer})
 
 
 def rebase(tuned: T, original: T) -> T:
@@ -272,6 +271,6 @@ def row_norms(W: Tensor | Array | Quantised) -> Array:
 def linear(variant: str, layer: Linear | Embedding) -> Linear:
     if not isinstance(layer, Linear):
         raise TypeError(
-            f"{variant} is for Linear layers, got {type(layer).__name__}: use where= to leave it out"
+            f"{variant} is for Linear layers, got {type(layer).__name__}: leave it out of targets"
         )
     return layer

@@ -3,8 +3,8 @@
 from lora_np.nn.layers import Activation, Embedding, Linear, Sequential, dropout, gelu, relu, sigmoid, softmax
 from lora_np.nn.losses import accuracy, cross_entropy, mean_squared_error
 from lora_np.nn.optim import SGD, Adam, AdamW, Groups, Optimizer, Run, start
-from lora_np.nn.schedules import cosine, linear
-from lora_np.nn.tree import freeze, leaves, replace, trainable
+from lora_np.nn.schedules import cosine_schedule, linear_schedule, rate_at
+from lora_np.nn.tree import freeze, join, leaves, replace, trainable, walk
 
 __all__ = [
     "SGD",
@@ -18,18 +18,21 @@ __all__ = [
     "Run",
     "Sequential",
     "accuracy",
-    "cosine",
+    "cosine_schedule",
     "cross_entropy",
     "dropout",
     "freeze",
     "gelu",
+    "join",
     "leaves",
-    "linear",
+    "linear_schedule",
     "mean_squared_error",
+    "rate_at",
     "relu",
     "replace",
     "sigmoid",
     "softmax",
     "start",
     "trainable",
+    "walk",
 ]

@@ -10,13 +10,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, number
+from lora_np.hub import matcher
 from lora_np.nn.schedules import LearningRate, rate_at, scaled
 from lora_np.nn.tree import trainable
 
@@ -43,9 +43,6 @@ class Optimizer:
         """The optimizer of the leaf at ``path``."""
         return self
 
-    def precondition(self, model: Any) -> None:
-        """Change the gradients in the leaves of ``model`` before a step."""
-
     def times(self, factor: float) -> Optimizer:
         """The same with ``factor`` times the learning rate."""
         return dataclasses.replace(self, lr=scaled(self.lr, factor))  # type: ignore[type-var]
@@ -58,7 +55,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     lr : float or callable
-        Learning rate, or a schedule such as `cosine`.
+        Learning rate, or a schedule such as `cosine_schedule`.
     momentum : float
         ``0 <= momentum < 1``.
     nesterov : bool
@@ -116,7 +113,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr : float or callable
-        Learning rate, or a schedule such as `cosine`.
+        Learning rate, or a schedule such as `cosine_schedule`.
     beta1, beta2 : float
         Decay of the first and second moment, ``0 <= beta < 1``.
     eps : float
@@ -214,8 +211,9 @@ class Groups(Optimizer):
     Parameters
     ----------
     rules : mapping of str to Optimizer
-        A pattern as in a file name (``*`` stands for anything), for a whole path or the end of one: ``"B"``
-        is every B, ``"layers.0.*"`` all of the first layer, ``"*"`` the rest.
+        Targets as in `lora_np.inject`, and what moves them: the end of a path (``"B"`` is every B,
+        ``"q_proj.A"`` those of a layer), or a regular expression for whole paths (``"layers[.]0[.].*"`` is
+        all of the first layer, ``".*"`` the rest). The first that fits decides.
 
     Raises
     ------
@@ -225,7 +223,7 @@ class Groups(Optimizer):
     Examples
     --------
     >>> model = {"A": Tensor([0.0]), "B": Tensor([0.0])}
-    >>> run = start(Groups({"B": SGD(lr=0.5), "*": SGD(lr=0.1)}), model)
+    >>> run = start(Groups({"B": SGD(lr=0.5), ".*": SGD(lr=0.1)}), model)
     >>> np.sum(model["A"] + model["B"]).backward()
     >>> run.step()
     >>> model
@@ -245,18 +243,17 @@ class Groups(Optimizer):
     def pattern(self, path: str) -> str:
         for pattern in self.rules:
             # A tied weight has several paths.
-            if any(fnmatchcase(p, pattern) or fnmatchcase(p, f"*.{pattern}") for p in path.split(" = ")):
+            if any(fits(pattern, place) for place in path.split(" = ")):
                 return pattern
-        raise ValueError(f"no pattern of Groups fits {path!r}: add it, or '*' for the rest")
-
-    def precondition(self, model: Any) -> None:
-        """Whatever the parts do."""
-        for optimizer in self.rules.values():
-            optimizer.precondition(model)
+        raise ValueError(f"no pattern of Groups fits {path!r}: add it, or '.*' for the rest")
 
     def times(self, factor: float) -> Groups:
         """The same with ``factor`` times every learning rate."""
         return Groups({pattern: optimizer.times(factor) for pattern, optimizer in self.rules.items()})
+
+
+def fits(pattern: str, path: str) -> bool:
+    return matcher([pattern])(path) or matcher(pattern)(path)
 
 
 def check_rate(lr: LearningRate) -> None:
@@ -349,7 +346,6 @@ class Run:
 
     def step(self) -> None:
         """Take the gradients that ``backward`` left, move the parameters, and clear the gradients."""
-        self.optimizer.precondition(self.model)
         found = [bank.gather() for bank in self.banks]
         if not any(found):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")

@@ -36,7 +36,7 @@ class Schedule:
         return self.final + (self.peak - self.final) * self.shape(min(done, 1.0))
 
 
-def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Half a cosine from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
 
     Parameters
@@ -56,21 +56,21 @@ def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> S
 
     Examples
     --------
-    >>> rate = cosine(0.1, steps=100)
+    >>> rate = cosine_schedule(0.1, steps=100)
     >>> rate(0), round(rate(50), 6), rate(100)
     (0.1, 0.05, 0.0)
     """
     return Schedule(peak, steps, warmup, final, half_cosine)
 
 
-def linear(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """A straight line from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
 
-    Parameters are those of `cosine`.
+    Parameters are those of `cosine_schedule`.
 
     Examples
     --------
-    >>> rate = linear(0.1, steps=110, warmup=10)
+    >>> rate = linear_schedule(0.1, steps=110, warmup=10)
     >>> rate(4), rate(10), rate(60)
     (0.05, 0.1, 0.05)
     """

@@ -3,55 +3,32 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from lora_np.autograd import value
 from lora_np.checks import Array, whole_number
 from lora_np.files import write_whole
-from lora_np.nn import Run, leaves, trainable
+from lora_np.nn import Run
+from lora_np.training.identity import digest
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged, or that belongs to another run."""
 
 
-class Batches:
-    """Rows of each step, without end: drawn without replacement until too few are left."""
-
-    def __init__(self, n: int, batch_size: int, rng: np.random.Generator) -> None:
-        self.n = n
-        self.batch_size = batch_size
-        self.rng = rng
-        self.order = np.arange(0)
-        self.position = 0
-
-    def draw(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """The rows of the next step."""
-        if self.batch_size == self.n:
-            return x, y
-        if self.position + self.batch_size > len(self.order):
-            self.order, self.position = self.rng.permutation(self.n), 0
-        self.position += self.batch_size
-        rows = self.order[self.position - self.batch_size : self.position]
-        return x[rows], y[rows]
-
-
-@dataclass
-class Progress:
-    """How far a run has come."""
+class Resumable(Protocol):
+    """What a checkpoint holds of a run: see `lora_np.training.fitting.Training`."""
 
     run: Run
-    rows: Batches
+    data: Any
     rng: np.random.Generator
-    loss: list[float] = field(default_factory=list)
-    validated: list[tuple[int, float]] = field(default_factory=list)
+    loss: list[float]
+    validated: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +45,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         whole_number("checkpoint_every", self.every)
 
-    def begin(self, progress: Progress, *, resume: bool) -> None:
+    def begin(self, training: Resumable, *, resume: bool) -> None:
         """Continue from the file if it is there, which must have been asked for."""
         if not self.path.exists():
             return
@@ -79,78 +56,92 @@ class Checkpoint:
             theirs = facts["identity"].get(name)
             if theirs != ours:
                 raise CheckpointError(
-                    f"{self.path} belongs to another run: its {name} is {theirs}, here it is {ours}"
+                    f"{self.path} belongs to another run: its {name} is {short(theirs, ours)}, "
+                    f"here it is {short(ours, theirs)}"
                 )
-        for i, bank in enumerate(progress.run.banks):
+        try:
+            self.restore(training, arrays, facts)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
+            raise self.damaged(error) from None
+
+    def restore(self, training: Resumable, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
+        """Put back what was saved, once all of it has been checked: whole or not at all."""
+        banks = training.run.banks
+        for i, bank in enumerate(banks):
+            fits(f"values.{i}", arrays[f"values.{i}"], bank.values)
+            fits(f"state.{i}", arrays[f"state.{i}"], np.array(bank.state))
+        order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
+        steps = whole_number("steps", facts["steps"], minimum=0)
+        if order.dtype != training.data.order.dtype or order.ndim != 1 or position > len(order):
+            raise ValueError(f"order and position must fit the data, got {order.shape} and {position}")
+        if not np.array_equal(np.sort(order), np.arange(len(order))):
+            raise ValueError("order must hold each row once")
+        loss = [float(number) for number in arrays["loss"]]
+        if len(loss) != steps:
+            raise ValueError(f"there must be a loss for each of the {steps} steps, got {len(loss)}")
+        validated = [
+            (whole_number("step", step, minimum=0), float(error)) for step, error in facts["validated"]
+        ]
+        training.rng.bit_generator.state = facts["random"]
+        for i, bank in enumerate(banks):
             bank.values[...] = arrays[f"values.{i}"]
             for vector, saved in zip(bank.state, arrays[f"state.{i}"], strict=True):
                 vector[...] = saved
-        progress.run.steps = facts["steps"]
-        progress.rows.order, progress.rows.position = arrays["order"], facts["position"]
-        progress.rng.bit_generator.state = facts["random"]
-        progress.loss[:] = arrays["loss"].tolist()
-        progress.validated[:] = [(step, loss) for step, loss in facts["validated"]]
+        training.run.steps = steps
+        training.data.order, training.data.position = order, position
+        training.loss[:], training.validated[:] = loss, validated
 
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        import zipfile
-        import zlib
-
         try:
             with open(self.path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             facts = json.loads(str(arrays.pop("facts")))
+            if not isinstance(facts, dict) or not isinstance(facts.get("identity"), dict):
+                raise ValueError("it does not say which run it is of")
             if facts["format"] != FORMAT:
                 raise ValueError(f"format {facts['format']}, not {FORMAT}")
-        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError, OSError) as error:
-            raise CheckpointError(
-                f"{self.path} is not a whole checkpoint ({error}): name another file, or if it "
-                "once was one, delete it to start anew"
-            ) from None
+            if facts["sum"] != digest(*arrays.values()):
+                raise ValueError("its sum does not match its content")
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # whatever zipfile, zlib and NumPy make of bytes that are not theirs
+            raise self.damaged(error) from None
         return arrays, facts
 
-    def save(self, progress: Progress) -> None:
+    def damaged(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path} is not a whole checkpoint ({error}): name another file, or if it "
+            "once was one, delete it to start anew"
+        )
+
+    def save(self, training: Resumable) -> None:
         """Write the run as it stands, after a step."""
-        arrays = {"loss": np.array(progress.loss), "order": progress.rows.order}
-        for i, bank in enumerate(progress.run.banks):
+        arrays = {"loss": np.array(training.loss), "order": training.data.order}
+        for i, bank in enumerate(training.run.banks):
             arrays |= {f"values.{i}": bank.values, f"state.{i}": np.array(bank.state)}
         facts = {
             "format": FORMAT,
             "identity": self.identity,
-            "steps": progress.run.steps,
-            "position": progress.rows.position,
-            "validated": progress.validated,
-            "random": progress.rng.bit_generator.state,
+            "steps": training.run.steps,
+            "position": training.data.position,
+            "validated": training.validated,
+            "random": training.rng.bit_generator.state,
+            "sum": digest(*arrays.values()),
         }
         arrays["facts"] = np.array(json.dumps(facts, default=np.ndarray.tolist))
-        write_whole(self.path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        write_whole(self.path, lambda file: np.savez(file, **arrays))
 
 
-def identity_of(
-    model: Any, x: Array, y: Array, rng: np.random.Generator, settings: dict[str, Any]
-) -> dict[str, str]:
-    """What has to be the same for a checkpoint to fit, each as a short text."""
-    frozen = [value(leaf) for _, leaf in leaves(model)]
-    learned = {id(leaf.data) for _, leaf in trainable(model)}
-    return {
-        "trained part": "; ".join(f"{path} {leaf.shape} {leaf.dtype}" for path, leaf in trainable(model)),
-        **{name: without_addresses(setting) for name, setting in settings.items()},
-        "generator": type(rng.bit_generator).__name__,
-        "frozen part": digest(*(a for a in frozen if id(a) not in learned)),
-        "data": digest(x, y),
-    }
+def fits(name: str, saved: Array, current: Array) -> None:
+    if saved.shape != current.shape or saved.dtype != current.dtype:
+        raise ValueError(f"{name} is {saved.dtype} {saved.shape}, not {current.dtype} {current.shape}")
 
 
-def without_addresses(setting: Any) -> str:
-    """``repr``, less the addresses of functions, which are others in every process."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(setting))
-
-
-def digest(*arrays: Array) -> str:
-    """A fingerprint of shapes, dtypes and values."""
-    import hashlib
-
-    sha = hashlib.sha256()
-    for a in arrays:
-        sha.update(f"{a.shape} {a.dtype.str}".encode())
-        sha.update(np.ascontiguousarray(a).tobytes())
-    return sha.hexdigest()[:16]
+def short(text: Any, other: Any) -> str:
+    """What differs in ``text`` from ``other``, with a few words around it: a description can be long."""
+    text, other = str(text), str(other)
+    start = next(
+        (i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other))
+    )
+    start = max(0, start - 40)
+    return f"{'... ' * (start > 0)}{text[start : start + 100]}{' ...' * (len(text) > start + 100)}"

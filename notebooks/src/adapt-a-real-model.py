@@ -77,7 +77,7 @@ held_out = {"map": pairs(terrain, 5_000), "photograph": pairs(photograph, 5_000)
 
 
 def train(model):
-    optimizer = lnp.Adam(lr=lnp.cosine(1e-2, steps=1_000))
+    optimizer = lnp.Adam(lr=lnp.cosine_schedule(1e-2, steps=1_000))
     return lnp.fit(model, x, y, optimizer=optimizer, steps=1_000, batch_size=256, progress=False).model
 
 
@@ -242,7 +242,7 @@ def layer(d, k):
 
 
 def learn(model, pixels, rate):
-    optimizer = lnp.Adam(lr=lnp.cosine(rate, steps=500))
+    optimizer = lnp.Adam(lr=lnp.cosine_schedule(rate, steps=500))
     settings = {"optimizer": optimizer, "steps": 500, "batch_size": 64, "loss": lnp.cross_entropy}
     return lnp.fit(model, pixels[learning], answers[learning], **settings, progress=False).model
 

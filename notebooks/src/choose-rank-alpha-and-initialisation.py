@@ -252,7 +252,7 @@ print("length:", lnp.value(model.m), " trained:", [path for path, _ in lnp.train
 # %% alt="Held-out error after 100 steps against the learning rate for six variants. Each has a valley. The floors of the valleys lie close together, between 0.119 and 0.123; at the smallest rate the variants are far apart."
 variants = ["lora", "rslora", "lora+", "dora", "pissa", "olora"]
 records = sweep(
-    ranks=[8], alphas=[8], learning_rates=[0.001, 0.003, 0.01, 0.03, 0.1], variants=variants, seeds=[0, 1]
+    ranks=[8], alphas=[8], learning_rates=[0.001, 0.003, 0.01, 0.03, 0.1], variants=variants, rngs=[0, 1]
 ).records
 curves = {variant: {} for variant in variants}
 for record in records:
@@ -288,7 +288,7 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 
 # %% alt="Held-out error against rank, each at its best rate, with the spread of two seeds. It falls from rank 1 to rank 2 and stays level from there to rank 32."
 ranks = [1, 2, 4, 8, 16, 32]
-found = sweep(ranks=ranks, alphas=[8], learning_rates=[0.01, 0.03], seeds=[0, 1])
+found = sweep(ranks=ranks, alphas=[8], learning_rates=[0.01, 0.03], rngs=[0, 1])
 axes = found.plot(error="validation_loss")
 axes.set_yscale("linear")
 axes.set_ylabel("mean squared error, held out")

@@ -96,7 +96,7 @@ x_held_out, y_held_out = (part[20_000:].astype(np.float32) for part in pairs)
 
 
 def train(model, y=y, seed=0):
-    optimizer = lnp.Adam(lr=lnp.cosine(1e-2, steps=2_000))
+    optimizer = lnp.Adam(lr=lnp.cosine_schedule(1e-2, steps=2_000))
     return lnp.fit(
         model, x, y, optimizer=optimizer, steps=2_000, batch_size=256, rng=seed, progress=False
     ).model

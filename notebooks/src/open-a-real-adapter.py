@@ -123,7 +123,7 @@ def layer(d, k):
 
 
 def train(model, x, y):
-    optimizer = lnp.Adam(lr=lnp.cosine(3e-3, steps=1_000))
+    optimizer = lnp.Adam(lr=lnp.cosine_schedule(3e-3, steps=1_000))
     settings = {"optimizer": optimizer, "steps": 1_000, "batch_size": 256}
     return lnp.fit(model, x, y, **settings, progress=False).model
 

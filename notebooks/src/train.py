@@ -215,7 +215,7 @@ steps = 2_000
 
 
 def train(model):
-    optimizer = lnp.Adam(lr=lnp.cosine(1e-2, steps=steps))
+    optimizer = lnp.Adam(lr=lnp.cosine_schedule(1e-2, steps=steps))
     return lnp.fit(
         model, x, y,
         optimizer=optimizer, steps=steps, batch_size=256,
@@ -329,7 +329,7 @@ def train_every_rank(x, y):
     losses = {}
     for rank in range(1, 11):
         model = lnp.inject(lnp.Linear(np.zeros((10, 12))), rank=rank, rng=rng)
-        optimizer = lnp.Adam(lr=lnp.cosine(0.05, steps=800))
+        optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.05, steps=800))
         model = lnp.fit(model, x, y, optimizer=optimizer, steps=800, progress=False).model
         losses[rank] = lnp.mean_squared_error(lnp.freeze(model)(x), y)
     return losses

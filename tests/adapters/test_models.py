@@ -73,7 +73,7 @@ def test_attached_adapters_train_on(tmp_path):
 
 def test_an_embedding_comes_back(tmp_path):
     base = lnp.Sequential([Embedding(RNG.standard_normal((9, 4))), lnp.Linear(RNG.standard_normal((2, 4)))])
-    model = shaken(lnp.inject(base, rank=2, rng=RNG, where=lambda path, layer: True))
+    model = shaken(lnp.inject(base, rank=2, rng=RNG, targets=lambda path, layer: True))
     adapters.save(model, tmp_path / "adapter")
     tokens = np.array([0, 8, 3])
     back = adapters.attach(base, adapters.load(tmp_path / "adapter"))
@@ -143,8 +143,10 @@ class Refused:
     @staticmethod
     def two_kinds():
         base = network()
-        mixed = lnp.inject(base, rank=1, rng=RNG, where=lambda path, layer: path == "layers.0")
-        dora = lnp.inject(base, rank=1, rng=RNG, variant="dora", where=lambda path, layer: path == "layers.2")
+        mixed = lnp.inject(base, rank=1, rng=RNG, targets=lambda path, layer: path == "layers.0")
+        dora = lnp.inject(
+            base, rank=1, rng=RNG, variant="dora", targets=lambda path, layer: path == "layers.2"
+        )
         return lnp.Sequential([mixed.layers[0], dora.layers[2]])
 
     @staticmethod

@@ -135,12 +135,12 @@ def test_a_model_is_trained_merged_and_its_adapter_saved(tmp_path, quantised):
     path = tmp_path / "model.gguf"
     write(path)
     base = language.load(path, quantised=quantised)
-    model = inject(base, rank=2, where=q_and_v, rng=0)
+    model = inject(base, rank=2, targets=q_and_v, rng=0)
     tokens = np.random.default_rng(0).integers(0, 200, (2, 30))
     loss = language.token_loss(model, tokens)
     loss.backward()
     gradients = [a.grad for _, a in trainable(model)]
-    reference = inject(language.load(path), rank=2, where=q_and_v, rng=0)
+    reference = inject(language.load(path), rank=2, targets=q_and_v, rng=0)
     expected = language.token_loss(reference, tokens)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -327,7 +327,7 @@ def test_smollm2_as_transformers_and_peft_have_it(smollm2, theirs, tmp_path, qua
         said = them.generate(torch.tensor(prompt[None]), max_new_tokens=60, do_sample=False)
         assert language.generate(ours, "Gravity is", tokens=60, temperature=0) == tokenizer.decode(said[0])
 
-    model = inject(ours, rank=4, alpha=8, where=q_and_v, rng=0)
+    model = inject(ours, rank=4, alpha=8, targets=q_and_v, rng=0)
     rng = np.random.default_rng(0)
     for _, a in trainable(model):
         a.data[...] = rng.normal(size=a.shape) * 0.02

@@ -106,7 +106,7 @@ def test_a_numpy_alpha_does_not_lift_float32():
 
 def test_where_chooses_layers_by_path():
     tuned = inject(
-        network(), rank=2, where=lambda path, layer: path == "layers.2", rng=np.random.default_rng(0)
+        network(), rank=2, targets=lambda path, layer: path == "layers.2", rng=np.random.default_rng(0)
     )
     assert [type(layer).__name__ for layer in tuned.layers] == ["Linear", "Activation", "LoRALinear"]
 
@@ -202,7 +202,7 @@ def test_a_rank_above_min_d_k_is_legal_and_flagged():
     ({"alpha": float("inf")}, "alpha must be finite, got inf"),
     ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
     ({"train": ["layers.9"]}, r"train names 'layers.9', which is not in the model; close: layers.\d"),
-    ({"where": lambda path, layer: False}, "no Linear layer to adapt, or where= refuses them all"),
+    ({"targets": lambda path, layer: False}, r"targets selected no layer, got the function of \(path, layer\)"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit(settings, match):
     with pytest.raises(ValueError, match=match):
@@ -255,8 +255,8 @@ def test_adapters_have_a_dtype_that_can_be_trained(dtype, adapted):
 
 def test_slips_are_named():
     layer, rng = lnp.Linear(np.eye(3)), np.random.default_rng(0)
-    with pytest.raises(TypeError, match=r"where must be a function of \(path, layer\), got 'q_proj'"):
-        lnp.inject(layer, rank=1, rng=rng, where="q_proj")
+    with pytest.raises(ValueError, match=r"targets selected no layer, got 'q_proj'"):
+        lnp.inject(layer, rank=1, rng=rng, targets="q_proj")
     with pytest.raises(TypeError, match=r"W must be an ndarray .*, got list"):
         lnp.Linear([[1.0, 2.0]])
     with pytest.raises(TypeError, match=r"b must be an ndarray .*, got list"):

@@ -120,7 +120,11 @@ def test_the_same_biases_are_trained(bias):
 
     base = network()
     tuned = lnp.inject(
-        base, rank=RANK, bias=bias, where=lambda path, layer: path == "layers.0", rng=np.random.default_rng(0)
+        base,
+        rank=RANK,
+        bias=bias,
+        targets=lambda path, layer: path == "layers.0",
+        rng=np.random.default_rng(0),
     )
     model = get_peft_model(in_torch(base), LoraConfig(r=RANK, target_modules=["0"], bias=bias))
     theirs = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -149,7 +153,9 @@ def test_the_same_embedding():
 
     rng = np.random.default_rng(0)
     W0, tokens = rng.normal(size=(9, 4)), np.array([[1, 8, 3], [3, 3, 0]])
-    layer = lnp.inject(lnp.nn.Embedding(W0), rank=RANK, alpha=ALPHA, where=lambda path, layer: True, rng=rng)
+    layer = lnp.inject(
+        lnp.nn.Embedding(W0), rank=RANK, alpha=ALPHA, targets=lambda path, layer: True, rng=rng
+    )
     layer.A.data[...] = rng.normal(size=layer.A.shape)
     net = torch.nn.Sequential(torch.nn.Embedding(9, 4, dtype=torch.float64))
     net[0].weight.data = torch.tensor(W0)

@@ -9,7 +9,6 @@ from lora_np.lora import (
     VARIANTS,
     DoRALinear,
     LoRAEmbedding,
-    Preconditioned,
     adapter_leaves,
     lora_plus,
     rebase,
@@ -150,7 +149,7 @@ def test_inject_leaves_embeddings_alone_unless_asked():
     tokens = np.array([3, 3, 7])
     plain = lnp.inject(model, rank=2, rng=np.random.default_rng(0))
     assert isinstance(plain.layers[0], Embedding)
-    both = lnp.inject(model, rank=2, where=lambda path, layer: True, rng=np.random.default_rng(0))
+    both = lnp.inject(model, rank=2, targets=lambda path, layer: True, rng=np.random.default_rng(0))
     assert isinstance(both.layers[0], LoRAEmbedding)
     np.testing.assert_array_equal(lnp.value(both(tokens)), model(tokens))
     y = np.zeros((3, 4))
@@ -180,7 +179,7 @@ def test_bias(bias, expected):
         lnp.Linear.init(d_out=3, d_in=6, bias=True, rng=rng), lnp.Activation(np.tanh),
         lnp.Linear.init(d_out=5, d_in=3, bias=True, rng=rng),
     ])  # fmt: skip
-    tuned = lnp.inject(model, rank=1, where=lambda path, layer: path == "layers.0", bias=bias, rng=rng)
+    tuned = lnp.inject(model, rank=1, targets=lambda path, layer: path == "layers.0", bias=bias, rng=rng)
     biases = {path for path, _ in lnp.trainable(tuned) if path.endswith("b")}
     assert biases == expected
     fitted = trained(tuned, X)
@@ -196,37 +195,10 @@ def test_lora_plus_gives_b_a_larger_step():
     # Adam's first step has the length of its rate, and A has no gradient yet.
     assert moved["layers.0.B"] == pytest.approx(1e-2, rel=1e-4)
     assert moved["layers.0.A"] == 0
-    schedule = lora_plus(lnp.AdamW(lr=lnp.cosine(0.1, steps=10)), ratio=2).of("B").lr
+    schedule = lora_plus(lnp.AdamW(lr=lnp.cosine_schedule(0.1, steps=10)), ratio=2).of("B").lr
     assert schedule(0) == pytest.approx(0.2)
-    nested = lora_plus(Groups({"layers.0.*": lnp.SGD(lr=1.0), "*": lnp.SGD(lr=2.0)}), ratio=3)
+    nested = lora_plus(Groups({r"layers\.0\..*": lnp.SGD(lr=1.0), ".*": lnp.SGD(lr=2.0)}), ratio=3)
     assert [nested.of(p).lr for p in ("layers.0.A", "layers.0.B", "layers.2.B")] == [1.0, 3.0, 6.0]
-
-
-@pytest.mark.parametrize("optimizer", [lnp.SGD(lr=0.3), lnp.AdamW(lr=1e-2)])
-def test_preconditioned_steps_do_not_depend_on_how_the_product_is_split(optimizer):
-    """B T, T^-1 A is the same update as B, A: scaled gradient descent moves both alike, plain descent does not."""
-    rng = np.random.default_rng(0)
-    W0, B, A = rng.normal(size=(5, 6)), rng.normal(size=(5, 2)), rng.normal(size=(2, 6))
-    T = np.array([[3.0, 1.0], [0.0, 0.5]])
-    y = rng.normal(size=(40, 5))
-
-    def after(B, A, alpha, scaled):
-        layer = lnp.LoRALinear(lnp.Linear(W0), lnp.Tensor(A), lnp.Tensor(B), alpha=alpha)
-        moved = Preconditioned(lnp.SGD(lr=0.3), damping=1e-12) if scaled else lnp.SGD(lr=0.01)
-        return lnp.fit(layer, X, y, optimizer=moved, steps=3, progress=False).model.delta()
-
-    ours = after(B, A, 2.0, True)
-    np.testing.assert_allclose(after(B @ T, np.linalg.solve(T, A), 2.0, True), ours, rtol=1e-6)
-    np.testing.assert_allclose(after(B, A / 5, 10.0, True), ours, rtol=1e-6)
-    assert not np.allclose(
-        after(B @ T, np.linalg.solve(T, A), 2.0, False), after(B, A, 2.0, False), rtol=1e-3
-    )
-    layer = lnp.inject(lnp.Linear(W0), rank=2, rng=rng)
-    start = float(np.mean((X @ W0.T - y) ** 2))
-    assert (
-        lnp.fit(layer, X, y, optimizer=Preconditioned(optimizer), progress=False).history.loss[-1]
-        < 0.9 * start
-    )
 
 
 @pytest.mark.parametrize(("settings", "error", "match"), [
@@ -246,7 +218,7 @@ def test_variants_that_are_not_for_embeddings_say_so(variant):
     model = Embedding(np.eye(3))
     with pytest.raises(TypeError, match=f"{variant} is for Linear layers, got Embedding"):
         lnp.inject(
-            model, rank=1, where=lambda path, layer: True, variant=variant, rng=np.random.default_rng(0)
+            model, rank=1, targets=lambda path, layer: True, variant=variant, rng=np.random.default_rng(0)
         )
 
 
@@ -266,7 +238,7 @@ def fused_arguments(shape, bias):
 @pytest.mark.parametrize("shape", [(7,), (3, 7)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_fused_steps_equal_the_composed_ones(shape, bias):
-    """The layer and its squared error, each in one step, against NumPy's functions one by one."""
+    """The layer and the squared error, each in one step, against NumPy's functions one by one."""
     x, W0, b, A, B, y = fused_arguments(shape, bias)
 
     def composed(x, W0, b, A, B):
@@ -276,11 +248,8 @@ def test_fused_steps_equal_the_composed_ones(shape, bias):
     def layered(x, W0, b, A, B):
         return lnp.mean_squared_error(lnp.LoRALinear(lnp.Linear(W0, b), A, B, alpha=3.0)(x), y)
 
-    def fused(x, W0, b, A, B):
-        return lnp.LoRALinear(lnp.Linear(W0, b), A, B, alpha=3.0).squared_error(x, y)
-
     results = []
-    for form in (composed, layered, fused):
+    for form in (composed, layered):
         tensors = [None if a is None else lnp.Tensor(a) for a in (x, W0, b, A, B)]
         loss = form(*tensors)
         loss.backward()
@@ -291,10 +260,7 @@ def test_fused_steps_equal_the_composed_ones(shape, bias):
 
 
 def test_laws_of_the_fused_steps():
-    from lora_np.lora.layer import lora_squared_error, plus_low_rank
+    from lora_np.autograd import plus_low_rank
 
-    x, W0, b, A, B, y = fused_arguments((7,), True)
+    x, _, _, A, B, y = fused_arguments((7,), True)
     check_derivative(plus_low_rank, y, x, A, B, 1.5)
-    check_derivative(lora_squared_error, A, B, 1.5, x, y, W0, b)
-    with pytest.raises(ValueError, match=r"must agree in shape, got \(7, 4\) and \(4,\)"):
-        lora_squared_error(A, B, 1.5, x, y[0], W0, b)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lora_np import SGD, Adam, AdamW, Linear, Tensor, cosine, start
-from lora_np.nn import Groups, linear
+from lora_np import SGD, Adam, AdamW, Linear, Tensor, cosine_schedule, start
+from lora_np.nn import Groups, linear_schedule
 
 ALL = [
     SGD(lr=0.1), SGD(lr=0.1, momentum=0.9), SGD(lr=0.1, momentum=0.9, nesterov=True), Adam(lr=0.1), AdamW(lr=0.1, weight_decay=0.1),
@@ -101,8 +101,8 @@ def test_nothing_to_train_is_an_error():
     (lambda: Adam(beta2=1.0), "beta2 must be at least 0 and below 1"),
     (lambda: Adam(eps=0), "eps must be above 0, got 0"),
     (lambda: AdamW(weight_decay=-0.1), "weight_decay must be at least 0, got -0.1"),
-    (lambda: cosine(0.1, steps=0), "steps must be at least 1, got 0"),
-    (lambda: cosine(0.1, steps=5, warmup=6), "warmup must be between 0 and steps = 5, got 6"),
+    (lambda: cosine_schedule(0.1, steps=0), "steps must be at least 1, got 0"),
+    (lambda: cosine_schedule(0.1, steps=5, warmup=6), "warmup must be between 0 and steps = 5, got 6"),
 ])  # fmt: skip
 def test_settings_out_of_range(make, match):
     with pytest.raises(ValueError, match=match):
@@ -114,7 +114,7 @@ def test_settings_of_the_wrong_type():
         Adam(lr="fast")
 
 
-@pytest.mark.parametrize("make", [cosine, linear])
+@pytest.mark.parametrize("make", [cosine_schedule, linear_schedule])
 def test_schedules_rise_fall_and_stay(make):
     rate = make(0.1, steps=100, warmup=10, final=0.01)
     rates = np.array([rate(t) for t in range(120)])
@@ -158,7 +158,7 @@ def test_same_path_as_torch(optimizer):
 
 def test_groups_give_each_part_its_optimizer():
     model = {"A": Tensor([1.0]), "layers": [{"A": Tensor([1.0]), "B": Tensor([1.0])}]}
-    run = start(Groups({"layers.*.B": SGD(lr=0.5), "A": SGD(lr=0.1)}), model)
+    run = start(Groups({r"layers\..*\.B": SGD(lr=0.5), "A": SGD(lr=0.1)}), model)
     np.sum(model["A"] + model["layers"][0]["A"] + model["layers"][0]["B"]).backward()
     run.step()
     moved = [float(t.data[0]) for t in (model["A"], model["layers"][0]["A"], model["layers"][0]["B"])]
@@ -168,7 +168,7 @@ def test_groups_give_each_part_its_optimizer():
 def test_groups_keep_their_own_state_and_schedule():
     a, b = Tensor([1.0]), Tensor([1.0])
     alone = [Tensor([1.0]), Tensor([1.0])]
-    settings = [Adam(lr=0.1), SGD(lr=linear(0.3, steps=5), momentum=0.9)]
+    settings = [Adam(lr=0.1), SGD(lr=linear_schedule(0.3, steps=5), momentum=0.9)]
     together = start(Groups(dict(zip(["0", "1"], settings, strict=True))), [a, b])
     runs = [start(s, t) for s, t in zip(settings, alone, strict=True)]
     assert together.nbytes == 3 * 8
@@ -181,10 +181,10 @@ def test_groups_keep_their_own_state_and_schedule():
 
 
 def test_groups_that_do_not_fit():
-    with pytest.raises(ValueError, match="no pattern of Groups fits 'b': add it, or '\\*' for the rest"):
+    with pytest.raises(ValueError, match=r"no pattern of Groups fits 'b': add it, or '\.\*' for the rest"):
         start(Groups({"a": SGD(lr=1.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
     with pytest.raises(ValueError, match="the pattern 'c' of Groups decides about no leaf; leaves: a, b"):
-        start(Groups({"c": SGD(lr=1.0), "*": SGD(lr=2.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
+        start(Groups({"c": SGD(lr=1.0), ".*": SGD(lr=2.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
     with pytest.raises(ValueError, match="at least one pattern"):
         Groups({})
 
@@ -225,8 +225,8 @@ def test_weight_decay_of_sgd_is_a_penalty_and_of_adamw_a_shrinking():
 
 
 def test_schedules_compare_and_scale():
-    assert cosine(0.1, steps=10) == cosine(0.1, steps=10) != linear(0.1, steps=10)
-    faster = Adam(lr=cosine(0.1, steps=10)).times(3)
+    assert cosine_schedule(0.1, steps=10) == cosine_schedule(0.1, steps=10) != linear_schedule(0.1, steps=10)
+    faster = Adam(lr=cosine_schedule(0.1, steps=10)).times(3)
     assert faster.lr(0) == pytest.approx(0.3)
     assert Adam(lr=0.1).times(2) == Adam(lr=0.2)
 

@@ -7,6 +7,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.linalg import reduced_rank_regression
+from lora_np.training.data import Rows
 
 
 def problem(n=200, d=4, k=5, seed=0):
@@ -22,7 +23,7 @@ def zeros(d=4, k=5):
 def test_reaches_least_squares():
     x, y, _ = problem()
     result = lnp.fit(
-        zeros(), x, y, optimizer=lnp.Adam(lr=lnp.cosine(0.1, steps=400)), steps=400, progress=False
+        zeros(), x, y, optimizer=lnp.Adam(lr=lnp.cosine_schedule(0.1, steps=400)), steps=400, progress=False
     )
     best = np.linalg.lstsq(x, y, rcond=None)[0].T
     np.testing.assert_allclose(result.model.W.data, best, atol=1e-6)
@@ -37,7 +38,7 @@ def test_trained_lora_reaches_the_best_update_of_its_rank(rank):
     W0, change = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
     y = x @ (W0 + change).T
     tuned = lnp.inject(lnp.Linear(W0), rank=rank, rng=rng)
-    rate = lnp.cosine(0.05, steps=2000)
+    rate = lnp.cosine_schedule(0.05, steps=2000)
     result = lnp.fit(tuned, x, y, optimizer=lnp.Adam(lr=rate), steps=2000, progress=False)
     B, A = reduced_rank_regression(x, y, rank=rank, W0=W0)
     best = np.mean((x @ (W0 + B @ A).T - y) ** 2)
@@ -70,15 +71,95 @@ def test_same_seed_same_numbers(batch_size):
 
 
 def test_batches_use_every_row_once_before_any_twice():
-    from lora_np.training.checkpoint import Batches
-
     numbers = np.arange(10)
-    rows = Batches(10, 3, np.random.default_rng(0))
-    epoch = [rows.draw(numbers, -numbers) for _ in range(3)]
+
+    def rows(batch_size):
+        return Rows(numbers, -numbers, lnp.mean_squared_error, batch_size, None, np.random.default_rng(0))
+
+    three = rows(3)
+    epoch = [three.batch(step) for step in range(3)]
     assert len(set(np.concatenate([x for x, _ in epoch]))) == 9
     assert all((x == -y).all() for x, y in epoch)
-    assert len(rows.draw(numbers, numbers)[0]) == 3
-    assert Batches(10, 10, np.random.default_rng(0)).draw(numbers, numbers)[0] is numbers
+    assert len(three.batch(3)[0]) == 3
+    assert rows(10).batch(0)[0] is numbers
+
+
+def loss_of_batch(model, batch, rng=None):
+    return lnp.mean_squared_error(model(batch[0], rng=rng), batch[1])
+
+
+def stream(size=20):
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(3, 4))
+
+    def batch(step):
+        x = np.random.default_rng([1, step]).normal(size=(size, 4))
+        return x, x @ W.T
+
+    return lnp.Linear(lnp.Tensor(np.zeros((3, 4)))), batch
+
+
+def test_a_stream_of_batches_is_what_the_same_rows_are():
+    model, batch = stream()
+    x, y = batch(0)
+    settings = {"steps": 20, "progress": False, "validate_every": 5}
+    streamed = lnp.fit(model, [(x, y)], loss=loss_of_batch, validation=[batch(7), batch(8)], **settings)
+    rows = lnp.fit(
+        model, x, y, validation=tuple(map(np.concatenate, zip(batch(7), batch(8), strict=True))), **settings
+    )
+    np.testing.assert_array_equal(streamed.history.loss, rows.history.loss)
+    np.testing.assert_allclose(streamed.history.validation_loss, rows.history.validation_loss, rtol=1e-12)
+    np.testing.assert_array_equal(streamed.model.W.data, rows.model.W.data)
+
+
+def test_a_stream_can_be_a_function_of_the_step_or_a_sequence():
+    model, batch = stream()
+    settings = {"loss": loss_of_batch, "steps": 6, "progress": False}
+    one = lnp.fit(model, batch, **settings)
+    other = lnp.fit(model, [batch(step) for step in range(6)], **settings)
+    again = lnp.fit(model, [batch(0), batch(1)], **settings)
+    np.testing.assert_array_equal(one.history.loss, other.history.loss)
+    assert len(again.history.loss) == 6
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 5])
+def test_accumulated_gradients_are_those_of_one_large_batch(accumulate):
+    model, batch = stream()
+    large = lambda step: tuple(
+        map(np.concatenate, zip(*(batch(step * accumulate + i) for i in range(accumulate)), strict=True))
+    )
+    settings = {"loss": loss_of_batch, "steps": 5, "optimizer": lnp.SGD(lr=0.1), "progress": False}
+    one = lnp.fit(model, batch, accumulate=accumulate, **settings)
+    other = lnp.fit(model, large, **settings)
+    np.testing.assert_allclose(one.history.loss, other.history.loss, rtol=1e-12)
+    np.testing.assert_allclose(one.model.W.data, other.model.W.data, rtol=1e-12)
+
+
+def test_samples_are_taken_of_the_frozen_model_at_each_validation(capsys):
+    model, batch = stream()
+    seen = []
+
+    def sample(step, frozen):
+        assert not lnp.trainable(frozen)
+        seen.append(step)
+        return f"after {step} steps"
+
+    lnp.fit(model, batch, loss=loss_of_batch, steps=10, validate_every=4, sample=sample, progress=False)
+    assert seen == [0, 4, 8, 10]
+    assert "after 8 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "settings", "words"), [
+    ([np.ones((2, 4))], {"loss": loss_of_batch}, "got one array and no y"),
+    ([iter([])], {"loss": loss_of_batch}, "an iterator cannot be resumed; make it a list"),
+    ([[]], {"loss": loss_of_batch}, "batches must be a function of the step or a sequence"),
+    ([[1]], {}, "a stream of batches needs loss="),
+    ([[1]], {"loss": loss_of_batch, "batch_size": 3}, "batch_size is for arrays"),
+    ([[1]], {"loss": loss_of_batch, "validation": 3}, "validation must be a sequence of batches, got int"),
+])  # fmt: skip
+def test_streams_that_are_none(arguments, settings, words):
+    with pytest.raises(TypeError, match=words):
+        lnp.fit(stream()[0], *arguments, **settings)
 
 
 def test_history_and_validation():

@@ -10,7 +10,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.training import Problem, optimum, sweep
-from lora_np.training.sweep import run
+from lora_np.training.sweeping import run
 
 
 def problem(validation=True):
@@ -21,14 +21,12 @@ def problem(validation=True):
     return Problem(lnp.Linear(rng.normal(size=(5, 6))), x[:60], y[:60], held_out)
 
 
-SETTINGS = {"ranks": [1, 2], "learning_rates": [0.01, 0.05], "seeds": [0, 1], "steps": 30, "progress": False}
+SETTINGS = {"ranks": [1, 2], "learning_rates": [0.01, 0.05], "rngs": [0, 1], "steps": 30, "progress": False}
 
 
 def test_every_combination_once_in_order():
     result = sweep(problem(), **SETTINGS, variants=["lora", "dora"], alphas=[None, 2, 2.0])
-    keys = [
-        tuple(r[k] for k in ("variant", "rank", "alpha", "learning_rate", "seed")) for r in result.records
-    ]
+    keys = [tuple(r[k] for k in ("variant", "rank", "alpha", "learning_rate", "rng")) for r in result.records]
     assert (
         len(keys) == len(set(keys)) == 2 * (1 * 2 + 1) * 4
     )  # alpha = r and alpha = 2 are the same at rank 2
@@ -39,7 +37,7 @@ def test_every_combination_once_in_order():
 def test_records_are_what_fit_gives():
     p = problem()
     record = sweep(
-        p, ranks=[2], alphas=[4], learning_rates=[0.03], seeds=[5], steps=30, batch_size=20, progress=False
+        p, ranks=[2], alphas=[4], learning_rates=[0.03], rngs=[5], steps=30, batch_size=20, progress=False
     ).records[0]
     rng = np.random.default_rng(5)
     model = lnp.inject(p.model, rank=2, alpha=4, rng=rng)
@@ -63,7 +61,7 @@ def test_the_same_for_any_number_of_workers():
 
 
 def test_an_interrupted_sweep_continues_where_it_was(tmp_path, monkeypatch):
-    module = sys.modules["lora_np.training.sweep"]  # lora_np.training.sweep is the function
+    module = sys.modules["lora_np.training.sweeping"]
     whole = sweep(problem(), **SETTINGS)
     calls = []
 
@@ -114,9 +112,60 @@ def test_an_interrupted_run_is_no_result(tmp_path):
 
 def test_a_damaged_note_is_run_again(tmp_path):
     whole = sweep(problem(), **SETTINGS, cache=tmp_path)
-    for file, text in zip(sorted(tmp_path.iterdir()), ["", "{", "[]", "{}"], strict=False):
+    for file, text in zip(
+        sorted(tmp_path.iterdir()),
+        ["", "{", "[]", "{}", '{"identity": 1, "record": {}}', "9" * 5_000, "[" * 10**5],
+        strict=False,
+    ):
         file.write_text(text)
     assert sweep(problem(), **SETTINGS, cache=tmp_path).records == whole.records
+
+
+def test_a_note_of_another_rank_is_run_again(tmp_path):
+    whole = sweep(problem(), **SETTINGS, cache=tmp_path)
+    notes = {json.loads(file.read_text())["record"]["rank"]: file for file in tmp_path.iterdir()}
+    doctored = json.loads(notes[1].read_text())
+    doctored["record"] = json.loads(notes[2].read_text())["record"]
+    notes[1].write_text(json.dumps(doctored))
+    assert sweep(problem(), **SETTINGS, cache=tmp_path).records == whole.records
+
+
+def power_loss(power):
+    def loss(prediction, target):
+        return np.mean(np.abs(prediction - target) ** power)
+
+    return loss
+
+
+@pytest.mark.parametrize("change", ["activation", "loss"])
+def test_the_cache_tells_functions_apart_that_have_the_same_name(tmp_path, change):
+    """np.tanh and np.sin have no code of their own; two losses may differ in what they close over alone."""
+    p = problem()
+    models = {
+        f: lnp.Sequential([p.model, lnp.Activation(f), lnp.Linear(np.eye(5))]) for f in (np.tanh, np.sin)
+    }
+    ways = [(np.tanh, 2), (np.sin, 2) if change == "activation" else (np.tanh, 4)]
+    settings = {"ranks": [1], "steps": 3, "progress": False}
+    found = [
+        sweep(Problem(models[f], p.x, p.y, loss=power_loss(power)), **settings, cache=tmp_path).records[0][
+            "loss"
+        ]
+        for f, power in ways
+    ]
+    assert found[0] != found[1]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_cannot_be_recognised_is_not_cached(tmp_path):
+    class State:
+        power = 2
+
+    state = State()
+    p = problem()
+    p = Problem(p.model, p.x, p.y, loss=lambda a, b: np.mean(np.abs(a - b) ** state.power))
+    with pytest.raises(TypeError, match="State cannot be recognised in another process"):
+        sweep(p, ranks=[1], steps=3, progress=False, cache=tmp_path)
+    assert sweep(p, ranks=[1], steps=3, progress=False).records
 
 
 def test_a_run_that_diverges_is_a_record_too():
@@ -168,7 +217,7 @@ def test_classification_has_no_optimum():
     ({"alphas": [-1]}, ValueError, "alpha must be above 0, got -1"),
     ({"learning_rates": [0]}, ValueError, "learning rate must be above 0, got 0"),
     ({"variants": ["loraa"]}, ValueError, r"variant must be one of .*got 'loraa' \(did you mean 'lora'\?\)"),
-    ({"seeds": [-1]}, ValueError, "seed must be at least 0, got -1"),
+    ({"rngs": [-1]}, ValueError, "rng must be at least 0, got -1"),
     ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
 ])  # fmt: skip
 def test_bad_settings(change, error, match):

@@ -1,11 +1,10 @@
-"""The optimum, the largest stable rate, alternating least squares, and what is seen on the way."""
+"""The optimum and the largest stable rate."""
 
 import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np.lora import Preconditioned
-from lora_np.training import alternating_least_squares, learning_dynamics, optimum, stable_rate
+from lora_np.training import optimum, stable_rate
 
 
 def problem(d=6, k=7, n=80, seed=0, bias=None):
@@ -45,7 +44,7 @@ def test_training_reaches_the_optimum_and_no_less(name):
     if not lnp.trainable(model):
         assert loss(model, x, y) == pytest.approx(best, rel=1e-12)
         return
-    rate = lnp.cosine(0.05, steps=3000)
+    rate = lnp.cosine_schedule(0.05, steps=3000)
     result = lnp.fit(model, x, y, optimizer=lnp.Adam(lr=rate), steps=3000, progress=False)
     reached = loss(result.model, x, y)
     assert best <= reached * (1 + 1e-10)
@@ -144,88 +143,3 @@ def test_stable_rate_of_what_is_not_known():
         TypeError, match="a bound is known for a Linear or LoRALinear that is trained, got Linear"
     ):
         stable_rate(lnp.Linear(np.eye(2)), np.eye(2))
-
-
-@pytest.mark.parametrize("rank", [1, 3, 6])
-def test_alternating_least_squares_falls_to_the_optimum(rank):
-    base, x, y, rng = problem(bias=np.full(6, 0.3))
-    model = lnp.inject(base, rank=rank, alpha=2 * rank, rng=rng)
-    before = model.A.data.copy()
-    best = optimum(model, x, y)
-    result = alternating_least_squares(model, x, y, half_steps=400, optimum=best, within=1e-9)
-    losses = result.history.loss
-    assert np.all(np.diff(losses) <= 1e-12 * losses[0])
-    assert losses[-1] <= best * (1 + 1e-9)
-    assert losses[-1] == pytest.approx(loss(result.model, x, y), rel=1e-12)
-    assert losses[0] == pytest.approx(loss(base, x, y))
-    np.testing.assert_array_equal(model.A.data, before)
-
-
-def test_each_half_step_is_exact():
-    base, x, y, rng = problem()
-    model = lnp.inject(base, rank=2, alpha=6, rng=rng)
-    one, two = (alternating_least_squares(model, x, y, half_steps=n).model for n in (1, 2))
-    residual = y - x @ base.W.T
-    B = np.linalg.lstsq(3 * x @ model.A.data.T, residual, rcond=None)[0].T
-    np.testing.assert_allclose(one.B.data, B, rtol=1e-9)
-    np.testing.assert_array_equal(one.A.data, model.A.data)
-    gradient = (residual - 3 * (x @ two.A.data.T) @ B.T).T @ x  # of B A, seen through B below
-    np.testing.assert_allclose(B.T @ gradient, 0, atol=1e-9 * np.abs(x.T @ residual).max())
-
-
-def test_alternating_needs_both_factors():
-    base, x, y, rng = problem()
-    with pytest.raises(TypeError, match="A and B are both trained"):
-        alternating_least_squares(lnp.inject(base, rank=2, variant="lora-fa", rng=rng), x, y)
-
-
-def test_scaled_descent_does_not_mind_the_condition():
-    """Steps to 1e-6: alternating and scaled in tens; plain descent in thousands when B A is ill-conditioned."""
-    rng = np.random.default_rng(0)
-    x = np.linalg.qr(rng.normal(size=(120, 8)))[0] * np.sqrt(120)  # white
-    U, V = (np.linalg.qr(rng.normal(size=(8, 3)))[0] for _ in range(2))
-    y = x @ ((U * [1.0, 0.3, 0.02]) @ V.T).T + 0.001 * rng.normal(size=(120, 8))
-    model = lnp.inject(lnp.Linear(np.zeros((8, 8))), rank=3, rng=rng)
-    best = optimum(model, x, y)
-
-    def steps(optimizer):
-        result = lnp.fit(
-            model, x, y, optimizer=optimizer, steps=2000, optimum=best, within=1e-6, progress=False
-        )
-        return len(result.history.loss)
-
-    assert steps(Preconditioned(lnp.SGD(lr=2.0))) < 100
-    assert steps(lnp.SGD(lr=2.0)) > 1000
-
-
-def test_dynamics():
-    base, x, y, rng = problem()
-    model = lnp.inject(base, rank=2, alpha=4, rng=rng)
-    seen = learning_dynamics(model, x, y, every=50, steps=2001, optimizer=lnp.Adam(lr=0.01), progress=False)
-    assert seen.steps.tolist() == list(range(0, 2001, 50))
-    assert seen.singular_values.shape == (41, 2)
-    assert seen.norms["B"][0] == 0
-    assert seen.norms["grad A"][0] == 0  # B is zero, so that nothing reaches A yet
-    assert seen.norms["grad B"][0] > 0
-    assert seen.distances["columns of B"][0] == 1
-    assert seen.norms["A"][0] == pytest.approx(np.linalg.norm(model.A.data))
-    np.testing.assert_allclose(seen.singular_values[-1], seen.optimal, rtol=1e-3)
-    for distance in seen.distances.values():
-        assert distance[-1] < 1e-2
-        assert np.all((distance >= 0) & (distance <= 1))
-    np.testing.assert_allclose(seen.norms["B A"], np.linalg.norm(seen.singular_values, axis=1))
-    assert len(seen.plot().axes) == 3
-
-
-def test_dynamics_of_a_layer_within_a_model():
-    base, x, y, rng = problem()
-    model = lnp.Sequential([base, lnp.Activation(np.tanh), lnp.Linear(rng.normal(size=(6, 6)))])
-    tuned = lnp.inject(model, rank=2, rng=rng)
-    seen = learning_dynamics(tuned, x, y, layer="layers.2", steps=5, progress=False)
-    assert seen.distances is None
-    assert seen.optimal is None
-    assert len(seen.plot().axes) == 2
-    with pytest.raises(
-        ValueError, match=r"layer must be the path of a LoRALinear, got '';.*\['layers.0', 'layers.2'\]"
-    ):
-        learning_dynamics(tuned, x, y, steps=5, progress=False)

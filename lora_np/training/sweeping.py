@@ -1,4 +1,4 @@
-"""Many runs at once: ranks, alphas, learning rates, variants and seeds, on all cores, cached on the disk."""
+"""Many runs at once, over ranks, alphas, rates, variants, random seeds: on all cores, and cached."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.autograd import value
 from lora_np.checks import Array, choice, number, whole_number
 from lora_np.files import write_whole
 from lora_np.lora import VARIANTS, inject
-from lora_np.nn import Adam, Linear, Optimizer, freeze, leaves, mean_squared_error, trainable
+from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Table
-from lora_np.training.checkpoint import digest, without_addresses
-from lora_np.training.fit import check_data, fit, progress_bar, uninterrupted
+from lora_np.training.data import check_data
+from lora_np.training.fitting import fit, uninterrupted
+from lora_np.training.identity import describe, versions
 from lora_np.training.theory import optimum
+from lora_np.work import progress_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = (
-    "variant", "rank", "alpha", "learning_rate", "seed",
+    "variant", "rank", "alpha", "learning_rate", "rng",
     "trainable", "loss", "validation_loss", "optimum", "diverged_at",
 )  # fmt: skip
 
@@ -47,8 +48,10 @@ class Problem:
 
     Raises
     ------
-    TypeError, ValueError
-        If the data does not fit together or is not finite.
+    TypeError
+        If the data is not made of arrays.
+    ValueError
+        If the arrays do not fit together or are not finite.
     """
 
     model: Any
@@ -61,11 +64,6 @@ class Problem:
         check_data("x", self.x, "y", self.y)
         if self.validation is not None:
             check_data("validation x", self.validation[0], "validation y", self.validation[1])
-
-    def fingerprint(self) -> str:
-        arrays = [value(leaf) for _, leaf in leaves(self.model)]
-        held_out = self.validation or ()
-        return f"{digest(*arrays)} {digest(self.x, self.y, *held_out)} {self.loss.__qualname__}"
 
     def optimum(self, rank: int) -> float | None:
         """The best training loss of a rank, where there is a closed form."""
@@ -83,7 +81,7 @@ class Point:
     rank: int
     alpha: float
     learning_rate: float
-    seed: int
+    rng: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +91,7 @@ class Sweep:
     Attributes
     ----------
     records : list of dict
-        With the keys variant, rank, alpha, learning_rate, seed, trainable (numbers that were trained), loss
+        With the keys variant, rank, alpha, learning_rate, rng, trainable (numbers that were trained), loss
         (of all training data after the last step), validation_loss, optimum (the best training loss of
         the rank; None where it is not known, or the variant can go beyond it) and diverged_at (the step
         whose loss was not finite, else None).
@@ -161,7 +159,7 @@ def sweep(
     ranks: Sequence[int],
     alphas: Sequence[float | None] = (None,),
     learning_rates: Sequence[float] = (1e-2,),
-    seeds: Sequence[int] = (0,),
+    rngs: Sequence[int] = (0,),
     variants: Sequence[str] = ("lora",),
     optimizer: Callable[[float], Optimizer] = Adam,
     steps: int = 300,
@@ -179,8 +177,8 @@ def sweep(
     alphas : sequence of float or None
         None stands for alpha = r.
     learning_rates : sequence of float
-    seeds : sequence of int
-        Of the initialisation, the batches and dropout.
+    rngs : sequence of int
+        Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
         Rows of `lora_np.lora.VARIANTS`.
     optimizer : callable
@@ -202,7 +200,10 @@ def sweep(
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError
+        If a setting is of the wrong type; or, with a cache, if something that the result depends on, such as
+        a function that closes over an object, cannot be recognised later.
+    ValueError
         If a setting is out of range or not known, or there is none of a kind.
 
     Notes
@@ -222,7 +223,7 @@ def sweep(
     """
     from joblib import Parallel, delayed
 
-    points = grid(ranks, alphas, learning_rates, seeds, variants)
+    points = grid(ranks, alphas, learning_rates, rngs, variants)
     whole_number("steps", steps)
     store = None if cache is None else Store(Path(cache), problem, optimizer, (steps, batch_size))
     records: dict[Point, dict[str, Any]] = {}
@@ -231,7 +232,7 @@ def sweep(
     missing = [point for point in points if point not in records]
     best = {rank: problem.optimum(rank) for rank in dict.fromkeys(point.rank for point in missing)}
     workers = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    bar = progress_bar(len(points), len(records), "sweep" if progress else False)
+    bar = progress_bar(len(points), progress, done=len(records), label="sweep", unit="run")
     try:
         for point, record in workers(
             delayed(run)(problem, point, optimizer, steps, batch_size, best[point.rank]) for point in missing
@@ -249,7 +250,7 @@ def grid(
     ranks: Iterable[int],
     alphas: Iterable[float | None],
     learning_rates: Iterable[float],
-    seeds: Iterable[int],
+    rngs: Iterable[int],
     variants: Sequence[str],
 ) -> list[Point]:
     """Every combination once, checked."""
@@ -261,15 +262,15 @@ def grid(
         "learning_rates": [
             number("learning rate", lr, minimum=0, open_minimum=True) for lr in learning_rates
         ],
-        "seeds": [whole_number("seed", seed, minimum=0) for seed in seeds],
+        "rngs": [whole_number("rng", rng, minimum=0) for rng in rngs],
         "variants": [choice("variant", variant, VARIANTS) for variant in variants],
     }
     for name, values in settings.items():
         if not values:
             raise ValueError(f"{name} must name at least one value, got none")
     points: list[Point] = []
-    for rank, alpha, rate, seed, variant in product(*settings.values()):
-        points.append(Point(variant, rank, float(rank) if alpha is None else alpha, rate, seed))
+    for rank, alpha, rate, rng, variant in product(*settings.values()):
+        points.append(Point(variant, rank, float(rank) if alpha is None else alpha, rate, rng))
     return sorted(dict.fromkeys(points), key=lambda point: list(variants).index(point.variant))
 
 
@@ -284,7 +285,7 @@ def run(
     """One run, in a worker: on one thread, since the number of threads shows in the last bits."""
     from threadpoolctl import threadpool_limits
 
-    rng = np.random.default_rng(point.seed)
+    rng = np.random.default_rng(point.rng)
     variant = VARIANTS[point.variant]
     with threadpool_limits(1):
         model = inject(problem.model, rank=point.rank, alpha=point.alpha, variant=point.variant, rng=rng)
@@ -317,7 +318,7 @@ def run(
 
 
 class Store:
-    """Finished runs in a directory, one small file each, named by all that the result depends on."""
+    """Finished runs in a directory: a file each, which says in words what the result depends on."""
 
     def __init__(
         self, path: Path, problem: Problem, optimizer: Callable[[float], Optimizer], settings: tuple[Any, ...]
@@ -325,23 +326,30 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.optimizer = optimizer
-        self.common = [problem.fingerprint(), *settings]
+        described = {field: describe(thing, trained=True) for field, thing in vars(problem).items()}
+        self.common = {"versions": versions(), **described, "steps, batch size": describe(settings)}
 
-    def file(self, point: Point) -> Path:
+    def identity(self, point: Point) -> dict[str, Any]:
+        optimizer = VARIANTS[point.variant].optimizer(self.optimizer(point.learning_rate))
+        return {**self.common, "optimizer": describe(optimizer), "point": vars(point)}
+
+    def file(self, identity: dict[str, Any]) -> Path:
         import hashlib
 
-        optimizer = without_addresses(self.optimizer(point.learning_rate))
-        key = json.dumps([*self.common, optimizer, vars(point)])
-        return self.path / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+        return self.path / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}.json"
 
     def read(self, point: Point) -> dict[str, Any] | None:
-        """The record of a run, or None if it has not been finished; a damaged file counts as none."""
+        """The record of a run, or None if there is none that is whole, and of this very run."""
+        identity = self.identity(point)
         try:
-            record = json.loads(self.file(point).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = json.loads(self.file(identity).read_text(encoding="utf-8"))
+            record = content["record"]
+            same = content["identity"] == identity and vars(point).items() <= record.items()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        return record if isinstance(record, dict) and set(COLUMNS) <= set(record) else None
+        return record if same and set(COLUMNS) == set(record) else None
 
     def write(self, point: Point, record: dict[str, Any]) -> None:
-        text = json.dumps(record).encode()
-        write_whole(self.file(point), lambda file: file.write(text))
+        identity = self.identity(point)
+        text = json.dumps({"identity": identity, "record": record}, indent=1).encode()
+        write_whole(self.file(identity), lambda file: file.write(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, whole_number
-from lora_np.lora.init import kaiming
-from lora_np.lora.layer import LoRAEmbedding, LoRALinear
+from lora_np.hub import Targets, matcher
+from lora_np.lora.initial import kaiming
+from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings
-from lora_np.nn import Embedding, Linear, freeze, leaves, replace
-from lora_np.nn.tree import join, walk
+from lora_np.nn import Embedding, Linear, freeze, join, leaves, replace, walk
 from lora_np.quantise import Quantised
 
 T = TypeVar("T")
@@ -29,12 +29,12 @@ def inject(
     alpha: float | None = None,
     dropout: float = 0.0,
     init: Callable[[np.random.Generator, int, int], Array] = kaiming,
-    where: Callable[[str, Any], bool] | None = None,
+    targets: Targets = "all-linear",
     train: Collection[str] = (),
     variant: str = "lora",
     bias: str = "none",
 ) -> T:
-    """The same model, frozen, with ``(alpha/r) B A`` beside its linear layers; it computes what it did.
+    """The same model, frozen, with ``(alpha/r) B A`` next to its linear layers; it computes what it did.
 
     Parameters
     ----------
@@ -50,11 +50,14 @@ def inject(
         Rate of dropout before A, in training only.
     init : callable
         ``init(rng, r, k)`` gives A: `lora_np.lora.kaiming`, `lora_np.lora.gaussian`, or your own.
-    where : callable, optional
-        ``where(path, layer)`` says of each `Linear` and `Embedding` whether to adapt it; by default all
-        linear layers and no embedding. (An embedding takes no dropout and no ``init``.)
+    targets : str, iterable of str, or callable
+        Which `Linear` and `Embedding` layers to adapt, as in PEFT: a list of ends of paths, such as
+        ``["q_proj", "v_proj"]``; a regular expression for whole paths; ``"all-linear"`` for every linear
+        layer but the output layer (one that is called ``lm_head``, or shares the array of an embedding); or
+        a function of (path, layer). (An embedding takes no dropout and no ``init``.)
     train : collection of str
-        Paths of parts that are trained in full instead (a new head, say): exceptions from freezing.
+        Paths of parts that are trained in full instead (a new head, say): exceptions from freezing. A tied
+        weight can be named by any of its paths, is trained once, and stays tied.
     variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora"}
         A row of `lora_np.lora.VARIANTS`. LoRA+ differs in its optimizer alone: see `lora_np.lora.lora_plus`.
     bias : {"none", "lora_only", "all"}
@@ -64,15 +67,20 @@ def inject(
     Returns
     -------
     tree
-        The adapted model; A and B are its only Tensors, beside what ``train`` names.
+        The adapted model; A and B are its only Tensors, next to what ``train`` names.
 
     Raises
     ------
     ValueError
-        If there is no layer to adapt, the model has adapters already, ``train`` names nothing in it, or the
+        If ``targets`` selects no layer, the model has adapters already, ``train`` names nothing in it, or the
         variant or ``bias`` is not known.
     TypeError
-        If ``rank`` is not a whole number, or ``where`` is no function.
+        If ``rank`` is not a whole number, or ``targets`` is of another kind.
+
+    See Also
+    --------
+    merge : The way back.
+    lora_np.adapters.save : Write what was trained as PEFT does.
 
     Notes
     -----
@@ -88,40 +96,38 @@ def inject(
     rank = whole_number("rank", rank)
     choice("variant", variant, VARIANTS)
     choice("bias", bias, ("none", "lora_only", "all"))
-    if any(isinstance(node, ADAPTED) for _, node in walk(model)):
+    nodes = list(walk(model))
+    if any(isinstance(node, ADAPTED) for _, node in nodes):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
-    check_paths(model, train)
-    if where is not None and not callable(where):
-        raise TypeError(f"where must be a function of (path, layer), got {where!r}")
+    check_paths([path for path, _ in nodes], train)
     rng = np.random.default_rng(rng)
     settings = Settings(rank, float(rank) if alpha is None else alpha, dropout, init, rng)
-    adapted: list[Linear | Embedding] = []
-
-    def chosen(path: str, layer: Any) -> bool:
-        wanted = isinstance(layer, Linear) if where is None else where(path, layer)
-        return wanted and not under(path, train)
-
-    def adapt(path: str, layer: Any) -> Any:
-        if not chosen(path, layer):
-            return layer
-        adapted.append(layer)
-        return VARIANTS[variant].adapt(layer, settings)
-
-    biases = [
-        join(path, "b")
-        for path, layer in walk(model)
-        if isinstance(layer, Linear) and (bias == "all" or (bias == "lora_only" and chosen(path, layer)))
-    ]
-    trained = [*train, *biases]
-    frozen = replace(
-        model, (Tensor, np.ndarray), lambda path, a: thawed(a) if under(path, trained) else value(a)
-    )
-    result = replace(frozen, (Linear, Embedding), adapt)
+    chosen = selection(nodes, targets)
+    adapted = {
+        path: node
+        for path, node in nodes
+        if isinstance(node, (Linear, Embedding)) and not under(path, train) and chosen(path, node)
+    }
     if not adapted:
-        raise ValueError(
-            "there is no Linear layer to adapt" + (", or where= refuses them all" if where else "")
-        )
-    full = min(min(layer.W.shape) for layer in adapted)
+        raise ValueError(no_layer(nodes, targets))
+    biased = adapted if bias == "lora_only" else {path for path, node in nodes if isinstance(node, Linear)}
+    trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
+    # By identity: a tied weight stands at several paths, and is trained if any of them is named.
+    weights = [(path, node) for path, node in nodes if isinstance(node, (Tensor, np.ndarray))]
+    thawed = {id(weight) for path, weight in weights if under(path, trained)}
+
+    def rewrite(path: str, node: Any) -> Any:
+        if isinstance(node, (Tensor, np.ndarray)):
+            return node if isinstance(node, Tensor) is (id(node) in thawed) else changed_over(node)
+        return node
+
+    frozen = replace(model, (Tensor, np.ndarray), rewrite)
+    result = replace(
+        frozen,
+        (Linear, Embedding),
+        lambda path, layer: VARIANTS[variant].adapt(layer, settings) if path in adapted else layer,
+    )
+    full = min(min(layer.W.shape) for layer in adapted.values())
     if rank > full:
         warnings.warn(
             f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has",
@@ -170,19 +176,45 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 
-def thawed(a: Tensor | Array) -> Tensor:
-    return a if isinstance(a, Tensor) else Tensor(a)
+def selection(nodes: Sequence[tuple[str, Any]], targets: Targets) -> Callable[[str, Any], bool]:
+    """Whether a layer is one of the ``targets``."""
+    wanted = matcher(targets)
+    if not wanted.all_linear:
+        return wanted
+    embeddings = {id(node.W) for _, node in nodes if isinstance(node, Embedding)}
+
+    def linear_within(path: str, layer: Any) -> bool:
+        output = path.rpartition(".")[2] == "lm_head" or id(layer.W) in embeddings
+        return isinstance(layer, Linear) and not output
+
+    return linear_within
+
+
+def no_layer(nodes: Sequence[tuple[str, Any]], targets: Targets) -> str:
+    """What to say where ``targets`` select nothing."""
+    paths = [path for path, node in nodes if isinstance(node, (Linear, Embedding))]
+    if not paths:
+        return "this model has no Linear and no Embedding layer to adapt"
+    known = list(dict.fromkeys(path.rpartition(".")[2] or "''" for path in paths))
+    said = "the function of (path, layer)" if callable(targets) else repr(targets)
+    words = [targets] if isinstance(targets, str) else [] if callable(targets) else list(targets)
+    close = [name for word in words for name in get_close_matches(word.rpartition(".")[2], known, n=3)]
+    shown = f"close: {', '.join(close)}" if close else f"layers: {', '.join(known[:8])}"
+    return f"targets selected no layer, got {said}; {shown}"
+
+
+def changed_over(a: Tensor | Array) -> Tensor | Array:
+    return value(a) if isinstance(a, Tensor) else Tensor(a)
 
 
 def under(path: str, parts: Iterable[str]) -> bool:
-    """Whether ``path`` is one of ``parts`` or stands below one."""
+    """Whether ``path`` is one of ``parts`` or lies below one."""
     return any(path == part or path.startswith(f"{part}.") for part in parts)
 
 
-def check_paths(model: Any, parts: Collection[str]) -> None:
+def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
     if isinstance(parts, str):
         raise TypeError(f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}")
-    known = [path for path, _ in walk(model)]
     for part in parts:
         if part not in known:
             close = ", ".join(get_close_matches(part, known, n=3, cutoff=0.3)) or ", ".join(known[1:6])

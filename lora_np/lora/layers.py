@@ -8,46 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd import Tensor, affine, plus_low_rank, primitive, product, sum_of_outer, value
+from lora_np.autograd import Tensor, plus_low_rank, value
 from lora_np.checks import Array, number
 from lora_np.nn import Embedding, Linear, dropout
-from lora_np.nn.losses import check_shapes, mean_square
-
-
-def squared_error_forward(
-    A: Array, B: Array, scale: float, x: Array, y: Array, W0: Array, b: Array | None
-) -> tuple[Any, tuple[Array, Array]]:
-    z = product(x, A.T) * scale
-    h = affine(z, B, affine(x, W0, b))
-    check_shapes(h, y)
-    residual = np.subtract(h, y, out=h if h.dtype == y.dtype else None)
-    return mean_square(residual), (residual, z)
-
-
-# Mean squared error of a LoRA layer in one step. Its gradients are scaled last, where they are small; the
-# gradient with respect to h, an array of the size of y, is never made. R is the residual h - y.
-lora_squared_error = primitive(
-    squared_error_forward,
-    lambda R_z, A, B, scale, x, y, W0, b: (
-        lambda g: sum_of_outer(product(R_z[0], B) * (scale * slope(g, y)), x)
-    ),
-    lambda R_z, A, B, scale, x, y, W0, b: lambda g: sum_of_outer(*R_z) * slope(g, y),
-    lambda R_z, A, B, scale, x, y, W0, b: (
-        lambda g: np.sum(product(R_z[0], B) * product(x, A.T)) * slope(g, y)
-    ),
-    lambda R_z, A, B, scale, x, y, W0, b: (
-        lambda g: (product(R_z[0], W0) + product(product(R_z[0], B), A) * scale) * slope(g, y)
-    ),
-    lambda R_z, A, B, scale, x, y, W0, b: lambda g: R_z[0] * -slope(g, y),
-    lambda R_z, A, B, scale, x, y, W0, b: lambda g: sum_of_outer(R_z[0], x) * slope(g, y),
-    lambda R_z, A, B, scale, x, y, W0, b: lambda g: R_z[0] * slope(g, y),
-    keeps=True,
-)
-
-
-def slope(g: Array, y: Array) -> float:
-    """Derivative of ``g mean(residual^2)`` by the residual, over the residual."""
-    return 2 * float(g) / y.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +71,6 @@ class LoRALinear:
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
         return plus_low_rank(self.base(x), dropout(x, self.dropout, rng=rng), self.A, self.B, self.scale)
-
-    def squared_error(self, x: Any, y: Array) -> Any:
-        """``mean_squared_error(self(x), y)`` in one step: what `lora_np.fit` uses, without dropout."""
-        return lora_squared_error(self.A, self.B, self.scale, x, y, self.base.W, self.base.b)
 
     def delta(self) -> Array:
         """The update ``(alpha/r) B A`` as an array of shape (d, k)."""

@@ -9,7 +9,9 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, number, whole_number
 from lora_np.lora import LoRALinear
-from lora_np.training.fit import Fit, History, check_data, check_goal
+from lora_np.training import Fit, History
+from lora_np.training.data import check_data
+from lora_np.training.fitting import check_goal
 
 
 def alternating_least_squares(

@@ -1,0 +1,127 @@
+"""What a step of training sees: rows of two arrays, or the batches of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lora_np.checks import Array, finite, whole_number
+from lora_np.nn import mean_squared_error
+
+
+class Rows:
+    """Rows of x and y: drawn without replacement until too few are left."""
+
+    def __init__(
+        self,
+        x: Array,
+        y: Array,
+        loss: Callable[[Any, Array], Any],
+        batch_size: int | None,
+        validation: Any,
+        rng: np.random.Generator,
+    ) -> None:
+        check_data("x", x, "y", y)
+        if validation is not None:
+            if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+                raise TypeError(f"validation must be a pair (x, y), got {type(validation).__name__}")
+            check_data("validation x", validation[0], "validation y", validation[1])
+        n = len(x)
+        size = n if batch_size is None else whole_number("batch_size", batch_size, maximum=n, top="rows of x")
+        self.x, self.y, self.loss, self.validation, self.batch_size = x, y, loss, validation, size
+        self.rng = rng
+        self.order = np.arange(0)
+        self.position = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether a batch is all of the data."""
+        return self.batch_size == len(self.x)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"loss": self.loss, "batch size": self.batch_size, "data": (self.x, self.y)}
+
+    def batch(self, step: int) -> tuple[Array, Array]:
+        """The rows of the next step."""
+        if self.whole:
+            return self.x, self.y
+        if self.position + self.batch_size > len(self.order):
+            self.order, self.position = self.rng.permutation(len(self.x)), 0
+        self.position += self.batch_size
+        rows = self.order[self.position - self.batch_size : self.position]
+        return self.x[rows], self.y[rows]
+
+    def loss_of(self, model: Any, batch: tuple[Array, Array], rng: np.random.Generator | None) -> Any:
+        return self.loss(model(batch[0], rng=rng), batch[1])
+
+    def validation_loss(self, model: Any) -> float:
+        """Of a frozen model, on the held-out data."""
+        return float(self.loss(model(self.validation[0]), self.validation[1]))
+
+
+class Stream:
+    """Batches of any kind: a function of the step, or a sequence that is gone through again and again."""
+
+    whole = False
+    order = np.arange(0)
+    position = 0
+
+    def __init__(self, batches: Any, loss: Callable[..., Any] | None, validation: Any) -> None:
+        if isinstance(batches, np.ndarray):
+            raise TypeError("fit takes arrays x and y, or batches and a loss; got one array and no y")
+        if not (callable(batches) or (isinstance(batches, Sequence) and len(batches))):
+            raise TypeError(
+                "batches must be a function of the step or a sequence of batches, "
+                f"got {type(batches).__name__}: an iterator cannot be resumed; make it a list"
+            )
+        if loss is None:
+            raise TypeError("a stream of batches needs loss=: loss(model, batch, rng=rng), one number")
+        if validation is not None and not (isinstance(validation, Sequence) and len(validation)):
+            raise TypeError(f"validation must be a sequence of batches, got {type(validation).__name__}")
+        self.batches, self.loss, self.validation = batches, loss, validation
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"loss": self.loss, "data": self.batches}
+
+    def batch(self, step: int) -> Any:
+        return self.batches(step) if callable(self.batches) else self.batches[step % len(self.batches)]
+
+    def loss_of(self, model: Any, batch: Any, rng: np.random.Generator | None) -> Any:
+        return self.loss(model, batch, rng=rng)
+
+    def validation_loss(self, model: Any) -> float:
+        """Of a frozen model: the mean over the held-out batches."""
+        return float(np.mean([float(self.loss(model, batch)) for batch in self.validation or ()]))
+
+
+def data_of(
+    x: Any,
+    y: Any,
+    loss: Callable[..., Any] | None,
+    batch_size: int | None,
+    validation: Any,
+    rng: np.random.Generator,
+) -> Rows | Stream:
+    """The data of a call of `fit`, checked."""
+    if y is not None:
+        return Rows(x, y, mean_squared_error if loss is None else loss, batch_size, validation, rng)
+    if batch_size is not None:
+        raise TypeError("batch_size is for arrays x and y; the batches of a stream have their own size")
+    return Stream(x, loss, validation)
+
+
+def check_data(x_name: str, x: Array, y_name: str, y: Array) -> None:
+    for name, array in ((x_name, x), (y_name, y)):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be an ndarray, got {type(array).__name__}")
+        if array.ndim == 0 or array.size == 0:
+            raise ValueError(f"{name} must hold rows of data, got shape {array.shape}")
+        finite(name, array)
+    if len(x) != len(y):
+        raise ValueError(
+            f"{x_name} and {y_name} must have as many rows as each other, got {len(x)} and {len(y)}"
+        )

@@ -1,0 +1,378 @@
+"""Training: forward, loss, backward, step, and what a person wants to see on the way."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from lora_np.autograd import Tensor
+from lora_np.checks import Array, number, whole_number
+from lora_np.nn import (
+    SGD,
+    Adam,
+    Optimizer,
+    Run,
+    freeze,
+    mean_squared_error,
+    rate_at,
+    replace,
+    start,
+    trainable,
+)
+from lora_np.training.checkpoint import Checkpoint
+from lora_np.training.data import Rows, Stream, data_of
+from lora_np.training.identity import describe, versions
+from lora_np.training.theory import stable_rate
+from lora_np.work import progress_bar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What was seen on the way.
+
+    Attributes
+    ----------
+    loss : ndarray of shape (steps,)
+        The training loss before each step, on its batch.
+    validation_steps : ndarray of int, shape (m,)
+        Steps already taken at each validation.
+    validation_loss : ndarray of shape (m,)
+    seconds : float
+        Time spent in training, validation included; in a run that was resumed, since then.
+    optimum : float or None
+        The loss that cannot be undercut, where `fit` was told it.
+    """
+
+    loss: Array
+    validation_steps: Array
+    validation_loss: Array
+    seconds: float
+    optimum: float | None = None
+
+    @property
+    def gap(self) -> Array:
+        """``loss / optimum - 1``: the distance to the optimum, as a share of it."""
+        if self.optimum is None:
+            raise ValueError("the gap needs the optimum: fit(..., optimum=training.optimum(model, x, y))")
+        return self.loss / self.optimum - 1
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The gap to the optimum where it is known, else training and validation loss; on a log scale."""
+        from lora_np.plots import gap_curve, training_curve
+
+        if self.optimum is not None:
+            return gap_curve(self.gap, ax=ax)
+        return training_curve(self.loss, validation=(self.validation_steps, self.validation_loss), ax=ax)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit(Generic[T]):
+    """The result of `fit`.
+
+    Attributes
+    ----------
+    model : tree
+        The trained model. What was trained is a Tensor still; `lora_np.freeze` and `lora_np.merge` end that.
+    history : History
+    interrupted : bool
+        Whether Ctrl-C ended the run early; the model and the history are what had been reached.
+    """
+
+    model: T
+    history: History
+    interrupted: bool
+
+
+def fit(
+    model: T,
+    x: Any,
+    y: Array | None = None,
+    *,
+    optimizer: Optimizer | None = None,
+    loss: Callable[..., Any] | None = None,
+    steps: int = 300,
+    batch_size: int | None = None,
+    accumulate: int = 1,
+    clip: float | None = None,
+    validation: Any = None,
+    validate_every: int | None = None,
+    optimum: float | None = None,
+    within: float | None = None,
+    watch: Callable[[int, T], object] | None = None,
+    sample: Callable[[int, T], str | None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    rng: np.random.Generator | int = 0,
+    progress: bool | str = True,
+) -> Fit[T]:
+    """Train copies of the model's Tensors to lower ``loss(model(x), y)``, or ``loss(model, batch)``.
+
+    Parameters
+    ----------
+    model : tree
+        Its Tensors are copied and trained, its ndarrays are shared and stay; the model itself is not changed.
+    x : ndarray of shape (n, ...), or batches
+        The data, one row per example; or, without ``y``, batches of any kind: a function of the step (0, 1,
+        ...) that returns a batch, or a sequence of batches, which is gone through again and again.
+    y : ndarray of shape (n, ...), optional
+        The targets, if ``x`` is an array.
+    optimizer : Optimizer, optional
+        `SGD`, `Adam`, `AdamW`, `Groups` of them, ...; default ``Adam(lr=1e-2)``.
+    loss : callable, optional
+        ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is needed, and is
+        called as ``loss(model, batch, rng=rng)``, in validation as ``loss(model, batch)``.
+    steps : int
+        Number of steps.
+    batch_size : int, optional
+        Rows in a step, drawn without replacement until too few are left; by default all, the full batch.
+    accumulate : int
+        Batches whose gradients are averaged in one step: the memory of one, the step of all.
+    clip : float, optional
+        Scale a gradient down that is longer than this, over all leaves together.
+    validation : (ndarray, ndarray) or sequence of batches, optional
+        Held-out x and y; or held-out batches, over which the loss is averaged.
+    validate_every : int, optional
+        Steps between validations, by default a twentieth of ``steps``. The first is before any training, and
+        the last after it.
+    optimum : float, optional
+        The best loss that can be reached, see `lora_np.training.optimum`. The history then plots the gap.
+    within : float, optional
+        Stop as soon as ``loss <= (1 + within) optimum``. For the full batch only, since the loss of a smaller
+        batch says little about the distance.
+    watch : callable, optional
+        ``watch(step, model)`` is called in every step when the gradients are there and nothing has moved yet.
+    sample : callable, optional
+        ``sample(step, model)`` is called at each validation, with the model frozen; text that it returns is
+        printed above the progress bar.
+    checkpoint : path, optional
+        A file that is written every ``checkpoint_every`` steps and at the end; it is always whole. It may be
+        deleted when the run is over.
+    checkpoint_every : int, optional
+        Steps between two checkpoints, by default a twentieth of ``steps``.
+    resume : bool
+        Continue from ``checkpoint`` if it is there. Everything then comes out bit for bit as without the
+        interruption, provided the same call is made.
+    rng : Generator or int
+        Random seed of the batches and of dropout.
+    progress : bool or str
+        Show a progress bar, in a terminal or a notebook; a string is written before it.
+
+    Returns
+    -------
+    Fit
+        The trained model as ``result.model``, the losses as ``result.history``.
+
+    Raises
+    ------
+    ValueError
+        If the data does not fit together, is not finite, or a setting is out of range.
+    TypeError
+        If the data is neither two arrays nor batches with a loss, the optimizer is not one, or a checkpoint
+        is asked for and something that the run depends on cannot be recognised later.
+    CheckpointError
+        If the checkpoint is damaged or belongs to another run.
+    FileExistsError
+        If there is a checkpoint already and ``resume`` is not asked for.
+    FloatingPointError
+        If the loss is no longer finite. The message names the step and the parameter, and if training has
+        diverged, a learning rate that is too large, with the bound where one is known.
+
+    See Also
+    --------
+    sweep : Many runs at once.
+    lora_np.nn.start : Take the steps yourself.
+
+    Examples
+    --------
+    >>> from lora_np.nn import Linear
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(50, 3))
+    >>> W = np.array([[1.0, -2.0, 3.0]])
+    >>> result = fit(Linear(Tensor(np.zeros((1, 3)))), x, x @ W.T, optimizer=Adam(lr=0.1), progress=False)
+    >>> result.model.W.data.round(3)
+    array([[ 1., -2.,  3.]])
+
+    The same from batches, each a function of its step:
+
+    >>> def batch(step):
+    ...     x = np.random.default_rng(step).normal(size=(10, 3))
+    ...     return x, x @ W.T
+    >>> def loss(model, batch, rng=None):
+    ...     return mean_squared_error(model(batch[0], rng=rng), batch[1])
+    >>> result = fit(result.model, batch, loss=loss, steps=100, validation=[batch(999)], progress=False)
+    >>> result.model.W.data.round(3)
+    array([[ 1., -2.,  3.]])
+    """
+    rng = np.random.default_rng(rng)
+    data = data_of(x, y, loss, batch_size, validation, rng)
+    steps = whole_number("steps", steps)
+    every = max(1, steps // 20) if validate_every is None else whole_number("validate_every", validate_every)
+    accumulate = whole_number("accumulate", accumulate)
+    goal = check_goal(optimum, within, full_batch=data.whole and accumulate == 1)
+    optimizer = Adam(lr=1e-2) if optimizer is None else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
+    given, model = model, replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
+    training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
+    store = None
+    if checkpoint is not None:
+        save_every = max(1, steps // 20) if checkpoint_every is None else checkpoint_every
+        store = Checkpoint(Path(checkpoint), training.identity, save_every)
+        store.begin(training, resume=resume)
+
+    interrupted = False
+    begin = time.perf_counter()
+    bar = progress_bar(steps, progress, done=training.steps, label="fit", unit="step")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
+            while True:
+                if training.steps % every == 0 or training.steps == steps:
+                    training.validate(sample, bar)
+                if training.steps == steps:
+                    break
+                now = training.gradients(goal)
+                if not math.isfinite(now):
+                    raise FloatingPointError(diagnosis(training, given))
+                if now <= goal:
+                    training.validate(sample, bar)
+                    break
+                if watch is not None:
+                    watch(training.steps, model)
+                training.run.step()
+                bar.update()
+                if store is not None and (training.steps % store.every == 0 or training.steps == steps):
+                    store.save(training)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        bar.close()
+    return Fit(model, training.history(time.perf_counter() - begin, optimum), interrupted)
+
+
+class Training:
+    """A run of `fit`: what is trained, and how far it has come."""
+
+    def __init__(
+        self, model: Any, run: Run, data: Rows | Stream, rng: np.random.Generator, accumulate: int
+    ) -> None:
+        self.model, self.run, self.data, self.rng, self.accumulate = model, run, data, rng, accumulate
+        self.loss: list[float] = []
+        self.validated: list[tuple[int, float]] = []
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return self.run.steps
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What has to be the same for a checkpoint to fit, each in words."""
+        settings = {"optimizer": self.run.optimizer, "clip": self.run.clip, "accumulate": self.accumulate}
+        described = {name: describe(setting) for name, setting in (settings | self.data.identity).items()}
+        generator = type(self.rng.bit_generator).__name__
+        return {"versions": versions(), "model": describe(self.model), **described, "generator": generator}
+
+    def gradients(self, goal: float) -> float:
+        """Leave the gradients of the next step in the leaves, and return its loss.
+
+        Where that is not finite or reaches the goal, no gradient is taken.
+        """
+        total = 0.0
+        for i in range(self.accumulate):
+            batch = self.data.batch(self.run.steps * self.accumulate + i)
+            loss = self.data.loss_of(self.model, batch, self.rng)
+            if self.accumulate > 1:
+                loss = loss / self.accumulate
+            total += loss.item()
+            if not goal < total < math.inf:
+                break
+            loss.backward()
+        self.loss.append(total)
+        return total
+
+    def validate(self, sample: Callable[[int, Any], str | None] | None, bar: Any) -> None:
+        """Once for each step, however often it is asked for; a run that continues has done it before."""
+        if self.data.validation is None and sample is None:
+            return
+        if self.validated and self.validated[-1][0] == self.steps:
+            return
+        frozen = freeze(self.model)
+        if self.data.validation is not None:
+            error = self.data.validation_loss(frozen)
+            self.validated.append((self.steps, error))
+            bar.set_postfix(validation=f"{error:.4g}", refresh=False)
+        text = None if sample is None else sample(self.steps, frozen)
+        if text:
+            bar.write(text)
+
+    def history(self, seconds: float, optimum: float | None) -> History:
+        """What was seen so far."""
+        return History(
+            loss=np.array(self.loss),
+            validation_steps=np.array([step for step, _ in self.validated], dtype=int),
+            validation_loss=np.array([error for _, error in self.validated]),
+            seconds=seconds,
+            optimum=optimum,
+        )
+
+
+def uninterrupted(result: Fit[T]) -> Fit[T]:
+    """The result of a run that is of no use in part: Ctrl-C goes on to whoever started it."""
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def check_goal(optimum: float | None, within: float | None, *, full_batch: bool) -> float:
+    """The loss at which to stop; below every loss where there is no such wish."""
+    if optimum is not None:
+        number("optimum", optimum, minimum=0, open_minimum=within is not None)
+    if within is None:
+        return -math.inf
+    if optimum is None:
+        raise ValueError("within needs the optimum: pass optimum=training.optimum(model, x, y)")
+    if not full_batch:
+        raise ValueError("within is for the full batch: the loss of a smaller one may lie below the optimum")
+    return (1 + number("within", within, minimum=0)) * optimum
+
+
+def diagnosis(training: Training, given: Any) -> str:
+    """What can be said about a loss that is not finite, and what to do."""
+    run, losses, data = training.run, training.loss, training.data
+    message = f"the loss is {losses[-1]} at step {run.steps}"
+    broken = [path for path, leaf in trainable(training.model) if not np.isfinite(leaf.data).all()]
+    if broken:
+        message += f", where the parameter {broken[0]} is no longer finite"
+    else:
+        path, largest = max(
+            ((path, np.abs(leaf.data).max()) for path, leaf in trainable(training.model)),
+            key=lambda item: item[1],
+        )
+        message += f", where all parameters are finite yet (the largest entry is {largest:.3g}, in {path})"
+    if run.steps == 0:
+        return f"{message}; nothing has been trained yet: look at the model and the scale of the data"
+    if max(losses[:-1]) > 2 * losses[0]:
+        message += f"; training diverged, from {losses[0]:.3g} to {losses[-2]:.3g}"
+    rate = max(rate_at(bank.optimizer.lr, run.steps) for bank in run.banks)
+    message += f"; try a learning rate below {rate:g}"
+    if isinstance(run.optimizer, SGD) and isinstance(data, Rows) and data.whole:
+        try:
+            if data.loss is mean_squared_error:
+                bound = stable_rate(given, data.x, momentum=run.optimizer.momentum)
+                message += f": gradient descent on this layer is stable up to {bound:.3g}"
+        except TypeError:  # no bound is known for this model
+            pass
+    return message
