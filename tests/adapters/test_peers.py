@@ -377,9 +377,9 @@ class Net(torch.nn.Module):
         {"variant": "dora", "bias": "lora_only"},
         {"variant": "pissa"},
         {"variant": "olora"},
-        {"bias": "all", "where": lambda path, layer: path == "layers.1"},
+        {"bias": "all", "targets": lambda path, layer: path == "layers.1"},
         {"train": ["layers.2"]},
-        {"where": lambda path, layer: True},
+        {"targets": lambda path, layer: True},
     ],
     ids=str,
 )

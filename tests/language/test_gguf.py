@@ -208,7 +208,7 @@ def test_only_gguf_files_are_quantised(tmp_path):
 def test_an_adapter_for_llama_cpp_adds_what_ours_adds(tmp_path, family):
     path = tmp_path / "model.gguf"
     write(path, family=family)
-    model = inject(language.load(path), rank=2, alpha=6, where=q_and_v, rng=0)
+    model = inject(language.load(path), rank=2, alpha=6, targets=q_and_v, rng=0)
     rng = np.random.default_rng(0)
     for _, a in trainable(model):
         a.data[...] = rng.normal(size=a.shape)
@@ -237,7 +237,7 @@ def test_an_adapter_for_llama_cpp_adds_what_ours_adds(tmp_path, family):
 def test_scales_that_differ_go_into_b(tmp_path):
     path = tmp_path / "model.gguf"
     write(path)
-    model = inject(language.load(path), rank=2, alpha=6, where=q_and_v, rng=0)
+    model = inject(language.load(path), rank=2, alpha=6, targets=q_and_v, rng=0)
     other = lambda at, layer: dataclasses.replace(
         layer, B=np.ones(layer.B.shape), alpha=3.0 if "v_proj" in at else 6.0
     )
@@ -255,9 +255,9 @@ def test_adapters_that_llama_cpp_cannot_apply_are_refused(tmp_path):
     with pytest.raises(ValueError, match="on linear layers only, got none"):
         language.save_gguf_adapter(base, out)
     with pytest.raises(ValueError, match=r"on linear layers only, got model.layers.0.self_attn.q_proj"):
-        language.save_gguf_adapter(inject(base, rank=1, where=q_and_v, rng=0, variant="dora"), out)
+        language.save_gguf_adapter(inject(base, rank=1, targets=q_and_v, rng=0, variant="dora"), out)
     with pytest.raises(ValueError, match="no longer W0"):
-        language.save_gguf_adapter(inject(base, rank=1, where=q_and_v, rng=0, variant="pissa"), out)
+        language.save_gguf_adapter(inject(base, rank=1, targets=q_and_v, rng=0, variant="pissa"), out)
     with pytest.raises(ValueError, match="dtype must be one of 'float32', 'float16'"):
         language.save_gguf_adapter(base, out, dtype="f32")
     assert not out.exists()
