@@ -23,6 +23,7 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     Parameters
     ----------
     source : str or Path
+        The file, index or directory.
     kinds : mapping of str to str, optional
         What modules are where their names mislead: from the end of a name to ``"linear"``, ``"embedding"``,
         ``"convolution"``, ``"norm"`` or ``"parameter"``.

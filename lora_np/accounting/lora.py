@@ -207,6 +207,7 @@ def count_model(
     Parameters
     ----------
     spec : ModelSpec
+        The model.
     rank : int
         At least 1.
     targets : str, iterable of str, or None

@@ -137,6 +137,20 @@ def count_lora_convolution(
 def ratio(d: int, k: int, *, rank: int) -> float:
     """``d k / (r (d + k))``: how many times fewer numbers than a full update (below 1 means more).
 
+    Parameters
+    ----------
+    d : int
+        Outputs.
+    k : int
+        Inputs.
+    rank : int
+        At least 1.
+
+    Returns
+    -------
+    float
+        A full update's numbers over LoRA's.
+
     Examples
     --------
     >>> round(ratio(100, 120, rank=8), 2)
@@ -148,6 +162,20 @@ def ratio(d: int, k: int, *, rank: int) -> float:
 def saving(d: int, k: int, *, rank: int) -> float:
     """``1 - r (d + k) / (d k)``: the share of a full update that is saved (negative if LoRA costs more).
 
+    Parameters
+    ----------
+    d : int
+        Outputs.
+    k : int
+        Inputs.
+    rank : int
+        At least 1.
+
+    Returns
+    -------
+    float
+        At most 1.
+
     Examples
     --------
     >>> round(saving(100, 120, rank=8), 4)
@@ -158,6 +186,13 @@ def saving(d: int, k: int, *, rank: int) -> float:
 
 def break_even_rank(d: int, k: int) -> int:
     """The largest rank with strictly fewer numbers than a full update; 0 if even rank 1 has none.
+
+    Parameters
+    ----------
+    d : int
+        Outputs.
+    k : int
+        Inputs.
 
     Returns
     -------

@@ -88,7 +88,7 @@ def training_memory(
         A model is fine-tuned in full; a count of LoRA trains what it counts. LoRA over ``weights="nf4"`` is
         QLoRA.
     weights : {"float32", "bfloat16", "float16", "int8", "nf4"}
-        How the base is held. Under int8 and nf4 the linear maps (and experts) are quantized and everything
+        How the base is held. Under int8 and nf4 the linear maps (and experts) are quantised and everything
         else, the output head too, is bfloat16.
     adapter : {"float32", "bfloat16", "float16"}
         How LoRA's factors are held; PEFT holds them in float32 for every base.
@@ -110,9 +110,11 @@ def training_memory(
 
     Raises
     ------
-    ValueError, TypeError
-        If an option is unknown, quantized weights are to be trained in full, or the model's layers are not
+    ValueError
+        If an option is unknown, quantised weights are to be trained in full, or the model's layers are not
         known (a checkpoint does not tell them; a config does).
+    TypeError
+        If ``batch`` or ``sequence`` is not a whole number.
 
     Notes
     -----
@@ -120,7 +122,7 @@ def training_memory(
 
     - attention: queries, keys, values and result, ``h (w + v) + g (w + v)`` for h heads of width w, g
       key-value heads and values of width v; h s more (3 h s with dropout) where attention weights are kept;
-    - norms: their input, d; in full fine-tuning of RMS norms also the normalized input, d;
+    - norms: their input, d; in full fine-tuning of RMS norms also the normalised input, d;
     - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation, i;
     - the input of each linear map that is trained or adapted, once for maps that share it (once for each
       adapted map if it must be cast to the adapter's float32);
@@ -201,6 +203,20 @@ def weights_bytes(spec: ModelSpec, weights: str, *, double_quantization: bool = 
     ``"int8"`` adds a float32 scale for each row. ``"nf4"`` is half a byte for each number and a constant for
     each block of 64: a float32 one, or with double quantization one byte, and a float32 one for each 256.
 
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    weights : {"float32", "bfloat16", "float16", "int8", "nf4"}
+        How they are held.
+    double_quantization : bool
+        Whether the constants of nf4 are quantised as well.
+
+    Returns
+    -------
+    int
+        Bytes.
+
     Examples
     --------
     >>> from lora_np.accounting import preset
@@ -213,8 +229,8 @@ def weights_bytes(spec: ModelSpec, weights: str, *, double_quantization: bool = 
     size = 0
     for module in spec.groups:
         if module.kind in ("linear", "experts") and module.name != spec.head and not module.tied:
-            quantized = _quantized(module, weights, double_quantization) * module.copies
-            size += quantized + 2 * module.bias_size * module.copies
+            quantised = _quantized(module, weights, double_quantization) * module.copies
+            size += quantised + 2 * module.bias_size * module.copies
         else:
             size += 2 * module.parameters
     return size
@@ -222,6 +238,18 @@ def weights_bytes(spec: ModelSpec, weights: str, *, double_quantization: bool = 
 
 def optimizer_bytes(trained: int, optimizer: str) -> int:
     """Bytes of an optimizer's state for ``trained`` numbers.
+
+    Parameters
+    ----------
+    trained : int
+        Trained numbers.
+    optimizer : {"sgd", "momentum", "adam", "adam8bit"}
+        Which optimizer.
+
+    Returns
+    -------
+    int
+        Bytes.
 
     Examples
     --------
@@ -235,6 +263,18 @@ def optimizer_bytes(trained: int, optimizer: str) -> int:
 
 def checkpoint_bytes(model: ModelSpec | LoraCount, dtype: str = "float32") -> int:
     """Bytes of the tensors that are saved: the whole model, or the adapter with its saved copies.
+
+    Parameters
+    ----------
+    model : ModelSpec or LoraCount
+        What is saved.
+    dtype : {"float32", "bfloat16", "float16"}
+        Of the saved numbers.
+
+    Returns
+    -------
+    int
+        Bytes, without the header of the file.
 
     Examples
     --------
@@ -257,6 +297,33 @@ def activation_bytes(
     checkpointing: bool = False,
 ) -> int:
     """An estimate of what forward keeps for backward; :func:`training_memory` states the formula.
+
+    Parameters
+    ----------
+    model : ModelSpec or LoraCount
+        A model is trained in full; a count of LoRA trains what it counts.
+    dtype : {"float32", "bfloat16", "float16"}
+        Of the activations.
+    adapter : {"float32", "bfloat16", "float16"}
+        Of LoRA's factors.
+    batch : int
+        Sequences in a step.
+    sequence : int
+        Tokens in a sequence.
+    attention : {"fused", "eager"}
+        Whether the attention weights are kept.
+    checkpointing : bool
+        Whether only the input of each layer is kept.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ValueError
+        If the layers of the model are not known, or an option is unknown.
 
     Examples
     --------
@@ -293,12 +360,23 @@ def largest_rank(
     Parameters
     ----------
     spec : ModelSpec
+        The model.
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
     lora : dict, optional
         Options of :func:`count_model` other than the rank.
     **settings
         Options of :func:`training_memory`.
+
+    Returns
+    -------
+    int
+        The rank of every adapted module.
+
+    See Also
+    --------
+    largest_batch : For a given rank.
+    largest_sequence : For a given rank.
 
     Examples
     --------
@@ -315,6 +393,25 @@ def largest_rank(
 def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
     """The largest batch whose training fits in ``budget``; 0 if none does.
 
+    Parameters
+    ----------
+    model : ModelSpec or LoraCount
+        A model is trained in full; a count of LoRA trains what it counts.
+    budget : int or str
+        Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
+    **settings : object
+        Options of :func:`training_memory`.
+
+    Returns
+    -------
+    int
+        Sequences in a step.
+
+    See Also
+    --------
+    largest_rank : For a given batch.
+    largest_sequence : For a given batch.
+
     Examples
     --------
     >>> from lora_np.accounting import preset
@@ -326,6 +423,25 @@ def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings
 
 def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
     """The longest sequence whose training fits in ``budget``; 0 if none does.
+
+    Parameters
+    ----------
+    model : ModelSpec or LoraCount
+        A model is trained in full; a count of LoRA trains what it counts.
+    budget : int or str
+        Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
+    **settings : object
+        Options of :func:`training_memory`.
+
+    Returns
+    -------
+    int
+        Tokens in a sequence.
+
+    See Also
+    --------
+    largest_rank : For a given sequence.
+    largest_batch : For a given sequence.
 
     Examples
     --------
@@ -494,7 +610,7 @@ def _norm_bytes(module: ModuleSpec, stack: Layers | None, settings: _Settings) -
         width *= stack.kv_heads if module.role == "key_norm" else stack.heads
     if module.bias:
         return width * module.copies * settings.item
-    # an RMS norm is computed in float32, and the gradient of its weight needs what it normalized
+    # an RMS norm is computed in float32, and the gradient of its weight needs what it normalised
     return width * module.copies * (4 + (settings.item if settings.full else 0))
 
 
@@ -563,7 +679,7 @@ def _times(module: ModuleSpec, spec: ModelSpec) -> int:
 
 
 def _quantized(module: ModuleSpec, weights: str, double_quantization: bool) -> int:
-    """Bytes of one quantized weight with its constants."""
+    """Bytes of one quantised weight with its constants."""
     if weights == "int8":
         rows = module.weight // module.shape[-1]
         return module.weight + 4 * rows

@@ -20,7 +20,7 @@ _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 
 def model_spec(source: object) -> ModelSpec:
-    """The modules of whatever ``source`` is.
+    """The modules of a model, from any source that describes one.
 
     Parameters
     ----------
@@ -36,8 +36,12 @@ def model_spec(source: object) -> ModelSpec:
 
     Raises
     ------
-    FileNotFoundError, ValueError, TypeError
-        If the file or preset does not exist, or the source cannot be understood.
+    FileNotFoundError
+        If the file or preset does not exist.
+    ValueError
+        If the file or the config cannot be understood.
+    TypeError
+        If the source is none of these.
 
     Examples
     --------
@@ -105,8 +109,10 @@ def from_config(source: str | Path | Mapping[str, Any], *, architecture: str | N
     ------
     FileNotFoundError
         If the file does not exist.
-    ValueError, TypeError
+    ValueError
         If it is not a JSON object, names an unknown family, or its fields contradict one another.
+    TypeError
+        If a field has the wrong type.
 
     Examples
     --------
@@ -131,6 +137,11 @@ def preset(name: str) -> ModelSpec:
     name : str
         One of :func:`preset_names`.
 
+    Returns
+    -------
+    ModelSpec
+        The modules by name, kind, shape and role.
+
     Raises
     ------
     ValueError
@@ -145,7 +156,17 @@ def preset(name: str) -> ModelSpec:
 
 
 def preset_config(name: str) -> dict[str, Any]:
-    """The fields of a preset's config, to change some and hand them to :func:`from_config`.
+    """The fields of a preset's config, to be changed and passed to :func:`from_config`.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`preset_names`.
+
+    Returns
+    -------
+    dict
+        The fields that count.
 
     Examples
     --------
@@ -158,6 +179,11 @@ def preset_config(name: str) -> dict[str, Any]:
 
 def preset_names() -> list[str]:
     """The presets that ship with the package.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
 
     Examples
     --------

@@ -144,6 +144,16 @@ def parse_targets(text: str) -> str | list[str]:
 
     Text that holds anything but letters, digits, ``_``, ``-``, ``.`` and commas is a regular expression.
 
+    Parameters
+    ----------
+    text : str
+        As typed.
+
+    Returns
+    -------
+    str or list of str
+        What ``targets`` takes.
+
     Examples
     --------
     >>> parse_targets("q_proj,v_proj"), parse_targets("all-linear"), parse_targets(r".*\.[qv]_proj")
@@ -155,7 +165,17 @@ def parse_targets(text: str) -> str | list[str]:
 
 
 def parse_names(text: str) -> list[str]:
-    """Names with commas between.
+    """Names from text in which commas separate them.
+
+    Parameters
+    ----------
+    text : str
+        As typed; spaces are ignored.
+
+    Returns
+    -------
+    list of str
+        The names.
 
     Examples
     --------
@@ -167,6 +187,18 @@ def parse_names(text: str) -> list[str]:
 
 def render(tables: Iterable[Table], form: str) -> str:
     """Tables as one text: ``"json"`` (an object, or a list of them), ``"markdown"`` or ``"csv"``.
+
+    Parameters
+    ----------
+    tables : iterable of Table
+        One or more.
+    form : {"json", "markdown", "csv"}
+        The format.
+
+    Returns
+    -------
+    str
+        The text of all tables.
 
     Examples
     --------

@@ -24,6 +24,32 @@ class ModuleSpec(NamedTuple):
 
     Names are those of transformers. ``{}`` in a name stands for an index, one for each entry of
     ``ranges``: ``model.layers.{}.self_attn.q_proj`` with ``(range(80),)`` is eighty modules.
+
+    Parameters
+    ----------
+    name : str
+        With ``{}`` for each index.
+    kind : str
+        ``"linear"``, ``"embedding"``, ``"experts"``, ``"convolution"``, ``"norm"`` or ``"parameter"``.
+    shape : tuple of int
+        (d_out, d_in) of a linear map, followed by the kernel's of a convolution; (vocabulary, width) of an
+        embedding; (experts, d_out, d_in) of experts.
+    bias : bool
+        Whether there is one, of d_out numbers.
+    tied : bool
+        Whether the weight belongs to another module and is counted there.
+    tied_bias : bool
+        The same for the bias.
+    groups : int
+        Of a convolution, whose shape then holds d_in / groups.
+    alias : str
+        The name in checkpoints, where it differs.
+    parts : tuple of str
+        Of experts: the linear maps that were fused, by their names in checkpoints.
+    ranges : tuple of range
+        Values of each index in the name.
+    role : str
+        What it is for: query, key, up, down, head, ...; empty if unknown.
     """
 
     name: str
