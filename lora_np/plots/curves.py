@@ -110,8 +110,8 @@ def singular_spectrum(
         ax.axvspan(0.5, rank + 0.5, color=ACCENT, alpha=0.12, linewidth=0)
         ax.annotate(
             f"kept at r = {rank}",
-            (rank + 0.5, 1), xycoords=("data", "axes fraction"),
-            xytext=(5, -4), textcoords="offset points", color=ACCENT, fontsize=9, va="top",
+            (rank + 0.5, 0), xycoords=("data", "axes fraction"),
+            xytext=(5, 4), textcoords="offset points", color=ACCENT, fontsize=9, va="bottom",
         )  # fmt: skip
     return lines(spectra, xlabel="index i", ylabel="singular value $\\sigma_i$", logarithmic="y", ax=ax)
 
@@ -203,8 +203,8 @@ def energy_curves(curves: Mapping[str, Array], *, share: float | None = None, ax
     lines = {name: (np.arange(1, len(kept)), kept[1:]) for name, kept in curves.items()}
     if share is not None:
         lines = _with_ranks(ax, lines, {name: kept >= share for name, kept in curves.items()}, share)
-    _draw(ax, lines, logarithmic=False)
     ax.set_xscale("log", base=2)
+    _draw(ax, lines, logarithmic=False)
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.set_ylim(0, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
@@ -215,7 +215,6 @@ def energy_curves(curves: Mapping[str, Array], *, share: float | None = None, ax
 
 def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bool, dashed: str = "") -> None:
     """Lines, each with its name where it is farthest from the others, on the side away from the nearest."""
-    scale = np.log if logarithmic else np.asarray
     if logarithmic:
         ax.set_yscale("log")
         lines = {name: (x[y > 0], y[y > 0]) for name, (x, y) in lines.items() if (y > 0).any()}
@@ -224,19 +223,40 @@ def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bo
         color, style = (MUTED, (0, (4, 3))) if name == dashed else (next(colors), "-")
         marker = "o" if len(x) <= 40 else ""
         ax.plot(x, y, color=color, linestyle=style, linewidth=1.8, marker=marker, markersize=3.5)
-        others = [np.interp(x, *line, np.nan, np.nan) for other, line in lines.items() if other != name]
-        gaps = np.nan_to_num(scale(y) - scale(np.array([*others, np.nan * y])), nan=np.inf)
-        margin = len(x) // 6
-        place = margin + int(np.argmax(np.abs(gaps).min(axis=0)[margin : len(x) - margin]))
-        above = gaps[np.argmin(np.abs(gaps[:, place])), place] >= 0
-        # Inwards near the ends; else into the free corner, which is at the upper right of a falling line.
-        free = above == (y[-1] < y[0])
-        right = free if len(x) <= 3 * place < 2 * len(x) else 2 * place < len(x)
+        place, above, right = _free_place(ax, name, lines)
         label_line(
             ax, x[place], y[place], name, color,
             xytext=(5 if right else -5, 4 if above else -4), ha="left" if right else "right",
             va="bottom" if above else "top",
         )  # fmt: skip
+
+
+def _free_place(ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]) -> tuple[int, bool, bool]:
+    """Which point of a line to label, whether above it, and whether to its right."""
+
+    def unit(axis: int) -> dict[str, Array]:
+        """Places from 0 to 1, as far apart as they are drawn."""
+        scale = np.log if (ax.get_xscale, ax.get_yscale)[axis]() == "log" else np.asarray
+        places = {key: scale(line[axis]) for key, line in lines.items()}
+        every = np.concatenate(list(places.values()))
+        return {key: (place - every.min()) / (np.ptp(every) or 1.0) for key, place in places.items()}
+
+    xs, ys = unit(0), unit(1)
+    x, y = xs.pop(name), ys.pop(name)
+    gaps, free = np.ones((1, len(x))), np.ones(len(x))
+    for key, other in xs.items():
+        order = np.argsort(other)
+        tie = 1e-9 if list(lines).index(key) > list(lines).index(name) else -1e-9  # equal lines: first above
+        gaps = np.concatenate([gaps, [y - np.interp(x, other[order], ys[key][order]) + tie]])
+        free = np.minimum(free, np.hypot(x[:, None] - other, y[:, None] - ys[key]).min(axis=1))
+    above = np.take_along_axis(gaps, np.abs(gaps).argmin(axis=0)[None], axis=0)[0] >= 0
+    right = above == (y[-1] < y[0])  # the free corner of a falling line is at its upper right
+    width = 0.012 * len(name)  # nearly, as a share of the axes
+    fits = np.where(right, x + width <= 1, x >= width)
+    margin = len(x) // 10
+    fits[:margin] = fits[len(x) - margin :] = False
+    place = int(np.argmax(np.where(fits, free, free - 2)))
+    return place, bool(above[place]), bool(right[place])
 
 
 def _with_ranks(

@@ -211,10 +211,11 @@ for rank in [1, 4]:
 # %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter up to rank 6. The cut LoRA is worse at rank 1 and better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
 kilobytes = {name: tuple(np.transpose(curve) / [[1_000], [1]]) for name, curve in curves.items()}
 axes = lnp.plots.lines(kilobytes, xlabel="size of the file in kB", ylabel="mean squared error, held out")
-axes.axhline(error(base), color=lnp.plots.INK, linestyle=":", label="no adapter")
+axes.axhline(error(base), color=lnp.plots.INK, linestyle=":")
 for rank, (size, loss) in trained.items():
     axes.plot(size / 1_000, loss, "D", color=lnp.plots.ACCENT)
-    lnp.plots.label_line(axes, size / 1_000, loss, f"trained, r = {rank}", lnp.plots.ACCENT, xytext=(6, -8))
+    lnp.plots.label_line(axes, size / 1_000, loss, f"trained, r = {rank}", lnp.plots.ACCENT, xytext=(7, -4))
+lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.plots.INK)
 
 # %% [markdown]
 # Read it slowly, since it contradicts what one would like to believe:
