@@ -1,6 +1,7 @@
 """What lies on disk: safetensors, model directories, names, targets, dtypes, and the families of models."""
 
 from lora_np.hub import gguf, safetensors
+from lora_np.hub.bitsandbytes import bitsandbytes_parts, read_bitsandbytes
 from lora_np.hub.dtypes import FLOATS, float_dtype, rounded
 from lora_np.hub.families import build_spec, family_names, family_of
 from lora_np.hub.folders import (
@@ -47,6 +48,7 @@ __all__ = [
     "SafetensorsWriter",
     "Targets",
     "TensorInfo",
+    "bitsandbytes_parts",
     "build_spec",
     "check_patterns",
     "close_names",
@@ -65,6 +67,7 @@ __all__ = [
     "open_model",
     "open_regular",
     "pick",
+    "read_bitsandbytes",
     "read_json",
     "refuse_pickles",
     "rounded",

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import value
-from lora_np.checks import Array
 from lora_np.files import write_whole
-from lora_np.hub import GGUFModel, open_gguf, safetensors
+from lora_np.hub import GGUFModel, bitsandbytes_parts, open_gguf, open_model, read_bitsandbytes, safetensors
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
@@ -37,8 +36,8 @@ def load(
     dtype : dtype
         What the arrays become, however they are stored: float32 or float64.
     quantised : bool
-        Keep the blocks of a GGUF file as they are, and make numbers of them for one layer at a time: less
-        memory, more time.
+        Keep the weights of a GGUF file, or of a directory that bitsandbytes quantised, in their bits, and
+        make numbers of them for one layer at a time: less memory, more time.
 
     Returns
     -------
@@ -69,43 +68,38 @@ def load(
     """
     if Path(model).suffix == ".gguf":
         return from_gguf(open_gguf(model), dtype, quantised)
-    if quantised:
-        raise ValueError(f"quantised=True is for GGUF files; {str(model)!r} is not one")
     directory = located(model)
-    config = directory / "config.json"
-    if not config.is_file():
+    if not (directory / "config.json").is_file():
         raise FileNotFoundError(f"{directory} has no config.json: it is not the directory of a model")
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    index = directory / "model.safetensors.index.json"
-    single = directory / "model.safetensors"
-    if single.is_file():
-        files = [single]
-    elif index.is_file():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = [directory / Path(name).name for name in sorted(set(names))]
-    else:
-        raise FileNotFoundError(f"{directory} has neither model.safetensors nor its index")
-    stored = {name: file for file in map(safetensors.open, files) for name in file.tensors}
-    arrays: dict[str, Array] = {}
+    stored = open_model(directory)
+    # what is read here becomes numbers, or remembers its bits itself
+    settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
+    used: set[str] = set()
+    kept: set[str] = set()
 
-    def read(name: str) -> Array | None:
-        if name not in stored:
-            return None
-        arrays[name] = np.ascontiguousarray(stored[name].read(name), dtype=dtype)
-        return arrays[name]
+    def read(name: str) -> Any:
+        parts = bitsandbytes_parts(stored, name) or ((name,) if name in stored else ())
+        used.update(parts)
+        if len(parts) > 1:
+            weight = read_bitsandbytes(stored, name)
+            kept.add(name)
+            return weight if quantised else np.asarray(weight, dtype)
+        return np.ascontiguousarray(stored.read(name), dtype=dtype) if parts else None
 
     tokenizer = directory / "tokenizer.json"
     vocabulary = read_vocabulary(tokenizer.read_text(encoding="utf-8")) if tokenizer.is_file() else None
     result = build(settings, read, vocabulary=vocabulary)
     # A tied head may be stored all the same, and old checkpoints hold what can be computed.
     left = [
-        name for name in stored if name not in arrays and name != "lm_head.weight" and "inv_freq" not in name
+        name for name in stored.places if name not in used | {"lm_head.weight"} and "inv_freq" not in name
     ]
     if left:
         raise ValueError(
             f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
             f"({len(left)} such tensors)"
         )
+    if quantised and not kept:
+        raise ValueError(f"quantised=True: {directory} holds no quantised weights")
     return result
 
 

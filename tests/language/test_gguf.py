@@ -197,9 +197,7 @@ def test_an_adapter_is_not_a_model(tmp_path):
         open_gguf(path)
 
 
-def test_only_gguf_files_are_quantised(tmp_path):
-    with pytest.raises(ValueError, match="quantised=True is for GGUF files"):
-        language.load(tmp_path, quantised=True)
+def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         language.load(tmp_path / "none.gguf")
 

@@ -1,0 +1,149 @@
+"""Weights as bitsandbytes keeps them in safetensors: nf4 with scales and a note, int8 with a scale a row.
+
+Source: bitsandbytes 0.50, ``functional.py`` (``QuantState.as_dict``) and ``nn/modules.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from lora_np.checks import Array
+from lora_np.hub.folders import ModelDirectory
+from lora_np.hub.reading import HubError
+from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
+
+__all__ = ["bitsandbytes_parts", "read_bitsandbytes"]
+
+_NOTE = "quant_state.bitsandbytes__nf4"
+_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)
+
+
+def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
+    """The tensors that belong to one quantised weight: itself, its scales and its note.
+
+    Parameters
+    ----------
+    model : ModelDirectory
+        A checkpoint.
+    name : str
+        Of a weight, such as ``"model.layers.0.mlp.up_proj.weight"``.
+
+    Returns
+    -------
+    tuple of str
+        Names; empty if this weight is not quantised by bitsandbytes.
+
+    See Also
+    --------
+    read_bitsandbytes : The weight itself.
+    """
+    module = name.removesuffix(".weight")
+    parts = [f"{name}.{part}" for part in _PARTS] + [f"{module}.{part}" for part in ("SCB", "weight_format")]
+    found = [part for part in parts if part in model]
+    marked = any(part.endswith((f".{_NOTE}", ".SCB")) for part in found)
+    return (name, *found) if marked and name in model else ()
+
+
+def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
+    """One weight that bitsandbytes quantised, in its own bits.
+
+    Parameters
+    ----------
+    model : ModelDirectory
+        A checkpoint.
+    name : str
+        Of a weight for which `bitsandbytes_parts` is not empty.
+
+    Returns
+    -------
+    FourBit or Int8
+        The codes and scales of the file, checked against each other.
+
+    Raises
+    ------
+    HubError
+        If a part is missing or does not fit the others, or the levels are not those of nf4.
+
+    See Also
+    --------
+    bitsandbytes_parts : Whether there is one.
+    """
+    where = f"{model.path}: {name!r}"
+    if f"{name}.{_NOTE}" not in model:
+        codes = _part(model, name, np.int8, where)
+        scales = _part(model, f"{name.removesuffix('.weight')}.SCB", np.float32, where)
+        if codes.ndim != 2 or scales.shape != codes.shape[:1]:
+            raise HubError(f"{where} is int8 of shape {codes.shape} with scales of shape {scales.shape}")
+        return Int8(codes, scales)
+    note = _note(_part(model, f"{name}.{_NOTE}", np.uint8, where), where)
+    shape, block = _shape(note.get("shape"), where), _whole(note, "blocksize", where)
+    size = shape[0] * shape[1]
+    packed = _part(model, name, np.uint8, where).reshape(-1)
+    blocks = -(-size // block)
+    levels = _part(model, f"{name}.quant_map", np.float32, where)
+    if not np.array_equal(levels, nf4_levels()):
+        raise HubError(f"{where} has other levels than those of nf4")
+    if packed.shape != (-(-size // 2),):
+        raise HubError(f"{where} of shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
+    if "nested_offset" not in note:
+        return FourBit(
+            "nf4", packed, _scales(model, f"{name}.absmax", np.float32, blocks, where), shape, block
+        )
+    nested = _whole(note, "nested_blocksize", where)
+    offset = note["nested_offset"]
+    if not isinstance(offset, float) or not np.isfinite(offset):
+        raise HubError(f"{where}: nested_offset must be a number, got {offset!r:.40}")
+    double = BlockScales(
+        _scales(model, f"{name}.absmax", np.uint8, blocks, where),
+        _scales(model, f"{name}.nested_absmax", np.float32, -(-blocks // nested), where),
+        np.float32(offset),
+        _scales(model, f"{name}.nested_quant_map", np.float32, 256, where),
+        nested,
+    )
+    return FourBit("nf4", packed, double, shape, block)
+
+
+def _part(model: ModelDirectory, name: str, dtype: Any, where: str) -> Array:
+    if name not in model:
+        raise HubError(f"{where} needs the tensor {name!r}, which is missing")
+    array = model.read(name)
+    if array.dtype != dtype:
+        raise HubError(f"{where}: {name!r} must be {np.dtype(dtype)}, got {array.dtype}")
+    return array
+
+
+def _scales(model: ModelDirectory, name: str, dtype: Any, count: int, where: str) -> Array:
+    array = _part(model, name, dtype, where)
+    if array.shape != (count,):
+        raise HubError(f"{where}: {name!r} must have shape ({count},), got {array.shape}")
+    return array
+
+
+def _note(raw: Array, where: str) -> dict[str, Any]:
+    try:
+        note = json.loads(raw.tobytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise HubError(f"{where}: its quant_state is not JSON: {error}") from None
+    if not isinstance(note, dict) or note.get("quant_type") != "nf4":
+        raise HubError(f"{where}: its quant_state does not describe nf4")
+    return note
+
+
+def _shape(shape: Any, where: str) -> tuple[int, int]:
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 2
+        or not all(type(n) is int and 0 < n < 2**31 for n in shape)
+    ):
+        raise HubError(f"{where}: shape must be two whole numbers, got {shape!r:.40}")
+    return shape[0], shape[1]
+
+
+def _whole(note: dict[str, Any], key: str, where: str) -> int:
+    value = note.get(key)
+    if type(value) is not int or not 0 < value < 2**31:
+        raise HubError(f"{where}: {key} must be a whole number, got {value!r:.40}")
+    return value
