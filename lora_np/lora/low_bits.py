@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, matrix, whole_number
+from lora_np.hub import Targets
 from lora_np.linalg import truncated_svd
-from lora_np.lora.initial import kaiming
 from lora_np.lora.injection import inject
 from lora_np.lora.layers import LoRALinear
 from lora_np.lora.variants import ADAPTED, Residual
@@ -21,7 +21,6 @@ from lora_np.quantise import BlockScales, FourBit, Quantised, quantise
 from lora_np.table import Table
 
 T = TypeVar("T")
-Chosen = Callable[[str, Any], bool]
 Start = Literal["zero", "loftq", "pissa"]
 
 
@@ -197,7 +196,7 @@ def inject_quantised(
     dropout: float = 0.0,
     steps: int = 5,
     double: bool = False,
-    targets: Chosen | None = None,
+    targets: Targets = "all-linear",
 ) -> QuantisedStart[T]:
     """QLoRA: linear layers in few bits, frozen, and ``(alpha/r) B A`` next to each.
 
@@ -222,8 +221,8 @@ def inject_quantised(
         Of `loftq`; for "pissa", 1 leaves A and B at the largest singular values of W.
     double : bool
         For nf4 and int4, quantise the scales too.
-    targets : callable, optional
-        ``targets(path, layer)`` says which linear layers; by default all.
+    targets : str, iterable of str, or callable
+        Which linear layers, as for `inject`.
 
     Returns
     -------
@@ -257,8 +256,7 @@ def inject_quantised(
     0.062
     """
     choice("start", start, ("zero", "loftq", "pissa"))
-    chosen = lambda path, layer: isinstance(layer, Linear) and (targets is None or targets(path, layer))
-    adapted = inject(model, rank=rank, rng=rng, alpha=alpha, dropout=dropout, targets=chosen, init=kaiming)
+    adapted = inject(model, rank=rank, rng=rng, alpha=alpha, dropout=dropout, targets=targets)
     modules: list[QuantisedModule] = []
     options: dict[str, Any] = {"double": True} if double else {}
 

@@ -96,7 +96,7 @@ def test_a_checkpoint_is_read_adapted_and_merged(tmp_path, kind, double):
         np.testing.assert_array_equal(a, quantise(W, kind, **options).dequantised() if "proj" in name else W)
     tokens = np.arange(12)[None]
     np.testing.assert_array_equal(few(tokens), plain(tokens))
-    model = inject(few, rank=2, rng=0, where=lambda path, layer: "self_attn" in path)
+    model = inject(few, rank=2, rng=0, targets=lambda path, layer: "self_attn" in path)
     model = replace(model, Tensor, lambda path, a: Tensor(a.data + 0.1))
     language.save(merge(model), tmp_path / "merged")
     again = language.load(tmp_path / "merged")
