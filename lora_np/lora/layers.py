@@ -67,10 +67,11 @@ class LoRALinear:
     @cached_property
     def scale(self) -> float:
         """``alpha / r``."""
-        return self.alpha / self.rank
+        return self.alpha / self.A.shape[0]
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        return plus_low_rank(self.base(x), dropout(x, self.dropout, rng=rng), self.A, self.B, self.scale)
+        kept = x if rng is None else dropout(x, self.dropout, rng=rng)
+        return plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
 
     def delta(self) -> Array:
         """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
@@ -148,9 +149,8 @@ class LoRAEmbedding:
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
     """``B A`` must be a product, and of the ``shape`` of what it is added to."""
-    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
-        raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {A.shape} and {B.shape}")
-    if (B.shape[0], A.shape[1]) != shape:
-        raise ValueError(
-            f"B A of shape {(B.shape[0], A.shape[1])} does not fit the base weight of shape {shape}"
-        )
+    a, b = A.shape, B.shape
+    if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
+        raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {a} and {b}")
+    if (b[0], a[1]) != shape:
+        raise ValueError(f"B A of shape {(b[0], a[1])} does not fit the base weight of shape {shape}")

@@ -28,15 +28,11 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     >>> float(mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     2.0
     """
-    check_shapes(prediction, target)
-    return mean_squared_difference(prediction, target)
-
-
-def check_shapes(prediction: Any, target: Array) -> None:
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction and target must agree in shape, got {prediction.shape} and {target.shape}"
         )
+    return mean_squared_difference(prediction, target)
 
 
 def mean_square(residual: Array) -> Any:

@@ -277,16 +277,19 @@ class Bank:
     def __init__(self, optimizer: Optimizer, leaves: list[Tensor]) -> None:
         self.optimizer = optimizer
         self.leaves = leaves
-        self.values = np.concatenate([leaf.data.ravel() for leaf in leaves])
+        arrays = [leaf.data for leaf in leaves]
+        self.values = np.concatenate(arrays, axis=None)
         self.gradient = np.zeros_like(self.values)
         self.state = [np.zeros_like(self.values) for _ in range(optimizer.vectors)]
         self.scratch = np.empty_like(self.values)
-        ends = np.cumsum([leaf.size for leaf in leaves])
-        cuts = [(leaf, slice(end - leaf.size, end)) for leaf, end in zip(leaves, ends, strict=True)]
-        self.value_views = [self.values[cut].reshape(leaf.shape) for leaf, cut in cuts]
-        self.gradient_views = [self.gradient[cut].reshape(leaf.shape) for leaf, cut in cuts]
-        for leaf, view in zip(leaves, self.value_views, strict=True):
-            leaf.data = view
+        self.value_views: list[Array] = []
+        self.gradient_views: list[Array] = []
+        start = 0
+        for leaf, array in zip(leaves, arrays, strict=True):
+            cut = slice(start, start := start + array.size)
+            leaf.data = self.values[cut].reshape(array.shape)
+            self.value_views.append(leaf.data)
+            self.gradient_views.append(self.gradient[cut].reshape(array.shape))
 
     def gather(self) -> bool:
         """Take the gradients, clear them, and say if there were any. A leaf without one counts as zero."""
@@ -319,13 +322,13 @@ class Run:
             )
         parts: dict[Any, tuple[Optimizer, list[Tensor]]] = {}
         for path, leaf in tensors:
-            part = optimizer.of(path)
-            if leaf.dtype == np.float16 and isinstance(part, (Adam, AdamW)):
+            part, dtype = optimizer.of(path), leaf.data.dtype
+            if dtype == np.float16 and isinstance(part, (Adam, AdamW)):
                 raise ValueError(
                     f"{path or 'the leaf'} is float16, in which the second moment of Adam vanishes: "
                     "train it in float32"
                 )
-            parts.setdefault((id(part), leaf.dtype), (part, []))[1].append(leaf)
+            parts.setdefault((id(part), dtype), (part, []))[1].append(leaf)
         if isinstance(optimizer, Groups):
             unused = set(optimizer.rules) - {optimizer.pattern(path) for path, _ in tensors}
             if unused:

@@ -8,12 +8,13 @@ Dataclasses, tuples, lists and dicts are branches; whatever else stands in a fie
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import count, repeat
 from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.autograd import Tensor, value
+from lora_np.autograd import Tensor
 from lora_np.checks import Array
 from lora_np.quantise import Quantised
 
@@ -45,7 +46,7 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
     places: dict[int, list[str]] = {}
     arrays: dict[int, Tensor | Array | Quantised] = {}
     for path, node in walk(tree):
-        if isinstance(node, (Tensor, np.ndarray, Quantised)):
+        if isinstance(node, LEAVES):
             places.setdefault(id(node), []).append(path)
             arrays[id(node)] = node
     return [(" = ".join(places[key]), array) for key, array in arrays.items()]
@@ -88,9 +89,19 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
     done: dict[int, Any] = {}
 
     def rewrite(path: str, node: Any) -> Any:
-        if id(node) not in done:
-            done[id(node)] = f(path, node) if isinstance(node, kind) else rebuild(node, path, rewrite)
-        return done[id(node)]
+        new = f(path, node) if isinstance(node, kind) else rebuilt(node, path)
+        done[id(node)] = new
+        return new
+
+    def rebuilt(node: Any, path: str) -> Any:
+        changed = {}
+        for name, child in children(node):
+            if type(child) in SETTINGS or (isinstance(child, LEAVES) and not isinstance(child, kind)):
+                continue
+            new = done[id(child)] if id(child) in done else rewrite(f"{path}.{name}" if path else name, child)
+            if new is not child:
+                changed[name] = new
+        return with_children(node, changed) if changed else node
 
     result: T = rewrite("", tree)
     return result
@@ -107,40 +118,56 @@ def freeze(tree: T) -> T:
     >>> type(freeze(Linear(Tensor(np.ones((1, 2))), None))(np.ones((3, 2))))
     <class 'numpy.ndarray'>
     """
-    return replace(tree, Tensor, lambda path, leaf: value(leaf))
+    return replace(tree, Tensor, lambda path, leaf: leaf.data)
 
 
-def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every node with its path, parents first."""
-    yield path, node
-    for name, child in children(node):
-        yield from walk(child, join(path, name))
+def walk(tree: Any) -> list[tuple[str, Any]]:
+    """Every node with its path, parents first, in the order of the fields.
+
+    Examples
+    --------
+    >>> from lora_np.nn import Linear
+    >>> [path for path, _ in walk([Linear(np.ones((2, 3)))])]
+    ['', '0', '0.W', '0.b']
+    """
+    found, waiting = [], [("", tree)]
+    while waiting:
+        path, node = waiting.pop()
+        found.append((path, node))
+        if type(node) not in SETTINGS and not isinstance(node, LEAVES):
+            for name, child in reversed(children(node)):
+                waiting.append((f"{path}.{name}" if path else name, child))
+    return found
+
+
+LEAVES = (Tensor, np.ndarray, Quantised)
+SETTINGS = frozenset((type(None), bool, int, float, str))  # of what stands in fields, the most frequent
+FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every other type
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """Named children of a branch; nothing for leaves and settings."""
-    if isinstance(node, Quantised):  # a leaf, however it keeps its bits
-        return []
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return [(field.name, getattr(node, field.name)) for field in dataclasses.fields(node)]
+    """Named children of a branch; nothing for a setting. A small model is all overhead, so this is quick."""
+    kind = type(node)
+    if kind not in FIELDS:
+        FIELDS[kind] = (
+            tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+        )
+    if names := FIELDS[kind]:
+        return list(zip(names, map(getattr, repeat(node), names), strict=True))
     if isinstance(node, (tuple, list)):
-        return [(str(i), child) for i, child in enumerate(node)]
+        return list(zip(map(str, count()), node, strict=False))
     if isinstance(node, dict):
-        return [(str(key), child) for key, child in node.items()]
+        return list(zip(map(str, node), node.values(), strict=True))
     return []
 
 
-def rebuild(node: Any, path: str, rewrite: Callable[[str, Any], Any]) -> Any:
-    """``node`` with rewritten children; ``node`` itself if none of them changed."""
-    before = children(node)
-    after = [rewrite(join(path, name), child) for name, child in before]
-    if all(new is old for new, (_, old) in zip(after, before, strict=True)):
-        return node
+def with_children(node: Any, changed: dict[str, Any]) -> Any:
+    """``node`` with some children changed."""
     if isinstance(node, (tuple, list)):
-        return type(node)(after)
+        return type(node)([changed.get(name, child) for name, child in children(node)])
     if isinstance(node, dict):
-        return dict(zip(node, after, strict=True))
-    return dataclasses.replace(node, **{name: new for new, (name, _) in zip(after, before, strict=True)})
+        return {key: changed.get(str(key), child) for key, child in node.items()}
+    return dataclasses.replace(node, **changed)
 
 
 def join(path: str, name: str) -> str:

@@ -235,13 +235,14 @@ def fit(
 
     interrupted = False
     begin = time.perf_counter()
-    bar = progress_bar(steps, progress, done=training.steps, label="fit", unit="step")
+    bar = progress_bar(steps, progress, done=training.run.steps, label="fit", unit="step")
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
             while True:
-                if training.steps % every == 0 or training.steps == steps:
+                step = training.run.steps
+                if step % every == 0 or step == steps:
                     training.validate(sample, bar)
-                if training.steps == steps:
+                if step == steps:
                     break
                 now = training.gradients(goal)
                 if not math.isfinite(now):
@@ -250,10 +251,10 @@ def fit(
                     training.validate(sample, bar)
                     break
                 if watch is not None:
-                    watch(training.steps, model)
+                    watch(step, model)
                 training.run.step()
                 bar.update()
-                if store is not None and (training.steps % store.every == 0 or training.steps == steps):
+                if store is not None and ((step + 1) % store.every == 0 or step + 1 == steps):
                     store.save(training)
     except KeyboardInterrupt:
         interrupted = True
@@ -273,11 +274,6 @@ class Training:
         self.validated: list[tuple[int, float]] = []
 
     @property
-    def steps(self) -> int:
-        """Steps taken so far."""
-        return self.run.steps
-
-    @property
     def identity(self) -> dict[str, str]:
         """What has to be the same for a checkpoint to fit, each in words."""
         settings = {"optimizer": self.run.optimizer, "clip": self.run.clip, "accumulate": self.accumulate}
@@ -290,9 +286,9 @@ class Training:
 
         Where that is not finite or reaches the goal, no gradient is taken.
         """
-        total = 0.0
+        total, first = 0.0, self.run.steps * self.accumulate
         for i in range(self.accumulate):
-            batch = self.data.batch(self.run.steps * self.accumulate + i)
+            batch = self.data.batch(first + i)
             loss = self.data.loss_of(self.model, batch, self.rng)
             if self.accumulate > 1:
                 loss = loss / self.accumulate
@@ -307,26 +303,22 @@ class Training:
         """Once for each step, however often it is asked for; a run that continues has done it before."""
         if self.data.validation is None and sample is None:
             return
-        if self.validated and self.validated[-1][0] == self.steps:
+        step = self.run.steps
+        if self.validated and self.validated[-1][0] == step:
             return
         frozen = freeze(self.model)
         if self.data.validation is not None:
             error = self.data.validation_loss(frozen)
-            self.validated.append((self.steps, error))
+            self.validated.append((step, error))
             bar.set_postfix(validation=f"{error:.4g}", refresh=False)
-        text = None if sample is None else sample(self.steps, frozen)
+        text = None if sample is None else sample(step, frozen)
         if text:
             bar.write(text)
 
     def history(self, seconds: float, optimum: float | None) -> History:
         """What was seen so far."""
-        return History(
-            loss=np.array(self.loss),
-            validation_steps=np.array([step for step, _ in self.validated], dtype=int),
-            validation_loss=np.array([error for _, error in self.validated]),
-            seconds=seconds,
-            optimum=optimum,
-        )
+        taken, errors = zip(*self.validated, strict=True) if self.validated else ((), ())
+        return History(np.array(self.loss), np.array(taken, dtype=int), np.array(errors), seconds, optimum)
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
