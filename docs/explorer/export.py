@@ -46,7 +46,7 @@ def portrait() -> Array:
 
 def update() -> dict[str, Any]:
     """The best update of each rank for the tour's model, and its error on patches that it never saw."""
-    task = Task(seed=0, quick=False)
+    task = Task(rng=0, quick=False)
     B, A = linalg.reduced_rank_regression(task.x, task.y, W0=task.base.W, ridge=ridge_for(task.x))
     scale = np.linalg.norm(A, axis=1)  # shared evenly, so that both factors survive rounding
     left, right = B * np.sqrt(scale), A / np.sqrt(scale)[:, None]
