@@ -52,7 +52,7 @@ def combine(
     jobs : int
         How many modules to work on at a time.
     force : bool
-        Whether to replace an adapter that stands at ``out``, be it one of ``adapters``. A directory that
+        Whether to replace an existing adapter at ``out``, even one of ``adapters``. A directory that
         holds anything else is refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
@@ -203,7 +203,7 @@ def _bias(name: str, terms: list[tuple[Module, float]]) -> Array:
 
 
 def _check(sources: list[Adapter]) -> None:
-    """Whether the adapters fit each other: each is held beside those before it."""
+    """Whether the adapters fit each other: each is compared with those before it."""
     shapes: dict[str, tuple[tuple[int, int], bool]] = {}
     replaced: set[str] = set()
     for source in sources:

@@ -139,7 +139,7 @@ def compose(
 ) -> dict[str, Any]:
     """``raw`` with r, lora_alpha and their patterns such that every module has its rank and alpha.
 
-    What ``raw`` says already is left as it stands, if it is right for every module. Otherwise the commonest
+    What ``raw`` already says is kept, if it is right for every module. Otherwise the commonest
     values become the default, and each exception is named by its full path.
     """
     said = parse(Path(NAME), {"r": 8, "lora_alpha": 8, **raw})

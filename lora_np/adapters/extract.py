@@ -66,7 +66,7 @@ def extract(
     jobs : int
         How many matrices to work on at a time.
     force : bool
-        Whether to replace an adapter that stands at ``out``. A directory that holds anything else is refused;
+        Whether to replace an existing adapter at ``out``. A directory that holds anything else is refused;
         a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.

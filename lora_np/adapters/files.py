@@ -1,7 +1,7 @@
-"""Files that may be hostile and writes that may be interrupted: what every other file of this room stands on.
+"""Files that may be hostile and writes that may be interrupted: what the rest of the package relies on.
 
-A directory is written beside its target and renamed when it is whole. An old target is moved aside first and
-removed last, so that at every moment the old or the new one stands whole on the disk.
+A directory is written next to its target and renamed when complete. An old target is moved aside first and
+removed last, so at every moment the old or the new one is complete on disk.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def replacing(
     target : path
         The directory to make.
     force : bool
-        Whether an adapter or a checkpoint that stands there may be replaced.
+        Whether an adapter or an existing checkpoint may be replaced.
     writes : callable
         Whether a path relative to the target is one that the block writes. A target that holds any other is
         refused, since it would be lost.
     keeps : collection of str
-        Names of files that go over from the old target, unless the block writes them anew.
+        Names of files that go over from the old target, unless the block writes them.
     inputs : collection of paths
         What the block reads from: a target that would take one of them with it is refused.
     in_place : bool
@@ -74,7 +74,7 @@ def recover(target: Path) -> None:
     """Clean up after a run that was killed: finish or undo its last rename, remove what was half written."""
     aside = _aside(target)
     if aside.exists() and target.exists():
-        _remove(aside, target)  # the new one stands; only the removal of the old one was missing
+        _remove(aside, target)  # the new one is in place; only the removal of the old one was missing
     elif aside.exists():
         os.rename(aside, target)
     for stage in target.parent.iterdir():
@@ -136,7 +136,7 @@ def _swap(stage: Path, target: Path) -> None:
 
 
 def _remove(aside: Path, target: Path) -> None:
-    """Remove what was moved aside, under another name: whatever is called aside is whole at every moment."""
+    """Remove what was moved aside, under another name: what is called aside is always complete."""
     doomed = _unused(target)
     os.rename(aside, doomed)
     shutil.rmtree(doomed)

@@ -1,4 +1,4 @@
-"""What an adapter holds: strength, spectrum and waste of each module, and how it stands to its base."""
+"""What an adapter contains: norm, spectrum and unused rank of each module, and how it relates to its base."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Inspection:
         return adapter_overview(self.spectra, title=self.table.title)
 
     def to_html(self) -> str:
-        """One page with the figure and the table, which needs nothing beside itself."""
+        """One page with the figure and the table, which needs no other file."""
         picture = io.StringIO()
         self.figure().savefig(picture, format="svg")
         drawing = picture.getvalue()

@@ -59,12 +59,12 @@ def merge(
     adapter : path
     out : path
         The directory to make: the same shards, names and dtypes, and the base's other files, so that
-        transformers loads it as it is.
+        transformers loads it directly.
     jobs : int
         How many shards to work on at a time.
     force : bool
-        Whether to replace a checkpoint that stands at ``out``. One that holds a file which is not written
-        anew is refused, as are the base and the adapter.
+        Whether to replace an existing checkpoint at ``out``. One that holds a file which is not written
+        again is refused, as are the base and the adapter.
     progress : bool
         Show a bar, if standard error is a terminal.
 

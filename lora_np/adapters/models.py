@@ -51,14 +51,14 @@ def save(
     path : path
         The directory to make.
     base : str, optional
-        The name of the base model, noted in the config for whoever loads the adapter.
+        The name of the base model, noted in the config for those who load the adapter.
     names : callable, optional
         From a path in the model to PEFT's name of that module; by default the same. A model that is a single
         layer has no path, and becomes ``"linear"``.
     dtype : {"float64", "float32", "float16", "bfloat16"}, optional
         Round the numbers to this; by default they are kept as they are.
     force : bool
-        Whether to replace an adapter that stands there. A directory that holds anything else is refused; a
+        Whether to replace an existing adapter. A directory that holds anything else is refused; a
         README.md stays.
 
     Raises
@@ -96,7 +96,7 @@ def save(
 
 
 def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = None) -> T:
-    """The same model, frozen, with the adapter beside its layers; A and B are trainable again.
+    """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
 
 
 def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
-    """The adapters in a model of ours, and whatever else in it is trained."""
+    """The adapters in a model of ours, and everything else in it that is trained."""
     named = _namer(names)
     layers = _adapted_layers(model)
     if not layers:

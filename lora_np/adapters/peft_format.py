@@ -36,7 +36,7 @@ from lora_np.hub import (
 )
 
 WEIGHTS = "adapter_model.safetensors"
-CARD = "README.md"  # PEFT writes one beside its adapters; people write on in it
+CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 
@@ -50,13 +50,13 @@ _PARTS = {
     ("lora_magnitude_vector", ""): ("magnitude", None),
 }
 _HEADS = frozenset(head for head, _ in _PARTS)
-# PEFT saves these whole beside the adapter of an embedding, or when the vocabulary was resized.
+# PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized.
 _EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor that is read when it is asked for."""
+    """A tensor that is read when it is used."""
 
     dtype: str  # in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ class Module:
     """What an adapter does to one module: ``W0 + scaling * B @ A``.
 
     ``A`` (r, k), ``B`` (d, r) and, where there are, ``magnitude`` (d,) and ``bias`` (d,) are read from the
-    file each time that they are asked for.
+    file each time they are used.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class Module:
         Raises
         ------
         TypeError
-            If an array does not hold floating-point numbers, or alpha is no number.
+            If an array does not hold floating-point numbers, or alpha is not a number.
         ValueError
             If the shapes do not fit, or alpha is not finite.
         """
@@ -194,7 +194,7 @@ class Adapter(Mapping[str, Module]):
     modules : mapping of str to Module
     full : mapping of str to Stored
         Parameters that are replaced rather than adapted, by their names in the base model: those of
-        ``modules_to_save``, trained biases, embeddings that were saved beside their adapter.
+        ``modules_to_save``, trained biases, embeddings that were saved with their adapter.
     raw : mapping
         The settings of ``adapter_config.json``.
     path : path, optional
@@ -433,9 +433,9 @@ def _part(path: Path, key: str, segments: list[str]) -> tuple[str, bool | None, 
     head, *rest = segments
     leaf = rest.pop() if rest and rest[-1] in ("weight", "bias") else ""
     if head == "lora_magnitude_vector" and leaf == "weight":
-        leaf = ""  # its name in memory, where DoRA is a layer of its own
+        leaf = ""  # its name in memory, where DoRA is a separate layer
     if (head, leaf) not in _PARTS or len(rest) > 1:
-        raise HubError(f"{path}: {key!r} is no key that PEFT writes for a LoRA")
+        raise HubError(f"{path}: {key!r} is not a key that PEFT writes for a LoRA")
     part, embedding = _PARTS[head, leaf]
     return part, embedding, rest[0] if rest else ""
 

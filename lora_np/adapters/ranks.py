@@ -59,7 +59,7 @@ class Goal:
 
     @property
     def lost_energy(self) -> float | None:
-        """The share of its squared norm that each module may lose, if that is what is asked for."""
+        """The share of its squared norm that each module may lose, if that is the goal."""
         if self.energy is not None:
             return 1 - self.energy
         return None if self.error is None else self.error**2
@@ -102,9 +102,9 @@ def allocate(
         What one direction of each module costs.
     budget : int
     at_least : mapping of str to int, optional
-        Ranks that are taken first, whatever they serve.
+        Ranks that are taken first.
     fixed : int
-        What is spent whatever the ranks are.
+        What is spent at any rank.
     name : str
         What messages call the budget.
 

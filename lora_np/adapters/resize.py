@@ -56,7 +56,7 @@ def resize(
     jobs : int
         How many modules to work on at a time.
     force : bool
-        Whether to replace an adapter that stands at ``out``, be it ``adapter`` itself. A directory that holds
+        Whether to replace an existing adapter at ``out``, even ``adapter`` itself. A directory that holds
         anything else is refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.

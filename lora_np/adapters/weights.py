@@ -16,7 +16,7 @@ BLOCK = 2**20  # entries that are worked on at a time, so that no second weight'
 def is_transposed(place: str, shape: tuple[int, ...], module: Module, fan_in_fan_out: bool) -> bool:
     """Whether a base weight of this shape is stored as (k, d): embeddings are, and GPT-2's Conv1D."""
     d, k = module.shape
-    # A config may say fan_in_fan_out for some of its layers only, so the shape speaks where it can.
+    # A config may say fan_in_fan_out for some of its layers only, so the shape decides where it can.
     transposed = module.embedding or (fan_in_fan_out and shape == (k, d))
     if shape != ((k, d) if transposed else (d, k)):
         hint = "; it is stored transposed, which needs fan_in_fan_out" if shape == (k, d) else ""

@@ -1,4 +1,4 @@
-"""What lies on disk: safetensors, model directories, names, targets, dtypes, and the families of models."""
+"""Models on disk: safetensors, GGUF, directories, names, targets, dtypes, and the families of models."""
 
 from lora_np.hub import gguf, safetensors
 from lora_np.hub.bitsandbytes import bitsandbytes_parts, read_bitsandbytes

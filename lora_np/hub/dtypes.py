@@ -51,7 +51,7 @@ def float_dtype(dtype: str) -> str:
     Raises
     ------
     ValueError
-        If it is not; another spelling of one is told the right one.
+        If it is not; the message gives the right name for another spelling.
 
     See Also
     --------
@@ -90,11 +90,11 @@ def rounded(array: Array, dtype: str) -> Array:
     Raises
     ------
     ValueError
-        If there is no such dtype.
+        If the dtype is unknown.
 
     See Also
     --------
-    float_dtype : Refuses what is no such name.
+    float_dtype : Refuses other names.
 
     Examples
     --------

@@ -111,7 +111,7 @@ class Expressions:
 
 
 def divided(whole: int, by: int, whole_name: str, name: str) -> int:
-    """``whole / by`` where there is no remainder.
+    """``whole / by`` if the remainder is zero.
 
     Raises
     ------

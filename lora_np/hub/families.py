@@ -89,7 +89,7 @@ class Family(NamedTuple):
 
     name: str
     classes: str  # what its class names start with
-    tasks: tuple[str, ...]  # the first is meant where a config names none
+    tasks: tuple[str, ...]  # the first is the default
     targets: tuple[str, ...]  # PEFT's default
     fused: Mapping[str, str]  # experts: the names that PEFT translates, and into which parameter
     bases: Mapping[str, str]  # from a task to the name that its class gives the backbone
@@ -178,7 +178,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """The tables ``above`` over those ``below``: ``false`` takes away, and a name is a field or a value."""
     merged = dict(below)
     for key, value in above.items():
-        if key == "let":  # first: what lies below may need it
+        if key == "let":  # first: what follows may need it
             merged[key] = {
                 **value,
                 **{name: text for name, text in below.get(key, {}).items() if name not in value},
@@ -389,7 +389,7 @@ def _place(
 def _append(
     block: _Block, found: Iterable[Any], prefix: str, depths: Mapping[str, Indices], modules: list[ModuleSpec]
 ) -> None:
-    """Append the modules of a block that are there."""
+    """Append the modules of a block that exist."""
     if prefix:
         prefix += "."
     for module, computed in zip(block.modules, found, strict=True):

@@ -23,7 +23,7 @@ _TIED = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_i
 
 @dataclass(frozen=True, eq=False)
 class ModelDirectory:
-    """The tensors of a model and its config; made by `open_model`. Each tensor is read when it is asked for.
+    """The tensors of a model and its config; made by `open_model`. Each tensor is read when it is first used.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
     Raises
     ------
     HubError
-        If there is no such model, it is damaged, index and files disagree, two files hold the same tensor, or
+        If the model does not exist or is damaged, index and files differ, two files hold the same tensor, or
         a name leads out of the directory.
 
     See Also
@@ -155,7 +155,7 @@ def directory(path: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     path : path
-        What was asked for.
+        For error messages.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def inside(folder: Path, name: str) -> Path:
     Raises
     ------
     HubError
-        If there is no such file, or it is not inside.
+        If the file does not exist or is not inside.
 
     See Also
     --------

@@ -99,7 +99,7 @@ class GGUFTensor:
     kind : str
         "F32", "Q4_1", "Q6_K", ...
     shape : tuple of int
-        As NumPy has it: the last axis is the one that lies together (ggml writes it first).
+        As in NumPy: the last axis is contiguous (ggml writes it first).
     start : int
         Byte offset in the file.
     """
@@ -152,7 +152,7 @@ class GGUFFile:
         Raises
         ------
         HubError
-            If there is no such tensor (the message lists close names), its kind is not one that is read, or
+            If no tensor has that name (the message lists close ones), its kind is not one that is read, or
             the file has changed since it was opened.
 
         See Also

@@ -112,7 +112,7 @@ class GGUFModel:
         Raises
         ------
         HubError
-            If there is no such tensor, or it is of a kind that is not read.
+            If no tensor has that name, or its kind cannot be read.
         """
         if name not in self.names:
             raise HubError(f"{self.file.path} has no tensor for {name!r}")
@@ -246,7 +246,7 @@ def gguf_name(module: str) -> str | None:
     Returns
     -------
     str or None
-        None where there is no such module in the families that are understood.
+        None if no known family has such a module.
 
     Examples
     --------

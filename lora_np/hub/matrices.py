@@ -28,7 +28,7 @@ def load_matrix(source: str) -> Array:
     ------
     ValueError
         If the source is of neither form; the file is malformed, or a pickle (never loaded, because it could
-        run code); there is no such tensor (the message lists close names); or it is not a finite matrix.
+        run code); no tensor has that name (the message lists close ones); or it is not a finite matrix.
     TypeError
         If it does not hold real numbers.
     OSError
@@ -58,7 +58,7 @@ def load_matrix(source: str) -> Array:
 
 def _read_npy(path: str) -> Array:
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path} must be a regular file")  # opening a pipe would wait for ever
+        raise ValueError(f"{path} must be a regular file")  # opening a pipe would never return
     try:
         # A memory map never unpickles and checks the size in the header against the file's.
         return np.array(np.lib.format.open_memmap(path, mode="r"))

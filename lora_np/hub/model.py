@@ -22,7 +22,7 @@ ATTENTION = ("query", "key", "value", "qkv", "key_value", "position_query", "pos
 class ModuleSpec(NamedTuple):
     """A module that owns parameters, or many alike whose names differ only in an index.
 
-    Names are those of transformers. ``{}`` in a name stands for an index, one for each entry of
+    Names are those of transformers. ``{}`` in a name is an index, one for each entry of
     ``ranges``: ``model.layers.{}.self_attn.q_proj`` with ``(range(80),)`` is eighty modules.
 
     Parameters
@@ -99,7 +99,7 @@ class ModuleSpec(NamedTuple):
         return [self._filled(self.alias or self.name, indices) for indices in product(*self.ranges)]
 
     def _filled(self, text: str, indices: Sequence[int]) -> str:
-        # a name without an index may hold braces of its own
+        # a name without an index may contain braces
         return text.format(*indices) if self.ranges else text
 
     def at(self, *indices: int) -> ModuleSpec:
@@ -145,7 +145,7 @@ class ModelSpec:
     head : str
         The module that ``"all-linear"`` leaves out: what transformers calls the output embeddings.
     default_targets : tuple of str
-        What PEFT adapts if not told otherwise; empty where it has no default.
+        What PEFT adapts by default; empty where it has no default.
     fused : mapping of str to str
         For experts that transformers fuses: the names that PEFT translates, and into which parameter.
     layers : tuple of Layers

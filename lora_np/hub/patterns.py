@@ -1,4 +1,4 @@
-"""Regular expressions from files and users, in Python's syntax, that cannot backtrack for ever.
+"""Regular expressions from files and users, in Python's syntax, that cannot backtrack without end.
 
 A name is matched as Thompson did it (1968): all positions that the expression can have reached are moved on
 together, here as the bits of one integer. The work is bounded and counted; Python's own ``re`` is asked only

@@ -285,7 +285,7 @@ def _containers(spec: ModelSpec) -> list[str]:
 
 
 def _paths(module: ModuleSpec) -> list[str]:
-    """The module's own path and those of all its parents; a bare parameter is no module itself."""
+    """The module's own path and those of all its parents; a bare parameter is not a module."""
     parts = module.name.split(".")
     paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
     return paths[1:] if module.kind in ("parameter", "experts") else paths

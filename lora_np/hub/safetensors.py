@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
 from pathlib import Path
-from reprlib import repr  # short, whatever a hostile header holds
+from reprlib import repr  # short, even for a hostile header
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeGuard
 
@@ -103,7 +103,7 @@ class SafetensorsFile:
         Raises
         ------
         HubError
-            If there is no such tensor (the message lists close names), its dtype has no NumPy counterpart,
+            If no tensor has that name (the message lists close ones), its dtype has no NumPy counterpart,
             or the file has changed since it was opened.
         """
         if name not in self.tensors:
@@ -198,7 +198,7 @@ def save(
     HubError
         If a dtype has no place in the format, a value does not fit it, or the metadata are not text.
     TypeError
-        If ``tensors`` is no mapping from names to arrays.
+        If ``tensors`` is not a mapping from names to arrays.
     OSError
         If the file cannot be written.
 
@@ -307,7 +307,7 @@ class SafetensorsWriter:
         self._missing.remove(name)
 
     def copy(self, name: str, source: SafetensorsFile) -> None:
-        """Write the tensor ``name`` as it stands in another file, byte for byte, whatever its dtype.
+        """Write the tensor ``name`` from another file, byte for byte, in any dtype.
 
         Parameters
         ----------
@@ -460,7 +460,7 @@ def _layout(
 
 
 def _stored(name: str, array: Array, dtype: str) -> Array:
-    """``array`` as it lies in the file."""
+    """``array`` in the byte order of the file."""
     if dtype.startswith("float8"):
         raise HubError(f"{name!r} of dtype {dtype} can only be copied from another file")
     if dtype not in FLOATS or array.dtype.kind != "f":

@@ -32,7 +32,7 @@ class Matcher:
     Attributes
     ----------
     all_linear : bool
-        Whether ``"all-linear"`` was asked for. Every path matches then: which modules are linear, and which
+        Whether the targets are ``"all-linear"``. Every path matches then: which modules are linear, and which
         of them is the output layer, the caller knows.
     """
 
@@ -105,7 +105,7 @@ def matcher(
     numbers = {layers} if isinstance(layers, int) else set(layers)
     number_of = _numbering(layers_pattern)
     return Matcher(
-        # a module that is named by its whole path is wanted whatever its layer's number, as in PEFT
+        # a module that is named by its whole path is wanted for any layer number, as in PEFT
         lambda path, layer: path in names or (ending(path) and number_of(path) in numbers),
         unwanted,
     )
@@ -205,7 +205,7 @@ class Patterns:
         return default if key is None else self.values[key]
 
     def unused(self, paths: Iterable[str]) -> list[str]:
-        """The keys that match none of ``paths``, whatever matches before them."""
+        """The keys that match none of ``paths``, even if another key comes first."""
         paths = list(paths)
         known = set(paths)
         unused = {place for path, place in self._exact.items() if path not in known}

@@ -112,7 +112,7 @@ def inject(
         raise ValueError(no_layer(nodes, targets))
     biased = adapted if bias == "lora_only" else {path for path, node in nodes if isinstance(node, Linear)}
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
-    # By identity: a tied weight stands at several paths, and is trained if any of them is named.
+    # By identity: a tied weight has several paths, and is trained if any of them is named.
     weights = [(path, node) for path, node in nodes if isinstance(node, (Tensor, np.ndarray))]
     thawed = {id(weight) for path, weight in weights if under(path, trained)}
 
@@ -208,7 +208,7 @@ def changed_over(a: Tensor | Array) -> Tensor | Array:
 
 
 def under(path: str, parts: Iterable[str]) -> bool:
-    """Whether ``path`` is one of ``parts`` or lies below one."""
+    """Whether ``path`` is one of ``parts`` or is below one."""
     return any(path == part or path.startswith(f"{part}.") for part in parts)
 
 

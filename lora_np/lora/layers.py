@@ -86,7 +86,7 @@ class LoRALinear:
 
 @dataclass(frozen=True, eq=False)
 class LoRAEmbedding:
-    """``h = W0[i] + (alpha/r) B A[:, i]``: LoRA beside the rows of an embedding.
+    """``h = W0[i] + (alpha/r) B A[:, i]``: LoRA for the rows of an embedding.
 
     Parameters
     ----------

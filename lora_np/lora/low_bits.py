@@ -232,7 +232,7 @@ def inject_quantised(
     Raises
     ------
     ValueError
-        If there is no such layer, it is quantised already, or an option is out of range.
+        If the layer does not exist or is quantised already, or an option is out of range.
 
     See Also
     --------
@@ -262,7 +262,7 @@ def inject_quantised(
 
     def few_bits(path: str, layer: LoRALinear) -> LoRALinear:
         if isinstance(layer.base.W, Quantised):
-            raise ValueError(f"{path or 'the layer'} is quantised already: inject adapts it as it is")
+            raise ValueError(f"{path or 'the layer'} is already quantised: inject adapts it directly")
         W = value(layer.base.W)
         size = float(np.linalg.norm(W)) or 1.0
         try:

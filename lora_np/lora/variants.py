@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Settings(NamedTuple):
-    """What `inject` was asked for."""
+    """The options of `inject`."""
 
     rank: int
     alpha: float
@@ -164,7 +164,7 @@ class DoRALinear:
         )
 
 
-ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what stands in the place of an adapted layer
+ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what replaces a layer that is adapted
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
@@ -176,7 +176,7 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
     Parameters
     ----------
     optimizer : Optimizer
-        Used as it is for everything but the adapters' B.
+        Used unchanged for everything but the adapters' B.
     ratio : float
         Above 0; 16 is the paper's advice, the best value depends on the task.
 
@@ -253,7 +253,7 @@ def rebase(tuned: T, original: T) -> T:
 
 
 def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
-    """B A beside ``W0 - (alpha/r) B A``: the layer computes what it did, from other parts."""
+    """B A next to ``W0 - (alpha/r) B A``: the layer computes what it did, from other parts."""
     W0 = value(layer.W)
     residual = W0 - (s.alpha / s.rank) * (B @ A)
     return LoRALinear(Residual(residual, layer.b), Tensor(A), Tensor(B), s.alpha, s.dropout)

@@ -68,7 +68,7 @@ def cross_entropy(logits: Any, labels: Array) -> Any:
     Raises
     ------
     ValueError
-        If shapes do not fit, or a label is no class.
+        If shapes do not fit, or a label is not a class.
     TypeError
         If labels are not integers.
 

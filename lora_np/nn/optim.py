@@ -1,7 +1,7 @@
 """Optimizers hold settings; ``start`` gives the state that a run of them needs, over a flat bank of numbers.
 
 All trainable arrays of a model are moved into one vector (one for each dtype), so that a step is a handful of
-ufunc calls whatever the number of arrays, and nothing is allocated.
+ufunc calls for any number of arrays, and nothing is allocated.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def check_adam(settings: Adam | AdamW) -> None:
 
 
 class Bank:
-    """All leaves of one dtype and one optimizer as views into one vector, and its state beside it."""
+    """All leaves of one dtype and one optimizer as views into one vector, with its state."""
 
     def __init__(self, optimizer: Optimizer, leaves: list[Tensor]) -> None:
         self.optimizer = optimizer

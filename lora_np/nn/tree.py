@@ -1,7 +1,7 @@
 """A model is a tree of frozen dataclasses; one walk and one rewrite serve everything that is done to it.
 
 A leaf is a ``Tensor`` (trainable), an ``ndarray`` (frozen) or a ``Quantised`` weight (frozen, in few bits).
-Dataclasses, tuples, lists and dicts are branches; whatever else stands in a field (a number, a function,
+Dataclasses, tuples, lists and dicts are branches; anything else in a field (a number, a function,
 ``None``) is a setting.
 """
 
@@ -32,7 +32,7 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
     Returns
     -------
     list of (str, Tensor, ndarray or Quantised)
-        A path joins field names and positions by dots: ``"layers.0.W"``. An array that stands in several
+        A path joins field names and positions by dots: ``"layers.0.W"``. An array that is in several
         places (a tied weight) comes once, under all of them: ``"embedding.W = head.W"``.
 
     Examples
@@ -67,7 +67,7 @@ def trainable(tree: Any) -> list[tuple[str, Tensor]]:
 def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]) -> T:
     """A tree in which every node of type ``kind`` is ``f(path, node)``; all else is shared with ``tree``.
 
-    A node that stands in several places is rewritten once, so that what was tied stays tied. ``f`` sees a
+    A node in several places is rewritten once, so what was tied stays tied. ``f`` sees a
     node before its children, and what it returns is not entered again.
 
     Parameters

@@ -46,7 +46,7 @@ class Checkpoint:
         whole_number("checkpoint_every", self.every)
 
     def begin(self, training: Resumable, *, resume: bool) -> None:
-        """Continue from the file if it is there, which must have been asked for."""
+        """Continue from the file if it exists, if that was asked for."""
         if not self.path.exists():
             return
         arrays, facts = self.read()
@@ -104,18 +104,18 @@ class Checkpoint:
                 raise ValueError("its sum does not match its content")
         except FileNotFoundError:
             raise
-        except Exception as error:  # whatever zipfile, zlib and NumPy make of bytes that are not theirs
+        except Exception as error:  # whatever zipfile, zlib and NumPy raise for foreign bytes
             raise self.damaged(error) from None
         return arrays, facts
 
     def damaged(self, error: Exception) -> CheckpointError:
         return CheckpointError(
             f"{self.path} is not a whole checkpoint ({error}): name another file, or if it "
-            "once was one, delete it to start anew"
+            "once was one, delete it to start again"
         )
 
     def save(self, training: Resumable) -> None:
-        """Write the run as it stands, after a step."""
+        """Write the state of the run, after a step."""
         arrays = {"loss": np.array(training.loss), "order": training.data.order}
         for i, bank in enumerate(training.run.banks):
             arrays |= {f"values.{i}": bank.values, f"state.{i}": np.array(bank.state)}

@@ -1,4 +1,4 @@
-"""Training: forward, loss, backward, step, and what a person wants to see on the way."""
+"""Training: forward, loss, backward, step, and progress on the way."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class History:
     seconds : float
         Time spent in training, validation included; in a run that was resumed, since then.
     optimum : float or None
-        The loss that cannot be undercut, where `fit` was told it.
+        The lowest possible loss, if it was passed to `fit`.
     """
 
     loss: Array
@@ -153,7 +153,7 @@ def fit(
         Stop as soon as ``loss <= (1 + within) optimum``. For the full batch only, since the loss of a smaller
         batch says little about the distance.
     watch : callable, optional
-        ``watch(step, model)`` is called in every step when the gradients are there and nothing has moved yet.
+        ``watch(step, model)`` is called in every step when the gradients are known and nothing has moved yet.
     sample : callable, optional
         ``sample(step, model)`` is called at each validation, with the model frozen; text that it returns is
         printed above the progress bar.
@@ -185,7 +185,7 @@ def fit(
     CheckpointError
         If the checkpoint is damaged or belongs to another run.
     FileExistsError
-        If there is a checkpoint already and ``resume`` is not asked for.
+        If a checkpoint already exists and ``resume`` is False.
     FloatingPointError
         If the loss is no longer finite. The message names the step and the parameter, and if training has
         diverged, a learning rate that is too large, with the bound where one is known.
@@ -300,7 +300,7 @@ class Training:
         return total
 
     def validate(self, sample: Callable[[int, Any], str | None] | None, bar: Any) -> None:
-        """Once for each step, however often it is asked for; a run that continues has done it before."""
+        """Once for each step, however often it is called; a run that continues has done it before."""
         if self.data.validation is None and sample is None:
             return
         step = self.run.steps
@@ -322,14 +322,14 @@ class Training:
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
-    """The result of a run that is of no use in part: Ctrl-C goes on to whoever started it."""
+    """The result of a run that is useless in part: Ctrl-C is passed on to the caller."""
     if result.interrupted:
         raise KeyboardInterrupt
     return result
 
 
 def check_goal(optimum: float | None, within: float | None, *, full_batch: bool) -> float:
-    """The loss at which to stop; below every loss where there is no such wish."""
+    """The loss at which to stop; below every loss if there is none."""
     if optimum is not None:
         number("optimum", optimum, minimum=0, open_minimum=within is not None)
     if within is None:

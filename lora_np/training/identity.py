@@ -149,6 +149,6 @@ def names_in(code: types.CodeType) -> set[str]:
 
 
 def code_of(code: types.CodeType) -> tuple[Any, ...]:
-    """What a function does, less where its source lies."""
+    """What a function does, except where its source is."""
     constants = [code_of(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars

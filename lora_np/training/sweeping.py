@@ -138,7 +138,7 @@ class Sweep:
         ax : Axes, optional
             Where to draw; by default a new figure.
         error : {"loss", "validation_loss"}
-            The first is drawn beside the optimum.
+            The first is drawn next to the optimum.
         """
         from lora_np.plots import error_with_spread
 
@@ -175,7 +175,7 @@ def sweep(
     problem : Problem
     ranks : sequence of int
     alphas : sequence of float or None
-        None stands for alpha = r.
+        None means alpha = r.
     learning_rates : sequence of float
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
@@ -188,7 +188,7 @@ def sweep(
     jobs : int, optional
         Worker processes; -1 for all cores. By default what ``joblib.parallel_config`` says, else one.
     cache : path, optional
-        A directory in which every finished run is noted. A sweep that was interrupted, or is asked for more
+        A directory in which every finished run is noted. A sweep that was interrupted, or is called with more
         settings, runs only what is missing.
     progress : bool
         Show a progress bar, in a terminal or a notebook.
@@ -196,7 +196,7 @@ def sweep(
     Returns
     -------
     Sweep
-        The same, bit for bit, whatever the number of workers: each run uses one thread.
+        The same, bit for bit, for any number of jobs: each run uses one thread.
 
     Raises
     ------

@@ -92,7 +92,7 @@ TENSORS = {
     ),
     "a key of some other method": (
         lambda t: t.update({f"{Q}.lora_A.weight.quant_state": np.ones(2)}),
-        "is no key that PEFT writes for a LoRA",
+        "is not a key that PEFT writes for a LoRA",
     ),
     "a tensor that nothing accounts for": (
         lambda t: t.update({f"{PREFIX}model.norm.weight": np.ones(2)}),

@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_a_clear_error(tmp_path, kind):
     run(OPTIMIZERS["adam"], path)
     damaged(path, kind)
     with pytest.raises(
-        CheckpointError, match=r"run\.npz is not a whole checkpoint .*delete it to start anew"
+        CheckpointError, match=r"run\.npz is not a whole checkpoint .*delete it to start again"
     ):
         run(OPTIMIZERS["adam"], path, resume=True)
 
