@@ -11,6 +11,11 @@ from lora_np.hub import INDEX, Kind, ModelSpec, ModuleSpec, fold, open_model
 
 # the last names of tables that are looked up rather than multiplied
 _EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
+_ASSUMED = (
+    "Counted from headers: a matrix called weight is taken for a linear map unless it is named as an "
+    "embedding, names are those of the files, and a tied head that is not stored is not seen. PEFT may "
+    "count otherwise."
+)
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
 
@@ -60,7 +65,7 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     modules = tuple(fold(_modules(shapes, kinds)))
     heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
     name = path.name if path.is_dir() or path.name != INDEX else path.parent.name
-    return ModelSpec(name or str(path), modules, head=heads[0] if len(heads) == 1 else "")
+    return ModelSpec(name or str(path), modules, head=heads[0] if len(heads) == 1 else "", assumed=_ASSUMED)
 
 
 def _modules(shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, Kind]) -> list[ModuleSpec]:

@@ -157,7 +157,14 @@ def _from_named_modules(model: Any) -> ModelSpec:
         head=_output_head(model),
         default_targets=family.targets if family else (),
         fused=fused or None,
+        assumed="" if family else _assumed(modules),
     )
+
+
+def _assumed(modules: list[ModuleSpec]) -> str:
+    if not any(module.kind == "experts" for module in modules):
+        return ""
+    return "The experts of this family are not described: PEFT may adapt them under other names."
 
 
 def _output_head(model: Any) -> str:

@@ -10,8 +10,18 @@ from typing import NamedTuple
 
 from lora_np.accounting.matrix import count_lora, count_lora_convolution
 from lora_np.checks import choice, whole_number
-from lora_np.hub import ModelSpec, ModuleSpec, Patterns, Pick, check_patterns, names_of, pick, saved_modules
-from lora_np.table import Cell, Table, shape_text
+from lora_np.hub import (
+    ModelSpec,
+    ModuleSpec,
+    Patterns,
+    Pick,
+    Targets,
+    check_patterns,
+    names_of,
+    pick,
+    saved_modules,
+)
+from lora_np.table import Cell, Shown, Table, shape_text
 
 
 class Adapter(NamedTuple):
@@ -46,8 +56,8 @@ class Adapter(NamedTuple):
         return _limit(self.module)
 
 
-@dataclass(frozen=True)
-class LoraCount:
+@dataclass(frozen=True, repr=False)
+class LoraCount(Shown):
     """What a LoRA on a model costs: the report that `count_model` gives.
 
     Parameters
@@ -105,6 +115,11 @@ class LoraCount:
             f"trainable params: {self.trainable:,d} || all params: {self.total:,d} || "
             f"trainable%: {self.percent:.4f}"
         )
+
+    @property
+    def verdict(self) -> str:
+        """PEFT's line, or what was assumed where that line may be wrong."""
+        return self.spec.assumed or self.peft_line
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -179,16 +194,10 @@ class LoraCount:
             "experts": self.experts or None,
         }
 
-    def __str__(self) -> str:
-        return f"{self.table}\n{self.peft_line}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return f"{self.table._repr_html_()}<p>{self.peft_line}</p>"
-
     def _titled(self, columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> Table:
-        return Table(columns, rows, title=f"{self.spec.name}, rank {self.rank}", notes=self.notes)
+        return Table(
+            columns, rows, title=f"{self.spec.name}, rank {self.rank}", notes=(*self.notes, self.verdict)
+        )
 
 
 def count_model(
@@ -253,6 +262,8 @@ def count_model(
     rank = whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
     choice("experts", experts, ("peft", "per-expert"))
+    if experts == "peft":
+        _check_experts(spec, targets)
     has_experts = any(module.kind == "experts" for module in spec.groups)
     if experts == "per-expert" and has_experts:
         spec = spec.per_expert()
@@ -274,6 +285,25 @@ def count_model(
         _bias_size(spec, bias, adapters, saved),
         experts if has_experts else "",
     )
+
+
+# the names that PEFT may translate where transformers fuses experts
+_FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_up_proj", "experts")
+
+
+def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
+    """Refuse to guess what PEFT does with experts that no family describes."""
+    if not spec.assumed or not any("experts" in module.name.split(".") for module in spec.groups):
+        return
+    if targets is None or isinstance(targets, str) or callable(targets):
+        asked = "targets"
+    else:
+        asked = next((name for name in targets if name.rpartition(".")[2] in _FUSED), "")
+    if asked:
+        raise ValueError(
+            f"{asked} may mean experts, and how PEFT adapts those of {spec.name} cannot be told: its family "
+            "is not described. Name other modules, such as ['q_proj', 'v_proj']"
+        )
 
 
 def _adapt(picked: Pick, rank: int, patterns: Patterns, dora: bool) -> list[Adapter]:

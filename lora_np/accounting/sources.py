@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,17 @@ from typing import Any
 from lora_np.accounting.checkpoint import from_safetensors
 from lora_np.accounting.live import from_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub import ModelSpec, ModuleSpec, build_spec, family_names, family_of, open_gguf, read_json
+from lora_np.hub import (
+    INDEX,
+    SINGLE,
+    ModelSpec,
+    ModuleSpec,
+    build_spec,
+    family_names,
+    family_of,
+    open_gguf,
+    read_json,
+)
 from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
@@ -57,8 +67,7 @@ def model_spec(source: object) -> ModelSpec:
         return ModelSpec(str(source), (ModuleSpec("W0", "linear", size),))
     path = Path(source)
     if path.is_dir():
-        config = path / "config.json"
-        return from_config(config) if config.is_file() else from_safetensors(path)
+        return _from_directory(path)
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
         return from_safetensors(path)
     if path.suffix == ".json":
@@ -73,6 +82,22 @@ def model_spec(source: object) -> ModelSpec:
             f"file, or a directory that is there, got {str(source)!r}{hint}"
         )
     return preset(str(source))
+
+
+def _from_directory(path: Path) -> ModelSpec:
+    """From the config where its family is described, from headers where there are weights and it is not."""
+    if (path / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{path} is an adapter: lora-np inspect shows what it holds; count takes its base model"
+        )
+    if not (path / "config.json").is_file():
+        return from_safetensors(path)
+    kind = read_json(path / "config.json").get("model_type")
+    weights = any((path / name).is_file() for name in (SINGLE, INDEX))
+    if kind in family_names() or not weights:
+        return from_config(path / "config.json")
+    spec = from_safetensors(path)
+    return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
 
 
 def matrix_size(text: str) -> tuple[int, int] | None:

@@ -129,7 +129,7 @@ def _totals(spec: ModelSpec, counts: Iterable[LoraCount]) -> Table:
         (each.rank, each.trainable, each.base, each.total, each.percent, checkpoint_bytes(each))
         for each in counts
     ]
-    notes = [each.peft_line for each in counts] + [note for each in counts for note in each.notes]
+    notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]
     return Table(
         ("rank", "trainable", "base", "total", "percent", "adapter"),
         rows,

@@ -48,7 +48,7 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         If a field has the wrong type.
     """
     family = family_of(str(values.get("model_type")))
-    architecture = architecture or (values.get("architectures") or [""])[0]
+    architecture = architecture or _architecture(values)
     task = family.tasks[0]
     if architecture:
         known = [family.classes + task for task in family.tasks]
@@ -69,6 +69,14 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         layers=tuple(layers),
         experts_per_token=_experts_per_token(env),
     )
+
+
+def _architecture(values: Mapping[str, Any]) -> str:
+    """The class that a config names first; empty if it names none."""
+    names = values.get("architectures") or [""]
+    if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
+        raise TypeError(f"architectures must be a list of class names, got {names!r}")
+    return names[0]
 
 
 @cache
@@ -492,7 +500,7 @@ def _checked(field: _Field, name: str, value: Any, env: Mapping[str, Any]) -> An
 def _labels(values: Mapping[str, Any]) -> int:
     """How many labels a classifier has."""
     names = values.get("id2label")
-    if names is not None:
+    if isinstance(names, (Mapping, list, tuple)):
         return len(names)
     given = values.get("num_labels")
     return 2 if given is None else whole_number("num_labels", given, minimum=0, maximum=_LARGEST)

@@ -152,6 +152,8 @@ class ModelSpec:
         The stacks, for estimates of activations and FLOPs; empty if unknown.
     experts_per_token : int
         How many routed experts see each token; 0 without experts.
+    assumed : str
+        What had to be assumed, where PEFT may therefore count otherwise; empty where all is known.
 
     Examples
     --------
@@ -168,6 +170,7 @@ class ModelSpec:
     fused: Mapping[str, str] | None = None
     layers: tuple[Layers, ...] = ()
     experts_per_token: int = 0
+    assumed: str = ""
 
     @property
     def total(self) -> int:
