@@ -3,29 +3,26 @@
     apt-get download r-cran-janeaustenr && dpkg -x r-cran-janeaustenr_*.deb .
     OPENBLAS_NUM_THREADS=1 python -m recipes.base usr/lib/R/site-library/janeaustenr/data/Rdata.rdb -o austen
 
-It takes 20 to 30 minutes on one core. The novels are in the public domain; the package that carries them is
+It takes about 20 minutes on one core. The novels are in the public domain; the package that carries them is
 under the MIT licence.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import struct
 import time
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import lora_np as lnp
+from lora_np import language
 from lora_np.checks import Array
-from lora_np.language.decoder import LanguageModel, build
-from lora_np.language.text import token_loss
-from lora_np.language.vocabulary import Characters
+from lora_np.language import Characters, LanguageModel, build, token_loss
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
 CONTEXT = 256
@@ -134,47 +131,19 @@ def validation_loss(model: LanguageModel, held_out: Array) -> float:
     return sum(float(token_loss(frozen, part)) * len(part) for part in parts) / len(held_out)
 
 
-@dataclass(frozen=True)
-class Trapezoid:
-    """A short rise, a constant rate, and a straight line down to zero (Hägele et al., arXiv 2405.18392)."""
-
-    stable: int = STABLE
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.stable + DECAY
-
-    def __call__(self, step: int) -> float:
-        """Learning rate at ``step``."""
-        return RATE * min((step + 1) / WARMUP, 1.0, max(self.steps - step, 0) / DECAY)
+def rate(step: int) -> float:
+    """A short rise, a constant rate, and a straight line down to zero (arXiv 2405.18392)."""
+    return RATE * min((step + 1) / WARMUP, 1.0, (STABLE + DECAY - step) / DECAY)
 
 
-def train(
-    texts: dict[str, str], *, rng: int = 0, rate: Trapezoid | None = None, stop: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """Train, and tell of every 100 steps, with the model as it is; ``stop`` ends it early."""
-    rate = Trapezoid() if rate is None else rate
-    random = np.random.default_rng(rng)
-    training, held_out = split(texts)
-    model = initial(random)
+def training(model: LanguageModel, batches: Iterable[Array]) -> Iterator[float]:
+    """The loss of each step; the model is trained in place."""
     run = lnp.start(lnp.AdamW(lr=rate, beta2=0.99, weight_decay=0.1), model, clip=CLIP)
-    losses: list[float] = []
-    begin = time.process_time()
-    for batch in windows(training, random):
+    for batch in batches:
         loss = token_loss(model, batch)
         loss.backward()
         run.step()
-        losses.append(loss.item())
-        done = run.steps == (stop or rate.steps)
-        if run.steps % 100 == 0 or done:
-            report = {"step": run.steps, "loss": float(np.mean(losses[-100:])), "losses": losses}
-            report["seconds"] = time.process_time() - begin
-            if run.steps % 500 == 0 or done:
-                report["validation"] = validation_loss(model, held_out if done else held_out[::4])
-            yield report | {"model": model}
-        if done:
-            return
+        yield loss.item()
 
 
 def main() -> None:
@@ -182,14 +151,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("novels", type=Path, help="Rdata.rdb of the package janeaustenr")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="directory to write")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--rng", type=int, default=0)
     options = parser.parse_args()
-    for report in train(novels(options.novels), rng=options.rng):
-        print(json.dumps({k: v for k, v in report.items() if k not in ("model", "losses")}), flush=True)
-    arrays = {path: lnp.value(leaf) for path, leaf in lnp.leaves(report["model"])}
-    options.output.mkdir(parents=True, exist_ok=True)
-    np.savez(options.output / "weights.npz", **arrays)
+    random = np.random.default_rng(options.rng)
+    tokens, held_out = split(novels(options.novels))
+    model = initial(random)
+    losses: list[float] = []
+    begin = time.process_time()
+    for loss in training(model, islice(windows(tokens, random), STABLE + DECAY)):
+        losses.append(loss)
+        if len(losses) % 100 == 0:
+            seconds = time.process_time() - begin
+            print(f"step {len(losses)}: {np.mean(losses[-100:]):.4f} nats, {seconds:.0f} s", flush=True)
+        if len(losses) % 500 == 0:
+            print(f"held out, a quarter: {validation_loss(model, held_out[::4]):.4f}", flush=True)
+    language.save(lnp.freeze(model), options.out, dtype="bfloat16")
+    rounded = validation_loss(language.load(options.out), held_out)
+    print(f"held out: {validation_loss(model, held_out):.4f}, as bfloat16 {rounded:.4f}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
 
 
 def test_a_model_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no directory 'nothing'"):
+    with pytest.raises(FileNotFoundError, match="no such directory: 'nothing'"):
         language.load("nothing")
     with pytest.raises(FileNotFoundError, match=r"no config.json"):
         language.load(tmp_path)
