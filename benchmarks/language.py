@@ -88,7 +88,7 @@ def stepping(name: str, contender: str, folder: Path) -> Step:
     tokens = text_of(name)
     if contender == TORCH:
         return torch_step(name, tokens)
-    model = lnp.inject(random_model(name), rank=RANK, alpha=2 * RANK, rng=0, where=is_q_or_v)
+    model = lnp.inject(random_model(name), rank=RANK, alpha=2 * RANK, rng=0, targets=["q_proj", "v_proj"])
     if contender == COMPOSED:
         model = language.composed_operations(model)
     run = lnp.start(lnp.AdamW(lr=RATE), model)
@@ -98,10 +98,6 @@ def stepping(name: str, contender: str, folder: Path) -> Step:
         run.step()
 
     return step
-
-
-def is_q_or_v(path: str, layer: Any) -> bool:
-    return path.endswith(("q_proj", "v_proj"))
 
 
 def settings_of(name: str) -> dict[str, Any]:

@@ -51,13 +51,9 @@ def finetune(
     base = language.load(model)
     content = language.read_text(text)
 
-    def speak(step: int, adapted: Any) -> None:
+    def sample(step: int, adapted: Any) -> None:
         said = language.generate(adapted, prompt, tokens=160, temperature=0.7, rng=rng)
         print(f"After {step} steps: {said}", file=sys.stderr, flush=True)
-
-    def sample(step: int, adapted: Any) -> None:
-        if sample_every and step % sample_every == 0:
-            speak(step, adapted)
 
     result = language.finetune(
         base,
@@ -71,14 +67,13 @@ def finetune(
         lr=lr,
         dropout=dropout,
         rng=rng,
-        watch=sample,
+        sample=sample if sample_every else None,
+        validate_every=sample_every or None,
         checkpoint=checkpoint,
         resume=resume,
         progress=True,
     )
     adapters.save(result.model, out, base=model, force=force)
-    if sample_every and not result.interrupted:
-        speak(result.steps, result.model)
     show_as(result.table, as_json)
     if result.interrupted:
         print(f"Stopped after {result.steps} steps; written: {out}", file=sys.stderr)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace as changed
 
 import numpy as np
 
 from lora_np.checks import Array, number, whole_number
-from lora_np.hub import Targets, close_names, matcher
+from lora_np.hub import Targets
 from lora_np.language.decoder import LanguageModel
-from lora_np.language.text import mean_loss, token_loss, vocabulary_of, windows
+from lora_np.language.text import in_parts, mean_loss, token_loss, vocabulary_of, windows
 from lora_np.lora import inject
-from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace, trainable
+from lora_np.nn import AdamW, cosine_schedule, freeze, trainable
 from lora_np.table import Table
 from lora_np.training import fit
 
@@ -57,15 +57,18 @@ class Adapted:
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """A language model whose call gives its loss on windows of a text."""
+class Shuffled:
+    """Batches of windows by the number of the step: all of them in an order, then in another."""
 
-    language: LanguageModel
+    rows: Array
+    batch_size: int
+    order: int  # random seed
 
-    def __call__(self, rows: Array, *, rng: np.random.Generator | None = None) -> Any:
-        if trainable(self.language):
-            return token_loss(self.language, rows, rng=rng)
-        return np.float64(mean_loss(self.language, rows))
+    def __call__(self, step: int) -> Array:
+        """Windows of a step."""
+        epoch, i = divmod(step, len(self.rows) // self.batch_size)
+        order = np.random.default_rng([self.order, epoch]).permutation(len(self.rows))
+        return self.rows[order[i * self.batch_size :][: self.batch_size]]
 
 
 def finetune(
@@ -81,7 +84,9 @@ def finetune(
     lr: float = 5e-3,
     dropout: float = 0.0,
     rng: np.random.Generator | int = 0,
-    watch: Callable[[int, LanguageModel], None] | None = None,
+    validate_every: int | None = None,
+    watch: Callable[[int, LanguageModel], object] | None = None,
+    sample: Callable[[int, LanguageModel], str | None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -112,8 +117,12 @@ def finetune(
         Rate of dropout before A.
     rng : Generator or int
         Randomness of A, the batches and dropout.
+    validate_every : int, optional
+        Steps between validations, by default a twentieth of ``steps``.
     watch : callable, optional
-        ``watch(step, model)`` is called before each step.
+        ``watch(step, model)`` is called in each step, before anything moves.
+    sample : callable, optional
+        ``sample(step, model)`` is called at each validation; text that it returns is printed above the bar.
     checkpoint : path, optional
         As for `lora_np.fit`.
     resume : bool
@@ -151,24 +160,30 @@ def finetune(
     training, held_out = windows(tokens[:cut], context), windows(tokens[cut:], context)
     random = np.random.default_rng(rng)
     adapted = inject(
-        model,
+        changed(model, vocabulary=None),
         rank=rank,
         alpha=2.0 * rank if alpha is None else alpha,
         dropout=dropout,
         rng=random,
-        targets=chosen(model, targets),
+        targets=targets,
     )
+    numbers = sum(leaf.size for _, leaf in trainable(adapted))
+    size = min(whole_number("batch_size", batch_size), len(training))
+
+    def speaking(silent: LanguageModel) -> LanguageModel:
+        return changed(silent, vocabulary=model.vocabulary)
+
     result = fit(
-        Scored(adapted),
-        training,
-        training,
-        loss=given,
+        adapted,
+        Shuffled(training, size, int(random.integers(2**32))),
+        loss=token_loss,
         optimizer=AdamW(lr=cosine_schedule(lr, steps=steps, warmup=min(10, steps)), weight_decay=0.0),
         steps=steps,
-        batch_size=min(batch_size, len(training)),
         clip=1.0,
-        validation=(held_out, held_out),
-        watch=None if watch is None else lambda step, scored: watch(step, scored.language),
+        validation=in_parts(held_out),
+        validate_every=validate_every,
+        watch=None if watch is None else lambda step, silent: watch(step, speaking(silent)),
+        sample=None if sample is None else lambda step, frozen: sample(step, speaking(frozen)),
         checkpoint=checkpoint,
         resume=resume,
         rng=random,
@@ -176,34 +191,11 @@ def finetune(
     )
     seen = result.history
     return Adapted(
-        model=result.model.language,
+        model=speaking(result.model),
         steps=len(seen.loss),
-        numbers=sum(leaf.size for _, leaf in trainable(result.model)),
-        before=float(seen.validation_loss[0]),
-        after=mean_loss(freeze(result.model.language), held_out),
+        numbers=numbers,
+        before=mean_loss(freeze(model), held_out),
+        after=mean_loss(freeze(result.model), held_out),
         seconds=seen.seconds,
         interrupted=result.interrupted,
     )
-
-
-def given(loss: Any, rows: Array) -> Any:
-    """The loss that `Scored` has computed already."""
-    return loss
-
-
-def chosen(model: LanguageModel, targets: Targets) -> Callable[[str, Any], bool]:
-    """``targets`` as a function of (path, layer), which matches something."""
-    wanted = matcher(targets)
-
-    def matches(path: str, layer: Any) -> bool:
-        if wanted.all_linear and path == "lm_head":  # left out, as in PEFT
-            return False
-        return isinstance(layer, Linear) and wanted(path, layer)
-
-    layers: dict[str, Any] = {}
-    replace(model, Linear, layers.setdefault)
-    if not any(matches(path, layer) for path, layer in layers.items()):
-        names = [targets] if isinstance(targets, str) else [] if callable(targets) else list(targets)
-        close = close_names(names[0] if names else "", (path.rpartition(".")[2] for path in layers))
-        raise ValueError(f"targets={targets!r} match no layer{close}")
-    return matches

@@ -102,7 +102,7 @@ class Description:
             )
             left, right = "()" if isinstance(thing, tuple) else "[]"
             return f"{left}{', '.join(items)}{right}"
-        if isinstance(thing, dict):
+        if isinstance(thing, (dict, types.MappingProxyType)):
             return f"{{{', '.join(f'{self.of(k)}: {self.of(v)}' for k, v in thing.items())}}}"
         if isinstance(thing, functools.partial):
             return f"partial({self.of(thing.func)}, {self.of(thing.args)}, {self.of(thing.keywords)})"
