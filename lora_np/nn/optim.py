@@ -90,19 +90,19 @@ class SGD(Optimizer):
 
     def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
         direction = g
-        if self.weight_decay:
+        if self.weight_decay:  # g = g + weight_decay p
             np.multiply(p, self.weight_decay, out=scratch)
             g += scratch
-        if self.momentum:
+        if self.momentum:  # v = momentum v + g
             (v,) = state
             v *= self.momentum
             v += g
             direction = v
-        if self.nesterov:
+        if self.nesterov:  # g + momentum v
             np.multiply(direction, self.momentum, out=scratch)
             scratch += g
             direction = scratch
-        np.multiply(direction, lr, out=scratch)
+        np.multiply(direction, lr, out=scratch)  # p = p - lr direction
         p -= scratch
 
 
@@ -186,8 +186,15 @@ class AdamW(Optimizer):
 def adam_update(
     settings: Adam | AdamW, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
 ) -> None:
-    # m and v are kept without their factors (1 - beta); these and both bias corrections go into two scalars,
-    # which spares four passes over the vectors.
+    """One step of Adam (Kingma and Ba, algorithm 1), with t = step + 1::
+
+        m = beta1 m + (1 - beta1) g
+        v = beta2 v + (1 - beta2) g^2
+        p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    In place, and with m and v kept without their factors (1 - beta): these and both bias corrections go into
+    two scalars, which spares four passes over the vectors.
+    """
     m, v = state
     b1, b2 = settings.beta1, settings.beta2
     second = math.sqrt((1 - b2) / (1 - b2 ** (step + 1)))

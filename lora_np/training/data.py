@@ -46,7 +46,7 @@ class Rows:
 
     def batch(self, step: int) -> tuple[Array, Array]:
         """The rows of the next step."""
-        if self.whole:
+        if self.batch_size == len(self.x):
             return self.x, self.y
         if self.position + self.batch_size > len(self.order):
             self.order, self.position = self.rng.permutation(len(self.x)), 0

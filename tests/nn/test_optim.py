@@ -249,3 +249,29 @@ def test_sgd_with_weight_decay_and_clipping_is_torchs(settings):
         torch.nn.utils.clip_grad_norm_([theirs], 0.5)
         other.step()
     np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rng", range(5))
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_is_the_equation_of_the_paper(rng, decay):
+    """Algorithm 1 of Kingma and Ba, and algorithm 2 of Loshchilov and Hutter, as they are printed."""
+    rng = np.random.default_rng(rng)
+    lr, beta1, beta2, eps = (
+        rng.uniform(1e-3, 1),
+        rng.uniform(0, 0.99),
+        rng.uniform(0, 0.999),
+        10.0 ** rng.uniform(-9, -2),
+    )
+    theta, m, v = rng.normal(size=5), np.zeros(5), np.zeros(5)
+    leaf = Tensor(theta)
+    settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
+    run = start(AdamW(**settings, weight_decay=decay) if decay else Adam(**settings), leaf)
+    for t in range(1, 30):
+        g = rng.normal(size=5) * 10.0 ** rng.uniform(-6, 3)
+        leaf.grad = g.copy()
+        run.step()
+        theta = theta - lr * decay * theta
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        theta = theta - lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        np.testing.assert_allclose(leaf.data, theta, rtol=1e-9, atol=1e-12)
