@@ -25,9 +25,10 @@ class PublicNames(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        return self.parse_text_to_nodes(
-            f"{table(name)}\n\n.. automodule:: {name}\n   :members:\n   :undoc-members:\n"
-        )
+        options = "   :members:\n   :undoc-members:\n"
+        if aliases := ", ".join(of_others(name)):
+            options += f"   :exclude-members: {aliases}\n"
+        return self.parse_text_to_nodes(f"{table(name)}\n\n.. automodule:: {name}\n{options}")
 
 
 class FrontDoor(SphinxDirective):
@@ -42,6 +43,18 @@ def table(name: str) -> str:
     shown = [public for public in module.__all__ if has_docstring(getattr(module, public))]
     rows = "\n".join(f"   {public}" for public in sorted(shown, key=str.lower))
     return f".. currentmodule:: {name}\n\n.. autosummary::\n   :nosignatures:\n\n{rows}\n"
+
+
+def of_others(name: str) -> list[str]:
+    """Public names of a module that are documented with another package, where they are defined."""
+    module = importlib.import_module(name)
+    package = ".".join(name.split(".")[:2])
+    homes = {public: getattr(getattr(module, public), "__module__", None) for public in module.__all__}
+    return [
+        public
+        for public, home in homes.items()
+        if isinstance(home, str) and home.startswith("lora_np.") and not f"{home}.".startswith(f"{package}.")
+    ]
 
 
 def has_docstring(thing: object) -> bool:

@@ -131,7 +131,7 @@ class Module:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(d, k): outputs by inputs."""
+        """Outputs and inputs, ``(d, k)``."""
         return self.parts["B"].shape[0], self.parts["A"].shape[1]
 
     @property

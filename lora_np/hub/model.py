@@ -132,7 +132,7 @@ class Layers(NamedTuple):
 class ModelSpec:
     """A model as a list of modules with names, kinds and shapes.
 
-    Built by :func:`from_config`, :func:`from_safetensors`, :func:`from_model` or :func:`preset`, or by hand.
+    Built by ``from_config``, ``from_safetensors``, ``from_model`` or ``preset`` of accounting, or by hand.
 
     Parameters
     ----------

@@ -24,7 +24,9 @@ class LoRALinear:
     base : Linear
         The layer that is adapted; frozen when its arrays are ndarrays.
     A : Tensor or ndarray of shape (r, k)
+        Random at the start, which breaks the symmetry.
     B : Tensor or ndarray of shape (d, r)
+        Zero at the start, so that training starts at the base model.
     alpha : float
         The update is scaled by ``alpha / r``.
     dropout : float
@@ -91,8 +93,11 @@ class LoRAEmbedding:
     Parameters
     ----------
     base : Embedding
+        The layer that is adapted.
     A : Tensor or ndarray of shape (r, vocab)
+        Zero at the start.
     B : Tensor or ndarray of shape (d, r)
+        Random at the start.
     alpha : float
         The update is scaled by ``alpha / r``.
 

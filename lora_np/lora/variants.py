@@ -121,6 +121,7 @@ class DoRALinear:
     m : Tensor or ndarray of shape (d,)
         The magnitude of each row.
     b : Tensor or ndarray of shape (d,), optional
+        The bias of the layer.
 
     Raises
     ------

@@ -24,6 +24,7 @@ class Linear:
         A Tensor is trained, an ndarray is frozen, and so is a quantised weight, whose numbers
         exist while a product is taken.
     b : Tensor or ndarray of shape (d,), optional
+        The bias, added to each row; none by default.
 
     Raises
     ------
@@ -105,6 +106,7 @@ class Embedding:
     Parameters
     ----------
     W : Tensor, ndarray or Quantised of shape (vocab, d)
+        A row for each token.
 
     Raises
     ------
@@ -141,6 +143,11 @@ class Embedding:
 @dataclass(frozen=True, eq=False)
 class Activation:
     """A function of one array as a layer.
+
+    Parameters
+    ----------
+    function : callable
+        Of one array, such as ``np.tanh``.
 
     Examples
     --------
@@ -203,6 +210,20 @@ def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
 def relu(x: Any) -> Any:
     """``max(x, 0)``, with derivative 0 at 0.
 
+    Parameters
+    ----------
+    x : Tensor or ndarray
+        Any shape.
+
+    Returns
+    -------
+    Tensor or ndarray
+        Of the same shape, and a Tensor if ``x`` is.
+
+    See Also
+    --------
+    gelu : A smooth version.
+
     Examples
     --------
     >>> relu(np.array([-1.0, 2.0]))
@@ -213,6 +234,20 @@ def relu(x: Any) -> Any:
 
 def sigmoid(x: Any) -> Any:
     """``1 / (1 + exp(-x))``, written with tanh so that nothing overflows.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray
+        Any shape.
+
+    Returns
+    -------
+    Tensor or ndarray
+        Of the same shape, and a Tensor if ``x`` is.
+
+    See Also
+    --------
+    softmax : For more than two classes.
 
     Examples
     --------
@@ -225,6 +260,20 @@ def sigmoid(x: Any) -> Any:
 def gelu(x: Any) -> Any:
     """The tanh form of the Gaussian error linear unit (Hendrycks and Gimpel 2016, arXiv 1606.08415).
 
+    Parameters
+    ----------
+    x : Tensor or ndarray
+        Any shape.
+
+    Returns
+    -------
+    Tensor or ndarray
+        Of the same shape, and a Tensor if ``x`` is.
+
+    See Also
+    --------
+    relu : Its limit for large inputs.
+
     Examples
     --------
     >>> gelu(np.array([0.0, 10.0]))
@@ -235,6 +284,22 @@ def gelu(x: Any) -> Any:
 
 def softmax(x: Any, *, axis: int = -1) -> Any:
     """``exp(x) / sum(exp(x))`` along ``axis``.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray
+        Any shape.
+    axis : int
+        Along which the results sum to 1.
+
+    Returns
+    -------
+    Tensor or ndarray
+        Of the same shape, and a Tensor if ``x`` is.
+
+    See Also
+    --------
+    cross_entropy : Its logarithm in a loss.
 
     Examples
     --------
@@ -252,10 +317,16 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
     Parameters
     ----------
     x : Tensor or ndarray
+        Any shape.
     rate : float
         Chance of each entry to be dropped, ``0 <= rate < 1``.
     rng : Generator or None
         Randomness; ``None`` switches dropout off.
+
+    Returns
+    -------
+    Tensor or ndarray
+        Of the same shape, and a Tensor if ``x`` is.
 
     Examples
     --------

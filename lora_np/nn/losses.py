@@ -16,12 +16,23 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     Parameters
     ----------
     prediction : Tensor or ndarray of shape (n, d)
+        What the model gives.
     target : ndarray of shape (n, d)
+        What it should give.
+
+    Returns
+    -------
+    Tensor or float
+        A number, and a Tensor if the prediction is one.
 
     Raises
     ------
     ValueError
         If the shapes differ (broadcasting here is a mistake more often than a wish).
+
+    See Also
+    --------
+    cross_entropy : For classes.
 
     Examples
     --------
@@ -62,8 +73,14 @@ def cross_entropy(logits: Any, labels: Array) -> Any:
     Parameters
     ----------
     logits : Tensor or ndarray of shape (n, classes)
+        Scores before softmax.
     labels : ndarray of int, shape (n,)
         Class numbers, ``0 <= label < classes``.
+
+    Returns
+    -------
+    Tensor or float
+        A number, and a Tensor if the prediction is one.
 
     Raises
     ------
@@ -71,6 +88,11 @@ def cross_entropy(logits: Any, labels: Array) -> Any:
         If shapes do not fit, or a label is not a class.
     TypeError
         If labels are not integers.
+
+    See Also
+    --------
+    mean_squared_error : For numbers.
+    accuracy : The share that is right.
 
     Examples
     --------
@@ -95,6 +117,18 @@ def cross_entropy(logits: Any, labels: Array) -> Any:
 
 def accuracy(logits: Any, labels: Array) -> float:
     """Share of rows whose largest logit is the label's.
+
+    Parameters
+    ----------
+    logits : Tensor or ndarray of shape (n, classes)
+        Scores.
+    labels : ndarray of int, shape (n,)
+        Class numbers.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
 
     Examples
     --------

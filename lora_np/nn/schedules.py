@@ -50,6 +50,15 @@ def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
     final : float
         The last rate.
 
+    Returns
+    -------
+    Schedule
+        Called with the step, it returns the rate.
+
+    See Also
+    --------
+    linear_schedule : A straight line.
+
     References
     ----------
     Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", arXiv 1608.03983.
@@ -66,7 +75,25 @@ def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
 def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """A straight line from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
 
-    Parameters are those of `cosine_schedule`.
+    Parameters
+    ----------
+    peak : float
+        The largest rate.
+    steps : int
+        Steps of the whole run, warm-up included; later ones stay at ``final``.
+    warmup : int
+        Steps of the linear rise from near zero to ``peak``.
+    final : float
+        The last rate.
+
+    Returns
+    -------
+    Schedule
+        Called with the step, it returns the rate.
+
+    See Also
+    --------
+    cosine_schedule : Half a cosine.
 
     Examples
     --------
@@ -102,4 +129,18 @@ def scaled(lr: LearningRate, factor: float) -> LearningRate:
 
 
 def rate_at(lr: LearningRate, step: int) -> float:
+    """The learning rate at a step.
+
+    Parameters
+    ----------
+    lr : float or callable
+        A rate, or a schedule.
+    step : int
+        From 0.
+
+    Returns
+    -------
+    float
+        The rate.
+    """
     return float(lr(step) if callable(lr) else lr)

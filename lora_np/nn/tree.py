@@ -55,6 +55,21 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
 def trainable(tree: Any) -> list[tuple[str, Tensor]]:
     """The leaves that are Tensors: what an optimizer may move.
 
+    Parameters
+    ----------
+    tree : object
+        A model, or any nest of dataclasses, tuples, lists and dicts.
+
+    Returns
+    -------
+    list of (str, Tensor)
+        Paths and Tensors, in the order of `leaves`.
+
+    See Also
+    --------
+    leaves : All arrays.
+    freeze : Makes arrays of them.
+
     Examples
     --------
     >>> from lora_np.nn import Linear
@@ -78,6 +93,11 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
         What to look for: a leaf type or a layer type.
     f : callable
         Receives the path and the node, returns what takes its place.
+
+    Returns
+    -------
+    object
+        A tree of the same type.
 
     Examples
     --------
@@ -112,6 +132,20 @@ def freeze(tree: T) -> T:
 
     The arrays are shared with ``tree``, not copied.
 
+    Parameters
+    ----------
+    tree : object
+        A model, or any nest of dataclasses, tuples, lists and dicts.
+
+    Returns
+    -------
+    object
+        A tree of the same types, without Tensors.
+
+    See Also
+    --------
+    trainable : The Tensors of a tree.
+
     Examples
     --------
     >>> from lora_np.nn import Linear
@@ -123,6 +157,20 @@ def freeze(tree: T) -> T:
 
 def walk(tree: Any) -> list[tuple[str, Any]]:
     """Every node with its path, parents first, in the order of the fields.
+
+    Parameters
+    ----------
+    tree : object
+        A model, or any nest of dataclasses, tuples, lists and dicts.
+
+    Returns
+    -------
+    list of (str, object)
+        Paths and nodes.
+
+    See Also
+    --------
+    leaves : Only the arrays.
 
     Examples
     --------
@@ -171,4 +219,18 @@ def with_children(node: Any, changed: dict[str, Any]) -> Any:
 
 
 def join(path: str, name: str) -> str:
+    """The path of the field ``name`` of the node at ``path``.
+
+    Parameters
+    ----------
+    path : str
+        Empty for the root.
+    name : str
+        A field name, a position or a key.
+
+    Returns
+    -------
+    str
+        Both with a dot between.
+    """
     return f"{path}.{name}" if path else name

@@ -40,7 +40,10 @@ class Problem:
     ----------
     model : tree
         Without adapters: each run injects its own.
-    x, y : ndarray of shape (n, ...)
+    x : ndarray of shape (n, ...)
+        Inputs.
+    y : ndarray of shape (n, ...)
+        Targets.
     validation : (ndarray, ndarray), optional
         Held-out x and y.
     loss : callable
@@ -173,18 +176,23 @@ def sweep(
     Parameters
     ----------
     problem : Problem
+        What is adapted.
     ranks : sequence of int
+        Of the adapters.
     alphas : sequence of float or None
         None means alpha = r.
     learning_rates : sequence of float
+        Of the optimizer.
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
         Rows of `lora_np.lora.VARIANTS`.
     optimizer : callable
         ``optimizer(learning_rate)``, such as the class `Adam`.
-    steps, batch_size
-        As in `lora_np.fit`.
+    steps : int
+        Steps of each run.
+    batch_size : int, optional
+        Rows of each step; by default all of them.
     jobs : int, optional
         Worker processes; -1 for all cores. By default what ``joblib.parallel_config`` says, else one.
     cache : path, optional

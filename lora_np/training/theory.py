@@ -22,7 +22,9 @@ def optimum(model: Any, x: Array, y: Array) -> float:
         What is a Tensor in it counts as free, what is an ndarray as given. For plain LoRA this is
         reduced-rank regression; with A frozen (LoRA-FA) or with all of W trained it is least squares.
     x : ndarray of shape (n, k)
+        Inputs.
     y : ndarray of shape (n, d)
+        Targets.
 
     Returns
     -------
@@ -31,8 +33,10 @@ def optimum(model: Any, x: Array, y: Array) -> float:
 
     Raises
     ------
-    TypeError, ValueError
-        If the optimum of such a model is not known in closed form, or the data does not fit it.
+    TypeError
+        If the optimum of such a model is not known in closed form.
+    ValueError
+        If the data do not fit the model.
 
     Examples
     --------
@@ -80,6 +84,11 @@ def stable_rate(model: Any, x: Array, *, momentum: float = 0.0) -> float:
         The full batch.
     momentum : float
         Heavy-ball momentum stretches the bound to ``2 (1 + momentum) / lambda``.
+
+    Returns
+    -------
+    float
+        The bound.
 
     Raises
     ------
