@@ -8,7 +8,7 @@ from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
-from lora_np.accounting.matrix import count_lora, count_lora_convolution
+from lora_np.accounting.matrix import count_lora_convolution, pair_size
 from lora_np.checks import choice, whole_number
 from lora_np.hub import (
     ModelSpec,
@@ -86,7 +86,7 @@ class LoraCount(Shown):
     @cached_property
     def adapter(self) -> int:
         """Numbers in the adapter's own factors (and DoRA's magnitudes)."""
-        return sum(each.trainable for each in self.adapters)
+        return sum([each.trainable for each in self.adapters])
 
     @property
     def trainable(self) -> int:
@@ -272,7 +272,8 @@ def count_model(
     patterns = Patterns(
         {key: whole_number(f"rank_pattern[{key!r}]", value) for key, value in rank_pattern.items()}
     )
-    check_patterns(spec, patterns)
+    if rank_pattern:
+        check_patterns(spec, patterns)
     adapters: list[Adapter] = []
     for each in pick(spec, targets, modules_to_save):
         adapters += _adapt(each, rank, patterns, dora)
@@ -324,10 +325,10 @@ def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:
     """Numbers that LoRA of ``rank`` adds to one module."""
     if module.kind in ("linear", "router"):
         d_out, d_in = module.shape
-        return count_lora(d_out, d_in, rank=rank, dora=dora)
+        return pair_size(d_out, d_in, rank) + (d_out if dora else 0)
     if module.kind == "embedding":
         rows, width = module.shape
-        return count_lora(width, rows, rank=rank, dora=dora)
+        return pair_size(width, rows, rank) + (width if dora else 0)
     if module.kind == "convolution":
         d_out, d_in, *kernel = module.shape
         groups = module.groups
@@ -337,7 +338,7 @@ def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:
             f"dora must be False for fused experts ({_starred(module)}): PEFT has no DoRA for them"
         )
     experts, d_out, d_in = module.shape
-    return experts * count_lora(d_out, d_in, rank=rank)
+    return experts * pair_size(d_out, d_in, rank)
 
 
 def _limit(module: ModuleSpec) -> int:

@@ -82,8 +82,11 @@ class ModuleSpec(NamedTuple):
     @property
     def parameters(self) -> int:
         """Numbers that all of these modules own; what is tied is counted where it belongs."""
-        own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
-        return own * self.copies
+        # written out, because every module of every model is counted here
+        own = (0 if self.tied else prod(self.shape)) + (
+            self.shape[0] if self.bias and not self.tied_bias else 0
+        )
+        return own * prod(map(len, self.ranges))
 
     @property
     def first(self) -> str:
@@ -175,7 +178,7 @@ class ModelSpec:
     @property
     def total(self) -> int:
         """All parameters; a tied weight is counted once."""
-        return sum(module.parameters for module in self.groups)
+        return sum([module.parameters for module in self.groups])
 
     @cached_property
     def modules(self) -> tuple[ModuleSpec, ...]:
