@@ -23,9 +23,9 @@ import lora_np as lnp
 # %% [markdown]
 # ## Two planes in a room
 #
-# The floor is a plane. A ramp that rises by 30 degrees is another. Where they meet they share a line: the
-# angle between them along it is 0. At right angles to that line they are 30 degrees apart. Two planes have two
-# such **principal angles**, the smallest first: 0 and 30 degrees.
+# The floor is a plane, and a ramp that rises by 30 degrees is another. They share a line: along it the angle
+# between them is 0. At right angles to it they are 30 degrees apart. Two planes have two such **principal
+# angles**, the smallest first: 0 and 30 degrees.
 #
 # A measure in one number is the mean of the squared cosines. The cosine of 0 is 1, that of 30 degrees is
 # $\sqrt3 / 2$, so here it is $(1 + \tfrac34) / 2 = 0.875$. It is 1 for the same plane, and 0 if all is at right
@@ -41,8 +41,7 @@ print("angles:", np.degrees(angles).round(6))
 print("mean squared cosine:", np.mean(np.cos(angles) ** 2).round(6))
 
 # %% [markdown]
-# The LoRA paper asks this of two $A$. We ask it of two whole updates $BA$, for a reason that comes below: of
-# their **input directions**, the rows $v_1^T, v_2^T, \dots$ of the SVD, the strongest first. They are what an
+# The LoRA paper asks this of two $A$. We ask it of two whole updates $BA$: of their **input directions**, the rows $v_1^T, v_2^T, \dots$ of the SVD, the strongest first. They are what an
 # update listens to. Take the first $i$ of one update, as columns of a matrix $V$, and the first $j$ of the
 # other, as columns of $V'$. With the Frobenius norm of *Cut the SVD*,
 #
@@ -97,9 +96,8 @@ x_held_out, y_held_out = (part[20_000:].astype(np.float32) for part in pairs)
 
 def train(model, y=y, seed=0):
     optimizer = lnp.Adam(lr=lnp.cosine_schedule(1e-2, steps=2_000))
-    return lnp.fit(
-        model, x, y, optimizer=optimizer, steps=2_000, batch_size=256, rng=seed, progress=False
-    ).model
+    settings = {"optimizer": optimizer, "steps": 2_000, "batch_size": 256, "rng": seed}
+    return lnp.fit(model, x, y, **settings, progress=False).model
 
 
 def lora(rank, seed, y=y):
@@ -118,9 +116,8 @@ updates = {
     "full": lnp.value(train(lnp.Linear(lnp.Tensor(W0))).W) - W0,
 }
 errors = {"none": error(0 * W0)} | {name: error(update) for name, update in updates.items()}
-lnp.accounting.Table(
-    ["update", "error, held out"], list(errors.items()), formats={"error, held out": "{:.3f}".format}
-)
+column = "error, held out"
+lnp.accounting.Table(["update", column], list(errors.items()), formats={column: "{:.3f}".format})
 
 # %%
 assert all(abs(errors[name] - errors["full"]) < 0.02 * errors["full"] for name in updates)
@@ -190,9 +187,7 @@ assert seeds[2, 2] > 0.85 > 0.6 > seeds[7, 7]
 # %% alt="Eight principal angles between the updates of two starts. The first three are below 30 degrees, then they jump to above 50 and end near 90. By chance the eight angles rise from about 63 to 90 degrees."
 between_starts = lnp.linalg.principal_angles(updates["r = 8"].T, updates["r = 8, other start"].T)
 angles = {"two starts, r = 8": np.degrees(between_starts), "by chance": chance_angles}
-ylabel = "principal angle, in degrees"
-axes = lnp.plots.lines(angles, dashed="by chance", xlabel="index of the angle", ylabel=ylabel)
-axes.set_ylim(0, 93)
+axes = lnp.plots.lines(angles, dashed="by chance", xlabel="index of the angle", ylabel="angle in degrees")
 assert np.degrees(between_starts[2]) < 40 < np.degrees(between_starts[3])
 
 # %% [markdown]
@@ -219,7 +214,7 @@ for name, update in updates.items():
 # %% [markdown]
 # Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What
 # differs hardly matters.** The LoRA paper saw such maps for GPT-3, and took them as a sign that a small rank is
-# enough. Here we could test it.
+# enough.
 #
 # ## What phi does not show
 #
@@ -321,9 +316,8 @@ assert trained[2] > 0.5 * own
 # directions of the trained update $W_0$ is many times as large as in random ones. So the update does not open
 # new directions. It turns up some that $W_0$ has.
 #
-# Which ones? In its own first four directions the paper's $W_0$ has 21.67, so with 0.32 the update turns up
-# directions that $W_0$ hardly uses. **Here it is the other way round**: the update acts where $W_0$ is strong,
-# with more than half of the size that $W_0$ has at most. Our small model had to unlearn what it knew best.
+# The paper's $W_0$ has 21.67 in its own first four directions: its updates turn up what $W_0$ hardly uses. **Ours
+# does the opposite**: it acts where $W_0$ is strong.
 #
 # ## Intruder dimensions
 #
@@ -387,11 +381,10 @@ again = best_weight(*lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng
 control = "photograph again"
 tuned = {name: W0 + update for name, update in updates.items()} | {control: again}
 shown = {name: closest(tuned[name]) for name in ["r = 8", "full", control]}
-xlabel, ylabel = "singular direction of the tuned weight", "cosine with the closest of $W_0$"
-axes = lnp.plots.lines(shown, dashed=control, xlabel=xlabel, ylabel=ylabel)
-axes.axhspan(0, 0.6, color="0.95", zorder=0)
-axes.text(1, 0.02, "intruders", color="0.45")
-axes.set_ylim(0, 1.03)
+axes = lnp.plots.lines(
+    shown, dashed=control, xlabel="direction of the tuned weight", ylabel="cosine with the closest of $W_0$"
+)
+axes.axhspan(0, 0.6, color="0.95", zorder=0)  # below: intruders
 
 # %%
 counts = {name: len(lnp.linalg.intruder_dimensions(W0, W, top=20)) for name, W in tuned.items()}
@@ -405,14 +398,12 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 
 # %% [markdown]
 # A random update of rank 8 and this size brings eight or nine in the first 10, the trained one none in the
-# first 20. The control brings more than any, although it does the old work nearly as well as $W_0$. Why?
-# Other pieces make a slightly different weight, and where singular values lie close together, this is enough
-# to turn their directions.
+# first 20. The control brings most, although it does the old work nearly as well as $W_0$: other pieces make a
+# slightly different weight, and where singular values lie close together, that turns their directions.
 #
 # So in this small model the count says nothing about what was learned. That does not refute the paper that
-# introduced it: there, in language models, LoRA had intruders and full updates had not. And the authors turned
-# their strength down, and old abilities came back. That experiment is what counts: **a direction matters if
-# the error changes when you take it away.**
+# introduced it: there, in language models, LoRA had intruders and full updates had not, and turning them down
+# brought old abilities back. **A direction matters if the error changes when you take it away.**
 #
 # ## The law
 #

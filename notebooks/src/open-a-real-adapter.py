@@ -295,11 +295,10 @@ for name, shares in losses.items():
     print(f"{name}: {shares[0]:.2%} lost at full strength, {shares[-1]:.0%} at a hundredth")
 assert losses["bfloat16"][-1] > 0.2
 
-# %% alt="Share of the update that rounding destroys, against the strength of the update, both on logarithmic scales. Both formats rise in a straight line as the update becomes weaker: bfloat16 from 0.3 percent to 30 percent, float16 eight times lower."
-curves = {name: (strengths, shares) for name, shares in losses.items()}
-xlabel, ylabel = "strength of the update, of the trained one", "share of the update lost by rounding"
+# %% alt="Share of the update that rounding destroys, against how many times weaker it is made, both on logarithmic scales. Both formats rise in a straight line: bfloat16 from 0.3 percent to 30 percent, float16 eight times lower."
+curves = {name: (1 / strengths, shares) for name, shares in losses.items()}
+xlabel, ylabel = "how many times weaker the update is made", "share of it lost by rounding"
 axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
-axes.invert_xaxis()  # from left to right the update becomes weaker
 
 # %% [markdown]
 # The rounding error goes by the size of $W_0$, a fraction of a per cent of each number, however weak the update

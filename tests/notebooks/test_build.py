@@ -142,7 +142,7 @@ def test_check_sees_missing_and_orphaned_notebooks(built, capsys):
     (built / "01-add.ipynb").rename(built / "02-old.ipynb")
     assert build.main(["--check"]) == 1
     printed = capsys.readouterr().out
-    assert "01-add: there is no notebook" in printed
+    assert "add: there is no notebook" in printed
     assert "02-old: there is no source" in printed
 
 
