@@ -10,14 +10,21 @@ import typer
 
 from lora_np.cli.shared import AsJSON, Force, show_as
 
-Model = Annotated[str, typer.Argument(help="A directory as transformers writes it, or a shipped model.")]
+Model = Annotated[
+    str, typer.Argument(help="A directory as transformers writes it, a .gguf file, or a shipped model.")
+]
 Rng = Annotated[int, typer.Option(min=0, help="Random seed.")]
 
 
 def finetune(
     model: Model,
     text: Annotated[str, typer.Argument(help="A UTF-8 file, - for standard input, or a shipped text.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The directory of the adapter to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", help="The adapter to write: a directory for PEFT, or a .gguf for llama.cpp."
+        ),
+    ],
     rank: Annotated[int, typer.Option(help="r of each adapter.")] = 8,
     alpha: Annotated[float | None, typer.Option(help="Scales by alpha/r; by default 2 r.")] = None,
     targets: Annotated[
@@ -34,6 +41,9 @@ def finetune(
     prompt: Annotated[str, typer.Option(help="How the samples begin.")] = "And ",
     checkpoint: Annotated[Path | None, typer.Option(help="A file to continue from after a crash.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from --checkpoint.")] = False,
+    quantised: Annotated[
+        bool, typer.Option("--quantised", help="Keep a quantised model in its bits: less memory, more time.")
+    ] = False,
     rng: Rng = 0,
     force: Force = False,
     as_json: AsJSON = False,
@@ -48,7 +58,7 @@ def finetune(
 
     if out.exists() and not force:
         raise ValueError(f"{out} already exists; pass --force to replace an adapter")
-    base = language.load(model)
+    base = language.load(model, quantised=quantised)
     content = language.read_text(text)
 
     def sample(step: int, adapted: Any) -> None:
@@ -73,7 +83,10 @@ def finetune(
         resume=resume,
         progress=True,
     )
-    adapters.save(result.model, out, base=model, force=force)
+    if out.suffix == ".gguf":
+        language.save_gguf_adapter(result.model, out)
+    else:
+        adapters.save(result.model, out, base=model, force=force)
     show_as(result.table, as_json)
     if result.interrupted:
         print(f"Stopped after {result.steps} steps; written: {out}", file=sys.stderr)

