@@ -4,8 +4,7 @@ Where a factorisation is not unique its derivative is not either, and holds for 
 notice (the gauge): signs of eigenvectors, and of pairs of singular vectors. Eigenvectors also need distinct
 eigenvalues, and singular vectors distinct singular values above zero. Where some are equal, the first
 gradient of a function of the values alone is still right if it is symmetric in them, as a sum of squares is;
-the second is not. Of cholesky and eigh, which read a symmetric matrix, the gradient is symmetric too, as
-torch has it.
+the second is not. Of a symmetric matrix cholesky and eigh read one triangle, and there its gradient is.
 
 A result of several arrays is one array to the engine, with the parts next to each other.
 """
@@ -31,6 +30,11 @@ def mT(a: Any) -> Any:
 
 def symmetric(a: Any) -> Any:
     return (a + mT(a)) / 2
+
+
+def triangle(g: Any, UPLO: Any = "L") -> Any:
+    """The gradient of a symmetric matrix, gathered in the triangle that LAPACK reads."""
+    return np.tril(g) + np.tril(g, -1) if UPLO in ("L", "l") else np.triu(g) + np.triu(g, 1)
 
 
 def diagonal_matrix(v: Any) -> Any:
@@ -72,7 +76,7 @@ def cholesky_gradient(L: Any, g: Any) -> Any:
     inner = inner - diagonal_matrix(np.diagonal(inner, axis1=-2, axis2=-1)) / 2
     # L^-T inner L^-1
     half = np.linalg.solve(mT(L), inner)
-    return symmetric(mT(np.linalg.solve(mT(L), mT(half))))
+    return triangle(symmetric(mT(np.linalg.solve(mT(L), mT(half)))))
 
 
 def pinv_gradient(y: Any, a: Any, g: Any) -> Any:
@@ -110,7 +114,7 @@ def eigh_rule(y: Any, a: Any, *, UPLO: Any = "L") -> Pull:
 
     def pull(g: Any) -> Any:
         turn = mT(V) @ g[..., 1:, :] * inverse_differences(w)
-        return symmetric(V @ (diagonal_matrix(g[..., 0, :]) + turn) @ mT(V))
+        return triangle(symmetric(V @ (diagonal_matrix(g[..., 0, :]) + turn) @ mT(V)), UPLO)
 
     return pull
 

@@ -42,6 +42,7 @@ derivative(np.multiply, lambda y, a, b: lambda g: g * b, lambda y, a, b: lambda 
 derivative(np.divide, lambda y, a, b: lambda g: g / b, lambda y, a, b: lambda g: -g * y / b)
 derivative(np.negative, lambda y, a: lambda g: -g)
 derivative(np.positive, lambda y, a: lambda g: g)
+derivative(np.conjugate, lambda y, a: lambda g: g)
 derivative(np.reciprocal, lambda y, a: lambda g: -g * y * y)
 derivative(
     np.power,
@@ -298,13 +299,22 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @composition(np.einsum)
-def einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Any:
+def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
     if not isinstance(subscripts, str):
-        raise TypeError(
-            f"np.einsum of Tensors needs its subscripts as a string, got {type(subscripts).__name__}"
-        )
+        subscripts, operands = in_letters(subscripts, *operands)
     inputs, output = explicit(subscripts, [np.ndim(a) for a in operands])
     return einsum_of(operands, inputs=inputs, output=output, optimize=optimize)
+
+
+def in_letters(*operands: Any) -> tuple[str, tuple[Any, ...]]:
+    """NumPy's other way to write it, ``a, [0, 1], b, [1, 2], [0, 2]``, as subscripts and operands."""
+
+    def text(places: Sequence[Any]) -> str:
+        return "".join("..." if place is Ellipsis else ALPHABET[place] for place in places)
+
+    arrays, places = operands[: len(operands) // 2 * 2 : 2], operands[1::2]
+    output = f"->{text(operands[-1])}" if len(operands) % 2 else ""
+    return ",".join(map(text, places)) + output, arrays
 
 
 def explicit(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:

@@ -272,6 +272,8 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
     for i, a in enumerate(args):
         if isinstance(a, Tensor):
             if not callable(rules[i]):
+                if isinstance(rules[i], Each):  # one Tensor in the place of a sequence: its rows
+                    return record(function, (*args[:i], list(a), *args[i + 1 :]), kwargs)
                 raise not_differentiable(function, i)
             values[i] = a.data
             places.append(i)
@@ -288,8 +290,10 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
             values[i] = members(function, i, args[i], level)
         if level and composed is not None:
             return composed(*args, **kwargs)
-        if row.fused and any(map(holds_tensor, values)):
-            raise no_second_order(name)
+        if any(map(holds_tensor, values)):
+            if row.fused:
+                raise no_second_order(name)
+            forward = function  # which remembers the step for them, too
     y = forward(*values, **kwargs)
     if keeps:
         y, seen = y

@@ -276,7 +276,7 @@ def test_a_result_that_is_not_real_is_refused():
 def test_silent_conversion():
     x = Tensor([1.0])
     for convert in [np.asarray, np.array, lambda t: np.array([t, t])]:
-        with pytest.raises(TypeError, match=r"pass lora_np\.value\(x\)"):
+        with pytest.raises(TypeError, match=r"np\.stack\(\[x, y\]\).* pass lora_np\.value\(x\)"):
             convert(x)
     with pytest.raises(TypeError, match="Tensor"):
         float(x)
@@ -353,8 +353,6 @@ def test_numpys_own_errors_come_through():
         Tensor(np.ones((2, 3))) @ np.ones((2, 3))
     with pytest.raises(ValueError, match="name 2 operands, got 1"):
         np.einsum("ij,jk", Tensor(np.ones((2, 2))))
-    with pytest.raises(TypeError, match="subscripts as a string"):
-        np.einsum(Tensor(np.ones((2, 2))), [0, 1])
 
 
 def test_keywords_and_positions_mean_the_same():
