@@ -36,10 +36,10 @@ def check_grads(f, argnum=None, modes=("fwd", "rev"), order=2):
         args = [float(a) if type(a) is int else a for a in args] if argnum is None else list(args)
         places = [argnum] if isinstance(argnum, int) else argnum
         if any(map(is_complex, args)):
-            return
+            return None
         if any(isinstance(a, (list, tuple)) and a and isinstance(a[0], np.ndarray) for a in args):
             # A sequence of arrays: each of its arrays is moved.
-            (sequence,) = (a for a in args if isinstance(a, (list, tuple)))
+            sequence = [a for a in args if isinstance(a, (list, tuple))][-1]
             i = next(i for i, a in enumerate(args) if a is sequence)
             whole = type(sequence)
             return check_grads(
@@ -58,6 +58,7 @@ def check_grads(f, argnum=None, modes=("fwd", "rev"), order=2):
             check_derivative(
                 joined(of_moved), *(args[i] for i in moved), order=min(order, 2), tolerance=1e-4, directions=1
             )
+        return None
 
     return check
 
