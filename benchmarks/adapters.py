@@ -183,7 +183,7 @@ def write_base(folder: Path, shards: list[dict[str, tuple[int, ...]]]) -> None:
 def write_adapter(folder: Path, names: list[str], d: int) -> None:
     rng = np.random.default_rng(1)
     modules = {
-        name: adapters.Module.of(
+        name: adapters.AdapterModule.of(
             A=rng.standard_normal((8, d), np.float32) / d**0.5,
             B=0.1 * rng.standard_normal((d, 8), np.float32),
             alpha=16.0,

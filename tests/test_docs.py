@@ -76,7 +76,7 @@ def example_files(tmp_path, monkeypatch):
         safetensors.save({"model.layers.0.q_proj.weight": weights}, Path(name, "model.safetensors"))
         Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
     for name in ("adapter", "my-adapter", "small-adapter", "big", "style", "task", "lora-np-tour/adapter-r8"):
-        module = adapters.Module.of(A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16)
+        module = adapters.AdapterModule.of(A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16)
         adapters.save(adapters.Adapter({"model.layers.0.q_proj": module}), name)
     for folder in ("week-1", "my-exercises"):
         assert run(["exercises", "start", folder, "--lesson", "1"]) == 0

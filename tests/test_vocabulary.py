@@ -38,21 +38,11 @@ EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
 # Known offenders: these lists only shrink.
 PARAMETERS: set[str] = set()
 OPTIONS: set[str] = set()
-TABLES = {
-    "lora_np.adapters.combine",
-    "lora_np.adapters.extract",
-    "lora_np.adapters.merge",
-    "lora_np.adapters.resize",
-}
+TABLES: set[str] = set()
 TWICE = {
     "Adapter",
 }
-SUBMODULES = {
-    "lora_np.adapters.combine",
-    "lora_np.adapters.extract",
-    "lora_np.adapters.merge",
-    "lora_np.adapters.resize",
-}
+SUBMODULES: set[str] = set()
 SAVES: set[str] = set()
 
 

@@ -1,19 +1,29 @@
 """Adapters as files: read and write PEFT's, look into them, and operate on them without PyTorch."""
 
-from lora_np.adapters.combine import combine
-from lora_np.adapters.difference import Difference, diff
-from lora_np.adapters.extract import extract
-from lora_np.adapters.inspection import Inspection, inspect
-from lora_np.adapters.merge import merge
+from lora_np.adapters.combining import CombinedModule, CombineResult, combine
+from lora_np.adapters.difference import ComparedPart, Difference, diff
+from lora_np.adapters.extraction import ExtractedTensor, ExtractResult, extract
+from lora_np.adapters.inspection import InspectedModule, Inspection, inspect
+from lora_np.adapters.merging import MergedTensor, MergeResult, merge
 from lora_np.adapters.models import attach, save
-from lora_np.adapters.peft_format import Adapter, Module, load
-from lora_np.adapters.resize import resize
+from lora_np.adapters.peft_format import Adapter, AdapterModule, load
+from lora_np.adapters.resizing import ResizedModule, ResizeResult, resize
 
 __all__ = [
     "Adapter",
+    "AdapterModule",
+    "CombineResult",
+    "CombinedModule",
+    "ComparedPart",
     "Difference",
+    "ExtractResult",
+    "ExtractedTensor",
+    "InspectedModule",
     "Inspection",
-    "Module",
+    "MergeResult",
+    "MergedTensor",
+    "ResizeResult",
+    "ResizedModule",
     "attach",
     "combine",
     "diff",

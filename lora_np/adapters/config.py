@@ -33,7 +33,7 @@ _LIMIT = 2**63  # of alpha
 
 
 @dataclass(frozen=True)
-class Config:
+class AdapterConfig:
     """The settings of one adapter, checked.
 
     ``raw`` holds all of them as the file does; the other fields are those that computations depend on.
@@ -84,13 +84,13 @@ class Config:
         )
 
 
-def read(folder: Path) -> Config:
+def read(folder: Path) -> AdapterConfig:
     """The config in an adapter's directory."""
     path = inside(folder, NAME)
     return parse(path, read_json(path))
 
 
-def parse(path: Path, raw: Mapping[str, Any]) -> Config:
+def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     """``raw`` with every value checked; ``path`` is for the messages."""
     setting = _Reader(path, raw)
     if raw.get("peft_type") != "LORA":
@@ -110,7 +110,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> Config:
     if not 0 <= setting.real("lora_dropout", raw.get("lora_dropout") or 0) < 1:
         raise HubError(f"{path}: lora_dropout must be from 0 to below 1, got {_short(raw['lora_dropout'])}")
     setting.check_targets()
-    config = Config(
+    config = AdapterConfig(
         r=setting.whole("r", raw.get("r", 8)),
         alpha=setting.real("lora_alpha", raw.get("lora_alpha", 8)),
         rank_pattern={

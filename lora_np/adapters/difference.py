@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.peft_format import Module, Stored, load
+from lora_np.adapters.peft_format import AdapterModule, Stored, load
+from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, norm
 from lora_np.checks import number
 from lora_np.hub import HubError
@@ -17,24 +18,65 @@ from lora_np.table import Table
 from lora_np.work import each
 
 
-@dataclass(frozen=True)
-class Difference:
+class ComparedPart(NamedTuple):
+    """A module or a parameter in both adapters.
+
+    Parameters
+    ----------
+    name : str
+        Its path.
+    what : str
+        ``"update"``, ``"shape"``, ``"magnitude"``, ``"bias"`` or ``"in full"``.
+    difference : float
+        ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``; 1 if only one of the adapters has it.
+    cosine : float or None
+        Of the angle between two updates.
+    """
+
+    name: str
+    what: str
+    difference: float
+    cosine: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Difference(Result):
     """How two adapters differ.
 
     Parameters
     ----------
-    same : bool
-        Whether no relative difference is above the tolerance.
-    table : Table
-        For each module or parameter the relative difference ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``, 1 if
-        only one of the adapters has it, and for updates the cosine of the angle between them.
+    parts : tuple of ComparedPart
+        Modules, then parameters that are replaced in full.
+    tolerance : float
+        The relative difference up to which two parts are the same.
+    title : str
+        Of the table.
     """
 
-    same: bool
-    table: Table
+    parts: tuple[ComparedPart, ...]
+    tolerance: float
+    title: str
 
-    def __str__(self) -> str:
-        return str(self.table)
+    @property
+    def largest(self) -> float:
+        """The largest relative difference."""
+        return max(part.difference for part in self.parts)
+
+    @property
+    def same(self) -> bool:
+        """Whether no relative difference is above the tolerance."""
+        return self.largest <= self.tolerance
+
+    @property
+    def table(self) -> Table:
+        """One row for each part."""
+        verdict = "the same" if self.same else "different"
+        note = (
+            f"{verdict}: the largest relative difference is {self.largest:.3g}, the tolerance "
+            f"{self.tolerance:g}"
+        )
+        columns = ["module", "what", "relative difference", "cosine"]
+        return Table(columns, self.parts, title=self.title, notes=[note])
 
 
 def diff(
@@ -52,6 +94,7 @@ def diff(
     Parameters
     ----------
     first, second : path
+        Directories as PEFT writes them.
     tolerance : float
         The relative difference up to which two updates are the same; by default some float32 rounding.
     jobs : int
@@ -62,11 +105,16 @@ def diff(
     Returns
     -------
     Difference
+        Part by part; `same` says it in one word.
 
     Raises
     ------
     HubError
         If an adapter is damaged, or not finite.
+
+    See Also
+    --------
+    inspect : Look into one adapter.
 
     Examples
     --------
@@ -75,7 +123,7 @@ def diff(
     >>> folder = Path(tempfile.mkdtemp())
     >>> A, B = np.ones((1, 3)), np.ones((2, 1))
     >>> for name, factor in [("a", 1.0), ("b", 2.0)]:
-    ...     module = Module.of(A=factor * A, B=B, alpha=1 / factor)
+    ...     module = AdapterModule.of(A=factor * A, B=B, alpha=1 / factor)
     ...     lnp.adapters.save(lnp.adapters.Adapter({"q": module}), folder / name)
     >>> diff(folder / "a", folder / "b").same
     True
@@ -87,27 +135,19 @@ def diff(
         (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name)) for name in names
     ]
     found = each(_compare, work, jobs=jobs, progress=progress, label="diff")
-    rows = [_Row(name, *result) for name, results in zip(names, found, strict=True) for result in results]
-    for name in dict.fromkeys((*one.full, *two.full)):
-        apart = _relative(name, one.full.get(name), two.full.get(name))
-        rows.append(_Row(name, "in full", apart, None))
-    largest = max(row.apart for row in rows)
-    same = largest <= tolerance
-    verdict = "the same" if same else "different"
-    notes = [f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"]
-    columns = ["module", "what", "relative difference", "cosine"]
-    table = Table(columns, rows, title=f"{first} and {second}", notes=notes)
-    return Difference(same, table)
+    parts = [
+        ComparedPart(name, *result) for name, results in zip(names, found, strict=True) for result in results
+    ]
+    parts += [
+        ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
+        for name in dict.fromkeys((*one.full, *two.full))
+    ]
+    return Difference(tuple(parts), tolerance, f"{first} and {second}")
 
 
-class _Row(NamedTuple):
-    name: str
-    what: str
-    apart: float
-    cosine: float | None
-
-
-def _compare(work: tuple[str, Module | None, Module | None]) -> list[tuple[str, float, float | None]]:
+def _compare(
+    work: tuple[str, AdapterModule | None, AdapterModule | None],
+) -> list[tuple[str, float, float | None]]:
     place, one, two = work
     if one is None or two is None:
         return [("update", 1.0, None)]
@@ -117,15 +157,15 @@ def _compare(work: tuple[str, Module | None, Module | None]) -> list[tuple[str, 
     rows = [("update", apart, cosine)]
     for part in ("magnitude", "bias"):
         if part in one.parts or part in two.parts:
-            weights = (one.scaling, two.scaling) if part == "bias" else (1.0, 1.0)
+            weights = (one.scale, two.scale) if part == "bias" else (1.0, 1.0)
             rows.append((part, _relative(place, one.parts.get(part), two.parts.get(part), *weights), None))
     return rows
 
 
-def _updates(one: Module, two: Module) -> tuple[float, float | None]:
+def _updates(one: AdapterModule, two: AdapterModule) -> tuple[float, float | None]:
     """The relative difference of two updates, and the cosine between them."""
     (B1, A1), (B2, A2) = one.factors(), two.factors()
-    A1, A2 = A1 * A1.dtype.type(one.scaling), A2 * A2.dtype.type(two.scaling)
+    A1, A2 = A1 * A1.dtype.type(one.scale), A2 * A2.dtype.type(two.scale)
     norm1, norm2 = (norm(svd_of_product(B, A).s) for B, A in ((B1, A1), (B2, A2)))
     if not (norm1 and norm2):
         return float(norm1 != norm2), None

@@ -7,13 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.merge import base_weights
-from lora_np.adapters.peft_format import Adapter, Module, Stored, at_least_single, load
+from lora_np.adapters.merging import base_weights
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, load
 from lora_np.adapters.ranks import rank_for_loss
+from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.checks import Array
@@ -25,7 +26,7 @@ from lora_np.linalg import (
     stable_rank,
     svd_of_product,
 )
-from lora_np.table import Cell, Table
+from lora_np.table import Table
 from lora_np.work import each
 
 if TYPE_CHECKING:
@@ -53,32 +54,88 @@ th, td {{ padding: .15em .8em; border-bottom: 1px solid #e6e6e6 }}
 """
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What `inspect` found: a table of all modules, and the spectrum of each.
+class InspectedModule(NamedTuple):
+    """What is seen of one module; fields after ``scale`` are None where it is not finite.
 
     Parameters
     ----------
-    table : Table
-        One row for each module. ``norm`` is ``||dW||_F``, ``share`` its part of the adapter's squared norm,
-        ``needed`` the smallest rank with 99 % of the module's squared norm and ``wasted`` what the rank has
-        beyond that. With a base: ``relative`` is ``||dW|| / ||W0||``, ``amplification`` that of section 7.3
-        of the paper, ``intruders`` the number of new directions among the ten strongest of the merged weight.
-    spectra : mapping of str to ndarray
-        Singular values of each update, scaling included. Empty for a module that is not finite.
+    name : str
+        Its path.
+    status : {"ok", "DEAD", "NOT FINITE"}
+        DEAD does nothing: B A is zero.
+    rank : int
+        r.
+    scale : float
+        alpha / r, or alpha / sqrt(r).
+    norm : float or None
+        ``||dW||_F``.
+    share : float or None
+        Its part of the adapter's squared norm.
+    effective_rank, stable_rank : float or None
+        See `lora_np.linalg`.
+    needed : int or None
+        The smallest rank with 99 % of the module's squared norm.
+    wasted : int or None
+        What the rank has beyond that.
+    relative : float or None
+        With a base: ``||dW|| / ||W0||``.
+    amplification : float or None
+        With a base: that of section 7.3 of the paper.
+    intruders : int or None
+        With a base: new directions among the ten strongest of the merged weight.
     """
 
-    table: Table
-    spectra: Mapping[str, Array]
+    name: str
+    status: str
+    rank: int
+    scale: float
+    norm: float | None = None
+    share: float | None = None
+    effective_rank: float | None = None
+    stable_rank: float | None = None
+    needed: int | None = None
+    wasted: int | None = None
+    relative: float | None = None
+    amplification: float | None = None
+    intruders: int | None = None
 
-    def __str__(self) -> str:
-        return str(self.table)
+
+@dataclass(frozen=True, repr=False)
+class Inspection(Result):
+    """What `inspect` found, module by module.
+
+    Parameters
+    ----------
+    modules : tuple of InspectedModule
+        All of them.
+    spectra : mapping of str to ndarray
+        Singular values of each update, scaling included. Empty for a module that is not finite.
+    notes : tuple of str
+        What is out of the ordinary.
+    title : str
+        Of table and figure.
+    with_base : bool
+        Whether there was a base to compare with.
+    """
+
+    modules: tuple[InspectedModule, ...]
+    spectra: Mapping[str, Array]
+    notes: tuple[str, ...]
+    title: str
+    with_base: bool
+
+    @property
+    def table(self) -> Table:
+        """One row for each module."""
+        columns = [*_COLUMNS, *(_AGAINST_BASE if self.with_base else ())]
+        rows = [module[: len(columns)] for module in self.modules]
+        return Table(columns, rows, title=self.title, notes=self.notes, formats={"share": "{:.1%}".format})
 
     def figure(self) -> Figure:
         """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
         from lora_np.plots import adapter_overview
 
-        return adapter_overview(self.spectra, title=self.table.title)
+        return adapter_overview(self.spectra, title=self.title)
 
     def to_html(self) -> str:
         """One page with the figure and the table, which needs no other file."""
@@ -86,7 +143,7 @@ class Inspection:
         self.figure().savefig(picture, format="svg")
         drawing = picture.getvalue()
         return _PAGE.format(
-            title=escape(self.table.title),
+            title=escape(self.title),
             figure=drawing[drawing.index("<svg") :],
             table=self.table._repr_html_(),
         )
@@ -104,6 +161,7 @@ def inspect(
     Parameters
     ----------
     adapter : path
+        A directory as PEFT writes it.
     base : path, optional
         The base model's checkpoint, to compare with. This takes two full SVDs of each adapted weight.
     jobs : int
@@ -121,6 +179,10 @@ def inspect(
     HubError
         If the adapter is damaged, or does not fit the base.
 
+    See Also
+    --------
+    diff : Compare two adapters.
+
     References
     ----------
     Hu et al., arXiv 2106.09685, section 7.3; Shuttleworth et al., arXiv 2410.21228 (intruder dimensions).
@@ -130,10 +192,10 @@ def inspect(
     >>> import tempfile, lora_np as lnp
     >>> from pathlib import Path
     >>> path = Path(tempfile.mkdtemp()) / "adapter"
-    >>> module = Module.of(A=np.eye(2, 5), B=np.diag([3.0, 0.1]), alpha=2)
+    >>> module = AdapterModule.of(A=np.eye(2, 5), B=np.diag([3.0, 0.1]), alpha=2)
     >>> lnp.adapters.save(lnp.adapters.Adapter({"q": module}), path)
-    >>> row = inspect(path).table.records[0]
-    >>> row["rank"], row["needed"], row["wasted"], round(row["stable rank"], 3)
+    >>> (q,) = inspect(path).modules
+    >>> q.rank, q.needed, q.wasted, round(q.stable_rank, 3)
     (2, 1, 1, 1.001)
     """
     opened = load(adapter)
@@ -144,20 +206,17 @@ def inspect(
     ]
     found = dict(zip(opened, each(_look, work, jobs=jobs, progress=progress, label="inspect"), strict=True))
     total = sum(look.norm**2 for look in found.values() if look.norm is not None)
-    rows = [_row(name, opened[name], look, total, base is not None) for name, look in found.items()]
-    columns = [*_COLUMNS, *(_AGAINST_BASE if base is not None else ())]
-    table = Table(
-        columns,
-        rows,
-        title=f"Adapter {adapter}",
-        notes=_notes(opened, found),
-        formats={"share": "{:.1%}".format},
+    return Inspection(
+        tuple(_module(name, opened[name], look, total) for name, look in found.items()),
+        {name: look.s for name, look in found.items()},
+        tuple(_notes(opened, found)),
+        f"Adapter {adapter}",
+        base is not None,
     )
-    return Inspection(table, {name: look.s for name, look in found.items()})
 
 
 _COLUMNS = (
-    "module", "status", "rank", "scaling", "norm", "share",
+    "module", "status", "rank", "scale", "norm", "share",
     "effective rank", "stable rank", "needed", "wasted",
 )  # fmt: skip
 _AGAINST_BASE = ("relative", "amplification", "intruders")
@@ -166,7 +225,7 @@ _AGAINST_BASE = ("relative", "amplification", "intruders")
 @dataclass(frozen=True)
 class _Work:
     place: str
-    module: Module
+    module: AdapterModule
     weight: Stored | None
     fan_in_fan_out: bool
 
@@ -187,7 +246,7 @@ def _look(work: _Work) -> _Look:
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
         return _Look(np.zeros(0), None)
-    s = abs(module.scaling) * finite(work.place, svd_of_product, B, A).s.astype(np.float64)
+    s = abs(module.scale) * finite(work.place, svd_of_product, B, A).s.astype(np.float64)
     norm = float(np.linalg.norm(s))
     if work.weight is None:
         return _Look(s, norm)
@@ -206,21 +265,26 @@ def _look(work: _Work) -> _Look:
     )
 
 
-def _row(name: str, module: Module, look: _Look, total: float, with_base: bool) -> list[Cell]:
-    row: list[Cell] = [name, _status(look), module.rank, module.scaling, look.norm]
+def _module(name: str, module: AdapterModule, look: _Look, total: float) -> InspectedModule:
     if look.norm is None:
-        row += [None] * 5
-    else:
-        needed = rank_for_loss(look.s, 1 - _NEEDED) if look.norm else 0
-        spectrum = np.diag(look.s)
-        row += [
-            look.norm**2 / (total or 1.0),
-            effective_rank(spectrum),
-            stable_rank(spectrum),
-            needed,
-            module.rank - needed,
-        ]
-    return row + [look.relative, look.amplification, look.intruders] * with_base
+        return InspectedModule(name, _status(look), module.rank, module.scale)
+    needed = rank_for_loss(look.s, 1 - _NEEDED) if look.norm else 0
+    spectrum = np.diag(look.s)
+    return InspectedModule(
+        name,
+        _status(look),
+        module.rank,
+        module.scale,
+        look.norm,
+        look.norm**2 / (total or 1.0),
+        effective_rank(spectrum),
+        stable_rank(spectrum),
+        needed,
+        module.rank - needed,
+        look.relative,
+        look.amplification,
+        look.intruders,
+    )
 
 
 def _status(look: _Look) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from lora_np.adapters import config as settings
 from lora_np.adapters.peft_format import (
     Adapter,
-    Module,
+    AdapterModule,
     Stored,
     at_least_single,
     held,
@@ -67,6 +67,10 @@ def save(
         If the target exists (unless ``force``), or the model has parts that the format cannot hold: whatever
         is saved, `load` reads back as it was.
 
+    See Also
+    --------
+    load : Read it back.
+
     Notes
     -----
     The directory appears when it is whole. A crash at any moment leaves the old one or none.
@@ -103,6 +107,7 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     model : tree
         A model of ours without adapters; it is not changed.
     adapter : Adapter
+        As `load` gives it.
     names : callable, optional
         As in `save`: from a path in the model to the name in the adapter.
 
@@ -118,10 +123,14 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     TypeError
         If ``adapter`` is no `Adapter`, such as the path of one.
 
+    See Also
+    --------
+    save : The way back.
+
     Examples
     --------
     >>> import lora_np as lnp
-    >>> adapter = Adapter({"linear": Module.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=1.0)})
+    >>> adapter = Adapter({"linear": AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=1.0)})
     >>> model = attach(lnp.Linear(np.zeros((2, 3))), adapter)
     >>> lnp.freeze(model)(np.ones(3))
     array([3., 3.])
@@ -160,7 +169,7 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
     layers = _adapted_layers(model)
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
-    modules: dict[str, Module] = {}
+    modules: dict[str, AdapterModule] = {}
     for path, layer in layers.items():
         name = named(path)
         if name in modules:
@@ -195,9 +204,9 @@ def _adapted_layers(model: Any) -> dict[str, Any]:
     return {path: node for path, node in found.items() if path not in inner}
 
 
-def _module(layer: Any) -> Module:
+def _module(layer: Any) -> AdapterModule:
     lora = layer.lora if isinstance(layer, DoRALinear) else layer
-    return Module.of(
+    return AdapterModule.of(
         A=value(lora.A),
         B=value(lora.B),
         alpha=lora.alpha,
@@ -238,7 +247,7 @@ def _trained_in_full(
     return full, sorted(saved), bias
 
 
-def _adapted(name: str, layer: Any, module: Module, dropout: float) -> Any:
+def _adapted(name: str, layer: Any, module: AdapterModule, dropout: float) -> Any:
     d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
     if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
         kind = "an embedding" if module.embedding else "a linear layer"
@@ -248,14 +257,14 @@ def _adapted(name: str, layer: Any, module: Module, dropout: float) -> Any:
         )
     dtype = layer.W.dtype
     A, B = Tensor(module.A.astype(dtype)), Tensor(module.B.astype(dtype))
-    alpha = module.scaling * module.rank  # our layers have no other scaling than alpha / r
+    alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
     if module.embedding:
         if module.magnitude is not None:
             raise HubError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
         return LoRAEmbedding(layer, A, B, alpha)
     if module.bias is not None:
         # The bias of B is a constant added to the layer's: it goes on as one that is trained.
-        shift = (module.scaling * module.bias).astype(dtype)
+        shift = (module.scale * module.bias).astype(dtype)
         layer = changed(layer, b=Tensor(shift if layer.b is None else value(layer.b) + shift))
     if module.magnitude is None:
         return LoRALinear(layer, A, B, alpha, dropout)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.config import Config
+from lora_np.adapters.config import AdapterConfig
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import (
@@ -64,8 +64,8 @@ class Stored:
 
 
 @dataclass(frozen=True, eq=False)
-class Module:
-    """What an adapter does to one module: ``W0 + scaling * B @ A``.
+class AdapterModule:
+    """What an adapter does to one module: ``W0 + scale * B @ A``.
 
     ``A`` (r, k), ``B`` (d, r) and, where there are, ``magnitude`` (d,) and ``bias`` (d,) are read from the
     file each time they are used.
@@ -73,17 +73,18 @@ class Module:
     Parameters
     ----------
     parts : mapping of str to Stored
-        The tensors; `Module.of` makes a module from arrays.
+        The tensors; `AdapterModule.of` makes a module from arrays.
     alpha : float
+        Of the scale.
     rslora : bool
-        Whether `scaling` is ``alpha / sqrt(r)``; otherwise it is ``alpha / r``.
+        Whether `scale` is ``alpha / sqrt(r)``; otherwise it is ``alpha / r``.
     embedding : bool
         Whether the base is an embedding, whose weight is stored as (k, d), k being the vocabulary.
 
     Examples
     --------
-    >>> module = Module.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
-    >>> module.rank, module.scaling, module.delta().shape
+    >>> module = AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
+    >>> module.rank, module.scale, module.delta().shape
     (2, 4.0, (4, 3))
     """
 
@@ -104,7 +105,7 @@ class Module:
         bias: npt.ArrayLike | None = None,
         embedding: bool = False,
         dtype: str | None = None,
-    ) -> Module:
+    ) -> AdapterModule:
         """A module from arrays; files will store them as ``dtype``, by default as their own.
 
         Raises
@@ -135,7 +136,7 @@ class Module:
         return self.parts["B"].shape[0], self.parts["A"].shape[1]
 
     @property
-    def scaling(self) -> float:
+    def scale(self) -> float:
         """``alpha / r``, or ``alpha / sqrt(r)`` with rank-stabilised LoRA (arXiv 2312.03732)."""
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
@@ -154,7 +155,7 @@ class Module:
 
     @property
     def bias(self) -> Array | None:
-        """The bias of B, which adds ``scaling * bias`` to the output."""
+        """The bias of B, which adds ``scale * bias`` to the output."""
         return self.parts["bias"].read() if "bias" in self.parts else None
 
     @property
@@ -165,10 +166,10 @@ class Module:
             // self.rank
         )
 
-    def with_factors(self, *, B: Stored, A: Stored) -> Module:
+    def with_factors(self, *, B: Stored, A: Stored) -> AdapterModule:
         """The same module with other factors, perhaps of another rank, and the same scaling."""
         rank = A.shape[0]
-        alpha = self.scaling * (rank**0.5 if self.rslora else rank)
+        alpha = self.scale * (rank**0.5 if self.rslora else rank)
         return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
 
     def factors(self) -> tuple[Array, Array]:
@@ -176,22 +177,23 @@ class Module:
         return at_least_single(self.B), at_least_single(self.A)
 
     def delta(self) -> Array:
-        """``scaling * B @ A``, of shape (d, k), in float32 or better."""
+        """``scale * B @ A``, of shape (d, k), in float32 or better."""
         B, A = self.factors()
         update: Array = B @ A
-        update *= update.dtype.type(self.scaling)
+        update *= update.dtype.type(self.scale)
         return update
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Adapter(Mapping[str, Module]):
+class Adapter(Mapping[str, AdapterModule]):
     """An adapter: a mapping from the paths of modules to what is done to each.
 
     Paths are as PEFT names them: ``"model.layers.0.self_attn.q_proj"``. Made by `load`.
 
     Parameters
     ----------
-    modules : mapping of str to Module
+    modules : mapping of str to AdapterModule
+        What is done to each module, by its path.
     full : mapping of str to Stored
         Parameters that are replaced rather than adapted, by their names in the base model: those of
         ``modules_to_save``, trained biases, embeddings that were saved with their adapter.
@@ -202,17 +204,17 @@ class Adapter(Mapping[str, Module]):
 
     Examples
     --------
-    >>> module = Module.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
+    >>> module = AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
     >>> Adapter({"layer": module}).delta("layer")[0]
     array([8., 8., 8.])
     """
 
-    modules: Mapping[str, Module]
+    modules: Mapping[str, AdapterModule]
     full: Mapping[str, Stored] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=lambda: {"peft_type": "LORA"})
     path: Path | None = None
 
-    def __getitem__(self, name: str) -> Module:
+    def __getitem__(self, name: str) -> AdapterModule:
         return self.modules[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -241,7 +243,7 @@ class Adapter(Mapping[str, Module]):
         return bool(self.raw.get("fan_in_fan_out"))
 
     def delta(self, name: str) -> Array:
-        """``scaling * B @ A`` of one module: (d, k), outputs by inputs, however the base stores its weight.
+        """``scale * B @ A`` of one module: (d, k), outputs by inputs, however the base stores its weight.
 
         With DoRA this is the update of the direction, before rows are brought to their magnitudes.
         """
@@ -272,13 +274,17 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     Returns
     -------
     Adapter
-        A mapping from module paths to `Module`, with ``delta(name)``.
+        A mapping from module paths to `AdapterModule`, with ``delta(name)``.
 
     Raises
     ------
     HubError
         If anything is missing, damaged, contradictory or not supported. Nothing is dropped in silence, and no
         pickle (``adapter_model.bin``) is ever opened.
+
+    See Also
+    --------
+    save : Write one.
 
     Examples
     --------
@@ -287,7 +293,7 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     >>> model = lnp.inject(lnp.Linear.init(d_out=100, d_in=120, rng=rng), rank=8, alpha=16, rng=rng)
     >>> path = Path(tempfile.mkdtemp()) / "adapter"
     >>> lnp.adapters.save(model, path)
-    >>> {name: (module.rank, module.scaling) for name, module in load(path).items()}
+    >>> {name: (module.rank, module.scale) for name, module in load(path).items()}
     {'linear': (8, 2.0)}
     """
     folder = directory(path)
@@ -382,7 +388,7 @@ def at_least_single(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
 
-def interpret(file: SafetensorsFile, said: Config, folder: Path) -> Adapter:
+def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
     found: dict[str, dict[str, Stored]] = {}
     embeddings: dict[str, bool] = {}
@@ -413,7 +419,7 @@ def interpret(file: SafetensorsFile, said: Config, folder: Path) -> Adapter:
     modules = {}
     for name, parts in found.items():
         _check_parts(file.path, name, parts, said)
-        modules[name] = Module(parts, said.alpha_of(name), said.rslora, embeddings[name])
+        modules[name] = AdapterModule(parts, said.alpha_of(name), said.rslora, embeddings[name])
     full: dict[str, Stored] = {}
     (adapter_name,) = adapter_names
     for key in others:
@@ -440,7 +446,7 @@ def _part(path: Path, key: str, segments: list[str]) -> tuple[str, bool | None, 
     return part, embedding, rest[0] if rest else ""
 
 
-def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: Config) -> None:
+def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: AdapterConfig) -> None:
     """Whether the tensors of one module fit each other and what the config says."""
     for part in ("A", "B"):
         if part not in parts:
@@ -479,7 +485,9 @@ def _misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:
     return None
 
 
-def _full_name(path: Path, key: str, said: Config, modules: Mapping[str, Module], adapter_name: str) -> str:
+def _full_name(
+    path: Path, key: str, said: AdapterConfig, modules: Mapping[str, AdapterModule], adapter_name: str
+) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     segments = key.removeprefix(PREFIX).split(".")
     if "modules_to_save" in segments:  # PEFT's name in memory

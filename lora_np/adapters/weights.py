@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lora_np.adapters.peft_format import Module
+from lora_np.adapters.peft_format import AdapterModule
 from lora_np.checks import Array
 from lora_np.hub import HubError, rounded
 
 BLOCK = 2**20  # entries that are worked on at a time, so that no second weight's worth is needed
 
 
-def is_transposed(place: str, shape: tuple[int, ...], module: Module, fan_in_fan_out: bool) -> bool:
+def is_transposed(place: str, shape: tuple[int, ...], module: AdapterModule, fan_in_fan_out: bool) -> bool:
     """Whether a base weight of this shape is stored as (k, d): embeddings are, and GPT-2's Conv1D."""
     d, k = module.shape
     # A config may say fan_in_fan_out for some of its layers only, so the shape decides where it can.
@@ -25,9 +25,9 @@ def is_transposed(place: str, shape: tuple[int, ...], module: Module, fan_in_fan
 
 
 def merged(
-    place: str, W: Array, module: Module, *, transposed: bool, dtype: str
+    place: str, W: Array, module: AdapterModule, *, transposed: bool, dtype: str
 ) -> tuple[Array, float, float]:
-    """``W0 + scaling * B A`` as a file of ``dtype`` holds it, the largest change, the largest rounding error.
+    """``W0 + scale * B A`` as a file of ``dtype`` holds it, the largest change, the largest rounding error.
 
     Computed in one precision above ``dtype``; ``W`` is overwritten. With DoRA each output's row is brought to
     its magnitude.
@@ -35,7 +35,7 @@ def merged(
     wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
     B, A = module.B.astype(wide), module.A.astype(wide)
     left, right = (A.T, B.T) if transposed else (B, A)
-    left = left * left.dtype.type(module.scaling)
+    left = left * left.dtype.type(module.scale)
     factor = _dora_factor(W, left, right, module, transposed)
     moved = lost = 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
@@ -52,8 +52,10 @@ def merged(
     return W, moved, lost
 
 
-def _dora_factor(W: Array, left: Array, right: Array, module: Module, transposed: bool) -> Array | None:
-    """``m / ||row of W0 + scaling * B A||`` for each output (arXiv 2402.09353)."""
+def _dora_factor(
+    W: Array, left: Array, right: Array, module: AdapterModule, transposed: bool
+) -> Array | None:
+    """``m / ||row of W0 + scale * B A||`` for each output (arXiv 2402.09353)."""
     if module.magnitude is None:
         return None
     squares = np.zeros(module.shape[0], left.dtype)

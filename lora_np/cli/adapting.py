@@ -68,7 +68,7 @@ def resize(
     from lora_np import adapters
 
     goal = one_goal(rank=rank, energy=energy, error=error, bytes=size, total_rank=total_rank)
-    show_as(adapters.resize(adapter, out, **goal, jobs=jobs, force=force, progress=True), as_json)
+    show_as(adapters.resize(adapter, out, **goal, jobs=jobs, force=force, progress=True).table, as_json)
 
 
 def extract(
@@ -97,7 +97,7 @@ def extract(
 
     goal = one_goal(rank=rank, energy=energy, bytes=size)
     options: dict[str, Any] = {"save_others": save_others, "jobs": jobs, "force": force}
-    show_as(adapters.extract(base, tuned, out, **goal, **options, progress=True), as_json)
+    show_as(adapters.extract(base, tuned, out, **goal, **options, progress=True).table, as_json)
 
 
 def combine(
@@ -126,7 +126,7 @@ def combine(
 
     paths, weights = zip(*map(weighted, sources), strict=True)
     options: dict[str, Any] = {"method": method, "rank": rank, "jobs": jobs, "force": force}
-    show_as(adapters.combine(paths, out, weights=weights, **options, progress=True), as_json)
+    show_as(adapters.combine(paths, out, weights=weights, **options, progress=True).table, as_json)
 
 
 def merge(
@@ -143,7 +143,7 @@ def merge(
     """
     from lora_np import adapters
 
-    show_as(adapters.merge(base, adapter, out, jobs=jobs, force=force, progress=True), as_json)
+    show_as(adapters.merge(base, adapter, out, jobs=jobs, force=force, progress=True).table, as_json)
 
 
 def diff(

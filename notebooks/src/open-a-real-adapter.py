@@ -67,12 +67,12 @@ print({setting: config[setting] for setting in ["target_modules", "r", "lora_alp
 # Double $B$ and halve $A$. Each number in the file is another one, and $BA$ is the same. For every $M$ that has
 # an inverse, $(BM)(M^{-1}A)$ is $BA$. So the numbers in $A$ or $B$ alone say little.
 #
-# In the package an `Adapter` maps the name of each layer to a `Module`, its $A$, $B$ and $\alpha$. `diff`
+# In the package an `Adapter` maps the name of each layer to a `AdapterModule`, its $A$, $B$ and $\alpha$. `diff`
 # compares what two adapters do:
 
 # %%
 mix = np.array([[1, 2], [0, 1]], dtype=np.float32)
-other = lnp.adapters.Module.of(A=np.linalg.inv(mix) @ A, B=B @ mix, alpha=4)
+other = lnp.adapters.AdapterModule.of(A=np.linalg.inv(mix) @ A, B=B @ mix, alpha=4)
 lnp.adapters.save(lnp.adapters.Adapter({"linear": other}), "other")
 
 print("A, as other numbers:\n", other.A)
@@ -162,7 +162,7 @@ save_checkpoint(full, "full")
 lnp.adapters.save(lora, "adapter")
 
 found = lnp.adapters.inspect("adapter")
-columns = ["module", "rank", "scaling", "norm", "needed", "wasted"]
+columns = ["module", "rank", "scale", "norm", "needed", "wasted"]
 rows = [[row[name] for name in columns] for row in found.table.records]
 lnp.accounting.Table(columns, rows, formats={"norm": "{:.1f}".format})
 

@@ -14,7 +14,7 @@ SHAPES = {"model.layers.0.q_proj": (6, 4), "model.layers.0.v_proj": (3, 4), "mod
 def write_adapter(path, *, seed=0, rank=2, alpha=4.0, dtype="float32", shapes=SHAPES, **raw):
     rng = np.random.default_rng(seed)
     modules = {
-        name: adapters.Module.of(
+        name: adapters.AdapterModule.of(
             A=rng.standard_normal((rank, k)),
             B=rng.standard_normal((d, rank)),
             alpha=alpha,

@@ -95,7 +95,9 @@ def test_variants_that_move_the_base_are_saved_against_the_original(tmp_path, va
 
 def test_a_bias_of_b_becomes_a_trained_bias(tmp_path):
     layer = lnp.Linear(np.zeros((2, 3)))
-    module = adapters.Module.of(A=np.ones((1, 3)), B=np.ones((2, 1)), bias=np.array([1.0, 2.0]), alpha=3.0)
+    module = adapters.AdapterModule.of(
+        A=np.ones((1, 3)), B=np.ones((2, 1)), bias=np.array([1.0, 2.0]), alpha=3.0
+    )
     adapter = adapters.Adapter(
         {"linear": module}, raw={"peft_type": "LORA", "lora_bias": True, "target_modules": ["linear"]}
     )
@@ -177,7 +179,7 @@ def test_what_the_format_can_not_hold_is_refused(tmp_path, model, message):
     ],
 )
 def test_an_adapter_that_does_not_fit_the_model_is_refused(module, message):
-    adapter = adapters.Adapter({"linear": adapters.Module.of(**module, alpha=1.0)})
+    adapter = adapters.Adapter({"linear": adapters.AdapterModule.of(**module, alpha=1.0)})
     with pytest.raises(HubError, match=message):
         adapters.attach(lnp.Linear(np.zeros((2, 3))), adapter)
 

@@ -225,7 +225,7 @@ def test_the_merged_directory_gives_pefts_logits_in_its_own_precision(tmp_path, 
     )
     model = adapted(base, config)
     model.save_pretrained(tmp_path / "adapter")
-    table = adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
+    table = adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged").table
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
     assert merged.dtype == dtype
     expected = logits(model)

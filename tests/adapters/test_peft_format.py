@@ -39,7 +39,7 @@ def test_an_adapter_is_a_mapping_from_modules_to_what_is_done_to_them(adapter):
     found = adapters.load(adapter)
     assert list(found) == ["model.layers.0.q_proj", "model.layers.0.v_proj", "model.layers.1.q_proj"]
     module = found["model.layers.0.v_proj"]
-    assert (module.rank, module.alpha, module.scaling, module.shape) == (2, 4.0, 2.0, (3, 4))
+    assert (module.rank, module.alpha, module.scale, module.shape) == (2, 4.0, 2.0, (3, 4))
     np.testing.assert_allclose(found.delta("model.layers.0.v_proj"), 2 * module.B @ module.A)
     assert module.magnitude is None
     assert module.bias is None

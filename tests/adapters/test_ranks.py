@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_np.adapters import Adapter, Module
+from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, header
 from lora_np.adapters.ranks import Goal, allocate, allocate_bytes, rank_for_loss
 from lora_np.hub.safetensors import SafetensorsWriter
@@ -91,7 +91,7 @@ def test_a_budget_that_suffices_for_nothing_is_refused_with_the_least_one(at_lea
 def adapter_with(shapes, spectra, **parts):
     """An adapter whose modules have these singular values, and those."""
     modules = {
-        f"layers.{i}": Module.of(
+        f"layers.{i}": AdapterModule.of(
             A=np.eye(len(s), k, dtype=np.float32),
             B=np.eye(d, len(s), dtype=np.float32) * np.array(s, np.float32),
             alpha=len(s),
@@ -104,7 +104,7 @@ def adapter_with(shapes, spectra, **parts):
 
 def size_of(adapter, ranks):
     modules = {
-        name: Module.of(A=module.A[: ranks[name]], B=module.B[:, : ranks[name]], alpha=1)
+        name: AdapterModule.of(A=module.A[: ranks[name]], B=module.B[:, : ranks[name]], alpha=1)
         for name, module in adapter.items()
         if ranks[name]
     }

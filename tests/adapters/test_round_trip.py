@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_np import adapters
-from lora_np.adapters import Adapter, Module
+from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.peft_format import Stored, held
 from lora_np.hub import HubError
 
@@ -81,7 +81,7 @@ def check(parts, full, raw):
     """Whether it was saved. If so, it comes back; if not, nothing is left."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            adapter = Adapter({name: Module.of(**part) for name, part in parts.items()}, full, raw)
+            adapter = Adapter({name: AdapterModule.of(**part) for name, part in parts.items()}, full, raw)
             adapters.save(adapter, Path(folder) / "a")
         except (ValueError, TypeError):
             assert os.listdir(folder) == []
@@ -89,7 +89,7 @@ def check(parts, full, raw):
         found = adapters.load(Path(folder) / "a")
         assert found.keys() == adapter.keys()
         for name, module in adapter.items():
-            for what in ("alpha", "rslora", "embedding", "rank", "shape", "scaling"):
+            for what in ("alpha", "rslora", "embedding", "rank", "shape", "scale"):
                 assert getattr(found[name], what) == getattr(module, what)
             same(module.parts, found[name].parts)
         same(full, found.full)
@@ -152,38 +152,38 @@ MODULES = {
 @pytest.mark.parametrize(("change", "error", "message"), MODULES.values(), ids=MODULES)
 def test_arrays_that_make_no_module_are_refused(change, error, message):
     with pytest.raises(error, match=message):
-        Module.of(**{"A": A, "B": B, "alpha": 1.0, **change})
+        AdapterModule.of(**{"A": A, "B": B, "alpha": 1.0, **change})
 
 
 def test_lists_become_arrays():
-    module = Module.of(A=[[1.0, 2.0]], B=[[3.0]], bias=[4.0], alpha=1)
+    module = AdapterModule.of(A=[[1.0, 2.0]], B=[[3.0]], bias=[4.0], alpha=1)
     assert (module.rank, module.shape, module.bias.tolist()) == (1, (1, 2), [4.0])
 
 
-PLAIN = Module.of(A=A, B=B, alpha=1)
+PLAIN = AdapterModule.of(A=A, B=B, alpha=1)
 ADAPTERS = {
     "no module": ({}, {}, "an adapter needs at least one module, got none"),
     "a module with PEFT's own name": ({"lora_A": PLAIN}, {}, "without PEFT's lora_A and the like; got 'lora_A'"),
     "a path through such a name": ({"m.lora_B.q": PLAIN}, {}, "got 'm.lora_B.q'"),
     "a name that is a number": ({1: PLAIN}, {}, "got 1"),
     "a name that is no text": ({"\ud800": PLAIN}, {}, "UTF-8"),
-    "a module without factors": ({"q": Module({}, 1.0)}, {}, "'q' has no A"),
-    "alpha that is text": ({"q": Module(PLAIN.parts, "x")}, {}, "must be real number, not str"),
+    "a module without factors": ({"q": AdapterModule({}, 1.0)}, {}, "'q' has no A"),
+    "alpha that is text": ({"q": AdapterModule(PLAIN.parts, "x")}, {}, "must be real number, not str"),
     "factors that do not fit": (
-        {"q": Module({**PLAIN.parts, "B": held(np.ones((4, 3)))}, 1.0)}, {}, "of 'q' must fit, got",
+        {"q": AdapterModule({**PLAIN.parts, "B": held(np.ones((4, 3)))}, 1.0)}, {}, "of 'q' must fit, got",
     ),
     "whole numbers": (
-        {"q": Module({**PLAIN.parts, "A": Stored("I64", (2, 3), lambda: np.ones((2, 3), int))}, 1.0)}, {},
+        {"q": AdapterModule({**PLAIN.parts, "A": Stored("I64", (2, 3), lambda: np.ones((2, 3), int))}, 1.0)}, {},
         "A of 'q' is stored as I64",
     ),
     "scaling that the settings do not know": (
-        {"q": Module.of(A=A, B=B, alpha=1, rslora=True)}, {}, "'q' has rslora True, but the settings make it False",
+        {"q": AdapterModule.of(A=A, B=B, alpha=1, rslora=True)}, {}, "'q' has rslora True, but the settings make it False",
     ),
     "a magnitude that the settings do not know": (
-        {"q": Module.of(A=A, B=B, alpha=1, magnitude=np.ones(4))}, {}, "has a magnitude, but use_dora is false",
+        {"q": AdapterModule.of(A=A, B=B, alpha=1, magnitude=np.ones(4))}, {}, "has a magnitude, but use_dora is false",
     ),
     "an embedding with a bias": (
-        {"q": Module.of(A=A, B=B, alpha=1, bias=np.ones(4), embedding=True)}, {}, "'q' has a bias, for which PEFT",
+        {"q": AdapterModule.of(A=A, B=B, alpha=1, bias=np.ones(4), embedding=True)}, {}, "'q' has a bias, for which PEFT",
     ),
     "targets that leave a module out": ({"q": PLAIN}, {"target_modules": ["v"]}, "not among the config's target_mod"),
     "a setting that is not finite": ({"q": PLAIN}, {"revision": np.nan}, "the settings are not JSON"),
@@ -209,5 +209,5 @@ def test_parameters_in_full_that_would_not_be_read_are_not_written(tmp_path):
 
 
 def test_the_config_is_json_for_everyone(tmp_path):
-    adapters.save(Adapter({"q": Module.of(A=A, B=B, alpha=0.1)}), tmp_path / "a")
+    adapters.save(Adapter({"q": AdapterModule.of(A=A, B=B, alpha=0.1)}), tmp_path / "a")
     json.loads((tmp_path / "a" / "adapter_config.json").read_text(), parse_constant=pytest.fail)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters import Adapter, Module
+from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.peft_format import WEIGHTS, held
 from lora_np.hub import HubError, open_model, safetensors
 
@@ -31,14 +31,14 @@ def truncated(M, rank):
 @pytest.mark.parametrize("rank", [1, 3, 9])
 def test_a_uniform_rank_is_the_truncated_svd_and_never_more_than_there_was(make_adapter, tmp_path, rank):
     path = make_adapter("a", rank=4, dtype="float64")
-    table = adapters.resize(path, tmp_path / "out", rank=rank)
+    table = adapters.resize(path, tmp_path / "out", rank=rank).table
     before, after = adapters.load(path), adapters.load(tmp_path / "out")
     for name, row in zip(before, table.records, strict=True):
         assert after[name].rank == min(rank, before[name].rank, *before[name].shape)
         np.testing.assert_allclose(after.delta(name), truncated(before.delta(name), rank), atol=1e-12)
         error = np.linalg.norm(before.delta(name) - after.delta(name)) / np.linalg.norm(before.delta(name))
         assert row["relative error"] == pytest.approx(error, abs=1e-7)
-        assert after[name].scaling == pytest.approx(before[name].scaling, rel=1e-15)
+        assert after[name].scale == pytest.approx(before[name].scale, rel=1e-15)
 
 
 def test_modules_that_keep_their_rank_are_copied_bit_by_bit(make_adapter, tmp_path):
@@ -78,7 +78,7 @@ def test_a_file_is_never_larger_than_its_budget(make_adapter, tmp_path, spare):
     with pytest.raises(ValueError, match="bytes must be at least") as caught:
         adapters.resize(path, tmp_path / "out", bytes=1)
     smallest = int(str(caught.value).split()[5].rstrip(","))
-    table = adapters.resize(path, tmp_path / "out", bytes=smallest + spare)
+    table = adapters.resize(path, tmp_path / "out", bytes=smallest + spare).table
     assert (tmp_path / "out" / WEIGHTS).stat().st_size <= smallest + spare
     left_out = [row["module"] for row in table.records if row["rank"] == 0]
     assert set(adapters.load(tmp_path / "out")) == {row["module"] for row in table.records} - {*left_out}
@@ -96,7 +96,7 @@ def test_ranks_are_written_as_patterns(make_adapter, tmp_path):
 
 def test_dora_and_biases_are_kept_and_never_left_without_a_direction(tmp_path):
     modules = {
-        name: Module.of(
+        name: AdapterModule.of(
             A=scale * RNG.standard_normal((2, 4)), B=RNG.standard_normal((5, 2)), alpha=2,
             magnitude=np.ones(5), bias=np.arange(5.0),
         )
@@ -114,7 +114,8 @@ def test_dora_and_biases_are_kept_and_never_left_without_a_direction(tmp_path):
 def test_an_adapter_that_does_nothing_or_is_not_finite_is_refused(tmp_path):
     for name, fill in (("dead", 0.0), ("nan", np.nan)):
         adapters.save(
-            Adapter({"q": Module.of(A=np.ones((2, 3)), B=np.full((4, 2), fill), alpha=1)}), tmp_path / name
+            Adapter({"q": AdapterModule.of(A=np.ones((2, 3)), B=np.full((4, 2), fill), alpha=1)}),
+            tmp_path / name,
         )
     with pytest.raises(HubError, match="every module is zero"):
         adapters.resize(tmp_path / "dead", tmp_path / "out", total_rank=1)
@@ -143,7 +144,7 @@ def test_the_sum_is_that_of_the_updates(make_adapter, tmp_path, method):
 
 def test_linear_says_how_far_it_is_from_the_sum(make_adapter, tmp_path):
     paths = [make_adapter("a", dtype="float64"), make_adapter("b", seed=5, dtype="float64")]
-    table = adapters.combine(paths, tmp_path / "out", method="linear")
+    table = adapters.combine(paths, tmp_path / "out", method="linear").table
     first, second, out = (adapters.load(path) for path in (*paths, tmp_path / "out"))
     assert "adds up factors, not updates" in table.notes[0]
     for name, row in zip(out, table.records, strict=True):
@@ -162,11 +163,11 @@ def test_an_adapter_may_be_added_to_itself_and_taken_away(make_adapter, tmp_path
 
 def test_biases_of_b_are_added_up(tmp_path):
     for name, bias in (("a", [1.0, 2.0]), ("b", [10.0, 0.0])):
-        module = Module.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, bias=np.array(bias))
+        module = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, bias=np.array(bias))
         adapters.save(Adapter({"q": module}, raw={"peft_type": "LORA", "lora_bias": True}), tmp_path / name)
     adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / "out", weights=[1, 3], method="cat")
     module = adapters.load(tmp_path / "out")["q"]
-    np.testing.assert_allclose(module.scaling * module.bias, [62.0, 4.0])
+    np.testing.assert_allclose(module.scale * module.bias, [62.0, 4.0])
 
 
 COMBINATIONS = {
@@ -246,9 +247,9 @@ def test_what_is_no_sequence_of_paths_is_refused(make_adapter, tmp_path, monkeyp
 def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path, dtype, size):
     if dtype == "float32" and sys.platform == "emscripten":
         pytest.skip("norms are float64 there, which does not overflow")
-    huge = Module.of(A=np.full((2, 3), size), B=np.full((4, 2), size), alpha=1, dtype=dtype)
+    huge = AdapterModule.of(A=np.full((2, 3), size), B=np.full((4, 2), size), alpha=1, dtype=dtype)
     adapters.save(Adapter({"q": huge}), tmp_path / "huge")
-    half = Module.of(A=np.full((2, 3), size / 2), B=np.full((4, 2), size), alpha=1, dtype=dtype)
+    half = AdapterModule.of(A=np.full((2, 3), size / 2), B=np.full((4, 2), size), alpha=1, dtype=dtype)
     adapters.save(Adapter({"q": half}), tmp_path / "half")
     message = "q.*: the result is not finite"
     for method in ("cat", "linear", "svd"):
@@ -264,20 +265,20 @@ def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path, dtype, size
 
 
 def test_large_numbers_that_do_not_overflow_are_combined(tmp_path):
-    large = Module.of(A=np.eye(2, 3) * 1e10, B=np.eye(4, 2) * 1e10, alpha=2, dtype="float32")
+    large = AdapterModule.of(A=np.eye(2, 3) * 1e10, B=np.eye(4, 2) * 1e10, alpha=2, dtype="float32")
     adapters.save(Adapter({"q": large}), tmp_path / "large")
     for method in ("cat", "linear", "svd"):
-        table = adapters.combine([tmp_path / "large"], tmp_path / method, method=method)
+        table = adapters.combine([tmp_path / "large"], tmp_path / method, method=method).table
         assert table.records[0]["relative difference"] < 1e-6
         assert adapters.diff(tmp_path / "large", tmp_path / method).same
 
 
 def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
-    dora = Module.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, magnitude=np.ones(2))
+    dora = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, magnitude=np.ones(2))
     adapters.save(Adapter({"q": dora}, raw={"peft_type": "LORA", "use_dora": True}), tmp_path / "dora")
     with pytest.raises(HubError, match=r"DoRA's magnitudes have no weighted sum"):
         adapters.combine([tmp_path / "dora"] * 2, tmp_path / "out")
-    plain = Module.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2)
+    plain = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2)
     full = {"head.weight": plain.parts["A"]}
     adapters.save(
         Adapter({"q": plain}, full, {"peft_type": "LORA", "modules_to_save": ["head"]}), tmp_path / "head"
@@ -293,7 +294,7 @@ def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
 @pytest.mark.parametrize("shards", [1, 3])
 def test_merged_weights_are_the_sum_rounded_once(make_adapter, make_checkpoint, tmp_path, dtype, shards):
     path, base = make_adapter("a"), make_checkpoint("base", dtype=dtype, shards=shards)
-    table = adapters.merge(base, path, tmp_path / "out")
+    table = adapters.merge(base, path, tmp_path / "out").table
     adapter, before, after = adapters.load(path), open_model(base), open_model(tmp_path / "out")
     assert dict(before.places) == dict(after.places)
     for name in before.places:
@@ -320,7 +321,7 @@ def test_merged_weights_are_the_sum_rounded_once(make_adapter, make_checkpoint, 
 
 def test_rounding_errors_are_those_of_the_stored_numbers(make_adapter, make_checkpoint, tmp_path):
     base = make_checkpoint("base", dtype="bfloat16")
-    table = adapters.merge(base, make_adapter("a"), tmp_path / "out")
+    table = adapters.merge(base, make_adapter("a"), tmp_path / "out").table
     before, after = open_model(base), open_model(tmp_path / "out")
     adapter = adapters.load(tmp_path / "a")
     for row in table.records:
@@ -345,7 +346,7 @@ def test_weights_in_other_forms_are_left_out_by_name_and_other_files_copied(
         "consolidated.safetensors",
     ):
         (base / name).write_bytes(b"unmerged")
-    table = adapters.merge(base, make_adapter("a"), tmp_path / "out")
+    table = adapters.merge(base, make_adapter("a"), tmp_path / "out").table
     names = {
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
     }
@@ -357,7 +358,7 @@ def test_weights_in_other_forms_are_left_out_by_name_and_other_files_copied(
 
 
 def test_a_result_that_is_not_finite_is_refused(make_checkpoint, tmp_path):
-    module = Module.of(A=np.full((1, 4), 300.0), B=np.full((6, 1), 300.0), alpha=1)
+    module = AdapterModule.of(A=np.full((1, 4), 300.0), B=np.full((6, 1), 300.0), alpha=1)
     adapters.save(Adapter({"model.layers.0.q_proj": module}), tmp_path / "a")
     with pytest.raises(
         HubError,
@@ -410,14 +411,14 @@ def test_whole_numbers_take_no_update(make_adapter, tmp_path):
 
 
 def test_parameters_that_are_replaced_replace_and_must_fit(make_checkpoint, tmp_path):
-    module = Module.of(A=np.ones((1, 4)), B=np.ones((6, 1)), alpha=1)
+    module = AdapterModule.of(A=np.ones((1, 4)), B=np.ones((6, 1)), alpha=1)
     raw = {"peft_type": "LORA", "modules_to_save": ["norm", "head"]}
     fits = {"model.norm.weight": held(np.arange(4.0)), "head.weight": held(np.eye(2))}
     adapters.save(Adapter({"model.layers.0.q_proj": module}, fits, raw), tmp_path / "fits")
     misfit = {"model.norm.weight": held(np.ones(5))}
     adapters.save(Adapter({"model.layers.0.q_proj": module}, misfit, raw), tmp_path / "misfit")
     base = make_checkpoint("base")
-    table = adapters.merge(base, tmp_path / "fits", tmp_path / "out")
+    table = adapters.merge(base, tmp_path / "fits", tmp_path / "out").table
     after = open_model(tmp_path / "out")
     np.testing.assert_array_equal(after.read("model.norm.weight"), np.arange(4.0))
     np.testing.assert_array_equal(after.read("head.weight"), np.eye(2))
@@ -434,7 +435,7 @@ def test_parameters_that_are_replaced_replace_and_must_fit(make_checkpoint, tmp_
 def test_extracting_what_was_merged_gives_it_back(make_adapter, make_checkpoint, tmp_path, dtype):
     path, base = make_adapter("a"), make_checkpoint("base", dtype=dtype)
     adapters.merge(base, path, tmp_path / "tuned")
-    table = adapters.extract(base, tmp_path / "tuned", tmp_path / "out", rank=2)
+    table = adapters.extract(base, tmp_path / "tuned", tmp_path / "out", rank=2).table
     before, after = adapters.load(path), adapters.load(tmp_path / "out")
     assert {*before} == {*after}
     rounding = {"float32": 1e-6, "bfloat16": 0.02}[dtype]
@@ -453,10 +454,10 @@ def test_the_error_left_and_the_rank_for_an_energy_are_those_of_the_svd(tmp_path
         (tmp_path / name).mkdir()
         safetensors.save({"q.weight": weight}, tmp_path / name / "model.safetensors")
     squares = np.square(np.linalg.svdvals(tuned - base))
-    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "rank", rank=7)
+    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "rank", rank=7).table
     assert table.records[0]["relative error"] == pytest.approx((squares[7:].sum() / squares.sum()) ** 0.5)
     assert table.records[0]["norm"] == pytest.approx(squares.sum() ** 0.5)
-    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "energy", energy=0.8)
+    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "energy", energy=0.8).table
     assert table.records[0]["rank"] == 1 + int(np.argmax(squares.cumsum() >= 0.8 * squares.sum()))
     adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "bytes", bytes=9_000)
     assert 8_000 < (tmp_path / "bytes" / WEIGHTS).stat().st_size <= 9_000
@@ -469,7 +470,7 @@ def test_an_energy_is_kept_by_as_few_directions_as_the_svd_says(tmp_path, true_r
     for name, weight in (("base", np.zeros((400, 320))), ("tuned", change)):
         (tmp_path / name).mkdir()
         safetensors.save({"q.weight": weight.astype(np.float32)}, tmp_path / name / "model.safetensors")
-    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "out", energy=energy)
+    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "out", energy=energy).table
     squares = np.square(np.linalg.svdvals(change))
     enough = squares.cumsum() >= (energy - 1e-12) * squares.sum()
     assert table.records[0]["rank"] == 1 + int(np.argmax(enough))
@@ -482,7 +483,7 @@ def test_what_differs_but_carries_no_lora_is_listed_and_kept_when_asked(
     make_adapter, make_checkpoint, tmp_path
 ):
     base, tuned = make_checkpoint("base"), make_checkpoint("tuned", seed=2)
-    table = adapters.extract(base, tuned, tmp_path / "out", rank=1)
+    table = adapters.extract(base, tuned, tmp_path / "out", rank=1).table
     kept = {row["tensor"]: row["kept as"] for row in table.records}
     assert kept["model.norm.weight"] == kept["model.layers.0.q_proj.bias"] == "not kept"
     assert kept["model.layers.0.q_proj.weight"] == "LoRA"
@@ -499,7 +500,7 @@ def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):
     tensors["model.norm.weight"] += 1
     tensors["model.layers.0.q_proj.weight"] += np.outer(np.ones(6), [1, 2, 3, 4]).astype(np.float32)
     safetensors.save(tensors, tuned / "model.safetensors")
-    table = adapters.extract(base, tuned, tmp_path / "out", energy=0.99, save_others=True)
+    table = adapters.extract(base, tuned, tmp_path / "out", energy=0.99, save_others=True).table
     assert [(row["tensor"], row["kept as"], row["rank"]) for row in table.records] == [
         ("model.layers.0.q_proj.weight", "LoRA", 1),
         ("model.norm.weight", "in full", None),
@@ -626,9 +627,9 @@ def test_an_inspection_shows_each_module_as_its_formed_product_would(make_adapte
 def test_dead_modules_and_nan_are_called_out(tmp_path):
     A = np.ones((2, 3))
     modules = {
-        "fine": Module.of(A=A, B=np.ones((4, 2)), alpha=1),
-        "dead": Module.of(A=A, B=np.zeros((4, 2)), alpha=1),
-        "nan": Module.of(A=A, B=np.full((4, 2), np.nan), alpha=1),
+        "fine": AdapterModule.of(A=A, B=np.ones((4, 2)), alpha=1),
+        "dead": AdapterModule.of(A=A, B=np.zeros((4, 2)), alpha=1),
+        "nan": AdapterModule.of(A=A, B=np.full((4, 2), np.nan), alpha=1),
     }
     adapters.save(Adapter(modules), tmp_path / "a")
     table = adapters.inspect(tmp_path / "a").table
@@ -646,7 +647,7 @@ def test_with_a_base_updates_are_held_against_it(make_checkpoint, tmp_path):
     base = make_checkpoint("base", dtype="float64")
     W0 = open_model(base).read("model.layers.0.q_proj.weight")
     U, s, Vh = np.linalg.svd(W0, full_matrices=False)
-    module = Module.of(
+    module = AdapterModule.of(
         A=Vh[3:], B=2 * s[3] * U[:, 3:], alpha=1
     )  # three times as loud in W0's weakest direction
     adapters.save(Adapter({"model.layers.0.q_proj": module}), tmp_path / "a")
@@ -654,7 +655,7 @@ def test_with_a_base_updates_are_held_against_it(make_checkpoint, tmp_path):
     assert row["amplification"] == pytest.approx(2.0)
     assert row["relative"] == pytest.approx(2 * s[3] / np.linalg.norm(W0))
     assert row["intruders"] == 0
-    new = Module.of(A=np.array([[1.0, -1.0, 1.0, -1.0]]), B=50 * (U @ np.ones((4, 1))), alpha=1)
+    new = AdapterModule.of(A=np.array([[1.0, -1.0, 1.0, -1.0]]), B=50 * (U @ np.ones((4, 1))), alpha=1)
     adapters.save(Adapter({"model.layers.0.q_proj": new}), tmp_path / "b")
     assert adapters.inspect(tmp_path / "b", base=base).table.records[0]["intruders"] >= 1
 
@@ -669,7 +670,7 @@ def test_the_same_map_from_other_factors_is_the_same(make_adapter, tmp_path):
         M = RNG.standard_normal((2, 2))
         B = np.hstack([module.B @ M, np.zeros((module.shape[0], 1))])
         A = np.vstack([np.linalg.solve(M, module.A), RNG.standard_normal((1, module.shape[1]))])
-        mixed[name] = Module.of(A=A, B=B, alpha=module.scaling * 3)
+        mixed[name] = AdapterModule.of(A=A, B=B, alpha=module.scale * 3)
     adapters.save(Adapter(mixed), tmp_path / "b")
     found = adapters.diff(tmp_path / "a", tmp_path / "b")
     assert found.same
@@ -708,6 +709,6 @@ def test_what_only_one_adapter_has_differs_altogether(make_adapter):
 def test_dead_modules_are_the_same_as_each_other_only(tmp_path):
     A = np.ones((2, 3))
     for name, B in (("dead", np.zeros((4, 2))), ("alive", np.ones((4, 2)))):
-        adapters.save(Adapter({"q": Module.of(A=A, B=B, alpha=1)}), tmp_path / name)
+        adapters.save(Adapter({"q": AdapterModule.of(A=A, B=B, alpha=1)}), tmp_path / name)
     assert adapters.diff(tmp_path / "dead", tmp_path / "dead").same
     assert not adapters.diff(tmp_path / "dead", tmp_path / "alive").same

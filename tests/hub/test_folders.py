@@ -70,7 +70,7 @@ def test_count_merge_and_transformers_agree_which_files_are_the_model(tmp_path, 
     transformers = pytest.importorskip("transformers")
     folder = tmp_path / "base"
     write(folder, single, sharded, stray)
-    module = adapters.Module.of(A=np.zeros((1, 4)), B=np.zeros((4, 1)), alpha=1)
+    module = adapters.AdapterModule.of(A=np.zeros((1, 4)), B=np.zeros((4, 1)), alpha=1)
     adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), tmp_path / "adapter")
     if not (single or sharded):
         with pytest.raises(OSError, match="no file named"):

@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.peft_format import Adapter, Module, Stored, load, replacing_adapter, write
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, load, replacing_adapter, write
+from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, no_overflow, norm, taken
 from lora_np.checks import Array, choice, matrix, whole_number
 from lora_np.hub import HubError, safetensors
@@ -21,6 +22,53 @@ from lora_np.table import Table
 from lora_np.work import each
 
 Method = Literal["cat", "linear", "svd"]
+
+
+class CombinedModule(NamedTuple):
+    """A module of the sum, and its relative difference from the weighted sum of the updates.
+
+    Parameters
+    ----------
+    name : str
+        Its path.
+    rank : int
+        Of the sum.
+    difference : float
+        ``||sum - wanted|| / ||wanted||``.
+    """
+
+    name: str
+    rank: int
+    difference: float
+
+
+@dataclass(frozen=True, repr=False)
+class CombineResult(Result):
+    """What `combine` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The new adapter.
+    method : str
+        How it was made.
+    modules : tuple of CombinedModule
+        All of them.
+    title : str
+        Of the table.
+    """
+
+    path: Path
+    method: str
+    modules: tuple[CombinedModule, ...]
+    title: str
+
+    @property
+    def table(self) -> Table:
+        """One row for each module."""
+        note = "'linear' adds up factors, not updates: the last column is what that changes"
+        columns = ["module", "rank", "relative difference"]
+        return Table(columns, self.modules, title=self.title, notes=[note] * (self.method == "linear"))
 
 
 def combine(
@@ -33,12 +81,13 @@ def combine(
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> Table:
+) -> CombineResult:
     """Write one adapter whose updates are the weighted sum of the given ones', or near it.
 
     Parameters
     ----------
     adapters : sequence of paths
+        Directories as PEFT writes them.
     out : path
         The directory to make.
     weights : sequence of float, optional
@@ -59,7 +108,7 @@ def combine(
 
     Returns
     -------
-    Table
+    CombineResult
         For each module its rank and the relative difference from the weighted sum of the updates.
 
     Raises
@@ -67,8 +116,14 @@ def combine(
     HubError
         If the adapters do not fit each other, replace the same parameters, or use DoRA, whose magnitudes have
         no weighted sum without the base; if the sum is not finite; or if the target exists.
-    TypeError, ValueError
+    TypeError
+        If ``adapters`` are not a sequence of paths.
+    ValueError
         If an option is out of range.
+
+    See Also
+    --------
+    merge : An adapter and its base in one checkpoint.
 
     Notes
     -----
@@ -80,10 +135,10 @@ def combine(
     >>> import tempfile, lora_np as lnp
     >>> folder = Path(tempfile.mkdtemp())
     >>> for name, k in [("a", 0), ("b", 1)]:
-    ...     module = Module.of(A=np.eye(2)[[k]], B=np.eye(2)[:, [k]], alpha=1)
+    ...     module = AdapterModule.of(A=np.eye(2)[[k]], B=np.eye(2)[:, [k]], alpha=1)
     ...     lnp.adapters.save(Adapter({"q": module}), folder / name)
     >>> for method in ("cat", "linear"):
-    ...     table = combine([folder / "a", folder / "b"], folder / method, method=method)
+    ...     result = combine([folder / "a", folder / "b"], folder / method, method=method)
     ...     print(lnp.adapters.load(folder / method).delta("q").tolist())
     [[1.0, 0.0], [0.0, 1.0]]
     [[1.0, 1.0], [1.0, 1.0]]
@@ -121,12 +176,14 @@ def combine(
         full = {name: tensor for source, _ in sources for name, tensor in source.full.items()}
         write(Adapter(combined, full, _raw([source for source, _ in sources], combined)), stage)
         shutil.rmtree(parts)
-    return Table(
-        ["module", "rank", "relative difference"],
-        [(name, module.rank, error) for name, (module, error) in zip(names, results, strict=True)],
-        title=f"{method}: " + " + ".join(f"{weight:g} {source.path}" for source, weight in sources),
-        notes=["'linear' adds up factors, not updates: the last column is what that changes"]
-        * (method == "linear"),
+    return CombineResult(
+        Path(out),
+        method,
+        tuple(
+            CombinedModule(name, module.rank, error)
+            for name, (module, error) in zip(names, results, strict=True)
+        ),
+        f"{method}: " + " + ".join(f"{weight:g} {source.path}" for source, weight in sources),
     )
 
 
@@ -135,14 +192,14 @@ class _Sum:
     """The work on one module."""
 
     name: str
-    terms: list[tuple[Module, float]]
+    terms: list[tuple[AdapterModule, float]]
     path: Path
     method: str
     rank: int
     with_bias: bool
 
 
-def _combined(item: _Sum) -> tuple[Module, float]:
+def _combined(item: _Sum) -> tuple[AdapterModule, float]:
     """The combined module, put aside; and how far it is from the weighted sum of the updates."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
         B, A = _stacked(item.name, item.terms)
@@ -166,12 +223,12 @@ def _combined(item: _Sum) -> tuple[Module, float]:
         part: Stored(first.parts.get(part, first.parts["B"]).dtype, array.shape, taken(item.path, part))
         for part, array in arrays.items()
     }
-    return Module(parts, alpha=float(A.shape[0]), embedding=first.embedding), error
+    return AdapterModule(parts, alpha=float(A.shape[0]), embedding=first.embedding), error
 
 
-def _stacked(name: str, terms: list[tuple[Module, float]]) -> tuple[Array, Array]:
+def _stacked(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Array, Array]:
     """Factors of the weighted sum of the updates: side by side, weights and scalings in A."""
-    factors = [(*module.factors(), weight * module.scaling) for module, weight in terms]
+    factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
     for B, A, _ in factors:
         finite(name, matrix, "B", B)
         finite(name, matrix, "A", A)
@@ -180,25 +237,25 @@ def _stacked(name: str, terms: list[tuple[Module, float]]) -> tuple[Array, Array
     return B, no_overflow(name, A)
 
 
-def _added_up(name: str, terms: list[tuple[Module, float]]) -> tuple[Array, Array]:
+def _added_up(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Array, Array]:
     """PEFT's "linear": the As and the Bs summed, each with the root of its weight, the sign in A."""
     ranks = sorted({module.rank for module, _ in terms})
     if len(ranks) > 1:
         raise HubError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
-    roots = [abs(weight * module.scaling) ** 0.5 for module, weight in terms]
-    signs = [np.copysign(1.0, weight * module.scaling) for module, weight in terms]
+    roots = [abs(weight * module.scale) ** 0.5 for module, weight in terms]
+    signs = [np.copysign(1.0, weight * module.scale) for module, weight in terms]
     Bs, As = zip(*(module.factors() for module, _ in terms), strict=True)
     B = sum(B * B.dtype.type(root) for B, root in zip(Bs, roots, strict=True))
     A = sum(A * A.dtype.type(root * sign) for A, root, sign in zip(As, roots, signs, strict=True))
     return no_overflow(name, B), no_overflow(name, A)
 
 
-def _bias(name: str, terms: list[tuple[Module, float]]) -> Array:
+def _bias(name: str, terms: list[tuple[AdapterModule, float]]) -> Array:
     """The weighted sum of the biases of B; a module without one adds nothing."""
     total = np.zeros(terms[0][0].shape[0])
     for module, weight in terms:
         if module.bias is not None:
-            total += weight * module.scaling * module.bias
+            total += weight * module.scale * module.bias
     return no_overflow(name, total)
 
 
@@ -221,7 +278,7 @@ def _check(sources: list[Adapter]) -> None:
                 raise HubError(f"{source.path}: {name!r} is of shape {module.shape}, not {shapes[name][0]}")
 
 
-def _raw(sources: list[Adapter], modules: Mapping[str, Module]) -> dict[str, object]:
+def _raw(sources: list[Adapter], modules: Mapping[str, AdapterModule]) -> dict[str, object]:
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.peft_format import Adapter, Module, Stored, replacing_adapter, stored, write
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, replacing_adapter, stored, write
 from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
+from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, taken
 from lora_np.adapters.weights import BLOCK
 from lora_np.checks import Array
@@ -31,6 +32,63 @@ _FIRST_RANK = 16  # of the search for the rank that keeps enough energy
 _SEARCHED = 8  # it ends at an eighth of the full rank: beyond, the whole SVD is sooner there
 
 
+class ExtractedTensor(NamedTuple):
+    """A tensor that differs, and what became of the difference.
+
+    Parameters
+    ----------
+    name : str
+        In the tuned checkpoint.
+    kept : {"LoRA", "in full", "not kept"}
+        As what.
+    rank : int or None
+        Of the LoRA.
+    norm, error : float or None
+        The norm of the difference, and the relative error that the rank leaves; None outside of LoRA.
+    """
+
+    name: str
+    kept: str
+    rank: int | None = None
+    norm: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class ExtractResult(Result):
+    """What `extract` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The new adapter.
+    tensors : tuple of ExtractedTensor
+        All that differ.
+    only_in_base : tuple of str
+        Tensors that the tuned checkpoint lacks.
+    title : str
+        Of the table.
+    """
+
+    path: Path
+    tensors: tuple[ExtractedTensor, ...]
+    only_in_base: tuple[str, ...]
+    title: str
+
+    @property
+    def table(self) -> Table:
+        """One row for each tensor."""
+        notes = []
+        if any(tensor.kept == "not kept" for tensor in self.tensors):
+            notes.append(
+                "not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it"
+            )
+        if self.only_in_base:
+            notes.append(f"only in the base: {', '.join(self.only_in_base)}")
+        columns = ["tensor", "kept as", "rank", "norm", "relative error"]
+        return Table(columns, self.tensors, title=self.title, notes=notes)
+
+
 def extract(
     base: str | os.PathLike[str],
     tuned: str | os.PathLike[str],
@@ -43,7 +101,7 @@ def extract(
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> Table:
+) -> ExtractResult:
     """Write the best low-rank adapter that leads from one checkpoint to another.
 
     Exactly one of ``rank``, ``energy`` and ``bytes`` says how good or how large it is to be.
@@ -73,15 +131,21 @@ def extract(
 
     Returns
     -------
-    Table
+    ExtractResult
         For each tensor that differs its rank, the norm of the difference, and the relative error left.
 
     Raises
     ------
     HubError
         If the checkpoints are equal or do not belong together, hold what is not finite, or the target exists.
-    TypeError, ValueError
+    TypeError
+        If an option is of another kind.
+    ValueError
         If an option is out of range.
+
+    See Also
+    --------
+    merge : The reverse.
 
     Notes
     -----
@@ -101,7 +165,7 @@ def extract(
     >>> for name, weight in [("base", np.eye(4)), ("tuned", np.eye(4) + update)]:
     ...     (folder / name).mkdir()
     ...     safetensors.save({"q.weight": weight}, folder / name / "model.safetensors")
-    >>> table = extract(folder / "base", folder / "tuned", folder / "adapter", rank=1)
+    >>> result = extract(folder / "base", folder / "tuned", folder / "adapter", rank=1)
     >>> lnp.adapters.load(folder / "adapter").delta("q")[0].round(6)
     array([0., 3., 4., 0.])
     """
@@ -135,7 +199,12 @@ def extract(
         write(adapter, stage)
         shutil.rmtree(parts)
     lacking = sorted({*before.places} - {pair.base for pair in pairs})
-    return _report(differences, ranks, others, in_full, lacking, title=f"{tuned} - {base}")
+    rows = [
+        ExtractedTensor(d.pair.name, "LoRA", ranks[name], d.norm, d.error(ranks[name]))
+        for name, d in differences.items()
+    ]
+    rows += [ExtractedTensor(p.name, "in full" if p.module in in_full else "not kept") for p in others]
+    return ExtractResult(Path(out), tuple(rows), tuple(lacking), f"{tuned} - {base}")
 
 
 @dataclass(frozen=True)
@@ -188,7 +257,7 @@ class _Difference:
     s: Array
     missing: float  # the squared norm of what those leave
 
-    def module(self, rank: int | None) -> Module:
+    def module(self, rank: int | None) -> AdapterModule:
         """The first ``rank`` directions as a module of scaling 1."""
         info = self.pair.after.info(self.pair.name)
         rank = len(self.s) if rank is None else rank
@@ -197,7 +266,7 @@ class _Difference:
             "A": Stored(info.dtype, (rank, k), taken(self.path, "A", (slice(rank),))),
             "B": Stored(info.dtype, (d, rank), taken(self.path, "B", (slice(None), slice(rank)))),
         }
-        return Module(parts, alpha=float(rank), embedding=self.pair.embedding)
+        return AdapterModule(parts, alpha=float(rank), embedding=self.pair.embedding)
 
     @property
     def norm(self) -> float:
@@ -304,25 +373,3 @@ def _saved(after: ModelDirectory, modules: set[str]) -> dict[str, Stored]:
         for name, file in after.places.items()
         if name.rpartition(".")[0] in modules
     }
-
-
-def _report(
-    differences: Mapping[str, _Difference],
-    ranks: Mapping[str, int],
-    others: list[_Pair],
-    in_full: set[str],
-    lacking: list[str],
-    *,
-    title: str,
-) -> Table:
-    rows: list[tuple[str, str, int | None, float | None, float | None]] = [
-        (difference.pair.name, "LoRA", ranks[name], difference.norm, difference.error(ranks[name]))
-        for name, difference in differences.items()
-    ]
-    rows += [(p.name, "in full" if p.module in in_full else "not kept", None, None, None) for p in others]
-    notes = []
-    if any(pair.module not in in_full for pair in others):
-        notes.append("not kept: differs, but can not carry a LoRA; save_others (--save-others) keeps it")
-    if lacking:
-        notes.append(f"only in the base: {', '.join(lacking)}")
-    return Table(["tensor", "kept as", "rank", "norm", "relative error"], rows, title=title, notes=notes)

@@ -4,20 +4,89 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.peft_format import WEIGHTS, Adapter, Module, Stored, load, replacing_adapter, write
+from lora_np.adapters.peft_format import (
+    WEIGHTS,
+    Adapter,
+    AdapterModule,
+    Stored,
+    load,
+    replacing_adapter,
+    write,
+)
 from lora_np.adapters.ranks import Goal, allocate, allocate_bytes
+from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, taken
 from lora_np.checks import Array
 from lora_np.hub import HubError, safetensors
 from lora_np.linalg import svd_of_product
 from lora_np.table import Table
 from lora_np.work import each
+
+
+class ResizedModule(NamedTuple):
+    """A module at its new rank, and the relative error of that in the Frobenius norm.
+
+    Parameters
+    ----------
+    name : str
+        Its path.
+    rank_before, rank : int
+        A rank of 0 says that the module was left out.
+    error : float
+        Relative to the norm of the update.
+    """
+
+    name: str
+    rank_before: int
+    rank: int
+    error: float
+
+
+@dataclass(frozen=True, repr=False)
+class ResizeResult(Result):
+    """What `resize` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The new adapter.
+    source : Path
+        The old one.
+    modules : tuple of ResizedModule
+        All of the old one's.
+    bytes : int
+        Size of the weights' file.
+    error : float
+        The relative error of all updates together.
+    dora : bool
+        Whether errors are those of the directions' updates.
+    """
+
+    path: Path
+    source: Path
+    modules: tuple[ResizedModule, ...]
+    bytes: int
+    error: float
+    dora: bool
+
+    @property
+    def table(self) -> Table:
+        """One row for each module."""
+        notes = [f"{WEIGHTS}: {self.bytes:,} bytes; relative error of all together {self.error:.3g}"]
+        gone = [module.name for module in self.modules if module.rank == 0]
+        if gone:
+            notes.append(f"left out, because the budget serves better elsewhere: {', '.join(gone)}")
+        if self.dora:
+            notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
+        columns = ["module", "rank before", "rank", "relative error"]
+        return Table(columns, self.modules, title=f"Resized {self.source}", notes=notes)
 
 
 def resize(
@@ -32,7 +101,7 @@ def resize(
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> Table:
+) -> ResizeResult:
     """Write the adapter at other ranks, each module the best approximation of its rank.
 
     Exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank`` says what is wanted.
@@ -40,6 +109,7 @@ def resize(
     Parameters
     ----------
     adapter : path
+        A directory as PEFT writes it.
     out : path
         The directory to make.
     rank : int
@@ -63,15 +133,21 @@ def resize(
 
     Returns
     -------
-    Table
+    ResizeResult
         For each module the rank before and after, and the relative error.
 
     Raises
     ------
     HubError
         If the adapter is damaged or not finite, or the target exists.
-    TypeError, ValueError
+    TypeError
+        If an option is of another kind.
+    ValueError
         If an option is out of range.
+
+    See Also
+    --------
+    combine : Several adapters in one.
 
     Notes
     -----
@@ -83,9 +159,9 @@ def resize(
     >>> import tempfile, lora_np as lnp
     >>> folder = Path(tempfile.mkdtemp())
     >>> B, A = np.diag([2.0, 1.0, 0.1]), np.eye(3, 5)
-    >>> lnp.adapters.save(lnp.adapters.Adapter({"q": Module.of(A=A, B=B, alpha=3)}), folder / "big")
-    >>> table = resize(folder / "big", folder / "small", error=0.1)
-    >>> table.records[0]["rank before"], table.records[0]["rank"]
+    >>> lnp.adapters.save(lnp.adapters.Adapter({"q": AdapterModule.of(A=A, B=B, alpha=3)}), folder / "big")
+    >>> result = resize(folder / "big", folder / "small", error=0.1)
+    >>> result.modules[0].rank_before, result.modules[0].rank
     (3, 2)
     """
     goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
@@ -109,20 +185,30 @@ def resize(
         write(replace(before, modules=modules, raw=raw), stage)
         shutil.rmtree(parts)
         size = (stage / WEIGHTS).stat().st_size
-    return _report(before, spectra, ranks, size)
+    return ResizeResult(
+        Path(out),
+        Path(adapter),
+        tuple(
+            ResizedModule(name, module.rank, ranks[name], relative_error(spectra[name], ranks[name]))
+            for name, module in before.items()
+        ),
+        size,
+        _total_error(spectra, ranks),
+        any("magnitude" in module.parts for module in before.values()),
+    )
 
 
-def _decompose(item: tuple[str, Module, Path]) -> Array:
+def _decompose(item: tuple[str, AdapterModule, Path]) -> Array:
     """Put the balanced factors of B A aside, in full; return the singular values of the update."""
     name, module, path = item
     U, s, Vh = finite(name, svd_of_product, *module.factors())
     root = np.sqrt(s)
     safetensors.save({"B": U * root, "A": root[:, None] * Vh}, path)
-    strengths: Array = abs(module.scaling) * s.astype(np.float64)
+    strengths: Array = abs(module.scale) * s.astype(np.float64)
     return strengths
 
 
-def _cut(module: Module, path: Path, rank: int) -> Module:
+def _cut(module: AdapterModule, path: Path, rank: int) -> AdapterModule:
     d, k = module.shape
     return module.with_factors(
         B=Stored(module.parts["B"].dtype, (d, rank), taken(path, "B", (slice(None), slice(rank)))),
@@ -143,27 +229,12 @@ def _ranks(adapter: Adapter, spectra: dict[str, Array], goal: Goal) -> dict[str,
     return allocate_bytes(adapter, spectra, goal.bytes, at_least=at_least)
 
 
-def _report(adapter: Adapter, spectra: dict[str, Array], ranks: dict[str, int], size: int) -> Table:
-    rows = [
-        (name, module.rank, ranks[name], relative_error(spectra[name], ranks[name]))
-        for name, module in adapter.items()
-    ]
-    lost = sum(float(np.square(s[ranks[name] :]).sum()) for name, s in spectra.items())
-    total = sum(float(np.square(s).sum()) for s in spectra.values())
-    notes = [f"{WEIGHTS}: {size:,} bytes; relative error of all together {(lost / (total or 1)) ** 0.5:.3g}"]
-    gone = [name for name, rank in ranks.items() if rank == 0]
-    if gone:
-        notes.append(f"left out, for the budget serves better elsewhere: {', '.join(gone)}")
-    if any("magnitude" in module.parts for module in adapter.values()):
-        notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
-    return Table(
-        ["module", "rank before", "rank", "relative error"],
-        rows,
-        title=f"Resized {adapter.path}",
-        notes=notes,
-    )
-
-
 def relative_error(s: Array, rank: int) -> float:
     squares = np.square(s)
     return float((squares[rank:].sum() / (squares.sum() or 1.0)) ** 0.5)
+
+
+def _total_error(spectra: dict[str, Array], ranks: dict[str, int]) -> float:
+    lost = sum(float(np.square(s[ranks[name] :]).sum()) for name, s in spectra.items())
+    total = sum(float(np.square(s).sum()) for s in spectra.values())
+    return float((lost / (total or 1)) ** 0.5)

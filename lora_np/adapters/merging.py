@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.peft_format import Adapter, Module, Stored, load, stored
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, load, stored
+from lora_np.adapters.results import Result
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.files import replacing, write_json
 from lora_np.hub import (
@@ -38,7 +40,65 @@ _OTHER_WEIGHTS = (*PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx",
 # What an older merge, of a base in other shards, may have left at the target.
 _WEIGHTS = re.compile(rf"{re.escape(SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(INDEX)}")
 
-Row = tuple[str, str, float | None, float | None]
+
+class MergedTensor(NamedTuple):
+    """A tensor that a merge changed: its largest change, and the largest rounding error on the way.
+
+    Parameters
+    ----------
+    name, dtype : str
+        As in the checkpoint.
+    change, rounding : float or None
+        None where the tensor was replaced in full.
+    """
+
+    name: str
+    dtype: str
+    change: float | None
+    rounding: float | None
+
+
+@dataclass(frozen=True, repr=False)
+class MergeResult(Result):
+    """What `merge` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The new checkpoint.
+    tensors : tuple of MergedTensor
+        What differs from the base.
+    added : tuple of str
+        Names that the base did not have.
+    left_out : tuple of str
+        Files of the base that were not copied, since they hold unmerged weights.
+    title : str
+        Of the table.
+    """
+
+    path: Path
+    tensors: tuple[MergedTensor, ...]
+    added: tuple[str, ...]
+    left_out: tuple[str, ...]
+    title: str
+
+    @property
+    def rounding(self) -> float:
+        """The largest rounding error."""
+        return max((each.rounding for each in self.tensors if each.rounding is not None), default=0.0)
+
+    @property
+    def table(self) -> Table:
+        """One row for each changed tensor."""
+        notes = [f"largest rounding error {self.rounding:.3g}"]
+        if self.added:
+            notes.append(f"added: {', '.join(self.added)}")
+        if HEAD in self.added:
+            notes.append(f"{HEAD} has its own numbers now (tie_word_embeddings is false)")
+        if self.left_out:
+            notes.append(f"not copied, because they are unmerged weights: {', '.join(self.left_out)}")
+        columns = ["tensor", "dtype", "largest change", "rounding error"]
+        return Table(columns, self.tensors, title=self.title, notes=notes)
 
 
 def merge(
@@ -49,14 +109,15 @@ def merge(
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> Table:
-    """Write the checkpoint in which every adapted weight is ``W0 + scaling * B A``.
+) -> MergeResult:
+    """Write the checkpoint in which every adapted weight is ``W0 + scale * B A``.
 
     Parameters
     ----------
     base : path
         A model's directory: safetensors in one file or in shards, and its config.
     adapter : path
+        A directory as PEFT writes it.
     out : path
         The directory to make: the same shards, names and dtypes, and the base's other files, so that
         transformers loads it directly.
@@ -70,7 +131,7 @@ def merge(
 
     Returns
     -------
-    Table
+    MergeResult
         For each changed tensor the largest change, and the largest rounding error on the way to its dtype.
 
     Raises
@@ -78,9 +139,13 @@ def merge(
     HubError
         If base and adapter do not fit, a result is not finite, or the target exists.
 
+    See Also
+    --------
+    extract : The reverse.
+
     Notes
     -----
-    With DoRA each output's row is brought to its magnitude: ``m * (W0 + scaling * B A) / ||row||``
+    With DoRA each output's row is brought to its magnitude: ``m * (W0 + scale * B A) / ||row||``
     (arXiv 2402.09353). All is computed in one precision above the base's.
 
     A head that shares the embedding's numbers gets its own where one of the two is adapted, since merging
@@ -93,9 +158,9 @@ def merge(
     >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "base").mkdir()
     >>> safetensors.save({"q.weight": np.eye(2, dtype=np.float32)}, folder / "base" / "model.safetensors")
-    >>> module = Module.of(A=np.ones((1, 2)), B=np.ones((2, 1)), alpha=1)
+    >>> module = AdapterModule.of(A=np.ones((1, 2)), B=np.ones((2, 1)), alpha=1)
     >>> lnp.adapters.save(Adapter({"q": module}), folder / "adapter")
-    >>> table = merge(folder / "base", folder / "adapter", folder / "merged")
+    >>> result = merge(folder / "base", folder / "adapter", folder / "merged")
     >>> safetensors.open(folder / "merged" / "model.safetensors").read("q.weight")
     array([[2., 1.],
            [1., 2.]], dtype=float32)
@@ -129,7 +194,8 @@ def merge(
         _write_index(source, stage, added, last)
         if HEAD in added:
             untie(source, stage)
-    return _report([row for rows in by_shard for row in rows], added, left_out, title=f"{base} + {adapter}")
+    tensors = tuple(row for rows in by_shard for row in rows)
+    return MergeResult(Path(out), tensors, tuple(added), tuple(left_out), f"{base} + {adapter}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +204,7 @@ class _Change:
 
     info: TensorInfo
     start: Stored
-    module: Module | None = None
+    module: AdapterModule | None = None
 
 
 @dataclass(frozen=True)
@@ -205,8 +271,8 @@ def _original(
     raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}; {nearest}")
 
 
-def _merge_shard(shard: _Shard) -> list[Row]:
-    rows: list[Row] = []
+def _merge_shard(shard: _Shard) -> list[MergedTensor]:
+    rows: list[MergedTensor] = []
     with SafetensorsWriter(shard.path, shard.tensors, metadata=shard.source.metadata) as writer:
         for name in shard.tensors:
             if name in shard.changes:
@@ -216,7 +282,7 @@ def _merge_shard(shard: _Shard) -> list[Row]:
     return rows
 
 
-def _write_changed(writer: SafetensorsWriter, shard: _Shard, name: str, change: _Change) -> Row:
+def _write_changed(writer: SafetensorsWriter, shard: _Shard, name: str, change: _Change) -> MergedTensor:
     place = f"{shard.source.path}: {name!r}"
     dtype, module = change.info.dtype, change.module
     W = change.start.read()
@@ -232,15 +298,15 @@ def _write_changed(writer: SafetensorsWriter, shard: _Shard, name: str, change: 
     elif not np.isfinite(W).all():
         raise HubError(f"{place} is replaced by what is not finite")
     writer.write(name, W)
-    return name, dtype, moved, lost
+    return MergedTensor(name, dtype, moved, lost)
 
 
-def _bias_update(module: Module) -> Module:
+def _bias_update(module: AdapterModule) -> AdapterModule:
     """The bias of B as the update of a bias, a matrix of one column."""
     bias = module.parts["bias"]
     column = replace(bias, shape=(*bias.shape, 1), read=lambda: bias.read()[:, None])
     one = replace(bias, shape=(1, 1), read=lambda: np.ones((1, 1)))
-    return Module({"B": column, "A": one}, alpha=module.scaling)
+    return AdapterModule({"B": column, "A": one}, alpha=module.scale)
 
 
 def _others(source: ModelDirectory) -> tuple[list[str], list[str]]:
@@ -279,15 +345,3 @@ def untie(source: ModelDirectory, stage: Path) -> None:
     if isinstance(config.get("text_config"), dict):
         config["text_config"] = {**config["text_config"], "tie_word_embeddings": False}
     write_json(config, stage / "config.json")
-
-
-def _report(rows: list[Row], added: Mapping[str, TensorInfo], left_out: list[str], *, title: str) -> Table:
-    largest = max((lost for _, _, _, lost in rows if lost is not None), default=0.0)
-    notes = [f"largest rounding error {largest:.3g}"]
-    if added:
-        notes.append(f"added: {', '.join(added)}")
-    if HEAD in added:
-        notes.append(f"{HEAD} has its own numbers now (tie_word_embeddings is false)")
-    if left_out:
-        notes.append(f"not copied, for they are unmerged weights: {', '.join(left_out)}")
-    return Table(["tensor", "dtype", "largest change", "rounding error"], rows, title=title, notes=notes)
