@@ -39,9 +39,7 @@ EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
 PARAMETERS: set[str] = set()
 OPTIONS: set[str] = set()
 TABLES: set[str] = set()
-TWICE = {
-    "Adapter",
-}
+TWICE: set[str] = set()
 SUBMODULES: set[str] = set()
 SAVES: set[str] = set()
 

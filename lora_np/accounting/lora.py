@@ -24,7 +24,7 @@ from lora_np.hub import (
 from lora_np.table import Cell, Shown, Table, shape_text
 
 
-class Adapter(NamedTuple):
+class AdaptedModules(NamedTuple):
     """LoRA of one rank on a group of alike modules, or on those of it that are named."""
 
     module: ModuleSpec
@@ -66,7 +66,7 @@ class LoraCount(Shown):
         The model.
     rank : int
         The requested rank; ``rank_pattern`` may give some modules another.
-    adapters : tuple of Adapter
+    adapters : tuple of AdaptedModules
         What is adapted, alike modules together.
     saved : mapping of str to int
         Numbers in the copies that ``modules_to_save`` trains, by module.
@@ -78,7 +78,7 @@ class LoraCount(Shown):
 
     spec: ModelSpec
     rank: int
-    adapters: tuple[Adapter, ...]
+    adapters: tuple[AdaptedModules, ...]
     saved: Mapping[str, int]
     biases: int
     experts: str
@@ -274,7 +274,7 @@ def count_model(
     )
     if rank_pattern:
         check_patterns(spec, patterns)
-    adapters: list[Adapter] = []
+    adapters: list[AdaptedModules] = []
     for each in pick(spec, targets, modules_to_save):
         adapters += _adapt(each, rank, patterns, dora)
     saved = saved_modules(spec, modules_to_save) if modules_to_save else {}
@@ -307,18 +307,21 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
         )
 
 
-def _adapt(picked: Pick, rank: int, patterns: Patterns, dora: bool) -> list[Adapter]:
+def _adapt(picked: Pick, rank: int, patterns: Patterns, dora: bool) -> list[AdaptedModules]:
     """One adapter for each rank that the picked modules get."""
     module = picked.module
     usual = rank * picked.times
     if not patterns.values:
-        return [Adapter(module, usual, _numbers(module, usual, dora), picked.names)]
+        return [AdaptedModules(module, usual, _numbers(module, usual, dora), picked.names)]
     suffix = ".weight" if module.kind == "router" else ""
     by_rank: dict[int, list[str]] = {}
     for name in picked.names or module.names():
         path = name + suffix
         by_rank.setdefault(patterns.get(path, usual), []).append(name)
-    return [Adapter(module, own, _numbers(module, own, dora), tuple(names)) for own, names in by_rank.items()]
+    return [
+        AdaptedModules(module, own, _numbers(module, own, dora), tuple(names))
+        for own, names in by_rank.items()
+    ]
 
 
 def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:
@@ -355,7 +358,9 @@ def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:
     return module.weight + (0 if shared else module.bias_size)
 
 
-def _bias_size(spec: ModelSpec, bias: str, adapters: list[Adapter], saved: Mapping[str, ModuleSpec]) -> int:
+def _bias_size(
+    spec: ModelSpec, bias: str, adapters: list[AdaptedModules], saved: Mapping[str, ModuleSpec]
+) -> int:
     if bias == "none":
         return 0
     if bias == "lora_only":
