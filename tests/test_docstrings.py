@@ -61,8 +61,6 @@ OFFENDERS = {
     "lora_np.hub.saved_modules",
     "lora_np.inject",
     "lora_np.lora.adapter_leaves",
-    "lora_np.lora.gaussian",
-    "lora_np.lora.kaiming",
     "lora_np.lora.lora_plus",
     "lora_np.nn.Run",
 }

@@ -28,8 +28,7 @@ from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_produ
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
 from lora_np.table import Table
-from lora_np.training import Fit, fit
-from lora_np.training.fitting import uninterrupted
+from lora_np.training import Fit, fit, uninterrupted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

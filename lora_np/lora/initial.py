@@ -13,8 +13,14 @@ def kaiming(rng: np.random.Generator, r: int, k: int) -> Array:
     Parameters
     ----------
     rng : Generator
+        Randomness.
     r, k : int
         The shape of A.
+
+    Returns
+    -------
+    ndarray
+        A of shape (r, k).
 
     References
     ----------
@@ -38,8 +44,14 @@ def gaussian(rng: np.random.Generator, r: int, k: int) -> Array:
     Parameters
     ----------
     rng : Generator
+        Randomness.
     r, k : int
         The shape of A.
+
+    Returns
+    -------
+    ndarray
+        A of shape (r, k).
 
     Examples
     --------

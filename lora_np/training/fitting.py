@@ -322,7 +322,23 @@ class Training:
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
-    """The result of a run that is useless in part: Ctrl-C is passed on to the caller."""
+    """The result of a run that is useless in part: Ctrl-C is raised again.
+
+    Parameters
+    ----------
+    result : Fit
+        What `fit` returned.
+
+    Returns
+    -------
+    Fit
+        The same, if it is complete.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the run was interrupted.
+    """
     if result.interrupted:
         raise KeyboardInterrupt
     return result
