@@ -8,8 +8,7 @@ from typing import Any
 
 from lora_np.autograd import Tensor, value
 from lora_np.hub import ModelSpec, ModuleSpec, family_names, family_of, fold
-from lora_np.nn import Linear, leaves
-from lora_np.nn import walk
+from lora_np.nn import Linear, leaves, walk
 from lora_np.quantise import Quantised
 from lora_np.table import Shown, Table, decimal_bytes
 

@@ -32,7 +32,7 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
 
     See Also
     --------
-    cross_entropy : For classes.
+    lora_np.nn.cross_entropy : For classes.
 
     Examples
     --------
