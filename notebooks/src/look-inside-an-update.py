@@ -218,9 +218,8 @@ for name, update in updates.items():
 #
 # ## What phi does not show
 #
-# Now another task: the same pieces of terrain, but the target is upside down. Who has learned the one cannot do
-# the other. Beside $\phi$ stands what the updates do: all outputs on held-out pieces as one long vector, and the
-# cosine of the angle between two of those.
+# Now another task: the same pieces of terrain, but the target is upside down. Next to $\phi$ we put what the
+# updates do: all outputs on held-out pieces as one long vector, and the cosine of the angle between two of those.
 
 # %%
 upside_down = np.ascontiguousarray(y.reshape(-1, 10, 10)[:, ::-1].reshape(-1, 100))
@@ -238,7 +237,7 @@ for name, update in [*list(updates.items())[1:], ("upside down", other_task)]:
     cosine = cosine_of_outputs(updates["r = 8"], update)
     rows.append((name, grid[0, 0], grid[1, 1], grid[7, 7], cosine, error(update)))
 
-columns = ["r = 8 beside", "phi(1, 1)", "phi(2, 2)", "phi(8, 8)", "cosine of outputs", "error"]
+columns = ["r = 8 and", "phi(1, 1)", "phi(2, 2)", "phi(8, 8)", "cosine of outputs", "error"]
 formats = dict.fromkeys(columns[1:5], "{:.2f}".format) | {"error": "{:.3f}".format}
 lnp.accounting.Table(columns, rows, formats=formats)
 
@@ -249,7 +248,7 @@ assert rows[-1][5] > errors["none"]
 
 # %% [markdown]
 # By $\phi$ the wrong task is hardly to be told from the right one. On the terrain it is worse than no update.
-# A look at the **output directions**, the $u_1$ and $u_2$ of the SVD, shows why. They are pictures of 10 x 10:
+# The **output directions**, $u_1$ and $u_2$ of the SVD, pictures of 10 x 10, show why:
 
 # %% alt="Output directions 1 and 2 of the right task and of the upside-down one. The first changes from left to right, in both alike. The second changes from above to below, and in the wrong task it is the negative of the right one."
 says = {}
@@ -384,7 +383,7 @@ shown = {name: closest(tuned[name]) for name in ["r = 8", "full", control]}
 axes = lnp.plots.lines(
     shown, dashed=control, xlabel="direction of the tuned weight", ylabel="cosine with the closest of $W_0$"
 )
-axes.axhspan(0, 0.6, color="0.95", zorder=0)  # below: intruders
+band = axes.axhspan(0, 0.6, color="0.95", zorder=0)  # below: intruders
 
 # %%
 counts = {name: len(lnp.linalg.intruder_dimensions(W0, W, top=20)) for name, W in tuned.items()}
