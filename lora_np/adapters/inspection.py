@@ -7,10 +7,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.gguf_bases import gguf_weights
 from lora_np.adapters.merging import base_weights
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, load
 from lora_np.adapters.ranks import rank_for_loss
@@ -18,7 +20,7 @@ from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.checks import Array
-from lora_np.hub import directory, open_model
+from lora_np.hub import directory, open_gguf, open_model
 from lora_np.linalg import (
     amplification_factor,
     effective_rank,
@@ -163,7 +165,8 @@ def inspect(
     adapter : path
         A directory as PEFT writes it.
     base : path, optional
-        The base model's checkpoint, to compare with. This takes two full SVDs of each adapted weight.
+        The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
+        weight.
     jobs : int
         How many modules to work on at a time.
     progress : bool
@@ -199,7 +202,7 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter)
-    weights: Mapping[str, Stored] = {} if base is None else base_weights(open_model(directory(base)), opened)
+    weights: Mapping[str, Stored] = {} if base is None else weights_of(base, opened)
     work = [
         _Work(f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in opened.items()
@@ -213,6 +216,13 @@ def inspect(
         f"Adapter {adapter}",
         base is not None,
     )
+
+
+def weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Stored]:
+    """The weight of each adapted module in a base: a directory, or a GGUF file."""
+    if Path(base).suffix == ".gguf":
+        return gguf_weights(open_gguf(base), opened)
+    return base_weights(open_model(directory(base)), opened)
 
 
 _COLUMNS = (

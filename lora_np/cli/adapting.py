@@ -14,7 +14,7 @@ from lora_np.files import whole
 def inspect(
     adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
     base: Annotated[
-        Path | None, typer.Option(help="The directory of the base model, to compare with.")
+        Path | None, typer.Option(help="The base model, to compare with: a directory or a .gguf file.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Write a figure of norms and spectra to this file.")

