@@ -665,3 +665,17 @@ def test_same_kinks_as_torch():
         y.backward(np.ones(y.shape))
         z.backward(torch.ones_like(z))
         np.testing.assert_allclose(a.grad, b.grad.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 4), (2, 0), (300,)])
+@pytest.mark.parametrize("rest", [(), (1,), (5,), (2, 3)])
+def test_rows_that_are_picked_more_than_once_add_up(dtype, shape, rest):
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 9):
+        index = rng.integers(0 if dtype == "uint8" else -n, n, shape).astype(dtype)
+        W, g = Tensor(rng.normal(size=(n, *rest))), rng.normal(size=(*shape, *rest))
+        W[index].backward(g)
+        expected = np.zeros((n, *rest))
+        np.add.at(expected, index, g)
+        np.testing.assert_allclose(W.grad, expected, rtol=1e-12, atol=1e-12)
