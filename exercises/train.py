@@ -35,39 +35,39 @@ def lora_forward(x, W0, A, B, alpha):
     return x @ W0.T + alpha / len(B) * x @ A.T @ B.T
 
 
-def lora_start(d, k, r, seed):
-    return np.random.default_rng(seed).normal(size=(r, k)) / np.sqrt(k), np.zeros((d, r))
+def lora_start(d, k, r, rng):
+    return np.random.default_rng(rng).normal(size=(r, k)) / np.sqrt(k), np.zeros((d, r))
 
 
 @mistake("both zero", breaks="If A and B are both zero, nothing ever moves")
-def lora_start(d, k, r, seed):
+def lora_start(d, k, r, rng):
     return np.zeros((r, k)), np.zeros((d, r))
 
 
 @mistake("both random", breaks="Training starts at W0: B A is zero")
-def lora_start(d, k, r, seed):
-    rng = np.random.default_rng(seed)
+def lora_start(d, k, r, rng):
+    rng = np.random.default_rng(rng)
     return rng.normal(size=(r, k)), rng.normal(size=(d, r))
 
 
 @mistake("all ones", breaks="Random numbers break the symmetry")
-def lora_start(d, k, r, seed):
+def lora_start(d, k, r, rng):
     return np.ones((r, k)), np.zeros((d, r))
 
 
-@mistake("other numbers each time", breaks="The same seed gives the same start")
-def lora_start(d, k, r, seed):
+@mistake("other numbers each time", breaks="The same rng gives the same start")
+def lora_start(d, k, r, rng):
     return np.random.default_rng().normal(size=(r, k)), np.zeros((d, r))
 
 
-@mistake("always the same numbers", breaks="Another seed gives another start")
-def lora_start(d, k, r, seed):
+@mistake("always the same numbers", breaks="Another rng gives another start")
+def lora_start(d, k, r, rng):
     return np.random.default_rng(0).normal(size=(r, k)), np.zeros((d, r))
 
 
 @mistake("shapes exchanged", breaks="The shape of A")
-def lora_start(d, k, r, seed):
-    return np.random.default_rng(seed).normal(size=(d, r)), np.zeros((r, k))
+def lora_start(d, k, r, rng):
+    return np.random.default_rng(rng).normal(size=(d, r)), np.zeros((r, k))
 
 
 def lora_gradients(x, y, W0, A, B, alpha):

@@ -139,8 +139,8 @@ RIGHT = {
     ),
     "B random, A zero": (
         "lora_start",
-        "def lora_start(d, k, r, seed):\n"
-        "    return np.zeros((r, k)), np.random.default_rng(seed).normal(size=(d, r))\n",
+        "def lora_start(d, k, r, rng):\n"
+        "    return np.zeros((r, k)), np.random.default_rng(rng).normal(size=(d, r))\n",
     ),
     "gradients by hand": (
         "lora_gradients",

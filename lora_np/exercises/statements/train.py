@@ -48,8 +48,8 @@ def lora_forward(x, W0, A, B, alpha):
 
 def check_lora_start(answer: Answer, rng: Generator) -> None:
     d, k = distinct(rng, 2, 12, 30)
-    r, seed = int(rng.integers(2, 6)), int(rng.integers(1000))
-    A, B = start_of(answer, d, k, r, seed)
+    r, number = int(rng.integers(2, 6)), int(rng.integers(1000))
+    A, B = start_of(answer, d, k, r, number)
     same("Training starts at W0: B A is zero", "B A", B @ A, np.zeros((d, k)))
     moving = A if A.any() else B.T
     law("If A and B are both zero, nothing ever moves", bool(moving.any()), "both are zero")
@@ -59,14 +59,14 @@ def check_lora_start(answer: Answer, rng: Generator) -> None:
         rank == r,
         f"r is {r}, the factor that is not zero has rank {rank}",
     )
-    again, other = start_of(answer, d, k, r, seed), start_of(answer, d, k, r, seed + 1)
-    law("The same seed gives the same start", np.array_equal(A, again[0]) and np.array_equal(B, again[1]))
+    again, other = start_of(answer, d, k, r, number), start_of(answer, d, k, r, number + 1)
+    law("The same rng gives the same start", np.array_equal(A, again[0]) and np.array_equal(B, again[1]))
     differs = not (np.array_equal(A, other[0]) and np.array_equal(B, other[1]))
-    law("Another seed gives another start", differs, f"seeds {seed} and {seed + 1} give the same")
+    law("Another rng gives another start", differs, f"rng {number} and {number + 1} give the same")
 
 
-def start_of(answer: Answer, d: int, k: int, r: int, seed: int) -> tuple[Array, Array]:
-    A, B = parts(["A", "B"], answer(d, k, r, seed))
+def start_of(answer: Answer, d: int, k: int, r: int, number: int) -> tuple[Array, Array]:
+    A, B = parts(["A", "B"], answer(d, k, r, number))
     return real_array("A", A, (r, k)), real_array("B", B, (d, r))
 
 
@@ -75,15 +75,15 @@ lora_start = Exercise(
     points=1,
     statement="""\
 Return `A` ($r \\times k$) and `B` ($d \\times r$) to start with. Training must begin exactly at $W_0$, and it must be able to leave.
-Randomness comes from `seed`: the same seed, the same start.""",
+Randomness comes from the whole number `rng`: the same number, the same start.""",
     stub='''\
-def lora_start(d, k, r, seed):
+def lora_start(d, k, r, rng):
     """A (r, k) and B (d, r) for the first step of training."""
     ...
 ''',
     hints=(
         "The gradient of $A$ has a factor $B$ in it, the gradient of $B$ a factor $A$. So one of them must not be zero.",
-        "`np.random.default_rng(seed).normal(size=(r, k))`, divided by the root of `k`, and zeros.",
+        "`np.random.default_rng(rng).normal(size=(r, k))`, divided by the root of `k`, and zeros.",
     ),
     check=check_lora_start,
 )
