@@ -41,29 +41,7 @@ EXCEPTIONS = {"numpy.linalg.LinAlgError"} | {
 }
 
 # Known offenders: this list only shrinks.
-OFFENDERS = {
-    "lora_np.AdamW",
-    "lora_np.Groups.pattern",
-    "lora_np.hub.Layers",
-    "lora_np.hub.Matcher",
-    "lora_np.hub.Patterns",
-    "lora_np.hub.Pick",
-    "lora_np.hub.build_spec",
-    "lora_np.hub.check_patterns",
-    "lora_np.hub.close_names",
-    "lora_np.hub.family_of",
-    "lora_np.hub.fold",
-    "lora_np.hub.load_matrix",
-    "lora_np.hub.names_of",
-    "lora_np.hub.pick",
-    "lora_np.hub.safetensors.open",
-    "lora_np.hub.safetensors.save",
-    "lora_np.hub.saved_modules",
-    "lora_np.inject",
-    "lora_np.lora.adapter_leaves",
-    "lora_np.lora.lora_plus",
-    "lora_np.nn.Run",
-}
+OFFENDERS: set[str] = set()
 
 
 def complaints(name, thing):

@@ -22,10 +22,8 @@ from lora_np.adapters.peft_format import (
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.hub import HubError, float_dtype
-from lora_np.lora import DoRALinear, LoRAEmbedding, LoRALinear, adapter_leaves
-from lora_np.lora.variants import ADAPTED, Residual
-from lora_np.nn import Embedding, Linear, freeze, replace, trainable
-from lora_np.nn.tree import join, walk
+from lora_np.lora import ADAPTED, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
+from lora_np.nn import Embedding, Linear, freeze, join, replace, trainable, walk
 
 T = TypeVar("T")
 

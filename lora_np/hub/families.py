@@ -39,6 +39,7 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
     Returns
     -------
     ModelSpec
+        The modules by name, kind, shape and role.
 
     Raises
     ------
@@ -147,6 +148,11 @@ class _Stack(NamedTuple):
 @cache
 def family_of(name: str) -> Family:
     """The family of a model type.
+
+    Parameters
+    ----------
+    name : str
+        As in the field ``model_type``.
 
     Raises
     ------

@@ -18,6 +18,7 @@ def load_matrix(source: str) -> Array:
     Parameters
     ----------
     source : str
+        The file, and the tensor after a colon.
 
     Returns
     -------

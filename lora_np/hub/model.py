@@ -116,7 +116,33 @@ class ModuleSpec(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """The facts about a stack of alike transformer layers that its parameters alone do not tell."""
+    """The facts about a stack of alike transformer layers that its parameters alone do not tell.
+
+    Parameters
+    ----------
+    prefix : str
+        The names of its modules start with it.
+    depth : int
+        How many layers.
+    width : int
+        Of the hidden states.
+    heads : int
+        Attention heads.
+    kv_heads : int
+        Heads of keys and values.
+    head_width : int
+        Width of queries and keys in a head.
+    value_width : int
+        Width of values in a head.
+    activation : str
+        Of the MLP.
+    cross_attention : bool
+        Whether each layer also attends to an encoder.
+    dropout : bool
+        Whether hidden states are dropped in training.
+    attention_dropout : bool
+        Whether attention weights are dropped in training.
+    """
 
     prefix: str  # its modules' names start with it
     depth: int  # how many
@@ -213,7 +239,18 @@ _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a na
 
 
 def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
-    """Modules that differ only in an index, as one group where their indices run without a gap."""
+    """Modules that differ only in an index, as one group where their indices run without a gap.
+
+    Parameters
+    ----------
+    modules : iterable of ModuleSpec
+        One after the other.
+
+    Yields
+    ------
+    ModuleSpec
+        A group, or a module that has no index.
+    """
     alike: dict[ModuleSpec, list[tuple[int, ...]]] = {}
     for module in modules:
         if "{" in module.name:

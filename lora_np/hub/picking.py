@@ -20,7 +20,17 @@ ADAPTABLE = ("linear", "embedding", "convolution")
 
 
 class Pick(NamedTuple):
-    """Modules that are adapted: all of a group, or those of it that are named."""
+    """Modules that are adapted: all of a group, or those of it that are named.
+
+    Parameters
+    ----------
+    module : ModuleSpec
+        The group.
+    names : tuple of str, optional
+        Those that are adapted; all by default.
+    times : int
+        Factor of the rank: PEFT gives maps that were fused into one the ranks of all of them.
+    """
 
     module: ModuleSpec
     names: tuple[str, ...] | None = None
@@ -28,7 +38,27 @@ class Pick(NamedTuple):
 
 
 def pick(spec: ModelSpec, targets: Targets | None, saved: Collection[str]) -> list[Pick]:
-    """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full."""
+    """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    targets : str, iterable of str, callable or None
+        As PEFT reads them; None takes the family's default.
+    saved : collection of str
+        Ends of names that ``modules_to_save`` trains in full.
+
+    Returns
+    -------
+    list of Pick
+        In the order of the model.
+
+    Raises
+    ------
+    ValueError
+        If a target matches no module.
+    """
     if targets is None:
         targets = _defaults(spec)
     if callable(targets):
@@ -40,12 +70,36 @@ def pick(spec: ModelSpec, targets: Targets | None, saved: Collection[str]) -> li
 
 
 def names_of(names: str | Iterable[str]) -> tuple[str, ...]:
-    """One name, or several."""
+    """One name, or several.
+
+    Parameters
+    ----------
+    names : str or iterable of str
+        As users pass them.
+
+    Returns
+    -------
+    tuple of str
+        Always a tuple.
+    """
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
-    """Refuse a pattern for names that no module has."""
+    """Refuse a pattern for names that no module has.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    patterns : Patterns
+        Values by expressions.
+
+    Raises
+    ------
+    ValueError
+        If an expression matches no module.
+    """
     names = [_parameter_name(module) if module.kind == "router" else module.name for module in spec.modules]
     for key in patterns.unused(names):
         raise ValueError(
@@ -54,7 +108,25 @@ def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
 
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
-    """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries."""
+    """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    saved : collection of str
+        Ends of names.
+
+    Returns
+    -------
+    dict of str to ModuleSpec
+        By name.
+
+    Raises
+    ------
+    ValueError
+        If an entry matches no module.
+    """
     unmatched = list(saved)
     found: dict[str, ModuleSpec] = {}
     for module in spec.modules:

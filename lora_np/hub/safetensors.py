@@ -139,6 +139,7 @@ def open(path: str | os.PathLike[str]) -> SafetensorsFile:
     Parameters
     ----------
     path : str or path-like
+        The file.
 
     Returns
     -------
@@ -187,9 +188,11 @@ def save(
     Parameters
     ----------
     tensors : mapping of str to array_like
+        What is written, in this order.
     path : str or path-like
         Replaced as a whole once everything is written, and left alone if anything fails.
     metadata : mapping of str to str, optional
+        For the header.
     dtype : {"float64", "float32", "bfloat16", "float16"}, optional
         Round floating-point tensors to this; by default each keeps its own.
 

@@ -34,6 +34,10 @@ class Matcher:
     all_linear : bool
         Whether the targets are ``"all-linear"``. Every path matches then: which modules are linear, and which
         of them is the output layer, the caller knows.
+    wanted : callable
+        Whether a path and its layer are selected.
+    unwanted : callable
+        Whether a path is excluded after all.
     """
 
     wanted: Callable[[str, Any], bool]
@@ -131,7 +135,20 @@ def ends_with(path: str, target: str) -> bool:
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """The names closest to ``name``, to end a message with; all of them where none is close."""
+    """The names closest to ``name``, to end a message with; all of them if none is close.
+
+    Parameters
+    ----------
+    name : str
+        What was not found.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        Text that starts with a semicolon, or nothing.
+    """
     known = list(dict.fromkeys(known))
     close = get_close_matches(name.rpartition(".")[2], known, n=3)
     if close:
@@ -148,6 +165,7 @@ class Patterns:
     Parameters
     ----------
     values : mapping of str to object
+        By the expressions.
     what : str
         What messages call it.
 

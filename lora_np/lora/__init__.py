@@ -13,9 +13,10 @@ from lora_np.lora.low_bits import (
     loftq,
     merge_quantised,
 )
-from lora_np.lora.variants import VARIANTS, DoRALinear, lora_plus, rebase
+from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Residual, lora_plus, rebase
 
 __all__ = [
+    "ADAPTED",
     "VARIANTS",
     "DoRALinear",
     "LoRAEmbedding",
@@ -25,6 +26,7 @@ __all__ = [
     "QuantisedModule",
     "QuantisedStart",
     "RequantisedModule",
+    "Residual",
     "adapter_leaves",
     "gaussian",
     "inject",

@@ -54,7 +54,7 @@ def inject(
         Which `Linear` and `Embedding` layers to adapt, as in PEFT: a list of ends of paths, such as
         ``["q_proj", "v_proj"]``; a regular expression for whole paths; ``"all-linear"`` for every linear
         layer but the output layer (one that is called ``lm_head``, or shares the array of an embedding); or
-        a function of (path, layer). (An embedding takes no dropout and no ``init``.)
+        a function of (path, layer). An embedding takes no dropout and no ``init``.
     train : collection of str
         Paths of parts that are trained in full instead (a new head, say): exceptions from freezing. A tied
         weight can be named by any of its paths, is trained once, and stays tied.
@@ -161,6 +161,16 @@ def merge(model: T) -> T:
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     """The adapters' own arrays, A and B of each adapted layer (and DoRA's m), with their paths.
+
+    Parameters
+    ----------
+    model : object
+        A model with adapters.
+
+    Returns
+    -------
+    list of (str, Tensor or ndarray)
+        Paths and arrays.
 
     Examples
     --------

@@ -181,6 +181,11 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
     ratio : float
         Above 0; 16 is the paper's advice, the best value depends on the task.
 
+    Returns
+    -------
+    Groups
+        One rule for B, and one for the rest.
+
     Examples
     --------
     >>> from lora_np.nn import Adam
@@ -261,7 +266,15 @@ def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinea
 
 
 class Residual(Linear):
-    """What is left of a layer whose W0 was moved: A and B fit this one, not the original. See `rebase`."""
+    """What is left of a layer whose W0 was moved: A and B fit this one, not the original. See `rebase`.
+
+    Parameters
+    ----------
+    W : ndarray of shape (d, k)
+        ``W0 - (alpha/r) B A`` at the start.
+    b : ndarray of shape (d,), optional
+        The bias.
+    """
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:

@@ -150,7 +150,11 @@ class AdamW(Optimizer):
 
     Parameters
     ----------
-    lr, beta1, beta2, eps
+    lr : float or callable
+        As for `Adam`.
+    beta1, beta2 : float
+        As for `Adam`.
+    eps : float
         As for `Adam`.
     weight_decay : float
         At least 0.
@@ -248,6 +252,7 @@ class Groups(Optimizer):
         return self.rules[self.pattern(path)].of(path)
 
     def pattern(self, path: str) -> str:
+        """The pattern whose optimizer moves the leaf at ``path``."""
         for pattern in self.rules:
             # A tied weight has several paths.
             if any(fits(pattern, place) for place in path.split(" = ")):
@@ -319,7 +324,17 @@ class Bank:
 
 
 class Run:
-    """The state of one run of an optimizer on one model: see `start`."""
+    """The state of one run of an optimizer on one model: see `start`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        What moves the weights.
+    model : object
+        A tree with Tensors.
+    clip : float or None
+        The largest norm of all gradients together.
+    """
 
     def __init__(self, optimizer: Optimizer, model: Any, clip: float | None) -> None:
         tensors = trainable(model)
