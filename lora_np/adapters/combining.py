@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lora_np.adapters import config as settings
+from lora_np.adapters.bases import check_bases
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, load, replacing_adapter, write
 from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, no_overflow, norm, taken
@@ -78,6 +79,7 @@ def combine(
     weights: Sequence[float] | None = None,
     method: Method = "svd",
     rank: int | None = None,
+    any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
@@ -98,6 +100,8 @@ def combine(
         of one adapter's B with another's A come in. The table says how far off it is.
     rank : int, optional
         For "svd": by default the largest rank among the adapters, as in PEFT.
+    any_base : bool
+        Whether to go on where the adapters name different bases.
     jobs : int
         How many modules to work on at a time.
     force : bool
@@ -160,6 +164,8 @@ def combine(
         for path, weight in zip(adapters, weights, strict=True)
     ]
     _check([source for source, _ in sources])
+    if not any_base:
+        check_bases([source for source, _ in sources])
     modules = [module for source, _ in sources for module in source.values()]
     target = rank or max(module.rank for module in modules)
     with_bias = any("bias" in module.parts for module in modules)

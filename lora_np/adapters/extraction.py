@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters import config as settings
+from lora_np.adapters.bases import check_pair
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, replacing_adapter, stored, write
 from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
 from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, taken
 from lora_np.adapters.weights import BLOCK
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, ModelDirectory, directory, open_model, safetensors
+from lora_np.hub import FLOATS, HubError, ModelDirectory, directory, module_path, open_model, safetensors
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.table import Table
 from lora_np.work import each
@@ -98,6 +99,7 @@ def extract(
     energy: float | None = None,
     bytes: int | None = None,
     save_others: bool = False,
+    any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
@@ -121,6 +123,8 @@ def extract(
     save_others : bool
         Keep what differs but can not carry a LoRA (norms, biases, convolutions) as PEFT's
         ``modules_to_save``. Either way the table lists it.
+    any_base : bool
+        Whether to go on where the configs are of different models, or the names of modules cannot be told.
     jobs : int
         How many matrices to work on at a time.
     force : bool
@@ -171,6 +175,8 @@ def extract(
     """
     goal = Goal.of(rank=rank, energy=energy, bytes=bytes)
     before, after = open_model(directory(base)), open_model(directory(tuned))
+    if not any_base:
+        check_pair(before, after)
     named = before.naming(after.places)
     pairs = [_Pair(before, after, named(name), name) for name in after.places]
     matrices = [pair for pair in pairs if pair.is_matrix]
@@ -218,7 +224,8 @@ class _Pair:
 
     @property
     def module(self) -> str:
-        return self.name.rpartition(".")[0]
+        """Its path in the live model, which is what PEFT goes by."""
+        return module_path(self.name, self.after.config).rpartition(".")[0]
 
     @property
     def is_matrix(self) -> bool:
@@ -369,7 +376,7 @@ def _adapter(
 def _saved(after: ModelDirectory, modules: set[str]) -> dict[str, Stored]:
     """All parameters of these modules: PEFT reads a module that is saved in full as a whole."""
     return {
-        name: stored(after.files[file], name, after.info(name))
+        path: stored(after.files[file], name, after.info(name))
         for name, file in after.places.items()
-        if name.rpartition(".")[0] in modules
+        if (path := module_path(name, after.config)).rpartition(".")[0] in modules
     }

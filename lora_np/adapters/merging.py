@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.bases import check_base
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, load, stored
 from lora_np.adapters.results import Result
 from lora_np.adapters.weights import is_transposed, merged
@@ -106,6 +107,7 @@ def merge(
     adapter: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
@@ -121,6 +123,8 @@ def merge(
     out : path
         The directory to make: the same shards, names and dtypes, and the base's other files, so that
         transformers loads it directly.
+    any_base : bool
+        Whether to go on where the adapter names another kind of base.
     jobs : int
         How many shards to work on at a time.
     force : bool
@@ -166,6 +170,8 @@ def merge(
            [1., 2.]], dtype=float32)
     """
     source, update = open_model(directory(base)), load(adapter)
+    if not any_base:
+        check_base(source, update)
     changes = _changes(source, update)
     added = {name: change.info for name, change in changes.items() if name not in source}
     others, left_out = _others(source)

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_np.cli.shared import PAGES, PICTURES, AsJSON, Force, Jobs, Out, check_target, one_goal, show_as
+from lora_np.cli.shared import (
+    PAGES,
+    PICTURES,
+    AnyBase,
+    AsJSON,
+    Force,
+    Jobs,
+    Out,
+    check_target,
+    one_goal,
+    show_as,
+)
 from lora_np.files import whole
 
 
@@ -85,6 +96,7 @@ def extract(
     save_others: Annotated[
         bool, typer.Option("--save-others", help="Save the changed modules that cannot have a LoRA in full.")
     ] = False,
+    any_base: AnyBase = False,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
@@ -96,7 +108,7 @@ def extract(
     from lora_np import adapters
 
     goal = one_goal(rank=rank, energy=energy, bytes=size)
-    options: dict[str, Any] = {"save_others": save_others, "jobs": jobs, "force": force}
+    options: dict[str, Any] = {"save_others": save_others, "any_base": any_base, "jobs": jobs, "force": force}
     show_as(adapters.extract(base, tuned, out, **goal, **options, progress=True).table, as_json)
 
 
@@ -114,6 +126,7 @@ def combine(
     rank: Annotated[
         int | None, typer.Option(help="For svd; by default, the largest rank among the adapters.")
     ] = None,
+    any_base: AnyBase = False,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
@@ -125,7 +138,8 @@ def combine(
     from lora_np import adapters
 
     paths, weights = zip(*map(weighted, sources), strict=True)
-    options: dict[str, Any] = {"method": method, "rank": rank, "jobs": jobs, "force": force}
+    options: dict[str, Any] = {"method": method, "rank": rank, "any_base": any_base}
+    options |= {"jobs": jobs, "force": force}
     show_as(adapters.combine(paths, out, weights=weights, **options, progress=True).table, as_json)
 
 
@@ -133,6 +147,7 @@ def merge(
     base: Annotated[Path, typer.Argument(help="The directory of the base model.")],
     adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
     out: Out,
+    any_base: AnyBase = False,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
@@ -143,7 +158,8 @@ def merge(
     """
     from lora_np import adapters
 
-    show_as(adapters.merge(base, adapter, out, jobs=jobs, force=force, progress=True).table, as_json)
+    options: dict[str, Any] = {"any_base": any_base, "jobs": jobs, "force": force}
+    show_as(adapters.merge(base, adapter, out, **options, progress=True).table, as_json)
 
 
 def diff(

@@ -25,6 +25,9 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="The directory to write."
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing directory, once the new one is complete.")
 ]
+AnyBase = Annotated[
+    bool, typer.Option("--any-base", help="Go on although the bases differ, or cannot be compared.")
+]
 Jobs = Annotated[
     int,
     typer.Option(callback=possible_jobs, help="Pieces of work at a time; the result does not depend on it."),

@@ -18,6 +18,7 @@ from lora_np.hub.folders import (
 from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
 from lora_np.hub.model import ATTENTION, Indices, Kind, Layers, ModelSpec, ModuleSpec, fold
+from lora_np.hub.names import module_path, names_are_known
 from lora_np.hub.patterns import Expression
 from lora_np.hub.picking import Pick, check_patterns, names_of, pick, saved_modules
 from lora_np.hub.reading import HubError, open_regular, read_json
@@ -62,6 +63,8 @@ __all__ = [
     "inside",
     "load_matrix",
     "matcher",
+    "module_path",
+    "names_are_known",
     "names_of",
     "open_gguf",
     "open_model",

@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_np.checks import Array
 from lora_np.hub import safetensors
+from lora_np.hub.names import module_path
 from lora_np.hub.reading import HubError, read_json
 from lora_np.hub.safetensors import SafetensorsFile, TensorInfo
 
@@ -68,9 +69,13 @@ class ModelDirectory:
     def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:
         """From an adapter's names of parameters to this checkpoint's.
 
-        They are the same, unless one was saved from a model with a head and the other from its body alone:
-        then all names differ by one segment at the front (``bert.encoder...`` and ``encoder...``).
+        They are the same, unless transformers renames what it loads (`module_path`), or one was saved from a
+        model with a head and the other from its body alone: then all names differ by one segment at the front
+        (``bert.encoder...`` and ``encoder...``).
         """
+        modules = {module_path(name, self.config): name for name in self.places}
+        if modules.keys() != self.places.keys():  # transformers renames, so nothing is left to guess
+            return lambda name: modules.get(name, name)
         fronts = sorted({name.partition(".")[0] for name in self.places})
         ways: list[Callable[[str], str]] = [
             lambda name: name,

@@ -1,0 +1,66 @@
+"""Whether checkpoints and adapters are of the same base: otherwise a result is read, and does nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_np.adapters.peft_format import Adapter
+from lora_np.hub import HubError, ModelDirectory, names_are_known, read_json
+
+_INSIST = "; pass any_base=True (--any-base) to insist"
+_SAME = (
+    "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads",
+)  # fmt: skip
+
+
+def check_pair(base: ModelDirectory, tuned: ModelDirectory) -> None:
+    """Refuse checkpoints of different models, and of one whose modules' names cannot be told."""
+    _same(base.config, base.path, tuned.config, tuned.path)
+    _known(tuned)
+
+
+def check_base(base: ModelDirectory, adapter: Adapter) -> None:
+    """Refuse a base of another kind than the one that the adapter names, where that is on this disk."""
+    named = adapter.raw.get("base_model_name_or_path")
+    config = Path(named, "config.json") if isinstance(named, str) and named else None
+    if config is not None and config.is_file():
+        _same(read_json(config), config.parent, base.config, base.path)
+
+
+def check_bases(sources: Sequence[Adapter]) -> None:
+    """Refuse adapters that name different bases."""
+    known: dict[str, Adapter] = {}
+    for source in sources:
+        name = source.raw.get("base_model_name_or_path")
+        if isinstance(name, str) and name:
+            known.setdefault(os.path.normpath(name), source)
+    if len(known) > 1:
+        (one, first), (other, second), *_ = known.items()
+        raise HubError(f"{second.path}: is for the base {other!r}, but {first.path} is for {one!r}{_INSIST}")
+
+
+def _known(model: ModelDirectory) -> None:
+    if not names_are_known(model.config):
+        raise HubError(
+            f"{model.path}: how transformers names the modules of a {model.config.get('model_type')!r} model "
+            f"is not known here, so that an adapter might change nothing{_INSIST}"
+        )
+
+
+def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: Path) -> None:
+    if not one or not other:
+        return
+    for place in ("", "text_config"):
+        mine, theirs = (config.get(place) if place else config for config in (one, other))
+        if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
+            continue
+        for key in _SAME:
+            if mine.get(key) != theirs.get(key):
+                raise HubError(
+                    f"{second}: {f'{place}.' * bool(place)}{key} is {theirs.get(key)!r}, but "
+                    f"{mine.get(key)!r} in {first}: not the same base{_INSIST}"
+                )

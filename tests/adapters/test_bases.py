@@ -1,0 +1,124 @@
+"""Bases are checked; and the names of vision-language models are those that PEFT goes by."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lora_np import adapters
+from lora_np.hub import HubError, module_path, safetensors
+
+
+def checkpoint(folder, value, **config):
+    folder.mkdir()
+    safetensors.save({"model.q_proj.weight": np.full((4, 4), value)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 4} | config))
+    return folder
+
+
+def adapter(folder, base):
+    module = adapters.AdapterModule.of(A=np.ones((1, 4)), B=np.ones((4, 1)), alpha=1)
+    adapters.save(adapters.Adapter({"model.q_proj": module}), folder, base=base)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "qwen3"}, "model_type is 'qwen3', but 'llama' in .*base: not the same base"),
+        ({"hidden_size": 8}, "hidden_size is 8, but 4 in"),
+        ({"vision_config": {}, "model_type": "unheard_of"}, "model_type is 'unheard_of'"),
+    ],
+)
+def test_extract_takes_one_base_only(tmp_path, config, message):
+    base, tuned = checkpoint(tmp_path / "base", 1.0), checkpoint(tmp_path / "tuned", 2.0, **config)
+    with pytest.raises(HubError, match=message):
+        adapters.extract(base, tuned, tmp_path / "out", rank=1)
+    assert not (tmp_path / "out").exists()
+    adapters.extract(base, tuned, tmp_path / "out", rank=1, any_base=True)
+
+
+def test_names_that_cannot_be_told_are_refused(tmp_path):
+    config = {"vision_config": {}, "model_type": "unheard_of"}
+    base, tuned = (checkpoint(tmp_path / name, i + 1.0, **config) for i, name in enumerate(("base", "tuned")))
+    with pytest.raises(HubError, match="modules of a 'unheard_of' model is not known here"):
+        adapters.extract(base, tuned, tmp_path / "out", rank=1)
+
+
+def test_merge_knows_the_base_that_the_adapter_names(tmp_path):
+    base, other = (
+        checkpoint(tmp_path / "base", 1.0),
+        checkpoint(tmp_path / "other", 1.0, model_type="gemma3_text"),
+    )
+    made = adapter(tmp_path / "adapter", str(base))
+    with pytest.raises(HubError, match=r"other: model_type is 'gemma3_text', but 'llama' in .*base"):
+        adapters.merge(other, made, tmp_path / "out")
+    adapters.merge(base, made, tmp_path / "out")
+    adapters.merge(other, made, tmp_path / "insisted", any_base=True)
+
+
+def test_combine_takes_adapters_of_one_base_only(tmp_path):
+    one, two = adapter(tmp_path / "one", "org/llama"), adapter(tmp_path / "two", "org/qwen")
+    with pytest.raises(HubError, match=r"two: is for the base 'org/qwen', but .*one is for 'org/llama'"):
+        adapters.combine([one, two], tmp_path / "out")
+    adapters.combine([one, two], tmp_path / "out", any_base=True)
+    adapters.combine([one, adapter(tmp_path / "any", None)], tmp_path / "fine")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "path"),
+    [
+        ("gemma3", "language_model.model.layers.0.mlp.up_proj", "model.language_model.layers.0.mlp.up_proj"),
+        ("llava", "language_model.lm_head", "lm_head"),
+        ("llava", "vision_tower.x", "model.vision_tower.x"),
+        ("qwen2_5_vl", "model.layers.0.q", "model.language_model.layers.0.q"),
+        ("qwen2_5_vl", "visual.blocks.0", "model.visual.blocks.0"),
+        ("qwen2_5_vl", "model.visual.blocks.0", "model.visual.blocks.0"),
+        ("qwen2_5_vl", "lm_head", "lm_head"),
+        ("llama", "model.layers.0.q", "model.layers.0.q"),
+    ],
+)
+def test_names_as_transformers_renames_them(model_type, name, path):
+    assert module_path(name, {"model_type": model_type}) == path
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
+def test_an_extracted_adapter_of_a_vision_language_model_works_in_peft(tmp_path, family):
+    torch, transformers, peft = map(pytest.importorskip, ("torch", "transformers", "peft"))
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 40,
+    }
+    text |= {"num_key_value_heads": 1, "head_dim": 8}
+    if family == "gemma3":
+        vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        vision |= {"image_size": 28, "patch_size": 14}
+        config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+        model = transformers.Gemma3ForConditionalGeneration(config)
+    else:
+        vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": 16}
+        text["rope_scaling"] = {"type": "mrope", "mrope_section": [1, 1, 2], "rope_type": "default"}
+        config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+        model = transformers.Qwen2_5_VLForConditionalGeneration(config)
+    model.eval().save_pretrained(tmp_path / "base")
+    ids = torch.arange(4, 12)[None]
+    before = model(input_ids=ids).logits
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "q_proj.weight" in name and "vision" not in name:
+                parameter += torch.outer(torch.randn(len(parameter)), torch.randn(parameter.shape[1]))
+    model.save_pretrained(tmp_path / "tuned")
+    wanted = model(input_ids=ids).logits
+    assert not torch.allclose(before, wanted, atol=1e-2)
+    adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", rank=1)
+    base = type(model).from_pretrained(tmp_path / "base")
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(theirs(input_ids=ids).logits, wanted, atol=1e-4, rtol=1e-4)
+    adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
+    merged = type(model).from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(merged(input_ids=ids).logits, wanted, atol=1e-4, rtol=1e-4)
