@@ -12,6 +12,7 @@ A result of several arrays is one array to the engine, with the parts next to ea
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -247,9 +248,10 @@ def vector_length(x: Any, p: Any, axis: int, keepdims: bool = False) -> Any:
         return np.linalg.norm(value(x), 0, axis=axis, keepdims=keepdims)
     if p == 1:
         return np.sum(size, axis=axis, keepdims=keepdims)
-    powers = size**p if p < 0 else np.where(size == 0, 0, np.where(size == 0, 1, size) ** p)
+    powers = np.where(size == 0, 0, np.where(size == 0, 1, size) ** p)
     total = np.sum(powers, axis=axis, keepdims=keepdims)
-    return total ** (1 / p) if p < 0 else np.where(total == 0, 0, np.where(total == 0, 1, total) ** (1 / p))
+    zero = total == 0 if p > 0 else np.any(size == 0, axis=axis, keepdims=keepdims)
+    return np.where(zero, 0, np.where(zero, 1, total) ** (1 / p))
 
 
 def matrix_size(x: Any, ord: Any, axes: Sequence[int]) -> Any:
@@ -263,7 +265,7 @@ def matrix_size(x: Any, ord: Any, axes: Sequence[int]) -> Any:
         along, extreme = sums[ord]
         return extreme(np.sum(np.abs(x), axis=along), axis=-1)
     if ord in (2, -2):
-        return np.linalg.svdvals(x)[..., 0 if ord == 2 else -1]
+        return (np.max if ord == 2 else np.min)(np.linalg.svdvals(x), axis=-1)
     raise TypeError(
         f"np.linalg.norm of matrices has no derivative for ord={ord!r}; "
         "it has for None, 'fro', 'nuc', 1, -1, 2, -2, inf, -inf"
@@ -275,9 +277,13 @@ def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 
     if axis is None:
         y = vector_length(np.ravel(x), ord, 0)
         return np.reshape(y, (1,) * np.ndim(x)) if keepdims else y
-    if np.ndim(axis) and ord == 2:
-        return euclidean_norm(x, axis=axis, keepdims=keepdims)
-    return vector_length(x, ord, axis, keepdims)
+    if np.ndim(axis) == 0:
+        return vector_length(x, ord, axis, keepdims)
+    axes = normalize_axis_tuple(axis, np.ndim(x))  # several axes are one long one
+    rows = np.moveaxis(x, axes, range(-len(axes), 0))
+    kept = np.shape(rows)[: np.ndim(x) - len(axes)]
+    y = vector_length(np.reshape(rows, (*kept, math.prod(np.shape(x)[i] for i in axes))), ord, -1)
+    return np.expand_dims(y, axes) if keepdims else y
 
 
 @composition(np.linalg.matrix_norm)
@@ -288,9 +294,9 @@ def matrix_norm(x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 # What np.linalg has under a second name, and powers
 
 SECOND_NAMES: list[tuple[Any, Any]] = [
-    (np.linalg.outer, np.outer),
-    (np.linalg.tensordot, np.tensordot),
-    (np.linalg.cross, np.cross),
+    (np.linalg.outer, lambda x1, x2: np.outer(x1, x2)),
+    (np.linalg.tensordot, lambda x1, x2, *, axes=2: np.tensordot(x1, x2, axes=axes)),
+    (np.linalg.cross, lambda x1, x2, *, axis=-1: np.cross(x1, x2, axis=axis)),
     (np.linalg.matmul, lambda x1, x2: x1 @ x2),
     (np.linalg.vecdot, vecdot),
     (np.linalg.matrix_transpose, mT),

@@ -479,7 +479,7 @@ def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = F
 def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     """By halves: y / a would fail at zeros, and here the gradient is the product of the others."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
-    axes = range(np.ndim(a)) if axis is None else normalize_axis_tuple(axis, np.ndim(a))
+    axes = range(np.ndim(a)) if axis is None or np.ndim(a) == 0 else normalize_axis_tuple(axis, np.ndim(a))
     rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (-1, math.prod(shape)))
     n = len(rows)
     while n > 1:
@@ -501,7 +501,7 @@ def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
 
 @composition(np.cumprod)
 def cumprod(a: Any, axis: int | None = None) -> Any:
-    if axis is None:
+    if axis is None or np.ndim(a) == 0:
         a, axis = np.ravel(a), 0
     steps: list[Any] = []
     for factor in np.moveaxis(a, axis, 0):
@@ -672,7 +672,8 @@ def rearranged(function: Callable[..., Any]) -> None:
             )
         # From 1 on, so that a zero is what the function has filled in.
         numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
-        picked = np.ravel(a)[numbers - 1] if np.size(a) else np.zeros(numbers.shape, a.dtype)
+        filled = numbers.size and not np.size(a)
+        picked = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
         return picked if np.all(numbers) else np.where(numbers > 0, picked, 0)
 
 

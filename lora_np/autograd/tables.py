@@ -401,7 +401,7 @@ def arrange(
     names = names_of(function)
     settings = dict(zip(names[places:], args[places:], strict=False)) | kwargs
     arrays = list(args[:places])
-    while len(arrays) < places and names[len(arrays)] in settings:
+    while len(arrays) < min(places, len(names)) and names[len(arrays)] in settings:
         arrays.append(settings.pop(names[len(arrays)]))
     usual = defaults(function)
     settings = {n: s for n, s in settings.items() if not (n in usual and same(s, usual[n]))}

@@ -324,7 +324,8 @@ EXAMPLES = {
     np.linalg.qr: [(lambda a, i=i: np.linalg.qr(a)[i], (m,)) for i in (0, 1) for m in (well_conditioned(3, 3), matrix(4, 2), matrix(2, 4), matrix(3, 4, 2))] +
                   [(lambda a: np.linalg.qr(a, "r"), (matrix(4, 2),))],
     np.linalg.vector_norm: [(np.linalg.vector_norm, (matrix(2, 3),)), (lambda a: np.linalg.vector_norm(a, ord=3, axis=1, keepdims=True), (away_from_zero((2, 3)),)),
-                            (lambda a: np.linalg.vector_norm(a, axis=(0, 2)), (matrix(2, 3, 2),)), (lambda a: np.linalg.vector_norm(a, keepdims=True), (matrix(2, 3),))],
+                            (lambda a: np.linalg.vector_norm(a, axis=(0, 2)), (matrix(2, 3, 2),)),
+                            (lambda a: np.linalg.vector_norm(a, axis=(0, -1), ord=3, keepdims=True), (away_from_zero((2, 3, 2)),)), (lambda a: np.linalg.vector_norm(a, keepdims=True), (matrix(2, 3),))],
     np.linalg.matrix_norm: [(np.linalg.matrix_norm, (matrix(2, 3),)), (lambda a: np.linalg.matrix_norm(a, ord="nuc"), (well_conditioned(2, 3, 3),))],
     np.linalg.outer: [(np.linalg.outer, (matrix(2), matrix(3)))],
     np.linalg.tensordot: [(lambda a, b: np.linalg.tensordot(a, b, axes=1), (matrix(2, 3), matrix(3, 2)))],
