@@ -40,9 +40,6 @@ EXCEPTIONS = {"numpy.linalg.LinAlgError"} | {
     if inspect.isclass(thing) and issubclass(thing, BaseException)
 }
 
-# Known offenders: this list only shrinks.
-OFFENDERS: set[str] = set()
-
 
 def complaints(name, thing):
     """The validator's, of the checks chosen above, and ours."""
@@ -68,8 +65,6 @@ def complaints(name, thing):
 @pytest.mark.parametrize("name", THINGS)
 def test_docstring(name):
     found = list(complaints(name, THINGS[name]))
-    if name in OFFENDERS and found:
-        pytest.xfail("; ".join(found))
     assert not found, "\n".join(found)
 
 

@@ -13,9 +13,6 @@ FOUNDATION = {"lora_np.checks", "lora_np.files", "lora_np.table", "lora_np.versi
 # Public in spite of the underscore: namedtuple, ctypes, os, sys and IPython call their own names so.
 OF_OTHERS = {"_replace", "_asdict", "_fields", "_make", "_fields_", "_exit", "_getframe", "_repr_html_"}
 
-# Known offenders: this list only shrinks.
-OFFENDERS: set[str] = set()
-
 
 def private(name):
     return name.startswith("_") and not name.startswith("__") and name not in OF_OTHERS
@@ -107,8 +104,6 @@ def public_names(module):
 @pytest.mark.parametrize("file", FILES)
 def test_privacy(file):
     found = sorted(set(complaints(file)))
-    if file in OFFENDERS and found:
-        pytest.xfail("; ".join(found))
     assert not found, "\n".join(found)
 
 
