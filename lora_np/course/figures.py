@@ -347,7 +347,6 @@ def error_against_rank(
     )  # fmt: skip
     if full is not None:
         ax.axhline(full, color=FULL, linewidth=1.2, zorder=1)
-        label_line(ax, ranks[-1], full, "full update", FULL)
     for rank, error in trained.items():
         ax.plot(rank, error, "o", color=LORA, markersize=8, markeredgecolor="white", zorder=3)
         label_line(ax, rank, error, f"r = {rank}", LORA, xytext=(0, 13), ha="center")
@@ -358,6 +357,8 @@ def error_against_rank(
     low = min(float(optimum.min()), *trained.values(), *([] if full is None else [full]))
     gap = float(optimum[0]) - low
     ax.set_ylim(low - 0.12 * gap, float(optimum[0]) + 0.12 * gap)
+    if full is not None:
+        label_line(ax, ax.get_xlim()[1], full, "full update", FULL)
     return ax
 
 

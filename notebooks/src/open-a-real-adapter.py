@@ -67,7 +67,7 @@ print({setting: config[setting] for setting in ["target_modules", "r", "lora_alp
 # Double $B$ and halve $A$. Each number in the file is another one, and $BA$ is the same. For every $M$ that has
 # an inverse, $(BM)(M^{-1}A)$ is $BA$. So the numbers in $A$ or $B$ alone say little.
 #
-# In the package an `Adapter` maps the name of each layer to a `AdapterModule`, its $A$, $B$ and $\alpha$. `diff`
+# In the package an `Adapter` maps the name of each layer to an `AdapterModule`, its $A$, $B$ and $\alpha$. `diff`
 # compares what two adapters do:
 
 # %%
