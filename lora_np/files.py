@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,10 +21,23 @@ fcntl: Any = _fcntl
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A sibling of ``path`` to write into; it takes its place when the block ends without an error."""
-    stage = path.with_name(f".{os.urandom(8).hex()}{path.suffix}")  # matplotlib goes by the ending
+    """A sibling of ``path`` to write into; it takes its place when the block ends without an error.
+
+    The sibling is locked for as long: one that nobody holds was left by a run that was killed, and is removed
+    by the next run with the same ``path``.
+    """
+    prefix, suffix = f".{path.name[:100]}.", f".new{path.suffix}"  # matplotlib goes by the ending
+    _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}{re.escape(suffix)}"))
+    stage = path.with_name(f"{prefix}{secrets.token_hex(16)}{suffix}")
+    lock: int | None = None
     try:
+        lock = os.open(stage, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield stage
+        if os.name == "nt":  # which renames no open file
+            os.close(lock)
+            lock = None
         os.replace(stage, path)
     except OSError as error:
         # A full disk names no file, and the sibling's name would say nothing to anybody.
@@ -32,7 +45,19 @@ def whole(path: Path) -> Iterator[Path]:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
+        if lock is not None:
+            os.close(lock)
         stage.unlink(missing_ok=True)
+
+
+def _clear(folder: Path, ours: re.Pattern[str]) -> None:
+    if fcntl is None or not folder.is_dir():
+        return
+    for name in os.listdir(folder):
+        if ours.fullmatch(name) and (folder / name).is_file():
+            with suppress(OSError), open(folder / name, "rb") as file:  # locked: somebody writes it now
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink(missing_ok=True)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

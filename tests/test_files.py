@@ -1,0 +1,70 @@
+"""Files that are there whole, or not at all, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lora_np.files import whole, write_whole
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from lora_np.files import whole
+with whole(Path(sys.argv[1])) as stage:
+    stage.write_bytes(b"half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def start(path):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    return process
+
+
+def stop(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
+    path = tmp_path / "run.npz"
+    path.write_bytes(b"old")
+    mine = tmp_path / ".run.npz.notes.new.npz"
+    mine.write_bytes(b"a user's own")
+    stop(start(path))
+    assert len(os.listdir(tmp_path)) == 3
+    living = start(path)
+    write_whole(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new"
+    assert len(os.listdir(tmp_path)) == 3, "the killed run's is gone, the living one's stays"
+    stop(living)
+    write_whole(path, lambda file: file.write(b"newer"))
+    assert sorted(os.listdir(tmp_path)) == [mine.name, path.name]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / ("x" * 200 + ".json")
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def fails(file):
+        file.write(b"half")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        write_whole(path, fails)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_full_disk_names_the_file_and_not_its_sibling(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match="No space left") as caught, whole(path):
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(path)
