@@ -29,9 +29,11 @@ from lora_np.hub import (
     SafetensorsFile,
     SafetensorsWriter,
     TensorInfo,
+    bitsandbytes_parts,
     directory,
     inside,
     open_model,
+    read_bitsandbytes,
 )
 from lora_np.table import Table
 from lora_np.work import each
@@ -141,7 +143,7 @@ def merge(
     Raises
     ------
     HubError
-        If base and adapter do not fit, a result is not finite, or the target exists.
+        If base and adapter do not fit, a result is not finite, the base is quantised, or the target exists.
 
     See Also
     --------
@@ -172,6 +174,13 @@ def merge(
     source, update = open_model(directory(base)), load(adapter)
     if not any_base:
         check_base(source, update)
+    for name in update:
+        if bitsandbytes_parts(source, source.naming([f"{name}.weight"])(f"{name}.weight")):
+            raise HubError(
+                f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging would have "
+                "to round it again; for full precision, language.load it, attach the adapter, merge, and "
+                "language.save it"
+            )
     changes = _changes(source, update)
     added = {name: change.info for name, change in changes.items() if name not in source}
     others, left_out = _others(source)
@@ -252,6 +261,12 @@ def base_weights(source: ModelDirectory, update: Adapter) -> dict[str, Stored]:
 
 def _unchanged(source: ModelDirectory, name: str) -> _Change:
     file = source.files[source.places[name]]
+    if bitsandbytes_parts(source, name):
+        shape = read_bitsandbytes(source, name).shape
+        return _Change(
+            TensorInfo("float32", shape),
+            Stored("float32", shape, lambda: read_bitsandbytes(source, name).dequantised()),
+        )
     return _Change(file.tensors[name], stored(file, name, file.tensors[name]))
 
 

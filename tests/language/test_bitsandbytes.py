@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lora_np import Tensor, inject, language, merge
+from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.hub import HubError, bitsandbytes_parts, open_model, read_bitsandbytes, safetensors
 from lora_np.nn import leaves, replace
 from lora_np.quantise import BlockScales, Quantised, nf4_levels, quantise
@@ -177,3 +177,20 @@ def generic(packed, state):
     return _dequantize_4bit_compute(
         packed.reshape(-1), absmax, state.code, 64, tuple(state.shape), torch.float32
     ).numpy()
+
+
+def test_an_adapter_is_inspected_against_it_but_not_merged_into_its_bits(tmp_path):
+    (tmp_path / "base").mkdir()
+    write(tmp_path / "base", double=True)
+    model = inject(language.load(tmp_path / "base"), rank=2, rng=0, targets=["q_proj"])
+    model = replace(model, Tensor, lambda path, a: Tensor(a.data + 0.1))
+    adapters.save(model, tmp_path / "adapter")
+    found = adapters.inspect(tmp_path / "adapter", base=tmp_path / "base")
+    W = quantise(dense()[NAME], "nf4", double=True).dequantised()
+    update = merge(model).model.layers[0].self_attn.q_proj.W - W
+    assert found.table.records[0]["relative"] == pytest.approx(
+        np.linalg.norm(update) / np.linalg.norm(W), rel=1e-4
+    )
+    with pytest.raises(HubError, match="quantised by bitsandbytes, and merging would have to round it again"):
+        adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
