@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -222,6 +222,14 @@ class Adapter(Mapping[str, AdapterModule]):
 
     def __len__(self) -> int:
         return len(self.modules)
+
+    def items(self) -> ItemsView[str, AdapterModule]:
+        """Names and modules."""
+        return self.modules.items()
+
+    def values(self) -> ValuesView[AdapterModule]:
+        """The modules."""
+        return self.modules.values()
 
     def __repr__(self) -> str:
         numbers = sum(prod(stored.shape) for stored in self.tensors().values())

@@ -210,7 +210,7 @@ def inside(folder: Path, name: str) -> Path:
     --------
     directory : A directory that exists.
     """
-    plain = name not in ("", ".", "..") and not any(c in name for c in "/\\\0") and Path(name).name == name
+    plain = name not in ("", ".", "..") and {"/", "\\", "\0"}.isdisjoint(name) and Path(name).name == name
     if not plain:
         raise HubError(f"{folder}: the file name {name!r} must be a plain name inside the directory")
     path = folder / name

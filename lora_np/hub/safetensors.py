@@ -67,7 +67,7 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         """Number of bytes in the file."""
-        return self.size * np.dtype(TABLE[self.dtype][1]).itemsize
+        return prod(self.shape) * np.dtype(TABLE[self.dtype][1]).itemsize
 
 
 @dataclass(frozen=True)
@@ -408,7 +408,7 @@ def _offsets(name: str, entry: object) -> tuple[int, int]:
     """``data_offsets`` of an entry of the header whose form is right."""
     if not isinstance(entry, dict):
         raise HubError(f"tensor {name!r} is described by {repr(entry)}, not by an object")
-    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BY_FILE:
         raise HubError(f"tensor {name!r} has dtype {repr(dtype)}, not one of {', '.join(_BY_FILE)}")
     if not _naturals(shape) or len(shape) > _MAX_AXES:
@@ -419,7 +419,12 @@ def _offsets(name: str, entry: object) -> tuple[int, int]:
 
 
 def _naturals(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+    if not isinstance(value, list):
+        return False
+    for item in value:  # noqa: SIM110 - a generator costs a call for each
+        if type(item) is not int or not 0 <= item < 2**63:
+            return False
+    return True
 
 
 def _layout(
