@@ -190,12 +190,14 @@ def finetune(
         progress="finetune" if progress else False,
     )
     seen = result.history
+    with np.errstate(over="ignore", invalid="ignore"):  # what diverged may still be finite
+        after = mean_loss(freeze(result.model), held_out)
     return Adapted(
         model=speaking(result.model),
         steps=len(seen.loss),
         numbers=numbers,
         before=mean_loss(freeze(model), held_out),
-        after=mean_loss(freeze(result.model), held_out),
+        after=after,
         seconds=seen.seconds,
         interrupted=result.interrupted,
     )

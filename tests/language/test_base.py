@@ -29,6 +29,12 @@ def test_the_recipe_repeats_its_first_steps():
     np.testing.assert_allclose(list(base.training(model, batches)), losses, rtol=1e-3)
 
 
+def test_a_directory_of_that_name_that_is_no_model_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "austen").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert language.load("austen").context == 256
+
+
 def test_the_schedule_rises_stays_and_ends_at_zero():
     rates = [base.rate(step) for step in range(base.STABLE + base.DECAY)]
     assert rates[base.WARMUP] == rates[base.STABLE - 1] == max(rates) == base.RATE

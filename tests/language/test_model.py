@@ -242,3 +242,15 @@ def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):
     shutil.rmtree(tmp_path / "adapter")
     assert run(["generate", base, "--adapter", adapter]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_that_diverges_writes_nothing(tmp_path, capsys):
+    from lora_np.cli import run
+
+    (tmp_path / "text.txt").write_text(language.read_text("genesis")[:4000])
+    command = ["finetune", "austen", str(tmp_path / "text.txt"), "-o", str(tmp_path / "adapter")]
+    assert run([*command, "--steps", "4", "--context", "64", "--lr", "1e4", "--sample-every", "0"]) == 1
+    err = capsys.readouterr().err
+    assert "learning rate below 1" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "adapter").exists()
