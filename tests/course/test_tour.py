@@ -108,7 +108,7 @@ def test_quick_runs_repeat_themselves_over_the_old_files(tmp_path):
 def test_what_no_tour_has_made_is_not_replaced(tmp_path, name):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / name).write_text("mine")
-    with pytest.raises(FileExistsError, match=f"{name} is there already"):
+    with pytest.raises(FileExistsError, match=f"{name} already exists"):
         tour(tmp_path, quick=True, progress=False)
     assert (tmp_path / name).read_text() == "mine"
 
