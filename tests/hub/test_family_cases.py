@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting import count_model
+from lora_np.accounting import count_model, from_model
 from lora_np.hub import build_spec, family_names, family_of
 from tests.hub.family_cases import CASES
 from tests.hub.test_families import linear_maps, peft_count
@@ -72,6 +72,9 @@ def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str,
     assert names == {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
     assert ours(spec, rank=3, targets="all-linear") == peft_count(model, r=3, target_modules="all-linear")
+    held = from_model(model)
+    assert (held.total, held.assumed) == (spec.total, "")
+    assert ours(held, rank=3, targets="all-linear") == ours(spec, rank=3, targets="all-linear")
     ends = [name for name in maps if name != spec.head and "shared" not in name]
     some = sorted({".".join(name.split(".")[-2:]) for name in ends[:: max(1, len(ends) // 4)]})
     fused = set(spec.fused or ())
