@@ -75,7 +75,7 @@ def model_spec(source: object) -> ModelSpec:
     if path.suffix == ".gguf":
         return build_spec(open_gguf(path).config, name=path.stem)
     if str(source) not in preset_names():
-        close = get_close_matches(str(source), preset_names(), n=3, cutoff=0.5)
+        close = get_close_matches(str(source).lower(), preset_names(), n=3, cutoff=0.5)
         hint = f"; close presets: {', '.join(close)}" if close else ""
         raise ValueError(
             "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf "

@@ -117,6 +117,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ValueError, match=r"source must be a matrix .* got 'lama-3-8b'; close presets: llama-3-8b"
     ):
         model_spec("lama-3-8b")
+    with pytest.raises(ValueError, match=r"got 'LLAMA-3-8B'; close presets: llama-3-8b"):
+        model_spec("LLAMA-3-8B")
     with pytest.raises(ValueError, match="d must be at least 1, got 0"):
         model_spec("0x120")
 
