@@ -159,7 +159,7 @@ def test_targets_choose_and_embeddings_stay():
         ),
         (
             lambda: inject_quantised(Linear(quantise(np.ones((2, 2)), "nf4")), rank=1, rng=0),
-            "quantised already",
+            "already quantised",
         ),
         (
             lambda: inject_quantised(Sequential([Linear(np.full((2, 2), np.inf))]), rank=1, rng=0),
