@@ -8,6 +8,9 @@ PROCESSES = "starts processes"
 FILES = {
     "tests/test_cli.py": PROCESSES,
     "tests/test_package.py": PROCESSES,
+    "tests/grading/test_commands.py": PROCESSES,
+    "tests/foreign": PROCESSES,
+    "tests/test_files.py": PROCESSES,
     "tests/browser": PROCESSES,
     "tests/site": PROCESSES,
     "tests/notebooks": PROCESSES,
@@ -17,13 +20,11 @@ FILES = {
     "tests/adapters/test_fuzz.py": "limits memory by the module resource",
     "tests/grading/test_sandbox.py": PROCESSES,
     "tests/grading/test_grading.py": PROCESSES,
-    "tests/exercises/test_commands.py": PROCESSES,
     "tests/grading/test_nbgrader.py": PROCESSES,
 }
 TESTS = {
     "tests/test_table.py::test_rich_is_not_imported_before_it_prints": PROCESSES,
     "tests/adapters/test_surgery.py::test_worker_processes_*": PROCESSES,
-    "tests/exercises/test_export.py::test_the_teachers_copy_earns_all_points*": PROCESSES,
     "tests/grading/test_submissions.py::test_a_file_from_windows": PROCESSES,
     "tests/grading/test_submissions.py::test_what_is_no_submission*": PROCESSES,
     "tests/grading/test_submissions.py::test_a_report_says_points_and_laws": PROCESSES,
