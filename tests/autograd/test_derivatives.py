@@ -389,7 +389,9 @@ def shipped(rule):
 
 SHIPPED = {f for f, row in DERIVATIVES.items() if any(map(shipped, row.rules))}
 SHIPPED |= {
-    f for f, definition in COMPOSITIONS.items() if f.__module__.startswith("numpy") or shipped(definition)
+    f
+    for f, definition in COMPOSITIONS.items()
+    if getattr(f, "__module__", "numpy").startswith("numpy") or shipped(definition)
 }
 
 
