@@ -461,7 +461,9 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     except ValueError:
         return {"out": None}
     usual = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return usual | {"where": True} if "where" in usual else usual
+    # NumPy means these by its "no value"; which one it shows depends on its version.
+    meant = {"where": True, "casting": "same_kind"}
+    return usual | {name: default for name, default in meant.items() if name in usual}
 
 
 def name_of(function: Callable[..., Any]) -> str:
