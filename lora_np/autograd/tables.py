@@ -458,8 +458,8 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
         }
     try:
         parameters = inspect.signature(function).parameters.values()
-    except ValueError:
-        return {"out": None}
+    except ValueError:  # a function in C, in NumPy 2.0
+        return {"out": None, "dtype": None, "casting": "same_kind"}
     usual = {p.name: p.default for p in parameters if p.default is not p.empty}
     # NumPy means these by its "no value"; which one it shows depends on its version.
     meant = {"where": True, "casting": "same_kind"}
