@@ -13,11 +13,11 @@ import numpy as np
 
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_bases
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, load, replacing_adapter, write
+from lora_np.adapters.peft_format import Adapter, AdapterModule, load, replacing_adapter, write
 from lora_np.adapters.results import Result
-from lora_np.adapters.steps import finite, no_overflow, norm, taken
+from lora_np.adapters.steps import finite, no_overflow, norm, put_aside, taken
 from lora_np.checks import Array, choice, matrix, whole_number
-from lora_np.hub import HubError, safetensors
+from lora_np.hub import HubError
 from lora_np.linalg import svd_of_product
 from lora_np.table import Table
 from lora_np.work import each
@@ -176,7 +176,7 @@ def combine(
         sums = []
         for i, name in enumerate(names):
             terms = [(source[name], weight) for source, weight in sources if name in source]
-            sums.append(_Sum(name, terms, parts / f"{i}.safetensors", method, target, with_bias))
+            sums.append(_Sum(name, terms, parts / str(i), method, target, with_bias))
         results = each(_combined, sums, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in zip(names, results, strict=True)}
         full = {name: tensor for source, _ in sources for name, tensor in source.full.items()}
@@ -223,10 +223,10 @@ def _combined(item: _Sum) -> tuple[AdapterModule, float]:
         arrays = {"A": A, "B": B}
         if item.with_bias:
             arrays["bias"] = _bias(item.name, item.terms)
-    safetensors.save(arrays, item.path)
+    put_aside(arrays, item.path)
     first = item.terms[0][0]
     parts = {
-        part: Stored(first.parts.get(part, first.parts["B"]).dtype, array.shape, taken(item.path, part))
+        part: taken(item.path, part, first.parts.get(part, first.parts["B"]).dtype, array.shape)
         for part, array in arrays.items()
     }
     return AdapterModule(parts, alpha=float(A.shape[0]), embedding=first.embedding), error

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lora_np.checks import number
 from lora_np.hub import ALL_LINEAR, HubError, Matcher, Patterns, inside, matcher, read_json
@@ -31,6 +30,8 @@ _KNOWN = {
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 _LIMIT = 2**63  # of alpha
 
+Number = TypeVar("Number", int, float)
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -39,49 +40,29 @@ class AdapterConfig:
     ``raw`` holds all of them as the file does; the other fields are those that computations depend on.
     """
 
-    r: int = 8
-    alpha: float = 8.0
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    rslora: bool = False
-    dora: bool = False
-    lora_bias: bool = False
-    fan_in_fan_out: bool = False
-    bias: str = "none"
-    modules_to_save: tuple[str, ...] = ()
-    raw: Mapping[str, Any] = field(default_factory=dict)
+    r: int
+    alpha: float
+    ranks: Patterns
+    alphas: Patterns
+    targets: Matcher  # the modules that PEFT would adapt
+    rslora: bool
+    dora: bool
+    lora_bias: bool
+    bias: str
+    modules_to_save: tuple[str, ...]
+    raw: Mapping[str, Any]
 
     def rank_of(self, module: str) -> int:
-        return int(self._ranks.get(module, self.r))
+        return int(self.ranks.get(module, self.r))
 
     def alpha_of(self, module: str) -> float:
-        return float(self._alphas.get(module, self.alpha))
+        return float(self.alphas.get(module, self.alpha))
 
     def saves(self, module: str) -> bool:
         """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its path."""
         segments = module.split(".")
         holders = [".".join(segments[: i + 1]) for i in range(len(segments))]
         return any(holder.endswith(name) for holder in holders for name in self.modules_to_save)
-
-    @cached_property
-    def _ranks(self) -> Patterns:
-        return Patterns(self.rank_pattern, "rank_pattern")
-
-    @cached_property
-    def _alphas(self) -> Patterns:
-        return Patterns(self.alpha_pattern, "alpha_pattern")
-
-    @cached_property
-    def targets(self) -> Matcher:
-        """Whether PEFT would adapt the module of this path."""
-        names = self.raw.get("target_modules")
-        return matcher(
-            ALL_LINEAR if names is None else names,
-            exclude=self.raw.get("exclude_modules") or (),
-            layers=() if self.raw.get("layers_to_transform") is None else self.raw["layers_to_transform"],
-            layers_pattern=self.raw.get("layers_pattern") or (),
-            what="target_modules",
-        )
 
 
 def read(folder: Path) -> AdapterConfig:
@@ -104,34 +85,42 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
             f"{path}: init_lora_weights = {_short(init)} changes the base weights, so that this adapter does "
             "not fit the original model; save it with PEFT's path_initial_model_for_weight_conversion"
         )
-    bias = setting.text("bias", "none")
+    bias = raw.get("bias", "none")
     if bias not in ("none", "all", "lora_only"):
         raise HubError(f"{path}: bias must be 'none', 'all' or 'lora_only', got {_short(bias)}")
     if not 0 <= setting.real("lora_dropout", raw.get("lora_dropout") or 0) < 1:
         raise HubError(f"{path}: lora_dropout must be from 0 to below 1, got {_short(raw['lora_dropout'])}")
+    for key in ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"):
+        if raw.get(key) is not None and not isinstance(raw[key], bool):
+            raise setting.fail(key, "true or false", raw[key])
     setting.check_targets()
-    config = AdapterConfig(
-        r=setting.whole("r", raw.get("r", 8)),
-        alpha=setting.real("lora_alpha", raw.get("lora_alpha", 8)),
-        rank_pattern={
-            k: setting.whole(f"rank_pattern[{k!r}]", v) for k, v in setting.pattern("rank_pattern")
-        },
-        alpha_pattern={
-            k: setting.real(f"alpha_pattern[{k!r}]", v) for k, v in setting.pattern("alpha_pattern")
-        },
-        rslora=setting.flag("use_rslora"),
-        dora=setting.flag("use_dora"),
-        lora_bias=setting.flag("lora_bias"),
-        fan_in_fan_out=setting.flag("fan_in_fan_out"),
-        bias=bias,
-        modules_to_save=setting.names("modules_to_save"),
-        raw=dict(raw),
-    )
+    r, alpha = setting.whole("r", raw.get("r", 8)), setting.real("lora_alpha", raw.get("lora_alpha", 8))
+    ranks = setting.pattern("rank_pattern", setting.whole)
+    alphas = setting.pattern("alpha_pattern", setting.real)
+    saved = setting.names("modules_to_save")
+    targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     try:
-        config._ranks, config._alphas, config.targets  # noqa: B018 - meets every expression
-    except ValueError as error:
+        return AdapterConfig(
+            r=r,
+            alpha=alpha,
+            ranks=Patterns(ranks, "rank_pattern"),
+            alphas=Patterns(alphas, "alpha_pattern"),
+            targets=matcher(
+                ALL_LINEAR if targets is None else targets,
+                exclude=raw.get("exclude_modules") or (),
+                layers=() if layers is None else layers,
+                layers_pattern=raw.get("layers_pattern") or (),
+                what="target_modules",
+            ),
+            rslora=bool(raw.get("use_rslora")),
+            dora=bool(raw.get("use_dora")),
+            lora_bias=bool(raw.get("lora_bias")),
+            bias=bias,
+            modules_to_save=saved,
+            raw=dict(raw),
+        )
+    except ValueError as error:  # an expression
         raise HubError(f"{path}: {error}") from None
-    return config
 
 
 def compose(
@@ -142,12 +131,16 @@ def compose(
     What ``raw`` already says is kept, if it is right for every module. Otherwise the commonest
     values become the default, and each exception is named by its full path.
     """
-    said = parse(Path(NAME), {"r": 8, "lora_alpha": 8, **raw})
-    complete = "r" in raw and "lora_alpha" in raw  # PEFT would assume 8 and 8 in silence
-    if complete and all(
-        (said.rank_of(name), said.alpha_of(name)) == (ranks[name], alphas[name]) for name in ranks
-    ):
-        return dict(raw)
+    if "r" in raw and "lora_alpha" in raw:  # without them PEFT would assume 8 and 8 in silence
+        if raw.get("rank_pattern") or raw.get("alpha_pattern"):
+            said = parse(Path(NAME), raw)
+            fits = all(said.rank_of(name) == rank for name, rank in ranks.items()) and all(
+                said.alpha_of(name) == alpha for name, alpha in alphas.items()
+            )
+        else:
+            fits = [*{*ranks.values()}] == [raw["r"]] and [*{*alphas.values()}] == [raw["lora_alpha"]]
+        if fits:
+            return dict(raw)
     r = _commonest(ranks.values())
     alpha = _commonest(alphas[name] for name in ranks if ranks[name] == r)
     return {
@@ -204,33 +197,22 @@ class _Reader:
             raise self.fail(key, "a finite number", got)
         return float(got)
 
-    def flag(self, key: str) -> bool:
-        got = self.raw.get(key)
-        if got is not None and not isinstance(got, bool):
-            raise self.fail(key, "true or false", got)
-        return bool(got)
-
-    def text(self, key: str, default: str) -> str:
-        got = self.raw.get(key, default)
-        if not isinstance(got, str):
-            raise self.fail(key, "a string", got)
-        return got
-
     def names(self, key: str) -> tuple[str, ...]:
         got = self.raw.get(key)
         if got is None:
             return ()
-        if not isinstance(got, list) or not all(isinstance(name, str) and name for name in got):
+        if not isinstance(got, list) or set(map(type, got)) - {str} or "" in got:
             raise self.fail(key, "a list of names", got)
         return tuple(got)
 
-    def pattern(self, key: str) -> list[tuple[str, Any]]:
+    def pattern(self, key: str, check: Callable[[str, object], Number]) -> dict[str, Number]:
         got = self.raw.get(key)
-        if got is None:
-            return []
-        if not isinstance(got, dict):
+        if got is not None and not isinstance(got, dict):
             raise self.fail(key, "an object", got)
-        return list(got.items())
+        found = {}
+        for name, content in (got or {}).items():
+            found[name] = check(f"{key}[{name!r}]", content)
+        return found
 
     def check_targets(self) -> None:
         for key in ("target_modules", "exclude_modules", "layers_pattern"):
@@ -240,8 +222,7 @@ class _Reader:
             if isinstance(got, list):
                 self.names(key)
         layers = self.raw.get("layers_to_transform")
-        numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
-        if not all(isinstance(i, int) and not isinstance(i, bool) for i in numbers):
+        if layers is not None and set(map(type, layers if isinstance(layers, list) else [layers])) - {int}:
             raise self.fail("layers_to_transform", "whole numbers", layers)
 
 

@@ -17,10 +17,10 @@ from lora_np.adapters.bases import check_pair
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, replacing_adapter, stored, write
 from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
 from lora_np.adapters.results import Result
-from lora_np.adapters.steps import finite, taken
+from lora_np.adapters.steps import finite, put_factors, taken
 from lora_np.adapters.weights import BLOCK
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, ModelDirectory, directory, module_path, open_model, safetensors
+from lora_np.hub import FLOATS, HubError, ModelDirectory, directory, module_path, open_model
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.table import Table
 from lora_np.work import each
@@ -190,7 +190,7 @@ def extract(
         matrices = [pair for pair in matrices if pair.module not in in_full]
         parts = stage / "parts"
         parts.mkdir()
-        work = [(pair, parts / f"{i}.safetensors", goal) for i, pair in enumerate(matrices)]
+        work = [(pair, parts / str(i), goal) for i, pair in enumerate(matrices)]
         found = each(_decompose, work, jobs=jobs, progress=progress, label="extract")
         differences = {
             pair.module: _Difference(pair, path, *result)
@@ -270,8 +270,8 @@ class _Difference:
         rank = len(self.s) if rank is None else rank
         d, k = reversed(info.shape) if self.pair.embedding or self.pair.fan_in_fan_out else info.shape
         parts = {
-            "A": Stored(info.dtype, (rank, k), taken(self.path, "A", (slice(rank),))),
-            "B": Stored(info.dtype, (d, rank), taken(self.path, "B", (slice(None), slice(rank)))),
+            "A": taken(self.path, "A", info.dtype, (rank, k)),
+            "B": taken(self.path, "B", info.dtype, (d, rank)),
         }
         return AdapterModule(parts, alpha=float(rank), embedding=self.pair.embedding)
 
@@ -299,8 +299,7 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[Array, float] | None:
     place = f"{pair.after.path}: the change of {pair.name!r}"
     itemsize = pair.after.info(pair.name).nbytes // D.size
     (U, s, Vh), missing = finite(place, lambda: _leading(D, goal, itemsize))
-    root = np.sqrt(s)
-    safetensors.save({"B": U * root, "A": root[:, None] * Vh}, path)
+    put_factors(U, s, Vh, path)
     return s.astype(np.float64), missing
 
 

@@ -328,8 +328,9 @@ def replacing_adapter(
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
     tensors = adapter.tensors()
-    text = _checked_config(adapter, header(tensors, dtype))
-    with SafetensorsWriter(folder / WEIGHTS, header(tensors, dtype), metadata=METADATA) as writer:
+    infos = header(tensors, dtype)
+    text = _checked_config(adapter, infos)
+    with SafetensorsWriter(folder / WEIGHTS, infos, metadata=METADATA) as writer:
         for key, stored in tensors.items():
             writer.write(key, stored.read())
     (folder / settings.NAME).write_text(text, encoding="utf-8")
@@ -358,11 +359,12 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     said = settings.parse(Path(settings.NAME), json.loads(text))
     read = interpret(SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
     for name, module in adapter.items():
+        back = read.modules[name]
         for what in ("alpha", "rslora", "embedding"):
-            mine, theirs = getattr(module, what), getattr(read[name], what)
+            mine, theirs = getattr(module, what), getattr(back, what)
             if mine != theirs:
                 raise HubError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
-        lost = sorted(module.parts.keys() - read[name].parts.keys())
+        lost = sorted(module.parts.keys() - back.parts.keys())
         if lost:
             raise HubError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
     if read.full.keys() != adapter.full.keys():
@@ -406,8 +408,10 @@ def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapt
         if not key.startswith(PREFIX):
             raise HubError(f"{file.path}: {key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         segments = key.removeprefix(PREFIX).split(".")
-        place = next((i for i, segment in enumerate(segments) if segment in _HEADS), 0)
-        if place == 0:
+        place = 0
+        while place < len(segments) and segments[place] not in _HEADS:
+            place += 1
+        if place in (0, len(segments)):
             others.append(key)
             continue
         name = ".".join(segments[:place])

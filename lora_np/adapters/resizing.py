@@ -15,16 +15,15 @@ from lora_np.adapters.peft_format import (
     WEIGHTS,
     Adapter,
     AdapterModule,
-    Stored,
     load,
     replacing_adapter,
     write,
 )
 from lora_np.adapters.ranks import Goal, allocate, allocate_bytes
 from lora_np.adapters.results import Result
-from lora_np.adapters.steps import finite, taken
+from lora_np.adapters.steps import finite, put_factors, taken
 from lora_np.checks import Array
-from lora_np.hub import HubError, safetensors
+from lora_np.hub import HubError
 from lora_np.linalg import svd_of_product
 from lora_np.table import Table
 from lora_np.work import each
@@ -169,7 +168,7 @@ def resize(
     with replacing_adapter(out, force=force, inputs=[adapter], in_place=True) as stage:
         parts = stage / "parts"
         parts.mkdir()
-        work = [(name, module, parts / f"{i}.safetensors") for i, (name, module) in enumerate(before.items())]
+        work = [(name, module, parts / str(i)) for i, (name, module) in enumerate(before.items())]
         spectra = dict(
             zip(before, each(_decompose, work, jobs=jobs, progress=progress, label="decompose"), strict=True)
         )
@@ -202,8 +201,7 @@ def _decompose(item: tuple[str, AdapterModule, Path]) -> Array:
     """Put the balanced factors of B A aside, in full; return the singular values of the update."""
     name, module, path = item
     U, s, Vh = finite(name, svd_of_product, *module.factors())
-    root = np.sqrt(s)
-    safetensors.save({"B": U * root, "A": root[:, None] * Vh}, path)
+    put_factors(U, s, Vh, path)
     strengths: Array = abs(module.scale) * s.astype(np.float64)
     return strengths
 
@@ -211,8 +209,8 @@ def _decompose(item: tuple[str, AdapterModule, Path]) -> Array:
 def _cut(module: AdapterModule, path: Path, rank: int) -> AdapterModule:
     d, k = module.shape
     return module.with_factors(
-        B=Stored(module.parts["B"].dtype, (d, rank), taken(path, "B", (slice(None), slice(rank)))),
-        A=Stored(module.parts["A"].dtype, (rank, k), taken(path, "A", (slice(rank),))),
+        B=taken(path, "B", module.parts["B"].dtype, (d, rank)),
+        A=taken(path, "A", module.parts["A"].dtype, (rank, k)),
     )
 
 
@@ -235,6 +233,8 @@ def relative_error(s: Array, rank: int) -> float:
 
 
 def _total_error(spectra: dict[str, Array], ranks: dict[str, int]) -> float:
-    lost = sum(float(np.square(s[ranks[name] :]).sum()) for name, s in spectra.items())
-    total = sum(float(np.square(s).sum()) for s in spectra.values())
+    lost = total = 0.0
+    for name, s in spectra.items():
+        lost += float(np.square(s[ranks[name] :]).sum())
+        total += float(np.square(s).sum())
     return float((lost / (total or 1)) ** 0.5)

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from lora_np.adapters.peft_format import Stored
 from lora_np.checks import Array
-from lora_np.hub import HubError, safetensors
+from lora_np.hub import HubError
 
 Result = TypeVar("Result")
 
 
-def taken(path: Path, name: str, cut: tuple[slice, ...] = ()) -> Callable[[], Array]:
-    """A reader of part of an array that was put aside."""
-    return lambda: safetensors.open(path).read(name)[cut]
+def put_aside(arrays: Mapping[str, Array], path: Path) -> None:
+    """Arrays on the disk until `taken` reads them: a file for each, called ``path`` and its name."""
+    for name, array in arrays.items():
+        np.save(path.with_name(f"{path.name}.{name}.npy"), array)
+
+
+def put_factors(U: Array, s: Array, Vh: Array, path: Path) -> None:
+    """The balanced factors B and A of ``U s Vh``, put aside."""
+    root = np.sqrt(s)
+    put_aside({"B": U * root, "A": root[:, None] * Vh}, path)
+
+
+def taken(path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> Stored:
+    """The leading part, of this shape, of an array that was put aside; a file will hold it as ``dtype``."""
+    file, cut = path.with_name(f"{path.name}.{name}.npy"), tuple(map(slice, shape))
+    return Stored(dtype, shape, lambda: np.load(file)[cut])
 
 
 def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
+from operator import itemgetter
 from pathlib import Path
 from reprlib import repr  # short, even for a hostile header
 from types import TracebackType
@@ -386,15 +387,14 @@ def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, T
     ends = {name: _offsets(name, entry) for name, entry in header.items()}
     tensors = {}
     position = 0
-    for name in sorted(header, key=lambda name: ends[name]):
-        begin, end = ends[name]
+    for name, (begin, end) in sorted(ends.items(), key=itemgetter(1)):
         if begin != position:
             fault = "overlaps the one before" if begin < position else "leaves a gap before it"
             raise HubError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
         info = TensorInfo(_BY_FILE[header[name]["dtype"]], tuple(header[name]["shape"]), start + begin)
-        if info.nbytes != end - begin:
+        if (nbytes := info.nbytes) != end - begin:
             raise HubError(
-                f"tensor {name!r} of {header[name]['dtype']} and shape {info.shape} takes {info.nbytes} "
+                f"tensor {name!r} of {header[name]['dtype']} and shape {info.shape} takes {nbytes} "
                 f"bytes, but has {end - begin}"
             )
         tensors[name] = info

@@ -36,16 +36,16 @@ class Matcher:
         of them is the output layer, the caller knows.
     wanted : callable
         Whether a path and its layer are selected.
-    unwanted : callable
+    unwanted : callable, optional
         Whether a path is excluded after all.
     """
 
     wanted: Callable[[str, Any], bool]
-    unwanted: Callable[[str], bool]
+    unwanted: Callable[..., bool] | None
     all_linear: bool = False
 
     def __call__(self, path: str, layer: Any = None) -> bool:
-        return self.wanted(path, layer) and not self.unwanted(path)
+        return self.wanted(path, layer) and not (self.unwanted and self.unwanted(path))
 
 
 def matcher(
@@ -94,18 +94,17 @@ def matcher(
     >>> [wanted(f"model.layers.{i}.{name}") for i in (0, 1) for name in ("q_proj", "v_proj", "up_proj")]
     [True, True, False, True, False, False]
     """
-    unwanted = _ending(exclude, "exclude") if exclude else _never
+    unwanted = _ending(exclude, "exclude") if exclude else None
     if callable(targets):
         return Matcher(targets, unwanted)
     if isinstance(targets, str):
         if targets.lower() == ALL_LINEAR:
             return Matcher(lambda path, layer: True, unwanted, all_linear=True)
-        whole = Expression(targets, what=what)
-        return Matcher(lambda path, layer: whole.matches(path), unwanted)
+        return Matcher(_ending(targets, what), unwanted)
     names = frozenset(checked_names(targets))
     ending = _ending(names, what)
     if isinstance(layers, Sequence) and not layers:
-        return Matcher(lambda path, layer: ending(path), unwanted)
+        return Matcher(ending, unwanted)
     numbers = {layers} if isinstance(layers, int) else set(layers)
     number_of = _numbering(layers_pattern)
     return Matcher(
@@ -234,17 +233,14 @@ class Patterns:
         return [self._keys[place] for place in sorted(unused)]
 
 
-def _never(path: str) -> bool:
-    return False
-
-
-def _ending(names: str | Iterable[str], what: str) -> Callable[[str], bool]:
-    """Whether a path ends with one of the names, or matches the one expression."""
+def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
+    """Whether a path, of any layer, ends with one of the names, or matches the one expression."""
     if isinstance(names, str):
-        return Expression(names, what=what).matches
+        whole = Expression(names, what=what)
+        return lambda path, layer=None: whole.matches(path)
     paths = frozenset(names)
-    ends = tuple(f".{name}" for name in paths)
-    return lambda path: path in paths or path.endswith(ends)
+    ends = tuple(map(".".__add__, paths))
+    return lambda path, layer=None: path in paths or path.endswith(ends)
 
 
 def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
