@@ -39,9 +39,9 @@ from lora_np.accounting.sources import (
     preset_config,
     preset_names,
 )
-from lora_np.accounting.summary import CountReport, count_source, parse_names, parse_targets, render
+from lora_np.accounting.summary import CountReport, count_source
 from lora_np.hub import ModelSpec, ModuleSpec
-from lora_np.table import Table, binary_bytes, decimal_bytes, parse_bytes
+from lora_np.table import Table
 
 __all__ = [
     "Catalogue",
@@ -58,7 +58,6 @@ __all__ = [
     "RankErrors",
     "Table",
     "activation_bytes",
-    "binary_bytes",
     "break_even_rank",
     "catalogue",
     "checkpoint_bytes",
@@ -71,7 +70,6 @@ __all__ = [
     "count_matrix",
     "count_model",
     "count_source",
-    "decimal_bytes",
     "from_config",
     "from_model",
     "from_safetensors",
@@ -81,16 +79,12 @@ __all__ = [
     "model_spec",
     "optimizer_bytes",
     "paper_claims",
-    "parse_bytes",
-    "parse_names",
-    "parse_targets",
     "preset",
     "preset_config",
     "preset_names",
     "rank_errors_of",
     "rank_for_budget",
     "ratio",
-    "render",
     "saving",
     "training_memory",
     "weights_bytes",

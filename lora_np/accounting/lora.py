@@ -17,7 +17,6 @@ from lora_np.hub import (
     Pick,
     Targets,
     check_patterns,
-    names_of,
     pick,
     saved_modules,
 )
@@ -53,7 +52,10 @@ class AdaptedModules(NamedTuple):
     @property
     def limit(self) -> int:
         """``min(d, k)``: the rank above which nothing more can be expressed."""
-        return _limit(self.module)
+        if self.module.kind != "convolution":
+            return min(self.module.shape[-2:])
+        d_out, d_in, *kernel = self.module.shape
+        return min(d_out, d_in * self.module.groups * prod(kernel))
 
 
 @dataclass(frozen=True, repr=False)
@@ -268,7 +270,7 @@ def count_model(
     if experts == "per-expert" and has_experts:
         spec = spec.per_expert()
     rank_pattern = rank_pattern or {}
-    modules_to_save = names_of(modules_to_save)
+    modules_to_save = (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
     patterns = Patterns(
         {key: whole_number(f"rank_pattern[{key!r}]", value) for key, value in rank_pattern.items()}
     )
@@ -344,13 +346,6 @@ def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:
     return experts * pair_size(d_out, d_in, rank)
 
 
-def _limit(module: ModuleSpec) -> int:
-    if module.kind == "convolution":
-        d_out, d_in, *kernel = module.shape
-        return min(d_out, d_in * module.groups * prod(kernel))
-    return min(module.shape[-2:])
-
-
 def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:
     """Numbers in a full copy of a module; what was tied to another module is not tied in the copy."""
     owner = f"{module.name.rpartition('.')[0]}.bias"
@@ -367,11 +362,8 @@ def _bias_size(
         return sum(each.module.bias_size * each.copies for each in adapters)
     modules = [module for module in spec.modules if module.name not in saved] if saved else spec.groups
     own = sum(module.bias_size * module.copies for module in modules if not module.tied_bias)
-    return own + sum(module.weight for module in modules if module.kind == "parameter" and _is_bias(module))
-
-
-def _is_bias(module: ModuleSpec) -> bool:
-    return module.name.rpartition(".")[2] == "bias"
+    bare = [module for module in modules if module.kind == "parameter"]
+    return own + sum(module.weight for module in bare if module.name.rpartition(".")[2] == "bias")
 
 
 def _starred(module: ModuleSpec) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -137,82 +136,3 @@ def _totals(spec: ModelSpec, counts: Iterable[LoraCount]) -> Table:
         notes=dict.fromkeys(notes),
         formats={"percent": "{:.4f}".format, "adapter": decimal_bytes},
     )
-
-
-def parse_targets(text: str) -> str | list[str]:
-    r"""Targets in a command line: ``all-linear``, names with commas, or a regular expression.
-
-    Text that holds anything but letters, digits, ``_``, ``-``, ``.`` and commas is a regular expression.
-
-    Parameters
-    ----------
-    text : str
-        As typed.
-
-    Returns
-    -------
-    str or list of str
-        What ``targets`` takes.
-
-    Examples
-    --------
-    >>> parse_targets("q_proj,v_proj"), parse_targets("all-linear"), parse_targets(r".*\.[qv]_proj")
-    (['q_proj', 'v_proj'], 'all-linear', '.*\\.[qv]_proj')
-    """
-    if text == "all-linear" or re.search(r"[^\w\-.,\s]", text):
-        return text
-    return parse_names(text)
-
-
-def parse_names(text: str) -> list[str]:
-    """Names from text in which commas separate them.
-
-    Parameters
-    ----------
-    text : str
-        As typed; spaces are ignored.
-
-    Returns
-    -------
-    list of str
-        The names.
-
-    Examples
-    --------
-    >>> parse_names("lm_head, embed_tokens")
-    ['lm_head', 'embed_tokens']
-    """
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def render(tables: Iterable[Table], form: str) -> str:
-    """Tables as one text: ``"json"`` (an object, or a list of them), ``"markdown"`` or ``"csv"``.
-
-    Parameters
-    ----------
-    tables : iterable of Table
-        One or more.
-    form : {"json", "markdown", "csv"}
-        The format.
-
-    Returns
-    -------
-    str
-        The text of all tables.
-
-    Examples
-    --------
-    >>> print(render(count_source("100x120", ranks=[8]).tables, "csv"), end="")
-    update,rank,trainable,of full,times fewer,base,total
-    full,,12000,1.0,1.0,12000,12000
-    LoRA,8,1760,0.14666666666666667,6.818181818181818,12000,13760
-    """
-    choice("form", form, ("json", "markdown", "csv"))
-    tables = list(tables)
-    if form == "markdown":
-        return "\n".join(table.to_markdown() for table in tables)
-    if form == "csv":
-        return "\n".join(table.to_csv() for table in tables)
-    if len(tables) == 1:
-        return tables[0].to_json()
-    return "[" + ",\n".join(table.to_json() for table in tables) + "]"

@@ -20,7 +20,11 @@ _SAME = (
 def check_pair(base: ModelDirectory, tuned: ModelDirectory) -> None:
     """Refuse checkpoints of different models, and of one whose modules' names cannot be told."""
     _same(base.config, base.path, tuned.config, tuned.path)
-    _known(tuned)
+    if not names_are_known(tuned.config):
+        raise HubError(
+            f"{tuned.path}: how transformers names the modules of a {tuned.config.get('model_type')!r} model "
+            f"is not known here, so that an adapter might change nothing{_INSIST}"
+        )
 
 
 def check_base(base: ModelDirectory, adapter: Adapter) -> None:
@@ -41,14 +45,6 @@ def check_bases(sources: Sequence[Adapter]) -> None:
     if len(known) > 1:
         (one, first), (other, second), *_ = known.items()
         raise HubError(f"{second.path}: is for the base {other!r}, but {first.path} is for {one!r}{_INSIST}")
-
-
-def _known(model: ModelDirectory) -> None:
-    if not names_are_known(model.config):
-        raise HubError(
-            f"{model.path}: how transformers names the modules of a {model.config.get('model_type')!r} model "
-            f"is not known here, so that an adapter might change nothing{_INSIST}"
-        )
 
 
 def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,12 +14,11 @@ import numpy as np
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.peft_format import Adapter, AdapterModule, load, replacing_adapter, write
-from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, no_overflow, norm, put_aside, taken
 from lora_np.checks import Array, choice, matrix, whole_number
 from lora_np.hub import HubError
 from lora_np.linalg import svd_of_product
-from lora_np.table import Table
+from lora_np.table import Shown, Table
 from lora_np.work import each
 
 Method = Literal["cat", "linear", "svd"]
@@ -44,7 +43,7 @@ class CombinedModule(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class CombineResult(Result):
+class CombineResult(Shown):
     """What `combine` wrote.
 
     Parameters
@@ -170,18 +169,18 @@ def combine(
     target = rank or max(module.rank for module in modules)
     with_bias = any("bias" in module.parts for module in modules)
     names = list(dict.fromkeys(name for source, _ in sources for name in source))
-    with replacing_adapter(out, force=force, inputs=adapters, in_place=True) as stage:
-        parts = stage / "parts"
-        parts.mkdir()
+    with (
+        replacing_adapter(out, force=force, inputs=adapters, in_place=True) as stage,
+        TemporaryDirectory(dir=stage) as parts,
+    ):
         sums = []
         for i, name in enumerate(names):
             terms = [(source[name], weight) for source, weight in sources if name in source]
-            sums.append(_Sum(name, terms, parts / str(i), method, target, with_bias))
+            sums.append(_Sum(name, terms, Path(parts, str(i)), method, target, with_bias))
         results = each(_combined, sums, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in zip(names, results, strict=True)}
         full = {name: tensor for source, _ in sources for name, tensor in source.full.items()}
         write(Adapter(combined, full, _raw([source for source, _ in sources], combined)), stage)
-        shutil.rmtree(parts)
     return CombineResult(
         Path(out),
         method,

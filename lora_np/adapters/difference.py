@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.adapters.peft_format import AdapterModule, Stored, load
-from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, norm
 from lora_np.checks import number
 from lora_np.hub import HubError
 from lora_np.linalg import svd_of_product
-from lora_np.table import Table
+from lora_np.table import Shown, Table
 from lora_np.work import each
 
 
@@ -40,7 +39,7 @@ class ComparedPart(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Difference(Result):
+class Difference(Shown):
     """How two adapters differ.
 
     Parameters

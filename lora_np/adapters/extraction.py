@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +16,12 @@ from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, replacing_adapter, stored, write
 from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
-from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, put_factors, taken
 from lora_np.adapters.weights import BLOCK
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, ModelDirectory, directory, module_path, open_model
 from lora_np.linalg import SVD, truncated_svd
-from lora_np.table import Table
+from lora_np.table import Shown, Table
 from lora_np.work import each
 
 # A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
@@ -56,7 +55,7 @@ class ExtractedTensor(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class ExtractResult(Result):
+class ExtractResult(Shown):
     """What `extract` wrote.
 
     Parameters
@@ -183,14 +182,15 @@ def extract(
     others = [pair for pair in pairs if not pair.is_matrix]
     if len(pairs) == sum(pair.base not in before for pair in pairs):
         raise HubError(f"{tuned}: has no tensor in common with {base}")
-    with replacing_adapter(out, force=force, inputs=[base, tuned]) as stage:
+    with (
+        replacing_adapter(out, force=force, inputs=[base, tuned]) as stage,
+        TemporaryDirectory(dir=stage) as parts,
+    ):
         differing = each(_differs, others, jobs=jobs, progress=progress, label="compare")
         others = [pair for pair, differs in zip(others, differing, strict=True) if differs]
         in_full = {pair.module for pair in others} - {""} if save_others else set()
         matrices = [pair for pair in matrices if pair.module not in in_full]
-        parts = stage / "parts"
-        parts.mkdir()
-        work = [(pair, parts / str(i), goal) for i, pair in enumerate(matrices)]
+        work = [(pair, Path(parts, str(i)), goal) for i, pair in enumerate(matrices)]
         found = each(_decompose, work, jobs=jobs, progress=progress, label="extract")
         differences = {
             pair.module: _Difference(pair, path, *result)
@@ -203,7 +203,6 @@ def extract(
         ranks = _ranks(adapter, differences, goal)
         adapter = _adapter(differences, ranks, adapter.full)
         write(adapter, stage)
-        shutil.rmtree(parts)
     lacking = sorted({*before.places} - {pair.base for pair in pairs})
     rows = [
         ExtractedTensor(d.pair.name, "LoRA", ranks[name], d.norm, d.error(ranks[name]))

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.gguf_bases import gguf_weights
 from lora_np.adapters.merging import base_weights
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, load
 from lora_np.adapters.ranks import rank_for_loss
-from lora_np.adapters.results import Result
-from lora_np.adapters.steps import finite
+from lora_np.adapters.steps import close_to, finite
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.checks import Array
-from lora_np.hub import directory, open_gguf, open_model
+from lora_np.hub import HubError, directory, open_gguf, open_model
 from lora_np.linalg import (
     amplification_factor,
     effective_rank,
@@ -28,7 +26,7 @@ from lora_np.linalg import (
     stable_rank,
     svd_of_product,
 )
-from lora_np.table import Table
+from lora_np.table import Shown, Table
 from lora_np.work import each
 
 if TYPE_CHECKING:
@@ -103,7 +101,7 @@ class InspectedModule(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Inspection(Result):
+class Inspection(Shown):
     """What `inspect` found, module by module.
 
     Parameters
@@ -202,7 +200,7 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter)
-    weights: Mapping[str, Stored] = {} if base is None else weights_of(base, opened)
+    weights: Mapping[str, Stored] = {} if base is None else _weights_of(base, opened)
     work = [
         _Work(f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in opened.items()
@@ -218,11 +216,19 @@ def inspect(
     )
 
 
-def weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Stored]:
+def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Stored]:
     """The weight of each adapted module in a base: a directory, or a GGUF file."""
-    if Path(base).suffix == ".gguf":
-        return gguf_weights(open_gguf(base), opened)
-    return base_weights(open_model(directory(base)), opened)
+    if Path(base).suffix != ".gguf":
+        return base_weights(open_model(directory(base)), opened)
+    source = open_gguf(base)
+    weights = {}
+    for name in opened:
+        full = f"{name}.weight"
+        if full not in source.names:
+            raise HubError(f"{source.file.path}: has no {full!r}{close_to(full, source.names)}")
+        shape = source.file.tensors[source.names[full]].shape
+        weights[name] = Stored("float32", shape, lambda full=full: np.asarray(source.read(full)))  # type: ignore[misc]
+    return weights
 
 
 _COLUMNS = (

@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, load, stored
-from lora_np.adapters.results import Result
+from lora_np.adapters.steps import close_to
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.files import replacing, write_json
 from lora_np.hub import (
@@ -35,7 +34,7 @@ from lora_np.hub import (
     open_model,
     read_bitsandbytes,
 )
-from lora_np.table import Table
+from lora_np.table import Shown, Table
 from lora_np.work import each
 
 # Weights in other formats, which would be the unmerged ones.
@@ -62,7 +61,7 @@ class MergedTensor(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class MergeResult(Result):
+class MergeResult(Shown):
     """What `merge` wrote.
 
     Parameters
@@ -287,9 +286,8 @@ def _original(
         return _unchanged(source, target)
     if target == HEAD and embedding is not None:
         return _unchanged(source, embedding)
-    close = get_close_matches(target, source.places, n=3, cutoff=0.5)
-    nearest = f"close are {', '.join(map(repr, close))}" if close else "nor anything like it"
-    raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}; {nearest}")
+    nearest = close_to(target, source.places) or "; nor anything like it"
+    raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}{nearest}")
 
 
 def _merge_shard(shard: _Shard) -> list[MergedTensor]:

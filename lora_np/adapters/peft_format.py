@@ -465,9 +465,8 @@ def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: Adapt
             raise HubError(f"{path}: {name!r} has no lora_{part}")
     for part, tensor in parts.items():
         if tensor.dtype not in FLOATS:
-            raise HubError(
-                f"{path}: {part} of {name!r} is stored as {tensor.dtype}, not as {_either(FLOATS)}"
-            )
+            floats = f"{', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
+            raise HubError(f"{path}: {part} of {name!r} is stored as {tensor.dtype}, not as {floats}")
     A, B = parts["A"].shape, parts["B"].shape
     if len(A) == 4 and len(B) == 4:
         raise HubError(f"{path}: {name!r} adapts a convolution, which is not supported")
@@ -518,7 +517,3 @@ def _full_name(
             f"{path}: {key!r} belongs to no LoRA, and neither modules_to_save nor bias accounts for it"
         )
     return f"{module}.{parameter}"
-
-
-def _either(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +20,11 @@ from lora_np.adapters.peft_format import (
     write,
 )
 from lora_np.adapters.ranks import Goal, allocate, allocate_bytes
-from lora_np.adapters.results import Result
 from lora_np.adapters.steps import finite, put_factors, taken
 from lora_np.checks import Array
 from lora_np.hub import HubError
 from lora_np.linalg import svd_of_product
-from lora_np.table import Table
+from lora_np.table import Shown, Table
 from lora_np.work import each
 
 
@@ -49,7 +48,7 @@ class ResizedModule(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class ResizeResult(Result):
+class ResizeResult(Shown):
     """What `resize` wrote.
 
     Parameters
@@ -165,10 +164,11 @@ def resize(
     """
     goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = load(adapter)
-    with replacing_adapter(out, force=force, inputs=[adapter], in_place=True) as stage:
-        parts = stage / "parts"
-        parts.mkdir()
-        work = [(name, module, parts / str(i)) for i, (name, module) in enumerate(before.items())]
+    with (
+        replacing_adapter(out, force=force, inputs=[adapter], in_place=True) as stage,
+        TemporaryDirectory(dir=stage) as parts,
+    ):
+        work = [(name, module, Path(parts, str(i))) for i, (name, module) in enumerate(before.items())]
         spectra = dict(
             zip(before, each(_decompose, work, jobs=jobs, progress=progress, label="decompose"), strict=True)
         )
@@ -182,7 +182,6 @@ def resize(
             raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
         raw = before.raw if len(modules) == len(before) else settings.with_targets(before.raw, modules)
         write(replace(before, modules=modules, raw=raw), stage)
-        shutil.rmtree(parts)
         size = (stage / WEIGHTS).stat().st_size
     return ResizeResult(
         Path(out),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +56,12 @@ def no_overflow(place: str, found: Result) -> Result:
         elif part is not None and not np.isfinite(part).all():
             raise _overflow(place)
     return found
+
+
+def close_to(name: str, known: Iterable[str]) -> str:
+    """The names closest to ``name``, to end a message with."""
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; close are {', '.join(map(repr, close))}" if close else ""
 
 
 def norm(s: Array) -> float:

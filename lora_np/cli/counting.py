@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lora_np.cli.shared import PICTURES, AsJSON, check_target, show
+from lora_np.cli.shared import PICTURES, AsJSON, check_target, parse_names, parse_targets, render, show
 from lora_np.files import whole
 
 
@@ -45,7 +45,7 @@ def count(
 
     if catalogue and source:
         raise typer.BadParameter(f"--list takes no SOURCE, got {source!r}")
-    saved = accounting.parse_names(modules_to_save or "")
+    saved = parse_names(modules_to_save or "")
     if modules_to_save is not None and not saved:
         raise typer.BadParameter(f"--modules-to-save must name a module, got {modules_to_save!r}")
     if catalogue:
@@ -55,7 +55,7 @@ def count(
         tables = accounting.count_source(
             source,
             ranks=rank or [],
-            targets=accounting.parse_targets(targets) if targets is not None else None,
+            targets=parse_targets(targets) if targets is not None else None,
             modules_to_save=saved,
             dora=dora,
             experts=experts,
@@ -71,7 +71,7 @@ def count(
     if len(forms) > 1:
         raise typer.BadParameter(f"choose one of --{' and --'.join(forms)}")
     if forms:
-        print(accounting.render(tables, forms[0]))
+        print(render(tables, forms[0]))
     else:
         for table in tables:
             show(table)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_np.cli.shared import AsJSON, Force, show_as
+from lora_np.cli.shared import AsJSON, Force, parse_targets, show_as
 
 Model = Annotated[
     str, typer.Argument(help="A directory as transformers writes it, a .gguf file, or a shipped model.")
@@ -54,7 +54,7 @@ def finetune(
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
-    from lora_np import accounting, adapters, language
+    from lora_np import adapters, language
 
     if out.exists() and not force:
         raise ValueError(f"{out} already exists; pass --force to replace an adapter")
@@ -70,7 +70,7 @@ def finetune(
         content,
         rank=rank,
         alpha=alpha,
-        targets=accounting.parse_targets(targets),
+        targets=parse_targets(targets),
         steps=steps,
         batch_size=batch_size,
         context=context,

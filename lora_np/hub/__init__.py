@@ -20,7 +20,7 @@ from lora_np.hub.matrices import load_matrix
 from lora_np.hub.model import ATTENTION, Indices, Kind, Layers, ModelSpec, ModuleSpec, fold
 from lora_np.hub.names import module_path, names_are_known
 from lora_np.hub.patterns import Expression
-from lora_np.hub.picking import Pick, check_patterns, names_of, pick, saved_modules
+from lora_np.hub.picking import Pick, check_patterns, pick, saved_modules
 from lora_np.hub.reading import HubError, open_regular, read_json
 from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter, TensorInfo
 from lora_np.hub.targets import ALL_LINEAR, Matcher, Patterns, Targets, close_names, matcher
@@ -65,7 +65,6 @@ __all__ = [
     "matcher",
     "module_path",
     "names_are_known",
-    "names_of",
     "open_gguf",
     "open_model",
     "open_regular",

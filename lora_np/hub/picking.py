@@ -69,22 +69,6 @@ def pick(spec: ModelSpec, targets: Targets | None, saved: Collection[str]) -> li
     return list(_without(picks, saved)) if saved else picks
 
 
-def names_of(names: str | Iterable[str]) -> tuple[str, ...]:
-    """One name, or several.
-
-    Parameters
-    ----------
-    names : str or iterable of str
-        As users pass them.
-
-    Returns
-    -------
-    tuple of str
-        Always a tuple.
-    """
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
 def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
     """Refuse a pattern for names that no module has.
 

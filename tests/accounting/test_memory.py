@@ -12,25 +12,23 @@ from lora_np.accounting import (
     LoraCount,
     ModelSpec,
     activation_bytes,
-    binary_bytes,
     checkpoint_bytes,
     compare_memory,
     count_flops,
     count_model,
     count_source,
-    decimal_bytes,
     from_config,
     largest_batch,
     largest_rank,
     largest_sequence,
     model_spec,
     optimizer_bytes,
-    parse_bytes,
     preset,
     training_memory,
     weights_bytes,
 )
 from lora_np.hub.families import family_of
+from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
 
 SMALL = {
     "vocab_size": 131,
