@@ -51,7 +51,12 @@ derivative(
 )
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
 derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g * y) * mT(np.linalg.inv(a)))
-derivative(np.linalg.cholesky, lambda y, a: lambda g: cholesky_gradient(y, g))
+derivative(
+    np.linalg.cholesky,
+    lambda y, a, upper=False: (
+        lambda g: mT(cholesky_gradient(mT(y), mT(g))) if upper else cholesky_gradient(y, g)
+    ),
+)
 derivative(
     np.linalg.pinv,  # where the rank does not change
     lambda y, a, rcond=None, hermitian=False, rtol=None: lambda g: pinv_gradient(y, a, g),
@@ -237,6 +242,8 @@ def vector_length(x: Any, p: Any, axis: int, keepdims: bool = False) -> Any:
     """``(sum |x|^p)^(1/p)``, with slope 0 at zero."""
     if p == 2:
         return euclidean_norm(x, axis=axis, keepdims=keepdims)
+    if np.size(x) == 0:  # NumPy says of which norms that is 0, and of which an error
+        return np.linalg.norm(value(x), p, axis=axis, keepdims=keepdims)
     if isinstance(p, str):
         raise TypeError(f"np.linalg.norm of vectors has no ord={p!r}")
     size = np.abs(x)
@@ -257,6 +264,8 @@ def vector_length(x: Any, p: Any, axis: int, keepdims: bool = False) -> Any:
 def matrix_size(x: Any, ord: Any, axes: Sequence[int]) -> Any:
     if ord is None or ord == "fro":
         return euclidean_norm(x, axis=tuple(axes))
+    if np.size(x) == 0:
+        return np.linalg.norm(value(x), ord, axis=tuple(axes))
     x = np.moveaxis(x, list(axes), [-2, -1])
     if ord == "nuc":
         return np.sum(np.linalg.svdvals(x), axis=-1)

@@ -153,8 +153,11 @@ derivative(
 derivative(
     np.clip,
     lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
-    lambda y, a, a_min=None, a_max=None: lambda g: np.where(a < a_min, g, 0),
-    lambda y, a, a_min=None, a_max=None: lambda g: np.where(a > a_max, g, 0),
+    # Bounds that cross: the upper one wins.
+    lambda y, a, a_min=None, a_max=None: lambda g: np.where(np.less(a, a_min) & ~crossed(a_min, a_max), g, 0),
+    lambda y, a, a_min=None, a_max=None: (
+        lambda g: np.where(np.greater(a, a_max) | crossed(a_min, a_max), g, 0)
+    ),
 )
 
 
@@ -165,7 +168,14 @@ def share(g: Array, winner: Any, loser: Any) -> Array:
 
 def within(a: Array, low: Any, high: Any) -> Any:
     above = True if low is None else np.greater_equal(a, low)
-    return above if high is None else above & np.less_equal(a, high)
+    if high is None:
+        return above
+    below = above & np.less_equal(a, high)
+    return below if low is None else below & np.less(low, high)
+
+
+def crossed(low: Any, high: Any) -> Any:
+    return np.array(False) if low is None or high is None else np.greater(low, high)
 
 
 @composition(np.select)
@@ -468,8 +478,10 @@ def ptp(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
 def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> Any:
     if weights is None:
         return np.mean(a, axis=axis, keepdims=keepdims)
-    if np.shape(weights) != np.shape(a):  # one weight for each entry along the axis
-        weights = np.reshape(weights, [-1 if i == axis % np.ndim(a) else 1 for i in range(np.ndim(a))])
+    if np.shape(weights) != np.shape(a):  # one weight for each entry along the axis, or the axes
+        axes = normalize_axis_tuple(axis, np.ndim(a))
+        weights = np.transpose(weights, np.argsort(axes))
+        weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(np.shape(a))])
         weights = np.broadcast_to(weights, np.shape(a))
     total = np.sum(weights, axis=axis, keepdims=keepdims)
     return np.sum(a * weights, axis=axis, keepdims=keepdims) / total
@@ -691,10 +703,11 @@ def flip(m: Any, axis: Any = None) -> Any:
 
 
 @composition(np.sort)
-def sort(a: Any, axis: int | None = -1) -> Any:
+def sort(a: Any, axis: int | None = -1, kind: Any = None, *, stable: bool | None = None) -> Any:
     if axis is None:
         a, axis = np.ravel(a), -1
-    return np.take_along_axis(a, np.argsort(value(a), axis=axis, kind="stable"), axis) if np.ndim(a) else a
+    order = np.argsort(value(a), axis=axis, kind=kind, stable=True if kind is None else stable)
+    return np.take_along_axis(a, order, axis) if np.ndim(a) else a
 
 
 @composition(np.pad)
@@ -704,7 +717,7 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
             f"np.pad has no derivative for mode={mode!r}; it has for constant, edge, reflect, symmetric, wrap"
         )
     numbers = np.pad(np.arange(1, np.size(array) + 1).reshape(np.shape(array)), pad_width, mode=mode)  # type: ignore[call-overload]
-    picked = np.ravel(array)[numbers - 1]
+    picked = np.ravel(array)[numbers - 1] if np.size(array) else np.zeros(numbers.shape, array.dtype)
     if mode != "constant":
         return picked
     filled = np.pad(np.zeros(np.shape(array), array.dtype), pad_width, constant_values=constant_values)
