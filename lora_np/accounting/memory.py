@@ -165,15 +165,16 @@ def training_memory(
     choice("attention", attention, ("fused", "eager"))
     batch = whole_number("batch", batch)
     sequence = whole_number("sequence", sequence)
-    lora = isinstance(model, LoraCount)
-    spec = model.spec if isinstance(model, LoraCount) else model
-    if not lora and weights not in _ITEMSIZE:
-        raise ValueError(
-            f"weights must be one of {', '.join(_ITEMSIZE)} to be trained in full, got {weights!r}"
-        )
-    held = adapter if lora else weights
-    trained = model.trainable if isinstance(model, LoraCount) else spec.total
-    added = model.total - model.base if isinstance(model, LoraCount) else 0
+    if isinstance(model, LoraCount):
+        spec, held, trained, added = model.spec, adapter, model.trainable, model.total - model.base
+        what = f"LoRA of rank {model.rank} over {weights}"
+    else:
+        spec, held, trained, added = model, weights, model.total, 0
+        what = f"full, {weights}"
+        if weights not in _ITEMSIZE:
+            raise ValueError(
+                f"weights must be one of {', '.join(_ITEMSIZE)} to be trained in full, got {weights!r}"
+            )
     state = optimizer_bytes(trained, optimizer)
     if master_copy and _ITEMSIZE[held] < 4:
         state += 4 * trained
@@ -186,7 +187,6 @@ def training_memory(
         attention=attention,
         checkpointing=checkpointing,
     )
-    what = f"LoRA of rank {model.rank} over {weights}" if isinstance(model, LoraCount) else f"full, {weights}"
     return Memory(
         f"{spec.name}: {what}, {optimizer}, batch {batch:,} x {sequence:,}",
         weights_bytes(spec, weights),
@@ -549,41 +549,37 @@ class _Settings(NamedTuple):
 def _stack_bytes(stack: Layers, settings: _Settings) -> int:
     """Bytes that a stack of layers keeps for each token."""
     modules = [module for module in settings.spec.groups if module.name.startswith(f"{stack.prefix}.")]
-    reach = _reach(stack, modules, settings)
-    size = _attention_bytes(stack, settings) * reach.attention
+    attention, mlp = _reach(stack, modules, settings)
+    size = _attention_bytes(stack, settings) * attention
     norms = sum(_norm_bytes(module, stack, settings) for module in modules if module.kind == "norm")
-    size += _share(norms, reach.attention, stack)
-    size += _share(_mlp_bytes(modules, stack, settings), reach.mlp, stack)
+    size += _share(norms, attention, stack)
+    size += _share(_mlp_bytes(modules, stack, settings), mlp, stack)
     size += _input_bytes(modules, stack, settings)
     if isinstance(settings.model, LoraCount):
         ranks = [each.rank * each.copies for each in settings.model.adapters if each.module in modules]
         size += settings.adapter_item * sum(ranks)
     if stack.dropout:
-        size += 2 * reach.attention * stack.width * settings.item
+        size += 2 * attention * stack.width * settings.item
     return size
 
 
-class _Reach(NamedTuple):
-    """In how many layers attention, and the MLP's activation, lie above something that is trained."""
+def _reach(stack: Layers, modules: list[ModuleSpec], settings: _Settings) -> tuple[int, int]:
+    """In how many layers attention, and the MLP's activation, lie above something that is trained.
 
-    attention: int
-    mlp: int
-
-
-def _reach(stack: Layers, modules: list[ModuleSpec], settings: _Settings) -> _Reach:
-    """Backward stops at the lowest adapter, and forward keeps nothing for what is below it."""
+    Backward stops at the lowest adapter, and forward keeps nothing for what is below it.
+    """
     if isinstance(settings.model, ModelSpec):
-        return _Reach(stack.depth, stack.depth)
+        return stack.depth, stack.depth
     here = [each for each in settings.model.adapters if each.module in modules]
     if not here:
         first = stack is settings.spec.layers[0]
-        return _Reach(0, 0) if first else _Reach(stack.depth, stack.depth)
+        return (0, 0) if first else (stack.depth, stack.depth)
     lowest = min(each.lowest for each in here)
     bottom = [each.module for each in here if each.lowest == lowest]
     attention = any(module.role in ATTENTION for module in bottom)
     mlp = attention or not all(module.role == "down" for module in bottom)
     depth = stack.depth - lowest
-    return _Reach(depth if attention else depth - 1, depth if mlp else depth - 1)
+    return depth if attention else depth - 1, depth if mlp else depth - 1
 
 
 def _share(size: int, layers: int, stack: Layers) -> int:

@@ -89,35 +89,28 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
     if packed.shape != (-(-size // 2),):
         raise HubError(f"{where} of shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
     if "nested_offset" not in note:
-        return FourBit(
-            "nf4", packed, _scales(model, f"{name}.absmax", np.float32, blocks, where), shape, block
-        )
+        return FourBit("nf4", packed, _part(model, f"{name}.absmax", np.float32, where, blocks), shape, block)
     nested = _whole(note, "nested_blocksize", where)
     offset = note["nested_offset"]
     if not isinstance(offset, float) or not np.isfinite(offset):
         raise HubError(f"{where}: nested_offset must be a number, got {offset!r:.40}")
     double = BlockScales(
-        _scales(model, f"{name}.absmax", np.uint8, blocks, where),
-        _scales(model, f"{name}.nested_absmax", np.float32, -(-blocks // nested), where),
+        _part(model, f"{name}.absmax", np.uint8, where, blocks),
+        _part(model, f"{name}.nested_absmax", np.float32, where, -(-blocks // nested)),
         np.float32(offset),
-        _scales(model, f"{name}.nested_quant_map", np.float32, 256, where),
+        _part(model, f"{name}.nested_quant_map", np.float32, where, 256),
         nested,
     )
     return FourBit("nf4", packed, double, shape, block)
 
 
-def _part(model: ModelDirectory, name: str, dtype: Any, where: str) -> Array:
+def _part(model: ModelDirectory, name: str, dtype: Any, where: str, count: int | None = None) -> Array:
     if name not in model:
         raise HubError(f"{where} needs the tensor {name!r}, which is missing")
     array = model.read(name)
     if array.dtype != dtype:
         raise HubError(f"{where}: {name!r} must be {np.dtype(dtype)}, got {array.dtype}")
-    return array
-
-
-def _scales(model: ModelDirectory, name: str, dtype: Any, count: int, where: str) -> Array:
-    array = _part(model, name, dtype, where)
-    if array.shape != (count,):
+    if count is not None and array.shape != (count,):
         raise HubError(f"{where}: {name!r} must have shape ({count},), got {array.shape}")
     return array
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby, product
+from itertools import groupby, product, starmap
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -91,19 +91,19 @@ class ModuleSpec(NamedTuple):
     @property
     def first(self) -> str:
         """The name of the first of these modules."""
-        return self._filled(self.name, [indices[0] for indices in self.ranges])
+        # a name without an index may contain braces
+        return self.name.format(*[indices[0] for indices in self.ranges]) if self.ranges else self.name
 
     def names(self) -> list[str]:
         """The names of these modules, one for each."""
-        return [self._filled(self.name, indices) for indices in product(*self.ranges)]
+        return self._filled(self.name)
 
     def aliases(self) -> list[str]:
         """Their names in checkpoints."""
-        return [self._filled(self.alias or self.name, indices) for indices in product(*self.ranges)]
+        return self._filled(self.alias or self.name)
 
-    def _filled(self, text: str, indices: Sequence[int]) -> str:
-        # a name without an index may contain braces
-        return text.format(*indices) if self.ranges else text
+    def _filled(self, text: str) -> list[str]:
+        return list(starmap(text.format, product(*self.ranges))) if self.ranges else [text]
 
     def at(self, *indices: int) -> ModuleSpec:
         """The module, or the modules, at the given first indices."""

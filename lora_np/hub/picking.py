@@ -7,7 +7,8 @@ Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``_maybe_include_all_linear_laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lora_np.hub.patterns import Expression
@@ -62,10 +63,10 @@ def pick(spec: ModelSpec, targets: Targets | None, saved: Collection[str]) -> li
     if targets is None:
         targets = _defaults(spec)
     if callable(targets):
-        return list(_without(_pick_chosen(spec, targets), saved))
-    if not isinstance(targets, str):
-        targets = checked_names(targets)
-    picks = _pick_fused(spec, targets) if spec.fused else _pick(spec, targets)
+        picks = _pick_chosen(spec, targets)
+    else:
+        targets = targets if isinstance(targets, str) else checked_names(targets)
+        picks = _pick_fused(spec, targets) if spec.fused else _pick(spec, targets)
     return list(_without(picks, saved)) if saved else picks
 
 
@@ -135,17 +136,22 @@ def _defaults(spec: ModelSpec) -> tuple[str, ...]:
     return spec.default_targets
 
 
-def _pick_chosen(spec: ModelSpec, chosen: Callable[[str, ModuleSpec], bool]) -> Iterator[Pick]:
+def _picked(module: ModuleSpec, hits: Sequence[object]) -> list[Pick]:
+    """Those modules of a group whose names were hit: ``hits`` has an entry for each of them."""
+    if not any(hits):
+        return []
+    return [Pick(module, None if all(hits) else tuple(compress(module.names(), hits)))]
+
+
+def _pick_chosen(spec: ModelSpec, chosen: Callable[[str, ModuleSpec], bool]) -> list[Pick]:
     """Modules of which the caller's function says yes."""
-    found = False
+    picks = []
     for module in spec.groups:
         if module.kind in ADAPTABLE:
-            names = tuple(name for name in module.names() if chosen(name, module))
-            if names:
-                found = True
-                yield Pick(module, None if len(names) == module.copies else names)
-    if not found:
+            picks += _picked(module, [chosen(name, module) for name in module.names()])
+    if not picks:
         raise ValueError(f"targets: the function selected no module of {spec.name}")
+    return picks
 
 
 def _pick(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
@@ -185,16 +191,11 @@ def _match(groups: list[ModuleSpec], targets: list[str], *, aliases: bool) -> tu
         names = module.aliases() if aliases else module.names()
         names = names if indexed else names[:1]
         hits = []
-        for place, name in enumerate(names):
-            ends = [target for target in targets if ends_with(name, target)]
-            if ends:
-                hits.append(place)
-                unmatched = [target for target in unmatched if target not in ends]
-        if len(hits) == len(names):
-            picks.append(Pick(module))
-        elif hits:
-            own = module.names()
-            picks.append(Pick(module, tuple(own[place] for place in hits)))
+        for name in names:
+            hits.append([target for target in targets if ends_with(name, target)])
+            if hits[-1]:
+                unmatched = [target for target in unmatched if target not in hits[-1]]
+        picks += _picked(module, hits)
     return picks, unmatched
 
 
@@ -210,7 +211,7 @@ def _union(picks: list[Pick], more: list[Pick]) -> list[Pick]:
 def _pick_pattern(spec: ModelSpec, text: str) -> list[Pick]:
     """Modules whose whole names match the regular expression ``text``, or their names in checkpoints."""
     pattern = Expression(text, what="targets")
-    for path in _containers(spec):
+    for path in dict.fromkeys(path for module in spec.modules for path in _paths(module)[1:]):
         if pattern.matches(path):
             raise ValueError(
                 f"targets: the pattern {text!r} also matches the container {path!r}, which LoRA cannot adapt"
@@ -219,17 +220,14 @@ def _pick_pattern(spec: ModelSpec, text: str) -> list[Pick]:
         picks = []
         for module in spec.groups:
             names = module.aliases() if aliases else module.names()
-            hits = [place for place, name in enumerate(names) if pattern.matches(name)]
-            if hits and module.kind not in ADAPTABLE:
+            hits = [pattern.matches(name) for name in names]
+            if any(hits) and module.kind not in ADAPTABLE:
+                name = names[hits.index(True)]
                 raise ValueError(
-                    f"targets: the pattern {text!r} also matches the {module.kind} {names[hits[0]]!r}, which "
-                    "LoRA cannot adapt"
+                    f"targets: the pattern {text!r} also matches the {module.kind} {name!r}, which LoRA "
+                    "cannot adapt"
                 )
-            if len(hits) == len(names):
-                picks.append(Pick(module))
-            elif hits:
-                own = module.names()
-                picks.append(Pick(module, tuple(own[place] for place in hits)))
+            picks += _picked(module, hits)
         if picks:
             return picks
     raise ValueError(f"targets: {_no_match(spec, text)}")
@@ -333,11 +331,6 @@ def _leaf_names(spec: ModelSpec) -> list[str]:
     """The last names of the modules that can be adapted, each once, in the model's order."""
     names = [module.name.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE]
     return list(dict.fromkeys(name for name in names if name != "{}"))
-
-
-def _containers(spec: ModelSpec) -> list[str]:
-    """The paths of everything that holds modules, each once."""
-    return list(dict.fromkeys(path for module in spec.modules for path in _paths(module)[1:]))
 
 
 def _paths(module: ModuleSpec) -> list[str]:
