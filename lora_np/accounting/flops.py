@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from lora_np.accounting.lora import LoraCount
+from lora_np.accounting.memory import passes
 from lora_np.checks import whole_number
 from lora_np.hub import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table
@@ -91,7 +93,7 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
     """
     sequence = whole_number("sequence", sequence)
     spec = model.spec if isinstance(model, LoraCount) else model
-    base = sum(2 * _size(module) * module.copies * _times(module, spec) for module in _maps(spec))
+    base = sum(2 * prod(module.shape[-2:]) * module.copies * passes(module, spec) for module in _maps(spec))
     attention = sum(
         2
         * sequence
@@ -106,7 +108,7 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
     if not isinstance(model, LoraCount):
         return Flops(f"{spec.name}: operations for each token", forward, backward | {"dW0": base})
     adapter = 2 * sum(
-        each.rank * sum(each.module.shape[-2:]) * each.copies * _times(each.module, spec)
+        each.rank * sum(each.module.shape[-2:]) * each.copies * passes(each.module, spec)
         for each in model.adapters
         if each.module in _maps(spec)
     )
@@ -121,13 +123,3 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
 
 def _maps(spec: ModelSpec) -> list[ModuleSpec]:
     return [module for module in spec.groups if module.kind in ("linear", "router", "experts")]
-
-
-def _size(module: ModuleSpec) -> int:
-    """Numbers that one token meets in a map: of experts, one expert's."""
-    d_out, d_in = module.shape[-2:]
-    return d_out * d_in
-
-
-def _times(module: ModuleSpec, spec: ModelSpec) -> int:
-    return spec.experts_per_token if module.kind == "experts" else 1

@@ -616,7 +616,7 @@ def _mlp_bytes(modules: Iterable[ModuleSpec], stack: Layers, settings: _Settings
     gated = any(module.role != "up" for module in widened)
     numbers = 0
     for module in widened:
-        d_out = module.shape[-2] * _times(module, settings.spec) * module.copies
+        d_out = module.shape[-2] * passes(module, settings.spec) * module.copies
         # gate and up are two maps, or one twice as wide: with the activation's result 3 i
         numbers += 3 * d_out // 2 if gated else _KEPT.get(stack.activation, 1) * d_out
     return numbers * settings.item
@@ -633,7 +633,7 @@ def _input_bytes(modules: Iterable[ModuleSpec], stack: Layers, settings: _Settin
     for module in modules:
         if module.kind not in ("linear", "experts"):
             continue
-        numbers = settings.adapted(module) * module.shape[-1] * _times(module, settings.spec)
+        numbers = settings.adapted(module) * module.shape[-1] * passes(module, settings.spec)
         if settings.casts:
             size += numbers * settings.adapter_item
         elif not _kept_anyway(module, stack):
@@ -669,7 +669,7 @@ def _source(module: ModuleSpec) -> str:
     return f"{module.name.rpartition('.')[0]}:{module.shape[-1]}"
 
 
-def _times(module: ModuleSpec, spec: ModelSpec) -> int:
+def passes(module: ModuleSpec, spec: ModelSpec) -> int:
     """How often a token passes: routed experts see it several times."""
     return spec.experts_per_token if module.kind == "experts" else 1
 

@@ -213,15 +213,15 @@ def _compiled(name: str, data: Mapping[str, Any]) -> Family:
     fields = {key: _names(key, entry) for key, entry in data.get("fields", {}).items()}
     parts = data.get("parts", {})
     expressions = Expressions({key: names[0] for key, names in fields.items()}, parts)
-    modules = [_module(path, entry) for path, entry in data.get("modules", {}).items()]
-    sources = [_source(entry) for entry in data.get("modules", {}).values()]
+    pairs = _pairs(data.get("modules", {}))
     stacks = []
     for path, stack in data.get("stacks", {}).items():
         each = stack.get("each", {})
         varied = [
             (module, source)
-            for module, source in zip(modules, sources, strict=True)
-            if module.stacks[:1] == (path,) and _depends(expressions.compile(source), each)
+            for module, source in pairs
+            if module.stacks[:1] == (path,)
+            and not each.keys().isdisjoint(expressions.compile(source).co_names)
         ]
         stacks.append(
             _Stack(
@@ -234,7 +234,7 @@ def _compiled(name: str, data: Mapping[str, Any]) -> Family:
             )
         )
     apart = {module for stack in stacks for module in stack.varied.modules}
-    plain = [pair for pair in zip(modules, sources, strict=True) if pair[0] not in apart]
+    plain = [pair for pair in pairs if pair[0] not in apart]
     heads = data.get("heads", {})
     base, bases = data.get("base", ""), data.get("bases", {})
     return Family(
@@ -249,13 +249,7 @@ def _compiled(name: str, data: Mapping[str, Any]) -> Family:
         tuple((key, expressions.compile(_text(value))) for key, value in data.get("let", {}).items()),
         tuple(stacks),
         _block(plain, expressions),
-        {
-            task: _block(
-                [(_module(path, entry), _source(entry)) for path, entry in heads.get(task, {}).items()],
-                expressions,
-            )
-            for task in ("Model", *data["tasks"])
-        },
+        {task: _block(_pairs(heads.get(task, {})), expressions) for task in ("Model", *data["tasks"])},
     )
 
 
@@ -312,12 +306,11 @@ def _source(entry: Mapping[str, Any]) -> str:
 _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
 
 
-def _depends(code: CodeType, names: Iterable[str]) -> bool:
-    return any(name in code.co_names for name in names)
+def _pairs(entries: Mapping[str, Any]) -> list[tuple[_Module, str]]:
+    return [(_module(path, entry), _source(entry)) for path, entry in entries.items()]
 
 
-def _block(pairs: Iterable[tuple[_Module, str]], expressions: Expressions) -> _Block:
-    pairs = list(pairs)
+def _block(pairs: list[tuple[_Module, str]], expressions: Expressions) -> _Block:
     code = expressions.compile("".join(f"{source},\n" for _, source in pairs))
     return _Block(tuple(module for module, _ in pairs), code)
 
@@ -410,25 +403,11 @@ def _append(
         if not computed:
             continue
         name, kind, role, alias, parts, stacks = module
-        shape, bias, tied, tied_bias, groups = computed
         ranges = tuple([depths[stack] for stack in stacks if stack in depths])
         if len(ranges) < len(stacks):  # it has no layers
             continue
-        modules.append(
-            ModuleSpec(
-                prefix + name,
-                kind,
-                shape,
-                bias,
-                tied,
-                tied_bias,
-                groups,
-                alias and prefix + alias,
-                parts,
-                ranges,
-                role,
-            )
-        )
+        entries = (prefix + name, kind, *computed, alias and prefix + alias, parts, ranges, role)
+        modules.append(ModuleSpec._make(entries))
 
 
 def _append_varied(
