@@ -16,7 +16,7 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.autograd.tables import COMPOSITIONS, DERIVATIVES, name_of
 
-LIMIT = 10**9 if os.environ.get("LORA_NP_FULL") == "1" else 250  # calls of one function in one file
+LIMIT = 5000 if os.environ.get("LORA_NP_FULL") == "1" else 250  # calls of one function in one file
 RNG = np.random.default_rng(0)
 TALLY: collections.Counter = collections.Counter()
 FUNCTIONS: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)

@@ -19,6 +19,15 @@ NAMES = {
 }  # fmt: skip
 SETTINGS = {"dim": "axis", "keepdim": "keepdims", "ord": "ord", "axis": "axis"}
 
+ROWS = {
+    "equal": "values and gradients equal",
+    "different": "values equal, gradients different",
+    "other meaning": "NumPy's function of this name gives another value, or takes other arguments",
+    "other arguments": "arguments that NumPy does not have, or a list of arrays",
+    "several results or none": "several results, or none with a gradient",
+    "refused": "refused by name",
+}
+
 
 def operations():
     from torch.testing._internal.common_methods_invocations import op_db
@@ -30,7 +39,7 @@ def operations():
             yield op, function
 
 
-def test_gradients_of_torchs_samples():
+def test_gradients_of_torchs_samples(on_page):
     tally, different = collections.Counter(), collections.defaultdict(list)
     rng = np.random.default_rng(0)
     for op, function in operations():
@@ -44,9 +53,14 @@ def test_gradients_of_torchs_samples():
             tally[outcome] += 1
             if outcome == "different":
                 different[op.name].append(sample)
-    print(dict(tally))
     assert not different, {name: samples[0] for name, samples in different.items()}
     assert tally["equal"] > 800
+    on_page(
+        "torch",
+        torch.__version__.split("+")[0],
+        "samples",
+        {row: tally[outcome] for outcome, row in ROWS.items()},
+    )
 
 
 def compare(op, function, sample, rng):
