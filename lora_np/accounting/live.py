@@ -12,6 +12,8 @@ from lora_np.nn import Linear, leaves, walk
 from lora_np.quantise import Quantised
 from lora_np.table import Shown, Table, decimal_bytes
 
+_ASSUMED = "The experts of this family are not described: PEFT may adapt them under other names."
+
 
 @dataclass(frozen=True, repr=False)
 class ModelCount(Shown):
@@ -156,14 +158,8 @@ def _from_named_modules(model: Any) -> ModelSpec:
         head=_output_head(model),
         default_targets=family.targets if family else (),
         fused=fused or None,
-        assumed="" if family else _assumed(modules),
+        assumed=_ASSUMED if not family and any(module.kind == "experts" for module in modules) else "",
     )
-
-
-def _assumed(modules: list[ModuleSpec]) -> str:
-    if not any(module.kind == "experts" for module in modules):
-        return ""
-    return "The experts of this family are not described: PEFT may adapt them under other names."
 
 
 def _output_head(model: Any) -> str:

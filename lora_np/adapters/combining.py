@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
@@ -173,11 +174,12 @@ def combine(
         replacing_adapter(out, force=force, inputs=adapters, in_place=True) as stage,
         TemporaryDirectory(dir=stage) as parts,
     ):
-        sums = []
+        work = []
         for i, name in enumerate(names):
             terms = [(source[name], weight) for source, weight in sources if name in source]
-            sums.append(_Sum(name, terms, Path(parts, str(i)), method, target, with_bias))
-        results = each(_combined, sums, jobs=jobs, progress=progress, label="combine")
+            work.append((name, terms, Path(parts, str(i))))
+        combined_by = partial(_combined, method, target, with_bias)
+        results = each(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in zip(names, results, strict=True)}
         full = {name: tensor for source, _ in sources for name, tensor in source.full.items()}
         write(Adapter(combined, full, _raw([source for source, _ in sources], combined)), stage)
@@ -192,40 +194,31 @@ def combine(
     )
 
 
-@dataclass(frozen=True)
-class _Sum:
-    """The work on one module."""
-
-    name: str
-    terms: list[tuple[AdapterModule, float]]
-    path: Path
-    method: str
-    rank: int
-    with_bias: bool
-
-
-def _combined(item: _Sum) -> tuple[AdapterModule, float]:
+def _combined(
+    method: Method, rank: int, with_bias: bool, work: tuple[str, list[tuple[AdapterModule, float]], Path]
+) -> tuple[AdapterModule, float]:
     """The combined module, put aside; and how far it is from the weighted sum of the updates."""
+    name, terms, path = work
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
-        B, A = _stacked(item.name, item.terms)
-        U, s, Vh = finite(item.name, svd_of_product, B, A)
+        B, A = _stacked(name, terms)
+        U, s, Vh = finite(name, svd_of_product, B, A)
         total = norm(s)
         error = 0.0
-        if item.method == "svd":
-            error = norm(s[item.rank :]) / (total or 1.0)
-            B, A = U[:, : item.rank] * s[: item.rank], Vh[: item.rank]
-        elif item.method == "linear":
-            linear_B, linear_A = _added_up(item.name, item.terms)
-            off = finite(item.name, svd_of_product, np.hstack([linear_B, -B]), np.vstack([linear_A, A])).s
+        if method == "svd":
+            error = norm(s[rank:]) / (total or 1.0)
+            B, A = U[:, :rank] * s[:rank], Vh[:rank]
+        elif method == "linear":
+            linear_B, linear_A = _added_up(name, terms)
+            off = finite(name, svd_of_product, np.hstack([linear_B, -B]), np.vstack([linear_A, A])).s
             error = norm(off) / (total or 1.0)
             B, A = linear_B, linear_A
         arrays = {"A": A, "B": B}
-        if item.with_bias:
-            arrays["bias"] = _bias(item.name, item.terms)
-    put_aside(arrays, item.path)
-    first = item.terms[0][0]
+        if with_bias:
+            arrays["bias"] = _bias(name, terms)
+    put_aside(arrays, path)
+    first = terms[0][0]
     parts = {
-        part: taken(item.path, part, first.parts.get(part, first.parts["B"]).dtype, array.shape)
+        part: taken(path, part, first.parts.get(part, first.parts["B"]).dtype, array.shape)
         for part, array in arrays.items()
     }
     return AdapterModule(parts, alpha=float(A.shape[0]), embedding=first.embedding), error

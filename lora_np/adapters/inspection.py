@@ -202,7 +202,7 @@ def inspect(
     opened = load(adapter)
     weights: Mapping[str, Stored] = {} if base is None else _weights_of(base, opened)
     work = [
-        _Work(f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
+        (f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in opened.items()
     ]
     found = dict(zip(opened, each(_look, work, jobs=jobs, progress=progress, label="inspect"), strict=True))
@@ -239,14 +239,6 @@ _AGAINST_BASE = ("relative", "amplification", "intruders")
 
 
 @dataclass(frozen=True)
-class _Work:
-    place: str
-    module: AdapterModule
-    weight: Stored | None
-    fan_in_fan_out: bool
-
-
-@dataclass(frozen=True)
 class _Look:
     """What is seen of one module. A norm of None says that it is not finite."""
 
@@ -257,19 +249,19 @@ class _Look:
     intruders: int | None = None
 
 
-def _look(work: _Work) -> _Look:
-    module = work.module
+def _look(work: tuple[str, AdapterModule, Stored | None, bool]) -> _Look:
+    place, module, weight, fan_in_fan_out = work
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
         return _Look(np.zeros(0), None)
-    s = abs(module.scale) * finite(work.place, svd_of_product, B, A).s.astype(np.float64)
+    s = abs(module.scale) * finite(place, svd_of_product, B, A).s.astype(np.float64)
     norm = float(np.linalg.norm(s))
-    if work.weight is None:
+    if weight is None:
         return _Look(s, norm)
-    W0 = at_least_single(work.weight.read())
-    transposed = is_transposed(work.place, W0.shape, module, work.fan_in_fan_out)
+    W0 = at_least_single(weight.read())
+    transposed = is_transposed(place, W0.shape, module, fan_in_fan_out)
     dtype = "float64" if W0.dtype == np.float64 else "float32"
-    W, _, _ = merged(work.place, W0.copy(), module, transposed=transposed, dtype=dtype)
+    W, _, _ = merged(place, W0.copy(), module, transposed=transposed, dtype=dtype)
     W0, W = (W0.T, W.T) if transposed else (W0, W)
     strongest = min(module.rank, *W0.shape)
     return _Look(

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -192,16 +193,11 @@ def merge(
     with replacing(out, force=force, writes=writes, inputs=[base, adapter]) as stage:
         last = max(source.files)
         shards = [
-            _Shard(
-                file,
-                stage / name,
-                {**file.tensors, **(added if name == last else {})},
-                changes,
-                update.fan_in_fan_out,
-            )
+            (file, stage / name, {**file.tensors, **(added if name == last else {})})
             for name, file in source.files.items()
         ]
-        by_shard = each(_merge_shard, shards, jobs=jobs, progress=progress, label="merge")
+        merged_by = partial(_merge_shard, changes, update.fan_in_fan_out)
+        by_shard = each(merged_by, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
@@ -219,17 +215,6 @@ class _Change:
     info: TensorInfo
     start: Stored
     module: AdapterModule | None = None
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """The work on one file."""
-
-    source: SafetensorsFile
-    path: Path
-    tensors: Mapping[str, TensorInfo]
-    changes: Mapping[str, _Change]
-    fan_in_fan_out: bool
 
 
 def _changes(source: ModelDirectory, update: Adapter) -> dict[str, _Change]:
@@ -290,19 +275,26 @@ def _original(
     raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}{nearest}")
 
 
-def _merge_shard(shard: _Shard) -> list[MergedTensor]:
+def _merge_shard(
+    changes: Mapping[str, _Change],
+    fan_in_fan_out: bool,
+    shard: tuple[SafetensorsFile, Path, Mapping[str, TensorInfo]],
+) -> list[MergedTensor]:
+    source, path, tensors = shard
     rows: list[MergedTensor] = []
-    with SafetensorsWriter(shard.path, shard.tensors, metadata=shard.source.metadata) as writer:
-        for name in shard.tensors:
-            if name in shard.changes:
-                rows.append(_write_changed(writer, shard, name, shard.changes[name]))
+    with SafetensorsWriter(path, tensors, metadata=source.metadata) as writer:
+        for name in tensors:
+            if name in changes:
+                rows.append(_write_changed(writer, source.path, name, changes[name], fan_in_fan_out))
             else:
-                writer.copy(name, shard.source)
+                writer.copy(name, source)
     return rows
 
 
-def _write_changed(writer: SafetensorsWriter, shard: _Shard, name: str, change: _Change) -> MergedTensor:
-    place = f"{shard.source.path}: {name!r}"
+def _write_changed(
+    writer: SafetensorsWriter, path: Path, name: str, change: _Change, fan_in_fan_out: bool
+) -> MergedTensor:
+    place = f"{path}: {name!r}"
     dtype, module = change.info.dtype, change.module
     W = change.start.read()
     moved, lost = None, None
@@ -312,7 +304,7 @@ def _write_changed(writer: SafetensorsWriter, shard: _Shard, name: str, change: 
         column, moved, lost = merged(place, W[:, None], _bias_update(module), transposed=False, dtype=dtype)
         W = column[:, 0]
     elif module is not None:
-        transposed = is_transposed(place, W.shape, module, shard.fan_in_fan_out)
+        transposed = is_transposed(place, W.shape, module, fan_in_fan_out)
         W, moved, lost = merged(place, W, module, transposed=transposed, dtype=dtype)
     elif not np.isfinite(W).all():
         raise HubError(f"{place} is replaced by what is not finite")
