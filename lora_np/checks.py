@@ -13,6 +13,18 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
+def brief(text: str, longest: int) -> str:
+    """``text`` for a message: what comes from a file may be long, and hold what a terminal obeys."""
+    half = longest // 2
+    text = text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shown(value: object) -> str:
+    """``value`` as an error message shows it."""
+    return brief(repr(value), 200)
+
+
 def whole_number(
     name: str, value: object, *, minimum: int = 1, maximum: int | None = None, top: str = ""
 ) -> int:
@@ -25,13 +37,13 @@ def whole_number(
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}") from None
     if maximum is None:
         if number < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {number}")
+            raise ValueError(f"{name} must be at least {minimum}, got {shown(number)}")
     elif not minimum <= number <= maximum:
         limit = f"{top} = {maximum}" if top else f"{maximum}"
-        raise ValueError(f"{name} must be between {minimum} and {limit}, got {number}")
+        raise ValueError(f"{name} must be between {minimum} and {limit}, got {shown(number)}")
     return number
 
 
@@ -73,10 +85,13 @@ def number(
 ) -> float:
     """``value`` as a finite float from ``minimum`` to ``maximum``; an open end is itself excluded."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    result = float(value)
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    try:
+        result = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        result = float("inf")
     if not np.isfinite(result):
-        raise ValueError(f"{name} must be finite, got {value}")
+        raise ValueError(f"{name} must be finite, got {brief(str(value), 100)}")
     fits_below = minimum < result if open_minimum else minimum <= result
     fits_above = result < maximum if open_maximum else result <= maximum
     if not (fits_below and fits_above):
@@ -90,7 +105,7 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
     """``value`` if it is one of ``options``; otherwise an error that lists them, the closest first."""
     known = list(options)
     if value not in known:
-        close = get_close_matches(str(value), known, n=1)
+        close = get_close_matches(str(value)[:100], known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {shown(value)}{hint}")
     return value

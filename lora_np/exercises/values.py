@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -115,10 +116,12 @@ def decode(document: Any, arrays: memoryview) -> Any:
         nonlocal left
         if not isinstance(kind, str) or not isinstance(shape, list) or len(shape) > AXES:
             raise WireError(f"an array has a dtype and at most {AXES} axes")
-        dtype = np.dtype(kind)
-        if dtype.kind not in "biufc" or not all(type(n) is int and 0 <= n < ITEMS for n in (*shape, start)):
+        # Not for NumPy to judge, which makes structures of any size from text, and gives that text to Python.
+        if not re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind) or not all(
+            type(n) is int and 0 <= n < ITEMS for n in (*shape, start)
+        ):
             raise WireError("an array of numbers has a numeric dtype and a shape of whole numbers")
-        count = math.prod(shape)
+        dtype, count = np.dtype(kind), math.prod(shape)
         left -= count * dtype.itemsize
         if left < 0:
             raise WireError("arrays may take no more bytes than were sent")

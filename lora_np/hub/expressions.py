@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from types import CodeType
 from typing import Any
 
+from lora_np.checks import shown
+
 _LONGEST = 400  # characters of one expression
 _FORMS = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Subscript, ast.List,
@@ -100,7 +102,7 @@ def at(values: Any, key: int | str, default: Any) -> Any:
     found = values.get(str(key), default) if isinstance(values, Mapping) else default
     if isinstance(found, (int, list, Mapping)):
         return found
-    raise TypeError(f"{key} must be a number or an object, got {found!r}")
+    raise TypeError(f"{key} must be a number or an object, got {shown(found)}")
 
 
 # all that an expression can call

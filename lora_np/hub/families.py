@@ -15,7 +15,7 @@ from importlib.resources import files
 from types import CodeType
 from typing import Any, NamedTuple, get_args
 
-from lora_np.checks import choice, whole_number
+from lora_np.checks import choice, shown, whole_number
 from lora_np.hub.expressions import CALLS, Expressions
 from lora_np.hub.model import Indices, Kind, Layers, ModelSpec, ModuleSpec
 
@@ -76,7 +76,7 @@ def _architecture(values: Mapping[str, Any]) -> str:
     """The class that a config names first; empty if it names none."""
     names = values.get("architectures") or [""]
     if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
-        raise TypeError(f"architectures must be a list of class names, got {names!r}")
+        raise TypeError(f"architectures must be a list of class names, got {shown(names)}")
     return names[0]
 
 
@@ -160,12 +160,12 @@ def family_of(name: str) -> Family:
         If it is not described.
     """
     if name not in family_names():
-        close = get_close_matches(name, family_names(), n=3)
+        close = get_close_matches(name[:100], family_names(), n=3)
         hint = f" (close: {', '.join(close)})" if close else ""
         raise ValueError(
             f"model_type must be one of the {len(family_names())} that lora-np count --list shows, got "
-            f"{name!r}{hint}. Any other model can be counted from its *.safetensors files (headers only), or "
-            "from an object with named_modules(), such as a torch model on the meta device"
+            f"{shown(name)}{hint}. Any other model can be counted from its *.safetensors files (headers "
+            "only), or from an object with named_modules(), such as a torch model on the meta device"
         )
     return _compiled(name, _read(name))
 
@@ -368,7 +368,7 @@ def _place(
         if inner is None:  # older configs have the fields of their language model among their own
             inner = values if part.get("flat") else part.get("defaults", {})
         if not isinstance(inner, Mapping):
-            raise TypeError(f"{part['config']} must be an object, got {inner!r}")
+            raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
         kind = inner.get("model_type")
         other = family_of(part["family"] if kind in (None, family.name) else str(kind))
         found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]), modules, layers)
@@ -466,15 +466,15 @@ def _checked(field: _Field, name: str, value: Any, env: Mapping[str, Any]) -> An
         limit = env[variable] if variable else _LARGEST
         return whole_number(name, number, minimum=field.minimum, maximum=limit, top=top)
     if field.kind == "flag" and not isinstance(value, bool):
-        raise TypeError(f"{name} must be true or false, got {value!r}")
+        raise TypeError(f"{name} must be true or false, got {shown(value)}")
     if field.kind == "text" and not isinstance(value, str):
-        raise TypeError(f"{name} must be text, got {value!r}")
+        raise TypeError(f"{name} must be text, got {shown(value)}")
     if field.kind in ("list", "texts"):
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         if field.kind == "list":
             return [whole_number(name, each, minimum=0, maximum=_LARGEST) for each in values]
         if not all(isinstance(each, str) for each in values):
-            raise TypeError(f"{name} must be a list of texts, got {value!r}")
+            raise TypeError(f"{name} must be a list of texts, got {shown(value)}")
         return values
     if field.kind == "pair":
         pair = value if isinstance(value, (list, tuple)) else (value, value)

@@ -9,6 +9,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lora_np.checks import brief
+
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
 
 
@@ -16,6 +18,11 @@ class HubError(ValueError):
     """A file that is damaged, hostile or not supported, or that does not fit another.
 
     The message is one line that names the file and the key, and says what would be right.
+
+    Parameters
+    ----------
+    message : str
+        Shortened in its middle if it is long, for it may quote what a file holds.
 
     Examples
     --------
@@ -26,6 +33,9 @@ class HubError(ValueError):
     ...     print(error)
     no-such-directory: no such directory
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(brief(message, 1_500))
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
-from lora_np.checks import Array, whole_number
+from lora_np.checks import Array, brief, finite, whole_number
 from lora_np.files import write_whole
+from lora_np.hub import open_regular
 from lora_np.nn import Run
 from lora_np.training.identity import digest
 
@@ -70,18 +75,27 @@ class Checkpoint:
         for i, bank in enumerate(banks):
             fits(f"values.{i}", arrays[f"values.{i}"], bank.values)
             fits(f"state.{i}", arrays[f"state.{i}"], np.array(bank.state))
+            finite(f"values.{i}", arrays[f"values.{i}"])
+            finite(f"state.{i}", arrays[f"state.{i}"])
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
         steps = whole_number("steps", facts["steps"], minimum=0)
         if order.dtype != training.data.order.dtype or order.ndim != 1 or position > len(order):
             raise ValueError(f"order and position must fit the data, got {order.shape} and {position}")
-        if not np.array_equal(np.sort(order), np.arange(len(order))):
+        rows = len(getattr(training.data, "x", ()))
+        if len(order) not in (0, rows) or not np.array_equal(np.sort(order), np.arange(len(order))):
             raise ValueError("order must hold each row once")
-        loss = [float(number) for number in arrays["loss"]]
-        if len(loss) != steps:
-            raise ValueError(f"there must be a loss for each of the {steps} steps, got {len(loss)}")
+        loss = arrays["loss"]
+        if loss.shape != (steps,) or loss.dtype != np.float64:
+            raise ValueError(
+                f"there must be a loss for each of the {steps} steps, got {loss.dtype} {loss.shape}"
+            )
+        finite("loss", loss)
         validated = [
             (whole_number("step", step, minimum=0), float(error)) for step, error in facts["validated"]
         ]
+        moments = [-1, *(step for step, _ in validated), steps + 1]
+        if any(after <= before for before, after in pairwise(moments)):
+            raise ValueError(f"validated must go up to step {steps}, got {validated}")
         training.rng.bit_generator.state = facts["random"]
         for i, bank in enumerate(banks):
             bank.values[...] = arrays[f"values.{i}"]
@@ -89,12 +103,12 @@ class Checkpoint:
                 vector[...] = saved
         training.run.steps = steps
         training.data.order, training.data.position = order, position
-        training.loss[:], training.validated[:] = loss, validated
+        training.loss[:], training.validated[:] = loss.tolist(), validated
 
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
         try:
-            with open(self.path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            with open_regular(self.path) as stream:
+                arrays = arrays_in(stream)
             facts = json.loads(str(arrays.pop("facts")))
             if not isinstance(facts, dict) or not isinstance(facts.get("identity"), dict):
                 raise ValueError("it does not say which run it is of")
@@ -110,7 +124,7 @@ class Checkpoint:
 
     def damaged(self, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"{self.path} is not a whole checkpoint ({error}): name another file, or if it "
+            f"{self.path} is not a whole checkpoint ({brief(str(error), 300)}): name another file, or if it "
             "once was one, delete it to start again"
         )
 
@@ -132,6 +146,35 @@ class Checkpoint:
         write_whole(self.path, lambda file: np.savez(file, **arrays))
 
 
+def arrays_in(stream: IO[bytes]) -> dict[str, Array]:
+    """The arrays that `numpy.savez` has written; none is made that takes more bytes than the file has."""
+    with zipfile.ZipFile(stream) as file:
+        members = file.infolist()
+        left = os.fstat(stream.fileno()).st_size
+        for member in members:
+            left -= member.file_size
+            if member.compress_type != zipfile.ZIP_STORED or left < 0:
+                raise ValueError(f"{member.filename} is compressed, which a checkpoint never is")
+        arrays: dict[str, Array] = {}
+        for member in members:
+            with file.open(member) as content:
+                arrays[member.filename.removesuffix(".npy")] = array_in(content, member.file_size)
+    return arrays
+
+
+def array_in(content: IO[bytes], size: int) -> Array:
+    version = np.lib.format.read_magic(content)
+    if version != (1, 0):
+        raise ValueError(f"an array in format {version}, not (1, 0)")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(content)
+    count = math.prod(shape)
+    if dtype.kind not in "biufcU" or min(shape, default=0) < 0 or count * dtype.itemsize > size:
+        raise ValueError(f"{size} bytes hold no array of {dtype} and shape {shape}")
+    data = content.read(count * dtype.itemsize)
+    content.read()  # to the end, where the sum of the member is checked
+    return np.frombuffer(data, dtype, count).reshape(shape, order="F" if fortran_order else "C").copy()
+
+
 def fits(name: str, saved: Array, current: Array) -> None:
     if saved.shape != current.shape or saved.dtype != current.dtype:
         raise ValueError(f"{name} is {saved.dtype} {saved.shape}, not {current.dtype} {current.shape}")
@@ -144,4 +187,5 @@ def short(text: Any, other: Any) -> str:
         (i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other))
     )
     start = max(0, start - 40)
-    return f"{'... ' * (start > 0)}{text[start : start + 100]}{' ...' * (len(text) > start + 100)}"
+    part = brief(text[start : start + 100], 100)
+    return f"{'... ' * (start > 0)}{part}{' ...' * (len(text) > start + 100)}"

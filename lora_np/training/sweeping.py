@@ -14,6 +14,7 @@ import numpy as np
 
 from lora_np.checks import Array, choice, number, whole_number
 from lora_np.files import write_whole
+from lora_np.hub import open_regular
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Table
@@ -30,6 +31,7 @@ COLUMNS = (
     "variant", "rank", "alpha", "learning_rate", "rng",
     "trainable", "loss", "validation_loss", "optimum", "diverged_at",
 )  # fmt: skip
+LONGEST = 16 * 2**20  # bytes of a note: a description of a model has a few hundred for each layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,6 +327,13 @@ def run(
     return point, record
 
 
+def fingerprint(content: object) -> str:
+    """The same for what is the same as JSON."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
 class Store:
     """Finished runs in a directory: a file each, which says in words what the result depends on."""
 
@@ -342,22 +351,24 @@ class Store:
         return {**self.common, "optimizer": describe(optimizer), "point": vars(point)}
 
     def file(self, identity: dict[str, Any]) -> Path:
-        import hashlib
-
-        return self.path / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}.json"
+        return self.path / f"{fingerprint(identity)}.json"
 
     def read(self, point: Point) -> dict[str, Any] | None:
         """The record of a run, or None if there is none that is whole, and of this very run."""
         identity = self.identity(point)
         try:
-            content = json.loads(self.file(identity).read_text(encoding="utf-8"))
+            with open_regular(self.file(identity)) as file:
+                content = json.loads(file.read(LONGEST))
             record = content["record"]
+            whole = content["sum"] == fingerprint(record) and record.keys() == set(COLUMNS)
             same = content["identity"] == identity and vars(point).items() <= record.items()
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        return record if same and set(COLUMNS) == set(record) else None
+        return record if whole and same else None
 
     def write(self, point: Point, record: dict[str, Any]) -> None:
         identity = self.identity(point)
-        text = json.dumps({"identity": identity, "record": record}, indent=1).encode()
+        text = json.dumps(
+            {"identity": identity, "record": record, "sum": fingerprint(record)}, indent=1
+        ).encode()
         write_whole(self.file(identity), lambda file: file.write(text))

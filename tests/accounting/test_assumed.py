@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_np.accounting import count_model, from_config, model_spec, preset_config, preset_names
-from lora_np.hub import family_names, safetensors
+from lora_np.accounting import count_model, model_spec, preset_config
+from lora_np.hub import safetensors
 
 DENSE = {
     "model.layers.0.q_proj.weight": (4, 6),
@@ -124,20 +122,3 @@ def test_hostile_configs_are_refused_at_once(fields: dict[str, Any], message: st
         [sys.executable, "-c", LIMITS, json.dumps(fields)], capture_output=True, text=True, timeout=20
     )
     assert message in run.stdout, run.stderr
-
-
-WILD = [None, True, -1, 0, 2**70, 1.5, "x", "", [], [1], {}, {"a": 1}, float("inf")]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_mutated_configs_are_counted_or_refused(seed: int) -> None:
-    draw = random.Random(seed)
-    names = preset_names()
-    for _ in range(150):
-        fields: dict[str, Any] = dict(preset_config(draw.choice(names)))
-        for key in draw.sample(sorted(fields), min(len(fields), draw.randint(1, 3))):
-            fields[key] = draw.choice(WILD)
-        if draw.random() < 0.3:
-            fields["model_type"] = draw.choice(family_names())
-        with contextlib.suppress(ValueError, TypeError):
-            assert isinstance(from_config(fields).total, int)

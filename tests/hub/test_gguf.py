@@ -9,6 +9,7 @@ import pytest
 
 from lora_np.hub import HubError, gguf
 from lora_np.quantise import LAYOUTS, Blocks, quantise
+from tests.mutations import overwritten
 
 METADATA = {
     "general.architecture": "llama",
@@ -210,29 +211,6 @@ def test_what_the_format_does_not_hold_is_not_written(tmp_path, arguments, metad
     assert len(list(tmp_path.iterdir())) == 1
 
 
-INTERESTING = [0, 1, 2, 3, 8, 9, 31, 32, 33, 255, 2**16, 2**31, 2**32 - 1, 2**32, 2**60, 2**63, 2**64 - 1]
-
-
-def mutated(content, rng, header_size):
-    content = bytearray(content)
-    for _ in range(rng.integers(1, 3)):
-        kind = rng.integers(6)
-        place = int(rng.integers(min(header_size, len(content)) if rng.random() < 0.8 else len(content)))
-        if kind == 0:
-            content[place] = rng.integers(256)
-        elif kind == 1:
-            content[place : place + 8] = struct.pack("<Q", INTERESTING[rng.integers(len(INTERESTING))])
-        elif kind == 2:
-            content[place : place + 4] = struct.pack("<I", INTERESTING[rng.integers(12)])
-        elif kind == 3:
-            content[place] ^= 1 << rng.integers(8)
-        elif kind == 4 and rng.random() < 0.3:
-            del content[place + 1 :]
-        elif kind == 5 and rng.random() < 0.3:
-            content[place:place] = bytes(rng.integers(1, 9))
-    return bytes(content)
-
-
 def run(folder, examples, compare):
     """How many of the mutants were read; each within a second, all within 64 MiB."""
     small = {
@@ -249,7 +227,7 @@ def run(folder, examples, compare):
     read = 0
     for number in range(examples):
         place = folder / f"{number}.gguf"
-        place.write_bytes(mutated(content, rng, header_size))
+        place.write_bytes(overwritten(content, rng, header_size))
         start = time.process_time()
         message, file = "", None
         try:
