@@ -14,6 +14,8 @@ from lora_np.checks import number
 from lora_np.hub import ALL_LINEAR, HubError, Matcher, Patterns, inside, matcher, read_json
 
 NAME = "adapter_config.json"
+# What every adapter made here says first.
+FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
 
 # Settings that change nothing in what the saved numbers compute, or that are read below. Any other setting
 # must be unset: a layer that is replicated, quantised or routed in its own way cannot be ignored.

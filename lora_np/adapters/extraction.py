@@ -359,10 +359,7 @@ def _adapter(
         if ranks.get(name) != 0
     }
     raw: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": None,
-        "inference_mode": True,
+        **settings.FRESH,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": any(difference.pair.fan_in_fan_out for difference in differences.values()),

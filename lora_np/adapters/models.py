@@ -183,10 +183,7 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         raise HubError("PEFT holds DoRA for all modules or for none; this model has both")
     full, saved, bias = _trained_in_full(model, layers, named)
     raw = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": None,
-        "inference_mode": True,
+        **settings.FRESH,
         "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
         "use_dora": dora.pop(),
         "bias": bias,

@@ -26,13 +26,7 @@ from lora_np.checks import Array
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, open_regular, parse_json
 
-__all__ = [
-    "SafetensorsFile",
-    "SafetensorsWriter",
-    "TensorInfo",
-    "open",
-    "save",
-]
+__all__ = ["SafetensorsFile", "SafetensorsWriter", "TensorInfo", "open", "save"]
 
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _BY_NUMPY = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
