@@ -360,6 +360,8 @@ def einsum_rule(
     y: Array, operands: Sequence[Any], *, inputs: list[str], output: str, optimize: Any = False
 ) -> Pull:
     shapes = [np.shape(a) for a in operands]
+    # A path for the operands is none for the gradient, and the search for the best takes factorial time.
+    optimize = "greedy" if optimize else False
 
     def pull(g: Array, i: int) -> Array:
         others = [(label, a) for j, (label, a) in enumerate(zip(inputs, operands, strict=True)) if j != i]

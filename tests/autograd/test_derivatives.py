@@ -497,6 +497,22 @@ def test_norms_of_nothing_are_numpys(norm):
         np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.parametrize("optimize", [True, "greedy", "optimal", ["einsum_path", (1, 2), (0, 1)]])
+def test_einsum_of_an_optimized_path(optimize):
+    arrays = [matrix(2, 3), matrix(3, 4), matrix(4, 2)]
+    check_derivative(lambda a, b, c: np.einsum("ij,jk,kl->l", a, b, c, optimize=optimize), *arrays, order=2)
+
+
+def test_the_gradient_of_an_optimal_einsum_takes_no_search_of_its_own():
+    from unittest import mock
+
+    a, b = Tensor(matrix(2, 3)), matrix(3, 4)
+    y = np.einsum("ij,jk->", a, b, optimize="optimal")
+    with mock.patch.object(np, "einsum", wraps=np.einsum) as einsum:
+        y.backward()
+    assert [call.kwargs["optimize"] for call in einsum.call_args_list] == ["greedy"]
+
+
 def test_pad_of_nothing_is_numpys():
     np.testing.assert_array_equal(value(np.pad(Tensor(np.zeros((2, 0))), 1)), np.zeros((4, 2)))
 
