@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import re
@@ -17,6 +19,7 @@ try:
 except ImportError:  # Windows, and browsers
     _fcntl = None  # type: ignore[assignment]
 fcntl: Any = _fcntl
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextmanager
@@ -34,20 +37,28 @@ def whole(path: Path) -> Iterator[Path]:
         lock = os.open(stage, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield stage
+        with named(path, stage):
+            yield stage
         if os.name == "nt":  # which renames no open file
             os.close(lock)
             lock = None
         os.replace(stage, path)
-    except OSError as error:
-        # A full disk names no file, and the sibling's name would say nothing to anybody.
-        if error.errno is None or error.filename not in (None, str(stage)):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         if lock is not None:
             os.close(lock)
         stage.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path, stage: Path) -> Iterator[None]:
+    """A full disk names no file, and the name of a stage would say nothing to anybody: name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None and error.errno in FULL
+        if not unnamed and not str(error.filename).startswith(str(stage)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _clear(folder: Path, ours: re.Pattern[str]) -> None:
@@ -66,6 +77,16 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_figure(figure: Any, path: Path, *, dpi: int) -> None:
+    """A figure of matplotlib, in the format of the ending.
+
+    It is drawn in memory: what matplotlib raises where the disk is full differs from format to format.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:].lower(), dpi=dpi)
+    write_whole(path, lambda file: file.write(drawn.getbuffer()))
 
 
 @contextmanager
@@ -118,7 +139,8 @@ def replacing(
     with _leased(target) as (stage, aside):
         _check_target(target, force, writes, real_inputs, in_place)
         stage.mkdir()
-        yield stage
+        with named(target, stage):
+            yield stage
         for name in keeps:
             if (target / name).is_file() and not (stage / name).exists():
                 shutil.copy2(target / name, stage / name, follow_symlinks=False)

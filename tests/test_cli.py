@@ -12,6 +12,7 @@ import pytest
 import lora_np
 from lora_np.cli import run
 from lora_np.files import whole
+from lora_np.language.storing import located, located_adapter
 
 # pyparsing takes "-W error" as a wish for its own diagnostics, which matplotlib 3.8 does not pass.
 WARNINGS = ("-W", "error", "-W", "ignore:::pyparsing")
@@ -285,3 +286,58 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     with whole(path) as stage:
         stage.write_text("new")
     assert [each.read_text() for each in tmp_path.iterdir()] == ["new"]
+
+
+FULL_DISK = """
+import contextlib, io, json, resource, sys
+from lora_np.cli import run
+for command in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = run(command)  # what is loaded, and kept for another time, is written before the disk is full
+    assert status == 0, said.getvalue()
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_500, 2_500))
+for command in json.loads(sys.argv[2]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = run(command)
+    print(json.dumps([status, said.getvalue()]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a file stands for a full disk")
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    np.save(tmp_path / "M.npy", np.random.default_rng(0).normal(size=(12, 9)))
+    adapter = str(located_adapter("king-james"))
+    matrix, base = str(tmp_path / "M.npy"), str(located("austen"))
+
+    def commands(end):
+        pictures = [
+            str(tmp_path / f"picture{end}.{kind}") for kind in ("png", "pdf", "svg", "jpg", "webp", "eps")
+        ]
+        return [
+            *[["errors", matrix, "--plot", picture] for picture in pictures],
+            ["inspect", adapter, "--plot", str(tmp_path / f"figure{end}.pdf")],
+            ["inspect", adapter, "--html", str(tmp_path / f"page{end}.html")],
+            ["resize", adapter, "--rank", "2", "-o", str(tmp_path / f"resized{end}")],
+            ["combine", adapter, adapter, "-o", str(tmp_path / f"combined{end}")],
+            ["merge", base, adapter, "-o", str(tmp_path / f"merged{end}")],
+            ["tour", "--quick", "--out", str(tmp_path / f"tour{end}")],
+        ]
+
+    first = commands("")[:8]
+    before = {path.name for path in tmp_path.iterdir()}
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FULL_DISK, json.dumps(first), json.dumps(commands("-full"))],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == len(commands(""))
+    for (status, said), command in zip(lines, commands("-full"), strict=True):
+        assert status == 1, command
+        assert said.startswith(f"lora-np: {command[-1]}"), said
+        assert said.endswith(": File too large\n")
+        assert said.count("\n") == 1
+    written = {path.name for path in tmp_path.iterdir()} - before
+    assert {name for name in written if "-full" in name} <= {"tour-full"}

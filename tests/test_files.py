@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lora_np.files import whole, write_whole
+from lora_np.files import whole, write_figure, write_whole
 
 KILLED = """
 import sys, time
@@ -68,3 +68,13 @@ def test_a_full_disk_names_the_file_and_not_its_sibling(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught, whole(path):
         raise OSError(28, "No space left on device")
     assert caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg", "PNG", "jpg"])
+def test_a_figure_is_whole_or_not_there(tmp_path, kind):
+    from matplotlib.figure import Figure
+
+    path = tmp_path / f"figure.{kind}"
+    write_figure(Figure(), path, dpi=50)
+    assert path.stat().st_size > 100
+    assert os.listdir(tmp_path) == [path.name]

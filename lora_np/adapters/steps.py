@@ -19,7 +19,11 @@ Result = TypeVar("Result")
 def put_aside(arrays: Mapping[str, Array], path: Path) -> None:
     """Arrays on the disk until `taken` reads them: a file for each, called ``path`` and its name."""
     for name, array in arrays.items():
-        np.save(path.with_name(f"{path.name}.{name}.npy"), array)
+        # Not by `numpy.save`, whose error on a full disk says neither that it is full nor where.
+        with open(path.with_name(f"{path.name}.{name}.npy"), "wb") as file:
+            head = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(file, head)
+            file.write(np.ascontiguousarray(array.T if head["fortran_order"] else array).data)
 
 
 def put_factors(U: Array, s: Array, Vh: Array, path: Path) -> None:

@@ -19,7 +19,7 @@ from lora_np.cli.shared import (
     one_goal,
     show_as,
 )
-from lora_np.files import whole
+from lora_np.files import whole, write_figure
 
 
 def inspect(
@@ -44,8 +44,7 @@ def inspect(
     check_target("--html", html, PAGES, inside=adapter)
     found = adapters.inspect(adapter, base=base, jobs=jobs, progress=True)
     if plot is not None:
-        with whole(plot) as stage:
-            found.figure().savefig(stage, dpi=150)
+        write_figure(found.figure(), plot, dpi=150)
     if html is not None:
         with whole(html) as stage:
             stage.write_text(found.to_html(), encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lora_np.cli.shared import PICTURES, AsJSON, check_target, parse_names, parse_targets, render, show
-from lora_np.files import whole
+from lora_np.files import write_figure
 
 
 def count(
@@ -101,8 +101,7 @@ def errors(
 
         figure = Figure(figsize=(6, 3.8), layout="constrained")
         rank_error_curves({Path(matrix).name: found.errors}, tolerance=tolerance, ax=figure.add_subplot())
-        with whole(plot) as stage:
-            figure.savefig(stage, dpi=150)
+        write_figure(figure, plot, dpi=150)
     if as_json:
         print(found.to_json())
     else:

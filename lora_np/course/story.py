@@ -23,6 +23,7 @@ from lora_np.accounting import break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
 from lora_np.course.figures import error_against_rank
+from lora_np.files import write_figure, write_whole
 from lora_np.hub import safetensors
 from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
@@ -242,7 +243,8 @@ def tour(
         tuple(map(str, figures)),
         str(report),
     )
-    report.write_text(render(found, task, figures), encoding="utf-8")
+    page = render(found, task, figures).encode()
+    write_whole(report, lambda file: file.write(page))
     return found
 
 
@@ -418,7 +420,7 @@ def draw(
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=160)
+        write_figure(figure, paths[-1], dpi=160)
     return paths
 
 

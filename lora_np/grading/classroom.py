@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
-from lora_np.files import whole
+from lora_np.files import whole, write_figure
 from lora_np.grading.confine import Limits
 from lora_np.grading.judge import judged
 from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
@@ -142,8 +142,7 @@ class Grades:
         figure = Figure(figsize=(6.5, 1.3 + 0.24 * len(self.exercises)), layout="constrained")
         self.plot(figure.add_subplot())
         picture = path.with_name(f"{path.stem}-summary.png")
-        with whole(picture) as stage:
-            figure.savefig(stage, dpi=150)
+        write_figure(figure, picture, dpi=150)
         return [path, folder, picture]
 
 

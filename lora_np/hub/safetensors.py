@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
+from lora_np.files import named
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, open_regular, parse_json
 
@@ -219,7 +220,7 @@ def save(
         if own is None:
             raise HubError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
         header[name] = TensorInfo(dtype if dtype and own in FLOATS else own, array.shape)
-    with SafetensorsWriter(path, header, metadata=metadata) as writer:
+    with named(Path(path), Path(path)), SafetensorsWriter(path, header, metadata=metadata) as writer:
         for name, array in arrays.items():
             writer.write(name, array)
 
