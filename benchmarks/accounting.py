@@ -12,15 +12,13 @@ import numpy as np
 
 from benchmarks._measure import medians, one_thread, peers, versions
 from lora_np.accounting import (
-    Table,
-    binary_bytes,
     count_model,
     from_config,
     from_safetensors,
     preset_config,
 )
 from lora_np.hub import safetensors
-from lora_np.table import Cell
+from lora_np.table import Cell, Table, binary_bytes
 
 CALLS = 20  # of ours in each timed run: one alone is too short to time
 COLUMNS = ("task", "method", "microseconds", "times slower", "answer")
