@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from lora_np.autograd import value
 from lora_np.files import write_whole
-from lora_np.hub import GGUFModel, bitsandbytes_parts, open_gguf, open_model, read_bitsandbytes, safetensors
+from lora_np.hub import (
+    GGUFModel,
+    bitsandbytes_parts,
+    open_gguf,
+    open_model,
+    read_bitsandbytes,
+    read_json,
+    safetensors,
+)
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
@@ -87,7 +95,7 @@ def load(
         return np.ascontiguousarray(stored.read(name), dtype=dtype) if parts else None
 
     tokenizer = directory / "tokenizer.json"
-    vocabulary = read_vocabulary(tokenizer.read_text(encoding="utf-8")) if tokenizer.is_file() else None
+    vocabulary = read_vocabulary(json.dumps(read_json(tokenizer))) if tokenizer.is_file() else None
     result = build(settings, read, vocabulary=vocabulary)
     # A tied head may be stored all the same, and old checkpoints hold what can be computed.
     left = [

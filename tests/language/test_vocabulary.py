@@ -1,12 +1,15 @@
 """Vocabularies against the library `tokenizers`, and by themselves."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
 from lora_np import language
+from lora_np.hub import HubError
+from lora_np.language.storing import located
 
 MIXED = (
     "Hello  World!\n\n\tIt's 1234567 don't WE'LL 12.5% — “quoted” naïve café ÅÄÖ ß ſ İı "
@@ -137,3 +140,11 @@ def test_other_kinds_go_through_the_library():
     ours = language.read_vocabulary(theirs.to_str())
     assert isinstance(ours, language.Foreign)
     assert ours.encode("a b c").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["[1]", "[" * 100_000, '{"model": {}, "model": {}}', "{"])
+def test_a_damaged_vocabulary_is_refused_by_name(tmp_path, text):
+    shutil.copytree(located("austen"), tmp_path / "model", ignore=shutil.ignore_patterns("king-james"))
+    (tmp_path / "model" / "tokenizer.json").write_text(text)
+    with pytest.raises(HubError, match=r"tokenizer\.json: "):
+        language.load(tmp_path / "model")
