@@ -4,7 +4,8 @@ Where a factorisation is not unique its derivative is not either, and holds for 
 notice (the gauge): signs of eigenvectors, and of pairs of singular vectors. Eigenvectors also need distinct
 eigenvalues, and singular vectors distinct singular values above zero. Where some are equal, the first
 gradient of a function of the values alone is still right if it is symmetric in them, as a sum of squares is;
-the second is not. Of a symmetric matrix cholesky and eigh read one triangle, and there its gradient is.
+the second is not. Of a symmetric matrix cholesky, eigh and pinv (hermitian=True) read one triangle, and there
+its gradient is.
 
 A result of several arrays is one array to the engine, with the parts next to each other.
 """
@@ -59,7 +60,13 @@ derivative(
 )
 derivative(
     np.linalg.pinv,  # where the rank does not change
-    lambda y, a, rcond=None, hermitian=False, rtol=None: lambda g: pinv_gradient(y, a, g),
+    lambda y, a, rcond=None, hermitian=False, rtol=None: (
+        lambda g: (
+            triangle(symmetric(pinv_gradient(y, np.tril(a) + mT(np.tril(a, -1)), g)))
+            if hermitian
+            else pinv_gradient(y, a, g)
+        )
+    ),
 )
 
 
