@@ -22,7 +22,7 @@ BLUE, ORANGE = np.array([0, 114, 178]), np.array([213, 94, 0])
 
 @cache
 def task():
-    return Task(seed=0, quick=False)
+    return Task(rng=0, quick=False)
 
 
 def cut_picture(rank):

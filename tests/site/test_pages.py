@@ -100,22 +100,25 @@ def test_nothing_is_loaded_from_elsewhere(site):
 
 def test_every_public_name_is_documented(site):
     import importlib
+    import inspect
     import pkgutil
 
     import lora_np
 
     names = {"lora_np"} | {m.name for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.")}
     modules = [importlib.import_module(name) for name in sorted(names) if not name.endswith("__main__")]
-    public = {
-        f"{m.__name__}.{name}"
-        for m in modules
-        for name in getattr(m, "__all__", ())
-        if "._" not in m.__name__
-    }
+    modules = [m for m in modules if m.__name__ != "lora_np.cli"]  # whose names are commands: see below
+    # Constants explain themselves where they are used; a thing that several packages offer is documented once.
+    public: dict[int, set[str]] = {}
+    for m in modules:
+        for name in getattr(m, "__all__", ()):
+            thing = getattr(m, name)
+            if inspect.isclass(thing) or inspect.isroutine(thing):
+                public.setdefault(id(thing), set()).add(f"{m.__name__}.{name}")
     content = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     documented = {line.split(" ", 1)[0] for line in zlib.decompress(content).decode().splitlines()}
     assert len(public) > 100
-    assert public - documented == set()
+    assert [names for names in public.values() if not names & documented] == []
 
 
 def test_every_command_is_documented(site):
