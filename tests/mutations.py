@@ -1,6 +1,7 @@
 """Mutations that know the structure of what they change, and a process with little memory to try them in."""
 
 import copy
+import os
 import struct
 import subprocess
 import sys
@@ -20,7 +21,8 @@ WILD = [
 ]  # fmt: skip
 
 #: How many mutants a test tries: a twentieth by default, all of them where there is time.
-COUNTS = [1_000, pytest.param(20_000, marks=pytest.mark.slow)]
+FULL = pytest.mark.skipif("LORA_NP_FULL" not in os.environ, reason="all 20,000 with LORA_NP_FULL=1")
+COUNTS = [1_000, pytest.param(20_000, marks=[pytest.mark.slow, FULL])]
 
 
 def places(document):
