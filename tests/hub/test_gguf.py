@@ -1,6 +1,5 @@
 """GGUF: what is written comes back, headers that lie are refused, and mutations are read as by gguf or not at all."""
 
-import resource
 import struct
 import time
 
@@ -223,6 +222,7 @@ def run(folder, examples, compare):
     content = source.read_bytes()
     header_size = gguf.open(source).tensors["Q4_1"].start
     rng = np.random.default_rng(0)
+    resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     read = 0
     for number in range(examples):
