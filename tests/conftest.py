@@ -4,6 +4,12 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run of one version; new ones where every seed is asked for.
+settings.register_profile("fixed", derandomize=True)
+if "LORA_NP_FULL" not in os.environ:
+    settings.load_profile("fixed")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

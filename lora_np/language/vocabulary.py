@@ -50,8 +50,8 @@ class Characters:
     Examples
     --------
     >>> letters = Characters("abc ")
-    >>> letters.encode("a cab")
-    array([0, 3, 2, 0, 1])
+    >>> letters.encode("a cab").tolist()
+    [0, 3, 2, 0, 1]
     >>> letters.decode([2, 0, 1])
     'cab'
     """
@@ -108,10 +108,10 @@ class BytePairs:
     Examples
     --------
     >>> pairs = BytePairs({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
-    >>> pairs.encode("abba")
-    array([2, 1, 0])
-    >>> byte_vocabulary().encode("né")
-    array([110, 195, 169])
+    >>> pairs.encode("abba").tolist()
+    [2, 1, 0]
+    >>> byte_vocabulary().encode("né").tolist()
+    [110, 195, 169]
     """
 
     def __init__(
