@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
             "peak: of traced memory, from after x, y, W0, A and B exist; page faults: minor ones, a step; "
             "both only where NumPy allocates",
             "composed: NumPy's functions one by one, and the library's mean_squared_error; layer: the LoRA "
-            "layer in one step; fit: layer and loss in one step, as lora_np.fit does",
+            "layer and the loss in a step each; fit: the same layer and loss in lora_np.fit",
             versions("numpy", "torch", "loralib", "peft", "autograd", "jax"),
         ],
         formats={
