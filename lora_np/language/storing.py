@@ -128,7 +128,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
 def located(model: str | os.PathLike[str]) -> Path:
     """The directory of a model: a path, or else the name of a shipped one."""
     directory, names = Path(model), shipped()
-    # A directory of that name may lie around that is no model.
+    # A directory of that name need not be a model.
     if str(model) in names and not (directory / "config.json").is_file():
         return SHIPPED / str(model)
     if directory.is_dir():

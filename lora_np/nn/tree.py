@@ -189,7 +189,7 @@ def walk(tree: Any) -> list[tuple[str, Any]]:
 
 
 LEAVES = (Tensor, np.ndarray, Quantised)
-SETTINGS = frozenset((type(None), bool, int, float, str))  # of what stands in fields, the most frequent
+SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of a field
 FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every other type
 
 

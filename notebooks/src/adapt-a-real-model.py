@@ -52,7 +52,7 @@ for x in [(1, 1), (1, -1), (1, 0)]:
 # %% [markdown]
 # An update of rank $r$ reacts to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing
 # in these directions, nothing is forgotten.** Where they have, their answers change. One can train on old and
-# new together (second exercise), do without the new, or keep $BA$ beside $W_0$ and take it off for old work.
+# new together (second exercise), do without the new, or keep $BA$ separate from $W_0$ and take it off for old work.
 #
 # ## From a photograph to a map
 #
@@ -151,7 +151,7 @@ lnp.course.picture_slider(pictures)
 #
 # ## Three advantages, counted
 #
-# **1. Less to train.** Each trained number has a gradient and two moments of Adam beside it. **2. Less to
+# **1. Less to train.** Each trained number comes with a gradient and two moments of Adam. **2. Less to
 # compute.** Here are the multiplications of one step for one example, with $e$ the gradient that arrives from
 # the output:
 #
@@ -265,7 +265,7 @@ assert accuracy(reader, new) < 0.2
 # Each layer also adds one number to each output, its **bias**: with it, the first layer has $64 \cdot 64 + 64$
 # numbers. LoRA leaves the biases frozen.
 #
-# `inject` puts $B$ and $A$ beside all three layers. `alpha` is twice the rank here, so that the factor $\alpha /
+# `inject` adds $B$ and $A$ to all three layers. `alpha` is twice the rank here, so that the factor $\alpha /
 # r$ is two at every rank. We adapt at ranks 1, 2, 4 and 8, then in full, then the last layer only, with two
 # learning rates each:
 
@@ -336,7 +336,7 @@ print("rank 1, higher rate: keeps {:.0%}, has learned {:.0%}".format(*fast["1"])
 # %% [markdown]
 # At the lower rate rank 1 keeps 90 % of the old task, and reads 59 % of the new one. At the higher rate it
 # reads 85 % of the new one, and keeps 29 % of the old. At each rank, whoever learned the new task well lost
-# much of the old one, and so did the full update. **A low rank by itself is no protection.**
+# much of the old one, and so did the full update. **A low rank by itself does not protect.**
 #
 # Why? In the example on paper, what happens to old inputs depends on $Ax$. Here is its length at rank 8 in the
 # first layer, as a root mean square over the held-out digits:
@@ -391,7 +391,7 @@ assert np.allclose(back, first.base.W, rtol=0, atol=1e-9)
 # - On paper: for $A = (\tfrac12\ \tfrac12)$, which inputs in the plane are answered as before?
 # - Adapt with both kinds of digits at once, half and half. What becomes of the old task, and of the new one?
 # - On paper: which row of the count falls away for a single layer, and how much does LoRA save then? Time a
-#   step with `%timeit lnp.fit(...)`, full and LoRA, at 100 x 120 and at 1,024 x 1,024. What takes time besides
+#   step with `%timeit lnp.fit(...)`, full and LoRA, at 100 x 120 and at 1,024 x 1,024. What else takes time besides
 #   the multiplications?
 #
 # ## Further reading

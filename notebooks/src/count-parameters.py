@@ -11,7 +11,7 @@
 # - say from which rank on LoRA no longer saves anything,
 # - tell $BA$ from $AB$,
 # - count a whole model, and check the numbers that a paper prints,
-# - say what is saved besides parameters, and why the rank hardly moves the memory.
+# - say what else is saved, and why the rank hardly moves the memory.
 #
 # You need matrix multiplication and the idea of rank, from *See rank*.
 
@@ -147,7 +147,7 @@ print("B A has shape", (B @ A).shape, "and A B has shape", (A @ B).shape)
 # A way to remember it: in $h = W_0 x + BAx$ the input $x$ meets $A$ first. **A** is at the start, on the
 # input's side; **B** brings the result **b**ack to the size of the output.
 #
-# ## What is saved besides parameters
+# ## What else is saved
 #
 # Training keeps more than the numbers themselves. Each trained number has a **gradient**, and the optimizer
 # Adam keeps two running averages for each, its **moments**. And when training is over, only what was trained

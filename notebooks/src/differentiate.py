@@ -31,7 +31,7 @@ import lora_np as lnp
 # about 6 times as far as $a$ did. This 6 is the **derivative** of $f$ at 3.
 #
 # On paper: if $a$ moves by $h$, the square becomes $(a + h)^2 = a^2 + 2a\,h + h^2$. For a small $h$ the
-# $h^2$ is nothing beside the rest, so the square moves $2a$ times as far. At $a = 3$ that is 6.
+# $h^2$ is negligible, so the square moves $2a$ times as far. At $a = 3$ that is 6.
 
 
 # %%
@@ -46,7 +46,7 @@ print(f"measured slope: {slope(np.square, 3.0):.6f}")
 # ## A table of derivatives
 #
 # Every computation, however long, is made of a few operations. Each has its slope, one for each input. Here
-# they are at $a = 2$, $b = 3$, each beside the slope that is measured:
+# they are at $a = 2$, $b = 3$, each next to the measured slope:
 
 # %%
 a, b = 2.0, 3.0
@@ -77,7 +77,7 @@ for result, moved, derivative, f in table:
 # the product, the loss 4 times as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes
 # multiply.**
 #
-# To get this for every input at once, start at the end with 1 and walk **back**, multiplying by what stands on
+# To get this for every input at once, start at the end with 1 and walk **back**, multiplying by what is written on
 # each arrow. What arrives at a box is its **gradient**: how many times as far $L$ moves as this number.
 
 # %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y."
@@ -303,7 +303,7 @@ print("gradient of b:", arrived[ours[1]].ravel())
 assert all((arrived[a] == b.grad).all() for a, b in zip(ours, theirs, strict=True))
 
 # %% [markdown]
-# `Node`, `unbroadcast` and `walk` are, word for word, what stands in `lora_np/autograd/engine.py`. The rest of
+# `Node`, `unbroadcast` and `walk` are, word for word, those of `lora_np/autograd/engine.py`. The rest of
 # the package's `autograd` is a longer table.
 #
 # ## Check a derivative
@@ -428,7 +428,7 @@ assert enough == 9
 
 # %% [markdown]
 # A matrix of rank 9 comes within one percent of it. Where this data wants to push the weights, few directions
-# matter. It is a first sign that an update $BA$ of low rank may be enough. It is no proof: the next step has
+# matter. It is a first sign that an update $BA$ of low rank may be enough. It is not a proof: the next step has
 # another gradient.
 #
 # ## The law

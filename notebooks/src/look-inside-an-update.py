@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Look inside an update
 #
-# Two LoRAs are trained for the same task from different random starts, a third at another rank, and beside
+# Two LoRAs are trained for the same task from different random starts, a third at another rank, and with
 # them a full update. All four end with the same error.
 #
 # **Have they learned the same thing? And how would you know?**
@@ -269,7 +269,7 @@ assert np.sum(right * wrong[::-1]) > 0.9
 #
 # ## Amplification
 #
-# How loud is the update where it acts, beside what $W_0$ does there? On paper: $W_0 = \begin{pmatrix} 5 & 0 \\ 0 &
+# How large is the update where it acts, compared with what $W_0$ does there? On paper: $W_0 = \begin{pmatrix} 5 & 0 \\ 0 &
 # \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts in the
 # second direction only, with 2. There $W_0$ has $\tfrac12$. So the **amplification factor** is 4. In general, with
 # the first $r$ directions $U$ and $V$ of the update on both sides:
@@ -409,7 +409,7 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 # | measure | says | does not say | hold it against |
 # |---|---|---|---|
 # | principal angles, $\phi$ | which inputs two updates share | that they do the same | chance, $\max(i, j) / k$, and another task |
-# | amplification | size of the update beside $W_0$ where it acts | that it matters | a random update of the same size |
+# | amplification | size of the update relative to $W_0$ where it acts | that it matters | a random update of the same size |
 # | intruder dimensions | directions that $W_0$ does not have | that they are new knowledge, or harm | the same training on other data |
 #
 # - Compare products $BA$, never $A$ or $B$ alone.

@@ -31,11 +31,11 @@ import lora_np as lnp
 # M = \begin{pmatrix} 1 & 2 & 3 \\ 0 & 1 & 1 \\ 2 & 0 & 2 \end{pmatrix}
 # $$
 #
-# The first column is new. The second is no multiple of the first, so it is new as well. The third is the sum
+# The first column is new. The second is not a multiple of the first, so it is new as well. The third is the sum
 # of the first two: whoever has those two can make it.
 #
 # A **combination** of columns is a sum of multiples of them. A column is **independent** of those before it
-# if it is no combination of them. The number of independent columns is the **rank**. Python counts from 0, so
+# if it is not a combination of them. The number of independent columns is the **rank**. Python counts from 0, so
 # the independent columns here are 0 and 1.
 
 # %%
@@ -216,7 +216,7 @@ assert rank == 8
 # - If $B$ is $d \times r$ and $A$ is $r \times k$, then $BA$ has rank $r$ at most. And every $d \times k$
 #   matrix of rank $r$ is such a product.
 #
-# **LoRA** stands on the third. To adapt a trained model to a new task, one of its large matrices has to
+# **LoRA** rests on the third. To adapt a trained model to a new task, one of its large matrices has to
 # change. LoRA writes the change as a product $BA$ of two thin matrices, and trains those.
 #
 # ## What you can do now

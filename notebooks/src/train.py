@@ -207,7 +207,7 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 #
 # Now in earnest: a full update of 12,000 numbers and LoRA at rank 8 with 1,760. Each is trained for 2,000
 # steps by Adam, which scales each step by the gradients so far, on 256 random pairs at a time, with a learning rate that falls to
-# zero. `inject` puts $B$ and $A$ beside a layer and freezes the rest. With `alpha` left out, the factor
+# zero. `inject` adds $B$ and $A$ to a layer and freezes the rest. With `alpha` left out, the factor
 # $\alpha / r$ of the paper is one.
 
 # %%
@@ -254,7 +254,7 @@ lnp.plots.label_ends(axes, ends)
 #
 # For a linear model and the squared error, there is a formula for the best $BA$ of each rank. It is called
 # **reduced-rank regression**. `optimal_losses` gives its error for every rank at once. We train five ranks
-# and put them beside it:
+# and plot them with it:
 
 # %% alt="Held-out error against the rank of the update. The best possible error drops steeply from rank 0 to rank 1, a little to rank 4, and then stays level. The trained updates of rank 1, 2, 4, 8 and 20 lie close to it."
 ranks = [1, 2, 4, 8, 20]
