@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from lora_np.accounting import Table, count_matrix, count_source
+from lora_np.accounting import count_matrix, count_source
+from lora_np.table import Table
 
 TABLE = Table(
     ("name", "count", "share", "bytes"),

@@ -41,7 +41,6 @@ from lora_np.accounting.sources import (
 )
 from lora_np.accounting.summary import CountReport, count_source
 from lora_np.hub import ModelSpec, ModuleSpec
-from lora_np.table import Table
 
 __all__ = [
     "Catalogue",
@@ -56,7 +55,6 @@ __all__ = [
     "ModuleSpec",
     "PaperClaims",
     "RankErrors",
-    "Table",
     "activation_bytes",
     "break_even_rank",
     "catalogue",

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import lora_np as lnp
+from lora_np.table import Table
 
 os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 
@@ -92,7 +93,7 @@ models = {"W0": base, "full update": full, "LoRA, r = 8": lora}
 errors = {name: (error(model, "map"), error(model, "photograph")) for name, model in models.items()}
 
 formats = dict.fromkeys(["error on the map", "on the photograph"], "{:.3f}".format)
-lnp.accounting.Table(["model", *formats], [(name, *pair) for name, pair in errors.items()], formats=formats)
+Table(["model", *formats], [(name, *pair) for name, pair in errors.items()], formats=formats)
 
 # %%
 gain = (errors["W0"][0] - errors["LoRA, r = 8"][0]) / (errors["W0"][0] - errors["full update"][0])
@@ -195,7 +196,7 @@ rows = [
 ]
 rows = [(*row, row[1] / row[2]) for row in rows]
 formats = {"full / LoRA": "{:.1f}".format}
-lnp.accounting.Table(["", "full", "LoRA, r = 8", "full / LoRA"], rows, formats=formats)
+Table(["", "full", "LoRA, r = 8", "full / LoRA"], rows, formats=formats)
 
 # %%
 assert work(100, 120) == (3 * 12_000, 2 * 12_000 + 3 * 8 * 100 + 3 * 8 * 120)
@@ -287,7 +288,7 @@ for name, model in ways.items():
     rows.append((name, numbers, *(scores[name, rate][1] for rate in [0.003, 0.01])))
 
 formats = dict.fromkeys(["new task, rate 0.003", "rate 0.01"], "{:.0%}".format)
-lnp.accounting.Table(["adapted", "trained numbers", *formats], rows, formats=formats)
+Table(["adapted", "trained numbers", *formats], rows, formats=formats)
 
 # %%
 small, last = ways["LoRA, r = 2"], ways["last layer only"]

@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
+from lora_np.table import Table
 
 # %% [markdown]
 # ## One step on paper
@@ -64,7 +65,7 @@ for rank in [1, 4, 16]:
     rows.append((rank, *(np.array(steps) / first).round(4)))
 
 assert np.allclose(np.array(rows)[:, 1:], [[1, 1, 1, 1], [1 / 4, 1, 1, 2], [1 / 16, 1, 1, 4]], rtol=1e-3)
-lnp.accounting.Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
+Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 
 # %% [markdown]
 # With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**. That is what rsLoRA repairs:
@@ -265,7 +266,7 @@ axes = lnp.plots.lines(shown, xlabel="learning rate", ylabel="mean squared error
 # %%
 rows = [(name, curve[0.001], curve[0.01], min(curve.values())) for name, curve in middle.items()]
 formats = dict.fromkeys(["at rate 0.001", "at rate 0.01", "at its best rate"], "{:.3f}".format)
-print(lnp.accounting.Table(["variant", *formats], rows, formats=formats))
+print(Table(["variant", *formats], rows, formats=formats))
 
 at_0001, best = (np.array([row[column] for row in rows]) for column in (1, 3))
 assert at_0001[2] == at_0001.min()  # LoRA+

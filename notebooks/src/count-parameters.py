@@ -23,6 +23,7 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np.hub import safetensors
+from lora_np.table import Table
 
 # %% [markdown]
 # ## On paper: 4 x 5
@@ -113,7 +114,7 @@ axes = lnp.plots.parameters_against_rank(
 # %%
 shapes = [(100, 100), (100, 120), (100, 10_000)]
 rows = [(f"{d:,} x {k:,}", d * k, lnp.break_even_rank(d, k)) for d, k in shapes]
-lnp.accounting.Table(["matrix", "full update", "last rank that saves"], rows)
+Table(["matrix", "full update", "last rank that saves"], rows)
 
 # %% [markdown]
 # Or ask the other way round. Which rank can you afford, if 2,000 numbers may be trained?
@@ -171,7 +172,7 @@ with tempfile.TemporaryDirectory() as folder:
         rows.append((name, numbers, 4 * numbers, lnp.start(lnp.Adam(), model).nbytes, file.stat().st_size))
 
 columns = ["update", "trained numbers", "bytes of gradients", "bytes of Adam's moments", "bytes of the file"]
-lnp.accounting.Table(columns, rows)
+Table(columns, rows)
 
 # %%
 for _, numbers, gradients, moments, file_bytes in rows:
@@ -236,7 +237,7 @@ for name, targets in [
 
 assert rows[1][3] == 32 * (65_536 + 40_960) == 3_407_872
 formats = {"share": "{:.3%}".format}
-lnp.accounting.Table(["model", "LoRA on", "parameters", "trained, r = 8", "share"], rows, formats=formats)
+Table(["model", "LoRA on", "parameters", "trained, r = 8", "share"], rows, formats=formats)
 
 # %% [markdown]
 # ## The paper's own numbers
@@ -249,7 +250,7 @@ lnp.accounting.Table(["model", "LoRA on", "parameters", "trained, r = 8", "share
 # %%
 printed = lnp.accounting.paper_claims().table.records
 columns = ["where", "model", "layers", "d", "r", "matrices", "stated", "exact", "follows"]
-lnp.accounting.Table(columns, [[row[column] for column in columns] for row in printed])
+Table(columns, [[row[column] for column in columns] for row in printed])
 
 # %%
 riddles = [row for row in printed if row["follows"] == "no"]

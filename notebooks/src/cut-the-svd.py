@@ -18,6 +18,7 @@
 import numpy as np
 
 import lora_np as lnp
+from lora_np.table import Table
 
 # %% [markdown]
 # ## A matrix in two parts
@@ -123,7 +124,7 @@ for rank in ranks:
     rows.append((rank, B.size + A.size, (B.size + A.size) / photograph.size, error))
 
 formats = {"of all": "{:.1%}".format, "relative error": "{:.1%}".format}
-lnp.accounting.Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
+Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
 
 # %% alt="The photograph and its approximations of rank 1, 8, 20 and 50, with what each lacks below. Rank 1 is a plaid pattern, rank 8 a blurred person, rank 20 a face with ripples, rank 50 close to the photograph."
 figure = lnp.plots.compression(photograph, approximations)
@@ -203,9 +204,7 @@ formats = {
     "energy kept": lambda value: percent(100 * value),
     "numbers, of all": "{:.1%}".format,
 }
-lnp.accounting.Table(
-    ["relative error", "energy kept", "smallest rank", "numbers, of all"], rows, formats=formats
-)
+Table(["relative error", "energy kept", "smallest rank", "numbers, of all"], rows, formats=formats)
 
 # %% alt="Energy kept against rank. The terrain needs the smallest rank for 99 percent of its energy, the photograph more, and noise most."
 shares = {name: lnp.linalg.energy(matrix) for name, matrix in matrices.items()}

@@ -18,6 +18,7 @@
 import numpy as np
 
 import lora_np as lnp
+from lora_np.table import Table
 
 # %% [markdown]
 # ## A product is a sum of layers
@@ -253,7 +254,7 @@ assert 0.7 < curves["LU"].min() < 1 < curves["LU"].max() < 1.3
 
 # %%
 rows = [(layers, *(curves[name][layers] for name in methods)) for layers in [1, 8, 20, 50, 100]]
-lnp.accounting.Table(["layers", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format))
+Table(["layers", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format))
 
 # %% [markdown]
 # LU has sent the left edge exactly, and little of the rest: it takes the columns as they come. QR chooses its

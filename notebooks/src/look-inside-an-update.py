@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
+from lora_np.table import Table
 
 # %% [markdown]
 # ## Two planes in a room
@@ -117,7 +118,7 @@ updates = {
 }
 errors = {"none": error(0 * W0)} | {name: error(update) for name, update in updates.items()}
 column = "error, held out"
-lnp.accounting.Table(["update", column], list(errors.items()), formats={column: "{:.3f}".format})
+Table(["update", column], list(errors.items()), formats={column: "{:.3f}".format})
 
 # %%
 assert all(abs(errors[name] - errors["full"]) < 0.02 * errors["full"] for name in updates)
@@ -204,7 +205,7 @@ def keep(update, j):
 kept = [0, 1, 2, 3, 4, 8]
 rows = [(name, *(error(keep(update, j)) for j in kept)) for name, update in updates.items()]
 columns = [f"first {j}" for j in kept]
-lnp.accounting.Table(["error with the", *columns], rows, formats=dict.fromkeys(columns, "{:.4f}".format))
+Table(["error with the", *columns], rows, formats=dict.fromkeys(columns, "{:.4f}".format))
 
 # %%
 for name, update in updates.items():
@@ -239,7 +240,7 @@ for name, update in [*list(updates.items())[1:], ("upside down", other_task)]:
 
 columns = ["r = 8 and", "phi(1, 1)", "phi(2, 2)", "phi(8, 8)", "cosine of outputs", "error"]
 formats = dict.fromkeys(columns[1:5], "{:.2f}".format) | {"error": "{:.3f}".format}
-lnp.accounting.Table(columns, rows, formats=formats)
+Table(columns, rows, formats=formats)
 
 # %%
 assert rows[-1][2] > 0.85  # phi(2, 2) of the wrong task
@@ -296,7 +297,7 @@ rows.append(("random", np.linalg.norm(same_size[0]), np.mean(factors)))
 rows = [(name, size, size / factor, factor) for name, size, factor in rows]
 
 columns = ["update", "its size", "size of W0 in its directions", "factor"]
-lnp.accounting.Table(columns, rows, formats=dict.fromkeys(columns[1:], "{:.1f}".format))
+Table(columns, rows, formats=dict.fromkeys(columns[1:], "{:.1f}".format))
 
 # %%
 trained, random = rows
@@ -355,7 +356,7 @@ sizes = {"weak": 0.3 * np.linalg.norm(W0), "like the trained": np.linalg.norm(up
 counts = {rank: [mean_intruders(rank, size) for size in sizes.values()] for rank in [1, 4, 8, 100]}
 formats = dict.fromkeys(sizes, "{:.1f}".format)
 rows = [(rank, *found) for rank, found in counts.items()]
-print(lnp.accounting.Table(["rank", *sizes], rows, title="intruders in the first 10", formats=formats))
+print(Table(["rank", *sizes], rows, title="intruders in the first 10", formats=formats))
 print(f"size of the trained update: {sizes['like the trained'] / np.linalg.norm(W0):.1f} times that of W0")
 
 weak, strong = np.transpose(list(counts.values()))
@@ -389,7 +390,7 @@ band = axes.axhspan(0, 0.6, color="0.95", zorder=0)  # below: intruders
 counts = {name: len(lnp.linalg.intruder_dimensions(W0, W, top=20)) for name, W in tuned.items()}
 columns = ["tuned weight", "intruders in the first 20", "error on the photograph"]
 rows = [(name, count, np.mean((x0 @ tuned[name].T - y0) ** 2)) for name, count in counts.items()]
-lnp.accounting.Table(columns, rows, formats={columns[2]: "{:.3f}".format})
+Table(columns, rows, formats={columns[2]: "{:.3f}".format})
 
 # %%
 print(f"W0 on the photograph: {np.mean((x0 @ W0.T - y0) ** 2):.3f}")

@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
+from lora_np.table import Table
 
 os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 
@@ -164,7 +165,7 @@ lnp.adapters.save(lora, "adapter")
 found = lnp.adapters.inspect("adapter")
 columns = ["module", "rank", "scale", "norm", "needed", "wasted"]
 rows = [[row[name] for name in columns] for row in found.table.records]
-lnp.accounting.Table(columns, rows, formats={"norm": "{:.1f}".format})
+Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
 # Modules 1 and 3 are the `tanh` between the layers. *Scaling* is $\alpha / r$. *Needed* is the smallest rank

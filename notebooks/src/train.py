@@ -22,6 +22,7 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np.plots import FULL, LORA
+from lora_np.table import Table
 
 # %% [markdown]
 # ## One example on paper
@@ -186,7 +187,7 @@ for name, (A, B) in starts.items():
 
 rows = [(name, before, after) for name, (before, after) in errors.items()]
 formats = dict.fromkeys(["before", "after 300 steps"], "{:.3f}".format)
-lnp.accounting.Table(["start", *formats], rows, formats=formats)
+Table(["start", *formats], rows, formats=formats)
 
 # %%
 at_base = error(base)
@@ -234,7 +235,7 @@ rows = [
 ]
 assert abs(rows[1][2] - rows[2][2]) < 0.001
 formats = {"error, held out": "{:.3f}".format}
-lnp.accounting.Table(["model", "trained numbers", "error, held out"], rows, formats=formats)
+Table(["model", "trained numbers", "error, held out"], rows, formats=formats)
 
 # %% alt="Held-out error against training steps for the full update and for LoRA of rank 8. Both fall steeply at first and end at nearly the same error."
 axes, ends = None, []
@@ -293,7 +294,7 @@ columns = [
     "share of the full gain",
 ]
 formats = dict.fromkeys(columns[1:5], "{:.3f}".format) | {columns[5]: "{:.0%}".format}
-lnp.accounting.Table(columns, rows, formats=formats)
+Table(columns, rows, formats=formats)
 
 # %% [markdown]
 # ## Every rank, white inputs and others
@@ -362,7 +363,7 @@ for name, (optimum, cut, trained) in results.items():
 
 formats = dict.fromkeys(["trained", "full update, cut"], "{:.0%}".format)
 title = "How far above the optimum, at the worst rank"
-lnp.accounting.Table(["", *formats], rows, title=title, formats=formats)
+Table(["", *formats], rows, title=title, formats=formats)
 
 # %% [markdown]
 # With white inputs the cut full update is the optimum, and training finds it. With stretched inputs the cut
