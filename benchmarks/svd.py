@@ -64,7 +64,6 @@ def truncation(
     contenders: dict[str, Callable[[], Any]] = {
         "numpy.linalg.svd": lambda: np.linalg.svd(M, full_matrices=False),
         "lora_np.truncated_svd": lambda: truncated_svd(M, rank=rank),
-        "the same, randomized": lambda: truncated_svd(M, rank=rank, method="randomized"),
     }
     if scipy := modules.get("scipy.sparse.linalg"):
         contenders["scipy svds"] = lambda: scipy.svds(M, k=rank, random_state=0)

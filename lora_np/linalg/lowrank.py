@@ -14,7 +14,7 @@ from lora_np.linalg.rank import energy
 from lora_np.linalg.spectrum import SVD, singular_values, tail_sums, well_scaled
 
 Norm = Literal["fro", "spectral", "nuclear"]
-Method = Literal["auto", "full", "randomized", "krylov"]
+Method = Literal["auto", "full", "krylov"]
 
 SMALL = 200  # up to this size the full SVD is fast enough
 OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that convergence lives on
@@ -36,12 +36,11 @@ def truncated_svd(
         Finite real numbers.
     rank : int
         ``1 <= rank <= min(d, k)``.
-    method : {"auto", "full", "randomized", "krylov"}
-        "full" is LAPACK's SVD, cut. "randomized" iterates on a random subspace, "krylov" keeps all
-        iterates as well, which converges much sooner. "auto" is "full" for small matrices and "krylov" for
-        large ones.
+    method : {"auto", "full", "krylov"}
+        "full" is LAPACK's SVD, cut. "krylov" iterates from a random subspace and keeps all iterates. "auto"
+        is "full" for small matrices and "krylov" for large ones.
     tolerance : float
-        The iterative methods go on until their error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
+        The iteration goes on until its error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
         smallest possible one by at most this fraction, or by what rounding hides. Where that would cost as
         much as the full SVD, they return the full SVD.
     rng : Generator or int, optional
@@ -84,16 +83,14 @@ def truncated_svd(
     """
     M = matrix("M", M)
     rank = _rank(rank, M)
-    choice("method", method, ("auto", "full", "randomized", "krylov"))
+    choice("method", method, ("auto", "full", "krylov"))
     tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
     small = min(M.shape)
     iterative = (
         method != "full" and 2 * (rank + OVERSAMPLING) <= small and (method != "auto" or small > SMALL)
     )
     found = (
-        _iterate(M, rank, tolerance, np.random.default_rng(0 if rng is None else rng), method)
-        if iterative
-        else None
+        _iterate(M, rank, tolerance, np.random.default_rng(0 if rng is None else rng)) if iterative else None
     )
     if found is None:
         found = SVD(*np.linalg.svd(M, full_matrices=False))
@@ -347,7 +344,7 @@ def _rank(rank: int, M: Array) -> int:
     return whole_number("rank", rank, maximum=min(M.shape), top="min(d, k)")
 
 
-def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator, method: str) -> SVD | None:
+def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator) -> SVD | None:
     """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD were as cheap.
 
     Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So the SVD
@@ -372,12 +369,8 @@ def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator, me
         if _missing_energy(s, residuals, rank) <= tolerance * squared_error + hidden:
             U, Vh = Q @ Uh[:rank].T.astype(M.dtype), V[:, :rank].T.astype(M.dtype) @ P.T
             return SVD(U, (s[:rank] * unit).astype(M.dtype), Vh)
-        if method == "randomized":
-            Q = np.linalg.qr(image)[0]
-            P, T = np.linalg.qr(M.T @ Q)
-        else:
-            Q = np.concatenate([Q, fresh], axis=1)
-            P, T = _grow(P, T, outside, M.T @ fresh)
+        Q = np.concatenate([Q, fresh], axis=1)
+        P, T = _grow(P, T, outside, M.T @ fresh)
     return None
 
 

@@ -107,7 +107,7 @@ def test_factors_are_balanced(example):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("rank", [1, 8, 20])
-@pytest.mark.parametrize("method", ["krylov", "randomized", "auto"])
+@pytest.mark.parametrize("method", ["krylov", "auto"])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_iterative_methods_meet_the_tolerance(name, method, rank, dtype, with_spectrum):
     M = with_spectrum(SPECTRA[name], 400, 300, np.random.default_rng(1)).astype(dtype)
@@ -124,10 +124,9 @@ def test_iterative_methods_meet_the_tolerance(name, method, rank, dtype, with_sp
 
 
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-9])
-@pytest.mark.parametrize("method", ["krylov", "randomized"])
-def test_the_tolerance_is_met_and_not_ignored(method, tolerance, with_spectrum):
+def test_the_tolerance_is_met_and_not_ignored(tolerance, with_spectrum):
     M = with_spectrum(SPECTRA["slow"], 400, 300, np.random.default_rng(2))
-    _, s, _ = truncated_svd(M, rank=8, method=method, tolerance=tolerance)
+    _, s, _ = truncated_svd(M, rank=8, method="krylov", tolerance=tolerance)
     best = rank_errors(M)
     excess = np.sqrt(best[0] ** 2 - np.square(s).sum()) / best[8] - 1
     assert excess <= tolerance
@@ -135,16 +134,15 @@ def test_the_tolerance_is_met_and_not_ignored(method, tolerance, with_spectrum):
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
-@pytest.mark.parametrize("method", ["krylov", "randomized", "full"])
+@pytest.mark.parametrize("method", ["krylov", "full"])
 def test_huge_and_tiny_entries(method, scale, with_spectrum):
     M = with_spectrum(SPECTRA["slow"], 400, 300, np.random.default_rng(3))
     s = truncated_svd(M * scale, rank=8, method=method).s / scale
     np.testing.assert_allclose(s, SPECTRA["slow"][:8], rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["krylov", "randomized"])
-def test_a_zero_matrix_has_zero_singular_values(method):
-    U, s, _ = truncated_svd(np.zeros((300, 250)), rank=3, method=method)
+def test_a_zero_matrix_has_zero_singular_values():
+    U, s, _ = truncated_svd(np.zeros((300, 250)), rank=3, method="krylov")
     np.testing.assert_array_equal(s, 0)
     np.testing.assert_allclose(U.T @ U, np.eye(3), atol=1e-13)
 
@@ -153,8 +151,8 @@ def test_iteration_gives_way_to_the_full_svd_where_that_is_as_cheap(monkeypatch,
     shapes = []
     full_svd = np.linalg.svd
     monkeypatch.setattr(np.linalg, "svd", lambda M, **kw: shapes.append(M.shape) or full_svd(M, **kw))
-    M = with_spectrum(SPECTRA["almost ties"], 400, 300, np.random.default_rng(1))
-    truncated_svd(M, rank=8, method="randomized")
+    M = with_spectrum(SPECTRA["noise"], 400, 300, np.random.default_rng(1))
+    truncated_svd(M, rank=100)
     assert M.shape in shapes
     shapes.clear()
     truncated_svd(with_spectrum(SPECTRA["slow"], 400, 300, np.random.default_rng(1)), rank=8)
