@@ -51,7 +51,14 @@ derivative(
     lambda y, a, b: lambda g: solve_back(a, g, np.ndim(b)),
 )
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
-derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g * y) * mT(np.linalg.inv(a)))
+derivative(
+    np.linalg.det,
+    lambda y, a: (
+        lambda g: (
+            with_matrix(g * y) * mT(np.linalg.inv(a)) if np.all(value(y)) else with_matrix(g) * cofactors(a)
+        )
+    ),
+)
 derivative(
     np.linalg.cholesky,
     lambda y, a, upper=False: (
@@ -97,9 +104,50 @@ def pinv_gradient(y: Any, a: Any, g: Any) -> Any:
     return mT(outside) - mT(y) @ g @ mT(y)
 
 
-logdet = primitive(
-    lambda a: np.linalg.slogdet(a)[1], lambda y, a: lambda g: with_matrix(g) * mT(np.linalg.inv(a))
-)
+def products_without(s: Any) -> Any:
+    """``p_ij``, the product of all entries of ``s`` but i and j; of all but i on the diagonal."""
+    i = np.arange(np.shape(s)[-1])
+    left = (i != i[:, None, None]) & (i != i[:, None])
+    return np.prod(np.where(left, np.expand_dims(s, (-2, -3)), 1), axis=-1)
+
+
+def cofactor_parts(a: Any) -> tuple[Any, Any, Any]:
+    """``U``, ``p`` and ``Vh`` of ``cof(a) = U diag(p_ii) Vh``; p has the sign of ``det(U Vh)``."""
+    U, s, Vh = np.linalg.svd(a)
+    return U, products_without(s) * with_matrix(np.linalg.det(U @ Vh)), Vh
+
+
+def cofactors_forward(a: Any) -> Any:
+    U, p, Vh = cofactor_parts(a)
+    return U @ diagonal_matrix(np.diagonal(p, axis1=-2, axis2=-1)) @ Vh
+
+
+def cofactors_rule(y: Any, a: Any) -> Pull:
+    # Between the same U and Vh a change e of diag(s) moves cofactor ii by the sum of p_ij e_jj over j != i,
+    # and cofactor ij by -p_ij e_ji. No quotient appears, so the rank may be any.
+    U, p, Vh = cofactor_parts(a)
+    others = p * (1 - np.eye(np.shape(a)[-1], dtype=a.dtype))
+
+    def pull(g: Any) -> Any:
+        inside = mT(U) @ g @ mT(Vh)
+        on_diagonal = others @ np.expand_dims(np.diagonal(inside, axis1=-2, axis2=-1), -1)
+        return U @ (diagonal_matrix(on_diagonal[..., 0]) - mT(others * inside)) @ Vh
+
+    return pull
+
+
+cofactors = primitive(cofactors_forward, cofactors_rule)  # the gradient of det, of singular matrices too
+
+
+def logdet_rule(y: Any, a: Any) -> Pull:
+    singular = with_matrix(np.isneginf(value(y)))
+    if not singular.any():
+        return lambda g: with_matrix(g) * mT(np.linalg.inv(a))
+    inverse = mT(np.linalg.inv(np.where(singular, np.eye(np.shape(a)[-1], dtype=a.dtype), a)))
+    return lambda g: with_matrix(g) * np.where(singular, cofactors(a) / (~singular).astype(a.dtype), inverse)
+
+
+logdet = primitive(lambda a: np.linalg.slogdet(a)[1], logdet_rule)
 
 
 @composition(np.linalg.slogdet)

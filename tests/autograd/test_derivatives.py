@@ -12,6 +12,7 @@ from lora_np.autograd import (
     Tensor,
     affine,
     check_derivative,
+    grad,
     linear_algebra,
     plus_low_rank,
     primitive,
@@ -311,7 +312,9 @@ EXAMPLES = {
     np.linalg.solve: [(np.linalg.solve, (well_conditioned(3, 3), matrix(3))), (np.linalg.solve, (well_conditioned(3, 3), matrix(3, 2))),
                       (np.linalg.solve, (well_conditioned(4, 3, 3), matrix(3))), (np.linalg.solve, (well_conditioned(4, 1, 3, 3), matrix(2, 3, 2)))],
     np.linalg.inv: [(np.linalg.inv, (well_conditioned(3, 3),)), (np.linalg.inv, (well_conditioned(2, 3, 3),))],
-    np.linalg.det: [(np.linalg.det, (well_conditioned(3, 3),)), (np.linalg.det, (well_conditioned(2, 3, 3),))],
+    np.linalg.det: [(np.linalg.det, (well_conditioned(3, 3),)), (np.linalg.det, (well_conditioned(2, 3, 3),)),
+                    (np.linalg.det, (np.diag([3.0, 2.0, 0.0]),))],
+    linear_algebra.cofactors: [(linear_algebra.cofactors, (a,)) for a in (well_conditioned(3, 3), well_conditioned(2, 3, 3), matrix(1, 1))],
     np.linalg.slogdet: [(lambda a: np.linalg.slogdet(a).logabsdet, (well_conditioned(3, 3),)), (lambda a: (lambda r: r.sign * r.logabsdet)(np.linalg.slogdet(a)), (-well_conditioned(2, 3, 3),))],
     np.linalg.cholesky: [(np.linalg.cholesky, (np.eye(3) + 0.2 * matrix(3, 3),)), (of_positive(np.linalg.cholesky), (well_conditioned(3, 3),)), (of_positive(np.linalg.cholesky), (well_conditioned(2, 3, 3),)),
                          (lambda a: np.linalg.cholesky(a, upper=True), (np.eye(3) + 0.2 * matrix(3, 3),))],
@@ -555,6 +558,76 @@ def test_results_have_numpys_names():
     assert np.linalg.qr(a).R.shape == (3, 3)
     assert np.linalg.eigh(a).eigenvectors.shape == (3, 3)
     assert float(np.linalg.slogdet(a).sign) == 1
+
+
+def determinant(rows):
+    """Exact, of whole numbers in Python."""
+    first, *others = rows or [[1]]
+    minors = (
+        determinant([row[:j] + row[j + 1 :] for row in others]) if others else 1 for j in range(len(first))
+    )
+    return sum((-1) ** j * x * minor for j, (x, minor) in enumerate(zip(first, minors, strict=True)))
+
+
+def exact_cofactors(rows):
+    n = range(len(rows))
+    minors = [[determinant([[rows[k][m] for m in n if m != j] for k in n if k != i]) for j in n] for i in n]
+    return np.array([[(-1) ** (i + j) * minors[i][j] for j in n] for i in n], dtype=float)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("n", "rank"), [(n, rank) for n in range(1, 6) for rank in range(n + 1)])
+def test_gradient_of_det_is_the_cofactors_whatever_the_rank(n, rank, seed):
+    rng = np.random.default_rng(seed)
+    M = rng.integers(-3, 4, (n, rank)) @ rng.integers(-3, 4, (rank, n))
+    x = Tensor(M.astype(float))
+    np.linalg.det(x).backward()
+    exact = exact_cofactors(M.tolist())
+    # The error of any algorithm that is stable is that of n - 1 factors of the size of M.
+    np.testing.assert_allclose(x.grad, exact, atol=1e-14 * (1 + np.linalg.norm(M)) ** (n - 1))
+    np.testing.assert_allclose(
+        linear_algebra.cofactors(M.astype(float)), exact, atol=1e-14 * (1 + np.linalg.norm(M)) ** (n - 1)
+    )
+    if seed == 0:
+        check_derivative(np.linalg.det, M / 2, order=2, tolerance=1e-3)
+
+
+def test_one_singular_matrix_of_a_stack_leaves_the_others_their_gradients():
+    stack = np.stack(
+        [np.zeros((2, 2)), np.array([[1.0, 2.0], [2.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])]
+    )
+    for f in (np.linalg.det, lambda a: np.linalg.slogdet(a).logabsdet):
+        x, alone = Tensor(stack.astype(np.float32)), Tensor(stack[2].astype(np.float32))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            np.sum(f(x)).backward()
+        f(alone).backward()
+        assert x.grad.dtype == np.float32
+        np.testing.assert_allclose(x.grad[2], alone.grad, rtol=1e-5)
+    assert np.isinf(x.grad[1]).all()  # of log |det|: as 1 / 0
+
+
+@pytest.mark.peers
+def test_of_a_singular_matrix_det_and_slogdet_have_torchs_gradients():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 4):
+        M, W = rng.standard_normal((n, n - 1)) @ rng.standard_normal((n - 1, n)), rng.standard_normal((n, n))
+        M = np.round(M) if n == 1 else M
+        theirs = torch.tensor(M, requires_grad=True)
+        first = torch.autograd.grad(torch.linalg.det(theirs), theirs, create_graph=True)[0]
+        ours = grad(np.linalg.det)(M)
+        np.testing.assert_allclose(ours, first.detach().numpy(), atol=1e-12)
+        if n > 1:
+            second = torch.autograd.grad((first * torch.tensor(W)).sum(), theirs)[0].numpy()
+            np.testing.assert_allclose(
+                grad(lambda a, W=W: np.sum(grad(np.linalg.det)(a) * W))(M), second, atol=1e-10
+            )
+    x = Tensor([[0.0]])
+    with np.errstate(divide="ignore"):
+        np.linalg.slogdet(x).logabsdet.backward()
+    zero = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    torch.linalg.slogdet(zero)[1].backward()
+    assert x.grad == zero.grad.numpy() == np.inf
 
 
 def test_arguments_that_cannot_carry_a_gradient_are_named():
