@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,7 @@ derivative(
     lambda y, a, b: lambda g: solve_back(a, g, np.ndim(b)),
 )
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
-derivative(
-    np.linalg.det,
-    lambda y, a: (
-        lambda g: (
-            with_matrix(g * y) * mT(np.linalg.inv(a)) if np.all(value(y)) else with_matrix(g) * cofactors(a)
-        )
-    ),
-)
+derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g) * slope_of_det(y, a))
 derivative(
     np.linalg.cholesky,
     lambda y, a, upper=False: (
@@ -104,11 +97,21 @@ def pinv_gradient(y: Any, a: Any, g: Any) -> Any:
     return mT(outside) - mT(y) @ g @ mT(y)
 
 
+def slope_of_det(y: Any, a: Any) -> Any:
+    # By the inverse small entries keep their digits. It does not exist for singular matrices, and near them
+    # it loses the digits of second derivatives.
+    return with_matrix(y) * mT(np.linalg.inv(a)) if type(a) is np.ndarray and np.all(y) else cofactors(a)
+
+
 def products_without(s: Any) -> Any:
     """``p_ij``, the product of all entries of ``s`` but i and j; of all but i on the diagonal."""
-    i = np.arange(np.shape(s)[-1])
-    left = (i != i[:, None, None]) & (i != i[:, None])
-    return np.prod(np.where(left, np.expand_dims(s, (-2, -3)), 1), axis=-1)
+    first = np.ones_like(s[..., :1])
+    before = np.concatenate([first, np.cumprod(s[..., :-1], axis=-1)], axis=-1)
+    after = np.flip(np.concatenate([first, np.cumprod(np.flip(s[..., 1:], -1), axis=-1)], axis=-1), -1)
+    rows = np.where(np.tri(np.shape(s)[-1], dtype=bool), 1, np.expand_dims(s, -2))  # s_k in row i if k > i
+    between = np.roll(np.cumprod(rows, axis=-1), 1, axis=-1)  # from behind i to before j, if i < j
+    upper = np.triu(np.expand_dims(before, -1) * between * np.expand_dims(after, -2), 1)
+    return upper + mT(upper) + diagonal_matrix(before * after)
 
 
 def cofactor_parts(a: Any) -> tuple[Any, Any, Any]:
@@ -126,7 +129,7 @@ def cofactors_rule(y: Any, a: Any) -> Pull:
     # Between the same U and Vh a change e of diag(s) moves cofactor ii by the sum of p_ij e_jj over j != i,
     # and cofactor ij by -p_ij e_ji. No quotient appears, so the rank may be any.
     U, p, Vh = cofactor_parts(a)
-    others = p * (1 - np.eye(np.shape(a)[-1], dtype=a.dtype))
+    others = p - diagonal_matrix(np.diagonal(p, axis1=-2, axis2=-1))
 
     def pull(g: Any) -> Any:
         inside = mT(U) @ g @ mT(Vh)
@@ -136,7 +139,7 @@ def cofactors_rule(y: Any, a: Any) -> Pull:
     return pull
 
 
-cofactors = primitive(cofactors_forward, cofactors_rule)  # the gradient of det, of singular matrices too
+cofactors: Callable[[Any], Any] = primitive(cofactors_forward, cofactors_rule)
 
 
 def logdet_rule(y: Any, a: Any) -> Pull:
