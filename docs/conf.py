@@ -26,7 +26,7 @@ extensions = [
     "public_names",
     "command_line",
     "lesson_links",
-    "rank_explorer",
+    "explorables",
     "code_blocks",
     "accessible",
 ]

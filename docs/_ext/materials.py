@@ -40,7 +40,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it build
 def make(app: Sphinx, config: Config) -> None:
     lessons()
     notebooks_for_the_browser()
-    explorer_data()
+    explorables()
     inventories.write(MADE / "inventories")
     once("mathjax", mathjax)
     once("wheels", wheels)
@@ -83,16 +83,19 @@ def notebooks_for_the_browser() -> None:
         nbformat.write(notebook, target / source.name)
 
 
-def explorer_data() -> None:
-    """Decompositions for the rank explorer, computed by the package itself."""
+def explorables() -> None:
+    """The scripts and styles of the explorables, and their data, computed by the package itself."""
     sys.path.insert(0, str(DOCS / "explorer"))
-    from export import script
+    import calculator_data
+    import export
 
-    target = MADE / "static" / "explorer-data.js"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(script(), encoding="utf-8")
-    for part in ("explorer.js", "explorer.css"):
-        shutil.copyfile(DOCS / "explorer" / part, target.with_name(part))
+    target = MADE / "static"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
+    (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
+    for pattern in ("*.js", "*.css"):
+        for part in (DOCS / "explorer").glob(pattern):
+            shutil.copyfile(part, target / part.name)
 
 
 def mathjax() -> None:

@@ -20,6 +20,7 @@ KINDS = {
     "table of functions": "reference/index.html",
     "reference": "reference/adapters.html",
     "command line": "reference/cli.html",
+    "calculator": "use/calculator.html",
     "picture": "architecture.html",
     "index": "genindex.html",
 }

@@ -1,0 +1,41 @@
+"""What the calculator knows, from the package: python docs/explorer/calculator_data.py > calculator-data.js
+
+The families are the package's data files, and the presets its published configs; nothing is typed twice.
+"""
+
+import json
+import tomllib
+from importlib.resources import files
+from typing import Any
+
+from lora_np import accounting
+
+
+def data() -> dict[str, Any]:
+    """The families by the names of their files, and the presets by name."""
+    folder = files("lora_np.hub") / "data"
+    found = sorted(
+        file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
+    )
+    return {
+        "families": {name: family(folder / f"{name}.toml") for name in found},
+        "presets": {name: accounting.preset_config(name) for name in accounting.preset_names()},
+    }
+
+
+def family(file: Any) -> dict[str, Any]:
+    """A data file, in which fractions say their type: a script cannot tell 0.0 from 0."""
+    content = tomllib.loads(file.read_text(encoding="utf-8"))
+    for name, entry in content.get("fields", {}).items():
+        described = entry if isinstance(entry, dict) else {"default": entry}
+        if isinstance(described["default"], float):
+            content["fields"][name] = {"type": "number", **described}
+    return content
+
+
+def script() -> str:
+    return f"window.loraCalculator = {json.dumps(data(), separators=(',', ':'))};\n"
+
+
+if __name__ == "__main__":
+    print(script(), end="")
