@@ -6,9 +6,11 @@ import sys
 import pytest
 from hypothesis import settings
 
+from tests.drawing import FULL
+
 # The same examples in every run of one version; new ones where every seed is asked for.
 settings.register_profile("fixed", derandomize=True)
-if "LORA_NP_FULL" not in os.environ:
+if not FULL:
     settings.load_profile("fixed")
 
 os.environ.setdefault("MPLBACKEND", "Agg")

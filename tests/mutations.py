@@ -1,7 +1,6 @@
 """Mutations that know the structure of what they change, and a process with little memory to try them in."""
 
 import copy
-import os
 import struct
 import subprocess
 import sys
@@ -10,6 +9,8 @@ import warnings
 from pathlib import Path
 
 import pytest
+
+from tests.drawing import SHARE, only_full
 
 MEMORY = 256 * 2**20  # bytes, on top of what is in use before the first mutation
 SECONDS = 1  # of the processor, for one mutant
@@ -20,9 +21,9 @@ WILD = [
     [], [1], [0] * 40, [[]], {}, {"a": 1}, [None, "x", {}],
 ]  # fmt: skip
 
-#: How many mutants a test tries: a twentieth by default, all of them where there is time.
-FULL = pytest.mark.skipif("LORA_NP_FULL" not in os.environ, reason="all 20,000 with LORA_NP_FULL=1")
-COUNTS = [1_000, pytest.param(20_000, marks=[pytest.mark.slow, FULL])]
+#: How many mutants a test tries.
+ALL = 20_000
+COUNTS = [ALL // SHARE, pytest.param(ALL, marks=[pytest.mark.slow, only_full])]
 
 
 def places(document):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from lora_np.accounting import catalogue, count_model, from_config, preset, preset_config, preset_names
 from lora_np.hub.families import family_of
+from tests.drawing import twentieth
 
 # parameters as published with the checkpoints: the totals of their safetensors files (deepseek-v3 without its second-token module and router biases)
 PUBLISHED = {
@@ -102,12 +102,8 @@ def test_a_preset_config_is_the_callers_own() -> None:
     assert preset("gpt2").total == PUBLISHED["gpt2"]
 
 
-# a run by default builds one in eight; LORA_NP_FULL=1 builds them all
-DRAWN = sorted(PUBLISHED) if os.environ.get("LORA_NP_FULL") == "1" else sorted(PUBLISHED)[2::8]
-
-
 @pytest.mark.peers
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", twentieth(sorted(PUBLISHED)))
 def test_full_size_on_the_meta_device(name: str) -> None:
     import peft
     import torch

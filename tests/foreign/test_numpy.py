@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.drawing import FULL
+
 pytestmark = pytest.mark.foreign
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -74,7 +76,7 @@ def test_each_refusal_has_its_reason(report, on_page):
         assert len(reasons) == 1, f"{count} calls are refused for another reason: {text}"
         counts[reasons[0]] += count
     assert all(counts.values())
-    if os.environ.get("LORA_NP_FULL") != "1":
+    if not FULL:
         tally = report["tally"]
         rows = {
             "repeated with Tensors": tally["calls"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import warnings
 from typing import Any
 
@@ -11,12 +10,12 @@ import pytest
 
 from lora_np.accounting import count_model, from_model
 from lora_np.hub import build_spec, family_names, family_of
+from tests.drawing import twentieth
 from tests.hub.family_cases import CASES
 from tests.hub.test_families import linear_maps, peft_count
 
 IDS = [f"{family}-{task}-{index}" for index, (family, task, _) in enumerate(CASES)]
-# a run by default builds one in six; LORA_NP_FULL=1 builds them all
-DRAWN = CASES if os.environ.get("LORA_NP_FULL") == "1" else CASES[3::6]
+DRAWN = twentieth(CASES)
 
 # towers and language models that are only ever built inside of another model
 INNER = {

@@ -9,13 +9,14 @@ import pytest
 pytest.importorskip("mpmath")
 
 from lora_np import linalg
+from tests.drawing import SHARE
 
 SPEC = importlib.util.spec_from_file_location("accuracy", Path(__file__).with_name("accuracy.py"))
 accuracy = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(accuracy)
 
 SEEDS = [
-    pytest.param(accuracy.ALL // 20, id="a twentieth"),
+    pytest.param(accuracy.ALL // SHARE, id="a twentieth"),
     pytest.param(accuracy.ALL, marks=pytest.mark.slow),
 ]
 
