@@ -102,8 +102,8 @@ def replacing(
     """A new directory to write into, which becomes ``target`` when the block ends without an error.
 
     An old target is moved aside first and removed last, so that at every moment the old or the new one is
-    whole on the disk. A journal next to the target, locked by one run at a time, names what the run makes:
-    nothing else is ever removed, by this run or by the next one after a crash.
+    whole on the disk. Both lie in a directory next to it, which one run holds at a time: nothing else is ever
+    removed, by this run or by the next one after a crash.
 
     Parameters
     ----------
@@ -150,12 +150,6 @@ def replacing(
         _swap(stage, target, aside)
 
 
-def recover(target: Path) -> None:
-    """Clean up after a run that was killed: finish or undo its last rename, remove what was half written."""
-    with _leased(target):
-        pass
-
-
 def write_json(content: object, path: Path) -> None:
     """``content`` as indented JSON."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -163,63 +157,48 @@ def write_json(content: object, path: Path) -> None:
 
 @contextmanager
 def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Names for the stage and the old target that nobody can guess, noted in the journal before use."""
-    journal = target.with_name(f".{target.name}.lora-np")
-    file = _locked(journal)
+    """Places for the new and the old target, in a directory next to it that one run holds at a time."""
+    work = target.with_name(f".{target.name}.lora-np")
+    stage, aside = work / "new", work / "old"
+    lock = _locked(work, target)
     try:
-        for stage, aside in _noted(file, journal, target):
-            _undo(stage, target, aside)
-        token = secrets.token_hex(16)
-        stage, aside = (target.with_name(f".{target.name}.{token}{end}") for end in (".new", ".old"))
-        file.write(json.dumps({"stage": stage.name, "aside": aside.name}).encode())
-        file.flush()
-        os.fsync(file.fileno())
+        _undo(stage, target, aside)
         try:
             yield stage, aside
         finally:
             if stage.exists():
                 shutil.rmtree(stage, ignore_errors=True)
-            if not (stage.exists() or aside.exists()):  # otherwise the next run has to know of them
-                journal.unlink(missing_ok=True)
+            if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
+                with suppress(OSError):  # another run has just begun
+                    (work / "lock").unlink()
+                    work.rmdir()
     finally:
-        file.close()
+        os.close(lock)
 
 
-def _locked(journal: Path) -> BinaryIO:
+def _locked(work: Path, target: Path) -> int:
+    """The locked file in ``work``, a directory that is made unless a run that was killed has left it."""
     while True:
-        file = os.fdopen(
-            os.open(journal, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+b"
-        )
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(work)
+            names = set(os.listdir(work)) if not work.is_symlink() and work.is_dir() else {""}
+            if not names <= {"lock", "new", "old"} or (names and "lock" not in names):
+                raise ValueError(f"{work}: is in the way, and was not made by lora-np; move it")
+            lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileNotFoundError:
+            continue  # the run that had it has just finished and removed it
         try:
             if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.exists(journal) and os.path.samestat(os.fstat(file.fileno()), os.stat(journal)):
-                return file
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(work / "lock")):
+                return lock
         except BlockingIOError:
-            file.close()
-            name = journal.name.removeprefix(".").removesuffix(".lora-np")
-            raise ValueError(f"{journal.with_name(name)}: another run is writing it") from None
-        file.close()  # the run that had it has just finished and removed it
-
-
-def _noted(file: BinaryIO, journal: Path, target: Path) -> Iterator[tuple[Path, Path]]:
-    """What a run that was killed has noted; afterwards the journal is empty."""
-    text = file.read(1000)
-    if text.strip():
-        pattern = rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}\.(?:new|old)"
-        try:
-            noted = json.loads(text)
-            names = [noted["stage"], noted["aside"]]
-            ours = all(re.fullmatch(pattern, name) for name in names)
-        except (ValueError, KeyError, TypeError):
-            ours = b'{"stage": '.startswith(text[:10])  # killed while it was noted: nothing was made yet
-            names = []
-        if not ours:
-            raise ValueError(f"{journal}: is in the way, and not a journal of lora-np; move it")
-        if names:
-            yield target.with_name(names[0]), target.with_name(names[1])
-    file.seek(0)
-    file.truncate()
+            os.close(lock)
+            raise ValueError(f"{target}: another run is writing it") from None
+        except FileNotFoundError:
+            pass
+        os.close(lock)
 
 
 def _undo(stage: Path, target: Path, aside: Path) -> None:

@@ -20,6 +20,7 @@ _QUICK_REPEATS = 2
 _QUICK_BRANCHES = 8
 
 _parser: Any = import_module("re._parser")  # Python's own reading of its syntax
+_compile: Any = import_module("re._compiler").compile
 
 
 class Expression:
@@ -62,10 +63,11 @@ class Expression:
             self._quick = re.compile(text)  # first by itself: "a)(b" is none
             if end:
                 self._quick = re.compile(rf"(.*\.)?({text})$")
-            self._tree = None if _is_quick(text) else _parser.parse(text)
+            self._tree: Any = None if _is_quick(text) else _parser.parse(text)
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"{what} must be a regular expression, got {text!r} ({error})") from None
         self._steps = count()
+        self._items: dict[int, re.Pattern[str]] = {}
         if self._tree is not None:
             if self._tree.state.flags != re.UNICODE:
                 raise self._refused("has flags")
@@ -100,7 +102,7 @@ class Expression:
     def _item(self, item: tuple[Any, Any], starts: int, name: _Name) -> int:
         kind, what = str(item[0]), item[1]
         if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-            return (starts & name.where(item)) << 1
+            return (starts & name.where(self._compiled(item))) << 1
         if kind == "SUBPATTERN":
             _, added, removed, items = what
             if added or removed:
@@ -114,11 +116,17 @@ class Expression:
         if kind in ("MAX_REPEAT", "MIN_REPEAT"):
             return self._repeat(what, starts, name)
         if kind == "AT":
-            return starts & name.at(str(what))
+            return starts & name.where(self._compiled(item))
         if kind in ("ASSERT", "ASSERT_NOT"):
             found = self._looked(what, starts, name)
             return starts & (found if kind == "ASSERT" else ~found)
         raise self._refused(f"holds {kind.lower().replace('_', ' ')}")
+
+    def _compiled(self, item: tuple[Any, Any]) -> re.Pattern[str]:
+        """One item for Python's ``re``, which can take no choices in it."""
+        if id(item) not in self._items:
+            self._items[id(item)] = _compile(_parser.SubPattern(self._tree.state, [item]))
+        return self._items[id(item)]
 
     def _repeat(self, what: tuple[int, int, Any], starts: int, name: _Name) -> int:
         least, most, items = what
@@ -154,45 +162,11 @@ class _Name:
         self.text, self.length = text, len(text)
         self._where: dict[int, int] = {}
 
-    def where(self, item: tuple[Any, Any]) -> int:
-        """Where the next character is one that ``item`` takes."""
-        key = id(item)
-        if key not in self._where:
-            self._where[key] = sum(1 << i for i, character in enumerate(self.text) if _takes(item, character))
-        return self._where[key]
-
-    def at(self, place: str) -> int:
-        """The positions of an anchor."""
-        if place in ("AT_BEGINNING", "AT_BEGINNING_STRING"):
-            return 1
-        if place in ("AT_END", "AT_END_STRING"):
-            before_newline = place == "AT_END" and self.text.endswith("\n")
-            return 1 << self.length | (before_newline and 1 << self.length - 1)
-        words = [False, *map(_is_word, self.text), False]
-        boundary = sum(1 << i for i in range(self.length + 1) if words[i] != words[i + 1])
-        return boundary if place == "AT_BOUNDARY" else ~boundary
-
-
-def _takes(item: tuple[Any, Any], character: str) -> bool:
-    kind, what = str(item[0]), item[1]
-    if kind == "LITERAL":
-        return ord(character) == int(what)
-    if kind == "NOT_LITERAL":
-        return ord(character) != int(what)
-    if kind == "ANY":
-        return character != "\n"
-    if kind == "RANGE":
-        return int(what[0]) <= ord(character) <= int(what[1])
-    if kind == "CATEGORY":
-        *_, negated, name = ["", *str(what).removeprefix("CATEGORY_").split("_")]
-        test = {"DIGIT": str.isdecimal, "SPACE": str.isspace, "WORD": _is_word}[name]
-        return test(character) != (negated == "NOT")
-    inverted = str(what[0][0]) == "NEGATE"
-    return any(_takes(choice, character) for choice in what[inverted:]) != inverted
-
-
-def _is_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+    def where(self, item: re.Pattern[str]) -> int:
+        """Where an item that takes one character, or an anchor, matches."""
+        if id(item) not in self._where:
+            self._where[id(item)] = sum(1 << i for i in range(self.length + 1) if item.match(self.text, i))
+        return self._where[id(item)]
 
 
 def _is_quick(text: str) -> bool:

@@ -7,15 +7,12 @@ Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``_maybe_include_all_linear_laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import compress
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
+from lora_np.hub.model import ModelSpec, ModuleSpec
 from lora_np.hub.patterns import Expression
 from lora_np.hub.targets import ALL_LINEAR, Patterns, Targets, checked_names, close_names, ends_with
-
-if TYPE_CHECKING:
-    from lora_np.hub.model import ModelSpec, ModuleSpec
 
 ADAPTABLE = ("linear", "embedding", "convolution")
 
@@ -62,11 +59,20 @@ def pick(spec: ModelSpec, targets: Targets | None, saved: Collection[str]) -> li
     """
     if targets is None:
         targets = _defaults(spec)
+    if not isinstance(targets, str) and not callable(targets):
+        targets = checked_names(targets)
     if callable(targets):
-        picks = _pick_chosen(spec, targets)
+        picks = _picks(_found(_names(module for module in spec.groups if module.kind in ADAPTABLE), targets))
+        if not picks:
+            raise ValueError(f"targets: the function selected no module of {spec.name}")
+    elif spec.fused:
+        picks = _pick_fused(spec, targets)
+    elif not isinstance(targets, str):
+        picks = _pick_names(spec, targets)
+    elif targets.lower() == ALL_LINEAR:
+        picks = [Pick(module) for module in _all_linear(spec)]
     else:
-        targets = targets if isinstance(targets, str) else checked_names(targets)
-        picks = _pick_fused(spec, targets) if spec.fused else _pick(spec, targets)
+        picks = _pick_pattern(spec, targets)
     return list(_without(picks, saved)) if saved else picks
 
 
@@ -112,19 +118,15 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
     ValueError
         If an entry matches no module.
     """
-    unmatched = list(saved)
-    found: dict[str, ModuleSpec] = {}
-    for module in spec.modules:
-        for path in _paths(module):
-            ends = [end for end in saved if path.endswith(end)]
-            if ends:
-                unmatched = [end for end in unmatched if end not in ends]
-                found[module.name] = module
-    for end in unmatched:
-        paths = {path.rpartition(".")[2] for module in spec.modules for path in _paths(module)}
-        close = close_names(end, paths)
-        raise ValueError(f"modules_to_save: {end!r} matches no module of {spec.name}{close}")
-    return found
+    found: set[str] = set()
+    for end in saved:
+        named = {module.name for module in spec.modules if any(path.endswith(end) for path in _paths(module))}
+        if not named:
+            paths = {path.rpartition(".")[2] for module in spec.modules for path in _paths(module)}
+            close = close_names(end, paths)
+            raise ValueError(f"modules_to_save: {end!r} matches no module of {spec.name}{close}")
+        found |= named
+    return {module.name: module for module in spec.modules if module.name in found}
 
 
 def _defaults(spec: ModelSpec) -> tuple[str, ...]:
@@ -136,30 +138,35 @@ def _defaults(spec: ModelSpec) -> tuple[str, ...]:
     return spec.default_targets
 
 
-def _picked(module: ModuleSpec, hits: Sequence[object]) -> list[Pick]:
-    """Those modules of a group whose names were hit: ``hits`` has an entry for each of them."""
-    if not any(hits):
-        return []
-    return [Pick(module, None if all(hits) else tuple(compress(module.names(), hits)))]
+Names = list[dict[ModuleSpec, list[str]]]  # the names of each group, and those in checkpoints that differ
 
 
-def _pick_chosen(spec: ModelSpec, chosen: Callable[[str, ModuleSpec], bool]) -> list[Pick]:
-    """Modules of which the caller's function says yes."""
-    picks = []
-    for module in spec.groups:
-        if module.kind in ADAPTABLE:
-            picks += _picked(module, [chosen(name, module) for name in module.names()])
-    if not picks:
-        raise ValueError(f"targets: the function selected no module of {spec.name}")
-    return picks
+def _names(groups: Iterable[ModuleSpec]) -> Names:
+    groups = list(groups)
+    return [
+        {module: module.names() for module in groups},
+        {module: module.aliases() for module in groups if module.alias},
+    ]
 
 
-def _pick(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
-    if not isinstance(targets, str):
-        return _pick_names(spec, targets)
-    if targets.lower() == ALL_LINEAR:
-        return [Pick(module) for module in _all_linear(spec)]
-    return _pick_pattern(spec, targets)
+def _found(names: Names, wanted: Callable[[str, ModuleSpec], bool]) -> dict[ModuleSpec, set[int]]:
+    """Which of each group are wanted: by their names, or by those in checkpoints where no name is."""
+    for naming in names:
+        found = {}
+        for module, each in naming.items():
+            hits = {place for place, name in enumerate(each) if wanted(name, module)}
+            if hits:
+                found[module] = hits
+        if found:
+            return found
+    return {}
+
+
+def _picks(found: Mapping[ModuleSpec, set[int]]) -> list[Pick]:
+    return [
+        Pick(module, None if len(hits) == module.copies else tuple(module.names()[i] for i in sorted(hits)))
+        for module, hits in found.items()
+    ]
 
 
 def _all_linear(spec: ModelSpec) -> list[ModuleSpec]:
@@ -171,66 +178,43 @@ def _all_linear(spec: ModelSpec) -> list[ModuleSpec]:
 
 
 def _pick_names(spec: ModelSpec, targets: list[str]) -> list[Pick]:
-    """Modules whose names end with one of ``targets``; names in checkpoints count where no name matches."""
+    """Modules whose names end with one of ``targets``."""
     groups = [module for module in spec.groups if module.kind in (*ADAPTABLE, "experts")]
-    picks, unmatched = _match(groups, targets, aliases=False)
-    if unmatched:
-        more, unmatched = _match(groups, unmatched, aliases=True)
-        picks = _union(picks, more)
-    for target in unmatched:
-        raise ValueError(f"targets: {target!r} {_why_not(spec, target)}")
-    return picks
-
-
-def _match(groups: list[ModuleSpec], targets: list[str], *, aliases: bool) -> tuple[list[Pick], list[str]]:
-    unmatched = list(targets)
-    picks = []
+    names = _names(groups)
     # layers differ in an index, which only a target that holds an index can tell apart
     indexed = any(part.isdigit() for target in targets for part in target.split("."))
-    for module in groups:
-        names = module.aliases() if aliases else module.names()
-        names = names if indexed else names[:1]
-        hits = []
-        for name in names:
-            hits.append([target for target in targets if ends_with(name, target)])
-            if hits[-1]:
-                unmatched = [target for target in unmatched if target not in hits[-1]]
-        picks += _picked(module, hits)
-    return picks, unmatched
-
-
-def _union(picks: list[Pick], more: list[Pick]) -> list[Pick]:
-    merged = {each.module: each for each in picks}
-    for each in more:
-        known = merged.get(each.module, each)
-        both = None if None in (known.names, each.names) else {*(known.names or ()), *(each.names or ())}
-        merged[each.module] = Pick(each.module, None if both is None else tuple(sorted(both)))
-    return list(merged.values())
+    if not indexed:
+        names = [{module: each[:1] for module, each in naming.items()} for naming in names]
+    found: dict[ModuleSpec, set[int]] = {}
+    for target in targets:
+        hits = _found(names, lambda name, _, end=f".{target}": f".{name}".endswith(end))  # type: ignore[misc]
+        if not hits:
+            raise ValueError(f"targets: {target!r} {_why_not(spec, target)}")
+        for module, places in hits.items():
+            found[module] = found.get(module, set()) | places
+    if not indexed:
+        return [Pick(module) for module in groups if module in found]
+    return _picks({module: found[module] for module in groups if module in found})
 
 
 def _pick_pattern(spec: ModelSpec, text: str) -> list[Pick]:
-    """Modules whose whole names match the regular expression ``text``, or their names in checkpoints."""
+    """Modules whose whole names match the regular expression ``text``."""
     pattern = Expression(text, what="targets")
     for path in dict.fromkeys(path for module in spec.modules for path in _paths(module)[1:]):
         if pattern.matches(path):
             raise ValueError(
                 f"targets: the pattern {text!r} also matches the container {path!r}, which LoRA cannot adapt"
             )
-    for aliases in (False, True):
-        picks = []
-        for module in spec.groups:
-            names = module.aliases() if aliases else module.names()
-            hits = [pattern.matches(name) for name in names]
-            if any(hits) and module.kind not in ADAPTABLE:
-                name = names[hits.index(True)]
-                raise ValueError(
-                    f"targets: the pattern {text!r} also matches the {module.kind} {name!r}, which LoRA "
-                    "cannot adapt"
-                )
-            picks += _picked(module, hits)
-        if picks:
-            return picks
-    raise ValueError(f"targets: {_no_match(spec, text)}")
+    found = _found(_names(spec.groups), lambda name, _: pattern.matches(name))
+    for module, places in found.items():
+        if module.kind not in ADAPTABLE:
+            raise ValueError(
+                f"targets: the pattern {text!r} also matches the {module.kind} "
+                f"{module.names()[min(places)]!r}, which LoRA cannot adapt"
+            )
+    if not found:
+        raise ValueError(f"targets: {_no_match(spec, text)}")
+    return _picks(found)
 
 
 def _pick_fused(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
-from lora_np.files import named
+from lora_np.files import whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, open_regular, parse_json
 
@@ -220,7 +220,7 @@ def save(
         if own is None:
             raise HubError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
         header[name] = TensorInfo(dtype if dtype and own in FLOATS else own, array.shape)
-    with named(Path(path), Path(path)), SafetensorsWriter(path, header, metadata=metadata) as writer:
+    with SafetensorsWriter(path, header, metadata=metadata) as writer:
         for name, array in arrays.items():
             writer.write(name, array)
 
@@ -269,7 +269,7 @@ class SafetensorsWriter:
         self.path = Path(path)
         self._header, self._tensors = _layout(tensors, metadata or {})
         self._missing = set(self._tensors)
-        self._partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+        self._whole = ExitStack()
 
     @property
     def size(self) -> int:
@@ -337,28 +337,21 @@ class SafetensorsWriter:
     def __enter__(self) -> Self:
         if self.path.is_dir():
             raise IsADirectoryError(f"{self.path} is a directory; give the name of a file")
-        self._file = self._partial.open("xb")
-        try:
+        with ExitStack() as stack:  # leaves nothing behind where the disk is full
+            self._file = stack.enter_context(stack.enter_context(whole(self.path)).open("wb"))
             self._file.write(self._header)
-        except BaseException:  # a full disk
-            self._file.close()
-            self._partial.unlink()
-            raise
+            self._whole = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._file.close()
-            if kind is None and not self._missing:
-                self._partial.replace(self.path)
-                return
-        finally:
-            self._partial.unlink(missing_ok=True)
-        if kind is None:
-            names = ", ".join(map(repr, sorted(self._missing)))
-            raise HubError(f"{self.path}: in the header but never written: {names}")
+        with self._whole:
+            if error is not None:
+                raise error
+            if self._missing:
+                names = ", ".join(map(repr, sorted(self._missing)))
+                raise HubError(f"{self.path}: in the header but never written: {names}")
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:

@@ -7,7 +7,7 @@ Source: PEFT 0.21, ``tuners/tuners_utils.py`` (``check_target_module_exists``) a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, TypeAlias
@@ -183,8 +183,7 @@ class Patterns:
 
     values: Mapping[str, Any]
     what: str = "rank_pattern"
-    _exact: dict[str, int] = field(init=False, default_factory=dict)  # whole paths
-    _ends: dict[str, int] = field(init=False, default_factory=dict)
+    _places: dict[str, int] = field(init=False, default_factory=dict)  # of plain ends, and of ^whole paths
     _others: list[tuple[int, Expression]] = field(init=False, default_factory=list)
     _keys: list[str] = field(init=False, default_factory=list)
 
@@ -192,10 +191,9 @@ class Patterns:
         self._keys.extend(self.values)
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
-            if exact:
-                self._exact.setdefault(exact[1].replace("\\", ""), place)
-            elif len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key):
-                self._ends.setdefault(key, place)  # so many names are those of modules: a dot is a dot
+            # so many plain names are those of modules: a dot is a dot
+            if exact or (len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key)):
+                self._places.setdefault("^" + exact[1].replace("\\", "") if exact else key, place)
             elif len(self._others) >= _MAX_PATTERNS:
                 raise ValueError(f"{self.what} must have at most {_MAX_PATTERNS:,} expressions")
             else:
@@ -204,11 +202,9 @@ class Patterns:
     def key(self, path: str) -> str | None:
         """The first key that matches ``path``, or None."""
         none = len(self._keys)
-        place = self._exact.get(path, none)
-        if self._ends:
-            parts = path.split(".")
-            ends = (".".join(parts[start:]) for start in range(len(parts)))
-            place = min(place, *(self._ends.get(end, none) for end in ends))
+        place = (
+            min((self._places.get(end, none) for end in _ends(path)), default=none) if self._places else none
+        )
         for earlier, expression in self._others:
             if earlier >= place:
                 break
@@ -224,13 +220,19 @@ class Patterns:
     def unused(self, paths: Iterable[str]) -> list[str]:
         """The keys that match none of ``paths``, even if another key comes first."""
         paths = list(paths)
-        known = set(paths)
-        unused = {place for path, place in self._exact.items() if path not in known}
-        unused |= {
-            place for end, place in self._ends.items() if not any(ends_with(path, end) for path in paths)
-        }
+        ends = {end for path in paths for end in _ends(path)}
+        unused = {place for end, place in self._places.items() if end not in ends}
         unused |= {place for place, expression in self._others if not any(map(expression.matches, paths))}
         return [self._keys[place] for place in sorted(unused)]
+
+
+def _ends(path: str) -> Iterator[str]:
+    """What `Patterns` looks a path up by: itself, marked as a whole, and every end of it from a dot on."""
+    yield f"^{path}"
+    yield path
+    for place, sign in enumerate(path):
+        if sign == ".":
+            yield path[place + 1 :]
 
 
 def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:

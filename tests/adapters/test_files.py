@@ -1,6 +1,6 @@
 """Writes that are interrupted at any step, targets that must not be replaced, names that lead elsewhere."""
 
-import json
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora_np import adapters
-from lora_np.files import recover, replacing
+from lora_np.files import replacing
 from lora_np.hub import inside
 
 OURS = ("adapter_config.json", "more", "more/file")
@@ -28,6 +28,12 @@ def old_target(tmp_path):
     (tmp_path / "target").mkdir()
     write(tmp_path / "target", "old")
     return tmp_path / "target"
+
+
+def recover(target):
+    """What the next run does first."""
+    with contextlib.suppress(KeyError), replacing(target, force=True, writes=OURS.__contains__):
+        raise KeyError
 
 
 class Killed(BaseException):
@@ -65,9 +71,8 @@ def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succ
             pass
         patch.undo()
     new = dict.fromkeys(old, b"new")
-    standing = [
-        content(p) for p in tmp_path.iterdir() if p.is_dir() and p.name.startswith(("target", ".target."))
-    ]
+    work = tmp_path / ".target.lora-np"
+    standing = [content(place) for place in (target, work / "new", work / "old") if place.is_dir()]
     assert any(found in (old, new) for found in standing)
     recover(target)
     assert content(target) in (old, new)
@@ -312,14 +317,25 @@ def test_names_that_look_like_ours_are_left_alone(tmp_path):
     assert all((tmp_path / name / "letter.txt").exists() for name in mine)
 
 
-def test_a_file_in_the_place_of_the_journal_is_not_touched(tmp_path):
-    (tmp_path / ".target.lora-np").write_text("dear")
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "new"])
+def test_what_is_in_the_place_of_our_directory_is_not_touched(tmp_path, kind):
+    work = tmp_path / ".target.lora-np"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "new").write_text("dear")
+    if kind == "file":
+        work.write_text("dear")
+    elif kind == "link":
+        work.symlink_to(tmp_path / "home")
+    else:
+        shutil.copytree(tmp_path / "home", work)
+        (work / "new").rename(work / {"folder": "letter", "new": "new"}[kind])
+    before = content(tmp_path)
     with (
-        pytest.raises(ValueError, match="not a journal of lora-np"),
+        pytest.raises(ValueError, match="is in the way, and was not made by lora-np; move it"),
         replacing(tmp_path / "target", force=True, writes=OURS.__contains__),
     ):
         pass
-    assert (tmp_path / ".target.lora-np").read_text() == "dear"
+    assert content(tmp_path) == before
 
 
 def test_of_two_writers_of_one_target_the_second_is_told(tmp_path):
@@ -336,12 +352,11 @@ def test_of_two_writers_of_one_target_the_second_is_told(tmp_path):
 
 
 def test_what_was_made_after_a_crash_is_not_deleted(tmp_path):
-    token = "a" * 32
-    for name, text in ((f".target.{token}.new", "new"), (f".target.{token}.old", "old"), ("target", "mine")):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, text)
-    journal = {"stage": f".target.{token}.new", "aside": f".target.{token}.old"}
-    (tmp_path / ".target.lora-np").write_text(json.dumps(journal))
+    work = tmp_path / ".target.lora-np"
+    for folder, text in ((work / "new", "new"), (work / "old", "old"), (tmp_path / "target", "mine")):
+        folder.mkdir(parents=True)
+        write(folder, text)
+    (work / "lock").touch()
     before = content(tmp_path)
     with pytest.raises(ValueError, match="has been made since a run that was to replace it was killed"):
         recover(tmp_path / "target")
