@@ -17,13 +17,13 @@ from lora_np.hub.folders import (
 )
 from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
-from lora_np.hub.model import ATTENTION, Indices, Kind, Layers, ModelSpec, ModuleSpec, fold
+from lora_np.hub.model import ATTENTION, Kind, Layers, ModelSpec, ModuleSpec, fold
 from lora_np.hub.names import module_path, names_are_known
-from lora_np.hub.patterns import Expression
 from lora_np.hub.picking import Pick, check_patterns, pick, saved_modules
 from lora_np.hub.reading import HubError, open_regular, read_json
-from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter, TensorInfo
-from lora_np.hub.targets import ALL_LINEAR, Matcher, Patterns, Targets, close_names, matcher
+from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter
+from lora_np.hub.targets import ALL_LINEAR, Matcher, Patterns, Targets, matcher
+from lora_np.hub.tensors import TensorInfo
 
 __all__ = [
     "ALL_LINEAR",
@@ -33,10 +33,8 @@ __all__ = [
     "INDEX",
     "PICKLES",
     "SINGLE",
-    "Expression",
     "GGUFModel",
     "HubError",
-    "Indices",
     "Kind",
     "Layers",
     "Matcher",
@@ -52,7 +50,6 @@ __all__ = [
     "bitsandbytes_parts",
     "build_spec",
     "check_patterns",
-    "close_names",
     "directory",
     "family_names",
     "family_of",

@@ -5,14 +5,13 @@ Source: bitsandbytes 0.50, ``functional.py`` (``QuantState.as_dict``) and ``nn/m
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 
 from lora_np.checks import Array
 from lora_np.hub.folders import ModelDirectory
-from lora_np.hub.reading import HubError
+from lora_np.hub.reading import HubError, parse_json
 from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
 __all__ = ["bitsandbytes_parts", "read_bitsandbytes"]
@@ -117,10 +116,10 @@ def _part(model: ModelDirectory, name: str, dtype: Any, where: str, count: int |
 
 def _note(raw: Array, where: str) -> dict[str, Any]:
     try:
-        note = json.loads(raw.tobytes().decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise HubError(f"{where}: its quant_state is not JSON: {error}") from None
-    if not isinstance(note, dict) or note.get("quant_type") != "nf4":
+        note = parse_json(raw.tobytes())
+    except HubError as error:
+        raise HubError(f"{where}: its quant_state is {error}") from None
+    if note.get("quant_type") != "nf4":
         raise HubError(f"{where}: its quant_state does not describe nf4")
     return note
 

@@ -13,7 +13,8 @@ from lora_np.checks import Array
 from lora_np.hub import safetensors
 from lora_np.hub.names import module_path
 from lora_np.hub.reading import HubError, read_json
-from lora_np.hub.safetensors import SafetensorsFile, TensorInfo
+from lora_np.hub.safetensors import SafetensorsFile
+from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,67 +18,16 @@ import numpy as np
 
 from lora_np.checks import Array
 from lora_np.files import write_whole
+from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.hub.reading import HubError, open_regular
+from lora_np.hub.tensors import TensorFile, TensorInfo, short
 from lora_np.quantise import LAYOUTS, Blocks
 
-__all__ = ["GGUFFile", "GGUFTensor", "open", "save"]
+__all__ = ["GGUFFile", "open", "save"]
 
-# The number of each kind of tensor in the file. Those without a layout can be counted but not read:
-# numbers in a block, and its bytes.
-_KINDS = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    6: "Q5_0",
-    7: "Q5_1",
-    8: "Q8_0",
-    12: "Q4_K",
-    14: "Q6_K",
-    30: "BF16",
-}
-_UNREAD = {
-    9: ("Q8_1", 32, 40),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    13: ("Q5_K", 256, 176),
-    15: ("Q8_K", 256, 292),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    24: ("I8", 1, 1),
-    25: ("I16", 1, 2),
-    26: ("I32", 1, 4),
-    27: ("I64", 1, 8),
-    28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36),
-}
-_SIZES = {kind: (layout.numbers, layout.block.itemsize) for kind, layout in LAYOUTS.items()}
-_SIZES |= {kind: (numbers, size) for kind, numbers, size in _UNREAD.values()}
-_NUMBERS = {kind: number for number, kind in _KINDS.items()}
-
-_SCALARS = {
-    0: "<u1",
-    1: "<i1",
-    2: "<u2",
-    3: "<i2",
-    4: "<u4",
-    5: "<i4",
-    6: "<f4",
-    7: "?",
-    10: "<u8",
-    11: "<i8",
-    12: "<f8",
-}
+_NUMBERS = {kind: number for number, (kind, _, _) in GGUF_KINDS.items()}
+_SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?")))
+_SCALARS |= {10: "<u8", 11: "<i8", 12: "<f8"}
 _SCALAR_NUMBERS = {np.dtype(name): number for number, name in _SCALARS.items()}
 _STRING, _ARRAY = 8, 9
 
@@ -90,52 +37,18 @@ _MAX_AXES = 4  # as in ggml
 _ALIGNMENT = 32
 
 
-@dataclass(frozen=True)
-class GGUFTensor:
-    """What the header says of one tensor.
-
-    Attributes
-    ----------
-    kind : str
-        "F32", "Q4_1", "Q6_K", ...
-    shape : tuple of int
-        As in NumPy: the last axis is contiguous (ggml writes it first).
-    start : int
-        Byte offset in the file.
-    """
-
-    kind: str
-    shape: tuple[int, ...]
-    start: int = 0
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Number of bytes in the file."""
-        numbers, size = _SIZES[self.kind]
-        return self.size // numbers * size
-
-
-@dataclass(frozen=True)
-class GGUFFile:
+class GGUFFile(TensorFile):
     """A checked header, and `read` for one tensor after the other. Made by `open`; holds no open file.
 
     Attributes
     ----------
     path : Path
-    tensors : mapping of str to GGUFTensor
-        In the order of their bytes.
+        The file.
+    tensors : mapping of str to TensorInfo
+        By name, in the order of their bytes.
     metadata : mapping of str to object
         Text, numbers, booleans; lists of text; and ndarrays of numbers.
     """
-
-    path: Path
-    tensors: Mapping[str, GGUFTensor]
-    metadata: Mapping[str, Any] = field(repr=False)
 
     def read(self, name: str) -> Array:
         """The numbers of one tensor; nothing else is read.
@@ -177,24 +90,17 @@ class GGUFFile:
         HubError
             As for `read`.
         """
-        if name not in self.tensors:
-            close = get_close_matches(name, self.tensors, n=5, cutoff=0.5) or list(self.tensors)[:5]
+        info = self.info(name)
+        if info.dtype not in LAYOUTS:
             raise HubError(
-                f"{self.path} has no tensor {_short(name)}; closest: {', '.join(map(_short, close))}"
-            )
-        tensor = self.tensors[name]
-        if tensor.kind not in LAYOUTS:
-            raise HubError(
-                f"{self.path}: {_short(name)} is stored as {tensor.kind}, which is not read; those that are: "
+                f"{self.path}: {short(name)} is stored as {info.dtype}, which is not read; those that are: "
                 f"{', '.join(LAYOUTS)}"
             )
-        layout = LAYOUTS[tensor.kind]
-        data = np.empty((*tensor.shape[:-1], tensor.shape[-1] // layout.numbers), layout.block)
-        with self.path.open("rb") as file:
-            file.seek(tensor.start)
-            if file.readinto(data.reshape(-1).view(np.uint8).data) != tensor.nbytes:
-                raise HubError(f"{self.path} has become shorter since it was opened")
-        return Blocks(tensor.kind, data, tensor.shape)
+        layout = LAYOUTS[info.dtype]
+        data = np.frombuffer(self.raw(name), layout.block)
+        return Blocks(
+            info.dtype, data.reshape(*info.shape[:-1], info.shape[-1] // layout.numbers), info.shape
+        )
 
 
 def open(path: str | os.PathLike[str]) -> GGUFFile:
@@ -231,7 +137,7 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
     >>> save({"output.weight": np.ones((2, 32), np.float32)}, path, metadata={"general.name": "small"})
     >>> file = open(path)
     >>> file.tensors["output.weight"]
-    GGUFTensor(kind='F32', shape=(2, 32), start=128)
+    TensorInfo(dtype='F32', shape=(2, 32), start=128)
     >>> file.metadata["general.name"], file.read("output.weight").sum()
     ('small', np.float32(64.0))
     """
@@ -345,7 +251,7 @@ class _Header:
         return number
 
 
-def _read(header: _Header) -> tuple[dict[str, GGUFTensor], dict[str, Any]]:
+def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     magic = header.take(4, "the magic number")
     if magic != b"GGUF":
         raise HubError(f"it begins with {magic!r}, not with b'GGUF'")
@@ -359,19 +265,19 @@ def _read(header: _Header) -> tuple[dict[str, GGUFTensor], dict[str, Any]]:
     alignment = _alignment(metadata)
     described = [_description(header) for _ in range(tensor_count)]
     start = _padded(header.position, alignment)
-    tensors: dict[str, GGUFTensor] = {}
+    tensors: dict[str, TensorInfo] = {}
     position = 0
     for name, kind, shape, offset in described:
         if name in tensors:
-            raise HubError(f"it has two tensors {_short(name)}")
+            raise HubError(f"it has two tensors {short(name)}")
         if offset != position:
             raise HubError(
-                f"tensor {_short(name)} begins at {offset}; after the one before, {position} is its place"
+                f"tensor {short(name)} begins at {offset}; after the one before, {position} is its place"
             )
-        tensor = GGUFTensor(kind, shape, start + offset)
+        tensor = TensorInfo(kind, shape, start + offset)
         if tensor.start + tensor.nbytes > header.size:
             raise HubError(
-                f"tensor {_short(name)} of kind {kind} and shape {shape} ends at byte "
+                f"tensor {short(name)} of kind {kind} and shape {shape} ends at byte "
                 f"{tensor.start + tensor.nbytes}, the file at {header.size}"
             )
         tensors[name] = tensor
@@ -384,65 +290,57 @@ def _metadata(header: _Header, count: int) -> Iterator[tuple[str, Any]]:
     for _ in range(count):
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in seen:
-            raise HubError(f"its metadata have two entries {_short(key)}")
+            raise HubError(f"its metadata have two entries {short(key)}")
         seen.add(key)
-        yield key, _value(header, header.number("I", f"the type of {_short(key)}"), key)
+        yield key, _value(header, header.number("I", f"the type of {short(key)}"), key)
 
 
 def _value(header: _Header, kind: int, key: str) -> Any:
     if kind == _STRING:
-        return header.text(f"the value of {_short(key)}")
+        return header.text(f"the value of {short(key)}")
     if kind != _ARRAY:
         return _scalars(header, kind, 1, key)[0].item()
-    inner = header.number("I", f"the type of the entries of {_short(key)}")
+    inner = header.number("I", f"the type of the entries of {short(key)}")
     if inner == _STRING:
-        count = header.count(f"the number of entries of {_short(key)}", 8)
-        return [header.text(f"an entry of {_short(key)}") for _ in range(count)]
+        count = header.count(f"the number of entries of {short(key)}", 8)
+        return [header.text(f"an entry of {short(key)}") for _ in range(count)]
     if inner == _ARRAY:
-        raise HubError(f"{_short(key)} is an array of arrays, which is not read")
-    return _scalars(header, inner, header.count(f"the number of entries of {_short(key)}", 1), key)
+        raise HubError(f"{short(key)} is an array of arrays, which is not read")
+    return _scalars(header, inner, header.count(f"the number of entries of {short(key)}", 1), key)
 
 
 def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
     if kind not in _SCALARS:
-        raise HubError(f"{_short(key)} has type {kind}, which the format does not have")
+        raise HubError(f"{short(key)} has type {kind}, which the format does not have")
     dtype = np.dtype(_SCALARS[kind])
-    raw = header.take(count * dtype.itemsize, f"the value of {_short(key)}")
+    raw = header.take(count * dtype.itemsize, f"the value of {short(key)}")
     if dtype.kind == "b" and raw.strip(b"\0\1"):
-        raise HubError(f"{_short(key)} is boolean but holds bytes other than 0 and 1")
+        raise HubError(f"{short(key)} is boolean but holds bytes other than 0 and 1")
     return np.frombuffer(raw, dtype)
 
 
 def _alignment(metadata: Mapping[str, Any]) -> int:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise HubError(f"'general.alignment' must be a power of two, got {_short(alignment)}")
+        raise HubError(f"'general.alignment' must be a power of two, got {short(alignment)}")
     return alignment
 
 
 def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     name = header.text("the name of a tensor", most=_MAX_NAME)
-    axes = header.number("I", f"the number of axes of {_short(name)}")
+    axes = header.number("I", f"the number of axes of {short(name)}")
     if not 1 <= axes <= _MAX_AXES:
-        raise HubError(f"tensor {_short(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
-    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {_short(name)}"))
-    number = header.number("I", f"the kind of {_short(name)}")
-    kind = _KINDS.get(number) or _UNREAD.get(number, ("", 0, 0))[0]
-    if not kind:
-        raise HubError(f"tensor {_short(name)} is of kind {number}, which is not known")
+        raise HubError(f"tensor {short(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
+    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {short(name)}"))
+    number = header.number("I", f"the kind of {short(name)}")
+    if number not in GGUF_KINDS:
+        raise HubError(f"tensor {short(name)} is of kind {number}, which is not known")
+    kind, numbers, _ = GGUF_KINDS[number]
     if 0 in sizes or prod(sizes) >= 2**63:
-        raise HubError(f"tensor {_short(name)} has shape {sizes[::-1]}, which no file can hold")
-    numbers = _SIZES[kind][0]
+        raise HubError(f"tensor {short(name)} has shape {sizes[::-1]}, which no file can hold")
     if sizes[0] % numbers:
-        raise HubError(
-            f"tensor {_short(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
-        )
-    return name, kind, sizes[::-1], header.number("Q", f"the place of {_short(name)}")
-
-
-def _short(value: object) -> str:
-    """``repr``, of which a hostile file determines no more than a line."""
-    return f"{value!r:.80}"
+        raise HubError(f"tensor {short(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}")
+    return name, kind, sizes[::-1], header.number("Q", f"the place of {short(name)}")
 
 
 def _padded(size: int, alignment: int) -> int:
@@ -452,13 +350,13 @@ def _padded(size: int, alignment: int) -> int:
 def _as_blocks(name: str, tensor: Array | Blocks) -> Blocks:
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
         raise HubError(
-            f"{_short(name)} must have 1 to {_MAX_AXES} axes and no empty one, got shape {tensor.shape}"
+            f"{short(name)} must have 1 to {_MAX_AXES} axes and no empty one, got shape {tensor.shape}"
         )
     if isinstance(tensor, Blocks):
         return tensor
     kind = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}.get(tensor.dtype)
     if kind is None:
-        raise HubError(f"{_short(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
+        raise HubError(f"{short(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
     return Blocks(kind, tensor.astype(LAYOUTS[kind].block, copy=False), tensor.shape)
 
 
@@ -466,7 +364,7 @@ def _packed_text(text: str) -> bytes:
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:
-        raise HubError(f"{_short(text)} cannot be encoded as UTF-8: {error}") from None
+        raise HubError(f"{short(text)} cannot be encoded as UTF-8: {error}") from None
     return struct.pack("<Q", len(raw)) + raw
 
 
@@ -480,14 +378,12 @@ def _packed_value(key: str, value: Any) -> bytes:
         whole = np.uint32 if array.size and array.min() >= 0 else np.int32
         narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)
         if array.dtype.kind in "iu" and (narrow != array).any():
-            raise HubError(
-                f"{_short(key)} holds {_short(value)}, too large for 32 bits; give it as np.uint64"
-            )
+            raise HubError(f"{short(key)} holds {short(value)}, too large for 32 bits; give it as np.uint64")
         array = narrow
     number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
     if number is None or array.ndim > 1:
         raise HubError(
-            f"{_short(key)} must be text, a number, a boolean or a list of one of them, got {_short(value)}"
+            f"{short(key)} must be text, a number, a boolean or a list of one of them, got {short(value)}"
         )
     raw = array.astype(_SCALARS[number]).tobytes()
     return (

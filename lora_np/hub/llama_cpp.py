@@ -25,24 +25,23 @@ __all__ = ["GGUFModel", "gguf_name", "open_gguf", "row_order"]
 # turns the halves of a head.
 FAMILIES = {"llama": True, "qwen2": False, "qwen3": False}
 
-_WHOLE = {
+_MODULES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
     "lm_head": "output",
+    "model.layers.{}.input_layernorm": "blk.{}.attn_norm",
+    "model.layers.{}.self_attn.q_proj": "blk.{}.attn_q",
+    "model.layers.{}.self_attn.k_proj": "blk.{}.attn_k",
+    "model.layers.{}.self_attn.v_proj": "blk.{}.attn_v",
+    "model.layers.{}.self_attn.o_proj": "blk.{}.attn_output",
+    "model.layers.{}.self_attn.q_norm": "blk.{}.attn_q_norm",
+    "model.layers.{}.self_attn.k_norm": "blk.{}.attn_k_norm",
+    "model.layers.{}.post_attention_layernorm": "blk.{}.ffn_norm",
+    "model.layers.{}.mlp.gate_proj": "blk.{}.ffn_gate",
+    "model.layers.{}.mlp.up_proj": "blk.{}.ffn_up",
+    "model.layers.{}.mlp.down_proj": "blk.{}.ffn_down",
 }
-_LAYER = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
+_BACK = {theirs: ours for ours, theirs in _MODULES.items()}
 _CONFIG = {
     "hidden_size": "embedding_length",
     "intermediate_size": "feed_forward_length",
@@ -253,25 +252,20 @@ def gguf_name(module: str) -> str | None:
     >>> gguf_name("model.layers.7.self_attn.q_proj"), gguf_name("lm_head"), gguf_name("vision.conv")
     ('blk.7.attn_q', 'output', None)
     """
-    if module in _WHOLE:
-        return _WHOLE[module]
-    match = re.fullmatch(r"model\.layers\.(\d{1,6})\.(.+)", module)
-    return f"blk.{match[1]}.{_LAYER[match[2]]}" if match and match[2] in _LAYER else None
+    return _translated(module, _MODULES)
 
 
 def checkpoint_tensor(name: str) -> str | None:
     """The inverse for a tensor: ``"blk.7.attn_q.weight"`` is ``"model.layers.7.self_attn.q_proj.weight"``."""
     module, _, part = name.rpartition(".")
-    if part not in ("weight", "bias"):
-        return None
-    for ours, theirs in _WHOLE.items():
-        if module == theirs:
-            return f"{ours}.{part}"
-    match = re.fullmatch(r"blk\.(\d{1,6})\.(\w+)", module)
-    for ours, theirs in _LAYER.items():
-        if match and match[2] == theirs:
-            return f"model.layers.{match[1]}.{ours}.{part}"
-    return None
+    found = _translated(module, _BACK)
+    return f"{found}.{part}" if found and part in ("weight", "bias") else None
+
+
+def _translated(name: str, names: Mapping[str, str]) -> str | None:
+    number = re.search(r"(?<=\.)\d{1,6}(?=\.)", name)
+    found = names.get(name if number is None else f"{name[: number.start()]}{{}}{name[number.end() :]}")
+    return found and found.format(number and number[0])
 
 
 def row_order(config: Mapping[str, Any], name: str) -> Array | None:

@@ -10,9 +10,6 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from difflib import get_close_matches
-from math import prod
 from operator import itemgetter
 from pathlib import Path
 from reprlib import repr  # short, even for a hostile header
@@ -26,6 +23,7 @@ from lora_np.checks import Array
 from lora_np.files import whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, open_regular, parse_json
+from lora_np.hub.tensors import TensorFile, TensorInfo
 
 __all__ = ["SafetensorsFile", "SafetensorsWriter", "TensorInfo", "open", "save"]
 
@@ -37,37 +35,7 @@ _BLOCK = 2**20  # entries or bytes converted or copied at a time, so that no sec
 _MAX_AXES = 64  # as in NumPy
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """What the header says of one tensor.
-
-    Parameters
-    ----------
-    dtype : str
-        NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2".
-    shape : tuple of int
-        Of its axes.
-    start : int
-        Where its bytes begin in the file.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int = 0
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Number of bytes in the file."""
-        return prod(self.shape) * np.dtype(TABLE[self.dtype][1]).itemsize
-
-
-@dataclass(frozen=True)
-class SafetensorsFile:
+class SafetensorsFile(TensorFile):
     """A checked header, and `read` for one tensor after the other. Made by `open`; holds no open file.
 
     Attributes
@@ -79,10 +47,6 @@ class SafetensorsFile:
     metadata : mapping of str to str
         What the writer noted.
     """
-
-    path: Path
-    tensors: Mapping[str, TensorInfo]
-    metadata: Mapping[str, str]
 
     def read(self, name: str) -> Array:
         """The tensor of this name; nothing else is read.
@@ -102,29 +66,15 @@ class SafetensorsFile:
             If no tensor has that name (the message lists close ones), its dtype has no NumPy counterpart,
             or the file has changed since it was opened.
         """
-        if name not in self.tensors:
-            raise HubError(f"{self.path} has no tensor {name!r}; {self._closest(name)}")
-        info = self.tensors[name]
+        info = self.info(name)
         if info.dtype.startswith("float8"):
             raise HubError(f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold")
-        buffer = bytearray(info.nbytes)
-        with open_regular(self.path) as file:
-            file.seek(info.start)
-            if file.readinto(buffer) != info.nbytes:
-                raise HubError(f"{self.path} has become shorter since it was opened")
-        stored: Array = np.frombuffer(buffer, TABLE[info.dtype][1]).reshape(info.shape)
+        stored: Array = np.frombuffer(self.raw(name), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype == "bfloat16":
             return from_bfloat16(stored)
         if info.dtype == "bool" and (stored.view(np.uint8) > 1).any():
             raise HubError(f"{self.path}: {name!r} is bool but holds bytes other than 0 and 1")
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
-
-    def _closest(self, name: str) -> str:
-        known = list(self.tensors)
-        if not known:
-            return "it is empty"
-        close = get_close_matches(name, known, n=5, cutoff=0.5) or known[:5]
-        return f"closest: {', '.join(map(repr, close))}" + f" (of {len(known)})" * (len(known) > len(close))
 
 
 def open(path: str | os.PathLike[str]) -> SafetensorsFile:

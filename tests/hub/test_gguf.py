@@ -232,7 +232,7 @@ def run(folder, examples, compare):
         message, file = "", None
         try:
             file = gguf.open(place)
-            numbers = {name: file.read(name) for name in file.tensors if file.tensors[name].kind in LAYOUTS}
+            numbers = {name: file.read(name) for name in file.tensors if file.tensors[name].dtype in LAYOUTS}
         except HubError as error:
             message = str(error)
         assert time.process_time() - start < 1
@@ -263,7 +263,7 @@ def as_the_package_reads_it(place, file, numbers):
     assert [tensor.name for tensor in reader.tensors] == list(file.tensors)
     for tensor in reader.tensors:
         ours = file.tensors[tensor.name]
-        assert ours.kind == tensor.tensor_type.name
+        assert ours.dtype == tensor.tensor_type.name
         assert ours.shape == tuple(tensor.shape[::-1].tolist())
         assert (ours.start, ours.nbytes) == (tensor.data_offset, tensor.n_bytes)
         if tensor.name in numbers:

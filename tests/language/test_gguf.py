@@ -244,7 +244,7 @@ def test_scales_that_differ_go_into_b(tmp_path):
     written = gguf.open(tmp_path / "adapter.gguf")
     assert (written.read("blk.0.attn_q.weight.lora_b") == 1).all()
     assert (written.read("blk.0.attn_v.weight.lora_b") == 0.5).all()
-    assert written.tensors["blk.0.attn_v.weight.lora_b"].kind == "F16"
+    assert written.tensors["blk.0.attn_v.weight.lora_b"].dtype == "F16"
 
 
 def test_adapters_that_llama_cpp_cannot_apply_are_refused(tmp_path):

@@ -1,0 +1,99 @@
+"""A file of tensors whose header is read and checked, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from lora_np.hub.dtypes import BLOCKS
+from lora_np.hub.reading import HubError, open_regular
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor.
+
+    Parameters
+    ----------
+    dtype : str
+        NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2"; in GGUF the name of a kind, such as "Q4_K".
+    shape : tuple of int
+        Of its axes, the last one contiguous.
+    start : int
+        Where its bytes begin in the file.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes in the file."""
+        numbers, size = BLOCKS[self.dtype]
+        return prod(self.shape) // numbers * size
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What two formats share: a checked header, and the bytes of one tensor after the other.
+
+    Attributes
+    ----------
+    path : Path
+        The file, which is not held open.
+    tensors : mapping of str to TensorInfo
+        By name, in the order of their bytes.
+    metadata : mapping of str to object
+        What the writer noted.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, Any] = field(repr=False)
+
+    def info(self, name: str) -> TensorInfo:
+        """What the header says of the tensor ``name``.
+
+        Raises
+        ------
+        HubError
+            If no tensor has that name; the message lists close ones.
+        """
+        if name in self.tensors:
+            return self.tensors[name]
+        known = list(self.tensors)
+        close = get_close_matches(name, known, n=5, cutoff=0.5) or known[:5]
+        names = f"closest: {', '.join(map(short, close))}" if known else "it is empty"
+        more = f" (of {len(known)})" * (len(known) > len(close))
+        raise HubError(f"{self.path} has no tensor {short(name)}; {names}{more}")
+
+    def raw(self, name: str) -> bytearray:
+        """The bytes of the tensor ``name``; nothing else is read.
+
+        Raises
+        ------
+        HubError
+            If no tensor has that name, or the file has changed since it was opened.
+        """
+        info = self.info(name)
+        buffer = bytearray(info.nbytes)
+        with open_regular(self.path) as file:
+            file.seek(info.start)
+            if file.readinto(buffer) != info.nbytes:
+                raise HubError(f"{self.path} has become shorter since it was opened")
+        return buffer
+
+
+def short(value: object) -> str:
+    """``repr``, of which a hostile file determines no more than a line."""
+    return f"{value!r:.80}"
