@@ -118,7 +118,7 @@ def _note(raw: Array, where: str) -> dict[str, Any]:
     try:
         note = parse_json(raw.tobytes())
     except HubError as error:
-        raise HubError(f"{where}: its quant_state is {error}") from None
+        raise HubError(f"{where}: its quant_state: {error}") from None
     if note.get("quant_type") != "nf4":
         raise HubError(f"{where}: its quant_state does not describe nf4")
     return note

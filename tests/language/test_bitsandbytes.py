@@ -128,7 +128,7 @@ STATE = f"{NAME}.quant_state.bitsandbytes__nf4"
         ("nf4", {f"{NAME}.absmax": np.ones(9)}, "must be float32, got float64"),
         ("nf4", {f"{NAME}.quant_map": np.ones(16, np.float32)}, "other levels than those of nf4"),
         ("nf4", {NAME: np.ones((7, 1), np.uint8)}, "needs 288 bytes, got 7"),
-        ("nf4", {STATE: np.frombuffer(b"{", np.uint8)}, "not JSON"),
+        ("nf4", {STATE: np.frombuffer(b"{", np.uint8)}, "not valid JSON"),
         ("nf4", {STATE: note(quant_type="fp4")}, "does not describe nf4"),
         ("nf4", {STATE: note(shape=[24])}, "shape must be two whole numbers"),
         ("nf4", {STATE: note(shape=[2**40, 1])}, "shape must be two whole numbers"),
