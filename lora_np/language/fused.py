@@ -8,6 +8,7 @@ hold values and gradients equal to the composed texts.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from lora_np.autograd import primitive
 from lora_np.checks import Array
 from lora_np.language import composed
 
-BLOCK = 64  # queries at a time
+BLOCK = 32  # queries at a time
+HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
 KEPT = 2**24  # numbers: attention weights beyond that are made again on the way back
+PIECE = 2**16  # numbers that several passes find in the cache
 LOGITS = 2**21  # numbers: the head's rows at a time
 
 
@@ -56,33 +59,44 @@ def norm_joint(inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], 
 rms_norm = primitive(norm_forward, joint=norm_joint, keeps=True, composed=composed.rms_norm)
 
 
-# The gated unit
+# The gated unit, in pieces that stay in the cache from one pass to the next.
 
 
 def gated_forward(gate: Array, up: Array) -> tuple[Array, tuple[Array, Array]]:
-    s = np.negative(gate)
-    np.minimum(s, 80, out=s)  # exp overflows in float32 from 89 on; sigmoid(-80) is 1e-35
-    np.exp(s, out=s)
-    s += 1
-    np.reciprocal(s, out=s)
-    silu = gate * s
-    return silu * up, (s, silu)
+    flat_gate, flat_up = gate.reshape(-1), up.reshape(-1)
+    y, s, silu = (np.empty_like(flat_gate) for _ in range(3))
+    for part in pieces(gate.size):
+        sigmoid = s[part]
+        np.multiply(flat_gate[part], 0.5, out=sigmoid)
+        np.tanh(sigmoid, out=sigmoid)
+        sigmoid *= 0.5
+        sigmoid += 0.5
+        np.multiply(flat_gate[part], sigmoid, out=silu[part])
+        np.multiply(silu[part], flat_up[part], out=y[part])
+    return y.reshape(gate.shape), (s, silu)
 
 
 def gated_joint(kept: tuple[Array, Array], gate: Array, up: Array, *, wanted: tuple[bool, ...]) -> Any:
     s, silu = kept
 
-    def pull(g: Array) -> tuple[Array | None, Array | None]:
-        dgate = None
-        if wanted[0]:
-            dgate = gate - silu  # silu' = s (1 + gate - silu)
-            dgate += 1
-            dgate *= s
-            dgate *= up
-            dgate *= g
-        return dgate, g * silu if wanted[1] else None
+    def pull(g: Array) -> tuple[Array, Array]:
+        flat_gate, flat_up, flat_g = gate.reshape(-1), up.reshape(-1), g.reshape(-1)
+        dgate, dup = np.empty_like(flat_gate), np.empty_like(flat_up)
+        for part in pieces(gate.size):
+            np.multiply(flat_g[part], silu[part], out=dup[part])
+            d = dgate[part]
+            np.subtract(flat_gate[part], silu[part], out=d)
+            d += 1  # silu' = s (1 + gate - silu)
+            d *= s[part]
+            d *= flat_up[part]
+            d *= flat_g[part]
+        return dgate.reshape(gate.shape), dup.reshape(gate.shape)
 
     return pull
+
+
+def pieces(n: int) -> Iterator[slice]:
+    return (slice(i, i + PIECE) for i in range(0, n, PIECE))
 
 
 gated = primitive(gated_forward, joint=gated_joint, keeps=True, composed=composed.gated)
@@ -94,27 +108,27 @@ gated = primitive(gated_forward, joint=gated_joint, keeps=True, composed=compose
 def attention_forward(
     q: Array, k: Array, v: Array, *, cos: Array, sin: Array, heads: int, kv: int, window: int | None = None
 ) -> tuple[Array, Any]:
-    batch, tokens, width = q.shape
-    each, d = heads // kv, width // heads
-    Q = turned(q, cos, sin, kv, each, d**-0.5)
-    K = turned(k, cos, sin, kv, 1)
-    V = np.ascontiguousarray(v.reshape(batch, tokens, kv, d).transpose(0, 2, 1, 3))
+    tokens, each, d = q.shape[1], heads // kv, q.shape[2] // heads
+    Q = by_group(turned(q, cos * d**-0.5, sin * d**-0.5), kv, d)
+    K, V = by_group(turned(k, cos, sin), kv, d), by_group(v, kv, d)
+    KT = np.ascontiguousarray(K.swapaxes(-1, -2))  # BLAS is quicker with it
+    largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, K) else None
     mixed = np.empty_like(Q)  # (batch, kv, tokens * each, d)
-    largest, sums = np.empty((2, *Q.shape[:-1], 1), Q.dtype)
+    sums = np.empty((*Q.shape[:-1], 1), Q.dtype)
     weights: list[Array | None] = []
     kept = 0
     for t, end, first, block in blocks(tokens, each, window):
-        S = scores(Q[:, :, block], K, t, end, first, each, window)
-        np.max(S, axis=-1, keepdims=True, out=largest[:, :, block])
-        S -= largest[:, :, block]
-        np.exp(S, out=S)
-        np.sum(S, axis=-1, keepdims=True, out=sums[:, :, block])
-        np.matmul(S, V[:, :, first:end], out=mixed[:, :, block])
-        kept += S.size
-        weights.append(S if kept <= KEPT else None)
+        E = scores(Q[:, :, block], KT, t, end, first, each, window)
+        if largest is not None:
+            np.max(E, axis=-1, keepdims=True, out=largest[:, :, block])
+            E -= largest[:, :, block]
+        np.exp(E, out=E)
+        sums[:, :, block] = row_sums(E)
+        np.matmul(E, V[:, :, first:end], out=mixed[:, :, block])
+        kept += E.size
+        weights.append(E if kept <= KEPT else None)
     mixed /= sums
-    y = mixed.reshape(batch, kv, tokens, each, d).transpose(0, 2, 1, 3, 4).reshape(batch, tokens, width)
-    return y, (Q, K, V, mixed, weights, largest, sums)
+    return by_token(mixed, each), (Q, K, V, mixed, weights, largest, sums)
 
 
 def attention_joint(
@@ -133,35 +147,50 @@ def attention_joint(
     batch, tokens, width = q.shape
     each, d = heads // kv, width // heads
 
-    def pull(g: Array) -> tuple[Array, Array, Array]:
+    def pull(g: Array) -> tuple[Array | None, Array | None, Array | None]:
         Q, K, V, mixed, weights, largest, sums = kept
-        dmixed = g.reshape(batch, tokens, kv, each, d).transpose(0, 2, 1, 3, 4).reshape(Q.shape) / sums
-        mean = np.vecdot(dmixed, mixed)[..., np.newaxis]  # sum over keys of weight times its gradient
+        KT = K.swapaxes(-1, -2)
+        # The gradient of a score is its weight times (g V^T - their mean): one product with a column more.
+        dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
+        np.divide(by_group(g, kv, d), sums, out=dmixed[..., :d])
+        np.negative(row_sums(dmixed[..., :d] * mixed), out=dmixed[..., d:])
+        V1T = np.ones((batch, kv, d + 1, tokens), V.dtype)
+        V1T[..., :d, :] = V.swapaxes(-1, -2)
         dQ, dK, dV = np.empty_like(Q), np.zeros_like(K), np.zeros_like(V)
-        VT = V.swapaxes(-1, -2)
         for i, (t, end, first, block) in enumerate(blocks(tokens, each, window)):
             E, weights[i] = weights[i], None
             if E is None:
-                E = scores(Q[:, :, block], K, t, end, first, each, window)
-                E -= largest[:, :, block]
+                E = scores(Q[:, :, block], KT, t, end, first, each, window)
+                if largest is not None:
+                    E -= largest[:, :, block]
                 np.exp(E, out=E)
-            dm = dmixed[:, :, block]
-            dV[:, :, first:end] += np.matmul(E.swapaxes(-1, -2), dm)
-            dS = np.matmul(dm, VT[..., first:end])
-            dS -= mean[:, :, block]
-            dS *= E
-            np.matmul(dS, K[:, :, first:end], out=dQ[:, :, block])
-            dK[:, :, first:end] += np.matmul(dS.swapaxes(-1, -2), Q[:, :, block])
+            if wanted[2]:
+                dV[:, :, first:end] += np.matmul(E.swapaxes(-1, -2), dmixed[:, :, block, :d])
+            if wanted[0] or wanted[1]:
+                dS = np.matmul(dmixed[:, :, block], V1T[..., first:end])
+                dS *= E
+            if wanted[0]:
+                np.matmul(dS, K[:, :, first:end], out=dQ[:, :, block])
+            if wanted[1]:
+                dK[:, :, first:end] += np.matmul(dS.swapaxes(-1, -2), Q[:, :, block])
         return (
-            turned_back(dQ, cos, sin, each, d**-0.5),
-            turned_back(dK, cos, sin, 1),
-            dV.transpose(0, 2, 1, 3).reshape(v.shape),
+            turned(by_token(dQ, each), cos * d**-0.5, sin * -(d**-0.5)) if wanted[0] else None,
+            turned(by_token(dK, 1), cos, -sin) if wanted[1] else None,
+            by_token(dV, 1) if wanted[2] else None,
         )
 
     return pull
 
 
 attention = primitive(attention_forward, joint=attention_joint, keeps=True, composed=composed.attention)
+
+
+def may_overflow(Q: Array, K: Array) -> bool:
+    """Whether a score may be too large for exp: none is larger than the longest q times the longest k.
+
+    Where none is, nothing needs to be subtracted from them before, which spares two passes over the scores.
+    """
+    return not float(row_sums(Q * Q).max()) * float(row_sums(K * K).max()) < HARMLESS**2
 
 
 def blocks(tokens: int, each: int, window: int | None) -> Any:
@@ -172,9 +201,9 @@ def blocks(tokens: int, each: int, window: int | None) -> Any:
         yield t, end, first, slice(t * each, end * each)
 
 
-def scores(Q: Array, K: Array, t: int, end: int, first: int, each: int, window: int | None) -> Array:
+def scores(Q: Array, KT: Array, t: int, end: int, first: int, each: int, window: int | None) -> Array:
     """``Q K^T`` of tokens t to end and the keys that they see, minus infinity where one does not."""
-    S: Array = np.matmul(Q, K[:, :, first:end].swapaxes(-1, -2))
+    S: Array = np.matmul(Q, KT[..., first:end])
     if window is None:
         S[..., t:] += barred(end - t, end - t, each, None, S.dtype)
     else:
@@ -188,33 +217,37 @@ def barred(queries: int, keys: int, each: int, window: int | None, dtype: np.dty
     return np.repeat(mask, each, axis=0)
 
 
-def turned(x: Array, cos: Array, sin: Array, kv: int, each: int, scale: float = 1.0) -> Array:
-    """Rotated and scaled heads: (batch, tokens, kv * each * d) to (batch, kv, tokens * each, d)."""
-    batch, tokens, width = x.shape
-    d = width // (kv * each)
-    y = np.empty((batch, kv, tokens, each, d), x.dtype)
-    turn(x.reshape(batch, tokens, kv, each, d).transpose(0, 2, 1, 3, 4), y, cos * scale, sin * scale)
-    return y.reshape(batch, kv, tokens * each, d)
+def by_group(x: Array, kv: int, d: int) -> Array:
+    """(batch, tokens, kv * each * d) to (batch, kv, tokens * each, d)."""
+    batch, tokens, _ = x.shape
+    return x.reshape(batch, tokens, kv, -1, d).transpose(0, 2, 1, 3, 4).reshape(batch, kv, -1, d)
 
 
-def turned_back(g: Array, cos: Array, sin: Array, each: int, scale: float = 1.0) -> Array:
-    """The transpose of `turned`: the same with the opposite angle, the other way round."""
-    batch, kv, n, d = g.shape
-    tokens = n // each
-    y = np.empty((batch, tokens, kv, each, d), g.dtype)
-    turn(g.reshape(batch, kv, tokens, each, d), y.transpose(0, 2, 1, 3, 4), cos * scale, sin * -scale)
-    return y.reshape(batch, tokens, kv * each * d)
+def by_token(x: Array, each: int) -> Array:
+    """The inverse of `by_group`."""
+    batch, kv, n, d = x.shape
+    return x.reshape(batch, kv, -1, each, d).transpose(0, 2, 1, 3, 4).reshape(batch, n // each, -1)
 
 
-def turn(x: Array, y: Array, cos: Array, sin: Array) -> None:
-    """Write x (batch, kv, tokens, each, d), rotated, into y."""
-    half = x.shape[-1] // 2
-    cos, sin = cos[:, np.newaxis], sin[:, np.newaxis]
-    a, b, ya, yb = x[..., :half], x[..., half:], y[..., :half], y[..., half:]
-    np.multiply(a, cos, out=ya)
-    ya -= b * sin
-    np.multiply(b, cos, out=yb)
-    yb += a * sin
+def turned(x: Array, cos: Array, sin: Array) -> Array:
+    """``x cos + x R sin`` for each head of x (batch, tokens, heads * d), where R turns a pair by 90 degrees.
+
+    With ``-sin`` this is its transpose. As a product, R is quicker than moving halves of heads.
+    """
+    d = 2 * cos.shape[1]
+    repeats = 1, x.shape[-1] // cos.shape[1]
+    y: Array = x.reshape(-1, d).dot(quarter(d, x.dtype)).reshape(x.shape)
+    y *= np.tile(sin, repeats)
+    y += x * np.tile(cos, repeats)
+    return y
+
+
+@functools.lru_cache(maxsize=8)
+def quarter(d: int, dtype: np.dtype[Any]) -> Array:
+    """The matrix R with ``(a, b) R = (-b, a)``."""
+    zero, one = np.zeros((2, d // 2, d // 2), dtype)
+    np.fill_diagonal(one, 1)
+    return np.block([[zero, one], [-one, zero]])
 
 
 # The head and its loss. The gradient of h is made in the forward pass, while the logits are in memory.
@@ -292,6 +325,17 @@ def chunks(keep: Array, W: Array) -> Any:
     for i in range(0, len(keep), step):
         part = slice(i, i + step)
         yield part, keep[part]
+
+
+def row_sums(x: Array) -> Array:
+    """Sums over the last axis, which is kept: BLAS adds quicker than np.sum."""
+    total: Array = rows(x).dot(ones(x.shape[-1], x.dtype))
+    return total.reshape(*x.shape[:-1], 1)
+
+
+@functools.lru_cache(maxsize=32)
+def ones(n: int, dtype: np.dtype[Any]) -> Array:
+    return np.ones(n, dtype)
 
 
 def rows(x: Array) -> Array:

@@ -59,6 +59,17 @@ def test_attention(tokens, heads, kv, window, kept, monkeypatch):
     compare("attention", [q, k, v], cos=cos, sin=sin, heads=heads, kv=kv, window=window)
 
 
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_scores_that_would_overflow(size):
+    """Scores up to 10^4, of which exp is beyond float64: then the largest is subtracted, and else need not be."""
+    rng = np.random.default_rng(0)
+    q, k, v = (random(rng, 2, 70, 8) for _ in range(3))
+    q.data *= size * 10
+    k.data *= size
+    cos, sin = Rotary(4, 100.0).turns(0, 70, np.dtype(float))
+    compare("attention", [q, k, v], cos=cos, sin=sin, heads=2, kv=2)
+
+
 def test_no_token_sees_a_later_one():
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(1, 100, 8)) for _ in range(3))
