@@ -11,9 +11,10 @@ FOLDER = Path(__file__).parent.parent / "explorer"
 # Name of an explorable, which is that of its HTML, and the files that it needs, in their order.
 FILES = {
     "rank": ("explorer.css", "explorer-data.js", "explorer.js"),
+    "training": ("explorer.css", "training.css", "training-data.js", "lora.js", "training.js"),
     "calculator": ("explorer.css", "calculator.css", "calculator-data.js", "families.js", "calculator.js"),
 }
-FRAGMENTS = {"rank": "explorer.html", "calculator": "calculator.html"}
+FRAGMENTS = {"rank": "explorer.html", "training": "training.html", "calculator": "calculator.html"}
 
 
 class Explorable(SphinxDirective):

@@ -88,10 +88,12 @@ def explorables() -> None:
     sys.path.insert(0, str(DOCS / "explorer"))
     import calculator_data
     import export
+    import training_data
 
     target = MADE / "static"
     target.mkdir(parents=True, exist_ok=True)
     (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
+    (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
     (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
     for pattern in ("*.js", "*.css"):
         for part in (DOCS / "explorer").glob(pattern):

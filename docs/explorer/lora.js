@@ -1,0 +1,75 @@
+// Training of B A by Adam, and singular values: what lora_np.fit does on a LoRA layer, in a few loops.
+(() => {
+  "use strict";
+
+  const zeros = (rows, columns) => Array.from({ length: rows }, () => new Float64Array(columns));
+
+  // M N^T, of rows.
+  function times(M, N) {
+    return M.map((row) => Float64Array.from(N, (other) => row.reduce((sum, value, i) => sum + value * other[i], 0)));
+  }
+
+  const transposed = (M) => Array.from(M[0], (_, j) => Float64Array.from(M, (row) => row[j]));
+
+  // h = scale B A x against y: the loss, the mean of squares, and its gradients of A and B.
+  function gradients({ x, y }, { A, B }, scale) {
+    const z = times(x, A);
+    const residual = times(z, B).map((row, n) => row.map((value, i) => scale * value - y[n][i]));
+    const size = residual.length * residual[0].length;
+    const loss = residual.reduce((sum, row) => sum + row.reduce((s, value) => s + value * value, 0), 0) / size;
+    const g = residual.map((row) => row.map((value) => (2 * scale * value) / size));
+    return { loss, B: times(transposed(g), transposed(z)), A: times(transposed(times(g, transposed(B))), transposed(x)) };
+  }
+
+  // Adam (Kingma and Ba, algorithm 1), of both factors.
+  function trainer(task, { A, B }, { alpha, rate, beta1 = 0.9, beta2 = 0.999, eps = 1e-8 }) {
+    const factors = { A: A.map((row) => Float64Array.from(row)), B: B.map((row) => Float64Array.from(row)) };
+    const scale = alpha / A.length;
+    const moments = ["A", "B"].map((name) => [name, zeros(factors[name].length, factors[name][0].length), zeros(factors[name].length, factors[name][0].length)]);
+    let steps = 0;
+    const loss = () => gradients(task, factors, scale).loss;
+
+    function step() {
+      const found = gradients(task, factors, scale);
+      steps += 1;
+      for (const [name, m, v] of moments) {
+        factors[name].forEach((row, i) => row.forEach((_, j) => {
+          const g = found[name][i][j];
+          m[i][j] = beta1 * m[i][j] + (1 - beta1) * g;
+          v[i][j] = beta2 * v[i][j] + (1 - beta2) * g * g;
+          row[j] -= (rate * (m[i][j] / (1 - beta1 ** steps))) / (Math.sqrt(v[i][j] / (1 - beta2 ** steps)) + eps);
+        }));
+      }
+      return found.loss;
+    }
+
+    const update = () => times(factors.B, transposed(factors.A)).map((row) => row.map((value) => scale * value));
+    return { step, loss, update, get steps() { return steps; } };
+  }
+
+  // Singular values by one-sided Jacobi rotations: columns are turned until all are orthogonal.
+  function singularValues(M) {
+    const columns = M.length < M[0].length ? M.map((row) => Float64Array.from(row)) : transposed(M);
+    const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+    for (let turned = true, sweep = 0; turned && sweep < 60; sweep += 1) {
+      turned = false;
+      for (let p = 0; p < columns.length; p += 1) {
+        for (let q = p + 1; q < columns.length; q += 1) {
+          const [a, b, c] = [dot(columns[p], columns[p]), dot(columns[q], columns[q]), dot(columns[p], columns[q])];
+          if (Math.abs(c) <= 1e-14 * Math.sqrt(a * b) || c === 0) continue;
+          turned = true;
+          const t = Math.sign(b - a || 1) * 2 * c / (Math.abs(b - a) + Math.sqrt((b - a) ** 2 + 4 * c * c));
+          const cosine = 1 / Math.sqrt(1 + t * t), sine = t * cosine;
+          columns[p].forEach((value, i) => {
+            const other = columns[q][i];
+            columns[p][i] = cosine * value - sine * other;
+            columns[q][i] = sine * value + cosine * other;
+          });
+        }
+      }
+    }
+    return columns.map((column) => Math.sqrt(dot(column, column))).sort((a, b) => b - a);
+  }
+
+  globalThis.loraTraining = { trainer, singularValues, zeros };
+})();
