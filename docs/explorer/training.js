@@ -24,7 +24,7 @@
 
   let run, losses, frame;
 
-  const lowest = Math.log(task.best.at(-1) * 0.9), highest = Math.log(task.best[0] * 1.6);
+  const lowest = Math.log(task.best.at(-1) * 0.8), highest = Math.log(task.best[0] * 1.6);
   const across = (step) => LEFT + ((RIGHT - LEFT) * step) / STEPS;
   const down = (loss) => {
     const share = (highest - Math.log(Math.max(loss, 1e-12))) / (highest - lowest);
@@ -52,7 +52,7 @@
     element.setAttribute("y1", y);
     element.setAttribute("y2", y);
     const label = form.querySelector(`.${name}-name`);
-    label.setAttribute("y", above ? y - 3 : y + 10);
+    label.setAttribute("y", above ? y - 3 : y + 9);
     label.textContent = text;
   }
 
@@ -103,8 +103,8 @@
     show("best", task.best[r].toFixed(4));
     show("count", (r * (d + k)).toLocaleString("en-US"));
     for (const name of ["rank", "alpha", "rate"]) part(name).setAttribute("aria-valuetext", `${name} ${{ rank: r, alpha: alpha(), rate: rate() }[name]}`);
-    line("own", task.best[r], `best of rank ${r}`, true);
-    line("full", task.best.at(-1), "best full update", false);
+    line("own", task.best[r], `best of rank ${r}`, r < 4);
+    line("full", task.best.at(-1), "best full update", r < 4);
     part("run").textContent = "Train";
     history.replaceState(null, "", `#${new URLSearchParams({ rank: r, alpha: alpha(), rate: rate(), start })}`);
     draw();

@@ -1,7 +1,7 @@
-"""The task of the training explorable, from the package: python docs/explorer/training_data.py > training-data.js
+"""The task of the live training, from the package: python docs/explorer/training_data.py > training-data.js
 
-A map from 24 inputs to 20 outputs is to change by four directions of falling strength; the outputs are measured with
-noise. The optimum of each rank is reduced-rank regression's: the page draws it, and training has to find it.
+A map from 24 inputs to 20 outputs is to change by four directions of falling strength; the outputs are
+measured with noise. Reduced-rank regression knows the optimum of each rank, and training has to find it.
 """
 
 import json

@@ -62,7 +62,7 @@ def test_after_200_steps_loss_and_update_are_those_of_fit():
 @pytest.mark.browser
 def test_training_reaches_the_line_of_its_rank(open_page):
     page = open_page("learn/training.html#rank=2&alpha=8&rate=0.05&start=B")
-    shown = lambda name: page.locator(f'#training [data-show="{name}"]').inner_text()  # noqa: E731
+    shown = lambda name: page.locator(f'#training [data-show="{name}"]').inner_text()
     assert shown("best") == f"{TASK['best'][2]:.4f}"
     page.get_by_role("button", name="Train").click()
     page.wait_for_function("document.querySelector('#training [data-show=step]').textContent === '400'")
