@@ -1,6 +1,6 @@
 """Rank, decompositions, the best low-rank approximation, and what subspaces say."""
 
-from lora_np.linalg.decompositions import lu, qr_pivoted
+from lora_np.linalg.decompositions import lu, qr, qr_pivoted, svd
 from lora_np.linalg.lowrank import (
     Norm,
     low_rank_factors,
@@ -43,6 +43,7 @@ __all__ = [
     "matrix_rank",
     "optimal_losses",
     "principal_angles",
+    "qr",
     "qr_pivoted",
     "rank_errors",
     "rank_for_energy",
@@ -52,6 +53,7 @@ __all__ = [
     "similarity_grid",
     "stable_rank",
     "subspace_similarity",
+    "svd",
     "svd_of_product",
     "truncated_svd",
 ]
