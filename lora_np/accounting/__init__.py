@@ -1,5 +1,6 @@
 """How many parameters, bytes and FLOPs a LoRA costs."""
 
+from lora_np.accounting.activations import TrainingOptions
 from lora_np.accounting.checkpoint import from_safetensors
 from lora_np.accounting.errors import RankErrors, rank_errors_of
 from lora_np.accounting.flops import Flops, count_flops
@@ -19,15 +20,11 @@ from lora_np.accounting.matrix import (
 from lora_np.accounting.memory import (
     Memory,
     MemoryComparison,
-    activation_bytes,
-    checkpoint_bytes,
     compare_memory,
     largest_batch,
     largest_rank,
     largest_sequence,
-    optimizer_bytes,
     training_memory,
-    weights_bytes,
 )
 from lora_np.accounting.paper import PaperClaims, paper_claims
 from lora_np.accounting.sources import (
@@ -55,10 +52,9 @@ __all__ = [
     "ModuleSpec",
     "PaperClaims",
     "RankErrors",
-    "activation_bytes",
+    "TrainingOptions",
     "break_even_rank",
     "catalogue",
-    "checkpoint_bytes",
     "compare_memory",
     "count",
     "count_flops",
@@ -75,7 +71,6 @@ __all__ = [
     "largest_rank",
     "largest_sequence",
     "model_spec",
-    "optimizer_bytes",
     "paper_claims",
     "preset",
     "preset_config",
@@ -85,5 +80,4 @@ __all__ = [
     "ratio",
     "saving",
     "training_memory",
-    "weights_bytes",
 ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import get_args
 
-from lora_np.checks import choice
 from lora_np.hub import INDEX, Kind, ModelSpec, ModuleSpec, fold, open_model
 
 # the last names of tables that are looked up rather than multiplied
@@ -19,7 +17,7 @@ _ASSUMED = (
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
 
-def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = None) -> ModelSpec:
+def from_safetensors(source: str | Path) -> ModelSpec:
     """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
@@ -29,9 +27,6 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     ----------
     source : str or Path
         The file, index or directory.
-    kinds : mapping of str to str, optional
-        What modules are where their names mislead: from the end of a name to ``"linear"``, ``"embedding"``,
-        ``"convolution"``, ``"norm"`` or ``"parameter"``.
 
     Returns
     -------
@@ -42,8 +37,6 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     ------
     HubError
         If there is no such model, or `open_model` finds it damaged.
-    ValueError
-        If a kind is not known.
 
     Examples
     --------
@@ -59,38 +52,24 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     path = Path(source)
     model = open_model(path)
     shapes = {name: model.info(name).shape for name in model.places}
-    kinds = kinds or {}
-    for end, kind in kinds.items():
-        choice(f"kinds[{end!r}]", kind, get_args(Kind))
-    modules = tuple(fold(_modules(shapes, kinds)))
+    modules = tuple(fold(_modules(shapes)))
     heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
     name = path.name if path.is_dir() or path.name != INDEX else path.parent.name
     return ModelSpec(name or str(path), modules, head=heads[0] if len(heads) == 1 else "", assumed=_ASSUMED)
 
 
-def _modules(shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, Kind]) -> list[ModuleSpec]:
-    modules = []
+def _modules(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[ModuleSpec]:
     for name, shape in shapes.items():
         owner, _, last = name.rpartition(".")
         if last == "weight" and owner:
-            modules.append(_module(owner, shape, shapes.get(f"{owner}.bias"), kinds))
+            bias = shapes.get(f"{owner}.bias")
+            kind = _guess(owner, shape)
+            if kind == "linear" and bias is not None and bias == shape[1:] != shape[:1]:
+                # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias gives that away
+                shape = shape[::-1]
+            yield ModuleSpec(owner, kind, shape, bias=bias is not None)
         elif last != "bias" or f"{owner}.weight" not in shapes:
-            modules.append(ModuleSpec(name, _told(name, kinds) or "parameter", shape))
-    return modules
-
-
-def _module(
-    name: str, shape: tuple[int, ...], bias: tuple[int, ...] | None, kinds: Mapping[str, Kind]
-) -> ModuleSpec:
-    kind = _told(name, kinds) or _guess(name, shape)
-    if kind == "linear" and bias is not None and bias == shape[1:] != shape[:1]:
-        # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias gives that away
-        shape = shape[::-1]
-    return ModuleSpec(name, kind, shape, bias=bias is not None)
-
-
-def _told(name: str, kinds: Mapping[str, Kind]) -> Kind | None:
-    return next((kind for end, kind in kinds.items() if name == end or name.endswith(f".{end}")), None)
+            yield ModuleSpec(name, "parameter", shape)
 
 
 def _guess(name: str, shape: tuple[int, ...]) -> Kind:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from lora_np.accounting.activations import passes
 from lora_np.accounting.lora import LoraCount
-from lora_np.accounting.memory import passes
 from lora_np.checks import whole_number
 from lora_np.hub import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from operator import attrgetter
 from typing import NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
@@ -140,22 +141,15 @@ class LoraCount(Shown):
     @property
     def table(self) -> Table:
         """One row for each kind of module in the model, adapted or not."""
-        rows: list[tuple[Cell, ...]] = []
-        for module in self.spec.groups:
+        rows = []
+        for module, (name, kind, shape, copies, base) in zip(
+            self.spec.groups, self.spec.table.rows, strict=True
+        ):
             found = [each for each in self.adapters if each.module is module]
             ranks = sorted({each.rank for each in found})
-            rows.append(
-                (
-                    _starred(module),
-                    module.kind,
-                    shape_text(module.shape),
-                    module.copies,
-                    sum(each.copies for each in found),
-                    ranks[0] if len(ranks) == 1 else (", ".join(map(str, ranks)) or None),
-                    sum(each.trainable for each in found),
-                    module.parameters,
-                )
-            )
+            rank = ranks[0] if len(ranks) == 1 else (", ".join(map(str, ranks)) or None)
+            adapted, trained = (sum(map(attrgetter(of), found)) for of in ("copies", "trainable"))
+            rows.append((name, kind, shape, copies, adapted, rank, trained, base))
         columns = ("module", "kind", "shape", "modules", "adapted", "rank", "trainable", "base")
         return self._titled(columns, rows)
 
@@ -163,43 +157,16 @@ class LoraCount(Shown):
     def by_module(self) -> Table:
         """One row for each module that is trained."""
         rows: list[tuple[Cell, ...]] = [
-            (
-                name,
-                each.module.kind,
-                shape_text(each.module.shape),
-                each.rank,
-                each.each,
-            )
+            (name, each.module.kind, shape_text(each.module.shape), each.rank, each.each)
             for each in self.adapters
             for name in (each.names or each.module.names())
         ]
         rows += [(name, "saved copy", None, None, numbers) for name, numbers in self.saved.items()]
         return self._titled(("module", "kind", "shape", "rank", "trainable"), rows)
 
-    def to_json(self) -> str:
-        """The totals and every trained module as a JSON object; numbers stay numbers."""
-        import json
-
-        content = {**self.summary, "notes": self.notes, "modules": self.by_module.records}
-        return json.dumps(content, indent=2)
-
-    @property
-    def summary(self) -> dict[str, Cell]:
-        """The totals by name."""
-        return {
-            "model": self.spec.name,
-            "rank": self.rank,
-            "trainable": self.trainable,
-            "base": self.base,
-            "total": self.total,
-            "percent": self.percent,
-            "experts": self.experts or None,
-        }
-
-    def _titled(self, columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> Table:
-        return Table(
-            columns, rows, title=f"{self.spec.name}, rank {self.rank}", notes=(*self.notes, self.verdict)
-        )
+    def _titled(self, columns: tuple[str, ...], rows: Iterable[tuple[Cell, ...]]) -> Table:
+        title = f"{self.spec.name}, rank {self.rank}"
+        return Table(columns, rows, title=title, notes=(*self.notes, self.verdict))
 
 
 def count_model(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,10 @@ def model_spec(source: object) -> ModelSpec:
         return from_config(source)
     if not isinstance(source, (str, Path)):
         return from_model(source)
-    size = matrix_size(str(source))
+    path, text = Path(source), str(source)
+    size = matrix_size(text)
     if size:
-        return ModelSpec(str(source), (ModuleSpec("W0", "linear", size),))
-    path = Path(source)
+        return ModelSpec(text, (ModuleSpec("W0", "linear", size),))
     if path.is_dir():
         return _from_directory(path)
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
@@ -74,14 +75,14 @@ def model_spec(source: object) -> ModelSpec:
         return from_config(path)
     if path.suffix == ".gguf":
         return build_spec(open_gguf(path).config, name=path.stem)
-    if str(source) not in preset_names():
-        close = get_close_matches(str(source).lower(), preset_names(), n=3, cutoff=0.5)
-        hint = f"; close presets: {', '.join(close)}" if close else ""
-        raise ValueError(
-            "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf "
-            f"file, or a directory that is there, got {str(source)!r}{hint}"
-        )
-    return preset(str(source))
+    if text in preset_names():
+        return preset(text)
+    close = get_close_matches(text.lower(), preset_names(), n=3, cutoff=0.5)
+    hint = f"; close presets: {', '.join(close)}" if close else ""
+    raise ValueError(
+        "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf "
+        f"file, or a directory that is there, got {text!r}{hint}"
+    )
 
 
 def _from_directory(path: Path) -> ModelSpec:
@@ -198,8 +199,7 @@ def preset_config(name: str) -> dict[str, Any]:
     >>> from_config({**preset_config("bert-base"), "vocab_size": 28_996}).total
     108340804
     """
-    config: dict[str, Any] = _preset(name)["config"]
-    return config
+    return dict(_preset(name)["config"])
 
 
 def preset_names() -> list[str]:
@@ -281,13 +281,9 @@ def catalogue() -> Catalogue:
 
 
 def _presets() -> Any:
-    from importlib.resources import files
-
     return files("lora_np.accounting") / "presets"
 
 
-def _preset(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(
-        (_presets() / f"{choice('preset', name, preset_names())}.json").read_text(encoding="utf-8")
-    )
-    return content
+def _preset(name: str) -> Any:
+    file = _presets() / f"{choice('preset', name, preset_names())}.json"
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from lora_np.accounting.activations import TrainingOptions
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.accounting.matrix import count_matrix
-from lora_np.accounting.memory import checkpoint_bytes, compare_memory
+from lora_np.accounting.memory import compare_memory
 from lora_np.accounting.sources import matrix_size, model_spec
-from lora_np.checks import choice, whole_number
+from lora_np.checks import choice
 from lora_np.hub import ModelSpec
 from lora_np.table import Cell, Table, decimal_bytes
 
@@ -96,23 +97,26 @@ def count_source(
     trainable params: 8,388,608 || all params: 6,746,804,224 || trainable%: 0.1243
     """
     ranks = list(ranks)
-    if by is not None:
-        choice("by", by, ("kind", "module"))
+    wanted = {name: value for name, value in options.items() if value not in (None, [], (), False, "peft")}
     choice("experts", options.get("experts", "peft"), ("peft", "per-expert"))
-    whole_number("batch", batch)
-    whole_number("sequence", sequence)
-    usual: dict[str, tuple[Any, ...]] = {"modules_to_save": ([], ()), "dora": (False,), "experts": ("peft",)}
-    wanted = {name: value for name, value in options.items() if value not in usual.get(name, (None,))}
-    given = [*wanted, *(["by"] if by else []), *(["memory"] if memory else [])]
+    if by is not None:
+        wanted["by"] = choice("by", by, ("kind", "module"))
+    training = TrainingOptions(batch=batch, sequence=sequence)
+    if memory:
+        wanted["memory"] = True
+    elif training != TrainingOptions():
+        raise ValueError(
+            "batch and sequence are for the estimate of memory: pass memory=True (--memory) as well"
+        )
     size = matrix_size(source)
-    if size and set(given) - {"dora"}:
+    if size and wanted.keys() - {"dora"}:
         raise ValueError(f"a single matrix, {source}, takes ranks and DoRA; other options need a model")
-    if given and not ranks:
-        raise ValueError(f"{', '.join(given)} can only be given with a rank, as in --rank 8")
+    if wanted and not ranks:
+        raise ValueError(f"{', '.join(wanted)} can only be given with a rank, as in --rank 8")
     spec = model_spec(source)
     if size:
         return CountReport(spec, (), (count_matrix(*size, ranks=ranks, dora="dora" in wanted).table,))
-    counts = tuple(count_model(spec, rank=rank, **wanted) for rank in ranks)
+    counts = tuple(count_model(spec, rank=rank, **options) for rank in ranks)
     tables = [_totals(spec, counts) if counts else spec.table]
     if by:
         tables += [count.by_module if by == "module" else count.table for count in counts]
@@ -121,11 +125,10 @@ def count_source(
     return CountReport(spec, counts, tuple(tables))
 
 
-def _totals(spec: ModelSpec, counts: Iterable[LoraCount]) -> Table:
+def _totals(spec: ModelSpec, counts: tuple[LoraCount, ...]) -> Table:
     """Totals for each rank, and what PEFT would print."""
-    counts = list(counts)
     rows: list[tuple[Cell, ...]] = [
-        (each.rank, each.trainable, each.base, each.total, each.percent, checkpoint_bytes(each))
+        (each.rank, each.trainable, each.base, each.total, each.percent, 4 * each.trainable)
         for each in counts
     ]
     notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]

@@ -37,7 +37,7 @@ class Expressions:
         self.fields = fields
         self.parts = parts
 
-    def compile(self, text: str) -> CodeType:
+    def compile(self, value: str | bool | int | float) -> CodeType:
         """The code of one expression, of a tuple of them where they are separated by commas.
 
         Raises
@@ -45,6 +45,7 @@ class Expressions:
         ValueError
             If the text holds anything that an expression may not hold.
         """
+        text = as_text(value)
         if len(text) > _LONGEST * (1 + text.count("\n")):
             raise ValueError(f"an expression may have {_LONGEST} characters, got {len(text)}")
         try:
@@ -56,7 +57,7 @@ class Expressions:
     def _checked(self, node: ast.AST) -> Any:
         """The same tree with names of parts joined and ``/`` made exact."""
         match node:
-            case ast.Name() | ast.Constant(value=int() | str()):
+            case ast.Name() | ast.Constant(value=int() | float() | str()):
                 return node
             case ast.Attribute(value=ast.Name(id=part), attr=name) if part in self.parts:
                 return ast.Name(f"{part}.{name}", ast.Load())
@@ -82,6 +83,11 @@ class Expressions:
 
     def _named(self, node: ast.expr) -> str:
         return self.fields.get(node.id, node.id) if isinstance(node, ast.Name) else ast.unparse(node)
+
+
+def as_text(value: str | bool | int | float) -> str:
+    """The expression for a value of a data file, which is text, a number or a truth value."""
+    return value if isinstance(value, str) else repr(value)
 
 
 def divided(whole: int, by: int, whole_name: str, name: str) -> int:

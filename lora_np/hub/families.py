@@ -8,7 +8,7 @@ shapes and defaults are those of transformers 5: ``models/<family>/modeling_<fam
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -16,7 +16,7 @@ from types import CodeType
 from typing import Any, NamedTuple, get_args
 
 from lora_np.checks import choice, shown, whole_number
-from lora_np.hub.expressions import CALLS, Expressions
+from lora_np.hub.expressions import CALLS, Expressions, as_text
 from lora_np.hub.model import Indices, Kind, Layers, ModelSpec, ModuleSpec
 
 _LARGEST = 2**40  # of a number in a config: above it, and a product of four may not fit anywhere
@@ -106,7 +106,7 @@ class Family(NamedTuple):
     parts: Mapping[str, Mapping[str, Any]]
     values: tuple[tuple[str, CodeType], ...]
     stacks: tuple[_Stack, ...]
-    plain: _Block  # the modules that are the same in every layer
+    blocks: tuple[_Block, ...]
     heads: Mapping[str, _Block]
 
 
@@ -115,7 +115,7 @@ class _Field(NamedTuple):
     fields: tuple[str, ...]  # of the config; the first that is there counts
     kind: str
     default: CodeType
-    null: CodeType | None  # where the config says null
+    null: CodeType  # where the config says null
     minimum: int
     maximum: tuple[str, str]  # the variable that bounds it, and that one's name in configs
 
@@ -134,15 +134,14 @@ class _Block(NamedTuple):
 
     modules: tuple[_Module, ...]
     code: CodeType
+    stack: str = ""  # whose layers differ; the modules of all others are in one block
 
 
 class _Stack(NamedTuple):
     path: str
     repeat: CodeType
     each: tuple[tuple[str, CodeType], ...]  # variables that differ among its layers
-    when: CodeType
     facts: CodeType | None
-    varied: _Block  # the modules that depend on those
 
 
 @cache
@@ -210,31 +209,31 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compiled(name: str, data: Mapping[str, Any]) -> Family:
-    fields = {key: _names(key, entry) for key, entry in data.get("fields", {}).items()}
+    fields = {
+        key: {"from": key, **(entry if isinstance(entry, dict) else {"default": entry})}
+        for key, entry in data.get("fields", {}).items()
+    }
+    names = {
+        key: (entry["from"],) if isinstance(entry["from"], str) else tuple(entry["from"])
+        for key, entry in fields.items()
+    }
     parts = data.get("parts", {})
-    expressions = Expressions({key: names[0] for key, names in fields.items()}, parts)
-    pairs = _pairs(data.get("modules", {}))
-    stacks = []
-    for path, stack in data.get("stacks", {}).items():
-        each = stack.get("each", {})
-        varied = [
-            (module, source)
-            for module, source in pairs
-            if module.stacks[:1] == (path,)
-            and not each.keys().isdisjoint(expressions.compile(source).co_names)
-        ]
-        stacks.append(
-            _Stack(
-                path,
-                expressions.compile(_text(stack["repeat"])),
-                tuple((key, expressions.compile(_text(value))) for key, value in each.items()),
-                expressions.compile(_text(stack.get("when", True))),
-                _facts(stack, fields, expressions),
-                _block(varied, expressions),
-            )
+    expressions = Expressions({key: found[0] for key, found in names.items()}, parts)
+    compiled = expressions.compile
+    stacks = [
+        _Stack(
+            path,
+            compiled(f"({as_text(stack['repeat'])}) if ({as_text(stack.get('when', True))}) else 0"),
+            tuple((key, compiled(value)) for key, value in stack.get("each", {}).items()),
+            _facts(stack, fields, expressions),
         )
-    apart = {module for stack in stacks for module in stack.varied.modules}
-    plain = [pair for pair in pairs if pair[0] not in apart]
+        for path, stack in data.get("stacks", {}).items()
+    ]
+    varied = {stack.path for stack in stacks if stack.each}
+    entries: dict[str, dict[str, Any]] = {"": {}}
+    for path, entry in data.get("modules", {}).items():
+        home = path.partition(".*")[0]
+        entries.setdefault(home if home in varied else "", {})[path] = entry
     heads = data.get("heads", {})
     base, bases = data.get("base", ""), data.get("bases", {})
     return Family(
@@ -244,39 +243,27 @@ def _compiled(name: str, data: Mapping[str, Any]) -> Family:
         tuple(data.get("targets", ())),
         data.get("fused", {}),
         {task: bases.get(task, base) for task in data["tasks"]} | {"Model": ""},
-        tuple(_field(key, names, data["fields"][key], expressions) for key, names in fields.items()),
+        tuple(_field(key, names[key], entry, expressions) for key, entry in fields.items()),
         parts,
-        tuple((key, expressions.compile(_text(value))) for key, value in data.get("let", {}).items()),
+        tuple((key, compiled(value)) for key, value in data.get("let", {}).items()),
         tuple(stacks),
-        _block(plain, expressions),
-        {task: _block(_pairs(heads.get(task, {})), expressions) for task in ("Model", *data["tasks"])},
+        tuple(_block(modules, expressions, stack) for stack, modules in entries.items()),
+        {task: _block(heads.get(task, {}), expressions) for task in ("Model", *data["tasks"])},
     )
 
 
-def _names(key: str, entry: Any) -> tuple[str, ...]:
-    names = entry.get("from", key) if isinstance(entry, dict) else key
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _field(name: str, names: tuple[str, ...], entry: Any, expressions: Expressions) -> _Field:
-    entry = entry if isinstance(entry, dict) else {"default": entry}
+def _field(name: str, names: tuple[str, ...], entry: Mapping[str, Any], expressions: Expressions) -> _Field:
     default, top = entry["default"], entry.get("maximum", "")
     usual = {bool: "flag", int: "size", float: "number"}.get(type(default), "size")
     return _Field(
         name,
         names,
         entry.get("type", "text" if str(default)[:1] == "'" else usual),
-        expressions.compile(_text(default))
-        if not isinstance(default, float)
-        else compile(str(default), "", "eval"),
-        expressions.compile(_text(entry["null"])) if "null" in entry else None,
+        expressions.compile(default),
+        expressions.compile(entry.get("null", default)),
         entry.get("minimum", 1),
         (top, expressions.fields.get(top, top)),
     )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
 
 
 _KINDS = {"position": "embedding", "latent_norm": "norm"}
@@ -296,23 +283,19 @@ def _module(path: str, entry: Mapping[str, Any]) -> _Module:
     )
 
 
-def _source(entry: Mapping[str, Any]) -> str:
-    """The expression for a module: None, or its shape, bias, tied, tied bias and groups."""
-    rest = (_text(entry.get(key, default)) for key, default in _COMPUTED.items())
-    whole = f"(({entry['shape']},), {', '.join(f'({text})' for text in rest)})"
-    return f"{whole} if {_text(entry['when'])} else False" if "when" in entry else whole
-
-
 _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
 
 
-def _pairs(entries: Mapping[str, Any]) -> list[tuple[_Module, str]]:
-    return [(_module(path, entry), _source(entry)) for path, entry in entries.items()]
+def _source(entry: Mapping[str, Any]) -> str:
+    """The expression for a module: False, or its shape, bias, tied, tied bias and groups."""
+    rest = (as_text(entry.get(key, default)) for key, default in _COMPUTED.items())
+    whole = f"(({entry['shape']},), {', '.join(f'({text})' for text in rest)})"
+    return f"{whole} if {as_text(entry['when'])} else False" if "when" in entry else whole
 
 
-def _block(pairs: list[tuple[_Module, str]], expressions: Expressions) -> _Block:
-    code = expressions.compile("".join(f"{source},\n" for _, source in pairs))
-    return _Block(tuple(module for module, _ in pairs), code)
+def _block(entries: Mapping[str, Any], expressions: Expressions, stack: str = "") -> _Block:
+    code = expressions.compile("".join(f"{_source(entry)},\n" for entry in entries.values()))
+    return _Block(tuple(_module(path, entry) for path, entry in entries.items()), code, stack)
 
 
 _FACTS = {
@@ -328,11 +311,11 @@ _DROPOUTS = ("dropout", "attention_dropout")
 
 
 def _facts(stack: Mapping[str, Any], fields: Iterable[str], expressions: Expressions) -> CodeType | None:
-    """The expression for the facts that :class:`Layers` holds, which a stack without attention has not."""
+    """The expression for what `Layers` holds, which a stack without attention does not have."""
     if stack.get("attention") is False:
         return None
     usual = _FACTS | {name: f"{name} > 0" if name in fields else "False" for name in _DROPOUTS}
-    texts = (f"({_text(stack.get(key, default))})" for key, default in usual.items())
+    texts = (f"({as_text(stack.get(key, default))})" for key, default in usual.items())
     return expressions.compile(", ".join(texts))
 
 
@@ -356,7 +339,7 @@ def _place(
             if value is not None:
                 break
         else:
-            code = field.null if field.null is not None and field.fields[0] in values else field.default
+            code = field.null if field.fields[0] in values else field.default
             env[field.name] = eval(code, CALLS, env)
             continue
         # the checked path is slow only where it must report
@@ -376,79 +359,56 @@ def _place(
     for name, code in family.values:
         env[name] = eval(code, CALLS, env)
     depths: dict[str, Indices] = {}
+    kinds: dict[str, _Layers] = {"": [(env, [])]}
     for stack in family.stacks:
-        if not eval(stack.when, CALLS, env):
-            continue
         depth = whole_number("layers", eval(stack.repeat, CALLS, env), minimum=0, maximum=_DEEPEST)
-        if depth:
-            depths[stack.path] = range(depth)
+        if not depth:
+            continue
+        depths[stack.path] = range(depth)
+        kinds[stack.path] = _kinds(stack, depth, env) if stack.each else kinds[""]
         if stack.facts is not None:
-            facts = eval(stack.facts, CALLS, env if not stack.each else _first(stack, env))
+            facts = eval(stack.facts, CALLS, kinds[stack.path][0][0])
             layers.append(Layers(_join(prefix, stack.path), depth, *facts))
-    _append(family.plain, eval(family.plain.code, CALLS, env), prefix, depths, modules)
-    for stack in family.stacks:
-        if stack.varied.modules and stack.path in depths:
-            _append_varied(stack, env, prefix, depths, modules)
-    _append(family.heads[task], eval(family.heads[task].code, CALLS, env), path, depths, modules)
+    for block in family.blocks:
+        if block.stack in kinds:
+            _append(block, kinds[block.stack], prefix, depths, modules)
+    _append(family.heads[task], kinds[""], path, depths, modules)
     return env
 
 
-def _append(
-    block: _Block, found: Iterable[Any], prefix: str, depths: Mapping[str, Indices], modules: list[ModuleSpec]
-) -> None:
-    """Append the modules of a block that exist."""
-    if prefix:
-        prefix += "."
-    for module, computed in zip(block.modules, found, strict=True):
-        if not computed:
-            continue
-        name, kind, role, alias, parts, stacks = module
-        ranges = tuple([depths[stack] for stack in stacks if stack in depths])
-        if len(ranges) < len(stacks):  # it has no layers
-            continue
-        entries = (prefix + name, kind, *computed, alias and prefix + alias, parts, ranges, role)
-        modules.append(ModuleSpec._make(entries))
+_Layers = list[tuple[dict[str, Any], list[int]]]  # alike layers: their variables, and their indices
 
 
-def _append_varied(
-    stack: _Stack,
-    env: Mapping[str, Any],
-    prefix: str,
-    depths: Mapping[str, Indices],
-    modules: list[ModuleSpec],
-) -> None:
-    """Append modules that differ among layers: alike ones together, with the indices where they are."""
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for index in depths[stack.path]:
+def _kinds(stack: _Stack, depth: int, env: Mapping[str, Any]) -> _Layers:
+    """The different layers of a stack."""
+    alike: dict[tuple[Any, ...], tuple[dict[str, Any], list[int]]] = {}
+    for index in range(depth):
         inner = {**env, "i": index}
-        alike.setdefault(tuple(_vary(stack, inner)), []).append(index)
-    names = [name for name, _ in stack.each]
+        for name, code in stack.each:
+            inner[name] = eval(code, CALLS, inner)
+        alike.setdefault(tuple(inner[name] for name, _ in stack.each), (inner, []))[1].append(index)
+    return list(alike.values())
+
+
+def _append(
+    block: _Block, kinds: _Layers, prefix: str, depths: Mapping[str, Indices], modules: list[ModuleSpec]
+) -> None:
+    """Append the modules of a block that exist: alike ones together, with the indices where they are."""
     found: dict[tuple[int, Any], list[int]] = {}
-    for variant, indices in alike.items():
-        inner = {**env, **dict(zip(names, variant, strict=True))}
-        for place, computed in enumerate(eval(stack.varied.code, CALLS, inner)):
+    for env, indices in kinds:
+        for place, computed in enumerate(eval(block.code, CALLS, env)):
             if computed:
                 found.setdefault((place, computed), []).extend(indices)
-    for (place, computed), indices in sorted(found.items(), key=lambda item: (min(item[1]), item[0][0])):
-        block = _Block((stack.varied.modules[place],), stack.varied.code)
-        _append(block, [computed], prefix, {**depths, stack.path: _indices(sorted(indices))}, modules)
-
-
-def _vary(stack: _Stack, inner: dict[str, Any]) -> Iterator[Any]:
-    for name, code in stack.each:
-        inner[name] = eval(code, CALLS, inner)
-        yield inner[name]
-
-
-def _first(stack: _Stack, env: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables of a stack's first layer."""
-    inner = {**env, "i": 0}
-    for name, code in stack.each:
-        try:
-            inner[name] = eval(code, CALLS, inner)
-        except IndexError:  # it has no layers
-            inner[name] = 0
-    return inner
+    if prefix:
+        prefix += "."
+    for (place, computed), indices in sorted(found.items(), key=lambda item: (item[1][:1], item[0][0])):
+        name, kind, role, alias, parts, stacks = block.modules[place]
+        if indices:
+            depths = {**depths, block.stack: _indices(sorted(indices))}
+        ranges = tuple([depths[stack] for stack in stacks if stack in depths])
+        if len(ranges) == len(stacks):  # otherwise there are no layers
+            entries = (prefix + name, kind, *computed, alias and prefix + alias, parts, ranges, role)
+            modules.append(ModuleSpec._make(entries))
 
 
 def _indices(found: list[int]) -> Indices:

@@ -1,0 +1,213 @@
+"""What forward keeps for backward, estimated from shapes and roles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lora_np.accounting.lora import AdaptedModules, LoraCount
+from lora_np.checks import choice, whole_number
+from lora_np.hub import ATTENTION, Layers, ModelSpec, ModuleSpec
+
+ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+OPTIMIZERS = ("sgd", "momentum", "adam", "adam8bit")
+
+# numbers that an activation function keeps for each it computes: GPT-2's gelu is written out in steps
+_KEPT = {"gelu_new": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a model is trained: what `training_memory` needs to know beyond the model.
+
+    Parameters
+    ----------
+    weights : {"float32", "bfloat16", "float16", "int8", "nf4"}
+        How the base is held. Under int8 and nf4 the linear maps (and experts) are quantised and everything
+        else, the output head too, is bfloat16.
+    double_quantization : bool
+        Whether the constants of nf4, float32 numbers for each block of 64, are quantised as well: to a byte
+        each, and a float32 number for each 256 of them.
+    adapter : {"float32", "bfloat16", "float16"}
+        How LoRA's factors are held; PEFT holds them in float32 for every base.
+    optimizer : {"sgd", "momentum", "adam", "adam8bit"}
+        State for each trained number: none, 4 bytes, 8 bytes, or 2 bytes and a constant for each block.
+    master_copy : bool
+        Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
+    batch : int
+        Sequences in a step.
+    sequence : int
+        Tokens in each (in an encoder and its decoder alike).
+    attention : {"fused", "eager"}
+        Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
+    checkpointing : bool
+        Whether only the input of each layer is kept and the rest computed again (gradient checkpointing).
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown, or a number below 1.
+    TypeError
+        If ``batch`` or ``sequence`` is not a whole number.
+
+    See Also
+    --------
+    training_memory : Takes these as keywords.
+    """
+
+    weights: str = "bfloat16"
+    double_quantization: bool = True
+    adapter: str = "float32"
+    optimizer: str = "adam"
+    master_copy: bool = False
+    batch: int = 1
+    sequence: int = 512
+    attention: str = "fused"
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        choice("weights", self.weights, (*ITEMSIZE, "int8", "nf4"))
+        choice("adapter", self.adapter, ITEMSIZE)
+        choice("optimizer", self.optimizer, OPTIMIZERS)
+        choice("attention", self.attention, ("fused", "eager"))
+        whole_number("batch", self.batch)
+        whole_number("sequence", self.sequence)
+
+    @property
+    def item(self) -> int:
+        """Bytes of an activation."""
+        return ITEMSIZE.get(self.weights, 2)
+
+    @property
+    def adapter_item(self) -> int:
+        """Bytes of one of the adapter's numbers."""
+        return ITEMSIZE[self.adapter]
+
+
+def activation_bytes(model: ModelSpec | LoraCount, training: TrainingOptions) -> int | None:
+    """Bytes that a step keeps; `training_memory` states the formula. None where layers are not known."""
+    kept = _Kept(model, training)
+    return training.batch * training.sequence * kept.each_token() if kept.spec.layers else None
+
+
+class _Kept:
+    """Bytes that are kept for each token."""
+
+    def __init__(self, model: ModelSpec | LoraCount, training: TrainingOptions) -> None:
+        self.training = training
+        self.item = training.item
+        self.full = isinstance(model, ModelSpec)
+        self.spec = model if isinstance(model, ModelSpec) else model.spec
+        self.adapters = () if isinstance(model, ModelSpec) else model.adapters
+
+    def each_token(self) -> int:
+        inside = once = 0
+        for stack in self.spec.layers:
+            size = self._stack(stack)
+            if self.training.checkpointing and stack.depth:
+                once = max(once, size // stack.depth)
+                size = stack.depth * stack.width * self.item
+            inside += size
+        return inside + once + self._outside()
+
+    def _stack(self, stack: Layers) -> int:
+        modules = [module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")]
+        here = [each for each in self.adapters if each.module in modules]
+        attention, mlp = self._reach(stack, here)
+        norms = sum(self._norm(module, stack) for module in modules if module.kind == "norm")
+        of_maps = self._activations(modules, stack) * mlp
+        size = self._attention(stack) * attention + (norms * attention + of_maps) // max(stack.depth, 1)
+        size += self._inputs(modules, stack)
+        size += self.training.adapter_item * sum(each.rank * each.copies for each in here)
+        return size + (2 * attention * stack.width * self.item if stack.dropout else 0)
+
+    def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
+        """In how many layers attention, and the MLP's activation, lie above something that is trained.
+
+        Backward stops at the lowest adapter, and forward keeps nothing for what is below it.
+        """
+        if self.full:
+            return stack.depth, stack.depth
+        if not here:
+            depth = 0 if stack is self.spec.layers[0] else stack.depth
+            return depth, depth
+        lowest = min(each.lowest for each in here)
+        roles = {each.module.role for each in here if each.lowest == lowest}
+        attention = not roles.isdisjoint(ATTENTION)
+        depth = stack.depth - lowest
+        return (depth if attention else depth - 1), (depth if roles != {"down"} else depth - 1)
+
+    def _attention(self, stack: Layers) -> int:
+        """Of one layer."""
+        keeps_weights = stack.attention_dropout or self.training.attention == "eager"
+        kv_heads = stack.heads if keeps_weights else stack.kv_heads
+        size = (stack.heads + kv_heads) * (stack.head_width + stack.value_width) * self.item
+        if keeps_weights:
+            # the softmax is computed in float32; dropout keeps its mask and its result besides
+            rounded = self.item if self.item < 4 else 0
+            dropped = 2 * self.item if stack.attention_dropout else 0
+            size += stack.heads * self.training.sequence * (4 + rounded + dropped)
+        return size * (2 if stack.cross_attention else 1)
+
+    def _norm(self, module: ModuleSpec, stack: Layers | None = None) -> int:
+        width = module.shape[0]
+        if stack is not None and width == stack.head_width != stack.width:
+            width *= stack.kv_heads if module.role == "key_norm" else stack.heads
+        # an RMS norm is computed in float32, and the gradient of its weight needs what it normalised
+        each = self.item if module.bias else 4 + (self.item if self.full else 0)
+        return width * module.copies * each
+
+    def _activations(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
+        """Of activation functions; the input of the last map is counted with the inputs of maps."""
+        widened = [module for module in modules if module.role in ("gate", "up", "gate_up")]
+        gated = any(module.role != "up" for module in widened)
+        numbers = 0
+        for module in widened:
+            d_out = module.shape[-2] * passes(module, self.spec) * module.copies
+            # gate and up are two maps, or one twice as wide: with the activation's result 3 i
+            numbers += 3 * d_out // 2 if gated else _KEPT.get(stack.activation, 1) * d_out
+        return numbers * self.item
+
+    def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
+        """Of maps that are trained or adapted: once for those that read the same array, unless each casts."""
+        casts = not self.full and self.training.adapter_item != self.item
+        shared: dict[str, int] = {}
+        size = 0
+        for module in modules:
+            if module.kind not in ("linear", "experts"):
+                continue
+            numbers = self._trained(module) * module.shape[-1] * passes(module, self.spec)
+            # what attention or the activation function keeps anyway
+            kept = module.role == "output" or (stack.activation == "relu" and module.role == "down")
+            if casts:
+                size += numbers * self.training.adapter_item
+            elif not kept:
+                source = f"{module.name.rpartition('.')[0]}:{module.shape[-1]}"
+                key = module.name if module.role == "down" else source
+                shared[key] = max(shared.get(key, 0), numbers)
+        return size + self.item * sum(shared.values())
+
+    def _outside(self) -> int:
+        """The last norm, and the head's log-probabilities."""
+        prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
+        size = 0
+        for module in self.spec.groups:
+            if module.name.startswith(prefixes):
+                continue
+            if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
+                size += self._norm(module)
+            if module.name == self.spec.head:
+                vocabulary, width = module.shape
+                size += 4 * vocabulary + width * self._trained(module) * self.item
+        return size
+
+    def _trained(self, module: ModuleSpec) -> int:
+        """On how many of these modules the input must be kept for a weight's gradient."""
+        if self.full:
+            return module.copies
+        return sum(each.copies for each in self.adapters if each.module is module)
+
+
+def passes(module: ModuleSpec, spec: ModelSpec) -> int:
+    """How often a token passes: routed experts see it several times."""
+    return spec.experts_per_token if module.kind == "experts" else 1
