@@ -22,7 +22,6 @@ from lora_np import adapters, datasets
 from lora_np.accounting import break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
-from lora_np.course.figures import error_against_rank
 from lora_np.files import write_figure, write_whole
 from lora_np.hub import safetensors
 from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
@@ -32,6 +31,7 @@ from lora_np.table import Table
 from lora_np.training import Fit, fit, uninterrupted
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 D, K = 100, 120  # 10 x 10 pixels from 10 x 12
@@ -382,14 +382,8 @@ def draw(
     def sheet(height: float = 3.8) -> Figure:
         return Figure(figsize=(7.0, height), layout="constrained")
 
-    trained = {u.rank: u.error for u in updates}
     figures = {"rank-and-error": sheet()}
-    error_against_rank(
-        task.best_errors,
-        trained={r: e for r, e in trained.items() if r is not None},
-        full=trained[None],
-        ax=figures["rank-and-error"].add_subplot(),
-    )
+    draw_errors(task.best_errors, updates, figures["rank-and-error"].add_subplot())
     figures["parameters-and-rank"] = sheet()
     ranks = np.arange(1, 76)
     plots.parameters_against_rank(
@@ -422,6 +416,26 @@ def draw(
         paths.append(folder / f"{name}.png")
         write_figure(figure, paths[-1], dpi=160)
     return paths
+
+
+def draw_errors(best: Array, updates: tuple[Update, ...], ax: Axes) -> None:
+    """Error against rank: the best any update of that rank can do, and what training reached."""
+    from lora_np import plots
+
+    ranks = np.array([1, 2, 4, 8, 12, 16, 20, 24, 32, 40])
+    plots.lines({"": (ranks, best[ranks])}, xlabel="rank of the update",
+                ylabel="mean squared error, held out", ax=ax)  # fmt: skip
+    ax.lines[0].set(color=plots.OPTIMUM, linewidth=3)
+    plots.label_line(ax, 1, best[1], "best possible at each rank", plots.OPTIMUM, xytext=(8, 8))
+    ax.axhline(best[0], color=plots.INK, linestyle=(0, (4, 3)))
+    plots.label_line(ax, ranks[-1], best[0], "W0 alone", plots.INK, ha="right", xytext=(0, 7))
+    for u in updates:
+        if u.rank is None:
+            ax.axhline(u.error, color=plots.FULL)
+            plots.label_line(ax, ranks[-1], u.error, "full update", plots.FULL, ha="right", xytext=(0, -8))
+        else:
+            ax.plot(u.rank, u.error, "o", color=plots.LORA, markersize=8, markeredgecolor="white")
+            plots.label_line(ax, u.rank, u.error, u.name, plots.LORA, xytext=(0, 13), ha="center")
 
 
 def spectra(task: Task, fits: dict[int | None, Fit[Any]]) -> dict[str, Array]:

@@ -6,7 +6,8 @@ What they are made of is public too: `axes`, `sheet`, `label_line` and the colou
 from lora_np.plots.adapters import adapter_overview
 from lora_np.plots.classroom import class_results
 from lora_np.plots.costs import parameters_against_rank
-from lora_np.plots.curves import energy_curves, lines, rank_error_curves, singular_spectrum
+from lora_np.plots.curves import lines, rank_error_curves, singular_spectrum
+from lora_np.plots.maps import heatmap
 from lora_np.plots.pictures import compression, gallery, grey_png, matrix_tiles, strips
 from lora_np.plots.style import (
     ACCENT,
@@ -23,7 +24,7 @@ from lora_np.plots.style import (
     label_line,
     sheet,
 )
-from lora_np.plots.training import dynamics, error_with_spread, gap_curve, training_curve
+from lora_np.plots.training import error_with_spread, training_curve
 
 __all__ = [
     "ACCENT",
@@ -39,12 +40,10 @@ __all__ = [
     "axes",
     "class_results",
     "compression",
-    "dynamics",
-    "energy_curves",
     "error_with_spread",
     "gallery",
-    "gap_curve",
     "grey_png",
+    "heatmap",
     "label_ends",
     "label_line",
     "lines",

@@ -25,6 +25,7 @@ def lines(
     ylabel: str,
     logarithmic: str = "",
     dashed: str = "",
+    level: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """One line for each name, labelled where it is farthest from the others.
@@ -39,6 +40,8 @@ def lines(
         Axes with a logarithmic scale. What is not above zero has no place on one.
     dashed : str
         A name in ``curves``: a reference, drawn in dashes and muted.
+    level : float, optional
+        Draw this height, and mark on each line the first point that reaches it, from above or below.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -69,6 +72,9 @@ def lines(
         ax.set_xscale("log")
     elif all(np.issubdtype(x.dtype, np.integer) for x, _ in given.values()):
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    if level is not None:
+        ax.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        given = dict(_reaching(ax, name, line, level) for name, line in given.items())
     _draw(ax, given, logarithmic="y" in logarithmic, dashed=dashed)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
@@ -143,7 +149,7 @@ def rank_error_curves(
 
     See Also
     --------
-    energy_curves : The same as shares kept.
+    lines : Any lines with their names.
 
     Examples
     --------
@@ -153,64 +159,18 @@ def rank_error_curves(
     >>> ax.get_xlabel()
     'rank r'
     """
-    ax = axes(ax)
-    lines = {}
-    for name, errors in curves.items():
-        shown = errors > (ROUNDING * errors[0] if logarithmic else -1)
-        lines[name] = (np.flatnonzero(shown), errors[shown])
-    if tolerance is not None:
-        lines = _with_ranks(
-            ax, lines, {name: errors <= tolerance for name, errors in curves.items()}, tolerance
-        )
-    _draw(ax, lines, logarithmic=logarithmic)
-    ax.set_xlabel("rank r")
-    ax.set_ylabel("relative error $\\|M - M_r\\| / \\|M\\|$")
-    return ax
-
-
-def energy_curves(curves: Mapping[str, Array], *, share: float | None = None, ax: Axes | None = None) -> Axes:
-    """Share of the squared singular values that the best matrix of each rank keeps.
-
-    Parameters
-    ----------
-    curves : mapping of str to ndarray
-        Name and shares at rank 0, 1, ..., as from `lora_np.linalg.energy`.
-    share : float, optional
-        Draw this share, and mark on each line the smallest rank that keeps it.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
-
-    See Also
-    --------
-    rank_error_curves : The same as errors.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = energy_curves({"W0": np.array([0.0, 0.9, 1.0])}, share=0.9, ax=Figure().add_subplot())
-    >>> ax.get_ylabel()
-    'energy kept'
-    """
-    from matplotlib.ticker import PercentFormatter
-
-    ax = axes(ax)
-    # Rank 0 keeps nothing, and has no place on a logarithmic axis.
-    lines = {name: (np.arange(1, len(kept)), kept[1:]) for name, kept in curves.items()}
-    if share is not None:
-        lines = _with_ranks(ax, lines, {name: kept >= share for name, kept in curves.items()}, share)
-    ax.set_xscale("log", base=2)
-    _draw(ax, lines, logarithmic=False)
-    ax.xaxis.set_major_formatter("{x:.0f}")
-    ax.set_ylim(0, 1.03)
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.set_xlabel("rank r")
-    ax.set_ylabel("energy kept")
-    return ax
+    floor = ROUNDING if logarithmic else 0
+    return lines(
+        {
+            name: (np.arange(len(errors)), np.where(errors > floor * errors[0], errors, 0))
+            for name, errors in curves.items()
+        },
+        xlabel="rank r",
+        ylabel="relative error $\\|M - M_r\\| / \\|M\\|$",
+        logarithmic="y" if logarithmic else "",
+        level=tolerance,
+        ax=ax,
+    )
 
 
 def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bool, dashed: str = "") -> None:
@@ -259,17 +219,14 @@ def _free_place(ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]) -
     return place, bool(above[place]), bool(right[place])
 
 
-def _with_ranks(
-    ax: Axes, lines: Mapping[str, tuple[Array, Array]], enough: Mapping[str, Array], level: float
-) -> dict[str, tuple[Array, Array]]:
-    """The lines renamed with the first rank that is good enough, which is marked at ``level``."""
-    ax.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    named = {}
-    for name, line in lines.items():
-        if not enough[name].any():
-            named[name] = line
-            continue
-        rank = int(np.argmax(enough[name]))
-        ax.plot(rank, level, "o", color=ACCENT, markersize=6, markeredgecolor="white", zorder=3)
-        named[f"{name}: r = {rank}"] = line
-    return named
+def _reaching(
+    ax: Axes, name: str, line: tuple[Array, Array], level: float
+) -> tuple[str, tuple[Array, Array]]:
+    """The line renamed with the first place at which it reaches ``level``, which is marked there."""
+    x, y = line
+    reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))
+    if not len(reached):
+        return name, line
+    place = x[reached[0]]
+    ax.plot(place, level, "o", color=ACCENT, markersize=6, markeredgecolor="white", zorder=3)
+    return f"{name}: {place:g}", line

@@ -1,4 +1,4 @@
-"""Figures of training: losses against steps and ranks, and what happens on the way."""
+"""Figures of training: losses against steps, and against ranks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import CYCLE, FULL, LORA, MUTED, OPTIMUM, axes, label_line
+from lora_np.plots.style import CYCLE, LORA, MUTED, OPTIMUM, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def training_curve(
@@ -45,7 +44,7 @@ def training_curve(
 
     See Also
     --------
-    gap_curve : The distance to the optimum.
+    lines : Any lines with their names.
 
     Examples
     --------
@@ -73,59 +72,6 @@ def training_curve(
     ax.set_yscale("log")
     ax.set_xlabel("step")
     ax.set_ylabel("mean squared error")
-    return ax
-
-
-def gap_curve(
-    gap: Array, *, label: str = "", color: str = LORA, levels: tuple[float, ...] = (), ax: Axes | None = None
-) -> Axes:
-    """Distance to the optimum against steps, on a logarithmic scale: a straight line is linear convergence.
-
-    Parameters
-    ----------
-    gap : ndarray of shape (steps,)
-        ``loss / optimum - 1`` at each step. What is zero or less, by rounding, is left out.
-    label : str
-        Written next to the last value; `label_ends` keeps the labels of several lines apart.
-    color : str
-        Of the line.
-    levels : tuple of float
-        Distances to mark, each with the step at which it is reached.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        What was drawn on.
-
-    See Also
-    --------
-    training_curve : The loss itself.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = gap_curve(np.geomspace(10, 1e-6, 50), levels=(1e-3,), ax=Figure().add_subplot())
-    >>> ax.get_ylabel()
-    'loss above the optimum, as a share of it'
-    """
-    ax = axes(ax)
-    gap = np.where(gap > 0, gap, np.nan)
-    ax.plot(gap, color=color, linewidth=1.8)
-    for level in levels:
-        reached = np.flatnonzero(gap <= level)
-        if reached.size:
-            ax.plot(reached[0], gap[reached[0]], "o", color=color, markersize=5, markeredgecolor="white")
-            label_line(
-                ax, reached[0], gap[reached[0]], f"{level:g} at step {reached[0]}", MUTED, xytext=(7, 6)
-            )
-    if label:
-        last = np.flatnonzero(np.isfinite(gap))[-1]
-        label_line(ax, last, gap[last], label, color)
-    ax.set_yscale("log")
-    ax.set_xlabel("step")
-    ax.set_ylabel("loss above the optimum, as a share of it")
     return ax
 
 
@@ -187,73 +133,3 @@ def error_with_spread(
     ax.set_xlabel("rank")
     ax.set_ylabel(ylabel)
     return ax
-
-
-def dynamics(
-    steps: Array,
-    *,
-    norms: Mapping[str, Array],
-    singular_values: Array,
-    distances: Mapping[str, Array] | None = None,
-    optimal: Array | None = None,
-) -> Figure:
-    """How a low-rank update grows: norms, singular values of B A, and the distance to the best subspaces.
-
-    Parameters
-    ----------
-    steps : ndarray of shape (m,)
-        When the rest was measured.
-    norms : mapping of str to ndarray of shape (m,)
-        Frobenius norms by name.
-    singular_values : ndarray of shape (m, r)
-        Of B A.
-    distances : mapping of str to ndarray of shape (m,), optional
-        From 0 (the same subspace) to 1 (orthogonal), by name.
-    optimal : ndarray of shape (r,), optional
-        Singular values of the best update.
-
-    Returns
-    -------
-    Figure
-        What was drawn on.
-
-    See Also
-    --------
-    training_curve : The loss of a run.
-
-    Examples
-    --------
-    >>> steps = np.arange(3)
-    >>> figure = dynamics(steps, norms={"B": steps + 1.0}, singular_values=np.ones((3, 2)))
-    >>> len(figure.axes)
-    2
-    """
-    import matplotlib.pyplot as plt
-
-    panels = 2 if distances is None else 3
-    figure, places = plt.subplots(1, panels, figsize=(4.2 * panels, 3.4), layout="constrained")
-    for ax in places:
-        axes(ax)
-        ax.set_xlabel("step")
-    for (name, curve), color in zip(norms.items(), CYCLE, strict=False):
-        places[0].plot(steps, np.where(curve > 0, curve, np.nan), color=color, linewidth=1.6, label=name)
-    places[0].set_yscale("log")
-    places[0].set_title("norms", fontsize=10, loc="left")
-    places[0].legend(frameon=False, fontsize=8)
-    if optimal is not None:
-        for value in optimal:
-            places[1].axhline(value, color=OPTIMUM, linewidth=0.8)
-    places[1].plot(steps, singular_values, color=LORA, linewidth=1.3)
-    places[1].set_title(
-        "singular values of B A" + (" (lines: of the best update)" if optimal is not None else ""),
-        fontsize=10, loc="left",
-    )  # fmt: skip
-    places[1].set_ylim(bottom=0)
-    for (name, curve), color in zip((distances or {}).items(), (LORA, FULL), strict=False):
-        places[2].plot(steps, curve, color=color, linewidth=1.6, label=name)
-    if distances is not None:
-        places[2].set_ylim(0, 1.02)
-        places[2].set_title("distance to the best subspace", fontsize=10, loc="left")
-        places[2].legend(frameon=False, fontsize=8)
-    result: Figure = figure
-    return result

@@ -70,10 +70,12 @@ class History:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The gap to the optimum where it is known, else training and validation loss; on a log scale."""
-        from lora_np.plots import gap_curve, training_curve
+        from lora_np.plots import lines, training_curve
 
         if self.optimum is not None:
-            return gap_curve(self.gap, ax=ax)
+            gap = {"": (np.arange(len(self.loss)), self.gap)}
+            label = "loss above the optimum, as a share of it"
+            return lines(gap, xlabel="step", ylabel=label, logarithmic="y", ax=ax)
         return training_curve(self.loss, validation=(self.validation_steps, self.validation_loss), ax=ax)
 
 

@@ -20,6 +20,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
@@ -144,7 +145,10 @@ assert np.ptp(deviations[2:]) < 1
 # In JupyterLab the next cell becomes a slider. Elsewhere you see four of the ranks.
 
 # %% alt="The errors of the predicted strip at ranks 0, 2, 4 and 20, as grey maps. At rank 0 many patches are much too light or too dark. At rank 2 the map is a little more even; from there on no change is to be seen."
-lnp.course.picture_slider(pictures)
+captions = list(pictures)
+lnp.course.sliders(
+    lambda place: (pictures[captions[place]], captions[place]), place=range(len(captions)), limits=(-40, 40)
+)
 
 # %% [markdown]
 # Rank 1 takes off most of what can be taken off, and from rank 2 on the eye finds no difference. What is left,
@@ -319,7 +323,16 @@ groups = {
     "LoRA by rank, rate 0.003": slow,
     "LoRA, taken off for old work": {"8": (before[0], fast["8"][1])},
 }
-axes = lnp.course.old_and_new(groups)
+_, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+lnp.plots.axes(axes)
+for (group, members), marker in zip(groups.items(), "Dsov*", strict=True):
+    olds, news = zip(*members.values(), strict=True)
+    axes.plot(olds, news, marker, linestyle="-", linewidth=0.5, markersize=8, label=group)
+    for name, place in members.items():
+        away = (0, 8) if group.startswith("full") else (6, -8)
+        axes.annotate(name, place, xytext=away, textcoords="offset points")
+axes.set(xlim=(0, 1.05), ylim=(0, 1.08), xlabel="accuracy on the old task", ylabel="accuracy on the new task")
+axes.legend(frameon=False, loc="lower left")
 
 # %%
 kept, learned = zip(*slow.values(), strict=True)

@@ -19,6 +19,7 @@
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
@@ -77,7 +78,20 @@ lnp.accounting.count_matrix(d, k, ranks=[20, 8])
 # In a picture, each number is one unit of area:
 
 # %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760."
-figure = lnp.course.factor_areas(d, k, ranks=[20, 8])
+_, axes = plt.subplots(figsize=(8, 2.7), layout="constrained")
+axes.add_patch(plt.Rectangle((0, 0), k, d, color=lnp.plots.FULL))
+axes.text(k / 2, -12, f"full: {d * k:,}", ha="center")
+left = k + 30
+for rank in [20, 8]:
+    axes.add_patch(plt.Rectangle((left, 0), rank, d, color=lnp.plots.LORA))  # B
+    axes.add_patch(plt.Rectangle((left + rank + 10, d - rank), k, rank, color=lnp.plots.LORA))  # A
+    axes.text(left - 10, d / 2, "B", va="center")
+    axes.text(left + rank + 10, d - rank - 12, "A")
+    text = f"r = {rank}: {d * rank:,} + {rank * k:,} = {rank * (d + k):,}"
+    axes.text(left + (rank + 10 + k) / 2, -12, text, ha="center")
+    left += rank + 10 + k + 30
+axes.set(xlim=(0, left), ylim=(-15, d), aspect="equal")
+axes.set_axis_off()
 
 # %% [markdown]
 # The strips $B$ and $A$ are as tall and as wide as the full update. The rank is how thick they are.
@@ -293,9 +307,17 @@ for rank in [256, 64, 8]:
     methods[f"LoRA, r = {rank}"] = lnp.accounting.training_memory(lora, sequence=2_048)
 
 causes = list(methods["full"].parts)
-axes = lnp.course.memory_by_cause(
-    causes, {name: list(memory.parts.values()) for name, memory in methods.items()}
-)
+_, axes = plt.subplots(figsize=(6.8, 3.4), layout="constrained")
+left = np.zeros(len(methods))
+for cause, color in zip(causes, [lnp.plots.MUTED, *lnp.plots.CYCLE], strict=False):
+    size = np.array([memory.parts[cause] / 1e9 for memory in methods.values()])
+    lnp.plots.axes(axes).barh(list(methods), size, left=left, color=color, label=cause)
+    left += size
+for name, end in zip(methods, left, strict=True):
+    axes.annotate(f" {end:.1f} GB", (end, name), va="center")
+axes.set(xlim=(0, 1.16 * left.max()), xlabel="memory to train [GB = 10⁹ bytes]")
+axes.invert_yaxis()
+axes.legend(loc="lower right", frameon=False)
 
 # %%
 total = {name: memory.total for name, memory in methods.items()}

@@ -80,7 +80,18 @@ assert np.isclose(error, s[1])
 # $c$.
 
 # %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one deep place, at 45 degrees for both, where the error is 1."
-axes = lnp.course.rank_one_errors(M)
+degrees = np.arange(0, 180.5, 0.5)
+directions = np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+best_c = directions.T @ M @ directions  # for unit vectors; what is left of ||M||^2 is ||M||^2 - c^2
+errors = np.sqrt(np.maximum(np.sum(M**2) - best_c**2, 0))
+
+axes = lnp.plots.heatmap(
+    errors, rows=degrees, columns=degrees, xlabel="direction of a, in degrees",
+    ylabel="direction of b, in degrees", label="error $\\|M - c\\,b\\,a^T\\|$",
+)  # fmt: skip
+row, column = np.unravel_index(np.argmin(errors), errors.shape)
+axes.plot(degrees[column], degrees[row], "wo", markeredgecolor="black")
+axes.annotate(f"  smallest: {errors.min():.3g}", (degrees[column], degrees[row]), color="black", va="center")
 
 # %% [markdown]
 # One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
@@ -174,7 +185,16 @@ axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
 # see four ranks side by side.
 
 # %% alt="The photograph at four ranks, from 1 to 100, with the error of each."
-lnp.course.rank_slider(photograph, rank=8, largest=100)
+U, s, Vh = np.linalg.svd(photograph, full_matrices=False)
+relative = lnp.rank_errors(photograph, relative=True)
+
+
+def cut(rank):
+    caption = f"rank {rank}: error {relative[rank]:.1%},\n{lnp.count_lora(600, 512, rank=rank):,} numbers"
+    return (U[:, :rank] * s[:rank]) @ Vh[:rank], caption
+
+
+lnp.course.sliders(cut, rank=[1, 2, 3, 5, 8, 12, 16, 20, 30, 40, 50, 70, 100])
 
 # %% [markdown]
 # ## Choose a rank
@@ -208,7 +228,10 @@ Table(["relative error", "energy kept", "smallest rank", "numbers, of all"], row
 
 # %% alt="Energy kept against rank. The terrain needs the smallest rank for 99 percent of its energy, the photograph more, and noise most."
 shares = {name: lnp.linalg.energy(matrix) for name, matrix in matrices.items()}
-axes = lnp.plots.energy_curves(shares, share=0.99)
+at_rank = {name: (np.arange(1, len(kept)), kept[1:]) for name, kept in shares.items()}
+axes = lnp.plots.lines(
+    at_rank, xlabel="rank r", ylabel="share of the energy kept", logarithmic="x", level=0.99
+)
 
 # %% [markdown]
 # The marked ranks are those of an error of 10 %, as they must be.

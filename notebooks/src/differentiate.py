@@ -20,6 +20,7 @@
 import heapq
 from itertools import count
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
@@ -81,7 +82,6 @@ for result, moved, derivative, f in table:
 # each arrow. What arrives at a box is its **gradient**: how many times as far $L$ moves as this number.
 
 # %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y."
-steps = {"p": ("w · x", ["w", "x"]), "e": ("p − y", ["p", "y"]), "L": ("e²", ["e"])}
 values = {"w": 3.0, "x": 2.0, "y": 4.0, "p": 6.0, "e": 2.0, "L": 4.0}
 slopes = {
     ("w", "p"): values["x"],  # of a product: the other factor
@@ -94,7 +94,21 @@ gradients = {"L": 1}
 for (start, end), factor in reversed(slopes.items()):
     gradients[start] = gradients[end] * factor
 
-axes = lnp.course.computation_graph(steps, values=values, gradients=gradients, slopes=slopes)
+names = {"p": "p = w · x", "e": "e = p − y", "L": "L = e²"}
+places = {"w": (0, 1), "x": (0, 0), "p": (1, 0.5), "y": (1, -0.5), "e": (2, 0), "L": (3, 0)}
+_, axes = plt.subplots(figsize=(7.5, 3.2), layout="constrained")
+for (start, end), slope in slopes.items():
+    (x0, y0), (x1, y1) = places[start], places[end]
+    axes.annotate(
+        "", (x1 - 0.3, y1), xytext=(x0 + 0.3, y0), arrowprops={"arrowstyle": "-|>", "color": "grey"}
+    )
+    axes.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.06, f"× {slope:g}", ha="center", color="purple")
+for name, (x, y) in places.items():
+    axes.text(x, y, f"{names.get(name, name)}\n{values[name]:g}", ha="center", va="center",
+              bbox={"boxstyle": "round", "facecolor": "white"})  # fmt: skip
+    axes.text(x, y - 0.32, f"gradient {gradients[name]:g}", ha="center", color="purple")
+axes.set(xlim=(-0.4, 3.4), ylim=(-0.95, 1.25))
+axes.set_axis_off()
 
 # %% [markdown]
 # A `Tensor` is an array that remembers this graph. You write NumPy, and `backward` walks back:

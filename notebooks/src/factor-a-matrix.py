@@ -15,6 +15,7 @@
 # You need *See rank*.
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
@@ -157,7 +158,18 @@ for method in ["lu", "qr", "svd"]:
     print(f"{method}:\n{(B @ A).round(9)}")
 assert np.allclose(list(errors.values()), [5, 4, 10**0.5])
 
-figure = lnp.course.columns_on_line(N, one_layer)
+_, panels = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained", sharex=True, sharey=True)
+for axes, (heading, moved) in zip(panels, one_layer.items(), strict=True):
+    longest = moved[:, np.argmax(np.linalg.norm(moved, axis=0))]
+    lnp.plots.axes(axes).axline((0, 0), longest, color=lnp.plots.LORA, alpha=0.5)
+    axes.quiver([0, 0], [0, 0], *N, angles="xy", scale_units="xy", scale=1, width=0.012)
+    for column, end in zip(N.T, moved.T, strict=True):
+        axes.plot(*zip(column, end, strict=True), "--", color=lnp.plots.FULL)
+        axes.plot(*end, "o", color=lnp.plots.LORA)
+        if not np.allclose(column, end):
+            axes.annotate(f"{np.linalg.norm(column - end):.3g}", (column + end) / 2 + 0.2)
+    axes.set(title=heading, xlim=(-1, 6), ylim=(-1, 5), aspect="equal", xlabel="first entry")
+panels[0].set_ylabel("second entry")
 
 # %% [markdown]
 # The **error** is the root of the sum of all squared differences, so two moves of 2.24 count as $\sqrt{2.24^2
@@ -181,10 +193,10 @@ assert errors["svd"] <= distances[best] < errors["svd"] + 1e-4
 # Here are both layers of each. What the first leaves, the second brings.
 
 # %%
-Q, R = lnp.linalg.qr(N)
+Q, R = np.linalg.qr(N)
 order, L, U = lnp.linalg.lu(N)
 L = L[np.argsort(order)]  # the rows back in the order of N
-left, s, right = lnp.linalg.svd(N)
+left, s, right = np.linalg.svd(N)
 
 for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left * s, right)]:
     assert np.allclose(columns @ rows, N)

@@ -174,8 +174,10 @@ seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other start
 ranks = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 64"])[:8, :64]
 
 _, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-lnp.course.similarity_heatmap(seeds, names=("r = 8", "r = 8, other start"), ax=panels[0])
-lnp.course.similarity_heatmap(ranks, names=("r = 8", "r = 64"), ax=panels[1])
+for grid, name, axes in [(seeds, "r = 8, other start", panels[0]), (ranks, "r = 64", panels[1])]:
+    ylabel, xlabel = "top i directions of r = 8", f"top j directions of {name}"
+    label = r"similarity $\phi(i, j)$"
+    lnp.plots.heatmap(grid, limits=(0, 1), label=label, xlabel=xlabel, ylabel=ylabel, ax=axes)
 
 for i in [1, 2, 3, 4, 8]:
     print(f"two starts, phi({i}, {i}) = {seeds[i - 1, i - 1]:.2f}   by chance {i / 120:.2f}")

@@ -18,6 +18,7 @@
 # belongs to. LoRA itself, *low-rank adaptation*, comes in at the end.
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
@@ -73,7 +74,15 @@ print("rank of M transposed:", lnp.matrix_rank(M.T))
 independent = np.array([[2.0, -1.0], [1.0, 1.5]])
 dependent = np.array([[2.0, -1.0], [1.0, -0.5]])  # column 1 is -1/2 times column 0
 
-figure = lnp.course.columns_in_plane({"rank 2": independent, "rank 1": dependent})
+_, panels = plt.subplots(1, 2, figsize=(6.6, 3.5), layout="constrained", sharex=True, sharey=True)
+for axes, columns in zip(panels, [independent, dependent], strict=True):
+    outputs = columns @ np.random.default_rng(0).normal(scale=1.2, size=(2, 600))
+    lnp.plots.axes(axes).plot(*outputs, ".", color=lnp.plots.SKY, markersize=3)
+    axes.quiver([0, 0], [0, 0], *columns, angles="xy", scale_units="xy", scale=1, width=0.01, zorder=3)
+    for j, column in enumerate(columns.T):
+        axes.annotate(f"column {j}", 1.15 * column, ha="center")
+    axes.set(title=f"rank {np.linalg.matrix_rank(columns)}", xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+    axes.set(xlabel="first entry", ylabel="second entry")
 
 # %% [markdown]
 # Each dot is $Mx$ for a random $x$. On the left two directions are enough for the whole plane. On the right

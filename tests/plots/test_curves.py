@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lora_np.plots import compression, energy_curves, lines, rank_error_curves, singular_spectrum
+from lora_np.plots import compression, heatmap, lines, rank_error_curves, singular_spectrum
 
 ERRORS = {"fast": np.array([1.0, 0.1, 0.01, 0.0]), "slow": np.array([1.0, 0.7, 0.5, 0.3])}
-KEPT = {"fast": np.array([0.0, 0.95, 1.0]), "slow": np.array([0.0, 0.4, 0.8, 1.0])}
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_lines_on_logarithmic_axes_and_a_reference_in_dashes(ax, logarithmic):
 @pytest.mark.parametrize("logarithmic", [True, False])
 def test_rank_error_curves_name_the_smallest_rank_that_is_enough(ax, logarithmic):
     rank_error_curves(ERRORS, tolerance=0.1, logarithmic=logarithmic, ax=ax)
-    assert texts(ax) == ["fast: r = 1", "slow"]
+    assert texts(ax) == ["fast: 1", "slow"]
     drawn = {tuple(line.get_ydata()) for line in ax.lines}
     assert tuple(ERRORS["fast"][: 3 if logarithmic else 4]) in drawn
     assert tuple(ERRORS["slow"]) in drawn
@@ -59,15 +58,17 @@ def test_rank_error_curves_leave_out_rounding(ax):
     assert texts(ax) == ["exact"]
 
 
-def test_energy_curves_name_the_smallest_rank_that_is_enough(ax):
-    energy_curves(KEPT, share=0.9, ax=ax)
-    assert texts(ax) == ["fast: r = 1", "slow: r = 3"]
-    assert ax.get_xscale() == "log"
+def test_a_level_is_reached_from_below_or_from_above(ax):
+    rising = np.array([0.1, 0.6, 0.95, 0.7])
+    curves = {"up": rising, "down": 1 - rising**2, "never": rising / 10}
+    lines(curves, xlabel="", ylabel="", level=0.5, ax=ax)
+    assert texts(ax) == ["up: 2", "down: 3", "never"]
+    marked = [line.get_xydata().tolist() for line in ax.lines if len(line.get_xdata()) == 1]
+    assert marked == [[[2, 0.5]], [[3, 0.5]]]
 
 
-@pytest.mark.parametrize("draw", [rank_error_curves, energy_curves])
-def test_a_zero_matrix_can_be_drawn(ax, draw):
-    draw({"zero": np.zeros(4)}, ax=ax)
+def test_a_zero_matrix_can_be_drawn(ax):
+    rank_error_curves({"zero": np.zeros(4)}, ax=ax)
     ax.figure.canvas.draw()
 
 
@@ -81,8 +82,29 @@ def test_names_stand_beside_their_own_line(ax):
 
 
 def test_more_curves_than_colours_can_be_drawn(ax):
-    energy_curves({f"M{i}": np.linspace(0, 1, 5) ** (1 + i) for i in range(9)}, ax=ax)
+    lines({f"M{i}": np.linspace(0, 1, 5) ** (1 + i) for i in range(9)}, xlabel="", ylabel="", ax=ax)
     assert len(ax.lines) == 9
+
+
+def test_a_map_has_a_number_in_each_tile_and_says_what_diverged(ax):
+    losses = np.array([[0.5, 0.25, 0.1], [0.3, np.nan, np.inf]])
+    rates = [1e-3, 1e-2, 1e-1]
+    heatmap(losses, rows=[1, 16], columns=rates, numbers=True, xlabel="rate", ylabel="alpha", ax=ax)
+    found = {text.get_position(): text.get_text() for text in ax.texts}
+    assert [found[column, 0] for column in range(3)] == ["0.500", "0.250", "0.100"]
+    assert [found[column, 1] for column in range(3)] == ["0.300", "diverged", "diverged"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "16"]
+
+
+def test_a_map_puts_each_value_where_the_axes_say(ax):
+    values = np.arange(6.0).reshape(2, 3) / 6
+    heatmap(values, limits=(0, 1), xlabel="j", ylabel="i", ax=ax)
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array(), values)
+    assert tuple(image.get_extent()) == (0.5, 3.5, 0.5, 2.5)
+    assert image.origin == "lower"
+    assert image.get_clim() == (0, 1)
 
 
 def test_compression_shows_each_approximation_and_what_it_lacks():
@@ -104,7 +126,7 @@ def test_compression_shows_each_approximation_and_what_it_lacks():
     [
         lambda: singular_spectrum({"W": np.array([1.0, 0.5])}),
         lambda: rank_error_curves(ERRORS),
-        lambda: energy_curves(KEPT),
+        lambda: heatmap(np.eye(3), xlabel="", ylabel=""),
         lambda: compression(np.eye(3), {"r = 1": np.eye(3)}),
     ],
 )
