@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_bases
-from lora_np.adapters.peft_format import Adapter, AdapterModule, load, replacing_adapter, write
-from lora_np.adapters.steps import finite, no_overflow, norm, put_aside, taken
+from lora_np.adapters.findings import Findings
+from lora_np.adapters.peft_format import Adapter, AdapterModule, load, write
+from lora_np.adapters.steps import each_of, finite, new_adapter, no_overflow, norm, put_aside
 from lora_np.checks import Array, choice, matrix, whole_number
 from lora_np.hub import HubError
 from lora_np.linalg import svd_of_product
-from lora_np.table import Shown, Table
-from lora_np.work import each
 
 Method = Literal["cat", "linear", "svd"]
 
@@ -44,32 +42,24 @@ class CombinedModule(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class CombineResult(Shown):
+class CombineResult(Findings):
     """What `combine` wrote.
 
     Parameters
     ----------
-    path : Path
-        The new adapter.
-    method : str
-        How it was made.
-    modules : tuple of CombinedModule
-        All of them.
     title : str
         Of the table.
+    rows : tuple of CombinedModule
+        All modules of the sum.
+    notes : tuple of str
+        What the method does not do.
+    path : Path
+        The new adapter.
     """
 
+    rows: tuple[CombinedModule, ...]
     path: Path
-    method: str
-    modules: tuple[CombinedModule, ...]
-    title: str
-
-    @property
-    def table(self) -> Table:
-        """One row for each module."""
-        note = "'linear' adds up factors, not updates: the last column is what that changes"
-        columns = ["module", "rank", "relative difference"]
-        return Table(columns, self.modules, title=self.title, notes=[note] * (self.method == "linear"))
+    headings = ("module", "rank", "relative difference")
 
 
 def combine(
@@ -169,29 +159,26 @@ def combine(
     modules = [module for source, _ in sources for module in source.values()]
     target = rank or max(module.rank for module in modules)
     with_bias = any("bias" in module.parts for module in modules)
-    names = list(dict.fromkeys(name for source, _ in sources for name in source))
-    with (
-        replacing_adapter(out, force=force, inputs=adapters, in_place=True) as stage,
-        TemporaryDirectory(dir=stage) as parts,
-    ):
-        work = []
-        for i, name in enumerate(names):
-            terms = [(source[name], weight) for source, weight in sources if name in source]
-            work.append((name, terms, Path(parts, str(i))))
+    loaded = [source for source, _ in sources]
+    names = dict.fromkeys(name for source in loaded for name in source)
+    with new_adapter(out, force=force, inputs=adapters, in_place=True) as (stage, aside):
+        work = {
+            name: (
+                name,
+                [(source[name], weight) for source, weight in sources if name in source],
+                aside / str(i),
+            )
+            for i, name in enumerate(names)
+        }
         combined_by = partial(_combined, method, target, with_bias)
-        results = each(combined_by, work, jobs=jobs, progress=progress, label="combine")
-        combined = {name: module for name, (module, _) in zip(names, results, strict=True)}
-        full = {name: tensor for source, _ in sources for name, tensor in source.full.items()}
-        write(Adapter(combined, full, _raw([source for source, _ in sources], combined)), stage)
-    return CombineResult(
-        Path(out),
-        method,
-        tuple(
-            CombinedModule(name, module.rank, error)
-            for name, (module, error) in zip(names, results, strict=True)
-        ),
-        f"{method}: " + " + ".join(f"{weight:g} {source.path}" for source, weight in sources),
-    )
+        results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
+        combined = {name: module for name, (module, _) in results.items()}
+        full = {name: tensor for source in loaded for name, tensor in source.full.items()}
+        write(Adapter(combined, full, _raw(loaded, with_bias, combined)), stage)
+    rows = tuple(CombinedModule(name, module.rank, error) for name, (module, error) in results.items())
+    title = f"{method}: " + " + ".join(f"{weight:g} {source.path}" for source, weight in sources)
+    note = "'linear' adds up factors, not updates: the last column is what that changes"
+    return CombineResult(title, rows, (note,) * (method == "linear"), Path(out))
 
 
 def _combined(
@@ -199,29 +186,26 @@ def _combined(
 ) -> tuple[AdapterModule, float]:
     """The combined module, put aside; and how far it is from the weighted sum of the updates."""
     name, terms, path = work
+    first = terms[0][0]
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
         B, A = _stacked(name, terms)
         U, s, Vh = finite(name, svd_of_product, B, A)
-        total = norm(s)
-        error = 0.0
+        off = 0.0
         if method == "svd":
-            error = norm(s[rank:]) / (total or 1.0)
+            off = norm(s[rank:])
             B, A = U[:, :rank] * s[:rank], Vh[:rank]
         elif method == "linear":
-            linear_B, linear_A = _added_up(name, terms)
-            off = finite(name, svd_of_product, np.hstack([linear_B, -B]), np.vstack([linear_A, A])).s
-            error = norm(off) / (total or 1.0)
-            B, A = linear_B, linear_A
+            wanted, (B, A) = (B, A), _added_up(name, terms)
+            off = norm(finite(name, svd_of_product, np.hstack([B, -wanted[0]]), np.vstack([A, wanted[1]])).s)
         arrays = {"A": A, "B": B}
         if with_bias:
             arrays["bias"] = _bias(name, terms)
-    put_aside(arrays, path)
-    first = terms[0][0]
     parts = {
-        part: taken(path, part, first.parts.get(part, first.parts["B"]).dtype, array.shape)
+        part: put_aside(array, path.with_suffix(f".{part}"), first.parts.get(part, first.parts["B"]).dtype)
         for part, array in arrays.items()
     }
-    return AdapterModule(parts, alpha=float(A.shape[0]), embedding=first.embedding), error
+    module = AdapterModule(parts, alpha=float(A.shape[0]), embedding=first.embedding)
+    return module, off / (norm(s) or 1.0)
 
 
 def _stacked(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Array, Array]:
@@ -276,14 +260,14 @@ def _check(sources: list[Adapter]) -> None:
                 raise HubError(f"{source.path}: {name!r} is of shape {module.shape}, not {shapes[name][0]}")
 
 
-def _raw(sources: list[Adapter], modules: Mapping[str, AdapterModule]) -> dict[str, object]:
+def _raw(sources: list[Adapter], with_bias: bool, modules: Collection[str]) -> dict[str, object]:
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
     raw = {
         **sources[0].raw,
         "use_rslora": False,
-        "lora_bias": any("bias" in module.parts for module in modules.values()),
+        "lora_bias": with_bias,
         "modules_to_save": saved or None,
         "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
     }

@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.findings import Findings
 from lora_np.adapters.peft_format import AdapterModule, Stored, load
-from lora_np.adapters.steps import finite, norm
+from lora_np.adapters.steps import each_of, finite, norm
 from lora_np.checks import number
 from lora_np.hub import HubError
 from lora_np.linalg import svd_of_product
-from lora_np.table import Shown, Table
-from lora_np.work import each
 
 
 class ComparedPart(NamedTuple):
@@ -39,43 +38,27 @@ class ComparedPart(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Difference(Shown):
+class Difference(Findings):
     """How two adapters differ.
 
     Parameters
     ----------
-    parts : tuple of ComparedPart
-        Modules, then parameters that are replaced in full.
-    tolerance : float
-        The relative difference up to which two parts are the same.
     title : str
         Of the table.
+    rows : tuple of ComparedPart
+        Modules, then parameters that are replaced in full.
+    notes : tuple of str
+        The verdict.
+    largest : float
+        The largest relative difference.
+    same : bool
+        Whether that is within the tolerance.
     """
 
-    parts: tuple[ComparedPart, ...]
-    tolerance: float
-    title: str
-
-    @property
-    def largest(self) -> float:
-        """The largest relative difference."""
-        return max(part.difference for part in self.parts)
-
-    @property
-    def same(self) -> bool:
-        """Whether no relative difference is above the tolerance."""
-        return self.largest <= self.tolerance
-
-    @property
-    def table(self) -> Table:
-        """One row for each part."""
-        verdict = "the same" if self.same else "different"
-        note = (
-            f"{verdict}: the largest relative difference is {self.largest:.3g}, the tolerance "
-            f"{self.tolerance:g}"
-        )
-        columns = ["module", "what", "relative difference", "cosine"]
-        return Table(columns, self.parts, title=self.title, notes=[note])
+    rows: tuple[ComparedPart, ...]
+    largest: float
+    same: bool
+    headings = ("module", "what", "relative difference", "cosine")
 
 
 def diff(
@@ -129,19 +112,23 @@ def diff(
     """
     tolerance = number("tolerance", tolerance, minimum=0)
     one, two = load(first), load(second)
-    names = list(dict.fromkeys((*one, *two)))
-    work = [
-        (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name)) for name in names
-    ]
-    found = each(_compare, work, jobs=jobs, progress=progress, label="diff")
-    parts = [
-        ComparedPart(name, *result) for name, results in zip(names, found, strict=True) for result in results
-    ]
+    work = {
+        name: (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name))
+        for name in (*one, *two)
+    }
+    found = each_of(_compare, work, jobs=jobs, progress=progress, label="diff")
+    parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
     parts += [
         ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
         for name in dict.fromkeys((*one.full, *two.full))
     ]
-    return Difference(tuple(parts), tolerance, f"{first} and {second}")
+    largest = max(part.difference for part in parts)
+    same = largest <= tolerance
+    note = (
+        f"{'the same' if same else 'different'}: the largest relative difference is {largest:.3g}, "
+        f"the tolerance {tolerance:g}"
+    )
+    return Difference(f"{first} and {second}", tuple(parts), (note,), largest, same)
 
 
 def _compare(

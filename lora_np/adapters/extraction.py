@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_pair
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, replacing_adapter, stored, write
-from lora_np.adapters.ranks import Goal, allocate_bytes, rank_for_loss
-from lora_np.adapters.steps import finite, put_factors, taken
+from lora_np.adapters.findings import Findings
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, stored, write
+from lora_np.adapters.ranks import Goal, Spectrum, cut
+from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
 from lora_np.adapters.weights import BLOCK
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, ModelDirectory, directory, module_path, open_model
 from lora_np.linalg import SVD, truncated_svd
-from lora_np.table import Shown, Table
-from lora_np.work import each
 
 # A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|shared|\w+_embeddings)$")
@@ -55,38 +52,24 @@ class ExtractedTensor(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class ExtractResult(Shown):
+class ExtractResult(Findings):
     """What `extract` wrote.
 
     Parameters
     ----------
-    path : Path
-        The new adapter.
-    tensors : tuple of ExtractedTensor
-        All that differ.
-    only_in_base : tuple of str
-        Tensors that the tuned checkpoint lacks.
     title : str
         Of the table.
+    rows : tuple of ExtractedTensor
+        All tensors that differ.
+    notes : tuple of str
+        What was not kept, and what only the base has.
+    path : Path
+        The new adapter.
     """
 
+    rows: tuple[ExtractedTensor, ...]
     path: Path
-    tensors: tuple[ExtractedTensor, ...]
-    only_in_base: tuple[str, ...]
-    title: str
-
-    @property
-    def table(self) -> Table:
-        """One row for each tensor."""
-        notes = []
-        if any(tensor.kept == "not kept" for tensor in self.tensors):
-            notes.append(
-                "not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it"
-            )
-        if self.only_in_base:
-            notes.append(f"only in the base: {', '.join(self.only_in_base)}")
-        columns = ["tensor", "kept as", "rank", "norm", "relative error"]
-        return Table(columns, self.tensors, title=self.title, notes=notes)
+    headings = ("tensor", "kept as", "rank", "norm", "relative error")
 
 
 def extract(
@@ -96,7 +79,9 @@ def extract(
     *,
     rank: int | None = None,
     energy: float | None = None,
+    error: float | None = None,
     bytes: int | None = None,
+    total_rank: int | None = None,
     save_others: bool = False,
     any_base: bool = False,
     jobs: int = 1,
@@ -105,7 +90,7 @@ def extract(
 ) -> ExtractResult:
     """Write the best low-rank adapter that leads from one checkpoint to another.
 
-    Exactly one of ``rank``, ``energy`` and ``bytes`` says how good or how large it is to be.
+    Exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank`` says what is wanted.
 
     Parameters
     ----------
@@ -117,8 +102,12 @@ def extract(
         The same rank everywhere; less where a matrix is smaller.
     energy : float
         The share of its squared norm that each difference keeps.
+    error : float
+        The relative error in the Frobenius norm that each difference may have.
     bytes : int
-        The size of ``adapter_model.safetensors``, shared out so that the summed squared error becomes least.
+        The size that ``adapter_model.safetensors`` may have, shared out as in `resize`.
+    total_rank : int
+        The sum of all ranks, shared out likewise.
     save_others : bool
         Keep what differs but can not carry a LoRA (norms, biases, convolutions) as PEFT's
         ``modules_to_save``. Either way the table lists it.
@@ -172,44 +161,52 @@ def extract(
     >>> lnp.adapters.load(folder / "adapter").delta("q")[0].round(6)
     array([0., 3., 4., 0.])
     """
-    goal = Goal.of(rank=rank, energy=energy, bytes=bytes)
+    goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before, after = open_model(directory(base)), open_model(directory(tuned))
     if not any_base:
         check_pair(before, after)
     named = before.naming(after.places)
     pairs = [_Pair(before, after, named(name), name) for name in after.places]
-    matrices = [pair for pair in pairs if pair.is_matrix]
-    others = [pair for pair in pairs if not pair.is_matrix]
-    if len(pairs) == sum(pair.base not in before for pair in pairs):
+    if not any(pair.base in before for pair in pairs):
         raise HubError(f"{tuned}: has no tensor in common with {base}")
-    with (
-        replacing_adapter(out, force=force, inputs=[base, tuned]) as stage,
-        TemporaryDirectory(dir=stage) as parts,
-    ):
-        differing = each(_differs, others, jobs=jobs, progress=progress, label="compare")
-        others = [pair for pair, differs in zip(others, differing, strict=True) if differs]
+    options: dict[str, Any] = {"jobs": jobs, "progress": progress}
+    with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
+        candidates = {pair.name: pair for pair in pairs if not pair.is_matrix}
+        differing = each_of(_differs, candidates, **options, label="compare")
+        others = [pair for name, pair in candidates.items() if differing[name]]
         in_full = {pair.module for pair in others} - {""} if save_others else set()
-        matrices = [pair for pair in matrices if pair.module not in in_full]
-        work = [(pair, Path(parts, str(i)), goal) for i, pair in enumerate(matrices)]
-        found = each(_decompose, work, jobs=jobs, progress=progress, label="extract")
-        differences = {
-            pair.module: _Difference(pair, path, *result)
-            for (pair, path, _), result in zip(work, found, strict=True)
-            if result is not None
+        work = {
+            pair.module: (pair, aside / str(i), goal)
+            for i, pair in enumerate(pairs)
+            if pair.is_matrix and pair.module not in in_full
         }
-        if not differences:
+        decomposed = each_of(_decompose, work, **options, label="extract")
+        found = {name: result for name, result in decomposed.items() if result is not None}
+        if not found:
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
-        adapter = _adapter(differences, {}, _saved(after, in_full))
-        ranks = _ranks(adapter, differences, goal)
-        adapter = _adapter(differences, ranks, adapter.full)
-        write(adapter, stage)
-    lacking = sorted({*before.places} - {pair.base for pair in pairs})
+        spectra = {name: spectrum for name, (_, spectrum) in found.items()}
+        modules = {name: module for name, (module, _) in found.items()}
+        raw: dict[str, Any] = {
+            **settings.FRESH,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": any(work[name][0].fan_in_fan_out for name in found),
+            "modules_to_save": sorted(in_full) or None,
+        }
+        whole = Adapter(modules, _saved(after, in_full), settings.with_targets(raw, modules))
+        ranks = goal.ranks(whole, spectra)
+        write(cut(whole, whole, ranks), stage)
     rows = [
-        ExtractedTensor(d.pair.name, "LoRA", ranks[name], d.norm, d.error(ranks[name]))
-        for name, d in differences.items()
+        ExtractedTensor(work[name][0].name, "LoRA", ranks[name], x.norm, x.error(ranks[name]))
+        for name, x in spectra.items()
     ]
     rows += [ExtractedTensor(p.name, "in full" if p.module in in_full else "not kept") for p in others]
-    return ExtractResult(Path(out), tuple(rows), tuple(lacking), f"{tuned} - {base}")
+    notes = []
+    if any(row.kept == "not kept" for row in rows):
+        notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
+    if lacking := sorted({*before.places} - {pair.base for pair in pairs}):
+        notes.append(f"only in the base: {', '.join(lacking)}")
+    return ExtractResult(f"{tuned} - {base}", tuple(rows), tuple(notes), Path(out))
 
 
 @dataclass(frozen=True)
@@ -254,78 +251,46 @@ class _Pair:
         return D.T if self.embedding or self.fan_in_fan_out else D
 
 
-@dataclass(frozen=True)
-class _Difference:
-    """A matrix that differs, its leading singular triplets put aside."""
-
-    pair: _Pair
-    path: Path
-    s: Array
-    missing: float  # the squared norm of what those leave
-
-    def module(self, rank: int | None) -> AdapterModule:
-        """The first ``rank`` directions as a module of scaling 1."""
-        info = self.pair.after.info(self.pair.name)
-        rank = len(self.s) if rank is None else rank
-        d, k = reversed(info.shape) if self.pair.embedding or self.pair.fan_in_fan_out else info.shape
-        parts = {
-            "A": taken(self.path, "A", info.dtype, (rank, k)),
-            "B": taken(self.path, "B", info.dtype, (d, rank)),
-        }
-        return AdapterModule(parts, alpha=float(rank), embedding=self.pair.embedding)
-
-    @property
-    def norm(self) -> float:
-        return float((self.missing + np.square(self.s).sum()) ** 0.5)
-
-    def error(self, rank: int) -> float:
-        """The relative error that ``rank`` directions leave."""
-        return float((self.missing + np.square(self.s[rank:]).sum()) ** 0.5) / self.norm
-
-
 def _differs(pair: _Pair) -> bool:
     if pair.base not in pair.before or pair.before.info(pair.base).shape != pair.after.info(pair.name).shape:
         return True
     return not np.array_equal(pair.before.read(pair.base), pair.after.read(pair.name))
 
 
-def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[Array, float] | None:
-    """Put a difference's leading factors aside: its singular values, and what they miss; None if zero."""
+def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum] | None:
+    """A module of a difference's leading directions, put aside, and its spectrum; None if it is zero."""
     pair, path, goal = work
     D = pair.difference()
     if not D.any():
         return None
     place = f"{pair.after.path}: the change of {pair.name!r}"
-    itemsize = pair.after.info(pair.name).nbytes // D.size
-    (U, s, Vh), missing = finite(place, lambda: _leading(D, goal, itemsize))
-    put_factors(U, s, Vh, path)
-    return s.astype(np.float64), missing
+    info = pair.after.info(pair.name)
+    found, missing = finite(place, lambda: _leading(D, goal, info.nbytes // D.size))
+    parts = balanced(found, path, B=info.dtype, A=info.dtype)
+    module = AdapterModule(parts, alpha=float(len(found.s)), embedding=pair.embedding)  # of scale 1
+    return module, Spectrum(found.s.astype(np.float64), missing)
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
     """As many singular triplets as the goal needs, or may need, and the squared norm of what they leave."""
     full = min(D.shape)
-    if goal.rank is not None:
-        return _truncated(D, min(goal.rank, full))
-    if goal.bytes is not None:
-        return _truncated(D, min(full, max(1, goal.bytes // (itemsize * sum(D.shape)))))
-    share = goal.lost_energy
-    assert share is not None
+    if goal.share is None:
+        most = goal.rank or goal.total_rank or (goal.bytes or 0) // (itemsize * sum(D.shape))
+        return _truncated(D, min(full, max(1, most)))
     rank = min(_FIRST_RANK, full)
     while True:
         found, missing = _truncated(D, rank)
-        s = found.s.astype(np.float64)
-        enough = rank_for_loss(s, share, missing)
+        spectrum = Spectrum(found.s.astype(np.float64), missing)
+        enough = spectrum.needed(goal.share)
         if enough or rank == full:
             break
         # Would even the largest rank of the search do, if no singular value fell from here on?
         most = full // _SEARCHED
-        short = missing - share * (missing + np.square(s).sum()) - (most - rank) * s[-1] ** 2
+        short = missing - (1 - goal.share) * spectrum.left(0) - (most - rank) * spectrum.s[-1] ** 2
         rank = full if 2 * rank > most or short > 0 else 2 * rank
         del found
     rank = enough or full
-    missing += float(np.square(s[rank:]).sum())
-    return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank]), missing
+    return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank]), spectrum.left(rank)
 
 
 def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
@@ -340,32 +305,6 @@ def _squared_distance(D: Array, U: Array, s: Array, Vh: Array) -> float:
     step = max(1, BLOCK // D.shape[1])
     blocks = (slice(start, start + step) for start in range(0, len(D), step))
     return sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)
-
-
-def _ranks(adapter: Adapter, differences: Mapping[str, _Difference], goal: Goal) -> dict[str, int]:
-    spectra = {name: difference.s for name, difference in differences.items()}
-    if goal.bytes is not None:
-        return allocate_bytes(adapter, spectra, goal.bytes)
-    return {name: goal.rank_of(difference.s, difference.missing) for name, difference in differences.items()}
-
-
-def _adapter(
-    differences: Mapping[str, _Difference], ranks: Mapping[str, int], full: Mapping[str, Stored]
-) -> Adapter:
-    """The adapter with these ranks, or with all that was put aside where none is given."""
-    modules = {
-        name: difference.module(ranks.get(name))
-        for name, difference in differences.items()
-        if ranks.get(name) != 0
-    }
-    raw: dict[str, Any] = {
-        **settings.FRESH,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": any(difference.pair.fan_in_fan_out for difference in differences.values()),
-        "modules_to_save": sorted({name.rpartition(".")[0] for name in full}) or None,
-    }
-    return Adapter(modules, full, settings.with_targets(raw, modules))
 
 
 def _saved(after: ModelDirectory, modules: set[str]) -> dict[str, Stored]:

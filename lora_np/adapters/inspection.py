@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.findings import Findings
 from lora_np.adapters.merging import base_weights
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, load
-from lora_np.adapters.ranks import rank_for_loss
-from lora_np.adapters.steps import close_to, finite
+from lora_np.adapters.ranks import Spectrum
+from lora_np.adapters.steps import each_of, finite
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.checks import Array
-from lora_np.hub import HubError, directory, open_gguf, open_model
+from lora_np.hub import HubError, close_names, directory, open_gguf, open_model
 from lora_np.linalg import (
     amplification_factor,
     effective_rank,
@@ -26,13 +27,11 @@ from lora_np.linalg import (
     stable_rank,
     svd_of_product,
 )
-from lora_np.table import Shown, Table
-from lora_np.work import each
+from lora_np.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NEEDED = 0.99  # the share of its squared norm that a module's needed directions hold
 _TOP = 10  # leading directions of a merged weight that are looked at for intruders
 
 
@@ -101,35 +100,35 @@ class InspectedModule(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Inspection(Shown):
+class Inspection(Findings):
     """What `inspect` found, module by module.
 
     Parameters
     ----------
-    modules : tuple of InspectedModule
-        All of them.
-    spectra : mapping of str to ndarray
-        Singular values of each update, scaling included. Empty for a module that is not finite.
-    notes : tuple of str
-        What is out of the ordinary.
     title : str
         Of table and figure.
-    with_base : bool
-        Whether there was a base to compare with.
+    rows : tuple of InspectedModule
+        All modules.
+    notes : tuple of str
+        What is out of the ordinary.
+    spectra : mapping of str to ndarray
+        Singular values of each update, scaling included. Empty for a module that is not finite.
     """
 
-    modules: tuple[InspectedModule, ...]
+    rows: tuple[InspectedModule, ...]
     spectra: Mapping[str, Array]
-    notes: tuple[str, ...]
-    title: str
-    with_base: bool
+    headings = (
+        "module", "status", "rank", "scale", "norm", "share", "effective rank", "stable rank", "needed",
+        "wasted", "relative", "amplification", "intruders",
+    )  # fmt: skip
 
     @property
     def table(self) -> Table:
-        """One row for each module."""
-        columns = [*_COLUMNS, *(_AGAINST_BASE if self.with_base else ())]
-        rows = [module[: len(columns)] for module in self.modules]
-        return Table(columns, rows, title=self.title, notes=self.notes, formats={"share": "{:.1%}".format})
+        """One row for each module; without a base there is nothing to compare with."""
+        compared = any(row.intruders is not None for row in self.rows)
+        headings = self.headings if compared else self.headings[:-3]
+        rows = [row[: len(headings)] for row in self.rows]
+        return Table(headings, rows, title=self.title, notes=self.notes, formats={"share": "{:.1%}".format})
 
     def figure(self) -> Figure:
         """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
@@ -195,25 +194,21 @@ def inspect(
     >>> path = Path(tempfile.mkdtemp()) / "adapter"
     >>> module = AdapterModule.of(A=np.eye(2, 5), B=np.diag([3.0, 0.1]), alpha=2)
     >>> lnp.adapters.save(lnp.adapters.Adapter({"q": module}), path)
-    >>> (q,) = inspect(path).modules
+    >>> (q,) = inspect(path).rows
     >>> q.rank, q.needed, q.wasted, round(q.stable_rank, 3)
     (2, 1, 1, 1.001)
     """
     opened = load(adapter)
     weights: Mapping[str, Stored] = {} if base is None else _weights_of(base, opened)
-    work = [
-        (f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
+    work = {
+        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in opened.items()
-    ]
-    found = dict(zip(opened, each(_look, work, jobs=jobs, progress=progress, label="inspect"), strict=True))
-    total = sum(look.norm**2 for look in found.values() if look.norm is not None)
-    return Inspection(
-        tuple(_module(name, opened[name], look, total) for name, look in found.items()),
-        {name: look.s for name, look in found.items()},
-        tuple(_notes(opened, found)),
-        f"Adapter {adapter}",
-        base is not None,
-    )
+    }
+    found = each_of(_look, work, jobs=jobs, progress=progress, label="inspect")
+    total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
+    rows = [row if row.norm is None else row._replace(share=row.norm**2 / total) for row, _ in found.values()]
+    spectra = {name: s for name, (_, s) in found.items()}
+    return Inspection(f"Adapter {adapter}", tuple(rows), tuple(_notes(opened, rows)), spectra)
 
 
 def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Stored]:
@@ -225,87 +220,54 @@ def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, S
     for name in opened:
         full = f"{name}.weight"
         if full not in source.names:
-            raise HubError(f"{source.file.path}: has no {full!r}{close_to(full, source.names)}")
+            raise HubError(f"{source.file.path}: has no {full!r}{close_names(full, source.names)}")
         shape = source.file.tensors[source.names[full]].shape
         weights[name] = Stored("float32", shape, lambda full=full: np.asarray(source.read(full)))  # type: ignore[misc]
     return weights
 
 
-_COLUMNS = (
-    "module", "status", "rank", "scale", "norm", "share",
-    "effective rank", "stable rank", "needed", "wasted",
-)  # fmt: skip
-_AGAINST_BASE = ("relative", "amplification", "intruders")
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What is seen of one module. A norm of None says that it is not finite."""
-
-    s: Array
-    norm: float | None
-    relative: float | None = None
-    amplification: float | None = None
-    intruders: int | None = None
-
-
-def _look(work: tuple[str, AdapterModule, Stored | None, bool]) -> _Look:
-    place, module, weight, fan_in_fan_out = work
+def _look(work: tuple[str, str, AdapterModule, Stored | None, bool]) -> tuple[InspectedModule, Array]:
+    """What is seen of one module, and its singular values."""
+    name, place, module, weight, fan_in_fan_out = work
+    row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
-        return _Look(np.zeros(0), None)
+        return row, np.zeros(0)
     s = abs(module.scale) * finite(place, svd_of_product, B, A).s.astype(np.float64)
     norm = float(np.linalg.norm(s))
-    if weight is None:
-        return _Look(s, norm)
+    needed = Spectrum(s).needed() if norm else 0
+    row = row._replace(
+        status="ok" if norm else "DEAD",
+        norm=norm,
+        effective_rank=effective_rank(np.diag(s)),
+        stable_rank=stable_rank(np.diag(s)),
+        needed=needed,
+        wasted=module.rank - needed,
+    )
+    return (row if weight is None else _compared(place, row, module, weight, fan_in_fan_out)), s
+
+
+def _compared(
+    place: str, row: InspectedModule, module: AdapterModule, weight: Stored, fan_in_fan_out: bool
+) -> InspectedModule:
+    """``row`` with what the base's weight says."""
+    assert row.norm is not None
     W0 = at_least_single(weight.read())
     transposed = is_transposed(place, W0.shape, module, fan_in_fan_out)
-    dtype = "float64" if W0.dtype == np.float64 else "float32"
-    W, _, _ = merged(place, W0.copy(), module, transposed=transposed, dtype=dtype)
+    W, _, _ = merged(place, W0.copy(), module, transposed=transposed, dtype=W0.dtype.name)
     W0, W = (W0.T, W.T) if transposed else (W0, W)
     strongest = min(module.rank, *W0.shape)
-    return _Look(
-        s,
-        norm,
-        relative=norm / (float(np.linalg.norm(W0)) or float("inf")),
-        amplification=amplification_factor(W0, module.delta(), rank=strongest) if norm else None,
+    return row._replace(
+        relative=row.norm / (float(np.linalg.norm(W0)) or float("inf")),
+        amplification=amplification_factor(W0, module.delta(), rank=strongest) if row.norm else None,
         intruders=len(intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))),
     )
 
 
-def _module(name: str, module: AdapterModule, look: _Look, total: float) -> InspectedModule:
-    if look.norm is None:
-        return InspectedModule(name, _status(look), module.rank, module.scale)
-    needed = rank_for_loss(look.s, 1 - _NEEDED) if look.norm else 0
-    spectrum = np.diag(look.s)
-    return InspectedModule(
-        name,
-        _status(look),
-        module.rank,
-        module.scale,
-        look.norm,
-        look.norm**2 / (total or 1.0),
-        effective_rank(spectrum),
-        stable_rank(spectrum),
-        needed,
-        module.rank - needed,
-        look.relative,
-        look.amplification,
-        look.intruders,
-    )
-
-
-def _status(look: _Look) -> str:
-    if look.norm is None:
-        return "NOT FINITE"
-    return "ok" if look.norm > 0 else "DEAD"
-
-
-def _notes(adapter: Adapter, found: Mapping[str, _Look]) -> list[str]:
+def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
     notes = []
     for status, what in (("NOT FINITE", "hold NaN or infinity"), ("DEAD", "do nothing: B A is zero")):
-        named = [name for name, look in found.items() if _status(look) == status]
-        if named:
+        if named := [row.name for row in rows if row.status == status]:
             notes.append(f"{status}: {', '.join(named)} {what}")
     if any("magnitude" in module.parts for module in adapter.values()):
         notes.append("DoRA: norms and spectra are those of the directions' updates, before magnitudes")

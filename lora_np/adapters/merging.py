@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.adapters.bases import check_base
+from lora_np.adapters.findings import Findings
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, load, stored
-from lora_np.adapters.steps import close_to
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.files import replacing, write_json
 from lora_np.hub import (
@@ -30,12 +30,12 @@ from lora_np.hub import (
     SafetensorsWriter,
     TensorInfo,
     bitsandbytes_parts,
+    close_names,
     directory,
     inside,
     open_model,
     read_bitsandbytes,
 )
-from lora_np.table import Shown, Table
 from lora_np.work import each
 
 # Weights in other formats, which would be the unmerged ones.
@@ -62,46 +62,27 @@ class MergedTensor(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class MergeResult(Shown):
+class MergeResult(Findings):
     """What `merge` wrote.
 
     Parameters
     ----------
-    path : Path
-        The new checkpoint.
-    tensors : tuple of MergedTensor
-        What differs from the base.
-    added : tuple of str
-        Names that the base did not have.
-    left_out : tuple of str
-        Files of the base that were not copied, since they hold unmerged weights.
     title : str
         Of the table.
+    rows : tuple of MergedTensor
+        The tensors that differ from the base's.
+    notes : tuple of str
+        What was added, and what was not copied.
+    path : Path
+        The new checkpoint.
+    rounding : float
+        The largest rounding error.
     """
 
+    rows: tuple[MergedTensor, ...]
     path: Path
-    tensors: tuple[MergedTensor, ...]
-    added: tuple[str, ...]
-    left_out: tuple[str, ...]
-    title: str
-
-    @property
-    def rounding(self) -> float:
-        """The largest rounding error."""
-        return max((each.rounding for each in self.tensors if each.rounding is not None), default=0.0)
-
-    @property
-    def table(self) -> Table:
-        """One row for each changed tensor."""
-        notes = [f"largest rounding error {self.rounding:.3g}"]
-        if self.added:
-            notes.append(f"added: {', '.join(self.added)}")
-        if HEAD in self.added:
-            notes.append(f"{HEAD} has its own numbers now (tie_word_embeddings is false)")
-        if self.left_out:
-            notes.append(f"not copied, because they are unmerged weights: {', '.join(self.left_out)}")
-        columns = ["tensor", "dtype", "largest change", "rounding error"]
-        return Table(columns, self.tensors, title=self.title, notes=notes)
+    rounding: float
+    headings = ("tensor", "dtype", "largest change", "rounding error")
 
 
 def merge(
@@ -204,8 +185,16 @@ def merge(
         _write_index(source, stage, added, last)
         if HEAD in added:
             untie(source, stage)
-    tensors = tuple(row for rows in by_shard for row in rows)
-    return MergeResult(Path(out), tensors, tuple(added), tuple(left_out), f"{base} + {adapter}")
+    rows = tuple(row for rows in by_shard for row in rows)
+    rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
+    notes = [f"largest rounding error {rounding:.3g}"]
+    if added:
+        notes.append(f"added: {', '.join(added)}")
+    if HEAD in added:
+        notes.append(f"{HEAD} has its own numbers now (tie_word_embeddings is false)")
+    if left_out:
+        notes.append(f"not copied, because they are unmerged weights: {', '.join(left_out)}")
+    return MergeResult(f"{base} + {adapter}", rows, tuple(notes), Path(out), rounding)
 
 
 @dataclass(frozen=True)
@@ -271,8 +260,8 @@ def _original(
         return _unchanged(source, target)
     if target == HEAD and embedding is not None:
         return _unchanged(source, embedding)
-    nearest = close_to(target, source.places) or "; nor anything like it"
-    raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}{nearest}")
+    close = close_names(target, source.places)
+    raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}{close}")
 
 
 def _merge_shard(

@@ -10,15 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.peft_format import (
-    Adapter,
-    AdapterModule,
-    Stored,
-    at_least_single,
-    held,
-    replacing_adapter,
-    write,
-)
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, held, write
+from lora_np.adapters.steps import new_adapter
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.hub import HubError, float_dtype
@@ -93,7 +86,7 @@ def save(
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     inputs = [adapter.path] if adapter.path else []
-    with replacing_adapter(path, force=force, inputs=inputs, in_place=True) as stage:
+    with new_adapter(path, force=force, inputs=inputs, in_place=True) as (stage, _):
         write(adapter, stage, dtype=dtype)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping, ValuesView
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -21,7 +20,6 @@ import numpy.typing as npt
 from lora_np.adapters import config as settings
 from lora_np.adapters.config import AdapterConfig
 from lora_np.checks import Array
-from lora_np.files import replacing
 from lora_np.hub import (
     FLOATS,
     HubError,
@@ -36,7 +34,6 @@ from lora_np.hub import (
 )
 
 WEIGHTS = "adapter_model.safetensors"
-CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 
@@ -172,6 +169,14 @@ class AdapterModule:
         alpha = self.scale * (rank**0.5 if self.rslora else rank)
         return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
 
+    def leading(self, rank: int) -> AdapterModule:
+        """The same module with the first rows of A and columns of B."""
+        B, A = self.parts["B"], self.parts["A"]
+        return self.with_factors(
+            B=replace(B, shape=(B.shape[0], rank), read=lambda: B.read()[:, :rank]),
+            A=replace(A, shape=(rank, A.shape[1]), read=lambda: A.read()[:rank]),
+        )
+
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""
         return at_least_single(self.B), at_least_single(self.A)
@@ -222,14 +227,6 @@ class Adapter(Mapping[str, AdapterModule]):
 
     def __len__(self) -> int:
         return len(self.modules)
-
-    def items(self) -> ItemsView[str, AdapterModule]:
-        """Names and modules."""
-        return self.modules.items()
-
-    def values(self) -> ValuesView[AdapterModule]:
-        """The modules."""
-        return self.modules.values()
 
     def __repr__(self) -> str:
         numbers = sum(prod(stored.shape) for stored in self.tensors().values())
@@ -309,20 +306,6 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     if not os.path.lexists(folder / WEIGHTS):
         refuse_pickles(folder)
     return interpret(safetensors.open(inside(folder, WEIGHTS)), said, folder)
-
-
-def replacing_adapter(
-    target: str | os.PathLike[str],
-    *,
-    force: bool,
-    inputs: Collection[str | os.PathLike[str]],
-    in_place: bool = False,
-) -> AbstractContextManager[Path]:
-    """`replacing` for an adapter: only one is replaced, and its README stays."""
-    names = (settings.NAME, WEIGHTS, CARD)
-    return replacing(
-        target, force=force, writes=names.__contains__, keeps=[CARD], inputs=inputs, in_place=in_place
-    )
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:

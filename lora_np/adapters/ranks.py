@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from lora_np.adapters.config import with_targets
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, header
 from lora_np.checks import Array, number, whole_number
-from lora_np.hub import SafetensorsWriter
+from lora_np.hub import HubError, SafetensorsWriter
+
+_PADDING = 7  # bytes at most, by which a header is padded
+ENOUGH = 0.99  # the share of its squared norm that a module's needed directions hold
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The strengths of an update: its leading singular values, and the squared norm of what they leave."""
+
+    s: Array
+    missing: float = 0.0
+
+    @property
+    def norm(self) -> float:
+        return float(self.left(0) ** 0.5)
+
+    def left(self, rank: int) -> float:
+        """The squared norm of what ``rank`` directions leave."""
+        return float(self.missing + np.square(self.s[rank:]).sum())
+
+    def error(self, rank: int) -> float:
+        """The relative error in the Frobenius norm at a rank."""
+        return total_error([self], [rank])
+
+    def needed(self, share: float = ENOUGH) -> int:
+        """The smallest rank, from 1 on, with this share of the squared norm; 0 if there is none."""
+        tails = np.cumsum(np.append(self.missing, np.square(self.s[::-1])))[::-1]  # small terms first
+        # What rounding hides is not lost: without this, a share of 1 would never be met.
+        enough = tails[1:] <= (1 - share + np.finfo(self.s.dtype).eps * len(self.s)) * tails[0]
+        return int(np.argmax(enough)) + 1 if enough.any() else 0
+
+
+def total_error(spectra: Iterable[Spectrum], ranks: Iterable[int]) -> float:
+    """The relative error of all updates together."""
+    lost = norm = 0.0
+    for spectrum, rank in zip(spectra, ranks, strict=True):
+        lost += spectrum.left(rank)
+        norm += spectrum.left(0)
+    return float((lost / (norm or 1.0)) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -58,29 +99,37 @@ class Goal:
             number("error", self.error, minimum=0, maximum=1, open_maximum=True)
 
     @property
-    def lost_energy(self) -> float | None:
-        """The share of its squared norm that each module may lose, if that is the goal."""
-        if self.energy is not None:
-            return 1 - self.energy
-        return None if self.error is None else self.error**2
+    def share(self) -> float | None:
+        """The share of its squared norm that each module is to keep, if that is the goal."""
+        return self.energy if self.error is None else 1 - self.error**2
 
-    def rank_of(self, s: Array, missing: float = 0.0) -> int:
-        """The rank of one module by itself, at least 1; see `rank_for_loss`."""
+    def ranks(self, adapter: Adapter, spectra: Mapping[str, Spectrum]) -> dict[str, int]:
+        """The rank of each module of ``adapter``, which is given at its largest; 0 says to leave it out."""
         if self.rank is not None:
-            return min(self.rank, len(s))
-        assert self.lost_energy is not None
-        return rank_for_loss(s, self.lost_energy, missing) or len(s)
+            return {name: min(self.rank, len(spectrum.s)) for name, spectrum in spectra.items()}
+        if self.share is not None:
+            return {name: x.needed(self.share) or len(x.s) for name, x in spectra.items()}
+        # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
+        at_least = {name: int(len(module.parts) > 2) for name, module in adapter.items()}
+        values = {name: spectrum.s for name, spectrum in spectra.items()}
+        if self.bytes is not None:
+            return allocate_bytes(adapter, values, self.bytes, at_least=at_least)
+        assert self.total_rank is not None
+        costs = dict.fromkeys(values, 1)
+        return allocate(values, costs, self.total_rank, at_least=at_least, name="total_rank")
 
 
-def rank_for_loss(s: Array, share: float, missing: float = 0.0) -> int:
-    """The smallest rank, from 1 on, that loses at most ``share`` of the squared norm; 0 if ``s`` has none.
-
-    ``s`` may hold the leading singular values only: ``missing`` is the sum of the squares of all others.
-    """
-    lost = missing + np.append(np.cumsum(np.square(s[::-1]))[::-1], 0.0)  # by rank, small terms first
-    # What rounding hides is not lost: without this, a share of 0 would never be met.
-    enough = lost[1:] <= (share + np.finfo(s.dtype).eps * len(s)) * lost[0]
-    return int(np.argmax(enough)) + 1 if enough.any() else 0
+def cut(adapter: Adapter, ordered: Adapter, ranks: Mapping[str, int]) -> Adapter:
+    """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their strength."""
+    modules = {
+        name: module if ranks[name] == module.rank else ordered[name].leading(ranks[name])
+        for name, module in adapter.items()
+        if ranks[name] > 0
+    }
+    if not modules:
+        raise HubError(f"{adapter.path}: every module is zero, so there is nothing to keep")
+    raw = adapter.raw if len(modules) == len(adapter) else with_targets(adapter.raw, modules)
+    return replace(adapter, modules=modules, raw=raw)
 
 
 def allocate(
@@ -90,9 +139,10 @@ def allocate(
     *,
     at_least: Mapping[str, int] | None = None,
     fixed: int = 0,
+    entry: Mapping[str, int] | None = None,
     name: str = "budget",
 ) -> dict[str, int]:
-    """Ranks within a budget, greedily: always the direction with the largest ``sigma**2`` for its cost.
+    """Ranks within a budget: greedily the directions that keep most for what they cost, or one module alone.
 
     Parameters
     ----------
@@ -105,6 +155,8 @@ def allocate(
         Ranks that are taken first.
     fixed : int
         What is spent at any rank.
+    entry : mapping of str to int, optional
+        What the first direction of a module costs in addition.
     name : str
         What messages call the budget.
 
@@ -120,36 +172,57 @@ def allocate(
 
     Notes
     -----
-    Least summed squared error, if all costs are equal. Otherwise it is a knapsack, and the greedy choice
-    keeps less than the best one by at most the square of the first singular value that did not fit.
+    Without ``entry`` and with equal costs no choice keeps more. Otherwise it is a knapsack with several
+    choices for each module, and beyond ``at_least`` two things are guaranteed: at least as much is kept as by
+    any one module that has the whole budget, and at least half of what the best choice would keep. For the
+    greedy steps up to the first that does not fit are the best use of what they cost, also if directions
+    could be divided; and the module of that step has the whole budget in the other candidate.
 
     Examples
     --------
     >>> allocate({"a": np.array([3.0, 1.0]), "b": np.array([2.0])}, {"a": 10, "b": 10}, 20)
     {'a': 1, 'b': 1}
+    >>> allocate({"a": np.array([2.0]), "b": np.array([3.0])}, {"a": 1, "b": 10}, 10)
+    {'a': 0, 'b': 1}
     """
-    ranks = {module: (at_least or {}).get(module, 0) for module in spectra}
-    taken = fixed + sum(rank * costs[module] for module, rank in ranks.items())
-    minimum = taken if any(ranks.values()) else taken + min(costs.values())
-    if budget < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {budget}")
-    left = budget - taken
-    waiting: list[tuple[float, str]] = []
+    entry = entry or dict.fromkeys(spectra, 0)
+    start = {module: (at_least or {}).get(module, 0) for module in spectra}
+    taken = fixed + sum(rank * costs[module] + entry[module] for module, rank in start.items() if rank)
+    firsts = [] if any(start.values()) else [costs[x] + entry[x] for x, s in spectra.items() if s[0] > 0]
+    if budget < taken + min(firsts, default=0):
+        raise ValueError(f"{name} must be at least {taken + min(firsts, default=0)}, got {budget}")
+    left, ranks = budget - taken, dict(start)
+
+    def due(module: str) -> int:
+        return 0 if ranks[module] else entry[module]
+
+    def gains(module: str) -> Array:
+        """What 1, 2, ... more directions keep, of those that fit."""
+        s, most = spectra[module][ranks[module] :], max(0, (left - due(module)) // costs[module])
+        return np.cumsum(np.square(s[s > 0][:most]))
+
+    alone = {module: gains(module) for module in spectra}
+    best = max(alone, key=lambda module: float(alone[module][-1:].sum()))
+    waiting: list[tuple[float, str, int]] = []
 
     def offer(module: str) -> None:
-        if ranks[module] < len(spectra[module]):
-            value = float(spectra[module][ranks[module]]) ** 2
-            if value > 0:
-                heapq.heappush(waiting, (-value / costs[module], module))
+        """The next directions that keep most for their price: one, except where an entry is due."""
+        found = gains(module) if due(module) else gains(module)[:1]
+        if len(found):
+            worth = found / (due(module) + costs[module] * np.arange(1, len(found) + 1))
+            heapq.heappush(waiting, (-float(worth.max()), module, int(worth.argmax()) + 1))
 
     for module in spectra:
         offer(module)
     while waiting:
-        _, module = heapq.heappop(waiting)
-        if costs[module] <= left:  # if not, no later one of this module fits either
-            left -= costs[module]
-            ranks[module] += 1
-            offer(module)
+        _, module, more = heapq.heappop(waiting)
+        if more <= len(gains(module)):  # otherwise fewer are offered, if any fit
+            left -= due(module) + more * costs[module]
+            ranks[module] += more
+        offer(module)
+    kept = sum(float(np.square(s[start[module] : ranks[module]]).sum()) for module, s in spectra.items())
+    if kept < alone[best][-1:].sum():
+        return {**start, best: start[best] + len(alone[best])}
     return ranks
 
 
@@ -162,44 +235,31 @@ def allocate_bytes(
 ) -> dict[str, int]:
     """Ranks with which the file of ``adapter``, given at its largest, has at most ``size`` bytes.
 
-    A module of rank 0 leaves the file and takes its part of the header with it. So the modules whose first
-    direction serves least are left out one by one, as long as what that buys elsewhere is worth more.
+    A module of rank 0 leaves the file and takes its part of the header with it. The header is estimated from
+    above, by some 20 bytes for each module: lengths of numbers in it depend on all ranks. With that, what
+    `allocate` says of a budget holds.
 
     Raises
     ------
     ValueError
         If no file with a direction, or with all of ``at_least``, is as small as ``size``.
     """
-    at_least = at_least or {}
+    end = sum(info.nbytes for info in header(adapter.tensors()).values())
+
+    def taken(part: Adapter) -> int:
+        """The bytes of tensors and of their lines in the header, at most: dtypes have four letters there."""
+        tensors = header(part.tensors())
+        lines = {
+            key: {"dtype": "BF16", "shape": x.shape, "data_offsets": (end, end)} for key, x in tensors.items()
+        }
+        text = json.dumps(lines, separators=(",", ":"), ensure_ascii=False)
+        return len(text.encode()) - 1 + sum(info.nbytes for info in tensors.values())
+
     costs = {name: module.bytes_per_rank for name, module in adapter.items()}
-    worth = {name: float(s[0]) ** 2 / costs[name] for name, s in spectra.items()}
-    must = [name for name in adapter if at_least.get(name)]
-    may = [name for name in adapter if worth[name] > 0 and not at_least.get(name)]
-
-    def fixed(names: Sequence[str]) -> int:
-        part = replace(adapter, modules={name: adapter[name] for name in names})
-        largest = SafetensorsWriter(WEIGHTS, header(part.tensors()), metadata=METADATA).size
-        return largest - sum(adapter[name].rank * costs[name] for name in names)
-
-    taken = sum(at_least[name] * costs[name] for name in must)
-    least = {name: fixed([*must, name]) + taken + costs[name] for name in may}
-    minimum = fixed(must) + taken if must else min(least.values(), default=0)
-    if size < minimum:
-        raise ValueError(f"bytes must be at least {minimum}, got {size}")
-    fitting = [name for name in may if least[name] <= size]
-    order = [*must, *sorted(fitting, key=worth.__getitem__, reverse=True)]
-    best, most = dict.fromkeys(adapter, 0), -1.0
-    for count in range(len(order), max(len(must), 1) - 1, -1):
-        some = {name: spectra[name] for name in order[:count]}
-        try:
-            ranks = allocate(
-                some, {name: costs[name] for name in some}, size, at_least=at_least, fixed=fixed([*some])
-            )
-        except ValueError:
-            continue  # the header alone is too large
-        kept = sum(float(np.square(s[: ranks[name]]).sum()) for name, s in some.items())
-        if kept > most:
-            best, most = dict.fromkeys(adapter, 0) | ranks, kept
-        elif all(ranks.values()):
-            break
-    return best
+    entry = {
+        name: taken(replace(adapter, modules={name: module}, full={})) - module.rank * costs[name]
+        for name, module in adapter.items()
+    }
+    fixed = SafetensorsWriter(WEIGHTS, {}, metadata=METADATA).size + _PADDING
+    fixed += taken(replace(adapter, modules={}))
+    return allocate(spectra, costs, size, at_least=at_least, fixed=fixed, entry=entry, name="bytes")

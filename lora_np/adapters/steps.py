@@ -1,41 +1,74 @@
-"""Steps that operations on adapters share: arrays put aside, and results that are finite."""
+"""Steps that operations on adapters share: a place to work, arrays put aside, and results that are finite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.peft_format import Stored
+from lora_np.adapters import config
+from lora_np.adapters.peft_format import WEIGHTS, Stored
 from lora_np.checks import Array
+from lora_np.files import replacing
 from lora_np.hub import HubError
+from lora_np.linalg import SVD
+from lora_np.work import each
 
+CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def put_aside(arrays: Mapping[str, Array], path: Path) -> None:
-    """Arrays on the disk until `taken` reads them: a file for each, called ``path`` and its name."""
-    for name, array in arrays.items():
-        # Not by `numpy.save`, whose error on a full disk says neither that it is full nor where.
-        with open(path.with_name(f"{path.name}.{name}.npy"), "wb") as file:
-            head = np.lib.format.header_data_from_array_1_0(array)
-            np.lib.format.write_array_header_1_0(file, head)
-            file.write(np.ascontiguousarray(array.T if head["fortran_order"] else array).data)
+@contextmanager
+def new_adapter(
+    target: str | os.PathLike[str],
+    *,
+    force: bool,
+    inputs: Collection[str | os.PathLike[str]],
+    in_place: bool = False,
+) -> Iterator[tuple[Path, Path]]:
+    """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
+    writes = (config.NAME, WEIGHTS, CARD).__contains__
+    with (
+        replacing(
+            target, force=force, writes=writes, keeps=[CARD], inputs=inputs, in_place=in_place
+        ) as stage,
+        TemporaryDirectory(dir=stage) as aside,
+    ):
+        yield stage, Path(aside)
 
 
-def put_factors(U: Array, s: Array, Vh: Array, path: Path) -> None:
-    """The balanced factors B and A of ``U s Vh``, put aside."""
-    root = np.sqrt(s)
-    put_aside({"B": U * root, "A": root[:, None] * Vh}, path)
+def each_of(
+    function: Callable[[Item], Result], work: Mapping[str, Item], *, jobs: int, progress: bool, label: str
+) -> dict[str, Result]:
+    """`each` for work that has names."""
+    return dict(
+        zip(work, each(function, work.values(), jobs=jobs, progress=progress, label=label), strict=True)
+    )
 
 
-def taken(path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> Stored:
-    """The leading part, of this shape, of an array that was put aside; a file will hold it as ``dtype``."""
-    file, cut = path.with_name(f"{path.name}.{name}.npy"), tuple(map(slice, shape))
-    return Stored(dtype, shape, lambda: np.load(file)[cut])
+def put_aside(array: Array, path: Path, dtype: str) -> Stored:
+    """An array on the disk until it is read; a file will hold it as ``dtype``."""
+    # Not by `numpy.save`, whose error on a full disk says neither that it is full nor where.
+    with open(path, "wb") as file:
+        head = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, head)
+        file.write(np.ascontiguousarray(array.T if head["fortran_order"] else array).data)
+    return Stored(dtype, array.shape, lambda: np.load(path))
+
+
+def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
+    """The factors of ``U s Vh``, the strongest direction first, put aside for files of these dtypes."""
+    root = np.sqrt(found.s)
+    return {
+        "B": put_aside(found.U * root, path.with_suffix(".B"), B),
+        "A": put_aside(root[:, None] * found.Vh, path.with_suffix(".A"), A),
+    }
 
 
 def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -60,12 +93,6 @@ def no_overflow(place: str, found: Result) -> Result:
         elif part is not None and not np.isfinite(part).all():
             raise _overflow(place)
     return found
-
-
-def close_to(name: str, known: Iterable[str]) -> str:
-    """The names closest to ``name``, to end a message with."""
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; close are {', '.join(map(repr, close))}" if close else ""
 
 
 def norm(s: Array) -> float:

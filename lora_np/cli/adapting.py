@@ -21,6 +21,18 @@ from lora_np.cli.shared import (
 )
 from lora_np.files import whole, write_figure
 
+Rank = Annotated[int | None, typer.Option("--rank", help="The same rank for every module.")]
+Energy = Annotated[
+    float | None, typer.Option("--energy", help="Share of its squared norm that each module keeps.")
+]
+Error = Annotated[
+    float | None, typer.Option("--error", help="Relative error that is accepted in each module.")
+]
+Size = Annotated[int | None, typer.Option("--bytes", help="Size of the file, shared among the modules.")]
+TotalRank = Annotated[
+    int | None, typer.Option("--total-rank", help="Sum of all ranks, shared among the modules.")
+]
+
 
 def inspect(
     adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
@@ -54,19 +66,11 @@ def inspect(
 def resize(
     adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
     out: Out,
-    rank: Annotated[int | None, typer.Option(help="The same rank for every module.")] = None,
-    energy: Annotated[
-        float | None, typer.Option(help="Share of its squared norm that each module keeps.")
-    ] = None,
-    error: Annotated[
-        float | None, typer.Option(help="Relative error that is accepted in each module.")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option("--bytes", help="Size of the file, shared among the modules.")
-    ] = None,
-    total_rank: Annotated[
-        int | None, typer.Option(help="Sum of all ranks, shared among the modules.")
-    ] = None,
+    rank: Rank = None,
+    energy: Energy = None,
+    error: Error = None,
+    size: Size = None,
+    total_rank: TotalRank = None,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
@@ -85,13 +89,11 @@ def extract(
     base: Annotated[Path, typer.Argument(help="The directory of the base model.")],
     tuned: Annotated[Path, typer.Argument(help="The directory of the tuned model.")],
     out: Out,
-    rank: Annotated[int | None, typer.Option(help="The same rank for every module.")] = None,
-    energy: Annotated[
-        float | None, typer.Option(help="Share of its squared norm that each module keeps.")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option("--bytes", help="Size of the file, shared among the modules.")
-    ] = None,
+    rank: Rank = None,
+    energy: Energy = None,
+    error: Error = None,
+    size: Size = None,
+    total_rank: TotalRank = None,
     save_others: Annotated[
         bool, typer.Option("--save-others", help="Save the changed modules that cannot have a LoRA in full.")
     ] = False,
@@ -106,7 +108,7 @@ def extract(
     """
     from lora_np import adapters
 
-    goal = one_goal(rank=rank, energy=energy, bytes=size)
+    goal = one_goal(rank=rank, energy=energy, error=error, bytes=size, total_rank=total_rank)
     options: dict[str, Any] = {"save_others": save_others, "any_base": any_base, "jobs": jobs, "force": force}
     show_as(adapters.extract(base, tuned, out, **goal, **options, progress=True).table, as_json)
 

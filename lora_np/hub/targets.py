@@ -149,7 +149,7 @@ def close_names(name: str, known: Iterable[str]) -> str:
         Text that starts with a semicolon, or nothing.
     """
     known = list(dict.fromkeys(known))
-    close = get_close_matches(name.rpartition(".")[2], known, n=3)
+    close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
     if close:
         return f"; close names: {', '.join(close)}"
     return f"; it has {', '.join(sorted(known)[:40])}" if known else ""

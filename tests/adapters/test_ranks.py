@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, header
-from lora_np.adapters.ranks import Goal, allocate, allocate_bytes, rank_for_loss
+from lora_np.adapters.ranks import Goal, Spectrum, allocate, allocate_bytes
 from lora_np.hub.safetensors import SafetensorsWriter
 
 SPECTRA = st.lists(
@@ -113,9 +113,11 @@ def size_of(adapter, ranks):
 
 
 shapes_of_all = st.lists(st.tuples(st.integers(3, 40), st.integers(3, 40)), min_size=4, max_size=4)
+HEADER = 24  # how far the size of a file with one module is estimated from above, in bytes
 
 
 @settings(deadline=None, max_examples=200)
+@example([[1.0], [3.0], [6.0, 4.0]], [(3, 3), (3, 10), (10, 37), (3, 3)], 856)
 @given(SPECTRA, shapes_of_all, st.integers(200, 3000))
 def test_bytes_buy_at_least_what_any_one_module_would(spectra, shapes, size):
     adapter, spectra = adapter_with(shapes[: len(spectra)], spectra)
@@ -129,20 +131,36 @@ def test_bytes_buy_at_least_what_any_one_module_would(spectra, shapes, size):
         ranks = allocate_bytes(adapter, spectra, size)
     except ValueError as error:
         minimum = int(str(error).split()[5].rstrip(","))
-        assert size < min(alone.values()) + 16  # lengths of numbers in the header are estimated from above
-        assert any(allocate_bytes(adapter, spectra, minimum).values())
+        assert not alone or size < min(alone.values()) + HEADER
+        assert not alone or any(allocate_bytes(adapter, spectra, minimum).values())
         return
     assert not any(ranks.values()) or size_of(adapter, ranks) <= size
-    # The strongest for its cost of those that fit is always among what is compared.
-    first = {
-        name: s[0] ** 2 / adapter[name].bytes_per_rank
-        for name, s in spectra.items()
-        if alone.get((name, 1), size) + 16 <= size and s[0] > 0
-    }
-    if first:
-        top = max(first, key=first.get)
-        fits = [rank for rank in range(1, len(spectra[top]) + 1) if alone.get((top, rank), size) + 16 <= size]
-        assert kept(spectra, ranks) >= np.square(spectra[top][: max(fits, default=0)]).sum() - 1e-9
+    for (name, rank), needed in alone.items():
+        if needed + HEADER <= size:
+            assert kept(spectra, ranks) >= np.square(spectra[name][:rank]).sum() - 1e-9
+
+
+ENTRIES = st.lists(st.integers(0, 20), min_size=4, max_size=4)
+
+
+@settings(deadline=None, max_examples=300)
+@given(SPECTRA, st.lists(st.integers(1, 9), min_size=4, max_size=4), ENTRIES, st.integers(30, 60))
+def test_with_a_price_for_coming_in_at_least_half_of_the_most_is_kept(spectra, costs, entries, budget):
+    spectra, costs = problem(spectra, costs)
+    entry = dict(zip(spectra, entries, strict=False))
+
+    def price(ranks):
+        return sum(rank * costs[name] + entry[name] for name, rank in ranks.items() if rank)
+
+    ranks = allocate(spectra, costs, budget, entry=entry)
+    assert price(ranks) <= budget
+    choices = itertools.product(*(range(len(s) + 1) for s in spectra.values()))
+    within = [
+        c for c in (dict(zip(spectra, choice, strict=True)) for choice in choices) if price(c) <= budget
+    ]
+    assert kept(spectra, ranks) >= max(kept(spectra, choice) for choice in within) / 2 - 1e-9
+    single = [choice for choice in within if sum(map(bool, choice.values())) <= 1]
+    assert kept(spectra, ranks) >= max(kept(spectra, choice) for choice in single) - 1e-9
 
 
 def test_a_module_that_leaves_the_file_pays_for_a_direction_elsewhere():
@@ -151,10 +169,10 @@ def test_a_module_that_leaves_the_file_pays_for_a_direction_elsewhere():
         try:
             ranks = allocate_bytes(adapter, spectra, size)
         except ValueError:
-            assert size < size_of(adapter, {"layers.0": 0, "layers.1": 1}) + 16
+            assert size < size_of(adapter, {"layers.0": 0, "layers.1": 1}) + HEADER
             continue
         assert size_of(adapter, ranks) <= size
-        if size_of(adapter, {"layers.0": 1, "layers.1": 0}) + 16 <= size:
+        if size_of(adapter, {"layers.0": 1, "layers.1": 0}) + HEADER <= size:
             assert ranks["layers.0"] > 0
     assert ranks == {"layers.0": 3, "layers.1": 3}
 
@@ -180,13 +198,13 @@ def test_an_adapter_of_zeros_comes_to_nothing():
 def test_the_rank_for_a_loss_is_the_smallest_that_meets_it(values, share):
     s = np.sort(np.array(values))[::-1]
     total = float(np.square(s).sum())
-    rank = rank_for_loss(s, share)
+    rank = Spectrum(s).needed(1 - share)
     assert np.square(s[rank:]).sum() <= share * total * (1 + 1e-12) + 1e-12 * total
     assert rank == 1 or np.square(s[rank - 1 :]).sum() > share * total
 
 
 def test_values_that_do_not_reach_the_share_say_so():
-    assert rank_for_loss(np.array([1.0]), 0.5, missing=9.0) == 0
+    assert Spectrum(np.array([1.0]), missing=9.0).needed(0.5) == 0
 
 
 @pytest.mark.parametrize(

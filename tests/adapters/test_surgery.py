@@ -380,7 +380,7 @@ MISFITS = {
     "a module that the base lacks": (
         {"model.layers.7.q_proj": (6, 4)},
         {},
-        r"has no 'model.layers.7.q_proj.weight', which .* adapts as 'model.layers.7.q_proj'; close are 'model.layers",
+        r"has no 'model.layers.7.q_proj.weight', which .* adapts as 'model.layers.7.q_proj'; close names: model.layers",
     ),
     "another shape": (
         {"model.layers.0.q_proj": (6, 5)},
@@ -511,8 +511,10 @@ def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):
         np.testing.assert_allclose(merged.read(name), tensors[name], atol=1e-5)
 
 
-def test_only_the_goals_that_a_function_takes_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"give one of rank, energy and bytes, got none of them"):
+def test_one_goal_is_wanted_and_all_are_named(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"give one of rank, energy, error, bytes and total_rank, got none of them"
+    ):
         adapters.extract(tmp_path, tmp_path, tmp_path / "out")
     with pytest.raises(
         ValueError, match=r"one of rank, energy, error, bytes and total_rank, got rank and error"

@@ -1,0 +1,33 @@
+"""What every operation on adapters returns: rows of plain values, and their table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lora_np.table import Shown, Table
+
+
+@dataclass(frozen=True, repr=False)
+class Findings(Shown):
+    """What an operation did or found: a row for each module or tensor, and notes.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of named tuples
+        Plain values.
+    notes : tuple of str
+        What else is to be said.
+    """
+
+    title: str
+    rows: tuple[tuple[Any, ...], ...]
+    notes: tuple[str, ...]
+    headings: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def table(self) -> Table:
+        """The rows under their headings."""
+        return Table(self.headings, self.rows, title=self.title, notes=self.notes)
