@@ -11,10 +11,11 @@ FOLDER = Path(__file__).parent.parent / "explorer"
 # Name of an explorable, which is that of its HTML, and the files that it needs, in their order.
 FILES = {
     "rank": ("explorer.css", "explorer-data.js", "explorer.js"),
+    "factors": ("explorer.css", "factors.js"),
     "training": ("explorer.css", "training.css", "training-data.js", "lora.js", "training.js"),
     "calculator": ("explorer.css", "calculator.css", "calculator-data.js", "families.js", "calculator.js"),
 }
-FRAGMENTS = {"rank": "explorer.html", "training": "training.html", "calculator": "calculator.html"}
+FRAGMENTS = {name: FOLDER / f"{'explorer' if name == 'rank' else name}.html" for name in FILES}
 
 
 class Explorable(SphinxDirective):
@@ -26,14 +27,15 @@ class Explorable(SphinxDirective):
         name = self.arguments[0]
         if name not in FILES:
             raise self.error(f"an explorable is one of {', '.join(FILES)}, got {name}")
-        fragment = FOLDER / FRAGMENTS[name]
-        self.env.note_dependency(fragment)
-        self.env.metadata[self.env.current_document.docname]["explorable"] = name
-        return [nodes.raw("", fragment.read_text(encoding="utf-8"), format="html")]
+        self.env.note_dependency(FRAGMENTS[name])
+        page = self.env.metadata[self.env.current_document.docname]
+        page["explorables"] = f"{page.get('explorables', '')} {name}"
+        return [nodes.raw("", FRAGMENTS[name].read_text(encoding="utf-8"), format="html")]
 
 
 def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, object], doctree: object) -> None:
-    for file in FILES.get(app.env.metadata.get(pagename, {}).get("explorable", ""), ()):
+    names = app.env.metadata.get(pagename, {}).get("explorables", "").split()
+    for file in dict.fromkeys(file for name in names for file in FILES[name]):
         if file.endswith(".css"):
             app.add_css_file(file)
         else:
