@@ -25,7 +25,7 @@ from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfl
 from lora_np.hub.reading import HubError, open_regular, parse_json
 from lora_np.hub.tensors import TensorFile, TensorInfo
 
-__all__ = ["SafetensorsFile", "SafetensorsWriter", "TensorInfo", "open", "save"]
+__all__ = ["SafetensorsFile", "SafetensorsWriter", "open", "save"]
 
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _BY_NUMPY = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
