@@ -6,12 +6,13 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lora_np.checks import Array
 from lora_np.hub import safetensors
-from lora_np.hub.names import module_path
+from lora_np.hub.names import NameMap, Place
 from lora_np.hub.reading import HubError, read_json
 from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.tensors import TensorInfo
@@ -67,23 +68,40 @@ class ModelDirectory:
             return None
         return next((name for name in self.places if name.endswith(_TIED)), None)
 
+    @cached_property
+    def parameters(self) -> Mapping[str, Mapping[str, Place]]:
+        """The parameters of the live model: for each, the tensors that make it up and their places in it."""
+        names = NameMap(self.config)
+        found: dict[str, dict[str, Place]] = {}
+        for name in self.places:
+            place = names.place(name)
+            if place is not None:
+                found.setdefault(place.parameter, {})[name] = place
+        return found
+
     def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:
         """From an adapter's names of parameters to this checkpoint's.
 
-        They are the same, unless transformers renames what it loads (`module_path`), or one was saved from a
-        model with a head and the other from its body alone: then all names differ by one segment at the front
+        They are those of the live model, or those of an older version. One may have been saved from a model
+        with a head and the other from its body alone: then all names differ by one segment at the front
         (``bert.encoder...`` and ``encoder...``).
         """
-        modules = {module_path(name, self.config): name for name in self.places}
-        if modules.keys() != self.places.keys():  # transformers renames, so nothing is left to guess
-            return lambda name: modules.get(name, name)
-        fronts = sorted({name.partition(".")[0] for name in self.places})
-        ways: list[Callable[[str], str]] = [
-            lambda name: name,
-            lambda name: name.partition(".")[2],
-            *[lambda name, front=front: f"{front}.{name}" for front in fronts],
-        ]
+        names, parameters = NameMap(self.config), self.parameters
+
+        def tensor(name: str) -> str:
+            place = names.place(name)
+            for live in (name, place.parameter if place else name):
+                if len(parameters.get(live, ())) == 1:
+                    return next(iter(parameters[live]))
+            return name
+
         wanted = list(wanted)
+        fronts = sorted({name.partition(".")[0] for name in parameters})
+        ways: list[Callable[[str], str]] = [
+            tensor,
+            lambda name: tensor(name.partition(".")[2]),
+            *[lambda name, front=front: tensor(f"{front}.{name}") for front in fronts],
+        ]
         return max(ways, key=lambda way: sum(way(name) in self.places for name in wanted))
 
 

@@ -1,39 +1,105 @@
-"""From a name in a checkpoint to the path of the module that transformers makes of it.
+"""From a tensor in a checkpoint to the parameter of the live model that transformers makes of it.
 
-They differ for vision-language models, whose checkpoints keep the names of older versions. Source:
-transformers 5, ``conversion_mapping.py``.
+They differ where transformers renames what it loads (vision-language models keep the names of older
+versions), and where it stacks the experts of a layer in one array. ``data/_names.json`` holds its rules;
+``docs/names.py`` takes them from transformers 5, ``conversion_mapping.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
 
-_LLAVA = (
-    ("language_model.lm_head", "lm_head"),
-    ("language_model.model", "model.language_model"),
-    ("language_model", "model.language_model"),
-    ("vision_tower", "model.vision_tower"),
-    ("multi_modal_projector", "model.multi_modal_projector"),
-    ("image_newline", "model.image_newline"),
+# where the parts of a composite model are, after `model.` if it has a head
+_HOMES = {
+    "text_config": ("language_model", "text_model"),
+    "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
+}
+# what transformers renames in models of any type
+_LEGACY = (
+    (r"LayerNorm\.gamma", "LayerNorm.weight"),
+    (r"LayerNorm\.beta", "LayerNorm.bias"),
+    (r"^(model\.language_model|language_model\.model)\.model", "model.language_model"),
 )
-_QWEN2_VL = (
-    ("visual", "model.visual"),
-    ("model.visual", "model.visual"),
-    ("model.language_model", "model.language_model"),
-    ("model", "model.language_model"),
-)
-_BEGINNINGS: dict[str, tuple[tuple[str, str], ...]] = {
-    **dict.fromkeys(
-        (
-            "aya_vision", "gemma3", "got_ocr2", "internvl", "llava", "llava_next", "llava_next_video",
-            "llava_onevision", "mistral3", "paligemma", "vipllava",
-        ),
-        _LLAVA,
-    ),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), _QWEN2_VL),
-    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe"), ()),
-}  # fmt: skip
+
+
+class Place(NamedTuple):
+    """Where in the live model a tensor of a checkpoint goes.
+
+    Parameters
+    ----------
+    parameter : str
+        The live parameter.
+    expert : int or None
+        Which of its experts the tensor is; None for the whole of it.
+    part : int
+        Which of the maps that are stacked along the outputs: gate is 0 and up is 1.
+    parts : int
+        How many those are.
+    transposed : bool
+        Whether the tensor has its last two axes exchanged.
+    """
+
+    parameter: str
+    expert: int | None = None
+    part: int = 0
+    parts: int = 1
+    transposed: bool = False
+
+
+class NameMap:
+    """The rules for one model, from the types in its config.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of the checkpoint's ``config.json``.
+
+    Examples
+    --------
+    >>> names = NameMap({"model_type": "gemma3"})
+    >>> names.place("language_model.model.layers.0.mlp.up_proj.weight").parameter
+    'model.language_model.layers.0.mlp.up_proj.weight'
+    >>> NameMap({"model_type": "mixtral"}).place("model.layers.0.block_sparse_moe.experts.3.w3.weight")
+    Place(parameter='model.layers.0.mlp.experts.gate_up_proj', expert=3, part=1, parts=2, transposed=False)
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._rules = _rules_of(tuple(_types(config)))
+        architectures = config.get("architectures")
+        name = architectures[0] if isinstance(architectures, list) and architectures else ""
+        # a body that was saved without its head: its names begin one level further in
+        self._bare = str(name).endswith("Model") and "vision_config" in config
+
+    def place(self, name: str) -> Place | None:
+        """Where the tensor ``name`` goes; None if transformers splits or permutes it: that is not undone."""
+        place: Place | None = None
+        for rule in self._rules:
+            home = next((home for home in rule.homes if name.startswith(home)), None)
+            if home is None:
+                continue
+            rest = name[len(home) :]
+            for part, pattern in enumerate(rule.patterns):
+                match = pattern.search(rest)
+                if match is None:
+                    continue
+                if rule.kind == "unread":
+                    return None
+                to = rule.to.replace("\\1", match[1]) if "\\1" in rule.to else rule.to
+                name = home + rest[: match.start()] + to + rest[match.end() :]
+                if rule.kind == "experts":
+                    place = Place(name, int(match[1]), part, len(rule.patterns))
+                elif rule.kind == "transpose":
+                    place = Place(name, transposed=True)
+                break
+            if place is not None:  # one rule that stacks, after all that rename
+                break
+        place = place or Place(name)
+        return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
 
 def module_path(name: str, config: Mapping[str, Any]) -> str:
@@ -53,6 +119,7 @@ def module_path(name: str, config: Mapping[str, Any]) -> str:
 
     See Also
     --------
+    NameMap : For many names.
     names_are_known : Whether that can be told.
 
     Examples
@@ -60,14 +127,12 @@ def module_path(name: str, config: Mapping[str, Any]) -> str:
     >>> module_path("language_model.model.layers.0.mlp.up_proj.weight", {"model_type": "gemma3"})
     'model.language_model.layers.0.mlp.up_proj.weight'
     """
-    for before, after in _BEGINNINGS.get(str(config.get("model_type")), ()):
-        if name == before or name.startswith(f"{before}."):
-            return after + name[len(before) :]
-    return name
+    place = NameMap(config).place(name)
+    return name if place is None else place.parameter
 
 
 def names_are_known(config: Mapping[str, Any]) -> bool:
-    """Whether `module_path` knows what becomes of a model's names: of all but some that see or hear.
+    """Whether `NameMap` knows what becomes of a model's names: of all but some that see or hear.
 
     Parameters
     ----------
@@ -77,11 +142,50 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
     Returns
     -------
     bool
-        False for a model with a vision or an audio part of a type that is not in the table.
+        False for a model whose type transformers renames in ways that are not in the file, and for one with a
+        vision or an audio part of a type that is not in it.
 
     See Also
     --------
     module_path : The name itself.
     """
+    table, kind = _table(), str(config.get("model_type"))
     composite = any(key in config for key in ("vision_config", "audio_config"))
-    return not composite or config.get("model_type") in _BEGINNINGS
+    return kind not in table["others"] and (not composite or kind in table["same"] or kind in table["rules"])
+
+
+class _Rule(NamedTuple):
+    kind: str
+    patterns: tuple[re.Pattern[str], ...]
+    to: str
+    homes: tuple[str, ...]  # what a name must start with; the rule is for what follows
+
+
+@cache
+def _table() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((files("lora_np.hub") / "data" / "_names.json").read_text("utf-8"))
+    data["rules"] = {kind: each["rules"] for each in data["rules"] for kind in each["types"]}
+    return data
+
+
+def _types(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The types of a model and of its parts, and where the names of each begin."""
+    yield str(config.get("model_type")), ("",)
+    for key, homes in _HOMES.items():
+        inner = config.get(key)
+        if isinstance(inner, Mapping) and inner.get("model_type") != config.get("model_type"):
+            yield str(inner.get("model_type")), tuple(f"{f}{home}." for home in homes for f in ("model.", ""))
+
+
+@cache
+def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ...]:
+    rules = []
+    for kind, homes in types:
+        for entry in _table()["rules"].get(kind, ()):
+            what = next(key for key in ("rename", "experts", "transpose", "unread") if key in entry)
+            texts = entry[what]
+            if what == "experts":
+                texts = [text.replace("\\.", ".").replace(".*.", r".(\d{1,9}).") + "$" for text in texts]
+            rules.append(_Rule(what, tuple(map(re.compile, texts)), entry.get("to", ""), homes))
+    rules += [_Rule("rename", (re.compile(text),), to, ("",)) for text, to in _LEGACY]
+    return tuple(sorted(rules, key=lambda rule: rule.kind != "rename"))

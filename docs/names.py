@@ -1,0 +1,89 @@
+"""Which tensors transformers renames or fuses when it loads, as data: ``python -m docs.names``.
+
+Writes ``hub/data/_names.json`` from the table of the installed transformers (``conversion_mapping.py``,
+Apache License 2.0) for all language models, models with a vision part, and families that are described.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).parent.parent / "lora_np" / "hub" / "data" / "_names.json"
+_CLASSES = ("ForConditionalGeneration", "ForCausalLM", "Model")  # that may have rules without their type
+
+
+def wanted() -> set[str]:
+    """The model types that the file describes."""
+    from transformers.models.auto import modeling_auto as auto
+
+    from lora_np.hub import family_names
+
+    return {
+        *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        *family_names(),
+        *(
+            f"{name}_{part}"
+            for name in ("clip", "siglip", "siglip2")
+            for part in ("vision_model", "text_model")
+        ),
+    }
+
+
+def rules() -> dict[str, Any]:
+    """Types by their rules, those with several parts and none, and those whose rules are left out."""
+    from transformers.conversion_mapping import _build_checkpoint_conversion_mapping
+    from transformers.models.auto import modeling_auto as auto
+
+    table = _build_checkpoint_conversion_mapping()
+    groups: dict[str, list[str]] = {}
+    others = []
+    chosen = wanted()
+    for kind in sorted({*auto.MODEL_MAPPING_NAMES, *chosen, *(key for key in table if key == key.lower())}):
+        base = auto.MODEL_MAPPING_NAMES.get(kind, "")
+        stem = (base if isinstance(base, str) else base[0]).removesuffix("Model")
+        keys = [kind, *(stem + end for end in _CLASSES)]
+        found = next((table[key] for key in keys if key in table), None)
+        if found is None:
+            continue
+        if kind not in chosen:
+            others.append(kind)
+            continue
+        groups.setdefault(json.dumps([_rule(each) for each in found]), []).append(kind)
+    composite = {*auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
+    ruled = {kind for types in groups.values() for kind in types}
+    return {
+        "same": sorted(composite - ruled),
+        "rules": [{"types": types, "rules": json.loads(text)} for text, types in groups.items()],
+        "others": others,
+    }
+
+
+def _rule(transform: Any) -> dict[str, Any]:
+    """One entry: a rename, experts that are stacked, or what this package does not undo."""
+    sources, targets = list(transform.source_patterns), list(transform.target_patterns)
+    operations = [type(operation).__name__ for operation in getattr(transform, "operations", [])]
+    if type(transform).__name__ in ("WeightRenaming", "PrefixChange") and len(targets) == 1:
+        return {"rename": sources, "to": targets[0].replace("\\.", ".")}
+    if operations in (["MergeModulelist"], ["MergeModulelist", "Concatenate"]):
+        return {"experts": sources, "to": targets[0].replace("\\.", ".")}
+    if operations == ["Transpose"] and sources == targets:
+        return {"transpose": sources, "to": targets[0]}
+    return {"unread": sources or operations}
+
+
+def text() -> str:
+    """The content of the file."""
+    found = rules()
+    lines = [json.dumps(each) for each in found["rules"]]
+    body = ",\n".join(lines)
+    plain = json.dumps(found["same"])
+    return f'{{"others": {json.dumps(found["others"])},\n"same": {plain},\n"rules": [\n{body}\n]}}\n'
+
+
+if __name__ == "__main__":
+    TARGET.write_text(text(), encoding="utf-8")
+    print(f"{TARGET}: {TARGET.stat().st_size:,} bytes", file=sys.stderr)
