@@ -116,7 +116,7 @@ class Tensor(ArrayMethods):
         if self.level:
             raise RuntimeError("this Tensor belongs to a grad(f), which walks back itself: return it from f")
         for leaf, g in walk(self, start).items():
-            leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g, leaf.dtype)
+            leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g, leaf.data.dtype)
 
 
 class Node:

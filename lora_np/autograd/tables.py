@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from itertools import compress
+from itertools import compress, count
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -41,26 +41,25 @@ class Each(NamedTuple):
     rule: Rule
 
 
-class Row(NamedTuple):
+class Row:
     """One row of the table: the forward function, and a rule for each of its array arguments."""
 
-    name: str
-    forward: Callable[..., Any]
-    rules: tuple[Any, ...]  # of Rule, Each or NOT_DIFFERENTIABLE
-    joint: Callable[..., Pull] | None = None  # one rule for all arguments, in the place of theirs
-    keeps: bool = False  # the forward function returns (y, kept), and the rules see kept instead of y
-    composed: Callable[..., Any] | None = None  # the same in NumPy functions, for gradients of gradients
-
-    @property
-    def fused(self) -> bool:
-        """Whether the rules are for arrays alone."""
-        return self.joint is not None or self.keeps
-
-    @property
-    def covers(self) -> list[str]:
-        """Names of the arguments that the rules take."""
-        rule = next(r for r in self.rules if r is not NOT_DIFFERENTIABLE)
-        return signature(rule.rule if isinstance(rule, Each) else rule)[0][1:]
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        rules: Sequence[Rule | Each | None],
+        joint: Callable[..., Pull] | None = None,  # one rule for all arguments, in the place of theirs
+        keeps: bool = False,  # the forward function returns (y, kept), and the rules see kept instead of y
+        composed: Callable[..., Any] | None = None,  # the same in NumPy functions, for `grad`
+    ) -> None:
+        self.name, self.forward, self.keeps, self.composed = name_of(function), function, keeps, composed
+        rule = joint or next(r for r in rules if r is not NOT_DIFFERENTIABLE)
+        self.spread = isinstance(rule, Each)  # the items of a sequence are the arguments
+        self.joint = each_of(rule.rule) if isinstance(rule, Each) else joint
+        self.covers, places = signature(rule.rule if isinstance(rule, Each) else rule)
+        self.covers.pop(0)  # y
+        self.rules: tuple[Any, ...] = tuple(rules) or (joint,) * ((places or 1) - 1)
+        self.fixed = [i for i, r in enumerate(self.rules) if r is NOT_DIFFERENTIABLE]
 
 
 DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
@@ -92,7 +91,7 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
     >>> x.grad
     array(0.33333333)
     """
-    DERIVATIVES[function] = Row(name_of(function), function, rules)
+    DERIVATIVES[function] = Row(function, rules)
 
 
 def primitive(
@@ -119,8 +118,8 @@ def primitive(
         Whether the forward pass returns ``(y, kept)``: the result, and something that the rules shall find in
         the place of ``y``, which saves computing it twice.
     composed : callable, optional
-        The same operation written in NumPy functions. It defines the operation, and is differentiated in its
-        place where a gradient of a gradient is wanted.
+        The same operation written in NumPy functions. It defines the operation, and inside `grad` it runs in
+        its place. An operation with ``joint`` or ``keeps`` needs one: their rules are for arrays alone.
 
     Returns
     -------
@@ -130,7 +129,7 @@ def primitive(
     Raises
     ------
     TypeError
-        If neither rules nor ``joint`` are given, or both.
+        If neither rules nor ``joint`` are given, or both; or ``joint`` or ``keeps`` without ``composed``.
 
     Examples
     --------
@@ -148,35 +147,25 @@ def primitive(
     ...         return 2 * ga * b if wanted[0] else None, ga * a if wanted[1] else None
     ...     return pull
     >>> a, b = Tensor(3.0), Tensor(4.0)
-    >>> primitive(lambda a, b: a * a * b, joint=both)(a, b).backward()
+    >>> product = lambda a, b: a * a * b
+    >>> primitive(product, joint=both, composed=product)(a, b).backward()
     >>> a.grad, b.grad
     (array(24.), array(9.))
     """
     if (joint is None) is (not rules):
         raise TypeError("primitive needs either a rule for each array argument, or joint=")
-    if joint is not None:
-        rules = (joint,) * ((signature(joint)[1] or 1) - 1)
+    if (joint is not None or keeps) and composed is None:
+        raise TypeError("joint= and keeps= are for arrays alone: say by composed= what `grad` takes instead")
 
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
-        lists = False
         for a in (*args, *kwargs.values()) if kwargs else args:
-            if isinstance(a, Tensor):
+            if isinstance(a, HOLDERS):
                 return record(operation, args, kwargs)
-            if isinstance(a, LISTS):
-                if holds_tensor(a):
-                    return record(operation, args, kwargs)
-                lists = True
-        if lists:
-            n = len(rules)
-            args = (
-                *(members(operation, i, a) if isinstance(a, LISTS) else a for i, a in enumerate(args[:n])),
-                *args[n:],
-            )
         y = function(*args, **kwargs)
         return y[0] if keeps else y
 
-    DERIVATIVES[operation] = Row(name_of(function), function, rules, joint, keeps, composed)
+    DERIVATIVES[operation] = Row(function, rules, joint, keeps, composed)
     return operation
 
 
@@ -245,7 +234,7 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
             args, kwargs = arrange(function, covers, places, args, kwargs)
         return definition(*args, **kwargs)
     if function in CONSTANTS:
-        return function(*map(bare, args), **{name: bare(a) for name, a in kwargs.items()})
+        return function(*map(constants, args), **{name: constants(a) for name, a in kwargs.items()})
     name = name_of(function)
     close = get_close_matches(name, known(), n=3, cutoff=0)
     raise TypeError(
@@ -265,69 +254,54 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
     are constants to them, and the function and its rules compute with them as they would with arrays.
     """
     row = DERIVATIVES[function]
-    name, forward, rules, joint, keeps, composed = row
+    forward, rules = row.forward, row.rules
     if kwargs or len(args) > len(rules):
         args, kwargs = arrange(function, row.covers, len(rules), args, kwargs)
-    values, places, lists, level = list(args), [], [], 0
-    targets: list[Node | Tensor] = []
+    for i in row.fixed:
+        if holds_tensor(args[i]):
+            raise not_differentiable(function, i)
+    if row.spread:
+        args = list(args[0])
+    values, wanted, targets = list(args), [False] * max(len(args), len(rules)), []
+    level, listed = 0, False
     for i, a in enumerate(args):
         if isinstance(a, Tensor):
-            if not callable(rules[i]):
-                if isinstance(rules[i], Each):  # one Tensor in the place of a sequence: its rows
-                    return record(function, (*args[:i], list(a), *args[i + 1 :]), kwargs)
-                raise not_differentiable(function, i)
-            values[i] = a.data
-            places.append(i)
+            values[i], wanted[i] = a.data, True
             targets.append(a.node or a)
-            level = a.level or level
+            level |= a.level
         elif isinstance(a, LISTS):
-            lists.append(i)
-    if level or lists:
-        level = max(
-            b.level for a in args for b in (a if isinstance(a, LISTS) else (a,)) if isinstance(b, Tensor)
-        )
-        places = [i for i in places if args[i].level == level]
-        targets = [args[i].node or args[i] for i in places]
-        values = [a.data if i in places else a for i, a in enumerate(args)]
-        for i in lists:
-            values[i] = members(function, i, args[i], level)
-        if level and composed is not None:
-            return composed(*args, **kwargs)
-        if any(map(holds_tensor, values)):
-            if row.fused:
-                raise no_second_order(name)
+            listed = True
+    if level or listed or not targets:
+        level = max([a.level for a in args if isinstance(a, Tensor)], default=0)
+        if level and row.composed:
+            return row.composed(*args, **kwargs)
+        wanted = [isinstance(a, Tensor) and a.level == level for a in args]
+        targets = [a.node or a for a in compress(args, wanted)]
+        values = [a.data if w else as_array(function, i, a) for i, a, w in zip(count(), args, wanted)]
+        if any(isinstance(a, Tensor) for a in values):
             forward = function  # which remembers the step for them, too
-    y = forward(*values, **kwargs)
-    if keeps:
+    y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
+    if row.keeps:
         y, seen = y
+    if not targets:
+        return y
     if not isinstance(y, Tensor):
         y = np.asarray(y)
         if y.dtype.kind != "f":
-            raise TypeError(f"{name}: a Tensor holds real numbers, and the result has dtype {y.dtype}")
-    if not keeps:
+            raise TypeError(f"{row.name}: a Tensor holds real numbers, and the result has dtype {y.dtype}")
+    if not row.keeps:
         seen = y
-    pull: Pull
-    if joint is not None:
-        wanted = tuple(map(places.__contains__, range(len(rules))))
-        pull = selected(joint(seen, *values, **kwargs, wanted=wanted), wanted)
+    if row.joint is not None:
+        pull = selected(row.joint(seen, *values, **kwargs, wanted=tuple(wanted)), wanted)
     else:
         pulls = []
-        for i in places:
-            pulls.append(rules[i](seen, *values, **kwargs))  # quicker than a comprehension, which is a call
-        for i in lists:
-            if isinstance(rules[i], Each):
-                of_item = rules[i].rule(seen, *values, **kwargs)
-                for j, b in enumerate(args[i]):
-                    if isinstance(b, Tensor) and b.level == level:
-                        targets.append(b.node or b)
-                        pulls.append(functools.partial(of_item, i=j))
+        for rule in compress(rules, wanted):
+            pulls.append(rule(seen, *values, **kwargs))  # quicker than a comprehension, which is a call
         pull = one_by_one(pulls)
-    if level and row.fused:
-        pull = only_arrays(name, pull)
-    return tensor(y, level, Node(name, y, targets, pull))
+    return tensor(y, level, Node(row.name, y, targets, pull))
 
 
-def selected(pull: Pull, wanted: tuple[bool, ...]) -> Pull:
+def selected(pull: Pull, wanted: list[bool]) -> Pull:
     """The pull of a step from one that returns a gradient, or None, for each argument."""
     return lambda g: compress(pull(g), wanted)
 
@@ -340,41 +314,30 @@ def one_by_one(pulls: list[Pull]) -> Pull:
     return lambda g: (pull(g) for pull in pulls)
 
 
-def only_arrays(name: str, pull: Pull) -> Pull:
-    def checked(g: Any) -> Any:
-        if isinstance(g, Tensor):
-            raise no_second_order(name)
-        return pull(g)
+def each_of(rule: Rule) -> Callable[..., Pull]:
+    """The joint rule of the items of a sequence."""
 
-    return checked
+    def joint(y: Any, *arrays: Any, wanted: tuple[bool, ...], **settings: Any) -> Pull:
+        pull = rule(y, arrays, **settings)
+        return lambda g: (pull(g, i) if want else None for i, want in enumerate(wanted))
 
-
-def no_second_order(name: str) -> TypeError:
-    return TypeError(
-        f"{name} is one step for speed, and its gradient has no gradient; give its primitive composed=, "
-        "the same operation written in NumPy functions"
-    )
+    return joint
 
 
 LISTS = (list, tuple)
+HOLDERS = (Tensor, *LISTS)
 
 
-def members(function: Callable[..., Any], i: int, a: Any, level: int = 0) -> Any:
-    """What ``function`` gets for the list or tuple ``a``: its items as arrays for Each, otherwise an array.
-
-    A Tensor deeper inside would lose its gradient, which is an error.
-    """
+def as_array(function: Callable[..., Any], i: int, a: Any) -> Any:
+    """What ``function`` gets for a list or tuple in the place of an array."""
     row = DERIVATIVES[function]
-    rule = row.rules[i]
-    if isinstance(rule, Each):
-        if not any(isinstance(b, LISTS) and holds_tensor(b) for b in a):
-            return [b.data if isinstance(b, Tensor) and b.level == level else b for b in a]
-    elif not holds_tensor(a):
-        return np.asarray(a) if callable(rule) else a
-    elif rule is NOT_DIFFERENTIABLE:
-        raise not_differentiable(function, i)
+    if not isinstance(a, LISTS) or i in row.fixed:
+        return a
+    if not holds_tensor(a):
+        return np.asarray(a)
+    name = list(parameters(function))[0 if row.spread else i]
     raise TypeError(
-        f"{row.name}: the argument {names_of(function)[i]} is a {type(a).__name__} with Tensors in it, whose "
+        f"{row.name}: the argument {name} is a {type(a).__name__} with Tensors in it, whose "
         "gradient would be lost; make it one Tensor with np.stack"
     )
 
@@ -383,13 +346,11 @@ def holds_tensor(a: Any) -> bool:
     return isinstance(a, Tensor) or (isinstance(a, LISTS) and any(map(holds_tensor, a)))
 
 
-def bare(a: Any) -> Any:
+def constants(a: Any) -> Any:
     """``a`` without Tensors: its array, or the arrays inside a list or tuple. Scalars stay as they are."""
     if isinstance(a, Tensor):
         return value(a)
-    if holds_tensor(a):
-        return [bare(b) for b in a] if isinstance(a, list) else tuple(bare(b) for b in a)
-    return a
+    return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
 
 
 # Who is who among the arguments
@@ -402,13 +363,13 @@ def arrange(
 
     A setting that is NumPy's default says nothing and goes; any other must be among what the rule ``covers``.
     """
-    names = names_of(function)
+    usual = parameters(function)
+    names = list(usual)
     settings = dict(zip(names[places:], args[places:], strict=False)) | kwargs
     arrays = list(args[:places])
     while len(arrays) < min(places, len(names)) and names[len(arrays)] in settings:
         arrays.append(settings.pop(names[len(arrays)]))
-    usual = defaults(function)
-    settings = {n: s for n, s in settings.items() if not (n in usual and same(s, usual[n]))}
+    settings = {n: s for n, s in settings.items() if not same(s, usual.get(n, REQUIRED))}
     if "out" in settings:
         raise TypeError(IN_PLACE)
     for name, setting in settings.items():
@@ -428,42 +389,28 @@ def same(a: Any, b: Any) -> bool:
 @functools.cache
 def signature(rule: Callable[..., Any]) -> tuple[list[str], int | None]:
     """Names of the arguments that a rule or a definition takes, and how many by position (None: any)."""
-    parameters = [p for p in inspect.signature(rule).parameters.values() if p.name != "wanted"]
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return [p.name for p in parameters], None
-    return [p.name for p in parameters], sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    kinds = {p.name: p.kind for p in inspect.signature(rule).parameters.values() if p.name != "wanted"}
+    places = list(kinds.values()).count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return list(kinds), None if inspect.Parameter.VAR_POSITIONAL in kinds.values() else places
+
+
+REQUIRED = inspect.Parameter.empty
+# What NumPy means by its "no value", and what a function in C does not tell.
+USUAL = {"out": None, "where": True, "dtype": None, "casting": "same_kind", "order": "K", "subok": True}
 
 
 @functools.cache
-def names_of(function: Callable[..., Any]) -> list[str]:
-    """Names of the function's arguments in order: its signature's, or its rules' where it has none."""
+def parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    """Names of the function's arguments in order, with their defaults."""
     if not (isinstance(function, np.ufunc) or inspect.isbuiltin(function)):
         try:
-            return list(inspect.signature(function).parameters)
-        except ValueError:
+            found = inspect.signature(function).parameters.values()
+            told = {p.name: p.default for p in found}
+            return told | {n: USUAL[n] for n in ("where", "casting") if told.get(n, REQUIRED) is not REQUIRED}
+        except ValueError:  # a function in C, in NumPy 2.0
             pass
-    return DERIVATIVES[function].covers if function in DERIVATIVES else signature(COMPOSITIONS[function])[0]
-
-
-@functools.cache
-def defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    if isinstance(function, np.ufunc):
-        return {
-            "out": None,
-            "where": True,
-            "dtype": None,
-            "casting": "same_kind",
-            "order": "K",
-            "subok": True,
-        }
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # a function in C, in NumPy 2.0
-        return {"out": None, "dtype": None, "casting": "same_kind"}
-    usual = {p.name: p.default for p in parameters if p.default is not p.empty}
-    # NumPy means these by its "no value"; which one it shows depends on its version.
-    meant = {"where": True, "casting": "same_kind"}
-    return usual | {name: default for name, default in meant.items() if name in usual}
+    row, definition = DERIVATIVES.get(function), COMPOSITIONS.get(function)
+    return dict.fromkeys(row.covers if row else signature(definition)[0], REQUIRED) | USUAL
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -480,7 +427,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def not_differentiable(function: Callable[..., Any], argument: int | str) -> TypeError:
-    name = names_of(function)[argument] if isinstance(argument, int) else argument
+    name = list(parameters(function))[argument] if isinstance(argument, int) else argument
     return TypeError(
         f"{name_of(function)}: the argument {name} has no derivative, so it cannot be a Tensor; "
         f"pass lora_np.value({name})"

@@ -46,24 +46,29 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     return mean_squared_difference(prediction, target)
 
 
-def mean_square(residual: Array) -> Any:
+def squared_forward(a: Array, b: Array) -> tuple[Any, Array]:
+    residual: Array = a - b
     flat = residual.ravel("K")
     if flat.dtype == np.float16:  # where a sum would end at 65504
         flat = flat.astype(np.float32)
-    return flat.dot(flat) / flat.size  # a product with itself needs no array of squares
+    return flat.dot(flat) / flat.size, residual  # a product with itself needs no array of squares
 
 
-def squared_forward(a: Array, b: Array) -> tuple[Any, Array]:
-    residual: Array = a - b
-    return mean_square(residual), residual
+def squared_gradients(residual: Array, a: Array, b: Array, *, wanted: tuple[bool, ...]) -> Any:
+    def pull(g: Array) -> tuple[Array, Array | None]:
+        gradient = residual
+        gradient *= 2 * float(g) / gradient.size  # nobody else has it
+        return gradient, -gradient if wanted[1] else None
+
+    return pull
 
 
-# np.mean(np.square(a - b)) in one step: its parts would make three more arrays of that size on the way back.
+# In one step: its parts would make four more arrays of that size on the way back.
 mean_squared_difference = primitive(
     squared_forward,
-    lambda residual, a, b: lambda g: residual * (2 * float(g) / residual.size),
-    lambda residual, a, b: lambda g: residual * (-2 * float(g) / residual.size),
+    joint=squared_gradients,
     keeps=True,
+    composed=lambda a, b: np.mean(np.square(a - b)),
 )
 
 

@@ -90,21 +90,17 @@ class SGD(Optimizer):
         return int(self.momentum > 0)
 
     def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
-        direction = g
         if self.weight_decay:  # g = g + weight_decay p
-            np.multiply(p, self.weight_decay, out=scratch)
-            g += scratch
+            g += np.multiply(p, self.weight_decay, out=scratch)
         if self.momentum:  # v = momentum v + g
             (v,) = state
             v *= self.momentum
             v += g
-            direction = v
-        if self.nesterov:  # g + momentum v
-            np.multiply(direction, self.momentum, out=scratch)
-            scratch += g
-            direction = scratch
-        np.multiply(direction, lr, out=scratch)  # p = p - lr direction
-        p -= scratch
+            if self.nesterov:
+                g += np.multiply(v, self.momentum, out=scratch)
+            else:
+                g = v
+        p -= np.multiply(g, lr, out=scratch)
 
 
 @dataclass(frozen=True)
@@ -135,18 +131,42 @@ class Adam(Optimizer):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_adam(self)
+        check_rate(self.lr)
+        number("beta1", self.beta1, minimum=0, maximum=1, open_maximum=True)
+        number("beta2", self.beta2, minimum=0, maximum=1, open_maximum=True)
+        number("eps", self.eps, minimum=0, open_minimum=True)
 
     @property
     def vectors(self) -> int:
         return 2
 
     def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
-        adam_update(self, p, g, state, scratch, step, lr)
+        """One step of Adam (Kingma and Ba, algorithm 1), with t = step + 1::
+
+            m = beta1 m + (1 - beta1) g
+            v = beta2 v + (1 - beta2) g^2
+            p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+        In place, and with m and v kept without their factors (1 - beta): these and both bias corrections go
+        into two scalars, which spares four passes over the vectors.
+        """
+        m, v = state
+        b1, b2 = self.beta1, self.beta2
+        second = math.sqrt((1 - b2) / (1 - b2 ** (step + 1)))
+        m *= b1
+        m += g
+        np.multiply(g, g, scratch)
+        v *= b2
+        v += scratch
+        np.sqrt(v, scratch)
+        scratch += self.eps / second
+        np.divide(m, scratch, scratch)
+        scratch *= lr * (1 - b1) / (1 - b1 ** (step + 1)) / second
+        p -= scratch
 
 
 @dataclass(frozen=True)
-class AdamW(Optimizer):
+class AdamW(Adam):
     """Adam after ``p -= lr weight_decay p``, decoupled decay (Loshchilov and Hutter, arXiv 1711.05101).
 
     Parameters
@@ -169,51 +189,15 @@ class AdamW(Optimizer):
     Tensor([0.95])
     """
 
-    lr: LearningRate = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        check_adam(self)
+        super().__post_init__()
         number("weight_decay", self.weight_decay, minimum=0)
-
-    @property
-    def vectors(self) -> int:
-        return 2
 
     def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
         p *= 1 - lr * self.weight_decay
-        adam_update(self, p, g, state, scratch, step, lr)
-
-
-def adam_update(
-    settings: Adam | AdamW, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
-) -> None:
-    """One step of Adam (Kingma and Ba, algorithm 1), with t = step + 1::
-
-        m = beta1 m + (1 - beta1) g
-        v = beta2 v + (1 - beta2) g^2
-        p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-
-    In place, and with m and v kept without their factors (1 - beta): these and both bias corrections go into
-    two scalars, which spares four passes over the vectors.
-    """
-    m, v = state
-    b1, b2 = settings.beta1, settings.beta2
-    second = math.sqrt((1 - b2) / (1 - b2 ** (step + 1)))
-    rate = lr * (1 - b1) / (1 - b1 ** (step + 1)) / second
-    m *= b1
-    m += g
-    np.multiply(g, g, scratch)
-    v *= b2
-    v += scratch
-    np.sqrt(v, scratch)
-    scratch += settings.eps / second
-    np.divide(m, scratch, scratch)
-    scratch *= rate
-    p -= scratch
+        super().update(p, g, state, scratch, step, lr)
 
 
 @dataclass(frozen=True)
@@ -274,13 +258,6 @@ def check_rate(lr: LearningRate) -> None:
         number("lr", lr, minimum=0, open_minimum=True)
 
 
-def check_adam(settings: Adam | AdamW) -> None:
-    check_rate(settings.lr)
-    number("beta1", settings.beta1, minimum=0, maximum=1, open_maximum=True)
-    number("beta2", settings.beta2, minimum=0, maximum=1, open_maximum=True)
-    number("eps", settings.eps, minimum=0, open_minimum=True)
-
-
 # A run of an optimizer
 
 
@@ -289,25 +266,21 @@ class Bank:
 
     def __init__(self, optimizer: Optimizer, leaves: list[Tensor]) -> None:
         self.optimizer = optimizer
-        self.leaves = leaves
         arrays = [leaf.data for leaf in leaves]
         self.values = np.concatenate(arrays, axis=None)
-        self.gradient = np.zeros_like(self.values)
+        self.gradient, self.scratch = np.zeros_like(self.values), np.empty_like(self.values)
         self.state = [np.zeros_like(self.values) for _ in range(optimizer.vectors)]
-        self.scratch = np.empty_like(self.values)
-        self.value_views: list[Array] = []
-        self.gradient_views: list[Array] = []
+        self.views: list[tuple[Tensor, Array, Array]] = []  # each leaf with its values and its gradient
         start = 0
         for leaf, array in zip(leaves, arrays, strict=True):
             cut = slice(start, start := start + array.size)
             leaf.data = self.values[cut].reshape(array.shape)
-            self.value_views.append(leaf.data)
-            self.gradient_views.append(self.gradient[cut].reshape(array.shape))
+            self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
     def gather(self) -> bool:
         """Take the gradients, clear them, and say if there were any. A leaf without one counts as zero."""
         found = False
-        for leaf, values, gradient in zip(self.leaves, self.value_views, self.gradient_views, strict=True):
+        for leaf, values, gradient in self.views:
             if leaf.data is not values:  # somebody has given the leaf another array meanwhile
                 values[...] = leaf.data
                 leaf.data = values
@@ -318,10 +291,6 @@ class Bank:
                 leaf.grad = None
                 found = True
         return found
-
-    def update(self, step: int) -> None:
-        rate = rate_at(self.optimizer.lr, step)
-        self.optimizer.update(self.values, self.gradient, self.state, self.scratch, step, rate)
 
 
 class Run:
@@ -346,7 +315,7 @@ class Run:
         parts: dict[Any, tuple[Optimizer, list[Tensor]]] = {}
         for path, leaf in tensors:
             part, dtype = optimizer.of(path), leaf.data.dtype
-            if dtype == np.float16 and isinstance(part, (Adam, AdamW)):
+            if dtype == np.float16 and isinstance(part, Adam):
                 raise ValueError(
                     f"{path or 'the leaf'} is float16, in which the second moment of Adam vanishes: "
                     "train it in float32"
@@ -373,13 +342,16 @@ class Run:
 
     def step(self) -> None:
         """Take the gradients that ``backward`` left, move the parameters, and clear the gradients."""
-        found = [bank.gather() for bank in self.banks]
-        if not any(found):
+        found = False
+        for bank in self.banks:
+            found |= bank.gather()
+        if not found:
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
             self.shorten(self.clip)
         for bank in self.banks:
-            bank.update(self.steps)
+            rate = rate_at(bank.optimizer.lr, self.steps)
+            bank.optimizer.update(bank.values, bank.gradient, bank.state, bank.scratch, self.steps, rate)
         self.steps += 1
 
     def shorten(self, longest: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from lora_np.linalg import Norm, rank_errors
 __all__ = ["Quantised"]
 
 
-class Quantised(ABC):
+class Quantised:
     """A frozen matrix in few bits; made by `quantise`, or read from a file.
 
     It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and its numbers
@@ -31,7 +30,6 @@ class Quantised(ABC):
     kind: str
     shape: tuple[int, ...]
 
-    @abstractmethod
     def dequantised(self) -> Array:
         """The matrix that the bits encode.
 
@@ -40,8 +38,8 @@ class Quantised(ABC):
         ndarray of shape (d, k)
             float32, and new with each call.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def rows(self, index: npt.ArrayLike) -> Array:
         """Some rows of `dequantised`, without the others.
 
@@ -54,6 +52,7 @@ class Quantised(ABC):
         -------
         ndarray of shape (*index.shape, k)
         """
+        raise NotImplementedError
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """`dequantised`, for NumPy's functions: ``np.asarray(Q)``."""
@@ -62,9 +61,9 @@ class Quantised(ABC):
         return self.dequantised().astype(dtype or self.dtype, copy=False)
 
     @property
-    @abstractmethod
     def nbytes(self) -> int:
         """The bytes that codes and scales take."""
+        raise NotImplementedError
 
     @property
     def dtype(self) -> np.dtype[Any]:

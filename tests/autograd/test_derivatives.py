@@ -442,7 +442,8 @@ def test_a_joint_rule_is_told_what_is_wanted_and_runs_once(places):
 
         return pull
 
-    product = primitive(lambda a, b, power=2: a**power * b, joint=joint)
+    text = lambda a, b, power=2: a**power * b
+    product = primitive(text, joint=joint, composed=text)
     arguments = [positive((3,)), positive((2, 3))]
     check_derivative(product, *arguments)
     check_derivative(lambda a, b: product(a, b, power=3), *arguments)

@@ -96,18 +96,11 @@ def test_a_fused_primitive_is_differentiated_through_its_composed_text():
     check_derivative(lambda a, b: fused(a, b) * fused(b, a), a, b, order=2)
 
 
-def test_a_fused_primitive_without_composed_text_says_so():
-    a, b = RNG.standard_normal((2, 3))
-    fused = fused_row()
-    np.testing.assert_allclose(grad(lambda a: np.sum(fused(a, b)))(a), np.cos(a * b) * b)
-    for second in [
-        lambda a: np.sum(grad(lambda a: np.sum(fused(a, b)))(a)),
-        lambda c: np.sum(grad(lambda a: np.sum(c * fused(a, b)))(a)),  # here only the gradient is a Tensor
-    ]:
-        with pytest.raises(
-            TypeError, match="forward is one step for speed, and its gradient has no gradient"
-        ):
-            grad(second)(a)
+def test_what_is_for_arrays_alone_needs_a_composed_text():
+    with pytest.raises(TypeError, match="say by composed= what `grad` takes instead"):
+        fused_row()
+    with pytest.raises(TypeError, match="joint= and keeps= are for arrays alone"):
+        primitive(lambda a: (a, a), lambda kept, a: lambda g: g, keeps=True)
 
 
 COMPOSED = [operation for operation, row in DERIVATIVES.items() if row.composed is not None]

@@ -13,7 +13,8 @@ RNG = np.random.default_rng(5)
 def test_mean_squared_error():
     a, b = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 3))
     assert mean_squared_error(a, b) == pytest.approx(np.mean((a - b) ** 2))
-    check_derivative(lambda p: mean_squared_error(p, b), a)
+    check_derivative(lambda p: mean_squared_error(p, b), a, order=2)
+    check_derivative(lambda t: mean_squared_error(a, t), b, order=2)
     with pytest.raises(ValueError, match=r"agree in shape, got \(4, 3\) and \(4,\)"):
         mean_squared_error(a, b[:, 0])
 
