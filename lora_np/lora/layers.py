@@ -72,9 +72,10 @@ class LoRALinear:
         return self.alpha / self.A.shape[0]
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        x = x if isinstance(x, Tensor) else np.asarray(x)
         kept = x if rng is None else dropout(x, self.dropout, rng=rng)
         W = self.base.W
-        if kept is x and isinstance(W, np.ndarray) and x.size > sum(W.shape) * W.shape[1]:
+        if kept is x and isinstance(W, np.ndarray) and x.size > sum(W.shape) * W.shape[1]:  # many rows
             return merged_affine(x, W, self.A, self.B, self.scale, self.base.b)
         return plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
 
