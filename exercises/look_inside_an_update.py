@@ -1,149 +1,128 @@
-"""Solutions, and what is usually done wrong."""
+"""What is usually done wrong, and other ways to be right."""
 
 import numpy as np
 
 from lora_np.grading import mistake
 
 
-def chance_similarity(k, i, j):
-    return max(i, j) / k
-
-
-@mistake("the smaller", breaks="All of space contains every direction")
+@mistake("the smaller", breaks="all")
 def chance_similarity(k, i, j):
     return min(i, j) / k
 
 
-@mistake("not divided by the smaller", breaks="All of space contains every direction")
+@mistake("not divided by the smaller", breaks="all")
 def chance_similarity(k, i, j):
     return i * j / k
 
 
-@mistake("cosines, not their squares", breaks="Two random directions share 1/k")
+@mistake("cosines, not their squares", breaks="all")
 def chance_similarity(k, i, j):
     return np.sqrt(max(i, j) / k)
 
 
-@mistake("nothing in common", breaks="All of space contains every direction")
+@mistake("nothing in common", breaks="all")
 def chance_similarity(k, i, j):
     return 0.0
 
 
-@mistake("the product of both shares", breaks="Two random directions share 1/k")
+@mistake("the product of both shares", breaks="all")
 def chance_similarity(k, i, j):
     return (i / k) * (j / k) * k / i if j == k else i * j / k**2
 
 
-def similarity(A1, A2, i, j):
-    V1 = np.linalg.svd(A1, full_matrices=False)[2][:i]
-    V2 = np.linalg.svd(A2, full_matrices=False)[2][:j]
-    return np.square(V1 @ V2.T).sum() / min(i, j)
-
-
-@mistake("left singular vectors", breaks="Input directions do not change when the rows of A are turned")
+@mistake("left singular vectors", breaks="all")
 def similarity(A1, A2, i, j):
     U1 = np.linalg.svd(A1, full_matrices=False)[0][:, :i]
     U2 = np.linalg.svd(A2, full_matrices=False)[0][:, :j]
     return np.square(U1.T @ U2).sum() / min(i, j)
 
 
-@mistake("divides by the larger", breaks="A subspace is contained in a larger one")
+@mistake("divides by the larger", breaks="all")
 def similarity(A1, A2, i, j):
     V1 = np.linalg.svd(A1, full_matrices=False)[2][:i]
     V2 = np.linalg.svd(A2, full_matrices=False)[2][:j]
     return np.square(V1 @ V2.T).sum() / max(i, j)
 
 
-@mistake("the norm, not its square", breaks="phi is the squared norm")
+@mistake("the norm, not its square", breaks="all")
 def similarity(A1, A2, i, j):
     V1 = np.linalg.svd(A1, full_matrices=False)[2][:i]
     V2 = np.linalg.svd(A2, full_matrices=False)[2][:j]
     return np.sqrt(np.square(V1 @ V2.T).sum() / min(i, j))
 
 
-@mistake("rows in place of singular vectors", breaks="A subspace contains itself")
+@mistake("rows in place of singular vectors", breaks="all")
 def similarity(A1, A2, i, j):
     return np.square(A1[:i] @ A2[:j].T).sum() / min(i, j)
 
 
-@mistake("pairs in order", breaks="phi is the squared norm")
+@mistake("pairs in order", breaks="all")
 def similarity(A1, A2, i, j):
     V1 = np.linalg.svd(A1, full_matrices=False)[2][:i]
     V2 = np.linalg.svd(A2, full_matrices=False)[2][:j]
     return np.square(np.diag(V1 @ V2.T)).sum() / min(i, j)
 
 
-def amplification(W0, dW, r):
-    U, s, Vh = np.linalg.svd(dW)
-    return np.linalg.norm(dW) / np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T)
-
-
-@mistake("all of W0", breaks="Amplification compares the update with W0, seen in")
+@mistake("all of W0", breaks="all")
 def amplification(W0, dW, r):
     return np.linalg.norm(dW) / np.linalg.norm(W0)
 
 
-@mistake("directions of W0", breaks="Amplification compares the update with W0, seen in")
+@mistake("directions of W0", breaks="all")
 def amplification(W0, dW, r):
     U, s, Vh = np.linalg.svd(W0)
     return np.linalg.norm(dW) / np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T)
 
 
-@mistake("upside down", breaks="Twice the update, twice the amplification")
+@mistake("upside down", breaks="all")
 def amplification(W0, dW, r):
     U, s, Vh = np.linalg.svd(dW)
     return np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T) / np.linalg.norm(dW)
 
 
-@mistake("the tuned weight in place of the update", breaks="Twice the update, twice the amplification")
+@mistake("the tuned weight in place of the update", breaks="all")
 def amplification(W0, dW, r):
     U, s, Vh = np.linalg.svd(dW)
     return np.linalg.norm(U[:, :r].T @ (W0 + dW) @ Vh[:r].T) / np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T)
 
 
-@mistake("one side only", breaks="Amplification compares the update with W0, seen in")
+@mistake("one side only", breaks="all")
 def amplification(W0, dW, r):
     U, s, Vh = np.linalg.svd(dW)
     return np.linalg.norm(dW) / np.linalg.norm(U[:, :r].T @ W0)
 
 
-def intruders(W0, W, top, threshold):
-    U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0][:, :top]
-    closest = np.abs(U0.T @ U).max(axis=0)
-    return [int(j) for j in np.flatnonzero(closest < threshold)]
-
-
-@mistake("the same place only", breaks="An intruder is a leading left singular vector")
+@mistake("the same place only", breaks="all")
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0][:, :top], np.linalg.svd(W)[0][:, :top]
     return [int(j) for j in np.flatnonzero(np.abs(np.sum(U0 * U, axis=0)) < threshold)]
 
 
-@mistake("signs count", breaks="An intruder is a leading left singular vector")
+@mistake("signs count", breaks="all")
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0][:, :top]
     return [int(j) for j in np.flatnonzero((U0.T @ U).max(axis=0) < threshold)]
 
 
-@mistake("right singular vectors", breaks="An intruder is a leading left singular vector")
+@mistake("right singular vectors", breaks="all")
 def intruders(W0, W, top, threshold):
     V0, V = np.linalg.svd(W0)[2], np.linalg.svd(W)[2][:top]
     return [int(j) for j in np.flatnonzero(np.abs(V0 @ V.T).max(axis=0) < threshold)]
 
 
-@mistake("those who are at home", breaks="An intruder is a leading left singular vector")
+@mistake("those who are at home", breaks="all")
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0][:, :top]
     return [int(j) for j in np.flatnonzero(np.abs(U0.T @ U).max(axis=0) >= threshold)]
 
 
-@mistake("only against the leading ones of W0", breaks="An intruder is a leading left singular vector")
+@mistake("only against the leading ones of W0", breaks="all")
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0][:, : top // 2], np.linalg.svd(W)[0][:, :top]
     return [int(j) for j in np.flatnonzero(np.abs(U0.T @ U).max(axis=0) < threshold)]
 
 
-@mistake("looks at all", breaks="An intruder is a leading left singular vector")
+@mistake("looks at all", breaks="all")
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0]
     return [int(j) for j in np.flatnonzero(np.abs(U0.T @ U).max(axis=0) < threshold)]

@@ -1,4 +1,4 @@
-"""Solutions, and what is usually done wrong."""
+"""What is usually done wrong, and other ways to be right."""
 
 import numpy as np
 
@@ -6,123 +6,102 @@ import lora_np as lnp
 from lora_np.grading import mistake
 
 
-def lora_forward(x, W0, A, B, alpha):
-    return x @ W0.T + alpha / len(A) * x @ A.T @ B.T
-
-
-@mistake("no scale", breaks="h = W0 x + (alpha / r) B A x")
+@mistake("no scale", breaks="all")
 def lora_forward(x, W0, A, B, alpha):
     return x @ W0.T + x @ A.T @ B.T
 
 
-@mistake("alpha without the rank", breaks="h = W0 x + (alpha / r) B A x")
+@mistake("alpha without the rank", breaks="all")
 def lora_forward(x, W0, A, B, alpha):
     return x @ W0.T + alpha * x @ A.T @ B.T
 
 
-@mistake("scales all of it", breaks="With B = 0 the model is what it was")
+@mistake("scales all of it", breaks="all")
 def lora_forward(x, W0, A, B, alpha):
     return alpha / len(A) * x @ (W0 + B @ A).T
 
 
-@mistake("no transposes", breaks="A call ends without an error")
+@mistake("no transposes", breaks="all")
 def lora_forward(x, W0, A, B, alpha):
     return x @ W0 + alpha / len(A) * x @ A @ B
 
 
-@mistake("d for the rank", breaks="h = W0 x + (alpha / r) B A x")
+@mistake("d for the rank", breaks="all")
 def lora_forward(x, W0, A, B, alpha):
     return x @ W0.T + alpha / len(B) * x @ A.T @ B.T
 
 
-def lora_start(d, k, r, rng):
-    return np.random.default_rng(rng).normal(size=(r, k)) / np.sqrt(k), np.zeros((d, r))
-
-
-@mistake("both zero", breaks="If A and B are both zero, nothing ever moves")
+@mistake("both zero", breaks="all")
 def lora_start(d, k, r, rng):
     return np.zeros((r, k)), np.zeros((d, r))
 
 
-@mistake("both random", breaks="Training starts at W0: B A is zero")
+@mistake("both random", breaks="all")
 def lora_start(d, k, r, rng):
     rng = np.random.default_rng(rng)
     return rng.normal(size=(r, k)), rng.normal(size=(d, r))
 
 
-@mistake("all ones", breaks="Random numbers break the symmetry")
+@mistake("all ones", breaks="all")
 def lora_start(d, k, r, rng):
     return np.ones((r, k)), np.zeros((d, r))
 
 
-@mistake("other numbers each time", breaks="The same rng gives the same start")
+@mistake("other numbers each time", breaks="all")
 def lora_start(d, k, r, rng):
     return np.random.default_rng().normal(size=(r, k)), np.zeros((d, r))
 
 
-@mistake("always the same numbers", breaks="Another rng gives another start")
+@mistake("always the same numbers", breaks="all")
 def lora_start(d, k, r, rng):
     return np.random.default_rng(0).normal(size=(r, k)), np.zeros((d, r))
 
 
-@mistake("shapes exchanged", breaks="The shape of A")
+@mistake("shapes exchanged", breaks="all")
 def lora_start(d, k, r, rng):
     return np.random.default_rng(rng).normal(size=(d, r)), np.zeros((r, k))
 
 
-def lora_gradients(x, y, W0, A, B, alpha):
-    A, B = lnp.Tensor(A), lnp.Tensor(B)
-    h = x @ W0.T + alpha / len(A) * (x @ A.T @ B.T)
-    np.mean(np.square(h - y)).backward()
-    return A.grad, B.grad
-
-
-@mistake("the sum in place of the mean", breaks="A small change of A changes the loss")
+@mistake("the sum in place of the mean", breaks="all")
 def lora_gradients(x, y, W0, A, B, alpha):
     scale = alpha / len(A)
     e = 2 * (x @ (W0 + scale * B @ A).T - y)
     return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
 
 
-@mistake("forgets the scale", breaks="A small change of A changes the loss")
+@mistake("forgets the scale", breaks="all")
 def lora_gradients(x, y, W0, A, B, alpha):
     e = 2 * (x @ (W0 + alpha / len(A) * B @ A).T - y) / y.size
     return B.T @ e.T @ x, e.T @ x @ A.T
 
 
-@mistake("the two exchanged", breaks="The shape of the gradient of A")
+@mistake("the two exchanged", breaks="all")
 def lora_gradients(x, y, W0, A, B, alpha):
     scale = alpha / len(A)
     e = 2 * (x @ (W0 + scale * B @ A).T - y) / y.size
     return scale * e.T @ x @ A.T, scale * B.T @ e.T @ x
 
 
-@mistake("the 2 of the square is missing", breaks="A small change of A changes the loss")
+@mistake("the 2 of the square is missing", breaks="all")
 def lora_gradients(x, y, W0, A, B, alpha):
     scale = alpha / len(A)
     e = (x @ (W0 + scale * B @ A).T - y) / y.size
     return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
 
 
-@mistake("downhill in place of uphill", breaks="A small change of A changes the loss")
+@mistake("downhill in place of uphill", breaks="all")
 def lora_gradients(x, y, W0, A, B, alpha):
     scale = alpha / len(A)
     e = 2 * (y - x @ (W0 + scale * B @ A).T) / y.size
     return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
 
 
-@mistake("returns Tensors", breaks="lora_np.value(x) is the array of a Tensor")
+@mistake("returns Tensors", breaks="all")
 def lora_gradients(x, y, W0, A, B, alpha):
     return lnp.Tensor(A), lnp.Tensor(B)
 
 
-def train_lora(x, y, W0, r):
-    model = lnp.inject(lnp.Linear(W0), rank=r, rng=np.random.default_rng(0))
-    trained = lnp.fit(model, x, y, optimizer=lnp.Adam(lr=2e-2), steps=600, progress=False).model
-    return lnp.value(trained.B), lnp.value(trained.A)
-
-
-@mistake("starts with zeros", breaks="Training lowers the loss")
+@mistake("starts with zeros", breaks="all")
 def train_lora(x, y, W0, r):
     A, B = np.zeros((r, x.shape[1])), np.zeros((y.shape[1], r))
     for _ in range(500):
@@ -131,7 +110,7 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("stops too early", breaks="Gradient descent comes within 2 %")
+@mistake("stops too early", breaks="all")
 def train_lora(x, y, W0, r):
     A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
     for _ in range(10):
@@ -140,7 +119,7 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("uphill", breaks="Training lowers the loss")
+@mistake("uphill", breaks="all")
 def train_lora(x, y, W0, r):
     A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
     for _ in range(5):
@@ -149,7 +128,7 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("trains as if W0 were not there", breaks="the loss")
+@mistake("trains as if W0 were not there", breaks="all")
 def train_lora(x, y, W0, r):
     A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])) / 3, np.zeros((y.shape[1], r))
     for _ in range(2000):
@@ -158,7 +137,7 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("trains B alone", breaks="Gradient descent comes within 2 %")
+@mistake("trains B alone", breaks="all")
 def train_lora(x, y, W0, r):
     A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
     for _ in range(1000):
@@ -167,6 +146,6 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("the closed form", breaks="is not allowed")
+@mistake("the closed form", breaks="all")
 def train_lora(x, y, W0, r):
     return lnp.reduced_rank_regression(x, y, rank=r, W0=W0)

@@ -1,22 +1,36 @@
 """Exercises that check themselves: statements, laws, and what students call."""
 
-from lora_np.exercises.asking import QUESTIONS, Exercise, Lesson, Outcome, judge, plural
-from lora_np.exercises.catalogue import Overview, check, exercise, lessons, other_questions, overview
+from lora_np.exercises.asking import QUESTIONS, Exercise, Law, Lesson, Outcome, Verdict, judge, plural
+from lora_np.exercises.catalogue import (
+    Overview,
+    Solution,
+    check,
+    exercise,
+    lessons,
+    other_questions,
+    overview,
+    solution,
+)
 from lora_np.exercises.handouts import HEADER, heading, notebook, notebook_text, start, write_new
 from lora_np.exercises.laws import LawBroken
+from lora_np.exercises.reading import DATA
 from lora_np.exercises.running import Namespace, call
 from lora_np.exercises.values import Remote, WireError, decode, encode
 
 __all__ = [
+    "DATA",
     "HEADER",
     "QUESTIONS",
     "Exercise",
+    "Law",
     "LawBroken",
     "Lesson",
     "Namespace",
     "Outcome",
     "Overview",
     "Remote",
+    "Solution",
+    "Verdict",
     "WireError",
     "call",
     "check",
@@ -31,6 +45,7 @@ __all__ = [
     "other_questions",
     "overview",
     "plural",
+    "solution",
     "start",
     "write_new",
 ]

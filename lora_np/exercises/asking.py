@@ -3,57 +3,86 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lora_np.exercises.drawing import Choices, Draw, Rejected, Size, shrink
 from lora_np.exercises.laws import LawBroken
 from lora_np.exercises.running import call
 from lora_np.exercises.values import WireError, decode, encode
 
 Caller = Callable[[Sequence[Any], Sequence[str]], dict[str, Any]]
-QUESTIONS = (0, 1, 2, 3)  # of the checks that students run: each number draws one
+QUESTIONS = (0, 1, 2, 3)  # what the inputs that students see are drawn from
+LARGEST = 400  # entries of an array that is shown whole
 
-LONGEST = 300  # characters of arguments that are shown
 
-SVD = ("numpy.linalg.svd", "numpy.linalg.svdvals", "lora_np.linalg.svd", "lora_np.linalg.truncated_svd")
-"""Functions to forbid where the SVD is what is to be written; what is made of them is forbidden with them."""
+@dataclass(frozen=True)
+class Law:
+    """A claim that a right answer satisfies on every input of a space.
+
+    Parameters
+    ----------
+    slug : str
+        Its name in the exercise's file.
+    name : str
+        The claim, as a sentence.
+    points : int
+        What an answer earns that satisfies it.
+    check : callable
+        ``check(draw, answer)`` draws an input, puts it to the answer and raises `LawBroken`.
+    """
+
+    slug: str
+    name: str
+    points: int
+    check: Callable[[Draw, Answer], None] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """Statement, stub, hints and check: all of an exercise that a student may see.
-
-    Its solution and the usual mistakes have the same name in ``exercises/`` of the repository.
+    """Statement, stub, hints, laws and solution.
 
     Parameters
     ----------
     title : str
         With a verb or a thing.
-    points : int
+    difficulty : int
         From 1 (a line) to 3 (an algorithm).
+    minutes : int
+        That it takes somebody who has read the lesson.
+    laws : tuple of Law
+        What is checked, each for its points.
     statement : str
-        Markdown.
+        Markdown, with an example in small whole numbers.
     stub : str
         The function to fill in; its last line says ``...``.
     hints : tuple of str
-        Two, the second of which nearly gives it away.
-    check : callable
-        ``check(answer, rng)`` puts questions of random shapes to the function and raises `LawBroken`.
+        Three, from a nudge to nearly all.
+    solution : str
+        Markdown: why, and the code; empty in a course that leaves it out.
     forbids : tuple of str
-        Functions, such as ``"numpy.linalg.matrix_rank"``, that must not be used.
+        Families of functions, or single ones, that must not run: see `lora_np.exercises.forbidden`.
+    dtype : str
+        ``"float64"`` where a right answer in float32 is too coarse.
+    cases : int
+        On how many inputs each law is tried.
     """
 
     title: str
-    points: int
+    difficulty: int
+    minutes: int
+    laws: tuple[Law, ...]
     statement: str
     stub: str
-    hints: tuple[str, str]
-    check: Callable[[Answer, np.random.Generator], None] = field(repr=False)
+    hints: tuple[str, ...]
+    solution: str = ""
     forbids: tuple[str, ...] = ()
+    dtype: str = "float32"
+    cases: int = 40
 
     @cached_property
     def name(self) -> str:
@@ -64,6 +93,11 @@ class Exercise:
     def parameters(self) -> list[str]:
         """The function's parameters."""
         return [argument.arg for argument in self.definition.args.args]
+
+    @property
+    def points(self) -> int:
+        """The sum over its laws."""
+        return sum(law.points for law in self.laws)
 
     @property
     def definition(self) -> ast.FunctionDef:
@@ -105,28 +139,81 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a check found.
+class Verdict:
+    """What became of one law.
 
-    Attributes
+    Parameters
     ----------
-    exercise : Exercise
+    law : str
+        Its key in the exercise.
     passed : bool
+        Whether it held on all inputs.
     message : str
-        The law that was broken, and how; empty if none was.
+        The claim, what was wanted and what came; empty if it held.
     call : str
-        The call that broke it.
+        Code that can be pasted: the smallest input found that breaks it, and the call.
     """
 
-    exercise: Exercise
+    law: str
     passed: bool
     message: str = ""
     call: str = ""
 
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found.
+
+    Parameters
+    ----------
+    exercise : Exercise
+        What was asked.
+    verdicts : tuple of Verdict
+        One for each law, in order.
+    """
+
+    exercise: Exercise
+    verdicts: tuple[Verdict, ...]
+
+    @classmethod
+    def failed(cls, exercise: Exercise, message: str) -> Outcome:
+        """No law holds, all for the same reason, such as an answer that was not handed in."""
+        return cls(exercise, tuple(Verdict(law.slug, False, message) for law in exercise.laws))
+
+    @classmethod
+    def from_dict(cls, exercise: Exercise, values: Mapping[str, Any]) -> Outcome:
+        """The outcome that `to_dict` has written."""
+        told = [Verdict(**verdict) for verdict in values["laws"]]
+        if [verdict.law for verdict in told] != [law.slug for law in exercise.laws]:
+            raise ValueError(f"the laws of {exercise.name} have changed since this was written")
+        return cls(exercise, tuple(told))
+
+    @property
+    def passed(self) -> bool:
+        """Whether all laws hold."""
+        return all(verdict.passed for verdict in self.verdicts)
+
     @property
     def points(self) -> int:
-        """All or nothing."""
-        return self.exercise.points if self.passed else 0
+        """Of the laws that hold."""
+        pairs = zip(self.exercise.laws, self.verdicts, strict=True)
+        return sum(law.points for law, verdict in pairs if verdict.passed)
+
+    @property
+    def message(self) -> str:
+        """The first law that is broken, and how; empty if none is."""
+        return next((verdict.message for verdict in self.verdicts if not verdict.passed), "")
+
+    @property
+    def call(self) -> str:
+        """Code that shows the first law broken."""
+        return next((verdict.call for verdict in self.verdicts if not verdict.passed), "")
+
+    @property
+    def broken(self) -> list[Verdict]:
+        """The laws that do not hold; each message and call once."""
+        said = {(verdict.message, verdict.call): verdict for verdict in self.verdicts if not verdict.passed}
+        return list(said.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -135,8 +222,7 @@ class Outcome:
             "passed": self.passed,
             "points": self.points,
             "of": self.exercise.points,
-            "message": self.message,
-            "call": self.call,
+            "laws": [asdict(verdict) for verdict in self.verdicts],
         }
 
     def require(self) -> None:
@@ -148,21 +234,28 @@ class Outcome:
         head = f"{self.exercise.name}: {self.points} of {plural(self.exercise.points, 'point')}"
         if self.passed:
             return f"{head}. All laws hold."
-        return "\n".join(line for line in (head, f"  {self.message}", f"  {self.call}") if line.strip())
+        texts = [text for verdict in self.broken for text in (verdict.message, verdict.call) if text]
+        return "\n".join([head, *("  " + text.replace("\n", "\n  ") for text in texts)])
 
 
 class Answer:
-    """A student's function as a check sees it: it takes arrays, and gives plain values or breaks a law."""
+    """A student's function as a law sees it: it takes arrays, and gives plain values or breaks the law."""
 
     def __init__(self, exercise: Exercise, caller: Caller) -> None:
         self.exercise = exercise
         self.caller = caller
         self.last = ""
+        self.kind: Any = None  # of the last error
 
-    def __call__(self, *arguments: Any) -> Any:
-        reply = self.reply(arguments)
+    def __call__(self, *arguments: Any, within: int | None = None) -> Any:
+        """The function's value; with ``within`` it may allocate no more than so many bytes."""
+        arguments = plain(arguments)
+        rules = (*self.exercise.forbids, *([f"allocating {within}"] if within is not None else []))
+        self.last = code_of(self.exercise, arguments)
+        reply = self.caller(arguments, rules)
+        self.kind = reply.get("kind")
         if "error" in reply:
-            raise LawBroken(*explanation(str(reply["error"]), reply.get("kind")))
+            raise LawBroken(*explanation(str(reply["error"]), self.kind))
         if "unusable" in reply:
             advice = (
                 "; lora_np.value(x) is the array of a Tensor" if "Tensor" in str(reply["unusable"]) else ""
@@ -175,14 +268,12 @@ class Answer:
             )
         return reply["value"]
 
-    def raises(self, *arguments: Any) -> str | None:
-        """The name of the exception that a call ends in, if it does."""
-        reply = self.reply(arguments)
-        return str(reply.get("kind")) if "error" in reply else None
 
-    def reply(self, arguments: Sequence[Any]) -> dict[str, Any]:
-        self.last = description(self.exercise, arguments)
-        return self.caller(arguments, self.exercise.forbids)
+def plain(value: Any) -> Any:
+    """Numbers that were drawn, without what they remember."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value))
+    return int(value) if type(value) is Size else value
 
 
 def explanation(error: str, kind: Any) -> tuple[str, str]:
@@ -190,39 +281,80 @@ def explanation(error: str, kind: Any) -> tuple[str, str]:
     laws = {
         "NotImplementedError": ("Not written yet", ""),
         "missing": ("Not written yet", error),
-        "Forbidden": ("The exercise forbids a function", error),
+        "Forbidden": ("The exercise forbids it", error),
         "Ended": ("A call comes back in time and within its limits", error),
     }
     return laws.get(str(kind), ("A call ends without an error", error))
 
 
-def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any]) -> Outcome:
-    """Put the exercise's questions to an answer, one after the other, until a law is broken.
+def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any], *, smallest: bool = True) -> Outcome:
+    """Try each law on inputs from its space, small ones first, and make one that breaks it smaller.
 
     Parameters
     ----------
     exercise : Exercise
-        Whose check asks.
+        Whose laws are tried.
     caller : callable
         ``caller(arguments, forbids)`` calls the answer, here or in another process: see `call`.
     questions : iterable
-        Each draws one question, as the seed of a Generator.
+        What the inputs are drawn from: numbers, or lists of numbers.
+    smallest : bool
+        Whether to look for the smallest input that breaks a law.
 
     Returns
     -------
     Outcome
-        The first law that was broken, if one was.
+        A verdict on each law.
     """
     answer = Answer(exercise, caller)
-    for question in questions:
-        try:
-            exercise.check(answer, np.random.default_rng(question))
-        except LawBroken as broken:
-            return Outcome(exercise, False, str(broken), answer.last)
-        except Exception as error:  # a check must not fall over an answer, but if one does, grading goes on
-            message = f"The answer has the type that the exercise asks for: {type(error).__name__}: {error}"
-            return Outcome(exercise, False, message, answer.last)
-    return Outcome(exercise, True)
+    seed = [number for question in questions for number in np.atleast_1d(question).tolist()]
+    verdicts: list[Verdict] = []
+    for place, law in enumerate(exercise.laws):
+        if answer.kind in ("missing", "NotImplementedError"):
+            verdicts.append(Verdict(law.slug, False, verdicts[-1].message))
+        else:
+            verdicts.append(verdict_on(law, answer, [*seed, place], smallest))
+    return Outcome(exercise, tuple(verdicts))
+
+
+def verdict_on(law: Law, answer: Answer, seed: Sequence[int], smallest: bool) -> Verdict:
+    broken: LawBroken | None
+    for case in range(cases := answer.exercise.cases):
+        draw = Draw(np.random.default_rng([*seed, case]), case / max(1, cases - 1))
+        broken = breaks(law, draw, answer)
+        if broken is not None:
+            break
+    else:
+        return Verdict(law.slug, True)
+
+    name = broken.name
+    drawn: Choices = draw.drawn
+
+    def smaller(remembered: Choices) -> Choices | None:
+        again = Draw(np.random.default_rng(0), remembered=remembered)
+        found = breaks(law, again, answer)
+        return again.drawn if found is not None and found.name == name else None
+
+    if smallest and answer.kind not in ("Ended", "missing", "NotImplementedError"):
+        drawn = shrink(smaller, drawn)
+        broken = breaks(law, Draw(np.random.default_rng(0), remembered=drawn), answer) or broken
+    return Verdict(law.slug, False, str(LawBroken(broken.name or law.name, broken.detail)), answer.last)
+
+
+def breaks(law: Law, draw: Draw, answer: Answer) -> LawBroken | None:
+    """How the law is broken on what is drawn, if it is."""
+    answer.kind = None
+    try:
+        law.check(draw, answer)
+    except LawBroken as broken:
+        return broken
+    except Rejected:
+        return None
+    except Exception as error:  # a law must not fall over an answer, but if one does, grading goes on
+        return LawBroken(
+            "The answer has the type that the exercise asks for", f"{type(error).__name__}: {error}"
+        )
+    return None
 
 
 def here(function: Any) -> Caller:
@@ -242,27 +374,42 @@ def here(function: Any) -> Caller:
     return caller
 
 
-def description(exercise: Exercise, arguments: Sequence[Any]) -> str:
-    """The call in words: small arguments in full, large ones by their shapes."""
-    shown = zip(exercise.parameters, arguments, strict=True)
-    text = ", ".join(f"{name} = {brief(value)}" for name, value in shown)
-    return f"in {exercise.name}({text if len(text) <= LONGEST else text[:LONGEST] + ' ...'})"
+def code_of(exercise: Exercise, arguments: Sequence[Any]) -> str:
+    """The call as code that can be pasted: a line for each argument, then the call."""
+    lines = [f"{name} = {literal(value)}" for name, value in zip(exercise.parameters, arguments, strict=True)]
+    return "\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"])
 
 
-def brief(value: Any) -> str:
-    if callable(value):
-        return "a function"
+def literal(value: Any) -> str:
+    """``value`` as Python.
+
+    Examples
+    --------
+    >>> literal([np.array([[0.0, 1.5]]), 2])
+    '[np.array([[0., 1.5]]), 2]'
+    """
+    if isinstance(value, np.ndarray) and value.size and (value == value.flat[0]).all() and value.size > 4:
+        return f"np.full({value.shape}, {literal(value.flat[0].item())})"
+    if isinstance(value, np.ndarray) and value.size > LARGEST:
+        return f"...  # an array of shape {value.shape}"
+    if isinstance(value, np.ndarray) and value.size == 0:
+        return f"np.zeros({value.shape})"
     if isinstance(value, np.ndarray):
-        if value.size > 12:
-            return f"an array of shape {value.shape}"
-        return np.array2string(value, precision=4, separator=", ", suppress_small=True).replace("\n", "")
-    if isinstance(value, (list, tuple)) and len(value) > 6:
-        return f"{len(value)} items"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(brief, value))}]"
+        kind = "" if value.dtype in (np.float64, np.int64) else f", dtype=np.{value.dtype}"
+        return f"np.array({literal(value.tolist())}{kind})"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key!r}: {brief(item)}' for key, item in value.items())}}}"
-    return repr(value) if not isinstance(value, np.generic) else repr(value.item())
+        return "{" + ", ".join(f"{key!r}: {literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(literal, value))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(literal, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, float):
+        return (
+            repr(value + 0.0).removesuffix("0")
+            if value == np.rint(value) and abs(value) < 1e15
+            else repr(value)
+        )
+    return repr(value)  # a function of ours shows its source
 
 
 def plural(count: int, what: str) -> str:

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from lora_np.checks import choice, whole_number
 from lora_np.exercises.asking import QUESTIONS, Exercise, Lesson, Outcome, here, judge
+from lora_np.exercises.reading import code_in, course
 from lora_np.table import Table
-
-ORDER = (
-    "see-rank",
-    "factor-a-matrix",
-    "cut-the-svd",
-    "count-parameters",
-    "differentiate",
-    "train",
-    "adapt-a-real-model",
-    "choose-rank-alpha-and-initialisation",
-    "open-a-real-adapter",
-    "look-inside-an-update",
-)
-"""The one place that knows the order: numbers, file names and notebooks follow from it."""
-
-
-@cache
-def course() -> tuple[Lesson, ...]:
-    found = []
-    for number, slug in enumerate(ORDER, start=1):
-        module = importlib.import_module(f"lora_np.exercises.statements.{slug.replace('-', '_')}")
-        found.append(Lesson(number, slug, module.TITLE, module.EXERCISES))
-    return tuple(found)
 
 
 def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
@@ -61,7 +37,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     >>> [lesson.slug for lesson in lessons([1, 3])]
     ['see-rank', 'cut-the-svd']
     """
-    wanted = {whole_number("lesson", number, maximum=len(ORDER)) for number in numbers}
+    wanted = {whole_number("lesson", number, maximum=len(course())) for number in numbers}
     return [lesson for lesson in course() if not wanted or lesson.number in wanted]
 
 
@@ -92,20 +68,87 @@ def exercise(name: str) -> Exercise:
     return known[choice("exercise", name, known)]
 
 
+@dataclass(frozen=True)
+class Solution:
+    """An explained solution, to be read after an attempt.
+
+    Parameters
+    ----------
+    exercise : str
+        The function's name.
+    text : str
+        Markdown: why, then the code.
+    """
+
+    exercise: str
+    text: str
+
+    @property
+    def code(self) -> str:
+        """The function alone."""
+        return code_in(self.text)
+
+    @property
+    def body(self) -> str:
+        """What a student is to write: the function without the line that begins with def."""
+        return self.code.partition("\n")[2]
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+
+def solution(name: str) -> Solution:
+    """How the exercise ``name`` can be solved, and why that is right.
+
+    Parameters
+    ----------
+    name : str
+        Of a function.
+
+    Returns
+    -------
+    Solution
+        Shows itself as Markdown.
+
+    Raises
+    ------
+    ValueError
+        If no exercise has that name, or this course leaves its solution out.
+
+    See Also
+    --------
+    check : Check an attempt first.
+
+    Examples
+    --------
+    >>> print(solution("lora_count").code)
+    def lora_count(d, k, r):
+        return r * (d + k)
+    <BLANKLINE>
+    """
+    text = exercise(name).solution
+    if not text:
+        raise ValueError(f"this course leaves the solution of {name} out")
+    return Solution(name, text)
+
+
 def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None = None) -> Outcome:
-    """Put questions of random shapes to a student's function: the exercise is the one of its name.
+    """Try the laws of the exercise that is called like a student's function, on inputs from small to large.
 
     Parameters
     ----------
     function : callable
         Called as an exercise is.
     rng : Generator or int, optional
-        Draws other questions than those that students see.
+        Draws other inputs than those that students see.
 
     Returns
     -------
     Outcome
-        Shows points, and the law that is broken if one is.
+        Shows points, and each law that is broken with the smallest input found that breaks it.
 
     Raises
     ------
@@ -125,12 +168,15 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
 
     Examples
     --------
-    >>> def lora_count(d, k, r):
-    ...     return d * k * r
-    >>> check(lora_count)
-    lora_count: 0 of 1 point
-      B is d x r and A is r x k: the count must be 133,866, got 243,767,160
-      in lora_count(d = 4252, k = 3185, r = 18)
+    >>> def column_of_product(B, A, j):
+    ...     return B[:, 0] * A[0, j]
+    >>> check(column_of_product)
+    column_of_product: 0 of 1 point
+      Column j of B A mixes the columns of B, and needs no other column: the column[0] must be 1, got 0
+      B = np.array([[0., 1.]])
+      A = np.array([[0.], [1.]])
+      j = 0
+      column_of_product(B, A, j)
     """
     if not callable(function) or not hasattr(function, "__name__"):
         raise TypeError(f"check takes a function, got {type(function).__name__}")

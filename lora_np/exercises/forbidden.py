@@ -1,14 +1,28 @@
-"""Library functions that an exercise forbids: calling one raises, under any name."""
+"""Library functions that an exercise forbids: running one is refused, by whatever way it was reached."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any
 
-LIBRARIES = ("numpy", "lora_np", "scipy")
+LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath")
+OURS = ("lora_np.exercises", "lora_np.grading")  # they call a student's function, and are called back by it
+ALLOCATION = "allocating "  # and a number of bytes
+
+FAMILIES = {
+    "SVD": ("svd", "svdvals", "svds", "truncated_svd", "svd_of_product", "low_rank_factors"),
+    "eigenvectors": ("eig", "eigh", "eigvals", "eigvalsh", "eigs", "eigsh", "eig_banded", "schur"),
+    "QR": ("qr", "qr_pivoted", "cholesky", "orth", "rq"),
+    "LU": ("lu", "lu_factor", "row_echelon", "ldl"),
+    "solvers": ("lstsq", "solve", "inv", "pinv", "pinvh", "tensorsolve", "tensorinv", "solve_triangular",
+                "polyfit", "reduced_rank_regression", "lsqr", "lsmr", "minimize", "least_squares"),
+    "ranks": ("matrix_rank", "independent_columns", "column_space", "slogdet", "det", "cond", "null_space"),
+}  # fmt: skip
+"""What an exercise forbids together; ``"lora_np"`` forbids the whole package, any other word one function."""
 
 
 class Forbidden(Exception):  # noqa: N818
@@ -16,44 +30,47 @@ class Forbidden(Exception):  # noqa: N818
 
 
 @contextmanager
-def forbidden(names: Sequence[str], namespace: dict[str, Any]) -> Iterator[None]:
-    """While inside, calling one of the functions ``names`` raises `Forbidden`.
+def forbidden(rules: Sequence[str]) -> Iterator[None]:
+    """While inside, running a function that the rules name raises `Forbidden`.
 
-    They are replaced wherever a module of a library or ``namespace`` (the student's own names) holds them, so
-    that neither ``from numpy.linalg import svd as helper`` nor another function that is made of one is a way
-    around. It keeps a student from submitting the library's answer; it does not stop malice.
+    It looks at what runs, not at names: a function is refused under an alias, from a list, or called by
+    another function of its library. A submission that catches the exception is refused at the end. This keeps
+    a student from handing in the library's answer; it does not stop malice.
 
     Parameters
     ----------
-    names : sequence of str
-        Like ``"numpy.linalg.svd"``.
-    namespace : dict
-        Where the student's function looks up its names.
+    rules : sequence of str
+        Families, ``"lora_np"``, names of functions, or ``"allocating 80000"``: bytes that may be allocated.
     """
-    replaced: list[tuple[dict[str, Any], str, Any]] = []
-    refusals = {id(function): (function, refusal(name)) for name, function in find(names)}
-    if refusals:
-        spaces = [vars(m) for key, m in list(sys.modules.items()) if key.partition(".")[0] in LIBRARIES and m]
-        for space in [*spaces, namespace]:
-            for key, value in list(space.items()):
-                if id(value) in refusals:
-                    replaced.append((space, key, value))
-                    space[key] = refusals[id(value)][1]
+    limits = [int(rule.removeprefix(ALLOCATION)) for rule in rules if rule.startswith(ALLOCATION)]
+    names = {name for rule in rules for name in FAMILIES.get(rule, (rule,))}
+    used: list[str] = []
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            module = frame.f_globals.get("__name__") or ""
+            library, name = module.partition(".")[0], frame.f_code.co_name
+            wanted = name in names or (library in names and name != "<module>")
+            if wanted and library in LIBRARIES and not module.startswith(OURS):
+                public = ".".join(part for part in module.split(".") if not part.startswith("_"))
+                used.append(f"{public}.{name} is not allowed in this exercise: write it yourself")
+                raise Forbidden(used[0])
+
+    before, traced = sys.getprofile(), tracemalloc.is_tracing()
+    if limits:
+        tracemalloc.start()
+        tracemalloc.reset_peak()
+        start = tracemalloc.get_traced_memory()[0]
+    if names:
+        sys.setprofile(watch)
     try:
         yield
     finally:
-        for space, key, value in replaced:
-            space[key] = value
-
-
-def find(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    for name in names:
-        module, _, attribute = name.rpartition(".")
-        yield name, getattr(importlib.import_module(module), attribute)
-
-
-def refusal(name: str) -> Callable[..., NoReturn]:
-    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        raise Forbidden(f"{name} is not allowed in this exercise: write it yourself")
-
-    return refuse
+        sys.setprofile(before)
+        taken = tracemalloc.get_traced_memory()[1] - start if limits else 0
+        if limits and not traced:
+            tracemalloc.stop()
+    if used:
+        raise Forbidden(used[0])
+    if limits and taken > min(limits):
+        raise Forbidden(f"the call took {taken:,} bytes of memory; {min(limits):,} are enough")

@@ -154,8 +154,9 @@ def opening(lesson: Lesson) -> str:
     return (
         f"# Exercises: {lesson.title}\n\n"
         f"{len(lesson.exercises)} functions to write, {plural(lesson.points, 'point')} in all. Replace the "
-        "`...` of each, and check it: the check puts questions of random sizes to your function, and names "
-        "the law that an answer breaks. Any right answer passes, with loops or without."
+        "`...` of each, and check it: the check tries your function on inputs from small to large, and "
+        "shows the smallest that it finds wrong. Each law that holds earns its points. Any right answer "
+        "passes, with loops or without, in float64 or float32."
     )
 
 
@@ -180,7 +181,7 @@ def heading(exercise: Exercise, number: int) -> str:
 def with_hints(exercise: Exercise, number: int) -> str:
     hints = [
         f"<details><summary>{title}</summary>\n\n{hint}\n\n</details>"
-        for title, hint in zip(("Hint", "One more hint"), exercise.hints, strict=True)
+        for title, hint in zip(("Hint", "One more hint", "Nearly all of it"), exercise.hints, strict=False)
     ]
     return "\n\n".join([heading(exercise, number), exercise.statement, *hints])
 

@@ -1,14 +1,15 @@
-"""What checks are made of: laws that any right answer satisfies, and messages that name the law."""
+"""What laws are made of: claims that any right answer satisfies, and messages that say what came instead."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
+
+TOLERANCE = 1e-4  # of the largest number: right answers computed in float32 come closer
 
 
 class LawBroken(AssertionError):  # noqa: N818
@@ -17,13 +18,13 @@ class LawBroken(AssertionError):  # noqa: N818
     Parameters
     ----------
     name : str
-        The law, as a sentence.
+        The law, as a sentence; empty inside a law, which does not need to say its name.
     detail : str
         What was found, and what would have been right.
     """
 
     def __init__(self, name: str, detail: str = "") -> None:
-        super().__init__(f"{name}: {detail}" if detail else name)
+        super().__init__(f"{name}: {detail}" if name and detail else name or detail)
         self.name = name
         self.detail = detail
 
@@ -32,13 +33,13 @@ class LawBroken(AssertionError):  # noqa: N818
         return [str(self)]
 
 
-def law(name: str, holds: bool, detail: str = "") -> None:
+def law(holds: bool | np.bool_, detail: str, *, name: str = "") -> None:
     """Raise `LawBroken` unless ``holds``.
 
     Examples
     --------
-    >>> law("A rank is at most the number of rows", 3 <= 4)
-    >>> law("A rank is at most the number of rows", 5 <= 4, "got 5 for 4 rows")
+    >>> law(3 <= 4, "got 3 for 4 rows")
+    >>> law(5 <= 4, "got 5 for 4 rows", name="A rank is at most the number of rows")
     Traceback (most recent call last):
         ...
     lora_np.exercises.laws.LawBroken: A rank is at most the number of rows: got 5 for 4 rows
@@ -57,65 +58,85 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
     >>> real_array("B", [[1, 2]], (1, 2))
     array([[1., 2.]])
     """
-    law("A function returns its answer", answer is not None, f"{name} is None; is there a return?")
+    law(answer is not None, f"{name} is None; is there a return?", name="A function returns its answer")
+    wanted = str(tuple(shape)).replace("None", "any length")
     try:
         array = np.asarray(answer)
     except ValueError:  # rows of different lengths
         raise LawBroken(
-            f"The shape of {name}", f"{name} must have shape {shape}, got {type(answer).__name__}"
+            f"The shape of {name}", f"{name} must have shape {wanted}, got {type(answer).__name__}"
         ) from None
-    numbers = array.dtype.kind in "fiub"
+    kind = f"dtype {array.dtype}" if array.dtype.kind in "cSU" else type(answer).__name__
     law(
-        "An answer is made of real numbers",
-        numbers,
-        f"{name} must hold real numbers, got {kind_of(answer, array)}",
+        array.dtype.kind in "fiub",
+        f"{name} must hold real numbers, got {kind}",
+        name="An answer is made of real numbers",
     )
     fits = len(array.shape) == len(shape) and all(
         n in (m, None) for m, n in zip(array.shape, shape, strict=True)
     )
-    wanted = str(shape).replace("None", "any length")
-    law(f"The shape of {name}", fits, f"{name} must have shape {wanted}, got {array.shape}")
+    law(fits, f"{name} must have shape {wanted}, got {array.shape}", name=f"The shape of {name}")
     array = array.astype(np.float64)
-    law("An answer is finite", bool(np.isfinite(array).all()), f"{name} holds NaN or infinity")
+    law(np.isfinite(array).all(), f"{name} holds NaN or infinity", name="An answer is finite")
     return array
 
 
-def kind_of(answer: Any, array: Array) -> str:
-    return f"dtype {array.dtype}" if array.dtype.kind in "cSU" else type(answer).__name__
-
-
 def same(
-    name: str,
     what: str,
     answer: Any,
     right: npt.ArrayLike,
     *,
-    tolerance: float = 1e-8,
+    tolerance: float = TOLERANCE,
     size: float = 0.0,
     why: str = "",
 ) -> Array:
-    """The law ``name``: ``answer``, called ``what``, equals ``right`` up to ``tolerance`` times its size.
+    """``answer``, called ``what``, equals ``right`` up to ``tolerance`` times its size.
 
     Where ``right`` is zero, ``size`` says how large the numbers are that it comes from.
 
     Examples
     --------
-    >>> _ = same("B A = M", "B A", [[1.0]], [[1.0]])
-    >>> _ = same("B A = M", "B A", [[1.0]], [[2.0]], why="here M is the identity, twice")
+    >>> _ = same("B A", [[1.0]], [[1.0]])
+    >>> _ = same("B A", [[1.0]], [[2.0]], why="here M is the identity, twice")
     Traceback (most recent call last):
         ...
-    lora_np.exercises.laws.LawBroken: B A = M: B A must be 2, got 1 (here M is the identity, twice)
+    lora_np.exercises.laws.LawBroken: B A[0, 0] must be 2, got 1 (here M is the identity, twice)
     """
     expected = np.asarray(right, dtype=np.float64)
     got = real_array(what, answer, expected.shape)
     allowed = tolerance * max(size, float(np.abs(expected).max(initial=0.0)))
     differences = np.abs(got - expected)
-    if differences.max(initial=0.0) > allowed:
+    if not differences.max(initial=0.0) <= allowed:
         place = tuple(int(i) for i in np.unravel_index(int(np.argmax(differences)), expected.shape))
-        where = f"[{', '.join(map(str, place))}]" if expected.size > 1 else ""
-        because = f" ({why})" if why else ""
-        raise LawBroken(name, f"{what}{where} must be {expected[place]:.6g}, got {got[place]:.6g}{because}")
+        where = f"[{', '.join(map(str, place))}]" if expected.ndim else ""
+        wanted, came = apart(float(expected[place]), float(got[place]))
+        raise LawBroken("", f"{what}{where} must be {wanted}, got {came}{f' ({why})' if why else ''}")
     return got
+
+
+def apart(wanted: float, came: float) -> tuple[str, str]:
+    """Both numbers, with as many digits as it takes to tell one from the other.
+
+    Examples
+    --------
+    >>> apart(1 / 3, 0.5)
+    ('0.333333', '0.5')
+    >>> apart(0.38996204, 0.38996213)
+    ('0.38996204', '0.38996213')
+    """
+    texts = [(f"{wanted:.{digits}g}", f"{came:.{digits}g}") for digits in (6, 8, 10, 12, 14, 17)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
+
+
+def exactly(what: str, answer: Any, right: int) -> None:
+    """``answer`` is the whole number ``right``; a float with a whole value is taken.
+
+    Examples
+    --------
+    >>> exactly("the rank", np.int64(3), 3)
+    """
+    number = whole(what, answer)
+    law(number == right, f"{what} must be {right:,}, got {number:,}")
 
 
 def whole(what: str, answer: Any) -> int:
@@ -126,39 +147,59 @@ def whole(what: str, answer: Any) -> int:
     >>> whole("rank", np.int64(3))
     3
     """
-    number = real_array(what, answer, ())
-    law(f"{what} is a whole number", float(number) == np.rint(number), f"got {float(number):.6g}")
-    return int(number)
+    number = float(real_array(what, answer, ()))
+    law(number == np.rint(number), f"got {number!r}", name=f"{what} is a whole number")
+    return int(answer) if isinstance(answer, (int, np.integer)) else int(number)
 
 
-def parts(names: Sequence[str], answer: Any) -> tuple[Any, ...]:
-    """An answer of several parts, such as ``B, A``.
+def parts(names: str, answer: Any, *shapes: tuple[int | None, ...]) -> tuple[Array, ...]:
+    """An answer of several arrays of these shapes, such as ``B, A``.
 
     Examples
     --------
-    >>> parts(["B", "A"], (1, 2))
-    (1, 2)
+    >>> parts("b a", ([[1]], [[2, 3]]), (1, 1), (1, 2))
+    (array([[1.]]), array([[2., 3.]]))
     """
-    wanted = ", ".join(names)
-    law("A function returns its answer", answer is not None, f"it must return {wanted}; is there a return?")
+    each = names.split()
+    wanted = ", ".join(each)
+    law(
+        answer is not None,
+        f"it must return {wanted}; is there a return?",
+        name="A function returns its answer",
+    )
     several = isinstance(answer, (tuple, list)) or (isinstance(answer, np.ndarray) and answer.ndim > 0)
-    fits = several and len(answer) == len(names)
     got = f"{len(answer)} parts" if several else type(answer).__name__
-    law("All parts of the answer are returned", fits, f"it must return {wanted}, got {got}")
-    return tuple(answer)
+    law(
+        several and len(answer) == len(each),
+        f"it must return {wanted}, got {got}",
+        name="All parts of the answer are returned",
+    )
+    return tuple(
+        real_array(name, part, shape) for name, part, shape in zip(each, answer, shapes, strict=True)
+    )
 
 
 def orthonormal(name: str, columns: Array) -> None:
-    """The law that the columns have length one and are at right angles.
+    """The columns have length one and are at right angles.
 
     Examples
     --------
     >>> orthonormal("Q", np.eye(3, 2))
     """
     same(
-        f"The columns of {name} are orthonormal",
         f"{name}^T {name}",
         columns.T @ columns,
         np.eye(columns.shape[1]),
         why="1 on the diagonal: length one; 0 elsewhere: right angles",
     )
+
+
+def at_most(what: str, number: float, least: float, *, size: float = 0.0) -> None:
+    """``number`` is not above ``least``, the smallest possible, but for rounding relative to ``size``.
+
+    Examples
+    --------
+    >>> at_most("the error", 2.0, 2.0)
+    """
+    wanted, came = apart(least, number)
+    law(number <= least + TOLERANCE * max(least, size), f"{what} is {came}, but {wanted} can be reached")

@@ -1,44 +1,65 @@
-"""Random questions: shapes and matrices that no answer can know beforehand."""
+"""Inputs that several laws draw: matrices with a given spectrum, scales, functions."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from lora_np.checks import Array
+from lora_np.exercises.drawing import Draw
+
+SCALES = (1.0, 1e-12, 1e12, 1e-3)
 
 
-def sizes(rng: np.random.Generator, count: int, low: int = 2, high: int = 7) -> list[int]:
-    """``count`` whole numbers from ``low`` to ``high``.
-
-    Examples
-    --------
-    >>> len(sizes(np.random.default_rng(0), 3))
-    3
-    """
-    return [int(n) for n in rng.integers(low, high + 1, count)]
+def scale(draw: Draw) -> float:
+    """1, or as large or small as units of measurement may make numbers."""
+    return float(draw.pick("scale", SCALES))
 
 
-def of_rank(rng: np.random.Generator, d: int, k: int, rank: int) -> Array:
-    """A d x k matrix with singular values between 1 and 2, and zeros after ``rank``.
+def mirror(v: Array) -> Array:
+    """The orthogonal matrix that turns ``v`` around; the identity if ``v`` is zero.
 
     Examples
     --------
-    >>> int(np.linalg.matrix_rank(of_rank(np.random.default_rng(0), 4, 5, 2)))
-    2
+    >>> mirror(np.array([1.0, -1.0]))
+    array([[0., 1.],
+           [1., 0.]])
     """
-    return with_spectrum(rng, d, k, np.sort(rng.uniform(1, 2, rank))[::-1])
+    length = v @ v
+    return np.eye(len(v)) - 2 * np.outer(v, v) / (length if length else 1.0)
 
 
-def with_spectrum(rng: np.random.Generator, d: int, k: int, s: Array) -> Array:
-    """A d x k matrix with these singular values, and zeros after them.
-
-    Examples
-    --------
-    >>> M = with_spectrum(np.random.default_rng(0), 4, 5, np.array([3.0, 1.0]))
-    >>> np.linalg.svdvals(M).round(6)[:2]
-    array([3., 1.])
-    """
-    U = np.linalg.qr(rng.normal(size=(d, len(s))))[0]
-    V = np.linalg.qr(rng.normal(size=(k, len(s))))[0]
-    product: Array = (U * s) @ V.T
+def turned(draw: Draw, name: str, d: int, k: int, s: npt.ArrayLike) -> Array:
+    """A d x k matrix with these singular values, and zeros after them; its directions are drawn."""
+    s = np.asarray(s, dtype=np.float64)
+    U, V = mirror(draw.array(f"left of {name}", d)), mirror(draw.array(f"right of {name}", k))
+    product: Array = (U[:, : len(s)] * s) @ V[: len(s)]
     return product
+
+
+def spectrum(draw: Draw, name: str, count: int, low: float = 0.3, high: float = 2.0) -> Array:
+    """``count`` singular values, largest first, at least ``low`` apart from each other and from zero."""
+    steps = draw.array(f"gaps of {name}", count, low=low, high=high)
+    return np.cumsum(steps)[::-1].copy()
+
+
+class Function:
+    """A function for students to call, which shows itself as code.
+
+    Parameters
+    ----------
+    source : str
+        A lambda.
+    **names : object
+        What the lambda refers to, in the order in which it is written down.
+    """
+
+    def __init__(self, source: str, **names: Any) -> None:
+        self.source = source
+        self.names = names
+        self.function = eval(source, {"np": np, **names})
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)

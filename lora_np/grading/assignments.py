@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_np.exercises import Lesson, heading, lessons, notebook, notebook_text, write_new
-from lora_np.grading.repository import solutions
+from lora_np.exercises import Lesson, heading, lessons, notebook, notebook_text, solution, write_new
+from lora_np.grading.repository import attempts
 
 HIDDEN = 20_000  # draws the questions of the hidden tests; `exercises grade --rng 20000` asks the same
 DOTS = "    ...\n"  # the last line of a stub
@@ -44,7 +44,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
     Raises
     ------
     ValueError
-        If the solutions are missing (only a checkout has them), or a lesson does not exist.
+        If a lesson does not exist.
     OSError
         If a file cannot be written.
     """
@@ -60,13 +60,13 @@ def teacher_notebook(lesson: Lesson) -> str:
     content = notebook(lesson)
     cells = {cell["id"]: cell for cell in content["cells"]}
     for exercise in lesson.exercises:
-        name, body = exercise.name, solutions(lesson)[exercise.name].body
-        solution = f"    ### BEGIN SOLUTION\n{body}\n    ### END SOLUTION"
+        name, body = exercise.name, solution(exercise.name).body
+        answered = f"    ### BEGIN SOLUTION\n{body}    ### END SOLUTION"
         hidden = (
-            f"\n### BEGIN HIDDEN TESTS\nexercises.check({name}, rng={HIDDEN}).require()\n### END HIDDEN TESTS"
+            f"\n### BEGIN HIDDEN TESTS\nexercises.check({name}, rng={HIDDEN}).points\n### END HIDDEN TESTS"
         )
         answer, check = cells[name], cells[f"{name}-check"]
-        answer["source"] = (exercise.stub.removesuffix(DOTS) + solution).splitlines(keepends=True)
+        answer["source"] = (exercise.stub.removesuffix(DOTS) + answered).splitlines(keepends=True)
         answer["metadata"]["nbgrader"] = marks_of(name, solution=True)
         check["source"] += hidden.splitlines(keepends=True)
         check["metadata"]["nbgrader"] = marks_of(f"{name}-check", points=exercise.points)
@@ -74,14 +74,15 @@ def teacher_notebook(lesson: Lesson) -> str:
 
 
 def solution_page(lesson: Lesson) -> str:
-    """Each exercise with its solution, and what is usually done wrong, as Markdown."""
+    """Each exercise with its explained solution, and what is usually done wrong, as Markdown."""
     parts = [f"# Solutions: {lesson.title}"]
     for number, exercise in enumerate(lesson.exercises, start=1):
-        solution = solutions(lesson)[exercise.name]
-        code = exercise.stub.removesuffix(DOTS) + solution.body
-        parts += [heading(exercise, number), exercise.statement, f"```python\n{code.rstrip()}\n```"]
-        parts.append("Usual mistakes, and what the check says:")
-        parts.append("\n".join(f"- {mistake.name}: *{mistake.breaks}*" for mistake in solution.mistakes))
+        parts += [heading(exercise, number), exercise.statement, solution(exercise.name).text]
+        laws = {law.slug: law.name for law in exercise.laws}
+        wrong = [one for one in attempts() if one.exercise == exercise.name and one.breaks]
+        if wrong:
+            parts.append("Usual mistakes, and the law that each breaks:")
+            parts.append("\n".join(f"- {one.name}: *{laws.get(one.breaks, one.breaks)}*" for one in wrong))
     return "\n\n".join(parts) + "\n"
 
 

@@ -68,8 +68,8 @@ class Grades:
         outcomes = [
             file.outcomes[exercise.name] for file in self.reports[student] if exercise.name in file.outcomes
         ]
-        handed_in = sorted(outcomes, key=lambda o: (not o.passed, o.message.startswith("Not ")))
-        return handed_in[0] if handed_in else Outcome(exercise, False, "Not handed in")
+        handed_in = sorted(outcomes, key=lambda o: (-o.points, o.message.startswith("Not ")))
+        return handed_in[0] if handed_in else Outcome.failed(exercise, "Not handed in")
 
     def points(self, student: str) -> int:
         """The sum over all exercises."""
@@ -107,7 +107,7 @@ class Grades:
                     f"**{exercise.title}** (`{exercise.name}`): {outcome.points} of {exercise.points}",
                     "",
                 ]
-                lines += [quoted(text) for text in (outcome.message, outcome.call) if text]
+                lines += [quoted(text) for one in outcome.broken for text in (one.message, one.call) if text]
         for file in self.reports[student]:
             if file.problems:
                 lines += [f"## Problems while {file.path.name} was run", "", quoted("\n".join(file.problems))]

@@ -22,12 +22,13 @@ import socket
 import struct
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_np.checks import number, whole_number
+from lora_np.exercises import DATA
 
 NOBODY = 65534
 
@@ -179,6 +180,7 @@ def limit_resources(limits: Limits) -> None:
 
 ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # from which version on there are so many rights
 READ = 0b1101  # execute, read file, read folder
+LIST = 0b1000  # read folder: the names of its files
 ON_A_FILE = 0b1100000000000111  # the rights that a file, not a folder, can have
 SCOPED = 0b11  # abstract sockets, signals
 
@@ -191,8 +193,8 @@ def landlock() -> None:
     attributes = struct.pack("QQQ", rights, 0, SCOPED if version >= 6 else 0)
     ruleset = syscall(444, attributes, 24 if version >= 6 else 8, 0)
     allow(ruleset, Path("."), READ & rights)
-    for path in readable():
-        allow(ruleset, path, READ & rights)
+    for path, right in readable():
+        allow(ruleset, path, right & rights)
     for device in ("/dev/null", "/dev/zero", "/dev/urandom"):
         allow(ruleset, Path(device), 0b110)
     no_new_privileges()
@@ -209,13 +211,27 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
     os.close(folder)
 
 
-def readable() -> Iterable[Path]:
-    """Where Python and its packages live. Of a checkout only the package: its solutions stay out of sight."""
+def readable() -> Iterator[tuple[Path, int]]:
+    """Where Python and its packages live, without the exercises' files, which hold the solutions."""
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
     packages = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-    own = Path(__file__).parents[1]
-    return [*map(Path, (*system, *python, *packages)), own]
+    for path in (*map(Path, (*system, *python, *packages)), Path(__file__).parents[1]):
+        yield from around(path.resolve(), DATA.resolve())
+
+
+def around(path: Path, hidden: Path) -> Iterator[tuple[Path, int]]:
+    """``path`` and all below it to read, but not ``hidden``: a right on a folder holds for all below it."""
+    if path == hidden:
+        return
+    if not hidden.is_relative_to(path):
+        yield path, READ
+        return
+    yield path, LIST
+    for below in path.iterdir():
+        # A link such as lib64 to lib would give a right on what it leads to.
+        if not (below.is_symlink() and hidden.is_relative_to(below.resolve())):
+            yield from around(below, hidden)
 
 
 # Seccomp: a filter in the kernel that answers every system call that is not listed with "not permitted".

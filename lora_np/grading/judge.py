@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_np.exercises import exercise
+from lora_np.exercises import Outcome, exercise
 from lora_np.grading.channel import STARTING, Channel, Ended
 from lora_np.grading.confine import Limits, die_with
 from lora_np.grading.submissions import Report, check_file
@@ -65,7 +65,7 @@ def judged(
             why = f"This file could not be judged to its end: {ended}"
             done = {outcome["exercise"] for outcome in outcomes}
             outcomes += [
-                {"exercise": name, "passed": False, "message": why} for name in exercises if name not in done
+                Outcome.failed(exercise(name), why).to_dict() for name in exercises if name not in done
             ]
             return {"exercises": outcomes}
         finally:

@@ -1,7 +1,7 @@
-"""Solutions and usual mistakes: in a checkout of the repository, not in what is installed from a wheel.
+"""Usual mistakes and other right answers: in a checkout of the repository, not in what is installed.
 
-A file of ``exercises/`` holds, for each exercise of a lesson, a function of its name, the solution; and after
-it functions of the same name which `mistake` marks. They are read as text: nothing of them is run here.
+A file of ``exercises/`` holds functions that are called like an exercise, each marked by `mistake` or
+`alternative`. They are read as text: nothing of them is run here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
-
-from lora_np.exercises import Lesson
 
 FOLDER = Path(__file__).parents[2] / "exercises"
 
@@ -28,7 +26,23 @@ def mistake(name: str, *, breaks: str) -> Callable[[F], F]:
     name : str
         What is wrong.
     breaks : str
-        What the check must say of it.
+        The key of a law that it breaks.
+
+    Returns
+    -------
+    callable
+        A decorator that changes nothing: the file is read, not run.
+    """
+    return lambda function: function
+
+
+def alternative(name: str) -> Callable[[F], F]:
+    """Mark a function as another right answer.
+
+    Parameters
+    ----------
+    name : str
+        What is different.
 
     Returns
     -------
@@ -39,89 +53,45 @@ def mistake(name: str, *, breaks: str) -> Callable[[F], F]:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """Wrong code, and the law that it breaks.
+class Attempt:
+    """An answer to an exercise, wrong or right.
 
     Parameters
     ----------
+    exercise : str
+        The name of its function.
     name : str
-        What is wrong.
+        What is wrong, or different.
     source : str
         The function.
     breaks : str
-        Words of the check's message.
+        The key of the law that it breaks; empty if it is right.
     """
 
+    exercise: str
     name: str
     source: str
     breaks: str
 
 
-@dataclass(frozen=True)
-class Solution:
-    """What the repository knows of an exercise beyond what students may see.
-
-    Parameters
-    ----------
-    source : str
-        A function that passes the check.
-    body : str
-        The same without the line that begins with def.
-    mistakes : tuple of Mistake
-        At least three.
-    """
-
-    source: str
-    body: str
-    mistakes: tuple[Mistake, ...]
-
-
 @cache
-def solutions(lesson: Lesson) -> dict[str, Solution]:
-    """Solutions of a lesson by the names of its exercises.
-
-    Parameters
-    ----------
-    lesson : Lesson
-        Of the course.
+def attempts() -> tuple[Attempt, ...]:
+    """Usual mistakes and other right answers, as far as this checkout has them.
 
     Returns
     -------
-    dict of str to Solution
-        One for each exercise.
-
-    Raises
-    ------
-    ValueError
-        Outside a checkout.
+    tuple of Attempt
+        In the order of the files; empty outside a checkout.
     """
-    path = FOLDER / f"{lesson.slug.replace('-', '_')}.py"
-    if not path.is_file():
-        raise ValueError(
-            "solutions are in the repository, not in the installed package: run this in a checkout, "
-            "after `pip install -e .`"
-        )
-    text = path.read_text(encoding="utf-8")
-    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
-    found: dict[str, Solution] = {}
-    for exercise in lesson.exercises:
-        own = [f for f in functions if f.name == exercise.name]
-        right = [f for f in own if not f.decorator_list]
-        wrong = [f for f in own if f.decorator_list]
-        if len(right) != 1:
-            raise ValueError(f"{path.name} must have one solution of {exercise.name}, got {len(right)}")
-        body = "\n".join(text.splitlines()[right[0].body[0].lineno - 1 : right[0].end_lineno])
-        marked = tuple(Mistake(marks(f)[0], source_of(text, f), marks(f)[1]) for f in wrong)
-        found[exercise.name] = Solution(source_of(text, right[0]), body, marked)
-    return found
-
-
-def source_of(text: str, function: ast.FunctionDef) -> str:
-    return "\n".join(text.splitlines()[function.lineno - 1 : function.end_lineno]) + "\n"
-
-
-def marks(function: ast.FunctionDef) -> tuple[str, str]:
-    """The name of a mistake and what it breaks, from its decorator."""
-    (call,) = function.decorator_list
-    assert isinstance(call, ast.Call)
-    return str(ast.literal_eval(call.args[0])), str(ast.literal_eval(call.keywords[0].value))
+    found = []
+    for path in sorted(FOLDER.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for function in ast.parse(text).body:
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            (mark,) = function.decorator_list
+            assert isinstance(mark, ast.Call)
+            values = [ast.literal_eval(value) for value in (*mark.args, *(k.value for k in mark.keywords))]
+            source = "\n".join(text.splitlines()[function.lineno - 1 : function.end_lineno]) + "\n"
+            found.append(Attempt(function.name, values[0], source, values[1] if len(values) == 2 else ""))
+    return tuple(found)

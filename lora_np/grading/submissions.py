@@ -70,10 +70,7 @@ class Report:
     def from_dict(cls, path: Path, values: Mapping[str, Any]) -> Report:
         """The report that `to_dict` has written."""
         outcomes = {
-            one["exercise"]: Outcome(
-                exercise(one["exercise"]), one["passed"], one.get("message", ""), one.get("call", "")
-            )
-            for one in values["exercises"]
+            one["exercise"]: Outcome.from_dict(exercise(one["exercise"]), one) for one in values["exercises"]
         }
         problems, missing = list(values.get("problems", [])), dict(values.get("limits not enforced", {}))
         return cls(path, outcomes, problems, missing, values.get("printed", ""))
@@ -134,14 +131,17 @@ def check_file(
                     told(outcome)
     except Ended as ended:
         for one in exercises:
-            outcomes.setdefault(one.name, Outcome(one, False, printable(str(ended))))
+            outcomes.setdefault(one.name, Outcome.failed(one, printable(str(ended))))
     problems = [printable(f"cell {number}: {text}") for number, text in sorted(box.problems.items())]
     return Report(path, outcomes, problems, box.missing, printable(box.printed))
 
 
 def bounded(outcome: Outcome) -> Outcome:
     """The outcome with texts that a student can read, whatever the submission puts into them."""
-    return replace(outcome, message=printable(outcome.message), call=printable(outcome.call))
+    verdicts = [
+        replace(one, message=printable(one.message), call=printable(one.call)) for one in outcome.verdicts
+    ]
+    return replace(outcome, verdicts=tuple(verdicts))
 
 
 def printable(text: str) -> str:
@@ -166,7 +166,7 @@ def reason(cells: Sequence[str], limits: Limits) -> str:
 
 def outcome_of(one: Exercise, box: Sandbox, questions: Sequence[Any]) -> Outcome:
     if one.name not in box.names:
-        return Outcome(one, False, "Not handed in")
+        return Outcome.failed(one, "Not handed in")
     end = monotonic() + PATIENCE * box.limits.seconds
 
     def caller(arguments: Sequence[Any], forbids: Sequence[str]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from lora_np.exercises import HEADER, lessons
-from lora_np.grading import solutions
+from lora_np.exercises import HEADER, lessons, solution
 
 
 @pytest.fixture(scope="session")
@@ -12,10 +11,7 @@ def solved():
 
     def script(number, without=()):
         (lesson,) = lessons([number])
-        parts = [
-            one.stub if one.name in without else solutions(lesson)[one.name].source
-            for one in lesson.exercises
-        ]
+        parts = [one.stub if one.name in without else solution(one.name).code for one in lesson.exercises]
         return "\n\n# %%\n".join([HEADER, *parts])
 
     return script

@@ -49,7 +49,7 @@ def test_check_as_json(tmp_path, capsys):
     assert run(["exercises", "check", str(path), "--json"]) == 1
     (found,) = json.loads(capsys.readouterr().out)["exercises"]
     assert (found["points"], found["of"]) == (0, 1)
-    assert found["message"].startswith("B is d x r and A is r x k")
+    assert found["laws"][0]["message"].startswith("B is d x r and A is r x k")
 
 
 def test_grade(tmp_path, capsys):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from lora_np.exercises import HEADER, lessons
-from lora_np.grading import grade, nbgrader, solutions
+from lora_np.exercises import HEADER, lessons, solution
+from lora_np.grading import grade, nbgrader
 from lora_np.grading.assignments import HIDDEN
 
 pytestmark = pytest.mark.nbgrader
 LESSON = lessons()[0]
-RIGHT = {name: solution.source for name, solution in solutions(LESSON).items()}
+RIGHT = {one.name: solution(one.name).code for one in LESSON.exercises}
 HALF = {name: RIGHT[name] for name in ("column_of_product", "noisy_rank")}
 LIBRARY = {"rank_by_elimination": "def rank_by_elimination(M):\n    return np.linalg.matrix_rank(M)\n"}
 STUDENTS = {"right": RIGHT, "half": HALF | LIBRARY, "empty": {}}

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lora_np.exercises import DATA
+from lora_np.grading import confine
 from lora_np.grading.channel import Ended, import_path
 from lora_np.grading.confine import ALLOWED, MACHINES, Limits, filter_program
 from lora_np.grading.sandbox import Sandbox
@@ -190,10 +192,23 @@ def test_it_cannot(box, name, arguments, kind):
 
 @linux
 def test_it_cannot_read_the_solutions(box):
-    from lora_np.grading.repository import FOLDER
+    path = DATA / "column_of_product.md"
+    assert "## Solution" in path.read_text()
+    assert box.call("read", [str(path)])["kind"] == "PermissionError"
+    usual = Path(__file__).parents[2] / "exercises" / "see_rank.py"
+    assert box.call("read", [str(usual)])["kind"] == "PermissionError"
 
-    assert (FOLDER / "see_rank.py").is_file()
-    assert box.call("read", [str(FOLDER / "see_rank.py")])["kind"] == "PermissionError"
+
+def test_what_is_hidden_is_left_out_wherever_it_is_installed(tmp_path):
+    for name in ("lib/other.py", "lib/lora_np/a.py", "lib/lora_np/exercises/data/x.md", "bin/python"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "lib64").symlink_to(tmp_path / "lib")
+    hidden = tmp_path / "lib" / "lora_np" / "exercises" / "data"
+    read = {
+        str(p.relative_to(tmp_path)) for p, right in confine.around(tmp_path, hidden) if right == confine.READ
+    }
+    assert read == {"lib/other.py", "lib/lora_np/a.py", "bin"}
 
 
 def test_it_starts_with_an_empty_folder_and_nothing_of_our_environment(box, monkeypatch):

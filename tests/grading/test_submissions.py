@@ -61,7 +61,8 @@ def test_a_report_says_points_and_laws(tmp_path):
     assert "cell 3: ZeroDivisionError" in text
     assert text.endswith("1 of 3 points.")
     assert report.to_dict()["exercises"][0] == {
-        "exercise": "lora_count", "passed": True, "points": 1, "of": 1, "message": "", "call": "",
+        "exercise": "lora_count", "passed": True, "points": 1, "of": 1,
+        "laws": [{"law": "all", "passed": True, "message": "", "call": ""}],
     }  # fmt: skip
 
 

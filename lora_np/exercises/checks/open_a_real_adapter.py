@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from lora_np.exercises.asking import Answer, Exercise
-from lora_np.exercises.laws import law, parts, real_array, same
-from lora_np.exercises.samples import sizes
+from lora_np.exercises.old_laws import law, parts, real_array, same
+from lora_np.exercises.old_samples import sizes
 
 Generator = np.random.Generator
 
 
-def check_peft_tensors(answer: Answer, rng: Generator) -> None:
+def check_peft_tensors(answer: Any, rng: Generator) -> None:
     d, k = (int(n) for n in rng.choice(np.arange(3, 9), 2, replace=False))
     paths = [
         f"model.layers.{int(i)}.self_attn.{name}" for i in rng.choice(30, 2) for name in ("q_proj", "v_proj")
@@ -32,30 +33,7 @@ def check_peft_tensors(answer: Answer, rng: Generator) -> None:
         same("lora_A is (r, k), lora_B is (d, r)", key, got[key], tensor, tolerance=0)
 
 
-peft_tensors = Exercise(
-    title="Name the tensors",
-    points=1,
-    statement="""\
-PEFT looks for the factors of the layer `model.layers.0.self_attn.q_proj` under the keys
-
-    base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight
-    base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight
-
-`adapters` is a dict from the path of a layer to a pair `(B, A)`. Return the dict from keys to arrays that belongs into the file.""",
-    stub='''\
-def peft_tensors(adapters):
-    """PEFT's tensors {key: array} for adapters {path: (B, A)}."""
-    ...
-''',
-    hints=(
-        "The prefix comes before the path, which may itself begin with `model`. What follows it says which factor it is.",
-        '`f"base_model.model.{path}.lora_A.weight"`',
-    ),
-    check=check_peft_tensors,
-)
-
-
-def check_combine_adapters(answer: Answer, rng: Generator) -> None:
+def check_combine_adapters(answer: Any, rng: Generator) -> None:
     d, k = (int(n) for n in rng.choice(np.arange(7, 12), 2, replace=False))
     count = int(rng.integers(2, 4))
     adapters, weights, total, ranks = [], [], np.zeros((d, k)), 0
@@ -82,28 +60,7 @@ def check_combine_adapters(answer: Answer, rng: Generator) -> None:
     )
 
 
-combine_adapters = Exercise(
-    title="Add adapters",
-    points=2,
-    statement="""\
-`adapters` is a list of `(B, A, alpha)` for the same layer, perhaps of different ranks. Return **one** pair `B`, `A`, to be used with
-scale 1, whose product is the sum of all updates $\\frac{\\alpha}{r} BA$, each times its weight (which may be negative).
-
-Do not compute a $d \\times k$ matrix: the ranks add up.""",
-    stub='''\
-def combine_adapters(adapters, weights):
-    """B (d, R) and A (R, k), with R the sum of all ranks, for adapters [(B, A, alpha), ...]."""
-    ...
-''',
-    hints=(
-        "A product is a sum of columns times rows. Put the columns of all `B` side by side, and the rows of all `A` below each other.",
-        "`np.concatenate([w * alpha / B.shape[1] * B for ...], axis=1)`, and the `A` along axis 0, without a weight.",
-    ),
-    check=check_combine_adapters,
-)
-
-
-def check_resize_adapter(answer: Answer, rng: Generator) -> None:
+def check_resize_adapter(answer: Any, rng: Generator) -> None:
     d, k = sizes(rng, 2, 12, 25)
     old = int(rng.integers(4, 8))
     r = int(rng.integers(1, old))
@@ -120,29 +77,7 @@ def check_resize_adapter(answer: Answer, rng: Generator) -> None:
     )
 
 
-resize_adapter = Exercise(
-    title="Make an adapter smaller",
-    points=2,
-    statement="""\
-Return `B` and `A` of rank `r` whose product is as close as possible to the product of the `B` and `A` that are given, which have a
-larger rank.
-
-It can be done without ever computing the $d \\times k$ product: with a QR of $B$ and one of $A^T$, and the SVD of a small matrix.""",
-    stub='''\
-def resize_adapter(B, A, r):
-    """B (d, r) and A (r, k) with a product as close as possible to B @ A."""
-    ...
-''',
-    hints=(
-        "With $B = Q_B R_B$ and $A^T = Q_A R_A$ the product is $Q_B (R_B R_A^T) Q_A^T$. Only the matrix in the middle needs an SVD.",
-        "`U, s, Vh = np.linalg.svd(RB @ RA.T)`, then `QB @ U[:, :r] * s[:r]` and `Vh[:r] @ QA.T`.",
-    ),
-    check=check_resize_adapter,
-    forbids=("lora_np.low_rank_factors", "lora_np.linalg.svd_of_product"),
-)
-
-
-def check_to_bfloat16(answer: Answer, rng: Generator) -> None:
+def check_to_bfloat16(answer: Any, rng: Generator) -> None:
     # 8 bits of precision: between 1 and 2 the numbers are 1/128 apart.
     simple = np.array([1, -2, 0, 1 + 1 / 128, 0.5], dtype=np.float32)
     exactly("Numbers that bfloat16 has stay what they are", answer, simple, simple)
@@ -175,30 +110,6 @@ def check_to_bfloat16(answer: Answer, rng: Generator) -> None:
     )
 
 
-def exactly(name: str, answer: Answer, x: np.ndarray, right: np.ndarray) -> None:
+def exactly(name: str, answer: Any, x: np.ndarray, right: np.ndarray) -> None:
     got = real_array("the result", answer(x), x.shape)
     law(name, np.array_equal(got, right), f"{x.tolist()} becomes {right.tolist()}, got {got.tolist()}")
-
-
-to_bfloat16 = Exercise(
-    title="Low precision",
-    points=3,
-    statement="""\
-Adapters are stored in bfloat16: a float32 whose last 16 bits are dropped. 8 bits of precision are left, and the range of float32.
-
-Round a float32 array to the nearest bfloat16 numbers, and return them as float32. Exactly halfway, take the one whose last bit is
-even. NumPy has no bfloat16, but it shows the bits: `x.view(np.uint32)`. No value is infinite or rounds to infinity.""",
-    stub='''\
-def to_bfloat16(x):
-    """x, a float32 array, rounded to the nearest bfloat16 numbers, as float32."""
-    ...
-''',
-    hints=(
-        "Adding half of the last kept bit, then dropping 16 bits, rounds to the nearest: the carry does the rest. `0x8000` is half.",
-        "For the ties: add `0x7FFF` plus the last kept bit, `(bits >> 16) & 1`. Then `& 0xFFFF0000`, and view as float32.",
-    ),
-    check=check_to_bfloat16,
-)
-
-TITLE = "Open a real adapter"
-EXERCISES = (peft_tensors, combine_adapters, resize_adapter, to_bfloat16)

@@ -1,0 +1,224 @@
+"""Inputs of a law: drawn small first, and made smaller once a law is broken.
+
+A law draws its inputs by name from a `Draw`, which remembers them. Handing remembered inputs that were made a
+little smaller to another `Draw` runs the same law again: what does not fit its space any more is cut or
+filled up there, so that whatever is tried is an input that the law could have drawn by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lora_np.checks import Array
+
+ATTEMPTS, SECONDS = 600, 0.4  # what one counterexample may take to be made smaller
+
+
+class Rejected(Exception):  # noqa: N818
+    """What was drawn is outside the space of the law."""
+
+
+class Size(int):
+    """A whole number that knows its name: an array of that size loses a line when the number gets smaller."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One input as a law drew it.
+
+    Parameters
+    ----------
+    value : int or ndarray
+        A whole number, or the entries of an array (which has no axes if it is one real number).
+    simplest : float
+        What a whole number or an entry is made towards.
+    axes : tuple of str
+        The names of an array's sizes, empty where a size has none.
+    """
+
+    value: Any
+    simplest: float
+    axes: tuple[str, ...] = ()
+
+
+Choices = Mapping[str, Drawn]
+
+
+class Draw:
+    """The inputs of one case.
+
+    Parameters
+    ----------
+    rng : Generator
+        Draws what is not remembered.
+    effort : float
+        From 0, the smallest inputs only, to 1.
+    remembered : mapping of str to Drawn, optional
+        Inputs to draw again; one that is missing becomes as simple as it can be.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, effort: float = 1.0, remembered: Choices | None = None
+    ) -> None:
+        self.rng = rng
+        self.effort = effort
+        self.remembered = remembered
+        self.drawn: dict[str, Drawn] = {}
+
+    def whole(self, name: str, low: int, high: int) -> Size:
+        """A whole number from ``low`` to ``high``, close to ``low`` in early cases."""
+        if self.remembered is None:
+            reach = low + math.ceil((high - low) * self.effort)
+            value = int(self.rng.integers(low, reach + 1))
+        else:
+            value = min(max(self.remembered[name].value, low), high) if name in self.remembered else low
+        self.drawn[name] = Drawn(value, low)
+        size = Size(value)
+        size.name = name
+        return size
+
+    def sizes(self, names: str, low: int = 1, high: int = 5) -> list[Size]:
+        """A whole number for each letter or word of ``names``."""
+        return [self.whole(name, low, high) for name in (names.split() if " " in names else names)]
+
+    def pick(self, name: str, options: Sequence[Any]) -> Any:
+        """One of several; those that come first count as simpler, all are equally likely."""
+        effort, self.effort = self.effort, 1.0
+        place = self.whole(name, 0, len(options) - 1)
+        self.effort = effort
+        return options[place]
+
+    def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:
+        """Entries from ``low`` to ``high``: small whole numbers first, then any, and lines of zeros."""
+        simplest = float(min(max(0.0, low), high))
+        if self.remembered is None:
+            value = self.fresh(shape, low, high, simplest)
+        else:
+            value = np.full(shape, simplest)
+            if name in self.remembered and self.remembered[name].value.ndim == len(shape):
+                old = self.remembered[name].value
+                common = tuple(slice(min(a, b)) for a, b in zip(old.shape, shape, strict=True))
+                value[common] = np.clip(old[common], low, high)
+        axes = tuple(getattr(size, "name", "") for size in shape)
+        self.drawn[name] = Drawn(value, simplest, axes)
+        return value.copy()
+
+    def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
+        """A real number: a small whole one first."""
+        return float(self.array(name, low=low, high=high))
+
+    def fresh(self, shape: Sequence[int], low: float, high: float, simplest: float) -> Array:
+        style = self.rng.integers(6) if self.effort > 0.2 else 5
+        if style < 2 or math.ceil(low) > math.floor(high):
+            return np.round(self.rng.uniform(low, high, shape), 2)
+        near = 1 + math.ceil(4 * self.effort)
+        least, most = max(math.ceil(low), math.ceil(simplest - near)), min(high, simplest + near)
+        value = self.rng.integers(least, math.floor(most) + 1, shape).astype(np.float64)
+        if style < 4 and value.ndim and value.size:
+            axis = int(self.rng.integers(value.ndim))
+            i, j = self.rng.integers(shape[axis], size=2)
+            lines = np.moveaxis(value, axis, 0)
+            lines[i] = lines[j] if style == 2 else simplest
+        return value
+
+    def assume(self, holds: bool | np.bool_) -> None:
+        """Leave this case out unless ``holds``."""
+        if not holds:
+            raise Rejected
+
+
+def shrink(
+    breaks: Callable[[Choices], Choices | None],
+    drawn: Choices,
+    *,
+    attempts: int = ATTEMPTS,
+    seconds: float = SECONDS,
+) -> Choices:
+    """The smallest inputs found on which a law still breaks.
+
+    Parameters
+    ----------
+    breaks : callable
+        Runs the law on such inputs: what it drew if it broke, None if it held.
+    drawn : mapping of str to Drawn
+        Inputs that break it.
+    attempts : int
+        How many smaller inputs to try at most.
+    seconds : float
+        How long to try.
+
+    Returns
+    -------
+    mapping of str to Drawn
+        No single step makes them smaller, unless the budget came to its end.
+    """
+    end = time.monotonic() + seconds
+    progress = True
+    while progress:
+        progress = False
+        for smaller in steps(drawn):
+            if attempts == 0 or time.monotonic() > end:
+                return drawn
+            attempts -= 1
+            found = breaks(smaller)
+            if found is not None and weight(found) < weight(drawn):
+                drawn, progress = found, True
+                break
+    return drawn
+
+
+def weight(drawn: Choices) -> tuple[float, ...]:
+    """What shrinking makes smaller: sizes, then entries that are not zero, not whole, negative, large."""
+    sizes = sum(float(one.value - one.simplest) for one in drawn.values() if isinstance(one.value, int))
+    arrays = [(one.value - one.simplest).ravel() for one in drawn.values() if not isinstance(one.value, int)]
+    entries = np.concatenate([*arrays, np.empty(0)])
+    bad = (entries != np.rint(entries), entries != 0, np.abs(entries), entries < 0)
+    return sizes, *(float(np.sum(one)) for one in bad)
+
+
+def steps(drawn: Choices) -> Iterator[Choices]:
+    """Inputs that are one step smaller, large steps first."""
+    for name, one in drawn.items():
+        if isinstance(one.value, int) and one.value > one.simplest:
+            yield {**drawn, name: replace(one, value=int(one.simplest))}
+            if any(name in other.axes for other in drawn.values()):
+                yield from (without(drawn, name, i) for i in range(one.value))
+            yield {**drawn, name: replace(one, value=one.value - 1)}
+    for name, one in drawn.items():
+        if isinstance(one.value, int):
+            continue
+        for value in simpler(one.value, one.simplest):
+            yield {**drawn, name: replace(one, value=value)}
+
+
+def without(drawn: Choices, name: str, i: int) -> Choices:
+    """A size that is smaller by one, and every array of that size without its line ``i``."""
+    result = {**drawn, name: replace(drawn[name], value=drawn[name].value - 1)}
+    for other, one in drawn.items():
+        for axis in [
+            axis for axis, size in enumerate(one.axes) if size == name and i < one.value.shape[axis]
+        ]:
+            result[other] = replace(result[other], value=np.delete(result[other].value, i, axis))
+    return result
+
+
+def simpler(value: Array, simplest: float) -> Iterator[Array]:
+    """Arrays of the same shape that are simpler, as a whole and entry by entry."""
+    for whole in (np.full_like(value, simplest), np.rint(value), np.abs(value)):
+        if not np.array_equal(whole, value):
+            yield whole
+    for place in np.ndindex(value.shape):
+        entry = float(value[place])
+        for new in dict.fromkeys((simplest, simplest + 1.0, np.rint(entry), np.trunc(entry / 2), -entry)):
+            if abs(new - simplest) < abs(entry - simplest) or (new == -entry and entry < 0):
+                changed = value.copy()
+                changed[place] = new
+                yield changed

@@ -1,0 +1,73 @@
+"""Exercises as files: all of their prose, and which laws are worth how much."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lora_np.exercises import checks
+from lora_np.exercises.asking import Exercise, Law, Lesson
+
+DATA = Path(__file__).parent / "data"
+
+
+@cache
+def course() -> tuple[Lesson, ...]:
+    """All lessons, in the order of ``lessons.toml``, which alone says what number a lesson has."""
+    table = tomllib.loads((DATA / "lessons.toml").read_text(encoding="utf-8"))
+    return tuple(
+        Lesson(number, one["slug"], one["title"], tuple(map(read, one["exercises"])))
+        for number, one in enumerate(table["lesson"], start=1)
+    )
+
+
+def read(name: str) -> Exercise:
+    """The exercise in ``name.md``: settings between two lines of ``+++``, then sections of Markdown."""
+    _, settings, text = (DATA / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
+    about = tomllib.loads(settings)
+    sections = {
+        title: body.strip() for title, body in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    }
+    statement = sections["Statement"]
+    if "Example" in sections:
+        statement += f"\n\nFor example:\n\n{sections['Example']}"
+    if about.get("forbids"):
+        statement += f"\n\nNot allowed here: {', '.join(about['forbids'])}."
+    return Exercise(
+        title=about["title"],
+        difficulty=about["difficulty"],
+        minutes=about["minutes"],
+        laws=tuple(
+            Law(key, law["law"], law["points"], functions()[f"{name}_{key}"])
+            for key, law in about["laws"].items()
+        ),
+        statement=statement,
+        stub=code_in(sections["Stub"]),
+        hints=tuple(
+            " ".join(hint.split()) for hint in re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]
+        ),
+        solution=sections.get("Solution", ""),
+        forbids=tuple(about.get("forbids", ())),
+        dtype=about.get("dtype", "float32"),
+        cases=about.get("cases", 40),
+    )
+
+
+def code_in(markdown: str) -> str:
+    """The last block of Python, without its fences."""
+    return str(re.findall(r"^```python\n(.*?)^```", markdown + "\n", re.M | re.S)[-1])
+
+
+@cache
+def functions() -> dict[str, Any]:
+    """Everything that the modules of ``checks`` define, by name."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.iter_modules(checks.__path__):
+        found |= vars(importlib.import_module(f"{checks.__name__}.{module.name}"))
+    old = {name.removeprefix("check_") + "_all": f for name, f in found.items() if name.startswith("check_")}
+    return found | {name: (lambda draw, answer, f=f: f(answer, draw.rng)) for name, f in old.items()}

@@ -1,1 +1,0 @@
-"""The exercises, a file for each lesson: statement, stub, hints, check. Solutions are not in the package."""
