@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lora_np.checks import number
 from lora_np.hub import ALL_LINEAR, HubError, Matcher, Patterns, inside, matcher, read_json
@@ -32,39 +32,69 @@ _KNOWN = {
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 _LIMIT = 2**63  # of alpha
 
-Number = TypeVar("Number", int, float)
+
+def _is_whole(got: object) -> bool:
+    return type(got) is int and 1 <= got < 2**31
+
+
+def _is_real(got: object) -> bool:
+    return isinstance(got, (int, float)) and not isinstance(got, bool) and abs(got) < _LIMIT
+
+
+def _are_names(got: object) -> bool:
+    return isinstance(got, list) and all(isinstance(name, str) and name for name in got)
+
+
+# What the values of settings must be, and how to tell.
+_WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "r": ("a whole number from 1 on", _is_whole),
+    "lora_alpha": ("a finite number", _is_real),
+    "lora_dropout": ("from 0 to below 1", lambda got: _is_real(got) and 0 <= got < 1),
+    "bias": ("'none', 'all' or 'lora_only'", lambda got: got in ("none", "all", "lora_only")),
+    "modules_to_save": ("a list of names", _are_names),
+    "layers_to_transform": (
+        "whole numbers",
+        lambda got: all(type(number) is int for number in (got if isinstance(got, list) else [got])),
+    ),
+    **dict.fromkeys(
+        ("target_modules", "exclude_modules", "layers_pattern"),
+        ("a list of names or one expression", lambda got: isinstance(got, str) or _are_names(got)),
+    ),
+    **dict.fromkeys(
+        ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"),
+        ("true or false", lambda got: isinstance(got, bool)),
+    ),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), ("an object", lambda got: isinstance(got, dict))),
+}
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The settings of one adapter, checked.
+    """The settings of one adapter, checked: ``raw`` as in the file, and what they say of each module."""
 
-    ``raw`` holds all of them as the file does; the other fields are those that computations depend on.
-    """
-
-    r: int
-    alpha: float
+    raw: Mapping[str, Any]
     ranks: Patterns
     alphas: Patterns
     targets: Matcher  # the modules that PEFT would adapt
-    rslora: bool
-    dora: bool
-    lora_bias: bool
-    bias: str
-    modules_to_save: tuple[str, ...]
-    raw: Mapping[str, Any]
 
     def rank_of(self, module: str) -> int:
-        return int(self.ranks.get(module, self.r))
+        return int(self.ranks.get(module, self.raw.get("r", 8)))
 
     def alpha_of(self, module: str) -> float:
-        return float(self.alphas.get(module, self.alpha))
+        return float(self.alphas.get(module, self.raw.get("lora_alpha", 8)))
+
+    def says(self, flag: str) -> bool:
+        return bool(self.raw.get(flag))
+
+    def trains_biases(self) -> bool:
+        return bool(self.raw.get("bias", "none") != "none")
 
     def saves(self, module: str) -> bool:
         """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its path."""
         segments = module.split(".")
         holders = [".".join(segments[: i + 1]) for i in range(len(segments))]
-        return any(holder.endswith(name) for holder in holders for name in self.modules_to_save)
+        names = self.raw.get("modules_to_save") or ()
+        return any(holder.endswith(name) for holder in holders for name in names)
 
 
 def read(folder: Path) -> AdapterConfig:
@@ -75,38 +105,34 @@ def read(folder: Path) -> AdapterConfig:
 
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     """``raw`` with every value checked; ``path`` is for the messages."""
-    setting = _Reader(path, raw)
     if raw.get("peft_type") != "LORA":
         raise HubError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+
+    def check(name: str, rule: str, got: object) -> None:
+        wanted, fits = _WANTED[rule]
+        if not fits(got):
+            raise HubError(f"{path}: {name} must be {wanted}, got {_short(got)}")
+
     for key, content in raw.items():
         if key not in _KNOWN and content not in (None, False, "") and content != [] and content != {}:
             raise HubError(f"{path}: {key} = {_short(content)} is not supported")
+        if key in _WANTED and (content is not None or key in ("r", "lora_alpha")):
+            check(key, key, content)
+    for key, rule in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
+        for name, content in (raw.get(key) or {}).items():
+            check(f"{key}[{name!r}]", rule, content)
     init = raw.get("init_lora_weights")
     if init not in _INITS_THAT_KEEP_THE_BASE:
         raise HubError(
             f"{path}: init_lora_weights = {_short(init)} changes the base weights, so that this adapter does "
             "not fit the original model; save it with PEFT's path_initial_model_for_weight_conversion"
         )
-    bias = raw.get("bias", "none")
-    if bias not in ("none", "all", "lora_only"):
-        raise HubError(f"{path}: bias must be 'none', 'all' or 'lora_only', got {_short(bias)}")
-    if not 0 <= setting.real("lora_dropout", raw.get("lora_dropout") or 0) < 1:
-        raise HubError(f"{path}: lora_dropout must be from 0 to below 1, got {_short(raw['lora_dropout'])}")
-    for key in ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"):
-        if raw.get(key) is not None and not isinstance(raw[key], bool):
-            raise setting.fail(key, "true or false", raw[key])
-    setting.check_targets()
-    r, alpha = setting.whole("r", raw.get("r", 8)), setting.real("lora_alpha", raw.get("lora_alpha", 8))
-    ranks = setting.pattern("rank_pattern", setting.whole)
-    alphas = setting.pattern("alpha_pattern", setting.real)
-    saved = setting.names("modules_to_save")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     try:
         return AdapterConfig(
-            r=r,
-            alpha=alpha,
-            ranks=Patterns(ranks, "rank_pattern"),
-            alphas=Patterns(alphas, "alpha_pattern"),
+            raw=dict(raw),
+            ranks=Patterns(raw.get("rank_pattern") or {}, "rank_pattern"),
+            alphas=Patterns(raw.get("alpha_pattern") or {}, "alpha_pattern"),
             targets=matcher(
                 ALL_LINEAR if targets is None else targets,
                 exclude=raw.get("exclude_modules") or (),
@@ -114,12 +140,6 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
                 layers_pattern=raw.get("layers_pattern") or (),
                 what="target_modules",
             ),
-            rslora=bool(raw.get("use_rslora")),
-            dora=bool(raw.get("use_dora")),
-            lora_bias=bool(raw.get("lora_bias")),
-            bias=bias,
-            modules_to_save=saved,
-            raw=dict(raw),
         )
     except ValueError as error:  # an expression
         raise HubError(f"{path}: {error}") from None
@@ -177,55 +197,6 @@ def with_targets(raw: Mapping[str, Any], modules: Collection[str]) -> dict[str, 
         **{key: content for key, content in raw.items() if key not in left_out},
         "target_modules": sorted(modules),
     }
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Typed access to a config; each refusal names file, key and value."""
-
-    path: Path
-    raw: Mapping[str, Any]
-
-    def fail(self, key: str, wanted: str, got: object) -> HubError:
-        return HubError(f"{self.path}: {key} must be {wanted}, got {_short(got)}")
-
-    def whole(self, key: str, got: object) -> int:
-        if isinstance(got, bool) or not isinstance(got, int) or not 1 <= got < 2**31:
-            raise self.fail(key, "a whole number from 1 on", got)
-        return got
-
-    def real(self, key: str, got: object) -> float:
-        if isinstance(got, bool) or not isinstance(got, (int, float)) or not abs(got) < _LIMIT:
-            raise self.fail(key, "a finite number", got)
-        return float(got)
-
-    def names(self, key: str) -> tuple[str, ...]:
-        got = self.raw.get(key)
-        if got is None:
-            return ()
-        if not isinstance(got, list) or set(map(type, got)) - {str} or "" in got:
-            raise self.fail(key, "a list of names", got)
-        return tuple(got)
-
-    def pattern(self, key: str, check: Callable[[str, object], Number]) -> dict[str, Number]:
-        got = self.raw.get(key)
-        if got is not None and not isinstance(got, dict):
-            raise self.fail(key, "an object", got)
-        found = {}
-        for name, content in (got or {}).items():
-            found[name] = check(f"{key}[{name!r}]", content)
-        return found
-
-    def check_targets(self) -> None:
-        for key in ("target_modules", "exclude_modules", "layers_pattern"):
-            got = self.raw.get(key)
-            if got is not None and not isinstance(got, (str, list)):
-                raise self.fail(key, "a list of names or one expression", got)
-            if isinstance(got, list):
-                self.names(key)
-        layers = self.raw.get("layers_to_transform")
-        if layers is not None and set(map(type, layers if isinstance(layers, list) else [layers])) - {int}:
-            raise self.fail("layers_to_transform", "whole numbers", layers)
 
 
 def _commonest(values: Any) -> Any:

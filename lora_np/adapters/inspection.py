@@ -253,9 +253,9 @@ def _compared(
     """``row`` with what the base's weight says."""
     assert row.norm is not None
     W0 = at_least_single(weight.read())
-    transposed = is_transposed(place, W0.shape, module, fan_in_fan_out)
-    W, _, _ = merged(place, W0.copy(), module, transposed=transposed, dtype=W0.dtype.name)
-    W0, W = (W0.T, W.T) if transposed else (W0, W)
+    W0 = W0.T if is_transposed(place, W0.shape, module, fan_in_fan_out) else W0
+    W = W0.copy()
+    merged(place, W, module, dtype=W0.dtype.name)
     strongest = min(module.rank, *W0.shape)
     return row._replace(
         relative=row.norm / (float(np.linalg.norm(W0)) or float("inf")),

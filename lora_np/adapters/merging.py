@@ -290,11 +290,10 @@ def _write_changed(
     if module is not None and dtype not in FLOATS:
         raise HubError(f"{place} is stored as {dtype}, into which nothing can be merged")
     if module is not None and W.ndim == 1:
-        column, moved, lost = merged(place, W[:, None], _bias_update(module), transposed=False, dtype=dtype)
-        W = column[:, 0]
+        moved, lost = merged(place, W[:, None], _bias_update(module), dtype=dtype)
     elif module is not None:
         transposed = is_transposed(place, W.shape, module, fan_in_fan_out)
-        W, moved, lost = merged(place, W, module, transposed=transposed, dtype=dtype)
+        moved, lost = merged(place, W.T if transposed else W, module, dtype=dtype)
     elif not np.isfinite(W).all():
         raise HubError(f"{place} is replaced by what is not finite")
     writer.write(name, W)

@@ -414,7 +414,7 @@ def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapt
     modules = {}
     for name, parts in found.items():
         _check_parts(file.path, name, parts, said)
-        modules[name] = AdapterModule(parts, said.alpha_of(name), said.rslora, embeddings[name])
+        modules[name] = AdapterModule(parts, said.alpha_of(name), said.says("use_rslora"), embeddings[name])
     full: dict[str, Stored] = {}
     (adapter_name,) = adapter_names
     for key in others:
@@ -458,10 +458,10 @@ def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: Adapt
         raise HubError(f"{path}: {misfit}")
     if said.rank_of(name) != A[0]:
         raise HubError(f"{path}: {name!r} has rank {A[0]}, but the config says {said.rank_of(name)}")
-    for part, flag, wanted in (("magnitude", "use_dora", said.dora), ("bias", "lora_bias", said.lora_bias)):
-        if (part in parts) != wanted:
+    for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
+        if (part in parts) != said.says(flag):
             has = "a" if part in parts else "no"
-            raise HubError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
+            raise HubError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(said.says(flag)).lower()}")
     if not said.targets(name):
         raise HubError(f"{path}: {name!r} is not among the config's target_modules; PEFT would ignore it")
 
@@ -493,7 +493,7 @@ def _full_name(
     if replaced:
         inner.pop()
     module = ".".join(inner)
-    trained_bias = parameter == "bias" and said.bias != "none"
+    trained_bias = parameter == "bias" and said.trains_biases()
     embedding = parameter == "weight" and inner[-1:] and inner[-1] in _EMBEDDING_LAYERS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
         raise HubError(

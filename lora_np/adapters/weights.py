@@ -24,50 +24,27 @@ def is_transposed(place: str, shape: tuple[int, ...], module: AdapterModule, fan
     return transposed
 
 
-def merged(
-    place: str, W: Array, module: AdapterModule, *, transposed: bool, dtype: str
-) -> tuple[Array, float, float]:
-    """``W0 + scale * B A`` as a file of ``dtype`` holds it, the largest change, the largest rounding error.
+def merged(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
+    """Make ``W``, outputs by inputs, ``W0 + scale * B A`` as a file of ``dtype`` holds it.
 
-    Computed in one precision above ``dtype``; ``W`` is overwritten. With DoRA each output's row is brought to
-    its magnitude.
+    Computed in one precision above ``dtype``. With DoRA each output's row is brought to its magnitude.
+    Returns the largest change and the largest rounding error.
     """
     wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
-    B, A = module.B.astype(wide), module.A.astype(wide)
-    left, right = (A.T, B.T) if transposed else (B, A)
-    left = left * left.dtype.type(module.scale)
-    factor = _dora_factor(W, left, right, module, transposed)
-    moved = lost = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+    B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
+    magnitude, moved, lost = module.magnitude, 0.0, 0.0
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is refused below
         for rows in _blocks(W):
-            exact = W[rows] + left[rows] @ right
-            if factor is not None:
-                exact *= factor if transposed else factor[rows, None]
+            exact = W[rows] + B[rows] @ A
+            if magnitude is not None:  # arXiv 2402.09353; a row of zeros has no direction
+                exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
             stored = rounded(exact, dtype)
             if not np.isfinite(stored).all():
                 raise HubError(f"{place} is not finite when it is merged; its dtype is {dtype}")
             moved = max(moved, float(np.abs(stored - W[rows]).max()))
             lost = max(lost, float(np.abs(stored - exact).max()))
             W[rows] = stored
-    return W, moved, lost
-
-
-def _dora_factor(
-    W: Array, left: Array, right: Array, module: AdapterModule, transposed: bool
-) -> Array | None:
-    """``m / ||row of W0 + scale * B A||`` for each output (arXiv 2402.09353)."""
-    if module.magnitude is None:
-        return None
-    squares = np.zeros(module.shape[0], left.dtype)
-    for rows in _blocks(W):
-        block = np.square(W[rows] + left[rows] @ right)
-        if transposed:
-            squares += block.sum(axis=0)
-        else:
-            squares[rows] = block.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a row of zeros has no direction: refused later
-        factor: Array = module.magnitude.astype(left.dtype) / np.sqrt(squares)
-    return factor
+    return moved, lost
 
 
 def _blocks(W: Array) -> Iterator[slice]:
