@@ -16,12 +16,14 @@ import numpy as np
 from lora_np.autograd import primitive
 from lora_np.checks import Array
 from lora_np.language import composed
+from lora_np.quantise import Quantised
 
 BLOCK = 32  # queries at a time
 HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
 KEPT = 2**24  # numbers: attention weights beyond that are made again on the way back
 PIECE = 2**16  # numbers that several passes find in the cache
-LOGITS = 2**21  # numbers: the head's rows at a time
+ROWS = 1024  # of the head, at a time
+LOGITS = 2**18  # of the head, at a time
 
 
 # RMSNorm
@@ -250,31 +252,36 @@ def quarter(d: int, dtype: np.dtype[Any]) -> Array:
     return np.block([[zero, one], [-one, zero]])
 
 
-# The head and its loss. The gradient of h is made in the forward pass, while the logits are in memory.
+# The head and its loss, some rows of h and some tokens of the vocabulary at a time: the logits of one pass stay in
+# the cache, and meanwhile the gradient of h is made, up to its factor, as the mean of W's rows.
 
 
 def head_forward(
-    h: Array, W: Array, *, labels: Array, ignore: int = -100
+    h: Array, W: Array | Quantised, *, labels: Array, ignore: int = -100
 ) -> tuple[Any, tuple[Array, Array, Array]]:
     h2, labels = rows(h), labels.reshape(-1)
     keep = np.flatnonzero(labels != ignore)
     dh = np.zeros_like(h2)
     log_sum = np.empty((len(keep), 1), h.dtype)
     total = 0.0
-    for part, chosen in chunks(keep, W):
-        z = h2[chosen].dot(W.T)
-        at = np.arange(len(chosen)), labels[chosen]
-        largest = z.max(axis=1, keepdims=True)
-        z -= largest
-        total -= float(z[at].sum(dtype=np.float64))
-        np.exp(z, out=z)
-        sums = z.sum(axis=1, keepdims=True)
-        total += float(np.log(sums).sum(dtype=np.float64))
-        log_sum[part] = largest + np.log(sums)
-        z /= sums
-        z[at] -= 1
-        dh[chosen] = z.dot(W)
-    dh /= len(keep)
+    for part, some, wanted in some_rows(h2, labels, keep):
+        largest, picked = np.full((len(some), 1), -np.inf, h.dtype), np.empty((len(some), 1), h.dtype)
+        mean = sums = np.zeros((1, 1), h.dtype)
+        for start, W_part in some_tokens(W, len(some)):
+            z = some.dot(W_part.T)
+            here = picks(wanted, start, len(W_part))
+            picked[here[0], 0] = z[here]
+            before, largest = largest, np.maximum(largest, z.max(axis=1, keepdims=True))
+            z -= largest
+            np.exp(z, out=z)
+            shrunk = np.exp(before - largest)
+            mean = z.dot(W_part) if start == 0 else mean * shrunk + z.dot(W_part)
+            sums = sums * shrunk + row_sums(z)
+        mean /= sums
+        mean -= tokens_of(W, wanted)
+        dh[keep[part]] = mean
+        log_sum[part] = np.log(sums) + largest
+        total += float(np.sum(largest - picked, dtype=np.float64) + np.sum(np.log(sums), dtype=np.float64))
     return np.asarray(total / len(keep), h.dtype), (dh.reshape(h.shape), keep, log_sum)
 
 
@@ -292,15 +299,16 @@ def head_joint(
     def pull(g: Array) -> tuple[Array | None, Array | None]:
         dW = None
         if wanted[1]:  # where the head is trained, its logits are made again
-            dW, h2, targets = np.zeros_like(W), rows(h), labels.reshape(-1)
-            for part, chosen in chunks(keep, W):
-                z = h2[chosen].dot(W.T)
-                z -= log_sum[part]
-                np.exp(z, out=z)
-                z[np.arange(len(chosen)), targets[chosen]] -= 1
-                dW += z.T.dot(h2[chosen])
+            dW = np.zeros_like(W)
+            for part, some, chosen in some_rows(rows(h), labels.reshape(-1), keep):
+                for start, W_part in some_tokens(W, len(some)):
+                    z = some.dot(W_part.T)
+                    z -= log_sum[part]
+                    np.exp(z, out=z)
+                    z[picks(chosen, start, len(W_part))] -= 1
+                    dW[start : start + len(W_part)] += z.T.dot(some)
             dW *= float(g) / len(keep)
-        return dh * g if wanted[0] else None, dW
+        return dh * (g / len(keep)) if wanted[0] else None, dW
 
     return pull
 
@@ -308,10 +316,9 @@ def head_joint(
 head_loss = primitive(head_forward, joint=head_joint, keeps=True, composed=composed.head_loss)
 
 
-# A quantised head has numbers for the time of the forward pass, where the gradient of h is made too.
 quantised_head_loss = primitive(
-    lambda h, *, W, labels, ignore=-100: head_forward(h, W.dequantised(), labels=labels, ignore=ignore),
-    lambda kept, h, *, W, labels, ignore=-100: lambda g: kept[0] * g,
+    lambda h, *, W, labels, ignore=-100: head_forward(h, W, labels=labels, ignore=ignore),
+    lambda kept, h, *, W, labels, ignore=-100: lambda g: kept[0] * (g / len(kept[1])),
     keeps=True,
     composed=lambda h, *, W, labels, ignore=-100: composed.head_loss(
         h, W.dequantised(), labels=labels, ignore=ignore
@@ -319,12 +326,29 @@ quantised_head_loss = primitive(
 )
 
 
-def chunks(keep: Array, W: Array) -> Any:
-    """Rows of logits that fit together: (their places in ``keep``, ``keep`` there)."""
-    step = max(1, LOGITS // len(W))
-    for i in range(0, len(keep), step):
-        part = slice(i, i + step)
-        yield part, keep[part]
+def some_rows(h: Array, labels: Array, keep: Array) -> Iterator[tuple[slice, Array, Array]]:
+    """Rows of h that count, 1,024 at a time: (their places in ``keep``, the rows, their labels)."""
+    for i in range(0, len(keep), ROWS):
+        part = slice(i, i + ROWS)
+        yield part, h[keep[part]], labels[keep[part]]
+
+
+def some_tokens(W: Array | Quantised, n: int) -> Iterator[tuple[int, Array]]:
+    """Rows of W, as many as make ``LOGITS`` logits with n rows of h: (the first, the rows)."""
+    step = max(1, LOGITS // n)
+    for start in range(0, W.shape[0], step):
+        yield start, tokens_of(W, np.arange(start, min(start + step, W.shape[0]))) if isinstance(W, Quantised) else W[start:start+step]
+
+
+def tokens_of(W: Array | Quantised, tokens: Array) -> Array:
+    return W.rows(tokens) if isinstance(W, Quantised) else W[tokens]
+
+
+def picks(labels: Array, start: int, n: int) -> tuple[Array, Array]:
+    """Where the labels are that lie among n tokens from ``start``: (rows, columns)."""
+    column = labels - start
+    row = np.flatnonzero((column >= 0) & (column < n))
+    return row, column[row]
 
 
 def row_sums(x: Array) -> Array:
