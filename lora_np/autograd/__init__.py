@@ -7,7 +7,7 @@
 from lora_np.autograd import linear_algebra as linear_algebra  # which fills the tables, and rules too
 from lora_np.autograd import rules as rules
 from lora_np.autograd.engine import Tensor
-from lora_np.autograd.kernels import affine, merged_affine, plus_low_rank, product, sum_of_outer
+from lora_np.autograd.kernels import adapted_affine, affine, plus_low_rank, product, sum_of_outer
 from lora_np.autograd.law import check_derivative
 from lora_np.autograd.methods import value
 from lora_np.autograd.nesting import grad
@@ -25,6 +25,7 @@ __all__ = [
     "NOT_DIFFERENTIABLE",
     "Each",
     "Tensor",
+    "adapted_affine",
     "affine",
     "check_derivative",
     "composition",
@@ -32,7 +33,6 @@ __all__ = [
     "derivative",
     "grad",
     "known",
-    "merged_affine",
     "plus_low_rank",
     "primitive",
     "product",

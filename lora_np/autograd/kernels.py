@@ -180,8 +180,8 @@ plus_low_rank = primitive(
 )
 
 
-def merged_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) -> Any:
-    """``x (W + scale B A)^T + b`` in one step: quicker than a product with each factor if x has many rows.
+def adapted_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) -> Any:
+    """``x (W + scale B A)^T + b`` in one step, the sum taken before or after the products with x.
 
     Parameters
     ----------
@@ -205,22 +205,25 @@ def merged_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) -> 
 
     See Also
     --------
-    plus_low_rank : The same in two steps, for few rows.
+    plus_low_rank : What is added to a layer of another kind, or where dropout comes between x and A.
 
     Examples
     --------
     >>> x, A, B = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([[1.0], [0.0]])
-    >>> merged_affine(x, np.eye(2), A, B, 2.0)
+    >>> adapted_affine(x, np.eye(2), A, B, 2.0)
     array([[23.,  2.]])
     """
+    if x.size <= sum(W.shape) * W.shape[1]:
+        return affine_of_arrays(product(x, A.T) * scale, B, affine_of_arrays(x, W, b)), None
+    # more rows than W has rows and columns: the sum of matrices is small, and spares products with x
     update = B.dot(A)
     update *= scale
     merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
     return affine_of_arrays(x, merged, b), merged
 
 
-def merged_gradients(
-    merged: Array,
+def adapted_gradients(
+    merged: Array | None,
     x: Array,
     W: Array,
     A: Array,
@@ -234,8 +237,13 @@ def merged_gradients(
 
     def pull(g: Array) -> tuple[Any, ...]:
         gB, z = product(g, B), product(x, A.T)
+        gx = None
+        if for_x:
+            gx = (
+                product(g, merged) if merged is not None else affine_of_arrays(gB * scale, A.T, product(g, W))
+            )
         return (
-            product(g, merged) if for_x else None,
+            gx,
             sum_of_outer(g, x) if for_W else None,
             sum_of_outer(gB, x) * scale if for_A else None,  # the scale goes on the smallest array
             sum_of_outer(g, z) * scale if for_B else None,
@@ -246,9 +254,9 @@ def merged_gradients(
     return pull
 
 
-merged_affine = primitive(
-    merged_affine,
-    joint=merged_gradients,
+adapted_affine = primitive(
+    adapted_affine,
+    joint=adapted_gradients,
     keeps=True,
     composed=lambda x, W, A, B, scale, b=None: affine(x, W + B @ A * scale, b),
 )

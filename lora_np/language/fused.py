@@ -252,8 +252,8 @@ def quarter(d: int, dtype: np.dtype[Any]) -> Array:
     return np.block([[zero, one], [-one, zero]])
 
 
-# The head and its loss, some rows of h and some tokens of the vocabulary at a time: the logits of one pass stay in
-# the cache, and meanwhile the gradient of h is made, up to its factor, as the mean of W's rows.
+# The head and its loss, some rows of h and some tokens of the vocabulary at a time, so that logits stay in the
+# cache. The gradient of h is made meanwhile: the mean of W's rows as softmax weighs them, less that of the label.
 
 
 def head_forward(
@@ -337,7 +337,12 @@ def some_tokens(W: Array | Quantised, n: int) -> Iterator[tuple[int, Array]]:
     """Rows of W, as many as make ``LOGITS`` logits with n rows of h: (the first, the rows)."""
     step = max(1, LOGITS // n)
     for start in range(0, W.shape[0], step):
-        yield start, tokens_of(W, np.arange(start, min(start + step, W.shape[0]))) if isinstance(W, Quantised) else W[start:start+step]
+        yield (
+            start,
+            tokens_of(W, np.arange(start, min(start + step, W.shape[0])))
+            if isinstance(W, Quantised)
+            else W[start : start + step],
+        )
 
 
 def tokens_of(W: Array | Quantised, tokens: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd import Tensor, merged_affine, plus_low_rank, value
+from lora_np.autograd import Tensor, adapted_affine, plus_low_rank, value
 from lora_np.checks import Array, number
 from lora_np.nn import Embedding, Linear, dropout
 
@@ -75,8 +75,8 @@ class LoRALinear:
         x = x if isinstance(x, Tensor) else np.asarray(x)
         kept = x if rng is None else dropout(x, self.dropout, rng=rng)
         W = self.base.W
-        if kept is x and isinstance(W, np.ndarray) and x.size > sum(W.shape) * W.shape[1]:  # many rows
-            return merged_affine(x, W, self.A, self.B, self.scale, self.base.b)
+        if kept is x and isinstance(W, (Tensor, np.ndarray)):
+            return adapted_affine(x, W, self.A, self.B, self.scale, self.base.b)
         return plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
 
     def delta(self) -> Array:

@@ -10,11 +10,11 @@ import pytest
 from lora_np.autograd import (
     NOT_DIFFERENTIABLE,
     Tensor,
+    adapted_affine,
     affine,
     check_derivative,
     grad,
     linear_algebra,
-    merged_affine,
     plus_low_rank,
     primitive,
     rules,
@@ -346,7 +346,7 @@ EXAMPLES = {
     np.linalg.matrix_power: [(lambda a, n=n: np.linalg.matrix_power(a, n), (well_conditioned(3, 3) / 2,)) for n in (1, 2, 3, 5, -2)] +
                             [(lambda a: np.linalg.matrix_power(a, 0) * np.sum(a), (matrix(3, 3),))],
     np.linalg.multi_dot: [(lambda a, b, c: np.linalg.multi_dot([a, b, c]), (matrix(2, 3), matrix(3, 2), matrix(2, 4)))],
-    merged_affine: [(merged_affine, (matrix(5, 3), matrix(4, 3), matrix(2, 3), matrix(4, 2), matrix(), *b)) for b in ((), (matrix(4),))],
+    adapted_affine: [(adapted_affine, (matrix(n, 3), matrix(4, 3), matrix(2, 3), matrix(4, 2), matrix(), *b)) for n in (5, 9) for b in ((), (matrix(4),))],
     plus_low_rank: [(plus_low_rank, (matrix(5, 4), matrix(5, 3), matrix(2, 3), matrix(4, 2), matrix()))],
     **{row: [] for row in (linear_algebra.eigh_of, linear_algebra.svd_of, linear_algebra.qr_of, linear_algebra.logdet)},  # through np.linalg
     rules.put: [],  # through operator.getitem, at second order

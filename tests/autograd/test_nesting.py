@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lora_np import Linear, LoRALinear, autograd
-from lora_np.autograd import Tensor, check_derivative, grad, merged_affine, plus_low_rank, primitive
+from lora_np.autograd import Tensor, adapted_affine, check_derivative, grad, plus_low_rank, primitive
 from lora_np.autograd.tables import DERIVATIVES
 
 RNG = np.random.default_rng(11)
@@ -106,7 +106,7 @@ def test_what_is_for_arrays_alone_needs_a_composed_text():
 COMPOSED = [operation for operation, row in DERIVATIVES.items() if row.composed is not None]
 SHAPES = {
     autograd.affine: [((5, 2), (3, 2), (3,)), ((4, 5, 2), (3, 2), (3,)), ((2,), (3, 2), (3,)), ((5, 2), (3, 2))],
-    merged_affine: [((5, 3), (4, 3), (2, 3), (4, 2), ()), ((2, 5, 3), (4, 3), (1, 3), (4, 1), (), (4,)), ((3,), (4, 3), (2, 3), (4, 2), (), (4,))],
+    adapted_affine: [((9, 3), (4, 3), (2, 3), (4, 2), (), (4,)), ((5, 3), (4, 3), (2, 3), (4, 2), ()), ((2, 5, 3), (4, 3), (1, 3), (4, 1), (), (4,)), ((3,), (4, 3), (2, 3), (4, 2), (), (4,))],
     plus_low_rank: [((5, 4), (5, 3), (2, 3), (4, 2), ()), ((2, 5, 4), (2, 5, 3), (1, 3), (4, 1), ()), ((4,), (3,), (2, 3), (4, 2), ())],
 }  # fmt: skip
 
