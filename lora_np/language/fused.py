@@ -252,8 +252,8 @@ def quarter(d: int, dtype: np.dtype[Any]) -> Array:
     return np.block([[zero, one], [-one, zero]])
 
 
-# The head and its loss, some rows of h and some tokens of the vocabulary at a time, so that logits stay in the
-# cache. The gradient of h is made meanwhile: the mean of W's rows as softmax weighs them, less that of the label.
+# The head and its loss, for some rows of h and a part of the vocabulary at a time, so that logits stay in the
+# cache. The gradient of h is made meanwhile: the mean of W's rows, as softmax weighs them, less the label's.
 
 
 def head_forward(

@@ -45,9 +45,16 @@ def token_loss(
     -------
     Tensor or ndarray
         One number.
+
+    Raises
+    ------
+    ValueError
+        If no label counts.
     """
     if labels is None:
         tokens, labels = tokens[:, :-1], tokens[:, 1:]
+    if not np.any(labels != IGNORED):
+        raise ValueError(f"no token has a label to learn from: all {labels.size} labels are {IGNORED}")
     head = model.lm_head
     if isinstance(head, Linear) and head.b is None:
         if isinstance(head.W, Quantised):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
+from lora_np import language
 from lora_np.language import composed, fused
 from lora_np.language.rotary import Rotary
 
@@ -82,10 +83,11 @@ def test_no_token_sees_a_later_one():
     assert changed[70:].all()
 
 
-@pytest.mark.parametrize("logits", [1, 40, 2**21])
+@pytest.mark.parametrize(("logits", "rows"), [(1, 1), (40, 4), (40, 1024), (2**18, 1024)])
 @pytest.mark.parametrize("ignored", [0, 3, 20])
-def test_head_loss(logits, ignored, monkeypatch):
+def test_head_loss(logits, rows, ignored, monkeypatch):
     monkeypatch.setattr(fused, "LOGITS", logits)
+    monkeypatch.setattr(fused, "ROWS", rows)
     rng = np.random.default_rng(ignored)
     labels = rng.integers(0, 11, (3, 7))
     labels.ravel()[rng.permutation(21)[:ignored]] = -100
@@ -103,3 +105,9 @@ def test_rotation_depends_on_the_distance_only():
 
     products = [float(np.vdot(turned(q, start + 3), turned(k, start))) for start in (0, 5, 31)]
     np.testing.assert_allclose(products, products[0])
+
+
+def test_a_loss_of_nothing(model):
+    tokens = np.zeros((1, 4), int)
+    with pytest.raises(ValueError, match="all 4 labels are -100"):
+        language.token_loss(model, tokens, np.full((1, 4), -100))
