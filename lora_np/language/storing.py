@@ -95,7 +95,7 @@ def load(
         return np.ascontiguousarray(stored.read(name), dtype=dtype) if parts else None
 
     tokenizer = directory / "tokenizer.json"
-    vocabulary = read_vocabulary(json.dumps(read_json(tokenizer))) if tokenizer.is_file() else None
+    vocabulary = read_vocabulary(read_json(tokenizer)) if tokenizer.is_file() else None
     result = build(settings, read, vocabulary=vocabulary)
     # A tied head may be stored all the same, and old checkpoints hold what can be computed.
     left = [
@@ -121,7 +121,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
         return weight if quantised and isinstance(weight, Quantised) else np.asarray(weight, dtype)
 
     tokenizer = source.tokenizer()
-    vocabulary = read_vocabulary(json.dumps(tokenizer)) if tokenizer else None
+    vocabulary = read_vocabulary(tokenizer) if tokenizer else None
     return build(source.config, read, vocabulary=vocabulary)
 
 

@@ -208,8 +208,8 @@ class Foreign:
 
     Parameters
     ----------
-    text : str
-        The contents of a ``tokenizer.json``.
+    contents : mapping
+        Of a ``tokenizer.json``.
 
     Raises
     ------
@@ -217,17 +217,20 @@ class Foreign:
         If `tokenizers` is not installed.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, contents: Mapping[str, Any]) -> None:
         try:
             library = importlib.import_module("tokenizers")
         except ImportError:
-            kind = json.loads(text).get("model", {}).get("type")
+            kind = (contents.get("model") or {}).get("type")
             raise ImportError(
                 f"this vocabulary ({kind}) is neither characters nor byte-level BPE: it needs the library "
                 "tokenizers (pip install tokenizers)"
             ) from None
-        self.text = text
-        self.library: Any = library.Tokenizer.from_str(text)
+        self.contents = dict(contents)
+        try:
+            self.library: Any = library.Tokenizer.from_str(json.dumps(self.contents))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"tokenizer.json: the library tokenizers cannot read it ({error})") from None
 
     def encode(self, text: str) -> Array:
         """Tokens of ``text``, as whole numbers."""
@@ -242,8 +245,7 @@ class Foreign:
 
     def tokenizer(self) -> dict[str, Any]:
         """The contents of the ``tokenizer.json``."""
-        result: dict[str, Any] = json.loads(self.text)
-        return result
+        return self.contents
 
 
 def byte_vocabulary() -> BytePairs:
@@ -262,13 +264,13 @@ def byte_vocabulary() -> BytePairs:
     return BytePairs({c: byte for byte, c in enumerate(CHARACTERS)})
 
 
-def read_vocabulary(text: str) -> Characters | BytePairs | Foreign:
+def read_vocabulary(contents: Mapping[str, Any]) -> Characters | BytePairs | Foreign:
     """The vocabulary that the contents of a ``tokenizer.json`` describe.
 
     Parameters
     ----------
-    text : str
-        JSON.
+    contents : mapping
+        As `lora_np.hub.read_json` reads them.
 
     Returns
     -------
@@ -280,35 +282,45 @@ def read_vocabulary(text: str) -> Characters | BytePairs | Foreign:
     ImportError
         If it is of a kind that needs the library `tokenizers`, and that is not installed.
     ValueError
-        If it is not JSON, or an entry does not make sense.
+        If an entry does not make sense.
     """
-    d = json.loads(text)
-    model, steps = d.get("model") or {}, flat(d.get("pre_tokenizer"), "pretokenizers")
-    numbers = model.get("vocab")
-    unknown = (
-        "dropout",
-        "unk_token",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "fuse_unk",
-        "byte_fallback",
-    )
-    if (
-        model.get("type") != "BPE"
-        or any(model.get(name) for name in unknown)
-        or not isinstance(numbers, dict)
-    ):
-        return Foreign(text)
+    try:
+        return ours(contents) or Foreign(contents)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"tokenizer.json does not describe a vocabulary: {error}") from None
+
+
+# What a step of the library may do that `BytePairs` does not.
+UNKNOWN = (
+    "dropout",
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "fuse_unk",
+    "byte_fallback",
+)
+
+
+def ours(contents: Mapping[str, Any]) -> Characters | BytePairs | None:
+    """The vocabulary of one of our kinds; None for other kinds."""
+    model, steps = contents.get("model") or {}, flat(contents.get("pre_tokenizer"), "pretokenizers")
+    numbers, added = model.get("vocab"), contents.get("added_tokens") or []
+    forms = [step.get("type") for step in flat(contents.get("normalizer"), "normalizers")]
+    if model.get("type") != "BPE" or any(model.get(name) for name in UNKNOWN) or not isinstance(numbers, dict):
+        return None
+    if not all(isinstance(i, int) and i >= 0 for i in numbers.values()):
+        raise ValueError("the number of a token must be a whole number from 0")
     merges = [m.split(" ", 1) if isinstance(m, str) else m for m in model.get("merges", [])]
-    added = d.get("added_tokens") or []
-    if not steps and not merges and not added and d.get("normalizer") is None and max(map(len, numbers)) == 1:
+    if not (steps or merges or added or forms) and {len(c) for c in numbers} == {1}:
+        if sorted(numbers.values()) != list(range(len(numbers))):
+            raise ValueError(f"the numbers of {len(numbers)} characters must be 0 to {len(numbers) - 1}")
         return Characters("".join(sorted(numbers, key=numbers.__getitem__)))
-    forms = [step.get("type") for step in flat(d.get("normalizer"), "normalizers")]
     patterns = [pattern_of(step) for step in steps]
     plain = not any(t.get("lstrip") or t.get("rstrip") or t.get("single_word") for t in added)
-    ours = steps and steps[-1].get("type") == "ByteLevel" and None not in patterns and plain
-    if not ours or forms not in ([], ["NFC"]):
-        return Foreign(text)
+    if not steps or steps[-1].get("type") != "ByteLevel" or None in patterns or not plain:
+        return None
+    if forms not in ([], ["NFC"]):
+        return None
     return BytePairs(
         numbers,
         [(first, second) for first, second in merges],
@@ -331,7 +343,10 @@ def pattern_of(step: Mapping[str, Any]) -> str | None:
         return r"\p{N}" if step.get("individual_digits") else r"\p{N}+"
     if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
         pattern: str | None = (step.get("pattern") or {}).get("Regex")
-        return pattern
+        try:
+            return pattern if pattern and expression(pattern) else None
+        except re.error:
+            return None
     return None
 
 
@@ -362,6 +377,8 @@ def expression(pattern: str) -> re.Pattern[str]:
         name = (
             "S" if part == r"\S" else "s" if part == r"\s" else part[3:-1] if part.startswith(r"\p") else ""
         )
+        if name not in ("", "s", "S") and name[0] not in "LMNPSZC":
+            raise re.error(f"{part} is not a category of characters")
         if name == "S":
             result.append(f"[^{SPACE}]")
         elif name:

@@ -7,6 +7,7 @@ ufunc calls for any number of arrays, and nothing is allocated.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Mapping
@@ -362,14 +363,22 @@ class Run:
                 bank.gradient *= longest / length
 
 
+@functools.cache
 def keep_pages() -> None:
     """Let the C library keep what a step frees: given back, the next step would fault it in again.
 
-    When glibc frees an array that it had mapped, it keeps all up to that size from then on, and twice as much
-    in all; 32 MiB is the most that counts (mallopt(3)). The array is never written, and so costs nothing.
+    These are the settings that glibc itself comes to once an array of 32 MiB has been freed (mallopt(3)).
     """
     if sys.platform == "linux":
-        np.empty(2**25 - 2**16, np.uint8)
+        import ctypes  # which Pyodide need not have
+
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        if mallopt is not None:
+            mallopt(MMAP_THRESHOLD, 2**25)
+            mallopt(TRIM_THRESHOLD, 2**26)
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 
 
 def start(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:

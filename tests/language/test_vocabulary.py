@@ -1,6 +1,7 @@
 """Vocabularies against the library `tokenizers`, and by themselves."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -29,7 +30,7 @@ def test_bytes_hold_every_text(text):
 
 def test_what_is_described_is_read_again():
     for vocabulary in (language.byte_vocabulary(), language.Characters("ab\n")):
-        again = language.read_vocabulary(json.dumps(vocabulary.tokenizer()))
+        again = language.read_vocabulary(vocabulary.tokenizer())
         assert type(again) is type(vocabulary)
         assert again.encode("ab\nba").tolist() == vocabulary.encode("ab\nba").tolist()
 
@@ -42,7 +43,52 @@ def test_a_character_comes_once():
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ImportError, match=r"\(Unigram\) .*pip install tokenizers"):
-        language.read_vocabulary(json.dumps({"model": {"type": "Unigram", "vocab": []}}))
+        language.read_vocabulary({"model": {"type": "Unigram", "vocab": []}})
+
+
+PAIRS = language.BytePairs(
+    {"a": 0, "b": 1, "ab": 2}, [("a", "b")], patterns=[r"\p{L}+"], special={"<e>": 3}, normal="NFC"
+)
+
+
+@pytest.mark.parametrize("vocabulary", [language.Characters("ab\n"), PAIRS], ids=["characters", "pairs"])
+def test_what_is_wrong_anywhere_in_it_is_an_error_of_that_file(vocabulary, monkeypatch):
+    """Every entry in turn becomes something else: it is read, or refused, or left to the library."""
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    refused = 0
+    for path in entries(vocabulary.tokenizer()):
+        for other in (None, 7, -1, "x", "(", [], {}, [1], {"x": 1}, ["a b"], [[1, 2, 3]]):
+            contents = vocabulary.tokenizer()
+            inner = contents
+            for step in path[:-1]:
+                inner = inner[step]
+            inner[path[-1]] = other
+            try:
+                read = language.read_vocabulary(contents)
+                assert read.decode(read.encode("ab")) in ("ab", "")
+            except ImportError:
+                pass
+            except ValueError as error:
+                assert re.search("tokenizer.json does not describe|vocabulary has no", str(error))
+                refused += 1
+    assert refused > 20
+
+
+def entries(tree, path=()):
+    """Paths of all entries in dicts and lists."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield (*path, key)
+        if isinstance(value, (dict, list)):
+            yield from entries(value, (*path, key))
+
+
+@pytest.mark.parametrize("pattern", [r"\p{Han}+", r"\P{L}+", "(", r"(?i)\X"])
+def test_an_expression_that_python_does_not_know_is_left_to_the_library(pattern, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    contents = PAIRS.tokenizer()
+    contents["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern
+    with pytest.raises(ImportError, match="needs the library tokenizers"):
+        language.read_vocabulary(contents)
 
 
 # Against the library
@@ -109,7 +155,7 @@ def large_text():
 def test_tokens_are_those_of_the_library(steps, normal):
     t = pytest.importorskip("tokenizers")
     theirs = trained(t, steps, normal)
-    ours = language.read_vocabulary(theirs.to_str())
+    ours = language.read_vocabulary(json.loads(theirs.to_str()))
     assert isinstance(ours, language.BytePairs)
     text = large_text()
     expected = theirs.encode(text, add_special_tokens=False).ids
@@ -137,7 +183,7 @@ def test_other_kinds_go_through_the_library():
     t = pytest.importorskip("tokenizers")
     theirs = t.Tokenizer(t.models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
     theirs.pre_tokenizer = t.pre_tokenizers.Whitespace()
-    ours = language.read_vocabulary(theirs.to_str())
+    ours = language.read_vocabulary(json.loads(theirs.to_str()))
     assert isinstance(ours, language.Foreign)
     assert ours.encode("a b c").tolist() == [0, 1, 2]
 
