@@ -306,7 +306,11 @@ def ours(contents: Mapping[str, Any]) -> Characters | BytePairs | None:
     model, steps = contents.get("model") or {}, flat(contents.get("pre_tokenizer"), "pretokenizers")
     numbers, added = model.get("vocab"), contents.get("added_tokens") or []
     forms = [step.get("type") for step in flat(contents.get("normalizer"), "normalizers")]
-    if model.get("type") != "BPE" or any(model.get(name) for name in UNKNOWN) or not isinstance(numbers, dict):
+    if (
+        model.get("type") != "BPE"
+        or any(model.get(name) for name in UNKNOWN)
+        or not isinstance(numbers, dict)
+    ):
         return None
     if not all(isinstance(i, int) and i >= 0 for i in numbers.values()):
         raise ValueError("the number of a token must be a whole number from 0")
