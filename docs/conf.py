@@ -1,10 +1,15 @@
 """The site. One command builds it: python -m sphinx -W --keep-going docs docs/_build/html"""
 
+import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "_ext"))
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+from hatch_build import publication  # noqa: E402
+from lora_np.version import __version__  # noqa: E402
 
 # Generated before Sphinx reads, and never committed: see _ext/materials.py.
 MADE = HERE / "_build" / "made"
@@ -12,6 +17,7 @@ MADE = HERE / "_build" / "made"
 project = "lora_np"
 author = "The lora_np developers"
 copyright = author
+version = release = __version__
 
 extensions = [
     "myst_nb",
@@ -20,6 +26,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "notfound.extension",
     "sphinx_copybutton",
     "jupyterlite_sphinx",
     "materials",
@@ -90,3 +98,33 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#00629a"},
     "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#7cc4ee"},
 }
+
+# What needs to know where the site is, and is left out until [tool.publication] in pyproject.toml says it.
+repository, site = publication()
+versions = os.environ.get("SITE_VERSIONS", "").split()  # from versions.py: "latest" and the releases
+here = os.environ.get("SITE_VERSION", "")
+prefix = f"{here}/" if here else ""
+notfound_urls_prefix = f"{urlsplit(site).path or '/'}{prefix}"
+lesson_links_repository = repository
+templates_path = ["_templates"]
+html_context = {"versions": versions, "here": here}
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+        *(["versions.html"] if versions else []),
+    ]
+}
+if site:
+    extensions += ["sphinxext.opengraph", "sphinx_sitemap"]
+    html_baseurl = ogp_site_url = f"{site}{prefix}"
+    sitemap_url_scheme = "{link}"
+if repository:
+    html_theme_options |= {
+        "source_repository": f"https://github.com/{repository}",
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }

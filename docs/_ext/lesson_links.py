@@ -1,4 +1,4 @@
-"""Under the title of each lesson: run it in the browser, or take the notebook home.
+"""Under the title of each lesson: run it in the browser or, once published, elsewhere, or take it home.
 
 JupyterLite's extension for Sphinx builds the notebooks. What it adds to every page for its own directives,
 a web font from another host among it, is taken off again.
@@ -22,6 +22,11 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
         "Run this in your browser", f"../lite/notebooks/index.html?path={notebook}", "run-in-browser"
     )
     links += link("Download the notebook", f"../_static/notebooks/{notebook}", "download")
+    if repository := app.config.lesson_links_repository:
+        place = f"{repository}/blob/main/notebooks/{notebook}"
+        links += link("Colab", f"https://colab.research.google.com/github/{place}", "colab")
+        start = f"gh/{repository}/HEAD?labpath=notebooks/{notebook}"
+        links += link("Binder", f"https://mybinder.org/v2/{start}", "binder")
     title = next(doctree.findall(nodes.title))
     title.parent.insert(title.parent.index(title) + 1, links)
 
@@ -36,6 +41,7 @@ def leave_out(app: Sphinx, page: str, template: str, context: dict[str, Any], do
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_config_value("lesson_links_repository", "", "env", str)
     app.connect("doctree-read", add_links)
     app.connect("html-page-context", leave_out, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -119,7 +119,6 @@ def module_path(name: str, config: Mapping[str, Any]) -> str:
 
     See Also
     --------
-    NameMap : For many names.
     names_are_known : Whether that can be told.
 
     Examples

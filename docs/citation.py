@@ -1,0 +1,27 @@
+"""Write the version and the addresses of pyproject.toml into CITATION.cff: python docs/citation.py"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from hatch_build import publication  # noqa: E402
+from lora_np.version import __version__  # noqa: E402
+
+
+def written(text: str, version: str, repository: str, site: str) -> str:
+    """``text`` with this version, and with the two addresses or without, if they are empty."""
+    text = re.sub(r"(?m)^(url|repository-code): .*\n", "", text)
+    lines = f"version: {version}\n"
+    if site:
+        lines += f'url: "{site}"\n'
+    if repository:
+        lines += f'repository-code: "https://github.com/{repository}"\n'
+    return re.sub(r"(?m)^version: .*\n", lines, text)
+
+
+if __name__ == "__main__":
+    path = ROOT / "CITATION.cff"
+    path.write_text(written(path.read_text(encoding="utf-8"), __version__, *publication()), encoding="utf-8")

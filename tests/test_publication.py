@@ -1,0 +1,99 @@
+"""What is published follows from one place in pyproject.toml, and nothing claims to be where it is not."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_np.version import __version__
+
+ROOT = Path(__file__).parents[1]
+PLACE = ("someone/lora_np", "https://someone.example/lora_np/")
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def hook():
+    return load(ROOT / "hatch_build.py")
+
+
+@pytest.fixture(scope="module")
+def citation():
+    before = list(sys.path)
+    try:
+        return load(ROOT / "docs" / "citation.py")
+    finally:
+        sys.path[:] = before
+
+
+def test_readme_has_no_link_into_the_checkout(hook):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    relative = re.compile(r"\]\((?![a-z]+:|#)")
+    assert relative.search(readme)
+    for repository in ("", PLACE[0]):
+        assert not relative.search(hook.readable_anywhere(readme, repository))
+
+
+def test_readme_leads_to_the_repository(hook):
+    text = "See [idea](docs/idea.md#x), ![a figure](docs/f.png), [paper](https://arxiv.org/abs/2106.09685), [up](#up)."
+    assert hook.readable_anywhere(text, PLACE[0]) == (
+        "See [idea](https://github.com/someone/lora_np/blob/main/docs/idea.md#x), "
+        "![a figure](https://raw.githubusercontent.com/someone/lora_np/main/docs/f.png), "
+        "[paper](https://arxiv.org/abs/2106.09685), [up](#up)."
+    )
+    assert hook.readable_anywhere(text, "") == (
+        "See idea, *a figure.*, [paper](https://arxiv.org/abs/2106.09685), [up](#up)."
+    )
+
+
+def test_addresses_are_absent_until_they_are_filled_in(hook):
+    assert hook.urls("", "") == {}
+    assert hook.urls("", PLACE[1]) == {"Documentation": PLACE[1]}
+    assert set(hook.urls(*PLACE)) == {"Documentation", "Source", "Issues", "Changelog"}
+
+
+def test_citation_is_what_pyproject_says(citation, hook):
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert citation.written(text, __version__, *hook.publication()) == text
+    assert f"\nversion: {__version__}\n" in text
+
+
+@given(st.lists(st.sampled_from([("", ""), PLACE, ("", PLACE[1]), (PLACE[0], "")]), min_size=1))
+def test_citation_forgets_earlier_addresses(citation, places):
+    text = start = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    for place in places:
+        text = citation.written(text, "1.2.3", *place)
+    assert text == citation.written(start, "1.2.3", *places[-1])
+    assert (PLACE[1] in text) == bool(places[-1][1])
+
+
+def test_classifiers_claim_what_ci_runs():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    claimed = {m[1] for c in project["classifiers"] if (m := re.fullmatch(r".*Python :: (3\.\d+)", c))}
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    tried = set(re.findall(r"python(3\.\d+)", run)) | {"3.12"}  # Pyodide 0.27 is Python 3.12
+    assert claimed <= tried
+    assert "tests/pyodide/run" in run
+
+
+def test_actions_are_pinned():
+    uses = [
+        line.split("uses:")[1].strip()
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "uses:" in line
+    ]
+    assert len(uses) > 8
+    assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v[0-9.]+", use) for use in uses), uses
