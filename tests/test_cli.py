@@ -123,10 +123,12 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
 def test_errors_of_a_matrix(tmp_path):
     np.save(tmp_path / "M.npy", np.diag([1.0, 0.1, 0.001]))
     source = str(tmp_path / "M.npy")
-    assert "rank 2 is the smallest with an error of at most 0.01" in lora_np_command("errors", source).stdout
-    result = lora_np_command(
-        "errors", source, "--json", "--norm", "nuclear", "--plot", str(tmp_path / "curve.png")
+    assert (
+        "rank 1 is the smallest that keeps 0.99 of the squared norm"
+        in lora_np_command("errors", source).stdout
     )
+    options = ["--json", "--norm", "nuclear", "--tolerance", "0.01", "--plot", str(tmp_path / "curve.png")]
+    result = lora_np_command("errors", source, *options)
     assert json.loads(result.stdout)["rank"] == 2
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 

@@ -26,26 +26,30 @@ class RankErrors:
         Its rows and columns.
     norm : str
         The norm that errors are measured in.
+    rank : int
+        The smallest that is enough.
+    enough : str
+        What it is enough for, in words.
     tolerance : float
-        The error that is good enough.
+        The relative error that is good enough: in ``norm`` if asked for, otherwise in the Frobenius norm.
     errors : ndarray of shape (min(d, k) + 1,)
         Relative errors of ranks 0, 1, ..., from 1 to 0.
+    energy : ndarray of shape (min(d, k) + 1,)
+        The shares of the squared norm that these ranks keep.
     """
 
     source: str
     shape: tuple[int, int]
     norm: str
+    rank: int
+    enough: str
     tolerance: float
     errors: Array  # (min(d, k) + 1,), from 1 to 0
-
-    @property
-    def rank(self) -> int:
-        """The smallest rank whose error is within the tolerance."""
-        return int(np.argmax(self.errors <= self.tolerance))
+    energy: Array  # (min(d, k) + 1,), from 0 to 1
 
     def to_json(self) -> str:
         """Everything, for programs."""
-        values = {**vars(self), "rank": self.rank, "errors": self.errors.tolist()}
+        values = {**vars(self), "errors": self.errors.tolist(), "energy": self.energy.tolist()}
         return json.dumps(values, indent=2)
 
     @property
@@ -56,28 +60,41 @@ class RankErrors:
         costs = [count_lora(*self.shape, rank=rank) for rank in ranks]
         full = count_full(*self.shape)
         return Table(
-            ["rank", "relative error", "numbers", "share of all"],
+            ["rank", "relative error", "energy", "numbers", "share of all"],
             [
-                (rank, float(self.errors[rank]), cost, cost / full)
+                (rank, float(self.errors[rank]), float(self.energy[rank]), cost, cost / full)
                 for rank, cost in zip(ranks, costs, strict=True)
             ],
             title=f"{self.source}, {shape_text(self.shape)}, {self.norm} norm",
-            notes=[f"rank {self.rank} is the smallest with an error of at most {self.tolerance:g}"],
-            formats={"relative error": "{:.3g}".format, "share of all": "{:.1%}".format},
+            notes=[
+                f"rank {self.rank} is the smallest {self.enough}",
+                "relative error: ||M - M_r|| / ||M||; energy: the share of the squared Frobenius norm that "
+                "M_r keeps; numbers: r (d + k)",
+            ],
+            formats={
+                "relative error": "{:.3g}".format,
+                "energy": "{:.4%}".format,
+                "share of all": "{:.1%}".format,
+            },
         )
 
 
-def rank_errors_of(source: str, *, norm: linalg.Norm = "fro", tolerance: float = 0.01) -> RankErrors:
-    """The error curve of the matrix in a file.
+def rank_errors_of(
+    source: str, *, norm: linalg.Norm = "fro", energy: float | None = None, tolerance: float | None = None
+) -> RankErrors:
+    """The error curve of the matrix in a file, and the smallest rank that is enough.
 
     Parameters
     ----------
     source : str
         ``FILE.npy`` or ``FILE.safetensors:TENSOR``, of which only that tensor is read.
     norm : {"fro", "spectral", "nuclear"}
-        Which norm.
-    tolerance : float
-        Between 0 and 1.
+        The norm that errors are measured in.
+    energy : float, optional
+        The share of the squared Frobenius norm that is enough, as in `adapters.inspect` and
+        `adapters.resize`; 0.99 by default.
+    tolerance : float, optional
+        Instead, the relative error in ``norm`` that is good enough.
 
     Returns
     -------
@@ -87,21 +104,42 @@ def rank_errors_of(source: str, *, norm: linalg.Norm = "fro", tolerance: float =
     Raises
     ------
     TypeError
-        If the file does not hold real numbers, or ``tolerance`` is not a number.
+        If the file does not hold real numbers, or ``energy`` or ``tolerance`` is not a number.
     ValueError
-        If the file does not hold a finite matrix, or ``norm`` or ``tolerance`` is out of range.
+        If the file does not hold a finite matrix, an option is out of range, or both ``energy`` and
+        ``tolerance`` are given.
     OSError
         If the file cannot be read.
+
+    See Also
+    --------
+    lora_np.linalg.rank_within : The rule.
 
     Examples
     --------
     >>> import tempfile
     >>> path = f"{tempfile.mkdtemp()}/M.npy"
     >>> np.save(path, np.diag([1.0, 0.1, 0.001]))
-    >>> rank_errors_of(path).rank
-    2
+    >>> rank_errors_of(path).rank, rank_errors_of(path, tolerance=0.01).rank
+    (1, 2)
     """
-    tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
+    if energy is not None and tolerance is not None:
+        raise ValueError(f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}")
+    share = number(
+        "energy", linalg.ENOUGH if energy is None else energy, minimum=0, maximum=1, open_minimum=True
+    )
+    if tolerance is not None:
+        tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
     M = load_matrix(source)
     errors = linalg.rank_errors(M, norm=norm, relative=True)
-    return RankErrors(source, (M.shape[0], M.shape[1]), norm, tolerance, errors)
+    frobenius = errors if norm == "fro" else linalg.rank_errors(M, relative=True)
+    if tolerance is not None:
+        enough = f"with an error of at most {tolerance:g} in the {norm} norm"
+        rank = linalg.rank_within(errors, tolerance=tolerance)
+    else:
+        enough = f"that keeps {share:.6g} of the squared norm (an error of at most {(1 - share) ** 0.5:.3g})"
+        tolerance = (1 - share) ** 0.5
+        rank = linalg.rank_within(frobenius, tolerance=tolerance)
+    return RankErrors(
+        source, (M.shape[0], M.shape[1]), norm, rank, enough, tolerance, errors, 1 - np.square(frobenius)
+    )

@@ -268,7 +268,7 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     found, missing = finite(place, lambda: _leading(D, goal, info.nbytes // D.size))
     parts = balanced(found, path, B=info.dtype, A=info.dtype)
     module = AdapterModule(parts, alpha=float(len(found.s)), embedding=pair.embedding)  # of scale 1
-    return module, Spectrum(found.s.astype(np.float64), missing)
+    return module, Spectrum(found.s.astype(np.float64), missing, D.dtype.name)
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
@@ -280,16 +280,16 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
     rank = min(_FIRST_RANK, full)
     while True:
         found, missing = _truncated(D, rank)
-        spectrum = Spectrum(found.s.astype(np.float64), missing)
+        spectrum = Spectrum(found.s.astype(np.float64), missing, D.dtype.name)
         enough = spectrum.needed(goal.share)
-        if enough or rank == full:
+        if enough <= rank or rank == full:
             break
         # Would even the largest rank of the search do, if no singular value fell from here on?
         most = full // _SEARCHED
         short = missing - (1 - goal.share) * spectrum.left(0) - (most - rank) * spectrum.s[-1] ** 2
         rank = full if 2 * rank > most or short > 0 else 2 * rank
         del found
-    rank = enough or full
+    rank = min(enough, full)
     return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank]), spectrum.left(rank)
 
 

@@ -233,9 +233,10 @@ def _look(work: tuple[str, str, AdapterModule, Stored | None, bool]) -> tuple[In
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
         return row, np.zeros(0)
-    s = abs(module.scale) * finite(place, svd_of_product, B, A).s.astype(np.float64)
+    found = finite(place, svd_of_product, B, A).s
+    s = abs(module.scale) * found.astype(np.float64)
     norm = float(np.linalg.norm(s))
-    needed = Spectrum(s).needed() if norm else 0
+    needed = Spectrum(s, dtype=found.dtype.name).needed()
     row = row._replace(
         status="ok" if norm else "DEAD",
         norm=norm,

@@ -14,17 +14,21 @@ from lora_np.adapters.config import with_targets
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, header
 from lora_np.checks import Array, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
+from lora_np.linalg import ENOUGH, rank_within
 
 _PADDING = 7  # bytes at most, by which a header is padded
-ENOUGH = 0.99  # the share of its squared norm that a module's needed directions hold
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The strengths of an update: its leading singular values, and the squared norm of what they leave."""
+    """The strengths of an update: its leading singular values, and the squared norm of what they leave.
+
+    ``dtype`` is that of the numbers from which they were computed.
+    """
 
     s: Array
     missing: float = 0.0
+    dtype: str = "float64"
 
     @property
     def norm(self) -> float:
@@ -39,11 +43,15 @@ class Spectrum:
         return total_error([self], [rank])
 
     def needed(self, share: float = ENOUGH) -> int:
-        """The smallest rank, from 1 on, with this share of the squared norm; 0 if there is none."""
-        tails = np.cumsum(np.append(self.missing, np.square(self.s[::-1])))[::-1]  # small terms first
-        # What rounding hides is not lost: without this, a share of 1 would never be met.
-        enough = tails[1:] <= (1 - share + np.finfo(self.s.dtype).eps * len(self.s)) * tails[0]
-        return int(np.argmax(enough)) + 1 if enough.any() else 0
+        """The smallest rank with this share of the squared norm, by the rule of `rank_within`; 0 for zero.
+
+        One more than there are singular values, if these do not have it.
+        """
+        lost = np.cumsum(np.append(self.missing, np.square(self.s[::-1])))[::-1]  # small terms first
+        if not lost[0]:
+            return 0
+        errors = np.append(np.sqrt(lost / lost[0]), 0.0).astype(self.dtype)
+        return max(1, rank_within(errors, tolerance=(1 - share) ** 0.5))
 
 
 def total_error(spectra: Iterable[Spectrum], ranks: Iterable[int]) -> float:
@@ -107,10 +115,10 @@ class Goal:
         """The rank of each module of ``adapter``, which is given at its largest; 0 says to leave it out."""
         if self.rank is not None:
             return {name: min(self.rank, len(spectrum.s)) for name, spectrum in spectra.items()}
-        if self.share is not None:
-            return {name: x.needed(self.share) or len(x.s) for name, x in spectra.items()}
         # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
         at_least = {name: int(len(module.parts) > 2) for name, module in adapter.items()}
+        if self.share is not None:
+            return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
         values = {name: spectrum.s for name, spectrum in spectra.items()}
         if self.bytes is not None:
             return allocate_bytes(adapter, values, self.bytes, at_least=at_least)

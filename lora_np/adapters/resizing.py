@@ -153,7 +153,9 @@ def resize(
     together = total_error(spectra.values(), ranks.values())
     notes = [f"{WEIGHTS}: {size:,} bytes; relative error of all together {together:.3g}"]
     if gone := [row.name for row in rows if row.rank == 0]:
-        notes.append(f"left out, because the budget serves better elsewhere: {', '.join(gone)}")
+        notes.append(
+            f"left out, because they do nothing or the budget serves better elsewhere: {', '.join(gone)}"
+        )
     if any("magnitude" in module.parts for module in before.values()):
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
     return ResizeResult(f"Resized {adapter}", rows, tuple(notes), Path(out), size, together)
@@ -165,4 +167,4 @@ def _decompose(work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Sp
     found = finite(name, svd_of_product, *module.factors())
     dtypes = {part: module.parts[part].dtype for part in "BA"}
     ordered = module.with_factors(**balanced(found, path, **dtypes))
-    return ordered, Spectrum(abs(module.scale) * found.s.astype(np.float64))
+    return ordered, Spectrum(abs(module.scale) * found.s.astype(np.float64), dtype=found.s.dtype.name)

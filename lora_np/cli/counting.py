@@ -82,25 +82,32 @@ def errors(
         str, typer.Argument(help="FILE.npy, or FILE.safetensors:TENSOR, of which only that tensor is read.")
     ],
     norm: Annotated[str, typer.Option(help="fro, spectral or nuclear.")] = "fro",
-    tolerance: Annotated[float, typer.Option(help="The relative error that is accepted.")] = 0.01,
+    energy: Annotated[
+        float | None, typer.Option(help="The share of the squared norm that is enough, by default 0.99.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Instead, the relative error in the norm that is accepted.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the curve to this file.")] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Print the error of the best approximation of each rank, and the smallest rank within the tolerance.
+    """Print the error of the best approximation of each rank, and the smallest rank that is enough.
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """
     from lora_np.accounting import rank_errors_of
 
     check_target("--plot", plot, PICTURES)
-    found = rank_errors_of(matrix, norm=norm, tolerance=tolerance)  # type: ignore[arg-type]
+    found = rank_errors_of(matrix, norm=norm, energy=energy, tolerance=tolerance)  # type: ignore[arg-type]
     if plot is not None:
         from matplotlib.figure import Figure
 
         from lora_np.plots import rank_error_curves
 
         figure = Figure(figsize=(6, 3.8), layout="constrained")
-        rank_error_curves({Path(matrix).name: found.errors}, tolerance=tolerance, ax=figure.add_subplot())
+        rank_error_curves(
+            {Path(matrix).name: found.errors}, tolerance=found.tolerance, ax=figure.add_subplot()
+        )
         write_figure(figure, plot, dpi=150)
     if as_json:
         print(found.to_json())

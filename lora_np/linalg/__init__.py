@@ -2,11 +2,13 @@
 
 from lora_np.linalg.decompositions import lu, qr, qr_pivoted, svd
 from lora_np.linalg.lowrank import (
+    ENOUGH,
     Norm,
     low_rank_factors,
     rank_errors,
     rank_for_energy,
     rank_for_error,
+    rank_within,
     svd_of_product,
     truncated_svd,
 )
@@ -30,6 +32,7 @@ from lora_np.linalg.subspaces import (
 )
 
 __all__ = [
+    "ENOUGH",
     "SVD",
     "Norm",
     "amplification_factor",
@@ -48,6 +51,7 @@ __all__ = [
     "rank_errors",
     "rank_for_energy",
     "rank_for_error",
+    "rank_within",
     "reduced_rank_regression",
     "row_echelon",
     "similarity_grid",

@@ -10,13 +10,15 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, choice, matrix, number, whole_number
 from lora_np.linalg import decompositions
-from lora_np.linalg.rank import energy
 from lora_np.linalg.spectrum import SVD, singular_values, tail_sums, well_scaled
 
 Norm = Literal["fro", "spectral", "nuclear"]
 Method = Literal["auto", "full", "krylov"]
 
 SMALL = 200  # up to this size the full SVD is fast enough
+ENOUGH = (
+    0.99  # the share of the squared norm by which `errors`, `inspect` and `resize` say which rank is enough
+)
 OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that convergence lives on
 
 
@@ -211,7 +213,7 @@ def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False)
 
 
 def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro") -> int:
-    """The smallest rank r with ``||M - M_r|| <= tolerance * ||M||``.
+    """The smallest rank r with ``||M - M_r|| <= tolerance * ||M||``, by the rule of `rank_within`.
 
     Parameters
     ----------
@@ -244,11 +246,11 @@ def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "f
     2
     """
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
-    return int(np.argmax(rank_errors(M, norm=norm, relative=True) <= tolerance))
+    return rank_within(rank_errors(M, norm=norm, relative=True), tolerance=tolerance)
 
 
-def rank_for_energy(M: npt.ArrayLike, *, share: float = 0.9) -> int:
-    """The smallest rank whose best approximation keeps this share of ``||M||_F^2``.
+def rank_for_energy(M: npt.ArrayLike, *, share: float = ENOUGH) -> int:
+    """The smallest rank whose best approximation keeps this share of ``||M||_F^2``, by `rank_within`.
 
     Parameters
     ----------
@@ -279,7 +281,52 @@ def rank_for_energy(M: npt.ArrayLike, *, share: float = 0.9) -> int:
     2
     """
     share = number("share", share, minimum=0, maximum=1)
-    return int(np.argmax(energy(M) >= share))
+    return rank_within(rank_errors(M, relative=True), tolerance=(1 - share) ** 0.5)
+
+
+def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
+    """The first rank whose relative error is at most ``tolerance``: the one rule for which rank is enough.
+
+    To keep a share of the squared norm is to have a relative Frobenius error of at most ``sqrt(1 - share)``.
+
+    Parameters
+    ----------
+    errors : array_like of shape (n,)
+        Relative errors of ranks 0, 1, ..., as from `rank_errors`.
+    tolerance : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    int
+        A rank; 0 if even rank 0 is good enough, as for a zero matrix, or where none is.
+
+    Raises
+    ------
+    TypeError
+        If ``tolerance`` is not a number.
+    ValueError
+        If it is out of range.
+
+    See Also
+    --------
+    rank_for_error, rank_for_energy : From a matrix.
+
+    Notes
+    -----
+    An error that is above the tolerance by no more than rounding (``4 sqrt(n) eps`` of the dtype of
+    ``errors``) is within it. So the answer does not depend on how the singular values were computed, even
+    where a rank meets the tolerance exactly.
+
+    Examples
+    --------
+    >>> rank_within([1.0, 0.1, 0.01, 0.0], tolerance=0.05)
+    2
+    """
+    errors = np.asarray(errors)
+    tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
+    rounding = 4 * len(errors) ** 0.5 * float(np.finfo(errors.dtype).eps)
+    return int(np.argmax(errors <= tolerance + rounding))
 
 
 def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:

@@ -30,20 +30,39 @@ def test_the_table_shows_powers_of_two_the_rank_and_the_last(source):
     table = rank_errors_of(source, tolerance=0).table
     assert [row["rank"] for row in table.records] == [1, 2, 3]
     assert table.records[0]["numbers"] == 8
-    assert "rank 3 is the smallest with an error of at most 0" in str(table)
+    assert "rank 3 is the smallest with an error of at most 0 in the fro norm" in str(table)
 
 
 def test_programs_get_everything(source):
     content = json.loads(rank_errors_of(source).to_json())
     assert content["shape"] == [3, 5]
-    assert content["rank"] == 2
-    assert len(content["errors"]) == 4
+    assert content["rank"] == 1
+    assert len(content["errors"]) == len(content["energy"]) == 4
 
 
 def test_half_precision_tensors(tmp_path):
     path = tmp_path / "a.safetensors"
     safetensors.save({"W": np.diag([1.0, 0.5, 0.25])}, path, dtype="bfloat16")
     assert rank_errors_of(f"{path}:W", tolerance=0.3).rank == 2
+
+
+@pytest.mark.parametrize("norm", ["fro", "spectral", "nuclear"])
+def test_without_a_tolerance_the_rule_is_99_percent_of_the_squared_norm_in_any_norm(source, norm):
+    found = rank_errors_of(source, norm=norm)
+    assert found.rank == 1
+    assert "rank 1 is the smallest that keeps 0.99 of the squared norm (an error of at most 0.1)" in str(
+        found.table
+    )
+    assert rank_errors_of(source, norm=norm, energy=0.9999999).rank == 3
+
+
+def test_one_goal_at_most(source):
+    with pytest.raises(
+        ValueError, match=r"give one of energy and tolerance, got energy 0\.9 and tolerance 0\.1"
+    ):
+        rank_errors_of(source, energy=0.9, tolerance=0.1)
+    with pytest.raises(ValueError, match="energy must be above 0 and at most 1, got 0"):
+        rank_errors_of(source, energy=0)
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.1, np.nan])

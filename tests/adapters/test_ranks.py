@@ -204,7 +204,7 @@ def test_the_rank_for_a_loss_is_the_smallest_that_meets_it(values, share):
 
 
 def test_values_that_do_not_reach_the_share_say_so():
-    assert Spectrum(np.array([1.0]), missing=9.0).needed(0.5) == 0
+    assert Spectrum(np.array([1.0]), missing=9.0).needed(0.5) == 2
 
 
 @pytest.mark.parametrize(
