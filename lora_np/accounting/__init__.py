@@ -27,6 +27,7 @@ from lora_np.accounting.memory import (
     training_memory,
 )
 from lora_np.accounting.paper import PaperClaims, paper_claims
+from lora_np.accounting.settings import count_config
 from lora_np.accounting.sources import (
     Catalogue,
     catalogue,
@@ -57,6 +58,7 @@ __all__ = [
     "catalogue",
     "compare_memory",
     "count",
+    "count_config",
     "count_flops",
     "count_full",
     "count_lora",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -18,6 +18,7 @@ from lora_np.hub import (
     Pick,
     Targets,
     check_patterns,
+    close_names,
     pick,
     saved_modules,
 )
@@ -72,7 +73,8 @@ class LoraCount(Shown):
     adapters : tuple of AdaptedModules
         What is adapted, alike modules together.
     saved : mapping of str to int
-        Numbers in the copies that ``modules_to_save`` trains, by module.
+        Numbers in the copies that ``modules_to_save`` trains, and in the rows of
+        ``trainable_token_indices``, by module.
     biases : int
         Numbers in the biases of the base that are trained as well.
     experts : str
@@ -178,6 +180,12 @@ def count_model(
     modules_to_save: str | Iterable[str] = (),
     dora: bool = False,
     bias: str = "none",
+    exclude: str | Sequence[str] = (),
+    layers: int | Sequence[int] = (),
+    layers_pattern: str | Sequence[str] = (),
+    target_parameters: Iterable[str] = (),
+    trainable_token_indices: Sequence[int] | Mapping[str, Sequence[int]] = (),
+    lora_bias: bool = False,
     experts: str = "peft",
 ) -> LoraCount:
     """What a LoRA on a model costs, to the last parameter, as PEFT would build it.
@@ -202,6 +210,18 @@ def count_model(
         Count DoRA's magnitude vectors.
     bias : {"none", "all", "lora_only"}
         Which biases of the base model are trained as well.
+    exclude : str or sequence of str
+        Modules that are left out, by ends of names or one expression: PEFT's ``exclude_modules``.
+    layers : int or sequence of int
+        Only layers of these numbers, of modules that a list of targets names: ``layers_to_transform``.
+    layers_pattern : str or sequence of str
+        The names of the lists of layers that ``layers`` counts; by default any.
+    target_parameters : iterable of str
+        Ends of the names of parameters that are adapted by themselves, such as ``"experts.down_proj"``.
+    trainable_token_indices : sequence of int, or mapping of str to sequence of int
+        Rows that are trained of the input embedding, or of the modules whose names end so.
+    lora_bias : bool
+        Whether B has a bias, of d_out numbers.
     experts : {"peft", "per-expert"}
         How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT does
         with them: gate and up projection share one pair of factors of rank 2 r, and in the fused families
@@ -238,20 +258,30 @@ def count_model(
         spec = spec.per_expert()
     rank_pattern = rank_pattern or {}
     modules_to_save = (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
+    target_parameters = tuple(target_parameters)
     patterns = Patterns(
         {key: whole_number(f"rank_pattern[{key!r}]", value) for key, value in rank_pattern.items()}
     )
     if rank_pattern:
         check_patterns(spec, patterns)
     adapters: list[AdaptedModules] = []
-    for each in pick(spec, targets, modules_to_save):
-        adapters += _adapt(each, rank, patterns, dora)
+    for each in pick(
+        spec,
+        targets,
+        modules_to_save,
+        exclude=exclude,
+        layers=layers,
+        layers_pattern=layers_pattern,
+        target_parameters=target_parameters,
+    ):
+        adapters += _adapt(each, rank, patterns, dora=dora, lora_bias=lora_bias)
     saved = saved_modules(spec, modules_to_save) if modules_to_save else {}
+    tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     return LoraCount(
         spec,
         rank,
         tuple(adapters),
-        {name: _copy_size(module, saved) for name, module in saved.items()},
+        {name: _copy_size(module, saved) for name, module in saved.items()} | tokens,
         _bias_size(spec, bias, adapters, saved),
         experts if has_experts else "",
     )
@@ -276,41 +306,90 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
         )
 
 
-def _adapt(picked: Pick, rank: int, patterns: Patterns, dora: bool) -> list[AdaptedModules]:
+def _adapt(
+    picked: Pick, rank: int, patterns: Patterns, *, dora: bool, lora_bias: bool
+) -> list[AdaptedModules]:
     """One adapter for each rank that the picked modules get."""
     module = picked.module
     usual = rank * picked.times
+
+    def adapted(own: int, names: tuple[str, ...] | None) -> AdaptedModules:
+        if picked.parameter is not None or module.kind in ("router", "experts"):
+            return AdaptedModules(module, own, _stacked(module, own, dora, lora_bias), names)
+        extra = module.shape[0] if lora_bias else 0
+        if lora_bias and module.kind == "embedding":
+            raise ValueError(f"lora_bias must be False for an embedding ({_starred(module)})")
+        return AdaptedModules(module, own, _numbers(module, own, dora) + extra, names)
+
     if not patterns.values:
-        return [AdaptedModules(module, usual, _numbers(module, usual, dora), picked.names)]
-    suffix = ".weight" if module.kind == "router" else ""
+        return [adapted(usual, picked.names)]
     by_rank: dict[int, list[str]] = {}
     for name in picked.names or module.names():
-        path = name + suffix
-        by_rank.setdefault(patterns.get(path, usual), []).append(name)
-    return [
-        AdaptedModules(module, own, _numbers(module, own, dora), tuple(names))
-        for own, names in by_rank.items()
-    ]
+        by_rank.setdefault(patterns.get(picked.path(name), usual), []).append(name)
+    return [adapted(own, tuple(names)) for own, names in by_rank.items()]
+
+
+def _stacked(module: ModuleSpec, rank: int, dora: bool, lora_bias: bool) -> int:
+    """Numbers of factors for a bare parameter: a matrix, or one for each expert."""
+    for name, asked in (("dora", dora), ("lora_bias", lora_bias)):
+        if asked:
+            raise ValueError(
+                f"{name} must be False for a parameter, such as fused experts ({_starred(module)}): PEFT has "
+                "no such thing for them"
+            )
+    *experts, d_out, d_in = module.shape
+    return prod(experts) * pair_size(d_out, d_in, rank)
 
 
 def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:
     """Numbers that LoRA of ``rank`` adds to one module."""
-    if module.kind in ("linear", "router"):
+    if module.kind == "linear":
         d_out, d_in = module.shape
         return pair_size(d_out, d_in, rank) + (d_out if dora else 0)
     if module.kind == "embedding":
         rows, width = module.shape
         return pair_size(width, rows, rank) + (width if dora else 0)
-    if module.kind == "convolution":
-        d_out, d_in, *kernel = module.shape
-        groups = module.groups
-        return count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups, dora=dora)
-    if dora:
-        raise ValueError(
-            f"dora must be False for fused experts ({_starred(module)}): PEFT has no DoRA for them"
-        )
-    experts, d_out, d_in = module.shape
-    return experts * pair_size(d_out, d_in, rank)
+    d_out, d_in, *kernel = module.shape
+    groups = module.groups
+    return count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups, dora=dora)
+
+
+def _token_rows(
+    spec: ModelSpec,
+    indices: Sequence[int] | Mapping[str, Sequence[int]],
+    adapters: Iterable[AdaptedModules],
+    saved: Mapping[str, ModuleSpec],
+) -> dict[str, int]:
+    """Numbers in the rows that ``trainable_token_indices`` trains, by module; tied ones are counted once."""
+    if not indices:
+        return {}
+    tables = [module for module in spec.modules if module.kind == "embedding" or module.name == spec.head]
+    own = next((module for module in tables if not module.tied and module.kind == "embedding"), None)
+    if own is None:
+        raise ValueError(f"trainable_token_indices: {spec.name} has no embedding")
+    if not isinstance(indices, Mapping):
+        indices = {own.name: indices}
+    rows: dict[str, tuple[ModuleSpec, tuple[int, ...]]] = {}
+    for end, numbers in indices.items():
+        found = [module for module in tables if f".{module.name}".endswith(f".{end}")]
+        if not found:
+            close = close_names(end, [module.name.rpartition(".")[2] for module in tables])
+            raise ValueError(f"trainable_token_indices: {end!r} matches no embedding of {spec.name}{close}")
+        for module in found:
+            numbers = tuple(
+                whole_number("trainable_token_indices", i, minimum=0, maximum=module.shape[0] - 1)
+                for i in numbers
+            )
+            rows[module.name] = (module, numbers)
+    taken = {name for each in adapters for name in each.names or each.module.names()} | set(saved)
+    if both := sorted(taken & set(rows)):
+        raise ValueError(f"trainable_token_indices: {both[0]} is adapted or trained in full as well")
+    shared = rows.get(own.name)
+    return {
+        name: len(numbers) * module.shape[1]
+        for name, (module, numbers) in rows.items()
+        if not (shared and module.tied and numbers == shared[1])
+    }
 
 
 def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:

@@ -89,7 +89,8 @@ def _from_directory(path: Path) -> ModelSpec:
     """From the config where its family is described, from headers where there are weights and it is not."""
     if (path / "adapter_config.json").is_file():
         raise ValueError(
-            f"{path} is an adapter: lora-np inspect shows what it holds; count takes its base model"
+            f"{path} is an adapter: lora-np inspect shows what it holds; to count it, give its base and "
+            f"config={str(path)!r} (--config {path})"
         )
     if not (path / "config.json").is_file():
         return from_safetensors(path)

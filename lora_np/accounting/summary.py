@@ -10,6 +10,7 @@ from lora_np.accounting.activations import TrainingOptions
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.accounting.matrix import count_matrix
 from lora_np.accounting.memory import compare_memory
+from lora_np.accounting.settings import count_config
 from lora_np.accounting.sources import matrix_size, model_spec
 from lora_np.checks import choice
 from lora_np.hub import ModelSpec
@@ -44,6 +45,7 @@ def count_source(
     source: str,
     *,
     ranks: Iterable[int] = (),
+    config: str | None = None,
     by: str | None = None,
     memory: bool = False,
     batch: int = 1,
@@ -58,6 +60,8 @@ def count_source(
         Whatever `model_spec` takes, as text.
     ranks : iterable of int
         Without any, a matrix is counted by itself and a model is listed; no other option makes sense then.
+    config : str, optional
+        An ``adapter_config.json``, or a directory with one, for ranks and all options of the LoRA.
     by : {"kind", "module"}, optional
         A table of the adapted modules for each rank.
     memory : bool
@@ -98,7 +102,10 @@ def count_source(
     """
     ranks = list(ranks)
     wanted = {name: value for name, value in options.items() if value not in (None, [], (), False, "peft")}
-    choice("experts", options.get("experts", "peft"), ("peft", "per-expert"))
+    experts = choice("experts", options.get("experts", "peft"), ("peft", "per-expert"))
+    if config is not None and (ranks or wanted.keys() - {"experts"}):
+        given = ", ".join([*["rank"] * bool(ranks), *(wanted.keys() - {"experts"})])
+        raise ValueError(f"config ({config}) says all about the LoRA: leave out {given}")
     if by is not None:
         wanted["by"] = choice("by", by, ("kind", "module"))
     training = TrainingOptions(batch=batch, sequence=sequence)
@@ -109,14 +116,17 @@ def count_source(
             "batch and sequence are for the estimate of memory: pass memory=True (--memory) as well"
         )
     size = matrix_size(source)
-    if size and wanted.keys() - {"dora"}:
+    if size and (config is not None or wanted.keys() - {"dora"}):
         raise ValueError(f"a single matrix, {source}, takes ranks and DoRA; other options need a model")
-    if wanted and not ranks:
+    if wanted and not ranks and config is None:
         raise ValueError(f"{', '.join(wanted)} can only be given with a rank, as in --rank 8")
     spec = model_spec(source)
     if size:
         return CountReport(spec, (), (count_matrix(*size, ranks=ranks, dora="dora" in wanted).table,))
-    counts = tuple(count_model(spec, rank=rank, **options) for rank in ranks)
+    if config is not None:
+        counts: tuple[LoraCount, ...] = (count_config(spec, config, experts=experts),)
+    else:
+        counts = tuple(count_model(spec, rank=rank, **options) for rank in ranks)
     tables = [_totals(spec, counts) if counts else spec.table]
     if by:
         tables += [count.by_module if by == "module" else count.table for count in counts]

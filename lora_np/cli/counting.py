@@ -25,6 +25,10 @@ def count(
         str | None,
         typer.Option(help="Suffixes of the modules that are trained in full, separated by commas."),
     ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="An adapter_config.json, in the place of --rank, --targets and the like."),
+    ] = None,
     dora: Annotated[bool, typer.Option("--dora", help="Count the magnitudes of DoRA as well.")] = False,
     experts: Annotated[str, typer.Option(help="How experts are counted: peft or per-expert.")] = "peft",
     by: Annotated[str | None, typer.Option(help="List what is adapted: module or kind.")] = None,
@@ -55,6 +59,7 @@ def count(
         tables = accounting.count_source(
             source,
             ranks=rank or [],
+            config=config,
             targets=parse_targets(targets) if targets is not None else None,
             modules_to_save=saved,
             dora=dora,

@@ -22,7 +22,14 @@ from lora_np.hub.names import module_path, names_are_known
 from lora_np.hub.picking import Pick, check_patterns, pick, saved_modules
 from lora_np.hub.reading import HubError, open_regular, read_json
 from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter
-from lora_np.hub.targets import ALL_LINEAR, Matcher, Patterns, Targets, close_names, matcher
+from lora_np.hub.targets import (
+    ALL_LINEAR,
+    Matcher,
+    Patterns,
+    Targets,
+    close_names,
+    matcher,
+)
 from lora_np.hub.tensors import TensorInfo
 
 __all__ = [

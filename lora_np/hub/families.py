@@ -48,7 +48,9 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
     TypeError
         If a field has the wrong type.
     """
-    family = family_of(str(values.get("model_type")))
+    if values.get("model_type") is None:
+        raise ValueError("model_type is missing: it says which family a config.json is of, such as 'llama'")
+    family = family_of(str(values["model_type"]))
     architecture = architecture or _architecture(values)
     task = family.tasks[0]
     if architecture:

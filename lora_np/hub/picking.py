@@ -7,12 +7,21 @@ Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``_maybe_include_all_linear_laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lora_np.hub.model import ModelSpec, ModuleSpec
 from lora_np.hub.patterns import Expression
-from lora_np.hub.targets import ALL_LINEAR, Patterns, Targets, checked_names, close_names, ends_with
+from lora_np.hub.targets import (
+    ALL_LINEAR,
+    Patterns,
+    Targets,
+    checked_names,
+    close_names,
+    ends_with,
+    matcher,
+)
+from lora_np.table import shape_text
 
 ADAPTABLE = ("linear", "embedding", "convolution")
 
@@ -28,14 +37,30 @@ class Pick(NamedTuple):
         Those that are adapted; all by default.
     times : int
         Factor of the rank: PEFT gives maps that were fused into one the ranks of all of them.
+    parameter : str
+        Where not the module is adapted but a parameter: its name in the module, or nothing for a bare one.
     """
 
     module: ModuleSpec
     names: tuple[str, ...] | None = None
     times: int = 1  # PEFT gives maps that were fused into one the ranks of all of them
+    parameter: str | None = None
+
+    def path(self, name: str) -> str:
+        """What patterns are matched with for the module ``name``."""
+        return f"{name}.{self.parameter}" if self.parameter else name
 
 
-def pick(spec: ModelSpec, targets: Targets | None, saved: Collection[str]) -> list[Pick]:
+def pick(
+    spec: ModelSpec,
+    targets: Targets | None,
+    saved: Collection[str],
+    *,
+    exclude: str | Sequence[str] = (),
+    layers: int | Sequence[int] = (),
+    layers_pattern: str | Sequence[str] = (),
+    target_parameters: Collection[str] = (),
+) -> list[Pick]:
     """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full.
 
     Parameters
@@ -46,6 +71,14 @@ def pick(spec: ModelSpec, targets: Targets | None, saved: Collection[str]) -> li
         As PEFT reads them; None takes the family's default.
     saved : collection of str
         Ends of names that ``modules_to_save`` trains in full.
+    exclude : str or sequence of str
+        What is left out: ends of names, or one expression.
+    layers : int or sequence of int
+        Of modules that a list names, only those in the layers of these numbers.
+    layers_pattern : str or sequence of str
+        The names of the lists of layers that ``layers`` counts; by default any.
+    target_parameters : collection of str
+        Ends of the names of parameters that are adapted by themselves. With them ``targets`` may be empty.
 
     Returns
     -------
@@ -55,25 +88,38 @@ def pick(spec: ModelSpec, targets: Targets | None, saved: Collection[str]) -> li
     Raises
     ------
     ValueError
-        If a target matches no module.
+        If a target matches no module, or nothing is left.
     """
     if targets is None:
-        targets = _defaults(spec)
+        lost = target_parameters and (spec.fused or not spec.default_targets)
+        targets = () if lost else _defaults(spec)
     if not isinstance(targets, str) and not callable(targets):
-        targets = checked_names(targets)
+        targets = checked_names(targets) if targets or not target_parameters else []
+    elif layers != ():
+        raise ValueError("layers needs a list of targets: an expression says itself which layers it means")
+    if layers_pattern and layers == ():
+        raise ValueError("layers_pattern says what layers counts, which must be given as well")
+    picks = _picked(spec, targets) if targets else []
+    if saved or exclude or layers != ():
+        picks = list(_kept(picks, targets, saved, exclude, layers, layers_pattern))
+        if not picks and not target_parameters:
+            raise ValueError(f"targets: all that they select of {spec.name} is left out again")
+    return picks + _pick_parameters(spec, target_parameters, {each.module for each in picks})
+
+
+def _picked(spec: ModelSpec, targets: Targets) -> list[Pick]:
     if callable(targets):
         picks = _picks(_found(_names(module for module in spec.groups if module.kind in ADAPTABLE), targets))
         if not picks:
             raise ValueError(f"targets: the function selected no module of {spec.name}")
-    elif spec.fused:
-        picks = _pick_fused(spec, targets)
-    elif not isinstance(targets, str):
-        picks = _pick_names(spec, targets)
-    elif targets.lower() == ALL_LINEAR:
-        picks = [Pick(module) for module in _all_linear(spec)]
-    else:
-        picks = _pick_pattern(spec, targets)
-    return list(_without(picks, saved)) if saved else picks
+        return picks
+    if spec.fused:
+        return _pick_fused(spec, targets if isinstance(targets, str) else list(targets))
+    if not isinstance(targets, str):
+        return _pick_names(spec, list(targets))
+    if targets.lower() == ALL_LINEAR:
+        return [Pick(module) for module in _all_linear(spec)]
+    return _pick_pattern(spec, targets)
 
 
 def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
@@ -247,7 +293,7 @@ def _pick_fused(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
                 f"targets: {', '.join(sorted(present))} needs {missing} too: PEFT adapts them fused in {name}"
             )
         picks += [
-            Pick(module, times=len(needed))
+            Pick(module, times=len(needed), parameter="weight" if module.kind == "router" else "")
             for module in spec.groups
             if module.kind in ("router", "experts") and ends_with(_parameter_name(module), name)
         ]
@@ -272,16 +318,72 @@ def _parameter_name(module: ModuleSpec) -> str:
     return f"{module.name}.weight" if module.kind == "router" else module.name
 
 
-def _without(picks: Iterable[Pick], saved: Collection[str]) -> Iterator[Pick]:
-    """Picks less the modules that are trained in full: PEFT never adapts those."""
-    patterns = [Expression(rf"(^|.*\.){end}($|\..*)", what="modules_to_save") for end in saved]
+def _kept(
+    picks: Iterable[Pick],
+    targets: Targets,
+    saved: Collection[str],
+    exclude: str | Sequence[str],
+    layers: int | Sequence[int],
+    layers_pattern: str | Sequence[str],
+) -> Iterator[Pick]:
+    """Picks less the modules that are trained in full, excluded, or of other layers.
+
+    As in PEFT none of that holds for parameters, and a module that is named by its whole path is wanted in
+    any layer.
+    """
+    whole = set() if isinstance(targets, str) or callable(targets) else set(targets)
+    in_full = [Expression(rf"(^|.*\.){end}($|\..*)", what="modules_to_save") for end in saved]
+    excluded = matcher(exclude, what="exclude") if exclude else None
     for each in picks:
+        if each.parameter is not None:
+            yield each
+            continue
+        last = each.module.name.rpartition(".")[2]
+        in_layer = matcher([last], layers=layers, layers_pattern=layers_pattern)
         names = each.module.names() if each.names is None else each.names
-        kept = tuple(name for name in names if not any(pattern.matches(name) for pattern in patterns))
+        kept = tuple(
+            name
+            for name in names
+            if not any(pattern.matches(name) for pattern in in_full)
+            and not (excluded and excluded(name))
+            and (name in whole or in_layer(name))
+        )
         if len(kept) == len(names):
             yield each
         elif kept:
             yield each._replace(names=kept)
+
+
+def _pick_parameters(spec: ModelSpec, targets: Iterable[str], taken: Collection[ModuleSpec]) -> list[Pick]:
+    """Parameters whose names end with one of ``targets``: PEFT's ``target_parameters``."""
+    found: dict[ModuleSpec, list[str]] = {}
+    for target in targets:
+        hits = 0
+        for module in spec.groups:
+            inner = "" if module.kind in ("parameter", "experts") else ".weight"
+            names = [name for name in module.names() if ends_with(name + inner, target)]
+            if names and (len(module.shape) not in (2, 3) or module.kind == "convolution"):
+                raise ValueError(
+                    f"target_parameters: {target!r} is {names[0] + inner}, a {module.kind} of shape "
+                    f"{shape_text(module.shape)}; matrices and stacks of matrices can be adapted"
+                )
+            if names and module in taken:
+                raise ValueError(f"target_parameters: {target!r} is of a module that targets select as well")
+            if names:
+                hits += 1
+                found[module] = [*found.get(module, ()), *names]
+        if not hits:
+            close = close_names(
+                target, {_parameter_name(module).rpartition("}.")[2] for module in spec.groups}
+            )
+            raise ValueError(f"target_parameters: {target!r} matches no parameter of {spec.name}{close}")
+    picks = []
+    for module, names in found.items():
+        unique = tuple(dict.fromkeys(names))
+        some = None if len(unique) == module.copies else unique
+        inner = "" if module.kind in ("parameter", "experts") else "weight"
+        picks.append(Pick(module, some, parameter=inner))
+    return picks
 
 
 def _why_not(spec: ModelSpec, target: str) -> str:
