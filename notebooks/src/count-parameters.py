@@ -345,10 +345,34 @@ assert small["weights"] + small["activations"] > 0.99 * total["LoRA, r = 8"]
 # You can say what a LoRA costs before you train it. Try:
 #
 # - On paper: GPT-3 with rank 2 on four matrices of each layer. Which two rows of the table are that, and which of them follows?
+#
+#   <details><summary>Answer</summary>
+#
+#   $2 \cdot 96 \cdot 4 \cdot 12{,}288 \cdot 2 = 18{,}874{,}368$. Table 5 states 18M for it, which follows. Table 4 states 37.7M, which takes rank 4.
+#
+#   </details>
 # - On paper: a $1{,}000 \times 1{,}000$ matrix at rank 16. How many numbers, and which share of the full
 #   update?
+#
+#   <details><summary>Answer</summary>
+#
+#   $16 \cdot 2{,}000 = 32{,}000$, which is 3.2 % of a million.
+#
+#   </details>
 # - Which rank does a budget of one million numbers allow for all the query and value matrices of Llama 2 7B?
+#
+#   <details><summary>Answer</summary>
+#
+#   Rank 1. Each unit of rank costs $32 \cdot 2 \cdot (4{,}096 + 4{,}096) = 524{,}288$, and two of them are above a million.
+#
+#   </details>
 # - In a terminal: `lora-np count llama-2-7b --rank 8` and `lora-np count 100x120 --rank 20 --rank 8`.
+#
+#   <details><summary>Answer</summary>
+#
+#   The first prints 4,194,304, as above, the second the table of the 100 x 120 matrix.
+#
+#   </details>
 #
 # ## Further reading
 #

@@ -15,9 +15,11 @@
 # You need matrix multiplication and the idea of rank, from *See rank*.
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
+from lora_np.plots import FULL, LORA, MUTED
 from lora_np.table import Table
 
 # %% [markdown]
@@ -60,6 +62,39 @@ assert np.allclose(first + second, M)
 
 # %% [markdown]
 # NumPy returns the $u_i$ as columns of `U`, the $v_i^T$ as rows of `Vh`.
+#
+# What does the matrix do with a vector? $M v_1 = \sigma_1 u_1$, since $v_1^T v_1 = 1$ and $v_2^T v_1 = 0$: it turns $v_1$ into $u_1$ and
+# stretches it by $\sigma_1$. In the same way $v_2$ becomes $\sigma_2 u_2$. Do this with all vectors of length 1, a circle, and they become
+# an **ellipse**:
+
+# %% alt="Left, a circle of radius 1 with two arrows at right angles, v1 and v2. Right, what a matrix makes of it: an ellipse, whose half axes are the arrows sigma1 u1, of length 3.6, and sigma2 u2, of length 1.4, again at right angles."
+turning = np.array([[3.0, 1.0], [1.0, 2.0]]) @ np.array([[0.8, -0.6], [0.6, 0.8]])
+left, stretch, right = np.linalg.svd(turning)
+around = np.linspace(0, 2 * np.pi, 200)
+circle = np.stack([np.cos(around), np.sin(around)])
+
+_, panels = plt.subplots(1, 2, figsize=(8, 4), layout="constrained", sharex=True, sharey=True)
+sides = [
+    ("before", circle, right.T, "$v_{}$"),
+    ("after", turning @ circle, left * stretch, "$\\sigma_{0} u_{0}$"),
+]
+for axes, (title, curve, arrows, name) in zip(panels, sides, strict=True):
+    lnp.plots.axes(axes).plot(*curve, color=MUTED)
+    for i, (arrow, color) in enumerate(zip(arrows.T, [LORA, FULL], strict=True), start=1):
+        axes.quiver(0, 0, *arrow, angles="xy", scale_units="xy", scale=1, color=color, width=0.012)
+        axes.annotate(
+            name.format(i),
+            1.1 * arrow + 0.35 * arrow / np.hypot(*arrow),
+            color=color,
+            ha="center",
+            va="center",
+        )
+    axes.set(title=title, xlim=(-4.3, 4.3), ylim=(-4.3, 4.3), aspect="equal")
+assert np.allclose(turning @ right.T, left * stretch)
+
+# %% [markdown]
+# Any matrix of 2 x 2 does no more than that: turn, stretch along two directions, turn. **The singular values are the half
+# axes.** To cut to rank 1 is to flatten the ellipse to its longest line.
 #
 # ## Cut it
 #
@@ -254,8 +289,27 @@ axes = lnp.plots.lines(
 # You can cut any matrix to two thin ones and say what it costs. Try, in this notebook:
 #
 # - Cut $\begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$ to rank 1 on paper. What is the error?
+#
+#   <details><summary>Answer</summary>
+#
+#   $\begin{pmatrix} 3 & 0 \\ 0 & 0 \end{pmatrix}$ is left, and the error is the dropped singular value, 1.
+#
+#   </details>
 # - Shuffle the rows of the photograph. Does the error at rank 8 change? And if you shuffle all pixels?
+#
+#   <details><summary>Answer</summary>
+#
+#   Shuffled rows leave it at 28.9 %: the $u_i$ are shuffled along, and the singular values stay. Shuffled pixels are noise of the same
+#   brightness: 65 %.
+#
+#   </details>
 # - Up to which rank do $B$ and $A$ hold fewer numbers than the photograph? *Count parameters* has the answer.
+#
+#   <details><summary>Answer</summary>
+#
+#   Up to rank 276: $r \cdot (600 + 512) < 307{,}200$.
+#
+#   </details>
 #
 # ## Further reading
 #

@@ -458,8 +458,27 @@ assert enough == 9
 # You can send a gradient through a computation, and find out whether somebody did it wrong. Try:
 #
 # - On paper: the graph of $L = (w\,x + w - y)^2$ at $w = 1$, $x = 2$, $y = 5$. What is the gradient of $w$?
+#
+#   <details><summary>Answer</summary>
+#
+#   $w\,x = 2$, plus $w$ is 3, minus $y$ is $-2$. Along both paths to $w$: $2 \cdot (-2) \cdot 2 + 2 \cdot (-2) \cdot 1 = -12$.
+#
+#   </details>
 # - Write the rules of $a / b$ and check them.
+#
+#   <details><summary>Answer</summary>
+#
+#   With $y = a / b$: $g / b$ for $a$, and $-g\,y / b$ for $b$. In the table, `lambda y, a, b: lambda g: g / b` and `lambda y, a, b: lambda g: -g *
+#   y / b`.
+#
+#   </details>
 # - For $h = BAx$, what do $B$ and $A$ get if $g$ arrives at $h$? The next lesson needs it.
+#
+#   <details><summary>Answer</summary>
+#
+#   $B$ gets $g\,(Ax)^T$. What arrives at $Ax$ is $B^T g$, so $A$ gets $B^T g\, x^T$.
+#
+#   </details>
 #
 # ## Further reading
 #

@@ -340,8 +340,29 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 #
 # - Peel $\begin{pmatrix} 2 & 1 \\ 4 & 5 \end{pmatrix}$ on paper, first row first. Then start with the row of
 #   the 4, as `lu` does. Which layers do you get each time?
+#
+#   <details><summary>Answer</summary>
+#
+#   First row first: $\begin{pmatrix} 2 & 1 \\ 4 & 2 \end{pmatrix} + \begin{pmatrix} 0 & 0 \\ 0 & 3 \end{pmatrix}$. Row of the 4 first:
+#   $\begin{pmatrix} 2 & 2.5 \\ 4 & 5 \end{pmatrix} + \begin{pmatrix} 0 & -1.5 \\ 0 & 0 \end{pmatrix}$. Other layers, the same sum.
+#
+#   </details>
 # - Swap the columns of $N$. Which of the three errors change, and why not the SVD's?
+#
+#   <details><summary>Answer</summary>
+#
+#   LU's falls from 5 to 4, since it copies another column first. QR's stays at 4, but only because both columns are of one length. The SVD
+#   does not take columns in an order: swapping them swaps the entries of its rows, and nothing else.
+#
+#   </details>
 # - How many layers does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is its rank?
+#
+#   <details><summary>Answer</summary>
+#
+#   Two, though the rank is 1. In the first column there is nothing to divide by, so the first layer is zero, and the second brings all. The
+#   SVD and QR, which may choose, need one.
+#
+#   </details>
 #
 # ## Further reading
 #

@@ -424,9 +424,29 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 # You can look into an update, and doubt what you see. Try:
 #
 # - On paper: two planes with principal angles 0 and 90 degrees. What is $\phi(2, 2)$?
+#
+#   <details><summary>Answer</summary>
+#
+#   $(1 + 0) / 2 = \tfrac12$.
+#
+#   </details>
 # - Give the update of rank 8 twice its strength. What becomes of $\phi$, of the amplification, of the error?
+#
+#   <details><summary>Answer</summary>
+#
+#   $\phi$ stays 1, since directions have no length. The amplification doubles, to 7.3. The error rises from 0.115 to 0.156, nearly to that of no
+#   update at all.
+#
+#   </details>
 # - In the SVD of the weight that was tuned in full, set the singular values of the intruders to zero. Do the same
 #   with as many others. What does `error` say of the results, minus $W_0$?
+#
+#   <details><summary>Answer</summary>
+#
+#   Without the seven intruders it rises by 0.0001, without the last seven other directions of the first 20 by 0.0015. Without seven random ones it nearly doubles, since
+#   some of them are among the first. The intruders hardly matter here.
+#
+#   </details>
 #
 # ## Further reading
 #

@@ -385,9 +385,28 @@ except lnp.hub.HubError as problem:
 #
 # - On paper: cut the example of the beginning to rank 1. What are the new $B$, $A$ and $\alpha$, if the scale
 #   $\alpha / r$ is to stay 2? (One choice of many.) How large is the relative error of $\Delta W$?
+#
+#   <details><summary>Answer</summary>
+#
+#   $B = (3, 4, 0, 0)^T$, $A = (2, 0, 1, 0, 2)$ and $\alpha = 2$. Singular value 1 is missing, 30 is kept: $1 / \sqrt{30^2 + 1^2} = 3.3\ \%$.
+#
+#   </details>
 # - Use `resize` with `bytes=12_000` instead of a rank. Which module gets the most directions? Is the error
 #   lower than at rank 6, which takes about as many bytes?
+#
+#   <details><summary>Answer</summary>
+#
+#   The last layer gets 7, the first 6, the middle one 4. The error is the same as at rank 6, to four digits, with 3 % fewer bytes: here the
+#   layers need nearly equal ranks.
+#
+#   </details>
 # - In a terminal: `lora-np inspect FOLDER` for an adapter that you have downloaded. Which rank does it need?
+#
+#   <details><summary>Answer</summary>
+#
+#   Read the column *needed*, or the last line. Many published adapters of rank 16 or 64 need less than half of it.
+#
+#   </details>
 #
 # ## Further reading
 #

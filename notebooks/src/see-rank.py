@@ -16,6 +16,9 @@
 #
 # You need matrix multiplication and a little Python. `lora_np`, here `lnp`, is the package that this course
 # belongs to. LoRA itself, *low-rank adaptation*, comes in at the end.
+#
+# **Why even bother?** Because a 100 x 120 matrix, 12,000 numbers, can be changed with 1,760. What that is worth, in numbers,
+# time, storage and memory, the page *The course* says in one table, and *Adapt a real model* measures.
 
 # %%
 import matplotlib.pyplot as plt
@@ -233,9 +236,31 @@ assert rank == 8
 # You can read $\text{rank}(BA) \le r$ in the paper and see it. Try, in this notebook:
 #
 # - Change one entry of $M$ so that its rank becomes 3. Then change as many as you need to make it 1.
+#
+#   <details><summary>Answer</summary>
+#
+#   Any other number in the last column will do: with 3 in place of the last 2, column 2 is no longer the sum of the others, and
+#   the rank is 3. For rank 1 every row has to be a multiple of one row. Four changes are enough: make the second row $(0, 0, 0)$
+#   and the third $(2, 4, 6)$.
+#
+#   </details>
 # - Draw the flag of your country. What is its rank, and which rows does it need?
+#
+#   <details><summary>Answer</summary>
+#
+#   Bands give rank 1, upright or level. A cross, as in the flags of the north, gives rank 2: one row through its bar, and one beside
+#   it. Slanted lines and stars take many.
+#
+#   </details>
 # - Make the noise 1,000 times stronger. Where has the cliff gone, and which rank is enough if 10 % may be
 #   missing?
+#
+#   <details><summary>Answer</summary>
+#
+#   It is still after the eighth, but lower: there the values fall by a factor of 12 instead of 1,000 or more. With a tolerance of 0.1 the
+#   answer is again 8.
+#
+#   </details>
 #
 # ## Further reading
 #

@@ -25,6 +25,31 @@ from lora_np.plots import FULL, LORA
 from lora_np.table import Table
 
 # %% [markdown]
+# ## Two paths
+#
+# An input $x$ goes two ways. One leads through $W_0$, which is frozen. The other leads through $A$, which makes $r$ numbers of it, and
+# through $B$, which makes as many of these as $W_0$ has outputs. At the end the two are added.
+
+# %% alt="x, of k numbers, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d numbers."
+_, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
+shapes = {
+    "$W_0$\n$d \\times k$, frozen": ([(2, 2.1), (5.6, 2.1), (5.6, 3.7), (2, 3.7)], "0.85", "black"),
+    "$A$\n$r \\times k$": ([(2, 0.1), (2, 1.7), (3.6, 1.1), (3.6, 0.7)], LORA, "white"),
+    "$B$\n$d \\times r$": ([(4, 0.7), (4, 1.1), (5.6, 1.7), (5.6, 0.1)], LORA, "white"),
+}
+for name, (corners, color, ink) in shapes.items():
+    axes.add_patch(plt.Polygon(corners, color=color))
+    axes.text(*np.mean(corners, axis=0), name, ha="center", va="center", color=ink)
+for start, end in [((0.5, 2), (1.9, 2.9)), ((0.5, 1.8), (1.9, 0.9)), ((3.6, 0.9), (4, 0.9)),
+                   ((5.7, 2.9), (6.5, 2.1)), ((5.7, 0.9), (6.5, 1.7)), ((6.9, 1.9), (7.4, 1.9))]:  # fmt: skip
+    axes.annotate("", end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "grey"})
+axes.text(3.8, 0.2, "$r$ numbers", ha="center", fontsize=9)
+for place, name in [(0.2, "$x$\n$k$ numbers"), (6.7, "+"), (7.9, "$h$\n$d$ numbers")]:
+    axes.text(place, 1.9, name, ha="center", va="center", fontsize=16 if name == "+" else 10)
+axes.set(xlim=(-0.5, 8.5), ylim=(0, 3.8), aspect="equal")
+axes.set_axis_off()
+
+# %% [markdown]
 # ## One example on paper
 #
 # Two outputs, three inputs, rank one:
@@ -386,8 +411,28 @@ Table(["", *formats], rows, title=title, formats=formats)
 # You can train a LoRA, check its gradients and say how far it is from the best. Try, in this notebook:
 #
 # - On paper: take the second step of the example at the top. Which entries of $A$ change?
+#
+#   <details><summary>Answer</summary>
+#
+#   All three, since no entry of $x$ is zero. With $B = (0.3, -0.6)$ the output is $(2.9, 0.2)$, the error $e = (-0.1, 0.2)$, and $B^T e =
+#   -0.15$. So the gradient of $A$ is $(-0.15, -0.3, -0.15)$, and $A$ becomes $(1.015, 1.03, 0.015)$.
+#
+#   </details>
 # - Train rank 8 with a hundred steps only. Which ranks of the optimum does it beat?
+#
+#   <details><summary>Answer</summary>
+#
+#   None but rank 0: it ends at about 0.13, the optimum of rank 1 is 0.123. A hundred steps are not enough, whatever the rank.
+#
+#   </details>
 # - Stretch the inputs up to 100 times. Where do you see it first, in the cut update or in the trained one?
+#
+#   <details><summary>Answer</summary>
+#
+#   In the cut update: at rank 9 it is now 50 times the optimum. Training still finds it, at most 2 % above at the worst rank. Stretched
+#   further, Adam becomes slow as well.
+#
+#   </details>
 #
 # ## Further reading
 #
