@@ -6,46 +6,46 @@ import lora_np as lnp
 from lora_np.grading import mistake
 
 
-@mistake("the same alpha", breaks="all")
+@mistake("the same alpha", breaks="lora")
 def alpha_for_rank(alpha, r, r_new, rule):
     return alpha
 
 
-@mistake("upside down", breaks="all")
+@mistake("upside down", breaks="lora")
 def alpha_for_rank(alpha, r, r_new, rule):
     return alpha * (r / r_new if rule == "lora" else np.sqrt(r / r_new))
 
 
-@mistake("one rule for both", breaks="all")
+@mistake("one rule for both", breaks="rslora")
 def alpha_for_rank(alpha, r, r_new, rule):
     return alpha * r_new / r
 
 
-@mistake("the scale, not alpha", breaks="all")
+@mistake("the scale, not alpha", breaks="lora")
 def alpha_for_rank(alpha, r, r_new, rule):
     return alpha / r if rule == "lora" else alpha / np.sqrt(r)
 
 
-@mistake("freezes all of W0", breaks="all")
+@mistake("freezes all of W0", breaks="same")
 def pissa_start(W0, r, alpha):
     U, s, Vh = np.linalg.svd(W0, full_matrices=False)
     root = np.sqrt(s[:r] * r / alpha)
     return W0, U[:, :r] * root, root[:, None] * Vh[:r]
 
 
-@mistake("forgets the scale in the factors", breaks="all")
+@mistake("forgets the scale in the factors", breaks="strongest")
 def pissa_start(W0, r, alpha):
     B, A = lnp.low_rank_factors(W0, rank=r)
     return W0 - alpha / r * B @ A, B, A
 
 
-@mistake("forgets the scale in the rest", breaks="all")
+@mistake("forgets the scale in the rest", breaks="same")
 def pissa_start(W0, r, alpha):
     B, A = lnp.low_rank_factors(W0, rank=r)
     return W0 - B @ A, B, A
 
 
-@mistake("the weakest parts", breaks="all")
+@mistake("the weakest parts", breaks="strongest")
 def pissa_start(W0, r, alpha):
     U, s, Vh = np.linalg.svd(W0, full_matrices=False)
     root = np.sqrt(s[-r:] * r / alpha)
@@ -53,91 +53,91 @@ def pissa_start(W0, r, alpha):
     return W0 - alpha / r * B @ A, B, A
 
 
-@mistake("the scale in B alone", breaks="all")
+@mistake("the scale in B alone", breaks="balanced")
 def pissa_start(W0, r, alpha):
     B, A = lnp.low_rank_factors(W0, rank=r)
     return W0 - B @ A, B * r / alpha, A
 
 
-@mistake("freezes all of W0", breaks="all")
+@mistake("freezes all of W0", breaks="same")
 def olora_start(W0, r):
     Q, R = np.linalg.qr(W0)
     return W0, Q[:, :r], R[:r]
 
 
-@mistake("columns of R", breaks="all")
+@mistake("columns of R", breaks="same")
 def olora_start(W0, r):
     Q, R = np.linalg.qr(W0)
     return W0, Q[:, :r], R[:, :r]
 
 
-@mistake("columns of W0", breaks="all")
+@mistake("columns of W0", breaks="qr")
 def olora_start(W0, r):
     A = np.eye(r, W0.shape[1])
     return W0 - W0[:, :r] @ A, W0[:, :r], A
 
 
-@mistake("the SVD", breaks="all")
+@mistake("the SVD", breaks="qr")
 def olora_start(W0, r):
     U, s, Vh = np.linalg.svd(W0, full_matrices=False)
     B, A = U[:, :r], s[:r, None] * Vh[:r]
     return W0 - B @ A, B, A
 
 
-@mistake("the last columns of Q", breaks="all")
+@mistake("the last columns of Q", breaks="qr")
 def olora_start(W0, r):
     Q, R = np.linalg.qr(W0)
     return W0 - Q[:, -r:] @ R[-r:], Q[:, -r:], R[-r:]
 
 
-@mistake("lengths of columns", breaks="all")
+@mistake("lengths of columns", breaks="lengths")
 def dora_weight(W0, A, B, m, alpha):
     V = W0 + alpha / len(A) * B @ A
     return (m / np.linalg.norm(V, axis=0))[:, None] * V
 
 
-@mistake("the length of the whole matrix", breaks="all")
+@mistake("the length of the whole matrix", breaks="lengths")
 def dora_weight(W0, A, B, m, alpha):
     V = W0 + alpha / len(A) * B @ A
     return m[:, None] * V / np.linalg.norm(V)
 
 
-@mistake("lengths of W0", breaks="all")
+@mistake("lengths of W0", breaks="lengths")
 def dora_weight(W0, A, B, m, alpha):
     V = W0 + alpha / len(A) * B @ A
     return (m / np.linalg.norm(W0, axis=1))[:, None] * V
 
 
-@mistake("no magnitude", breaks="all")
+@mistake("no magnitude", breaks="lengths")
 def dora_weight(W0, A, B, m, alpha):
     V = W0 + alpha / len(A) * B @ A
     return V / np.linalg.norm(V, axis=1, keepdims=True)
 
 
-@mistake("no scale", breaks="all")
+@mistake("no scale", breaks="directions")
 def dora_weight(W0, A, B, m, alpha):
     V = W0 + B @ A
     return (m / np.linalg.norm(V, axis=1))[:, None] * V
 
 
-@mistake("the lowest mean", breaks="all")
+@mistake("the lowest mean", breaks="error")
 def smallest_good_rank(ranks, losses):
     return ranks[np.argmin(losses.mean(axis=1))]
 
 
-@mistake("the lowest single loss", breaks="all")
+@mistake("the lowest single loss", breaks="error")
 def smallest_good_rank(ranks, losses):
     return ranks[np.argmin(losses.min(axis=1))]
 
 
-@mistake("a standard deviation", breaks="all")
+@mistake("a standard deviation", breaks="error")
 def smallest_good_rank(ranks, losses):
     means = losses.mean(axis=1)
     best = np.argmin(means)
     return min(rank for rank, mean in zip(ranks, means) if mean <= means[best] + losses[best].std(ddof=1))
 
 
-@mistake("the first in the list", breaks="all")
+@mistake("the first in the list", breaks="order")
 def smallest_good_rank(ranks, losses):
     means = losses.mean(axis=1)
     best = np.argmin(means)
@@ -145,7 +145,7 @@ def smallest_good_rank(ranks, losses):
     return next(rank for rank, mean in zip(ranks, means) if mean <= limit)
 
 
-@mistake("the place, not the rank", breaks="all")
+@mistake("the place, not the rank", breaks="error")
 def smallest_good_rank(ranks, losses):
     means = losses.mean(axis=1)
     best = np.argmin(means)

@@ -6,129 +6,129 @@ import lora_np as lnp
 from lora_np.grading import mistake
 
 
-@mistake("forgets the singular values", breaks="all")
+@mistake("forgets the singular values", breaks="closest")
 def cut(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return U[:, :r] @ Vh[:r]
 
 
-@mistake("keeps the weakest parts", breaks="all")
+@mistake("keeps the weakest parts", breaks="closest")
 def cut(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return (U[:, -r:] * s[-r:]) @ Vh[-r:]
 
 
-@mistake("one part too many", breaks="all")
+@mistake("one part too many", breaks="closest")
 def cut(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return (U[:, : r + 1] * s[: r + 1]) @ Vh[: r + 1]
 
 
-@mistake("keeps rows of the matrix", breaks="all")
+@mistake("keeps rows of the matrix", breaks="closest")
 def cut(M, r):
     result = np.zeros_like(M)
     result[:r] = M[:r]
     return result
 
 
-@mistake("hands in the package's", breaks="all")
+@mistake("hands in the package's", breaks="closest")
 def cut(M, r):
     B, A = lnp.low_rank_factors(M, rank=r)
     return B @ A
 
 
-@mistake("begins at rank 1", breaks="all")
+@mistake("begins at rank 1", breaks="ends")
 def error_curve(M):
     squares = np.linalg.svdvals(M) ** 2
     return np.array([np.sqrt(squares[r:].sum() / squares.sum()) for r in range(1, len(squares) + 1)])
 
 
-@mistake("energy in place of error", breaks="all")
+@mistake("energy in place of error", breaks="ends")
 def error_curve(M):
     squares = np.linalg.svdvals(M) ** 2
     return np.array([np.sqrt(squares[:r].sum() / squares.sum()) for r in range(len(squares) + 1)])
 
 
-@mistake("not relative", breaks="all")
+@mistake("not relative", breaks="ends")
 def error_curve(M):
     squares = np.linalg.svdvals(M) ** 2
     return np.array([np.sqrt(squares[r:].sum()) for r in range(len(squares) + 1)])
 
 
-@mistake("singular values, not their squares", breaks="all")
+@mistake("singular values, not their squares", breaks="squares")
 def error_curve(M):
     s = np.linalg.svdvals(M)
     return np.array([s[r:].sum() / s.sum() for r in range(len(s) + 1)])
 
 
-@mistake("without the root", breaks="all")
+@mistake("without the root", breaks="squares")
 def error_curve(M):
     squares = np.linalg.svdvals(M) ** 2
     return np.array([squares[r:].sum() / squares.sum() for r in range(len(squares) + 1)])
 
 
-@mistake("singular values, not their squares", breaks="all")
+@mistake("singular values, not their squares", breaks="share")
 def smallest_rank(M, share):
     kept = np.cumsum(np.linalg.svdvals(M))
     return 1 + np.argmax(kept >= share * kept[-1])
 
 
-@mistake("counts from zero", breaks="all")
+@mistake("counts from zero", breaks="share")
 def smallest_rank(M, share):
     kept = np.cumsum(np.linalg.svdvals(M) ** 2)
     return np.argmax(kept >= share * kept[-1])
 
 
-@mistake("the largest rank below the share", breaks="all")
+@mistake("the largest rank below the share", breaks="share")
 def smallest_rank(M, share):
     kept = np.cumsum(np.linalg.svdvals(M) ** 2)
     return np.count_nonzero(kept < share * kept[-1])
 
 
-@mistake("takes the share for an error", breaks="all")
+@mistake("takes the share for an error", breaks="share")
 def smallest_rank(M, share):
     squares = np.linalg.svdvals(M) ** 2
     errors = np.sqrt(np.append(np.cumsum(squares[::-1])[::-1], 0) / squares.sum())
     return np.argmax(errors <= 1 - share)
 
 
-@mistake("all singular values in B", breaks="all")
+@mistake("all singular values in B", breaks="balanced")
 def balanced_factors(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return U[:, :r] * s[:r], Vh[:r]
 
 
-@mistake("all singular values on both sides", breaks="all")
+@mistake("all singular values on both sides", breaks="closest")
 def balanced_factors(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return U[:, :r] * s[:r], s[:r, None] * Vh[:r]
 
 
-@mistake("half of the singular values on either side", breaks="all")
+@mistake("half of the singular values on either side", breaks="closest")
 def balanced_factors(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return U[:, :r] * s[:r] / 2, s[:r, None] / 2 * Vh[:r]
 
 
-@mistake("A with its vectors as columns", breaks="all")
+@mistake("A with its vectors as columns", breaks="closest")
 def balanced_factors(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     root = np.sqrt(s[:r])
     return U[:, :r] * root, Vh[:r].T * root
 
 
-@mistake("QR in place of the SVD", breaks="all")
+@mistake("QR in place of the SVD", breaks="closest")
 def balanced_factors(M, r):
     Q, R = np.linalg.qr(M)
     return Q[:, :r], R[:r]
 
 
-@mistake("hands in NumPy's", breaks="all")
+@mistake("hands in NumPy's", breaks="orthonormal")
 def top_directions(M, r):
     return np.linalg.svd(M)[0][:, :r]
 
 
-@mistake("never orthonormal", breaks="all")
+@mistake("never orthonormal", breaks="orthonormal")
 def top_directions(M, r):
     Q = np.random.default_rng(0).normal(size=(len(M), r))
     for _ in range(30):
@@ -137,7 +137,7 @@ def top_directions(M, r):
     return Q
 
 
-@mistake("grows without bound", breaks="all")
+@mistake("grows without bound", breaks="orthonormal")
 def top_directions(M, r):
     Q = np.random.default_rng(0).normal(size=(len(M), r))
     with np.errstate(all="ignore"):
@@ -146,13 +146,13 @@ def top_directions(M, r):
     return Q
 
 
-@mistake("one step only", breaks="all")
+@mistake("one step only", breaks="span")
 def top_directions(M, r):
     Q = np.random.default_rng(0).normal(size=(len(M), r))
     return np.linalg.qr(M @ (M.T @ Q))[0]
 
 
-@mistake("the right singular vectors", breaks="all")
+@mistake("the right singular vectors", breaks="orthonormal")
 def top_directions(M, r):
     Q = np.random.default_rng(0).normal(size=(M.shape[1], r))
     for _ in range(30):

@@ -5,51 +5,51 @@ import numpy as np
 from lora_np.grading import mistake
 
 
-@mistake("no transposes", breaks="all")
+@mistake("no transposes", breaks="gradients")
 def matmul_gradients(g, a, b):
     return g @ b, a @ g
 
 
-@mistake("the two exchanged", breaks="all")
+@mistake("the two exchanged", breaks="gradients")
 def matmul_gradients(g, a, b):
     return a.T @ g, g @ b.T
 
 
-@mistake("forgets g", breaks="all")
+@mistake("forgets g", breaks="gradients")
 def matmul_gradients(g, a, b):
     ones = np.ones_like(g)
     return ones @ b.T, a.T @ ones
 
 
-@mistake("one of two", breaks="all")
+@mistake("one of two", breaks="gradients")
 def matmul_gradients(g, a, b):
     return g @ b.T, np.zeros_like(b)
 
 
-@mistake("half of the product rule", breaks="all")
+@mistake("half of the product rule", breaks="rule")
 def swish_gradient(g, x):
     return g / (1 + np.exp(-x))
 
 
-@mistake("forgets g", breaks="all")
+@mistake("forgets g", breaks="rule")
 def swish_gradient(g, x):
     sigma = 1 / (1 + np.exp(-x))
     return sigma + x * sigma * (1 - sigma)
 
 
-@mistake("the derivative of the sigmoid", breaks="all")
+@mistake("the derivative of the sigmoid", breaks="rule")
 def swish_gradient(g, x):
     sigma = 1 / (1 + np.exp(-x))
     return g * sigma * (1 - sigma)
 
 
-@mistake("summed up", breaks="all")
+@mistake("summed up", breaks="rule")
 def swish_gradient(g, x):
     sigma = 1 / (1 + np.exp(-x))
     return np.sum(g * (sigma + x * sigma * (1 - sigma)))
 
 
-@mistake("one side only", breaks="all")
+@mistake("one side only", breaks="square")
 def slope(f, x):
     result = np.zeros(x.shape)
     step = 1e-4
@@ -60,7 +60,7 @@ def slope(f, x):
     return result
 
 
-@mistake("divides by one step", breaks="all")
+@mistake("divides by one step", breaks="linear")
 def slope(f, x):
     result = np.zeros(x.shape)
     step = 1e-4
@@ -71,7 +71,7 @@ def slope(f, x):
     return result
 
 
-@mistake("moves x itself and leaves it there", breaks="all")
+@mistake("moves x itself and leaves it there", breaks="linear")
 def slope(f, x):
     result = np.zeros(x.shape)
     step = 1e-4
@@ -83,13 +83,13 @@ def slope(f, x):
     return result
 
 
-@mistake("moves all entries at once", breaks="all")
+@mistake("moves all entries at once", breaks="linear")
 def slope(f, x):
     step = 1e-4
     return (f(x + step) - f(x - step)) / (2 * step)
 
 
-@mistake("forgets the shape", breaks="all")
+@mistake("forgets the shape", breaks="linear")
 def slope(f, x):
     result = []
     step = 1e-4
@@ -100,13 +100,13 @@ def slope(f, x):
     return result
 
 
-@mistake("the mean of the copies", breaks="all")
+@mistake("the mean of the copies", breaks="front")
 def unbroadcast(g, shape):
     g = g.mean(axis=tuple(range(g.ndim - len(shape))))
     return g.mean(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
 
 
-@mistake("the first of the copies", breaks="all")
+@mistake("the first of the copies", breaks="front")
 def unbroadcast(g, shape):
     while g.ndim > len(shape):
         g = g[0]
@@ -116,22 +116,22 @@ def unbroadcast(g, shape):
     return g
 
 
-@mistake("only axes in front", breaks="all")
+@mistake("only axes in front", breaks="ones")
 def unbroadcast(g, shape):
     return g.sum(axis=tuple(range(g.ndim - len(shape))))
 
 
-@mistake("only stretched axes", breaks="all")
+@mistake("only stretched axes", breaks="front")
 def unbroadcast(g, shape):
     return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
 
 
-@mistake("the total, everywhere", breaks="all")
+@mistake("the total, everywhere", breaks="front")
 def unbroadcast(g, shape):
     return np.full(shape, g.sum())
 
 
-@mistake("the last path wins", breaks="all")
+@mistake("the last path wins", breaks="chain")
 def backward(parents, slopes):
     gradient = [0.0] * len(parents)
     gradient[-1] = 1.0
@@ -141,7 +141,7 @@ def backward(parents, slopes):
     return gradient
 
 
-@mistake("starts with zero", breaks="all")
+@mistake("starts with zero", breaks="chain")
 def backward(parents, slopes):
     gradient = [0.0] * len(parents)
     for i in reversed(range(len(parents))):
@@ -150,7 +150,7 @@ def backward(parents, slopes):
     return gradient
 
 
-@mistake("from the first to the last", breaks="all")
+@mistake("from the first to the last", breaks="chain")
 def backward(parents, slopes):
     gradient = [0.0] * len(parents)
     gradient[-1] = 1.0
@@ -160,7 +160,7 @@ def backward(parents, slopes):
     return gradient
 
 
-@mistake("one step only", breaks="all")
+@mistake("one step only", breaks="chain")
 def backward(parents, slopes):
     gradient = [0.0] * len(parents)
     gradient[-1] = 1.0
@@ -169,7 +169,7 @@ def backward(parents, slopes):
     return gradient
 
 
-@mistake("adds slopes along a path", breaks="all")
+@mistake("adds slopes along a path", breaks="chain")
 def backward(parents, slopes):
     gradient = [0.0] * len(parents)
     gradient[-1] = 1.0

@@ -5,57 +5,57 @@ import numpy as np
 from lora_np.grading import mistake
 
 
-@mistake("each part transposed", breaks="all")
+@mistake("each part transposed", breaks="parts")
 def rank_one_parts(B, A):
     return np.stack([np.outer(A[i], B[:, i]) for i in range(len(A))])
 
 
-@mistake("partial sums in place of parts", breaks="all")
+@mistake("partial sums in place of parts", breaks="parts")
 def rank_one_parts(B, A):
     return np.stack([B[:, : i + 1] @ A[: i + 1] for i in range(len(A))])
 
 
-@mistake("the product, shared evenly", breaks="all")
+@mistake("the product, shared evenly", breaks="parts")
 def rank_one_parts(B, A):
     return np.stack([B @ A / len(A)] * len(A))
 
 
-@mistake("the sum", breaks="all")
+@mistake("the sum", breaks="parts")
 def rank_one_parts(B, A):
     return B @ A
 
 
-@mistake("columns of R in place of rows", breaks="all")
+@mistake("columns of R in place of rows", breaks="first")
 def cut_qr(M, r):
     Q, R = np.linalg.qr(M)
     return Q[:, :r], R[:, :r]
 
 
-@mistake("the last parts", breaks="all")
+@mistake("the last parts", breaks="first")
 def cut_qr(M, r):
     Q, R = np.linalg.qr(M)
     return Q[:, -r:], R[-r:]
 
 
-@mistake("columns of M, not of Q", breaks="all")
+@mistake("columns of M, not of Q", breaks="first")
 def cut_qr(M, r):
     return M[:, :r], np.linalg.qr(M)[1][:r]
 
 
-@mistake("nothing beyond the first r columns", breaks="all")
+@mistake("nothing beyond the first r columns", breaks="angle")
 def cut_qr(M, r):
     Q, R = np.linalg.qr(M)
     R[:, r:] = 0
     return Q[:, :r], R[:r]
 
 
-@mistake("the SVD", breaks="all")
+@mistake("the SVD", breaks="first")
 def cut_qr(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return U[:, :r], s[:r, None] * Vh[:r]
 
 
-@mistake("works on M itself", breaks="all")
+@mistake("works on M itself", breaks="triangles")
 def lu_factors(M):
     U = M
     L = np.eye(len(U))
@@ -65,7 +65,7 @@ def lu_factors(M):
     return L, U
 
 
-@mistake("the factors with the wrong sign", breaks="all")
+@mistake("the factors with the wrong sign", breaks="product")
 def lu_factors(M):
     U = np.array(M)
     L = np.eye(len(U))
@@ -75,7 +75,7 @@ def lu_factors(M):
     return L, U
 
 
-@mistake("the pivots in L", breaks="all")
+@mistake("the pivots in L", breaks="triangles")
 def lu_factors(M):
     U = np.array(M)
     L = np.eye(len(U))
@@ -86,7 +86,7 @@ def lu_factors(M):
     return L, U
 
 
-@mistake("only the first column", breaks="all")
+@mistake("only the first column", breaks="triangles")
 def lu_factors(M):
     U = np.array(M)
     L = np.eye(len(U))
@@ -95,12 +95,12 @@ def lu_factors(M):
     return L, U
 
 
-@mistake("hands in NumPy's", breaks="all")
+@mistake("hands in NumPy's", breaks="orthonormal")
 def gram_schmidt(M):
     return np.linalg.qr(M)[0]
 
 
-@mistake("right angles, but not of length one", breaks="all")
+@mistake("right angles, but not of length one", breaks="orthonormal")
 def gram_schmidt(M):
     Q = np.array(M)
     for j in range(Q.shape[1]):
@@ -109,12 +109,12 @@ def gram_schmidt(M):
     return Q
 
 
-@mistake("of length one, but not at right angles", breaks="all")
+@mistake("of length one, but not at right angles", breaks="orthonormal")
 def gram_schmidt(M):
     return M / np.linalg.norm(M, axis=0)
 
 
-@mistake("the amount in a direction, without its length", breaks="all")
+@mistake("the amount in a direction, without its length", breaks="orthonormal")
 def gram_schmidt(M):
     Q = np.array(M)
     for j in range(Q.shape[1]):
@@ -123,7 +123,7 @@ def gram_schmidt(M):
     return Q / np.linalg.norm(Q, axis=0)
 
 
-@mistake("starts with the last column", breaks="all")
+@mistake("starts with the last column", breaks="span")
 def gram_schmidt(M):
     Q = np.array(M)[:, ::-1].copy()
     for j in range(Q.shape[1]):
@@ -133,33 +133,33 @@ def gram_schmidt(M):
     return Q[:, ::-1]
 
 
-@mistake("hands in NumPy's", breaks="all")
+@mistake("hands in NumPy's", breaks="values")
 def svd_by_eigenvectors(M):
     return np.linalg.svd(M, full_matrices=False)
 
 
-@mistake("the smallest first", breaks="all")
+@mistake("the smallest first", breaks="values")
 def svd_by_eigenvectors(M):
     values, V = np.linalg.eigh(M.T @ M)
     s = np.sqrt(values)
     return M @ V / s, s, V.T
 
 
-@mistake("eigenvalues without the root", breaks="all")
+@mistake("eigenvalues without the root", breaks="values")
 def svd_by_eigenvectors(M):
     values, V = np.linalg.eigh(M.T @ M)
     s, V = values[::-1], V[:, ::-1]
     return M @ V / s, s, V.T
 
 
-@mistake("V in place of its transpose", breaks="all")
+@mistake("V in place of its transpose", breaks="product")
 def svd_by_eigenvectors(M):
     values, V = np.linalg.eigh(M.T @ M)
     s, V = np.sqrt(values[::-1]), V[:, ::-1]
     return M @ V / s, s, V
 
 
-@mistake("columns of U that are not of length one", breaks="all")
+@mistake("columns of U that are not of length one", breaks="vectors")
 def svd_by_eigenvectors(M):
     values, V = np.linalg.eigh(M.T @ M)
     s, V = np.sqrt(values[::-1]), V[:, ::-1]

@@ -5,7 +5,7 @@ import numpy as np
 from lora_np.grading import mistake
 
 
-@mistake("no prefix", breaks="all")
+@mistake("no prefix", breaks="keys")
 def peft_tensors(adapters):
     tensors = {}
     for path, (B, A) in adapters.items():
@@ -14,7 +14,7 @@ def peft_tensors(adapters):
     return tensors
 
 
-@mistake("A and B exchanged", breaks="all")
+@mistake("A and B exchanged", breaks="factors")
 def peft_tensors(adapters):
     tensors = {}
     for path, (B, A) in adapters.items():
@@ -23,7 +23,7 @@ def peft_tensors(adapters):
     return tensors
 
 
-@mistake("no .weight", breaks="all")
+@mistake("no .weight", breaks="keys")
 def peft_tensors(adapters):
     tensors = {}
     for path, (B, A) in adapters.items():
@@ -32,7 +32,7 @@ def peft_tensors(adapters):
     return tensors
 
 
-@mistake("the update as well", breaks="all")
+@mistake("the update as well", breaks="keys")
 def peft_tensors(adapters):
     tensors = {}
     for path, (B, A) in adapters.items():
@@ -42,7 +42,7 @@ def peft_tensors(adapters):
     return tensors
 
 
-@mistake("transposed", breaks="all")
+@mistake("transposed", breaks="factors")
 def peft_tensors(adapters):
     tensors = {}
     for path, (B, A) in adapters.items():
@@ -51,14 +51,14 @@ def peft_tensors(adapters):
     return tensors
 
 
-@mistake("weights on both factors", breaks="all")
+@mistake("weights on both factors", breaks="sum")
 def combine_adapters(adapters, weights):
     columns = [w * alpha / B.shape[1] * B for w, (B, A, alpha) in zip(weights, adapters)]
     rows = [w * A for w, (B, A, alpha) in zip(weights, adapters)]
     return np.concatenate(columns, axis=1), np.concatenate(rows)
 
 
-@mistake("factors added", breaks="all")
+@mistake("factors added", breaks="ranks")
 def combine_adapters(adapters, weights):
     widest = max(B.shape[1] for B, A, alpha in adapters)
     B = sum(np.pad(w * B, ((0, 0), (0, widest - B.shape[1]))) for w, (B, A, alpha) in zip(weights, adapters))
@@ -66,20 +66,20 @@ def combine_adapters(adapters, weights):
     return B, A
 
 
-@mistake("forgets alpha / r", breaks="all")
+@mistake("forgets alpha / r", breaks="sum")
 def combine_adapters(adapters, weights):
     columns = [w * B for w, (B, A, alpha) in zip(weights, adapters)]
     return np.concatenate(columns, axis=1), np.concatenate([A for B, A, alpha in adapters])
 
 
-@mistake("alpha / r with the sum of all ranks", breaks="all")
+@mistake("alpha / r with the sum of all ranks", breaks="sum")
 def combine_adapters(adapters, weights):
     total = sum(B.shape[1] for B, A, alpha in adapters)
     columns = [w * alpha / total * B for w, (B, A, alpha) in zip(weights, adapters)]
     return np.concatenate(columns, axis=1), np.concatenate([A for B, A, alpha in adapters])
 
 
-@mistake("roots of the weights", breaks="all")
+@mistake("roots of the weights", breaks="ranks")
 def combine_adapters(adapters, weights):
     with np.errstate(all="ignore"):
         columns = [np.sqrt(w * alpha / B.shape[1]) * B for w, (B, A, alpha) in zip(weights, adapters)]
@@ -87,30 +87,30 @@ def combine_adapters(adapters, weights):
     return np.concatenate(columns, axis=1), np.concatenate(rows)
 
 
-@mistake("the first r columns and rows", breaks="all")
+@mistake("the first r columns and rows", breaks="closest")
 def resize_adapter(B, A, r):
     return B[:, :r], A[:r]
 
 
-@mistake("each factor cut by itself", breaks="all")
+@mistake("each factor cut by itself", breaks="closest")
 def resize_adapter(B, A, r):
     U, s, Vh = np.linalg.svd(B, full_matrices=False)
     return U[:, :r] * s[:r], Vh[:r] @ A
 
 
-@mistake("singular values on both sides", breaks="all")
+@mistake("singular values on both sides", breaks="closest")
 def resize_adapter(B, A, r):
     U, s, Vh = np.linalg.svd(B @ A, full_matrices=False)
     return U[:, :r] * s[:r], s[:r, None] * Vh[:r]
 
 
-@mistake("the small matrix alone", breaks="all")
+@mistake("the small matrix alone", breaks="closest")
 def resize_adapter(B, A, r):
     U, s, Vh = np.linalg.svd(np.linalg.qr(B)[1] @ np.linalg.qr(A.T)[1].T)
     return U[:, :r] * s[:r], Vh[:r]
 
 
-@mistake("a transpose missing in the middle", breaks="all")
+@mistake("a transpose missing in the middle", breaks="closest")
 def resize_adapter(B, A, r):
     QB, RB = np.linalg.qr(B)
     QA, RA = np.linalg.qr(A.T)
@@ -118,32 +118,32 @@ def resize_adapter(B, A, r):
     return QB @ U[:, :r] * s[:r], Vh[:r] @ QA.T
 
 
-@mistake("drops the bits", breaks="all")
+@mistake("drops the bits", breaks="nearest")
 def to_bfloat16(x):
     return (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-@mistake("halfway always up", breaks="all")
+@mistake("halfway always up", breaks="ties")
 def to_bfloat16(x):
     return ((x.view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-@mistake("halfway always down", breaks="all")
+@mistake("halfway always down", breaks="ties")
 def to_bfloat16(x):
     return ((x.view(np.uint32) + np.uint32(0x7FFF)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-@mistake("float16", breaks="all")
+@mistake("float16", breaks="kept")
 def to_bfloat16(x):
     with np.errstate(all="ignore"):
         return x.astype(np.float16).astype(np.float32)
 
 
-@mistake("a grid of 1/128, whatever the size", breaks="all")
+@mistake("a grid of 1/128, whatever the size", breaks="kept")
 def to_bfloat16(x):
     return (np.rint(x.astype(np.float64) * 128) / 128).astype(np.float32)
 
 
-@mistake("leaves it as it is", breaks="all")
+@mistake("leaves it as it is", breaks="nearest")
 def to_bfloat16(x):
     return x

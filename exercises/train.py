@@ -6,102 +6,102 @@ import lora_np as lnp
 from lora_np.grading import mistake
 
 
-@mistake("no scale", breaks="all")
+@mistake("no scale", breaks="sum")
 def lora_forward(x, W0, A, B, alpha):
     return x @ W0.T + x @ A.T @ B.T
 
 
-@mistake("alpha without the rank", breaks="all")
+@mistake("alpha without the rank", breaks="sum")
 def lora_forward(x, W0, A, B, alpha):
     return x @ W0.T + alpha * x @ A.T @ B.T
 
 
-@mistake("scales all of it", breaks="all")
+@mistake("scales all of it", breaks="sum")
 def lora_forward(x, W0, A, B, alpha):
     return alpha / len(A) * x @ (W0 + B @ A).T
 
 
-@mistake("no transposes", breaks="all")
+@mistake("no transposes", breaks="sum")
 def lora_forward(x, W0, A, B, alpha):
     return x @ W0 + alpha / len(A) * x @ A @ B
 
 
-@mistake("d for the rank", breaks="all")
+@mistake("d for the rank", breaks="sum")
 def lora_forward(x, W0, A, B, alpha):
     return x @ W0.T + alpha / len(B) * x @ A.T @ B.T
 
 
-@mistake("both zero", breaks="all")
+@mistake("both zero", breaks="moves")
 def lora_start(d, k, r, rng):
     return np.zeros((r, k)), np.zeros((d, r))
 
 
-@mistake("both random", breaks="all")
+@mistake("both random", breaks="zero")
 def lora_start(d, k, r, rng):
     rng = np.random.default_rng(rng)
     return rng.normal(size=(r, k)), rng.normal(size=(d, r))
 
 
-@mistake("all ones", breaks="all")
+@mistake("all ones", breaks="moves")
 def lora_start(d, k, r, rng):
     return np.ones((r, k)), np.zeros((d, r))
 
 
-@mistake("other numbers each time", breaks="all")
+@mistake("other numbers each time", breaks="rng")
 def lora_start(d, k, r, rng):
     return np.random.default_rng().normal(size=(r, k)), np.zeros((d, r))
 
 
-@mistake("always the same numbers", breaks="all")
+@mistake("always the same numbers", breaks="rng")
 def lora_start(d, k, r, rng):
     return np.random.default_rng(0).normal(size=(r, k)), np.zeros((d, r))
 
 
-@mistake("shapes exchanged", breaks="all")
+@mistake("shapes exchanged", breaks="zero")
 def lora_start(d, k, r, rng):
     return np.random.default_rng(rng).normal(size=(d, r)), np.zeros((r, k))
 
 
-@mistake("the sum in place of the mean", breaks="all")
+@mistake("the sum in place of the mean", breaks="of_A")
 def lora_gradients(x, y, W0, A, B, alpha):
     scale = alpha / len(A)
     e = 2 * (x @ (W0 + scale * B @ A).T - y)
     return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
 
 
-@mistake("forgets the scale", breaks="all")
+@mistake("forgets the scale", breaks="of_A")
 def lora_gradients(x, y, W0, A, B, alpha):
     e = 2 * (x @ (W0 + alpha / len(A) * B @ A).T - y) / y.size
     return B.T @ e.T @ x, e.T @ x @ A.T
 
 
-@mistake("the two exchanged", breaks="all")
+@mistake("the two exchanged", breaks="of_A")
 def lora_gradients(x, y, W0, A, B, alpha):
     scale = alpha / len(A)
     e = 2 * (x @ (W0 + scale * B @ A).T - y) / y.size
     return scale * e.T @ x @ A.T, scale * B.T @ e.T @ x
 
 
-@mistake("the 2 of the square is missing", breaks="all")
+@mistake("the 2 of the square is missing", breaks="of_A")
 def lora_gradients(x, y, W0, A, B, alpha):
     scale = alpha / len(A)
     e = (x @ (W0 + scale * B @ A).T - y) / y.size
     return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
 
 
-@mistake("downhill in place of uphill", breaks="all")
+@mistake("downhill in place of uphill", breaks="of_A")
 def lora_gradients(x, y, W0, A, B, alpha):
     scale = alpha / len(A)
     e = 2 * (y - x @ (W0 + scale * B @ A).T) / y.size
     return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
 
 
-@mistake("returns Tensors", breaks="all")
+@mistake("returns Tensors", breaks="of_A")
 def lora_gradients(x, y, W0, A, B, alpha):
     return lnp.Tensor(A), lnp.Tensor(B)
 
 
-@mistake("starts with zeros", breaks="all")
+@mistake("starts with zeros", breaks="lower")
 def train_lora(x, y, W0, r):
     A, B = np.zeros((r, x.shape[1])), np.zeros((y.shape[1], r))
     for _ in range(500):
@@ -110,7 +110,7 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("stops too early", breaks="all")
+@mistake("stops too early", breaks="best")
 def train_lora(x, y, W0, r):
     A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
     for _ in range(10):
@@ -119,7 +119,7 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("uphill", breaks="all")
+@mistake("uphill", breaks="lower")
 def train_lora(x, y, W0, r):
     A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
     for _ in range(5):
@@ -128,7 +128,7 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("trains as if W0 were not there", breaks="all")
+@mistake("trains as if W0 were not there", breaks="best")
 def train_lora(x, y, W0, r):
     A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])) / 3, np.zeros((y.shape[1], r))
     for _ in range(2000):
@@ -137,7 +137,7 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("trains B alone", breaks="all")
+@mistake("trains B alone", breaks="best")
 def train_lora(x, y, W0, r):
     A, B = np.random.default_rng(0).normal(size=(r, x.shape[1])), np.zeros((y.shape[1], r))
     for _ in range(1000):
@@ -146,6 +146,6 @@ def train_lora(x, y, W0, r):
     return B, A
 
 
-@mistake("the closed form", breaks="all")
+@mistake("the closed form", breaks="lower")
 def train_lora(x, y, W0, r):
     return lnp.reduced_rank_regression(x, y, rank=r, W0=W0)

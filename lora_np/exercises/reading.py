@@ -38,6 +38,8 @@ def read(name: str) -> Exercise:
         statement += f"\n\nFor example:\n\n{sections['Example']}"
     if about.get("forbids"):
         statement += f"\n\nNot allowed here: {', '.join(about['forbids'])}."
+    if about.get("dtype") == "float64":
+        statement += "\n\nHere float32 is too coarse: compute in float64."
     return Exercise(
         title=about["title"],
         difficulty=about["difficulty"],
@@ -69,5 +71,4 @@ def functions() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for module in pkgutil.iter_modules(checks.__path__):
         found |= vars(importlib.import_module(f"{checks.__name__}.{module.name}"))
-    old = {name.removeprefix("check_") + "_all": f for name, f in found.items() if name.startswith("check_")}
-    return found | {name: (lambda draw, answer, f=f: f(answer, draw.rng)) for name, f in old.items()}
+    return found

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
+from lora_np.exercises.asking import literal
 from lora_np.exercises.drawing import Draw
 
 SCALES = (1.0, 1e-12, 1e12, 1e-3)
@@ -45,6 +46,14 @@ def spectrum(draw: Draw, name: str, count: int, low: float = 0.3, high: float = 
     return np.cumsum(steps)[::-1].copy()
 
 
+def independent(draw: Draw, name: str, d: int, k: int) -> Array:
+    """A d x k matrix whose first min(d, k) columns are independent: an orthogonal matrix times a triangle."""
+    R = np.triu(draw.array(name, d, k, low=-2, high=2), 1)
+    np.fill_diagonal(R, draw.array(f"diagonal of {name}", min(d, k), low=1))
+    product: Array = scale(draw) * mirror(draw.array(f"left of {name}", d)) @ R
+    return product
+
+
 class Function:
     """A function for students to call, which shows itself as code.
 
@@ -63,3 +72,8 @@ class Function:
 
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={literal(value)}" for name, value in self.names.items())
+        head, _, body = self.source.partition(":")
+        return f"{head}, {given}:{body}"

@@ -1,87 +1,91 @@
-"""Exercises of *Adapt a real model*."""
+"""Laws of *Adapt a real model*."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from lora_np.exercises.old_laws import law, parts, real_array, same
-from lora_np.exercises.old_samples import of_rank, sizes
+from lora_np.checks import Array
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import at_most, parts, real_array, same
+from lora_np.exercises.samples import mirror, scale, spectrum, turned
 from lora_np.linalg import optimal_losses
 
-Generator = np.random.Generator
+
+def share_recovered_share(draw: Draw, answer: Answer) -> None:
+    unit, full, gain = scale(draw), draw.number("full", 1, 5), draw.number("gain", 1, 5)
+    lora = draw.number("lora", 0, 10)
+    right = (full + gain - lora) / gain
+    same("the share", answer(unit * (full + gain), unit * full, unit * lora), right, size=1)
 
 
-def check_share_recovered(answer: Any, rng: Generator) -> None:
-    full = float(rng.uniform(0.5, 1))
-    base = full + float(rng.uniform(0.3, 2))
-    same("A LoRA as good as the full update recovers all: 1", "the share", answer(base, full, full), 1.0)
-    same("A LoRA that changes nothing recovers nothing", "the share", answer(base, full, base), 0.0)
-    for share in (float(rng.uniform(0.2, 0.9)), 1.1, -0.2):
-        lora = base - share * (base - full)
-        same(
-            "The share is the gain of LoRA over the gain of the full update",
-            "the share",
-            answer(base, full, lora),
-            share,
-        )
+def loss_of(draw: Draw, answer: Answer, reach: float, tolerance: float) -> None:
+    n, classes = draw.sizes("n classes", high=4)
+    logits = reach * draw.array("logits", n, classes)
+    labels = np.array([int(draw.whole(f"label {i}", 0, classes - 1)) for i in range(n)])
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    right = np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(n), labels])
+    same("the loss", answer(logits, labels), right, size=1, tolerance=tolerance)
 
 
-def check_cross_entropy(answer: Any, rng: Generator) -> None:
-    n, classes = sizes(rng, 2, 3, 8)
-    logits, labels = 2 * rng.normal(size=(n, classes)), rng.integers(0, classes, n)
-    even = np.zeros((n, classes))
-    same(
-        "A model that knows nothing pays the logarithm of the number of classes",
-        "the loss",
-        answer(even, labels),
-        np.log(classes),
-    )
-    right = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(n), labels])
-    same(
-        "The loss is the mean of minus the logarithm of the probability of the right class",
-        "the loss",
-        answer(logits, labels),
-        right,
-    )
-    shift = 1000.0 * rng.choice([-1, 1], (n, 1))
-    same(
-        "Adding a number to a row of logits does not change the loss, however large it is",
-        "the loss",
-        answer(logits + shift, labels),
-        right,
-    )
+def cross_entropy_mean(draw: Draw, answer: Answer) -> None:
+    loss_of(draw, answer, 1.0, 1e-4)
 
 
-def check_forget_nothing(answer: Any, rng: Generator) -> None:
-    k = int(rng.integers(6, 12))
-    r, known = int(rng.integers(1, 4)), int(rng.integers(2, 5))
-    A, X = rng.normal(size=(r, k)), of_rank(rng, known + 1, k, known)  # one input is a mixture of others
-    got = real_array("the new A", answer(A, X), (r, k))
-    same("On the old inputs the update must say nothing", "A x", got @ X.T, np.zeros((r, known + 1)), size=1)
-    new = rng.normal(size=k)
-    new -= np.linalg.pinv(X) @ (X @ new)
-    same("On inputs at right angles to all old ones the update stays what it was", "A x", got @ new, A @ new)
+def cross_entropy_wide(draw: Draw, answer: Answer) -> None:
+    loss_of(draw, answer, draw.pick("reach", (1000.0, 200.0)), 2e-3)
 
 
-def check_best_update(answer: Any, rng: Generator) -> None:
-    d, k = sizes(rng, 2, 4, 7)
-    r, n = int(rng.integers(1, min(d, k))), 80
-    X = rng.normal(size=(n, k)) * np.geomspace(1, 30, k)
-    W0 = rng.normal(size=(d, k))
-    Y = X @ (W0 + rng.normal(size=(d, k))).T + 0.1 * rng.normal(size=(n, d))
-    B, A = parts(["B", "A"], answer(X, Y, W0, r))
-    B, A = real_array("B", B, (d, r)), real_array("A", A, (r, k))
-    loss = float(np.mean(np.square(Y - X @ (W0 + B @ A).T)))
+def seen(draw: Draw, mixtures: bool) -> tuple[Array, Array]:
+    """Inputs, as rows, and directions at right angles to all of them, as columns."""
+    k = draw.whole("k", 2, 5)
+    known = draw.whole("known", 1, min(k - 1, 3))
+    turn = mirror(draw.array("directions", k))
+    mix = turned(draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1))
+    X = scale(draw) * mix @ turn[:known]
+    if mixtures:
+        more = draw.whole("more", 0, k - known - 1) if k - known > 1 else 0
+        X = np.concatenate([draw.array("amounts", more, known) @ X, X])
+    return X, turn[known:].T
+
+
+def forget(draw: Draw, answer: Answer, mixtures: bool = False) -> tuple[Array, Array, Array, Array]:
+    X, free = seen(draw, mixtures)
+    A = draw.array("A", draw.whole("r", 1, 3), X.shape[1])
+    return A, real_array("the new A", answer(A, X), A.shape), X, free
+
+
+def forget_nothing_blind(draw: Draw, answer: Answer) -> None:
+    A, got, X, _ = forget(draw, answer)
+    size = float(np.abs(X).max() * np.abs(A).max())
+    same("A X^T", got @ X.T, np.zeros((len(A), len(X))), size=size, why="the update must say nothing there")
+
+
+def forget_nothing_rest(draw: Draw, answer: Answer) -> None:
+    A, got, _, free = forget(draw, answer)
+    same("A x for x at right angles to all old inputs", got @ free, A @ free, size=float(np.abs(A).max()))
+
+
+def forget_nothing_mixtures(draw: Draw, answer: Answer) -> None:
+    A, got, X, free = forget(draw, answer, mixtures=True)
+    same("A X^T", got @ X.T, np.zeros((len(A), len(X))), size=float(np.abs(X).max() * np.abs(A).max()))
+    same("A x for x at right angles to all old inputs", got @ free, A @ free, size=float(np.abs(A).max()))
+
+
+def updated(draw: Draw, answer: Answer, stretch: float) -> None:
+    d, k = draw.sizes("dk", high=3)
+    n, r = draw.whole("n", k, 6), draw.whole("r", 1, min(d, k))
+    s = np.sort(draw.array("sizes", k, low=1, high=stretch))[::-1]
+    X, Y, W0 = turned(draw, "X", n, k, s), draw.array("Y", n, d), draw.array("W0", d, k)
+    B, A = parts("B A", answer(X, Y, W0, r), (d, r), (r, k))
     losses = optimal_losses(X, Y, W0=W0)
-    law(
-        "An update is better than none",
-        loss < losses[0],
-        f"the loss is {loss:.4g}, without update {losses[0]:.4g}",
-    )
-    law(
-        "No B A of rank r has a smaller loss than the SVD, cut where the inputs are white",
-        loss <= losses[r] * (1 + 1e-6),
-        f"at r = {r} the loss is {loss:.6g}, the least possible {losses[r]:.6g}",
-    )
+    loss = float(np.mean(np.square(Y - X @ (W0 + B @ A).T)))
+    at_most("the loss", loss, float(losses[r]), size=float(losses[0]))
+
+
+def best_update_white(draw: Draw, answer: Answer) -> None:
+    updated(draw, answer, 1)
+
+
+def best_update_stretched(draw: Draw, answer: Answer) -> None:
+    updated(draw, answer, 20)

@@ -1,105 +1,111 @@
-"""Exercises of *Choose rank, alpha and initialisation*."""
+"""Laws of *Choose rank, alpha and initialisation*."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from lora_np.exercises.old_laws import law, orthonormal, parts, real_array, same, whole
-from lora_np.exercises.old_samples import sizes, with_spectrum
-
-Generator = np.random.Generator
-
-
-def check_alpha_for_rank(answer: Any, rng: Generator) -> None:
-    alpha, r = float(rng.integers(4, 65)), int(rng.integers(2, 9))
-    r_new = r * int(rng.choice([4, 9]))
-    same(
-        "With LoRA, the scale is alpha / r",
-        "the new alpha",
-        answer(alpha, r, r_new, "lora"),
-        alpha * r_new / r,
-    )
-    same(
-        "With rsLoRA, the scale is alpha / sqrt(r)",
-        "the new alpha",
-        answer(alpha, r, r_new, "rslora"),
-        alpha * np.sqrt(r_new / r),
-    )
+from lora_np.checks import Array
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import at_most, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.samples import independent, scale
 
 
-def check_pissa_start(answer: Any, rng: Generator) -> None:
-    d, k = sizes(rng, 2, 4, 8)
-    s = np.cumsum(rng.uniform(0.3, 1, min(d, k)))[::-1]
-    r, alpha = int(rng.integers(1, len(s))), float(rng.uniform(3, 20))
-    W0 = with_spectrum(rng, d, k, s)
-    W, B, A = parts(["W", "B", "A"], answer(W0, r, alpha))
-    W, B, A = real_array("W", W, (d, k)), real_array("B", B, (d, r)), real_array("A", A, (r, k))
-    update = alpha / r * B @ A
-    same("Training starts at W0: W + (alpha / r) B A = W0", "W + (alpha / r) B A", W + update, W0)
-    error = np.linalg.norm(W0 - update)
-    law(
-        "PiSSA trains the strongest parts of W0 and freezes the rest",
-        bool(error <= np.sqrt(np.square(s[r:]).sum()) * (1 + 1e-8)),
-        f"what is frozen has norm {error:.4g}, the least possible is {np.sqrt(np.square(s[r:]).sum()):.4g}",
-    )
-    same("B and A have equal weight: B^T B = A A^T", "B^T B", B.T @ B, A @ A.T)
+def alpha_for_rank_lora(draw: Draw, answer: Answer) -> None:
+    alpha, r, new = draw.number("alpha", 1, 64), draw.whole("r", 1, 64), draw.whole("r_new", 1, 64)
+    same("the new alpha", answer(alpha, r, new, "lora"), alpha * new / r)
 
 
-def check_olora_start(answer: Any, rng: Generator) -> None:
-    d, k = sizes(rng, 2, 4, 8)
-    r = int(rng.integers(1, min(d, k)))
-    W0 = rng.normal(size=(d, k))
-    W, B, A = parts(["W", "B", "A"], answer(W0, r))
-    W, B, A = real_array("W", W, (d, k)), real_array("B", B, (d, r)), real_array("A", A, (r, k))
-    same("Training starts at W0: W + B A = W0", "W + B A", W + B @ A, W0)
+def alpha_for_rank_rslora(draw: Draw, answer: Answer) -> None:
+    alpha, r, new = draw.number("alpha", 1, 64), draw.whole("r", 1, 64), draw.whole("r_new", 1, 64)
+    same("the new alpha", answer(alpha, r, new, "rslora"), alpha * np.sqrt(new / r))
+
+
+def started(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+    d, k = draw.sizes("dk", high=4)
+    r, alpha = draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
+    W0 = scale(draw) * draw.array("W0", d, k)
+    W, B, A = parts("W B A", answer(W0, r, alpha), (d, k), (d, r), (r, k))
+    return W0, W, B, A, np.array(alpha / r)
+
+
+def pissa_start_same(draw: Draw, answer: Answer) -> None:
+    W0, W, B, A, s = started(draw, answer)
+    same("W + (alpha / r) B A", W + s * B @ A, W0)
+
+
+def pissa_start_strongest(draw: Draw, answer: Answer) -> None:
+    W0, _, B, A, s = started(draw, answer)
+    least, size = np.linalg.norm(np.linalg.svdvals(W0)[len(A) :]), np.linalg.norm(W0)
+    left = np.linalg.norm(W0 - s * B @ A)
+    at_most("the norm of W0 - (alpha / r) B A", float(left), float(least), size=float(size))
+
+
+def pissa_start_balanced(draw: Draw, answer: Answer) -> None:
+    W0, _, B, A, s = started(draw, answer)
+    same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(W0) / s), why="that is A A^T")
+
+
+def started_by_qr(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+    d, k = draw.sizes("dk", high=4)
+    r, W0 = draw.whole("r", 1, min(d, k)), independent(draw, "W0", d, k)
+    return W0, *parts("W B A", answer(W0, r), (d, k), (d, r), (r, k))
+
+
+def olora_start_same(draw: Draw, answer: Answer) -> None:
+    W0, W, B, A = started_by_qr(draw, answer)
+    same("W + B A", W + B @ A, W0)
+
+
+def olora_start_qr(draw: Draw, answer: Answer) -> None:
+    W0, W, B, A = started_by_qr(draw, answer)
+    r = len(A)
     orthonormal("B", B)
-    same("QR explains the first r columns of W0", "B A", (B @ A)[:, :r], W0[:, :r])
-    same("What is frozen is at a right angle to B", "B^T W", B.T @ W, np.zeros((r, k)), size=1)
+    same("the first r columns of B A", (B @ A)[:, :r], W0[:, :r])
+    same("B^T W", B.T @ W, np.zeros_like(A), size=float(np.abs(W0).max()), why="what is frozen is the rest")
 
 
-def check_dora_weight(answer: Any, rng: Generator) -> None:
-    d, k = (int(n) for n in rng.choice(np.arange(3, 9), 2, replace=False))
-    r, alpha = 2, float(rng.uniform(3, 9))
-    W0, A, B = rng.normal(size=(d, k)), rng.normal(size=(r, k)), rng.normal(size=(d, r))
-    m = rng.uniform(1, 3, d)
-    lengths = np.linalg.norm(W0, axis=1)
-    same(
-        "With B = 0 and m the lengths of the rows of W0, DoRA is W0",
-        "W",
-        answer(W0, A, 0 * B, lengths, alpha),
-        W0,
-    )
-    W = real_array("W", answer(W0, A, B, m, alpha), (d, k))
-    same("Row i of W has length m[i]", "the lengths", np.linalg.norm(W, axis=1), m)
+def row_by_row(draw: Draw, answer: Answer) -> tuple[Array, Array, Array]:
+    d, k, r = draw.sizes("dkr", high=4)
+    W0, A, B = draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
+    m, alpha, unit = draw.array("m", d, low=1), draw.number("alpha", 1, 16), scale(draw)
     V = W0 + alpha / r * B @ A
+    draw.assume((np.linalg.norm(V, axis=1) > 0.1).all())
+    return real_array("W", answer(unit * W0, A, unit * B, m, alpha), (d, k)), V, m
+
+
+def dora_weight_lengths(draw: Draw, answer: Answer) -> None:
+    W, _, m = row_by_row(draw, answer)
+    same("the lengths of the rows", np.linalg.norm(W, axis=1), m)
+
+
+def dora_weight_directions(draw: Draw, answer: Answer) -> None:
+    W, V, _ = row_by_row(draw, answer)
+    lengths = np.linalg.norm(W, axis=1, keepdims=True)
+    law(lengths.all(), "a row of zeros has no direction")
     same(
-        "The directions of the rows are those of W0 + (alpha / r) B A",
-        "W",
-        W,
-        (m / np.linalg.norm(V, axis=1))[:, None] * V,
+        "the rows, divided by their lengths",
+        W / lengths,
+        V / np.linalg.norm(V, axis=1, keepdims=True),
+        size=1,
     )
 
 
-def check_smallest_good_rank(answer: Any, rng: Generator) -> None:
-    ranks = [1, 2, 4, 8, 16, 32]
-    seeds = int(rng.integers(4, 9))
-    best, good = int(rng.integers(3, 6)), int(rng.integers(1, 3))
-    spread = rng.normal(size=(len(ranks), seeds))
-    spread = spread - spread.mean(axis=1, keepdims=True)
-    spread = spread / spread.std(axis=1, ddof=1, keepdims=True)  # so that the standard error is known
-    error = 1 / np.sqrt(seeds)
-    means = 10 + np.where(np.arange(len(ranks)) < good, (seeds**0.5 + 3) * error, 0.7 * error)
-    means[0] += 5
-    means[best] = 10
-    if good > 1:
-        means[good - 1] = 10 + 1.4 * error  # within a standard deviation, not within a standard error
-    losses = means[:, None] + spread
-    order = rng.permutation(len(ranks))
-    got = whole("the rank", answer([ranks[i] for i in order], losses[order]))
-    law(
-        "Take the smallest rank whose mean is within one standard error of the best mean",
-        got == ranks[good],
-        f"it must be {ranks[good]}, got {got}",
-    )
+def swept(draw: Draw, answer: Answer, ranks: list[int]) -> None:
+    n, seeds = draw.whole("n", 1, len(ranks)), draw.whole("seeds", 2, 4)
+    losses = draw.array("losses", n, seeds)
+    means = losses.mean(axis=1)
+    best = int(np.argmin(means))
+    limit = means[best] + losses[best].std(ddof=1) / np.sqrt(seeds)
+    others = np.delete(means, best)
+    draw.assume((np.abs(others - limit) > 1e-3).all() and (others - means[best] > 1e-3).all())
+    right = min(rank for rank, mean in zip(ranks[:n], means, strict=True) if mean <= limit)
+    exactly("the rank", answer(ranks[:n], scale(draw) * losses), right)
+
+
+def smallest_good_rank_error(draw: Draw, answer: Answer) -> None:
+    swept(draw, answer, [1, 2, 4, 8])
+
+
+def smallest_good_rank_order(draw: Draw, answer: Answer) -> None:
+    swept(draw, answer, draw.pick("ranks", ([8, 4, 2], [4, 16, 8], [2, 1, 64])))

@@ -1,80 +1,76 @@
-"""Exercises of *Count parameters*."""
+"""Laws of *Count parameters*."""
 
 from __future__ import annotations
 
-from typing import Any
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import exactly, law, whole
 
-import numpy as np
-
-from lora_np.exercises.old_laws import law, whole
-
-Generator = np.random.Generator
+ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}  # 1 if a target has as many rows as the model is wide
 
 
-def expect(name: str, what: str, got: object, right: int) -> None:
-    number = whole(what, got)
-    law(name, number == right, f"{what} must be {right:,}, got {number:,}")
+def lora_count_entries(draw: Draw, answer: Answer) -> None:
+    d, k, r = draw.sizes("dkr", high=5000)
+    exactly("the count", answer(d, k, r), d * r + r * k)
 
 
-def check_lora_count(answer: Any, rng: Generator) -> None:
-    d, k = (int(n) for n in rng.choice(np.arange(3, 5000), 2, replace=False))
-    r = int(rng.integers(1, 65))
-    expect("B is d x r and A is r x k", "the count", answer(d, k, r), d * r + r * k)
+def shape(draw: Draw) -> tuple[int, int]:
+    d = draw.whole("d", 1, 400)
+    return d, d if draw.pick("square", (False, True)) else draw.whole("k", 1, 400)
 
 
-def check_last_rank_that_saves(answer: Any, rng: Generator) -> None:
-    square = 2 * int(rng.integers(2, 500))
-    wide = (int(rng.integers(2, 9)), int(rng.integers(100, 5000)))
-    for d, k in ((square, square), wide, wide[::-1], (1, 50)):
-        r = whole("the rank", answer(d, k))
-        law(
-            "A rank saves if r (d + k) is strictly less than d k",
-            r * (d + k) < d * k,
-            f"rank {r} takes {r * (d + k):,} numbers, the full update {d * k:,}",
-        )
-        law(
-            "The next rank after the last that saves does not save",
-            (r + 1) * (d + k) >= d * k,
-            f"rank {r + 1} takes {(r + 1) * (d + k):,} numbers, fewer than {d * k:,}",
-        )
+def last_rank_that_saves_saves(draw: Draw, answer: Answer) -> None:
+    d, k = shape(draw)
+    r = whole("the rank", answer(d, k))
+    law(r == 0 or r * (d + k) < d * k, f"rank {r} takes {r * (d + k):,} numbers, the full update {d * k:,}")
 
 
-def check_rank_within(answer: Any, rng: Generator) -> None:
-    shapes = [(int(d), int(k)) for d, k in rng.integers(10, 300, (int(rng.integers(2, 5)), 2))]
+def last_rank_that_saves_next(draw: Draw, answer: Answer) -> None:
+    d, k = shape(draw)
+    r = whole("the rank", answer(d, k))
+    law(r >= 0, f"a rank is not negative, got {r}")
+    more = (r + 1) * (d + k)
+    law(more >= d * k, f"rank {r + 1} saves, too: it takes {more:,} numbers, the full update {d * k:,}")
+
+
+def within_budget(draw: Draw, answer: Answer) -> tuple[int, int, int]:
+    shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
     one = sum(d + k for d, k in shapes)
-    r = int(rng.integers(1, 40))
-    name = "One rank for all: the budget pays r (d + k) for each matrix"
-    for budget, right in ((r * one + one // 2, r), (r * one, r), (r * one - 1, r - 1), (one - 1, 0)):
-        expect(name, f"the rank for {budget:,} numbers", answer(shapes, budget), right)
+    budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
+    return whole("the rank", answer(shapes, budget)), one, budget
 
 
-def check_attention_count(answer: Any, rng: Generator) -> None:
-    layers, heads = int(rng.integers(2, 100)), 8 * int(rng.integers(1, 5))
-    groups, width = int(rng.choice([2, 4, 8])), 64 * int(rng.integers(1, 9))
-    r, d = int(rng.integers(1, 65)), heads * width
-    narrow = heads // groups * width
-    cost = {"q": r * (d + d), "k": r * (d + narrow), "v": r * (d + narrow), "o": r * (d + d)}
-    laws = {"q": "The queries are as wide as the model", "v": "Grouped keys and values are narrower"}
-    for targets in (["q"], ["v"], ["k", "o"], ["q", "k", "v", "o"]):
-        right = layers * sum(cost[target] for target in targets)
-        name = laws.get(targets[0] if len(targets) == 1 else "", "Every target counts in every layer")
-        got = answer(layers, d, narrow, targets, r)
-        expect(name, f"the count for {', '.join(targets)}", got, right)
+def rank_within_fits(draw: Draw, answer: Answer) -> None:
+    r, one, budget = within_budget(draw, answer)
+    law(r * one <= budget, f"rank {r} takes {r * one:,} numbers, the budget is {budget:,}")
 
 
-def check_training_bytes(answer: Any, rng: Generator) -> None:
-    base, trained = int(rng.integers(10**6, 10**9)), int(rng.integers(10**3, 10**6))
-    first = whole("the bytes", answer(base, trained))
-    per_base = whole("the bytes", answer(base + 1, trained)) - first
-    per_trained = whole("the bytes", answer(base, trained + 1)) - first
-    law(
-        "A frozen number takes its 2 bytes and nothing else",
-        per_base == 2,
-        f"one more frozen number adds {per_base} bytes",
-    )
-    law(
-        "A trained number takes itself, its gradient and two moments, 4 bytes each",
-        per_trained == 16,
-        f"one more trained number adds {per_trained} bytes",
-    )
-    expect("The base and what is trained add up", "the bytes", first, 2 * base + 16 * trained)
+def rank_within_largest(draw: Draw, answer: Answer) -> None:
+    r, one, budget = within_budget(draw, answer)
+    law(r >= 0, f"a rank is not negative, got {r}")
+    law((r + 1) * one > budget, f"rank {r + 1} fits, too: it takes {(r + 1) * one:,} of {budget:,} numbers")
+
+
+def attention_count_target(draw: Draw, answer: Answer) -> None:
+    d, r = draw.whole("d", 1, 64), draw.whole("r", 1, 8)
+    narrow, target = draw.whole("d_kv", 1, d), draw.pick("target", tuple(ROWS))
+    right = r * ((d if ROWS[target] else narrow) + d)
+    exactly("the count", answer(1, d, narrow, [target], r), right)
+
+
+def attention_count_model(draw: Draw, answer: Answer) -> None:
+    layers, d, r = draw.whole("layers", 1, 100), draw.whole("d", 1, 64), draw.whole("r", 1, 8)
+    narrow = draw.whole("d_kv", 1, d)
+    targets = [target for target in "vqok" if draw.pick(target, (True, False))]
+    right = layers * sum(r * ((d if ROWS[target] else narrow) + d) for target in targets)
+    exactly("the count", answer(layers, d, narrow, targets, r), right)
+
+
+def training_bytes_frozen(draw: Draw, answer: Answer) -> None:
+    base = draw.whole("base", 1, 10**9)
+    exactly("the bytes", answer(base, 0), 2 * base)
+
+
+def training_bytes_trained(draw: Draw, answer: Answer) -> None:
+    base, trained = draw.whole("base", 0, 10**9), draw.whole("trained", 1, 10**6)
+    exactly("the bytes", answer(base, trained), 2 * base + 16 * trained)

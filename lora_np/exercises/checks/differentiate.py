@@ -1,109 +1,96 @@
-"""Exercises of *Differentiate*."""
+"""Laws of *Differentiate*."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.exercises.old_laws import parts, real_array, same
-from lora_np.exercises.old_samples import sizes
-
-Generator = np.random.Generator
-
-
-def check_matmul_gradients(answer: Any, rng: Generator) -> None:
-    n, k, m = (int(i) for i in rng.choice(np.arange(2, 8), 3, replace=False))
-    a, b, g = rng.normal(size=(n, k)), rng.normal(size=(k, m)), rng.normal(size=(n, m))
-    got_a, got_b = parts(["the gradient of a", "the gradient of b"], answer(g, a, b))
-    got_a, got_b = (
-        real_array("the gradient of a", got_a, (n, k)),
-        real_array("the gradient of b", got_b, (k, m)),
-    )
-    da, db = rng.normal(size=(n, k)), rng.normal(size=(k, m))
-    for name, got, step, change in (("a", got_a, da, da @ b), ("b", got_b, db, a @ db)):
-        same(
-            f"A small change of {name} changes the loss by <gradient, change>",
-            f"<gradient of {name}, change>",
-            np.sum(got * step),
-            np.sum(g * change),
-            size=1,
-        )
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import parts, real_array, same
+from lora_np.exercises.samples import Function, scale
 
 
-def check_slope(answer: Any, rng: Generator) -> None:
-    d, k = sizes(rng, 2, 2, 3)
-    Q, c = rng.normal(size=(d * k, d * k)) * 30, rng.normal(size=(d, k))
+def matmul_gradients_gradients(draw: Draw, answer: Answer) -> None:
+    n, k, m = draw.sizes("nkm", high=4)
+    g, a, b = scale(draw) * draw.array("g", n, m), draw.array("a", n, k), draw.array("b", k, m)
+    of_a, of_b = parts("a b", answer(g, a, b), (n, k), (k, m))
+    same("the gradient of a", of_a, g @ b.T)
+    same("the gradient of b", of_b, a.T @ g)
 
-    def f(x: Array) -> float:
-        x = np.asarray(x, dtype=np.float64).ravel()
-        return float(x @ Q @ x + c.ravel() @ x)
 
-    x = rng.normal(size=(d, k))
-    right = ((Q + Q.T) @ x.ravel()).reshape(d, k) + c
+def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
+    shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
+    g, x = draw.array("g", *shape), draw.pick("width", (1.0, 10.0)) * draw.array("x", *shape)
+    sigma = 1 / (1 + np.exp(-x))
+    same("the gradient", answer(g, x), g * (sigma + x * sigma * (1 - sigma)), size=np.abs(g).max())
+
+
+def slope_linear(draw: Draw, answer: Answer) -> None:
+    shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
+    x, c = draw.array("x", *shape), draw.array("c", *shape)
+    f = Function("lambda x: float(np.sum(c * x))", c=c)
+    same("the slope", answer(f, x), c, tolerance=1e-6, size=5)
+
+
+def slope_square(draw: Draw, answer: Answer) -> None:
+    shape = draw.sizes("abc"[: draw.whole("axes", 1, 2)], high=3)
+    x, c = draw.array("x", *shape), draw.array("c", *shape)
+    f = Function("lambda x: float(np.sum(c * x * np.roll(x, 1) + c * x * x))", c=c)
+    right = 2 * c * x + c * np.roll(x, 1) + np.roll(np.ravel(c * x), -1).reshape(x.shape)
     same(
-        "Central differences give the slope of a square exactly",
-        "the slope",
-        answer(f, x),
-        right,
-        tolerance=1e-6,
-        why="f is a polynomial of degree two",
+        "the slope", answer(f, x), right, tolerance=1e-7, size=1, why="exact, for a polynomial of degree two"
     )
 
 
-def check_unbroadcast(answer: Any, rng: Generator) -> None:
-    n, d, k = (int(i) for i in rng.choice(np.arange(2, 6), 3, replace=False))
-    cases = [((k,), (d, k)), ((d, 1), (d, k)), ((), (d, k)), ((1, k), (n, d, k)), ((d, k), (d, k))]
-    for shape, full in cases:
-        g = 1 + rng.random(full)
-        got = real_array("the gradient", answer(g, shape), shape)
-        small = 1 + rng.random(shape)
-        same(
-            "Summing down is the transpose of broadcasting: <g, broadcast(v)> = <answer, v>",
-            "<answer, v>",
-            np.sum(got * small),
-            np.sum(g * np.broadcast_to(small, full)),
-            why=f"from {full} to {shape}",
-        )
-        # Only the true transpose keeps the place of each entry.
-        v = np.zeros(shape)
-        v.flat[-1] = 1.0
-        same(
-            "Each entry gets the gradients of its own copies",
-            "the last entry",
-            np.sum(got * v),
-            np.sum(g * np.broadcast_to(v, full)),
-        )
+def stretched(draw: Draw, axes: int, front: int, ones: bool) -> tuple[Array, tuple[int, ...], Array]:
+    full = draw.sizes("abc"[:axes], high=3)
+    shape = tuple(
+        1 if ones and draw.pick(f"stretch {i}", (False, True)) else int(n) for i, n in enumerate(full)
+    )
+    g = draw.array("g", *full)
+    right = g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+    return g, shape[front:], right.sum(axis=tuple(range(front)))
 
 
-def check_backward(answer: Any, rng: Generator) -> None:
-    n = int(rng.integers(5, 10))
-    J = np.zeros((n, n))
-    parents, slopes = [], []
-    for i in range(n):
-        own = sorted(int(p) for p in rng.choice(i, min(i, 2), replace=False)) if i else []
-        own = own or ([] if i < 2 else [i - 1])
-        values = [float(v) for v in rng.uniform(0.5, 2, len(own))]
-        J[i, own] = values
-        parents.append(own)
-        slopes.append(values)
-    right = np.linalg.inv(np.eye(n) - J)[-1]  # I + J + J^2 + ...: all paths
-    got = real_array("the gradients", answer(parents, slopes), (n,))
-    same("The last number moves with itself, one to one", "the last gradient", got[-1], 1.0)
-    same("Gradients of all paths from a number to the last add up", "the gradients", got, right)
+def unbroadcast_front(draw: Draw, answer: Answer) -> None:
+    axes = draw.whole("axes", 0, 3)
+    g, shape, right = stretched(draw, axes, draw.whole("front", 0, axes), ones=False)
+    same("the gradient", answer(g, shape), right, size=np.abs(g).max(initial=0))
 
 
-def check_swish_gradient(answer: Any, rng: Generator) -> None:
-    shape = tuple(sizes(rng, int(rng.integers(1, 4)), 2, 4))
-    x, g = 3 * rng.normal(size=shape), rng.normal(size=shape)
+def unbroadcast_ones(draw: Draw, answer: Answer) -> None:
+    axes = draw.whole("axes", 1, 3)
+    g, shape, right = stretched(draw, axes, draw.whole("front", 0, axes), ones=True)
+    same("the gradient", answer(g, shape), right, size=np.abs(g).max())
 
-    def swish(x: Array) -> Array:
-        y: Array = x / (1 + np.exp(-x))
-        return y
 
-    step = 1e-5
-    right = g * (swish(x + step) - swish(x - step)) / (2 * step)
-    got = real_array("the gradient", answer(g, x), shape)
-    same("A gradient is linear in g: zero for zero", "the gradient", answer(0 * g, x), 0 * g)
-    same("The rule agrees with central differences", "the gradient", got, right, tolerance=1e-6)
+def walk(draw: Draw, answer: Answer, most: int, repeats: bool) -> None:
+    """A graph in which each number has at most ``most`` parents, the same one twice if ``repeats``."""
+    parents: list[list[int]] = []
+    slopes: list[list[float]] = []
+    for i in range(draw.whole("n", 1, 5)):
+        count = draw.whole(f"parents of {i}", min(i, 1), min(i if not repeats else most, most) if i else 0)
+        own = [int(draw.whole(f"parent {j} of {i}", 0, i - 1)) for j in range(count)]
+        parents.append(own if repeats else sorted(set(own)))
+        slopes.append([draw.number(f"slope {j} of {i}") for j in range(len(parents[-1]))])
+    right = [*[0.0] * (len(parents) - 1), 1.0]
+    size = list(right)
+    for i in reversed(range(len(parents))):
+        for p, slope in zip(parents[i], slopes[i], strict=True):
+            right[p] += right[i] * slope
+            size[p] += size[i] * abs(slope)
+    got = real_array("the gradients", answer(parents, slopes), (len(parents),))
+    same("the gradients", got, right, size=max(size))
+
+
+def backward_chain(draw: Draw, answer: Answer) -> None:
+    walk(draw, answer, 1, repeats=False)
+
+
+def backward_paths(draw: Draw, answer: Answer) -> None:
+    walk(draw, answer, 3, repeats=False)
+
+
+def backward_repeats(draw: Draw, answer: Answer) -> None:
+    walk(draw, answer, 3, repeats=True)

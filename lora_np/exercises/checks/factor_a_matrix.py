@@ -1,92 +1,93 @@
-"""Exercises of *Factor a matrix*."""
+"""Laws of *Factor a matrix*."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from lora_np.checks import Array
-from lora_np.exercises.old_laws import law, orthonormal, parts, real_array, same
-from lora_np.exercises.old_samples import of_rank, sizes, with_spectrum
-
-Generator = np.random.Generator
-
-
-def check_rank_one_parts(answer: Any, rng: Generator) -> None:
-    d, r, k = (int(n) for n in rng.choice(np.arange(2, 7), 3, replace=False))
-    B, A = rng.normal(size=(d, r)), rng.normal(size=(r, k))
-    got = real_array("the parts", answer(B, A), (r, d, k))
-    same("The parts of a product add up to it", "their sum", got.sum(axis=0), B @ A)
-    for i in range(r):
-        same("Part i is column i of B times row i of A", f"part {i}", got[i], np.outer(B[:, i], A[i]))
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import law, orthonormal, parts, real_array, same
+from lora_np.exercises.samples import independent, scale, spectrum, turned
 
 
-def check_lu_factors(answer: Any, rng: Generator) -> None:
-    n = int(rng.integers(3, 7))
-    right_L = np.tril(rng.uniform(-1, 1, (n, n)), -1) + np.eye(n)
-    right_U = np.triu(rng.uniform(1, 2, (n, n)))
-    M = right_L @ right_U
-    L, U = parts(["L", "U"], answer(M))
-    L, U = real_array("L", L, (n, n)), real_array("U", U, (n, n))
-    same("L is zero above its diagonal", "L", np.triu(L, 1), np.zeros((n, n)), size=1)
-    same("U is zero below its diagonal", "U", np.tril(U, -1), np.zeros((n, n)), size=1)
-    same("L has ones on its diagonal", "the diagonal of L", np.diag(L), np.ones(n))
-    same("Elimination, remembered, gives the matrix back", "L @ U", L @ U, M)
+def rank_one_parts_parts(draw: Draw, answer: Answer) -> None:
+    d, r, k = draw.sizes("drk", high=4)
+    B, A = draw.array("B", d, r), scale(draw) * draw.array("A", r, k)
+    same("the parts", answer(B, A), np.einsum("di,ik->idk", B, A))
 
 
-def check_gram_schmidt(answer: Any, rng: Generator) -> None:
-    d = int(rng.integers(3, 8))
-    k = int(rng.integers(2, d + 1))
-    M = with_spectrum(rng, d, k, np.linspace(2, 1, k))
+def cut_qr_first(draw: Draw, answer: Answer) -> None:
+    d, k = draw.sizes("dk", high=4)
+    M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
+    B, A = parts("B A", answer(M, r), (d, r), (r, k))
+    same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
+
+
+def cut_qr_angle(draw: Draw, answer: Answer) -> None:
+    d, k = draw.sizes("dk", high=4)
+    M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
+    B, A = parts("B A", answer(M, r), (d, r), (r, k))
+    orthonormal("B", B)
+    same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
+
+
+def lu_factors_triangles(draw: Draw, answer: Answer) -> None:
+    L, U, size, _ = remembered(draw, answer)
+    same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
+    same("the diagonal of L", np.diag(L), np.ones(len(L)))
+    same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
+
+
+def lu_factors_product(draw: Draw, answer: Answer) -> None:
+    L, U, size, M = remembered(draw, answer)
+    same("L @ U", L @ U, M, size=size)
+
+
+def remembered(draw: Draw, answer: Answer) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """L and U of a matrix whose multipliers may be large: whoever swaps rows does so here."""
+    n = draw.whole("n", 1, 4)
+    right_L = np.tril(draw.array("L", n, n), -1) + np.eye(n)
+    right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
+    M = scale(draw) * right_L @ right_U
+    L, U = parts("L U", answer(M), (n, n), (n, n))
+    return L, U, float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0])), M
+
+
+def gram_schmidt_orthonormal(draw: Draw, answer: Answer) -> None:
+    k = draw.whole("k", 1, 4)
+    d = draw.whole("d", k, 5)
+    orthonormal("Q", real_array("Q", answer(independent(draw, "M", d, k)), (d, k)))
+
+
+def gram_schmidt_span(draw: Draw, answer: Answer) -> None:
+    k = draw.whole("k", 1, 4)
+    d = draw.whole("d", k, 5)
+    M = independent(draw, "M", d, k)
     Q = real_array("Q", answer(M), (d, k))
-    orthonormal("Q", Q)
     for j in range(1, k + 1):
         basis = Q[:, :j]
-        same(
-            "The first j columns of Q span what the first j columns of M span",
-            f"the projection of the first {j} columns",
-            basis @ (basis.T @ M[:, :j]),
-            M[:, :j],
-        )
+        same(f"the projection of the first {j} columns", basis @ (basis.T @ M[:, :j]), M[:, :j])
 
 
-def check_cut_qr(answer: Any, rng: Generator) -> None:
-    d, k = sizes(rng, 2, 4, 8)
-    m = min(d, k)
-    r = int(rng.integers(1, m))
-    M = of_rank(rng, d, k, m)
-    B, A = parts(["B", "A"], answer(M, r))
-    B, A = real_array("B", B, (d, r)), real_array("A", A, (r, k))
-    same("QR, cut at r, keeps the first r columns of M", "B @ A", (B @ A)[:, :r], M[:, :r])
-    orthonormal("B", B)
-    same(
-        "What the cut leaves out is at a right angle to B",
-        "B^T (M - B A)",
-        B.T @ (M - B @ A),
-        np.zeros((r, k)),
-        size=1,
-    )
+def tall(draw: Draw, answer: Answer) -> tuple[np.ndarray, ...]:
+    k = draw.whole("k", 1, 4)
+    d, s = draw.whole("d", k + 1, 6), 1 + spectrum(draw, "s", k, low=0, high=1)
+    M = scale(draw) * turned(draw, "M", d, k, s)
+    return *parts("U s Vh", answer(M), (d, k), (k,), (k, k)), M
 
 
-def check_svd_by_eigenvectors(answer: Any, rng: Generator) -> None:
-    k = int(rng.integers(2, 6))
-    d = k + int(rng.integers(1, 4))
-    s = np.cumsum(rng.uniform(0.3, 1, k))[::-1]
-    M = with_spectrum(rng, d, k, s)
-    U, got_s, Vh = parts(["U", "s", "Vh"], answer(M))
-    U, Vh = real_array("U", U, (d, k)), real_array("Vh", Vh, (k, k))
-    got_s = real_array("s", got_s, (k,))
-    law("Singular values come largest first", bool((np.diff(got_s) <= 0).all()), f"got {brief(got_s)}")
-    same("Singular values are the roots of the eigenvalues of M^T M", "s", got_s, s, tolerance=1e-6)
-    check_directions(U, got_s, Vh, M)
+def svd_by_eigenvectors_values(draw: Draw, answer: Answer) -> None:
+    _, s, _, M = tall(draw, answer)
+    law((np.diff(s) <= 1e-4 * np.abs(s).max()).all(), f"the largest must come first, got {s.tolist()}")
+    same("s", s, np.linalg.svdvals(M))
 
 
-def check_directions(U: Array, s: Array, Vh: Array, M: Array) -> None:
+def svd_by_eigenvectors_vectors(draw: Draw, answer: Answer) -> None:
+    U, _, Vh, _ = tall(draw, answer)
     orthonormal("U", U)
     orthonormal("Vh^T", Vh.T)
-    same("The parts of the SVD add up to the matrix", "(U * s) @ Vh", (U * s) @ Vh, M, tolerance=1e-6)
 
 
-def brief(s: Array) -> str:
-    return np.array2string(s, precision=3, separator=", ")
+def svd_by_eigenvectors_product(draw: Draw, answer: Answer) -> None:
+    U, s, Vh, M = tall(draw, answer)
+    same("(U * s) @ Vh", (U * s) @ Vh, M)

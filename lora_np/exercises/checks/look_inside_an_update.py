@@ -1,89 +1,89 @@
-"""Exercises of *Look inside an update*."""
+"""Laws of *Look inside an update*."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from lora_np.exercises.old_laws import law, real_array, same
-from lora_np.exercises.old_samples import sizes, with_spectrum
-from lora_np.linalg import amplification_factor, subspace_similarity
+from lora_np.checks import Array
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import law, real_array, same
+from lora_np.exercises.samples import mirror, scale, spectrum, turned
 
-Generator = np.random.Generator
-HALF = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+
+def chance_similarity_share(draw: Draw, answer: Answer) -> None:
+    k = draw.whole("k", 1, 500)
+    i, j = draw.whole("i", 1, k), draw.whole("j", 1, k)
+    same("the similarity", answer(k, i, j), max(i, j) / k)
 
 
-def check_chance_similarity(answer: Any, rng: Generator) -> None:
-    k = int(rng.integers(20, 500))
-    i, j = (int(n) for n in rng.choice(np.arange(1, 20), 2, replace=False))
-    same("All of space contains every direction: similarity 1", "the similarity", answer(k, i, k), 1.0)
+def similarity_turned(draw: Draw, answer: Answer) -> None:
+    r, k = draw.sizes("rk", high=4)
+    A = turned(draw, "A", r, k, spectrum(draw, "s", min(r, k)))
+    i = draw.whole("i", 1, min(r, k))
+    other = scale(draw) * mirror(draw.array("turn", r)) @ A
     same(
-        "Two random directions share 1/k: the squares of a random cosine with k axes add up to one",
-        "the similarity",
-        answer(k, 1, 1),
-        1 / k,
-    )
-    same(
-        "A random subspace holds its share of every direction",
-        "the similarity",
-        answer(k, i, j),
-        max(i, j) / k,
-    )
-
-
-def check_similarity(answer: Any, rng: Generator) -> None:
-    k, r = int(rng.integers(8, 14)), int(rng.integers(3, 6))
-    A1 = with_spectrum(rng, r, k, np.linspace(5, 1, r))
-    A2 = with_spectrum(rng, r, k, np.linspace(7, 2, r))
-    i, j = (int(n) for n in rng.choice(np.arange(1, r), 2, replace=False)) if r > 2 else (1, 1)
-    same("A subspace contains itself: similarity 1", "phi", answer(A1, A1, i, i), 1.0)
-    same("A subspace is contained in a larger one: similarity 1", "phi", answer(A1, A1, 1, r), 1.0)
-    turn = np.linalg.qr(rng.normal(size=(r, r)))[0]
-    same(
-        "Input directions do not change when the rows of A are turned",
         "phi",
-        answer(turn @ A1, A1, i, i),
+        answer(A, other, i, i),
         1.0,
-    )
-    same(
-        "phi is the squared norm of V1^T V2, over the smaller dimension",
-        "phi",
-        answer(A1, A2, i, j),
-        subspace_similarity(A1, A2, i, j),
+        why="mixing the rows of A leaves its input directions what they are",
     )
 
 
-def check_amplification(answer: Any, rng: Generator) -> None:
-    d, k = sizes(rng, 2, 6, 10)
-    r = int(rng.integers(1, 4))
-    W0, dW = rng.normal(size=(d, k)), with_spectrum(rng, d, k, np.linspace(3, 2, r))
-    right = amplification_factor(W0, dW, rank=r)
-    got = float(real_array("the factor", answer(W0, dW, r), ()))
-    same("Twice the update, twice the amplification", "the factor", answer(W0, 2 * dW, r), 2 * got)
-    same("Twice the base, half the amplification", "the factor", answer(2 * W0, dW, r), got / 2)
-    same(
-        "Amplification compares the update with W0, seen in the update's directions", "the factor", got, right
-    )
+def similarity_phi(draw: Draw, answer: Answer) -> None:
+    r, k = draw.sizes("rk", high=4)
+    m = min(r, k)
+    A1, A2 = (turned(draw, name, r, k, spectrum(draw, f"s of {name}", m)) for name in ("A1", "A2"))
+    i, j = draw.whole("i", 1, m), draw.whole("j", 1, m)
+    V1, V2 = (np.linalg.svd(A)[2][:n] for A, n in ((A1, i), (A2, j)))
+    right = np.square(V1 @ V2.T).sum() / min(i, j)
+    same("phi", answer(A1, scale(draw) * A2, i, j), right, size=1)
 
 
-def check_intruders(answer: Any, rng: Generator) -> None:
-    n = int(rng.integers(9, 13))
-    U, V = (np.linalg.qr(rng.normal(size=(n, n)))[0] for _ in range(2))
-    s = np.linspace(n, 1, n)
-    new = np.linalg.qr(rng.normal(size=(n, n)))[0]  # right vectors say nothing here
-    order = np.concatenate([rng.permutation(n - 4), np.arange(n - 4, n)])
-    mixed = U[:, order] * rng.choice([-1.0, 1.0], n)
-    mixed[:, n - 4 :] = U[:, n - 4 :] @ HALF  # each at 60 degrees to four of the old ones
-    places = rng.permutation(n)
-    tuned = mixed[:, places]
-    top = int(rng.integers(5, n))
-    right = [j for j in range(top) if places[j] >= n - 4]
-    W0, W = (U * s) @ V.T, (tuned * s) @ new.T
-    got = sorted(real_array("the list", answer(W0, W, top, 0.6), (None,)).tolist())
-    law(
-        "An intruder is a leading left singular vector of W that is close to none of W0's, whatever its place or sign",  # noqa: E501
-        got == right,
-        f"places {right} hold intruders, got {got}",
-    )
-    law("A weight has no intruders in itself", np.size(answer(W0, W0, top, 0.6)) == 0)
+def update(draw: Draw) -> tuple[Array, int]:
+    d, k = draw.sizes("dk", high=4)
+    m = draw.whole("rank", 1, min(d, k))
+    return turned(draw, "dW", d, k, spectrum(draw, "s", m)), int(draw.whole("r", 1, m))
+
+
+def amplification_multiple(draw: Draw, answer: Answer) -> None:
+    dW, r = update(draw)
+    times = draw.number("times", 0.5, 8) * scale(draw)
+    s = np.linalg.svdvals(dW)
+    right = np.linalg.norm(s) / np.linalg.norm(s[:r]) * times
+    same("the factor", answer(dW / times, dW, r), right, why="the update is a multiple of W0")
+
+
+def amplification_directions(draw: Draw, answer: Answer) -> None:
+    dW, r = update(draw)
+    W0 = draw.array("W0", *dW.shape)
+    U, _, Vh = np.linalg.svd(dW)
+    seen = float(np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T))
+    draw.assume(seen > 0.1)
+    same("the factor", answer(W0, dW, r), np.linalg.norm(dW) / seen)
+
+
+def places(what: str, answer: Array, right: list[int]) -> None:
+    got = sorted(real_array(what, answer, (None,)).tolist())
+    law(got == right, f"{what} must hold {right}, got {[int(n) if n == int(n) else n for n in got]}")
+
+
+def intruders_home(draw: Draw, answer: Answer) -> None:
+    d = draw.whole("d", 1, 3)
+    k = draw.whole("k", d, 4)
+    W0 = turned(draw, "W0", d, k, spectrum(draw, "s", d))
+    order = draw.pick("order", ([0, 1, 2], [1, 0, 2], [2, 0, 1]))
+    U = np.linalg.svd(W0)[0][:, [i for i in order if i < d]]
+    W = U * -spectrum(draw, "new s", d) @ mirror(draw.array("new right", k))[:d]
+    found = answer(W0, W, draw.whole("top", 1, d), draw.number("threshold", 0.05, 0.95))
+    places("the list", found, [])
+
+
+def intruders_new(draw: Draw, answer: Answer) -> None:
+    d = draw.whole("d", 1, 4)
+    k, top = draw.whole("k", d, 5), draw.whole("top", 1, d)
+    W0, W = (turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)) for name in ("W0", "W"))
+    threshold = draw.number("threshold", 0.5, 0.99)
+    closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
+    draw.assume(np.abs(closest - threshold).min() > 1e-3)
+    places("the list", answer(W0, W, top, threshold), np.flatnonzero(closest < threshold).tolist())

@@ -1,4 +1,4 @@
-"""Exercises of *Open a real adapter*."""
+"""Laws of *Open a real adapter*."""
 
 from __future__ import annotations
 
@@ -6,110 +6,107 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.exercises.old_laws import law, parts, real_array, same
-from lora_np.exercises.old_samples import sizes
+from lora_np.checks import Array
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import at_most, law, parts, same
+from lora_np.exercises.samples import scale
 
-Generator = np.random.Generator
+PATHS = ("lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "encoder.model.lora.0")
 
 
-def check_peft_tensors(answer: Any, rng: Generator) -> None:
-    d, k = (int(n) for n in rng.choice(np.arange(3, 9), 2, replace=False))
-    paths = [
-        f"model.layers.{int(i)}.self_attn.{name}" for i in rng.choice(30, 2) for name in ("q_proj", "v_proj")
-    ]
-    adapters = {path: (rng.normal(size=(d, 2)), rng.normal(size=(2, k))) for path in paths}
+def named(draw: Draw, answer: Answer) -> tuple[dict[str, Any], dict[str, Array]]:
+    adapters: dict[str, Any] = {}
+    right: dict[str, Array] = {}
+    for path in PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 2)]:
+        d, r, k = (draw.whole(f"{size} of {path}", 1, 3) for size in "drk")
+        B, A = draw.array(f"B of {path}", d, r), draw.array(f"A of {path}", r, k)
+        adapters[path] = (B, A)
+        right |= {f"base_model.model.{path}.lora_{name}.weight": one for name, one in (("A", A), ("B", B))}
     got = answer(adapters)
-    law("A function returns its answer", got is not None, "it returns None; is there a return?")
-    law("The answer is a dict from keys to arrays", isinstance(got, dict), f"got {type(got).__name__}")
-    right = {}
-    for path, (B, A) in adapters.items():
-        right[f"base_model.model.{path}.lora_A.weight"] = A
-        right[f"base_model.model.{path}.lora_B.weight"] = B
-    missing = [key for key in right if key not in got]
-    law("PEFT finds a tensor by its key", not missing, f"{missing[0] if missing else ''} is missing")
-    extra = [key for key in got if key not in right]
-    law("PEFT finds a tensor by its key", not extra, f"{extra[0] if extra else ''} is none of its keys")
-    for key, tensor in right.items():
-        same("lora_A is (r, k), lora_B is (d, r)", key, got[key], tensor, tolerance=0)
+    law(got is not None, "it returns None; is there a return?", name="A function returns its answer")
+    law(isinstance(got, dict), f"got {type(got).__name__}", name="The answer is a dict from keys to arrays")
+    return got, right
 
 
-def check_combine_adapters(answer: Any, rng: Generator) -> None:
-    d, k = (int(n) for n in rng.choice(np.arange(7, 12), 2, replace=False))
-    count = int(rng.integers(2, 4))
-    adapters, weights, total, ranks = [], [], np.zeros((d, k)), 0
-    for _ in range(count):
-        r = int(rng.integers(1, 3))
-        B, A, alpha = rng.normal(size=(d, r)), rng.normal(size=(r, k)), float(rng.uniform(2, 9))
-        weight = float(rng.uniform(-1, 1))
+def peft_tensors_keys(draw: Draw, answer: Answer) -> None:
+    got, right = named(draw, answer)
+    missing, extra = [key for key in right if key not in got], [key for key in got if key not in right]
+    law(not missing, f"{missing[:1]} is missing, there is {extra[:1]}")
+    law(not extra, f"{extra[:1]} is none of PEFT's keys")
+
+
+def peft_tensors_factors(draw: Draw, answer: Answer) -> None:
+    got, right = named(draw, answer)
+    for key, tensor in got.items():
+        name, path = str(key).split("lora_")[-1][:1], [p for p in PATHS if p in str(key)]
+        expected = [right[f"base_model.model.{p}.lora_{name}.weight"] for p in path if name in ("A", "B")]
+        law(bool(expected), f"the key {key!r} does not say which layer's A or B it holds")
+        same(f"the tensor of {key}", tensor, expected[0])
+
+
+def combined(draw: Draw, answer: Answer) -> tuple[Array, Array, Array, float]:
+    d, k, count = draw.sizes("d k count", high=3)
+    adapters, weights, ranks = [], [], 0
+    total, size = np.zeros((d, k)), 0.0
+    for i in range(count):
+        r, alpha, weight = (
+            draw.whole(f"r{i}", 1, 3),
+            draw.number(f"alpha {i}", 1, 16),
+            draw.number(f"weight {i}"),
+        )
+        B, A = draw.array(f"B{i}", d, r), draw.array(f"A{i}", r, k)
         adapters.append((B, A, alpha))
         weights.append(weight)
-        total += weight * alpha / r * B @ A
-        ranks += r
-    B, A = parts(["B", "A"], answer(adapters, weights))
-    law(
-        "Ranks add up",
-        np.shape(B) == (d, ranks) and np.shape(A) == (ranks, k),
-        f"B must have shape {(d, ranks)} and A {(ranks, k)}, got {np.shape(B)} and {np.shape(A)}",
-    )
-    B, A = real_array("B", B, (d, ranks)), real_array("A", A, (ranks, k))
-    same(
-        "Updates add up, factors do not: B A is the weighted sum of all (alpha / r) B A",
-        "B @ A",
-        B @ A,
-        total,
-    )
+        total, ranks = total + weight * alpha / r * B @ A, ranks + r
+        size += abs(weight) * alpha / r * float((np.abs(B) @ np.abs(A)).max())
+    B, A = parts("B A", answer(adapters, weights), (d, ranks), (ranks, k))
+    return B, A, total, size
 
 
-def check_resize_adapter(answer: Any, rng: Generator) -> None:
-    d, k = sizes(rng, 2, 12, 25)
-    old = int(rng.integers(4, 8))
-    r = int(rng.integers(1, old))
-    B = rng.normal(size=(d, old)) * np.geomspace(0.1, 10, old)
-    A = rng.normal(size=(old, k))
-    got_B, got_A = parts(["B", "A"], answer(B, A, r))
-    got_B, got_A = real_array("B", got_B, (d, r)), real_array("A", got_A, (r, k))
-    s = np.linalg.svdvals(B @ A)
-    error, least = float(np.linalg.norm(B @ A - got_B @ got_A)), float(np.sqrt(np.square(s[r:]).sum()))
-    law(
-        "The best smaller adapter is the SVD of the product, cut",
-        error <= least * (1 + 1e-8),
-        f"from rank {old} to {r} the error is {error:.4g}, the least possible {least:.4g}",
-    )
+def combine_adapters_ranks(draw: Draw, answer: Answer) -> None:
+    combined(draw, answer)
 
 
-def check_to_bfloat16(answer: Any, rng: Generator) -> None:
-    # 8 bits of precision: between 1 and 2 the numbers are 1/128 apart.
-    simple = np.array([1, -2, 0, 1 + 1 / 128, 0.5], dtype=np.float32)
-    exactly("Numbers that bfloat16 has stay what they are", answer, simple, simple)
-    up = np.array([1 + 0.75 / 128, -(1 + 0.75 / 128), 3 + 1.5 / 64], dtype=np.float32)
-    exactly(
-        "A number goes to the nearest that bfloat16 has",
-        answer,
-        up[:2],
-        np.array([1 + 1 / 128, -(1 + 1 / 128)], np.float32),
-    )
-    ties = np.array([1 + 0.5 / 128, 1 + 1.5 / 128, -(1 + 2.5 / 128)], dtype=np.float32)
-    even = np.array([1, 1 + 2 / 128, -(1 + 2 / 128)], dtype=np.float32)
-    exactly("Halfway between two numbers, the one with an even last bit is taken", answer, ties, even)
-    wide = np.array([1e-30, -1e30, 3e38], dtype=np.float32)
-    got = real_array("the result", answer(wide), (3,))
-    law(
-        "bfloat16 has the range of float32: its error is relative",
-        bool(np.allclose(got, wide, rtol=2.0**-8, atol=0)),
-        f"for {wide.tolist()} it gives {got.tolist()}",
-    )
-    x = (rng.normal(size=int(rng.integers(5, 40))) * 10.0 ** rng.integers(-5, 5)).astype(np.float32)
-    once = real_array("the result", answer(x), x.shape).astype(np.float32)
-    law("Rounding twice is rounding once", np.array_equal(once, np.asarray(answer(once))))
-    bits = once.view(np.uint32) & np.uint32(0xFFFF)
-    law("A bfloat16 is a float32 with 16 zero bits at its end", not bits.any(), "there are bits left")
-    law(
-        "A number goes to the nearest that bfloat16 has",
-        bool((np.abs(once - x) <= 2.0**-9 * 2.0 ** (1 + np.floor(np.log2(np.abs(x))))).all()),
-        "an error is larger than half of the last bit",
-    )
+def combine_adapters_sum(draw: Draw, answer: Answer) -> None:
+    B, A, total, size = combined(draw, answer)
+    same("B @ A", B @ A, total, size=size)
 
 
-def exactly(name: str, answer: Any, x: np.ndarray, right: np.ndarray) -> None:
-    got = real_array("the result", answer(x), x.shape)
-    law(name, np.array_equal(got, right), f"{x.tolist()} becomes {right.tolist()}, got {got.tolist()}")
+def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
+    d, k, old = draw.sizes("d k old", high=4)
+    r = draw.whole("r", 1, min(d, k, old))
+    B, A = scale(draw) * draw.array("B", d, old), draw.array("A", old, k)
+    new_B, new_A = parts("B A", answer(B, A, r), (d, r), (r, k))
+    s, error = np.linalg.svdvals(B @ A), float(np.linalg.norm(B @ A - new_B @ new_A))
+    size = float(np.linalg.norm(B) * np.linalg.norm(A))
+    at_most("the error", error, float(np.linalg.norm(s[r:])), size=size)
+
+
+def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
+    d, k, old = draw.whole("d", 150, 200), draw.whole("k", 150, 200), draw.whole("old", 1, 3)
+    r = draw.whole("r", 1, old)
+    B, A = draw.array("B", d, old), draw.array("A", old, k)
+    parts("B A", answer(B, A, r, within=3 * d * k), (d, r), (r, k))
+
+
+def rounded(answer: Answer, x: Array) -> None:
+    x = x.astype(np.float32)
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    same("the result", answer(x), np.ldexp(np.rint(256 * mantissa), exponent - 8), tolerance=0)
+
+
+def to_bfloat16_kept(draw: Draw, answer: Answer) -> None:
+    x = np.rint(draw.array("x", draw.whole("n", 1, 4), low=-255, high=255))
+    rounded(answer, x * draw.pick("unit", (1.0, 2.0**-110, 2.0**110)))
+
+
+def to_bfloat16_nearest(draw: Draw, answer: Answer) -> None:
+    n = draw.whole("n", 1, 4)
+    x = np.rint(draw.array("x", n, low=-255, high=255)) + draw.array("rest", n, low=-0.49, high=0.49)
+    rounded(answer, x * draw.pick("unit", (1.0, 2.0**-110, 2.0**110)))
+
+
+def to_bfloat16_ties(draw: Draw, answer: Answer) -> None:
+    x = 128.5 + np.rint(draw.array("x", draw.whole("n", 1, 4), low=0, high=126))
+    rounded(answer, x * draw.pick("unit", (1.0, -1.0, 2.0**-110)))
