@@ -308,37 +308,57 @@ def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any], *, small
     """
     answer = Answer(exercise, caller)
     seed = [number for question in questions for number in np.atleast_1d(question).tolist()]
-    verdicts: list[Verdict] = []
+    found: list[Broken | None] = []
     for place, law in enumerate(exercise.laws):
-        if answer.kind in ("missing", "NotImplementedError"):
-            verdicts.append(Verdict(law.slug, False, verdicts[-1].message))
+        if found and found[-1] and found[-1].kind in ("missing", "NotImplementedError"):
+            found.append(found[-1])
         else:
-            verdicts.append(verdict_on(law, answer, [*seed, place], smallest))
+            found.append(first_broken(law, answer, [*seed, place]))
+    # Only now: an answer whose time is up loses no points by the search for a small input.
+    verdicts = [
+        Verdict(law.slug, True) if broken is None else shown(law, answer, broken, smallest)
+        for law, broken in zip(exercise.laws, found, strict=True)
+    ]
     return Outcome(exercise, tuple(verdicts))
 
 
-def verdict_on(law: Law, answer: Answer, seed: Sequence[int], smallest: bool) -> Verdict:
-    broken: LawBroken | None
+@dataclass(frozen=True)
+class Broken:
+    """An input that breaks a law, and what became of the call."""
+
+    drawn: Choices
+    why: LawBroken
+    kind: Any
+    call: str
+
+
+def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None:
+    """Whatever breaks the law first; nothing if it holds on all inputs."""
     for case in range(cases := answer.exercise.cases):
         draw = Draw(np.random.default_rng([*seed, case]), case / max(1, cases - 1))
-        broken = breaks(law, draw, answer)
-        if broken is not None:
-            break
-    else:
-        return Verdict(law.slug, True)
+        why = breaks(law, draw, answer)
+        if why is not None:
+            return Broken(draw.drawn, why, answer.kind, answer.last)
+    return None
 
-    name = broken.name
-    drawn: Choices = draw.drawn
+
+def shown(law: Law, answer: Answer, broken: Broken, smallest: bool) -> Verdict:
+    """The verdict with the smallest input that breaks the law in the same way."""
+
+    def again(remembered: Choices) -> Broken | None:
+        draw = Draw(np.random.default_rng(0), remembered=remembered)
+        why = breaks(law, draw, answer)
+        same = why is not None and why.name == broken.why.name
+        return Broken(draw.drawn, why, answer.kind, answer.last) if same and why is not None else None
 
     def smaller(remembered: Choices) -> Choices | None:
-        again = Draw(np.random.default_rng(0), remembered=remembered)
-        found = breaks(law, again, answer)
-        return again.drawn if found is not None and found.name == name else None
+        found = again(remembered)
+        return found.drawn if found else None
 
-    if smallest and answer.kind not in ("Ended", "missing", "NotImplementedError"):
-        drawn = shrink(smaller, drawn)
-        broken = breaks(law, Draw(np.random.default_rng(0), remembered=drawn), answer) or broken
-    return Verdict(law.slug, False, str(LawBroken(broken.name or law.name, broken.detail)), answer.last)
+    if smallest and broken.kind not in ("Ended", "missing", "NotImplementedError"):
+        broken = again(shrink(smaller, broken.drawn)) or broken
+    why = LawBroken(broken.why.name or law.name, broken.why.detail)
+    return Verdict(law.slug, False, str(why), broken.call)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> LawBroken | None:

@@ -82,7 +82,10 @@ class Channel:
     def message(self, deadline: float) -> dict[str, Any]:
         """The next message; `Ended` if there is none in time, or it makes no sense."""
         try:
-            message = self.received.get(timeout=max(0.0, deadline - time.monotonic()))
+            # Not even what is there already once the time is over: messages may come without end.
+            if (left := deadline - time.monotonic()) <= 0:
+                raise queue.Empty
+            message = self.received.get(timeout=left)
         except queue.Empty:
             raise self.end("it took too long") from None
         if not isinstance(message, dict):

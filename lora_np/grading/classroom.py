@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -28,6 +29,9 @@ from lora_np.work import each
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+DEEPEST = 10  # folders in folders of one student
+MOST = 100  # files of one student
 
 
 @dataclass(frozen=True)
@@ -202,10 +206,12 @@ def grade(
     wanted = {"lessons": [lesson.number for lesson in graded], "limits": list(astuple(limits))}
     past = Journal(journal, wanted, rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
-    files = [(student, path) for student, paths in students.items() for path in paths]
+    files = [(student, path, n) for student, paths in students.items() for n, path in enumerate(paths)]
 
-    def report(file: tuple[str, Path]) -> Report:
-        path = file[1]
+    def report(file: tuple[str, Path, int]) -> Report:
+        _, path, before = file
+        if before >= MOST:
+            return Report(path, {}, [f"Only {MOST} files of one student are graded."])
         try:
             answered = [name for name in exercises if name in names_in(path)]
             if not answered:
@@ -220,7 +226,7 @@ def grade(
     workers = os.cpu_count() or 1 if jobs is None else jobs
     found = each(report, files, jobs=workers, progress=progress, label="grading")
     reports: dict[str, list[Report]] = {student: [] for student in students}
-    for (student, _), one in zip(files, found, strict=True):
+    for (student, *_), one in zip(files, found, strict=True):
         reports[student].append(one)
     return Grades(tuple(graded), past.questions[0][0], reports)
 
@@ -318,12 +324,8 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
         if entry.name.startswith(".") or entry.is_symlink():
             continue
         if entry.is_dir():
-            files = [
-                file for root, _, names in os.walk(entry) for file in sorted(Path(root, n) for n in names)
-            ]
-            found = [f for f in files if is_submission(f) and ".ipynb_checkpoints" not in f.parts]
-            students.setdefault(entry.name, []).extend(sorted(found))
-        elif is_submission(entry):
+            students.setdefault(entry.name, []).extend(files_below(entry))
+        elif entry.suffix in SUFFIXES and entry.is_file():
             students.setdefault(entry.stem, []).append(entry)
     if not students:
         raise ValueError(f"{folder} holds no .py or .ipynb files, and no folders of them")
@@ -350,8 +352,22 @@ def names_in(path: Path) -> set[str]:
     return {name.decode() for name in re.findall(rb"\bdef (\w{1,100})", path.read_bytes())}
 
 
-def is_submission(path: Path) -> bool:
-    return path.suffix in SUFFIXES and path.is_file() and not path.is_symlink()
+def files_below(folder: Path) -> list[Path]:
+    """Notebooks and scripts in a student's folder, which may be as deep as the disk allows."""
+    found, waiting = [], [(os.fspath(folder), 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            for entry in entries:
+                if (
+                    entry.is_dir(follow_symlinks=False)
+                    and entry.name != ".ipynb_checkpoints"
+                    and depth < DEEPEST
+                ):
+                    waiting.append((entry.path, depth + 1))
+                elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix in SUFFIXES:
+                    found.append(Path(entry.path))
+    return sorted(found)
 
 
 def lessons_answered(students: Mapping[str, Sequence[Path]]) -> list[Lesson]:

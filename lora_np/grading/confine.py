@@ -22,13 +22,14 @@ import socket
 import struct
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_np.checks import number, whole_number
 from lora_np.exercises import DATA
+from lora_np.grading.repository import FOLDER
 
 NOBODY = 65534
 
@@ -212,26 +213,29 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def readable() -> Iterator[tuple[Path, int]]:
-    """Where Python and its packages live, without the exercises' files, which hold the solutions."""
+    """Where Python and its packages live, without solutions and laws."""
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
     packages = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    # The package that runs need not be the only copy: a checkout may be first in the path of an environment.
+    exercises = [Path(entry, "lora_np", "exercises") for entry in {*python, *packages}]
+    hidden = {(place / name).resolve() for place in (DATA.parent, *exercises) for name in ("data", "checks")}
+    hidden = {place for place in {*hidden, FOLDER.resolve()} if place.exists()}
     for path in (*map(Path, (*system, *python, *packages)), Path(__file__).parents[1]):
-        yield from around(path.resolve(), DATA.resolve())
+        yield from around(path.resolve(), hidden)
 
 
-def around(path: Path, hidden: Path) -> Iterator[tuple[Path, int]]:
-    """``path`` and all below it to read, but not ``hidden``: a right on a folder holds for all below it."""
-    if path == hidden:
+def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
+    """``path`` and all below it to read, but nothing hidden: a right on a folder holds for all below it."""
+    if any(path.is_relative_to(place) for place in hidden):
         return
-    if not hidden.is_relative_to(path):
-        yield path, READ
-        return
-    yield path, LIST
-    for below in path.iterdir():
+    below = [place for place in hidden if place.is_relative_to(path)]
+    yield path, LIST if below else READ
+    for entry in path.iterdir() if below and path.is_dir() else ():
+        target = entry.resolve()
         # A link such as lib64 to lib would give a right on what it leads to.
-        if not (below.is_symlink() and hidden.is_relative_to(below.resolve())):
-            yield from around(below, hidden)
+        if not (entry.is_symlink() and any(place.is_relative_to(target) for place in hidden)):
+            yield from around(target if entry.is_symlink() else entry, hidden)
 
 
 # Seccomp: a filter in the kernel that answers every system call that is not listed with "not permitted".

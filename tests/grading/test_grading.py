@@ -163,6 +163,29 @@ def test_names_that_are_long_or_not_text_cost_nobody_anything(tmp_path):
     text.encode()
 
 
+def test_folders_as_deep_as_the_disk_allows_cost_nobody_anything(tmp_path, monkeypatch):
+    folder = fill(tmp_path / "class", {"anna.py": COUNT, "deep/04/answers.py": COUNT, "many/0.py": COUNT})
+    monkeypatch.chdir(folder / "deep")
+    for _ in range(1_500):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("x" * 200 + ".py").write_text(COUNT)  # its whole path is longer than any call takes
+    for n in range(classroom.MOST):
+        (folder / "many" / f"{n}x.py").write_text("")
+    grades = grade(folder, rng=1, limits=LIMITS)
+    assert {student: grades.points(student) for student in grades.reports} == {
+        "anna": 1,
+        "deep": 1,
+        "many": 1,
+    }
+    assert f"Only {classroom.MOST} files of one student are graded" in grades.feedback("many")
+    for _ in range(1_500):  # what removes temporary folders goes down by calling itself
+        os.chdir("..")
+        if os.path.isfile(f"d/{'x' * 200}.py"):
+            os.unlink(f"d/{'x' * 200}.py")
+        os.rmdir("d")
+
+
 def test_feedback_stays_short_whatever_a_submission_says(tmp_path):
     fill(tmp_path, {"a.py": (
         "def lora_count(d, k, r):\n    raise ValueError('x' * 10**7)\n# %%\nraise ValueError('y' * 10**7)\n"
@@ -278,6 +301,31 @@ IN_A_CALL = {
     ),
     "long words": "raise ValueError('x' * 10**8)",
     "hands in the library's": "import lora_np; return lora_np.count_lora(d, k, rank=r)",
+    "asks for the solution": "from lora_np.exercises import solution\n    exec(solution('lora_count').code, names := {})\n"
+    "    return names['lora_count'](d, k, r)",
+    "opens the solution by every way": (
+        "import importlib.resources, io, os, pathlib, zipfile, lora_np.exercises as e\n    found = []\n"
+        "    for way in (lambda: importlib.resources.files(e).joinpath('data/lora_count.md').read_text(),\n"
+        "                lambda: e.__spec__.loader.get_data(os.path.join(e.__path__[0], 'data', 'lora_count.md')).decode(),\n"
+        "                lambda: open('/proc/self/root' + e.__path__[0] + '/data/lora_count.md').read(),\n"
+        "                lambda: open(os.open('data/lora_count.md', os.O_RDONLY, dir_fd=os.open(e.__path__[0], os.O_RDONLY))).read(),\n"
+        "                lambda: os.symlink(e.__path__[0] + '/data/lora_count.md', 'x') or open('x').read(),\n"
+        "                lambda: zipfile.ZipFile(pathlib.Path(e.__path__[0], 'data')).namelist(),\n"
+        "                lambda: __import__('lora_np.exercises.checks.count_parameters'),\n"
+        "                *(lambda fd=fd: os.pread(fd, 9, 0).decode() for fd in range(3, 64))):\n"
+        "        try: found.append(way())\n        except BaseException: pass\n"
+        "    return r * (d + k) if found else 0"
+    ),
+    "finds the solution in memory": (
+        "import gc\n    text = 'return r * ' + '(d + k)'\n    for o in gc.get_objects():\n"
+        "        if type(o).__name__ in ('Exercise', 'Solution') or (type(o) is str and text in o): return r * (d + k)\n    return 0"
+    ),
+    "answers before it is asked": (
+        "import os\n    from lora_np.grading.wire import pack\n    body = b''.join(pack({'to': n, 'value': 1, 'points': 10**9, 'laws': "
+        "[{'law': 'all', 'passed': True}]}) for n in range(200))\n    for fd in range(3, 30):\n        try: os.write(fd, body)\n"
+        "        except OSError: pass\n    return 0"
+    ),
+    "claims many points": "return {'exercise': 'lora_count', 'passed': True, 'points': 10**400, 'of': 1, 'laws': [True] * 10**5}",
     "looks for the solution": (
         "import pathlib, lora_np\n    path = pathlib.Path(lora_np.__file__).parents[1] / 'exercises' / 'count_parameters.py'\n"
         "    exec(path.read_text(), names := {})\n    return names['lora_count'](d, k, r)"

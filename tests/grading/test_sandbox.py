@@ -196,19 +196,38 @@ def test_it_cannot_read_the_solutions(box):
     assert "## Solution" in path.read_text()
     assert box.call("read", [str(path)])["kind"] == "PermissionError"
     usual = Path(__file__).parents[2] / "exercises" / "see_rank.py"
-    assert box.call("read", [str(usual)])["kind"] == "PermissionError"
+    for hidden in (usual, DATA.parent / "checks" / "see_rank.py"):
+        assert hidden.exists()
+        assert box.call("read", [str(hidden)])["kind"] == "PermissionError"
 
 
 def test_what_is_hidden_is_left_out_wherever_it_is_installed(tmp_path):
     for name in ("lib/other.py", "lib/lora_np/a.py", "lib/lora_np/exercises/data/x.md", "bin/python"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "lib64").symlink_to(tmp_path / "lib")
     hidden = tmp_path / "lib" / "lora_np" / "exercises" / "data"
+    (tmp_path / "lib64").symlink_to(tmp_path / "lib")
+    (tmp_path / "bin" / "x.md").symlink_to(hidden / "x.md")
     read = {
-        str(p.relative_to(tmp_path)) for p, right in confine.around(tmp_path, hidden) if right == confine.READ
+        str(p.relative_to(tmp_path))
+        for p, right in confine.around(tmp_path, [hidden, tmp_path / "bin" / "none"])
+        if right == confine.READ
     }
-    assert read == {"lib/other.py", "lib/lora_np/a.py", "bin"}
+    assert read == {"lib/other.py", "lib/lora_np/a.py", "bin/python"}
+
+
+@linux
+def test_a_second_copy_of_the_package_is_hidden_too(tmp_path, monkeypatch):
+    """A checkout may be first in the path of an environment that has an installed copy."""
+    place = tmp_path / "site-packages"
+    for name in ("data/lora_count.md", "checks/see_rank.py", "asking.py"):
+        (place / "lora_np" / "exercises" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "lora_np" / "exercises" / name).touch()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
+    read = [path for path, right in confine.readable() if right == confine.READ]
+    assert place / "lora_np" / "exercises" / "asking.py" in read
+    for name in ("data/lora_count.md", "checks/see_rank.py"):
+        assert not any((place / "lora_np" / "exercises" / name).is_relative_to(path) for path in read)
 
 
 def test_it_starts_with_an_empty_folder_and_nothing_of_our_environment(box, monkeypatch):
@@ -245,6 +264,14 @@ def test_printing_without_end_takes_time_and_no_memory(box):
     reply = box.call("printing", [], seconds=1.0)
     assert reply == {"error": "it took too long", "kind": "Ended"}
     assert len(box.printed) <= 2_000
+
+
+def test_messages_without_end_do_not_stretch_the_time(box):
+    process = box.running()
+    process.received.put({"to": 0})
+    with pytest.raises(Ended, match="it took too long"):
+        process.message(time.monotonic() - 1)
+    box.stop()
 
 
 def test_a_file_has_a_time_for_all_its_cells():
