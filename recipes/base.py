@@ -14,6 +14,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -49,7 +50,7 @@ CONFIG = {
     "dtype": "bfloat16",
 }
 BATCH, RATE, CLIP = 4, 4e-3, 1.0
-WARMUP, STABLE, DECAY = 100, 9000, 2000  # steps of each part of the schedule
+STEPS, WARMUP = 11000, 100
 
 
 def novels(path: Path) -> dict[str, str]:
@@ -131,14 +132,15 @@ def validation_loss(model: LanguageModel, held_out: Array) -> float:
     return sum(float(token_loss(frozen, part)) * len(part) for part in parts) / len(held_out)
 
 
-def rate(step: int) -> float:
-    """A short rise, a constant rate, and a straight line down to zero (arXiv 2405.18392)."""
-    return RATE * min((step + 1) / WARMUP, 1.0, (STABLE + DECAY - step) / DECAY)
+def rate(step: int, steps: int = STEPS) -> float:
+    """A short rise, a constant rate, and for the last two elevenths a fall to zero (arXiv 2405.18392)."""
+    return RATE * min((step + 1) / WARMUP, 1.0, (steps - step) / (steps * 2 // 11))
 
 
-def training(model: LanguageModel, batches: Iterable[Array]) -> Iterator[float]:
+def training(model: LanguageModel, batches: Iterable[Array], steps: int = STEPS) -> Iterator[float]:
     """The loss of each step; the model is trained in place."""
-    run = lnp.start(lnp.AdamW(lr=rate, beta2=0.99, weight_decay=0.1), model, clip=CLIP)
+    schedule = partial(rate, steps=steps)
+    run = lnp.start(lnp.AdamW(lr=schedule, beta2=0.99, weight_decay=0.1), model, clip=CLIP)
     for batch in batches:
         loss = token_loss(model, batch)
         loss.backward()
@@ -153,13 +155,14 @@ def main() -> None:
     parser.add_argument("novels", type=Path, help="Rdata.rdb of the package janeaustenr")
     parser.add_argument("-o", "--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--rng", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS, help="fewer, to compare seeds")
     options = parser.parse_args()
     random = np.random.default_rng(options.rng)
     tokens, held_out = split(novels(options.novels))
     model = initial(random)
     losses: list[float] = []
     begin = time.process_time()
-    for loss in training(model, islice(windows(tokens, random), STABLE + DECAY)):
+    for loss in training(model, islice(windows(tokens, random), options.steps), options.steps):
         losses.append(loss)
         if len(losses) % 100 == 0:
             seconds = time.process_time() - begin

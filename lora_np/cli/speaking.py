@@ -56,8 +56,13 @@ def finetune(
     """
     from lora_np import adapters, language
 
+    # before the training, not after it
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"{out.absolute().parent}: no such directory to write {out.name} into")
     if out.exists() and not force:
         raise ValueError(f"{out} already exists; pass --force to replace an adapter")
+    if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
+        raise ValueError(f"{out} holds no adapter, and so is not replaced")
     base = language.load(model, quantised=quantised)
     content = language.read_text(text)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import replace as changed
 
 import numpy as np
 
@@ -160,7 +159,7 @@ def finetune(
     training, held_out = windows(tokens[:cut], context), windows(tokens[cut:], context)
     random = np.random.default_rng(rng)
     adapted = inject(
-        changed(model, vocabulary=None),
+        model,
         rank=rank,
         alpha=2.0 * rank if alpha is None else alpha,
         dropout=dropout,
@@ -169,9 +168,6 @@ def finetune(
     )
     numbers = sum(leaf.size for _, leaf in trainable(adapted))
     size = min(whole_number("batch_size", batch_size), len(training))
-
-    def speaking(silent: LanguageModel) -> LanguageModel:
-        return changed(silent, vocabulary=model.vocabulary)
 
     result = fit(
         adapted,
@@ -182,8 +178,8 @@ def finetune(
         clip=1.0,
         validation=in_parts(held_out),
         validate_every=validate_every,
-        watch=None if watch is None else lambda step, silent: watch(step, speaking(silent)),
-        sample=None if sample is None else lambda step, frozen: sample(step, speaking(frozen)),
+        watch=watch,
+        sample=sample,
         checkpoint=checkpoint,
         resume=resume,
         rng=random,
@@ -193,7 +189,7 @@ def finetune(
     with np.errstate(over="ignore", invalid="ignore"):  # what diverged may still be finite
         after = mean_loss(freeze(result.model), held_out)
     return Adapted(
-        model=speaking(result.model),
+        model=result.model,
         steps=len(seen.loss),
         numbers=numbers,
         before=mean_loss(freeze(model), held_out),

@@ -20,7 +20,7 @@ from lora_np.quantise import Quantised
 
 BLOCK = 32  # queries at a time
 HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
-KEPT = 2**24  # numbers: attention weights beyond that are made again on the way back
+KEPT = 2**22  # numbers: attention weights of a layer beyond that are made again on the way back
 PIECE = 2**16  # numbers that several passes find in the cache
 ROWS = 1024  # of the head, at a time
 LOGITS = 2**18  # of the head, at a time

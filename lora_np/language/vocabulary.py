@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import json
 import re
@@ -33,8 +34,13 @@ class Vocabulary(Protocol):
     def tokenizer(self) -> dict[str, Any]:
         """The contents of a ``tokenizer.json`` that describes it."""
 
+    @property
+    def identity(self) -> str:
+        """By what a checkpoint recognises it."""
+        return hashlib.sha256(json.dumps(self.tokenizer()).encode()).hexdigest()[:16]
 
-class Characters:
+
+class Characters(Vocabulary):
     """One token for each character.
 
     Parameters
@@ -86,7 +92,7 @@ class Characters:
         return described(self.numbers, (), pre_tokenizer=None, decoder={"type": "Fuse"})
 
 
-class BytePairs:
+class BytePairs(Vocabulary):
     """Byte-level byte-pair encoding (Sennrich et al., arXiv 1508.07909), as GPT-2, Llama 3 and Qwen use it.
 
     Parameters
@@ -203,7 +209,7 @@ class BytePairs:
         )
 
 
-class Foreign:
+class Foreign(Vocabulary):
     """A vocabulary of any other kind, through the library `tokenizers`.
 
     Parameters

@@ -230,6 +230,8 @@ def fit(
     given, model = model, replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
     training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
     store = None
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs the file to continue from: pass checkpoint=")
     if checkpoint is not None:
         save_every = max(1, steps // 20) if checkpoint_every is None else checkpoint_every
         store = Checkpoint(Path(checkpoint), training.identity, save_every)

@@ -117,6 +117,8 @@ class Description:
                 f"{field.name}={self.of(getattr(thing, field.name))}" for field in dataclasses.fields(thing)
             )
             return f"{type(thing).__qualname__}({values})"
+        if isinstance(identity := getattr(thing, "identity", None), str):  # it says itself what it is
+            return f"{type(thing).__qualname__} {identity}"
         raise UnknownIdentityError(
             f"a {type(thing).__module__}.{type(thing).__qualname__} cannot be recognised in another process; "
             "pass it as a dataclass, or make it a module-level function of plain values"

@@ -36,9 +36,12 @@ def test_a_directory_of_that_name_that_is_no_model_is_passed_over(tmp_path, monk
 
 
 def test_the_schedule_rises_stays_and_ends_at_zero():
-    rates = [base.rate(step) for step in range(base.STABLE + base.DECAY)]
-    assert rates[base.WARMUP] == rates[base.STABLE - 1] == max(rates) == base.RATE
-    assert 0 < rates[-1] <= base.RATE / base.DECAY
+    for steps in (1100, base.STEPS):
+        rates = [base.rate(step, steps) for step in range(steps)]
+        decay = steps // 11 * 2
+        assert rates[base.WARMUP] == rates[steps - decay] == max(rates) == base.RATE
+        assert rates[steps - decay + 1] < base.RATE
+        assert 0 < rates[-1] <= base.RATE / decay
 
 
 def test_the_database_of_r_is_read():

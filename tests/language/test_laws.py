@@ -47,7 +47,7 @@ def test_gated(scale):
     compare("gated", [lnp.Tensor(scale * rng.normal(size=(2, 3, 5))), random(rng, 2, 3, 5)])
 
 
-@pytest.mark.parametrize("kept", [0, 5000, 2**24], ids=lambda kept: f"kept={kept}")
+@pytest.mark.parametrize("kept", [0, 5000, 2**22], ids=lambda kept: f"kept={kept}")
 @pytest.mark.parametrize("window", [None, 1, 3, 64, 70], ids=lambda window: f"window={window}")
 @pytest.mark.parametrize(("heads", "kv"), [(1, 1), (4, 4), (6, 2), (3, 1)])
 @pytest.mark.parametrize("tokens", [1, 2, 65, 130])

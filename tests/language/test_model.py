@@ -1,7 +1,6 @@
 """The tree, loading and saving, generation, adapting."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -208,49 +207,3 @@ def test_files_that_are_not_text(tmp_path, content, words):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=words):
         language.read_text(file)
-
-
-def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):
-    from lora_np.cli import run
-
-    language.save(model, tmp_path / "base")
-    (tmp_path / "text.txt").write_text(text)
-    base, adapter = str(tmp_path / "base"), str(tmp_path / "adapter")
-    command = [
-        "finetune",
-        base,
-        str(tmp_path / "text.txt"),
-        "-o",
-        adapter,
-        "--steps",
-        "6",
-        "--prompt",
-        "the ",
-    ]
-    assert run([*command, "--sample-every", "3", "--targets", "q_proj,v_proj"]) == 0
-    out, err = capsys.readouterr()
-    assert "held-out loss" in out
-    assert [line.split(":")[0] for line in err.splitlines() if line.startswith("After")] == [
-        f"After {n} steps" for n in (0, 3, 6)
-    ]
-    assert run([*command]) == 1
-    assert "--force" in capsys.readouterr().err
-    assert run(["generate", base, "--adapter", adapter, "--prompt", "the ", "--tokens", "9"]) == 0
-    adapted = capsys.readouterr().out
-    assert adapted.startswith("the ")
-    assert len(adapted) == 4 + 9 + 1
-    shutil.rmtree(tmp_path / "adapter")
-    assert run(["generate", base, "--adapter", adapter]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_a_run_that_diverges_writes_nothing(tmp_path, capsys):
-    from lora_np.cli import run
-
-    (tmp_path / "text.txt").write_text(language.read_text("genesis")[:4000])
-    command = ["finetune", "austen", str(tmp_path / "text.txt"), "-o", str(tmp_path / "adapter")]
-    assert run([*command, "--steps", "4", "--context", "64", "--lr", "1e4", "--sample-every", "0"]) == 1
-    err = capsys.readouterr().err
-    assert "learning rate below 1" in err
-    assert err.count("\n") == 1
-    assert not (tmp_path / "adapter").exists()

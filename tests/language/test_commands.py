@@ -1,0 +1,201 @@
+"""`lora-np finetune` and `generate` as their user meets them: what is typed wrong, Ctrl-C, kill -9."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import adapters, language
+from lora_np.cli import run
+
+
+def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):
+    language.save(model, tmp_path / "base")
+    (tmp_path / "text.txt").write_text(text)
+    base, adapter = str(tmp_path / "base"), str(tmp_path / "adapter")
+    command = [
+        "finetune",
+        base,
+        str(tmp_path / "text.txt"),
+        "-o",
+        adapter,
+        "--steps",
+        "6",
+        "--prompt",
+        "the ",
+    ]
+    assert run([*command, "--sample-every", "3", "--targets", "q_proj,v_proj"]) == 0
+    out, err = capsys.readouterr()
+    assert "held-out loss" in out
+    assert [line.split(":")[0] for line in err.splitlines() if line.startswith("After")] == [
+        f"After {n} steps" for n in (0, 3, 6)
+    ]
+    assert run([*command]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert run(["generate", base, "--adapter", adapter, "--prompt", "the ", "--tokens", "9"]) == 0
+    adapted = capsys.readouterr().out
+    assert adapted.startswith("the ")
+    assert len(adapted) == 4 + 9 + 1
+    shutil.rmtree(tmp_path / "adapter")
+    assert run(["generate", base, "--adapter", adapter]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_that_diverges_writes_nothing(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(language.read_text("genesis")[:4000])
+    command = ["finetune", "austen", str(tmp_path / "text.txt"), "-o", str(tmp_path / "adapter")]
+    assert run([*command, "--steps", "4", "--context", "64", "--lr", "1e4", "--sample-every", "0"]) == 1
+    err = capsys.readouterr().err
+    assert "learning rate below 1" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.fixture
+def place(model, text, tmp_path, monkeypatch):
+    """A folder with a model and a text, in which the commands run."""
+    language.save(model, tmp_path / "base")
+    (tmp_path / "text.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def changed_config(**changes):
+    file = Path("base/config.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def written(content):
+    Path("text.txt").write_bytes(content)
+
+
+TUNE = "finetune base text.txt -o adapter --steps 2"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "command", "words"),
+    [
+        (lambda: changed_config(model_type="bert"), TUNE, "model_type must be one of 'llama'.*got 'bert'"),
+        (lambda: changed_config(model_type="lama"), "generate base", "got 'lama'"),
+        (lambda: os.remove("base/tokenizer.json"), TUNE, "no tokenizer.json in its directory"),
+        (lambda: os.remove("base/tokenizer.json"), "generate base", "no tokenizer.json in its directory"),
+        (lambda: os.remove("base/config.json"), TUNE, "has no config.json"),
+        (lambda: written(b"the sea"), TUNE, "7 tokens, which is too short.* window of 32"),
+        (lambda: written(b" \n"), TUNE, "text.txt is empty"),
+        (lambda: written(bytes(range(256)) * 9), TUNE, "text.txt is not text in UTF-8: byte 0x80"),
+        (lambda: written(b"the\0sea"), TUNE, "text.txt is binary"),
+        (lambda: written(b"The sea. " * 99), TUNE, "vocabulary has no 'T' .character 1 of the text"),
+        (lambda: os.remove("text.txt"), TUNE, "text.txt: No such file"),
+        (None, "generate base --prompt R2D2", "vocabulary has no 'R'"),
+        (None, f"{TUNE} --prompt R2D2", "vocabulary has no 'R'"),
+        (None, f"{TUNE} --targets qproj", "selected no layer, got ..qproj..; close: q_proj"),
+        (None, f"{TUNE} --rank 0", "rank must be at least 1, got 0"),
+        (None, f"{TUNE} --lr -1", "lr must be above 0"),
+        (None, f"{TUNE} --lr 1e30 --steps 9 --sample-every 0", "loss is nan at step .*learning rate below"),
+        (None, f"{TUNE} --resume", "resume=True needs .*checkpoint"),
+        (None, "finetune base text.txt -o none/adapter", "none: no such directory to write adapter into"),
+        (None, "finetune base text.txt -o base --force", "base holds no adapter"),
+        (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
+        (
+            None,
+            "generate base --adapter nobody",
+            "no such directory: 'nobody'; shipped adapters: .*king-james",
+        ),
+        (None, "generate ausen", "no such directory: 'ausen'; shipped models: austen"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(place, capsys, prepare, command, words):
+    if prepare is not None:
+        prepare()
+    assert run(command.split()) == 1
+    err = capsys.readouterr().err
+    assert re.search(words, err)
+    assert err.count("\n") == 1 + err.count("After 0 steps")
+    assert not (place / "adapter").exists()
+
+
+# A process of its own, to be stopped at any moment
+
+LONG = "finetune base text.txt -o adapter --rank 2 --steps 60 --batch-size 32 --dropout 0.1 --sample-every 0"
+
+
+def started(command):
+    arguments = [sys.executable, "-m", "lora_np", *command.split()]
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=alone,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which in the background is ignored
+    )
+
+
+def wait_for(condition, process):
+    while process.poll() is None and not condition():
+        time.sleep(0.001)
+
+
+def saved(place):
+    return (place / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_run_killed_at_any_moment_is_resumed_bit_for_bit(place):
+    """Killed with nothing saved, at the first checkpoint and after each further few of them; then left alone."""
+    whole = started(LONG)
+    assert whole.communicate()[1] == ""
+    expected = saved(place)
+    shutil.rmtree(place / "adapter")
+    file, resumed, rng = place / "run.npz", f"{LONG} --checkpoint run.npz --resume", np.random.default_rng(0)
+    reached = []
+    for kill in range(5):
+        process = started(resumed)
+        before = steps_in(file)
+        if kill:
+            wait_for(lambda before=before, kill=kill: steps_in(file) >= before + 3 * kill, process)
+        time.sleep(rng.uniform(0, 0.02))
+        process.kill()
+        process.communicate()
+        reached.append(steps_in(file))
+        assert not (place / "adapter").exists()
+    assert reached == sorted(reached)
+    assert 0 < reached[1] < reached[-1] < 60
+    last = started(resumed)
+    assert last.communicate()[1] == ""
+    assert saved(place) == expected
+    # and the file is of no use to another run
+    other = started(resumed.replace("--rank 2", "--rank 3") + " --force")
+    assert re.search("run.npz belongs to another run: its model is", other.communicate()[1])
+    assert other.returncode == 1
+
+
+def steps_in(file):
+    """Steps that a checkpoint has seen: it is whole at every moment."""
+    if not file.exists():
+        return 0
+    with np.load(file) as arrays:
+        return len(arrays["loss"])
+
+
+def test_ctrl_c_keeps_what_was_reached(place, model, text):
+    process = started(f"{LONG} --steps 5000 --lr 0.01 --checkpoint run.npz")
+    wait_for((place / "run.npz").exists, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    steps = int(re.search(r"Stopped after (\d+) steps; written: adapter", err).group(1))
+    assert 250 <= steps < 5000
+    assert re.search(rf"^ +[\d,]+ +{steps} ", out, re.MULTILINE)
+    adapted = adapters.attach(model, adapters.load(place / "adapter"))
+    held_out = text[-600:]
+    assert language.likelihood(lnp.freeze(adapted), held_out).loss < language.likelihood(model, held_out).loss
