@@ -12,7 +12,7 @@ from lora_np.checks import Array, whole_number
 from lora_np.language import composed, fused
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.vocabulary import Vocabulary
-from lora_np.nn import Linear, freeze
+from lora_np.nn import Linear, cross_entropy, freeze
 from lora_np.quantise import Quantised
 from lora_np.table import Table
 
@@ -63,8 +63,8 @@ def token_loss(
             )
         loss = fused.head_loss if model.model.norm.fused else composed.head_loss
         return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
-    identity = np.eye(head.d_out)
-    return composed.head_loss(model(tokens, rng=rng), identity, labels=labels, ignore=IGNORED)
+    counts = labels != IGNORED
+    return cross_entropy(model(tokens, rng=rng)[counts], labels[counts])
 
 
 def windows(tokens: Array, context: int) -> Array:

@@ -1,5 +1,7 @@
 """Tiny models of every family, with unusual shapes, against transformers and PEFT."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -165,7 +167,33 @@ def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(case, dtyp
     assert compared == len(gradients) == 3 * 7 * 2
 
 
-@pytest.mark.parametrize("case", ["llama", "qwen3", "gemma"])
+@pytest.mark.parametrize("case", ["qwen2", "smollm3", "mistral"])  # tied, tied by default, not tied
+def test_adapters_on_head_and_embedding_are_those_of_peft(case, tmp_path):
+    theirs = peer(case)
+    model = opened(theirs, tmp_path / "base", np.float32)
+    targets = ["lm_head", "embed_tokens", "o_proj"]
+    torch.manual_seed(3)
+    settings = peft.LoraConfig(r=3, lora_alpha=7, target_modules=targets, init_lora_weights=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT: merging such an adapter would untie the head
+        adapted = peft.get_peft_model(theirs, settings)
+        adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    mine = adapters.attach(model, adapters.load(tmp_path / "adapter"))
+    tokens, labels = data()
+    assert closeness(lnp.value(mine(tokens)), adapted(torch.tensor(tokens)).logits) < 1e-5
+    loss, expected = language.token_loss(mine, tokens, labels), torch_loss(adapted, tokens, labels)
+    assert closeness(loss.data, expected) < 1e-5
+    loss.backward()
+    expected.backward()
+    gradients = [p.grad.numpy() for p in adapted.parameters() if p.requires_grad]
+    ours = [leaf.grad for _, leaf in lnp.trainable(mine)]
+    assert len(ours) == len(gradients) == 2 * (2 + 3)
+    for gradient in ours:  # the two trees list their parts in different orders
+        same = [closeness(gradient, g) for g in gradients if g.shape == gradient.shape]
+        assert min(same) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma"])
 def test_twenty_steps_of_adamw_are_those_of_torch(case, tmp_path):
     theirs = peer(case)
     model = opened(theirs, tmp_path / "base", np.float32)

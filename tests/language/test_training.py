@@ -137,6 +137,23 @@ def test_the_gradient_of_a_tied_head_is_that_of_both_its_uses():
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(np.sum(W.grad * direction)), rel=1e-6)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapted_head_has_the_loss_of_its_sum(tied):
+    """A head with an adapter has another way to its loss; the one with the summed weight is the reference."""
+    base = random_model(tie_word_embeddings=tied)
+    model = lnp.inject(base, rank=2, alpha=6, rng=0, targets=["lm_head", "v_proj"])
+    rng = np.random.default_rng(0)
+    model = lnp.replace(model, lnp.Tensor, lambda path, t: lnp.Tensor(rng.normal(size=t.shape).astype("f4")))
+    tokens = rng.integers(0, 30, (2, 9))
+    labels = np.where(rng.random(tokens.shape) < 0.3, -100, tokens)
+    loss = language.token_loss(model, tokens, labels)
+    assert loss.item() == pytest.approx(
+        float(language.token_loss(lnp.merge(model), tokens, labels)), rel=1e-5
+    )
+    loss.backward()
+    assert all(np.abs(leaf.grad).max() > 0 for _, leaf in lnp.trainable(model))
+
+
 def test_memory_grows_with_a_text_and_not_with_its_square(monkeypatch):
     """Twice the tokens take twice the memory, far less than all weights of attention would."""
     monkeypatch.setattr(fused, "KEPT", 2**14)
