@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import io
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.contents import InspectedKind, contents, in_words, totals
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.merging import base_weights
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, load
 from lora_np.adapters.ranks import Spectrum
+from lora_np.adapters.report import page
 from lora_np.adapters.steps import each_of, finite
 from lora_np.adapters.weights import is_transposed, merged
 from lora_np.checks import Array
 from lora_np.hub import HubError, close_names, directory, open_gguf, open_model
 from lora_np.linalg import (
+    ENOUGH,
     amplification_factor,
     effective_rank,
     intruder_dimensions,
@@ -35,22 +37,21 @@ if TYPE_CHECKING:
 _TOP = 10  # leading directions of a merged weight that are looked at for intruders
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em }}
-svg {{ width: 100%; height: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-caption {{ text-align: left; font-weight: 600; padding: .5em 0 }}
-th, td {{ padding: .15em .8em; border-bottom: 1px solid #e6e6e6 }}
-</style>
-{figure}
-{table}
-</html>
-"""
+_LEGEND = {
+    "module": "its path in the model; in the totals, kind: the last name of that path",
+    "status": "ok; DEAD: B A is zero, so that it does nothing; NOT FINITE: holds NaN or infinity",
+    "rank": "r, the rank in the file",
+    "scale": "alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA; dW = scale * B A",
+    "norm": "||dW||, the Frobenius norm; of several modules, that of all together",
+    "share": "the part of the adapter's squared norm",
+    "effective rank": "exp(entropy) of the singular values: how many directions they are spread over",
+    "stable rank": "||dW||^2 / s1^2: how many directions as strong as the strongest would weigh the same",
+    "needed": f"the smallest rank that keeps {ENOUGH:.0%} of the squared norm, as errors and resize say it",
+    "wasted": "what the rank has beyond that",
+    "relative": "||dW|| / ||W0||",
+    "amplification": "||dW|| / ||U^T W0 V^T||, for the directions U and V of dW (paper, section 7.3)",
+    "intruders": f"new directions among the {_TOP} strongest of the merged weight (arXiv 2410.21228)",
+}
 
 
 class InspectedModule(NamedTuple):
@@ -73,7 +74,7 @@ class InspectedModule(NamedTuple):
     effective_rank, stable_rank : float or None
         See `lora_np.linalg`.
     needed : int or None
-        The smallest rank with 99 % of the module's squared norm.
+        The smallest rank with 99 % of the module's squared norm, by `lora_np.linalg.rank_within`.
     wasted : int or None
         What the rank has beyond that.
     relative : float or None
@@ -101,7 +102,7 @@ class InspectedModule(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Inspection(Findings):
-    """What `inspect` found, module by module.
+    """What `inspect` found.
 
     Parameters
     ----------
@@ -111,11 +112,18 @@ class Inspection(Findings):
         All modules.
     notes : tuple of str
         What is out of the ordinary.
+    contents : mapping of str to plain values
+        What the adapter is: base, type, task, rank, alpha, scale and dtype (each value with how often it
+        occurs), targets and what else its config names, modules, parameters, bytes.
+    kinds : tuple of InspectedKind
+        Totals.
     spectra : mapping of str to ndarray
         Singular values of each update, scaling included. Empty for a module that is not finite.
     """
 
     rows: tuple[InspectedModule, ...]
+    contents: Mapping[str, Any]
+    kinds: tuple[InspectedKind, ...]
     spectra: Mapping[str, Array]
     headings = (
         "module", "status", "rank", "scale", "norm", "share", "effective rank", "stable rank", "needed",
@@ -125,27 +133,61 @@ class Inspection(Findings):
     @property
     def table(self) -> Table:
         """One row for each module; without a base there is nothing to compare with."""
+        rows = [row[: len(self._columns)] for row in self.rows]
+        notes = [*self.notes, *(f"{name}: {meaning}" for name, meaning in self.legend.items())]
+        formats = {"share": "{:.1%}".format}
+        return Table(self._columns, rows, title=self.title, notes=notes, formats=formats)
+
+    @property
+    def contents_table(self) -> Table:
+        """What the adapter is."""
+        rows = [(what, in_words(what, content)) for what, content in self.contents.items()]
+        return Table(("what", "it says"), [row for row in rows if row[1]], title=self.title)
+
+    @property
+    def kinds_table(self) -> Table:
+        """One row for each kind of module, what is saved in full, and all."""
+        formats = {"share": "{:.1%}".format}
+        return Table(InspectedKind._fields, self.kinds, title="Totals by kind", formats=formats)
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """What each column of the table says."""
+        return {name: _LEGEND[name] for name in self._columns}
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
         compared = any(row.intruders is not None for row in self.rows)
-        headings = self.headings if compared else self.headings[:-3]
-        rows = [row[: len(headings)] for row in self.rows]
-        return Table(headings, rows, title=self.title, notes=self.notes, formats={"share": "{:.1%}".format})
+        return self.headings if compared else self.headings[:-3]
+
+    def to_json(self) -> str:
+        """Everything, for programs: title, contents, kinds, rows, legend, notes.
+
+        ``contents`` has its own keys, ``kinds`` and ``rows`` (modules) are lists of objects whose keys are
+        the columns, and ``legend`` says what these are.
+        """
+        content = {
+            "title": self.title,
+            "contents": self.contents,
+            "kinds": self.kinds_table.records,
+            "rows": self.table.records,
+            "legend": self.legend,
+            "notes": self.notes,
+        }
+        return json.dumps(content, indent=2, ensure_ascii=False)
 
     def figure(self) -> Figure:
         """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
         from lora_np.plots import adapter_overview
 
-        return adapter_overview(self.spectra, title=self.title)
+        needed = {row.name: row.needed or 0 for row in self.rows}
+        return adapter_overview(self.spectra, needed, share=ENOUGH, title=self.title)
 
     def to_html(self) -> str:
-        """One page with the figure and the table, which needs no other file."""
-        picture = io.StringIO()
-        self.figure().savefig(picture, format="svg")
-        drawing = picture.getvalue()
-        return _PAGE.format(
-            title=escape(self.title),
-            figure=drawing[drawing.index("<svg") :],
-            table=self.table._repr_html_(),
-        )
+        """One page with figures and tables, which needs no other file."""
+        ranks = {row.name: (row.needed, row.rank) for row in self.rows if row.needed is not None}
+        tables = self.contents_table, self.kinds_table, replace(self.table, notes=self.notes)
+        return page(self.title, tables, self.legend, self.spectra, ranks)
 
 
 def inspect(
@@ -202,13 +244,19 @@ def inspect(
     weights: Mapping[str, Stored] = {} if base is None else _weights_of(base, opened)
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
-        for name, module in opened.items()
+        for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
     found = each_of(_look, work, jobs=jobs, progress=progress, label="inspect")
     total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
     rows = [row if row.norm is None else row._replace(share=row.norm**2 / total) for row, _ in found.values()]
     spectra = {name: s for name, (_, s) in found.items()}
-    return Inspection(f"Adapter {adapter}", tuple(rows), tuple(_notes(opened, rows)), spectra)
+    notes, kinds = tuple(_notes(opened, rows)), tuple(totals(opened, rows))
+    return Inspection(f"Adapter {adapter}", tuple(rows), notes, contents(opened), kinds, spectra)
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """What names are sorted by: layer 10 comes after layer 9."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
 def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Stored]:

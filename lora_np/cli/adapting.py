@@ -17,6 +17,7 @@ from lora_np.cli.shared import (
     Out,
     check_target,
     one_goal,
+    show,
     show_as,
 )
 from lora_np.files import whole, write_figure
@@ -46,7 +47,7 @@ def inspect(
     jobs: Jobs = 1,
     as_json: AsJSON = False,
 ) -> None:
-    """Show what an adapter contains, module by module: norm, spectrum, unused rank, damage.
+    """Show what an adapter is, and each of its modules: norm, spectrum, unused rank, damage.
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
@@ -60,7 +61,11 @@ def inspect(
     if html is not None:
         with whole(html) as stage:
             stage.write_text(found.to_html(), encoding="utf-8")
-    show_as(found.table, as_json)
+    if as_json:
+        print(found.to_json())
+    else:
+        for table in (found.contents_table, found.kinds_table, found.table):
+            show(table)
 
 
 def resize(

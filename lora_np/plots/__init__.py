@@ -3,7 +3,14 @@
 What they are made of is public too: `axes`, `sheet`, `label_line` and the colours, each with its meaning.
 """
 
-from lora_np.plots.adapters import adapter_overview
+from lora_np.plots.adapters import (
+    adapter_overview,
+    module_kinds,
+    short_name,
+    update_norms,
+    update_ranks,
+    update_shares,
+)
 from lora_np.plots.classroom import class_results
 from lora_np.plots.costs import parameters_against_rank
 from lora_np.plots.curves import lines, rank_error_curves, singular_spectrum
@@ -48,10 +55,15 @@ __all__ = [
     "label_line",
     "lines",
     "matrix_tiles",
+    "module_kinds",
     "parameters_against_rank",
     "rank_error_curves",
     "sheet",
+    "short_name",
     "singular_spectrum",
     "strips",
     "training_curve",
+    "update_norms",
+    "update_ranks",
+    "update_shares",
 ]

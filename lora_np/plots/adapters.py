@@ -1,37 +1,46 @@
-"""Figures of an adapter: where it is strong, and how many directions it uses."""
+"""Figures of an adapter: where it is strong, how many directions hold it, and which rank would do."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import CYCLE, MUTED, axes, label_ends, label_line
+from lora_np.plots.style import ACCENT, CYCLE, INK, LORA, MUTED, axes, label_ends, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NEEDED = 0.99  # the share of energy up to which directions count as used
+_INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a segment of a path that is a number
+_KINDS = 12  # with a line each; what is beyond shares one
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
+Spectra = Mapping[str, Array]
 
 
-def adapter_overview(spectra: Mapping[str, Array], *, title: str = "") -> Figure:
-    """How strong the update of each layer is, and how many directions hold it.
+def adapter_overview(
+    spectra: Spectra, needed: Mapping[str, int], *, share: float = 0.99, title: str = ""
+) -> Figure:
+    """How strong the update of each layer is, how many directions hold it, and which rank is enough.
 
     Parameters
     ----------
     spectra : mapping of str to ndarray
         The singular values of each module's update, by its path: ``Inspection.spectra``.
+    needed : mapping of str to int
+        The rank that is enough for each.
+    share : float
+        The share of the squared norm that it keeps.
     title : str
-        Above both; none by default.
+        Above all; none by default.
 
     Returns
     -------
     Figure
-        What was drawn on.
+        With `update_norms`, `update_shares` and `update_ranks`.
 
     See Also
     --------
@@ -39,78 +48,299 @@ def adapter_overview(spectra: Mapping[str, Array], *, title: str = "") -> Figure
 
     Examples
     --------
-    >>> adapter_overview({"layers.0.q_proj": np.array([2.0, 0.5])}).get_axes()[0].get_xlabel()
-    'layer'
+    >>> figure = adapter_overview({"layers.0.q_proj": np.array([2.0, 0.1])}, {"layers.0.q_proj": 1})
+    >>> [ax.get_title(loc="left") for ax in figure.get_axes()][2]
+    'Which rank keeps 99 % of the squared norm?'
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 4.0), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _norms(spectra, left)
-    _spectra(spectra, right)
+    figure = Figure(figsize=(14.0, 4.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    update_norms(spectra, ax=left).set_title("How strong is each update?", loc="left", fontsize=11)
+    update_shares(spectra, share=share, ax=middle).set_title(
+        "How much do the first directions hold?", loc="left", fontsize=11
+    )
+    ranks = {path: (needed[path], len(s)) for path, s in spectra.items() if len(s)}
+    update_ranks(ranks, ax=right).set_title(
+        f"Which rank keeps {100 * share:g} % of the squared norm?", loc="left", fontsize=11
+    )
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(short_name(title, 110), fontsize=12)
     return figure
 
 
-def _norms(spectra: Mapping[str, Array], ax: Axes) -> None:
-    """``||dW||_F`` against the layer, one line for each kind of module."""
+def update_norms(spectra: Spectra, *, ax: Axes | None = None) -> Axes:
+    """``||dW||_F`` against the layer, a line for each kind of module; bars where there is but one layer.
+
+    Parameters
+    ----------
+    spectra : mapping of str to ndarray
+        The singular values of each module's update, by its path.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        Where several modules of a kind are in one layer, such as experts, with their median and range.
+
+    See Also
+    --------
+    update_ranks : How many directions each kind needs.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    axes(ax)
+    ax = axes(ax)
+    norms = {path: float(np.linalg.norm(s)) for path, s in spectra.items() if len(s)}
+    layers = {path: _layer(path) for path in norms}
+    numbers = {layer for layer in layers.values() if layer is not None}
+    if len(numbers) < 2:
+        _bars(ax, norms)
+        ax.set_xlabel("norm of the update, $\\|\\Delta W\\|_F$")
+        return ax
+    first, last = min(numbers), max(numbers)
+    outside = None in layers.values()
+    right = last + max(1.0, 0.08 * (last - first)) if outside else float(last)
     ends = []
-    for kind, color, members in _kinds(spectra):
-        points = sorted((_layer(path), float(np.linalg.norm(spectra[path]))) for path in members)
-        layers, norms = zip(*points, strict=True)
-        ax.plot(layers, norms, color=color, linewidth=1.4, marker="o", markersize=3.5)
-        ends.append((norms[-1], kind, color))
+    for kind, (color, dash, members) in _kinds(norms).items():
+        at: dict[float, list[float]] = {}
+        for path in members:
+            layer = layers[path]
+            at.setdefault(right if layer is None else layer, []).append(norms[path])
+        x = np.array(sorted(at))
+        low, middle, high = (
+            np.array([reduce(at[place]) for place in x]) for reduce in (np.min, np.median, np.max)
+        )
+        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        ax.plot(x, middle, color=color, ls=dash, lw=1.5, marker="o", markersize=3, clip_on=False)
+        ax.plot([x[-1], right], [middle[-1]] * 2, color=color, ls=":", lw=0.8)  # leads to the label
+        ends.append((float(middle[-1]), short_name(kind, 20), color))
+    ax.set_xlim(first - 0.02 * (right - first), right)
     ax.set_ylim(bottom=0)
     label_ends(ax, ends)
     ax.set_xlabel("layer")
     ax.set_ylabel("norm of the update, $\\|\\Delta W\\|_F$")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ticks = [x for x in MaxNLocator(6, integer=True).tick_values(first, last) if first <= x <= last]
+    names = [f"{x:.0f}" for x in ticks]
+    if outside:
+        ticks = [x for x in ticks if x < last - 0.5] + [right]
+        names = [*names[: len(ticks) - 1], "no layer"]
+    ax.set_xticks(ticks, names)
+    return ax
 
 
-def _spectra(spectra: Mapping[str, Array], ax: Axes) -> None:
-    """Share of the squared norm that the first directions hold: the median of each kind, and its range."""
+def update_shares(spectra: Spectra, *, share: float = 0.99, ax: Axes | None = None) -> Axes:
+    """The share of the squared norm that the first directions hold: the median of each kind, and all modules.
+
+    Parameters
+    ----------
+    spectra : mapping of str to ndarray
+        The singular values of each module's update, by its path.
+    share : float
+        Drawn as a line: what is enough.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        The band goes from the module that spreads most to the one that spreads least.
+
+    See Also
+    --------
+    update_ranks : Where the curves cross that line.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    axes(ax)
-    ax.axhline(NEEDED, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-    longest = max((len(s) for s in spectra.values()), default=1)
-    for kind, color, members in _kinds(spectra):
-        kept = np.array([_kept(spectra[path], longest) for path in members])
-        directions = np.arange(longest + 1)
-        ax.fill_between(directions, kept.min(axis=0), kept.max(axis=0), color=color, alpha=0.12, linewidth=0)
-        ax.plot(directions, np.median(kept, axis=0), color=color, linewidth=1.6, label=kind)
-    label_line(ax, longest, NEEDED, f"{NEEDED:.0%}", MUTED)
-    ax.legend(frameon=False, fontsize=9, loc="lower right", labelcolor="linecolor", handlelength=1.2)
+    ax = axes(ax)
+    given = {path: s for path, s in spectra.items() if len(s) and s[0] > 0}
+    longest = max((len(s) for s in given.values()), default=1)
+    directions = np.arange(longest + 1)
+    kept = {path: _kept(s, longest) for path, s in given.items()}
+    if len(kept) > 1:
+        low, high = (reduce([*kept.values()], axis=0) for reduce in (np.min, np.max))
+        ax.fill_between(directions, low, high, color=MUTED, alpha=0.25, linewidth=0)
+    curves = {}
+    for kind, (color, dash, members) in _kinds(given).items():
+        middle = np.median([kept[path] for path in members], axis=0)
+        (line,) = ax.plot(directions, middle, color=color, ls=dash, lw=1.7, marker="o", markersize=3)
+        curves[kind] = (line, middle)
+    ax.axhline(share, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    label_line(ax, 0, share, f"{100 * share:g} %", MUTED, xytext=(3, -7))
+    order = sorted(curves, key=lambda kind: -float(curves[kind][1].sum()))  # as the lines lie, from the top
+    handles = [*(curves[kind][0] for kind in order), *ax.collections]
+    names = [*(short_name(kind, 20) for kind in order), "all modules"][: len(handles)]
+    colors = [*(curves[kind][0].get_color() for kind in order), MUTED][: len(handles)]
+    ax.legend(
+        handles, names, labelcolor=colors, loc="lower right", ncols=1 + (len(order) > 5),
+        frameon=False, fontsize=9, handlelength=1.6,
+    )  # fmt: skip
     ax.set_xlim(0, longest)
     ax.set_ylim(0, 1.03)
     ax.set_xlabel("directions kept")
     ax.set_ylabel("share of $\\|\\Delta W\\|_F^2$")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    ax.yaxis.set_major_formatter(lambda height, _: f"{height:.0%}")
+    return ax
 
 
-def _kinds(spectra: Mapping[str, Array]) -> list[tuple[str, str, list[str]]]:
-    """(kind, colour, paths) of the modules that are finite and not zero; rare kinds share a muted colour."""
+def update_ranks(ranks: Mapping[str, tuple[int, int]], *, ax: Axes | None = None) -> Axes:
+    """The rank that is enough, by kind of module: median and range, beside the rank that the file has.
+
+    Parameters
+    ----------
+    ranks : mapping of str to (int, int)
+        The rank that each module needs, and that it has, by its path.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        One row for each kind; a bar for a kind with one module.
+
+    See Also
+    --------
+    update_shares : What each rank keeps.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    ax = axes(ax)
+    kinds = _kinds(ranks)
+    for row, (_, _, members) in enumerate(kinds.values()):
+        needed, given = zip(*[ranks[path] for path in members], strict=True)
+        middle = float(np.median(needed))
+        ax.barh(row, max(given), height=0.4, color=MUTED, alpha=0.25)
+        if len(members) == 1:
+            ax.barh(row, middle, height=0.4, color=ACCENT)
+        else:
+            ax.barh(row, max(needed) - min(needed), left=min(needed), height=0.4, color=ACCENT, alpha=0.4)
+            ax.plot(middle, row, "o", color=ACCENT, markersize=6)
+        text = f"{middle:g} of {max(given)}"
+        label_line(ax, 1, row, text, INK, xycoords=("axes fraction", "data"))
+    longest = max((given for _, given in ranks.values()), default=1)
+    ax.set_yticks(range(len(kinds)), [short_name(kind, 22) for kind in kinds])
+    _rows(ax, len(kinds))
+    ax.set_xlim(0, longest)
+    ax.set_xlabel("rank: enough (green), in the file (grey)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
+def module_kinds(paths: Iterable[str]) -> dict[str, str]:
+    """What each module is called among its like in other layers: its last name, or more if others share it.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        Of modules.
+
+    Returns
+    -------
+    dict of str to str
+        From each path to its kind.
+
+    See Also
+    --------
+    short_name : A name that is too long for a figure.
+
+    Examples
+    --------
+    >>> paths = ["model.layers.0.q_proj", "model.layers.0.v_proj", "visual.blocks.0.q_proj"]
+    >>> list(module_kinds(paths).values())
+    ['model q_proj', 'v_proj', 'visual q_proj']
+    """
+    segments = {path: [part for part in path.split(".") if not part.isdigit()] or [path] for path in paths}
+    alike: dict[str, set[tuple[str, ...]]] = {}
+    for parts in segments.values():
+        alike.setdefault(parts[-1], set()).add(tuple(parts))
+    labels: dict[tuple[str, ...], str] = {}
+    for last, several in alike.items():
+        common = set[str].intersection(*map(set, several))
+        short = {
+            parts: " ".join([*[part for part in parts if part not in common][:1], last]) for parts in several
+        }
+        unique = len({*short.values()}) == len(short)
+        labels |= short if unique else {parts: ".".join(parts) for parts in several}
+    return {path: labels[tuple(parts)] for path, parts in segments.items()}
+
+
+def short_name(name: str, longest: int) -> str:
+    """The end of a long name, after an ellipsis: names of tensors differ at their ends.
+
+    Parameters
+    ----------
+    name : str
+        Of a tensor, a module or a file.
+    longest : int
+        How many characters there is room for.
+
+    Returns
+    -------
+    str
+        Whole segments, where there are any.
+
+    See Also
+    --------
+    module_kinds : Names without their layers.
+
+    Examples
+    --------
+    >>> short_name("base_model.model.layers.0.self_attn.q_proj", 20)
+    '…0.self_attn.q_proj'
+    """
+    if len(name) <= longest:
+        return name
+    end = name[len(name) - longest + 1 :]
+    _, separator, whole = end.partition(".")
+    return "…" + (whole if separator and len(whole) > longest // 2 else end)
+
+
+def _bars(ax: Axes, heights: Mapping[str, float]) -> None:
+    """A bar for each module, with its name and value; the strongest, where there are many."""
+    names = list(heights) if len(heights) <= 16 else sorted(heights, key=lambda name: -heights[name])[:16]
+    ax.barh(range(len(names)), [heights[name] for name in names], height=0.5, color=LORA)
+    for row, name in enumerate(names):
+        label_line(ax, heights[name], row, f"{heights[name]:.3g}", LORA, xytext=(4, 0))
+    ax.set_yticks(range(len(names)), [short_name(name, 26) for name in names])
+    _rows(ax, len(names))
+    ax.set_xlim(0, 1.18 * (max(heights.values(), default=0) or 1.0))
+    if len(names) < len(heights):
+        ax.set_ylabel(f"the strongest {len(names)} of {len(heights)} modules")
+
+
+def _rows(ax: Axes, count: int) -> None:
+    """Limits for rows of bars, from the top, that are no thicker where they are few."""
+    spare = max(0.0, (5 - count) / 2)
+    ax.set_ylim(count - 0.4 + spare, -0.6 - spare)
+    ax.grid(False, axis="y")
+    ax.tick_params(axis="y", length=0)
+
+
+def _kinds(paths: Iterable[str]) -> dict[str, tuple[str, object, list[str]]]:
+    """Colour, dashes and paths of each kind; rare kinds beyond the first share the last line."""
     groups: dict[str, list[str]] = {}
-    for path, s in spectra.items():
-        if len(s):
-            groups.setdefault(path.rpartition(".")[2], []).append(path)
-    colors = [*CYCLE, *[MUTED] * len(groups)]
-    return [(kind, color, paths) for (kind, paths), color in zip(groups.items(), colors, strict=False)]
+    for path, kind in module_kinds(paths).items():
+        groups.setdefault(kind, []).append(path)
+    if len(groups) > _KINDS:
+        most = sorted(groups, key=lambda kind: -len(groups[kind]))[: _KINDS - 1]
+        rest = [path for kind, members in groups.items() if kind not in most for path in members]
+        other = f"{len(groups) - len(most)} other kinds"
+        groups = {kind: members for kind, members in groups.items() if kind in most} | {other: rest}
+    return {
+        kind: (CYCLE[i % len(CYCLE)], _DASHES[i // len(CYCLE)], members)
+        for i, (kind, members) in enumerate(groups.items())
+    }
 
 
-def _layer(path: str) -> int:
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
-    return int(found[1]) if found else 0
+def _layer(path: str) -> int | None:
+    found = _INDEX.search(path)
+    return int(found[0]) if found else None
 
 
 def _kept(s: Array, length: int) -> Array:
     """Shares of energy for 0 .. length directions; those beyond the rank keep all."""
     squares = np.zeros(length + 1)
-    squares[1 : len(s) + 1] = np.square(s)
-    kept: Array = np.cumsum(squares) / (squares.sum() or 1.0)
+    squares[1 : len(s) + 1] = np.square(s / s[0])
+    kept: Array = np.cumsum(squares) / squares.sum()
     return kept

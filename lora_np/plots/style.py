@@ -109,7 +109,7 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
 
     place: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": 9, "va": "center"}
     halo = [withStroke(linewidth=3, foreground="white")]  # so that a line behind it can be crossed
-    ax.annotate(text, (x, y), color=color, path_effects=halo, **place | options)
+    ax.annotate(text, (x, y), color=color, path_effects=halo, annotation_clip=False, **place | options)
 
 
 def label_ends(ax: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
