@@ -1,0 +1,353 @@
+# %% [markdown]
+# # Train on four bits
+#
+# Most of the memory of a LoRA is not the LoRA. It is $W_0$, which is never changed, and is kept with 32 bits for each
+# number.
+#
+# **How few bits are enough for a weight that only has to be read, and can a LoRA be trained on top of it?**
+#
+# After this lesson you can
+#
+# - quantise a matrix by hand, and say where the 16 levels of nf4 come from,
+# - say what each bit, each block and each outlier costs,
+# - repair a part of the error with a matrix of low rank,
+# - train a LoRA on a language model in four bits (QLoRA), and count the bytes that this saves.
+#
+# You need *Cut the SVD* and *Adapt a language model*.
+
+# %%
+import numpy as np
+
+import lora_np as lnp
+from lora_np import language
+from lora_np.lora import inject_quantised, loftq
+from lora_np.plots import FULL, LORA
+from lora_np.quantise import nf4_levels, normal_quantile, quantise, uniform_levels
+from lora_np.table import Table
+
+# %% [markdown]
+# ## Four numbers on paper
+#
+# To **quantise** is to keep, for each number, only which of a few **levels** is nearest. Take $(3, -1.9, 0.4, 1.2)$ and
+# the seven levels $-1, -\tfrac23, -\tfrac13, 0, \tfrac13, \tfrac23, 1$: three bits are enough to name one.
+#
+# Levels end at 1, so first divide by the largest magnitude, the **scale** 3: $(1, -0.63, 0.13, 0.4)$. The nearest levels are
+# $(1, -\tfrac23, 0, \tfrac13)$. Keep their names and the scale. Whoever reads them multiplies: $(3, -2, 0, 1)$. The
+# errors are 0, 0.1, 0.4, 0.2. None can be above half a step, and a step is $\tfrac13 \cdot 3 = 1$.
+
+
+# %%
+def read_back(W, levels, block):
+    """W from the nearest levels, with one scale for each block of numbers."""
+    blocks = W.reshape(-1, block)
+    scales = np.abs(blocks).max(axis=1, keepdims=True)
+    names = np.searchsorted((levels[:-1] + levels[1:]) / 2, blocks / scales)  # between two levels: the nearer
+    return (levels[names] * scales).reshape(W.shape)
+
+
+small = np.array([3, -1.9, 0.4, 1.2])
+print(read_back(small, uniform_levels(bits=3), block=4).round(3))
+assert np.allclose(read_back(small, uniform_levels(bits=3), block=4), [3, -2, 0, 1])
+
+# %% [markdown]
+# ## What a bit is worth
+#
+# Now a real weight: 352 x 128 numbers from the language model that comes with the package. Each 64 of them share a scale.
+
+# %% alt="The relative error against bits, from 2 to 8, on a logarithmic scale: a straight line that falls from 0.7 to 0.006, by half for each bit from three bits on."
+model = language.load("austen")
+weights = {path: W for path, W in lnp.leaves(model) if "_proj" in path}
+W = weights["model.layers.1.mlp.up_proj.W"]
+
+
+def lost(W, read):
+    return np.linalg.norm(W - read) / np.linalg.norm(W)
+
+
+bits = np.arange(2, 9)
+errors = np.array([lost(W, read_back(W, uniform_levels(bits=b), 64)) for b in bits])
+curve = {"evenly spaced levels": (bits, errors)}
+axes = lnp.plots.lines(curve, xlabel="bits", ylabel="relative error $\\|W - Q\\| / \\|W\\|$", logarithmic="y")
+assert np.all((errors[1:-1] / errors[2:] > 1.9) & (errors[1:-1] / errors[2:] < 2.4))
+
+# %% [markdown]
+# Twice as many levels, half the error: **each bit halves it.** Four bits leave 11 %. Can 16 levels do better, if they are
+# not evenly spaced?
+#
+# ## Levels where the weights are
+#
+# Trained weights look like draws from a normal distribution: many near zero, few far out. With even steps the outer levels
+# are hardly used. **NormalFloat** (nf4) puts the levels where each is used about equally often: at **quantiles**.
+#
+# A quantile is the place below which a given share lies. On paper: below 0 lies one half, so the quantile of
+# $\tfrac12$ is 0; below $-1.96$ lies one fortieth. Take 9 quantiles at even shares from $\tfrac12$ up, 8 from $\tfrac12$ down, both with 0
+# in them, and divide by the largest. (The outermost share cannot be 1, whose quantile is infinite; nf4 takes 0.9677.)
+
+# %% alt="A histogram of the weights of all layers, each divided by the scale of its block: a bell that is highest at zero. Below it two rows of marks: fifteen evenly spaced levels, and the sixteen of nf4, which stand close at zero and far apart at the ends."
+outermost = 0.9677083
+above = normal_quantile(np.linspace(0.5, outermost, 9)[1:])
+below = -normal_quantile(np.linspace(0.5, outermost, 8)[1:])
+ours = np.sort([*below, 0.0, *above]) / above.max()
+assert len(ours) == 16
+assert np.allclose(ours, nf4_levels(), atol=1e-6)
+
+scaled = np.concatenate([
+    (W.reshape(-1, 64) / np.abs(W.reshape(-1, 64)).max(axis=1, keepdims=True)).ravel() for W in weights.values()
+])  # fmt: skip
+axes = lnp.plots.axes()
+bell = axes.hist(scaled, bins=100, density=True, color="0.85")
+for height, levels, name, color in [
+    (-0.07, uniform_levels(bits=4), "even", FULL),
+    (-0.16, ours, "nf4", LORA),
+]:
+    axes.plot(levels, np.full_like(levels, height), "|", color=color, markersize=10, markeredgewidth=2)
+    axes.annotate(name, (1.05, height), color=color, va="center", annotation_clip=False)
+labels = axes.set(xlabel="weight, divided by the scale of its block", ylabel="share of the weights, per unit")
+
+
+# %%
+def usage(levels):
+    names = np.searchsorted((levels[:-1] + levels[1:]) / 2, scaled)
+    return np.bincount(names, minlength=len(levels)) / len(scaled)
+
+
+for name, levels in [("even", uniform_levels(bits=4)), ("nf4", ours)]:
+    shares = usage(levels)
+    print(f"{name:4}  error {lost(W, read_back(W, levels, 64)):.3f}   most used {shares.max():.1%}", end="")
+    print(f", least used {shares.min():.1%}")
+
+assert usage(ours).max() < 0.11 < usage(uniform_levels(bits=4)).max()
+assert lost(W, read_back(W, ours, 64)) < 0.9 * lost(W, read_back(W, uniform_levels(bits=4), 64))
+
+# %% [markdown]
+# No level of nf4 is used more than one time in nine, and the error has fallen by more than a tenth, with the same bits. (The ends are used less: a
+# number divided by the largest of *its* block is not quite normal.)
+#
+# ## Blocks and outliers
+#
+# A scale costs 32 bits, shared by its block: $4 + 32 / 64 = 4.5$ bits a number in blocks of 64. Why not one scale for the
+# whole matrix? Put one **outlier** into it, 50 times the usual size, as large models have them.
+
+# %% alt="Relative error against the size of a block, from 16 to the whole matrix, both logarithmic. As it is, the matrix has an error of 0.08 in blocks of 16, and 0.13 with one scale. With one outlier the curve starts at the same 0.08 and rises to 0.92."
+outlier = W.copy()
+outlier[10, 10] = 50 * W.std()
+sizes = np.array([16, 32, 64, 128, 256, 1024, W.size])
+
+
+def errors_by_block(matrix):
+    others = matrix < outlier.max()
+    wrong = [(matrix - read_back(matrix, ours, size))[others] for size in sizes]
+    return np.linalg.norm(wrong, axis=1) / np.linalg.norm(W)
+
+
+curves = {"with one outlier": (sizes, errors_by_block(outlier)), "as it is": (sizes, errors_by_block(W))}
+axes = lnp.plots.lines(curves, xlabel="numbers in a block", ylabel="relative error", logarithmic="xy")
+assert errors_by_block(outlier)[-1] > 6 * errors_by_block(W)[-1]
+assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
+
+# %% [markdown]
+# With a single scale, one number out of 45,056 ruins all others: they are rounded to zero. **A block confines the
+# outlier.** nf4 takes blocks of 64. The scales can be quantised as well (*double quantisation*), and then the sum is 4.13
+# bits instead of 4.5:
+
+# %%
+for double in [False, True]:
+    Q = quantise(W, "nf4", double=double)
+    print(f"{Q.bits:.2f} bits a number, error {Q.error(W, relative=True):.4f}")
+assert np.isclose(quantise(W, "nf4").error(W, relative=True), lost(W, read_back(W, ours, 64)), rtol=1e-4)
+assert quantise(W, "nf4", double=True).bits < 4.15
+
+# %% [markdown]
+# ## What the model notices
+#
+# An error in the weights is not yet an error of the model. All 28 linear maps in few bits, and the loss on Austen that the
+# model has not seen:
+
+# %%
+rows = language.windows(model.vocabulary.encode(language.read_text("austen-held-out")), context=64)
+
+
+def loss(model, rows=rows):
+    return float(np.mean([language.token_loss(lnp.freeze(model), part) for part in np.array_split(rows, 3)]))
+
+
+def in_few_bits(kind):
+    return lnp.replace(
+        model,
+        lnp.Linear,
+        lambda path, layer: lnp.Linear(quantise(layer.W, kind)) if "_proj" in path else layer,
+    )
+
+
+before, found = loss(model), {}
+for kind in ["int8", "Q5_0", "nf4", "int4", "Q4_0"]:
+    small = in_few_bits(kind)
+    leaves = [(Q, weights[path]) for path, Q in lnp.leaves(small) if path in weights]
+    error = np.mean([Q.error(W, relative=True) for Q, W in leaves])
+    found[kind] = (
+        8 * sum(Q.nbytes for Q, _ in leaves) / sum(Q.size for Q, _ in leaves),
+        error,
+        loss(small) - before,
+    )
+columns = ["bits a number", "mean error of a weight", "loss, above that in 32 bits"]
+formats = dict(zip(columns, ["{:.2f}".format, "{:.3f}".format, "{:+.4f}".format], strict=True))
+Table(["kind", *columns], [(kind, *values) for kind, values in found.items()], formats=formats)
+
+# %%
+assert abs(found["int8"][2]) < 0.001 < 0.003 < found["nf4"][2] < 0.02
+assert found["nf4"][1] < found["int4"][1]
+assert found["nf4"][2] > found["int4"][2]
+
+# %% [markdown]
+# Eight bits cost nothing that could be measured. Four bits cost less than a hundredth of a nat. And look closely: nf4 has
+# a **smaller error than int4 and a slightly larger loss**. (Q4_0 is the format of llama.cpp, even steps in blocks of 32.) Which errors hurt
+# depends on the inputs, as in *Train*, where the best update was not the cut SVD. So measure the loss.
+#
+# ## Repair with a low rank
+#
+# What is lost is a matrix, $W - Q$. So a product $BA$ can bring back a part of it: the best is its SVD, cut. And with $BA$ there, a $Q$ of
+# $W - BA$ fits better. In turns, this is **LoftQ**:
+
+# %% alt="Relative error against the step of LoftQ at ranks 4, 8, 16 and 32. All start at 0.092 without repair. The first step brings most; the higher the rank, the lower the line."
+curves = {f"rank {r}": (np.arange(6), np.array(loftq(W, rank=r, steps=5).errors)) for r in [4, 8, 16, 32]}
+axes = lnp.plots.lines(curves, xlabel="step", ylabel="relative error $\\|W - Q - B A\\| / \\|W\\|$")
+assert all(errors[1] < errors[0] for _, errors in curves.values())
+
+# %% [markdown]
+# LoRA has such a $BA$ anyway. It usually starts at zero; here it starts as the repair. All 28 maps at rank 8:
+
+# %%
+starts = {name: inject_quantised(model, rank=8, alpha=16, start=name, rng=0) for name in ["zero", "loftq"]}
+repaired = starts["loftq"].modules
+print(f"maps whose error fell: {sum(module.start < module.alone for module in repaired)} of {len(repaired)}")
+print(
+    f"mean error: {np.mean([m.alone for m in repaired]):.3f}, repaired {np.mean([m.start for m in repaired]):.3f}"
+)
+at_start = {name: loss(start.model) - before for name, start in starts.items()}
+print(f"loss above that in 32 bits: {at_start['zero']:+.4f}, repaired {at_start['loftq']:+.4f}")
+assert all(module.start < module.alone for module in repaired)
+assert at_start["loftq"] < at_start["zero"]
+
+# %% [markdown]
+# Every map is closer to its original, and so is the loss: nearly half of what four bits cost is back. **That is not always so.**
+# On SmolLM2, with 135 million parameters, the same start lowered the error of all 210 maps, and the loss rose a little,
+# from 3.951 to 3.959 (the how-to page *Work with four bits* says how to repeat it). An error in the Frobenius norm counts all inputs
+# alike. The model does not.
+#
+# ## QLoRA
+#
+# Now train. $W_0$ stays in four bits, and is never changed. In each step each layer is turned into numbers for its product, and
+# thrown away again; on the way back once more. $A$ and $B$ are ordinary numbers. Genesis again, 80 steps, from the same start
+# and with the same batches, on $W_0$ in 32 bits and in 4:
+
+# %%
+genesis = model.vocabulary.encode(language.read_text("genesis"))
+cut = len(genesis) * 9 // 10
+training, test = language.windows(genesis[:cut], context=64), language.windows(genesis[cut:], context=64)
+
+
+def train(start):
+    order = np.random.default_rng(1).permutation(len(training))[: 80 * 4]
+    rate = lnp.cosine_schedule(1e-2, steps=80, warmup=10)
+    return lnp.fit(
+        start, list(training[order].reshape(80, 4, 65)), loss=language.token_loss,
+        optimizer=lnp.AdamW(lr=rate, weight_decay=0), steps=80, clip=1.0, progress=False,
+    ).model  # fmt: skip
+
+
+ways = {"32 bits": lnp.inject(model, rank=8, alpha=16, targets="all-linear", rng=0)}
+ways |= {"4 bits": starts["zero"].model, "4 bits, LoftQ": starts["loftq"].model}
+tuned = {name: train(start) for name, start in ways.items()}
+ends = {name: loss(end, test) for name, end in tuned.items()}
+print(f"Genesis before: {loss(model, test):.2f}")
+for name, end in ends.items():
+    print(f"trained on {name:14} {end:.2f}")
+assert max(ends.values()) - min(ends.values()) < 0.03 < 0.4 < loss(model, test) - max(ends.values())
+
+# %% [markdown]
+# All three end within 0.03 of each other, after a fall of more than 0.4. **The LoRA learns around the error of its base.**
+#
+# ## What is saved
+#
+# Counted, in bytes that lie in memory. The linear maps, what is trained, and what Adam keeps for it:
+
+
+# %%
+def bytes_of(adapted):
+    base = sum(
+        leaf.nbytes
+        for path, leaf in lnp.leaves(adapted)
+        if not isinstance(leaf, lnp.Tensor) and "_proj" in path
+    )
+    trained = sum(leaf.nbytes for _, leaf in lnp.trainable(adapted))
+    return base, trained, lnp.start(lnp.AdamW(), adapted).nbytes
+
+
+double = inject_quantised(model, rank=8, kind="nf4", double=True, rng=0).model
+counted = {
+    "32 bits": bytes_of(ways["32 bits"]),
+    "4 bits": bytes_of(ways["4 bits"]),
+    "4 bits, double": bytes_of(double),
+}
+columns = ["linear maps W0", "A and B", "Adam's moments"]
+Table(["", *columns], [(name, *sizes) for name, sizes in counted.items()])
+
+# %%
+assert counted["32 bits"][0] == 4 * 737_280 == 2_949_120
+assert counted["4 bits"][0] == 737_280 * 4.5 / 8 == 414_720
+assert counted["32 bits"][1:] == counted["4 bits"][1:]
+print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
+
+# %% [markdown]
+# $W_0$ is 7.1 times smaller. Nothing else is: $A$, $B$, moments and activations stay what they were. In this little model they are most of
+# the memory, so QLoRA saves next to nothing. In one of 7 billion numbers $W_0$ alone is 28 GB in 32 bits, and 4 in four. The price is
+# time: each step reads the codes anew.
+#
+# ## The law
+#
+# - A quantised weight is level times scale. Each bit halves the error; a block confines an outlier and costs its scale.
+# - nf4: levels at quantiles of the normal distribution, blocks of 64, 4.5 bits a number, 4.13 with double quantisation.
+# - A smaller error in the weights need not be a smaller loss. Measure the loss.
+# - What is lost is a matrix; a low rank repairs a part of it.
+# - QLoRA trains $A$ and $B$ in full precision on a base in few bits. It saves the bytes of $W_0$, and only those.
+#
+# ## What you can do now
+#
+# You can put any model into four bits and say what that costs. Try:
+#
+# - On paper: quantise $(2, -1, 0.9, 0.1)$ to the five levels $-1, -\tfrac12, 0, \tfrac12, 1$. What is the largest error?
+#
+#   <details><summary>Answer</summary>
+#
+#   The scale is 2, so the numbers become $(1, -\tfrac12, 0.45, 0.05)$, the levels $(1, -\tfrac12, \tfrac12, 0)$, and read back $(2, -1, 1,
+#   0)$. The largest error is 0.1.
+#
+#   </details>
+# - Which share of the error does rank 8 repair, if $W - Q$ is pure noise of 352 x 128? Compare with the singular values of the
+#   real $W - Q$.
+#
+#   <details><summary>Answer</summary>
+#
+#   `s = np.linalg.svdvals(W - quantise(W, "nf4").dequantised())`, then `(s[:8] ** 2).sum() / (s**2).sum()` gives about 0.15, and
+#   noise of the same shape about 0.15 as well: what rounding takes away has no structure. A low rank repairs it because
+#   the matrix is small, not because the error is of low rank.
+#
+#   </details>
+# - Quantise to `Q8_0`, and train on it. Is it worth its bytes here?
+#
+#   <details><summary>Answer</summary>
+#
+#   `inject_quantised(model, rank=8, alpha=16, kind="Q8_0", rng=0)` ends where 32 bits end. At 8.5 bits a number it takes almost
+#   twice the bytes of nf4. Whether a hundredth of a nat is worth that depends on what else has to fit into memory.
+#
+#   </details>
+#
+# ## Further reading
+#
+# - T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer, *QLoRA: Efficient Finetuning of Quantized LLMs*, [arXiv
+#   2305.14314](https://arxiv.org/abs/2305.14314): nf4, double quantisation, and the training.
+# - T. Dettmers, M. Lewis, Y. Belkada, L. Zettlemoyer, *LLM.int8()*, [arXiv 2208.07339](https://arxiv.org/abs/2208.07339):
+#   outliers.
+# - Y. Li et al., *LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models*, [arXiv
+#   2310.08659](https://arxiv.org/abs/2310.08659).
+# - ggml-org, [llama.cpp](https://github.com/ggml-org/llama.cpp): Q4_0 and its relatives.
