@@ -27,6 +27,7 @@ from lora_np.accounting.memory import (
     training_memory,
 )
 from lora_np.accounting.paper import PaperClaims, paper_claims
+from lora_np.accounting.planning import METHODS, Card, Choice, Plan, cards, plan
 from lora_np.accounting.settings import count_config
 from lora_np.accounting.sources import (
     Catalogue,
@@ -41,7 +42,10 @@ from lora_np.accounting.summary import CountReport, count_source
 from lora_np.hub import ModelSpec, ModuleSpec
 
 __all__ = [
+    "METHODS",
+    "Card",
     "Catalogue",
+    "Choice",
     "CountReport",
     "Flops",
     "LoraCount",
@@ -52,9 +56,11 @@ __all__ = [
     "ModelSpec",
     "ModuleSpec",
     "PaperClaims",
+    "Plan",
     "RankErrors",
     "TrainingOptions",
     "break_even_rank",
+    "cards",
     "catalogue",
     "compare_memory",
     "count",
@@ -74,6 +80,7 @@ __all__ = [
     "largest_sequence",
     "model_spec",
     "paper_claims",
+    "plan",
     "preset",
     "preset_config",
     "preset_names",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount
 from lora_np.checks import choice, whole_number
 from lora_np.hub import ATTENTION, Layers, ModelSpec, ModuleSpec
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-OPTIMIZERS = ("sgd", "momentum", "adam", "adam8bit")
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "momentum", "sgd")
 
 # numbers that an activation function keeps for each it computes: GPT-2's gelu is written out in steps
 _KEPT = {"gelu_new": 4}
@@ -30,16 +31,24 @@ class TrainingOptions:
         each, and a float32 number for each 256 of them.
     adapter : {"float32", "bfloat16", "float16"}
         How LoRA's factors are held; PEFT holds them in float32 for every base.
-    optimizer : {"sgd", "momentum", "adam", "adam8bit"}
-        State for each trained number: none, 4 bytes, 8 bytes, or 2 bytes and a constant for each block.
+    optimizer : {"adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "momentum", "sgd"}
+        What is kept for each trained number: AdamW two moments of the number's own type, or of a byte each
+        and a constant for each block of 256 in 8 bits; Adafactor one number for each row and column. The
+        paged ones may leave their state for large tensors in the memory of the host.
     master_copy : bool
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch : int
-        Sequences in a step.
+        Sequences that are computed at a time.
+    accumulation : int
+        How many such batches make a step. It does not change the memory.
     sequence : int
         Tokens in each (in an encoder and its decoder alike).
+    patches : int
+        What a vision tower or an audio encoder sees for each sequence, where its config does not fix that.
     attention : {"fused", "eager"}
         Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
+    cross_entropy : {"plain", "fused"}
+        Whether the logits of all tokens are there at once, or in parts that are never kept.
     checkpointing : bool
         Whether only the input of each layer is kept and the rest computed again (gradient checkpointing).
 
@@ -48,7 +57,7 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch`` or ``sequence`` is not a whole number.
+        If ``batch``, ``accumulation``, ``sequence`` or ``patches`` is not a whole number.
 
     See Also
     --------
@@ -58,20 +67,24 @@ class TrainingOptions:
     weights: str = "bfloat16"
     double_quantization: bool = True
     adapter: str = "float32"
-    optimizer: str = "adam"
+    optimizer: str = "adamw"
     master_copy: bool = False
     batch: int = 1
+    accumulation: int = 1
     sequence: int = 512
+    patches: int = 1024
     attention: str = "fused"
-    checkpointing: bool = False
+    cross_entropy: str = "plain"
+    checkpointing: bool = True
 
     def __post_init__(self) -> None:
         choice("weights", self.weights, (*ITEMSIZE, "int8", "nf4"))
         choice("adapter", self.adapter, ITEMSIZE)
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("attention", self.attention, ("fused", "eager"))
-        whole_number("batch", self.batch)
-        whole_number("sequence", self.sequence)
+        choice("cross_entropy", self.cross_entropy, ("plain", "fused"))
+        for name in ("batch", "accumulation", "sequence", "patches"):
+            whole_number(name, getattr(self, name))
 
     @property
     def item(self) -> int:
@@ -84,10 +97,21 @@ class TrainingOptions:
         return ITEMSIZE[self.adapter]
 
 
-def activation_bytes(model: ModelSpec | LoraCount, training: TrainingOptions) -> int | None:
-    """Bytes that a step keeps; `training_memory` states the formula. None where layers are not known."""
+class Activations(NamedTuple):
+    """Bytes that a step keeps, or needs for a moment: what `activation_bytes` gives."""
+
+    kept: int  # by the layers, all through backward
+    layer: int  # by the one that is being computed again (checkpointing)
+    logits: int  # of the loss, until its gradient is known
+    copies: int  # what computing the loss and its gradient takes beside them
+
+
+def activation_bytes(model: ModelSpec | LoraCount, training: TrainingOptions) -> Activations | None:
+    """Bytes that a step keeps; `training_memory` states the formulas. None where layers are not known."""
     kept = _Kept(model, training)
-    return training.batch * training.sequence * kept.each_token() if kept.spec.layers else None
+    if not kept.spec.layers:
+        return None
+    return Activations(*(training.batch * training.sequence * size for size in kept.each_token()))
 
 
 class _Kept:
@@ -100,7 +124,7 @@ class _Kept:
         self.spec = model if isinstance(model, ModelSpec) else model.spec
         self.adapters = () if isinstance(model, ModelSpec) else model.adapters
 
-    def each_token(self) -> int:
+    def each_token(self) -> tuple[int, int, int, int]:
         inside = once = 0
         for stack in self.spec.layers:
             size = self._stack(stack)
@@ -108,7 +132,7 @@ class _Kept:
                 once = max(once, size // stack.depth)
                 size = stack.depth * stack.width * self.item
             inside += size
-        return inside + once + self._outside()
+        return inside + self._outside(), once, *self._loss()
 
     def _stack(self, stack: Layers) -> int:
         modules = [module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")]
@@ -188,7 +212,7 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> int:
-        """The last norm, and the head's log-probabilities."""
+        """The last norm, and the head's input."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         size = 0
         for module in self.spec.groups:
@@ -197,9 +221,20 @@ class _Kept:
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
             if module.name == self.spec.head:
-                vocabulary, width = module.shape
-                size += 4 * vocabulary + width * self._trained(module) * self.item
+                size += module.shape[-1] * self._trained(module) * self.item
         return size
+
+    def _loss(self) -> tuple[int, int]:
+        """Of cross-entropy: what is kept, and what else is there for a moment."""
+        head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
+        if head is None:
+            return 0, 0
+        vocabulary, width = head.shape
+        if self.training.cross_entropy == "fused":
+            # the gradient of the head's input is all that outlives a part, and a part is about as large
+            return width * self.item, width * (self.item + 4)
+        # log-probabilities; the logits, and either their float32 copy or the gradient
+        return 4 * vocabulary, vocabulary * (self.item + 4)
 
     def _trained(self, module: ModuleSpec) -> int:
         """On how many of these modules the input must be kept for a weight's gradient."""

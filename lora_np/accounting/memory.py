@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions, activation_bytes
 from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.hub import ModelSpec
+from lora_np.hub import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
-_WAYS = "Full and LoRA over bfloat16 weights, QLoRA over nf4. kB, MB and GB are decimal."
-_UNKNOWN = "Activations are not in the total: the layers are not known without a config."
-_CAUSES = ("weights", "adapter", "gradients", "optimizer", "activations")
+_UNKNOWN = (
+    "Activations, logits and workspace are not in the total: without a config the layers are not known."
+)
+CAUSES = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace")
 
 
 @dataclass(frozen=True, repr=False)
 class Memory(Shown):
-    """Bytes by cause: what :func:`training_memory` gives.
+    """Bytes by cause at the moment when a step needs most: what :func:`training_memory` gives.
 
     Parameters
     ----------
@@ -31,10 +33,16 @@ class Memory(Shown):
     gradients : int
         One for each trained number.
     optimizer : int
-        Moments, and the master copy if there is one.
+        Its state, and the master copy if there is one.
     activations : int or None
         What forward keeps for backward: an estimate, and None where the layers are not known (a checkpoint
-        does not tell them; a config does). The total is then without them.
+        does not tell them; a config does). The total is then without it and the next two.
+    logits : int or None
+        What the loss keeps; 0 if most is needed later, when a layer is computed again.
+    workspace : int or None
+        What is there for a moment: copies of the logits, or a quantised matrix in 16 bits.
+    host : int
+        State of a paged optimizer that can wait in the memory of the host. It is not in the total.
     """
 
     title: str
@@ -43,16 +51,25 @@ class Memory(Shown):
     gradients: int
     optimizer: int
     activations: int | None
+    logits: int | None
+    workspace: int | None
+    host: int = 0
 
     @property
     def parts(self) -> dict[str, int | None]:
         """Bytes by cause, in a fixed order."""
-        return {cause: getattr(self, cause) for cause in _CAUSES}
+        return {cause: getattr(self, cause) for cause in CAUSES}
 
     @property
     def total(self) -> int:
         """All of it."""
         return sum(size or 0 for size in self.parts.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not in the total."""
+        paged = f"{decimal_bytes(self.host)} of optimizer state can wait in the memory of the host."
+        return (*([_UNKNOWN] if self.activations is None else []), *([paged] if self.host else []))
 
     @property
     def table(self) -> Table:
@@ -62,7 +79,7 @@ class Memory(Shown):
             ("cause", "bytes", "decimal", "binary"),
             rows,
             title=self.title,
-            notes=() if self.activations is not None else (_UNKNOWN,),
+            notes=self.notes,
             formats={"decimal": decimal_bytes, "binary": binary_bytes},
         )
 
@@ -145,43 +162,105 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
             raise ValueError(
                 f"weights must be one of {', '.join(ITEMSIZE)} to be trained in full, got {held!r}"
             )
+    if spec.positions and training.sequence > spec.positions:
+        raise ValueError(
+            f"sequence must be at most {spec.positions:,}, the positions of {spec.name}, "
+            f"got {training.sequence:,}"
+        )
     item = ITEMSIZE[held]
     master = 4 * trained if training.master_copy and item < 4 else 0
+    on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)
+    steps = activation_bytes(model, training)
+    activations = logits = workspace = None
+    if steps is not None:
+        # logits are gone by the time that the first layer is computed again
+        activations, logits, workspace = max(
+            (steps.kept, steps.logits, steps.copies),
+            (steps.kept + steps.layer, 0, _largest_matrix(spec) * 2 if weights not in ITEMSIZE else 0),
+            key=sum,
+        )
     return Memory(
-        f"{spec.name}: {what}, {training.optimizer}, batch {training.batch:,} x {training.sequence:,}",
+        f"{spec.name}: {what}, {training.optimizer}, batch {training.batch:,} x {training.sequence:,}"
+        + (", checkpointing" if training.checkpointing else ""),
         _weights_bytes(spec, training),
         added * training.adapter_item,
         trained * item,
-        master + _state_bytes(trained, training.optimizer),
-        activation_bytes(model, training),
+        master + on_card,
+        activations,
+        logits,
+        workspace,
+        host,
     )
+
+
+def _quantised(spec: ModelSpec) -> list[ModuleSpec]:
+    return [
+        module
+        for module in spec.groups
+        if module.kind in ("linear", "experts") and module.name != spec.head and not module.tied
+    ]
+
+
+def _largest_matrix(spec: ModelSpec) -> int:
+    return max((prod(module.shape[-2:]) for module in _quantised(spec)), default=0)
 
 
 def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
     """Of the base. int8 adds a float32 scale for each row, nf4 constants for each block of 64."""
     if training.weights in ITEMSIZE:
         return spec.total * training.item
-    size = 0
-    for module in spec.groups:
-        if module.kind in ("linear", "experts") and module.name != spec.head and not module.tied:
-            numbers = module.weight
-            if training.weights == "int8":
-                quantised = numbers + 4 * (numbers // module.shape[-1])
-            else:
-                blocks = -(-numbers // 64)
-                constants = blocks + 4 * -(-blocks // 256) if training.double_quantization else 4 * blocks
-                quantised = -(-numbers // 2) + constants
-            size += (quantised + 2 * module.bias_size) * module.copies
+    size = 2 * spec.total
+    for module in _quantised(spec):
+        numbers = module.weight
+        if training.weights == "int8":
+            quantised = numbers + 4 * (numbers // module.shape[-1])
         else:
-            size += 2 * module.parameters
+            blocks = -(-numbers // 64)
+            constants = blocks + 4 * -(-blocks // 256) if training.double_quantization else 4 * blocks
+            quantised = -(-numbers // 2) + constants
+        size += (quantised - 2 * numbers) * module.copies
     return size
 
 
-def _state_bytes(trained: int, optimizer: str) -> int:
-    """Of the optimizer, for ``trained`` numbers."""
-    if optimizer == "adam8bit":  # two moments of a byte, and a float32 constant for each block of 256
-        return 2 * (trained + 4 * -(-trained // 256))
-    return trained * {"sgd": 0, "momentum": 4, "adam": 8}[optimizer]
+def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tuple[int, int]:
+    """Of the optimizer, on the card and in the memory of the host. PyTorch's has the type of its weight;
+    bitsandbytes keeps tensors of less than 4,096 numbers in 32 bits, and pages none of less than 100,000.
+    """
+    places = [0, 0]
+    for numbers, factored, copies in _trained_tensors(model):
+        if optimizer.endswith("8bit"):
+            size = 8 * numbers if numbers < 4096 else 2 * (numbers + 4 * -(-numbers // 256))
+        elif optimizer == "adafactor":
+            size = 4 * factored
+        else:
+            size = numbers * {"sgd": 0, "momentum": item, "adamw": 2 * item, "paged_adamw": 8}[optimizer]
+        places[optimizer.startswith("paged") and numbers >= 100_000] += size * copies
+    return places[0], places[1]
+
+
+def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, int]]:
+    """Numbers, rows plus columns (a vector's length), and copies of each tensor that is trained."""
+    if isinstance(model, LoraCount):
+        for each in model.adapters:
+            shape = each.module.shape
+            inputs = {"embedding": shape[0], "experts": shape[0] * shape[-1]}.get(
+                each.module.kind, prod(shape[1:]) * each.module.groups
+            )
+            outputs = each.each // each.rank - inputs  # DoRA's magnitudes go with B
+            yield each.rank * inputs, each.rank + inputs, each.copies
+            yield each.each - each.rank * inputs, each.rank + outputs, each.copies
+        saved = {name: module for module in model.spec.groups if model.saved for name in module.names()}
+        for name, numbers in model.saved.items():
+            yield numbers, numbers // saved[name].shape[-1] + saved[name].shape[-1], 1
+        yield model.biases, model.biases, 1
+        return
+    for module in model.groups:
+        if not module.tied:
+            rows = module.weight // module.shape[-1]
+            vector = len(module.shape) == 1
+            yield module.weight, module.weight if vector else rows + module.shape[-1], module.copies
+        if not module.tied_bias:
+            yield module.bias_size, module.bias_size, module.copies
 
 
 def largest_rank(
@@ -216,9 +295,10 @@ def largest_rank(
     >>> largest_rank(preset("llama-3-8b"), budget="24 GB", lora={"targets": "all-linear"})
     66
     """
-    limit = max(size for module in spec.groups for size in module.shape)
-    return _largest(
-        lambda rank: training_memory(count_model(spec, rank=rank, **(lora or {})), **settings), budget, limit
+    return largest(
+        lambda rank: training_memory(count_model(spec, rank=rank, **(lora or {})), **settings).total,
+        parse_bytes("budget", budget),
+        max(size for module in spec.groups for size in module.shape),
     )
 
 
@@ -250,7 +330,11 @@ def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings
     >>> largest_batch(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB", sequence=1024)
     7
     """
-    return _largest(lambda batch: training_memory(model, batch=batch, **settings), budget)
+    return largest(
+        lambda batch: training_memory(model, batch=batch, **settings).total,
+        parse_bytes("budget", budget),
+        2**31,
+    )
 
 
 def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
@@ -281,7 +365,12 @@ def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **setti
     >>> largest_sequence(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB")
     7359
     """
-    return _largest(lambda sequence: training_memory(model, sequence=sequence, **settings), budget)
+    spec = model.spec if isinstance(model, LoraCount) else model
+    return largest(
+        lambda sequence: training_memory(model, sequence=sequence, **settings).total,
+        parse_bytes("budget", budget),
+        spec.positions or 2**31,
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -296,23 +385,26 @@ class MemoryComparison(Shown):
         What each way needs: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
     disk : mapping of str to int
         Bytes that each way saves: the whole model in bfloat16, or the adapter in float32.
+    notes : tuple of str
+        How each way holds the weights, and what is not in the total.
     """
 
     title: str
     ways: Mapping[str, Memory]
     disk: Mapping[str, int]
+    notes: tuple[str, ...]
 
     @property
     def table(self) -> Table:
         """One row for each cause, in bytes."""
         rows = [
-            (cause, *(getattr(each, cause) for each in self.ways.values())) for cause in (*_CAUSES, "total")
+            (cause, *(getattr(each, cause) for each in self.ways.values())) for cause in (*CAUSES, "total")
         ]
         return Table(
             ("cause", *self.ways),
             [*rows, ("checkpoint on disk", *self.disk.values())],
             title=self.title,
-            notes=(_WAYS,) if self.ways["full"].activations is not None else (_WAYS, _UNKNOWN),
+            notes=self.notes,
             formats=dict.fromkeys(self.ways, decimal_bytes),
         )
 
@@ -325,7 +417,8 @@ def compare_memory(count: LoraCount, **options: Any) -> MemoryComparison:
     count : LoraCount
         The LoRA; full fine-tuning is of its model.
     **options
-        The fields of `TrainingOptions`, but for ``weights``.
+        The fields of `TrainingOptions`. ``weights`` is how LoRA holds the base; full fine-tuning trains
+        bfloat16 where that is quantised.
 
     Returns
     -------
@@ -336,26 +429,60 @@ def compare_memory(count: LoraCount, **options: Any) -> MemoryComparison:
     --------
     training_memory : One of the three.
     """
+    training = TrainingOptions(**options)
+    full = training.weights if training.weights in ITEMSIZE else "bfloat16"
+    ways = {
+        "full": training_memory(count.spec, **options | {"weights": full}),
+        "LoRA": training_memory(count, **options),
+        "QLoRA": training_memory(count, **options | {"weights": "nf4"}),
+    }
+    held = f"Full over {full} weights, LoRA over {training.weights}, QLoRA over nf4; {training.optimizer}"
+    checkpointing = "with" if training.checkpointing else "without"
+    notes = [f"{held}; {checkpointing} gradient checkpointing. kB, MB and GB are decimal."]
     return MemoryComparison(
         f"{count.spec.name}, rank {count.rank}: memory to train",
-        {
-            "full": training_memory(count.spec, **options),
-            "LoRA": training_memory(count, **options),
-            "QLoRA": training_memory(count, weights="nf4", **options),
-        },
+        ways,
         {"full": 2 * count.base, "LoRA": 4 * count.trainable, "QLoRA": 4 * count.trainable},
+        (*notes, *dict.fromkeys(note for each in ways.values() for note in each.notes)),
     )
 
 
-def _largest(memory: Callable[[int], Memory], budget: int | str, limit: int = 2**31) -> int:
-    """The largest whole number up to ``limit`` whose memory fits."""
-    room = parse_bytes("budget", budget)
-    low, high = 0, 1
-    while high < limit and memory(high).total <= room:
-        low, high = high, min(2 * high, limit)
-    if memory(high).total <= room:
-        return high
+def largest(memory: Callable[[int], int], room: int, limit: int) -> int:
+    """The largest whole number up to ``limit`` whose memory fits into ``room``; 0 if none does.
+
+    Parameters
+    ----------
+    memory : function of an int
+        Bytes, which must not fall as the number grows.
+    room : int
+        Bytes.
+    limit : int
+        At least 1.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Notes
+    -----
+    Memory is nearly a straight line in most that one asks about, so the next guess is where the line through
+    the two ends would cross; every other one is the middle, for what is not.
+
+    Examples
+    --------
+    >>> largest(lambda batch: 10 + 3 * batch, 100, limit=1000)
+    30
+    """
+    low, high = 1, limit
+    least, most = memory(low), memory(high)
+    if least > room or most <= room:
+        return 0 if least > room else limit
+    straight = True
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if memory(middle).total <= room else (low, middle)
+        guess = low + (room - least) * (high - low) // (most - least) if straight else (low + high) // 2
+        guess = min(max(guess, low + 1), high - 1)
+        size = memory(guess)
+        low, least, high, most = (guess, size, high, most) if size <= room else (low, least, guess, size)
+        straight = not straight
     return low

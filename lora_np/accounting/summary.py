@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,7 @@ def count_source(
     config: str | None = None,
     by: str | None = None,
     memory: bool = False,
-    batch: int = 1,
-    sequence: int = 512,
+    training: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> CountReport:
     """What a LoRA on ``source`` costs: everything that ``lora-np count`` prints.
@@ -66,8 +65,8 @@ def count_source(
         A table of the adapted modules for each rank.
     memory : bool
         A table of what training needs in memory for each rank.
-    batch, sequence : int
-        Sequences in a step, and tokens in each, for the estimate of activations.
+    training : mapping, optional
+        Fields of `TrainingOptions`, for the memory.
     **options
         Other options of `count_model`.
 
@@ -108,30 +107,33 @@ def count_source(
         raise ValueError(f"config ({config}) says all about the LoRA: leave out {given}")
     if by is not None:
         wanted["by"] = choice("by", by, ("kind", "module"))
-    training = TrainingOptions(batch=batch, sequence=sequence)
+    TrainingOptions(**(training or {}))
     if memory:
         wanted["memory"] = True
-    elif training != TrainingOptions():
+    elif training:
         raise ValueError(
-            "batch and sequence are for the estimate of memory: pass memory=True (--memory) as well"
+            f"{' and '.join(training)} can only be given for the memory: pass memory=True (--memory) as well"
         )
     size = matrix_size(source)
-    if size and (config is not None or wanted.keys() - {"dora"}):
+    if size and (config is not None or wanted.keys() - {"dora", "memory"}):
         raise ValueError(f"a single matrix, {source}, takes ranks and DoRA; other options need a model")
     if wanted and not ranks and config is None:
         raise ValueError(f"{', '.join(wanted)} can only be given with a rank, as in --rank 8")
     spec = model_spec(source)
     if size:
-        return CountReport(spec, (), (count_matrix(*size, ranks=ranks, dora="dora" in wanted).table,))
+        options["targets"] = "all-linear"
     if config is not None:
         counts: tuple[LoraCount, ...] = (count_config(spec, config, experts=experts),)
     else:
         counts = tuple(count_model(spec, rank=rank, **options) for rank in ranks)
-    tables = [_totals(spec, counts) if counts else spec.table]
+    if size:
+        tables = [count_matrix(*size, ranks=ranks, dora="dora" in wanted).table]
+    else:
+        tables = [_totals(spec, counts) if counts else spec.table]
     if by:
         tables += [count.by_module if by == "module" else count.table for count in counts]
     if memory:
-        tables += [compare_memory(count, batch=batch, sequence=sequence).table for count in counts]
+        tables += [compare_memory(count, **(training or {})).table for count in counts]
     return CountReport(spec, counts, tuple(tables))
 
 

@@ -1,16 +1,65 @@
-"""``count`` and ``errors``: what a LoRA costs, and which rank is enough."""
+"""``count``, ``plan`` and ``errors``: what a LoRA costs, what fits on a card, and which rank is enough."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lora_np.cli.shared import PICTURES, AsJSON, check_target, parse_names, parse_targets, render, show
+from lora_np.cli.shared import (
+    PICTURES,
+    AsJSON,
+    check_target,
+    parse_names,
+    parse_targets,
+    print_json,
+    render,
+    show,
+)
 from lora_np.files import write_figure
 
+# the fields of TrainingOptions, each an option of every command that estimates memory
+_TRAINING: dict[str, tuple[type, str]] = {
+    "weights": (str, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
+    "double_quantization": (bool, "Quantise the constants of nf4 as well."),
+    "adapter": (str, "How LoRA's factors are held; PEFT has float32."),
+    "optimizer": (str, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
+    "master_copy": (bool, "Keep a float32 copy of weights that are trained in 16 bits."),
+    "batch": (int, "Sequences that are computed at a time."),
+    "accumulation": (int, "Batches in a step."),
+    "sequence": (int, "Tokens in a sequence (512)."),
+    "patches": (int, "What a vision tower sees of each sequence, if its config does not fix that (1024)."),
+    "attention": (str, "fused (memory-efficient) or eager."),
+    "cross_entropy": (str, "plain, or fused: the logits are never there at once."),
+    "checkpointing": (bool, "Keep only the input of each layer (on)."),
+}
 
+
+def with_training(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `TrainingOptions`; it gets those given as ``training``."""
+
+    def run(**given: Any) -> None:
+        training = {name: given.pop(name) for name in _TRAINING}
+        command(**given, training={name: value for name, value in training.items() if value is not None})
+
+    hints = inspect.get_annotations(command, eval_str=True)
+    parameters = [each for each in inspect.signature(command).parameters.values() if each.name != "training"]
+    for name, (kind, text) in _TRAINING.items():
+        hints[name] = Annotated[kind | None, typer.Option(help=text, rich_help_panel="Training")]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None))
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [each.replace(annotation=hints[each.name]) for each in parameters]
+    )
+    run.__annotations__ = {each.name: hints[each.name] for each in parameters}
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
+
+
+@with_training
 def count(
     source: Annotated[
         str,
@@ -33,14 +82,16 @@ def count(
     experts: Annotated[str, typer.Option(help="How experts are counted: peft or per-expert.")] = "peft",
     by: Annotated[str | None, typer.Option(help="List what is adapted: module or kind.")] = None,
     memory: Annotated[bool, typer.Option("--memory", help="Estimate the memory of training.")] = False,
-    batch: Annotated[int, typer.Option(help="Sequences in a step (with --memory).")] = 1,
-    sequence: Annotated[int, typer.Option(help="Tokens in a sequence (with --memory).")] = 512,
     as_json: AsJSON = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     catalogue: Annotated[bool, typer.Option("--list", help="List presets and families.")] = False,
+    *,
+    training: dict[str, Any],
 ) -> None:
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
+
+    The options under Training are for --memory.
 
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
@@ -66,8 +117,7 @@ def count(
             experts=experts,
             by=by,
             memory=memory,
-            batch=batch,
-            sequence=sequence,
+            training=training,
         ).tables
     else:
         raise typer.BadParameter("name a SOURCE, or pass --list")
@@ -80,6 +130,67 @@ def count(
     else:
         for table in tables:
             show(table)
+
+
+@with_training
+def plan(
+    source: Annotated[str, typer.Argument(help="A preset, a config.json, or a directory with one.")],
+    card: Annotated[str | None, typer.Option(help='A card, such as "RTX 4090".')] = None,
+    memory: Annotated[str | None, typer.Option(help="The memory, such as 24GB, in place of a card.")] = None,
+    rank: Annotated[list[int] | None, typer.Option(help="Rank (8 and 64); may be repeated.")] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."),
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="full, LoRA or QLoRA; may be repeated.")] = None,
+    modules_to_save: Annotated[
+        str, typer.Option(help="Suffixes of the modules that are trained in full, separated by commas.")
+    ] = "",
+    dora: Annotated[bool, typer.Option("--dora", help="With the magnitudes of DoRA.")] = False,
+    tokens: Annotated[int, typer.Option(help="Tokens of training, for hours and energy.")] = 1_000_000,
+    plot: Annotated[Path | None, typer.Option(help="Draw memory by cause to this file.")] = None,
+    as_json: AsJSON = False,
+    *,
+    training: dict[str, Any],
+) -> None:
+    """Say which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
+
+    lora-np plan llama-3-8b --card "RTX 4090"
+
+    lora-np plan llama-3-70b --memory 48GB --method QLoRA --rank 16 --targets all-linear --sequence 2048
+
+    lora-np plan path/to/model --card T4 --weights float16 --optimizer paged_adamw_8bit --plot plan.png
+    """
+    from lora_np import accounting
+
+    check_target("--plot", plot, PICTURES)
+    found = accounting.plan(
+        source,
+        card=card,
+        memory=memory,
+        ranks=rank or (8, 64),
+        methods=method or accounting.METHODS,
+        targets=parse_targets(targets) if targets is not None else None,
+        tokens=tokens,
+        lora={"modules_to_save": parse_names(modules_to_save), "dora": dora},
+        **training,
+    )
+    if plot is not None:
+        from matplotlib.figure import Figure
+
+        from lora_np.plots import memory_by_cause
+
+        figure = Figure(figsize=(8, 1.4 + 0.36 * len(found.choices)), layout="constrained")
+        parts = {each.name: each.memory.parts for each in found.choices}
+        memory_by_cause(parts, room=found.card.memory, ax=figure.add_subplot())
+        write_figure(figure, plot, dpi=150)
+    if as_json:
+        print_json({**asdict(found), "fits": found.fits})
+    else:
+        for table in (found.table, found.causes, found.costs):
+            show(table)
+    if not found.fits:
+        raise typer.Exit(3)
 
 
 def errors(

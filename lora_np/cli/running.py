@@ -19,6 +19,7 @@ app = typer.Typer(
 for command in (
     learning.tour,
     counting.count,
+    counting.plan,
     counting.errors,
     speaking.finetune,
     speaking.generate,

@@ -71,6 +71,7 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         fused=family.fused or None,
         layers=tuple(layers),
         experts_per_token=_experts_per_token(env),
+        positions=_positions(values, env),
     )
 
 
@@ -456,6 +457,14 @@ def _labels(values: Mapping[str, Any]) -> int:
 def _experts_per_token(env: Mapping[str, Any]) -> int:
     """The variable ``chosen``, the model's or that of one of its parts."""
     return next((value for name, value in env.items() if name.rpartition(".")[2] == "chosen"), 0)
+
+
+def _positions(values: Mapping[str, Any], env: Mapping[str, Any]) -> int:
+    """The longest sequence: what learned positions there are for, or what the config says of rotary ones."""
+    text = values.get("text_config")
+    given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
+    found = env.get("positions") or env.get("text.positions") or given
+    return found if isinstance(found, int) and found > 0 else 0
 
 
 def _join(path: str, name: str) -> str:

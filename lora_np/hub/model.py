@@ -181,6 +181,8 @@ class ModelSpec:
         The stacks, for estimates of activations and FLOPs; empty if unknown.
     experts_per_token : int
         How many routed experts see each token; 0 without experts.
+    positions : int
+        The longest sequence that the config allows; 0 if it does not say.
     assumed : str
         What had to be assumed, where PEFT may therefore count otherwise; empty where all is known.
 
@@ -199,6 +201,7 @@ class ModelSpec:
     fused: Mapping[str, str] | None = None
     layers: tuple[Layers, ...] = ()
     experts_per_token: int = 0
+    positions: int = 0
     assumed: str = ""
 
     @property

@@ -12,7 +12,7 @@ from lora_np.plots.adapters import (
     update_shares,
 )
 from lora_np.plots.classroom import class_results
-from lora_np.plots.costs import parameters_against_rank
+from lora_np.plots.costs import memory_by_cause, parameters_against_rank
 from lora_np.plots.curves import lines, rank_error_curves, singular_spectrum
 from lora_np.plots.maps import heatmap
 from lora_np.plots.pictures import compression, gallery, grey_png, matrix_tiles, strips
@@ -55,6 +55,7 @@ __all__ = [
     "label_line",
     "lines",
     "matrix_tiles",
+    "memory_by_cause",
     "module_kinds",
     "parameters_against_rank",
     "rank_error_curves",

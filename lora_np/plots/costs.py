@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import ACCENT, FULL, LORA, MUTED, axes, label_line
+from lora_np.plots.style import ACCENT, CYCLE, FULL, INK, LORA, MUTED, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,4 +78,61 @@ def parameters_against_rank(
     ax.set_xlabel("rank r")
     ax.set_ylabel("trainable parameters")
     ax.yaxis.set_major_formatter("{x:,.0f}")
+    return ax
+
+
+def memory_by_cause(
+    parts: Mapping[str, Mapping[str, int | None]], *, room: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Bytes by cause, stacked: a bar for each way to train, and a line where the memory ends.
+
+    Parameters
+    ----------
+    parts : mapping of str to mapping of str to int
+        For each way its bytes by cause; None counts as nothing.
+    room : int, optional
+        Bytes of the card.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        What was drawn on.
+
+    See Also
+    --------
+    parameters_against_rank : Numbers instead of bytes.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ways = {"full": {"weights": 2 * 10**9, "gradients": 2 * 10**9}, "LoRA": {"weights": 2 * 10**9}}
+    >>> ax = memory_by_cause(ways, room=24 * 10**9, ax=Figure().add_subplot())
+    >>> [text.get_text() for text in ax.get_yticklabels()]
+    ['full', 'LoRA']
+    """
+    ax = axes(ax)
+    causes = list(dict.fromkeys(cause for way in parts.values() for cause in way))
+    places = np.arange(len(parts))
+    start = np.zeros(len(parts))
+    for index, cause in enumerate(causes):
+        sizes = np.array([way.get(cause) or 0 for way in parts.values()]) / 1e9
+        ax.barh(places, sizes, 0.7, start, color=CYCLE[index % len(CYCLE)], label=cause)
+        start += sizes
+    for place, total in zip(places, start, strict=True):
+        ax.annotate(
+            f"{total:,.1f}", (total, place), (4, 0), textcoords="offset points", va="center", color=INK
+        )
+    if room is not None:
+        ax.axvline(room / 1e9, color=ACCENT, linewidth=1.8)
+        ax.annotate(
+            f"{room / 1e9:,.1f} GB", (room / 1e9, -0.5), (4, 4), textcoords="offset points", color=ACCENT
+        )
+        # full fine-tuning may need so much that the rest could not be told apart
+        ax.set_xlim(0, min(1.12 * start.max(), max(2.5 * room / 1e9, 1.1 * np.sort(start)[0])))
+    ax.set_yticks(places, list(parts))
+    ax.invert_yaxis()
+    ax.set_xlabel("GB")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.12), ncols=4, frameon=False)
     return ax

@@ -69,9 +69,17 @@ def test_bytes_follow_from_counts() -> None:
 def test_optimizer_state() -> None:
     lora = count_model(model_spec("100x120"), rank=8, targets=["W0"])
     assert lora.trainable == 1760
-    states = {name: training_memory(lora, optimizer=name).optimizer for name in ("sgd", "momentum", "adam")}
-    assert states == {"sgd": 0, "momentum": 4 * 1760, "adam": 8 * 1760}
-    assert training_memory(lora, optimizer="adam8bit").optimizer == 2 * (1760 + 4 * 7)
+    names = ("sgd", "momentum", "adamw", "adafactor")
+    states = {name: training_memory(lora, optimizer=name).optimizer for name in names}
+    assert states == {"sgd": 0, "momentum": 4 * 1760, "adamw": 8 * 1760, "adafactor": 4 * (8 + 120 + 100 + 8)}
+    assert training_memory(lora, optimizer="adamw_8bit").optimizer == 8 * 1760  # too small for 8 bits
+    large = count_model(model_spec("1000x1200"), rank=8, targets=["W0"])
+    eight = 2 * (9600 + 4 * 38) + 2 * (8000 + 4 * 32)
+    assert training_memory(large, optimizer="adamw_8bit").optimizer == eight
+    paged = training_memory(
+        count_model(model_spec("1000x9000"), rank=16, targets=["W0"]), optimizer="paged_adamw"
+    )
+    assert (paged.optimizer, paged.host) == (8 * 16 * 1000, 8 * 16 * 9000)  # B is too small to be paged
 
 
 def test_saved_copies_are_in_memory_beside_the_original() -> None:
@@ -105,8 +113,12 @@ def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
     one = training_memory(lora, batch=1, sequence=256).activations
     assert training_memory(lora, batch=4, sequence=256).activations == 4 * one
     assert training_memory(lora, batch=1, sequence=1024).activations == 4 * one
-    assert training_memory(lora, batch=1, sequence=1024, attention="eager").activations > 4 * one
-    assert training_memory(lora, batch=1, sequence=256, checkpointing=True).activations < 0.7 * one
+    without, eager = (
+        training_memory(lora, batch=1, sequence=256, checkpointing=False, attention=attention).activations
+        for attention in ("fused", "eager")
+    )
+    assert eager > without  # type: ignore[operator]
+    assert one < 0.5 * without  # type: ignore[operator]
 
 
 def test_rank_hardly_moves_memory() -> None:
@@ -127,8 +139,8 @@ def test_rank_hardly_moves_memory() -> None:
             lambda n: training_memory(count_model(preset("llama-3.2-1b"), rank=8), batch=n),
         ),
         (
-            lambda **k: largest_sequence(preset("bert-base"), **k),
-            lambda n: training_memory(preset("bert-base"), sequence=n),
+            lambda **k: largest_sequence(preset("qwen2.5-0.5b"), **k),
+            lambda n: training_memory(preset("qwen2.5-0.5b"), sequence=n),
         ),
     ],
     ids=["rank", "batch", "sequence"],
@@ -164,14 +176,14 @@ def test_a_model_without_known_layers_gets_the_rest() -> None:
     memory = training_memory(model_spec("100x120"), weights="float32")
     assert memory.activations is None
     assert memory.total == (4 + 4 + 8) * 12_000
-    assert "Activations are not in the total" in str(memory)
+    assert "Activations, logits and workspace are not in the total" in str(memory)
 
 
 def test_the_tables_add_up() -> None:
     table = compare_memory(count_model(LLAMA, rank=4)).table
     for method in ("full", "LoRA", "QLoRA"):
         column = [row[method] for row in table.records]
-        assert sum(column[:5]) == column[5]  # type: ignore[arg-type]
+        assert sum(column[:7]) == column[7]  # type: ignore[arg-type]
     operations = count_flops(count_model(LLAMA, rank=4), sequence=10).table
     for method in ("full", "LoRA"):
         column = [row[method] for row in operations.records]
@@ -203,7 +215,7 @@ def test_what_the_command_prints() -> None:
     assert [row["trainable"] for row in tables[0].records] == [147_456, 294_912]
     assert count_source("gpt2").table.title == "gpt2: 124,439,808 parameters"
     with pytest.raises(ValueError, match="a single matrix, 100x120, takes ranks and DoRA"):
-        count_source("100x120", ranks=[8], memory=True)
+        count_source("100x120", ranks=[8], by="kind")
     with pytest.raises(ValueError, match="by must be one of"):
         count_source("gpt2", ranks=[8], by="layer")
 
@@ -283,9 +295,9 @@ def test_activations_as_torch_keeps_them(
 
     model, counted = torch_pair(family, fields, precision, targets, attention)
     measured = saved_bytes(model, torch.zeros((batch, sequence), dtype=torch.long))
-    estimated = training_memory(
-        counted, weights=precision, batch=batch, sequence=sequence, attention=attention
-    ).activations
+    options = {"weights": precision, "batch": batch, "sequence": sequence, "attention": attention}
+    memory = training_memory(counted, checkpointing=False, **options)
+    estimated = memory.activations + memory.logits
     # the claim is a quarter; it holds within a tenth but for one layer out of three, where little is kept
     assert estimated == pytest.approx(measured, rel=0.25)
 

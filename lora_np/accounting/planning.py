@@ -1,0 +1,395 @@
+"""Which LoRA fits on a card, and what it costs: the parts of this package, put together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
+from lora_np.accounting.flops import count_flops
+from lora_np.accounting.lora import LoraCount, count_model
+from lora_np.accounting.memory import CAUSES, Memory, largest, training_memory
+from lora_np.accounting.sources import model_spec
+from lora_np.checks import choice, shown, whole_number
+from lora_np.hub import ModelSpec, Targets
+from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
+
+METHODS = ("full", "LoRA", "QLoRA")
+_RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
+# of the peak rate: what LLaMA-Factory measured on an A100 (https://github.com/hiyouga/LLaMA-Factory/wiki/
+# Performance-comparison): 2,392 tokens a second with transformers, 4,007 with Unsloth, of Llama-2-7B
+_SHARES = (0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A graphics card, from the file ``cards.json``, which names its sources.
+
+    Parameters
+    ----------
+    name : str
+        As sold.
+    memory : int
+        Bytes.
+    tflops : float or None
+        Published peak rate of dense matrix products in 16 bits, in 10^12 operations a second.
+    watts : float or None
+        The most it draws.
+    """
+
+    name: str
+    memory: int
+    tflops: float | None = None
+    watts: float | None = None
+
+
+@cache
+def cards() -> Mapping[str, Card]:
+    """The cards that are known by name.
+
+    Returns
+    -------
+    mapping of str to Card
+        By name.
+
+    Examples
+    --------
+    >>> cards()["RTX 4090"]
+    Card(name='RTX 4090', memory=25769803776, tflops=165.2, watts=450)
+    """
+    content = json.loads((files("lora_np.accounting") / "cards.json").read_text(encoding="utf-8"))
+    return {
+        name: Card(name, entry["gib"] * 2**30, entry.get("tflops"), entry.get("watts"))
+        for name, entry in content["cards"].items()
+    }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to train: a row of a `Plan`. Sizes are in bytes.
+
+    Parameters
+    ----------
+    method : {"full", "LoRA", "QLoRA"}
+        Over which weights is in ``memory.title``.
+    targets : str
+        What is adapted; empty in full fine-tuning.
+    rank : int
+        0 in full fine-tuning.
+    trainable : int
+        Numbers that are trained.
+    memory : Memory
+        By cause.
+    verdict : {"fits", "tight", "no"}
+        ``"tight"`` if less than a tenth of the card is left.
+    largest_rank, largest_batch, largest_sequence : int
+        The most that fits with the others as they are, a tenth of the card left; 0 if nothing does.
+    flops : int
+        Operations for each token, what checkpointing computes again included.
+    disk : int
+        What is saved: the adapter in float32, or the model in 16 bits.
+    hours : tuple of float, or None
+        From half of the card's peak rate to three tenths of it; None without a card whose rate is known.
+    """
+
+    method: str
+    targets: str
+    rank: int
+    trainable: int
+    memory: Memory
+    verdict: str
+    largest_rank: int
+    largest_batch: int
+    largest_sequence: int
+    flops: int
+    disk: int
+    hours: tuple[float, float] | None
+
+    @property
+    def name(self) -> str:
+        """For a figure: the method, and for LoRA the targets and the rank."""
+        return f"{self.method} {self.targets} r = {self.rank}" if self.rank else self.method
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
+    """What fits, and what it costs: made by `plan`.
+
+    Parameters
+    ----------
+    model : str
+        Its name.
+    card : Card
+        With the memory that was asked for, if no card was.
+    tokens : int
+        Of training, for hours and energy.
+    training : TrainingOptions
+        How it is trained.
+    choices : tuple of Choice
+        The ways to train.
+    kv_cache : int
+        Bytes that serving keeps for each token in 16 bits.
+    notes : tuple of str
+        What the numbers rest on.
+    """
+
+    model: str
+    card: Card
+    tokens: int
+    training: TrainingOptions
+    choices: tuple[Choice, ...]
+    kv_cache: int
+    notes: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether any of the choices does."""
+        return any(each.verdict != "no" for each in self.choices)
+
+    @property
+    def table(self) -> Table:
+        """What fits, and the most that would."""
+        columns = ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest sequence")
+        rows: list[tuple[Cell, ...]] = []
+        for each in self.choices:
+            most = (each.largest_rank or None, each.largest_batch, each.largest_sequence)
+            rows.append((*_named(each), each.trainable, each.memory.total, each.verdict, *most))
+        training = self.training
+        return Table(
+            (*_NAMES, *columns),
+            rows,
+            title=f"{self.model} on {self.card.name} ({decimal_bytes(self.card.memory)}): batch "
+            f"{training.batch:,} x {training.sequence:,} tokens, {training.optimizer}",
+            notes=self.notes,
+            formats={"memory": decimal_bytes},
+        )
+
+    @property
+    def causes(self) -> Table:
+        """Memory by cause."""
+        columns = (*CAUSES, "total")
+        rows = [(*_named(each), *(getattr(each.memory, cause) for cause in columns)) for each in self.choices]
+        return Table(
+            (*_NAMES, *columns),
+            rows,
+            title="Memory by cause",
+            notes=dict.fromkeys(note for each in self.choices for note in each.memory.notes),
+            formats=dict.fromkeys(columns, decimal_bytes),
+        )
+
+    @property
+    def costs(self) -> Table:
+        """Operations, time, energy and disk."""
+        card, rows = self.card, []
+        for each in self.choices:
+            low, high = each.hours or (None, None)
+            energy = high * card.watts / 1000 if high and card.watts else None
+            rows.append((*_named(each), each.flops, low, high, energy, each.disk))
+        rate = "Hours need a --card whose peak rate is known."
+        if card.tflops:
+            rate = (
+                f"Hours at 50 % and at 30 % of {card.tflops:g} TFLOPS, shares that LLaMA-Factory measured "
+                f"on an A100; energy at the longer one" + (f" and {card.watts:g} W." if card.watts else ".")
+            )
+        return Table(
+            (*_NAMES, "operations per token", "hours from", "hours to", "kWh at most", "on disk"),
+            rows,
+            title=f"Cost of {self.tokens:,} tokens",
+            notes=(rate,),
+            formats={"operations per token": "{:.3g}".format, "on disk": decimal_bytes}
+            | dict.fromkeys(("hours from", "hours to", "kWh at most"), "{:,.2f}".format),
+        )
+
+
+_NAMES = ("method", "targets", "rank")
+
+
+def _named(each: Choice) -> tuple[str, str | None, int | None]:
+    return each.method, each.targets or None, each.rank or None
+
+
+def plan(
+    model: object,
+    *,
+    card: str | None = None,
+    memory: int | str | None = None,
+    ranks: Iterable[int] = (8, 64),
+    targets: Targets | None = None,
+    methods: Iterable[str] = METHODS,
+    tokens: int = 1_000_000,
+    lora: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> Plan:
+    """Which ways to train a model fit on a card, how far each could go, and what it costs.
+
+    Parameters
+    ----------
+    model : object
+        Whatever `model_spec` takes, or a ModelSpec.
+    card : str, optional
+        A name from `cards`, ``"RTX 4090"``; case, spaces and the maker do not matter.
+    memory : int or str, optional
+        Bytes, or text such as ``"24 GB"``, in place of a card.
+    ranks : iterable of int
+        Of LoRA.
+    targets : str or iterable of str, optional
+        As `count_model` takes them; by default both the family's own and ``"all-linear"``.
+    methods : iterable of {"full", "LoRA", "QLoRA"}
+        Which ways to look at.
+    tokens : int
+        Of training, for hours and energy.
+    lora : mapping, optional
+        Other options of `count_model`, such as ``modules_to_save``.
+    **training
+        The fields of `TrainingOptions`. ``weights`` is how LoRA holds the base; QLoRA holds it in nf4, and
+        full fine-tuning in bfloat16 where it is quantised otherwise.
+
+    Returns
+    -------
+    Plan
+        A row for each way, which prints as a table.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one of ``card`` and ``memory`` is given, the card is not known (the message shows close
+        names), the memory has no unit or is zero, the sequence is longer than the model's positions, or the
+        layers of the model are not known.
+    TypeError
+        If a number is not one.
+
+    See Also
+    --------
+    training_memory : The memory of one way.
+    count_flops : Its operations.
+
+    Examples
+    --------
+    >>> found = plan("llama-3-8b", card="RTX 4090", ranks=[16], targets="all-linear", sequence=2048)
+    >>> [(each.method, each.verdict, each.largest_batch) for each in found.choices]
+    [('full', 'no', 0), ('LoRA', 'tight', 0), ('QLoRA', 'fits', 4)]
+    """
+    spec = model if isinstance(model, ModelSpec) else model_spec(model)
+    if not spec.layers:
+        raise ValueError(
+            f"plan needs the layers of a model, which {spec.name} does not tell: give its config.json, or a "
+            "directory with one (lora-np count --memory shows what is known without)"
+        )
+    chosen = _card(card, memory)
+    options = TrainingOptions(**training)
+    room = int(chosen.memory * (1 - _RESERVED))
+    choices = []
+    for method in [choice("method", method, METHODS) for method in methods]:
+        full = options.weights if options.weights in ITEMSIZE else "bfloat16"
+        weights = {"full": full, "LoRA": options.weights, "QLoRA": "nf4"}[method]
+        settings = {**training, "weights": weights}
+        if method == "full":
+            choices.append(_choice(method, "", spec, chosen, room, settings, tokens, 0))
+            continue
+        for wanted in _targets(spec, targets):
+            selected = {**(lora or {}), "targets": wanted}
+
+            def needed(rank: int, of: Any = selected, over: Any = settings) -> int:
+                return training_memory(count_model(spec, rank=rank, **of), **over).total
+
+            most = largest(needed, room, max(size for module in spec.groups for size in module.shape))
+            named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
+            choices += [
+                _choice(
+                    method,
+                    named,
+                    count_model(spec, rank=rank, **selected),
+                    chosen,
+                    room,
+                    settings,
+                    tokens,
+                    most,
+                )
+                for rank in ranks
+            ]
+    return Plan(
+        spec.name,
+        chosen,
+        whole_number("tokens", tokens),
+        options,
+        tuple(choices),
+        sum(
+            2 * stack.depth * stack.kv_heads * (stack.head_width + stack.value_width) for stack in spec.layers
+        ),
+        _notes(spec, options),
+    )
+
+
+def _choice(
+    method: str,
+    targets: str,
+    model: ModelSpec | LoraCount,
+    card: Card,
+    room: int,
+    settings: dict[str, Any],
+    tokens: int,
+    largest_rank: int,
+) -> Choice:
+    needed = training_memory(model, **settings)
+    spec = model.spec if isinstance(model, LoraCount) else model
+
+    def most(name: str, limit: int) -> int:
+        return largest(lambda size: training_memory(model, **{**settings, name: size}).total, room, limit)
+
+    options = TrainingOptions(**settings)
+    operations = count_flops(model, sequence=options.sequence)
+    flops = operations.total + (sum(operations.forward.values()) if options.checkpointing else 0)
+    seconds = flops * tokens / (card.tflops * 1e12) if card.tflops else 0.0
+    return Choice(
+        method,
+        targets,
+        model.rank if isinstance(model, LoraCount) else 0,
+        model.trainable if isinstance(model, LoraCount) else model.total,
+        needed,
+        "fits" if needed.total <= room else "tight" if needed.total <= card.memory else "no",
+        largest_rank,
+        most("batch", 2**31),
+        most("sequence", spec.positions or 2**31),
+        flops,
+        4 * model.trainable if isinstance(model, LoraCount) else 2 * model.total,
+        (seconds / _SHARES[1] / 3600, seconds / _SHARES[0] / 3600) if card.tflops else None,
+    )
+
+
+def _targets(spec: ModelSpec, targets: Targets | None) -> list[Any]:
+    if targets is not None:
+        return [targets]
+    return [None, "all-linear"] if spec.default_targets else ["all-linear"]
+
+
+def _card(name: str | None, memory: int | str | None) -> Card:
+    if (name is None) == (memory is None):
+        raise ValueError(
+            f"give either a card (--card) or a memory (--memory), got {shown(name)} and {shown(memory)}"
+        )
+    if name is None:
+        size = whole_number("memory", parse_bytes("memory", memory))  # type: ignore[arg-type]
+        return Card("a card", size)
+    known = {_plain(each): each for each in cards()}
+    if _plain(name) in known:
+        return cards()[known[_plain(name)]]
+    return cards()[choice("card", name, cards())]
+
+
+def _plain(name: str) -> str:
+    text = name.lower()
+    for maker in ("nvidia", "geforce", "amd", "instinct", "tesla"):
+        text = text.replace(maker, "")
+    return "".join(sign for sign in text if sign.isalnum())
+
+
+def _notes(spec: ModelSpec, options: TrainingOptions) -> tuple[str, ...]:
+    checkpointing = "Gradient checkpointing is on" if options.checkpointing else "No gradient checkpointing"
+    return (
+        f"{checkpointing}; {options.attention} attention, {options.cross_entropy} cross-entropy.",
+        "fits: a tenth of the card is left for CUDA and for what the allocator cannot use; tight: less is.",
+    )
