@@ -140,15 +140,17 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     >>> from lora_np.accounting import preset
     >>> lora = count_model(preset("llama-2-7b"), rank=16, targets="all-linear")
     >>> training_memory(lora, weights="nf4", sequence=1024)
-    llama-2-7b: LoRA of rank 16 over nf4, adam, batch 1 x 1,024
-    cause                 bytes    decimal      binary
-    -----------  --------------  ---------  ----------
-    weights       3,865,591,808    3.87 GB    3.60 GiB
-    adapter         159,907,840  159.91 MB  152.50 MiB
-    gradients       159,907,840  159.91 MB  152.50 MiB
-    optimizer       319,815,680  319.82 MB  305.00 MiB
-    activations   9,138,339,840    9.14 GB    8.51 GiB
-    total        13,643,563,008   13.64 GB   12.71 GiB
+    llama-2-7b: LoRA of rank 16 over nf4, adamw, batch 1 x 1,024, checkpointing
+    cause                bytes    decimal      binary
+    -----------  -------------  ---------  ----------
+    weights      3,865,591,808    3.87 GB    3.60 GiB
+    adapter        159,907,840  159.91 MB  152.50 MiB
+    gradients      159,907,840  159.91 MB  152.50 MiB
+    optimizer      319,815,680  319.82 MB  305.00 MiB
+    activations    566,165,504  566.17 MB  539.94 MiB
+    logits                   0        0 B         0 B
+    workspace       90,177,536   90.18 MB   86.00 MiB
+    total        5,161,566,208    5.16 GB    4.81 GiB
     """
     training = TrainingOptions(**options)
     weights = training.weights
@@ -293,7 +295,7 @@ def largest_rank(
     --------
     >>> from lora_np.accounting import preset
     >>> largest_rank(preset("llama-3-8b"), budget="24 GB", lora={"targets": "all-linear"})
-    66
+    170
     """
     return largest(
         lambda rank: training_memory(count_model(spec, rank=rank, **(lora or {})), **settings).total,
@@ -328,7 +330,7 @@ def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings
     --------
     >>> from lora_np.accounting import preset
     >>> largest_batch(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB", sequence=1024)
-    7
+    10
     """
     return largest(
         lambda batch: training_memory(model, batch=batch, **settings).total,
@@ -363,7 +365,7 @@ def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **setti
     --------
     >>> from lora_np.accounting import preset
     >>> largest_sequence(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB")
-    7359
+    10834
     """
     spec = model.spec if isinstance(model, LoraCount) else model
     return largest(
