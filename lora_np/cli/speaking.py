@@ -88,11 +88,13 @@ def finetune(
         resume=resume,
         progress=True,
     )
-    if not result.after < result.before and not result.interrupted:
+    if result.diverged and not result.interrupted:
         raise FloatingPointError(
             f"training made the held-out loss worse, from {result.before:.4g} to {result.after:.4g} nats a "
             f"token, and nothing was written: try a learning rate below {lr:g}, or fewer steps"
         )
+    if result.after > result.before:
+        print("The loss fell on what was trained on only: try fewer steps or a longer text", file=sys.stderr)
     if out.suffix == ".gguf":
         language.save_gguf_adapter(result.model, out)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from lora_np.language.text import in_parts, mean_loss, token_loss, vocabulary_of
 from lora_np.lora import inject
 from lora_np.nn import AdamW, cosine_schedule, freeze, trainable
 from lora_np.table import Table
-from lora_np.training import fit
+from lora_np.training import History, fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,32 +27,49 @@ class Adapted:
     ----------
     model : LanguageModel
         With its adapters.
-    steps : int
-        Steps that were taken.
+    history : History
+        The loss of each step, and on the way of the held-out end of the text.
     numbers : int
         How many numbers were trained.
     before, after : float
         Loss on the held-out end of the text, in nats a token.
-    seconds : float
-        How long it took.
     interrupted : bool
         Whether Ctrl-C ended it early; the model is what had been reached.
     """
 
     model: LanguageModel
-    steps: int
+    history: History
     numbers: int
     before: float
     after: float
-    seconds: float
     interrupted: bool
+
+    @property
+    def steps(self) -> int:
+        """Steps that were taken."""
+        return len(self.history.loss)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss is worse than before on the text that was trained on, too."""
+        loss = self.history.loss
+        worse = not self.after < self.before
+        return worse and not (math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0])
 
     @property
     def table(self) -> Table:
         """All of it for people."""
         return Table(
             ["numbers trained", "steps", "held-out loss before", "after (nats a token)", "seconds"],
-            [[self.numbers, self.steps, f"{self.before:.4f}", f"{self.after:.4f}", f"{self.seconds:.1f}"]],
+            [
+                [
+                    self.numbers,
+                    self.steps,
+                    f"{self.before:.4f}",
+                    f"{self.after:.4f}",
+                    f"{self.history.seconds:.1f}",
+                ]
+            ],
         )
 
 
@@ -185,15 +203,13 @@ def finetune(
         rng=random,
         progress="finetune" if progress else False,
     )
-    seen = result.history
     with np.errstate(over="ignore", invalid="ignore"):  # what diverged may still be finite
         after = mean_loss(freeze(result.model), held_out)
     return Adapted(
         model=result.model,
-        steps=len(seen.loss),
+        history=result.history,
         numbers=numbers,
         before=mean_loss(freeze(model), held_out),
         after=after,
-        seconds=seen.seconds,
         interrupted=result.interrupted,
     )
