@@ -291,20 +291,10 @@ def read_vocabulary(contents: Mapping[str, Any]) -> Characters | BytePairs | For
         If an entry does not make sense.
     """
     try:
-        return ours(contents) or Foreign(contents)
+        found = ours(contents)
+        return Foreign(contents) if found is None else found
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"tokenizer.json does not describe a vocabulary: {error}") from None
-
-
-# What a step of the library may do that `BytePairs` does not.
-UNKNOWN = (
-    "dropout",
-    "unk_token",
-    "continuing_subword_prefix",
-    "end_of_word_suffix",
-    "fuse_unk",
-    "byte_fallback",
-)
 
 
 def ours(contents: Mapping[str, Any]) -> Characters | BytePairs | None:
@@ -312,11 +302,9 @@ def ours(contents: Mapping[str, Any]) -> Characters | BytePairs | None:
     model, steps = contents.get("model") or {}, flat(contents.get("pre_tokenizer"), "pretokenizers")
     numbers, added = model.get("vocab"), contents.get("added_tokens") or []
     forms = [step.get("type") for step in flat(contents.get("normalizer"), "normalizers")]
-    if (
-        model.get("type") != "BPE"
-        or any(model.get(name) for name in UNKNOWN)
-        or not isinstance(numbers, dict)
-    ):
+    understood = {"type", "vocab", "merges", "ignore_merges"}
+    others = any(setting and name not in understood for name, setting in model.items())
+    if model.get("type") != "BPE" or others or not isinstance(numbers, dict):
         return None
     if not all(isinstance(i, int) and i >= 0 for i in numbers.values()):
         raise ValueError("the number of a token must be a whole number from 0")
