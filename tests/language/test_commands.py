@@ -165,6 +165,7 @@ def saved(place):
     return (place / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_is_resumed_bit_for_bit(place):
     """Killed with nothing saved, at the first checkpoint and after each further few of them; then left alone."""
     whole = started(LONG)
