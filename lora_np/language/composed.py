@@ -9,6 +9,7 @@ import numpy as np
 
 from lora_np.checks import Array
 from lora_np.nn import cross_entropy, sigmoid, softmax
+from lora_np.quantise import Quantised
 
 
 def rms_norm(x: Any, W: Any, *, eps: float) -> Any:
@@ -102,11 +103,12 @@ def head_loss(h: Any, W: Any, *, labels: Array, ignore: int = -100) -> Any:
     Parameters
     ----------
     h : Tensor or ndarray of shape (..., d)
-    W : Tensor or ndarray of shape (vocab, d)
+    W : Tensor, ndarray or Quantised of shape (vocab, d)
     labels : ndarray of int, shape (...)
     ignore : int
         The label of tokens that do not count.
     """
     h, labels = h.reshape(-1, h.shape[-1]), labels.reshape(-1)
     keep = labels != ignore
+    W = W.dequantised() if isinstance(W, Quantised) else W
     return cross_entropy(h[keep] @ W.T, labels[keep])

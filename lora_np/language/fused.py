@@ -288,7 +288,7 @@ def head_forward(
 def head_joint(
     kept: tuple[Array, Array, Array],
     h: Array,
-    W: Array,
+    W: Any,
     *,
     wanted: tuple[bool, ...],
     labels: Array,
@@ -314,16 +314,6 @@ def head_joint(
 
 
 head_loss = primitive(head_forward, joint=head_joint, keeps=True, composed=composed.head_loss)
-
-
-quantised_head_loss = primitive(
-    lambda h, *, W, labels, ignore=-100: head_forward(h, W, labels=labels, ignore=ignore),
-    lambda kept, h, *, W, labels, ignore=-100: lambda g: kept[0] * (g / len(kept[1])),
-    keeps=True,
-    composed=lambda h, *, W, labels, ignore=-100: composed.head_loss(
-        h, W.dequantised(), labels=labels, ignore=ignore
-    ),
-)
 
 
 def some_rows(h: Array, labels: Array, keep: Array) -> Iterator[tuple[slice, Array, Array]]:

@@ -13,7 +13,6 @@ from lora_np.language import composed, fused
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import Linear, cross_entropy, freeze
-from lora_np.quantise import Quantised
 from lora_np.table import Table
 
 AT_ONCE = 4096  # tokens, where nothing is trained
@@ -56,15 +55,11 @@ def token_loss(
     if not np.any(labels != IGNORED):
         raise ValueError(f"no token has a label to learn from: all {labels.size} labels are {IGNORED}")
     head = model.lm_head
-    if isinstance(head, Linear) and head.b is None:
-        if isinstance(head.W, Quantised):
-            return fused.quantised_head_loss(
-                model.model(tokens, rng=rng), W=head.W, labels=labels, ignore=IGNORED
-            )
-        loss = fused.head_loss if model.model.norm.fused else composed.head_loss
-        return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
-    counts = labels != IGNORED
-    return cross_entropy(model(tokens, rng=rng)[counts], labels[counts])
+    if not isinstance(head, Linear) or head.b is not None:
+        counts = labels != IGNORED
+        return cross_entropy(model(tokens, rng=rng)[counts], labels[counts])
+    loss = fused.head_loss if model.model.norm.fused else composed.head_loss
+    return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
 
 
 def windows(tokens: Array, context: int) -> Array:

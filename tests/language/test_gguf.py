@@ -308,7 +308,7 @@ def test_an_adapter_is_inspected_against_a_gguf_file(tmp_path):
     assert ours.table.records[0]["relative"] > 0
     other = adapters.AdapterModule.of(A=np.ones((1, 32)), B=np.ones((32, 1)), alpha=1)
     adapters.save(adapters.Adapter({"model.layers.7.self_attn.q_proj": other}), tmp_path / "other")
-    with pytest.raises(HubError, match=r"has no 'model.layers.7.self_attn.q_proj.weight'; close are"):
+    with pytest.raises(HubError, match=r"has no 'model.layers.7.self_attn.q_proj.weight.; close names"):
         adapters.inspect(tmp_path / "other", base=path)
 
 
