@@ -3,7 +3,7 @@
 import numpy as np
 
 import lora_np as lnp
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("a ratio of errors", breaks="share")
@@ -117,3 +117,35 @@ def best_update(X, Y, W0, r):
     Q, R = np.linalg.qr(X)
     U, s, Vh = np.linalg.svd((Q.T @ (Y - X @ W0.T)).T, full_matrices=False)
     return U[:, -r:], np.linalg.solve(R, (s[-r:, None] * Vh[-r:]).T).T
+
+
+@mistake("the softmax first, then its logarithm", breaks="wide")
+def cross_entropy(logits, labels):
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p = p / p.sum(axis=1, keepdims=True)
+    with np.errstate(all="ignore"):
+        return -np.mean(np.log(p[np.arange(len(labels)), labels]))
+
+
+@alternative("what is left of the gain")
+def share_recovered(base, full, lora):
+    return 1 - (lora - full) / (base - full)
+
+
+@alternative("NumPy's logaddexp")
+def cross_entropy(logits, labels):
+    return np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels])
+
+
+@alternative("the pseudo-inverse")
+def forget_nothing(A, X):
+    return A - A @ np.linalg.pinv(X, rcond=1e-6) @ X
+
+
+@alternative("whitened by eigenvectors")
+def best_update(X, Y, W0, r):
+    values, V = np.linalg.eigh(X.T @ X)
+    root, inverse = V * np.sqrt(values) @ V.T, V / np.sqrt(values) @ V.T
+    D = np.linalg.lstsq(X, Y - X @ W0.T, rcond=None)[0].T
+    U, s, Vh = np.linalg.svd(D @ root, full_matrices=False)
+    return U[:, :r] * s[:r], Vh[:r] @ inverse

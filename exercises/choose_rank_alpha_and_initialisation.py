@@ -3,7 +3,7 @@
 import numpy as np
 
 import lora_np as lnp
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("the same alpha", breaks="lora")
@@ -151,3 +151,47 @@ def smallest_good_rank(ranks, losses):
     best = np.argmin(means)
     limit = means[best] + losses[best].std(ddof=1) / np.sqrt(losses.shape[1])
     return min(i for i, mean in enumerate(means) if mean <= limit)
+
+
+@mistake("alpha over two", breaks="same")
+def pissa_start(W0, r, alpha):
+    B, A = lnp.low_rank_factors(W0, rank=r)
+    half = np.sqrt(alpha / r)
+    return W0 - alpha / 2 * B @ A / half**2, B / half, A / half
+
+
+@mistake("alpha over two", breaks="directions")
+def dora_weight(W0, A, B, m, alpha):
+    V = W0 + alpha / 2 * B @ A
+    return (m / np.linalg.norm(V, axis=1))[:, None] * V
+
+
+@mistake("each rank its own standard error", breaks="error")
+def smallest_good_rank(ranks, losses):
+    means = losses.mean(axis=1)
+    errors = losses.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])
+    return min(rank for rank, mean, error in zip(ranks, means, errors) if mean <= means.min() + error)
+
+
+@alternative("factors of W0, divided by the root of the scale")
+def pissa_start(W0, r, alpha):
+    B, A = lnp.low_rank_factors(W0, rank=r)
+    half = np.sqrt(alpha / r)
+    return W0 - B @ A, B / half, A / half
+
+
+@alternative("row by row")
+def dora_weight(W0, A, B, m, alpha):
+    W = []
+    for i in range(len(W0)):
+        v = W0[i] + alpha / len(A) * B[i] @ A
+        W.append(m[i] * v / np.sqrt(v @ v))
+    return W
+
+
+@alternative("sorted by rank first")
+def smallest_good_rank(ranks, losses):
+    means = np.mean(losses, axis=1)
+    best = losses[np.argmin(means)]
+    error = np.sqrt(np.sum(np.square(best - best.mean())) / (len(best) - 1) / len(best))
+    return next(ranks[i] for i in np.argsort(ranks) if means[i] <= means.min() + error)

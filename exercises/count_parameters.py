@@ -1,7 +1,7 @@
 """What is usually done wrong, and other ways to be right."""
 
 import lora_np as lnp
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("a product where a sum is", breaks="entries")
@@ -122,3 +122,19 @@ def training_bytes(base, trained):
 @mistake("the difference only", breaks="frozen")
 def training_bytes(base, trained):
     return 16 * trained
+
+
+@alternative("counts up")
+def last_rank_that_saves(d, k):
+    r = 0
+    while (r + 1) * (d + k) < d * k:
+        r += 1
+    return r
+
+
+@alternative("counts up")
+def rank_within(shapes, budget):
+    r = 0
+    while sum((r + 1) * (d + k) for d, k in shapes) <= budget:
+        r += 1
+    return r

@@ -3,7 +3,7 @@
 import numpy as np
 
 import lora_np as lnp
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("forgets the singular values", breaks="closest")
@@ -157,4 +157,42 @@ def top_directions(M, r):
     Q = np.random.default_rng(0).normal(size=(M.shape[1], r))
     for _ in range(30):
         Q = np.linalg.qr(M.T @ (M @ Q))[0]
+    return Q
+
+
+@alternative("projects on the first directions")
+def cut(M, r):
+    V = np.linalg.svd(M)[2][:r].T
+    return M @ V @ V.T
+
+
+@alternative("what each approximation leaves")
+def error_curve(M):
+    U, s, Vh = np.linalg.svd(M, full_matrices=False)
+    left = [M - (U[:, :r] * s[:r]) @ Vh[:r] for r in range(len(s) + 1)]
+    return [np.linalg.norm(rest) / np.linalg.norm(M) for rest in left]
+
+
+@alternative("takes away from all")
+def smallest_rank(M, share):
+    squares = np.linalg.svdvals(M) ** 2
+    rank = len(squares)
+    while rank > 1 and squares[: rank - 1].sum() >= share * squares.sum():
+        rank -= 1
+    return rank
+
+
+@alternative("turned: any rotation between the factors keeps them balanced")
+def balanced_factors(M, r):
+    U, s, Vh = np.linalg.svd(M, full_matrices=False)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(r, r)))[0]
+    root = np.sqrt(s[:r])
+    return U[:, :r] * root @ turn, turn.T @ (root[:, None] * Vh[:r])
+
+
+@alternative("begins with columns of M M^T")
+def top_directions(M, r):
+    Q = np.linalg.qr(M @ M.T @ np.random.default_rng(5).uniform(-1, 1, (len(M), r)))[0]
+    for _ in range(40):
+        Q = np.linalg.qr(M @ (M.T @ Q))[0]
     return Q

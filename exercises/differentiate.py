@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("no transposes", breaks="gradients")
@@ -177,3 +177,64 @@ def backward(parents, slopes):
         for parent, factor in zip(parents[i], slopes[i]):
             gradient[parent] += gradient[i] + factor
     return gradient
+
+
+@mistake("the first and the last axis only", breaks="ones")
+def unbroadcast(g, shape):
+    g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    if shape and shape[0] == 1:
+        g = g.sum(axis=0, keepdims=True)
+    if shape and shape[-1] == 1:
+        g = g.sum(axis=-1, keepdims=True)
+    return g
+
+
+@mistake("adds to all parents at once, so a repeated one gets one of two", breaks="repeats")
+def backward(parents, slopes):
+    gradient = np.zeros(len(parents))
+    gradient[-1] = 1.0
+    for i in reversed(range(len(parents))):
+        if parents[i]:
+            gradient[parents[i]] += gradient[i] * np.array(slopes[i])
+    return gradient
+
+
+@alternative("the simpler form")
+def swish_gradient(g, x):
+    sigma = 0.5 * (1 + np.tanh(x / 2))
+    return g * sigma * (1 + x * (1 - sigma))
+
+
+@alternative("a larger step")
+def slope(f, x):
+    result = np.empty(x.shape)
+    for place in np.ndindex(x.shape):
+        up, down = np.array(x, dtype=float), np.array(x, dtype=float)
+        up[place] += 1e-2
+        down[place] -= 1e-2
+        result[place] = (f(up) - f(down)) / 2e-2
+    return result
+
+
+@alternative("axis by axis")
+def unbroadcast(g, shape):
+    while g.ndim > len(shape):
+        g = g.sum(axis=0)
+    for axis, n in enumerate(shape):
+        if n < g.shape[axis]:
+            g = g.sum(axis=axis, keepdims=True)
+    return g
+
+
+@alternative("all paths, as powers of a matrix")
+def backward(parents, slopes):
+    n = len(parents)
+    J = np.zeros((n, n))
+    for i in range(n):
+        for parent, factor in zip(parents[i], slopes[i]):
+            J[i, parent] += factor
+    total = power = np.eye(n)
+    for _ in range(n):
+        power = power @ J
+        total = total + power
+    return total[-1]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("each part transposed", breaks="parts")
@@ -164,3 +164,59 @@ def svd_by_eigenvectors(M):
     values, V = np.linalg.eigh(M.T @ M)
     s, V = np.sqrt(values[::-1]), V[:, ::-1]
     return M @ V, s, V.T
+
+
+@mistake("swaps rows, and forgets the permutation", breaks="product")
+def lu_factors(M):
+    U = np.array(M, dtype=float)
+    L = np.eye(len(U))
+    for j in range(len(U)):
+        best = j + np.argmax(np.abs(U[j:, j]))
+        U[[j, best]] = U[[best, j]]
+        L[[j, best], :j] = L[[best, j], :j]
+        L[j + 1 :, j] = U[j + 1 :, j] / U[j, j]
+        U[j + 1 :] -= np.outer(L[j + 1 :, j], U[j])
+    return L, U
+
+
+@alternative("all at once")
+def rank_one_parts(B, A):
+    return B.T[:, :, None] * A[:, None, :]
+
+
+@alternative("other signs")
+def cut_qr(M, r):
+    Q, R = np.linalg.qr(M)
+    return -Q[:, :r], -R[:r]
+
+
+@alternative("entry by entry")
+def lu_factors(M):
+    n = len(M)
+    L, U = np.eye(n), np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            rest = M[i, j] - L[i, :i] @ U[:i, j] if i <= j else M[i, j] - L[i, :j] @ U[:j, j]
+            if i <= j:
+                U[i, j] = rest
+            else:
+                L[i, j] = rest / U[j, j]
+    return L, U
+
+
+@alternative("with projections, and twice")
+def gram_schmidt(M):
+    Q = np.zeros(M.shape)
+    for j in range(M.shape[1]):
+        v = M[:, j] - Q @ (Q.T @ M[:, j])
+        v = v - Q @ (Q.T @ v)
+        Q[:, j] = -v / np.linalg.norm(v)
+    return Q
+
+
+@alternative("sorted by hand, lengths for singular values")
+def svd_by_eigenvectors(M):
+    values, V = np.linalg.eigh(M.T @ M)
+    V = V[:, np.argsort(-values)]
+    s = np.linalg.norm(M @ V, axis=0)
+    return M @ V / s, s, V.T

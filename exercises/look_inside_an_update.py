@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("the smaller", breaks="share")
@@ -126,3 +126,27 @@ def intruders(W0, W, top, threshold):
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0]
     return [int(j) for j in np.flatnonzero(np.abs(U0.T @ U).max(axis=0) < threshold)]
+
+
+@mistake("the threshold of the lesson", breaks="new")
+def intruders(W0, W, top, threshold):
+    U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0][:, :top]
+    return [int(j) for j in np.flatnonzero(np.abs(U0.T @ U).max(axis=0) < 0.6)]
+
+
+@mistake("the weakest directions", breaks="directions")
+def amplification(W0, dW, r):
+    U, s, Vh = np.linalg.svd(dW, full_matrices=False)
+    return np.linalg.norm(dW) / np.linalg.norm(U[:, -r:].T @ W0 @ Vh[-r:].T)
+
+
+@alternative("projections")
+def similarity(A1, A2, i, j):
+    V1, V2 = np.linalg.svd(A1)[2][:i].T, np.linalg.svd(A2)[2][:j].T
+    return np.trace(V1 @ V1.T @ V2 @ V2.T) / min(i, j)
+
+
+@alternative("one by one")
+def intruders(W0, W, top, threshold):
+    U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0]
+    return [j for j in range(top) if all(abs(u @ U[:, j]) < threshold for u in U0.T)]

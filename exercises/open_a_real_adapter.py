@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("no prefix", breaks="keys")
@@ -147,3 +147,33 @@ def to_bfloat16(x):
 @mistake("leaves it as it is", breaks="nearest")
 def to_bfloat16(x):
     return x
+
+
+@mistake("the last r columns and rows", breaks="closest")
+def resize_adapter(B, A, r):
+    return B[:, -r:], A[-r:]
+
+
+@mistake("the SVD of the product", breaks="thin")
+def resize_adapter(B, A, r):
+    U, s, Vh = np.linalg.svd(B @ A, full_matrices=False)
+    return U[:, :r] * s[:r], Vh[:r]
+
+
+@alternative("weights and scales on A")
+def combine_adapters(adapters, weights):
+    B = np.hstack([B for B, _, _ in adapters])
+    return B, np.vstack([w * alpha / len(A) * A for w, (_, A, alpha) in zip(weights, adapters)])
+
+
+@alternative("all singular values in A")
+def resize_adapter(B, A, r):
+    Q, R = np.linalg.qr(B)
+    U, s, Vh = np.linalg.svd(R @ A, full_matrices=False)
+    return Q @ U[:, :r], s[:r, None] * Vh[:r]
+
+
+@alternative("by mantissa and exponent")
+def to_bfloat16(x):
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    return np.ldexp(np.rint(256 * mantissa), exponent - 8).astype(np.float32)

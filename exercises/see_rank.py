@@ -3,7 +3,7 @@
 import numpy as np
 
 import lora_np as lnp
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("a row of A in place of its column", breaks="mixes")
@@ -162,3 +162,56 @@ def rank_by_elimination(M):
         U[row + 1 :] -= np.outer(U[row + 1 :, column] / U[row, column], U[row])
         row += 1
     return row
+
+
+@mistake("the largest entry without its sign forgotten", breaks="product")
+def rank_one_factors(M):
+    i, j = np.unravel_index(np.argmax(M), M.shape)
+    with np.errstate(all="ignore"):
+        return M[:, [j]] / M[i, j], M[[i]]
+
+
+@mistake("the largest entry as pivot, sign and all", breaks="pivots")
+def rank_by_elimination(M):
+    U = np.array(M, dtype=float)
+    smallest = 1e-5 * np.abs(U).max()
+    row = 0
+    for column in range(U.shape[1]):
+        if row == len(U):
+            break
+        best = row + np.argmax(U[row:, column])
+        if abs(U[best, column]) <= smallest:
+            continue
+        U[[row, best]] = U[[best, row]]
+        U[row + 1 :] -= np.outer(U[row + 1 :, column] / U[row, column], U[row])
+        row += 1
+    return row
+
+
+@alternative("entry by entry")
+def column_of_product(B, A, j):
+    return [sum(B[i, m] * A[m, j] for m in range(len(A))) for i in range(len(B))]
+
+
+@alternative("the first singular vectors")
+def rank_one_factors(M):
+    U, s, Vh = np.linalg.svd(M)
+    return -s[0] * U[:, :1], -Vh[:1]
+
+
+@alternative("row by row, with the largest entry of all that is left as pivot")
+def rank_by_elimination(M):
+    rows = [[float(n) for n in row] for row in M]
+    smallest = 1e-5 * max(abs(n) for row in rows for n in row)
+    rank = 0
+    while rows:
+        i, j = max(
+            ((i, j) for i in range(len(rows)) for j in range(len(rows[0]))),
+            key=lambda p: abs(rows[p[0]][p[1]]),
+        )
+        if abs(rows[i][j]) <= smallest:
+            break
+        pivot = rows.pop(i)
+        rows = [[n - row[j] / pivot[j] * p for n, p in zip(row, pivot)] for row in rows]
+        rank += 1
+    return rank

@@ -3,7 +3,7 @@
 import numpy as np
 
 import lora_np as lnp
-from lora_np.grading import mistake
+from lora_np.grading import alternative, mistake
 
 
 @mistake("no scale", breaks="sum")
@@ -149,3 +149,41 @@ def train_lora(x, y, W0, r):
 @mistake("the closed form", breaks="lower")
 def train_lora(x, y, W0, r):
     return lnp.reduced_rank_regression(x, y, rank=r, W0=W0)
+
+
+@mistake("alpha over two", breaks="sum")
+def lora_forward(x, W0, A, B, alpha):
+    return x @ W0.T + alpha / 2 * x @ A.T @ B.T
+
+
+@mistake("alpha over two", breaks="of_A")
+def lora_gradients(x, y, W0, A, B, alpha):
+    scale = alpha / 2
+    e = 2 * (x @ (W0 + scale * B @ A).T - y) / y.size
+    return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
+
+
+@alternative("merged")
+def lora_forward(x, W0, A, B, alpha):
+    return x @ (W0 + alpha / A.shape[0] * B @ A).T
+
+
+@alternative("B random, A zero")
+def lora_start(d, k, r, rng):
+    return np.zeros((r, k)), np.random.default_rng(rng).uniform(-1, 1, (d, r))
+
+
+@alternative("by hand")
+def lora_gradients(x, y, W0, A, B, alpha):
+    scale = alpha / len(A)
+    e = 2 * (x @ (W0 + scale * B @ A).T - y) / y.size
+    return scale * B.T @ e.T @ x, scale * e.T @ x @ A.T
+
+
+@alternative("plain gradient descent")
+def train_lora(x, y, W0, r):
+    A, B = np.random.default_rng(1).normal(size=(r, x.shape[1])) / 2, np.zeros((y.shape[1], r))
+    for _ in range(4000):
+        e = 2 * (x @ (W0 + B @ A).T - y) / y.size
+        A, B = A - 0.05 * B.T @ e.T @ x, B - 0.05 * e.T @ x @ A.T
+    return B, A

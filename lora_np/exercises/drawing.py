@@ -7,6 +7,7 @@ filled up there, so that whatever is tried is an input that the law could have d
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +17,6 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array
-
-ATTEMPTS, SECONDS = 600, 0.4  # what one counterexample may take to be made smaller
 
 
 class Rejected(Exception):  # noqa: N818
@@ -32,37 +31,20 @@ class Size(int):
 
 @dataclass(frozen=True)
 class Drawn:
-    """One input as a law drew it.
+    """One input as a law drew it."""
 
-    Parameters
-    ----------
-    value : int or ndarray
-        A whole number, or the entries of an array (which has no axes if it is one real number).
-    simplest : float
-        What a whole number or an entry is made towards.
-    axes : tuple of str
-        The names of an array's sizes, empty where a size has none.
-    """
-
-    value: Any
-    simplest: float
-    axes: tuple[str, ...] = ()
+    value: Any  # a whole number, or an array (without axes if it is one real number)
+    simplest: float  # what it is made towards
+    axes: tuple[str, ...] = ()  # the names of an array's sizes, empty where a size has none
 
 
 Choices = Mapping[str, Drawn]
 
 
 class Draw:
-    """The inputs of one case.
+    """The inputs of one case, from the smallest only (``effort`` 0) to any (1).
 
-    Parameters
-    ----------
-    rng : Generator
-        Draws what is not remembered.
-    effort : float
-        From 0, the smallest inputs only, to 1.
-    remembered : mapping of str to Drawn, optional
-        Inputs to draw again; one that is missing becomes as simple as it can be.
+    Inputs that are ``remembered`` are drawn again; one that is missing there becomes as simple as it can be.
     """
 
     def __init__(
@@ -136,29 +118,11 @@ class Draw:
 
 
 def shrink(
-    breaks: Callable[[Choices], Choices | None],
-    drawn: Choices,
-    *,
-    attempts: int = ATTEMPTS,
-    seconds: float = SECONDS,
+    breaks: Callable[[Choices], Choices | None], drawn: Choices, *, attempts: int = 600, seconds: float = 0.4
 ) -> Choices:
-    """The smallest inputs found on which a law still breaks.
+    """The smallest inputs found on which a law still breaks: no step makes them smaller, or time was up.
 
-    Parameters
-    ----------
-    breaks : callable
-        Runs the law on such inputs: what it drew if it broke, None if it held.
-    drawn : mapping of str to Drawn
-        Inputs that break it.
-    attempts : int
-        How many smaller inputs to try at most.
-    seconds : float
-        How long to try.
-
-    Returns
-    -------
-    mapping of str to Drawn
-        No single step makes them smaller, unless the budget came to its end.
+    ``breaks`` runs the law on such inputs, and returns what it drew if it broke, None if it held.
     """
     end = time.monotonic() + seconds
     progress = True
@@ -192,32 +156,36 @@ def steps(drawn: Choices) -> Iterator[Choices]:
             if any(name in other.axes for other in drawn.values()):
                 yield from (without(drawn, name, i) for i in range(one.value))
             yield {**drawn, name: replace(one, value=one.value - 1)}
+    sizes = {size for one in drawn.values() for size in one.axes if size and drawn[size].value > 1}
+    for first, second in itertools.combinations(sorted(sizes), 2):  # so that a square stays one
+        for i in range(min(drawn[first].value, drawn[second].value)):
+            yield without(without(drawn, first, i), second, i)
     for name, one in drawn.items():
-        if isinstance(one.value, int):
-            continue
-        for value in simpler(one.value, one.simplest):
-            yield {**drawn, name: replace(one, value=value)}
+        if not isinstance(one.value, int):
+            yield from ({**drawn, name: replace(one, value=new)} for new in simpler(one.value, one.simplest))
 
 
 def without(drawn: Choices, name: str, i: int) -> Choices:
     """A size that is smaller by one, and every array of that size without its line ``i``."""
     result = {**drawn, name: replace(drawn[name], value=drawn[name].value - 1)}
     for other, one in drawn.items():
-        for axis in [
-            axis for axis, size in enumerate(one.axes) if size == name and i < one.value.shape[axis]
-        ]:
-            result[other] = replace(result[other], value=np.delete(result[other].value, i, axis))
+        for axis, size in enumerate(one.axes):
+            if size == name and i < one.value.shape[axis]:
+                result[other] = replace(result[other], value=np.delete(result[other].value, i, axis))
     return result
 
 
 def simpler(value: Array, simplest: float) -> Iterator[Array]:
     """Arrays of the same shape that are simpler, as a whole and entry by entry."""
-    for whole in (np.full_like(value, simplest), np.rint(value), np.abs(value)):
+    for whole in (np.full_like(value, simplest), np.rint(value), np.abs(value), np.sign(value)):
         if not np.array_equal(whole, value):
             yield whole
     for place in np.ndindex(value.shape):
         entry = float(value[place])
-        for new in dict.fromkeys((simplest, simplest + 1.0, np.rint(entry), np.trunc(entry / 2), -entry)):
+        less = entry - np.sign(entry - simplest)
+        for new in dict.fromkeys(
+            (simplest, simplest + 1.0, np.rint(entry), np.trunc(entry / 2), less, -entry)
+        ):
             if abs(new - simplest) < abs(entry - simplest) or (new == -entry and entry < 0):
                 changed = value.copy()
                 changed[place] = new

@@ -2,7 +2,6 @@
 
 import ast
 import doctest
-import os
 import time
 
 import numpy as np
@@ -25,8 +24,8 @@ from lora_np.exercises.asking import Answer, here
 from lora_np.exercises.drawing import Draw, Rejected
 from lora_np.exercises.reading import functions
 from lora_np.grading import attempts
+from tests.drawing import FULL
 
-FULL = "LORA_NP_FULL" in os.environ
 SEEDS = range(50) if FULL else range(3)
 ALL = [one for lesson in lessons() for one in lesson.exercises]
 EXERCISES = [pytest.param(one, id=one.name) for one in ALL]

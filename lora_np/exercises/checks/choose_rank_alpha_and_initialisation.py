@@ -92,15 +92,17 @@ def dora_weight_directions(draw: Draw, answer: Answer) -> None:
 
 
 def swept(draw: Draw, answer: Answer, ranks: list[int]) -> None:
-    n, seeds = draw.whole("n", 1, len(ranks)), draw.whole("seeds", 2, 4)
-    losses = draw.array("losses", n, seeds)
-    means = losses.mean(axis=1)
-    best = int(np.argmin(means))
-    limit = means[best] + losses[best].std(ddof=1) / np.sqrt(seeds)
-    others = np.delete(means, best)
-    draw.assume((np.abs(others - limit) > 1e-3).all() and (others - means[best] > 1e-3).all())
-    right = min(rank for rank, mean in zip(ranks[:n], means, strict=True) if mean <= limit)
-    exactly("the rank", answer(ranks[:n], scale(draw) * losses), right)
+    n, seeds = draw.whole("n", 1, len(ranks)), draw.whole("seeds", 2, 5)
+    losses, best = draw.array("losses", n, seeds), draw.whole("best", 0, n - 1)
+    spread = np.round(losses - losses.mean(axis=1, keepdims=True), 3)
+    error = spread[best].std(ddof=1) / np.sqrt(seeds)
+    draw.assume(error == 0 or error > 0.1)
+    distance = np.array([draw.pick(f"distance {i}", (0.9, 1.1, 1.3, 0.5)) for i in range(n)])
+    distance[best] = 0  # of the means from the best one, in standard errors
+    near = distance < 1 if error else distance == 0
+    right = min(rank for rank, is_near in zip(ranks[:n], near, strict=True) if is_near)
+    losses = scale(draw) * (spread + 10 + ((error or 1) * distance)[:, None])
+    exactly("the rank", answer(ranks[:n], losses), right)
 
 
 def smallest_good_rank_error(draw: Draw, answer: Answer) -> None:

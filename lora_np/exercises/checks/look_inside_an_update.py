@@ -71,12 +71,11 @@ def places(what: str, answer: Array, right: list[int]) -> None:
 def intruders_home(draw: Draw, answer: Answer) -> None:
     d = draw.whole("d", 1, 3)
     k = draw.whole("k", d, 4)
-    W0 = turned(draw, "W0", d, k, spectrum(draw, "s", d))
     order = draw.pick("order", ([0, 1, 2], [1, 0, 2], [2, 0, 1]))
-    U = np.linalg.svd(W0)[0][:, [i for i in order if i < d]]
-    W = U * -spectrum(draw, "new s", d) @ mirror(draw.array("new right", k))[:d]
-    found = answer(W0, W, draw.whole("top", 1, d), draw.number("threshold", 0.05, 0.95))
-    places("the list", found, [])
+    U, V, new = (mirror(draw.array(name, n)) for name, n in (("U", d), ("V", k), ("new V", k)))
+    W0 = U * spectrum(draw, "s", d) @ V[:d]
+    W = U[:, [i for i in order if i < d]] * -spectrum(draw, "new s", d) @ new[:d]
+    places("the list", answer(W0, W, draw.whole("top", 1, d), draw.number("threshold", 0.05, 0.95)), [])
 
 
 def intruders_new(draw: Draw, answer: Answer) -> None:

@@ -84,7 +84,7 @@ def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
 
 
 def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
-    d, k, old = draw.whole("d", 150, 200), draw.whole("k", 150, 200), draw.whole("old", 1, 3)
+    d, k, old = draw.whole("d", 100, 120), draw.whole("k", 100, 120), draw.whole("old", 1, 3)
     r = draw.whole("r", 1, old)
     B, A = draw.array("B", d, old), draw.array("A", old, k)
     parts("B A", answer(B, A, r, within=3 * d * k), (d, r), (r, k))

@@ -9,6 +9,7 @@ from lora_np.exercises.asking import Answer
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import exactly, law, parts, same
 from lora_np.exercises.samples import scale, turned
+from lora_np.linalg import row_echelon
 
 
 def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
@@ -76,16 +77,25 @@ def rank_by_elimination_product(draw: Draw, answer: Answer) -> None:
 
 
 def rank_by_elimination_pivots(draw: Draw, answer: Answer) -> None:
-    d, k = draw.sizes("dk", 1, 4)
-    M = draw.array("M", d, k, low=-1, high=1)
-    draw.assume((np.rint(M) == M).all())
+    d, k, r = draw.sizes("dkr", high=4)
+    A = draw.array("A", r, k, low=-1, high=1)
+    A[:, : draw.whole("hollow", 0, k - 1)] = 0
+    M = np.rint(draw.array("B", d, r, low=-1, high=1)) @ np.rint(A)
     exactly("the rank", answer(M), int(np.linalg.matrix_rank(M)))
 
 
 def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
-    d, k = draw.sizes("dk", 1, 6)
-    r = draw.whole("r", 1, min(d, k))
-    faint = draw.pick("faint", (0.0, 1e-7, 1e-3))
-    s = np.linspace(2, 1, r)
-    M = scale(draw) * turned(draw, "M", d, k, [*s, *[faint] * (min(d, k) - r)])
-    exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
+    d, k = draw.sizes("dk", 1, 5)
+    if draw.pick("threshold", (False, True)):
+        sizes = [draw.pick(f"size {i}", (-1.0, 0.0, 7e-6, 1.4e-5)) for i in range(min(d, k) - 1)]
+        M = np.zeros((d, k))
+        np.fill_diagonal(M, [-1.0, *sizes])
+        M = scale(draw) * M[:: draw.pick("order", (-1, 1))]
+        exactly("the rank", answer(M), int(np.count_nonzero(np.abs(M) > 1e-5 * np.abs(M).max())))
+    else:
+        r, faint = draw.whole("r", 1, min(d, k)), draw.pick("faint", (0.0, 1e-7, 1e-3))
+        s = [*np.linspace(2, 1, r), *[faint] * (min(d, k) - r)]
+        M = scale(draw) * turned(draw, "M", d, k, s)
+        large = row_echelon(M, tolerance=0.1 * np.abs(M).max())[1]
+        draw.assume(len(large) == r)  # small pivots spread errors
+        exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
