@@ -13,6 +13,7 @@ FILES = {
     "rank": ("explorer.css", "explorer-data.js", "explorer.js"),
     "factors": ("explorer.css", "factors.js"),
     "training": ("explorer.css", "training.css", "training-data.js", "lora.js", "training.js"),
+    "inspector": ("explorer.css", "training.css", "inspector.css", "adapter.js", "inspector.js"),
     "calculator": ("explorer.css", "calculator.css", "calculator-data.js", "families.js", "calculator.js"),
 }
 FRAGMENTS = {name: FOLDER / f"{'explorer' if name == 'rank' else name}.html" for name in FILES}

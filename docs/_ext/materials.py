@@ -25,6 +25,8 @@ ROOT = DOCS.parent
 MADE = DOCS / "_build" / "made"
 LITE = MADE / "lite"
 
+EXAMPLE = ROOT / "lora_np" / "language" / "data" / "austen" / "king-james"  # for the inspector
+
 MATHJAX = "mathjax@3.2.2"
 MATHJAX_PARTS = ("package/es5/tex-mml-chtml.js", "package/es5/output/chtml/fonts/woff-v2/")
 PYTHON_IN_BROWSER = "3.12"
@@ -95,6 +97,7 @@ def explorables() -> None:
     (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
     (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
+    shutil.copytree(EXAMPLE, target / "example-adapter", dirs_exist_ok=True)
     for pattern in ("*.js", "*.css"):
         for part in (DOCS / "explorer").glob(pattern):
             shutil.copyfile(part, target / part.name)

@@ -21,6 +21,7 @@ KINDS = {
     "reference": "reference/adapters.html",
     "command line": "reference/cli.html",
     "calculator": "use/calculator.html",
+    "inspector": "use/inspector.html",
     "live training": "learn/training.html",
     "picture": "architecture.html",
     "index": "genindex.html",
