@@ -35,6 +35,7 @@ extensions = [
     "command_line",
     "lesson_links",
     "explorables",
+    "exercise_pages",
     "code_blocks",
     "accessible",
 ]

@@ -4,6 +4,7 @@ JupyterLite's extension for Sphinx builds the notebooks. What it adds to every p
 a web font from another host among it, is taken off again.
 """
 
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -21,6 +22,9 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
     links += link(
         "Run this in your browser", f"../lite/notebooks/index.html?path={notebook}", "run-in-browser"
     )
+    stem = docname.removeprefix("lessons/")
+    if (Path(app.srcdir) / "practice" / f"{stem}.md").exists():
+        links += link("Exercises", f"../practice/{stem}.html", "exercises")
     links += link("Download the notebook", f"../_static/notebooks/{notebook}", "download")
     if repository := app.config.lesson_links_repository:
         place = f"{repository}/blob/main/notebooks/{notebook}"

@@ -12,10 +12,13 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+import zipfile
 from pathlib import Path
 
+import exercise_pages
 import inventories
 import nbformat
+from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
@@ -29,6 +32,7 @@ EXAMPLE = ROOT / "lora_np" / "language" / "data" / "austen" / "king-james"  # fo
 
 MATHJAX = "mathjax@3.2.2"
 MATHJAX_PARTS = ("package/es5/tex-mml-chtml.js", "package/es5/output/chtml/fonts/woff-v2/")
+CDN = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"  # where Pyodide is without PYODIDE_DIST
 PYTHON_IN_BROWSER = "3.12"
 IN_PYODIDE = ("numpy", "matplotlib")  # compiled, so they come with the runtime
 INSTALL = """\
@@ -43,6 +47,7 @@ def make(app: Sphinx, config: Config) -> None:
     lessons()
     notebooks_for_the_browser()
     explorables()
+    exercise_pages.write(DOCS / "practice")
     inventories.write(MADE / "inventories")
     once("mathjax", mathjax)
     once("wheels", wheels)
@@ -141,12 +146,29 @@ def lite() -> None:
     for old in (LITE / "pypi").glob("lora_np-*.whl"):
         old.unlink()
     pip("wheel", "--no-deps", "-w", LITE / "pypi", ROOT)
+    (wheel,) = (LITE / "pypi").glob("lora_np-*.whl")
+    trim(wheel)
     for settings in (DOCS / "lite").glob("*.json"):
         shutil.copyfile(settings, LITE / settings.name)
     shutil.rmtree(LITE / "static", ignore_errors=True)
+    place = "lite/static/pyodide/" if runtime() else CDN
+    script = exercise_pages.script(f"lite/pypi/{wheel.name}", place)
+    (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
     if runtime():
         copy_runtime(runtime(), LITE / "static" / "pyodide")
         stay_local(LITE / "jupyter-lite.json")
+
+
+def trim(path: Path) -> None:
+    """The same wheel without the notebooks, which the site has already: a third of its bytes."""
+    with zipfile.ZipFile(path) as whole:
+        parts = {name: whole.read(name) for name in whole.namelist() if "/notebooks/" not in name}
+    (record,) = (name for name in parts if name.endswith(".dist-info/RECORD"))
+    lines = parts[record].decode().splitlines(keepends=True)
+    parts[record] = "".join(line for line in lines if "/notebooks/" not in line).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
+        for name, content in parts.items():
+            small.writestr(name, content)
 
 
 def copy_runtime(source: Path, target: Path) -> None:

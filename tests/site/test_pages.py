@@ -17,6 +17,7 @@ KINDS = {
     "prose with code": "linear_algebra.html",
     "formulas": "understand/optimum.html",
     "lesson": "lessons/04-count-parameters.html",
+    "exercises": "practice/04-count-parameters.html",
     "table of functions": "reference/index.html",
     "reference": "reference/adapters.html",
     "command line": "reference/cli.html",

@@ -1,0 +1,110 @@
+"""A page of exercises for each lesson, written and checked in the browser: directive, links and data.
+
+The pages themselves are generated into docs/practice/ (see materials.py) from the exercises of the package.
+"""
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from lora_np import exercises
+
+FORM = """\
+<form class="exercise" data-exercise="{name}">
+  <label class="visually-hidden" for="code-{name}">Your function {name}</label>
+  <textarea id="code-{name}" name="code" rows="{rows}" spellcheck="false" autocomplete="off"
+    autocapitalize="off">{stub}</textarea>
+  <p class="exercise-buttons">
+    <button type="submit" class="primary">Check</button>
+    <button type="button" name="reset">Start again</button>
+    <span class="exercise-points" data-show="points">{points}</span>
+  </p>
+  <pre class="exercise-outcome" role="status" aria-live="polite" data-show="outcome" hidden></pre>
+</form>
+<noscript><p>To check an answer here, JavaScript is needed. Or take the exercises home:
+<code>lora-np exercises start</code>.</p></noscript>
+"""
+
+
+OPENING = """\
+{} functions to write. **Check** tries yours, in this page, on inputs from small to large, and shows the
+smallest that it finds wrong. The first check fetches Python, which takes seconds. What you write stays on
+this machine. The lesson: [{}](../lessons/{}.ipynb)."""
+
+
+class ExerciseForm(SphinxDirective):
+    """Where one exercise is answered; the argument is its name."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        exercise = exercises.exercise(self.arguments[0])
+        text = FORM.format(
+            name=exercise.name,
+            stub=html.escape(exercise.stub),
+            rows=exercise.stub.count("\n") + 6,
+            points=f"{exercises.plural(exercise.points, 'point')}, {exercise.minutes} minutes",
+        )
+        return [nodes.raw("", text, format="html")]
+
+
+def page(lesson: exercises.Lesson) -> str:
+    """Markdown: statement, form, hints and solution of every exercise of a lesson."""
+    parts = [f"# Exercises: {lesson.title}", OPENING.format(len(lesson.exercises), lesson.title, lesson.stem)]
+    for number, exercise in enumerate(lesson.exercises, start=1):
+        form = f"```{{exercise}} {exercise.name}\n```"
+        parts += [exercises.heading(exercise, number), exercise.statement, form]
+        titles = ("Hint", "One more hint", "Nearly all of it")
+        folded = [*zip(titles, exercise.hints, strict=False), ("A solution", exercise.solution)]
+        parts += [f":::{{dropdown}} {title}\n{text}\n:::" for title, text in folded if text]
+    return "\n\n".join(parts) + "\n"
+
+
+class Dropdown(SphinxDirective):
+    """Content that unfolds; the argument is its summary."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        title = html.escape(self.arguments[0])
+        start = nodes.raw("", f'<details class="fold"><summary>{title}</summary>', format="html")
+        return [start, *self.parse_content_to_nodes(), nodes.raw("", "</details>", format="html")]
+
+
+def write(folder: Path) -> None:
+    """The pages, touched only where they have changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {f"{lesson.stem}.md": page(lesson) for lesson in exercises.lessons()}
+    for name, text in pages.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    for path in folder.glob("*.md"):
+        if path.name not in pages:
+            path.unlink()
+
+
+def script(wheel: str, runtime: str) -> str:
+    """Where the page finds Python and this package; relative addresses begin at the root of the site."""
+    return f"window.loraPython = {json.dumps({'wheel': wheel, 'runtime': runtime})};\n"
+
+
+def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    if pagename.startswith("practice/"):
+        app.add_css_file("exercises.css")
+        app.add_js_file("python-data.js", loading_method="defer")
+        app.add_js_file("exercises.js", loading_method="defer")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("exercise", ExerciseForm)
+    app.add_directive("dropdown", Dropdown)
+    app.connect("html-page-context", add_files)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,90 @@
+"""Exercises on the page: what is checked there is what a terminal says, for right answers and for wrong ones."""
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import exercises
+
+pytestmark = pytest.mark.browser
+MINUTE = 60_000  # milliseconds
+
+
+@pytest.fixture
+def practice(open_page, site):
+    if not (site / "lite" / "static" / "pyodide" / "pyodide.js").is_file():
+        pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
+
+    def practice(stem):
+        page = open_page(f"practice/{stem}.html")
+        page.set_default_timeout(3 * MINUTE)
+        return page
+
+    return practice
+
+
+def in_a_terminal(name, code):
+    space = {"np": np, "lnp": lnp}
+    exec(code, space)
+    return repr(exercises.check(space[name]))
+
+
+def ten():
+    """One exercise of each lesson, and more of the first ones, until there are ten."""
+    lessons = exercises.lessons()
+    found = [lesson.exercises[0].name for lesson in lessons]
+    found += [lesson.exercises[1].name for lesson in lessons]
+    return found[:10]
+
+
+def test_ten_are_solved_and_ten_fail_as_in_a_terminal(practice):
+    page = practice(exercises.lessons([1])[0].stem)
+    check = "([name, code]) => loraExercises.check(name, code)"
+    for name in ten():
+        right = exercises.solution(name).code
+        answer = page.evaluate(check, [name, right])
+        assert answer["passed"], (name, answer)
+        assert answer["text"] == in_a_terminal(name, right)
+        wrong = exercises.exercise(name).stub
+        answer = page.evaluate(check, [name, wrong])
+        assert not answer["passed"], name
+        assert answer["text"] == in_a_terminal(name, wrong)
+
+
+def test_an_answer_is_written_checked_and_remembered(practice):
+    lesson = exercises.lessons([4])[0]
+    one = lesson.exercises[0]
+    page = practice(lesson.stem)
+    form = page.locator(f"form[data-exercise={one.name}]")
+    form.get_by_role("button", name="Check").click()
+    outcome = form.locator("[data-show=outcome]")
+    outcome.get_by_text(f"{one.name}: 0 of").wait_for()
+    form.locator("textarea").fill(exercises.solution(one.name).code)
+    form.get_by_role("button", name="Check").click()
+    outcome.get_by_text("All laws hold").wait_for()
+    page.reload()
+    assert form.locator("textarea").input_value() == exercises.solution(one.name).code
+    assert form.locator("[data-show=points]").inner_text() == "Solved"
+    form.get_by_role("button", name="Start again").click()
+    assert form.locator("textarea").input_value() == one.stub
+
+
+def test_code_that_is_no_python_says_where(practice):
+    page = practice(exercises.lessons([1])[0].stem)
+    name = exercises.lessons([1])[0].exercises[0].name
+    answer = page.evaluate("([name, code]) => loraExercises.check(name, code)", [name, "def f(:\n  pass"])
+    assert "SyntaxError" in answer["text"]
+    assert "<your code>" in answer["text"]
+    answer = page.evaluate("([name, code]) => loraExercises.check(name, code)", [name, "x = 1 / 0"])
+    assert "ZeroDivisionError" in answer["text"]
+    answer = page.evaluate("([name, code]) => loraExercises.check(name, code)", [name, "x = 1"])
+    assert answer["text"] == f"There is no function {name} here."
+
+
+def test_every_exercise_is_on_the_page_of_its_lesson(site):
+    for lesson in exercises.lessons():
+        text = (site / "practice" / f"{lesson.stem}.html").read_text(encoding="utf-8")
+        for one in lesson.exercises:
+            assert f'data-exercise="{one.name}"' in text
+        read = (site / "lessons" / f"{lesson.stem}.html").read_text(encoding="utf-8")
+        assert f"../practice/{lesson.stem}.html" in read
