@@ -14,6 +14,15 @@ FILES = {
     "factors": ("explorer.css", "factors.js"),
     "training": ("explorer.css", "training.css", "training-data.js", "lora.js", "training.js"),
     "inspector": ("explorer.css", "training.css", "inspector.css", "adapter.js", "inspector.js"),
+    "speaker": (
+        "explorer.css",
+        "training.css",
+        "speaker.css",
+        "speaker-data.js",
+        "adapter.js",
+        "speak.js",
+        "speaker.js",
+    ),
     "calculator": ("explorer.css", "calculator.css", "calculator-data.js", "families.js", "calculator.js"),
 }
 FRAGMENTS = {name: FOLDER / f"{'explorer' if name == 'rank' else name}.html" for name in FILES}

@@ -28,7 +28,8 @@ ROOT = DOCS.parent
 MADE = DOCS / "_build" / "made"
 LITE = MADE / "lite"
 
-EXAMPLE = ROOT / "lora_np" / "language" / "data" / "austen" / "king-james"  # for the inspector
+# For the inspector and the model that speaks.
+EXAMPLE = ROOT / "lora_np" / "language" / "data" / "austen" / "king-james"
 
 MATHJAX = "mathjax@3.2.2"
 MATHJAX_PARTS = ("package/es5/tex-mml-chtml.js", "package/es5/output/chtml/fonts/woff-v2/")
@@ -95,6 +96,7 @@ def explorables() -> None:
     sys.path.insert(0, str(DOCS / "explorer"))
     import calculator_data
     import export
+    import speaker_data
     import training_data
 
     target = MADE / "static"
@@ -102,6 +104,10 @@ def explorables() -> None:
     (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
     (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
+    (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
+    (target / "austen").mkdir(exist_ok=True)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)
     shutil.copytree(EXAMPLE, target / "example-adapter", dirs_exist_ok=True)
     for pattern in ("*.js", "*.css"):
         for part in (DOCS / "explorer").glob(pattern):

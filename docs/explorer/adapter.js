@@ -320,5 +320,7 @@ window.loraAdapter = (() => {
     return { ...config, r, lora_alpha: alpha, rank_pattern: others(ranks, r), alpha_pattern: others(alphas, alpha) };
   }
 
-  return { read, inspect, resize, tensorsOf, svdOfProduct, halfBits, half, ENOUGH };
+  const numbersOf = ({ bytes, dtype }) => numbers(bytes, dtype);
+
+  return { numbersOf, read, inspect, resize, tensorsOf, svdOfProduct, halfBits, half, ENOUGH };
 })();

@@ -23,6 +23,7 @@ KINDS = {
     "command line": "reference/cli.html",
     "calculator": "use/calculator.html",
     "inspector": "use/inspector.html",
+    "speaker": "learn/speaking.html",
     "live training": "learn/training.html",
     "picture": "architecture.html",
     "index": "genindex.html",

@@ -1,0 +1,154 @@
+// A small Llama in the page: the forward pass of lora_np.language, a token at a time, with W0 + (alpha/r) B A.
+window.loraSpeak = (() => {
+  "use strict";
+
+  const { tensorsOf, numbersOf, svdOfProduct } = window.loraAdapter;
+  const KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+  // y = W x for W (d, k), row by row
+  function times(W, x) {
+    const k = x.length, y = new Float64Array(W.length / k);
+    for (let i = 0, at = 0; i < y.length; i++) {
+      let sum = 0;
+      for (let j = 0; j < k; j++) sum += W[at++] * x[j];
+      y[i] = sum;
+    }
+    return y;
+  }
+
+  function norm(x, W, eps) {
+    let squares = 0;
+    for (const entry of x) squares += entry * entry;
+    const scale = 1 / Math.sqrt(squares / x.length + eps);
+    return x.map((entry, i) => entry * scale * W[i]);
+  }
+
+  const add = (x, y) => x.map((entry, i) => entry + y[i]);
+
+  function load(buffer, config, tokenizer) {
+    const weights = new Map();
+    for (const [name, tensor] of tensorsOf(buffer)) weights.set(name, numbersOf(tensor));
+    const vocabulary = tokenizer.model.vocab;
+    const characters = [];
+    for (const [character, token] of Object.entries(vocabulary)) characters[token] = character;
+    const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => {
+      const at = (name) => weights.get(`model.layers.${i}.${name}.weight`);
+      const layer = { before: at("input_layernorm"), between: at("post_attention_layernorm") };
+      for (const kind of KINDS) layer[kind] = at(`${kind[0] === "q" || "kvo".includes(kind[0]) ? "self_attn" : "mlp"}.${kind}`);
+      return layer;
+    });
+    return { config, vocabulary, characters, layers, embedding: weights.get("model.embed_tokens.weight"), last: weights.get("model.norm.weight") };
+  }
+
+  // The strongest `rank` directions of each module, added where `wanted(layer, kind)` says so.
+  function adapted(model, adapter, rank, wanted) {
+    const layers = model.layers.map((layer) => ({ ...layer }));
+    for (const module of adapter.modules.values()) {
+      const [, number, kind] = module.name.match(/layers\.(\d+)\.\w+\.(\w+)$/);
+      const layer = layers[number];
+      if (!rank || !wanted(Number(number), kind)) continue;
+      module.found ??= svdOfProduct(module);
+      const { s, U, V } = module.found, k = V[0].length;
+      const W = layer[kind].slice();
+      for (let r = 0; r < Math.min(rank, s.length); r++) {
+        for (let i = 0, at = 0; i < U[r].length; i++) {
+          const left = module.scale * s[r] * U[r][i];
+          for (let j = 0; j < k; j++) W[at++] += left * V[r][j];
+        }
+      }
+      layer[kind] = W;
+    }
+    return { ...model, layers };
+  }
+
+  // Takes one token after the other, and gives the logits of the next.
+  function reader(model) {
+    const { hidden_size: d, num_attention_heads: heads, num_key_value_heads: kv, rms_norm_eps: eps, rope_theta: theta } = model.config;
+    const width = model.config.head_dim || d / heads, half = width / 2, group = heads / kv;
+    const kept = model.layers.map(() => ({ k: [], v: [] }));
+    let position = 0;
+
+    function rotate(x) {
+      const y = new Float64Array(x.length);
+      for (let start = 0; start < x.length; start += width) {
+        for (let i = 0; i < half; i++) {
+          const angle = position * theta ** (-i / half), cos = Math.cos(angle), sin = Math.sin(angle);
+          const a = x[start + i], b = x[start + half + i];
+          y[start + i] = a * cos - b * sin;
+          y[start + half + i] = b * cos + a * sin;
+        }
+      }
+      return y;
+    }
+
+    function attention(layer, { k, v }, x) {
+      const q = rotate(times(layer.q_proj, x));
+      k.push(rotate(times(layer.k_proj, x)));
+      v.push(times(layer.v_proj, x));
+      const mixed = new Float64Array(heads * width);
+      for (let h = 0; h < heads; h++) {
+        const from = h * width, of = Math.floor(h / group) * width;
+        const scores = k.map((key) => {
+          let sum = 0;
+          for (let i = 0; i < width; i++) sum += q[from + i] * key[of + i];
+          return sum / Math.sqrt(width);
+        });
+        const largest = Math.max(...scores), weights = scores.map((score) => Math.exp(score - largest));
+        const total = weights.reduce((a, b) => a + b, 0);
+        weights.forEach((weight, t) => {
+          for (let i = 0; i < width; i++) mixed[from + i] += (weight / total) * v[t][of + i];
+        });
+      }
+      return times(layer.o_proj, mixed);
+    }
+
+    function mlp(layer, x) {
+      const up = times(layer.up_proj, x);
+      return times(layer.down_proj, times(layer.gate_proj, x).map((gate, i) => (gate / (1 + Math.exp(-gate))) * up[i]));
+    }
+
+    return (token) => {
+      let x = Float64Array.from(model.embedding.subarray(token * d, (token + 1) * d));
+      model.layers.forEach((layer, i) => {
+        x = add(x, attention(layer, kept[i], norm(x, layer.before, eps)));
+        x = add(x, mlp(layer, norm(x, layer.between, eps)));
+      });
+      position += 1;
+      return times(model.embedding, norm(x, model.last, eps)); // the head is tied to the embedding
+    };
+  }
+
+  // The same numbers for the same seed, in every browser
+  function random(seed) {
+    let state = seed >>> 0;
+    return () => {
+      state = (state + 0x6d2b79f5) >>> 0;
+      let t = Math.imul(state ^ (state >>> 15), 1 | state);
+      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+    };
+  }
+
+  function drawn(logits, temperature, uniform) {
+    if (temperature === 0) return logits.indexOf(Math.max(...logits));
+    const largest = Math.max(...logits), weights = Array.from(logits, (x) => Math.exp((x - largest) / temperature));
+    let left = uniform() * weights.reduce((a, b) => a + b, 0);
+    const found = weights.findIndex((weight) => (left -= weight) < 0);
+    return found < 0 ? weights.length - 1 : found;
+  }
+
+  // Yields characters, as many as fit the positions that the model knows.
+  function* generate(model, prompt, { temperature = 0.7, seed = 0, most = 240 } = {}) {
+    const read = reader(model), uniform = random(seed);
+    const tokens = [...prompt].map((character) => model.vocabulary[character]).filter((token) => token !== undefined);
+    let logits;
+    for (const token of tokens) logits = read(token);
+    for (let i = tokens.length; i < Math.min(model.config.max_position_embeddings, tokens.length + most); i++) {
+      const token = drawn(logits, temperature, uniform);
+      yield model.characters[token];
+      logits = read(token);
+    }
+  }
+
+  return { load, adapted, reader, generate, KINDS };
+})();
