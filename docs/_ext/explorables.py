@@ -10,15 +10,16 @@ FOLDER = Path(__file__).parent.parent / "explorer"
 
 # Name of an explorable, which is that of its HTML, and the files that it needs, in their order.
 FILES = {
-    "rank": ("explorer.css", "explorer-data.js", "explorer.js"),
+    "rank": ("explorer.css", "training.css", "explorer-data.js", "svd.js", "explorer.js"),
     "factors": ("explorer.css", "factors.js"),
     "training": ("explorer.css", "training.css", "training-data.js", "lora.js", "training.js"),
-    "inspector": ("explorer.css", "training.css", "inspector.css", "adapter.js", "inspector.js"),
+    "inspector": ("explorer.css", "training.css", "inspector.css", "svd.js", "adapter.js", "inspector.js"),
     "speaker": (
         "explorer.css",
         "training.css",
         "speaker.css",
         "speaker-data.js",
+        "svd.js",
         "adapter.js",
         "speak.js",
         "speaker.js",

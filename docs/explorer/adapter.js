@@ -2,6 +2,7 @@
 window.loraAdapter = (() => {
   "use strict";
 
+  const { dot, jacobi } = window.loraSvd;
   const PREFIX = "base_model.model.";
   const PARTS = {
     "lora_A.weight": ["A", false], "lora_B.weight": ["B", false],
@@ -164,8 +165,6 @@ window.loraAdapter = (() => {
 
   // Linear algebra, on columns: a matrix is an array of Float64Array.
 
-  const dot = (a, b) => { let sum = 0; for (let i = 0; i < a.length; i++) sum += a[i] * b[i]; return sum; };
-
   // Q R of columns, by Gram-Schmidt done twice; a column that depends on the others leaves Q a column of zeros.
   function orthonormal(columns) {
     const Q = [], R = columns.map(() => new Float64Array(columns.length));
@@ -183,38 +182,6 @@ window.loraAdapter = (() => {
       Q.push(q.map((x) => (R[j][j] ? x / left : 0)));
     });
     return { Q, R };
-  }
-
-  // One-sided Jacobi: rotate columns of M until they are orthogonal; the same rotations make V.
-  function jacobi(M) {
-    const n = M.length, V = M.map((_, j) => Float64Array.from({ length: n }, (_, i) => Number(i === j)));
-    for (let sweep = 0, turned = true; turned && sweep < 60; sweep++) {
-      turned = false;
-      for (let p = 0; p < n; p++) {
-        for (let q = p + 1; q < n; q++) {
-          const a = dot(M[p], M[p]), b = dot(M[q], M[q]), c = dot(M[p], M[q]);
-          if (Math.abs(c) <= 1e-15 * Math.sqrt(a * b) || c === 0) continue;
-          turned = true;
-          const zeta = (b - a) / (2 * c);
-          const t = (zeta < 0 ? -1 : 1) / (Math.abs(zeta) + Math.hypot(1, zeta));
-          const cos = 1 / Math.hypot(1, t), sin = cos * t;
-          for (const set of [M, V]) {
-            for (let i = 0; i < set[p].length; i++) {
-              const x = set[p][i];
-              set[p][i] = cos * x - sin * set[q][i];
-              set[q][i] = sin * x + cos * set[q][i];
-            }
-          }
-        }
-      }
-    }
-    const s = M.map((column) => Math.sqrt(dot(column, column)));
-    const order = s.map((_, i) => i).sort((i, j) => s[j] - s[i]);
-    return {
-      s: order.map((i) => s[i]),
-      U: order.map((i) => M[i].map((x) => (s[i] ? x / s[i] : 0))),
-      V: order.map((i) => V[i]),
-    };
   }
 
   // B A = U s V^T through an r x r matrix; B A itself is never formed.

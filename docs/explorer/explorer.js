@@ -1,23 +1,31 @@
-// The rank explorer: a matrix cut to the rank under the reader's hand. Its numbers come from the package.
+// The rank explorer: a matrix cut to the rank under the reader's hand. Numbers of the first two come from the package; those of
+// the reader's own picture are found here.
 (() => {
   "use strict";
 
   const root = document.getElementById("rank-explorer");
   if (!root || !window.rankExplorer) return;
 
-  const canvas = root.querySelector("canvas");
-  const slider = root.querySelector("input[type=range]");
+  const { dot } = window.loraSvd;
+  const canvas = (name) => root.querySelector(`[data-picture=${name}]`);
+  const slider = root.querySelector("#explorer-slider");
   const curve = root.querySelector("svg");
-  const WIDTH = 320, TOP = 8, BOTTOM = 104; // of the curve
+  const file = root.querySelector(".explorer-file");
+  const alone = root.querySelector("[name=alone]");
+  const WIDTH = 320, TOP = 26, BOTTOM = 112; // of the curve
+  const LARGEST = 160; // pixels of a side of the reader's own picture
+  const STRENGTHS = 12; // layers whose strength can be changed
   const whole = (n) => n.toLocaleString("en-US");
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const show = (name, text) => { root.querySelector(`[data-show="${name}"]`).textContent = text; };
+  const norm = (x) => Math.sqrt(dot(x, x));
 
   const subjects = Object.fromEntries(window.rankExplorer.map((subject) => [
     subject.name,
-    { ...subject, left: decode(subject.left, subject.d), right: decode(subject.right, subject.k), rank: subject.start },
+    ready({ ...subject, left: decode(subject.left, subject.d), right: decode(subject.right, subject.k), rank: subject.start }),
   ]));
   let subject = subjects.picture;
+  let strengths = new Array(STRENGTHS).fill(1);
   let announce;
 
   // Rows of 16-bit integers, little-endian whatever the machine, and a scale for each.
@@ -28,12 +36,18 @@
       Float32Array.from({ length }, (_, i) => scale * view.getInt16(2 * (row * length + i), true)));
   }
 
-  // B A: the first r columns times the first r rows.
-  function product({ d, k, left, right }, rank) {
+  function ready(subject) {
+    return { ...subject, values: subject.left.map((column, r) => norm(column) * norm(subject.right[r])) };
+  }
+
+  const strength = (r) => (subject.name === "update" ? 1 : strengths[r] ?? 1);
+
+  // B A: the first r columns times the first r rows, or the last of these products alone.
+  function product({ d, k, left, right }, rank, first = 0) {
     const M = new Float32Array(d * k);
-    for (let r = 0; r < rank; r += 1) {
+    for (let r = first; r < rank; r += 1) {
       for (let i = 0; i < d; i += 1) {
-        const weight = left[r][i];
+        const weight = strength(r) * left[r][i];
         for (let j = 0; j < k; j += 1) M[i * k + j] += weight * right[r][j];
       }
     }
@@ -52,16 +66,33 @@
     return end.map((c) => Math.round(255 + Math.abs(x) * (c - 255)));
   }
 
-  function draw() {
-    const { d, k, limits: [low, high], name, rank } = subject;
-    const M = product(subject, rank);
-    const colour = name === "update" ? diverging : grey;
+  function paint(target, M, [low, high], colour) {
+    const { d, k, name } = subject;
     const image = new ImageData(k, d);
     for (let i = 0; i < M.length; i += 1) image.data.set([...colour((M[i] - low) / (high - low)), 255], 4 * i);
-    canvas.width = k;
-    canvas.height = d;
-    canvas.getContext("2d").putImageData(image, 0, 0);
-    canvas.classList.toggle("pixels", name === "update");
+    target.width = k;
+    target.height = d;
+    target.getContext("2d").putImageData(image, 0, 0);
+    target.classList.toggle("pixels", name === "update");
+  }
+
+  function draw() {
+    const { limits, name, rank } = subject;
+    if (!alone.checked || rank === 0) {
+      paint(canvas("cut"), product(subject, rank), limits, name === "update" ? diverging : grey);
+      return;
+    }
+    const layer = product(subject, rank, rank - 1), largest = Math.max(...layer.map(Math.abs)) || 1;
+    paint(canvas("cut"), layer, [-largest, largest], diverging); // a layer has both signs
+  }
+
+  // The relative error: what is left out, and what layers of another strength miss.
+  function errorNow() {
+    const { errors, rank, values } = subject;
+    if (subject.name === "update") return errors[rank];
+    const total = values.reduce((sum, s) => sum + s * s, 0);
+    const missed = values.slice(0, rank).reduce((sum, s, r) => sum + ((strength(r) - 1) * s) ** 2, 0);
+    return Math.sqrt(errors[rank] ** 2 + missed / total);
   }
 
   const across = (rank) => WIDTH * (rank - subject.lowest) / (subject.ranks - subject.lowest);
@@ -69,68 +100,89 @@
   function height(error) {
     const shown = subject.errors.slice(subject.lowest);
     const bottom = subject.full_error ?? 0;
-    return BOTTOM - (BOTTOM - TOP) * (error - bottom) / (shown[0] - bottom);
+    return BOTTOM - (BOTTOM - TOP) * Math.min(1.05, (error - bottom) / (shown[0] - bottom));
   }
 
   function drawCurve() {
-    const points = subject.errors.slice(subject.lowest).map((error, i) =>
-      `${across(i + subject.lowest).toFixed(1)},${height(error).toFixed(1)}`);
+    const { errors, lowest, ranks, breakEven } = subject;
+    const points = errors.slice(lowest).map((error, i) => `${across(i + lowest).toFixed(1)},${height(error).toFixed(1)}`);
     curve.querySelector(".curve").setAttribute("d", `M${points.join("L")}`);
-    const edge = across(subject.breakEven);
+    const edge = Math.min(WIDTH, across(breakEven));
     const beyond = curve.querySelector(".beyond");
     beyond.setAttribute("x", edge);
     beyond.setAttribute("width", WIDTH - edge);
     const label = curve.querySelector(".break");
     label.setAttribute("x", edge);
-    label.setAttribute("text-anchor", "end");
-    label.textContent = `break-even ${subject.breakEven}`;
+    label.textContent = edge < WIDTH ? `break-even ${breakEven}` : "";
+    curve.querySelector(".low").textContent = lowest;
+    curve.querySelector(".high").textContent = ranks;
+    show("curve-name", subject.name === "update" ? "error on new patches, down to that of the full update" : "relative error");
   }
 
-  function mark() {
+  function mark(error) {
     const x = across(subject.rank);
     const here = curve.querySelector(".here");
     here.setAttribute("x1", x);
     here.setAttribute("x2", x);
     const dot = curve.querySelector(".dot");
     dot.setAttribute("cx", x);
-    dot.setAttribute("cy", height(subject.errors[subject.rank]));
+    dot.setAttribute("cy", height(error));
   }
 
-  function verdict() {
+  function verdict(error) {
     const { counts, rank, full, errors, full_error: best } = subject;
     const share = counts[rank] / full;
     const cost = counts[rank] < full
       ? `${percent(share)} of the numbers`
       : `More numbers than the matrix itself`;
-    if (best === undefined) return `${cost}, ${percent(1 - errors[rank] ** 2)} of the energy.`;
+    if (best === undefined) return `${cost}, ${percent(Math.max(0, 1 - error ** 2))} of the energy.`;
     return `${cost}, ${percent((errors[0] - errors[rank]) / (errors[0] - best))} of the gain.`;
   }
 
+  const NAMES = { picture: "The photograph", update: "The update of the model", own: "Your picture" };
+
   function update() {
-    const { counts, full, errors, breakEven, rank, name } = subject;
-    const error = name === "update" ? errors[rank].toFixed(4) : percent(errors[rank]);
+    const { counts, full, breakEven, rank, name } = subject;
+    const now = errorNow();
+    const error = name === "update" ? now.toFixed(4) : percent(now);
     show("rank", rank);
+    show("layer", Math.max(1, rank));
+    show("cut-name", alone.checked && rank ? `layer ${rank} alone` : `rank ${rank}`);
     show("count", whole(counts[rank]));
     show("full", whole(full));
     show("error", error);
     show("break-even", breakEven);
-    show("verdict", verdict());
+    show("verdict", verdict(now));
     slider.setAttribute("aria-valuetext", `rank ${rank}`);
-    canvas.setAttribute("aria-label",
-      `${name === "update" ? "The update of the model" : "The photograph"} at rank ${rank}, error ${error}`);
+    canvas("cut").setAttribute("aria-label", `${NAMES[name]} at rank ${rank}, error ${error}`);
     draw();
-    mark();
+    mark(now);
     clearTimeout(announce); // a screen reader hears where the slider came to rest, not every step
-    announce = setTimeout(() => show("status", `${whole(counts[rank])} numbers, error ${error}. ${verdict()}`), 500);
+    announce = setTimeout(() => {
+      show("status", `${whole(counts[rank])} numbers, error ${error}. ${verdict(now)}`);
+      remember();
+    }, 500);
+  }
+
+  function remember() {
+    const address = new URL(location);
+    if (subject.rank === subject.start) address.searchParams.delete("r");
+    else address.searchParams.set("r", subject.rank);
+    if (subject.name === "update") address.searchParams.set("of", "update");
+    else address.searchParams.delete("of"); // the reader's own picture cannot be in an address
+    if (address.href !== location.href) history.replaceState(null, "", address);
   }
 
   function choose(name) {
     subject = subjects[name];
     for (const text of root.querySelectorAll("[data-about]")) text.hidden = text.dataset.about !== name;
     show("error-name", name === "update" ? "error on new patches" : "relative error");
+    root.querySelector(".explorer-strengths").hidden = name === "update"; // its error is not that of weights
+    root.querySelector("[name=reset]").hidden = name === "update";
     slider.min = subject.lowest;
     slider.max = subject.ranks;
     slider.value = subject.rank;
+    paint(canvas("whole"), product(subject, subject.left.length), subject.limits, name === "update" ? diverging : grey);
     drawCurve();
     update();
   }
@@ -147,14 +199,79 @@
     moveTo(subject.lowest + (event.clientX - box.left) / box.width * (subject.ranks - subject.lowest));
   }
 
+  // The reader's own picture
+
+  async function open(picture) {
+    show("verdict", "Looking for its singular values …");
+    const bitmap = await createImageBitmap(picture);
+    const scale = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
+    const [k, d] = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round(n * scale)));
+    const context = new OffscreenCanvas(k, d).getContext("2d");
+    context.drawImage(bitmap, 0, 0, k, d);
+    const { data } = context.getImageData(0, 0, k, d);
+    const columns = Array.from({ length: k }, (_, j) => Float64Array.from({ length: d }, (_, i) => {
+      const at = 4 * (i * k + j);
+      return (0.2126 * data[at] + 0.7152 * data[at + 1] + 0.0722 * data[at + 2]) / 255;
+    }));
+    const worker = new Worker(new URL("_static/svd.js", new URL(document.documentElement.dataset.content_root || "./", location)));
+    worker.postMessage(columns);
+    const { U, s, V } = await new Promise((resolve, reject) => {
+      worker.addEventListener("message", ({ data }) => resolve(data));
+      worker.addEventListener("error", reject);
+    });
+    worker.terminate();
+    subjects.own = own(U, s, V, d, k);
+    if (root.querySelector("[name=subject]:checked").value === "own") choose("own");
+  }
+
+  function own(U, s, V, d, k) {
+    const ranks = Math.min(d, k);
+    const left = s.slice(0, ranks).map((value, r) => U[r].map((x) => x * value));
+    const tails = new Array(ranks + 1).fill(0);
+    for (let r = ranks - 1; r >= 0; r -= 1) tails[r] = tails[r + 1] + s[r] ** 2;
+    const start = Math.min(ranks, 16);
+    return ready({
+      name: "own", d, k, ranks, left, right: V.slice(0, ranks), limits: [0, 1], lowest: 1, start, rank: start, full: d * k,
+      errors: tails.map((tail) => Math.sqrt(tail / (tails[0] || 1))),
+      counts: tails.map((_, r) => r * (d + k)),
+      breakEven: Math.floor((d * k - 1) / (d + k)),
+    });
+  }
+
+  const bars = Array.from({ length: STRENGTHS }, (_, r) => Object.assign(document.createElement("input"), {
+    type: "range", min: 0, max: 200, step: 5, value: 100, ariaLabel: `Strength of layer ${r + 1}, in percent`,
+  }));
+  root.querySelector(".explorer-strengths").append(...bars);
+  bars.forEach((bar, r) => bar.addEventListener("input", () => {
+    strengths[r] = Number(bar.value) / 100;
+    update();
+  }));
+  root.querySelector("[name=reset]").addEventListener("click", () => {
+    strengths.fill(1);
+    for (const bar of bars) bar.value = 100;
+    update();
+  });
+
+  alone.addEventListener("change", update);
   slider.addEventListener("input", () => moveTo(Number(slider.value)));
+  file.addEventListener("change", () => { if (file.files[0]) open(file.files[0]); });
   for (const radio of root.querySelectorAll("input[type=radio]")) {
-    radio.addEventListener("change", () => choose(radio.value));
+    radio.addEventListener("change", () => {
+      file.hidden = radio.value !== "own";
+      if (radio.value !== "own" || subjects.own) choose(radio.value);
+      else file.click();
+    });
   }
   curve.addEventListener("pointerdown", (event) => {
     curve.setPointerCapture(event.pointerId);
     follow(event);
   });
   curve.addEventListener("pointermove", (event) => { if (event.buttons) follow(event); });
-  choose("picture");
+
+  const asked = new URLSearchParams(location.search);
+  const first = asked.get("of") === "update" ? "update" : "picture";
+  const rank = Number(asked.get("r"));
+  if (rank >= subjects[first].lowest && rank <= subjects[first].ranks && asked.has("r")) subjects[first].rank = rank;
+  root.querySelector(`[value=${first}]`).checked = true;
+  choose(first);
 })();

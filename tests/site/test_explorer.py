@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import lora_np as lnp
 from lora_np.course.story import Task, ridge_for
@@ -45,7 +46,7 @@ def cut_update(rank):
 def pixels(page):
     data = page.evaluate(
         """() => {
-          const c = document.querySelector("#rank-explorer canvas");
+          const c = document.querySelector("#rank-explorer [data-picture=cut]");
           const copy = new OffscreenCanvas(c.width, c.height).getContext("2d");
           copy.drawImage(c, 0, 0);
           return [c.height, c.width, Array.from(copy.getImageData(0, 0, c.width, c.height).data)];
@@ -89,13 +90,15 @@ def test_the_slider_changes_picture_error_and_count(open_page, path):
 def test_the_update_of_a_model(open_page):
     page = open_page("learn/explorer.html")
     choose(page, "The update of a model")
-    for rank in (1, 8, 20):
+    most = export.update_ranks(task().best_errors)
+    for rank in (1, 8, most):
         slide(page, rank)
         assert shown(page, "count") == f"{lnp.count_lora(100, 120, rank=rank):,}"
         assert shown(page, "error") == f"{task().best_errors[rank]:.4f}"
         np.testing.assert_allclose(pixels(page), cut_update(rank), atol=2)
     assert shown(page, "full") == "12,000"
     assert shown(page, "break-even") == "54"
+    assert page.locator("#explorer-slider").get_attribute("max") == str(most)
 
 
 def test_each_subject_keeps_its_rank(open_page):
@@ -109,10 +112,10 @@ def test_each_subject_keeps_its_rank(open_page):
 
 def test_beyond_break_even_it_is_said(open_page):
     page = open_page("learn/explorer.html")
-    choose(page, "The update of a model")
-    slide(page, 54)
+    edge = lnp.break_even_rank(*export.portrait().shape)
+    slide(page, edge)
     assert "of the numbers" in shown(page, "verdict")
-    slide(page, 55)
+    slide(page, edge + 1)
     assert "More numbers than the matrix itself" in shown(page, "verdict")
 
 
@@ -122,7 +125,7 @@ def test_a_finger_on_the_curve(open_page):
     curve.scroll_into_view_if_needed()
     box = curve.bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert abs(int(shown(page, "rank")) - 60) <= 1  # the middle of 1 .. 120
+    assert abs(int(shown(page, "rank")) - 75) <= 1  # the middle of 1 .. 150
 
 
 def test_the_mouse_drags_along_the_curve(open_page):
@@ -132,14 +135,59 @@ def test_the_mouse_drags_along_the_curve(open_page):
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 50)
     page.mouse.up()
-    assert shown(page, "rank") == "120"
+    assert shown(page, "rank") == "150"
 
 
 def test_it_says_what_it_shows(open_page):
     page = open_page("learn/explorer.html")
     slide(page, 8)
-    name = page.locator("#rank-explorer canvas").get_attribute("aria-label")
+    name = page.locator("#rank-explorer [data-picture=cut]").get_attribute("aria-label")
     assert name == f"The photograph at rank 8, error {shown(page, 'error')}"
     page.wait_for_function(
-        "document.querySelector('#rank-explorer [role=status]').textContent.includes('3,520')"
+        "document.querySelector('#rank-explorer [role=status]').textContent.includes('2,640')"
     )
+
+
+def test_the_address_keeps_rank_and_subject(open_page):
+    page = open_page("learn/explorer.html?r=5&of=update")
+    assert shown(page, "rank") == "5"
+    assert shown(page, "full") == "12,000"
+    page.locator("#explorer-slider").press("ArrowRight")
+    page.wait_for_url("**r=6&of=update")
+
+
+def test_layers_alone_and_of_another_strength(open_page):
+    page = open_page("learn/explorer.html")
+    M = export.portrait()
+    s = np.linalg.svd(M, compute_uv=False)
+    page.get_by_text("Layer by layer").click()
+    slide(page, 3)
+    first = page.get_by_label("Strength of layer 1,")
+    first.focus()
+    page.keyboard.press("Home")  # 0 %: the first layer is gone
+    expected = np.sqrt((np.sum(s[3:] ** 2) + s[0] ** 2) / np.sum(s**2))
+    assert shown(page, "error") == f"{100 * expected:.1f} %"
+    page.get_by_role("button", name="All at 100 %").click()
+    assert shown(page, "error") == f"{100 * lnp.rank_errors(M, relative=True)[3]:.1f} %"
+    page.get_by_label("alone").check()
+    assert shown(page, "cut-name") == "layer 3 alone"
+
+
+def test_a_picture_of_ones_own(open_page, tmp_path):
+    rng = np.random.default_rng(0)
+    grey = np.round(255 * np.clip(rng.uniform(size=(40, 6)) @ rng.uniform(size=(6, 30)) / 4, 0, 1)).astype(
+        np.uint8
+    )
+    Image.fromarray(grey).save(tmp_path / "own.png")
+    page = open_page("learn/explorer.html")
+    with page.expect_file_chooser() as chooser:
+        choose(page, "Your own picture")
+    chooser.value.set_files(tmp_path / "own.png")
+    page.wait_for_function(
+        "document.querySelector('#rank-explorer [data-show=full]').textContent === '1,200'"
+    )
+    errors = lnp.rank_errors(grey / 255, relative=True)
+    for rank in (1, 4, 30):
+        slide(page, rank)
+        assert shown(page, "error") == f"{100 * errors[rank]:.1f} %"
+        assert shown(page, "count") == f"{rank * 70:,}"

@@ -10,7 +10,7 @@ import pytest
 from tests.site.adapter_cases import SCRIPT, check, given
 
 pytestmark = pytest.mark.peers
-LIBRARY = Path(__file__).parents[2] / "docs" / "explorer" / "adapter.js"
+SCRIPTS = [Path(__file__).parents[2] / "docs" / "explorer" / name for name in ("svd.js", "adapter.js")]
 CASES = [
     {"r": 4},
     {"r": 8, "lora_alpha": 3},
@@ -63,7 +63,7 @@ def test_what_peft_made(tmp_path, case, dtype):
     model.to(getattr(torch, dtype)).save_pretrained(tmp_path / "adapter")
     ranks = [1, 2, 4]
     argument = json.dumps(given(tmp_path / "adapter", ranks))
-    script = f"globalThis.window = globalThis;\n{LIBRARY.read_text()}\n"
+    script = f"globalThis.window = globalThis;\n{''.join(path.read_text() for path in SCRIPTS)}\n"
     script += f"process.stdout.write(JSON.stringify(({SCRIPT})({argument})));"
     done = subprocess.run([node, "-"], input=script, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-600:]
