@@ -64,7 +64,7 @@ def test_the_example_opens_and_is_cut(inspector):
     assert inspector.locator("[data-show=error]").inner_text() != before
     assert "r=1" in inspector.url
     with inspector.expect_download() as waiting:
-        inspector.get_by_role("button", name="adapter_model").click()
+        inspector.get_by_role("button", name="Download adapter_model").click()
     assert waiting.value.suggested_filename == "adapter_model.safetensors"
 
 
