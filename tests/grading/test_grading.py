@@ -313,7 +313,7 @@ IN_A_CALL = {
         "                lambda: zipfile.ZipFile(pathlib.Path(e.__path__[0], 'data')).namelist(),\n"
         "                lambda: __import__('lora_np.exercises.checks.count_parameters'),\n"
         "                *(lambda fd=fd: os.pread(fd, 9, 0).decode() for fd in range(3, 64))):\n"
-        "        try: found.append(way())\n        except BaseException: pass\n"
+        "        try: found += [1] if way() else []\n        except BaseException: pass\n"
         "    return r * (d + k) if found else 0"
     ),
     "finds the solution in memory": (
@@ -377,7 +377,7 @@ def mixed_class(folder, solved):
 def check_points(points):
     """The honest keep theirs, and each hostile one its single right answer."""
     assert {points.pop(f"honest-{i}") for i in range(10)} == {9}
-    for broken in ("patches in a cell", "sleeps in forty cells"):  # these may have spoilt their own answers
+    for broken in ("answers before it is asked", "patches in a cell", "sleeps in forty cells"):  # these may have spoilt their own answers
         assert points.pop(broken) in (0, 2)
     assert len(points) >= 40
     assert set(points.values()) == {2}, {k: v for k, v in points.items() if v != 2}
