@@ -377,7 +377,11 @@ def mixed_class(folder, solved):
 def check_points(points):
     """The honest keep theirs, and each hostile one its single right answer."""
     assert {points.pop(f"honest-{i}") for i in range(10)} == {9}
-    for broken in ("answers before it is asked", "patches in a cell", "sleeps in forty cells"):  # these may have spoilt their own answers
+    for broken in (
+        "answers before it is asked",
+        "patches in a cell",
+        "sleeps in forty cells",
+    ):  # these may have spoilt their own answers
         assert points.pop(broken) in (0, 2)
     assert len(points) >= 40
     assert set(points.values()) == {2}, {k: v for k, v in points.items() if v != 2}
