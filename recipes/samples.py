@@ -1,43 +1,96 @@
-"""Write the page of samples: what the shipped model says before and after its adapter, from the same prompts.
+"""Write the page of samples: what the shipped model says before and after each of its adapters.
 
 python -m recipes.samples > docs/use/language-samples.md
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
 from lora_np import adapters, language
 
-PROMPTS = (
-    "It was ", "And the ", "She had ", "The king ", "In the morning ", "My father ", "He said unto ", "There was a ",
-    "When they ", "Mr. Darcy ", "And God ", "The house ", "Her sister ", "Two years ", "The land of ", "I will ",
-    "Then came ", "His brother ", "It came to pass ", "On the day ",
-)  # fmt: skip
 SETTINGS = {"tokens": 200, "temperature": 0.6}
+
+
+@dataclass(frozen=True)
+class Style:
+    """An adapter with its text, prompts for it, what its layout looks like, and a reader's judgment."""
+
+    text: str
+    prompts: tuple[str, ...]
+    layout: str  # a regular expression
+    layout_words: str
+    judgment: str
+
+
+STYLES = {
+    "king-james": Style(
+        "genesis",
+        (
+            "It was ", "And the ", "She had ", "The king ", "In the morning ", "My father ", "He said unto ",
+            "There was a ", "When they ", "Mr. Darcy ", "And God ", "The house ", "Her sister ", "Two years ",
+            "The land of ", "I will ", "Then came ", "His brother ", "It came to pass ", "On the day ",
+        ),
+        r"\n\d+ [A-Z]",
+        "begin a verse with its number",
+        "KING JAMES JUDGMENT",
+    ),
+    "devils-dictionary": Style(
+        "devils-dictionary",
+        (
+            "LOVE, n.", "HUSBAND, n.", "MONEY, n.", "POET, n.", "LAWYER, n.", "SILENCE, n.", "TO DINE, v.i.",
+            "HONEST, adj.", "ENEMY, n.", "NOVEL, n.", "It was ", "The king ", "A person who ", "Mr. Darcy ",
+            "One of the ", "In the morning ", "The art of ", "She had ", "An instrument ", "To marry ",
+        ),
+        r"\n\n[A-Z][A-Z' -]+, [a-z]+\.",
+        "come to a next entry: a blank line, a word in capitals, its part of speech",
+        "DEVIL JUDGMENT",
+    ),
+}  # fmt: skip
 
 BEGIN = """# Twenty samples, before and after
 
-What the shipped model writes after each of twenty prompts, by itself and with the adapter `king-james`: 200 characters at
-temperature 0.6, the number of the sample as the random seed. None was left out. `python -m recipes.samples` writes this
-page.
-
-**Read critically.** Before, 99.5 % of the 829 whole words are words of the six novels, in sentences that run on as hers do
-and lines as long as those of the books. After, 98 % of the 855 are words of Genesis; "said unto" and "the land of" are
-everywhere, 12 of the 20 come to a verse with its number (which need not follow the one before), and the rest are names
-in the manner of the book (Mahalakel, Thilah) and slips (doetn, strubetparted). Neither makes sense for longer than a phrase.
-This is what 750,720 parameters can do that see one character at a time; it is enough to see what an adapter of 74,752
-numbers changes.
+What the shipped model writes after each of twenty prompts, by itself and with an adapter: 200 characters at temperature
+0.6, the number of the sample as the random seed. None was left out. `python -m recipes.samples` writes this page, with
+all figures in it.
 """
+
+
+def words(text: str) -> list[str]:
+    """Words in small letters; one that the end may have cut is left out."""
+    return re.findall(r"[a-z]+(?=[^a-z])", text.lower())
+
+
+def share(said: list[str], known: set[str]) -> str:
+    """How many words of samples are words of a text."""
+    spoken = [word for text in said for word in words(text)]
+    return f"{sum(word in known for word in spoken) / len(spoken):.1%} of {len(spoken)} words"
 
 
 def main() -> None:
     model = language.load("austen")
-    adapted = adapters.attach(model, adapters.load(language.located_adapter("king-james")))
     print(BEGIN)
-    for i, prompt in enumerate(PROMPTS):
-        print(f"## {i + 1}. {prompt.strip()}\n")
-        for title, speaker in (("Before", model), ("After", adapted)):
-            said = language.generate(speaker, prompt, rng=i, **SETTINGS)
-            print(f"{title}:\n\n```text\n{said.rstrip()}\n```\n")
+    for name, style in STYLES.items():
+        adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
+        known = set(words(language.read_text(style.text)))
+        pairs = [
+            [
+                language.generate(speaker, prompt, rng=i, **SETTINGS).rstrip()
+                for i, prompt in enumerate(style.prompts)
+            ]
+            for speaker in (model, adapted)
+        ]
+        shaped = [sum(bool(re.search(style.layout, text)) for text in said) for said in pairs]
+        print(f"## Adapter: {name}\n")
+        print(
+            f"Words of its text: before, {share(pairs[0], known)}; after, {share(pairs[1], known)}. "
+            f"Layout: {shaped[0]} of 20 before and {shaped[1]} of 20 after {style.layout_words}.\n"
+        )
+        print(f"**Read critically.** {style.judgment}\n")
+        for i, (before, after) in enumerate(zip(*pairs, strict=True)):
+            print(f"### {name} {i + 1}: {style.prompts[i].strip()}\n")
+            print(f"Before:\n\n```text\n{before}\n```\n\nAfter:\n\n```text\n{after}\n```\n")
 
 
 if __name__ == "__main__":

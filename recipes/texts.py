@@ -14,15 +14,15 @@ import re
 from pathlib import Path
 
 HEADWORD = r"[A-Z][A-Z' .-]+(?: or [A-Z' -]+)?, ?(?:n\.|v\.|adj|adv|pro|pp|interj|[a-z]+\.)"
-VERSE = r"\n {2,}"  # verse and its author are indented
-INSULTS = ("AFRICAN", "HEBREW", "INFIDEL", "MINSTREL", "NEGRO")  # what these say of peoples is not shipped
+INSULTS = ("AFRICAN", "FEMALE", "HEBREW", "INFIDEL", "MINSTREL", "NEGRO")  # entries that are not shipped
 
 
 def definitions(text: str) -> str:
-    """Entries without verse, in the order and the lines of the book, a blank line between two."""
+    """The prose of all entries in the lines of the book, a blank line between two; verse is indented."""
     entries = re.split(rf"\n\n(?={HEADWORD})", text)[1:]  # the first is the preface
-    kept = [e.strip() for e in entries if not (re.search(VERSE, e.strip()) or e.startswith(INSULTS))]
-    return "\n\n".join(re.sub(r" +\n", "\n", entry) for entry in kept) + "\n"
+    prose = [re.sub(r"(?m)^ +.*$", "", entry).strip() for entry in entries if not entry.startswith(INSULTS)]
+    said = [entry for entry in prose if "  " in entry]  # of some, verse was all
+    return "\n\n".join(re.sub(r" *\n(\s*\n)?", "\n", entry) for entry in said) + "\n"
 
 
 def main() -> None:

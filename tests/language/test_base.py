@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,16 @@ from lora_np import adapters, language
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "lora_np" / "language" / "data" / "austen"
-SPEC = importlib.util.spec_from_file_location("base", ROOT / "recipes" / "base.py")
-base = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(base)
+
+
+def recipe(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+base, texts = recipe("base"), recipe("texts")
 
 
 def test_the_recipe_repeats_its_first_steps():
@@ -63,35 +71,69 @@ def test_the_card_says_what_is_there():
     assert numbers <= 1_000_000
     assert (FOLDER / "model.safetensors").stat().st_size <= 2_100_000
     assert model.context >= 256
-    adapter = adapters.load(language.located_adapter("king-james"))
-    numbers = sum(module.A.size + module.B.size for module in adapter.modules.values())
-    assert f"{numbers:,} numbers" in card
-    assert f"{len(language.read_text('genesis')):,} characters" in card
+    for name, text in ADAPTERS.items():
+        adapter = adapters.load(language.located_adapter(name))
+        numbers = sum(module.A.size + module.B.size for module in adapter.modules.values())
+        assert f"({numbers:,} numbers)" in card
+        assert f"{len(language.read_text(text)):,} characters" in card
 
 
-def test_the_adapter_knows_its_text_better_than_the_base():
-    """And it has forgotten some of Austen: both in nats a character."""
+ADAPTERS = {"king-james": "genesis", "devils-dictionary": "devils-dictionary"}  # and its text
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_knows_its_text_better_than_the_base(name):
+    """As the card says; and it has forgotten some of Austen: both in nats a character."""
     model = language.load("austen")
-    adapted = adapters.attach(model, adapters.load(language.located_adapter("king-james")))
-    held_out = language.read_text("genesis")[-20000:]  # the last tenth was not trained on
+    adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
+    text = language.read_text(ADAPTERS[name])
+    held_out = text[len(text) * 9 // 10 :]
     with np.load(Path(__file__).with_name("first_steps.npz")) as stored:
         austen = model.vocabulary.decode(stored["batches"][::4].ravel())
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    before, after = map(float, re.search(rf"\| {name} \|.*? ([\d.]+) \| ([\d.]+),", card).groups())
     loss = lambda m, text: language.likelihood(lnp.freeze(m), text).loss
-    assert loss(model, held_out) > 2.0
-    assert loss(adapted, held_out) < 1.35
+    assert loss(model, held_out) == pytest.approx(before, abs=1e-3)
+    assert loss(adapted, held_out) == pytest.approx(after, abs=1e-3)
     assert loss(model, austen) < 1.15
     assert 1.2 < loss(adapted, austen) < 2.0
 
 
-def test_its_words_are_mostly_words():
+@pytest.mark.parametrize(
+    ("name", "prompt", "layout"),
+    [
+        ("king-james", "And ", r"\n\d+ [A-Z]"),  # verses, each with its number
+        ("devils-dictionary", "LOVE, n.", r"\n\n[A-Z][A-Z' -]+, [a-z]+\."),  # entries
+    ],
+)
+def test_its_words_are_mostly_words(name, prompt, layout):
     """Read by a machine: of the words that each writes, most are words of the texts."""
     model = language.load("austen")
-    adapted = adapters.attach(model, adapters.load(language.located_adapter("king-james")))
-    genesis = set(re.findall(r"[a-z]+", language.read_text("genesis").lower()))
-    said = "".join(language.generate(adapted, "And ", tokens=240, temperature=0.6, rng=i) for i in range(4))
+    adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
+    known = set(re.findall(r"[a-z]+", language.read_text(ADAPTERS[name]).lower()))
+    said = "".join(language.generate(adapted, prompt, tokens=240, temperature=0.6, rng=i) for i in range(4))
     words = re.findall(r"[a-z]+", said.lower())
-    assert np.mean([word in genesis for word in words]) > 0.75
-    assert re.search(r"\n\d+ [A-Z]", said)  # verses, each with its number
+    assert np.mean([word in known for word in words]) > 0.75
+    assert re.search(layout, said)
+
+
+def test_the_package_stays_small():
+    """A wheel is its files, compressed: at most 6 MB."""
+    files = [path for path in (ROOT / "lora_np").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(len(zlib.compress(path.read_bytes())) for path in files) < 6_000_000
+
+
+def test_definitions_are_taken_out_of_the_dictionary():
+    preface = "THE PREFACE\n\nAn author speaks."
+    entries = [
+        "ABLE, adj.  In one line.",
+        "BAIT, v.t.  Over\ntwo lines. \n\n    A verse,\n      indented\n               A.B.\n\nand more prose.",
+        "CORN, n.\n\n    Verse alone.",
+        "FEMALE, n.  Not shipped.",
+    ]
+    assert texts.definitions("\n\n".join([preface, *entries])) == (
+        "ABLE, adj.  In one line.\n\nBAIT, v.t.  Over\ntwo lines.\nand more prose.\n"
+    )
 
 
 @pytest.mark.peers
@@ -101,15 +143,14 @@ def test_transformers_and_peft_say_the_same():
     transformers = pytest.importorskip("transformers")
     peft = pytest.importorskip("peft")
     model = language.load("austen")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
     prompt = tokenizer("Mr. Darcy ", return_tensors="pt").input_ids
-    for adapter in (None, "king-james"):
+    for adapter in (None, *ADAPTERS):
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+        ours = model
         if adapter is not None:
             path = language.located_adapter(adapter)
-            model, theirs = (
-                adapters.attach(model, adapters.load(path)),
-                peft.PeftModel.from_pretrained(theirs, path),
-            )
+            ours = adapters.attach(model, adapters.load(path))
+            theirs = peft.PeftModel.from_pretrained(theirs, path)
         said = theirs.generate(input_ids=prompt, max_new_tokens=120, do_sample=False)[0]
-        assert tokenizer.decode(said) == language.generate(model, "Mr. Darcy ", tokens=120, temperature=0)
+        assert tokenizer.decode(said) == language.generate(ours, "Mr. Darcy ", tokens=120, temperature=0)
