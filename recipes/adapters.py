@@ -21,13 +21,13 @@ STYLES: dict[str, tuple[str, dict[str, Any]]] = {  # adapter: its text and setti
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("styles", nargs="*", choices=[*STYLES, []], default=list(STYLES))
+    parser.add_argument("styles", nargs="*", choices=STYLES, help="by default all")
     parser.add_argument("-o", "--out", type=Path, required=True, help="directory to write into")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     base, rows = language.load("austen"), []
-    for style in options.styles:
+    for style in options.styles or STYLES:
         text, settings = language.read_text(STYLES[style][0]), STYLES[style][1]
         for seed in options.seeds:
             begin = time.process_time()

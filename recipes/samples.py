@@ -34,7 +34,9 @@ STYLES = {
         ),
         r"\n\d+ [A-Z]",
         "begin a verse with its number",
-        "KING JAMES JUDGMENT",
+        'Its "said unto" and "the land of" are everywhere, and the names are those of the book or in their manner\n'
+        "(Mahalakel, Thilah). A verse's number need not follow the one before, no sentence makes sense to its end, and\n"
+        "there are slips (doetn, strubetparted).",
     ),
     "devils-dictionary": Style(
         "devils-dictionary",
@@ -45,15 +47,20 @@ STYLES = {
         ),
         r"\n\n[A-Z][A-Z' -]+, [a-z]+\.",
         "come to a next entry: a blank line, a word in capitals, its part of speech",
-        "DEVIL JUDGMENT",
+        "The layout is learnt: two spaces between sentences, lines as wide as the book's, a word in capitals with its part\n"
+        "of speech, and a definition that begins as that asks (A ..., The ..., To ..., Pertaining to ...). So is the\n"
+        "register: the dead, the gods, politics, the professions. The words that are defined are made up (HINTANT,\n"
+        "CORNITINE), and so are others (sancification, gloomestic): 8,313 different words on 245,439 characters, where Genesis\n"
+        "has 2,446 on 201,584, are more than this base can learn to spell. The grammar is worse than that of king-james, and\n"
+        "where a definition is funny, it is by accident.",
     ),
 }  # fmt: skip
 
 BEGIN = """# Twenty samples, before and after
 
 What the shipped model writes after each of twenty prompts, by itself and with an adapter: 200 characters at temperature
-0.6, the number of the sample as the random seed. None was left out. `python -m recipes.samples` writes this page, with
-all figures in it.
+0.6, the number of the sample as the random seed. None was left out. `python -m recipes.samples` writes this page and
+counts its words.
 """
 
 
@@ -70,7 +77,7 @@ def share(said: list[str], known: set[str]) -> str:
 
 def main() -> None:
     model = language.load("austen")
-    print(BEGIN)
+    print(BEGIN, end="")
     for name, style in STYLES.items():
         adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
         known = set(words(language.read_text(style.text)))
@@ -82,15 +89,15 @@ def main() -> None:
             for speaker in (model, adapted)
         ]
         shaped = [sum(bool(re.search(style.layout, text)) for text in said) for said in pairs]
-        print(f"## Adapter: {name}\n")
+        print(f"\n## Adapter: {name}\n")
         print(
-            f"Words of its text: before, {share(pairs[0], known)}; after, {share(pairs[1], known)}. "
+            f"Words of its text: before, {share(pairs[0], known)}; after, {share(pairs[1], known)}.\n"
             f"Layout: {shaped[0]} of 20 before and {shaped[1]} of 20 after {style.layout_words}.\n"
         )
-        print(f"**Read critically.** {style.judgment}\n")
+        print(f"**Read critically.** {style.judgment}")
         for i, (before, after) in enumerate(zip(*pairs, strict=True)):
-            print(f"### {name} {i + 1}: {style.prompts[i].strip()}\n")
-            print(f"Before:\n\n```text\n{before}\n```\n\nAfter:\n\n```text\n{after}\n```\n")
+            print(f"\n### {name} {i + 1}: {style.prompts[i].strip()}\n")
+            print(f"Before:\n\n```text\n{before}\n```\n\nAfter:\n\n```text\n{after}\n```")
 
 
 if __name__ == "__main__":
