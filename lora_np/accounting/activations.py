@@ -43,8 +43,6 @@ class TrainingOptions:
         How many such batches make a step. It does not change the memory.
     sequence : int
         Tokens in each (in an encoder and its decoder alike).
-    patches : int
-        What a vision tower or an audio encoder sees for each sequence, where its config does not fix that.
     attention : {"fused", "eager"}
         Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
     cross_entropy : {"plain", "fused"}
@@ -57,7 +55,7 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch``, ``accumulation``, ``sequence`` or ``patches`` is not a whole number.
+        If ``batch``, ``accumulation`` or ``sequence`` is not a whole number.
 
     See Also
     --------
@@ -72,7 +70,6 @@ class TrainingOptions:
     batch: int = 1
     accumulation: int = 1
     sequence: int = 512
-    patches: int = 1024
     attention: str = "fused"
     cross_entropy: str = "plain"
     checkpointing: bool = True
@@ -83,7 +80,7 @@ class TrainingOptions:
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("attention", self.attention, ("fused", "eager"))
         choice("cross_entropy", self.cross_entropy, ("plain", "fused"))
-        for name in ("batch", "accumulation", "sequence", "patches"):
+        for name in ("batch", "accumulation", "sequence"):
             whole_number(name, getattr(self, name))
 
     @property
@@ -109,13 +106,11 @@ class Activations(NamedTuple):
 def activation_bytes(model: ModelSpec | LoraCount, training: TrainingOptions) -> Activations | None:
     """Bytes that a step keeps; `training_memory` states the formulas. None where layers are not known."""
     kept = _Kept(model, training)
-    if not kept.spec.layers:
-        return None
-    return Activations(*(training.batch * training.sequence * size for size in kept.each_token()))
+    return kept.total() if kept.spec.layers else None
 
 
 class _Kept:
-    """Bytes that are kept for each token."""
+    """What is kept, stack by stack: from the roles of its modules and the facts of its family."""
 
     def __init__(self, model: ModelSpec | LoraCount, training: TrainingOptions) -> None:
         self.training = training
@@ -123,38 +118,52 @@ class _Kept:
         self.full = isinstance(model, ModelSpec)
         self.spec = model if isinstance(model, ModelSpec) else model.spec
         self.adapters = () if isinstance(model, ModelSpec) else model.adapters
+        self.saved = () if isinstance(model, ModelSpec) else model.saved
 
-    def each_token(self) -> tuple[int, int, int, int]:
-        inside = once = 0
+    def total(self) -> Activations:
+        kept = layer = 0
+        below = self.full  # whether something is trained in an earlier stack
         for stack in self.spec.layers:
-            size = self._stack(stack)
-            if self.training.checkpointing and stack.depth:
-                once = max(once, size // stack.depth)
-                size = stack.depth * stack.width * self.item
-            inside += size
-        return inside + self._outside(), once, *self._loss()
+            tokens = self._tokens(stack) * stack.repeats
+            modules = [module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")]
+            here = [each for each in self.adapters if each.module in modules]
+            below = below or bool(here)
+            size = self._stack(stack, modules, here, tokens) if below else 0
+            if self.training.checkpointing and size:
+                layer = max(layer, size // (stack.depth * stack.repeats))
+                size = tokens * stack.depth * stack.width * self.item
+            kept += size
+        tokens = self.training.batch * self.training.sequence
+        return Activations(kept + tokens * self._outside(), layer, *(tokens * size for size in self._loss()))
 
-    def _stack(self, stack: Layers) -> int:
-        modules = [module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")]
-        here = [each for each in self.adapters if each.module in modules]
+    def _tokens(self, stack: Layers) -> int:
+        """Of a batch: a vision tower or an audio encoder has its own."""
+        return self.training.batch * (stack.tokens or self.training.sequence)
+
+    def _stack(
+        self, stack: Layers, modules: list[ModuleSpec], here: list[AdaptedModules], tokens: int
+    ) -> int:
         attention, mlp = self._reach(stack, here)
+        depth = max(stack.depth, 1)
         norms = sum(self._norm(module, stack) for module in modules if module.kind == "norm")
-        of_maps = self._activations(modules, stack) * mlp
-        size = self._attention(stack) * attention + (norms * attention + of_maps) // max(stack.depth, 1)
-        size += self._inputs(modules, stack)
-        size += self.training.adapter_item * sum(each.rank * each.copies for each in here)
-        return size + (2 * attention * stack.width * self.item if stack.dropout else 0)
+        each = self._attention(stack) * attention + self._inputs(modules, stack)
+        each += (
+            norms * attention + (self._activations(modules, stack) + self._routing(modules)) * mlp
+        ) // depth
+        each += self.training.adapter_item * sum(adapted.rank * adapted.copies for adapted in here)
+        if stack.dropout:
+            each += 2 * attention * stack.width * self.item
+        # PEFT adds B A to a parameter that is no linear map, and the sum is kept
+        merged = sum(a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router"))
+        return tokens * each + merged * self.item
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
         """In how many layers attention, and the MLP's activation, lie above something that is trained.
 
         Backward stops at the lowest adapter, and forward keeps nothing for what is below it.
         """
-        if self.full:
+        if self.full or not here:
             return stack.depth, stack.depth
-        if not here:
-            depth = 0 if stack is self.spec.layers[0] else stack.depth
-            return depth, depth
         lowest = min(each.lowest for each in here)
         roles = {each.module.role for each in here if each.lowest == lowest}
         attention = not roles.isdisjoint(ATTENTION)
@@ -167,19 +176,23 @@ class _Kept:
         kv_heads = stack.heads if keeps_weights else stack.kv_heads
         size = (stack.heads + kv_heads) * (stack.head_width + stack.value_width) * self.item
         if keeps_weights:
-            # the softmax is computed in float32; dropout keeps its mask and its result besides
-            rounded = self.item if self.item < 4 else 0
+            # a softmax in float32 is rounded; dropout keeps its mask and its result besides, a cap its tanh
+            softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
             dropped = 2 * self.item if stack.attention_dropout else 0
-            size += stack.heads * self.training.sequence * (4 + rounded + dropped)
+            capped = self.item if stack.soft_cap else 0
+            sequence = stack.tokens or self.training.sequence
+            size += stack.heads * sequence * (softmax + dropped + capped)
         return size * (2 if stack.cross_attention else 1)
 
     def _norm(self, module: ModuleSpec, stack: Layers | None = None) -> int:
         width = module.shape[0]
         if stack is not None and width == stack.head_width != stack.width:
             width *= stack.kv_heads if module.role == "key_norm" else stack.heads
+        if module.bias:
+            return width * module.copies * self.item
         # an RMS norm is computed in float32, and the gradient of its weight needs what it normalised
-        each = self.item if module.bias else 4 + (self.item if self.full else 0)
-        return width * module.copies * each
+        scaled = 4 if any(each.float_norm for each in self.spec.layers) else self.item
+        return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _activations(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
         """Of activation functions; the input of the last map is counted with the inputs of maps."""
@@ -187,10 +200,21 @@ class _Kept:
         gated = any(module.role != "up" for module in widened)
         numbers = 0
         for module in widened:
-            d_out = module.shape[-2] * passes(module, self.spec) * module.copies
+            d_out = module.shape[-2] * self._chosen(module) * module.copies
             # gate and up are two maps, or one twice as wide: with the activation's result 3 i
             numbers += 3 * d_out // 2 if gated else _KEPT.get(stack.activation, 1) * d_out
         return numbers * self.item
+
+    def _routing(self, modules: Iterable[ModuleSpec]) -> int:
+        """What experts return, because the router's gradient needs it, and the router's own softmax."""
+        size = 0
+        for module in modules:
+            if module.kind == "experts" and module.role == "down":
+                size += module.shape[-2] * self._chosen(module) * module.copies * self.item
+            elif module.kind == "router":
+                inputs = module.shape[-1] * self._trained(module) * self.item
+                size += 4 * module.shape[0] * module.copies + inputs
+        return size
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
         """Of maps that are trained or adapted: once for those that read the same array, unless each casts."""
@@ -200,10 +224,10 @@ class _Kept:
         for module in modules:
             if module.kind not in ("linear", "experts"):
                 continue
-            numbers = self._trained(module) * module.shape[-1] * passes(module, self.spec)
+            numbers = self._trained(module) * module.shape[-1] * self._chosen(module)
             # what attention or the activation function keeps anyway
             kept = module.role == "output" or (stack.activation == "relu" and module.role == "down")
-            if casts:
+            if casts and module.kind == "linear":
                 size += numbers * self.training.adapter_item
             elif not kept:
                 source = f"{module.name.rpartition('.')[0]}:{module.shape[-1]}"
@@ -212,7 +236,7 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> int:
-        """The last norm, and the head's input."""
+        """The last norm, and the head's input: of each token."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         size = 0
         for module in self.spec.groups:
@@ -220,12 +244,15 @@ class _Kept:
                 continue
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
+            if module.role == "linear":  # its result goes through an activation function
+                size += (module.shape[0] + module.shape[-1] * self._trained(module)) * self.item
             if module.name == self.spec.head:
-                size += module.shape[-1] * self._trained(module) * self.item
+                trained = self._trained(module) or module.name in self.saved
+                size += module.shape[-1] * trained * self.item
         return size
 
     def _loss(self) -> tuple[int, int]:
-        """Of cross-entropy: what is kept, and what else is there for a moment."""
+        """Of cross-entropy, of each token: what is kept, and what else is there for a moment."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0
@@ -233,16 +260,15 @@ class _Kept:
         if self.training.cross_entropy == "fused":
             # the gradient of the head's input is all that outlives a part, and a part is about as large
             return width * self.item, width * (self.item + 4)
-        # log-probabilities; the logits, and either their float32 copy or the gradient
-        return 4 * vocabulary, vocabulary * (self.item + 4)
+        # log-probabilities; the logits, and either their float32 copy or the gradient; a cap keeps its tanh
+        capped = self.item if any(stack.soft_cap for stack in self.spec.layers) else 0
+        return vocabulary * (4 + capped), vocabulary * (self.item + 4)
+
+    def _chosen(self, module: ModuleSpec) -> int:
+        return self.spec.experts_per_token if module.kind == "experts" else 1
 
     def _trained(self, module: ModuleSpec) -> int:
         """On how many of these modules the input must be kept for a weight's gradient."""
         if self.full:
             return module.copies
         return sum(each.copies for each in self.adapters if each.module is module)
-
-
-def passes(module: ModuleSpec, spec: ModelSpec) -> int:
-    """How often a token passes: routed experts see it several times."""
-    return spec.experts_per_token if module.kind == "experts" else 1

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from lora_np.accounting.activations import passes
 from lora_np.accounting.lora import LoraCount
 from lora_np.checks import whole_number
 from lora_np.hub import ModelSpec, ModuleSpec
@@ -93,13 +92,14 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
     """
     sequence = whole_number("sequence", sequence)
     spec = model.spec if isinstance(model, LoraCount) else model
-    base = sum(2 * prod(module.shape[-2:]) * module.copies * passes(module, spec) for module in _maps(spec))
+    base = sum(2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec) for module in _maps(spec))
     attention = sum(
         2
         * sequence
         * stack.heads
         * (stack.head_width + stack.value_width)
         * stack.depth
+        * stack.repeats
         * (2 if stack.cross_attention else 1)
         for stack in spec.layers
     )
@@ -108,7 +108,7 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
     if not isinstance(model, LoraCount):
         return Flops(f"{spec.name}: operations for each token", forward, backward | {"dW0": base})
     adapter = 2 * sum(
-        each.rank * sum(each.module.shape[-2:]) * each.copies * passes(each.module, spec)
+        each.rank * sum(each.module.shape[-2:]) * each.copies * _passes(each.module, spec)
         for each in model.adapters
         if each.module in _maps(spec)
     )
@@ -119,6 +119,12 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
         backward | {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter},
         count_flops(spec, sequence=sequence),
     )
+
+
+def _passes(module: ModuleSpec, spec: ModelSpec) -> int:
+    """How often a token passes: routed experts see it several times, and some layers are used again."""
+    times = spec.experts_per_token if module.kind == "experts" else 1
+    return times * next((stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1)
 
 
 def _maps(spec: ModelSpec) -> list[ModuleSpec]:

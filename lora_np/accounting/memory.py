@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -152,7 +152,7 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     workspace       90,177,536   90.18 MB   86.00 MiB
     total        5,161,566,208    5.16 GB    4.81 GiB
     """
-    training = TrainingOptions(**options)
+    training = training_options(model.spec if isinstance(model, LoraCount) else model, options)
     weights = training.weights
     if isinstance(model, LoraCount):
         spec, held, trained, added = model.spec, training.adapter, model.trainable, model.total - model.base
@@ -164,11 +164,6 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
             raise ValueError(
                 f"weights must be one of {', '.join(ITEMSIZE)} to be trained in full, got {held!r}"
             )
-    if spec.positions and training.sequence > spec.positions:
-        raise ValueError(
-            f"sequence must be at most {spec.positions:,}, the positions of {spec.name}, "
-            f"got {training.sequence:,}"
-        )
     item = ITEMSIZE[held]
     master = 4 * trained if training.master_copy and item < 4 else 0
     on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)
@@ -193,6 +188,19 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
         workspace,
         host,
     )
+
+
+def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOptions:
+    """The options for a model: a sequence that was not given is no longer than its positions."""
+    training = TrainingOptions(**options)
+    if spec.positions and training.sequence > spec.positions:
+        if "sequence" in options:
+            raise ValueError(
+                f"sequence must be at most {spec.positions:,}, the positions of {spec.name}, "
+                f"got {training.sequence:,}"
+            )
+        return replace(training, sequence=spec.positions)
+    return training
 
 
 def _quantised(spec: ModelSpec) -> list[ModuleSpec]:
@@ -284,7 +292,7 @@ def largest_rank(
     Returns
     -------
     int
-        The rank of every adapted module.
+        The rank of every adapted module, at most min(d, k) of the largest.
 
     See Also
     --------
@@ -297,10 +305,11 @@ def largest_rank(
     >>> largest_rank(preset("llama-3-8b"), budget="24 GB", lora={"targets": "all-linear"})
     170
     """
+    limit = max(each.limit for each in count_model(spec, rank=1, **(lora or {})).adapters)
     return largest(
         lambda rank: training_memory(count_model(spec, rank=rank, **(lora or {})), **settings).total,
         parse_bytes("budget", budget),
-        max(size for module in spec.groups for size in module.shape),
+        limit,
     )
 
 

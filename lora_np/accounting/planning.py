@@ -12,7 +12,7 @@ from typing import Any
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
 from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.accounting.memory import CAUSES, Memory, largest, training_memory
+from lora_np.accounting.memory import CAUSES, Memory, largest, training_memory, training_options
 from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, shown, whole_number
 from lora_np.hub import ModelSpec, Targets
@@ -87,7 +87,8 @@ class Choice:
     verdict : {"fits", "tight", "no"}
         ``"tight"`` if less than a tenth of the card is left.
     largest_rank, largest_batch, largest_sequence : int
-        The most that fits with the others as they are, a tenth of the card left; 0 if nothing does.
+        The most that fits with the others as they are, a tenth of the card left; 0 if nothing does. No
+        rank is above min(d, k), and no sequence longer than the model's positions.
     flops : int
         Operations for each token, what checkpointing computes again included.
     disk : int
@@ -280,7 +281,7 @@ def plan(
             "directory with one (lora-np count --memory shows what is known without)"
         )
     chosen = _card(card, memory)
-    options = TrainingOptions(**training)
+    options = training_options(spec, training)
     room = int(chosen.memory * (1 - _RESERVED))
     choices = []
     for method in [choice("method", method, METHODS) for method in methods]:
@@ -296,7 +297,8 @@ def plan(
             def needed(rank: int, of: Any = selected, over: Any = settings) -> int:
                 return training_memory(count_model(spec, rank=rank, **of), **over).total
 
-            most = largest(needed, room, max(size for module in spec.groups for size in module.shape))
+            limit = max(each.limit for each in count_model(spec, rank=1, **selected).adapters)
+            most = largest(needed, room, limit)
             named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
             choices += [
                 _choice(
@@ -340,7 +342,7 @@ def _choice(
     def most(name: str, limit: int) -> int:
         return largest(lambda size: training_memory(model, **{**settings, name: size}).total, room, limit)
 
-    options = TrainingOptions(**settings)
+    options = training_options(spec, settings)
     operations = count_flops(model, sequence=options.sequence)
     flops = operations.total + (sum(operations.forward.values()) if options.checkpointing else 0)
     seconds = flops * tokens / (card.tflops * 1e12) if card.tflops else 0.0

@@ -32,7 +32,6 @@ _TRAINING: dict[str, tuple[type, str]] = {
     "batch": (int, "Sequences that are computed at a time."),
     "accumulation": (int, "Batches in a step."),
     "sequence": (int, "Tokens in a sequence (512)."),
-    "patches": (int, "What a vision tower sees of each sequence, if its config does not fix that (1024)."),
     "attention": (str, "fused (memory-efficient) or eager."),
     "cross_entropy": (str, "plain, or fused: the logits are never there at once."),
     "checkpointing": (bool, "Keep only the input of each layer (on)."),

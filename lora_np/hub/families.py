@@ -8,7 +8,7 @@ shapes and defaults are those of transformers 5: ``models/<family>/modeling_<fam
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -228,7 +228,7 @@ def _compiled(name: str, data: Mapping[str, Any]) -> Family:
             path,
             compiled(f"({as_text(stack['repeat'])}) if ({as_text(stack.get('when', True))}) else 0"),
             tuple((key, compiled(value)) for key, value in stack.get("each", {}).items()),
-            _facts(stack, fields, expressions),
+            _facts(stack, {**fields, **data.get("let", {})}, expressions),
         )
         for path, stack in data.get("stacks", {}).items()
     ]
@@ -311,13 +311,15 @@ _FACTS = {
     "cross_attention": "False",
 }
 _DROPOUTS = ("dropout", "attention_dropout")
+_USUAL = {"tokens": "0", "float_norm": "False", "half_softmax": "False", "soft_cap": "False", "repeats": "1"}
 
 
-def _facts(stack: Mapping[str, Any], fields: Iterable[str], expressions: Expressions) -> CodeType | None:
+def _facts(stack: Mapping[str, Any], known: Collection[str], expressions: Expressions) -> CodeType | None:
     """The expression for what `Layers` holds, which a stack without attention does not have."""
     if stack.get("attention") is False:
         return None
-    usual = _FACTS | {name: f"{name} > 0" if name in fields else "False" for name in _DROPOUTS}
+    usual = _FACTS | {name: f"{name} > 0" if name in known else "False" for name in _DROPOUTS}
+    usual |= {name: name if name in known else value for name, value in _USUAL.items()}
     texts = (f"({as_text(stack.get(key, default))})" for key, default in usual.items())
     return expressions.compile(", ".join(texts))
 

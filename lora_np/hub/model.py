@@ -142,6 +142,16 @@ class Layers(NamedTuple):
         Whether hidden states are dropped in training.
     attention_dropout : bool
         Whether attention weights are dropped in training.
+    tokens : int
+        How many it sees of each sequence, where that is fixed (a vision tower); 0 where it sees the sequence.
+    float_norm : bool
+        Whether its RMS norms multiply by their weight in float32.
+    half_softmax : bool
+        Whether the softmax of attention that is not fused has the type of the weights rather than float32.
+    soft_cap : bool
+        Whether attention scores and logits go through a tanh.
+    repeats : int
+        How often each layer is used, one time after the other.
     """
 
     prefix: str  # its modules' names start with it
@@ -155,6 +165,11 @@ class Layers(NamedTuple):
     cross_attention: bool = False
     dropout: bool = False  # on hidden states
     attention_dropout: bool = False
+    tokens: int = 0  # of each sequence, where that is fixed
+    float_norm: bool = False
+    half_softmax: bool = False
+    soft_cap: bool = False
+    repeats: int = 1
 
 
 @dataclass(frozen=True)

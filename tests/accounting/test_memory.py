@@ -11,6 +11,7 @@ import pytest
 from lora_np.accounting import (
     LoraCount,
     ModelSpec,
+    TrainingOptions,
     compare_memory,
     count_flops,
     count_model,
@@ -23,8 +24,9 @@ from lora_np.accounting import (
     preset,
     training_memory,
 )
-from lora_np.hub.families import family_of
+from lora_np.accounting.activations import activation_bytes
 from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
+from tests.accounting import torch_memory
 
 SMALL = {
     "vocab_size": 131,
@@ -34,7 +36,6 @@ SMALL = {
     "num_attention_heads": 6,
 }
 LLAMA = from_config({"model_type": "llama", **SMALL}, architecture="LlamaForCausalLM")
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def test_units_are_never_confused() -> None:
@@ -220,86 +221,60 @@ def test_what_the_command_prints() -> None:
         count_source("gpt2", ranks=[8], by="layer")
 
 
-def saved_bytes(model: Any, tokens: Any) -> int:
-    """Bytes of the storages that autograd keeps for backward, weights apart."""
-    import torch
-
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Any] = {}
-
-    def pack(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model(input_ids=tokens, labels=tokens).loss
-    assert loss.requires_grad
-    return sum(storage.nbytes() for storage in kept.values())
-
-
-def torch_pair(
-    family: str, fields: dict[str, Any], precision: str, targets: Any, attention: str
-) -> tuple[Any, ModelSpec | LoraCount]:
-    """A torch model in training, and our count of it: in full if there are no targets, else with LoRA."""
-    import peft
-    import torch
-    import transformers
-
-    task = "ForCausalLM" if family == "llama" else "ForMaskedLM"
-    architecture = family_of(family).classes + task
-    config = transformers.AutoConfig.for_model(family, **fields)
-    config._attn_implementation = "eager" if attention == "eager" else "sdpa"
-    model = getattr(transformers, architecture)(config)
-    model = model.to(torch.float32 if precision == "float32" else torch.bfloat16).train()
-    spec = from_config({"model_type": family, **fields}, architecture=architecture)
-    if targets is None:
-        return model, spec
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=copy.copy(targets)))
-    return model, count_model(spec, rank=4, targets=targets)
+# where an estimate is further off than a tenth, as docs/use/plan.md says: the mark, and how far at most
+FURTHER = {"bert": 0.25, "gpt2": 0.25, "opt": 0.2, "llava": 0.15, "cohere": 0.15, "gpt_neox": 0.15}
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize(("batch", "sequence"), [(1, 16), (2, 64), (3, 200)])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    ("family", "fields", "targets", "attention"),
-    [
-        ("llama", {**SMALL, "num_key_value_heads": 2}, None, "fused"),
-        ("llama", {**SMALL, "num_key_value_heads": 2}, ["q_proj", "v_proj"], "fused"),
-        ("llama", SMALL, "all-linear", "fused"),
-        ("llama", SMALL, ["down_proj"], "fused"),
-        ("llama", SMALL, ["layers.2.self_attn.q_proj"], "fused"),
-        ("llama", SMALL, None, "eager"),
-        ("llama", SMALL, ["q_proj", "v_proj"], "eager"),
-        ("bert", {**SMALL, **NO_DROPOUT}, None, "fused"),
-        ("bert", {**SMALL, **NO_DROPOUT}, ["query", "value"], "fused"),
-        ("bert", {**SMALL, **NO_DROPOUT}, "all-linear", "fused"),
-        ("bert", SMALL, None, "fused"),
-        ("bert", SMALL, ["query", "value"], "fused"),
-    ],
-)
-def test_activations_as_torch_keeps_them(
-    family: str,
-    fields: dict[str, Any],
-    targets: Any,
-    attention: str,
-    precision: str,
-    batch: int,
-    sequence: int,
-) -> None:
-    import torch
+@pytest.mark.parametrize("targets", [None, "all-linear"], ids=["full", "LoRA"])
+@pytest.mark.parametrize("family", torch_memory.MODELS)
+def test_memory_as_torch_holds_it(family: str, targets: Any) -> None:
+    """Parameters, gradients and state to the byte; what is kept for backward, and the sum, within a tenth."""
+    pytest.importorskip("torch")
+    tolerance = FURTHER.get(family, 0.1)
+    for attention in ("eager",) if family == "gemma2" else ("fused", "eager"):
+        for precision, batch, sequence in (("float32", 2, 64), ("bfloat16", 3, 150)):
+            options = {"weights": precision, "batch": batch, "sequence": sequence, "attention": attention}
+            layer = 0
+            for checkpointing in (False, True):
+                model, counted = torch_memory.pair(
+                    family,
+                    precision=precision,
+                    targets=targets,
+                    attention=attention,
+                    checkpointing=checkpointing,
+                )
+                found = torch_memory.held(model, family, batch, sequence)
+                layer = layer or found["layer"]
+                training = TrainingOptions(**options, checkpointing=checkpointing)
+                steps = activation_bytes(counted, training)
+                assert steps is not None
+                kept = found["activations"] + found["logits"]
+                assert steps.kept + steps.logits == pytest.approx(kept, rel=tolerance)
+                ours = training_memory(counted, **options, checkpointing=checkpointing)
+                assert ours.weights + ours.adapter == found["parameters"]
+                assert (ours.gradients, ours.optimizer) == (found["gradients"], found["optimizer"])
+                exact = sum(found[cause] for cause in ("parameters", "gradients", "optimizer"))
+                total = ours.total - (ours.activations or 0) - (ours.logits or 0) - (ours.workspace or 0)
+                assert total + steps.kept + steps.logits == pytest.approx(exact + kept, rel=tolerance)
+                if checkpointing:
+                    assert steps.layer == pytest.approx(layer, rel=tolerance)
 
-    model, counted = torch_pair(family, fields, precision, targets, attention)
-    measured = saved_bytes(model, torch.zeros((batch, sequence), dtype=torch.long))
-    options = {"weights": precision, "batch": batch, "sequence": sequence, "attention": attention}
-    memory = training_memory(counted, checkpointing=False, **options)
-    estimated = memory.activations + memory.logits
-    # the claim is a quarter; it holds within a tenth but for one layer out of three, where little is kept
-    assert estimated == pytest.approx(measured, rel=0.25)
+
+def torch_pair(fields: dict[str, Any], targets: Any) -> tuple[Any, ModelSpec | LoraCount]:
+    """A torch Llama in training, and our count of it: in full if there are no targets, else with LoRA."""
+    import peft
+    import transformers
+
+    config = transformers.AutoConfig.for_model("llama", **fields)
+    config._attn_implementation = "eager"
+    model = transformers.LlamaForCausalLM(config).train()
+    if targets is None:
+        return model, LLAMA
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=copy.copy(targets)))
+    return model, count_model(LLAMA, rank=4, targets=targets)
 
 
 @pytest.mark.peers
@@ -309,7 +284,7 @@ def test_operations_as_torch_counts_them(targets: Any) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     batch, sequence = 2, 32
-    model, counted = torch_pair("llama", SMALL, "float32", targets, "eager")
+    model, counted = torch_pair(SMALL, targets)
     tokens = torch.zeros((batch, sequence), dtype=torch.long)
     with FlopCounterMode(display=False) as forward:
         loss = model(input_ids=tokens, labels=tokens).loss
