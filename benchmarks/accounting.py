@@ -15,6 +15,7 @@ from lora_np.accounting import (
     count_model,
     from_config,
     from_safetensors,
+    plan,
     preset_config,
 )
 from lora_np.hub import safetensors
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> None:
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows = counting(options.preset, options.rounds, modules)
+        rows += planning(options.preset, options.rounds)
         rows += reading(options.mib, options.rounds, modules)
     table = Table(
         COLUMNS,
@@ -71,6 +73,16 @@ def counting(name: str, rounds: int, modules: dict[str, Any]) -> list[list[Cell]
         contenders["PEFT on meta tensors"] = lambda: peft_totals(fields, modules)
     calls = dict.fromkeys(contenders, 1) | {"totals": CALLS, "named report": CALLS}
     return compared(f"count {name}", contenders, rounds, calls)
+
+
+def planning(name: str, rounds: int) -> list[list[Cell]]:
+    """A whole plan: nine ways to train, each with its largest rank, batch and sequence."""
+
+    def whole() -> str:
+        found = plan(name, card="A100 80GB", sequence=2048)
+        return f"{sum(each.verdict == 'fits' for each in found.choices)} of {len(found.choices)} fit"
+
+    return compared(f"plan {name}", {"lora-np plan": whole}, rounds, {"lora-np plan": 1})
 
 
 def peft_totals(fields: dict[str, Any], modules: dict[str, Any]) -> str:

@@ -24,8 +24,11 @@ class TrainingOptions:
     Parameters
     ----------
     weights : {"float32", "bfloat16", "float16", "int8", "nf4"}
-        How the base is held. Under int8 and nf4 the linear maps (and experts) are quantised and everything
-        else, the output head too, is bfloat16.
+        How the base is held. Under int8 and nf4 the linear maps (and experts) are quantised, all but the
+        output head.
+    unquantised : {"float32", "bfloat16", "float16"}
+        How the rest of a quantised base is held: embeddings, norms, the head, and with them the hidden
+        states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
     double_quantization : bool
         Whether the constants of nf4, float32 numbers for each block of 64, are quantised as well: to a byte
         each, and a float32 number for each 256 of them.
@@ -63,6 +66,7 @@ class TrainingOptions:
     """
 
     weights: str = "bfloat16"
+    unquantised: str = "float32"
     double_quantization: bool = True
     adapter: str = "float32"
     optimizer: str = "adamw"
@@ -76,6 +80,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         choice("weights", self.weights, (*ITEMSIZE, "int8", "nf4"))
+        choice("unquantised", self.unquantised, ITEMSIZE)
         choice("adapter", self.adapter, ITEMSIZE)
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("attention", self.attention, ("fused", "eager"))
@@ -87,6 +92,11 @@ class TrainingOptions:
     def item(self) -> int:
         """Bytes of an activation."""
         return ITEMSIZE.get(self.weights, 2)
+
+    @property
+    def hidden_item(self) -> int:
+        """Bytes of a number of the hidden states, and of the head's."""
+        return ITEMSIZE[self.weights if self.weights in ITEMSIZE else self.unquantised]
 
     @property
     def adapter_item(self) -> int:
@@ -131,10 +141,10 @@ class _Kept:
             size = self._stack(stack, modules, here, tokens) if below else 0
             if self.training.checkpointing and size:
                 layer = max(layer, size // (stack.depth * stack.repeats))
-                size = tokens * stack.depth * stack.width * self.item
+                size = tokens * stack.depth * stack.width * self.training.hidden_item
             kept += size
         tokens = self.training.batch * self.training.sequence
-        return Activations(kept + tokens * self._outside(), layer, *(tokens * size for size in self._loss()))
+        return Activations(kept + self._outside(), layer, *(tokens * size for size in self._loss()))
 
     def _tokens(self, stack: Layers) -> int:
         """Of a batch: a vision tower or an audio encoder has its own."""
@@ -236,12 +246,14 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> int:
-        """The last norm, and the head's input: of each token."""
+        """The last norm, the head's input, and what leads from a tower to the language model."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
-        size = 0
+        tower = next((stack for stack in self.spec.layers if stack.tokens), None)
+        total = 0
         for module in self.spec.groups:
             if module.name.startswith(prefixes):
                 continue
+            size = 0
             if module.kind == "norm" and (self.full or module.role != "embedding_norm"):
                 size += self._norm(module)
             if module.role == "linear":  # its result goes through an activation function
@@ -249,7 +261,9 @@ class _Kept:
             if module.name == self.spec.head:
                 trained = self._trained(module) or module.name in self.saved
                 size += module.shape[-1] * trained * self.item
-        return size
+            of_tower = tower and (module.role == "linear" or module.shape[-1] == tower.width)
+            total += size * (tower.tokens if tower and of_tower else self.training.sequence)
+        return total * self.training.batch
 
     def _loss(self) -> tuple[int, int]:
         """Of cross-entropy, of each token: what is kept, and what else is there for a moment."""
@@ -257,12 +271,14 @@ class _Kept:
         if head is None:
             return 0, 0
         vocabulary, width = head.shape
+        item = self.training.hidden_item
         if self.training.cross_entropy == "fused":
             # the gradient of the head's input is all that outlives a part, and a part is about as large
-            return width * self.item, width * (self.item + 4)
+            return width * item, width * (item + 4)
         # log-probabilities; the logits, and either their float32 copy or the gradient; a cap keeps its tanh
-        capped = self.item if any(stack.soft_cap for stack in self.spec.layers) else 0
-        return vocabulary * (4 + capped), vocabulary * (self.item + 4)
+        capped = item if any(stack.soft_cap for stack in self.spec.layers) else 0
+        loss = item if any(stack.half_loss for stack in self.spec.layers) else 4
+        return vocabulary * (loss + capped), vocabulary * (item + loss)
 
     def _chosen(self, module: ModuleSpec) -> int:
         return self.spec.experts_per_token if module.kind == "experts" else 1

@@ -143,14 +143,14 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     llama-2-7b: LoRA of rank 16 over nf4, adamw, batch 1 x 1,024, checkpointing
     cause                bytes    decimal      binary
     -----------  -------------  ---------  ----------
-    weights      3,865,591,808    3.87 GB    3.60 GiB
+    weights      4,390,412,288    4.39 GB    4.09 GiB
     adapter        159,907,840  159.91 MB  152.50 MiB
     gradients      159,907,840  159.91 MB  152.50 MiB
     optimizer      319,815,680  319.82 MB  305.00 MiB
-    activations    566,165,504  566.17 MB  539.94 MiB
-    logits                   0        0 B         0 B
-    workspace       90,177,536   90.18 MB   86.00 MiB
-    total        5,161,566,208    5.16 GB    4.81 GiB
+    activations    553,648,128  553.65 MB  528.00 MiB
+    logits         131,072,000  131.07 MB  125.00 MiB
+    workspace      262,144,000  262.14 MB  250.00 MiB
+    total        5,976,907,776    5.98 GB    5.57 GiB
     """
     training = training_options(model.spec if isinstance(model, LoraCount) else model, options)
     weights = training.weights
@@ -219,7 +219,8 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
     """Of the base. int8 adds a float32 scale for each row, nf4 constants for each block of 64."""
     if training.weights in ITEMSIZE:
         return spec.total * training.item
-    size = 2 * spec.total
+    item = ITEMSIZE[training.unquantised]
+    size = item * spec.total
     for module in _quantised(spec):
         numbers = module.weight
         if training.weights == "int8":
@@ -228,7 +229,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
             blocks = -(-numbers // 64)
             constants = blocks + 4 * -(-blocks // 256) if training.double_quantization else 4 * blocks
             quantised = -(-numbers // 2) + constants
-        size += (quantised - 2 * numbers) * module.copies
+        size += (quantised - item * numbers) * module.copies
     return size
 
 

@@ -272,7 +272,7 @@ def plan(
     --------
     >>> found = plan("llama-3-8b", card="RTX 4090", ranks=[16], targets="all-linear", sequence=2048)
     >>> [(each.method, each.verdict, each.largest_batch) for each in found.choices]
-    [('full', 'no', 0), ('LoRA', 'fits', 2), ('QLoRA', 'fits', 5)]
+    [('full', 'no', 0), ('LoRA', 'fits', 2), ('QLoRA', 'fits', 3)]
     """
     spec = model if isinstance(model, ModelSpec) else model_spec(model)
     if not spec.layers:

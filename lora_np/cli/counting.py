@@ -25,6 +25,7 @@ from lora_np.files import write_figure
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[type, str]] = {
     "weights": (str, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
+    "unquantised": (str, "How the rest of a quantised base is held (float32, as PEFT prepares it)."),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
     "adapter": (str, "How LoRA's factors are held; PEFT has float32."),
     "optimizer": (str, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
@@ -154,11 +155,11 @@ def plan(
 ) -> None:
     """Say which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
-    lora-np plan llama-3-8b --card "RTX 4090"
+    Example: lora-np plan llama-3-8b --card "RTX 4090"
 
-    lora-np plan llama-3-70b --memory 48GB --method QLoRA --rank 16 --targets all-linear --sequence 2048
+    Example: lora-np plan llama-3-70b --memory 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
 
-    lora-np plan path/to/model --card T4 --weights float16 --optimizer paged_adamw_8bit --plot plan.png
+    Example: lora-np plan gemma-2-2b --card T4 --batch 4 --sequence 1024 --cross-entropy fused --plot plan.png
     """
     from lora_np import accounting
 

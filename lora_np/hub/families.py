@@ -311,7 +311,14 @@ _FACTS = {
     "cross_attention": "False",
 }
 _DROPOUTS = ("dropout", "attention_dropout")
-_USUAL = {"tokens": "0", "float_norm": "False", "half_softmax": "False", "soft_cap": "False", "repeats": "1"}
+_USUAL = {
+    "tokens": "0",
+    "float_norm": "False",
+    "half_softmax": "False",
+    "soft_cap": "False",
+    "repeats": "1",
+    "half_loss": "False",
+}
 
 
 def _facts(stack: Mapping[str, Any], known: Collection[str], expressions: Expressions) -> CodeType | None:

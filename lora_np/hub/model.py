@@ -152,6 +152,8 @@ class Layers(NamedTuple):
         Whether attention scores and logits go through a tanh.
     repeats : int
         How often each layer is used, one time after the other.
+    half_loss : bool
+        Whether the loss is computed in the type of the weights rather than in float32.
     """
 
     prefix: str  # its modules' names start with it
@@ -170,6 +172,7 @@ class Layers(NamedTuple):
     half_softmax: bool = False
     soft_cap: bool = False
     repeats: int = 1
+    half_loss: bool = False
 
 
 @dataclass(frozen=True)

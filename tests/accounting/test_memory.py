@@ -221,8 +221,8 @@ def test_what_the_command_prints() -> None:
         count_source("gpt2", ranks=[8], by="layer")
 
 
-# where an estimate is further off than a tenth, as docs/use/plan.md says: the mark, and how far at most
-FURTHER = {"bert": 0.25, "gpt2": 0.25, "opt": 0.2, "llava": 0.15, "cohere": 0.15, "gpt_neox": 0.15}
+# where an estimate may be further off than a tenth, as docs/use/plan.md says
+FURTHER = {"bert": 0.2, "gpt2": 0.15, "llava": 0.12, "cohere": 0.16}
 
 
 @pytest.mark.peers

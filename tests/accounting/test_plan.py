@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from lora_np import accounting
 from lora_np.accounting.memory import largest
-from lora_np.cli import run
+from lora_np.cli import counting, run
 from lora_np.hub import family_names
 from lora_np.hub.families import build_spec
 
@@ -228,3 +231,21 @@ def test_memory_takes_the_same_options_and_never_costs_the_count(
     printed = capsys.readouterr().out
     assert "1,760" in printed
     assert "Activations, logits and workspace are not in the total" in printed
+
+
+def test_the_page_shows_what_the_commands_print() -> None:
+    path = Path(__file__).parents[2] / "docs" / "plan_page.py"
+    spec = importlib.util.spec_from_file_location("plan_page", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page() == module.PAGE.read_text(encoding="utf-8"), "python docs/plan_page.py"
+
+
+def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"Example: lora-np (plan .*)", counting.plan.__doc__ or "")
+    assert len(examples) == 3
+    for example in examples:
+        assert run(shlex.split(example)) == 0

@@ -68,7 +68,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llava": (
         "ForConditionalGeneration",
         {"text_config": {**GROUPED, "model_type": "llama"}, "vision_config": VISION, "image_token_id": IMAGE,
-         "image_token_index": IMAGE},
+         "image_token_index": IMAGE, "vision_feature_layer": -1},
     ),
 }  # fmt: skip
 
@@ -96,7 +96,7 @@ def pair(
             model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets))
         counted = count_model(spec, rank=4, targets=targets)
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": True})
+        model.gradient_checkpointing_enable({"use_reentrant": False})
         if targets is not None:
             model.enable_input_require_grads()
     return model, counted

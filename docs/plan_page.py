@@ -1,0 +1,280 @@
+"""Run what docs/use/plan.md shows, and set our figures beside published ones: python docs/plan_page.py"""
+
+import contextlib
+import io
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from lora_np.accounting import count_model, from_config, preset, training_memory
+from lora_np.cli import run
+from lora_np.table import Table, decimal_bytes
+
+PAGE = Path(__file__).parent / "use" / "plan.md"
+LORA_PAPER = "[LoRA, 1.2](https://arxiv.org/abs/2106.09685)"
+QLORA_PAPER = "[QLoRA](https://arxiv.org/abs/2305.14314)"
+FACTORY = "[LLaMA-Factory](https://github.com/hiyouga/LLaMA-Factory/wiki/Performance-comparison)"
+PEFT = "[PEFT](https://github.com/huggingface/peft)"
+TORCHTUNE = "[torchtune](https://github.com/pytorch/torchtune)"
+TUTORIAL = "[torchtune, QLoRA](https://pytorch.org/torchtune/stable/tutorials/qlora_finetune.html)"
+LONGLORA = "[LongLoRA](https://arxiv.org/abs/2309.12307)"
+ISSUE = "[artidoro/qlora #193](https://github.com/artidoro/qlora/issues/193)"
+
+LLAMA_65B = from_config(
+    {
+        "model_type": "llama", "hidden_size": 8192, "intermediate_size": 22016, "num_hidden_layers": 80,
+        "num_attention_heads": 64, "vocab_size": 32000,
+    },
+)  # fmt: skip
+T0_3B = from_config(
+    {
+        "model_type": "t5", "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32,
+        "vocab_size": 32128, "feed_forward_proj": "gated-gelu",
+    },
+)  # fmt: skip
+MT0_XXL = from_config(
+    {
+        "model_type": "mt5", "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
+        "vocab_size": 250112, "tie_word_embeddings": False,
+    },
+)  # fmt: skip
+BLOOMZ = from_config(
+    {"model_type": "bloom", "hidden_size": 4096, "n_layer": 30, "n_head": 32, "vocab_size": 250880}
+)
+LLAMA_2 = replace(
+    preset("llama-2-7b"), name="Llama 2 7B", positions=0
+)  # longer than its positions, as measured
+LLAMA_3 = preset("llama-3.2-3b")
+GB, GIB = 10**9, 2**30
+ALL, QV = "all-linear", ["q_proj", "v_proj"]
+SHORT = {"batch": 8, "sequence": 64}
+PACKED = {"batch": 2, "sequence": 4096}
+EXAMPLE = "PEFT's example has batch 8 and 64 tokens"
+LOADED = "as the driver shows it"
+DRIVER = "as the driver shows it, with CUDA's context and what the allocator keeps"
+
+# (model, how, source, measured, model as counted, options, reason for the difference)
+CLAIMS = [
+    (
+        "GPT-3 175B",
+        "full, Adam",
+        LORA_PAPER,
+        1200 * GB,
+        preset("gpt3-175b"),
+        {"weights": "float16", "sequence": 2048},
+        "stated, not explained: 6.9 bytes a parameter, where 16 bits throughout take 8",
+    ),
+    (
+        "GPT-3 175B",
+        "LoRA r = 4, q v",
+        LORA_PAPER,
+        350 * GB,
+        ("gpt3-175b", 4, None),
+        {"weights": "float16"},
+        "the weights alone",
+    ),
+    (
+        "LLaMA 65B",
+        "full, 16 bits",
+        QLORA_PAPER,
+        780 * GB,
+        LLAMA_65B,
+        {"optimizer": "paged_adamw", "host": True},
+        "2 + 2 + 8 bytes a parameter: moments in float32",
+    ),
+    (
+        "LLaMA 65B",
+        "QLoRA r = 64",
+        QLORA_PAPER,
+        48 * GB,
+        (LLAMA_65B, 64, ALL),
+        {"weights": "nf4", "optimizer": "paged_adamw"},
+        "stated as an upper bound; embeddings and head in float32",
+    ),
+    ("T0 3B", "full, float32", PEFT, 47.14 * GB, T0_3B, {"weights": "float32", **SHORT}, EXAMPLE),
+    (
+        "T0 3B",
+        "LoRA r = 8, float32",
+        PEFT,
+        14.4 * GB,
+        (T0_3B, 8, None),
+        {"weights": "float32", **SHORT, "checkpointing": False},
+        EXAMPLE,
+    ),
+    (
+        "mT0 XXL 12B",
+        "LoRA r = 8, float32",
+        PEFT,
+        56 * GB,
+        (MT0_XXL, 8, None),
+        {"weights": "float32", **SHORT, "checkpointing": False},
+        EXAMPLE,
+    ),
+    (
+        "BLOOMZ 7B",
+        "LoRA r = 8, float32",
+        PEFT,
+        32 * GB,
+        (BLOOMZ, 8, None),
+        {"weights": "float32", **SHORT, "checkpointing": False},
+        EXAMPLE,
+    ),
+    (
+        "Llama 2 7B",
+        "LoRA r = 8, 4 x 1,024",
+        FACTORY,
+        17 * GB,
+        (LLAMA_2, 8, ALL),
+        {"batch": 4, "sequence": 1024},
+        DRIVER,
+    ),
+    (
+        "Llama 2 7B",
+        "QLoRA r = 8, 4 x 1,024",
+        FACTORY,
+        9 * GB,
+        (LLAMA_2, 8, ALL),
+        {"weights": "nf4", "batch": 4, "sequence": 1024},
+        DRIVER,
+    ),
+    *[
+        (
+            "Llama 2 7B",
+            f"QLoRA r = 8, 1 x {tokens:,}",
+            FACTORY,
+            size * GB,
+            (LLAMA_2, 8, ALL),
+            {"weights": "nf4", "sequence": tokens},
+            DRIVER,
+        )
+        for tokens, size in ((1024, 6), (4096, 9), (8192, 12), (16384, 19), (32768, 32))
+    ],
+    (
+        "Llama 2 7B",
+        "LoRA, 1 x 8,192",
+        LONGLORA,
+        25.7 * GB,
+        (LLAMA_2, 8, ["q_proj", "k_proj", "v_proj", "o_proj"]),
+        {"sequence": 8192},
+        "one of eight GPUs; the embedding and norms may be trained as well",
+    ),
+    (
+        "Llama 2 7B",
+        "LoRA",
+        TUTORIAL,
+        15.57 * GB,
+        (LLAMA_2, 8, QV),
+        {"adapter": "bfloat16", "batch": 2},
+        "texts of one batch vary in length; memory reserved",
+    ),
+    (
+        "Llama 2 7B",
+        "QLoRA",
+        TUTORIAL,
+        9.29 * GB,
+        (LLAMA_2, 8, QV),
+        {"weights": "nf4", "adapter": "bfloat16", "unquantised": "bfloat16", "batch": 2},
+        "9.13 GB are taken while the model is quantised",
+    ),
+    (
+        "Llama 3.2 3B",
+        "full, 2 x 4,096",
+        TORCHTUNE,
+        60 * GIB,
+        LLAMA_3,
+        {**PACKED, "checkpointing": False},
+        "no checkpointing",
+    ),
+    (
+        "Llama 3.2 3B",
+        "full, checkpointing, fused loss",
+        TORCHTUNE,
+        24.9 * GIB,
+        LLAMA_3,
+        {**PACKED, "cross_entropy": "fused"},
+        "compiled",
+    ),
+    (
+        "Llama 3.2 3B",
+        "LoRA, the same",
+        TORCHTUNE,
+        8.5 * GIB,
+        (LLAMA_3, 8, ALL),
+        {**PACKED, "cross_entropy": "fused", "adapter": "bfloat16"},
+        "activations are offloaded to the host",
+    ),
+    (
+        "Llama 3.2 3B",
+        "QLoRA, the same",
+        TORCHTUNE,
+        4.6 * GIB,
+        (LLAMA_3, 8, ALL),
+        {
+            **PACKED,
+            "cross_entropy": "fused",
+            "adapter": "bfloat16",
+            "weights": "nf4",
+            "unquantised": "bfloat16",
+        },
+        "activations are offloaded to the host",
+    ),
+    (
+        "LLaMA 7B",
+        "nf4 weights, loaded",
+        ISSUE,
+        4.6 * GB,
+        (LLAMA_2, 8, QV),
+        {"weights": "nf4", "cause": "weights"},
+        LOADED,
+    ),
+    (
+        "LLaMA 13B",
+        "nf4 weights, loaded",
+        ISSUE,
+        8.0 * GB,
+        ("llama-2-13b", 8, QV),
+        {"weights": "nf4", "cause": "weights"},
+        LOADED,
+    ),
+]
+
+
+def published() -> str:
+    """The published measurements beside our figures, as a Markdown table."""
+    rows = []
+    for model, how, source, measured, counted, options, reason in CLAIMS:
+        options = dict(options)
+        host, cause = options.pop("host", False), options.pop("cause", "total")
+        if isinstance(counted, tuple):
+            spec, rank, targets = counted
+            spec = preset(spec) if isinstance(spec, str) else spec
+            counted = count_model(spec, rank=rank, targets=targets)
+        memory = training_memory(counted, **options)
+        ours = getattr(memory, cause) + (memory.host if host else 0)
+        rows.append((model, how, source, int(measured), ours, ours / measured - 1, reason))
+    return Table(
+        ("model", "training", "source", "published", "ours", "difference", "why they differ"),
+        rows,
+        formats={"published": decimal_bytes, "ours": decimal_bytes, "difference": "{:+.0%}".format},
+    ).to_markdown()
+
+
+def page() -> str:
+    """The page, with what its commands print and the table of published measurements."""
+    text = PAGE.read_text(encoding="utf-8")
+
+    def printed(found: re.Match[str]) -> str:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            run(shlex.split(found[1])[1:])
+        return f"$ {found[1]}\n{out.getvalue().strip()}\n```"
+
+    text = re.sub(r"\$ (lora-np plan [^\n]*)\n.*?```", printed, text, flags=re.DOTALL)
+    start, end = "<!-- published -->\n", "<!-- end -->"
+    before, after = text.index(start) + len(start), text.index(end)
+    return f"{text[:before]}\n{published()}\n{text[after:]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
