@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -346,6 +347,38 @@ def theirs(smollm2):
 
 
 TEXT = "The king said to the 1,234 princesses: it's late!\n\n  Bücher, \u00e9t\u00e9, \u5c0f\u8aaa; x = y**2"
+
+
+def mixed_text():
+    """Scripture, code, and characters from all of Unicode in runs and alone: a third each, at least."""
+    rng = np.random.default_rng(0)
+    code = Path(pytest.__file__).with_name("__init__.py").read_text() + Path(np.__file__).read_text()
+    starts = rng.integers(32, 0x2FFFF, 300)
+    runs = ["".join(map(chr, range(start, start + 40))) for start in starts]
+    alone = "".join(map(chr, rng.integers(32, 0x2FFFF, 8000)))
+    odd = ("".join(runs) + alone).encode("utf-8", "ignore").decode()
+    spaces = "".join(
+        rng.choice([" ", "  ", "\n", "\n\n", "\t", "a", "1", "'s", "don't", "\u00a0", "\r\n"], 20000)
+    )
+    return language.read_text("genesis")[:150_000] + code + odd + spaces
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_smollm2_has_the_tokens_of_transformers(smollm2, theirs):
+    """On more than 100,000 tokens of mixed text."""
+    from tokenizers import pre_tokenizers
+
+    text, tokenizer = mixed_text(), theirs[1]
+    # transformers does not read the file's `tokenizer.ggml.pre`, which is "smollm": digits are cut first.
+    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    vocabulary = language.load(smollm2, quantised=True).vocabulary
+    tokens = vocabulary.encode(text)
+    assert len(tokens) > 100_000
+    assert tokens.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert vocabulary.decode(tokens) == text
 
 
 @pytest.mark.peers
