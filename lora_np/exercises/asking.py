@@ -70,6 +70,8 @@ class Exercise:
         ``"float64"`` where a right answer in float32 is too coarse.
     cases : int
         On how many inputs each law is tried.
+    needs : tuple of str
+        Exercises whose answers this one uses: the steps before it in a project.
     """
 
     title: str
@@ -83,6 +85,7 @@ class Exercise:
     forbids: tuple[str, ...] = ()
     dtype: str = "float32"
     cases: int = 40
+    needs: tuple[str, ...] = ()
 
     @cached_property
     def name(self) -> str:
@@ -101,7 +104,7 @@ class Exercise:
 
     @property
     def definition(self) -> ast.FunctionDef:
-        (function,) = ast.parse(self.stub).body
+        function = ast.parse(self.stub).body[-1]
         assert isinstance(function, ast.FunctionDef)
         return function
 
@@ -120,12 +123,15 @@ class Lesson:
         As its notebook is headed.
     exercises : tuple of Exercise
         At least one.
+    closing : str
+        Markdown, and a block of code that uses all answers together: the end of a project.
     """
 
     number: int
     slug: str
     title: str
     exercises: tuple[Exercise, ...]
+    closing: str = ""
 
     @property
     def stem(self) -> str:

@@ -22,7 +22,7 @@ FAMILIES = {
                 "polyfit", "reduced_rank_regression", "lsqr", "lsmr", "minimize", "least_squares"),
     "ranks": ("matrix_rank", "independent_columns", "column_space", "slogdet", "det", "cond", "null_space"),
 }  # fmt: skip
-"""What an exercise forbids together; ``"lora_np"`` forbids the whole package, any other word one function."""
+"""What an exercise forbids together; ``"lora_np.nn"`` forbids a package, any other word one function."""
 
 
 class Forbidden(Exception):  # noqa: N818
@@ -40,17 +40,18 @@ def forbidden(rules: Sequence[str]) -> Iterator[None]:
     Parameters
     ----------
     rules : sequence of str
-        Families, ``"lora_np"``, names of functions, or ``"allocating 80000"``: bytes that may be allocated.
+        Families, packages, names of functions, or ``"allocating 80000"``: bytes that may be allocated.
     """
     limits = [int(rule.removeprefix(ALLOCATION)) for rule in rules if rule.startswith(ALLOCATION)]
     names = {name for rule in rules for name in FAMILIES.get(rule, (rule,))}
+    packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
     used: list[str] = []
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
             module = frame.f_globals.get("__name__") or ""
             library, name = module.partition(".")[0], frame.f_code.co_name
-            wanted = name in names or (library in names and name != "<module>")
+            wanted = name in names or (module.startswith(packages) and name != "<module>")
             if wanted and library in LIBRARIES and not module.startswith(OURS):
                 public = ".".join(part for part in module.split(".") if not part.startswith("_"))
                 used.append(f"{public}.{name} is not allowed in this exercise: write it yourself")

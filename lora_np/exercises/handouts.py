@@ -9,6 +9,7 @@ from typing import Any
 
 from lora_np.exercises.asking import Exercise, Lesson, plural
 from lora_np.exercises.catalogue import lessons
+from lora_np.exercises.reading import code_in
 from lora_np.files import whole
 
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
@@ -90,6 +91,9 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
             code(exercise.name, exercise.stub),
             code(f"{exercise.name}-check", f"exercises.check({exercise.name})"),
         ]
+    if lesson.closing:
+        text, source = closing(lesson)
+        cells += [markdown("closing", text), code("closing-code", source)]
     return {
         "cells": cells,
         "metadata": {
@@ -146,8 +150,16 @@ def script(lesson: Lesson) -> str:
         text = f"{heading(exercise, number)}\n\n{exercise.statement}"
         blocks += [f"# %% [markdown]\n{commented(text)}", f"# %%\n{exercise.stub}"]
         hints += f"\n\n{number}. {exercise.title}\n\n" + "\n".join(f"- {hint}" for hint in exercise.hints)
+    if lesson.closing:
+        text, source = closing(lesson)
+        blocks += [f"# %% [markdown]\n{commented(text)}", f"# %%\n{source}"]
     blocks.append(f"# %% [markdown]\n{commented(hints)}")
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def closing(lesson: Lesson) -> tuple[str, str]:
+    """The text after the last exercise, and the code."""
+    return lesson.closing.partition("\n```python")[0], code_in(lesson.closing)
 
 
 def opening(lesson: Lesson) -> str:

@@ -18,11 +18,13 @@ DATA = Path(__file__).parent / "data"
 
 @cache
 def course() -> tuple[Lesson, ...]:
-    """All lessons, in the order of ``lessons.toml``, which alone says what number a lesson has."""
+    """All lessons in the order of ``lessons.toml``, which alone numbers them; then the project."""
     table = tomllib.loads((DATA / "lessons.toml").read_text(encoding="utf-8"))
+    project = table["project"]
+    closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
     return tuple(
-        Lesson(number, one["slug"], one["title"], tuple(map(read, one["exercises"])))
-        for number, one in enumerate(table["lesson"], start=1)
+        Lesson(number, one["slug"], one["title"], tuple(map(read, one["exercises"])), one.get("closing", ""))
+        for number, one in enumerate([*table["lesson"], {**project, "closing": closing}], start=1)
     )
 
 
@@ -55,6 +57,7 @@ def read(name: str) -> Exercise:
         ),
         solution=sections.get("Solution", ""),
         forbids=tuple(about.get("forbids", ())),
+        needs=tuple(about.get("needs", ())),
         dtype=about.get("dtype", "float32"),
         cases=about.get("cases", 40),
     )

@@ -21,7 +21,7 @@ class Namespace:
     def run(self, source: str, title: str) -> str:
         """Run one cell; what went wrong, or nothing. A cell that fails does not stop the next."""
         try:
-            exec(compile(source, f"<{title}>", "exec"), self.names)
+            exec(compile(source, f"<{title}>", "exec", dont_inherit=True), self.names)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit among them: a submission must not end the grading

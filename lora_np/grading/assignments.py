@@ -61,7 +61,10 @@ def teacher_notebook(lesson: Lesson) -> str:
     cells = {cell["id"]: cell for cell in content["cells"]}
     for exercise in lesson.exercises:
         name, body = exercise.name, solution(exercise.name).body
-        answered = f"    ### BEGIN SOLUTION\n{body}    ### END SOLUTION"
+        if exercise.stub.endswith(DOTS):
+            answered = f"    ### BEGIN SOLUTION\n{body}    ### END SOLUTION"
+        else:  # several definitions: the solution's come after those that students fill in
+            answered = f"\n\n### BEGIN SOLUTION\n{solution(name).code}### END SOLUTION"
         hidden = (
             f"\n### BEGIN HIDDEN TESTS\nexercises.check({name}, rng={HIDDEN}).points\n### END HIDDEN TESTS"
         )

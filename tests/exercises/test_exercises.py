@@ -28,6 +28,7 @@ from tests.drawing import FULL
 
 SEEDS = range(50) if FULL else range(3)
 ALL = [one for lesson in lessons() for one in lesson.exercises]
+PROJECT = {one.name for one in lessons()[-1].exercises}
 EXERCISES = [pytest.param(one, id=one.name) for one in ALL]
 MISTAKES = [pytest.param(one, id=f"{one.exercise}-{one.name}") for one in attempts() if one.breaks]
 RIGHT = [pytest.param(one, id=f"{one.exercise}-{one.name}") for one in attempts() if not one.breaks]
@@ -35,7 +36,9 @@ RIGHT = [pytest.param(one, id=f"{one.exercise}-{one.name}") for one in attempts(
 
 def function_of(source, name):
     namespace = Namespace()
-    assert namespace.run(HEADER + source, "cell 1") == ""
+    known = {one.name: one for one in ALL}
+    needs = [solution(step).code for step in (known[name].needs if name in known else ())]
+    assert namespace.run("\n\n".join([HEADER, *needs, source]), "cell 1") == ""
     return namespace.names[name]
 
 
@@ -60,10 +63,12 @@ def in_float32(function):
     return coarse
 
 
-def test_ten_lessons_or_more_have_three_to_five_exercises_each():
+def test_ten_lessons_or_more_have_two_to_five_exercises_each_and_the_project_six_steps():
     assert [lesson.number for lesson in lessons()] == list(range(1, len(lessons()) + 1))
-    assert all(3 <= len(lesson.exercises) <= 5 for lesson in lessons() if lesson.exercises)
-    assert sum(bool(lesson.exercises) for lesson in lessons()) >= 10
+    *others, project = lessons()
+    assert all(2 <= len(lesson.exercises) <= 5 for lesson in others if lesson.exercises)
+    assert sum(bool(lesson.exercises) for lesson in others) >= 10
+    assert len(project.exercises) == 6
     assert len({one.name for one in ALL}) == len(ALL) >= 40
 
 
@@ -100,7 +105,7 @@ def test_the_example_is_right(one):
 def test_the_stub_fails_and_says_why(one):
     result = outcome(one, one.stub, QUESTIONS)
     assert (result.points, result.passed) == (0, False)
-    assert "is there a return?" in result.message
+    assert any(words in result.message for words in ("is there a return?", "without an error", "asked for"))
 
 
 SAME_ANSWER = ("not allowed", "has changed", "bytes of memory", "same start", "another start")
@@ -138,16 +143,16 @@ def test_each_mistake_breaks_its_law_on_a_small_input(one, questions):
 
 @pytest.mark.parametrize("one", EXERCISES)
 def test_an_exercise_is_complete(one):
-    assert one.stub.endswith("    ...\n")
+    assert "..." in one.stub
     assert one.difficulty in (1, 2, 3)
     assert 2 <= one.minutes <= 60
     assert len(one.hints) == 3
     assert all(one.hints)
     assert all(law.points > 0 and law.name for law in one.laws)
     assert len(solution(one.name).text.partition("```")[0]) > 100
-    assert len([m for m in attempts() if m.exercise == one.name and m.breaks]) >= 3
-    tree = ast.parse(one.stub).body[0]
-    assert ast.unparse(ast.parse(solution(one.name).code).body[0].args) == ast.unparse(tree.args)
+    assert one.name in PROJECT or len([m for m in attempts() if m.exercise == one.name and m.breaks]) >= 3
+    stub, solved = (ast.parse(source).body[-1] for source in (one.stub, solution(one.name).code))
+    assert ast.unparse(solved.args) == ast.unparse(stub.args)
 
 
 def test_every_law_in_python_is_in_the_data():
@@ -292,8 +297,9 @@ def test_check_wants_a_function_that_an_exercise_knows():
 
 def test_lessons_by_number():
     assert [lesson.slug for lesson in lessons([2])] == ["factor-a-matrix"]
-    with pytest.raises(ValueError, match="lesson must be between 1 and 10, got 11"):
-        lessons([11])
+    beyond = len(lessons()) + 1
+    with pytest.raises(ValueError, match=f"lesson must be between 1 and {beyond - 1}, got {beyond}"):
+        lessons([beyond])
 
 
 def test_the_overview_counts():

@@ -66,9 +66,9 @@ def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
             True,
         )
         assert check["metadata"]["nbgrader"]["points"] == exercise.points
-        assert f"    ### BEGIN SOLUTION\n{solution(exercise.name).body}    ### END SOLUTION" in "".join(
-            answer["source"]
-        )
+        source = "".join(answer["source"])
+        assert source.startswith(exercise.stub.removesuffix("    ...\n"))
+        assert solution(exercise.name).body in source.partition("### BEGIN SOLUTION\n")[2]
         assert f"### BEGIN HIDDEN TESTS\nexercises.check({exercise.name}, rng={HIDDEN}).points" in "".join(
             check["source"]
         )

@@ -1,6 +1,7 @@
 """Every plausible change of a right answer breaks a law, or is proved to change nothing."""
 
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,18 @@ PROOFS = tomllib.loads((Path(__file__).parents[2] / "exercises" / "equivalent.to
     "mutant"
 ]
 EQUIVALENT = {(name, line) for proof in PROOFS for name in proof["exercises"] for line in proof["lines"]}
-MADE = [
-    (one.name, difference(solution(one.name).code, mutant), mutant)
-    for lesson in lessons()
-    for one in lesson.exercises
-    for mutant in mutants(solution(one.name).code)
-]
+
+
+def made(name):
+    """Mutants of a solution; what shows a step of the project to its check stays as it is."""
+    code = solution(name).code
+    head, shown, rest = code.partition(f"def {name}(")
+    if not name.startswith("project_"):
+        head, shown, rest = code, "", ""
+    return [(name, difference(head, mutant), mutant + "\n\n" + shown + rest) for mutant in mutants(head)]
+
+
+MADE = [one for lesson in lessons() for exercise in lesson.exercises for one in made(exercise.name)]
 
 
 def survives(name, mutant):
@@ -46,11 +53,8 @@ def test_each_mutant_is_killed_or_proved_equivalent(part):
 
 def test_enough_mutants_of_every_exercise_and_no_proof_without_one():
     assert len(MADE) >= 1000
-    counts = {lesson_exercise: 0 for lesson_exercise, _, _ in MADE}
-    for name, _, _ in MADE:
-        counts[name] += 1
-    assert min(counts.values()) >= 9
-    made = {(name, line) for name, line, _ in MADE}
-    named = {line for _, line in EQUIVALENT}
-    assert named == {line for name, line in EQUIVALENT & made}
+    counts = Counter(name for name, _, _ in MADE)
+    assert min(counts.values()) >= 4
+    known = EQUIVALENT & {(name, line) for name, line, _ in MADE}
+    assert {line for _, line in EQUIVALENT} == {line for _, line in known}
     assert all(len(proof["proof"]) > 20 for proof in PROOFS)

@@ -1,0 +1,85 @@
+"""The project: six steps in one file, each on the student's own or on the package's, up to a file that PEFT reads."""
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import adapters
+from lora_np.exercises import HEADER, QUESTIONS, Namespace, judge, lessons, solution
+from lora_np.exercises.asking import here
+from lora_np.exercises.handouts import closing, script
+from lora_np.language import load
+from lora_np.language.storing import located
+from tests.drawing import FULL
+
+PROJECT = lessons()[-1]
+TEXT = "It is a truth, that a rank is a number; and that a number is not always a rank. " * 40
+REFERENCES = {"project_tensor": "Tensor", "project_linear": "Linear", "project_lora": "LoRA"}
+OURS = {"Tensor": "lnp.Tensor", "Linear": "lnp.Linear", "LoRA": "lnp.LoRALinear"}
+
+
+def whole_file(instead="", borrowed=()):
+    """All steps one after the other, with these lines in place of the classes of some, and the end."""
+    namespace = Namespace()
+    for one in PROJECT.exercises:
+        assert namespace.run(HEADER + "\n" + solution(one.name).code, one.name) == ""
+        if one.name in borrowed:
+            assert namespace.run(instead, one.name) in ("", "NameError")
+    assert namespace.run(closing(PROJECT)[1], "the end") == ""
+    return namespace.names
+
+
+def test_the_file_has_every_step_and_its_end():
+    text = script(PROJECT)
+    places = [text.index(one.stub) for one in PROJECT.exercises]
+    assert places == sorted(places)
+    assert text.index(closing(PROJECT)[1].strip()) > places[-1]
+    compile(text, "project", "exec")
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_steps_may_use_the_package_and_earn_nothing_for_it(name):
+    """All steps up to this one are the package's; the others are one's own, and pass."""
+    borrowed = list(REFERENCES)[: list(REFERENCES).index(name) + 1]
+    lines = [f"{REFERENCES[step]} = {OURS[REFERENCES[step]]}" for step in borrowed]
+    namespace = whole_file("\n".join(lines), borrowed)
+    for one in PROJECT.exercises:
+        result = judge(one, here(namespace[one.name]), QUESTIONS[:1], smallest=False)
+        if one.name in borrowed:
+            assert result.points < one.points, result
+            assert "is not allowed in this exercise" in result.message
+        else:
+            assert result.passed, result
+
+
+def test_ones_own_lora_adapts_the_terrain():
+    before, after = whole_file()["terrain"]()
+    assert after < 0.85 * before
+
+
+def written(folder):
+    names = whole_file()
+    before, after = names["language"](TEXT, folder, steps=60 if FULL else 25)
+    assert after < before - 0.3
+    return names
+
+
+def test_ones_own_lora_adapts_a_language_model_and_the_package_reads_its_file(tmp_path):
+    written(tmp_path / "own")
+    assert "4" in str(adapters.inspect(tmp_path / "own").table)
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+def test_peft_reads_what_ones_own_code_wrote(tmp_path):
+    torch, peft, transformers = map(pytest.importorskip, ("torch", "peft", "transformers"))
+    written(tmp_path / "own")
+    base = load("austen")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(located("austen"), dtype=torch.float32).eval()
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "own").eval()
+    ids = base.vocabulary.encode("It is a truth, that")[None]
+    with torch.no_grad():
+        said = theirs(torch.tensor(ids)).logits.numpy()
+    ours = adapters.attach(base, adapters.load(tmp_path / "own"))
+    np.testing.assert_allclose(lnp.value(ours(ids)), said, atol=2e-3)
+    assert np.abs(lnp.value(base(ids)) - said).max() > 0.1
