@@ -32,6 +32,8 @@ def tour(
         return
     show(found.table)
     show(found.advantages)
+    print(*found.voice.lines(), "", sep="\n")
+    show(found.voice.table)
     print(f"Report with figures: {found.report}")
 
 

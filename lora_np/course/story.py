@@ -22,6 +22,7 @@ from lora_np import adapters, datasets
 from lora_np.accounting import break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
+from lora_np.course.voice import Voice, speak
 from lora_np.files import write_figure, write_whole
 from lora_np.hub import safetensors
 from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
@@ -120,6 +121,8 @@ class Tour:
         The full one, and one for each rank.
     step_times : tuple of StepTime
         For a small and a large weight.
+    voice : Voice
+        What a language model says before and after.
     figures : tuple of str
         Paths of the figures.
     report : str
@@ -131,6 +134,7 @@ class Tour:
     base_error: float
     updates: tuple[Update, ...]
     step_times: tuple[StepTime, ...]
+    voice: Voice
     figures: tuple[str, ...]
     report: str
 
@@ -198,7 +202,7 @@ class Tour:
 def tour(
     out: str | Path = "lora-np-tour", *, quick: bool = False, rng: int = 0, progress: bool = True
 ) -> Tour:
-    """Pretrain on a photograph, adapt to terrain in full and with LoRA, measure, draw, and write a report.
+    """Adapt a model of photographs to terrain, in full and with LoRA; hear a language model; write a report.
 
     Parameters
     ----------
@@ -232,6 +236,7 @@ def tour(
         describe(task, rank, result, save(task, rank, result, folder)) for rank, result in fits.items()
     )
     step_times = tuple(step_time(d, k, steps) for d, k, steps in [(D, K, 100), (1024, 1024, 10)])
+    voice = speak(steps=20 if quick else 60, rng=rng, progress=progress)
     figures = draw(task, fits, updates, folder)
     report = folder / "report.html"
     found = Tour(
@@ -240,6 +245,7 @@ def tour(
         float(task.best_errors[0]),
         updates,
         step_times,
+        voice,
         tuple(map(str, figures)),
         str(report),
     )
@@ -506,7 +512,7 @@ def render(found: Tour, task: Task, figures: list[Path]) -> str:
     gain = found.base_error - task.best_errors
     shares = [u.share_of_gain for u in found.updates if u.rank is not None]
     return template.substitute(
-        images,
+        images | found.voice.html(),
         updates=found.table._repr_html_(),
         advantages=found.advantages._repr_html_(),
         base_error=f"{found.base_error:.3f}",

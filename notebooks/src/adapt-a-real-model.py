@@ -332,7 +332,7 @@ for (group, members), marker in zip(groups.items(), "Dsov*", strict=True):
         away = (0, 8) if group.startswith("full") else (6, -8)
         axes.annotate(name, place, xytext=away, textcoords="offset points")
 axes.set(xlim=(0, 1.05), ylim=(0, 1.08), xlabel="accuracy on the old task", ylabel="accuracy on the new task")
-axes.legend(frameon=False, loc="lower left")
+legend = axes.legend(frameon=False, loc="lower left")
 
 # %%
 kept, learned = zip(*slow.values(), strict=True)

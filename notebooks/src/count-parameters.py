@@ -317,7 +317,7 @@ for name, end in zip(methods, left, strict=True):
     axes.annotate(f" {end:.1f} GB", (end, name), va="center")
 axes.set(xlim=(0, 1.16 * left.max()), xlabel="memory to train [GB = 10⁹ bytes]")
 axes.invert_yaxis()
-axes.legend(loc="lower right", frameon=False)
+legend = axes.legend(loc="lower right", frameon=False)
 
 # %%
 total = {name: memory.total for name, memory in methods.items()}

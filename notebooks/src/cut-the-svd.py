@@ -73,7 +73,7 @@ left, stretch, right = np.linalg.svd(turning)
 around = np.linspace(0, 2 * np.pi, 200)
 circle = np.stack([np.cos(around), np.sin(around)])
 
-_, panels = plt.subplots(1, 2, figsize=(8, 4), layout="constrained", sharex=True, sharey=True)
+_, panels = plt.subplots(1, 2, figsize=(6.4, 3.2), layout="constrained", sharex=True, sharey=True)
 sides = [
     ("before", circle, right.T, "$v_{}$"),
     ("after", turning @ circle, left * stretch, "$\\sigma_{0} u_{0}$"),
@@ -173,7 +173,7 @@ formats = {"of all": "{:.1%}".format, "relative error": "{:.1%}".format}
 Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
 
 # %% alt="The photograph and its approximations of rank 1, 8, 20 and 50, with what each lacks below. Rank 1 is a plaid pattern, rank 8 a blurred person, rank 20 a face with ripples, rank 50 close to the photograph."
-figure = lnp.plots.compression(photograph, approximations)
+figure = lnp.plots.compression(photograph, approximations, width=8)
 
 # %% [markdown]
 # The second row of the table answers the question at the top. Rank 1 is a column times a row: a plaid. Rank 8

@@ -186,10 +186,6 @@ print(f"error of W0 on photograph: {np.mean((x0 @ base.W.T - y0) ** 2):.3f}")
 print(f"error of W0 on terrain:    {error(base):.3f}")
 
 # %% [markdown]
-# The map is smoother than the photograph, so the error on it is smaller from the start. How much smaller can
-# it become?
-
-# %% [markdown]
 # ## Why B starts at zero
 #
 # $A$ or $B$, random or zero: there are four ways to start. The held-out error before the first step, and
@@ -443,5 +439,3 @@ Table(["", *formats], rows, title=title, formats=formats)
 #   [doi 10.1016/0047-259X(75)90042-1](https://doi.org/10.1016/0047-259X(75)90042-1).
 # - D. P. Kingma, J. Ba, *Adam: A Method for Stochastic Optimization*,
 #   [arXiv 1412.6980](https://arxiv.org/abs/1412.6980).
-# - S. Hayou, N. Ghosh, B. Yu, *The Impact of Initialization on LoRA Finetuning Dynamics*,
-#   [arXiv 2406.08447](https://arxiv.org/abs/2406.08447): $A$ zero or $B$ zero, which is better?

@@ -43,6 +43,16 @@ def test_ends_with_the_law_what_can_be_done_and_sources(name):
     assert all(re.search(r"\d{4}|https://", source) for source in sources)
 
 
+def test_each_question_at_the_end_has_its_answer_folded_below(name):
+    asked = prose(name).split("## What you can do now")[1].split("## Further reading")[0]
+    questions = re.findall(r"^- (.+?)(?=^- |\Z)", asked, flags=re.MULTILINE | re.DOTALL)
+    assert len(questions) >= 2
+    for question in questions:
+        assert re.search(
+            r"\n\n  <details><summary>Answer</summary>\n\n  .+\n\n  </details>", question, re.DOTALL
+        )
+
+
 def test_paragraphs_are_short(name):
     paragraphs = [p for p in prose(name).split("\n\n") if not p.startswith(("$$", "|", "- ", "#"))]
     words = [len(re.sub(r"\$[^$]*\$", "x", paragraph).split()) for paragraph in paragraphs]
@@ -51,7 +61,8 @@ def test_paragraphs_are_short(name):
 
 def test_reading_takes_ten_to_twenty_minutes(name):
     code = "".join("".join(cell["source"]) for cell in cells(name, "code"))
-    minutes = len(prose(name).split()) / 130 + code.count("\n") / 25
+    read = re.sub(r"<details>.*?</details>", "", prose(name), flags=re.DOTALL)  # not what is folded away
+    minutes = len(read.split()) / 130 + code.count("\n") / 25
     assert 7 <= minutes <= 20
 
 

@@ -1,0 +1,128 @@
+"""The end of the tour: the shipped language model, its adapter switched on, and a training run to watch."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+
+from lora_np import adapters, language
+from lora_np.language import LanguageModel
+from lora_np.table import Table
+
+BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
+PROMPT = "And the "
+TRAINED_ON = 60_000  # characters, of which the last tenth is held out
+SETTINGS = {"rank": 4, "batch_size": 4, "context": 64, "lr": 1e-2}
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What a language model says without an adapter and with one, and what a short training run makes of it.
+
+    Parameters
+    ----------
+    numbers : int
+        Of the shipped adapter.
+    base, adapted : str
+        Text of the model alone, and with the shipped adapter, after the same prompt.
+    base_loss, adapted_loss : float
+        On the end of the text that the adapter learned, nats a character.
+    trained_numbers : int
+        In the run of the tour.
+    steps : int
+        Of that run.
+    samples : tuple of (int, str)
+        What the model said after so many steps.
+    loss_before, loss_after : float
+        Of that run, on held-out text.
+    seconds : float
+        Of training.
+    """
+
+    numbers: int
+    base: str
+    adapted: str
+    base_loss: float
+    adapted_loss: float
+    trained_numbers: int
+    steps: int
+    samples: tuple[tuple[int, str], ...]
+    loss_before: float
+    loss_after: float
+    seconds: float
+
+    @property
+    def table(self) -> Table:
+        """Losses before and after, of the shipped adapter and of the run."""
+        rows = [
+            (f"shipped adapter ({ADAPTER})", self.numbers, self.base_loss, self.adapted_loss),
+            (f"{self.steps} steps just now", self.trained_numbers, self.loss_before, self.loss_after),
+        ]
+        return Table(
+            ["adapter", "numbers", "loss before", "after"],
+            rows,
+            title="A model of Jane Austen's novels learns Genesis: nats a character, held out",
+            formats=dict.fromkeys(["loss before", "after"], "{:.2f}".format),
+        )
+
+    def lines(self) -> Iterator[str]:
+        """What was said, for a terminal."""
+        for who, said in [(f"{BASE} alone", self.base), (f"with {ADAPTER}", self.adapted)]:
+            yield f"{who}:\n{textwrap.indent(textwrap.fill(said, 76), '  ')}"
+
+    def html(self) -> dict[str, str]:
+        """What was said, and how it changed in the run, for the report."""
+        rows = "".join(f"<tr><td>{step}</td><td>{escape(said)}</td></tr>" for step, said in self.samples)
+        return {
+            "said_before": escape(self.base),
+            "said_after": escape(self.adapted),
+            "samples": f"<table><tr><th>step</th><th>it says</th></tr>{rows}</table>",
+            "voice": self.table._repr_html_(),
+        }
+
+
+def speak(*, steps: int, rng: int, progress: bool) -> Voice:
+    """Switch the shipped adapter on, then train one on the same text, with samples above the progress bar."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # for products as small as these, threads only wait for each other
+        return spoken(steps, rng, progress)
+
+
+def spoken(steps: int, rng: int, progress: bool) -> Voice:
+    model, text = language.load(BASE), language.read_text(TEXT)
+    adapter = adapters.load(language.located_adapter(ADAPTER))
+    adapted = adapters.attach(model, adapter)
+    held_out = text[-10_000:]
+    samples: list[tuple[int, str]] = []
+
+    def sample(step: int, learning: LanguageModel) -> str | None:
+        samples.append((step, said(learning, tokens=70)))
+        return f"step {step}: {samples[-1][1]}" if progress else None
+
+    run = language.finetune(
+        model, text[:TRAINED_ON], **SETTINGS, steps=steps, rng=rng, progress=progress,
+        validate_every=steps // 4, sample=sample,
+    )  # fmt: skip
+    if run.interrupted:
+        raise KeyboardInterrupt
+    return Voice(
+        numbers=sum(module.A.size + module.B.size for module in adapter.modules.values()),
+        base=said(model),
+        adapted=said(adapted),
+        base_loss=language.likelihood(model, held_out).loss,
+        adapted_loss=language.likelihood(adapted, held_out).loss,
+        trained_numbers=run.numbers,
+        steps=run.steps,
+        samples=tuple(samples),
+        loss_before=run.before,
+        loss_after=run.after,
+        seconds=run.seconds,
+    )
+
+
+def said(model: LanguageModel, *, tokens: int = 180) -> str:
+    """On one line."""
+    return " ".join(language.generate(model, PROMPT, tokens=tokens, temperature=0.6, rng=2).split())

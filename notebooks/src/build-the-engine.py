@@ -1,0 +1,272 @@
+# %% [markdown]
+# # Build the engine
+#
+# In *Differentiate* you walked back through a graph by hand. `backward` does it for any computation that you write in NumPy,
+# and nobody has told it which.
+#
+# **What has to be remembered on the way forward, so that a program finds the way back?**
+#
+# After this lesson you can
+#
+# - write the engine that differentiates any computation, in a page,
+# - check any derivative with two runs,
+# - teach the package a derivative of your own.
+#
+# You need *Differentiate*.
+
+# %%
+import heapq
+from itertools import count
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lora_np as lnp
+
+# %% [markdown]
+# ## What a step remembers
+#
+# On paper: $e = w\,x - y$ with $w = 3$, $x = 2$, $y = 4$ was computed in two steps. To send $g = 1$ back, the minus has to know
+# nothing but where its inputs came from: it sends 1 to the product and $-1$ to $y$. The product has to know the **other** factor:
+# it sends $x = 2$ to $w$. So a step remembers two things: its inputs, and a function that turns what arrives into what goes on.
+#
+# First a table of such functions, for each operation one for each input. Read it so:
+# `y` is the result, `a` and `b` are the inputs, `g` is what arrives from behind, and the inner function returns
+# what goes on.
+
+# %%
+rules = {
+    np.subtract: (lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g),
+    np.matmul: (lambda y, a, b: lambda g: g @ b.T, lambda y, a, b: lambda g: a.T @ g),
+    np.square: (lambda y, a: lambda g: g * 2 * a,),
+}
+
+# %% [markdown]
+# A step of the computation is a **node**. It knows where its gradient flows to, and how. It also gets a number:
+# a step can only use results that existed before it, so later steps have larger ones.
+
+
+# %%
+class Node:
+    clock = count()
+
+    def __init__(self, name, y, targets, pull):
+        self.name, self.shape, self.dtype = name, y.shape, y.dtype
+        self.targets = targets  # the steps and leaves that y was computed from
+        self.pull = pull  # the gradient of y -> one gradient for each target; None once used
+        self.order = next(Node.clock)
+
+
+# %% [markdown]
+# An array that remembers its node asks NumPy to be told of every operation: that is `__array_ufunc__`. It
+# computes on the bare arrays, looks up the rules, and notes the node.
+
+
+# %%
+class Remembering(np.lib.mixins.NDArrayOperatorsMixin):
+    __hash__ = object.__hash__
+
+    def __init__(self, data, node=None):
+        self.data, self.node = data, node  # a leaf has no node
+        self.shape, self.dtype = data.shape, data.dtype
+
+    def __array_ufunc__(self, ufunc, method, *inputs):
+        arrays = [a.data if isinstance(a, Remembering) else a for a in inputs]
+        y = ufunc(*arrays)
+        there = [i for i, a in enumerate(inputs) if isinstance(a, Remembering)]
+        pulls = [rules[ufunc][i](y, *arrays) for i in there]
+        targets = [inputs[i].node or inputs[i] for i in there]
+        return Remembering(y, Node(ufunc.__name__, y, targets, lambda g: [pull(g) for pull in pulls]))
+
+
+# %% [markdown]
+# Backwards, copies are summed. First the axes that were added in front, then those of size one that were
+# stretched:
+
+
+# %%
+def unbroadcast(g, shape, name="a rule"):
+    added = g.ndim - len(shape)
+    total = g.sum(axis=tuple(range(added))) if added > 0 else g
+    total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+    if total.shape != shape:
+        raise ValueError(f"{name} returned a gradient of shape {g.shape} for an argument of shape {shape}")
+    return total
+
+
+# %% [markdown]
+# And the walk. It takes the latest step that something has arrived at, sends its gradient on, and adds where
+# paths meet. A node is latest only when all that follow it are done. What is left at the end are the leaves.
+
+
+# %%
+def walk(root, start):
+    arrived = {root.node or root: start}
+    latest_first = [] if root.node is None else [(-root.node.order, root.node)]
+    while latest_first:
+        node = heapq.heappop(latest_first)[1]
+        g = arrived.pop(node)
+        pull, node.pull = node.pull, None
+        if pull is None:
+            raise RuntimeError(
+                f"this graph ({node.name}) was used by an earlier backward(); run the forward pass again"
+            )
+        for target, pulled in zip(node.targets, pull(g), strict=True):
+            if pulled.shape != target.shape:
+                pulled = unbroadcast(pulled, target.shape, node.name)
+            if pulled.dtype is not target.dtype:
+                pulled = pulled.astype(target.dtype)
+            if target in arrived:
+                arrived[target] = arrived[target] + pulled
+            elif isinstance(target, Node):
+                arrived[target] = pulled
+                heapq.heappush(latest_first, (-target.order, target))
+            else:
+                # A copy of what is not its own: addition hands one array to both of its inputs.
+                shared = isinstance(pulled, np.ndarray) and (pulled is g or pulled.base is not None)
+                arrived[target] = pulled.copy() if shared else pulled
+        node.targets = ()
+    return arrived
+
+
+# %% [markdown]
+# Try it on a model with a bias, against the package:
+
+
+# %%
+def model_loss(W, b):
+    return np.ones((1, 2)) @ np.square(W @ np.array([[3.0, 1.0], [1.0, 4.0]]) - b) @ np.ones((2, 1))
+
+
+W, b = np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([[0.5], [0.1]])
+ours, theirs = [Remembering(W), Remembering(b)], [lnp.Tensor(W), lnp.Tensor(b)]
+arrived = walk(model_loss(*ours), np.array([[1.0]]))
+model_loss(*theirs).backward()
+print("gradient of b:", arrived[ours[1]].ravel())
+assert all((arrived[a] == b.grad).all() for a, b in zip(ours, theirs, strict=True))
+
+# %% [markdown]
+# What was remembered can be drawn: the numbers are the order in which the steps were made. The walk takes them backwards.
+
+# %% alt="The steps of the loss as a chain of boxes: 0 matmul, 1 subtract, 2 square, 3 matmul, 4 matmul. W and b are leaves that lead into the first two. An arrow below goes from the last box back to the first."
+remembered = model_loss(Remembering(W), Remembering(b)).node
+chain = []
+while isinstance(remembered, Node):
+    chain.insert(0, remembered)
+    remembered = remembered.targets[0]
+
+_, axes = plt.subplots(figsize=(8, 2.2), layout="constrained")
+box = {"boxstyle": "round", "facecolor": "white"}
+for place, node in enumerate(chain):
+    axes.text(place, 0, f"{node.order - chain[0].order}: {node.name}", ha="center", va="center", bbox=box)
+    axes.annotate(
+        "", (place - 0.38, 0), xytext=(place - 0.62, 0), arrowprops={"arrowstyle": "-|>", "color": "grey"}
+    )
+for place, name in [((-1, 0), "W"), ((1, 0.9), "b")]:
+    axes.text(*place, name, ha="center", va="center", color="purple")
+axes.annotate("", (1, 0.25), xytext=(1, 0.7), arrowprops={"arrowstyle": "-|>", "color": "grey"})
+axes.annotate("", (-1, -0.6), xytext=(4.4, -0.6), arrowprops={"arrowstyle": "-|>", "color": "purple"})
+axes.text(1.7, -0.9, "backward", ha="center", va="center", color="purple")
+axes.set(xlim=(-1.2, 4.6), ylim=(-1.1, 1.1))
+axes.set_axis_off()
+assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul", "matmul"]
+
+# %% [markdown]
+# `Node`, `unbroadcast` and `walk` are, word for word, those of `lora_np/autograd/engine.py`. The rest of
+# the package's `autograd` is a longer table.
+#
+# ## Check a derivative
+#
+# A wrong derivative does not crash. It trains badly, and nobody knows why. So check it. To measure every slope
+# costs two runs for each input: 24,000 for our matrix. Two runs are enough, for all at once.
+#
+# Collect all slopes in a table $J$, one row for each result, one column for each input. Move the inputs in a
+# random direction $v$, and the results move by $J v$: that can be measured. Send a random $w$ back, and
+# $J^T w$ arrives: that is what `backward` says. A dot between two vectors means to multiply entry by entry and
+# add up. Then both belong to one sum over the whole table:
+#
+# $$
+# w \cdot (J v) = \sum_{ij} w_i\, J_{ij}\, v_j = (J^T w) \cdot v
+# $$
+#
+# If an entry is wrong by more than rounding, a random $v$ and $w$ will almost certainly show it, at this input.
+# `check_derivative` does this a few times. It raises an error if the two sides differ:
+
+# %%
+rng = np.random.default_rng(0)
+W, x, b = rng.normal(size=(4, 3)), rng.normal(size=(5, 3)), rng.normal(size=4)
+
+
+def loss(W, x, b):
+    return np.mean(np.square(np.tanh(x @ W.T + b)))
+
+
+assert lnp.autograd.check_derivative(loss, W, x, b) < 1e-6
+
+# %% [markdown]
+# ## Add your own
+#
+# The package has a table like ours, with a row for each NumPy function. What is not in it, you add. Take the cube
+# root, $y = a^{1/3}$. A first attempt at its slope: $1 / (3 y)$? A `primitive` is an operation of your own, so
+# you can try it without touching the table:
+
+# %%
+wrong = lnp.autograd.primitive(np.cbrt, lambda y, a: lambda g: g / (3 * y))
+try:
+    lnp.autograd.check_derivative(wrong, np.array([0.5, 1.0, 2.0]))
+except AssertionError as problem:
+    print(str(problem).split(":")[0])
+
+# %% [markdown]
+# Caught. From $y^3 = a$ follows $3 y^2$ for the slope of $a$, so that of $y$ is $1 / (3 y^2)$.
+
+# %%
+lnp.autograd.derivative(np.cbrt, lambda y, a: lambda g: g / (3 * y * y))
+assert lnp.autograd.check_derivative(np.cbrt, np.array([0.5, 1.0, 2.0])) < 1e-6
+
+a = lnp.Tensor(8.0)
+np.cbrt(a).backward()
+print("slope at 8:", a.grad)
+
+# %% [markdown]
+# ## The law
+#
+# - A step of a computation keeps where its inputs came from, and a function that turns an arriving gradient into theirs.
+# - Later steps have larger numbers, so the walk back takes the largest first, and a step only when all that follow are done.
+# - Copies forwards are sums backwards; where paths meet, gradients add.
+# - A derivative is right if $w \cdot (Jv) = (J^T w) \cdot v$ for random $v$ and $w$.
+#
+# ## What you can do now
+#
+# You can build an autograd, and find out whether somebody else's is wrong. Try:
+#
+# - Write the rules of $a / b$ and check them.
+#
+#   <details><summary>Answer</summary>
+#
+#   With $y = a / b$: $g / b$ for $a$, and $-g\,y / b$ for $b$. In the table, `lambda y, a, b: lambda g: g / b` and `lambda y, a, b: lambda g: -g *
+#   y / b`.
+#
+#   </details>
+# - On paper: in $s = a\,b + a$, which steps are made in which order, and what has arrived at $a$ after each step back?
+#
+#   <details><summary>Answer</summary>
+#
+#   The product is 0, the sum 1. Back: the sum sends 1 to the product and 1 to $a$; the product sends $b$ to $a$, and the two add up to $b + 1$.
+#
+#   </details>
+# - What happens if `walk` takes the *earliest* step first?
+#
+#   <details><summary>Answer</summary>
+#
+#   A step may then be sent on before all of its gradient has arrived. What comes later is lost, or needs a second walk.
+#   In a chain nothing goes wrong; where paths meet, gradients come out too small.
+#
+#   </details>
+#
+# ## Further reading
+#
+# - A. Griewank, A. Walther, *Evaluating Derivatives*, 2nd edition, SIAM 2008: reverse mode, and what it has to keep.
+# - D. Maclaurin, D. Duvenaud, R. Adams, *Autograd*, [github.com/HIPS/autograd](https://github.com/HIPS/autograd): NumPy with
+#   a table of derivatives.
+# - NumPy, [NEP 13](https://numpy.org/neps/nep-0013-ufunc-overrides.html): how an array is told of each operation.
