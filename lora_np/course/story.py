@@ -529,8 +529,8 @@ def render(found: Tour, task: Task, figures: list[Path]) -> str:
 
 
 def steps_sentence(updates: tuple[Update, ...]) -> str:
-    reached = [f"{u.name} {u.steps_to_goal:,}" for u in updates if u.steps_to_goal is not None]
-    return f"Steps until {GOAL:.0%} of the possible gain: {', '.join(reached)}." if reached else ""
+    reached = [f"{u.name}: {u.steps_to_goal:,}" for u in updates if u.steps_to_goal is not None]
+    return f"Steps until {GOAL:.0%} of the possible gain: {'; '.join(reached)}." if reached else ""
 
 
 def time_sentence(times: tuple[StepTime, ...]) -> str:

@@ -14,7 +14,6 @@ from lora_np.table import Table
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
 PROMPT = "And the "
 TRAINED_ON = 60_000  # characters, of which the last tenth is held out
-SETTINGS = {"rank": 4, "batch_size": 4, "context": 64, "lr": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,14 @@ class Voice:
         Of the shipped adapter.
     base, adapted : str
         Text of the model alone, and with the shipped adapter, after the same prompt.
-    base_loss, adapted_loss : float
-        On the end of the text that the adapter learned, nats a character.
+    base_loss, adapted_loss, trained_loss : float
+        Nats a character on the end of the text: alone, with the shipped adapter, and after the run.
     trained_numbers : int
         In the run of the tour.
     steps : int
         Of that run.
     samples : tuple of (int, str)
         What the model said after so many steps.
-    loss_before, loss_after : float
-        Of that run, on held-out text.
     seconds : float
         Of training.
     """
@@ -46,25 +43,25 @@ class Voice:
     adapted: str
     base_loss: float
     adapted_loss: float
+    trained_loss: float
     trained_numbers: int
     steps: int
     samples: tuple[tuple[int, str], ...]
-    loss_before: float
-    loss_after: float
     seconds: float
 
     @property
     def table(self) -> Table:
-        """Losses before and after, of the shipped adapter and of the run."""
+        """Losses without an adapter, with the shipped one, and after the run."""
         rows = [
-            (f"shipped adapter ({ADAPTER})", self.numbers, self.base_loss, self.adapted_loss),
-            (f"{self.steps} steps just now", self.trained_numbers, self.loss_before, self.loss_after),
+            ("none", 0, self.base_loss),
+            (f"shipped ({ADAPTER})", self.numbers, self.adapted_loss),
+            (f"{self.steps} steps just now", self.trained_numbers, self.trained_loss),
         ]
         return Table(
-            ["adapter", "numbers", "loss before", "after"],
+            ["adapter", "numbers", "loss"],
             rows,
             title="A model of Jane Austen's novels learns Genesis: nats a character, held out",
-            formats=dict.fromkeys(["loss before", "after"], "{:.2f}".format),
+            formats={"loss": "{:.2f}".format},
         )
 
     def lines(self) -> Iterator[str]:
@@ -103,8 +100,8 @@ def spoken(steps: int, rng: int, progress: bool) -> Voice:
         return f"step {step}: {samples[-1][1]}" if progress else None
 
     run = language.finetune(
-        model, text[:TRAINED_ON], **SETTINGS, steps=steps, rng=rng, progress=progress,
-        validate_every=steps // 4, sample=sample,
+        model, text[:TRAINED_ON], rank=4, batch_size=4, context=64, lr=1e-2, steps=steps, rng=rng,
+        progress=progress, validate_every=steps // 4, sample=sample,
     )  # fmt: skip
     if run.interrupted:
         raise KeyboardInterrupt
@@ -114,12 +111,11 @@ def spoken(steps: int, rng: int, progress: bool) -> Voice:
         adapted=said(adapted),
         base_loss=language.likelihood(model, held_out).loss,
         adapted_loss=language.likelihood(adapted, held_out).loss,
+        trained_loss=language.likelihood(run.model, held_out).loss,
         trained_numbers=run.numbers,
         steps=run.steps,
         samples=tuple(samples),
-        loss_before=run.before,
-        loss_after=run.after,
-        seconds=run.seconds,
+        seconds=run.history.seconds,
     )
 
 

@@ -1,5 +1,6 @@
 """The main job: it reaches what it claims, writes what it says, and repeats itself."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -84,6 +85,20 @@ def test_words_follow_the_times(full, lora, words):
 def test_the_report_says_what_the_table_says(found, folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert time_sentence(found.step_times) in page
+
+
+def test_it_ends_with_a_model_that_speaks(found, folder):
+    voice, page = found.voice, (folder / "report.html").read_text(encoding="utf-8")
+    assert (voice.numbers, voice.trained_numbers) == (74_752, 37_376)
+    assert voice.adapted_loss < voice.trained_loss < voice.base_loss - 0.3
+    assert [step for step, _ in voice.samples] == [0, 15, 30, 45, 60]
+    said = [text for _, text in voice.samples]
+    assert voice.base.startswith(said[0])  # the adapter of the run starts at the base model
+    assert len(set(said)) > 2
+    for text in (voice.base, voice.adapted, *said):
+        assert text.startswith("And the ")
+        assert html.escape(text) in page
+    assert voice.base != voice.adapted
 
 
 def test_figures_are_written(found, folder):
