@@ -65,9 +65,13 @@ def teacher_notebook(lesson: Lesson) -> str:
             answered = f"    ### BEGIN SOLUTION\n{body}    ### END SOLUTION"
         else:  # several definitions: the solution's come after those that students fill in
             answered = f"\n\n### BEGIN SOLUTION\n{solution(name).code}### END SOLUTION"
-        hidden = (
-            f"\n### BEGIN HIDDEN TESTS\nexercises.check({name}, rng={HIDDEN}).points\n### END HIDDEN TESTS"
-        )
+        # What is printed is the feedback; the last value is the points.
+        hidden = f"""
+### BEGIN HIDDEN TESTS
+outcome = exercises.check({name}, rng={HIDDEN})
+print(outcome)
+outcome.points
+### END HIDDEN TESTS"""
         answer, check = cells[name], cells[f"{name}-check"]
         answer["source"] = (exercise.stub.removesuffix(DOTS) + answered).splitlines(keepends=True)
         answer["metadata"]["nbgrader"] = marks_of(name, solution=True)

@@ -69,9 +69,8 @@ def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
         source = "".join(answer["source"])
         assert source.startswith(exercise.stub.removesuffix("    ...\n"))
         assert solution(exercise.name).body in source.partition("### BEGIN SOLUTION\n")[2]
-        assert f"### BEGIN HIDDEN TESTS\nexercises.check({exercise.name}, rng={HIDDEN}).points" in "".join(
-            check["source"]
-        )
+        hidden = f"exercises.check({exercise.name}, rng={HIDDEN})\nprint(outcome)\noutcome.points\n### END HIDDEN TESTS"
+        assert "".join(check["source"]).endswith(hidden)
 
 
 @pytest.mark.parametrize("lesson", LESSONS)

@@ -16,7 +16,7 @@ ROOT = HERE.parents[1]
 #: Which of their tests, as pytest's ``-k`` takes it.
 CHOSEN = {
     "scipy": "(svd or qr or decomp_lu or orth or angles or polar or procrustes or interpolative) and not nofegfault",
-    "sklearn": "not (array_api or sparse)",
+    "sklearn": "not (array_api or sparse or solver_auto)",
 }
 
 FILES = {

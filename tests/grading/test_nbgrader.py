@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lora_np.exercises import HEADER, lessons, solution
-from lora_np.grading import grade, nbgrader
+from lora_np.grading import attempts, grade, nbgrader
 from lora_np.grading.assignments import HIDDEN
 
 pytestmark = pytest.mark.nbgrader
@@ -18,8 +18,11 @@ LESSON = lessons()[0]
 RIGHT = {one.name: solution(one.name).code for one in LESSON.exercises}
 HALF = {name: RIGHT[name] for name in ("column_of_product", "noisy_rank")}
 LIBRARY = {"rank_by_elimination": "def rank_by_elimination(M):\n    return np.linalg.matrix_rank(M)\n"}
-STUDENTS = {"right": RIGHT, "half": HALF | LIBRARY, "empty": {}}
-POINTS = {"right": 9.0, "half": 3.0, "empty": 0.0}
+# Each satisfies some laws and breaks others: 1 of 2 points, 1 of 2 and 2 of 3.
+WRONG = {"A transposed", "a thousandth of the largest", "a tolerance that knows nothing of the matrix"}
+PART = {one.exercise: one.source[one.source.index("def ") :] for one in attempts() if one.name in WRONG}
+STUDENTS = {"right": RIGHT, "half": HALF | LIBRARY, "part": PART, "empty": {}}
+POINTS = {"right": 9.0, "half": 3.0, "part": 4.0, "empty": 0.0}
 
 
 def run(folder, command, *arguments):
