@@ -25,7 +25,13 @@ from lora_np.checks import Array, whole_number
 from lora_np.course.voice import Voice, speak
 from lora_np.files import write_figure, write_whole
 from lora_np.hub import safetensors
-from lora_np.linalg import optimal_losses, reduced_rank_regression, svd_of_product
+from lora_np.linalg import (
+    ENOUGH,
+    optimal_losses,
+    rank_for_energy,
+    reduced_rank_regression,
+    svd_of_product,
+)
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
 from lora_np.table import Table
@@ -123,6 +129,10 @@ class Tour:
         For a small and a large weight.
     voice : Voice
         What a language model says before and after.
+    rank_for_gain : int
+        The smallest whose best update brings 97 % of the gain of the best full one, on held-out data.
+    rank_for_norm : int
+        The smallest that keeps 99 % of the squared norm of the best full update: the rule of `errors`.
     figures : tuple of str
         Paths of the figures.
     report : str
@@ -135,6 +145,8 @@ class Tour:
     updates: tuple[Update, ...]
     step_times: tuple[StepTime, ...]
     voice: Voice
+    rank_for_gain: int
+    rank_for_norm: int
     figures: tuple[str, ...]
     report: str
 
@@ -162,9 +174,21 @@ class Tour:
             title="Terrain from a model of photographs: mean squared error on held-out patches",
             notes=[
                 "The best possible has a closed form (reduced-rank regression). It bounds its own training "
-                "error only: on held-out patches a trained model may end a little below it."
+                "error only: on held-out patches a trained model may end a little below it.",
+                f"Which rank is enough? {self.enough}",
             ],
             formats=dict.fromkeys(errors, "{:.4f}".format) | {"share of its gain": "{:.1%}".format},
+        )
+
+    @property
+    def enough(self) -> str:
+        """The rank that is enough by held-out data and by the norm, and why they differ."""
+        return (
+            f"On held-out patches rank {self.rank_for_gain}: its best update brings {GOAL:.0%} of the gain "
+            f"of the best full one. By the weights alone rank {self.rank_for_norm}: it keeps {ENOUGH:.0%} of "
+            "the squared norm of that update, which is how lora-np errors, inspect and resize answer. The "
+            "norm counts all directions of the weight alike, the error only as far as the inputs take them, "
+            "and pixels next to each other are so alike that they hardly take most."
         )
 
     @property
@@ -239,6 +263,7 @@ def tour(
     voice = speak(steps=20 if quick else 60, rng=rng, progress=progress)
     figures = draw(task, fits, updates, folder)
     report = folder / "report.html"
+    gain = task.best_errors[0] - task.best_errors
     found = Tour(
         rng,
         task.steps,
@@ -246,6 +271,8 @@ def tour(
         updates,
         step_times,
         voice,
+        int(np.argmax(gain >= GOAL * gain[-1])),
+        rank_for_energy(np.diag(task.best_spectrum)),
         tuple(map(str, figures)),
         str(report),
     )
@@ -290,6 +317,12 @@ class Task:
 
     def error(self, W: Any, x: Array, y: Array) -> float:
         return float(np.mean(np.square(x @ value(W).T - y)))
+
+    @cached_property
+    def best_spectrum(self) -> Array:
+        """The singular values of the best full update."""
+        B, A = reduced_rank_regression(self.x, self.y, W0=self.base.W, ridge=ridge_for(self.x))
+        return svd_of_product(B, A).s
 
     @cached_property
     def single(self) -> tuple[Array, ...]:
@@ -446,8 +479,7 @@ def draw_errors(best: Array, updates: tuple[Update, ...], ax: Axes) -> None:
 
 def spectra(task: Task, fits: dict[int | None, Fit[Any]]) -> dict[str, Array]:
     """The first singular values of the best full update, and those of the trained ones of low rank."""
-    B, A = reduced_rank_regression(task.x, task.y, W0=task.base.W, ridge=ridge_for(task.x))
-    found = {"the best full update": svd_of_product(B, A).s[: 2 * max(RANKS)]}
+    found = {"the best full update": task.best_spectrum[: 2 * max(RANKS)]}
     for r in RANKS:
         layer = fits[r].model
         found[f"trained, r = {r}"] = svd_of_product(value(layer.B) * layer.scale, value(layer.A)).s
@@ -523,6 +555,7 @@ def render(found: Tour, task: Task, figures: list[Path]) -> str:
         rank_one_share=f"{gain[1] / gain[-1]:.0%}",
         steps_to_goal=steps_sentence(found.updates),
         step_times=time_sentence(found.step_times),
+        enough=found.enough,
         rng=found.rng,
         steps=f"{found.steps:,}",
     )

@@ -43,6 +43,14 @@ def test_a_low_rank_is_what_the_data_asks_for(found):
         assert update.error == pytest.approx(0.117, abs=0.004)
 
 
+def test_both_answers_to_which_rank_is_enough_are_told(found, folder):
+    """By held-out data and by the norm, which counts directions that the inputs hardly take."""
+    assert 1 <= found.rank_for_gain < found.rank_for_norm < 54
+    told = f"On held-out patches rank {found.rank_for_gain}:"
+    assert told in str(found.table)
+    assert told in (folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_counts_are_the_seeds(found):
     assert [(u.rank, u.numbers) for u in found.updates] == [(None, 12_000), (20, 4_400), (8, 1_760)]
     assert [u.optimizer_bytes for u in found.updates] == [96_000, 35_200, 14_080]
