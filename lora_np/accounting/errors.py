@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from lora_np.accounting.matrix import count_full, count_lora
 from lora_np.checks import Array, number
 from lora_np.hub import load_matrix
 from lora_np.table import Table, shape_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,31 @@ class RankErrors:
         """Everything, for programs."""
         values = {**vars(self), "errors": self.errors.tolist(), "energy": self.energy.tolist()}
         return json.dumps(values, indent=2)
+
+    def figure(self) -> Figure:
+        """The curve, with the error that is good enough and the rank that has it."""
+        from matplotlib.figure import Figure
+
+        from lora_np.plots import ACCENT, MUTED, label_line, rank_error_curves, short_name
+
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        ax = rank_error_curves({" ": self.errors}, ax=figure.add_subplot())
+        last = len(self.errors) - 1
+        if self.rank == linalg.rank_within(
+            self.errors, tolerance=self.tolerance
+        ):  # of the norm that is drawn
+            ax.axhline(self.tolerance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            text = f"enough: an error of {self.tolerance:.3g}"
+            label_line(ax, ax.get_xlim()[1], self.tolerance, text, MUTED, ha="right", xytext=(-4, 8))
+        if self.errors[self.rank] > 0:
+            place = (self.rank, float(self.errors[self.rank]))
+            ax.plot(*place, "o", color=ACCENT, markersize=8, markeredgecolor="white", zorder=3)
+            label_line(ax, *place, f"rank {self.rank}", ACCENT, xytext=(8, 7))  # a falling line is below
+        ax.set_title(f"{short_name(self.source, 58)}, {shape_text(self.shape)}", loc="left", fontsize=10)
+        norm = {"fro": "Frobenius"}.get(self.norm, self.norm)
+        ax.set_ylabel(f"relative error in the {norm} norm")
+        ax.set_xlabel(f"rank r, of at most {last:,}")
+        return figure
 
     @property
     def table(self) -> Table:

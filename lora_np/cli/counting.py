@@ -216,15 +216,7 @@ def errors(
     check_target("--plot", plot, PICTURES)
     found = rank_errors_of(matrix, norm=norm, energy=energy, tolerance=tolerance)  # type: ignore[arg-type]
     if plot is not None:
-        from matplotlib.figure import Figure
-
-        from lora_np.plots import rank_error_curves
-
-        figure = Figure(figsize=(6, 3.8), layout="constrained")
-        rank_error_curves(
-            {Path(matrix).name: found.errors}, tolerance=found.tolerance, ax=figure.add_subplot()
-        )
-        write_figure(figure, plot, dpi=150)
+        write_figure(found.figure(), plot, dpi=150)
     if as_json:
         print(found.to_json())
     else:

@@ -25,13 +25,7 @@ from lora_np.checks import Array, whole_number
 from lora_np.course.voice import Voice, speak
 from lora_np.files import write_figure, write_whole
 from lora_np.hub import safetensors
-from lora_np.linalg import (
-    ENOUGH,
-    optimal_losses,
-    rank_for_energy,
-    reduced_rank_regression,
-    svd_of_product,
-)
+from lora_np.linalg import ENOUGH, optimal_losses, rank_for_energy, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
 from lora_np.table import Table

@@ -69,3 +69,24 @@ def test_one_goal_at_most(source):
 def test_a_tolerance_out_of_range_is_refused(source, tolerance):
     with pytest.raises(ValueError, match=r"tolerance must be (at least 0 and at most 1|finite)"):
         rank_errors_of(source, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("norm", ["fro", "spectral", "nuclear"])
+@pytest.mark.parametrize("goal", [{}, {"tolerance": 0.2}, {"energy": 1.0}], ids=str)
+def test_the_figure_says_which_rank_is_enough_and_for_what(tmp_path, norm, goal):
+    name = "model.layers.11.self_attn.q_proj.weight." + "x" * 60
+    M = np.diag(0.5 ** np.arange(8)) @ np.eye(8, 9)
+    safetensors.save({name: M}, tmp_path / "m.safetensors")
+    found = rank_errors_of(f"{tmp_path}/m.safetensors:{name}", norm=norm, **goal)
+    (ax,) = found.figure().get_axes()
+    texts = [text.get_text() for text in ax.texts]
+    assert (f"rank {found.rank}" in texts) == (found.rank < 8)
+    if norm == "fro" or "tolerance" in goal:
+        assert f"enough: an error of {found.tolerance:.3g}" in texts
+    assert len(ax.get_title(loc="left")) < 80
+    assert "norm" in ax.get_ylabel()
+
+
+def test_the_figure_of_zeros_is_no_trouble(tmp_path):
+    np.save(tmp_path / "zero.npy", np.zeros((3, 4)))
+    rank_errors_of(str(tmp_path / "zero.npy")).figure().draw_without_rendering()
