@@ -318,7 +318,7 @@ groups = {"not adapted": (INK, [before])} | {
     name: (color, [run for who in some for run in tuned(**who)])
     for name, color, some in [
         ("queries and values", SKY, [contestants["q_proj, v_proj", r] for r in ranks["q_proj, v_proj"]]),
-        ("all linear maps", LORA, [contestants["all-linear", r] for r in ranks["all-linear"]]),
+        ("all linear maps", LORA, [contestants["all-linear", r] for r in reversed(ranks["all-linear"])]),
         ("full update", FULL, [full]),
     ]
 }
