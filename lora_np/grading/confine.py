@@ -156,15 +156,18 @@ def become_nobody(*, may_read: bool) -> None:
         checked(ctypes.CDLL(None, use_errno=True).capset(struct.pack("Ii", 0x20080522, 0), rights))
 
 
+def address_space(beyond: int) -> int:
+    """Bytes that Python and the library take by now, where that can be known, and ``beyond``."""
+    used = sys.platform == "linux" and int(Path("/proc/self/statm").read_text().split()[0])
+    return used * mmap.PAGESIZE + beyond
+
+
 def limit_resources(limits: Limits) -> None:
     import resource
 
-    used = 0
-    if sys.platform == "linux":
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     wanted = [
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, used + limits.memory),
+        (resource.RLIMIT_AS, address_space(limits.memory)),
         (resource.RLIMIT_FSIZE, 0),  # pipes are not files: it can still answer and print
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_NPROC, 0),  # no process or thread beyond this one, so nothing can leave its group
@@ -249,15 +252,11 @@ ALLOWED = {  # by name: numbers on x86_64 and aarch64, -1 where a machine has no
     "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135),
     "rt_sigreturn": (15, 139), "ioctl": (16, 29), "pread64": (17, 67), "readv": (19, 65), "writev": (20, 66),
     "access": (21, -1), "select": (23, -1), "sched_yield": (24, 124), "mremap": (25, 216),
-    "madvise": (28, 233),
-    "dup": (32, 23), "dup2": (33, -1), "dup3": (292, 24), "pause": (34, -1), "nanosleep": (35, 101),
-    "getitimer": (36, 102), "alarm": (37, -1), "setitimer": (38, 103), "getpid": (39, 172), "exit": (60, 93),
-    "wait4": (61, 260), "uname": (63, 160), "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50),
-    "readlink": (89, -1), "readlinkat": (267, 78), "gettimeofday": (96, 169), "getrlimit": (97, 163),
-    "getrusage": (98, 165), "sysinfo": (99, 179), "times": (100, 153), "getuid": (102, 174),
-    "getgid": (104, 176), "geteuid": (107, 175), "getegid": (108, 177), "getppid": (110, 173),
-    "getpgrp": (111, -1), "getgroups": (115, 158), "getresuid": (118, 148), "getresgid": (120, 150),
-    "getpgid": (121, 155), "rt_sigpending": (127, 136), "sigaltstack": (131, 132), "statfs": (137, 43),
+    "madvise": (28, 233), "dup": (32, 23), "dup2": (33, -1), "dup3": (292, 24), "nanosleep": (35, 101),
+    "getpid": (39, 172), "exit": (60, 93), "uname": (63, 160), "getcwd": (79, 17), "readlink": (89, -1),
+    "readlinkat": (267, 78), "gettimeofday": (96, 169), "getrlimit": (97, 163), "getrusage": (98, 165),
+    "sysinfo": (99, 179), "getuid": (102, 174), "getgid": (104, 176), "geteuid": (107, 175),
+    "getegid": (108, 177), "getppid": (110, 173), "sigaltstack": (131, 132), "statfs": (137, 43),
     "fstatfs": (138, 44), "gettid": (186, 178), "time": (201, -1), "futex": (202, 98),
     "sched_getaffinity": (204, 123), "getdents64": (217, 61), "set_tid_address": (218, 96),
     "restart_syscall": (219, 128), "fadvise64": (221, 223), "clock_gettime": (228, 113),

@@ -14,12 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from lora_np.exercises import Outcome, exercise
 from lora_np.grading.channel import STARTING, Channel, Ended
-from lora_np.grading.confine import Limits, die_with
+from lora_np.grading.confine import Limits, address_space, die_with
 from lora_np.grading.submissions import Report, check_file
 from lora_np.grading.wire import receive, send
 
@@ -46,8 +47,8 @@ def judged(
             {
                 "path": os.fsencode(path.resolve()).hex(),
                 "exercises": list(exercises),
-                "questions": [list(question) for question in questions],
-                "limits": [limits.seconds, limits.memory, limits.total_seconds],
+                "questions": list(questions),
+                "limits": astuple(limits),
                 "parent": os.getpid(),
             }
         )
@@ -105,11 +106,7 @@ def limit_memory() -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        used = 0
-        if sys.platform == "linux":
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = used + MEMORY
-        resource.setrlimit(
-            resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-        )
+        most = address_space(MEMORY)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
