@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from lora_np.exercises.drawing import Draw, Rejected, shrink, weight
 from tests.drawing import FULL
 
-FEW = hypothesis.settings(max_examples=50, derandomize=True, database=None)
+FEW = hypothesis.settings(max_examples=400, derandomize=True, database=None)
 LAWS = {
     "an entry below zero": lambda M, j: (M < 0).any(),
     "a large entry": lambda M, j: np.abs(M).max() >= 4,

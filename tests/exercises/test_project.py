@@ -54,7 +54,7 @@ def test_steps_may_use_the_package_and_earn_nothing_for_it(name):
 
 def test_ones_own_lora_adapts_the_terrain():
     before, after = whole_file()["terrain"]()
-    assert after < 0.85 * before
+    assert after < 0.9 * before
 
 
 def written(folder):
@@ -64,6 +64,7 @@ def written(folder):
     return names
 
 
+@pytest.mark.slow
 def test_ones_own_lora_adapts_a_language_model_and_the_package_reads_its_file(tmp_path):
     written(tmp_path / "own")
     assert "4" in str(adapters.inspect(tmp_path / "own").table)

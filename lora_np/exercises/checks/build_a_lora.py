@@ -10,8 +10,8 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer
-from lora_np.exercises.checks.open_a_real_adapter import PATHS
-from lora_np.exercises.checks.train import WHITE, layer
+from lora_np.exercises.checks.files import PATHS
+from lora_np.exercises.checks.training import WHITE, layer
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import exactly, law, parts, real_array, same
 from lora_np.exercises.samples import scale

@@ -1,0 +1,259 @@
+"""Laws of the lessons on counting, adapter files and few bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lora_np.checks import Array
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import at_most, exactly, law, parts, same, whole
+from lora_np.exercises.samples import scale
+
+# Count parameters
+
+
+ROWS = {"q": 1, "k": 0, "v": 0, "o": 1}  # 1 if a target has as many rows as the model is wide
+
+
+def lora_count_entries(draw: Draw, answer: Answer) -> None:
+    d, k, r = draw.sizes("dkr", high=5000)
+    exactly("the count", answer(d, k, r), d * r + r * k)
+
+
+def shape(draw: Draw) -> tuple[int, int]:
+    d = draw.whole("d", 1, 400)
+    return d, d if draw.pick("square", (False, True)) else draw.whole("k", 1, 400)
+
+
+def last_rank_that_saves_saves(draw: Draw, answer: Answer) -> None:
+    d, k = shape(draw)
+    r = whole("the rank", answer(d, k))
+    law(r == 0 or r * (d + k) < d * k, f"rank {r} takes {r * (d + k):,} numbers, the full update {d * k:,}")
+
+
+def last_rank_that_saves_next(draw: Draw, answer: Answer) -> None:
+    d, k = shape(draw)
+    r = whole("the rank", answer(d, k))
+    law(r >= 0, f"a rank is not negative, got {r}")
+    more = (r + 1) * (d + k)
+    law(more >= d * k, f"rank {r + 1} saves, too: it takes {more:,} numbers, the full update {d * k:,}")
+
+
+def within_budget(draw: Draw, answer: Answer) -> tuple[int, int, int]:
+    shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
+    one = sum(d + k for d, k in shapes)
+    budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
+    return whole("the rank", answer(shapes, budget)), one, budget
+
+
+def rank_within_fits(draw: Draw, answer: Answer) -> None:
+    r, one, budget = within_budget(draw, answer)
+    law(r * one <= budget, f"rank {r} takes {r * one:,} numbers, the budget is {budget:,}")
+
+
+def rank_within_largest(draw: Draw, answer: Answer) -> None:
+    r, one, budget = within_budget(draw, answer)
+    law(r >= 0, f"a rank is not negative, got {r}")
+    law((r + 1) * one > budget, f"rank {r + 1} fits, too: it takes {(r + 1) * one:,} of {budget:,} numbers")
+
+
+def attention_count_target(draw: Draw, answer: Answer) -> None:
+    d, r = draw.whole("d", 1, 64), draw.whole("r", 1, 8)
+    narrow, target = draw.whole("d_kv", 1, d), draw.pick("target", tuple(ROWS))
+    right = r * ((d if ROWS[target] else narrow) + d)
+    exactly("the count", answer(1, d, narrow, [target], r), right)
+
+
+def attention_count_model(draw: Draw, answer: Answer) -> None:
+    layers, d, r = draw.whole("layers", 1, 100), draw.whole("d", 1, 64), draw.whole("r", 1, 8)
+    narrow = draw.whole("d_kv", 1, d)
+    targets = [target for target in "vqok" if draw.pick(target, (True, False))]
+    right = layers * sum(r * ((d if ROWS[target] else narrow) + d) for target in targets)
+    exactly("the count", answer(layers, d, narrow, targets, r), right)
+
+
+def training_bytes_frozen(draw: Draw, answer: Answer) -> None:
+    base = draw.whole("base", 1, 10**9)
+    exactly("the bytes", answer(base, 0), 2 * base)
+
+
+def training_bytes_trained(draw: Draw, answer: Answer) -> None:
+    base, trained = draw.whole("base", 0, 10**9), draw.whole("trained", 1, 10**6)
+    exactly("the bytes", answer(base, trained), 2 * base + 16 * trained)
+
+
+# Open a real adapter
+
+
+PATHS = ("lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "encoder.model.lora.0")
+
+
+def named(draw: Draw, answer: Answer) -> tuple[dict[str, Any], dict[str, Array]]:
+    adapters: dict[str, Any] = {}
+    right: dict[str, Array] = {}
+    for path in PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 2)]:
+        d, r, k = (draw.whole(f"{size} of {path}", 1, 3) for size in "drk")
+        B, A = draw.array(f"B of {path}", d, r), draw.array(f"A of {path}", r, k)
+        adapters[path] = (B, A)
+        right |= {f"base_model.model.{path}.lora_{name}.weight": one for name, one in (("A", A), ("B", B))}
+    got = answer(adapters)
+    law(got is not None, "it returns None; is there a return?", name="A function returns its answer")
+    law(isinstance(got, dict), f"got {type(got).__name__}", name="The answer is a dict from keys to arrays")
+    return got, right
+
+
+def peft_tensors_keys(draw: Draw, answer: Answer) -> None:
+    got, right = named(draw, answer)
+    missing, extra = [key for key in right if key not in got], [key for key in got if key not in right]
+    law(not missing, f"{missing[:1]} is missing, there is {extra[:1]}")
+    law(not extra, f"{extra[:1]} is none of PEFT's keys")
+
+
+def peft_tensors_factors(draw: Draw, answer: Answer) -> None:
+    got, right = named(draw, answer)
+    for key, tensor in got.items():
+        name, path = str(key).split("lora_")[-1][:1], [p for p in PATHS if p in str(key)]
+        expected = [right[f"base_model.model.{p}.lora_{name}.weight"] for p in path if name in ("A", "B")]
+        law(bool(expected), f"the key {key!r} does not say which layer's A or B it holds")
+        same(f"the tensor of {key}", tensor, expected[0])
+
+
+def combined(draw: Draw, answer: Answer) -> tuple[Array, Array, Array, float]:
+    d, k, count = draw.sizes("d k count", high=3)
+    adapters, weights, ranks = [], [], 0
+    total, size = np.zeros((d, k)), 0.0
+    for i in range(count):
+        r, alpha, weight = (
+            draw.whole(f"r{i}", 1, 3),
+            draw.number(f"alpha {i}", 1, 16),
+            draw.number(f"weight {i}"),
+        )
+        B, A = draw.array(f"B{i}", d, r), draw.array(f"A{i}", r, k)
+        adapters.append((B, A, alpha))
+        weights.append(weight)
+        total, ranks = total + weight * alpha / r * B @ A, ranks + r
+        size += abs(weight) * alpha / r * float((np.abs(B) @ np.abs(A)).max())
+    B, A = parts("B A", answer(adapters, weights), (d, ranks), (ranks, k))
+    return B, A, total, size
+
+
+def combine_adapters_ranks(draw: Draw, answer: Answer) -> None:
+    combined(draw, answer)
+
+
+def combine_adapters_sum(draw: Draw, answer: Answer) -> None:
+    B, A, total, size = combined(draw, answer)
+    same("B @ A", B @ A, total, size=size)
+
+
+def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
+    d, k, old = draw.sizes("d k old", high=4)
+    r = draw.whole("r", 1, min(d, k, old))
+    B, A = scale(draw) * draw.array("B", d, old), draw.array("A", old, k)
+    new_B, new_A = parts("B A", answer(B, A, r), (d, r), (r, k))
+    s, error = np.linalg.svdvals(B @ A), float(np.linalg.norm(B @ A - new_B @ new_A))
+    size = float(np.linalg.norm(B) * np.linalg.norm(A))
+    at_most("the error", error, float(np.linalg.norm(s[r:])), size=size)
+
+
+def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
+    d, k, old = draw.whole("d", 100, 120), draw.whole("k", 100, 120), draw.whole("old", 1, 3)
+    r = draw.whole("r", 1, old)
+    B, A = draw.array("B", d, old), draw.array("A", old, k)
+    parts("B A", answer(B, A, r, within=3 * d * k), (d, r), (r, k))
+
+
+def rounded(answer: Answer, x: Array) -> None:
+    x = x.astype(np.float32)
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    same("the result", answer(x), np.ldexp(np.rint(256 * mantissa), exponent - 8), tolerance=0)
+
+
+def to_bfloat16_kept(draw: Draw, answer: Answer) -> None:
+    x = np.rint(draw.array("x", draw.whole("n", 1, 4), low=-255, high=255))
+    rounded(answer, x * draw.pick("unit", (1.0, 2.0**-110, 2.0**110)))
+
+
+def to_bfloat16_nearest(draw: Draw, answer: Answer) -> None:
+    n = draw.whole("n", 1, 4)
+    x = np.rint(draw.array("x", n, low=-255, high=255)) + draw.array("rest", n, low=-0.49, high=0.49)
+    rounded(answer, x * draw.pick("unit", (1.0, 2.0**-110, 2.0**110)))
+
+
+def to_bfloat16_ties(draw: Draw, answer: Answer) -> None:
+    x = 128.5 + np.rint(draw.array("x", draw.whole("n", 1, 4), low=0, high=126))
+    rounded(answer, x * draw.pick("unit", (1.0, -1.0, 2.0**-110)))
+
+
+# Train on four bits
+
+
+def levels_of(draw: Draw) -> Array:
+    return np.unique(
+        [*np.rint(draw.array("levels", draw.whole("inner", 0, 3), low=-8, high=8)) / 8, 0.0, 1.0]
+    )
+
+
+def quantised(draw: Draw, answer: Answer) -> tuple[Array, Array, Array, float]:
+    w, levels = scale(draw) * draw.array("w", draw.whole("n", 1, 5)), levels_of(draw)
+    codes, got = parts("codes scale", answer(w, levels), (len(w),), ())
+    law(
+        np.isin(codes, range(len(levels))).all(),
+        f"codes are places from 0 to {len(levels) - 1}, got {codes.tolist()}",
+    )
+    return w, levels, levels[codes.astype(int)], float(got)
+
+
+def nearest_levels_scale(draw: Draw, answer: Answer) -> None:
+    w, _, _, got = quantised(draw, answer)
+    same("the scale", got, np.abs(w).max())
+
+
+def nearest_levels_nearest(draw: Draw, answer: Answer) -> None:
+    w, levels, got, _ = quantised(draw, answer)
+    size = float(np.abs(w).max())
+    least = np.abs(w[:, None] - size * levels).min(axis=1)
+    same("the distances to the levels", np.abs(w - size * got), least, size=size)
+
+
+def blocks_read(draw: Draw, answer: Answer, high: float) -> None:
+    n, size, levels = draw.whole("n", 1, 6), draw.whole("size", 1, 4), levels_of(draw)
+    codes = np.array([int(draw.whole(f"code {i}", 0, len(levels) - 1)) for i in range(n)])
+    scales = draw.array("scales", -(-n // size), low=1, high=high)
+    right = [levels[code] * scales[i // size] for i, code in enumerate(codes)]
+    same("the numbers", answer(codes, scales, levels, size), right, tolerance=1e-6)
+
+
+def read_in_blocks_read(draw: Draw, answer: Answer) -> None:
+    blocks_read(draw, answer, 5)
+
+
+def read_in_blocks_outlier(draw: Draw, answer: Answer) -> None:
+    blocks_read(draw, answer, 1000)
+
+
+def repaired(draw: Draw, answer: Answer) -> tuple[float, float, float, float]:
+    d, k = draw.sizes("dk", high=4)
+    unit, r, alpha = scale(draw), draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
+    W, Q = unit * draw.array("W", d, k), unit * draw.array("Q", d, k)
+    B, A = parts("B A", answer(W, Q, r, alpha), (d, r), (r, k))
+    error, before = (float(np.linalg.norm(one)) for one in (W - Q - alpha / r * B @ A, W - Q))
+    return (
+        error,
+        float(np.linalg.norm(np.linalg.svdvals(W - Q)[r:])),
+        before,
+        float(np.linalg.norm(W) + before),
+    )
+
+
+def repair_closest(draw: Draw, answer: Answer) -> None:
+    error, least, _, size = repaired(draw, answer)
+    at_most("the distance to W", error, least, size=size)
+
+
+def repair_smaller(draw: Draw, answer: Answer) -> None:
+    error, _, before, size = repaired(draw, answer)
+    at_most("the distance to W", error, before, size=size)

@@ -1,0 +1,357 @@
+"""Laws of the lessons on rank, factors, the SVD and what is in an update."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lora_np.checks import Array
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import at_most, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.samples import independent, mirror, scale, spectrum, turned
+from lora_np.linalg import row_echelon
+
+# See rank
+
+
+def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
+    large = draw.effort > 0.5 and draw.pick("large", (False, True))  # enough to see what else is computed
+    d, r, k = draw.sizes("drk")
+    if large:
+        d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 80, 100)
+    B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", 0, k - 1)
+    same("the column", answer(B, A, j, within=max(20_000, 4 * d * k)), B @ A[:, j])
+
+
+def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
+    d, k = draw.sizes("dk")
+    M = scale(draw) * np.outer(draw.array("column", d), draw.array("row", k))
+    draw.assume(M.any())
+    b, a = parts("b a", answer(M), (d, 1), (1, k))
+    same("b @ a", b @ a, M)
+
+
+def of_low_rank(draw: Draw) -> Array:
+    d, k, r = draw.sizes("dkr")
+    return draw.array("B", d, r) @ draw.array("A", r, k)
+
+
+def factors_from_columns_thin(draw: Draw, answer: Answer) -> None:
+    M = of_low_rank(draw)
+    draw.assume(M.any())
+    r = int(np.linalg.matrix_rank(M))
+    B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]))
+    same("B @ A", B @ A, M)
+
+
+def factors_from_columns_columns(draw: Draw, answer: Answer) -> None:
+    M = of_low_rank(draw)
+    draw.assume(M.any())
+    B, _ = parts("B A", answer(M), (len(M), int(np.linalg.matrix_rank(M))), (None, None))
+    for j, column in enumerate(B.T):
+        found = np.isclose(M, column[:, None], rtol=1e-4, atol=1e-4 * np.abs(M).max()).all(axis=0).any()
+        law(found, f"column {j} of B is not a column of M")
+
+
+def noisy(draw: Draw, noise: float) -> tuple[Array, float, int]:
+    d, k = draw.sizes("dk", 1, 6)
+    most = min(d, k)
+    r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
+    loud = 3.3 + draw.array("signal", r, low=0, high=40)
+    M = turned(draw, "M", d, k, sigma * (np.sqrt(d) + np.sqrt(k)) * np.array([*loud, *[noise] * (most - r)]))
+    return M, sigma, int(r)
+
+
+def noisy_rank_noise(draw: Draw, answer: Answer) -> None:
+    M, sigma, r = noisy(draw, draw.pick("noise", (1.1, 0.7)))
+    exactly("the rank", answer(M, sigma), r)
+
+
+def noisy_rank_signal(draw: Draw, answer: Answer) -> None:
+    M, sigma, r = noisy(draw, 0.0)
+    draw.assume(r > 0)
+    exactly("the rank", answer(M, sigma), r)
+
+
+def rank_by_elimination_product(draw: Draw, answer: Answer) -> None:
+    M = of_low_rank(draw)
+    exactly("the rank", answer(M), int(np.linalg.matrix_rank(M)))
+
+
+def rank_by_elimination_pivots(draw: Draw, answer: Answer) -> None:
+    d, k, r = draw.sizes("dkr", high=4)
+    A = draw.array("A", r, k, low=-1, high=1)
+    A[:, : draw.whole("hollow", 0, k - 1)] = 0
+    M = np.rint(draw.array("B", d, r, low=-1, high=1)) @ np.rint(A)
+    exactly("the rank", answer(M), int(np.linalg.matrix_rank(M)))
+
+
+def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
+    d, k = draw.sizes("dk", 1, 5)
+    if draw.pick("threshold", (False, True)):
+        sizes = [draw.pick(f"size {i}", (-1.0, 0.0, 7e-6, 1.4e-5)) for i in range(min(d, k) - 1)]
+        M = np.zeros((d, k))
+        np.fill_diagonal(M, [-1.0, *sizes])
+        M = scale(draw) * M[:: draw.pick("order", (-1, 1))]
+        exactly("the rank", answer(M), int(np.count_nonzero(np.abs(M) > 1e-5 * np.abs(M).max())))
+    else:
+        r, faint = draw.whole("r", 1, min(d, k)), draw.pick("faint", (0.0, 1e-7, 1e-3))
+        s = [*np.linspace(2, 1, r), *[faint] * (min(d, k) - r)]
+        M = scale(draw) * turned(draw, "M", d, k, s)
+        large = row_echelon(M, tolerance=0.1 * np.abs(M).max())[1]
+        draw.assume(len(large) == r)  # small pivots spread errors
+        exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
+
+
+# Factor a matrix
+
+
+def rank_one_parts_parts(draw: Draw, answer: Answer) -> None:
+    d, r, k = draw.sizes("drk", high=4)
+    B, A = draw.array("B", d, r), scale(draw) * draw.array("A", r, k)
+    same("the parts", answer(B, A), np.einsum("di,ik->idk", B, A))
+
+
+def cut_qr_first(draw: Draw, answer: Answer) -> None:
+    d, k = draw.sizes("dk", high=4)
+    M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
+    B, A = parts("B A", answer(M, r), (d, r), (r, k))
+    same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
+
+
+def cut_qr_angle(draw: Draw, answer: Answer) -> None:
+    d, k = draw.sizes("dk", high=4)
+    M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
+    B, A = parts("B A", answer(M, r), (d, r), (r, k))
+    orthonormal("B", B)
+    same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
+
+
+def lu_factors_triangles(draw: Draw, answer: Answer) -> None:
+    L, U, size, _ = remembered(draw, answer)
+    same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
+    same("the diagonal of L", np.diag(L), np.ones(len(L)))
+    same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
+
+
+def lu_factors_product(draw: Draw, answer: Answer) -> None:
+    L, U, size, M = remembered(draw, answer)
+    same("L @ U", L @ U, M, size=size)
+
+
+def remembered(draw: Draw, answer: Answer) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """L and U of a matrix whose multipliers may be large: whoever swaps rows does so here."""
+    n = draw.whole("n", 1, 4)
+    right_L = np.tril(draw.array("L", n, n), -1) + np.eye(n)
+    right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
+    M = scale(draw) * right_L @ right_U
+    L, U = parts("L U", answer(M), (n, n), (n, n))
+    return L, U, float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0])), M
+
+
+def gram_schmidt_orthonormal(draw: Draw, answer: Answer) -> None:
+    k = draw.whole("k", 1, 4)
+    d = draw.whole("d", k, 5)
+    orthonormal("Q", real_array("Q", answer(independent(draw, "M", d, k)), (d, k)))
+
+
+def gram_schmidt_span(draw: Draw, answer: Answer) -> None:
+    k = draw.whole("k", 1, 4)
+    d = draw.whole("d", k, 5)
+    M = independent(draw, "M", d, k)
+    Q = real_array("Q", answer(M), (d, k))
+    for j in range(1, k + 1):
+        basis = Q[:, :j]
+        same(f"the projection of the first {j} columns", basis @ (basis.T @ M[:, :j]), M[:, :j])
+
+
+def tall(draw: Draw, answer: Answer) -> tuple[np.ndarray, ...]:
+    k = draw.whole("k", 1, 4)
+    d, s = draw.whole("d", k + 1, 6), 1 + spectrum(draw, "s", k, low=0, high=1)
+    M = scale(draw) * turned(draw, "M", d, k, s)
+    return *parts("U s Vh", answer(M), (d, k), (k,), (k, k)), M
+
+
+def svd_by_eigenvectors_values(draw: Draw, answer: Answer) -> None:
+    _, s, _, M = tall(draw, answer)
+    law((np.diff(s) <= 1e-4 * np.abs(s).max()).all(), f"the largest must come first, got {s.tolist()}")
+    same("s", s, np.linalg.svdvals(M))
+
+
+def svd_by_eigenvectors_vectors(draw: Draw, answer: Answer) -> None:
+    U, _, Vh, _ = tall(draw, answer)
+    orthonormal("U", U)
+    orthonormal("Vh^T", Vh.T)
+
+
+def svd_by_eigenvectors_product(draw: Draw, answer: Answer) -> None:
+    U, s, Vh, M = tall(draw, answer)
+    same("(U * s) @ Vh", (U * s) @ Vh, M)
+
+
+# Cut the SVD
+
+
+def matrix_and_rank(draw: Draw) -> tuple[Array, int, float]:
+    """Any matrix, a rank, and the least error at that rank."""
+    d, k = draw.sizes("dk", high=4)
+    M, r = scale(draw) * draw.array("M", d, k), draw.whole("r", 1, min(d, k))
+    return M, int(r), float(np.linalg.norm(np.linalg.svdvals(M)[r:]))
+
+
+def cut_closest(draw: Draw, answer: Answer) -> None:
+    M, r, least = matrix_and_rank(draw)
+    got = real_array("the approximation", answer(M, r), M.shape)
+    rank = int(np.count_nonzero(np.linalg.svdvals(got) > 1e-4 * np.linalg.norm(M)))
+    law(rank <= r, f"an approximation of rank {r} has at most {r} parts, but its rank is {rank}")
+    at_most("the error", float(np.linalg.norm(M - got)), least, size=float(np.linalg.norm(M)))
+
+
+def relative_errors(draw: Draw, answer: Answer) -> tuple[Array, Array]:
+    d, k = draw.sizes("dk", high=4)
+    M = scale(draw) * draw.array("M", d, k)
+    draw.assume(M.any())
+    s = np.linalg.svdvals(M)
+    right = np.array([np.linalg.norm(s[r:]) for r in range(len(s) + 1)]) / np.linalg.norm(s)
+    return real_array("the errors", answer(M), right.shape), right
+
+
+def error_curve_ends(draw: Draw, answer: Answer) -> None:
+    got, _ = relative_errors(draw, answer)
+    same("the first error", got[0], 1.0)
+    same("the last error", got[-1], 0.0, size=10)  # a root makes rounding errors large
+
+
+def error_curve_squares(draw: Draw, answer: Answer) -> None:
+    got, right = relative_errors(draw, answer)
+    same("errors", got, right, size=10)
+
+
+def smallest_rank_share(draw: Draw, answer: Answer) -> None:
+    d, k = draw.sizes("dk", high=4)
+    M, share = scale(draw) * draw.array("M", d, k), draw.number("share", 0.01, 0.99)
+    draw.assume(M.any())
+    kept = np.cumsum(np.square(np.linalg.svdvals(M))) / np.square(M).sum()
+    draw.assume(np.abs(kept - share).min() > 1e-3)
+    exactly("the rank", answer(M, share), 1 + int(np.argmax(kept >= share)))
+
+
+def smallest_rank_all(draw: Draw, answer: Answer) -> None:
+    d, k = draw.sizes("dk", high=4)
+    M = np.zeros((d, k))
+    np.fill_diagonal(M, np.rint(draw.array("diagonal", min(d, k))))  # nothing is rounded here
+    draw.assume(M.any())
+    exactly("the rank", answer(scale(draw) * M, 1.0), int(np.count_nonzero(M)))
+
+
+def balanced_factors_closest(draw: Draw, answer: Answer) -> None:
+    M, r, least = matrix_and_rank(draw)
+    B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
+    at_most("the error of B @ A", float(np.linalg.norm(M - B @ A)), least, size=float(np.linalg.norm(M)))
+
+
+def balanced_factors_balanced(draw: Draw, answer: Answer) -> None:
+    M, r, _ = matrix_and_rank(draw)
+    B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
+    same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(M)), why="that is A A^T")
+
+
+def with_top_directions(draw: Draw, answer: Answer) -> tuple[Array, Array, int]:
+    r = draw.whole("r", 1, 3)
+    d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
+    s = np.append(
+        2 + spectrum(draw, "s", r, low=0, high=1), draw.array("rest", min(d, k) - r, low=0, high=0.9)
+    )
+    M = scale(draw) * turned(draw, "M", d, k, s)
+    return M, real_array("Q", answer(M, r), (d, r)), int(r)
+
+
+def top_directions_orthonormal(draw: Draw, answer: Answer) -> None:
+    orthonormal("Q", with_top_directions(draw, answer)[1])
+
+
+def top_directions_span(draw: Draw, answer: Answer) -> None:
+    M, Q, r = with_top_directions(draw, answer)
+    s = np.linalg.svdvals(M)
+    lost = float(np.linalg.norm(M - Q @ (Q.T @ M)))
+    at_most("what Q Q^T M loses of M", lost, float(np.linalg.norm(s[r:])), size=float(s[0]))
+
+
+# Look inside an update
+
+
+def chance_similarity_share(draw: Draw, answer: Answer) -> None:
+    k = draw.whole("k", 1, 500)
+    i, j = draw.whole("i", 1, k), draw.whole("j", 1, k)
+    same("the similarity", answer(k, i, j), max(i, j) / k)
+
+
+def similarity_turned(draw: Draw, answer: Answer) -> None:
+    r, k = draw.sizes("rk", high=4)
+    A = turned(draw, "A", r, k, spectrum(draw, "s", min(r, k)))
+    i = draw.whole("i", 1, min(r, k))
+    other = scale(draw) * mirror(draw.array("turn", r)) @ A
+    same(
+        "phi",
+        answer(A, other, i, i),
+        1.0,
+        why="mixing the rows of A leaves its input directions what they are",
+    )
+
+
+def similarity_phi(draw: Draw, answer: Answer) -> None:
+    r, k = draw.sizes("rk", high=4)
+    m = min(r, k)
+    A1, A2 = (turned(draw, name, r, k, spectrum(draw, f"s of {name}", m)) for name in ("A1", "A2"))
+    i, j = draw.whole("i", 1, m), draw.whole("j", 1, m)
+    V1, V2 = (np.linalg.svd(A)[2][:n] for A, n in ((A1, i), (A2, j)))
+    right = np.square(V1 @ V2.T).sum() / min(i, j)
+    same("phi", answer(A1, scale(draw) * A2, i, j), right, size=1)
+
+
+def update(draw: Draw) -> tuple[Array, int]:
+    d, k = draw.sizes("dk", high=4)
+    m = draw.whole("rank", 1, min(d, k))
+    return turned(draw, "dW", d, k, spectrum(draw, "s", m)), int(draw.whole("r", 1, m))
+
+
+def amplification_multiple(draw: Draw, answer: Answer) -> None:
+    dW, r = update(draw)
+    times = draw.number("times", 0.5, 8) * scale(draw)
+    s = np.linalg.svdvals(dW)
+    right = np.linalg.norm(s) / np.linalg.norm(s[:r]) * times
+    same("the factor", answer(dW / times, dW, r), right, why="the update is a multiple of W0")
+
+
+def amplification_directions(draw: Draw, answer: Answer) -> None:
+    dW, r = update(draw)
+    W0 = draw.array("W0", *dW.shape)
+    U, _, Vh = np.linalg.svd(dW)
+    seen = float(np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T))
+    draw.assume(seen > 0.1)
+    same("the factor", answer(W0, dW, r), np.linalg.norm(dW) / seen)
+
+
+def places(what: str, answer: Array, right: list[int]) -> None:
+    got = sorted(real_array(what, answer, (None,)).tolist())
+    law(got == right, f"{what} must hold {right}, got {[int(n) if n == int(n) else n for n in got]}")
+
+
+def intruders_home(draw: Draw, answer: Answer) -> None:
+    d = draw.whole("d", 1, 3)
+    k = draw.whole("k", d, 3)
+    order = draw.pick("order", ([0, 1, 2], [1, 0, 2], [2, 0, 1]))
+    U, V, new = (mirror(draw.array(name, n)) for name, n in (("U", d), ("V", k), ("new V", k)))
+    W0 = U * spectrum(draw, "s", d) @ V[:d]
+    W = U[:, [i for i in order if i < d]] * -spectrum(draw, "new s", d) @ new[:d]
+    places("the list", answer(W0, W, draw.whole("top", 1, d), draw.number("threshold", 0.05, 0.95)), [])
+
+
+def intruders_new(draw: Draw, answer: Answer) -> None:
+    d = draw.whole("d", 1, 4)
+    k, top = draw.whole("k", d, 5), draw.whole("top", 1, d)
+    W0, W = (turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)) for name in ("W0", "W"))
+    threshold = draw.number("threshold", 0.5, 0.99)
+    closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
+    draw.assume(np.abs(closest - threshold).min() > 1e-3)
+    places("the list", answer(W0, W, top, threshold), np.flatnonzero(closest < threshold).tolist())

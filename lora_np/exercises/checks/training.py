@@ -1,0 +1,378 @@
+"""Laws of the lessons on derivatives, training, adapting and choosing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lora_np.checks import Array
+from lora_np.exercises.asking import Answer
+from lora_np.exercises.drawing import Draw
+from lora_np.exercises.laws import at_most, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, turned
+from lora_np.linalg import optimal_losses
+
+# Differentiate
+
+
+def matmul_gradients_gradients(draw: Draw, answer: Answer) -> None:
+    n, k, m = draw.sizes("nkm", high=4)
+    g, a, b = scale(draw) * draw.array("g", n, m), draw.array("a", n, k), draw.array("b", k, m)
+    of_a, of_b = parts("a b", answer(g, a, b), (n, k), (k, m))
+    same("the gradient of a", of_a, g @ b.T)
+    same("the gradient of b", of_b, a.T @ g)
+
+
+def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
+    shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
+    g, x = draw.array("g", *shape), draw.pick("width", (1.0, 10.0)) * draw.array("x", *shape)
+    sigma = 1 / (1 + np.exp(-x))
+    same("the gradient", answer(g, x), g * (sigma + x * sigma * (1 - sigma)), size=np.abs(g).max())
+
+
+def slope_linear(draw: Draw, answer: Answer) -> None:
+    shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
+    x, c = draw.array("x", *shape), draw.array("c", *shape)
+    f = Function("lambda x: float(np.sum(c * x))", c=c)
+    same("the slope", answer(f, x), c, tolerance=1e-6, size=5)
+
+
+def slope_square(draw: Draw, answer: Answer) -> None:
+    shape = draw.sizes("abc"[: draw.whole("axes", 1, 2)], high=3)
+    x, c = draw.array("x", *shape), draw.array("c", *shape)
+    f = Function("lambda x: float(np.sum(c * x * np.roll(x, 1) + c * x * x))", c=c)
+    right = 2 * c * x + c * np.roll(x, 1) + np.roll(np.ravel(c * x), -1).reshape(x.shape)
+    same(
+        "the slope", answer(f, x), right, tolerance=1e-7, size=1, why="exact, for a polynomial of degree two"
+    )
+
+
+def stretched(draw: Draw, axes: int, front: int, ones: bool) -> tuple[Array, tuple[int, ...], Array]:
+    full = draw.sizes("abc"[:axes], high=3)
+    shape = tuple(
+        1 if ones and draw.pick(f"stretch {i}", (False, True)) else int(n) for i, n in enumerate(full)
+    )
+    g = draw.array("g", *full)
+    right = g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
+    return g, shape[front:], right.sum(axis=tuple(range(front)))
+
+
+def unbroadcast_front(draw: Draw, answer: Answer) -> None:
+    axes = draw.whole("axes", 0, 3)
+    g, shape, right = stretched(draw, axes, draw.whole("front", 0, axes), ones=False)
+    same("the gradient", answer(g, shape), right, size=np.abs(g).max(initial=0))
+
+
+def unbroadcast_ones(draw: Draw, answer: Answer) -> None:
+    axes = draw.pick("axes", (1, 2, 3, 3, 3))
+    g, shape, right = stretched(draw, axes, draw.pick("front", (0, 0, 1, axes)), ones=True)
+    same("the gradient", answer(g, shape), right, size=np.abs(g).max())
+
+
+def walk(draw: Draw, answer: Answer, most: int, repeats: bool) -> None:
+    """A graph in which each number has at most ``most`` parents, the same one twice if ``repeats``."""
+    parents: list[list[int]] = []
+    slopes: list[list[float]] = []
+    for i in range(draw.whole("n", 1, 5)):
+        count = draw.whole(f"parents of {i}", min(i, 1), min(i if not repeats else most, most) if i else 0)
+        own = [int(draw.whole(f"parent {j} of {i}", 0, i - 1)) for j in range(count)]
+        parents.append(own if repeats else sorted(set(own)))
+        slopes.append([draw.number(f"slope {j} of {i}") for j in range(len(parents[-1]))])
+    right = [*[0.0] * (len(parents) - 1), 1.0]
+    size = list(right)
+    for i in reversed(range(len(parents))):
+        for p, slope in zip(parents[i], slopes[i], strict=True):
+            right[p] += right[i] * slope
+            size[p] += size[i] * abs(slope)
+    got = real_array("the gradients", answer(parents, slopes), (len(parents),))
+    same("the gradients", got, right, size=max(size))
+
+
+def backward_chain(draw: Draw, answer: Answer) -> None:
+    walk(draw, answer, 1, repeats=False)
+
+
+def backward_paths(draw: Draw, answer: Answer) -> None:
+    walk(draw, answer, 3, repeats=False)
+
+
+def backward_repeats(draw: Draw, answer: Answer) -> None:
+    walk(draw, answer, 3, repeats=True)
+
+
+# Train h = W0 x + BAx
+
+
+WHITE = np.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])  # columns at right angles
+
+
+def layer(draw: Draw) -> tuple[Array, ...]:
+    n, d, k, r = draw.sizes("ndkr", high=4)
+    return draw.array("x", n, k), draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
+
+
+def lora_forward_sum(draw: Draw, answer: Answer) -> None:
+    x, W0, A, B = layer(draw)
+    x, alpha = scale(draw) * x, draw.number("alpha", 1, 32)
+    right = x @ (W0 + alpha / len(A) * B @ A).T
+    same("h", answer(x, W0, A, B, alpha), right, size=float(np.abs(x).max()))
+
+
+def start_of(draw: Draw, answer: Answer) -> tuple[Array, Array, tuple[int, ...]]:
+    r = draw.whole("r", 1, 3)
+    d, k, rng = draw.whole("d", r, 8), draw.whole("k", r, 8), draw.whole("rng", 0, 100)
+    A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
+    return A, B, (d, k, r, rng)
+
+
+def lora_start_zero(draw: Draw, answer: Answer) -> None:
+    A, B, (d, k, _, _) = start_of(draw, answer)
+    same("B A", B @ A, np.zeros((d, k)))
+
+
+def lora_start_moves(draw: Draw, answer: Answer) -> None:
+    A, B, (_, _, r, _) = start_of(draw, answer)
+    moving = A if A.any() else B
+    law(moving.any(), "if A and B are both zero, nothing ever moves")
+    rank = np.linalg.matrix_rank(moving)
+    law(rank == r, f"r is {r}, but the factor that is not zero has rank {rank}")
+
+
+def lora_start_rng(draw: Draw, answer: Answer) -> None:
+    A, B, (d, k, r, rng) = start_of(draw, answer)
+    again = answer(d, k, r, rng)
+    law(np.array_equal(A, again[0]) and np.array_equal(B, again[1]), "the same rng must give the same start")
+    other = answer(d, k, r, rng + 1)
+    same_A, same_B = np.array_equal(A, other[0]), np.array_equal(B, other[1])
+    law(
+        not (same_A and same_B), f"another rng must give another start, but {rng} and {rng + 1} give the same"
+    )
+
+
+def gradients(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+    x, W0, A, B = layer(draw)
+    y, alpha = draw.array("y", len(x), len(W0)), draw.number("alpha", 1, 32)
+    s = alpha / len(A)
+    e = 2 * (x @ (W0 + s * B @ A).T - y) / y.size
+    got = parts("dA dB", answer(x, y, W0, A, B, alpha), A.shape, B.shape)
+    return *got, s * B.T @ e.T @ x, s * e.T @ x @ A.T, np.abs(e).max() * s
+
+
+def lora_gradients_of_A(draw: Draw, answer: Answer) -> None:
+    got, _, right, _, size = gradients(draw, answer)
+    same("the gradient of A", got, right, size=float(size), why="the loss is the mean of all squared errors")
+
+
+def lora_gradients_of_B(draw: Draw, answer: Answer) -> None:
+    _, got, _, right, size = gradients(draw, answer)
+    same("the gradient of B", got, right, size=float(size), why="the loss is the mean of all squared errors")
+
+
+def trained(draw: Draw, answer: Answer) -> tuple[float, float, float]:
+    """The losses without update, after training, and of the best update."""
+    d, k = draw.sizes("dk", high=3)
+    r = draw.whole("r", 1, min(d, k))
+    n = 4 if k == 3 else draw.pick("inputs", (2, 4))
+    x = WHITE[:n, :k] * draw.array("stretch", k, low=0.8, high=1.25)
+    y, W0 = draw.array("y", n, d, low=-3, high=3), draw.array("W0", d, k, low=-1, high=1)
+    losses = optimal_losses(x, y, W0=W0)
+    draw.assume(losses[0] - losses[r] > 0.1 * losses[0])
+    B, A = parts("B A", answer(x, y, W0, r), (d, r), (r, k))
+    return float(losses[0]), float(np.mean(np.square(x @ (W0 + B @ A).T - y))), float(losses[r])
+
+
+def train_lora_lower(draw: Draw, answer: Answer) -> None:
+    start, loss, _ = trained(draw, answer)
+    law(loss < start, f"from {start:.4f} the loss came to {loss:.4f}")
+
+
+def train_lora_best(draw: Draw, answer: Answer) -> None:
+    start, loss, best = trained(draw, answer)
+    enough = best + 0.02 * (start - best)
+    law(loss <= enough, f"the loss is {loss:.4f}, and must be at most {enough:.4f}; the best is {best:.4f}")
+
+
+# Adapt a real model
+
+
+def share_recovered_share(draw: Draw, answer: Answer) -> None:
+    unit, full, gain = scale(draw), draw.number("full", 1, 5), draw.number("gain", 1, 5)
+    lora = draw.number("lora", 0, 10)
+    right = (full + gain - lora) / gain
+    same("the share", answer(unit * (full + gain), unit * full, unit * lora), right, size=1)
+
+
+def loss_of(draw: Draw, answer: Answer, reach: float, tolerance: float) -> None:
+    n, classes = draw.sizes("n classes", high=4)
+    logits = reach * draw.array("logits", n, classes)
+    labels = np.array([int(draw.whole(f"label {i}", 0, classes - 1)) for i in range(n)])
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    right = np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(n), labels])
+    same("the loss", answer(logits, labels), right, size=1, tolerance=tolerance)
+
+
+def cross_entropy_mean(draw: Draw, answer: Answer) -> None:
+    loss_of(draw, answer, 1.0, 1e-4)
+
+
+def cross_entropy_wide(draw: Draw, answer: Answer) -> None:
+    loss_of(draw, answer, draw.pick("reach", (1000.0, 200.0)), 2e-3)
+
+
+def seen(draw: Draw, mixtures: bool) -> tuple[Array, Array]:
+    """Inputs, as rows, and directions at right angles to all of them, as columns."""
+    k = draw.whole("k", 2, 5)
+    known = draw.whole("known", 1, min(k - 1, 3))
+    turn = mirror(draw.array("directions", k))
+    mix = turned(draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1))
+    X = scale(draw) * mix @ turn[:known]
+    if mixtures:
+        more = draw.whole("more", 0, k - known - 1) if k - known > 1 else 0
+        X = np.concatenate([draw.array("amounts", more, known) @ X, X])
+    return X, turn[known:].T
+
+
+def forget(draw: Draw, answer: Answer, mixtures: bool = False) -> tuple[Array, Array, Array, Array]:
+    X, free = seen(draw, mixtures)
+    A = draw.array("A", draw.whole("r", 1, 3), X.shape[1])
+    return A, real_array("the new A", answer(A, X), A.shape), X, free
+
+
+def forget_nothing_blind(draw: Draw, answer: Answer) -> None:
+    A, got, X, _ = forget(draw, answer)
+    size = float(np.abs(X).max() * np.abs(A).max())
+    same("A X^T", got @ X.T, np.zeros((len(A), len(X))), size=size, why="the update must say nothing there")
+
+
+def forget_nothing_rest(draw: Draw, answer: Answer) -> None:
+    A, got, _, free = forget(draw, answer)
+    same("A x for x at right angles to all old inputs", got @ free, A @ free, size=float(np.abs(A).max()))
+
+
+def forget_nothing_mixtures(draw: Draw, answer: Answer) -> None:
+    A, got, X, free = forget(draw, answer, mixtures=True)
+    same("A X^T", got @ X.T, np.zeros((len(A), len(X))), size=float(np.abs(X).max() * np.abs(A).max()))
+    same("A x for x at right angles to all old inputs", got @ free, A @ free, size=float(np.abs(A).max()))
+
+
+def updated(draw: Draw, answer: Answer, stretch: float) -> None:
+    d, k = draw.sizes("dk", high=3)
+    n, r = draw.whole("n", k, 6), draw.whole("r", 1, min(d, k))
+    s = np.sort(draw.array("sizes", k, low=1, high=stretch))[::-1]
+    X, Y, W0 = turned(draw, "X", n, k, s), draw.array("Y", n, d), draw.array("W0", d, k)
+    B, A = parts("B A", answer(X, Y, W0, r), (d, r), (r, k))
+    losses = optimal_losses(X, Y, W0=W0)
+    loss = float(np.mean(np.square(Y - X @ (W0 + B @ A).T)))
+    at_most("the loss", loss, float(losses[r]), size=float(losses[0]))
+
+
+def best_update_white(draw: Draw, answer: Answer) -> None:
+    updated(draw, answer, 1)
+
+
+def best_update_stretched(draw: Draw, answer: Answer) -> None:
+    updated(draw, answer, 20)
+
+
+# Choose rank, alpha and initialisation
+
+
+def alpha_for_rank_lora(draw: Draw, answer: Answer) -> None:
+    alpha, r, new = draw.number("alpha", 1, 64), draw.whole("r", 1, 64), draw.whole("r_new", 1, 64)
+    same("the new alpha", answer(alpha, r, new, "lora"), alpha * new / r)
+
+
+def alpha_for_rank_rslora(draw: Draw, answer: Answer) -> None:
+    alpha, r, new = draw.number("alpha", 1, 64), draw.whole("r", 1, 64), draw.whole("r_new", 1, 64)
+    same("the new alpha", answer(alpha, r, new, "rslora"), alpha * np.sqrt(new / r))
+
+
+def started(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+    d, k = draw.sizes("dk", high=4)
+    r, alpha = draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
+    W0 = scale(draw) * draw.array("W0", d, k)
+    W, B, A = parts("W B A", answer(W0, r, alpha), (d, k), (d, r), (r, k))
+    return W0, W, B, A, np.array(alpha / r)
+
+
+def pissa_start_same(draw: Draw, answer: Answer) -> None:
+    W0, W, B, A, s = started(draw, answer)
+    same("W + (alpha / r) B A", W + s * B @ A, W0)
+
+
+def pissa_start_strongest(draw: Draw, answer: Answer) -> None:
+    W0, _, B, A, s = started(draw, answer)
+    least, size = np.linalg.norm(np.linalg.svdvals(W0)[len(A) :]), np.linalg.norm(W0)
+    left = np.linalg.norm(W0 - s * B @ A)
+    at_most("the norm of W0 - (alpha / r) B A", float(left), float(least), size=float(size))
+
+
+def pissa_start_balanced(draw: Draw, answer: Answer) -> None:
+    W0, _, B, A, s = started(draw, answer)
+    same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(W0) / s), why="that is A A^T")
+
+
+def started_by_qr(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+    d, k = draw.sizes("dk", high=4)
+    r, W0 = draw.whole("r", 1, min(d, k)), independent(draw, "W0", d, k)
+    return W0, *parts("W B A", answer(W0, r), (d, k), (d, r), (r, k))
+
+
+def olora_start_same(draw: Draw, answer: Answer) -> None:
+    W0, W, B, A = started_by_qr(draw, answer)
+    same("W + B A", W + B @ A, W0)
+
+
+def olora_start_qr(draw: Draw, answer: Answer) -> None:
+    W0, W, B, A = started_by_qr(draw, answer)
+    r = len(A)
+    orthonormal("B", B)
+    same("the first r columns of B A", (B @ A)[:, :r], W0[:, :r])
+    same("B^T W", B.T @ W, np.zeros_like(A), size=float(np.abs(W0).max()), why="what is frozen is the rest")
+
+
+def row_by_row(draw: Draw, answer: Answer) -> tuple[Array, Array, Array]:
+    d, k, r = draw.sizes("dkr", high=4)
+    W0, A, B = draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
+    m, alpha, unit = draw.array("m", d, low=1), draw.number("alpha", 1, 16), scale(draw)
+    V = W0 + alpha / r * B @ A
+    draw.assume((np.linalg.norm(V, axis=1) > 0.1).all())
+    return real_array("W", answer(unit * W0, A, unit * B, m, alpha), (d, k)), V, m
+
+
+def dora_weight_lengths(draw: Draw, answer: Answer) -> None:
+    W, _, m = row_by_row(draw, answer)
+    same("the lengths of the rows", np.linalg.norm(W, axis=1), m)
+
+
+def dora_weight_directions(draw: Draw, answer: Answer) -> None:
+    W, V, _ = row_by_row(draw, answer)
+    lengths = np.linalg.norm(W, axis=1, keepdims=True)
+    law(lengths.all(), "a row of zeros has no direction")
+    same(
+        "the rows, divided by their lengths",
+        W / lengths,
+        V / np.linalg.norm(V, axis=1, keepdims=True),
+        size=1,
+    )
+
+
+def swept(draw: Draw, answer: Answer, ranks: list[int]) -> None:
+    n, seeds = draw.whole("n", 1, len(ranks)), draw.whole("seeds", 2, 5)
+    losses, best = draw.array("losses", n, seeds), draw.whole("best", 0, n - 1)
+    spread = np.round(losses - losses.mean(axis=1, keepdims=True), 3)
+    error = spread[best].std(ddof=1) / np.sqrt(seeds)
+    draw.assume(error == 0 or error > 0.1)
+    distance = np.array([draw.pick(f"distance {i}", (0.9, 1.1, 1.3, 0.5)) for i in range(n)])
+    distance[best] = 0  # of the means from the best one, in standard errors
+    near = distance < 1 if error else distance == 0
+    right = min(rank for rank, is_near in zip(ranks[:n], near, strict=True) if is_near)
+    losses = scale(draw) * (spread + 10 + ((error or 1) * distance)[:, None])
+    exactly("the rank", answer(ranks[:n], losses), right)
+
+
+def smallest_good_rank_error(draw: Draw, answer: Answer) -> None:
+    swept(draw, answer, [1, 2, 4, 8])
+
+
+def smallest_good_rank_order(draw: Draw, answer: Answer) -> None:
+    swept(draw, answer, draw.pick("ranks", ([8, 4, 2], [4, 16, 8], [2, 1, 64])))
