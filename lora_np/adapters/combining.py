@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,11 +14,10 @@ import numpy as np
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.peft_format import Adapter, AdapterModule, load, write
-from lora_np.adapters.steps import each_of, finite, new_adapter, no_overflow, norm, put_aside
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Rows, load, targeting, write
+from lora_np.adapters.steps import directions, each_of, finite, new_adapter, no_overflow, norm, put_aside
 from lora_np.checks import Array, choice, matrix, whole_number
 from lora_np.hub import HubError
-from lora_np.linalg import svd_of_product
 
 Method = Literal["cat", "linear", "svd"]
 
@@ -174,7 +173,8 @@ def combine(
         results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
         full = {name: tensor for source in loaded for name, tensor in source.full.items()}
-        write(Adapter(combined, full, _raw(loaded, with_bias, combined)), stage)
+        tokens = {name: rows for source in loaded for name, rows in source.rows.items()}
+        write(Adapter(combined, full, _raw(loaded, with_bias, combined, tokens), rows=tokens), stage)
     rows = tuple(CombinedModule(name, module.rank, error) for name, (module, error) in results.items())
     title = f"{method}: " + " + ".join(f"{weight:g} {source.path}" for source, weight in sources)
     note = "'linear' adds up factors, not updates: the last column is what that changes"
@@ -189,14 +189,16 @@ def _combined(
     first = terms[0][0]
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
         B, A = _stacked(name, terms)
-        U, s, Vh = finite(name, svd_of_product, B, A)
+        U, s, Vh = directions(name, B, A)
         off = 0.0
         if method == "svd":
-            off = norm(s[rank:])
-            B, A = U[:, :rank] * s[:rank], Vh[:rank]
+            kept = max(1, rank // first.groups)
+            off = norm(s[..., kept:])
+            B, A = U[..., :kept] * s[..., None, :kept], Vh[..., :kept, :]
         elif method == "linear":
             wanted, (B, A) = (B, A), _added_up(name, terms)
-            off = norm(finite(name, svd_of_product, np.hstack([B, -wanted[0]]), np.vstack([A, wanted[1]])).s)
+            both = np.concatenate([B, -wanted[0]], axis=-1), np.concatenate([A, wanted[1]], axis=-2)
+            off = norm(directions(name, *both).s)
         arrays = {"A": A, "B": B}
         if with_bias:
             arrays["bias"] = _bias(name, terms)
@@ -204,18 +206,18 @@ def _combined(
         part: put_aside(array, path.with_suffix(f".{part}"), first.parts.get(part, first.parts["B"]).dtype)
         for part, array in arrays.items()
     }
-    module = AdapterModule(parts, alpha=float(A.shape[0]), embedding=first.embedding)
-    return module, off / (norm(s) or 1.0)
+    module = replace(first, parts=parts, rslora=False)
+    return replace(module, alpha=float(module.rank)), off / (norm(s) or 1.0)
 
 
 def _stacked(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Array, Array]:
     """Factors of the weighted sum of the updates: side by side, weights and scalings in A."""
     factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
     for B, A, _ in factors:
-        finite(name, matrix, "B", B)
-        finite(name, matrix, "A", A)
-    B = np.concatenate([B for B, _, _ in factors], axis=1)
-    A = np.concatenate([A * A.dtype.type(weight) for _, A, weight in factors], axis=0)
+        finite(name, matrix, "B", B.reshape(-1, B.shape[-1]))
+        finite(name, matrix, "A", A.reshape(-1, A.shape[-1]))
+    B = np.concatenate([B for B, _, _ in factors], axis=-1)
+    A = np.concatenate([A * A.dtype.type(weight) for _, A, weight in factors], axis=-2)
     return B, no_overflow(name, A)
 
 
@@ -243,24 +245,26 @@ def _bias(name: str, terms: list[tuple[AdapterModule, float]]) -> Array:
 
 def _check(sources: list[Adapter]) -> None:
     """Whether the adapters fit each other: each is compared with those before it."""
-    shapes: dict[str, tuple[tuple[int, int], bool]] = {}
+    first: dict[str, AdapterModule] = {}
     replaced: set[str] = set()
     for source in sources:
         if any("magnitude" in module.parts for module in source.values()):
             raise HubError(f"{source.path}: DoRA's magnitudes have no weighted sum without the base")
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:
             raise HubError(f"{source.path}: fan_in_fan_out differs from that of {sources[0].path}")
-        for name in source.full:
+        for name in (*source.full, *source.rows):
             if name in replaced:
                 raise HubError(f"{source.path}: replaces {name!r}, as an adapter before it does")
             replaced.add(name)
         for name, module in source.items():
-            mine = (module.shape, module.embedding)
-            if shapes.setdefault(name, mine) != mine:
-                raise HubError(f"{source.path}: {name!r} is of shape {module.shape}, not {shapes[name][0]}")
+            before = first.setdefault(name, module)
+            if before.kind != module.kind:
+                raise HubError(f"{source.path}: {name!r} is of shape {module.shape}, not {before.shape}")
 
 
-def _raw(sources: list[Adapter], with_bias: bool, modules: Collection[str]) -> dict[str, object]:
+def _raw(
+    sources: list[Adapter], with_bias: bool, modules: Mapping[str, AdapterModule], rows: Mapping[str, Rows]
+) -> dict[str, object]:
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
@@ -270,5 +274,9 @@ def _raw(sources: list[Adapter], with_bias: bool, modules: Collection[str]) -> d
         "lora_bias": with_bias,
         "modules_to_save": saved or None,
         "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
+        "trainable_token_indices": {
+            name.removesuffix(".weight"): list(tokens) for name, (tokens, _) in rows.items()
+        }
+        or None,
     }
-    return settings.with_targets(raw, modules)
+    return targeting(raw, modules)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_np.checks import number
-from lora_np.hub import ALL_LINEAR, HubError, Matcher, Patterns, inside, matcher, read_json
+from lora_np.hub import ALL_LINEAR, HubError, Matcher, Patterns, ends_with, inside, matcher, read_json
 
 NAME = "adapter_config.json"
 # What every adapter made here says first.
@@ -21,15 +21,28 @@ FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None
 # must be unset: a layer that is replicated, quantised or routed in its own way cannot be ignored.
 # fmt: off
 _KNOWN = {
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "eva_config",
-    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
-    "layers_to_transform", "loftq_config", "lora_alpha", "lora_bias", "lora_dropout", "lora_ga_config",
-    "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
-    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora",
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config",
+    "ensure_weight_tying", "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode",
+    "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_bias",
+    "lora_dropout", "lora_ga_config", "megatron_core", "modules_to_save", "peft_type", "peft_version",
+    "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config", "target_modules",
+    "target_parameters", "task_type", "trainable_token_indices", "use_dora", "use_rslora",
+    "velora_config",  # another backward pass
 }
 # fmt: on
+_REFUSED = {
+    "alora_invocation_tokens": "aLoRA acts from its invocation tokens on, which no change of weights does",
+    "arrow_config": "Arrow mixes several adapters anew for each token",
+    "kasa_config": "KaSA takes the least singular directions out of the base, so that the adapter belongs to "
+    "another one",
+    "layer_replication": "the base is built anew, with some of its layers repeated",
+    "megatron_config": "its layers are Megatron's, each with a part of the weight",
+    "monteclora_config": "MonteCLoRA draws its updates at random",
+    "use_bdlora": "BD-LoRA's factors are block-diagonal",
+    "use_qalora": "QA-LoRA averages groups of inputs",
+}
 # The others move the base weight as they start, so that the saved factors belong to another base.
-_INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
+_INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 _LIMIT = 2**63  # of alpha
 
 
@@ -45,13 +58,21 @@ def _are_names(got: object) -> bool:
     return isinstance(got, list) and all(isinstance(name, str) and name for name in got)
 
 
+def _are_tokens(got: Any) -> bool:
+    if isinstance(got, dict):
+        return bool(got) and all(_are_tokens(tokens) for tokens in got.values())
+    fits = isinstance(got, list) and all(type(token) is int and 0 <= token < 2**31 for token in got)
+    return fits and len(set(got)) == len(got) > 0
+
+
 # What the values of settings must be, and how to tell.
 _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "r": ("a whole number from 1 on", _is_whole),
     "lora_alpha": ("a finite number", _is_real),
     "lora_dropout": ("from 0 to below 1", lambda got: _is_real(got) and 0 <= got < 1),
     "bias": ("'none', 'all' or 'lora_only'", lambda got: got in ("none", "all", "lora_only")),
-    "modules_to_save": ("a list of names", _are_names),
+    **dict.fromkeys(("modules_to_save", "target_parameters"), ("a list of names", _are_names)),
+    "trainable_token_indices": ("different whole numbers, or lists of them by module", _are_tokens),
     "layers_to_transform": (
         "whole numbers",
         lambda got: all(type(number) is int for number in (got if isinstance(got, list) else [got])),
@@ -61,7 +82,7 @@ _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         ("a list of names or one expression", lambda got: isinstance(got, str) or _are_names(got)),
     ),
     **dict.fromkeys(
-        ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"),
+        ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_weight_tying"),
         ("true or false", lambda got: isinstance(got, bool)),
     ),
     **dict.fromkeys(("rank_pattern", "alpha_pattern"), ("an object", lambda got: isinstance(got, dict))),
@@ -96,6 +117,21 @@ class AdapterConfig:
         names = self.raw.get("modules_to_save") or ()
         return any(holder.endswith(name) for holder in holders for name in names)
 
+    def parameters_of(self, module: str) -> list[str]:
+        """The parameters of a module that ``target_parameters`` name, by the ends of their paths."""
+        found = [f"{module}.{name.rpartition('.')[2]}" for name in self.raw.get("target_parameters") or ()]
+        return sorted({name for name in found if self.adapts_parameter(name)})
+
+    def adapts_parameter(self, name: str) -> bool:
+        return any(ends_with(name, end) for end in self.raw.get("target_parameters") or ())
+
+    def tokens_of(self, module: str) -> tuple[int, ...] | None:
+        """The rows of an embedding that are trained, by the end of its path, or of the one that there is."""
+        said = self.raw.get("trainable_token_indices")
+        if isinstance(said, dict):
+            said = next((tokens for name, tokens in said.items() if module.endswith(name)), None)
+        return None if said is None else tuple(said)
+
 
 def read(folder: Path) -> AdapterConfig:
     """The config in an adapter's directory."""
@@ -115,7 +151,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 
     for key, content in raw.items():
         if key not in _KNOWN and content not in (None, False, "") and content != [] and content != {}:
-            raise HubError(f"{path}: {key} = {_short(content)} is not supported")
+            why = f": {_REFUSED[key]}" if key in _REFUSED else ""
+            raise HubError(f"{path}: {key} = {_short(content)} is not supported{why}")
         if key in _WANTED and (content is not None or key in ("r", "lora_alpha")):
             check(key, key, content)
     for key, rule in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
@@ -128,6 +165,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
             "not fit the original model; save it with PEFT's path_initial_model_for_weight_conversion"
         )
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
+    if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
+        targets = "(?!)"  # no module at all
     try:
         return AdapterConfig(
             raw=dict(raw),
@@ -138,6 +177,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
                 exclude=raw.get("exclude_modules") or (),
                 layers=() if layers is None else layers,
                 layers_pattern=raw.get("layers_pattern") or (),
+                saved=raw.get("modules_to_save") or (),
                 what="target_modules",
             ),
         )
@@ -188,15 +228,6 @@ def finite_number(name: str, value: object) -> float:
         return number(name, value, minimum=-math.inf)
     except (ValueError, OverflowError):
         raise ValueError(f"{name} must be finite, got {_short(value)}") from None
-
-
-def with_targets(raw: Mapping[str, Any], modules: Collection[str]) -> dict[str, Any]:
-    """``raw`` for exactly these modules, named by their full paths."""
-    left_out = ("layers_to_transform", "layers_pattern", "exclude_modules")
-    return {
-        **{key: content for key, content in raw.items() if key not in left_out},
-        "target_modules": sorted(modules),
-    }
 
 
 def _commonest(values: Any) -> Any:

@@ -10,10 +10,9 @@ import numpy as np
 
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.peft_format import AdapterModule, Stored, load
-from lora_np.adapters.steps import each_of, finite, norm
+from lora_np.adapters.steps import directions, each_of, finite, norm
 from lora_np.checks import number
 from lora_np.hub import HubError
-from lora_np.linalg import svd_of_product
 
 
 class ComparedPart(NamedTuple):
@@ -24,7 +23,7 @@ class ComparedPart(NamedTuple):
     name : str
         Its path.
     what : str
-        ``"update"``, ``"shape"``, ``"magnitude"``, ``"bias"`` or ``"in full"``.
+        ``"update"``, ``"shape"``, ``"magnitude"``, ``"bias"``, ``"in full"`` or ``"rows"``.
     difference : float
         ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``; 1 if only one of the adapters has it.
     cosine : float or None
@@ -122,6 +121,11 @@ def diff(
         ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
         for name in dict.fromkeys((*one.full, *two.full))
     ]
+    for name in dict.fromkeys((*one.rows, *two.rows)):
+        mine, theirs = one.rows.get(name), two.rows.get(name)
+        same = mine is not None and theirs is not None and mine.tokens == theirs.tokens
+        apart = _relative(name, mine.new, theirs.new) if same else 1.0  # type: ignore[union-attr]
+        parts.append(ComparedPart(name, "rows", apart))
     largest = max(part.difference for part in parts)
     same = largest <= tolerance
     note = (
@@ -137,9 +141,9 @@ def _compare(
     place, one, two = work
     if one is None or two is None:
         return [("update", 1.0, None)]
-    if (one.shape, one.embedding) != (two.shape, two.embedding):
+    if one.kind != two.kind:
         return [("shape", 1.0, None)]
-    apart, cosine = finite(place, lambda: _updates(one, two))
+    apart, cosine = finite(place, _updates, place, one, two)
     rows = [("update", apart, cosine)]
     for part in ("magnitude", "bias"):
         if part in one.parts or part in two.parts:
@@ -148,17 +152,18 @@ def _compare(
     return rows
 
 
-def _updates(one: AdapterModule, two: AdapterModule) -> tuple[float, float | None]:
+def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float, float | None]:
     """The relative difference of two updates, and the cosine between them."""
     (B1, A1), (B2, A2) = one.factors(), two.factors()
     A1, A2 = A1 * A1.dtype.type(one.scale), A2 * A2.dtype.type(two.scale)
-    norm1, norm2 = (norm(svd_of_product(B, A).s) for B, A in ((B1, A1), (B2, A2)))
+    norm1, norm2 = (norm(directions(place, B, A).s) for B, A in ((B1, A1), (B2, A2)))
     if not (norm1 and norm2):
         return float(norm1 != norm2), None
     if np.array_equal(B1, B2) and np.array_equal(A1, A2):
         return 0.0, 1.0  # without the rounding errors of the SVD
-    apart = svd_of_product(np.hstack([B1, -B2]), np.vstack([A1, A2])).s
-    cosine = float(np.sum((B1.T @ B2).astype(np.float64) * (A1 @ A2.T)) / (norm1 * norm2))
+    apart = directions(place, np.concatenate([B1, -B2], axis=-1), np.concatenate([A1, A2], axis=-2)).s
+    products = (B1.swapaxes(-1, -2) @ B2).astype(np.float64) * (A1 @ A2.swapaxes(-1, -2))
+    cosine = float(np.sum(products) / (norm1 * norm2))
     return norm(apart) / max(norm1, norm2), cosine
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, stored, write
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, stored, targeting, write
 from lora_np.adapters.ranks import Goal, Spectrum, cut
 from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
 from lora_np.adapters.weights import BLOCK
@@ -193,7 +193,7 @@ def extract(
             "fan_in_fan_out": any(work[name][0].fan_in_fan_out for name in found),
             "modules_to_save": sorted(in_full) or None,
         }
-        whole = Adapter(modules, _saved(after, in_full), settings.with_targets(raw, modules))
+        whole = Adapter(modules, _saved(after, in_full), targeting(raw, modules))
         ranks = goal.ranks(whole, spectra)
         write(cut(whole, whole, ranks), stage)
     rows = [

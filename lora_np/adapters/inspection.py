@@ -17,8 +17,8 @@ from lora_np.adapters.merging import base_weights
 from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, load
 from lora_np.adapters.ranks import Spectrum
 from lora_np.adapters.report import page
-from lora_np.adapters.steps import each_of, finite
-from lora_np.adapters.weights import is_transposed, merged
+from lora_np.adapters.steps import directions, each_of
+from lora_np.adapters.weights import merged, oriented
 from lora_np.checks import Array
 from lora_np.hub import HubError, close_names, directory, open_gguf, open_model
 from lora_np.linalg import (
@@ -27,7 +27,6 @@ from lora_np.linalg import (
     effective_rank,
     intruder_dimensions,
     stable_rank,
-    svd_of_product,
 )
 from lora_np.table import Table
 
@@ -281,10 +280,10 @@ def _look(work: tuple[str, str, AdapterModule, Stored | None, bool]) -> tuple[In
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
         return row, np.zeros(0)
-    found = finite(place, svd_of_product, B, A).s
-    s = abs(module.scale) * found.astype(np.float64)
+    spectrum = Spectrum.of(directions(place, B, A).s, module.scale)
+    s = spectrum.s
     norm = float(np.linalg.norm(s))
-    needed = Spectrum(s, dtype=found.dtype.name).needed()
+    needed = spectrum.needed()
     row = row._replace(
         status="ok" if norm else "DEAD",
         norm=norm,
@@ -301,8 +300,7 @@ def _compared(
 ) -> InspectedModule:
     """``row`` with what the base's weight says."""
     assert row.norm is not None
-    W0 = at_least_single(weight.read())
-    W0 = W0.T if is_transposed(place, W0.shape, module, fan_in_fan_out) else W0
+    W0 = oriented(place, at_least_single(weight.read()), module, transposed=fan_in_fan_out)
     W = W0.copy()
     merged(place, W, module, dtype=W0.dtype.name)
     strongest = min(module.rank, *W0.shape)

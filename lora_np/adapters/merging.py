@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,8 +15,8 @@ import numpy as np
 
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, load, stored
-from lora_np.adapters.weights import is_transposed, merged
+from lora_np.adapters.peft_format import Adapter, AdapterModule, Rows, Stored, load, stored
+from lora_np.adapters.weights import merged, oriented
 from lora_np.files import replacing, write_json
 from lora_np.hub import (
     FLOATS,
@@ -35,11 +35,14 @@ from lora_np.hub import (
     inside,
     open_model,
     read_bitsandbytes,
+    rounded,
 )
 from lora_np.work import each
 
 # Weights in other formats, which would be the unmerged ones.
 _OTHER_WEIGHTS = (*PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
+# What transformers registers with inputs before outputs (``is_transposed``).
+_TRANSPOSED_EXPERTS = ("gpt_oss", "aria_text", "openai_privacy_filter")
 # What an older merge, of a base in other shards, may have left at the target.
 _WEIGHTS = re.compile(rf"{re.escape(SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(INDEX)}")
 
@@ -155,8 +158,9 @@ def merge(
     source, update = open_model(directory(base)), load(adapter)
     if not any_base:
         check_base(source, update)
-    for name in update:
-        if bitsandbytes_parts(source, source.naming([f"{name}.weight"])(f"{name}.weight")):
+    named = _naming(source, update)
+    for name, module in update.items():
+        if bitsandbytes_parts(source, named(weight_name(name, module))):
             raise HubError(
                 f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging would have "
                 "to round it again; for full precision, language.load it, attach the adapter, merge, and "
@@ -177,8 +181,7 @@ def merge(
             (file, stage / name, {**file.tensors, **(added if name == last else {})})
             for name, file in source.files.items()
         ]
-        merged_by = partial(_merge_shard, changes, update.fan_in_fan_out)
-        by_shard = each(merged_by, shards, jobs=jobs, progress=progress, label="merge")
+        by_shard = each(partial(_merge_shard, changes), shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
@@ -199,37 +202,101 @@ def merge(
 
 @dataclass(frozen=True)
 class _Change:
-    """What becomes of one tensor: it starts as ``start``, on which ``module``, if there is one, then acts."""
+    """What becomes of a tensor: ``start``, with ``rows`` replaced, on which ``module`` acts."""
 
     info: TensorInfo
     start: Stored
     module: AdapterModule | None = None
+    rows: Rows | None = None
+    transposed: bool = False  # whether it may be stored as inputs by outputs
 
 
 def _changes(source: ModelDirectory, update: Adapter) -> dict[str, _Change]:
     """Every tensor that will not be the base's, by its name in the base."""
-    named = source.naming([f"{name}.weight" for name in update])
+    named = _naming(source, update)
     changes = {named(name): _replacement(source, update, name, named(name)) for name in update.full}
     embedding = source.tied_embedding
+    for name, rows in update.rows.items():
+        before = changes.get(named(name)) or _original(source, update, name, named(name), embedding)
+        d, k = before.info.shape if len(before.info.shape) == 2 else (0, 0)
+        if rows.new.shape[1] != k or max(rows.tokens) >= d:
+            raise HubError(
+                f"{source.path}: {name!r} of shape {before.info.shape} does not have the rows that "
+                f"{update.path} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
+            )
+        changes[named(name)] = replace(before, rows=rows)
     heads_own = changes.get(HEAD)
+    # Rows are replaced in what the two share, as PEFT ties them.
+    unshared = {named(name) for name in (*update.full, *map(weight_name, update, update.values()))}
     for name, module in update.items():
-        for parameter in ["weight", "bias"] if "bias" in module.parts else ["weight"]:
-            target = named(f"{name}.{parameter}")
+        for target, part, transposed in _targets(source, update, named, name, module):
             if embedding is not None and target == embedding:
                 # The head goes on with the numbers from which the embedding's adapter starts.
                 heads_own = heads_own or changes.get(target) or _unchanged(source, target)
             before = changes.get(target) or _original(source, update, name, target, embedding)
-            changes[target] = replace(before, module=module)
-    if embedding is not None and embedding in changes:
+            changes[target] = replace(before, module=part, transposed=transposed)
+    if embedding is not None and embedding in changes and embedding in unshared:
         changes.setdefault(HEAD, heads_own or _unchanged(source, embedding))
     return changes
 
 
+def _naming(source: ModelDirectory, update: Adapter) -> Callable[[str], str]:
+    return source.naming([weight_name(name, module) for name, module in update.items()])
+
+
+def weight_name(name: str, module: AdapterModule) -> str:
+    """The parameter that a module of an adapter changes."""
+    return name if module.parameter else f"{name}.weight"
+
+
+def _targets(
+    source: ModelDirectory,
+    update: Adapter,
+    named: Callable[[str], str],
+    name: str,
+    module: AdapterModule,
+) -> Iterator[tuple[str, AdapterModule, bool]]:
+    """The tensors that a module changes; what acts on each; whether it may be stored as inputs by outputs.
+
+    A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by themselves.
+    """
+    weight = weight_name(name, module)
+    if module.maps == 1 or module.kernel:
+        yield named(weight), module, update.fan_in_fan_out
+        if "bias" in module.parts:
+            yield named(f"{name}.bias"), module, False
+        return
+    tensors = source.parameters.get(weight, {})
+    whole = len(tensors) == 1 and all(place.expert is None for place in tensors.values())
+    found = 0 if whole else len({place.expert for place in tensors.values()})
+    if found != module.maps and not whole:
+        raise HubError(
+            f"{source.path}: {weight!r} has {found} experts, but {module.maps} in {update.path}"
+            if tensors
+            else f"{source.path}: has no {weight!r}, which {update.path} adapts"
+        )
+    for target, place in tensors.items():
+        if place.expert is None:
+            # The shape tells how they are stored, or where inputs and outputs are as many, the architecture.
+            square = module.shape[-1] == module.shape[-2]
+            yield target, module, not square or _has_transposed_experts(source) != place.transposed
+        else:
+            yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
+
+
+def _has_transposed_experts(source: ModelDirectory) -> bool:
+    configs = (source.config, *(part for part in source.config.values() if isinstance(part, Mapping)))
+    return any(config.get("model_type") in _TRANSPOSED_EXPERTS for config in configs)
+
+
 def base_weights(source: ModelDirectory, update: Adapter) -> dict[str, Stored]:
     """The weight of each adapted module in the base, by the adapter's name of the module."""
-    changes = _changes(source, update)
-    named = source.naming([f"{name}.weight" for name in update])
-    return {name: changes[named(f"{name}.weight")].start for name in update}
+    changes, named = _changes(source, update), _naming(source, update)
+    return {
+        name: changes[target].start
+        for name, module in update.items()
+        if (target := named(weight_name(name, module))) in changes
+    }
 
 
 def _unchanged(source: ModelDirectory, name: str) -> _Change:
@@ -266,7 +333,6 @@ def _original(
 
 def _merge_shard(
     changes: Mapping[str, _Change],
-    fan_in_fan_out: bool,
     shard: tuple[SafetensorsFile, Path, Mapping[str, TensorInfo]],
 ) -> list[MergedTensor]:
     source, path, tensors = shard
@@ -274,26 +340,26 @@ def _merge_shard(
     with SafetensorsWriter(path, tensors, metadata=source.metadata) as writer:
         for name in tensors:
             if name in changes:
-                rows.append(_write_changed(writer, source.path, name, changes[name], fan_in_fan_out))
+                rows.append(_write_changed(writer, source.path, name, changes[name]))
             else:
                 writer.copy(name, source)
     return rows
 
 
-def _write_changed(
-    writer: SafetensorsWriter, path: Path, name: str, change: _Change, fan_in_fan_out: bool
-) -> MergedTensor:
+def _write_changed(writer: SafetensorsWriter, path: Path, name: str, change: _Change) -> MergedTensor:
     place = f"{path}: {name!r}"
     dtype, module = change.info.dtype, change.module
     W = change.start.read()
     moved, lost = None, None
+    if change.rows is not None:
+        W[list(change.rows.tokens)] = rounded(change.rows.new.read(), dtype)
     if module is not None and dtype not in FLOATS:
         raise HubError(f"{place} is stored as {dtype}, into which nothing can be merged")
     if module is not None and W.ndim == 1:
         moved, lost = merged(place, W[:, None], _bias_update(module), dtype=dtype)
     elif module is not None:
-        transposed = is_transposed(place, W.shape, module, fan_in_fan_out)
-        moved, lost = merged(place, W.T if transposed else W, module, dtype=dtype)
+        maps = oriented(place, W, module, transposed=change.transposed)
+        moved, lost = merged(place, maps, module, dtype=dtype)
     elif not np.isfinite(W).all():
         raise HubError(f"{place} is replaced by what is not finite")
     writer.write(name, W)

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, held, write
+from lora_np.adapters.peft_format import (
+    Adapter,
+    AdapterModule,
+    Stored,
+    at_least_single,
+    held,
+    targeting,
+    write,
+)
 from lora_np.adapters.steps import new_adapter
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
@@ -131,6 +139,12 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     named = _namer(names)
+    for name in adapter.rows:
+        raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
+    for name, module in adapter.items():
+        if module.kernel or module.parameter:
+            what = "a convolution" if module.kernel else "a parameter (target_parameters)"
+            raise HubError(f"{name!r} adapts {what}, which a model of ours does not have; merge it")
     waiting = {*adapter, *adapter.full}
     dropout = float(adapter.raw.get("lora_dropout") or 0.0)
 
@@ -182,7 +196,7 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         "bias": bias,
         "modules_to_save": saved or None,
     }
-    return Adapter(modules, full, settings.with_targets(raw, modules))
+    return Adapter(modules, full, targeting(raw, modules))
 
 
 def _adapted_layers(model: Any) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +49,8 @@ _PARTS = {
     ("lora_magnitude_vector", ""): ("magnitude", None),
 }
 _HEADS = frozenset(head for head, _ in _PARTS)
+_TOKENS = ("token_adapter", "trainable_tokens_delta")  # of the rows of an embedding
+_WRAPPED = "base_layer"  # what PEFT calls a module inside of the one that it puts in its place
 # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized.
 _EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
 
@@ -60,12 +64,29 @@ class Stored:
     read: Callable[[], Array]  # bfloat16 as float32
 
 
+class Rows(NamedTuple):
+    """Rows of an embedding that are replaced: PEFT's ``trainable_token_indices``.
+
+    Parameters
+    ----------
+    tokens : tuple of int
+        Which rows.
+    new : Stored
+        One row for each of ``tokens``.
+    """
+
+    tokens: tuple[int, ...]
+    new: Stored
+
+
 @dataclass(frozen=True, eq=False)
 class AdapterModule:
     """What an adapter does to one module: ``W0 + scale * B @ A``.
 
     ``A`` (r, k), ``B`` (d, r) and, where there are, ``magnitude`` (d,) and ``bias`` (d,) are read from the
-    file each time they are used.
+    file each time they are used. Several maps under one name, those of experts or of a convolution's groups,
+    are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A convolution is the map of its patches: k is the number
+    of inputs times the size of the kernel.
 
     Parameters
     ----------
@@ -77,6 +98,10 @@ class AdapterModule:
         Whether `scale` is ``alpha / sqrt(r)``; otherwise it is ``alpha / r``.
     embedding : bool
         Whether the base is an embedding, whose weight is stored as (k, d), k being the vocabulary.
+    kernel : tuple of int
+        Of a convolution: the size of its kernel along each axis.
+    parameter : bool
+        Whether the name is that of a parameter, as in PEFT's ``target_parameters``, and not of a module.
 
     Examples
     --------
@@ -89,6 +114,8 @@ class AdapterModule:
     alpha: float
     rslora: bool = False
     embedding: bool = False
+    kernel: tuple[int, ...] = ()
+    parameter: bool = False
 
     @classmethod
     def of(
@@ -124,13 +151,36 @@ class AdapterModule:
         return cls(parts, settings.checked_alpha(alpha), rslora, embedding)
 
     @property
-    def rank(self) -> int:
-        return self.parts["A"].shape[0]
+    def directions(self) -> int:
+        """The rank of each of the stacked maps; where there is but one, the rank."""
+        return self.parts["A"].shape[-2]
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Outputs and inputs, ``(d, k)``."""
-        return self.parts["B"].shape[0], self.parts["A"].shape[1]
+    def maps(self) -> int:
+        """How many maps are stacked."""
+        return self.parts["A"].shape[0] if len(self.parts["A"].shape) == 3 else 1
+
+    @property
+    def groups(self) -> int:
+        """The groups of a convolution, which share its rank; experts have the whole rank each."""
+        return self.maps if self.kernel else 1
+
+    @property
+    def rank(self) -> int:
+        return self.directions * self.groups
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel of a convolution."""
+        d, k = self.parts["B"].shape[-2], self.parts["A"].shape[-1]
+        if self.kernel:
+            return (d * self.groups, k // prod(self.kernel), *self.kernel)
+        return (*self.parts["A"].shape[:-2], d, k)
+
+    @property
+    def kind(self) -> tuple[tuple[int, ...], int, bool, bool]:
+        """What two modules have in common whose updates can be added."""
+        return self.shape, self.groups, self.embedding, self.parameter
 
     @property
     def scale(self) -> float:
@@ -157,24 +207,35 @@ class AdapterModule:
 
     @property
     def bytes_per_rank(self) -> int:
-        """What one more rank costs in the file."""
-        return (
-            sum(TensorInfo(part.dtype, part.shape).nbytes for part in (self.parts["A"], self.parts["B"]))
-            // self.rank
-        )
+        """What one more direction costs in the file."""
+        factors = header({part: self.parts[part] for part in "AB"})
+        return sum(info.nbytes for info in factors.values()) // self.directions
 
     def with_factors(self, *, B: Stored, A: Stored) -> AdapterModule:
         """The same module with other factors, perhaps of another rank, and the same scaling."""
-        rank = A.shape[0]
-        alpha = self.scale * (rank**0.5 if self.rslora else rank)
-        return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
+        other = replace(self, parts={**self.parts, "A": A, "B": B})
+        return replace(other, alpha=self.scale * (other.rank**0.5 if self.rslora else other.rank))
 
-    def leading(self, rank: int) -> AdapterModule:
+    def leading(self, directions: int) -> AdapterModule:
         """The same module with the first rows of A and columns of B."""
         B, A = self.parts["B"], self.parts["A"]
         return self.with_factors(
-            B=replace(B, shape=(B.shape[0], rank), read=lambda: B.read()[:, :rank]),
-            A=replace(A, shape=(rank, A.shape[1]), read=lambda: A.read()[:rank]),
+            B=replace(B, shape=(*B.shape[:-1], directions), read=lambda: B.read()[..., :directions]),
+            A=replace(
+                A,
+                shape=(*A.shape[:-2], directions, A.shape[-1]),
+                read=lambda: A.read()[..., :directions, :],
+            ),
+        )
+
+    def expert(self, expert: int, *, part: int, parts: int) -> AdapterModule:
+        """One map of the stack, or a part of its outputs."""
+        B, A = self.parts["B"], self.parts["A"]
+        d = B.shape[1] // parts
+        rows = slice(part * d, (part + 1) * d)
+        return self.with_factors(
+            B=replace(B, shape=(d, B.shape[2]), read=lambda: B.read()[expert, rows]),
+            A=replace(A, shape=A.shape[1:], read=lambda: A.read()[expert]),
         )
 
     def factors(self) -> tuple[Array, Array]:
@@ -182,11 +243,11 @@ class AdapterModule:
         return at_least_single(self.B), at_least_single(self.A)
 
     def delta(self) -> Array:
-        """``scale * B @ A``, of shape (d, k), in float32 or better."""
+        """``scale * B @ A``, of the shape of the update, in float32 or better."""
         B, A = self.factors()
         update: Array = B @ A
         update *= update.dtype.type(self.scale)
-        return update
+        return update.reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -206,6 +267,8 @@ class Adapter(Mapping[str, AdapterModule]):
         The settings of ``adapter_config.json``.
     path : path, optional
         Where it was read from.
+    rows : mapping of str to Rows
+        Rows of embeddings that are replaced, by the names of the weights in the base model.
 
     Examples
     --------
@@ -218,6 +281,7 @@ class Adapter(Mapping[str, AdapterModule]):
     full: Mapping[str, Stored] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=lambda: {"peft_type": "LORA"})
     path: Path | None = None
+    rows: Mapping[str, Rows] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> AdapterModule:
         return self.modules[name]
@@ -248,7 +312,7 @@ class Adapter(Mapping[str, AdapterModule]):
         return bool(self.raw.get("fan_in_fan_out"))
 
     def delta(self, name: str) -> Array:
-        """``scale * B @ A`` of one module: (d, k), outputs by inputs, however the base stores its weight.
+        """``scale * B @ A`` of one module: outputs by inputs, however the base stores its weight.
 
         With DoRA this is the update of the direction, before rows are brought to their magnitudes.
         """
@@ -257,15 +321,30 @@ class Adapter(Mapping[str, AdapterModule]):
     def tensors(self) -> dict[str, Stored]:
         """Every tensor by its key in PEFT's file."""
         found = {}
+        wrapped = self._wrapped()
         for name, module in self.items():
             for (head, leaf), (part, embedding) in _PARTS.items():
                 if part in module.parts and embedding in (None, module.embedding):
-                    found[f"{PREFIX}{name}.{head}{'.' * bool(leaf)}{leaf}"] = module.parts[part]
+                    key = f"{PREFIX}{wrapped[name]}.{head}{'.' * bool(leaf)}{leaf}"
+                    found[key] = _in_file(module, part)
+        holders = Counter(_holder(name, module) for name, module in self.items())
         for name, stored in self.full.items():
             module_name, _, parameter = name.rpartition(".")
-            holder = f"{module_name}.base_layer" if module_name in self.modules else module_name
-            found[f"{PREFIX}{holder}.{parameter}"] = stored
+            found[f"{PREFIX}{module_name}{f'.{_WRAPPED}' * holders[module_name]}.{parameter}"] = stored
+        for name, rows in self.rows.items():
+            found[".".join((f"{PREFIX}{name.removesuffix('.weight')}", *_TOKENS))] = rows.new
         return found
+
+    def _wrapped(self) -> dict[str, str]:
+        """The path of each module's factors: PEFT wraps a module once more for each of its parameters."""
+        paths = {}
+        inside: dict[str, list[str]] = {}
+        for name, module in self.items():
+            inside.setdefault(_holder(name, module), []).append(name)
+        for holder, names in inside.items():
+            for depth, name in enumerate(reversed(nested(names))):
+                paths[name] = holder + f".{_WRAPPED}" * depth
+        return paths
 
 
 def load(path: str | os.PathLike[str]) -> Adapter:
@@ -321,7 +400,7 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
 
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     """The text of the config, if `load` makes of it and of a file with these tensors what ``adapter`` is."""
-    if not adapter:
+    if not (adapter or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
@@ -343,17 +422,37 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     read = interpret(SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
     for name, module in adapter.items():
         back = read.modules[name]
-        for what in ("alpha", "rslora", "embedding"):
+        for what in ("alpha", "rslora", "embedding", "kernel", "parameter", "shape"):
             mine, theirs = getattr(module, what), getattr(back, what)
             if mine != theirs:
                 raise HubError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
         lost = sorted(module.parts.keys() - back.parts.keys())
         if lost:
             raise HubError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
+    if {name: rows.tokens for name, rows in read.rows.items()} != {
+        name: tuple(rows.tokens) for name, rows in adapter.rows.items()
+    }:
+        raise HubError(f"{settings.NAME}: trainable_token_indices are not those of the adapter's rows")
     if read.full.keys() != adapter.full.keys():
         unread = ", ".join(map(repr, sorted(adapter.full.keys() - read.full.keys())))
         raise HubError(f"saved in full, but of a name that would not be read: {unread}")
     return text
+
+
+def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
+    """``raw`` for exactly these modules, named by their full paths, each with factors of its own.
+
+    A B that is not the one that MiCA froze is one to train.
+    """
+    left_out = {
+        "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters", "ensure_weight_tying"
+    }  # fmt: skip
+    new = {key: content for key, content in raw.items() if key not in left_out}
+    if raw.get("init_lora_weights") == "mica":
+        new["init_lora_weights"] = True
+    if parameters := sorted(name for name, module in modules.items() if module.parameter):
+        new["target_parameters"] = parameters
+    return {**new, "target_modules": sorted(modules.keys() - set(parameters))}
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
@@ -383,46 +482,105 @@ def at_least_single(array: Array) -> Array:
 
 def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
-    found: dict[str, dict[str, Stored]] = {}
-    embeddings: dict[str, bool] = {}
+    found: dict[tuple[str, int], dict[str, Stored]] = {}  # by the module, and how often it is wrapped
+    embeddings: dict[tuple[str, int], bool] = {}
     adapter_names = set()
+    rows: dict[str, Rows] = {}
     others = []
     for key, info in file.tensors.items():
         if not key.startswith(PREFIX):
             raise HubError(f"{file.path}: {key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         segments = key.removeprefix(PREFIX).split(".")
-        place = 0
-        while place < len(segments) and segments[place] not in _HEADS:
-            place += 1
+        inner = list(takewhile(lambda segment: segment not in _HEADS, segments))
+        place = len(inner)
         if place in (0, len(segments)):
             others.append(key)
             continue
-        name = ".".join(segments[:place])
         part, embedding, adapter_name = _part(file.path, key, segments[place:])
-        parts = found.setdefault(name, {})
+        bare = _unwrapped(inner)
+        if _WRAPPED in bare:
+            raise HubError(
+                f"{file.path}: {key!r} adapts torch's MultiheadAttention, which reads its weights by itself "
+                "and is not supported"
+            )
+        layer = ".".join(bare), place - len(bare)
+        parts = found.setdefault(layer, {})
         if part in parts:
-            raise HubError(f"{file.path}: {key!r} gives {part} of {name!r} a second time")
-        if embedding is not None and embeddings.setdefault(name, embedding) != embedding:
-            raise HubError(f"{file.path}: {name!r} has factors of a linear layer and of an embedding")
+            raise HubError(f"{file.path}: {key!r} gives {part} of {layer[0]!r} a second time")
+        if embedding is not None and embeddings.setdefault(layer, embedding) != embedding:
+            raise HubError(f"{file.path}: {layer[0]!r} has factors of a linear layer and of an embedding")
         adapter_names.add(adapter_name)
         parts[part] = stored(file, key, info)
-    if not found:
-        raise HubError(f"{file.path}: holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if len(adapter_names) > 1:
         several = ", ".join(map(repr, sorted(adapter_names)))
         raise HubError(f"{file.path}: keys of several adapters ({several}); save each in its own directory")
+    depths = Counter(holder for holder, _ in found)
     modules = {}
-    for name, parts in found.items():
-        _check_parts(file.path, name, parts, said)
-        modules[name] = AdapterModule(parts, said.alpha_of(name), said.says("use_rslora"), embeddings[name])
+    for (holder, depth), parts in found.items():
+        name, parameter = _named(file.path, holder, depth, depths[holder], said)
+        if name in modules or (depth and not parameter):
+            raise HubError(f"{file.path}: {holder!r} is adapted a second time, which PEFT does not do")
+        embedding = embeddings.get((holder, depth), False)
+        parts, kernel = _checked_parts(file.path, name, parts, said, parameter)
+        modules[name] = AdapterModule(
+            parts, said.alpha_of(name), said.says("use_rslora"), embedding, kernel, parameter
+        )
     full: dict[str, Stored] = {}
-    (adapter_name,) = adapter_names
+    adapter_name = next(iter(adapter_names), "")
     for key in others:
-        name = _full_name(file.path, key, said, modules, adapter_name)
+        tensor = stored(file, key, file.tensors[key])
+        segments = key.removeprefix(PREFIX).split(".")
+        if _TOKENS[0] in segments[1:]:
+            name, of_tokens = _rows(file.path, key, segments, said, tensor, adapter_name)
+            rows[name] = of_tokens
+            continue
+        name = _full_name(file.path, key, said, depths, adapter_name)
         if name in full:
             raise HubError(f"{file.path}: {key!r} gives {name!r} a second time")
-        full[name] = stored(file, key, file.tensors[key])
-    return Adapter(modules, full, said.raw, folder)
+        full[name] = tensor
+    if not (modules or rows):
+        raise HubError(f"{file.path}: holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
+    if said.raw.get("trainable_token_indices") and not rows:
+        raise HubError(f"{file.path}: has no rows for the config's trainable_token_indices")
+    return Adapter(modules, full, said.raw, folder, rows)
+
+
+def _unwrapped(segments: list[str]) -> list[str]:
+    """A path without the ``base_layer`` at its end."""
+    while segments[-1:] == [_WRAPPED]:
+        segments = segments[:-1]
+    return segments
+
+
+def _holder(name: str, module: AdapterModule) -> str:
+    """The module that PEFT wraps: the one itself, or that of the parameter."""
+    return name.rpartition(".")[0] if module.parameter else name
+
+
+def nested(names: Collection[str]) -> list[str]:
+    """Parameters of one module in the order in which PEFT wraps it: that in which the model registers them.
+
+    A file does not say it. Every model of transformers 5 registers what leads into its experts before what
+    leads out of them.
+    """
+    return sorted(names, key=lambda name: (name.rpartition(".")[2].startswith("down"), name))
+
+
+def _named(path: Path, holder: str, depth: int, wraps: int, said: AdapterConfig) -> tuple[str, bool]:
+    """The name by which a wrapped module's factors go, and whether it is that of a parameter."""
+    if said.targets(holder):
+        return holder, False
+    names = nested(said.parameters_of(holder))
+    if not names:
+        if said.says("ensure_weight_tying"):  # a head that follows the embedding without being named
+            return holder, False
+        raise HubError(f"{path}: {holder!r} is not among the config's target_modules; PEFT would ignore it")
+    if len(names) != wraps or depth >= wraps:
+        raise HubError(
+            f"{path}: {holder!r} has factors of {wraps} parameters, but target_parameters name "
+            f"{len(names)}: {', '.join(names)}"
+        )
+    return names[::-1][depth], True
 
 
 def stored(file: SafetensorsFile, key: str, info: TensorInfo) -> Stored:
@@ -441,8 +599,10 @@ def _part(path: Path, key: str, segments: list[str]) -> tuple[str, bool | None, 
     return part, embedding, rest[0] if rest else ""
 
 
-def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: AdapterConfig) -> None:
-    """Whether the tensors of one module fit each other and what the config says."""
+def _checked_parts(
+    path: Path, name: str, parts: Mapping[str, Stored], said: AdapterConfig, parameter: bool
+) -> tuple[dict[str, Stored], tuple[int, ...]]:
+    """The tensors of one module as stacks of maps, and its kernel, if they fit each other and the config."""
     for part in ("A", "B"):
         if part not in parts:
             raise HubError(f"{path}: {name!r} has no lora_{part}")
@@ -450,38 +610,100 @@ def _check_parts(path: Path, name: str, parts: Mapping[str, Stored], said: Adapt
         if tensor.dtype not in FLOATS:
             floats = f"{', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
             raise HubError(f"{path}: {part} of {name!r} is stored as {tensor.dtype}, not as {floats}")
-    A, B = parts["A"].shape, parts["B"].shape
-    if len(A) == 4 and len(B) == 4:
-        raise HubError(f"{path}: {name!r} adapts a convolution, which is not supported")
+    parts, kernel = _as_maps(parts, said.rank_of(name) if parameter else 0)
     misfit = _misfit(parts, f" of {name!r}")
     if misfit:
         raise HubError(f"{path}: {misfit}")
-    if said.rank_of(name) != A[0]:
-        raise HubError(f"{path}: {name!r} has rank {A[0]}, but the config says {said.rank_of(name)}")
+    rank = AdapterModule(parts, 1.0, kernel=kernel).rank
+    if said.rank_of(name) != rank:
+        raise HubError(f"{path}: {name!r} has rank {rank}, but the config says {said.rank_of(name)}")
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
         if (part in parts) != said.says(flag):
             has = "a" if part in parts else "no"
             raise HubError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(said.says(flag)).lower()}")
-    if not said.targets(name):
-        raise HubError(f"{path}: {name!r} is not among the config's target_modules; PEFT would ignore it")
+    return parts, kernel
+
+
+def _as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
+    """Tensors as in the file, as A (r, k) and B (d, r) or stacks of them, and the kernel of a convolution.
+
+    With a ``rank``, the factors may be those of several experts: PEFT has the rows of A by expert, and the
+    columns of B by direction.
+    """
+    found, A, B = dict(parts), parts["A"].shape, parts["B"].shape
+    kernel = A[2:] if len(A) == len(B) > 2 and set(B[2:]) == {1} else ()
+    if kernel and 0 not in (*A, *B) and A[0] % B[1] == 0 and B[0] % (A[0] // B[1]) == 0:
+        groups = (A[0] // B[1],) if A[0] > B[1] else ()
+        n = prod(groups)
+        found["A"] = _reshaped(parts["A"], (*groups, A[0] // n, prod(A[1:])))
+        found["B"] = _reshaped(parts["B"], (*groups, B[0] // n, B[1]))
+        if "magnitude" in parts and parts["magnitude"].shape == (1, B[0], *B[2:]):
+            found["magnitude"] = _reshaped(parts["magnitude"], B[:1])
+    elif rank and len(A) == len(B) == 2 and A[0] == B[1] > rank and A[0] % rank == 0:
+        n = A[0] // rank
+        found["A"] = _reshaped(parts["A"], (n, rank, A[1]))
+        found["B"] = _reshaped(parts["B"], (B[0], rank, n), (2, 0, 1))
+    return found, kernel
+
+
+def _in_file(module: AdapterModule, part: str) -> Stored:
+    """One tensor of a module as PEFT shapes it: the reverse of `_as_maps`."""
+    tensor, ones = module.parts[part], (1,) * len(module.kernel)
+    if part == "A" and module.kernel:
+        return _reshaped(tensor, (module.rank, *module.shape[1:]))
+    if part == "B" and module.kernel:
+        return _reshaped(tensor, (module.shape[0], module.directions, *ones))
+    if part == "magnitude" and module.kernel:
+        return _reshaped(tensor, (1, *tensor.shape, *ones))
+    if part == "A" and module.maps > 1:
+        return _reshaped(tensor, (module.maps * module.directions, tensor.shape[-1]))
+    if part == "B" and module.maps > 1:
+        n, d, r = tensor.shape
+        return Stored(tensor.dtype, (d, r * n), lambda: tensor.read().transpose(1, 2, 0).reshape(d, r * n))
+    return tensor
+
+
+def _reshaped(tensor: Stored, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> Stored:
+    """A tensor in another shape, its axes then in another order."""
+    axes = axes or tuple(range(len(shape)))
+    return Stored(
+        tensor.dtype,
+        tuple(shape[axis] for axis in axes),
+        lambda: np.ascontiguousarray(tensor.read().reshape(shape).transpose(axes)),
+    )
 
 
 def _misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:
     """Why the shapes of one module do not fit each other, if so."""
     A, B = parts["A"].shape, parts["B"].shape
-    if len(A) != 2 or len(B) != 2 or A[0] != B[1]:
+    if not (len(A) == len(B) in (2, 3) and A[:-2] == B[:-2] and A[-2] == B[-1]):
         return f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}"
     if 0 in (*A, *B):
         return f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}"
     for part in ("magnitude", "bias"):
-        if part in parts and parts[part].shape != (B[0],):
-            return f"{part}{whose} must have shape {(B[0],)}, got {parts[part].shape}"
+        if part in parts and parts[part].shape != (prod(B[:-1]),):
+            return f"{part}{whose} must have shape {(prod(B[:-1]),)}, got {parts[part].shape}"
     return None
 
 
-def _full_name(
-    path: Path, key: str, said: AdapterConfig, modules: Mapping[str, AdapterModule], adapter_name: str
-) -> str:
+def _rows(
+    path: Path, key: str, segments: list[str], said: AdapterConfig, tensor: Stored, adapter_name: str
+) -> tuple[str, Rows]:
+    """The weight some of whose rows are replaced, and those."""
+    place = segments.index(_TOKENS[0])
+    name = ".".join(segments[:place])
+    tokens = said.tokens_of(name)
+    if tuple(segments[place:]) not in (_TOKENS, (*_TOKENS, adapter_name or "default")) or tokens is None:
+        raise HubError(f"{path}: {key!r} is not a key of the config's trainable_token_indices")
+    if len(tensor.shape) != 2 or tensor.shape[0] != len(tokens) or tensor.dtype not in FLOATS:
+        raise HubError(
+            f"{path}: {key!r} must hold {len(tokens)} rows, one for each of trainable_token_indices, "
+            f"got {tensor.dtype} {tensor.shape}"
+        )
+    return f"{name}.weight", Rows(tokens, tensor)
+
+
+def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[str], adapter_name: str) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     segments = key.removeprefix(PREFIX).split(".")
     if "modules_to_save" in segments:  # PEFT's name in memory
@@ -489,9 +711,9 @@ def _full_name(
         named = segments[place + 1 : place + 2] == [adapter_name or "default"]
         del segments[place : place + 1 + named]
     *inner, parameter = segments
-    replaced = inner[-1:] == ["base_layer"] and ".".join(inner[:-1]) in modules
-    if replaced:
-        inner.pop()
+    bare = _unwrapped(inner)
+    replaced = len(bare) < len(inner) and ".".join(bare) in adapted
+    inner = bare if replaced else inner
     module = ".".join(inner)
     trained_bias = parameter == "bias" and said.trains_biases()
     embedding = parameter == "weight" and inner[-1:] and inner[-1] in _EMBEDDING_LAYERS

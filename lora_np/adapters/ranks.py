@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.adapters.config import with_targets
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, header
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, header, targeting
 from lora_np.checks import Array, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
 from lora_np.linalg import ENOUGH, rank_within
@@ -29,6 +28,12 @@ class Spectrum:
     s: Array
     missing: float = 0.0
     dtype: str = "float64"
+
+    @classmethod
+    def of(cls, s: Array, scale: float) -> Spectrum:
+        """That of an update, or of a stack of them, whose first directions are kept or left together."""
+        strengths: Array = abs(scale) * np.linalg.norm(s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0)
+        return cls(strengths, dtype=s.dtype.name)
 
     @property
     def norm(self) -> float:
@@ -112,9 +117,16 @@ class Goal:
         return self.energy if self.error is None else 1 - self.error**2
 
     def ranks(self, adapter: Adapter, spectra: Mapping[str, Spectrum]) -> dict[str, int]:
-        """The rank of each module of ``adapter``, which is given at its largest; 0 says to leave it out."""
+        """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it out.
+
+        They are the rank, except of a convolution in groups, where they are the rank of each.
+        """
+        groups = {name: module.groups for name, module in adapter.items()}
         if self.rank is not None:
-            return {name: min(self.rank, len(spectrum.s)) for name, spectrum in spectra.items()}
+            return {
+                name: min(max(1, self.rank // groups[name]), len(spectrum.s))
+                for name, spectrum in spectra.items()
+            }
         # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
         at_least = {name: int(len(module.parts) > 2) for name, module in adapter.items()}
         if self.share is not None:
@@ -123,20 +135,22 @@ class Goal:
         if self.bytes is not None:
             return allocate_bytes(adapter, values, self.bytes, at_least=at_least)
         assert self.total_rank is not None
-        costs = dict.fromkeys(values, 1)
-        return allocate(values, costs, self.total_rank, at_least=at_least, name="total_rank")
+        return allocate(values, groups, self.total_rank, at_least=at_least, name="total_rank")
 
 
 def cut(adapter: Adapter, ordered: Adapter, ranks: Mapping[str, int]) -> Adapter:
     """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their strength."""
     modules = {
-        name: module if ranks[name] == module.rank else ordered[name].leading(ranks[name])
+        name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
         for name, module in adapter.items()
         if ranks[name] > 0
     }
     if not modules:
         raise HubError(f"{adapter.path}: every module is zero, so there is nothing to keep")
-    raw = adapter.raw if len(modules) == len(adapter) else with_targets(adapter.raw, modules)
+    raw = adapter.raw
+    new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
+    if new_factors or len(modules) < len(adapter):
+        raw = targeting(raw, modules)
     return replace(adapter, modules=modules, raw=raw)
 
 
@@ -265,7 +279,8 @@ def allocate_bytes(
 
     costs = {name: module.bytes_per_rank for name, module in adapter.items()}
     entry = {
-        name: taken(replace(adapter, modules={name: module}, full={})) - module.rank * costs[name]
+        name: taken(replace(adapter, modules={name: module}, full={}, rows={}))
+        - module.directions * costs[name]
         for name, module in adapter.items()
     }
     fixed = SafetensorsWriter(WEIGHTS, {}, metadata=METADATA).size + _PADDING

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.peft_format import WEIGHTS, Adapter, AdapterModule, load, write
 from lora_np.adapters.ranks import Goal, Spectrum, cut, total_error
-from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
-from lora_np.linalg import svd_of_product
+from lora_np.adapters.steps import balanced, directions, each_of, new_adapter
 
 
 class ResizedModule(NamedTuple):
@@ -147,7 +144,7 @@ def resize(
         write(cut(before, Adapter({name: module for name, (module, _) in found.items()}), ranks), stage)
         size = (stage / WEIGHTS).stat().st_size
     rows = tuple(
-        ResizedModule(name, module.rank, ranks[name], spectra[name].error(ranks[name]))
+        ResizedModule(name, module.rank, ranks[name] * module.groups, spectra[name].error(ranks[name]))
         for name, module in before.items()
     )
     together = total_error(spectra.values(), ranks.values())
@@ -164,7 +161,7 @@ def resize(
 def _decompose(work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
     """The module with its directions in order, put aside, and the singular values of its update."""
     name, module, path = work
-    found = finite(name, svd_of_product, *module.factors())
+    found = directions(name, *module.factors())
     dtypes = {part: module.parts[part].dtype for part in "BA"}
     ordered = module.with_factors(**balanced(found, path, **dtypes))
-    return ordered, Spectrum(abs(module.scale) * found.s.astype(np.float64), dtype=found.s.dtype.name)
+    return ordered, Spectrum.of(found.s, module.scale)

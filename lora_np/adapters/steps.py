@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from lora_np.adapters.peft_format import WEIGHTS, Stored
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import HubError
-from lora_np.linalg import SVD
+from lora_np.linalg import SVD, svd_of_product
 from lora_np.work import each
 
 CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
@@ -66,9 +67,16 @@ def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
     """The factors of ``U s Vh``, the strongest direction first, put aside for files of these dtypes."""
     root = np.sqrt(found.s)
     return {
-        "B": put_aside(found.U * root, path.with_suffix(".B"), B),
-        "A": put_aside(root[:, None] * found.Vh, path.with_suffix(".A"), A),
+        "B": put_aside(found.U * root[..., None, :], path.with_suffix(".B"), B),
+        "A": put_aside(root[..., None] * found.Vh, path.with_suffix(".A"), A),
     }
+
+
+def directions(place: str, B: Array, A: Array) -> SVD:
+    """The SVD of B A, or the stack of those of a stack."""
+    if B.ndim == 2:
+        return SVD(*finite(place, svd_of_product, B, A))
+    return SVD(*map(np.stack, zip(*map(partial(directions, place), B, A), strict=True)))
 
 
 def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -22,14 +22,7 @@ from lora_np.hub.names import module_path, names_are_known
 from lora_np.hub.picking import Pick, check_patterns, pick, saved_modules
 from lora_np.hub.reading import HubError, open_regular, read_json
 from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter
-from lora_np.hub.targets import (
-    ALL_LINEAR,
-    Matcher,
-    Patterns,
-    Targets,
-    close_names,
-    matcher,
-)
+from lora_np.hub.targets import ALL_LINEAR, Matcher, Patterns, Targets, close_names, ends_with, matcher
 from lora_np.hub.tensors import TensorInfo
 
 __all__ = [
@@ -59,6 +52,7 @@ __all__ = [
     "check_patterns",
     "close_names",
     "directory",
+    "ends_with",
     "family_names",
     "family_of",
     "float_dtype",

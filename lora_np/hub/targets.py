@@ -7,7 +7,7 @@ Source: PEFT 0.21, ``tuners/tuners_utils.py`` (``check_target_module_exists``) a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, TypeAlias
@@ -54,6 +54,7 @@ def matcher(
     exclude: str | Sequence[str] = (),
     layers: int | Sequence[int] = (),
     layers_pattern: str | Sequence[str] = (),
+    saved: Collection[str] = (),
     what: str = "targets",
 ) -> Matcher:
     """Which modules ``targets`` mean, as PEFT reads them.
@@ -69,6 +70,9 @@ def matcher(
         Only layers of these numbers, of modules that a list names: PEFT's ``layers_to_transform``.
     layers_pattern : str or sequence of str
         The names of the lists of layers that ``layers`` counts; by default any.
+    saved : collection of str
+        Modules that are trained in full, with all that is in them, and never adapted: PEFT's
+        ``modules_to_save``.
     what : str
         What messages call the targets.
 
@@ -94,7 +98,9 @@ def matcher(
     >>> [wanted(f"model.layers.{i}.{name}") for i in (0, 1) for name in ("q_proj", "v_proj", "up_proj")]
     [True, True, False, True, False, False]
     """
-    unwanted = _ending(exclude, "exclude") if exclude else None
+    excluded = [_ending(exclude, "exclude")] if exclude else []
+    excluded += [Expression(rf"(^|.*\.){end}($|\..*)", what="modules_to_save").matches for end in saved]
+    unwanted = (lambda path: any(drops(path) for drops in excluded)) if excluded else None
     if callable(targets):
         return Matcher(targets, unwanted)
     if isinstance(targets, str):

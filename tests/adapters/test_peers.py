@@ -7,8 +7,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters
-from lora_np.adapters.config import with_targets
-from lora_np.adapters.peft_format import WEIGHTS
+from lora_np.adapters.peft_format import WEIGHTS, targeting
 from lora_np.hub import safetensors
 from lora_np.nn import Embedding
 
@@ -169,9 +168,7 @@ def test_an_adapter_composed_anew_loads_in_peft_without_a_warning(case):
         for key, content in adapter.raw.items()
         if key not in ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
     }
-    adapters.save(
-        adapters.Adapter(adapter.modules, adapter.full, with_targets(raw, adapter)), folder / "again"
-    )
+    adapters.save(adapters.Adapter(adapter.modules, adapter.full, targeting(raw, adapter)), folder / "again")
     again = opened_by_peft(folder, "again", kind)
     np.testing.assert_allclose(logits(again), logits(model), rtol=1e-6, atol=1e-6)
 

@@ -80,11 +80,11 @@ TENSORS = {
         lambda t: t.update({f"{Q}.lora_A.weight": np.ones((2, 0))}),
         r"must not be empty, got \(2, 0\)",
     ),
-    "a convolution": (
+    "a convolution whose parts do not fit": (
         lambda t: t.update(
-            {f"{Q}.lora_A.weight": np.ones((2, 4, 3, 3)), f"{Q}.lora_B.weight": np.ones((6, 2, 1, 1))}
+            {f"{Q}.lora_A.weight": np.ones((2, 4, 3, 3)), f"{Q}.lora_B.weight": np.ones((6, 3, 1, 1))}
         ),
-        "adapts a convolution, which is not supported",
+        r"must fit, got \(2, 4, 3, 3\) and \(6, 3, 1, 1\)",
     ),
     "whole numbers": (
         lambda t: t.update({f"{Q}.lora_A.weight": np.ones((2, 4), np.int32)}),
