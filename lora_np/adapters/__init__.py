@@ -6,7 +6,8 @@ from lora_np.adapters.extraction import ExtractedTensor, ExtractResult, extract
 from lora_np.adapters.inspection import InspectedModule, Inspection, inspect
 from lora_np.adapters.merging import MergedTensor, MergeResult, merge
 from lora_np.adapters.models import attach, save
-from lora_np.adapters.peft_format import Adapter, AdapterModule, load
+from lora_np.adapters.module import AdapterModule
+from lora_np.adapters.peft_format import Adapter, load
 from lora_np.adapters.resizing import ResizedModule, ResizeResult, resize
 
 __all__ = [

@@ -14,7 +14,8 @@ import numpy as np
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Rows, load, targeting, write
+from lora_np.adapters.module import AdapterModule, TokenRows
+from lora_np.adapters.peft_format import Adapter, load, targeting, write
 from lora_np.adapters.steps import directions, each_of, finite, new_adapter, no_overflow, norm, put_aside
 from lora_np.checks import Array, choice, matrix, whole_number
 from lora_np.hub import HubError
@@ -263,7 +264,10 @@ def _check(sources: list[Adapter]) -> None:
 
 
 def _raw(
-    sources: list[Adapter], with_bias: bool, modules: Mapping[str, AdapterModule], rows: Mapping[str, Rows]
+    sources: list[Adapter],
+    with_bias: bool,
+    modules: Mapping[str, AdapterModule],
+    rows: Mapping[str, TokenRows],
 ) -> dict[str, object]:
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from lora_np.adapters.peft_format import WEIGHTS, Adapter, Stored
+from lora_np.adapters.module import Stored
+from lora_np.adapters.peft_format import WEIGHTS, Adapter
 from lora_np.hub import TensorInfo
 from lora_np.plots import module_kinds
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.peft_format import AdapterModule, Stored, load
+from lora_np.adapters.module import AdapterModule, Stored
+from lora_np.adapters.peft_format import load
 from lora_np.adapters.steps import directions, each_of, finite, norm
 from lora_np.checks import number
 from lora_np.hub import HubError

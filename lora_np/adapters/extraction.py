@@ -13,7 +13,8 @@ import numpy as np
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, stored, targeting, write
+from lora_np.adapters.module import AdapterModule, Stored
+from lora_np.adapters.peft_format import Adapter, stored, targeting, write
 from lora_np.adapters.ranks import Goal, Spectrum, cut
 from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
 from lora_np.adapters.weights import BLOCK

@@ -14,7 +14,8 @@ import numpy as np
 from lora_np.adapters.contents import InspectedKind, contents, in_words, totals
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.merging import base_weights
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Stored, at_least_single, load
+from lora_np.adapters.module import AdapterModule, Stored, at_least_single
+from lora_np.adapters.peft_format import Adapter, load
 from lora_np.adapters.ranks import Spectrum
 from lora_np.adapters.report import page
 from lora_np.adapters.steps import directions, each_of

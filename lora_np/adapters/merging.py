@@ -15,7 +15,8 @@ import numpy as np
 
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.peft_format import Adapter, AdapterModule, Rows, Stored, load, stored
+from lora_np.adapters.module import AdapterModule, Stored, TokenRows
+from lora_np.adapters.peft_format import Adapter, load, stored
 from lora_np.adapters.weights import merged, oriented
 from lora_np.files import replacing, write_json
 from lora_np.hub import (
@@ -207,7 +208,7 @@ class _Change:
     info: TensorInfo
     start: Stored
     module: AdapterModule | None = None
-    rows: Rows | None = None
+    rows: TokenRows | None = None
     transposed: bool = False  # whether it may be stored as inputs by outputs
 
 
@@ -226,7 +227,7 @@ def _changes(source: ModelDirectory, update: Adapter) -> dict[str, _Change]:
             )
         changes[named(name)] = replace(before, rows=rows)
     heads_own = changes.get(HEAD)
-    # Rows are replaced in what the two share, as PEFT ties them.
+    # TokenRows are replaced in what the two share, as PEFT ties them.
     unshared = {named(name) for name in (*update.full, *map(weight_name, update, update.values()))}
     for name, module in update.items():
         for target, part, transposed in _targets(source, update, named, name, module):

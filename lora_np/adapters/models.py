@@ -10,15 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.peft_format import (
-    Adapter,
-    AdapterModule,
-    Stored,
-    at_least_single,
-    held,
-    targeting,
-    write,
-)
+from lora_np.adapters.module import AdapterModule, Stored, at_least_single, held
+from lora_np.adapters.peft_format import Adapter, targeting, write
 from lora_np.adapters.steps import new_adapter
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array

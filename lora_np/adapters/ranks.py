@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, header, targeting
+from lora_np.adapters.module import header
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, targeting
 from lora_np.checks import Array, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
 from lora_np.linalg import ENOUGH, rank_within

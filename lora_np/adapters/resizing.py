@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.peft_format import WEIGHTS, Adapter, AdapterModule, load, write
+from lora_np.adapters.module import AdapterModule
+from lora_np.adapters.peft_format import WEIGHTS, Adapter, load, write
 from lora_np.adapters.ranks import Goal, Spectrum, cut, total_error
 from lora_np.adapters.steps import balanced, directions, each_of, new_adapter
 

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lora_np.adapters import config
-from lora_np.adapters.peft_format import WEIGHTS, Stored
+from lora_np.adapters.module import Stored
+from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import HubError

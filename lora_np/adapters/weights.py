@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_np.adapters.peft_format import AdapterModule
+from lora_np.adapters.module import AdapterModule
 from lora_np.checks import Array
 from lora_np.hub import HubError, rounded
 

@@ -9,7 +9,8 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.peft_format import WEIGHTS, held
+from lora_np.adapters.module import held
+from lora_np.adapters.peft_format import WEIGHTS
 
 
 def module(rng, d, k, rank, *, alpha=8.0, dtype="float32", **options):

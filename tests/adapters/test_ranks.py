@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, header
+from lora_np.adapters.module import header
+from lora_np.adapters.peft_format import METADATA, WEIGHTS
 from lora_np.adapters.ranks import Goal, Spectrum, allocate, allocate_bytes
 from lora_np.hub.safetensors import SafetensorsWriter
 

@@ -10,7 +10,8 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.peft_format import WEIGHTS, held
+from lora_np.adapters.module import held
+from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.hub import HubError, open_model, safetensors
 
 RNG = np.random.default_rng(0)
