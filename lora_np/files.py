@@ -97,7 +97,6 @@ def replacing(
     writes: Callable[[str], bool],
     keeps: Collection[str] = (),
     inputs: Collection[str | os.PathLike[str]] = (),
-    in_place: bool = False,
 ) -> Iterator[Path]:
     """A new directory to write into, which becomes ``target`` when the block ends without an error.
 
@@ -118,8 +117,6 @@ def replacing(
         Names of files that go over from the old target, unless the block writes them anew.
     inputs : collection of paths
         What the block reads from: a target that would take one of them with it is refused.
-    in_place : bool
-        Whether the target may be one of the inputs itself.
 
     Yields
     ------
@@ -137,7 +134,7 @@ def replacing(
         raise ValueError(f"{target.parent}: no such directory to write {target.name} into")
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
     with _leased(target) as (stage, aside):
-        _check_target(target, force, writes, real_inputs, in_place)
+        _check_target(target, force, writes, real_inputs)
         stage.mkdir()
         with named(target, stage):
             yield stage
@@ -146,7 +143,7 @@ def replacing(
                 shutil.copy2(target / name, stage / name, follow_symlinks=False)
         for path in (*stage.rglob("*"), stage):
             _sync(path)
-        _check_target(target, force, writes, real_inputs, in_place)  # again: it may have appeared meanwhile
+        _check_target(target, force, writes, real_inputs)  # again: it may have appeared meanwhile
         _swap(stage, target, aside)
 
 
@@ -215,13 +212,11 @@ def _undo(stage: Path, target: Path, aside: Path) -> None:
         shutil.rmtree(stage)
 
 
-def _check_target(
-    target: Path, force: bool, writes: Callable[[str], bool], inputs: list[Path], in_place: bool
-) -> None:
+def _check_target(target: Path, force: bool, writes: Callable[[str], bool], inputs: list[Path]) -> None:
     if not os.path.lexists(target):
         return
     real = Path(os.path.realpath(target))
-    if real in inputs and not in_place:
+    if real in inputs:
         raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another directory")
     if not force:
         raise ValueError(f"{target}: already exists; pass force=True (--force) to replace it")

@@ -95,7 +95,7 @@ def combine(
     jobs : int
         How many modules to work on at a time.
     force : bool
-        Whether to replace an existing adapter at ``out``, even one of ``adapters``. A directory that
+        Whether to replace an existing adapter at ``out``, though none of ``adapters``. A directory that
         holds anything else is refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
@@ -161,7 +161,7 @@ def combine(
     with_bias = any("bias" in module.parts for module in modules)
     loaded = [source for source, _ in sources]
     names = dict.fromkeys(name for source in loaded for name in source)
-    with new_adapter(out, force=force, inputs=adapters, in_place=True) as (stage, aside):
+    with new_adapter(out, force=force, inputs=adapters) as (stage, aside):
         work = {
             name: (
                 name,

@@ -87,7 +87,7 @@ def save(
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     inputs = [adapter.path] if adapter.path else []
-    with new_adapter(path, force=force, inputs=inputs, in_place=True) as (stage, _):
+    with new_adapter(path, force=force, inputs=inputs) as (stage, _):
         write(adapter, stage, dtype=dtype)
 
 

@@ -46,6 +46,7 @@ _PARTS = {
     ("lora_embedding_A", ""): ("A", True),
     ("lora_embedding_B", ""): ("B", True),
     ("lora_magnitude_vector", ""): ("magnitude", None),
+    ("lora_velora_embed", ""): ("velora", False),  # for the backward pass only
 }
 _HEADS = frozenset(head for head, _ in _PARTS)
 _TOKENS = ("token_adapter", "trainable_tokens_delta")  # of the rows of an embedding
@@ -249,7 +250,8 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     A B that is not the one that MiCA froze is one to train.
     """
     left_out = {
-        "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters", "ensure_weight_tying"
+        "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters", "velora_config",
+        "ensure_weight_tying",
     }  # fmt: skip
     new = {key: content for key, content in raw.items() if key not in left_out}
     if raw.get("init_lora_weights") == "mica":
@@ -314,7 +316,8 @@ def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapt
             rows[name] = of_tokens
             continue
         name = _full_name(file.path, key, said, depths, adapter_name)
-        if name in full:
+        # PEFT writes a trained bias of a module that is saved in full under two names
+        if name in full and not np.array_equal(full[name].read(), tensor.read()):
             raise HubError(f"{file.path}: {key!r} gives {name!r} a second time")
         full[name] = tensor
     if not (modules or rows):

@@ -129,7 +129,10 @@ class Goal:
                 for name, spectrum in spectra.items()
             }
         # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
-        at_least = {name: int(len(module.parts) > 2) for name, module in adapter.items()}
+        at_least = {
+            name: int(not module.parts.keys().isdisjoint(("magnitude", "bias")))
+            for name, module in adapter.items()
+        }
         if self.share is not None:
             return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
         values = {name: spectrum.s for name, spectrum in spectra.items()}

@@ -97,8 +97,8 @@ def resize(
     jobs : int
         How many modules to work on at a time.
     force : bool
-        Whether to replace an existing adapter at ``out``, even ``adapter`` itself. A directory that holds
-        anything else is refused; a README.md stays.
+        Whether to replace an existing adapter at ``out``, though not ``adapter`` itself. A directory that
+        holds anything else is refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
 
@@ -137,7 +137,7 @@ def resize(
     """
     goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = load(adapter)
-    with new_adapter(out, force=force, inputs=[adapter], in_place=True) as (stage, aside):
+    with new_adapter(out, force=force, inputs=[adapter]) as (stage, aside):
         work = {name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())}
         found = each_of(_decompose, work, jobs=jobs, progress=progress, label="decompose")
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}

@@ -32,14 +32,11 @@ def new_adapter(
     *,
     force: bool,
     inputs: Collection[str | os.PathLike[str]],
-    in_place: bool = False,
 ) -> Iterator[tuple[Path, Path]]:
     """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
     writes = (config.NAME, WEIGHTS, CARD).__contains__
     with (
-        replacing(
-            target, force=force, writes=writes, keeps=[CARD], inputs=inputs, in_place=in_place
-        ) as stage,
+        replacing(target, force=force, writes=writes, keeps=[CARD], inputs=inputs) as stage,
         TemporaryDirectory(dir=stage) as aside,
     ):
         yield stage, Path(aside)

@@ -136,13 +136,21 @@ def test_a_target_that_holds_an_input_is_not_replaced(tmp_path):
         pass
 
 
-def test_an_adapter_may_be_replaced_by_what_is_made_of_it(adapter):
-    adapters.resize(adapter, adapter, rank=1, force=True)
-    assert {module.rank for module in adapters.load(adapter).values()} == {1}
-    adapters.combine([adapter, adapter], adapter, method="cat", force=True)
-    assert {module.rank for module in adapters.load(adapter).values()} == {2}
-    adapters.save(adapters.load(adapter), adapter, dtype="float16", force=True)
-    assert {module.parts["A"].dtype for module in adapters.load(adapter).values()} == {"float16"}
+@pytest.mark.parametrize("way", ["adapter", "adapter/", "link", "adapter/../adapter"])
+@pytest.mark.parametrize("force", [False, True])
+def test_an_adapter_is_not_replaced_by_what_is_made_of_it(adapter, make_adapter, way, force, tmp_path):
+    (tmp_path / "link").symlink_to(adapter)
+    before, out, other = content(adapter), f"{tmp_path}/{way}", make_adapter("other")
+    for write in (
+        lambda: adapters.resize(adapter, out, rank=1, force=force),
+        lambda: adapters.combine([other, adapter], out, force=force),
+        lambda: adapters.save(adapters.load(adapter), out, dtype="float16", force=force),
+    ):
+        with pytest.raises(
+            ValueError, match="is an input itself, and so is not replaced; write to another dir"
+        ):
+            write()
+        assert content(adapter) == before
 
 
 @pytest.mark.parametrize(
@@ -199,7 +207,7 @@ def test_a_directory_that_holds_what_would_be_lost_is_not_replaced(
     first = name if name.startswith("README") else name.split("/")[0]
     lost = f"adapter: holds {first}, which would be lost"
     with pytest.raises(ValueError, match=lost):
-        adapters.resize(adapter, adapter, rank=1, force=True)
+        adapters.resize(other, adapter, rank=1, force=True)
     with pytest.raises(ValueError, match=lost):
         adapters.combine([other], adapter, force=True)
     with pytest.raises(ValueError, match=lost):
@@ -221,9 +229,9 @@ def test_an_adapter_does_not_replace_a_checkpoint_nor_the_reverse(adapter, make_
         adapters.merge(base, adapter, tmp_path / "small", force=True)
 
 
-def test_the_card_of_an_adapter_stays(adapter):
+def test_the_card_of_an_adapter_stays(adapter, make_adapter):
     (adapter / "README.md").write_text("what it was trained on")
-    adapters.resize(adapter, adapter, rank=1, force=True)
+    adapters.resize(make_adapter("other"), adapter, rank=1, force=True)
     assert (adapter / "README.md").read_text() == "what it was trained on"
     assert {module.rank for module in adapters.load(adapter).values()} == {1}
 
