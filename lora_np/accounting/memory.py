@@ -112,22 +112,21 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     Activations are counted as PyTorch keeps them, for each layer and token, in numbers:
 
     - attention: queries, keys, values and result, ``h (w + v) + g (w + v)`` for h heads of width w, g
-      key-value heads and values of width v; h s more (3 h s with dropout) where attention weights are kept;
+      key-value heads and values of width v; where attention weights are kept, h s of them and their softmax;
     - norms: their input, d; in full fine-tuning of RMS norms also the normalised input, d;
-    - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation, i;
+    - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation, i; of
+      experts as often as a token sees one, and what they return, d;
     - the input of each linear map that is trained or adapted, once for maps that share it (once for each
       adapted map if it must be cast to the adapter's float32);
-    - the adapter's r numbers after A; dropout masks, as one number each;
+    - the adapter's r numbers after A; dropout masks, as one number each; the weights of adapted experts, to
+      which PEFT adds B A before it multiplies.
 
-    and for each token the log-probabilities of the vocabulary, in float32. LoRA saves only the inputs of maps
-    that it does not adapt, which is why its activations are nearly those of full fine-tuning whatever the
-    rank, and more than those where inputs are cast.
+    Nothing is kept below the lowest adapter. With checkpointing each layer keeps its input, d, and the
+    largest is computed again. The loss keeps the log-probabilities of the vocabulary, and for a moment needs
+    the logits and their float32 copy, or their gradient. Whichever moment needs more is counted.
 
-    Nothing is kept below the lowest adapter. The estimate is held against PyTorch's own count for Llama and
-    BERT, where it is within a tenth (a fifth under dropout in 16 bits). It leaves out the framework's
-    buffers, fragmentation, and what a kernel needs only while it runs; experts are estimated as if every
-    token's experts were computed together; and soft caps (Gemma 2) keep attention weights in any case,
-    which is not counted.
+    For most families that is within a few percent of PyTorch's own count; docs/use/plan.md has the errors,
+    and published measurements. CUDA's context and what the allocator cannot use come on top.
 
     References
     ----------

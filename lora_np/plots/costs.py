@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import ACCENT, CYCLE, FULL, INK, LORA, MUTED, axes, label_line
+from lora_np.plots.style import ACCENT, CYCLE, FULL, GRID, INK, LORA, MUTED, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,24 +115,33 @@ def memory_by_cause(
     ax = axes(ax)
     causes = list(dict.fromkeys(cause for way in parts.values() for cause in way))
     places = np.arange(len(parts))
-    start = np.zeros(len(parts))
-    for index, cause in enumerate(causes):
+    ends = np.zeros(len(parts))
+    for cause, color in zip(causes, (MUTED, *CYCLE), strict=False):
         sizes = np.array([way.get(cause) or 0 for way in parts.values()]) / 1e9
-        ax.barh(places, sizes, 0.7, start, color=CYCLE[index % len(CYCLE)], label=cause)
-        start += sizes
-    for place, total in zip(places, start, strict=True):
+        ax.barh(places, sizes, 0.7, ends, color=color, label=cause)
+        ends += sizes
+    # full fine-tuning may need so much that the rest could not be told apart
+    limit = 1.14 * max(ends) if room is None else min(1.14 * max(ends, default=1), 2 * room / 1e9)
+    for place, end in zip(places, ends, strict=True):
+        inside = end > 0.95 * limit
         ax.annotate(
-            f"{total:,.1f}", (total, place), (4, 0), textcoords="offset points", va="center", color=INK
+            f"{end:,.1f} \N{RIGHTWARDS ARROW}" if inside else f"{end:,.1f}",
+            (min(end, limit), place),
+            (-4 if inside else 4, 0),
+            textcoords="offset points",
+            ha="right" if inside else "left",
+            va="center",
+            color=INK,
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"},
         )
     if room is not None:
-        ax.axvline(room / 1e9, color=ACCENT, linewidth=1.8)
-        ax.annotate(
-            f"{room / 1e9:,.1f} GB", (room / 1e9, -0.5), (4, 4), textcoords="offset points", color=ACCENT
-        )
-        # full fine-tuning may need so much that the rest could not be told apart
-        ax.set_xlim(0, min(1.12 * start.max(), max(2.5 * room / 1e9, 1.1 * np.sort(start)[0])))
+        ax.axvline(room / 1e9, color=INK, linewidth=1.4, linestyle="--", zorder=0.9)
+        label_line(ax, room / 1e9, -0.5, f"{room / 1e9:,.1f} GB", INK, xytext=(4, 2), va="bottom")
+    ax.set_xlim(0, limit)
     ax.set_yticks(places, list(parts))
     ax.invert_yaxis()
-    ax.set_xlabel("GB")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.12), ncols=4, frameon=False)
+    ax.grid(visible=False, axis="y")
+    ax.grid(visible=True, axis="x", color=GRID)
+    ax.set_xlabel("memory to train [GB]")
+    ax.figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return ax

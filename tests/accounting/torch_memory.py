@@ -73,14 +73,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def pair(
-    family: str, *, precision: str, targets: Any, attention: str, checkpointing: bool
-) -> tuple[Any, ModelSpec | LoraCount]:
+def pair(family: str, *, precision: str, targets: Any, attention: str) -> tuple[Any, ModelSpec | LoraCount]:
     """A torch model in training and our count of it: in full if there are no targets, else with LoRA."""
     import peft
     import torch
     import transformers
 
+    torch.set_num_threads(1)
     task, fields = MODELS[family]
     architecture = family_of(family).classes + task
     config = transformers.AutoConfig.for_model(family, **fields)
@@ -95,11 +94,17 @@ def pair(
             warnings.simplefilter("ignore")
             model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets))
         counted = count_model(spec, rank=4, targets=targets)
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        if targets is not None:
-            model.enable_input_require_grads()
     return model, counted
+
+
+def checkpoint(model: Any) -> None:
+    """Switch gradient checkpointing on."""
+    model.zero_grad(set_to_none=True)
+    with warnings.catch_warnings():  # transformers 6 will have another name for it
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if hasattr(model, "peft_config"):
+        model.enable_input_require_grads()
 
 
 def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
