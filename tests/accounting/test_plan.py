@@ -88,6 +88,8 @@ def test_every_family_has_an_estimate(name: str) -> None:
     ).ways.values():
         assert memory.activations, name
         assert memory.total > memory.weights
+    longest = min(512, spec.positions or 512)  # what is assumed never is longer than the model allows
+    assert accounting.training_memory(spec) == accounting.training_memory(spec, sequence=longest)
 
 
 def test_what_each_option_saves() -> None:
