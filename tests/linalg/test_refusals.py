@@ -1,0 +1,35 @@
+"""What no function of linalg takes, in the place of any of its matrices."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from lora_np import linalg
+
+FUNCTIONS = {name: getattr(linalg, name) for name in linalg.__all__}
+FUNCTIONS = {name: function for name, function in FUNCTIONS.items() if inspect.isfunction(function)}
+del FUNCTIONS["rank_within"]  # of a list of errors
+NUMBERS = {"rank": 1, "i": 1, "j": 1, "top": 1}  # arguments that are no matrices
+
+
+def calls():
+    for name, function in FUNCTIONS.items():
+        needed = [
+            p
+            for p, about in inspect.signature(function).parameters.items()
+            if about.default is about.empty or p == "top"
+        ]
+        given = {p: NUMBERS.get(p, np.diag([3.0, 2.0, 1.0])) for p in needed}
+        for matrix in set(needed) - set(NUMBERS):
+            yield pytest.param(function, given, matrix, id=f"{name}-{matrix}")
+
+
+@pytest.mark.parametrize(("function", "given", "matrix"), sorted(calls(), key=lambda case: case.id))
+def test_masked_arrays_and_what_is_no_matrix_are_refused_by_name(function, given, matrix):
+    function(**given)
+    with pytest.raises(TypeError, match=f"{matrix} must not be a masked array"):
+        function(**{**given, matrix: np.ma.masked_equal(np.eye(3), 0)})
+    for wrong in (np.array(1.0), np.ones(3), np.ones((2, 3, 3))):
+        with pytest.raises(ValueError, match=f"{matrix} must be a matrix"):
+            function(**{**given, matrix: wrong})
