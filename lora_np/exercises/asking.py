@@ -263,9 +263,7 @@ class Answer:
         if "error" in reply:
             raise LawBroken(*explanation(str(reply["error"]), self.kind))
         if "unusable" in reply:
-            advice = (
-                "; lora_np.value(x) is the array of a Tensor" if "Tensor" in str(reply["unusable"]) else ""
-            )
+            advice = "; lora_np.value(x) is the array of a Tensor" * ("Tensor" in str(reply["unusable"]))
             raise LawBroken("An answer is made of arrays and numbers", f"{reply['unusable']}{advice}")
         changed = [self.exercise.parameters[i] for i in reply.get("changed", ())]
         if changed:
@@ -377,9 +375,8 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> LawBroken | None:
     except Rejected:
         return None
     except Exception as error:  # a law must not fall over an answer, but if one does, grading goes on
-        return LawBroken(
-            "The answer has the type that the exercise asks for", f"{type(error).__name__}: {error}"
-        )
+        what = "The answer has the type that the exercise asks for"
+        return LawBroken(what, f"{type(error).__name__}: {error}")
     return None
 
 
@@ -429,12 +426,8 @@ def literal(value: Any) -> str:
         return f"[{', '.join(map(literal, value))}]"
     if isinstance(value, tuple):
         return f"({', '.join(map(literal, value))}{',' if len(value) == 1 else ''})"
-    if isinstance(value, float):
-        return (
-            repr(value + 0.0).removesuffix("0")
-            if value == np.rint(value) and abs(value) < 1e15
-            else repr(value)
-        )
+    if isinstance(value, float) and value == np.rint(value) and abs(value) < 1e15:
+        return repr(value + 0.0).removesuffix("0")
     return repr(value)  # a function of ours shows its source
 
 

@@ -59,23 +59,16 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
     array([[1., 2.]])
     """
     law(answer is not None, f"{name} is None; is there a return?", name="A function returns its answer")
-    wanted = str(tuple(shape)).replace("None", "any length")
+    wanted = f"{name} must have shape {tuple(shape)}, got ".replace("None", "any length")
     try:
         array = np.asarray(answer)
     except ValueError:  # rows of different lengths
-        raise LawBroken(
-            f"The shape of {name}", f"{name} must have shape {wanted}, got {type(answer).__name__}"
-        ) from None
+        raise LawBroken(f"The shape of {name}", wanted + type(answer).__name__) from None
     kind = f"dtype {array.dtype}" if array.dtype.kind in "cSU" else type(answer).__name__
-    law(
-        array.dtype.kind in "fiub",
-        f"{name} must hold real numbers, got {kind}",
-        name="An answer is made of real numbers",
-    )
-    fits = len(array.shape) == len(shape) and all(
-        n in (m, None) for m, n in zip(array.shape, shape, strict=True)
-    )
-    law(fits, f"{name} must have shape {wanted}, got {array.shape}", name=f"The shape of {name}")
+    real = array.dtype.kind in "fiub"
+    law(real, f"{name} must hold real numbers, got {kind}", name="An answer is made of real numbers")
+    fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
+    law(fits, f"{wanted}{array.shape}", name=f"The shape of {name}")
     array = array.astype(np.float64)
     law(np.isfinite(array).all(), f"{name} holds NaN or infinity", name="An answer is finite")
     return array
@@ -161,22 +154,13 @@ def parts(names: str, answer: Any, *shapes: tuple[int | None, ...]) -> tuple[Arr
     (array([[1.]]), array([[2., 3.]]))
     """
     each = names.split()
-    wanted = ", ".join(each)
-    law(
-        answer is not None,
-        f"it must return {wanted}; is there a return?",
-        name="A function returns its answer",
-    )
+    wanted = f"it must return {', '.join(each)}"
+    law(answer is not None, f"{wanted}; is there a return?", name="A function returns its answer")
     several = isinstance(answer, (tuple, list)) or (isinstance(answer, np.ndarray) and answer.ndim > 0)
     got = f"{len(answer)} parts" if several else type(answer).__name__
-    law(
-        several and len(answer) == len(each),
-        f"it must return {wanted}, got {got}",
-        name="All parts of the answer are returned",
-    )
-    return tuple(
-        real_array(name, part, shape) for name, part, shape in zip(each, answer, shapes, strict=True)
-    )
+    complete = several and len(answer) == len(each)
+    law(complete, f"{wanted}, got {got}", name="All parts of the answer are returned")
+    return tuple(map(real_array, each, answer, shapes))
 
 
 def orthonormal(name: str, columns: Array) -> None:
@@ -186,12 +170,8 @@ def orthonormal(name: str, columns: Array) -> None:
     --------
     >>> orthonormal("Q", np.eye(3, 2))
     """
-    same(
-        f"{name}^T {name}",
-        columns.T @ columns,
-        np.eye(columns.shape[1]),
-        why="1 on the diagonal: length one; 0 elsewhere: right angles",
-    )
+    why = "1 on the diagonal: length one; 0 elsewhere: right angles"
+    same(f"{name}^T {name}", columns.T @ columns, np.eye(columns.shape[1]), why=why)
 
 
 def at_most(what: str, number: float, least: float, *, size: float = 0.0) -> None:
