@@ -35,6 +35,7 @@ def wanted() -> set[str]:
 
 def rules() -> dict[str, Any]:
     """Types by their rules, those with several parts and none, and those whose rules are left out."""
+    from peft import utils
     from transformers.conversion_mapping import _build_checkpoint_conversion_mapping
     from transformers.models.auto import modeling_auto as auto
 
@@ -53,13 +54,29 @@ def rules() -> dict[str, Any]:
             others.append(kind)
             continue
         groups.setdefault(json.dumps([_rule(each) for each in found]), []).append(kind)
-    composite = {*auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
     ruled = {kind for types in groups.values() for kind in types}
     return {
-        "same": sorted(composite - ruled),
+        "same": sorted(chosen - ruled),
+        "fused": fused(),
+        "targets": dict(sorted(utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.items())),
         "rules": [{"types": types, "rules": json.loads(text)} for text, types in groups.items()],
         "others": others,
     }
+
+
+def fused() -> list[dict[str, Any]]:
+    """Types whose experts were separate once: the names that PEFT still takes, and what they mean now."""
+    from peft.utils import transformers_weight_conversion as conversion
+
+    # as in _convert_peft_config_moe and what calls it
+    types: dict[str, list[str]] = {}
+    for kind, like in sorted(conversion._MODEL_TO_CONVERSION_PATTERN.items()):
+        if conversion.get_checkpoint_conversion_mapping(kind) and like in conversion._MOE_FUSED_TARGETS:
+            types.setdefault(like, []).append(kind)
+    return [
+        {"types": found, "names": conversion._MOE_TARGET_MODULE_MAPPING[like]}
+        for like, found in types.items()
+    ]
 
 
 def _rule(transform: Any) -> dict[str, Any]:
@@ -80,8 +97,8 @@ def text() -> str:
     found = rules()
     lines = [json.dumps(each) for each in found["rules"]]
     body = ",\n".join(lines)
-    plain = json.dumps(found["same"])
-    return f'{{"others": {json.dumps(found["others"])},\n"same": {plain},\n"rules": [\n{body}\n]}}\n'
+    rest = "".join(f'"{key}": {json.dumps(found[key])},\n' for key in found if key != "rules")
+    return f'{{{rest}"rules": [\n{body}\n]}}\n'
 
 
 if __name__ == "__main__":

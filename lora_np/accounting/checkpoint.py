@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, get_args
 
-from lora_np.hub import INDEX, Kind, ModelSpec, ModuleSpec, fold, open_model
+from lora_np.hub import (
+    INDEX,
+    HubError,
+    Kind,
+    ModelDirectory,
+    ModelSpec,
+    ModuleSpec,
+    default_targets,
+    fold,
+    fused_names,
+    names_are_known,
+    open_model,
+)
 
 # the last names of tables that are looked up rather than multiplied
 _EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
@@ -14,6 +31,11 @@ _ASSUMED = (
     "embedding, names are those of the files, and a tied head that is not stored is not seen. PEFT may "
     "count otherwise."
 )
+_KNOWN = (
+    "Counted from headers, as the modules of {} models are in transformers: PEFT counts otherwise where this "
+    "model differs from a usual one."
+)
+_MEMORY = "count the model in memory, on the meta device"
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
 
@@ -21,7 +43,8 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
-    is a convolution, a vector a norm. Anything else is a bare parameter.
+    is a convolution, a vector a norm. Anything else is a bare parameter. Where a ``config.json`` says which
+    type the model is of, and transformers has language models of that type, names and kinds are as there.
 
     Parameters
     ----------
@@ -31,12 +54,13 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     Returns
     -------
     ModelSpec
-        Without default targets, because a file does not say what family it is of.
+        What was assumed is in its field ``assumed``.
 
     Raises
     ------
     HubError
-        If there is no such model, or `open_model` finds it damaged.
+        If there is no such model, `open_model` finds it damaged, or its modules cannot be told, because
+        transformers splits or joins tensors of it when it loads.
 
     Examples
     --------
@@ -51,28 +75,86 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     """
     path = Path(source)
     model = open_model(path)
-    shapes = {name: model.info(name).shape for name in model.places}
-    modules = tuple(fold(_modules(shapes)))
-    heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
-    name = path.name if path.is_dir() or path.name != INDEX else path.parent.name
-    return ModelSpec(name or str(path), modules, head=heads[0] if len(heads) == 1 else "", assumed=_ASSUMED)
+    family = str(model.config.get("model_type") or "")
+    title = path.name if path.is_dir() or path.name != INDEX else path.parent.name
+    if model.unread:
+        raise HubError(
+            f"{path}: the modules of a {family} model cannot be told from headers: transformers splits or "
+            f"joins {model.unread[0]!r} when it loads it; {_MEMORY}"
+        )
+    kinds = kinds_by_type().get(family) if names_are_known(model.config) else None
+    if isinstance(kinds, str):
+        raise HubError(
+            f"{path}: the modules of a {family} model cannot be told from headers: {kinds}; {_MEMORY}"
+        )
+    shapes = {name: model.shape(name) for name in model.parameters}
+    modules = list(_modules(shapes, kinds or {}, fused_names(family) or {}))
+    if kinds is None:
+        heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
+        head = heads[0] if len(heads) == 1 else ""
+    else:
+        head = next((name for name, kind in kinds.items() if kind == "head"), "lm_head")
+        modules += _tied_head(model, head, kinds, modules)
+    groups = tuple(fold(modules))
+    return ModelSpec(
+        title or str(path),
+        groups,
+        family=family,
+        head=head if any(module.name == head for module in modules) else "",
+        default_targets=default_targets(family),
+        fused=fused_names(family) or None,
+        assumed=_ASSUMED if kinds is None else _KNOWN.format(family),
+    )
 
 
-def _modules(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[ModuleSpec]:
+@cache
+def kinds_by_type() -> dict[str, Any]:
+    """For each type of `docs.causal`: the kinds of its modules that `guess` would get wrong."""
+    data: dict[str, Any] = json.loads((files("lora_np.hub") / "data" / "_kinds.json").read_text("utf-8"))
+    return data
+
+
+def _modules(
+    shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, str], fused: Mapping[str, str]
+) -> Iterator[ModuleSpec]:
     for name, shape in shapes.items():
         owner, _, last = name.rpartition(".")
-        if last == "weight" and owner:
+        said = kinds.get(starred(owner), "")
+        kind = said if said in get_args(Kind) else guess(owner, shape)
+        if kinds.get(starred(name)) == "buffer":
+            continue
+        if kinds.get(starred(name)) == "experts":
+            parts = tuple(old for old, new in fused.items() if new == last)
+            yield ModuleSpec(name, "experts", shape, parts=parts or (last,))
+        elif last == "weight" and owner and kind != "parameter":
             bias = shapes.get(f"{owner}.bias")
-            kind = _guess(owner, shape)
             if kind == "linear" and bias is not None and bias == shape[1:] != shape[:1]:
                 # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias gives that away
                 shape = shape[::-1]
-            yield ModuleSpec(owner, kind, shape, bias=bias is not None)
-        elif last != "bias" or f"{owner}.weight" not in shapes:
+            yield ModuleSpec(owner, kind, shape, bias=bias is not None)  # type: ignore[arg-type]
+        elif last != "bias" or f"{owner}.weight" not in shapes or kind == "parameter":
             yield ModuleSpec(name, "parameter", shape)
 
 
-def _guess(name: str, shape: tuple[int, ...]) -> Kind:
+def _tied_head(
+    model: ModelDirectory, head: str, kinds: Mapping[str, str], modules: list[ModuleSpec]
+) -> Iterator[ModuleSpec]:
+    """The head that a checkpoint does not hold because it is the embedding."""
+    tables = [module for module in modules if module.kind == "embedding"]
+    tables = [module for module in tables if kinds.get(module.name) == "table"] or tables
+    names = list(map(str, model.config.get("architectures") or ()))
+    with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
+    if with_head and tables and all(module.name != head for module in modules):
+        yield ModuleSpec(head, "linear", max(module.shape for module in tables), tied=True)
+
+
+def starred(name: str) -> str:
+    """``name`` from its last index on, which is the same in all layers."""
+    return re.split(r"(?:^|\.)\d+\.", name)[-1]
+
+
+def guess(name: str, shape: tuple[int, ...]) -> Kind:
+    """What a module with a ``weight`` of this shape may be."""
     last = name.rpartition(".")[2]
     if len(shape) == 1:
         return "norm"

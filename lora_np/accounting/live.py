@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_np.autograd import Tensor, value
-from lora_np.hub import ModelSpec, ModuleSpec, family_names, family_of, fold
+from lora_np.hub import ModelSpec, ModuleSpec, default_targets, fold, fused_names
 from lora_np.nn import Linear, leaves, walk
 from lora_np.quantise import Quantised
 from lora_np.table import Shown, Table, decimal_bytes
@@ -145,20 +145,19 @@ def _tree_modules(model: Any) -> Iterator[ModuleSpec]:
 
 def _from_named_modules(model: Any) -> ModelSpec:
     family_name = getattr(getattr(model, "config", None), "model_type", "")
-    family = family_of(family_name) if family_name in family_names() else None
-    fused = (family.fused if family else None) or {}
+    fused = fused_names(family_name)
     seen: set[int] = set()
     modules: list[ModuleSpec] = []
     for name, module in model.named_modules():
-        modules += _torch_modules(name, module, seen, fused)
+        modules += _torch_modules(name, module, seen, fused or {})
     return ModelSpec(
         type(model).__name__,
         tuple(fold(modules)),
         family=family_name,
         head=_output_head(model),
-        default_targets=family.targets if family else (),
+        default_targets=default_targets(family_name),
         fused=fused or None,
-        assumed=_ASSUMED if not family and any(module.kind == "experts" for module in modules) else "",
+        assumed=_ASSUMED if fused is None and any(module.kind == "experts" for module in modules) else "",
     )
 
 

@@ -19,6 +19,7 @@ from lora_np.hub import (
     Targets,
     check_patterns,
     close_names,
+    fused_names,
     pick,
     saved_modules,
 )
@@ -293,7 +294,8 @@ _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_u
 
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
     """Refuse to guess what PEFT does with experts that no family describes."""
-    if not spec.assumed or not any("experts" in module.name.split(".") for module in spec.groups):
+    known = not spec.assumed or fused_names(spec.family) is not None
+    if known or not any("experts" in module.name.split(".") for module in spec.groups):
         return
     if targets is None or isinstance(targets, str) or callable(targets):
         asked = "targets"

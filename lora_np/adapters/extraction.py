@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,19 +15,30 @@ import numpy as np
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.findings import Findings
+from lora_np.adapters.merging import has_transposed_experts
 from lora_np.adapters.module import AdapterModule, Stored
 from lora_np.adapters.peft_format import Adapter, stored, targeting, write
 from lora_np.adapters.ranks import Goal, Spectrum, cut
 from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
 from lora_np.adapters.weights import BLOCK
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, ModelDirectory, directory, module_path, open_model
+from lora_np.hub import (
+    FLOATS,
+    HEAD,
+    HubError,
+    ModelDirectory,
+    directory,
+    fused_names,
+    module_path,
+    open_model,
+)
 from lora_np.linalg import SVD, truncated_svd
 
 # A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|shared|\w+_embeddings)$")
 _CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 _CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)$")
+_ROUTERS = ("router", "gate")
 _FIRST_RANK = 16  # of the search for the rank that keeps enough energy
 _SEARCHED = 8  # it ends at an eighth of the full rank: beyond, the whole SVD is sooner there
 
@@ -167,7 +180,9 @@ def extract(
     if not any_base:
         check_pair(before, after)
     named = before.naming(after.places)
-    pairs = [_Pair(before, after, named(name), name) for name in after.places]
+    stacks = [stack for name in after.parameters if (stack := _Stack(before, after, name)).is_one]
+    stacked = {name for stack in stacks for name in after.parameters[stack.name]}
+    pairs = [_Pair(before, after, named(name), name) for name in after.places if name not in stacked]
     if not any(pair.base in before for pair in pairs):
         raise HubError(f"{tuned}: has no tensor in common with {base}")
     options: dict[str, Any] = {"jobs": jobs, "progress": progress}
@@ -176,10 +191,11 @@ def extract(
         differing = each_of(_differs, candidates, **options, label="compare")
         others = [pair for name, pair in candidates.items() if differing[name]]
         in_full = {pair.module for pair in others} - {""} if save_others else set()
+        changing: list[_Pair | _Stack] = [*(pair for pair in pairs if pair.is_matrix), *stacks]
         work = {
-            pair.module: (pair, aside / str(i), goal)
-            for i, pair in enumerate(pairs)
-            if pair.is_matrix and pair.module not in in_full
+            pair.path: (pair, aside / str(i), goal)
+            for i, pair in enumerate(changing)
+            if pair.module not in in_full
         }
         decomposed = each_of(_decompose, work, **options, label="extract")
         found = {name: result for name, result in decomposed.items() if result is not None}
@@ -187,16 +203,19 @@ def extract(
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
+        shared = _shared_head(after, modules)
         raw: dict[str, Any] = {
             **settings.FRESH,
             "lora_dropout": 0.0,
             "bias": "none",
-            "fan_in_fan_out": any(work[name][0].fan_in_fan_out for name in found),
+            "fan_in_fan_out": any(
+                pair.fan_in_fan_out for name in found if isinstance(pair := work[name][0], _Pair)
+            ),
             "modules_to_save": sorted(in_full) or None,
         }
         whole = Adapter(modules, _saved(after, in_full), targeting(raw, modules))
         ranks = goal.ranks(whole, spectra)
-        write(cut(whole, whole, ranks), stage)
+        write(_with_head(cut(whole, whole, ranks), shared), stage)
     rows = [
         ExtractedTensor(work[name][0].name, "LoRA", ranks[name], x.norm, x.error(ranks[name]))
         for name, x in spectra.items()
@@ -205,7 +224,10 @@ def extract(
     notes = []
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
-    if lacking := sorted({*before.places} - {pair.base for pair in pairs}):
+    taken = {pair.base for pair in pairs} | {
+        each for stack in stacks for each in before.parameters[stack.name]
+    }
+    if lacking := sorted({*before.places} - taken):
         notes.append(f"only in the base: {', '.join(lacking)}")
     return ExtractResult(f"{tuned} - {base}", tuple(rows), tuple(notes), Path(out))
 
@@ -225,9 +247,21 @@ class _Pair:
         return module_path(self.name, self.after.config).rpartition(".")[0]
 
     @property
+    def path(self) -> str:
+        """What the adapter calls it.
+
+        PEFT takes some names of modules for those of fused experts, and routers may give more than a product:
+        those are named by their parameter.
+        """
+        last = self.module.rpartition(".")[2]
+        fused = fused_names(str(self.after.config.get("model_type"))) or {}
+        return f"{self.module}.weight" if last in fused or last in _ROUTERS else self.module
+
+    @property
     def is_matrix(self) -> bool:
         """Whether the difference can be a LoRA's."""
-        if self.base not in self.before or not self.name.endswith(".weight"):
+        known = self.base in self.before and self.name not in self.after.unread
+        if not known or not self.name.endswith(".weight"):
             return False
         infos = (self.before.info(self.base), self.after.info(self.name))
         same = infos[0].shape == infos[1].shape
@@ -252,15 +286,87 @@ class _Pair:
         return D.T if self.embedding or self.fan_in_fan_out else D
 
 
+@dataclass(frozen=True)
+class _Stack:
+    """The experts of a layer, which are one parameter of the live model, in both checkpoints."""
+
+    before: ModelDirectory
+    after: ModelDirectory
+    name: str  # of the parameter
+
+    fan_in_fan_out = False
+
+    @property
+    def module(self) -> str:
+        """Its name: PEFT adapts the parameter."""
+        return self.name
+
+    path = module
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one, of the same shape in both."""
+        if self.name not in self.before.parameters or self.name.endswith(".weight"):
+            return False
+        infos = [
+            source.info(name) for source in (self.before, self.after) for name in source.parameters[self.name]
+        ]
+        shapes = [source.shape(self.name) for source in (self.before, self.after)]
+        floats = all(info.dtype in FLOATS for info in infos)
+        return floats and len(shapes[0]) == 3 and shapes[0] == shapes[1] and 0 not in shapes[0]
+
+    def differences(self) -> Iterator[Array]:
+        """Tuned minus base for each expert, outputs by inputs, in float32 or better."""
+        both = (_experts(source, self.name) for source in (self.after, self.before))
+        for after, before in zip(*both, strict=True):
+            yield after.astype(np.float64 if after.dtype == np.float64 else np.float32) - before
+
+
+def _experts(source: ModelDirectory, parameter: str) -> Iterator[Array]:
+    """The matrix of each expert, outputs by inputs."""
+    places = source.parameters[parameter]
+    (name, first), *_ = places.items()
+    if first.expert is None:
+        transposed = has_transposed_experts(source) != first.transposed
+        for W in source.read(name):
+            yield W.T if transposed else W
+        return
+    found = {(place.expert, place.part): name for name, place in places.items()}
+    for expert in range(len(found) // first.parts):
+        yield np.concatenate([source.read(found[expert, part]) for part in range(first.parts)])
+
+
+def _shared_head(source: ModelDirectory, modules: Mapping[str, AdapterModule]) -> tuple[str, str] | None:
+    """The embedding that has changed and the head that shares its numbers: PEFT adapts each by itself."""
+    path = module_path(source.tied_embedding or "", source.config).removesuffix(".weight")
+    return (path, HEAD.removesuffix(".weight")) if path in modules else None
+
+
+def _with_head(adapter: Adapter, shared: tuple[str, str] | None) -> Adapter:
+    """``adapter`` with the embedding's update on the head as well."""
+    if shared is None or shared[0] not in adapter:
+        return adapter
+    module, (A, B) = adapter[shared[0]], (adapter[shared[0]].parts[part] for part in "AB")
+    head = replace(module, embedding=False, parts={"A": _turned(B), "B": _turned(A)})
+    modules = {**adapter.modules, shared[1]: head}
+    return replace(adapter, modules=modules, raw=targeting(adapter.raw, modules))
+
+
+def _turned(part: Stored) -> Stored:
+    return Stored(part.dtype, part.shape[::-1], lambda: part.read().T)
+
+
 def _differs(pair: _Pair) -> bool:
     if pair.base not in pair.before or pair.before.info(pair.base).shape != pair.after.info(pair.name).shape:
         return True
     return not np.array_equal(pair.before.read(pair.base), pair.after.read(pair.name))
 
 
-def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum] | None:
+def _decompose(work: tuple[_Pair | _Stack, Path, Goal]) -> tuple[AdapterModule, Spectrum] | None:
     """A module of a difference's leading directions, put aside, and its spectrum; None if it is zero."""
     pair, path, goal = work
+    if isinstance(pair, _Stack):
+        return _decompose_stack(pair, path, goal)
     D = pair.difference()
     if not D.any():
         return None
@@ -268,8 +374,35 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     info = pair.after.info(pair.name)
     found, missing = finite(place, lambda: _leading(D, goal, info.nbytes // D.size))
     parts = balanced(found, path, B=info.dtype, A=info.dtype)
-    module = AdapterModule(parts, alpha=float(len(found.s)), embedding=pair.embedding)  # of scale 1
+    alpha = float(len(found.s))  # of scale 1
+    module = AdapterModule(parts, alpha, embedding=pair.embedding, parameter=pair.path != pair.module)
     return module, Spectrum(found.s.astype(np.float64), missing, D.dtype.name)
+
+
+def _decompose_stack(stack: _Stack, path: Path, goal: Goal) -> tuple[AdapterModule, Spectrum] | None:
+    """The same of experts, all of which have as many directions."""
+    info = stack.after.info(next(iter(stack.after.parameters[stack.name])))
+    experts, *shape = stack.after.shape(stack.name)
+    rank = min(shape)
+    if goal.share is None:
+        each = info.nbytes // prod(info.shape) * experts * sum(shape)
+        rank = min(rank, max(1, goal.rank or goal.total_rank or (goal.bytes or 0) // each))
+    found, missing = [], 0.0
+    for expert, D in enumerate(stack.differences()):
+        place = f"{stack.after.path}: the change of expert {expert} of {stack.name!r}"
+        part, left = finite(place, lambda D=D: _truncated(D, rank))
+        found.append(part)
+        missing += left
+    whole = SVD(*map(np.stack, zip(*found, strict=True)))
+    if not whole.s.any():
+        return None
+    spectrum = replace(Spectrum.of(whole.s, 1.0), missing=missing)
+    if goal.share is not None:
+        kept = min(rank, spectrum.needed(goal.share))
+        whole = SVD(whole.U[..., :kept], whole.s[..., :kept], whole.Vh[..., :kept, :])
+        spectrum = Spectrum(spectrum.s[:kept], spectrum.left(kept), spectrum.dtype)
+    parts = balanced(whole, path, B=info.dtype, A=info.dtype)
+    return AdapterModule(parts, float(whole.s.shape[-1]), parameter=True), spectrum
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:

@@ -280,12 +280,13 @@ def _targets(
         if place.expert is None:
             # The shape tells how they are stored, or where inputs and outputs are as many, the architecture.
             square = module.shape[-1] == module.shape[-2]
-            yield target, module, not square or _has_transposed_experts(source) != place.transposed
+            yield target, module, not square or has_transposed_experts(source) != place.transposed
         else:
             yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
 
 
-def _has_transposed_experts(source: ModelDirectory) -> bool:
+def has_transposed_experts(source: ModelDirectory) -> bool:
+    """Whether the live model has the weights of its experts with inputs before outputs."""
     configs = (source.config, *(part for part in source.config.values() if isinstance(part, Mapping)))
     return any(config.get("model_type") in _TRANSPOSED_EXPERTS for config in configs)
 

@@ -18,7 +18,7 @@ from lora_np.hub.folders import (
 from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
 from lora_np.hub.model import ATTENTION, Kind, Layers, ModelSpec, ModuleSpec, fold
-from lora_np.hub.names import module_path, names_are_known
+from lora_np.hub.names import default_targets, fused_names, module_path, names_are_known
 from lora_np.hub.picking import Pick, check_patterns, pick, saved_modules
 from lora_np.hub.reading import HubError, open_regular, read_json
 from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter
@@ -51,12 +51,14 @@ __all__ = [
     "build_spec",
     "check_patterns",
     "close_names",
+    "default_targets",
     "directory",
     "ends_with",
     "family_names",
     "family_of",
     "float_dtype",
     "fold",
+    "fused_names",
     "gguf",
     "gguf_name",
     "inside",

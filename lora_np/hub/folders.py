@@ -21,6 +21,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HEAD = "lm_head.weight"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how a class with a head ends
 _TIED = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
@@ -63,8 +64,8 @@ class ModelDirectory:
     def tied_embedding(self) -> str | None:
         """The embedding that serves a language model as its head, if the checkpoint has no separate head."""
         architectures = self.config.get("architectures") or []
-        has_head = any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
-        if HEAD in self or not has_head:
+        has_head = any(str(name).endswith(_HEADED) for name in architectures)
+        if HEAD in self.parameters or not has_head or self.config.get("is_encoder_decoder"):
             return None
         return next((name for name in self.places if name.endswith(_TIED)), None)
 
@@ -78,6 +79,28 @@ class ModelDirectory:
             if place is not None:
                 found.setdefault(place.parameter, {})[name] = place
         return found
+
+    @cached_property
+    def unread(self) -> tuple[str, ...]:
+        """The tensors that transformers splits, joins or permutes as it loads them: they have no place."""
+        names = NameMap(self.config)
+        return tuple(name for name in self.places if names.place(name) is None)
+
+    def shape(self, parameter: str) -> tuple[int, ...]:
+        """The shape of a parameter of the live model, put together from those of its tensors."""
+        places = self.parameters[parameter]
+        (name, first), *_ = places.items()
+        shape = self.info(name).shape
+        if first.transposed:
+            shape = (*shape[:-2], shape[-1], shape[-2])
+        if first.expert is None:
+            return shape
+        found = {(place.expert, place.part) for place in places.values()}
+        experts = 1 + max(place.expert or 0 for place in places.values())
+        alike = all(self.info(each).shape == shape for each in places)
+        if len(shape) != 2 or not alike or len(found) != experts * first.parts:
+            raise HubError(f"{self.path}: the experts of {parameter!r} are not complete, or not of one shape")
+        return experts, first.parts * shape[0], shape[1]
 
     def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:
         """From an adapter's names of parameters to this checkpoint's.

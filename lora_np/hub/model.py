@@ -191,7 +191,7 @@ class ModelSpec:
         The ``model_type`` of transformers, or empty.
     head : str
         The module that ``"all-linear"`` leaves out: what transformers calls the output embeddings.
-    default_targets : tuple of str
+    default_targets : tuple of str, or str
         What PEFT adapts by default; empty where it has no default.
     fused : mapping of str to str
         For experts that transformers fuses: the names that PEFT translates, and into which parameter.
@@ -215,7 +215,7 @@ class ModelSpec:
     groups: tuple[ModuleSpec, ...]
     family: str = ""
     head: str = ""
-    default_targets: tuple[str, ...] = ()
+    default_targets: tuple[str, ...] | str = ()
     fused: Mapping[str, str] | None = None
     layers: tuple[Layers, ...] = ()
     experts_per_token: int = 0

@@ -153,6 +153,60 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
     return kind not in table["others"] and (not composite or kind in table["same"] or kind in table["rules"])
 
 
+def fused_names(model_type: str) -> Mapping[str, str] | None:
+    """The names of separate experts that PEFT still takes where transformers fuses them, and what they mean.
+
+    Parameters
+    ----------
+    model_type : str
+        As in a config.
+
+    Returns
+    -------
+    mapping of str to str, or None
+        From a name to a parameter; empty where PEFT translates none; None for a type that is not known here.
+
+    See Also
+    --------
+    names_are_known : The same question of what transformers renames.
+
+    Examples
+    --------
+    >>> fused_names("mixtral")["w1"], fused_names("llama")
+    ('gate_up_proj', {})
+    """
+    table = _table()
+    known = model_type in table["same"] or model_type in table["rules"]
+    found: Mapping[str, str] | None = table["fused"].get(model_type, {} if known else None)
+    return found
+
+
+def default_targets(model_type: str) -> tuple[str, ...] | str:
+    """What PEFT adapts in a model of this type where no targets are named; empty where it has no default.
+
+    Parameters
+    ----------
+    model_type : str
+        As in a config.
+
+    Returns
+    -------
+    tuple of str, or str
+        Ends of names, or an expression for whole ones.
+
+    See Also
+    --------
+    fused_names : What some of them mean.
+
+    Examples
+    --------
+    >>> default_targets("mixtral"), default_targets("qwen3_next")
+    (('q_proj', 'v_proj'), ())
+    """
+    found = _table()["targets"].get(model_type, ())
+    return found if isinstance(found, str) else tuple(found)
+
+
 class _Rule(NamedTuple):
     kind: str
     patterns: tuple[re.Pattern[str], ...]
@@ -163,7 +217,8 @@ class _Rule(NamedTuple):
 @cache
 def _table() -> dict[str, Any]:
     data: dict[str, Any] = json.loads((files("lora_np.hub") / "data" / "_names.json").read_text("utf-8"))
-    data["rules"] = {kind: each["rules"] for each in data["rules"] for kind in each["types"]}
+    for key, what in (("rules", "rules"), ("fused", "names")):
+        data[key] = {kind: each[what] for each in data[key] for kind in each["types"]}
     return data
 
 

@@ -24,6 +24,9 @@ from lora_np.hub.targets import (
 from lora_np.table import shape_text
 
 ADAPTABLE = ("linear", "embedding", "convolution")
+# PEFT refuses what these models compute without calling the module (``_check_lora_target_modules_mamba``)
+_STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+_UNCALLED = ("out_proj", "conv1d")
 
 
 class Pick(NamedTuple):
@@ -104,6 +107,12 @@ def pick(
         picks = list(_kept(picks, targets, saved, exclude, layers, layers_pattern))
         if not picks and not target_parameters:
             raise ValueError(f"targets: all that they select of {spec.name} is left out again")
+    for each in picks if spec.family in _STATE_SPACE else ():
+        if each.module.name.rpartition(".")[2] in _UNCALLED:
+            raise ValueError(
+                f"targets: PEFT adapts no {' and no '.join(_UNCALLED)} in a {spec.family} model, which uses "
+                "their weights without calling them; name other modules"
+            )
     return picks + _pick_parameters(spec, target_parameters, {each.module for each in picks})
 
 
@@ -137,7 +146,7 @@ def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
     ValueError
         If an expression matches no module.
     """
-    names = [_parameter_name(module) if module.kind == "router" else module.name for module in spec.modules]
+    names = [name for module in spec.modules for name in {module.name, _parameter_name(module)}]
     for key in patterns.unused(names):
         raise ValueError(
             f"{patterns.what}: {key!r} matches no module of {spec.name}{close_names(key, _leaf_names(spec))}"
@@ -175,7 +184,7 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
     return {module.name: module for module in spec.modules if module.name in found}
 
 
-def _defaults(spec: ModelSpec) -> tuple[str, ...]:
+def _defaults(spec: ModelSpec) -> tuple[str, ...] | str:
     if not spec.default_targets:
         raise ValueError(
             f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
@@ -293,9 +302,9 @@ def _pick_fused(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
                 f"targets: {', '.join(sorted(present))} needs {missing} too: PEFT adapts them fused in {name}"
             )
         picks += [
-            Pick(module, times=len(needed), parameter="weight" if module.kind == "router" else "")
+            Pick(module, times=len(needed), parameter="" if module.kind == "experts" else "weight")
             for module in spec.groups
-            if module.kind in ("router", "experts") and ends_with(_parameter_name(module), name)
+            if module.kind in ("router", "experts", "linear") and ends_with(_parameter_name(module), name)
         ]
     return picks
 
@@ -315,7 +324,7 @@ def _fused_leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[s
 
 
 def _parameter_name(module: ModuleSpec) -> str:
-    return f"{module.name}.weight" if module.kind == "router" else module.name
+    return module.name if module.kind in ("parameter", "experts") else f"{module.name}.weight"
 
 
 def _kept(

@@ -1,0 +1,253 @@
+"""How every causal language model of transformers is counted, as a page: ``python -m docs.causal``.
+
+Builds a model of each type on the meta device, with the defaults of its config, and holds the count against
+it and against PEFT. Writes ``docs/causal.md``, and ``hub/data/_kinds.json``: what headers do not tell of the
+types that no file describes. Needs the extra ``peers``; takes some minutes.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import json
+import struct
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent / "causal.md"
+KINDS = Path(__file__).parent.parent / "lora_np" / "hub" / "data" / "_kinds.json"
+_LAYERS = 8  # where a config takes a number of them; more would only take longer
+# what a config needs to be built at all, where its own defaults do not do
+_FIELDS: dict[str, dict[str, Any]] = {
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1},
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (_LAYERS // 2)},
+    "ministral": {"head_dim": 128},
+    "nemotron": {"num_key_value_heads": 8},
+    "reformer": {"is_decoder": True},
+}
+_CAUSAL, _SEEING = "AutoModelForCausalLM", "AutoModelForImageTextToText"
+EXACT, HEADERS, REFUSED = "exact", "from headers", "refused"
+
+
+def types() -> dict[str, str]:
+    """The model types that `AutoModelForCausalLM` knows, and then those that see; each with that class."""
+    from transformers.models.auto import modeling_auto as auto
+
+    seeing = dict.fromkeys(sorted(auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES), _SEEING)
+    return dict.fromkeys(sorted(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES), _CAUSAL) | {
+        kind: name for kind, name in seeing.items() if kind not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    }
+
+
+def build(kind: str) -> Any:
+    """A model of this type on the meta device; the error of transformers where it builds none."""
+    import torch
+    import transformers
+
+    fields = _FIELDS.get(kind, {})
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        for more in ({"num_hidden_layers": _LAYERS}, {}):
+            try:
+                config = transformers.AutoConfig.for_model(kind, **fields, **more)
+                return getattr(transformers, types()[kind]).from_config(config)
+            except Exception as error:  # whatever a config's own checks raise
+                found = error
+    raise found
+
+
+def kinds_of(model: Any) -> dict[str, str]:
+    """The kinds of modules that the shapes of their weights do not tell, by the ends of their names."""
+    from lora_np.accounting import from_model
+    from lora_np.accounting.checkpoint import guess, starred
+
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    kinds = {starred(name): "buffer" for name in model.state_dict() if name not in parameters}
+    for module in from_model(model).modules:
+        name, kind = module.name, str(module.kind)
+        if kind == "experts":
+            kinds[starred(name)] = kind
+            continue
+        if kind == "convolution" and module.groups > 1:
+            kind = "parameter"  # the number of groups is in no header
+        elif kind == "parameter":
+            name = name.removesuffix(".weight")
+        if (kind != "parameter" or name != module.name) and guess(name, module.shape) != kind:
+            kinds[starred(name)] = kind
+    spec = from_model(model)
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:
+        table = None
+    if spec.head not in ("", "lm_head"):
+        kinds[spec.head] = "head"
+    name = next((name for name, module in model.named_modules() if module is table), "")
+    tables = [module for module in spec.groups if module.kind == "embedding"]
+    if tables and name not in ("", max(tables, key=lambda module: module.shape).name):
+        kinds[name] = "table"
+    return dict(sorted(kinds.items()))
+
+
+def save_headers(model: Any, folder: Path) -> None:
+    """A checkpoint as `save_pretrained` would write it, all of whose numbers are a hole in the file."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    seen: set[int] = set()
+    state = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:  # a tied weight is saved once
+            state[name] = tensor.detach()
+        seen.add(id(tensor))
+    header, place = {}, 0
+    for name, tensor in revert_weight_conversion(model, state).items():
+        end = place + 2 * tensor.numel()
+        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + place)
+    model.config.architectures = [type(model).__name__]
+    model.config.to_json_file(folder / "config.json", use_diff=False)
+
+
+def described(model: Any) -> Any:
+    """The model from its config alone, or None where no file describes it."""
+    from lora_np.accounting import from_config
+    from lora_np.hub import family_names, family_of
+
+    kind, name = model.config.model_type, type(model).__name__
+    if kind not in family_names() or name not in {
+        family_of(kind).classes + task for task in family_of(kind).tasks
+    }:
+        return None
+    return from_config(model.config.to_dict(), architecture=name)
+
+
+def from_headers(model: Any) -> Any:
+    """The model from a checkpoint's headers."""
+    from lora_np.accounting import from_safetensors
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_headers(model, Path(folder))
+        return from_safetensors(folder)
+
+
+def differences(model: Any, spec: Any) -> str:
+    """In what ``spec`` is not the model, or a count not PEFT's; empty if in nothing."""
+    import peft
+
+    from lora_np.accounting import count_model
+    from tests.hub.test_families import linear_maps
+
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if spec.total != total:
+        return f"{spec.total:,} parameters, not {total:,}"
+    maps = linear_maps(model)
+    ours = {module.name: module.shape for module in spec.modules if module.kind == "linear"}
+    if ours != maps:
+        first = min(set(ours.items()) ^ set(maps.items()))[0]
+        return f"its linear maps are not those that transformers builds, first {first}"
+    try:
+        count = count_model(spec, rank=4, targets="all-linear")
+        found: Any = (count.trainable, count.total)
+    except ValueError as error:
+        found = str(error)
+    try:
+        config = peft.LoraConfig(r=4, target_modules="all-linear")
+        theirs: Any = peft.get_peft_model(copy.deepcopy(model), config).get_nb_trainable_parameters()
+    except (ValueError, NotImplementedError) as error:
+        return "" if isinstance(found, str) else f"PEFT refuses: {error}"
+    return "" if found == theirs else f"{found} is not PEFT's {theirs}"
+
+
+def row(kind: str, model: Any) -> tuple[str, str]:
+    """How a type is counted, and a remark."""
+    if isinstance(model, Exception):
+        why = " ".join(str(model).replace("|", "/").split())
+        return HEADERS, f"not checked: transformers builds none from the defaults ({why[:90]})"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spec = described(model)
+        if spec is not None:
+            wrong = differences(model, spec)
+            return (REFUSED, wrong) if wrong else (EXACT, "")
+        try:
+            wrong = differences(model, from_headers(model))
+        except ValueError as error:
+            return REFUSED, str(error).split(": ", 2)[2].partition(";")[0]
+        return (REFUSED, wrong) if wrong else (HEADERS, "")
+
+
+def page(rows: dict[str, tuple[str, str]]) -> str:
+    """The page."""
+    version = importlib.metadata.version("transformers")
+    lines = [
+        "# Every language model of transformers",
+        "",
+        f"How `lora-np count` counts a model of each type that transformers {version} has:",
+        "",
+        "- *exact*: its `config.json` is enough. Total, names and shapes of all linear maps, and PEFT's "
+        "count for `all-linear` agree.",
+        "- *from headers*: the directory of a checkpoint is needed. The same agrees for a checkpoint of a "
+        "usual model, and the report says what was assumed.",
+        "- *refused*: with the reason.",
+        "",
+        "A model in memory, on the meta device too, is counted exactly whatever its type. The tables are "
+        "made by `python -m docs.causal` with the defaults of each type's config, and a test fails when they "
+        "no longer hold.",
+    ]
+    for auto, title in ((_CAUSAL, "Causal language models"), (_SEEING, "Vision-language models")):
+        mine = {kind: found for kind, found in rows.items() if types()[kind] == auto}
+        counts = [sum(found == word for found, _ in mine.values()) for word in (EXACT, HEADERS, REFUSED)]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            f"{len(mine)} types: {counts[0]} exact, {counts[1]} from headers, {counts[2]} refused.",
+            "",
+            "| model type | counted | remark |",
+            "|---|---|---|",
+            *(f"| `{kind}` | {found} | {why} |" for kind, (found, why) in mine.items()),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def written() -> dict[str, tuple[str, str]]:
+    """The rows of the page as it is."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    return {kind.strip("`"): (found, why) for kind, found, why in cells}
+
+
+def main() -> None:
+    """Write both files."""
+    from lora_np.accounting import checkpoint
+
+    table: dict[str, Any] = checkpoint.kinds_by_type()
+    table.clear()
+    rows = {}
+    for kind in types():
+        try:
+            model = build(kind)
+        except Exception as error:
+            model = error
+        else:
+            if described(model) is None:
+                table[kind] = kinds_of(model)
+        rows[kind] = row(kind, model)
+        if rows[kind][0] == REFUSED and kind in table:  # the package refuses it as well
+            table[kind] = rows[kind][1]
+        print(kind, *rows[kind], file=sys.stderr, flush=True)
+    lines = ",\n".join(f"{json.dumps(kind)}: {json.dumps(kinds)}" for kind, kinds in sorted(table.items()))
+    KINDS.write_text(f"{{{lines}}}\n", encoding="utf-8")
+    PAGE.write_text(page(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
