@@ -316,8 +316,7 @@ def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapt
             rows[name] = of_tokens
             continue
         name = _full_name(file.path, key, said, depths, adapter_name)
-        # PEFT writes a trained bias of a module that is saved in full under two names
-        if name in full and not np.array_equal(full[name].read(), tensor.read()):
+        if name in full:
             raise HubError(f"{file.path}: {key!r} gives {name!r} a second time")
         full[name] = tensor
     if not (modules or rows):
