@@ -15,6 +15,13 @@ _SAME = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
 )  # fmt: skip
+# What changes outputs without being in the weights; versions of transformers leave some of these out.
+_SAME_IF_SAID = (
+    "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
+    "moe_intermediate_size", "hidden_act", "hidden_activation", "activation_function", "rms_norm_eps",
+    "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_parameters", "layer_types", "sliding_window",
+    "tie_word_embeddings", "n_embd", "n_layer", "n_head", "d_model", "num_layers",
+)  # fmt: skip
 
 
 def check_pair(base: ModelDirectory, tuned: ModelDirectory) -> None:
@@ -25,6 +32,20 @@ def check_pair(base: ModelDirectory, tuned: ModelDirectory) -> None:
             f"{tuned.path}: how transformers names the modules of a {tuned.config.get('model_type')!r} model "
             f"is not known here, so that an adapter might change nothing{_INSIST}"
         )
+
+
+def check_shapes(
+    base: ModelDirectory,
+    tuned: ModelDirectory,
+    shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...] | None]],
+) -> None:
+    """Refuse weights of other widths; a vocabulary may have grown, and a head be new."""
+    for name, (one, other) in shapes.items():
+        if one and other and one[1:] != other[1:]:
+            raise HubError(
+                f"{tuned.path}: {name!r} has shape {other}, but {one} in {base.path}: "
+                f"not the same base{_INSIST}"
+            )
 
 
 def check_base(base: ModelDirectory, adapter: Adapter) -> None:
@@ -50,12 +71,13 @@ def check_bases(sources: Sequence[Adapter]) -> None:
 def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: Path) -> None:
     if not one or not other:
         return
-    for place in ("", "text_config"):
+    for place in ("", "text_config", "vision_config"):
         mine, theirs = (config.get(place) if place else config for config in (one, other))
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
             continue
-        for key in _SAME:
-            if mine.get(key) != theirs.get(key):
+        for key in (*_SAME, *_SAME_IF_SAID):
+            said = mine.get(key), theirs.get(key)
+            if said[0] != said[1] and (key in _SAME or None not in said):
                 raise HubError(
                     f"{second}: {f'{place}.' * bool(place)}{key} is {theirs.get(key)!r}, but "
                     f"{mine.get(key)!r} in {first}: not the same base{_INSIST}"

@@ -18,6 +18,7 @@ from lora_np.adapters.findings import Findings
 from lora_np.adapters.module import AdapterModule, Stored, TokenRows
 from lora_np.adapters.peft_format import Adapter, load, stored
 from lora_np.adapters.weights import merged, oriented
+from lora_np.checks import Array
 from lora_np.files import replacing, write_json
 from lora_np.hub import (
     FLOATS,
@@ -286,9 +287,24 @@ def _targets(
 
 
 def has_transposed_experts(source: ModelDirectory) -> bool:
-    """Whether the live model has the weights of its experts with inputs before outputs."""
+    """Whether the live model holds experts as inputs by outputs."""
     configs = (source.config, *(part for part in source.config.values() if isinstance(part, Mapping)))
     return any(config.get("model_type") in _TRANSPOSED_EXPERTS for config in configs)
+
+
+def with_adapter(source: ModelDirectory, update: Adapter) -> Callable[[str], Array]:
+    """A reader of the base's tensors as the adapter makes them, in float64, before they are rounded."""
+    changes = _changes(source, update)
+
+    def read(name: str) -> Array:
+        if name not in changes:
+            return source.read(name)
+        change = changes[name]
+        start = replace(change.start, read=lambda: change.start.read().astype(np.float64))
+        wide = replace(change, start=start, info=TensorInfo("float64", change.info.shape))
+        return _become(source.path, name, wide)[0]
+
+    return read
 
 
 def base_weights(source: ModelDirectory, update: Adapter) -> dict[str, Stored]:
@@ -342,13 +358,16 @@ def _merge_shard(
     with SafetensorsWriter(path, tensors, metadata=source.metadata) as writer:
         for name in tensors:
             if name in changes:
-                rows.append(_write_changed(writer, source.path, name, changes[name]))
+                W, row = _become(source.path, name, changes[name])
+                writer.write(name, W)
+                rows.append(row)
             else:
                 writer.copy(name, source)
     return rows
 
 
-def _write_changed(writer: SafetensorsWriter, path: Path, name: str, change: _Change) -> MergedTensor:
+def _become(path: Path, name: str, change: _Change) -> tuple[Array, MergedTensor]:
+    """A tensor after its change, as its dtype holds it."""
     place = f"{path}: {name!r}"
     dtype, module = change.info.dtype, change.module
     W = change.start.read()
@@ -364,8 +383,7 @@ def _write_changed(writer: SafetensorsWriter, path: Path, name: str, change: _Ch
         moved, lost = merged(place, maps, module, dtype=dtype)
     elif not np.isfinite(W).all():
         raise HubError(f"{place} is replaced by what is not finite")
-    writer.write(name, W)
-    return MergedTensor(name, dtype, moved, lost)
+    return W, MergedTensor(name, dtype, moved, lost)
 
 
 def _bias_update(module: AdapterModule) -> AdapterModule:

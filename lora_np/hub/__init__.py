@@ -18,7 +18,7 @@ from lora_np.hub.folders import (
 from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
 from lora_np.hub.model import ATTENTION, Kind, Layers, ModelSpec, ModuleSpec, fold
-from lora_np.hub.names import default_targets, fused_names, module_path, names_are_known
+from lora_np.hub.names import Place, default_targets, fused_names, module_path, names_are_known
 from lora_np.hub.picking import Pick, check_patterns, pick, saved_modules
 from lora_np.hub.reading import HubError, open_regular, read_json
 from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter
@@ -43,6 +43,7 @@ __all__ = [
     "ModuleSpec",
     "Patterns",
     "Pick",
+    "Place",
     "SafetensorsFile",
     "SafetensorsWriter",
     "Targets",
