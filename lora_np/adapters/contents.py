@@ -46,11 +46,11 @@ def contents(adapter: Adapter) -> dict[str, Any]:
     """What the adapter says of itself, as `Inspection.contents` has it."""
     raw, tensors, modules = adapter.raw, adapter.tensors().values(), adapter.values()
     parts = {part for module in modules for part in module.parts}
-    kind = "DoRA" if "magnitude" in parts else "LoRA"
+    kind = "DoRA" if "magnitude" in parts else "MiCA" if raw.get("init_lora_weights") == "mica" else "LoRA"
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
     kind += ", with a bias of B" * ("bias" in parts)
     init = raw.get("init_lora_weights")
-    kind += f", initialised by {init}" if isinstance(init, str) else ""
+    kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
     assert adapter.path is not None
     return {
         "base": raw.get("base_model_name_or_path") or None,
@@ -114,6 +114,9 @@ def totals(adapter: Adapter, rows: Sequence[Any]) -> Iterator[InspectedKind]:
     replaced = [*adapter.full.values()]
     if replaced:
         yield _total("saved in full", [], replaced)._replace(modules=len(adapter.full))
+    if adapter.rows:
+        trained = [rows.new for rows in adapter.rows.values()]
+        yield _total("rows of embeddings", [], trained)._replace(modules=len(adapter.rows))
     yield _total("all", rows, tensors.values())
 
 

@@ -157,7 +157,7 @@ class Inspection(Findings):
 
     @property
     def _columns(self) -> tuple[str, ...]:
-        compared = any(row.intruders is not None for row in self.rows)
+        compared = any(row.relative is not None for row in self.rows)
         return self.headings if compared else self.headings[:-3]
 
     def to_json(self) -> str:
@@ -290,8 +290,8 @@ def _look(work: tuple[str, str, AdapterModule, Stored | None, bool]) -> tuple[In
         norm=norm,
         effective_rank=effective_rank(np.diag(s)),
         stable_rank=stable_rank(np.diag(s)),
-        needed=needed,
-        wasted=module.rank - needed,
+        needed=needed * module.groups,
+        wasted=module.rank - needed * module.groups,
     )
     return (row if weight is None else _compared(place, row, module, weight, fan_in_fan_out)), s
 
@@ -304,10 +304,13 @@ def _compared(
     W0 = oriented(place, at_least_single(weight.read()), module, transposed=fan_in_fan_out)
     W = W0.copy()
     merged(place, W, module, dtype=W0.dtype.name)
+    row = row._replace(relative=row.norm / (float(np.linalg.norm(W0)) or float("inf")))
+    if W0.ndim > 2:  # the maps of experts or groups: each has directions of its own
+        return row
     strongest = min(module.rank, *W0.shape)
+    update = module.delta().reshape(W0.shape)
     return row._replace(
-        relative=row.norm / (float(np.linalg.norm(W0)) or float("inf")),
-        amplification=amplification_factor(W0, module.delta(), rank=strongest) if row.norm else None,
+        amplification=amplification_factor(W0, update, rank=strongest) if row.norm else None,
         intruders=len(intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))),
     )
 
@@ -319,6 +322,13 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
             notes.append(f"{status}: {', '.join(named)} {what}")
     if any("magnitude" in module.parts for module in adapter.values()):
         notes.append("DoRA: norms and spectra are those of the directions' updates, before magnitudes")
+    if stacks := [name for name, module in adapter.items() if module.maps > 1]:
+        notes.append(
+            "stacks of maps, of experts or of a convolution's groups: norm, spectrum and needed are those of "
+            f"all together: {', '.join(stacks)}"
+        )
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
+    for name, trained in adapter.rows.items():
+        notes.append(f"rows replaced: {len(trained.tokens)} of {name}")
     return notes
