@@ -110,7 +110,7 @@ def diff(
     >>> diff(folder / "a", folder / "b").same
     True
     """
-    tolerance = number("tolerance", tolerance, minimum=0)
+    tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
     one, two = load(first), load(second)
     work = {
         name: (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name))

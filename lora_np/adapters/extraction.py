@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.bases import check_pair
+from lora_np.adapters.bases import check_pair, check_shapes
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.merging import has_transposed_experts
+from lora_np.adapters.merging import has_transposed_experts, with_adapter
 from lora_np.adapters.module import AdapterModule, Stored
-from lora_np.adapters.peft_format import Adapter, stored, targeting, write
+from lora_np.adapters.peft_format import Adapter, load, targeting, write
 from lora_np.adapters.ranks import Goal, Spectrum, cut
 from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
 from lora_np.adapters.weights import BLOCK
@@ -27,6 +27,8 @@ from lora_np.hub import (
     HEAD,
     HubError,
     ModelDirectory,
+    Place,
+    TensorInfo,
     directory,
     fused_names,
     module_path,
@@ -39,6 +41,9 @@ _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|s
 _CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 _CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)$")
 _ROUTERS = ("router", "gate")
+_HEAD = HEAD.removesuffix(".weight")
+# What base + adapter may be off, relative to the change: the factors are rounded to the dtype.
+_ROUNDING = {"float64": 1e-5, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-5}
 _FIRST_RANK = 16  # of the search for the rank that keeps enough energy
 _SEARCHED = 8  # it ends at an eighth of the full rank: beyond, the whole SVD is sooner there
 
@@ -179,230 +184,295 @@ def extract(
     before, after = open_model(directory(base)), open_model(directory(tuned))
     if not any_base:
         check_pair(before, after)
-    named = before.naming(after.places)
-    stacks = [stack for name in after.parameters if (stack := _Stack(before, after, name)).is_one]
-    stacked = {name for stack in stacks for name in after.parameters[stack.name]}
-    pairs = [_Pair(before, after, named(name), name) for name in after.places if name not in stacked]
-    if not any(pair.base in before for pair in pairs):
+    pairs = list(_pairs(before, after))
+    if not any(pair.old for pair in pairs):
         raise HubError(f"{tuned}: has no tensor in common with {base}")
+    if not any_base:
+        check_shapes(before, after, {pair.name: pair.shapes for pair in pairs if pair.is_weight})
     options: dict[str, Any] = {"jobs": jobs, "progress": progress}
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
-        candidates = {pair.name: pair for pair in pairs if not pair.is_matrix}
+        candidates = {pair.name: pair for pair in pairs if not pair.carries_lora}
         differing = each_of(_differs, candidates, **options, label="compare")
         others = [pair for name, pair in candidates.items() if differing[name]]
-        in_full = {pair.module for pair in others} - {""} if save_others else set()
-        changing: list[_Pair | _Stack] = [*(pair for pair in pairs if pair.is_matrix), *stacks]
+        holders = {pair.holder for pair in pairs}
+        in_full = {pair.holder for pair in others if pair.is_savable(holders)} if save_others else set()
         work = {
-            pair.path: (pair, aside / str(i), goal)
-            for i, pair in enumerate(changing)
-            if pair.module not in in_full
+            pair.target: (pair, aside / str(i), goal)
+            for i, pair in enumerate(pairs)
+            if pair.carries_lora and pair.holder not in in_full
         }
         decomposed = each_of(_decompose, work, **options, label="extract")
         found = {name: result for name, result in decomposed.items() if result is not None}
         if not found:
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
+        labels = {name: work[name][0].label for name in found}
+        if before.tied_embedding and (name := _module_of(before, before.tied_embedding)) in found:
+            module, spectrum = found[name]  # the head goes on with the base's numbers unless it has its own
+            found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        shared = _shared_head(after, modules)
         raw: dict[str, Any] = {
             **settings.FRESH,
+            "base_model_name_or_path": str(base),
             "lora_dropout": 0.0,
             "bias": "none",
-            "fan_in_fan_out": any(
-                pair.fan_in_fan_out for name in found if isinstance(pair := work[name][0], _Pair)
-            ),
+            "fan_in_fan_out": any(pair.fan_in_fan_out for name, (pair, *_) in work.items() if name in found),
             "modules_to_save": sorted(in_full) or None,
         }
-        whole = Adapter(modules, _saved(after, in_full), targeting(raw, modules))
+        full = {
+            pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in pairs if pair.holder in in_full
+        }
+        whole = Adapter(modules, full, targeting(raw, modules))
         ranks = goal.ranks(whole, spectra)
-        write(_with_head(cut(whole, whole, ranks), shared), stage)
+        write(cut(whole, whole, ranks), stage)
+        checked = {
+            name: (pair, spectra[name].error(ranks[name]))
+            for name, (pair, *_) in work.items()
+            if ranks.get(name)
+        }
+        adapted = with_adapter(before, load(stage))
+        each_of(partial(_check, adapted, Path(out)), checked, **options, label="check")
     rows = [
-        ExtractedTensor(work[name][0].name, "LoRA", ranks[name], x.norm, x.error(ranks[name]))
+        ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, x.error(ranks[name]))
         for name, x in spectra.items()
     ]
-    rows += [ExtractedTensor(p.name, "in full" if p.module in in_full else "not kept") for p in others]
-    notes = []
+    rows += [ExtractedTensor(p.label, "in full" if p.holder in in_full else "not kept") for p in others]
+    notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"]
+    if _HEAD in found and _HEAD not in work:
+        notes.append(
+            f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "
+            "merge, because PEFT's own merge adds both changes to the one weight"
+        )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
-    taken = {pair.base for pair in pairs} | {
-        each for stack in stacks for each in before.parameters[stack.name]
-    }
-    if lacking := sorted({*before.places} - taken):
+    if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
         notes.append(f"only in the base: {', '.join(lacking)}")
     return ExtractResult(f"{tuned} - {base}", tuple(rows), tuple(notes), Path(out))
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """One tensor in both checkpoints."""
+    """One parameter of the live model in both checkpoints."""
 
     before: ModelDirectory
     after: ModelDirectory
-    base: str  # its name in the base
-    name: str  # and in the tuned checkpoint
+    name: str  # in the live model
+    old: Mapping[
+        str, Place
+    ]  # the base's tensors that make it up, and their places in it; none if it has none
+    new: Mapping[str, Place]  # those of the tuned checkpoint
 
     @property
-    def module(self) -> str:
-        """Its path in the live model, which is what PEFT goes by."""
-        return module_path(self.name, self.after.config).rpartition(".")[0]
+    def holder(self) -> str:
+        """The module that it is a parameter of."""
+        return self.name.rpartition(".")[0]
 
     @property
-    def path(self) -> str:
-        """What the adapter calls it.
+    def label(self) -> str:
+        return next(iter(self.new)) if len(self.new) == 1 else self.name
 
-        PEFT takes some names of modules for those of fused experts, and routers may give more than a product:
-        those are named by their parameter.
+    @property
+    def target(self) -> str:
+        """What PEFT goes by: the module, or for what is no linear layer there, the parameter."""
+        return self.name if self.is_parameter else self.holder
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether PEFT has to be told the parameter.
+
+        It takes some names of modules for those of fused experts, and routers are no linear layers.
         """
-        last = self.module.rpartition(".")[2]
+        last = self.holder.rpartition(".")[2]
         fused = fused_names(str(self.after.config.get("model_type"))) or {}
-        return f"{self.module}.weight" if last in fused or last in _ROUTERS else self.module
+        return len(self.shape) == 3 or last in fused or last in _ROUTERS
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+        """In the base and in the tuned checkpoint."""
+        return _shape(self.before, self.old), _shape(self.after, self.new)
 
     @property
-    def is_matrix(self) -> bool:
+    def shape(self) -> tuple[int, ...]:
+        return self.shapes[1] or ()
+
+    @property
+    def dtype(self) -> str:
+        return self.after.info(next(iter(self.new))).dtype
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a matrix or a stack of matrices, by its name."""
+        named = self.name.endswith(".weight")
+        return (named and len(self.shape) == 2) or (not named and len(self.shape) == 3 and self.shape[0] > 1)
+
+    @property
+    def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's."""
-        known = self.base in self.before and self.name not in self.after.unread
-        if not known or not self.name.endswith(".weight"):
+        infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
+        if self.name in self.after.unread:
             return False
-        infos = (self.before.info(self.base), self.after.info(self.name))
-        same = infos[0].shape == infos[1].shape
         return (
-            same and len(infos[0].shape) == 2 and infos[0].size > 0 and all(i.dtype in FLOATS for i in infos)
+            self.is_weight
+            and self.shapes[0] == self.shape
+            and all(i.dtype in FLOATS and i.size for i in infos)
         )
+
+    def is_savable(self, holders: Collection[str]) -> bool:
+        """Whether the module can be saved in full: PEFT takes it with all that is in it."""
+        inside = any(other.startswith(f"{self.holder}.") for other in holders)
+        return bool(self.holder) and not inside and self.name not in self.after.unread
 
     @property
     def embedding(self) -> bool:
-        return _EMBEDDING.search(self.module) is not None
+        return _EMBEDDING.search(self.holder) is not None
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the live parameter has inputs before outputs."""
+        return (
+            self.embedding
+            or self.fan_in_fan_out
+            or (len(self.shape) == 3 and has_transposed_experts(self.after))
+        )
 
     @property
     def fan_in_fan_out(self) -> bool:
         conv1d = self.after.config.get("model_type") in _CONV1D_MODELS
-        return conv1d and _CONV1D.search(self.module) is not None
+        return conv1d and _CONV1D.search(self.holder) is not None
 
-    def difference(self) -> Array:
-        """Tuned minus base, outputs by inputs, in float32 or better."""
-        D = self.after.read(self.name)
-        D = D.astype(np.float64 if D.dtype == np.float64 else np.float32, copy=False)
-        D -= self.before.read(self.base)
-        return D.T if self.embedding or self.fan_in_fan_out else D
-
-
-@dataclass(frozen=True)
-class _Stack:
-    """The experts of a layer, which are one parameter of the live model, in both checkpoints."""
-
-    before: ModelDirectory
-    after: ModelDirectory
-    name: str  # of the parameter
-
-    fan_in_fan_out = False
-
-    @property
-    def module(self) -> str:
-        """Its name: PEFT adapts the parameter."""
-        return self.name
-
-    path = module
-
-    @property
-    def is_one(self) -> bool:
-        """Whether it is one, of the same shape in both."""
-        if self.name not in self.before.parameters or self.name.endswith(".weight"):
-            return False
-        infos = [
-            source.info(name) for source in (self.before, self.after) for name in source.parameters[self.name]
-        ]
-        shapes = [source.shape(self.name) for source in (self.before, self.after)]
-        floats = all(info.dtype in FLOATS for info in infos)
-        return floats and len(shapes[0]) == 3 and shapes[0] == shapes[1] and 0 not in shapes[0]
+    def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
+        """The matrices of the parameter, one for each expert, outputs by inputs."""
+        for W in _maps(read, tensors):
+            yield W.T if self.transposed else W
 
     def differences(self) -> Iterator[Array]:
-        """Tuned minus base for each expert, outputs by inputs, in float32 or better."""
-        both = (_experts(source, self.name) for source in (self.after, self.before))
-        for after, before in zip(*both, strict=True):
-            yield after.astype(np.float64 if after.dtype == np.float64 else np.float32) - before
+        """Tuned minus base for each of them, in float32 or better."""
+        for W, W0 in zip(
+            self.maps(self.after.read, self.new), self.maps(self.before.read, self.old), strict=True
+        ):
+            D = W.astype(np.float64 if W.dtype == np.float64 else np.float32)
+            yield np.subtract(D, W0, out=D)
+
+    def whole(self) -> Array:
+        """The live parameter of the tuned model."""
+        if len(self.new) == 1:
+            return _whole(self.after.read, self.new)
+        return np.stack([*_maps(self.after.read, self.new)])
 
 
-def _experts(source: ModelDirectory, parameter: str) -> Iterator[Array]:
-    """The matrix of each expert, outputs by inputs."""
-    places = source.parameters[parameter]
-    (name, first), *_ = places.items()
-    if first.expert is None:
-        transposed = has_transposed_experts(source) != first.transposed
-        for W in source.read(name):
-            yield W.T if transposed else W
+def _pairs(before: ModelDirectory, after: ModelDirectory) -> Iterator[_Pair]:
+    """Every parameter of the tuned checkpoint with that of the base: by the names in the live model."""
+    unread = {name: {name: Place(name)} for name in after.unread}
+    named = before.naming(after.places)
+    by_tensor = {tensor: name for name, tensors in before.parameters.items() for tensor in tensors}
+    for name, new in {**after.parameters, **unread}.items():
+        first = named(next(iter(new)))
+        # a checkpoint of the same model may hold as one tensor what the other has in parts
+        old = before.parameters.get(by_tensor.get(first, name)) or (
+            {first: Place(name)} if first in before else {}
+        )
+        yield _Pair(before, after, name, old, new)
+
+
+def _shape(source: ModelDirectory, tensors: Mapping[str, Place]) -> tuple[int, ...] | None:
+    """The shape of the live parameter that these tensors make up."""
+    if not tensors:
+        return None
+    name, place = next(iter(tensors.items()))
+    shape = source.info(name).shape
+    if place.expert is not None:
+        experts = {place.expert for place in tensors.values()}
+        rows = sum(source.info(x).shape[0] for x, other in tensors.items() if other.expert == place.expert)
+        return (len(experts), rows, *shape[1:])
+    return (*shape[:-2], shape[-1], shape[-2]) if place.transposed else shape
+
+
+def _whole(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Array:
+    ((name, place),) = tensors.items()
+    W = read(name)
+    return W.swapaxes(-1, -2) if place.transposed else W
+
+
+def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
+    """The matrices of a live parameter, one after the other; those with a tensor each are read one by one."""
+    experts: dict[int | None, dict[int, str]] = {}
+    for name, place in tensors.items():
+        experts.setdefault(place.expert, {})[place.part] = name
+    if None in experts:
+        W = _whole(read, tensors)
+        yield from W if W.ndim == 3 else [W]
         return
-    found = {(place.expert, place.part): name for name, place in places.items()}
-    for expert in range(len(found) // first.parts):
-        yield np.concatenate([source.read(found[expert, part]) for part in range(first.parts)])
-
-
-def _shared_head(source: ModelDirectory, modules: Mapping[str, AdapterModule]) -> tuple[str, str] | None:
-    """The embedding that has changed and the head that shares its numbers: PEFT adapts each by itself."""
-    path = module_path(source.tied_embedding or "", source.config).removesuffix(".weight")
-    return (path, HEAD.removesuffix(".weight")) if path in modules else None
-
-
-def _with_head(adapter: Adapter, shared: tuple[str, str] | None) -> Adapter:
-    """``adapter`` with the embedding's update on the head as well."""
-    if shared is None or shared[0] not in adapter:
-        return adapter
-    module, (A, B) = adapter[shared[0]], (adapter[shared[0]].parts[part] for part in "AB")
-    head = replace(module, embedding=False, parts={"A": _turned(B), "B": _turned(A)})
-    modules = {**adapter.modules, shared[1]: head}
-    return replace(adapter, modules=modules, raw=targeting(adapter.raw, modules))
-
-
-def _turned(part: Stored) -> Stored:
-    return Stored(part.dtype, part.shape[::-1], lambda: part.read().T)
+    for _, parts in sorted(experts.items()):
+        yield np.concatenate([read(parts[part]) for part in sorted(parts)])
 
 
 def _differs(pair: _Pair) -> bool:
-    if pair.base not in pair.before or pair.before.info(pair.base).shape != pair.after.info(pair.name).shape:
+    if pair.shapes[0] != pair.shape or len(pair.old) != len(pair.new):
         return True
-    return not np.array_equal(pair.before.read(pair.base), pair.after.read(pair.name))
+    old = {place: name for name, place in pair.old.items()}
+    return not all(
+        place in old and np.array_equal(pair.before.read(old[place]), pair.after.read(name))
+        for name, place in pair.new.items()
+    )
 
 
-def _decompose(work: tuple[_Pair | _Stack, Path, Goal]) -> tuple[AdapterModule, Spectrum] | None:
+def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum] | None:
     """A module of a difference's leading directions, put aside, and its spectrum; None if it is zero."""
     pair, path, goal = work
-    if isinstance(pair, _Stack):
-        return _decompose_stack(pair, path, goal)
-    D = pair.difference()
-    if not D.any():
-        return None
-    place = f"{pair.after.path}: the change of {pair.name!r}"
-    info = pair.after.info(pair.name)
-    found, missing = finite(place, lambda: _leading(D, goal, info.nbytes // D.size))
-    parts = balanced(found, path, B=info.dtype, A=info.dtype)
-    alpha = float(len(found.s))  # of scale 1
-    module = AdapterModule(parts, alpha, embedding=pair.embedding, parameter=pair.path != pair.module)
-    return module, Spectrum(found.s.astype(np.float64), missing, D.dtype.name)
-
-
-def _decompose_stack(stack: _Stack, path: Path, goal: Goal) -> tuple[AdapterModule, Spectrum] | None:
-    """The same of experts, all of which have as many directions."""
-    info = stack.after.info(next(iter(stack.after.parameters[stack.name])))
-    experts, *shape = stack.after.shape(stack.name)
-    rank = min(shape)
-    if goal.share is None:
-        each = info.nbytes // prod(info.shape) * experts * sum(shape)
-        rank = min(rank, max(1, goal.rank or goal.total_rank or (goal.bytes or 0) // each))
-    found, missing = [], 0.0
-    for expert, D in enumerate(stack.differences()):
-        place = f"{stack.after.path}: the change of expert {expert} of {stack.name!r}"
-        part, left = finite(place, lambda D=D: _truncated(D, rank))
-        found.append(part)
+    place = f"{pair.after.path}: the change of {pair.label!r}"
+    itemsize = TensorInfo(pair.dtype, ()).nbytes
+    stacked = len(pair.shape) == 3
+    kept, missing, changed, wide = [], 0.0, False, ""
+    for D in pair.differences():
+        changed, wide = changed or bool(D.any()), D.dtype.name
+        if not (stacked or changed):
+            return None
+        # which rank the experts of a layer need, only all of them together tell
+        every = stacked and goal.share is not None
+        search = partial(_truncated, D, min(D.shape)) if every else partial(_leading, D, goal, itemsize)
+        found, left = finite(place, search)
+        kept.append(found)
         missing += left
-    whole = SVD(*map(np.stack, zip(*found, strict=True)))
-    if not whole.s.any():
+    if not changed:
         return None
-    spectrum = replace(Spectrum.of(whole.s, 1.0), missing=missing)
-    if goal.share is not None:
-        kept = min(rank, spectrum.needed(goal.share))
-        whole = SVD(whole.U[..., :kept], whole.s[..., :kept], whole.Vh[..., :kept, :])
-        spectrum = Spectrum(spectrum.s[:kept], spectrum.left(kept), spectrum.dtype)
-    parts = balanced(whole, path, B=info.dtype, A=info.dtype)
-    return AdapterModule(parts, float(whole.s.shape[-1]), parameter=True), spectrum
+    U, s, Vh = (np.stack(arrays) for arrays in zip(*kept, strict=True)) if stacked else kept[0]
+    strengths = np.linalg.norm(s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0)
+    spectrum = Spectrum(strengths, missing, wide)
+    parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
+    module = AdapterModule(
+        parts, alpha=float(s.shape[-1]), embedding=pair.embedding, parameter=pair.is_parameter
+    )  # of scale 1
+    return module, spectrum
+
+
+def _check(adapted: Callable[[str], Array], out: Path, work: tuple[_Pair, float]) -> None:
+    """Refuse what is not the tuned parameter up to the promised error, by the way that `merge` takes."""
+    pair, promised = work
+    lost = norm = 0.0
+    readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted, pair.old))
+    for W, W0, made in zip(*(pair.maps(*reader) for reader in readers), strict=True):
+        lost += float(np.square(W - made).sum())
+        norm += float(np.square(W.astype(np.float64) - W0).sum())
+    apart = (lost / norm) ** 0.5
+    if not apart <= promised + _ROUNDING[pair.dtype]:
+        raise HubError(
+            f"{out}: base + adapter misses the tuned {pair.label!r} by {apart:.3g} of its change, not by "
+            f"{promised:.3g} as it should; nothing was written"
+        )
+
+
+def _module_of(source: ModelDirectory, tensor: str) -> str:
+    return module_path(tensor, source.config).removesuffix(".weight")
+
+
+def _as_head(embedding: AdapterModule) -> AdapterModule:
+    """What adapts an embedding, for the head that has the same weight."""
+    A, B = embedding.parts["A"], embedding.parts["B"]
+    parts = {
+        "A": Stored(B.dtype, B.shape[::-1], lambda: B.read().T),
+        "B": Stored(A.dtype, A.shape[::-1], lambda: A.read().T),
+    }
+    return AdapterModule(parts, alpha=embedding.alpha)
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
@@ -439,12 +509,3 @@ def _squared_distance(D: Array, U: Array, s: Array, Vh: Array) -> float:
     step = max(1, BLOCK // D.shape[1])
     blocks = (slice(start, start + step) for start in range(0, len(D), step))
     return sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)
-
-
-def _saved(after: ModelDirectory, modules: set[str]) -> dict[str, Stored]:
-    """All parameters of these modules: PEFT reads a module that is saved in full as a whole."""
-    return {
-        path: stored(after.files[file], name, after.info(name))
-        for name, file in after.places.items()
-        if (path := module_path(name, after.config)).rpartition(".")[0] in modules
-    }

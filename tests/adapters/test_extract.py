@@ -75,7 +75,7 @@ def test_merged_into_the_base_it_is_the_tuned_checkpoint(pair, tmp_path, goal):
     merged, tuned = open_model(tmp_path / "merged"), open_model(pair[1])
     for name in tuned.places:
         np.testing.assert_allclose(merged.read(name), tuned.read(name), atol=2e-3, err_msg=name)
-    assert any(f"in {len(found.rows)} modules" in note for note in found.notes)
+    assert any(f"(modules: {len(found.rows)})" in note for note in found.notes)
     assert {row.kept for row in found.rows} == {"LoRA"}
 
 
