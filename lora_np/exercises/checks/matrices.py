@@ -98,8 +98,9 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
         r, faint = draw.whole("r", 1, min(d, k)), draw.pick("faint", (0.0, 1e-7, 1e-3))
         s = [*np.linspace(2, 1, r), *[faint] * (min(d, k) - r)]
         M = scale(draw) * turned(draw, "M", d, k, s)
-        large = row_echelon(M, tolerance=0.1 * np.abs(M).max())[1]
-        draw.assume(len(large) == r)  # small pivots spread errors
+        unit = np.abs(M).max()
+        large, all_pivots = (row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4))
+        draw.assume(faint == 1e-3 or large == all_pivots)  # small pivots spread errors
         exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
 
 
