@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 # Plugins of runs of other suites, which need what those runs set.
-collect_ignore = ["with_our_decompositions.py"]
+collect_ignore = ["peft_cases.py", "with_our_decompositions.py"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "develop" / "foreign.md"
 
