@@ -309,7 +309,7 @@ class _Pair:
     def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's."""
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        if self.name in self.after.unread:
+        if self.name in self.after.unread or (self.embedding and _shares_tables(self.after)):
             return False
         return (
             self.is_weight
@@ -463,6 +463,14 @@ def _check(adapted: Callable[[str], Array], out: Path, work: tuple[_Pair, float]
 
 def _module_of(source: ModelDirectory, tensor: str) -> str:
     return module_path(tensor, source.config).removesuffix(".weight")
+
+
+def _shares_tables(source: ModelDirectory) -> bool:
+    """Whether modules other than `HEAD` share an embedding's numbers, which PEFT's adapter would miss."""
+    names = source.config.get("architectures") or []
+    tied = source.config.get("tie_word_embeddings") is not False  # by default they are
+    masked = any(str(name).endswith(("ForMaskedLM", "ForPreTraining")) for name in names)
+    return tied and bool(masked or source.config.get("is_encoder_decoder"))
 
 
 def _as_head(embedding: AdapterModule) -> AdapterModule:

@@ -66,13 +66,20 @@ def logits(model: Any) -> Any:
 
 
 def changed(model: Any) -> None:
-    """Every linear map, and every expert, is another by a matrix of rank one."""
+    """Every linear map, and every expert, is another by a matrix of rank one.
+
+    Not the tables that several modules of an encoder-decoder or a masked model share: PEFT adapts one alone.
+    """
     import torch
     from transformers.pytorch_utils import Conv1D
 
     torch.manual_seed(1)
+    several = model.config.is_encoder_decoder or type(model).__name__.endswith("MaskedLM")
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     with torch.no_grad():
         for module in model.modules():
+            if several and id(getattr(module, "weight", None)) in tables:
+                continue
             if isinstance(module, (torch.nn.Linear, Conv1D)):
                 module.weight += _rank_one(*module.weight.shape)
             elif type(module).__name__.endswith("Experts"):
@@ -113,6 +120,7 @@ def test_what_is_extracted_merged_resized_and_loaded_is_what_peft_computes(
             warnings.simplefilter("error")  # PEFT warns of keys that are missing or left over
             warnings.simplefilter("ignore", FutureWarning)
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to True but the target module")
             return peft.PeftModel.from_pretrained(loaded("base"), tmp_path / name)
 
     adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "extracted", rank=2)
