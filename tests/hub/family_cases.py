@@ -105,7 +105,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("gemma4_text", "ForCausalLM", {
         **GROUPED, "num_hidden_layers": 4, "hidden_size_per_layer_input": 0, "head_dim": 8,
         "global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True,
-        "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 10,
+        "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 12,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
     }),
     ("gemma4_text", "ForCausalLM", {
