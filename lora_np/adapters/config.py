@@ -26,7 +26,7 @@ _KNOWN = {
     "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_bias",
     "lora_dropout", "lora_ga_config", "megatron_core", "modules_to_save", "peft_type", "peft_version",
     "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config", "target_modules",
-    "target_parameters", "task_type", "trainable_token_indices", "use_dora", "use_rslora",
+    "target_parameters", "task_type", "trainable_token_indices", "use_bdlora", "use_dora", "use_rslora",
     "velora_config",  # another backward pass
 }
 # fmt: on
@@ -38,12 +38,12 @@ _REFUSED = {
     "layer_replication": "the base is built anew, with some of its layers repeated",
     "megatron_config": "its layers are Megatron's, each with a part of the weight",
     "monteclora_config": "MonteCLoRA draws its updates at random",
-    "use_bdlora": "BD-LoRA's factors are block-diagonal",
     "use_qalora": "QA-LoRA averages groups of inputs",
 }
 # The others move the base weight as they start, so that the saved factors belong to another base.
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 _LIMIT = 2**63  # of alpha
+_BLOCK_DIAGONAL = {"A": "target_modules_bd_a", "B": "target_modules_bd_b"}  # of use_bdlora
 
 
 def _is_whole(got: object) -> bool:
@@ -65,6 +65,15 @@ def _are_tokens(got: Any) -> bool:
     return fits and len(set(got)) == len(got) > 0
 
 
+def _are_blocks(got: Any) -> bool:
+    if not isinstance(got, dict):
+        return not got
+    others = {**got}
+    names = [others.pop(key, None) or [] for key in _BLOCK_DIAGONAL.values()]
+    fits = _is_whole(others.pop("nblocks", 1)) and isinstance(others.pop("match_strict", True), bool)
+    return fits and not others and all(map(_are_names, names))
+
+
 # What the values of settings must be, and how to tell.
 _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "r": ("a whole number from 1 on", _is_whole),
@@ -73,6 +82,10 @@ _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "bias": ("'none', 'all' or 'lora_only'", lambda got: got in ("none", "all", "lora_only")),
     **dict.fromkeys(("modules_to_save", "target_parameters"), ("a list of names", _are_names)),
     "trainable_token_indices": ("different whole numbers, or lists of them by module", _are_tokens),
+    "use_bdlora": (
+        f"an object of nblocks, match_strict and lists of names, {' and '.join(_BLOCK_DIAGONAL.values())}",
+        _are_blocks,
+    ),
     "layers_to_transform": (
         "whole numbers",
         lambda got: all(type(number) is int for number in (got if isinstance(got, list) else [got])),
@@ -116,6 +129,21 @@ class AdapterConfig:
         holders = [".".join(segments[: i + 1]) for i in range(len(segments))]
         names = self.raw.get("modules_to_save") or ()
         return any(holder.endswith(name) for holder in holders for name in names)
+
+    def blocks_of(self, module: str) -> dict[str, int]:
+        """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of names."""
+        said = self.raw.get("use_bdlora") or {}
+        found = {
+            part: int(said.get("nblocks", 1))
+            for part, key in _BLOCK_DIAGONAL.items()
+            if any(name in module for name in said.get(key) or ())
+        }
+        if len(found) > 1 or (said and not found and said.get("match_strict", True)):
+            raise HubError(
+                f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for "
+                f"{'both' if found else 'neither, although match_strict is true'}"
+            )
+        return found
 
     def parameters_of(self, module: str) -> list[str]:
         """The parameters of a module that ``target_parameters`` name, by the ends of their paths."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import prod
 from typing import Any, NamedTuple
 
 from lora_np.adapters.module import Stored
@@ -48,6 +47,7 @@ def contents(adapter: Adapter) -> dict[str, Any]:
     parts = {part for module in modules for part in module.parts}
     kind = "DoRA" if "magnitude" in parts else "MiCA" if raw.get("init_lora_weights") == "mica" else "LoRA"
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
+    kind += ", block-diagonal" * any(tensor.blocks > 1 for tensor in tensors)
     kind += ", with a bias of B" * ("bias" in parts)
     init = raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
@@ -66,7 +66,7 @@ def contents(adapter: Adapter) -> dict[str, Any]:
         "saved in full": raw.get("modules_to_save"),
         "trained tokens": raw.get("trainable_token_indices"),
         "modules": len(adapter),
-        "parameters": sum(prod(tensor.shape) for tensor in tensors),
+        "parameters": sum(tensor.size for tensor in tensors),
         "dtype": _counts(tensor.dtype for tensor in tensors),
         "bytes": (adapter.path / WEIGHTS).stat().st_size,
         "PEFT's version": raw.get("peft_version"),
@@ -121,7 +121,7 @@ def totals(adapter: Adapter, rows: Sequence[Any]) -> Iterator[InspectedKind]:
 
 
 def _total(kind: str, rows: Sequence[Any], held: Iterable[Stored]) -> InspectedKind:
-    sizes = [TensorInfo(tensor.dtype, tensor.shape) for tensor in held]
+    sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
     needed = [row.needed for row in rows if row.needed is not None]
     return InspectedKind(
         kind,

@@ -22,6 +22,12 @@ class Stored:
     dtype: str  # in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
     read: Callable[[], Array]  # bfloat16 as float32
+    blocks: int = 1  # on the diagonal; the file that it is read from holds nothing else
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes in the file that it is read from."""
+        return prod(self.shape) // self.blocks
 
 
 class TokenRows(NamedTuple):
@@ -180,11 +186,11 @@ class AdapterModule:
         """The same module with the first rows of A and columns of B."""
         B, A = self.parts["B"], self.parts["A"]
         return self.with_factors(
-            B=replace(B, shape=(*B.shape[:-1], directions), read=lambda: B.read()[..., :directions]),
-            A=replace(
-                A,
-                shape=(*A.shape[:-2], directions, A.shape[-1]),
-                read=lambda: A.read()[..., :directions, :],
+            B=Stored(B.dtype, (*B.shape[:-1], directions), lambda: B.read()[..., :directions]),
+            A=Stored(
+                A.dtype,
+                (*A.shape[:-2], directions, A.shape[-1]),
+                lambda: A.read()[..., :directions, :],
             ),
         )
 

@@ -98,7 +98,7 @@ class Adapter(Mapping[str, AdapterModule]):
         return len(self.modules)
 
     def __repr__(self) -> str:
-        numbers = sum(prod(stored.shape) for stored in self.tensors().values())
+        numbers = sum(stored.size for stored in self.tensors().values())
         modules = "1 module" if len(self) == 1 else f"{len(self)} modules"
         return f"<Adapter of {modules}, {numbers:,} numbers{f', {self.path}' if self.path else ''}>"
 
@@ -323,7 +323,8 @@ def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapt
         raise HubError(f"{file.path}: holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if said.raw.get("trainable_token_indices") and not rows:
         raise HubError(f"{file.path}: has no rows for the config's trainable_token_indices")
-    return Adapter(modules, full, said.raw, folder, rows)
+    raw = {**said.raw, "use_bdlora": None} if said.says("use_bdlora") else said.raw  # factors are in full now
+    return Adapter(modules, full, raw, folder, rows)
 
 
 def _unwrapped(segments: list[str]) -> list[str]:
@@ -391,7 +392,8 @@ def _checked_parts(
         if tensor.dtype not in FLOATS:
             floats = f"{', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
             raise HubError(f"{path}: {part} of {name!r} is stored as {tensor.dtype}, not as {floats}")
-    parts, kernel = _as_maps(parts, said.rank_of(name) if parameter else 0)
+    expanded = {part: _expanded(path, name, parts[part], n) for part, n in said.blocks_of(name).items()}
+    parts, kernel = _as_maps({**parts, **expanded}, said.rank_of(name) if parameter else 0)
     wrong = misfit(parts, f" of {name!r}")
     if wrong:
         raise HubError(f"{path}: {wrong}")
@@ -403,6 +405,24 @@ def _checked_parts(
             has = "a" if part in parts else "no"
             raise HubError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(said.says(flag)).lower()}")
     return parts, kernel
+
+
+def _expanded(path: Path, name: str, factor: Stored, blocks: int) -> Stored:
+    """A factor of BD-LoRA with its blocks on the diagonal; PEFT stores them one below the other."""
+    if len(factor.shape) != 2 or factor.shape[0] % blocks:
+        raise HubError(
+            f"{path}: a block-diagonal factor of {name!r} must be a matrix whose rows make {blocks} equal "
+            f"blocks, got {factor.shape}"
+        )
+    rows, columns = factor.shape
+
+    def read() -> Array:
+        below = factor.read()
+        full = np.zeros((blocks, rows // blocks, blocks, columns), below.dtype)
+        full[range(blocks), :, range(blocks)] = below.reshape(blocks, rows // blocks, columns)
+        return full.reshape(rows, blocks * columns)
+
+    return Stored(factor.dtype, (rows, blocks * columns), read, blocks)
 
 
 def _as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:

@@ -135,7 +135,25 @@ def checked_names(targets: Iterable[str]) -> list[str]:
 
 
 def ends_with(path: str, target: str) -> bool:
-    """Whether ``path`` is ``target`` or ends with it at a dot."""
+    """Whether ``path`` is ``target`` or ends with it at a dot.
+
+    Parameters
+    ----------
+    path : str
+        Of a module or a parameter.
+    target : str
+        The name that is looked for.
+
+    Returns
+    -------
+    bool
+        True if it is found there.
+
+    Examples
+    --------
+    >>> ends_with("layers.0.q_proj", "q_proj"), ends_with("layers.0.q_proj", "proj")
+    (True, False)
+    """
     return path == target or path.endswith(f".{target}")
 
 

@@ -19,7 +19,6 @@ ROOT = HERE.parents[1]
 SAMPLE = "test_attributes_parametrized or test_adding_multiple_adapters_with_bias or (TestPeftCustomModel and not parametrized) or Mult"
 REFUSED = {
     "torch's MultiheadAttention": "MultiheadAttention",
-    "BD-LoRA: block-diagonal factors": "use_bdlora",
     "MonteCLoRA: updates drawn at random": "monteclora_config",
     "KaSA: the base is another one": "kasa_config",
     "a trained bias in a module that is saved in full, which PEFT writes twice": "a second time",
@@ -70,7 +69,7 @@ def test_adapters_of_peft_s_own_tests(source, on_page, tmp_path):
     )
     assert reasons.keys() <= REFUSED.keys(), reasons
     agree = len(cases) - reasons.total() - len(custom)
-    assert agree / len(cases) >= 0.85
+    assert agree / len(cases) >= 0.90
     if not FULL:
         version = re.sub(r".*peft-", "", source.name)
         rows = {"load; update, merge, sum, count and rewrite equal": agree}
