@@ -49,7 +49,7 @@ def head(draw: Draw, answer: Answer, reach: float) -> tuple[Array, Array]:
         scores = k[: i + 1] @ q[i] / np.sqrt(d)
         exponentials = np.exp(scores - scores.max())
         right[i, : i + 1] = exponentials / exponentials.sum()
-    return real_array("the weights", answer(q, k), (n, n)), right
+    return real_array("the matrix of weights", answer(q, k), (n, n)), right
 
 
 def attention_weights_past(draw: Draw, answer: Answer) -> None:
