@@ -13,7 +13,7 @@ from lora_np.exercises.laws import parts, real_array, same
 
 
 def measured(draw: Draw, answer: Answer, least: int = 0) -> tuple[Array, Array, float]:
-    """Bits and perplexity as answered, and the mean loss; labels drawn below zero are those that do not count."""
+    """Bits and perplexity as answered, and the mean loss; a label drawn below zero does not count."""
     n = draw.whole("n", 1, 5)
     nats, labels = draw.array("nats", n, low=0), np.rint(draw.array("labels", n, low=least, high=9))
     counts = labels >= 0
