@@ -29,10 +29,12 @@ HEADED = (
     "ForMaskedLM",
     "ForSequenceClassification",
 )
+# they need sound, an end of text, or as many decoder layers as encoder layers to run on bare tokens
 OTHER_INPUTS = [
     ("whisper", "ForConditionalGeneration"),
     ("bart", "ForSequenceClassification"),
-]  # sound; an end
+    ("bart", "ForCausalLM"),
+]
 ALL = [case for case in [*NEWER, *OLDER] if case[1] in HEADED and case[:2] not in OTHER_INPUTS]
 CASES = [
     case
