@@ -14,8 +14,9 @@ from sphinx.util.docutils import SphinxDirective
 
 from lora_np import exercises
 
+ROOT = Path(__file__).parents[2]
 FORM = """\
-<form class="exercise" data-exercise="{name}">
+<form class="exercise" data-exercise="{name}" data-needs="{needs}">
   <label class="visually-hidden" for="code-{name}">Your function {name}</label>
   <textarea id="code-{name}" name="code" rows="{rows}" spellcheck="false" autocomplete="off"
     autocapitalize="off">{stub}</textarea>
@@ -34,7 +35,7 @@ FORM = """\
 OPENING = """\
 {} functions to write. **Check** tries yours, in this page, on inputs from small to large, and shows the
 smallest that it finds wrong. The first check fetches Python, which takes seconds. What you write stays on
-this machine. The lesson: [{}](../lessons/{}.ipynb)."""
+this machine."""
 
 
 class ExerciseForm(SphinxDirective):
@@ -46,6 +47,7 @@ class ExerciseForm(SphinxDirective):
         exercise = exercises.exercise(self.arguments[0])
         text = FORM.format(
             name=exercise.name,
+            needs=" ".join(exercise.needs),
             stub=html.escape(exercise.stub),
             rows=exercise.stub.count("\n") + 6,
             points=f"{exercises.plural(exercise.points, 'point')}, {exercise.minutes} minutes",
@@ -55,7 +57,11 @@ class ExerciseForm(SphinxDirective):
 
 def page(lesson: exercises.Lesson) -> str:
     """Markdown: statement, form, hints and solution of every exercise of a lesson."""
-    parts = [f"# Exercises: {lesson.title}", OPENING.format(len(lesson.exercises), lesson.title, lesson.stem)]
+    parts = [f"# Exercises: {lesson.title}", OPENING.format(len(lesson.exercises))]
+    if (ROOT / "notebooks" / f"{lesson.stem}.ipynb").exists():  # a project has none
+        parts.append(f"The lesson: [{lesson.title}](../lessons/{lesson.stem}.ipynb).")
+    if any(exercise.needs for exercise in lesson.exercises):
+        parts.append("Each step uses those before it, as they are written on this page.")
     for number, exercise in enumerate(lesson.exercises, start=1):
         form = f"```{{exercise}} {exercise.name}\n```"
         parts += [exercises.heading(exercise, number), exercise.statement, form]
@@ -81,7 +87,7 @@ class Dropdown(SphinxDirective):
 def write(folder: Path) -> None:
     """The pages, touched only where they have changed."""
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {f"{lesson.stem}.md": page(lesson) for lesson in exercises.lessons()}
+    pages = {f"{lesson.stem}.md": page(lesson) for lesson in exercises.lessons() if lesson.exercises}
     for name, text in pages.items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -62,9 +62,9 @@
     const name = form.dataset.exercise, area = form.elements.namedItem("code"), stub = area.defaultValue;
     const button = form.querySelector("[type=submit]");
     const points = form.querySelector("[data-show=points]"), outcome = form.querySelector("[data-show=outcome]");
-    const before = remembered(name);
-    if (before.code) area.value = before.code;
-    if (before.passed) {
+    const earlier = remembered(name);
+    if (earlier.code) area.value = earlier.code;
+    if (earlier.passed) {
       form.classList.add("passed");
       points.textContent = "Solved";
     }
@@ -82,7 +82,9 @@
       button.disabled = true;
       outcome.hidden = false;
       outcome.textContent = worker ? "Checking …" : "Starting Python …";
-      const { text, passed, earned } = await check(name, area.value);
+      const before = form.dataset.needs.split(" ").filter(Boolean)
+        .map((other) => forms.find((one) => one.dataset.exercise === other).elements.namedItem("code").value);
+      const { text, passed, earned } = await check(name, [...before, area.value].join("\n\n"));
       outcome.textContent = text;
       if (earned) points.textContent = passed ? "Solved" : earned;
       form.classList.toggle("passed", Boolean(passed));
