@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +41,7 @@ def build(target: Path) -> None:
                 "--quiet",
                 output("git", "rev-parse", reference).strip(),
             )
-            venv.create(environment, with_pip=True)
+            run(sys.executable, "-m", "venv", str(environment))
             python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
             run(python, "-m", "pip", "install", "--quiet", f"{checkout}[docs]")
             settings = os.environ | {"SITE_VERSIONS": " ".join(found), "SITE_VERSION": name}
