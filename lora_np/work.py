@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, TypeVar
 
 from lora_np.checks import whole_number
@@ -26,14 +28,13 @@ def each(
     would depend on the number of workers.
     """
     import joblib
-    from threadpoolctl import threadpool_limits
 
     items = list(items)
     jobs = whole_number("jobs", jobs)
     bar = progress_bar(len(items), progress, label=label)
     results = []
     try:
-        with threadpool_limits(1):
+        with one_thread():
             pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
             for result in pool(joblib.delayed(_on_one_thread)(function, item) for item in items):
                 results.append(result)
@@ -44,10 +45,22 @@ def each(
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # in a worker process, too
+    with one_thread():  # in a worker process, too
         return function(item)
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Within it, linear algebra has one thread."""
+    limits: AbstractContextManager[object] = _libraries().limit(limits=1)
+    return limits
+
+
+@cache
+def _libraries() -> Any:
+    """NumPy's, found once: each search asks for every loaded file, in the browser by a request for each."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 class Silent:

@@ -1,5 +1,6 @@
 """What comes with the package for readers: the lessons, their sliders, and the tour."""
 
+from lora_np.course.moving import live
 from lora_np.course.notebooks import Copied, copy_lessons, lessons, open_lab
 from lora_np.course.runs import adaptation_runs
 from lora_np.course.story import StepTime, Tour, Update, tour
@@ -15,6 +16,7 @@ __all__ = [
     "adaptation_runs",
     "copy_lessons",
     "lessons",
+    "live",
     "open_lab",
     "sliders",
     "tour",

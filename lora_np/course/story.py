@@ -30,6 +30,7 @@ from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
 from lora_np.table import Table
 from lora_np.training import Fit, fit, uninterrupted
+from lora_np.work import one_thread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -384,15 +385,13 @@ def step_time(d: int, k: int, steps: int, *, rank: int = RANKS[-1], rounds: int 
 
     Runs go on until two more change the ratio of the least by 2 % at most, or ``rounds`` are over.
     """
-    from threadpoolctl import threadpool_limits
-
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal((256, n), dtype=np.float32) for n in (k, d))
     base = Linear(rng.standard_normal((d, k), dtype=np.float32) / np.float32(k) ** 0.5)
     models = [Linear(Tensor(base.W)), inject(base, rank=rank, rng=rng)]
     runs: list[list[float]] = []
     ratios: list[float] = []
-    with threadpool_limits(1):
+    with one_thread():
         while len(runs) < rounds and (len(runs) < 5 or np.ptp(ratios[-3:]) > 0.02 * ratios[-1]):
             fits = [uninterrupted(fit(m, x, y, steps=steps, progress=False)) for m in models]
             runs.append([found.history.seconds / steps for found in fits])

@@ -10,6 +10,7 @@ from html import escape
 from lora_np import adapters, language
 from lora_np.language import LanguageModel
 from lora_np.table import Table
+from lora_np.work import one_thread
 
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
 PROMPT = "And the "
@@ -82,9 +83,7 @@ class Voice:
 
 def speak(*, steps: int, rng: int, progress: bool) -> Voice:
     """Switch the shipped adapter on, then train one on the same text, with samples above the progress bar."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # for products as small as these, threads only wait for each other
+    with one_thread():  # for products as small as these, threads only wait for each other
         return spoken(steps, rng, progress)
 
 

@@ -22,7 +22,7 @@ from lora_np.training.data import check_data
 from lora_np.training.fitting import fit, uninterrupted
 from lora_np.training.identity import describe, versions
 from lora_np.training.theory import optimum
-from lora_np.work import progress_bar
+from lora_np.work import one_thread, progress_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -293,11 +293,9 @@ def run(
     best: float | None,
 ) -> tuple[Point, dict[str, Any]]:
     """One run, in a worker: on one thread, since the number of threads shows in the last bits."""
-    from threadpoolctl import threadpool_limits
-
     rng = np.random.default_rng(point.rng)
     variant = VARIANTS[point.variant]
-    with threadpool_limits(1):
+    with one_thread():
         model = inject(problem.model, rank=point.rank, alpha=point.alpha, variant=point.variant, rng=rng)
         record: dict[str, Any] = {
             **vars(point),

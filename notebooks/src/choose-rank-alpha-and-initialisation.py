@@ -104,17 +104,22 @@ def sweep(**settings):
 ranks = [1, 2, 4, 8, 16, 32, 64]
 start = lnp.mean_squared_error(base(x), y)
 panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)[1]
-last = {}
-for axes, name, optimizer, rate in zip(panels, optimizers, [lnp.SGD, lnp.Adam], [1, 1e-3], strict=True):
-    for scale, variant in scales.items():
-        settings = {"variants": [variant], "optimizer": optimizer, "learning_rates": [rate]}
-        records = sweep(ranks=ranks, alphas=[4], **settings).records
-        last[name, scale] = {record["rank"]: [record["loss"]] for record in records}
-    curves = {scale: last[name, scale] for scale in scales}
-    lnp.plots.error_with_spread(curves, ylabel="loss after 100 steps", ax=axes).set_title(name)
-    axes.set_yscale("linear")
-    axes.axhline(start, color="0.5", linestyle=":")
-    axes.annotate("start", (64, start), ha="right", va="bottom", color="0.4")
+last = {(name, scale): {} for name, scale in ways}
+with lnp.course.live(panels[0].figure) as put:
+    for axes, name, optimizer, rate in zip(panels, optimizers, [lnp.SGD, lnp.Adam], [1, 1e-3], strict=True):
+        lnp.plots.axes(axes).set(title=name, xlabel="rank", ylabel="loss after 100 steps")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ranks, ranks)
+        axes.axhline(start, color="0.5", linestyle=":")
+        axes.annotate("start", (64, start), ha="right", va="bottom", color="0.4")
+        for (scale, variant), color in zip(scales.items(), lnp.plots.CYCLE, strict=False):
+            line = axes.plot([], [], "o-", color=color, markersize=4, label=scale)[0]
+            axes.legend(frameon=False, fontsize=9)
+            settings = {"variants": [variant], "optimizer": optimizer, "learning_rates": [rate]}
+            for rank in ranks:
+                (record,) = sweep(ranks=[rank], alphas=[4], **settings).records
+                last[name, scale][rank] = record["loss"]
+                put(line, rank, record["loss"])
 
 # %% [markdown]
 # Three of the lines are as the table says. With descent and $\alpha / r$, rank 64 has hardly moved. With Adam
@@ -140,10 +145,9 @@ for rank in [1, 4, 16, 64]:
 # needs its own search.**
 
 # %%
-reached = {way: {rank: losses[0] for rank, losses in curve.items()} for way, curve in last.items()}
-assert reached["descent", "alpha / r"][64] > 0.99 * start
-assert 0.97 < reached["Adam", "alpha / r"][64] / reached["Adam", "alpha / r"][1] < 1.01
-assert reached["Adam", "alpha / sqrt r"][64] < 0.9 * reached["Adam", "alpha / sqrt r"][1]
+assert last["descent", "alpha / r"][64] > 0.99 * start
+assert 0.97 < last["Adam", "alpha / r"][64] / last["Adam", "alpha / r"][1] < 1.01
+assert last["Adam", "alpha / sqrt r"][64] < 0.9 * last["Adam", "alpha / sqrt r"][1]
 
 # %% [markdown]
 # ## Alpha and learning rate
@@ -168,7 +172,7 @@ assert np.allclose(*runs, rtol=1e-3)
 #
 # Where does each setting end?
 
-# %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal."
+# %% alt="Loss after 100 steps against the learning rate, a valley for each alpha from 0.5 to 128. All valleys reach about the same depth; the larger alpha, the further left."
 alphas = [0.5, 2, 8, 32, 128]
 rates = [0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.2048]
 
@@ -178,11 +182,25 @@ def losses(alpha, rate):
     return lnp.fit(model, x, y, optimizer=lnp.Adam(lr=rate), steps=101, progress=False).history.loss
 
 
-ends = np.array([[losses(alpha, rate)[-1] for rate in rates] for alpha in alphas])
+axes = lnp.plots.axes()
+axes.set(xlabel="learning rate", ylabel="loss after 100 steps", xscale="log")
+ends = np.zeros((len(alphas), len(rates)))
+with lnp.course.live(axes.figure) as put:
+    for i, alpha in enumerate(alphas):
+        line = axes.plot([], [], "o-", color=lnp.plots.CYCLE[i], markersize=4, label=f"alpha {alpha:g}")[0]
+        axes.legend(frameon=False, fontsize=9)
+        for j, rate in enumerate(rates):
+            seen = losses(alpha, rate)
+            ends[i, j] = min(seen[-1], seen[0])  # worse than the start is as bad as the start
+            put(line, rate, ends[i, j])
+
+# %% [markdown]
+# Each alpha has its valley, and all are about equally deep. The same numbers as a map:
+
+# %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal."
 axes = lnp.plots.heatmap(
-    np.minimum(ends, losses(8, 0.01)[0]), rows=alphas, columns=rates, numbers=True, xlabel="learning rate",
-    ylabel="alpha",
-)  # fmt: skip
+    ends, rows=alphas, columns=rates, numbers=True, xlabel="learning rate", ylabel="alpha"
+)
 
 # %% [markdown]
 # In JupyterLab the next cell becomes two sliders. Raise alpha fourfold, halve the rate, and watch how little the
@@ -273,16 +291,22 @@ print("length:", lnp.value(model.m), " trained:", [path for path, _ in lnp.train
 
 # %% alt="Held-out error after 100 steps against the learning rate for six variants. Each has a valley. The floors of the valleys lie close together, between 0.119 and 0.123; at the smallest rate the variants are far apart."
 variants = ["lora", "rslora", "lora+", "dora", "pissa", "olora"]
-records = sweep(
-    ranks=[8], alphas=[8], learning_rates=[0.001, 0.003, 0.01, 0.03, 0.1], variants=variants, rngs=[0, 1]
-).records
-curves = {variant: {} for variant in variants}
-for record in records:
-    errors = curves[record["variant"]].setdefault(record["learning_rate"], [])
-    errors.append(record["validation_loss"])
-middle = {name: {rate: np.median(errors) for rate, errors in curve.items()} for name, curve in curves.items()}
-shown = {name: (np.array(list(curve)), np.array(list(curve.values()))) for name, curve in middle.items()}
-axes = lnp.plots.lines(shown, xlabel="learning rate", ylabel="mean squared error, held out", logarithmic="x")
+names = {"xlabel": "learning rate", "ylabel": "mean squared error, held out"}
+axes = lnp.plots.axes()
+axes.set(xscale="log", **names)
+middle = {variant: {} for variant in variants}
+with lnp.course.live(axes.figure) as put:
+    for variant, color in zip(variants, lnp.plots.CYCLE, strict=False):
+        line = axes.plot([], [], "o-", color=color, markersize=4)[0]
+        for rate in [0.001, 0.003, 0.01, 0.03, 0.1]:
+            runs = sweep(
+                ranks=[8], alphas=[8], learning_rates=[rate], variants=[variant], rngs=[0, 1]
+            ).records
+            middle[variant][rate] = np.median([run["validation_loss"] for run in runs])
+            put(line, rate, middle[variant][rate])
+    axes.clear()  # to draw them once more, each with its name
+    shown = {name: (np.array(list(curve)), np.array(list(curve.values()))) for name, curve in middle.items()}
+    lnp.plots.lines(shown, logarithmic="x", ax=axes, **names)
 
 # %%
 rows = [(name, curve[0.001], curve[0.01], min(curve.values())) for name, curve in middle.items()]

@@ -173,13 +173,28 @@ formats = {"of all": "{:.1%}".format, "relative error": "{:.1%}".format}
 Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
 
 # %% alt="The photograph and its approximations of rank 1, 8, 20 and 50, with what each lacks below. Rank 1 is a plaid pattern, rank 8 a blurred person, rank 20 a face with ripples, rank 50 close to the photograph."
-figure = lnp.plots.compression(photograph, approximations, width=8)
+figure = lnp.plots.compression(photograph, approximations, width=7)
 
 # %% [markdown]
 # The second row of the table answers the question at the top. Rank 1 is a column times a row: a plaid. Rank 8
 # shows a person, rank 20 a face. At rank 50 you have to look for the difference. Below each picture is what
 # it lacks: large areas first, then edges, then grain.
 #
+# And a picture of your own? Put its path between the quotation marks, a PNG file next to this notebook for example, and run
+# the cell. Left empty, it takes the photograph.
+
+# %% alt="The photograph, and its approximation of rank 20 beside it."
+path = ""
+
+picture = plt.imread(path).astype(float) if path else photograph
+if picture.ndim == 3:  # grey is the mean of red, green and blue
+    picture = picture[:, :, :3].mean(axis=2)
+B, A = lnp.low_rank_factors(picture, rank=min(20, *picture.shape))
+figure = lnp.plots.gallery(
+    {f"{picture.size:,} numbers": picture, f"{B.size + A.size:,} numbers": B @ A}, width=3.2
+)
+
+# %% [markdown]
 # ## Know the error beforehand
 #
 # The formula above needs singular values only. `rank_errors` applies it, and returns the error for every rank

@@ -231,42 +231,36 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 # steps by Adam, which scales each step by the gradients so far, on 256 random pairs at a time, with a learning rate that falls to
 # zero. `inject` adds $B$ and $A$ to a layer and freezes the rest. With `alpha` left out, the factor
 # $\alpha / r$ of the paper is one.
+#
+# Every 50 steps `fit` calls `sample`, and `put` gives a line its next point, so you see the errors fall while it trains:
 
-# %%
+# %% alt="Held-out error against training steps for the full update and for LoRA of rank 8. Both fall steeply at first and end at nearly the same error."
 steps = 2_000
 
 
-def train(model):
+def train(model, report):
     optimizer = lnp.Adam(lr=lnp.cosine_schedule(1e-2, steps=steps))
-    return lnp.fit(
-        model, x, y,
-        optimizer=optimizer, steps=steps, batch_size=256,
-        validation=(x_held_out, y_held_out), validate_every=50,
-        rng=0, progress=False,
-    )  # fmt: skip
+    settings = {"steps": steps, "batch_size": 256, "sample": report, "validate_every": 50}
+    return lnp.fit(model, x, y, optimizer=optimizer, progress=False, **settings).model
 
 
-full = train(lnp.Linear(lnp.Tensor(base.W)))
-lora = train(lnp.inject(base, rank=8, rng=rng))
+axes = lnp.plots.axes()
+axes.set(xlabel="step", ylabel="mean squared error, held out")
+lines = [axes.plot([], [], color=color)[0] for color in (FULL, LORA)]
+with lnp.course.live(axes.figure) as put:
+    full = train(lnp.Linear(lnp.Tensor(base.W)), lambda step, model: put(lines[0], step, error(model)))
+    lora = train(lnp.inject(base, rank=8, rng=rng), lambda step, model: put(lines[1], step, error(model)))
+    lnp.plots.label_ends(axes, [(error(full), "full", FULL), (error(lora), "r = 8", LORA)])
 
+# %%
 rows = [
     ("W0 alone", 0, error(base)),
-    ("full update", lnp.count_full(100, 120), error(full.model)),
-    ("LoRA, r = 8", lnp.count_lora(100, 120, rank=8), error(lora.model)),
+    ("full update", lnp.count_full(100, 120), error(full)),
+    ("LoRA, r = 8", lnp.count_lora(100, 120, rank=8), error(lora)),
 ]
 assert abs(rows[1][2] - rows[2][2]) < 0.001
 formats = {"error, held out": "{:.3f}".format}
 Table(["model", "trained numbers", "error, held out"], rows, formats=formats)
-
-# %% alt="Held-out error against training steps for the full update and for LoRA of rank 8. Both fall steeply at first and end at nearly the same error."
-axes, ends = None, []
-for name, result, color in [("full", full, FULL), ("r = 8", lora, LORA)]:
-    held_out = (result.history.validation_steps, result.history.validation_loss)
-    axes = lnp.plots.training_curve(None, validation=held_out, color=color, ax=axes)
-    ends.append((held_out[1][-1], name, color))
-axes.set_ylabel("mean squared error, held out")
-axes.set_yscale("linear")
-lnp.plots.label_ends(axes, ends)
 
 # %% [markdown]
 # About a seventh of the numbers, and the same error to within a thousandth. Is that luck, or could it be
@@ -276,19 +270,22 @@ lnp.plots.label_ends(axes, ends)
 #
 # For a linear model and the squared error, there is a formula for the best $BA$ of each rank. It is called
 # **reduced-rank regression**. `optimal_losses` gives its error for every rank at once. We train five ranks
-# and plot them with it:
+# and watch each fall towards it:
 
 # %% alt="Held-out error against the rank of the update. The best possible error drops steeply from rank 0 to rank 1, a little to rank 4, and then stays level. The trained updates of rank 1, 2, 4, 8 and 20 lie close to it."
 ranks = [1, 2, 4, 8, 20]
-models = {rank: train(lnp.inject(base, rank=rank, rng=rng)).model for rank in ranks}
-trained = {rank: error(model) for rank, model in models.items()}
-
 ridge = 0.01 * float(np.mean(x**2))
 best = lnp.linalg.optimal_losses(x, y, W0=base.W, ridge=ridge, validation=(x_held_out, y_held_out))
 curve = {"best possible": (np.arange(25), best[:25])}
 axes = lnp.plots.lines(curve, xlabel="rank of the update", ylabel="mean squared error, held out")
-axes.plot(list(trained), list(trained.values()), "o", color=FULL)
-lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
+points = axes.plot([], [], "o", color=FULL)[0]
+models = {}
+with lnp.course.live(axes.figure) as put:
+    for rank in ranks:
+        start = lnp.inject(base, rank=rank, rng=rng)
+        models[rank] = train(start, lambda step, model, rank=rank: put(points, rank, error(model)))
+    trained = {rank: error(model) for rank, model in models.items()}
+    lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
 
 # %% [markdown]
 # Rank 0 is $W_0$ alone. One direction brings most of the gain, and beyond rank 4 hardly anything is left to
@@ -347,32 +344,33 @@ def cut_full_update(x, y):
     return np.array([np.mean((x @ cut.T - y) ** 2) for cut in cuts])
 
 
-def train_every_rank(x, y):
+def train_every_rank(x, y, report):
     losses = {}
     for rank in range(1, 11):
         model = lnp.inject(lnp.Linear(np.zeros((10, 12))), rank=rank, rng=rng)
         optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.05, steps=800))
         model = lnp.fit(model, x, y, optimizer=optimizer, steps=800, progress=False).model
         losses[rank] = lnp.mean_squared_error(lnp.freeze(model)(x), y)
+        report(rank, losses[rank])
     return losses
 
 
-results = {}
-for name, inputs in [("white inputs", white), ("stretched inputs", stretched)]:
-    targets = inputs @ update.T
-    results[name] = (
-        lnp.linalg.optimal_losses(inputs, targets),
-        cut_full_update(inputs, targets),
-        train_every_rank(inputs, targets),
-    )
-
 # %% alt="Loss against rank in two panels. With white inputs the optimum, the cut full update and the trained updates are one curve. With stretched inputs the cut full update lies well above the optimum at ranks 1 to 6, and the trained updates lie on the optimum."
 _, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-for axes, (name, (optimum, cut, trained)) in zip(panels, results.items(), strict=True):
-    curves = {"best possible": optimum, "full update, cut by its SVD": cut}
-    places = {label: (np.arange(len(curve)), curve) for label, curve in curves.items()}
-    lnp.plots.lines(places, xlabel="rank of the update", ylabel="mean squared error", ax=axes).set_title(name)
-    axes.plot(list(trained), list(trained.values()), "o", color="black", markersize=4)
+results = {}
+with lnp.course.live(panels[0].figure) as put:
+    for axes, (name, inputs) in zip(
+        panels, {"white inputs": white, "stretched inputs": stretched}.items(), strict=True
+    ):
+        targets = inputs @ update.T
+        optimum, cut = lnp.linalg.optimal_losses(inputs, targets), cut_full_update(inputs, targets)
+        curves = {"best possible": optimum, "full update, cut by its SVD": cut}
+        places = {label: (np.arange(len(curve)), curve) for label, curve in curves.items()}
+        lnp.plots.lines(places, xlabel="rank of the update", ylabel="mean squared error", ax=axes)
+        axes.set_title(name)
+        points = axes.plot([], [], "o", color="black", markersize=4)[0]
+        trained = train_every_rank(inputs, targets, lambda rank, loss, points=points: put(points, rank, loss))
+        results[name] = optimum, cut, trained
 
 # %%
 rows = []
