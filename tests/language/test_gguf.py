@@ -418,13 +418,15 @@ def test_smollm2_as_transformers_and_peft_have_it(smollm2, theirs, tmp_path, qua
         for path, a in trainable(model):
             module, part = path.rsplit(".", 1)
             expected = gradients[f"base_model.model.{module}.lora_{part}.default.weight"]
-            assert np.linalg.norm(a.grad - expected) <= 2e-4 * np.linalg.norm(expected)
+            # in float32, through thirty layers
+            assert np.linalg.norm(a.grad - expected) <= 3e-4 * np.linalg.norm(expected)
     finally:
         tuned.unload()
 
 
 MEMORY = """
-import resource, sys, tracemalloc
+import re, sys, tracemalloc
+from pathlib import Path
 import numpy as np
 import lora_np as lnp
 from lora_np import language
@@ -440,12 +442,13 @@ for _ in range(2):
     language.token_loss(model, tokens).backward()
     run.step()
 held = sum(leaf.nbytes for _, leaf in leaves(base))
-print(tracemalloc.get_traced_memory()[1] - before, held, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(tracemalloc.get_traced_memory()[1] - before, held, re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
 @pytest.mark.peers
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
     """What a step allocates: activations in float32, gradients; and with weights and state, all of it."""
     done = subprocess.run([sys.executable, "-c", MEMORY, smollm2], capture_output=True, text=True, check=True)
