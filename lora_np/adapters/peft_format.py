@@ -194,6 +194,7 @@ def load(path: str | os.PathLike[str]) -> Adapter:
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
+    _check_names(adapter)
     tensors = adapter.tensors()
     infos = header(tensors, dtype)
     text = _checked_config(adapter, infos)
@@ -203,8 +204,8 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     (folder / settings.NAME).write_text(text, encoding="utf-8")
 
 
-def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
-    """The text of the config, if `load` makes of it and of a file with these tensors what ``adapter`` is."""
+def _check_names(adapter: Adapter) -> None:
+    """Modules, by names that a key can have, with both factors."""
     if not (adapter or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.items():
@@ -216,6 +217,10 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
         for part in ("A", "B"):
             if part not in module.parts:
                 raise HubError(f"{name!r} has no {part}")
+
+
+def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
+    """The text of the config, if `load` makes of it and of a file with these tensors what ``adapter`` is."""
     try:
         text = json.dumps(adapter.config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         text.encode()

@@ -127,7 +127,7 @@ def resize(
 
     Examples
     --------
-    >>> import tempfile, lora_np as lnp
+    >>> import tempfile, lora_np as lnp, numpy as np
     >>> folder = Path(tempfile.mkdtemp())
     >>> B, A = np.diag([2.0, 1.0, 0.1]), np.eye(3, 5)
     >>> lnp.adapters.save(lnp.adapters.Adapter({"q": AdapterModule.of(A=A, B=B, alpha=3)}), folder / "big")

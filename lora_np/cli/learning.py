@@ -26,7 +26,7 @@ def tour(
     """
     from lora_np.course import tour as run_tour
 
-    found = run_tour(out, quick=quick, rng=rng)
+    found = run_tour(out, quick=quick, rng=rng, progress=not as_json)
     if as_json:
         print_json(found.to_dict())
         return

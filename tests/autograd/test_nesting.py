@@ -206,7 +206,7 @@ def without_types(tree):
 
 @pytest.mark.parametrize("name", ["Node", "unbroadcast", "walk"])
 def test_the_lesson_ends_with_the_text_of_the_engine(name):
-    lesson = Path(__file__).parents[2] / "notebooks" / "src" / "differentiate.py"
+    lesson = Path(__file__).parents[2] / "notebooks" / "src" / "build-the-engine.py"
     theirs = without_types(ast.parse(lesson.read_text(encoding="utf-8")))
     ours = without_types(ast.parse(inspect.getsource(autograd.engine)))
     assert theirs[name] == ours[name]

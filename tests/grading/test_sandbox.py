@@ -196,7 +196,7 @@ def test_it_cannot_read_the_solutions(box):
     assert "## Solution" in path.read_text()
     assert box.call("read", [str(path)])["kind"] == "PermissionError"
     usual = Path(__file__).parents[2] / "exercises" / "see_rank.py"
-    for hidden in (usual, DATA.parent / "checks" / "see_rank.py"):
+    for hidden in (usual, DATA.parent / "checks" / "matrices.py"):
         assert hidden.exists()
         assert box.call("read", [str(hidden)])["kind"] == "PermissionError"
 
@@ -220,13 +220,13 @@ def test_what_is_hidden_is_left_out_wherever_it_is_installed(tmp_path):
 def test_a_second_copy_of_the_package_is_hidden_too(tmp_path, monkeypatch):
     """A checkout may be first in the path of an environment that has an installed copy."""
     place = tmp_path / "site-packages"
-    for name in ("data/lora_count.md", "checks/see_rank.py", "asking.py"):
+    for name in ("data/lora_count.md", "checks/matrices.py", "asking.py"):
         (place / "lora_np" / "exercises" / name).parent.mkdir(parents=True, exist_ok=True)
         (place / "lora_np" / "exercises" / name).touch()
     monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
     read = [path for path, right in confine.readable() if right == confine.READ]
     assert place / "lora_np" / "exercises" / "asking.py" in read
-    for name in ("data/lora_count.md", "checks/see_rank.py"):
+    for name in ("data/lora_count.md", "checks/matrices.py"):
         assert not any((place / "lora_np" / "exercises" / name).is_relative_to(path) for path in read)
 
 
