@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import sys
 import time
 
 import numpy as np
@@ -78,10 +79,10 @@ def test_the_solution_passes(one, precision):
     if precision == "float32" and one.dtype == "float32":
         function = in_float32(function)
     for seed in SEEDS:
-        began = time.perf_counter()
+        began = time.process_time()
         result = judge(one, here(function), other_questions(seed))
         assert result.passed, result
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < (20 if sys.platform == "emscripten" else 2)
 
 
 @pytest.mark.parametrize("one", RIGHT)
