@@ -80,7 +80,8 @@ def lessons() -> None:
 def notebooks_for_the_browser() -> None:
     """The lessons without outputs, and with a first cell that installs this package into the page."""
     target = MADE / "lessons"
-    target.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)  # a lesson may have another number now
+    target.mkdir(parents=True)
     for source in (ROOT / "notebooks").glob("*.ipynb"):
         notebook = nbformat.read(source, as_version=4)
         for cell in notebook.cells:

@@ -9,7 +9,6 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -88,20 +87,8 @@ def note_aliases(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return []
 
 
-def forget_unknown(app: Sphinx) -> list[Any]:
-    """Source pages assume that all of a module is documented in one place: what is not gets no link back."""
-    objects = app.env.domains.python_domain.objects
-    for entry in getattr(app.env, "_viewcode_modules", {}).values():
-        if entry:
-            _, _, used, documented_in = entry
-            for name in [name for name in used if f"{documented_in}.{name}" not in objects]:
-                del used[name]
-    return []
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
     app.add_directive("front-door", FrontDoor)
     app.connect("env-updated", note_aliases)
-    app.connect("html-collect-pages", forget_unknown, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

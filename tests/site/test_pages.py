@@ -27,7 +27,6 @@ KINDS = {
     "live training": "learn/training.html",
     "picture": "architecture.html",
     "index": "genindex.html",
-    "source": "_modules/lora_np/lora/layers.html",
     "not found": "404.html",
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
