@@ -12,7 +12,6 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-import zipfile
 from pathlib import Path
 
 import exercise_pages
@@ -154,7 +153,6 @@ def lite() -> None:
         old.unlink()
     pip("wheel", "--no-deps", "-w", LITE / "pypi", ROOT)
     (wheel,) = (LITE / "pypi").glob("lora_np-*.whl")
-    trim(wheel)
     for settings in (DOCS / "lite").glob("*.json"):
         shutil.copyfile(settings, LITE / settings.name)
     shutil.rmtree(LITE / "static", ignore_errors=True)
@@ -164,18 +162,6 @@ def lite() -> None:
     if runtime():
         copy_runtime(runtime(), LITE / "static" / "pyodide")
         stay_local(LITE / "jupyter-lite.json")
-
-
-def trim(path: Path) -> None:
-    """The same wheel without the notebooks, which the site has already: a third of its bytes."""
-    with zipfile.ZipFile(path) as whole:
-        parts = {name: whole.read(name) for name in whole.namelist() if "/notebooks/" not in name}
-    (record,) = (name for name in parts if name.endswith(".dist-info/RECORD"))
-    lines = parts[record].decode().splitlines(keepends=True)
-    parts[record] = "".join(line for line in lines if "/notebooks/" not in line).encode()
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
-        for name, content in parts.items():
-            small.writestr(name, content)
 
 
 def copy_runtime(source: Path, target: Path) -> None:
