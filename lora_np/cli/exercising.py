@@ -135,7 +135,7 @@ def nbgrader_command(
     folder: Annotated[Path, typer.Argument(help="The folder to write to; existing files are kept.")],
     lesson: Lessons = None,
 ) -> None:
-    """Write a course for nbgrader, with solutions and hidden tests (from a checkout, which has them).
+    """Write a course for nbgrader, with solutions and hidden tests; a checkout adds the usual mistakes.
 
     Example: lora-np exercises nbgrader my-course
     """
