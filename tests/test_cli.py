@@ -70,6 +70,7 @@ def test_tour_as_json(tmp_path):
     assert [u["numbers"] for u in json.loads(result.stdout)["updates"]] == [12_000, 4_400, 1_760]
 
 
+@pytest.mark.slow
 def test_tour_prints_the_three_advantages(tmp_path):
     result = lora_np_command("tour", "--quick", "--out", str(tmp_path / "out"))
     for words in (

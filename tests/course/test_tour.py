@@ -119,6 +119,7 @@ def test_it_turns_into_json(found):
     assert [u["rank"] for u in content["updates"]] == [None, *RANKS]
 
 
+@pytest.mark.slow
 def test_quick_runs_repeat_themselves_over_the_old_files(tmp_path):
     a = tour(tmp_path, quick=True, rng=3, progress=False)
     adapter = (tmp_path / "adapter-r8/adapter_model.safetensors").read_bytes()
