@@ -85,7 +85,9 @@ def progress_bar(total: int, shown: bool | str, *, label: str, done: int = 0, un
 
     A string for ``shown`` takes the place of ``label``.
     """
-    notebook = "ipykernel" in sys.modules
+    # Widgets load ipykernel too, wherever they are: only in a notebook is there a shell.
+    ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None
+    notebook = ipython is not None and ipython.get_ipython() is not None
     if not shown or not (notebook or sys.stderr.isatty()):
         return Silent()
     if notebook:
