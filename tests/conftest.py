@@ -4,6 +4,10 @@ import gc
 import os
 import sys
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process that tests: one thread is what is left for each
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

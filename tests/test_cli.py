@@ -63,6 +63,7 @@ def test_every_command_has_help_with_an_example():
         assert f"lora-np {name}" in result.stdout, name
 
 
+@pytest.mark.slow
 def test_tour_as_json(tmp_path):
     result = lora_np_command("tour", "--quick", "--out", str(tmp_path / "out"), "--json")
     assert result.returncode == 0, result.stderr

@@ -37,6 +37,7 @@ def size(M, j):
     return sum(M.shape) + j, np.count_nonzero(M), np.abs(M).sum(), np.sum(M < 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_as_small_as_hypothesis(name):
     holds = LAWS[name]

@@ -130,7 +130,7 @@ def test_json_means_one_thing_or_is_refused(tmp_path, text, message):
         read_json(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=4))
 def test_what_json_writes_is_read(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("json") / "x.json"
