@@ -35,6 +35,7 @@ extensions = [
     "lesson_links",
     "explorables",
     "exercise_pages",
+    "gallery",
     "code_blocks",
     "accessible",
 ]

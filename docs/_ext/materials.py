@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 
 import exercise_pages
+import gallery
 import inventories
 import nbformat
 from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
@@ -48,6 +49,7 @@ def make(app: Sphinx, config: Config) -> None:
     notebooks_for_the_browser()
     explorables()
     exercise_pages.write(DOCS / "practice")
+    gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")
     once("mathjax", mathjax)
     once("wheels", wheels)

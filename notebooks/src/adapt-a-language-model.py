@@ -92,7 +92,7 @@ assert np.allclose(attention(q, k, v), [[8], [7]])
 # where they stand. See it work: change one character of a text, and measure how far the probabilities move
 # at each place (half the sum of all changes).
 
-# %% alt="A triangle of squares. Rows are the character that was changed, columns the place whose prediction moved. Above the diagonal is nothing: a change moves no earlier prediction. Changes move the next predictions most, and some much later ones."
+# %% alt="A triangle of squares. Rows are the character that was changed, columns the place whose prediction moved. Above the diagonal is nothing: a change moves no earlier prediction. Changes move the next predictions most, and some much later ones." tags=["cover"]
 line = "She was the sister of Mr. Darcy, and had"
 tokens = model.vocabulary.encode(line)
 changed = np.tile(tokens, (len(tokens), 1))

@@ -148,7 +148,7 @@ assert all((arrived[a] == b.grad).all() for a, b in zip(ours, theirs, strict=Tru
 # %% [markdown]
 # What was remembered can be drawn: the numbers are the order in which the steps were made. The walk takes them backwards.
 
-# %% alt="The steps of the loss as a chain of boxes: 0 matmul, 1 subtract, 2 square, 3 matmul, 4 matmul. W and b are leaves that lead into the first two. An arrow below goes from the last box back to the first."
+# %% alt="The steps of the loss as a chain of boxes: 0 matmul, 1 subtract, 2 square, 3 matmul, 4 matmul. W and b are leaves that lead into the first two. An arrow below goes from the last box back to the first." tags=["cover"]
 remembered = model_loss(Remembering(W), Remembering(b)).node
 chain = []
 while isinstance(remembered, Node):

@@ -197,7 +197,7 @@ with lnp.course.live(axes.figure) as put:
 # %% [markdown]
 # Each alpha has its valley, and all are about equally deep. The same numbers as a map:
 
-# %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal."
+# %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal." tags=["cover"]
 axes = lnp.plots.heatmap(
     ends, rows=alphas, columns=rates, numbers=True, xlabel="learning rate", ylabel="alpha"
 )

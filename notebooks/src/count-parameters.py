@@ -77,7 +77,7 @@ lnp.accounting.count_matrix(d, k, ranks=[20, 8])
 #
 # In a picture, each number is one unit of area:
 
-# %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760."
+# %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760." tags=["cover"]
 _, axes = plt.subplots(figsize=(8, 2.7), layout="constrained")
 axes.add_patch(plt.Rectangle((0, 0), k, d, color=lnp.plots.FULL))
 axes.text(k / 2, -12, f"full: {d * k:,}", ha="center")

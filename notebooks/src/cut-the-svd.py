@@ -183,7 +183,7 @@ figure = lnp.plots.compression(photograph, approximations, width=7)
 # And a picture of your own? Put its path between the quotation marks, a PNG file next to this notebook for example, and run
 # the cell. Left empty, it takes the photograph.
 
-# %% alt="The photograph, and its approximation of rank 20 beside it."
+# %% alt="The photograph, and its approximation of rank 20 beside it." tags=["cover"]
 path = ""
 
 picture = plt.imread(path).astype(float) if path else photograph

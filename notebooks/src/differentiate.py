@@ -77,7 +77,7 @@ for result, moved, derivative, f in table:
 # To get this for every input at once, start at the end with 1 and walk **back**, multiplying by what is written on
 # each arrow. What arrives at a box is its **gradient**: how many times as far $L$ moves as this number.
 
-# %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y."
+# %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y." tags=["cover"]
 values = {"w": 3.0, "x": 2.0, "y": 4.0, "p": 6.0, "e": 2.0, "L": 4.0}
 slopes = {
     ("w", "p"): values["x"],  # of a product: the other factor

@@ -232,7 +232,7 @@ assert np.allclose([left[:, 0] @ left[:, 1], right[0] @ right[1]], 0)
 # column that has most left outside what was sent. LU, as it is used for equations, takes the columns from left
 # to right and chooses the row only.
 
-# %% alt="The photograph, and what twenty layers make of it. LU is a pattern of stripes in which nobody is to be seen, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples."
+# %% alt="The photograph, and what twenty layers make of it. LU is a pattern of stripes in which nobody is to be seen, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples." tags=["cover"]
 photograph = lnp.datasets.photograph()
 methods = {"LU": "lu", "QR": "qr", "SVD": "svd"}
 factors = {name: lnp.low_rank_factors(photograph, rank=100, method=way) for name, way in methods.items()}

@@ -83,7 +83,7 @@ assert np.all((errors[1:-1] / errors[2:] > 1.9) & (errors[1:-1] / errors[2:] < 2
 # $\tfrac12$ is 0; below $-1.96$ lies one fortieth. Take 9 quantiles at even shares from $\tfrac12$ up, 8 from $\tfrac12$ down, both with 0
 # in them, and divide by the largest. (The outermost share cannot be 1, whose quantile is infinite; nf4 takes 0.9677.)
 
-# %% alt="A histogram of the weights of all layers, each divided by the scale of its block: a bell that is highest at zero. Below it two rows of marks: fifteen evenly spaced levels, and the sixteen of nf4, which stand close at zero and far apart at the ends."
+# %% alt="A histogram of the weights of all layers, each divided by the scale of its block: a bell that is highest at zero. Below it two rows of marks: fifteen evenly spaced levels, and the sixteen of nf4, which stand close at zero and far apart at the ends." tags=["cover"]
 outermost = 0.9677083
 above = normal_quantile(np.linspace(0.5, outermost, 9)[1:])
 below = -normal_quantile(np.linspace(0.5, outermost, 8)[1:])

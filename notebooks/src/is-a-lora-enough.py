@@ -137,7 +137,7 @@ print(
 )
 assert abs(loss(live) - full[0]["test"]) < 0.02
 
-# %% alt="Share of the full gain against trained numbers, with intervals over five seeds: 0.73 at rank 1, 0.88 at rank 4, 0.89 at rank 16, 0.97 at rank 64, below the line of the full update at 1."
+# %% alt="Share of the full gain against trained numbers, with intervals over five seeds: 0.73 at rank 1, 0.88 at rank 4, 0.89 at rank 16, 0.97 at rank 64, below the line of the full update at 1." tags=["cover"]
 ladder = {r: tuned(targets="all-linear", rank=r, alpha=2 * r) for r in [1, 4, 16, 64]}
 gains = {r: [loss(model) - run["test"] for run in some] for r, some in ladder.items()}
 full_gain = np.mean([loss(model) - run["test"] for run in full])

@@ -169,7 +169,7 @@ assert edge > 0.7
 # The first direction subtracts the last but one column from the last: how steep is the ground at the edge,
 # where the prediction begins? Both starts found it. The fourth looks like noise. Now in numbers:
 
-# %% alt="Two maps of phi for i and j. Left, two starts at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64."
+# %% alt="Two maps of phi for i and j. Left, two starts at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64." tags=["cover"]
 seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other start"])[:8, :8]
 ranks = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 64"])[:8, :64]
 

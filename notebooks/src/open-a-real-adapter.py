@@ -172,7 +172,7 @@ Table(columns, rows, formats={"norm": "{:.1f}".format})
 # that keeps 99 % of the energy, *wasted* what the file has beyond that. It speaks of numbers only: what the
 # answers need, the error will say below. All singular values:
 
-# %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff."
+# %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff." tags=["cover"]
 assert all(0 < row["wasted"] < 8 for row in found.table.records)
 _, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
 axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)

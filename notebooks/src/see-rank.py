@@ -157,7 +157,7 @@ assert (B @ A == M).all()
 # chessboard there are two kinds of rows, and both kinds are needed. The photograph shows Grace Hopper, who
 # led the making of the first compilers.
 
-# %% alt="A flag with three upright bands, of rank 1; a chessboard, of rank 2; a portrait photograph, of rank 512."
+# %% alt="A flag with three upright bands, of rank 1; a chessboard, of rank 2; a portrait photograph, of rank 512." tags=["cover"]
 photograph = lnp.datasets.photograph()
 rows, columns = np.indices(photograph.shape)
 flag = columns * 3 // 512 / 2

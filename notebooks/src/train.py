@@ -30,7 +30,7 @@ from lora_np.table import Table
 # An input $x$ goes two ways. One leads through $W_0$, which is frozen. The other leads through $A$, which makes $r$ numbers of it, and
 # through $B$, which makes as many of these as $W_0$ has outputs. At the end the two are added.
 
-# %% alt="x, of k numbers, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d numbers."
+# %% alt="x, of k numbers, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d numbers." tags=["cover"]
 _, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
 shapes = {
     "$W_0$\n$d \\times k$, frozen": ([(2, 2.1), (5.6, 2.1), (5.6, 3.7), (2, 3.7)], "0.85", "black"),

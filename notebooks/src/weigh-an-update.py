@@ -163,7 +163,7 @@ assert strong[2:].min() > 8
 # photograph**, but to other pieces of it.
 
 
-# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.7. The full update has some below 0.6. The control, the same photograph again, falls below 0.6 from the tenth direction on."
+# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.7. The full update has some below 0.6. The control, the same photograph again, falls below 0.6 from the tenth direction on." tags=["cover"]
 def closest(W):
     directions = np.linalg.svd(W0).U.T @ np.linalg.svd(W).U[:, :20]
     return np.abs(directions).max(axis=0)

@@ -6,17 +6,18 @@ import re
 import pytest
 
 from lora_np.course.notebooks import lessons
+from notebooks import about
 
 LESSONS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in lessons()}
 pytestmark = pytest.mark.parametrize("name", LESSONS)
 
 
 def cells(name, kind):
-    return [cell for cell in LESSONS[name]["cells"] if cell["cell_type"] == kind]
+    return about.cells(LESSONS[name], kind)
 
 
 def prose(name):
-    return "\n".join("".join(cell["source"]) + "\n" for cell in cells(name, "markdown"))
+    return about.prose(LESSONS[name])
 
 
 def outputs(name):
@@ -31,7 +32,7 @@ def test_headings_are_in_order(name):
 
 def test_opens_with_a_question_and_says_what_it_is_for(name):
     opening = prose(name).split("\n## ")[0]
-    assert re.search(r"^\*\*[^*]+\?\*\*$", opening, flags=re.MULTILINE)
+    assert about.question(LESSONS[name]) in " ".join(opening.split())
     assert "After this lesson you can\n\n- " in opening
 
 
@@ -60,10 +61,14 @@ def test_paragraphs_are_short(name):
 
 
 def test_reading_takes_ten_to_twenty_minutes(name):
-    code = "".join("".join(cell["source"]) for cell in cells(name, "code"))
-    read = re.sub(r"<details>.*?</details>", "", prose(name), flags=re.DOTALL)  # not what is folded away
-    minutes = len(read.split()) / 130 + code.count("\n") / 25
-    assert 7 <= minutes <= 20
+    assert 7 <= about.minutes(LESSONS[name]) <= 20
+
+
+def test_the_gallery_gets_its_question_what_it_is_for_and_its_cover(name):
+    notebook = LESSONS[name]
+    assert about.question(notebook).endswith("?")
+    assert 3 <= len(about.abilities(notebook)) <= 5
+    assert len(about.cover(notebook).content) > 1000
 
 
 def test_figures_have_alt_text(name):

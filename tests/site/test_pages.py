@@ -16,6 +16,7 @@ KINDS = {
     "front page": "index.html",
     "prose with code": "linear_algebra.html",
     "formulas": "understand/optimum.html",
+    "lessons": "learn/index.html",
     "lesson": "lessons/04-count-parameters.html",
     "exercises": "practice/04-count-parameters.html",
     "table of functions": "reference/index.html",

@@ -1,0 +1,116 @@
+"""The lessons at a glance: directives ``gallery`` and ``lesson-table``, and what a reader has done so far.
+
+Numbers and titles come from the package's list of lessons, everything else from the notebooks.
+"""
+
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from PIL import Image
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from lora_np import exercises
+from notebooks import about
+
+ROOT = Path(__file__).parents[2]
+WIDTH = 640  # pixels of a cover, shown at half of that
+CARD = """\
+<li data-lesson="{stem}" data-exercises="{exercises}">"""
+LABEL = """\
+<p class="gallery-label">Lesson {number} <span>{minutes} minutes</span></p>"""
+HEAD = """\
+<div class="gallery-progress" hidden><p role="status"></p>
+<button type="button">Forget what I have done</button></div>
+<ol class="gallery">"""
+
+
+def notebooks() -> list[tuple[exercises.Lesson, Any]]:
+    """Lessons with their notebooks; a project has none."""
+    found = [(lesson, ROOT / "notebooks" / f"{lesson.stem}.ipynb") for lesson in exercises.lessons()]
+    return [(lesson, json.loads(path.read_text(encoding="utf-8"))) for lesson, path in found if path.exists()]
+
+
+class Gallery(SphinxDirective):
+    """A card for each lesson: number, minutes, title, question and cover."""
+
+    def run(self) -> list[nodes.Node]:
+        cards = [node for lesson, notebook in notebooks() for node in self.card(lesson, notebook)]
+        return [raw(HEAD), *cards, raw("</ol>")]
+
+    def card(self, lesson: exercises.Lesson, notebook: Any) -> list[nodes.Node]:
+        names = " ".join(exercise.name for exercise in lesson.exercises)
+        cover = nodes.image(
+            uri=f"/lessons/covers/{cover_name(lesson, notebook)}", alt=about.cover(notebook).alt
+        )
+        text = f"[{lesson.title}](../lessons/{lesson.stem}.ipynb)\n\n{about.question(notebook)}"
+        return [
+            raw(CARD.format(stem=lesson.stem, exercises=html.escape(names))),
+            cover,
+            raw(LABEL.format(number=lesson.number, minutes=round(about.minutes(notebook)))),
+            *self.parse_text_to_nodes(text),
+            raw('<p class="gallery-done" hidden></p></li>'),
+        ]
+
+
+class LessonTable(SphinxDirective):
+    """For teachers: what students can do after each lesson, its minutes and its points."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = ["| | lesson | minutes | exercises | afterwards students can |", "|---|---|---:|---|---|"]
+        for lesson, notebook in notebooks():
+            points = exercises.plural(lesson.points, "point")
+            rows.append(
+                f"| {lesson.number} | {lesson.title} | {about.minutes(notebook):.0f} "
+                f"| {len(lesson.exercises)}, {points} | {'; '.join(about.abilities(notebook))} |"
+            )
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
+def raw(text: str) -> nodes.Node:
+    return nodes.raw("", text, format="html")
+
+
+def cover_name(lesson: exercises.Lesson, notebook: Any) -> str:
+    return f"{lesson.stem}.{about.cover(notebook).kind.removeprefix('image/')}"
+
+
+def write_covers(folder: Path) -> None:
+    """The covers, small; written only where they have changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {cover_name(lesson, notebook): small(about.cover(notebook)) for lesson, notebook in notebooks()}
+    for name, content in made.items():
+        path = folder / name
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+    for path in folder.iterdir():
+        if path.name not in made:
+            path.unlink()
+
+
+def small(cover: about.Cover) -> bytes:
+    picture = Image.open(io.BytesIO(cover.content)).convert("RGB")
+    height = round(picture.height * WIDTH / picture.width)
+    picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    if cover.kind == "image/png":
+        picture.quantize(64, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
+    else:
+        picture.save(stream, "jpeg", quality=80)
+    return stream.getvalue()
+
+
+def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    if pagename == "learn/index" or pagename.startswith("lessons/"):
+        app.add_js_file("progress.js", loading_method="defer")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("gallery", Gallery)
+    app.add_directive("lesson-table", LessonTable)
+    app.connect("html-page-context", add_files)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,57 @@
+"""What a lesson says about itself, read from its notebook as JSON: nobody has to type it again."""
+
+import base64
+import re
+from typing import Any, NamedTuple
+
+WORDS, LINES = 130, 25  # of prose and of code, read in a minute
+
+
+class Cover(NamedTuple):
+    """The figure that stands for a lesson: what kind of image, its bytes, what it shows."""
+
+    kind: str
+    content: bytes
+    alt: str
+
+
+def cells(notebook: Any, kind: str) -> list[Any]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def prose(notebook: Any) -> str:
+    return "\n".join("".join(cell["source"]) + "\n" for cell in cells(notebook, "markdown"))
+
+
+def question(notebook: Any) -> str:
+    """The question that it opens with, in Markdown."""
+    found = re.search(r"^\*\*([^*]+\?)\*\*$", prose(notebook).split("\n## ")[0], flags=re.MULTILINE)
+    if not found:
+        raise ValueError("a lesson opens with a question in bold, in a paragraph of its own")
+    return " ".join(found[1].split())
+
+
+def abilities(notebook: Any) -> list[str]:
+    """What one can do after it, in Markdown."""
+    _, _, after = prose(notebook).partition("After this lesson you can\n\n")
+    items = after.split("\n\n")[0].removeprefix("- ").split("\n- ")
+    return [" ".join(item.split()).rstrip(",.") for item in items]
+
+
+def minutes(notebook: Any) -> float:
+    """How long it takes to read, without what is folded away."""
+    read = re.sub(r"<details>.*?</details>", "", prose(notebook), flags=re.DOTALL)
+    code = "".join("".join(cell["source"]) for cell in cells(notebook, "code"))
+    return len(read.split()) / WORDS + code.count("\n") / LINES
+
+
+def cover(notebook: Any) -> Cover:
+    """The figure of the one cell with the tag ``cover``."""
+    tagged = [cell for cell in cells(notebook, "code") if "cover" in cell["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(f'one cell of a lesson must have tags=["cover"], got {len(tagged)}')
+    for output in tagged[0]["outputs"]:
+        for kind, content in output.get("data", {}).items():
+            if kind.startswith("image/"):
+                return Cover(kind, base64.b64decode("".join(content)), tagged[0]["metadata"]["alt"])
+    raise ValueError('the cell with tags=["cover"] must draw a figure')
