@@ -20,7 +20,7 @@ from lora_np.hub import safetensors
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if "_build" not in page.parts]
+PAGES = [page for page in PAGES if not {"_build", "practice"} & {*page.parts}]  # made with the site
 NOT_HERE = {
     "lora-np finetune": "needs a language model: tests/language",
     "lora-np generate": "needs a language model: tests/language",
