@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process that tests: one thread is what is left for each
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process that tests: it gets one thread
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
