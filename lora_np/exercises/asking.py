@@ -217,8 +217,11 @@ class Outcome:
 
     @property
     def broken(self) -> list[Verdict]:
-        """The laws that do not hold; each message and call once."""
-        said = {(verdict.message, verdict.call): verdict for verdict in self.verdicts if not verdict.passed}
+        """The laws that do not hold; each message once, with the call of the first."""
+        said: dict[str, Verdict] = {}
+        for verdict in self.verdicts:
+            if not verdict.passed:
+                said.setdefault(verdict.message, verdict)
         return list(said.values())
 
     def to_dict(self) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
     ...     return B[:, 0] * A[0, j]
     >>> check(column_of_product)
     column_of_product: 0 of 1 point
-      Column j of B A mixes the columns of B, and needs no other column: the column[0] must be 1, got 0
+      Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1, got 0
       B = np.array([[0., 1.]])
       A = np.array([[0.], [1.]])
       j = 0

@@ -74,4 +74,5 @@ def forbidden(rules: Sequence[str]) -> Iterator[None]:
     if used:
         raise Forbidden(used[0])
     if limits and taken > min(limits):
-        raise Forbidden(f"the call took {taken:,} bytes of memory; {min(limits):,} are enough")
+        enough = f"{min(limits):,} are enough if nothing is computed that is not asked for"
+        raise Forbidden(f"the call took {taken:,} bytes of memory; {enough}")

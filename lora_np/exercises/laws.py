@@ -93,7 +93,7 @@ def same(
     >>> _ = same("B A", [[1.0]], [[2.0]], why="here M is the identity, twice")
     Traceback (most recent call last):
         ...
-    lora_np.exercises.laws.LawBroken: B A[0, 0] must be 2, got 1 (here M is the identity, twice)
+    lora_np.exercises.laws.LawBroken: entry [0, 0] of B A must be 2, got 1 (here M is the identity, twice)
     """
     expected = np.asarray(right, dtype=np.float64)
     got = real_array(what, answer, expected.shape)
@@ -101,9 +101,9 @@ def same(
     differences = np.abs(got - expected)
     if not differences.max(initial=0.0) <= allowed:
         place = tuple(int(i) for i in np.unravel_index(int(np.argmax(differences)), expected.shape))
-        where = f"[{', '.join(map(str, place))}]" if expected.ndim else ""
+        where = f"entry {list(place)} of " if expected.ndim else ""
         wanted, came = apart(float(expected[place]), float(got[place]))
-        raise LawBroken("", f"{what}{where} must be {wanted}, got {came}{f' ({why})' if why else ''}")
+        raise LawBroken("", f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}")
     return got
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,6 +18,7 @@ from lora_np.grading.sandbox import Sandbox
 
 SUFFIXES = (".py", ".ipynb")
 LARGEST = 20 * 2**20  # bytes of a file
+NUMBERED = 5_000  # lines of a script up to which an error's line is that of the file, not of its part
 LONGEST = 2_000  # characters of one message to a student
 PATIENCE = 3  # an exercise may take as many times as long as one call
 
@@ -211,4 +213,8 @@ def notebook_cells(path: Path, text: str) -> list[str]:
 
 def script_cells(text: str) -> list[str]:
     """A script, cut where a line begins with ``# %%``, so that an error in one part leaves the others."""
-    return re.split(r"^# %%.*$", text, flags=re.MULTILINE)
+    cells = re.split(r"^# %%.*$", text, flags=re.MULTILINE)
+    if text.count("\n") > NUMBERED:
+        return cells
+    starts = [0, *accumulate(cell.count("\n") for cell in cells[:-1])]
+    return ["\n" * start + cell for start, cell in zip(starts, cells, strict=True)]

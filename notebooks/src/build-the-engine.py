@@ -95,7 +95,7 @@ def unbroadcast(g, shape, name="a rule"):
 
 
 # %% [markdown]
-# And the walk. It takes the latest step that something has arrived at, sends its gradient on, and adds where
+# And the walk. (Lines about dtypes, copies and a second use are what a package needs, not the idea.) It takes the latest step that something has arrived at, sends its gradient on, and adds where
 # paths meet. A node is latest only when all that follow it are done. What is left at the end are the leaves.
 
 
@@ -134,7 +134,7 @@ def walk(root, start):
 
 
 # %%
-def model_loss(W, b):
+def model_loss(W, b):  # our table has no sum: a row of ones, times what follows, adds up
     return np.ones((1, 2)) @ np.square(W @ np.array([[3.0, 1.0], [1.0, 4.0]]) - b) @ np.ones((2, 1))
 
 
@@ -178,7 +178,7 @@ assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul
 # ## Check a derivative
 #
 # A wrong derivative does not crash. It trains badly, and nobody knows why. So check it. To measure every slope
-# costs two runs for each input: 24,000 for our matrix. Two runs are enough, for all at once.
+# costs two runs for each input: 24,000 for the matrix of *Differentiate*. Two runs are enough, for all at once.
 #
 # Collect all slopes in a table $J$, one row for each result, one column for each input. Move the inputs in a
 # random direction $v$, and the results move by $J v$: that can be measured. Send a random $w$ back, and
@@ -218,7 +218,8 @@ except AssertionError as problem:
     print(str(problem).split(":")[0])
 
 # %% [markdown]
-# Caught. From $y^3 = a$ follows $3 y^2$ for the slope of $a$, so that of $y$ is $1 / (3 y^2)$.
+# Caught. In $a = y \cdot y \cdot y$ three paths lead from $y$ to $a$, each with the slope $y^2$. So $a$ moves $3 y^2$ times as far as
+# $y$, and $y$ moves $1 / (3 y^2)$ times as far as $a$.
 
 # %%
 lnp.autograd.derivative(np.cbrt, lambda y, a: lambda g: g / (3 * y * y))

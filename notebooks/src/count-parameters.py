@@ -164,8 +164,8 @@ print("B A has shape", (B @ A).shape, "and A B has shape", (A @ B).shape)
 #
 # ## What else is saved
 #
-# Training keeps more than the numbers themselves. Each trained number has a **gradient**, and the optimizer
-# Adam keeps two running averages for each, its **moments**. And when training is over, only what was trained
+# Training keeps more than the numbers themselves. Each trained number has a **gradient**, which says where to move it
+# (*Differentiate*), and the optimizer Adam keeps two running averages for each, its **moments**. And when training is over, only what was trained
 # has to be **stored**. All this shrinks by the same factor. Here it is measured, on a layer of the package
 # and on files on disk, with 4 bytes for each number:
 
@@ -203,8 +203,8 @@ for _, numbers, gradients, moments, file_bytes in rows:
 #
 # ## A whole model
 #
-# Llama 2 with 7 billion parameters has 32 layers. LoRA is often put on two matrices in each, which make the
-# queries and the values of attention. Both are 4,096 x 4,096. At rank 8:
+# Llama 2 with 7 billion parameters has 32 layers. LoRA is often put on two matrices in each, `q_proj` and `v_proj`,
+# which make the queries and the values of attention (*Adapt a language model* says what these are). Both are 4,096 x 4,096. At rank 8:
 
 # %%
 by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
@@ -258,8 +258,8 @@ Table(["model", "LoRA on", "parameters", "trained, r = 8", "share"], rows, forma
 #
 # In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. GPT-3
 # has 96 layers of width 12,288. On queries and values at rank 8 that is
-# $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here are the counts of its
-# tables, and what its settings give:
+# $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here is what its
+# tables state, and the exact count that its settings give. A row *follows* if both agree to one unit of the last digit:
 
 # %%
 printed = lnp.accounting.paper_claims().table.records
@@ -297,7 +297,7 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 #
 # ## Memory, and why the rank hardly moves it
 #
-# Now the memory of a training run: Llama 2 7B, one text of 2,048 tokens. Weights, gradients and moments of the model take two bytes a
+# Now the memory of a training run: Llama 2 7B, one text of 2,048 tokens, which are pieces of words. Weights, gradients and moments of the model take two bytes a
 # number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch keeps; as is usual, most of them
 # are not kept but computed again on the way back.
 

@@ -26,7 +26,7 @@ from lora_np.table import Table
 # ## A matrix in two parts
 #
 # The **singular value decomposition**, SVD for short, writes a matrix as a sum of rank-one matrices, the
-# strongest first. Here is one for paper:
+# strongest first: the layers of *Factor a matrix*, here called parts. Here is one for paper:
 #
 # $$
 # M = \begin{pmatrix} 2 & 1 \\ 1 & 2 \end{pmatrix}
@@ -61,11 +61,11 @@ print("second part:\n", second)
 assert np.allclose(first + second, M)
 
 # %% [markdown]
-# NumPy returns the $u_i$ as columns of `U`, the $v_i^T$ as rows of `Vh`.
+# NumPy returns the $u_i$ as columns of `U`, the $v_i^T$ as rows of `Vh`: the left and the right **singular vectors**.
 #
 # What does the matrix do with a vector? $M v_1 = \sigma_1 u_1$, since $v_1^T v_1 = 1$ and $v_2^T v_1 = 0$: it turns $v_1$ into $u_1$ and
 # stretches it by $\sigma_1$. In the same way $v_2$ becomes $\sigma_2 u_2$. Do this with all vectors of length 1, a circle, and they become
-# an **ellipse**:
+# an **ellipse**. Here for another matrix, since our $M$ turns neither $v_1$ nor $v_2$:
 
 # %% alt="Left, a circle of radius 1 with two arrows at right angles, v1 and v2. Right, what a matrix makes of it: an ellipse, whose half axes are the arrows sigma1 u1, of length 3.6, and sigma2 u2, of length 1.4, again at right angles."
 turning = np.array([[3.0, 1.0], [1.0, 2.0]]) @ np.array([[0.8, -0.6], [0.6, 0.8]])
@@ -93,7 +93,7 @@ for axes, (title, curve, arrows, name) in zip(panels, sides, strict=True):
 assert np.allclose(turning @ right.T, left * stretch)
 
 # %% [markdown]
-# Any matrix of 2 x 2 does no more than that: turn, stretch along two directions, turn. **The singular values are the half
+# Any matrix of 2 x 2 does no more than that: turn or flip, stretch along two directions, turn. **The singular values are the half
 # axes.** To cut to rank 1 is to flatten the ellipse to its longest line.
 #
 # ## Cut it
@@ -112,7 +112,7 @@ assert np.isclose(error, s[1])
 # Could another matrix of rank one come closer? All of them are of the form $c\, b\, a^T$, with a direction
 # for $b$, a direction for $a$ and a number $c$. A direction in the plane is an angle. So all of them fit on
 # one map: the angle of $a$ to the right, the angle of $b$ upwards, and at each point the error with the best
-# $c$.
+# $c$, which is $b^T M a$.
 
 # %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one deep place, at 45 degrees for both, where the error is 1."
 degrees = np.arange(0, 180.5, 0.5)
@@ -132,7 +132,7 @@ axes.annotate(f"  smallest: {errors.min():.3g}", (degrees[column], degrees[row])
 # One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
 #
 # This holds for every matrix and every rank. **Keep the first $r$ parts of the SVD, and no matrix of rank $r$
-# comes closer** (Eckart and Young, 1936). The dropped parts are at
+# comes closer** (Eckart and Young, 1936). As long vectors, the dropped parts are at
 # right angles to each other, so their sizes combine as in Pythagoras, by their squares:
 #
 # $$
@@ -198,13 +198,19 @@ figure = lnp.plots.gallery(
 # ## Know the error beforehand
 #
 # The formula above needs singular values only. `rank_errors` applies it, and returns the error for every rank
-# from 0 upwards, without forming one approximation. It agrees with what we have just measured:
+# from 0 upwards, without forming one approximation. It agrees with what we have just measured. Another size of a
+# matrix is its largest singular value, the **spectral norm**. In it the error is $\sigma_{r+1}$ alone:
 
 # %%
 errors = lnp.rank_errors(photograph, relative=True)
 print("from the singular values:", errors[ranks].round(4))
 print("measured above:          ", np.array([row[3] for row in rows]).round(4))
 assert np.allclose(errors[ranks], [row[3] for row in rows], rtol=1e-4)
+
+missing = photograph - approximations["r = 8"]
+print("largest singular value of what rank 8 misses:", np.linalg.svdvals(missing)[0].round(4))
+print("ninth singular value of the photograph:      ", np.linalg.svdvals(photograph)[8].round(4))
+assert np.isclose(np.linalg.svdvals(missing)[0], np.linalg.svdvals(photograph)[8])
 
 # %% [markdown]
 # How fast the error falls is a property of the matrix. Beside the photograph, here are the terrain around the
@@ -290,8 +296,7 @@ axes = lnp.plots.lines(
 #
 # - Every matrix is a sum of rank-one parts $\sigma_i\, u_i v_i^T$, the strongest first, at right angles to
 #   each other.
-# - The first $r$ parts are the best approximation of rank $r$, in the Frobenius norm and in the spectral norm
-#   (the largest singular value).
+# - The first $r$ parts are the best approximation of rank $r$, in the Frobenius norm and in the spectral norm.
 # - The error is $\sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}$ in the first and $\sigma_{r+1}$ in the
 #   second.
 # - The energy kept is one minus the squared relative error.

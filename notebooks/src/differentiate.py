@@ -54,7 +54,7 @@ table = [
     ("a b", "b", a, lambda b: a * b),
     ("a^2", "a", 2 * a, np.square),
     ("exp a", "a", np.exp(a), np.exp),
-    ("tanh a", "a", 1 - np.tanh(a) ** 2, np.tanh),
+    ("tanh a", "a", 1 - np.tanh(a) ** 2, np.tanh),  # a step without edges, from -1 to 1
 ]
 for result, moved, derivative, f in table:
     measured = slope(f, {"a": a, "b": b}[moved])
@@ -93,12 +93,12 @@ for (start, end), factor in reversed(slopes.items()):
 names = {"p": "p = w · x", "e": "e = p − y", "L": "L = e²"}
 places = {"w": (0, 1), "x": (0, 0), "p": (1, 0.5), "y": (1, -0.5), "e": (2, 0), "L": (3, 0)}
 _, axes = plt.subplots(figsize=(7.5, 3.2), layout="constrained")
-for (start, end), slope in slopes.items():
+for (start, end), factor in slopes.items():
     (x0, y0), (x1, y1) = places[start], places[end]
     axes.annotate(
         "", (x1 - 0.3, y1), xytext=(x0 + 0.3, y0), arrowprops={"arrowstyle": "-|>", "color": "grey"}
     )
-    axes.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.06, f"× {slope:g}", ha="center", color="purple")
+    axes.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.06, f"× {factor:g}", ha="center", color="purple")
 for name, (x, y) in places.items():
     axes.text(x, y, f"{names.get(name, name)}\n{values[name]:g}", ha="center", va="center",
               bbox={"boxstyle": "round", "facecolor": "white"})  # fmt: skip
@@ -184,7 +184,8 @@ figure = lnp.plots.matrix_tiles(
 # %% [markdown]
 # So backwards it is the product with the transpose, a row of ones. That is a sum over the rows. **Copy
 # forwards, sum backwards.** It is the rule of the two paths again: $b$ was used three times, so three gradients
-# add. With a gradient $G$ for the sum:
+# add. The other way round as well: what arrives at a sum is copied to all of its summands. With a gradient $G$ for
+# $X + b$:
 
 # %%
 X, G = np.zeros((3, 2)), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -193,6 +194,10 @@ b = lnp.Tensor([10.0, 20.0])
 
 print("gradient of b:", b.grad)
 assert (b.grad == ones.T @ G).all()
+
+summands = lnp.Tensor(X)
+np.sum(summands).backward()
+assert (summands.grad == 1).all()
 
 # %% [markdown]
 # ## 12,000 slopes at once
@@ -210,7 +215,7 @@ x, y = lnp.datasets.patches(lnp.datasets.terrain(), 20_000, rng=rng)
 
 
 def terrain_loss(W):
-    return np.mean(np.square(x @ W.T - y))
+    return np.mean(np.square(x @ W.T - y))  # an example is a row of x, so W x becomes x W^T
 
 
 W = lnp.Tensor(W0)
@@ -230,7 +235,7 @@ for step, moved in after.items():
 assert after[10] < after[1] < loss.item() < after[100]
 
 # %% [markdown]
-# Many such steps are what training is: *Train h = W0 x + BAx*.
+# Many such steps are **gradient descent**, the simplest way to train: *Train h = W0 x + BAx*.
 #
 # ## A gradient has low rank
 #
@@ -239,7 +244,7 @@ assert after[10] < after[1] < loss.item() < after[100]
 
 # %%
 for n in [1, 2, 5, 20]:
-    W.grad = None
+    W.grad = None  # or the new gradient would be added to the old one
     np.mean(np.square(x[:n] @ W.T - y[:n])).backward()
     print(f"{n:2} examples: rank {lnp.matrix_rank(W.grad)}")
     assert lnp.matrix_rank(W.grad) == n

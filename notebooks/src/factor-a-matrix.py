@@ -86,8 +86,8 @@ assert not rest.any()
 # This is **elimination**, the way to solve equations that you may know from school. Its columns make a matrix
 # $L$, its rows a matrix $U$, hence the name **LU**.
 #
-# `linalg.lu` takes at each step the row with the largest candidate, so that no number in $L$ is above 1. It
-# says in `order` which row was used when.
+# `linalg.lu` takes at each step the row whose entry in the column at hand is largest (signs aside), so that no
+# number in $L$ is above 1. It says in `order` which row was used when.
 
 # %%
 order, L, U = lnp.linalg.lu(M)
@@ -121,7 +121,7 @@ assert np.allclose(B @ A, M)
 # All columns of a layer are multiples of one column. In a picture: they lie on one line. So the two columns
 # $(3, 4)$ and $(5, 0)$, both of length 5, have to move onto a line. How far?
 #
-# **LU.** The largest candidate in the first column is the 4. The row there is $(4, 0)$, the column divided
+# **LU.** The largest entry of the first column is the 4. The row there is $(4, 0)$, the column divided
 # by 4 is $(\tfrac34, 1)$. The first column stays, the second goes to zero.
 #
 # $$
@@ -132,7 +132,7 @@ assert np.allclose(B @ A, M)
 # **QR.** Keep the line through the first column. But the second need not go to zero: it can go to the nearest
 # point of the line. The first column has the length $\sqrt{3^2 + 4^2} = 5$, so its
 # direction, of length 1, is $q = (\tfrac35, \tfrac45)$. As in *See rank*, $q^T N$ says how much of $q$ is in
-# each column (a $T$ turns a column into a row): $(5, 3)$. So far along $q$ are the nearest points.
+# each column (a $T$ turns a column into a row): $(5, 3)$. The nearest points lie that far along $q$.
 #
 # $$
 # \begin{pmatrix} \tfrac35 \\ \tfrac45 \end{pmatrix} \begin{pmatrix} 5 & 3 \end{pmatrix}
@@ -213,12 +213,11 @@ for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left * s, right)
 #   nearest points.
 # - **SVD**: columns **and** rows are at right angles. Above, $(2, 1)$ and $(-1, 2)$ are, and so are
 #   $(1, 1)$ and $(1, -1)$. Its name is short for *singular value decomposition*.
-#
-# A layer may be written with two minus signs, as $(-q)(-r)$: it is the same layer. `qr` does so here.
 
 # %%
 for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left, right)]:
-    print(f"{name:3}  columns: {columns[:, 0] @ columns[:, 1]:6.2f}   rows: {rows[0] @ rows[1]:6.2f}")
+    products = np.round([columns[:, 0] @ columns[:, 1], rows[0] @ rows[1]], 9) + 0.0
+    print(f"{name:3}  columns: {products[0]:6.2f}   rows: {products[1]:6.2f}")
 
 assert np.isclose(Q[:, 0] @ Q[:, 1], 0)
 assert np.allclose([left[:, 0] @ left[:, 1], right[0] @ right[1]], 0)
@@ -302,6 +301,8 @@ print(pairs[0][0].round(3))
 print(pairs[1][0].round(3))
 
 # %% [markdown]
+# (QR has written its first layer with two minus signs, as $(-q)(-r)$: it is the same layer.)
+#
 # What have they in common? Put the $B$ of all three side by side. The rank of the six columns is still 2: they
 # lie in the same plane, the column space of $M$.
 
@@ -309,8 +310,8 @@ print(pairs[1][0].round(3))
 print("rank of all columns:", lnp.matrix_rank(np.hstack([B for B, _ in pairs])))
 
 # %% [markdown]
-# You can make more such pairs. Take any square $C$ that has an inverse. Then $(B\,C)(C^{-1} A) = B A$, because
-# $C\,C^{-1}$ in the middle cancels. So **the product is what counts, not its factors.** Remember this when you
+# You can make more such pairs. Take any square $C$ that has an inverse: a $C^{-1}$ that undoes it, so that
+# $C\,C^{-1} A = A$. Then $(B\,C)(C^{-1} A) = B A$. So **the product is what counts, not its factors.** Remember this when you
 # look at a trained LoRA: its $B$ and $A$ are one pair of many.
 
 # %%

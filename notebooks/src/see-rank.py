@@ -17,8 +17,8 @@
 # You need matrix multiplication and a little Python. `lora_np`, here `lnp`, is the package that this course
 # belongs to. LoRA itself, *low-rank adaptation*, comes in at the end.
 #
-# **Why even bother?** Because a 100 x 120 matrix, 12,000 numbers, can be changed with 1,760. What that is worth, in numbers,
-# time, storage and memory, the page *The course* says in one table, and *Adapt a real model* measures.
+# **Why even bother?** Because a 100 x 120 matrix, 12,000 numbers, can be changed with 1,760. What that is worth in numbers
+# and memory, *Count parameters* says; what in time and storage, *Adapt a real model* measures.
 
 # %%
 import matplotlib.pyplot as plt
@@ -59,7 +59,7 @@ print("rank:", lnp.matrix_rank(M))
 assert (2 * M[0] - 4 * M[1] - M[2] == 0).all()
 
 print("rank of M:          ", lnp.matrix_rank(M))
-print("rank of M transposed:", lnp.matrix_rank(M.T))
+print("rank of M transposed:", lnp.matrix_rank(M.T))  # .T: rows become columns
 
 # %% [markdown]
 # ## All that a matrix can reach
@@ -101,8 +101,8 @@ print("shape of the directions:", directions.shape)
 
 x = np.array([4, -1, 2])
 output = M @ x
-# A row times the output: for directions of length 1, at right angles, that is how much of each is in it.
-parts = directions.T @ output  # how much of each direction is in the output
+# A direction of length 1, times the output: how much of it is in the output.
+parts = directions.T @ output
 print("output:           ", output)
 print("made of two parts:", (directions @ parts).round(6))
 assert np.allclose(directions @ parts, output)
@@ -191,8 +191,8 @@ print("rank of the product with noise:", lnp.matrix_rank(noisy))
 # %% [markdown]
 # Noise that no eye would see has turned rank 8 into rank 100, the largest there is. A random column almost
 # never happens to be a combination of the others. Most measurements carry noise in each number, so **measured
-# data has full rank, unless something is missing in all of it**: a pixel that is black in every picture is a
-# column of zeros.
+# data has full rank, unless something is missing in all of it**: with one picture in each row, a pixel that is
+# black in all of them is a column of zeros.
 #
 # The 8 is still there, if you ask for sizes instead of counting. The **singular values** of a matrix, the
 # subject of *Cut the SVD*, say how strong it is in its strongest direction, in the next, and so on. The rank

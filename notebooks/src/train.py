@@ -68,7 +68,7 @@ axes.set_axis_off()
 #
 # **Backward.** With two outputs, the derivative of $L$ by $h$ is $2e/2 = e$. Now raise the $i$-th entry of
 # $B$ by a little. Output $i$ rises by $Ax$ times as much, and the loss by $e_i$ times that. So the gradient
-# of $B$ has the entries $e_i\,(Ax)$. In the same way, raising the $j$-th entry of $A$ raises $Ax$ by $x_j$
+# of $B$, written $\partial L / \partial B$, has the entries $e_i\,(Ax)$. In the same way, raising the $j$-th entry of $A$ raises $Ax$ by $x_j$
 # times as much, and all outputs by $B$ times that:
 #
 # $$
@@ -96,7 +96,7 @@ print("gradient of B:", grad_B.ravel())
 print("gradient of A:", grad_A.ravel())
 
 # %% [markdown]
-# **The first step** moves $B$ only. At a learning rate of 0.1 it becomes $(0.3, -0.6)$. From the second step
+# **The first step** moves $B$ only. At a **learning rate** of 0.1, the factor of the gradient in a step, it becomes $(0.3, -0.6)$. From the second step
 # on, $A$ moves too:
 
 # %%
@@ -109,7 +109,7 @@ assert (grad_A != 0).all()
 # %% [markdown]
 # ## The same by the autograd
 #
-# The **autograd** notes what was computed, and applies the chain rule from the loss back to the weights. In
+# The **autograd** notes what was computed, and applies the chain rule (slopes along a path multiply) from the loss back to the weights. In
 # this package a weight that is trained is a `Tensor`, a weight that is frozen is a plain array. `backward`
 # fills in the gradients of the Tensors. Data is one example per row, so our $x$ becomes a matrix with one
 # row. The paper multiplies $BA$ by a factor $\alpha / r$. We set `alpha` to the rank, here and below, so that

@@ -241,7 +241,7 @@ def test_an_outcome_shows_points_laws_and_the_smallest_input():
     result = exercises.check(column_of_product)
     assert repr(result).splitlines() == [
         "column_of_product: 0 of 1 point",
-        "  Column j of B A mixes the columns of B, and needs no other column: the column[0] must be 1, got 0",
+        "  Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1, got 0",
         "  B = np.array([[0., 1.]])",
         "  A = np.array([[0.], [1.]])",
         "  j = 0",
@@ -249,6 +249,13 @@ def test_an_outcome_shows_points_laws_and_the_smallest_input():
     ]
     with pytest.raises(exercises.LawBroken, match="mixes the columns of B"):
         result.require()
+
+
+def test_what_two_laws_say_alike_is_shown_once():
+    result = outcome(exercise("slope"), "def slope(f, x):\n    return 0.0\n", QUESTIONS)
+    assert [verdict.passed for verdict in result.verdicts] == [False, False]
+    assert [verdict.message for verdict in result.broken] == [result.message]
+    assert repr(result).count("The shape of") == 1
 
 
 def test_each_law_earns_its_points():

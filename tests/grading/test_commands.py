@@ -111,6 +111,7 @@ def test_grades_replace_their_own_table(tmp_path):
 @pytest.mark.parametrize(("source", "words"), [
     ("import math\nraise RuntimeError('boo')\n", "cell 1: RuntimeError: boo (line 2)"),
     ("x = 1\ny = (\n", "cell 1: SyntaxError: '(' was never closed (line 2)"),
+    ("# %%\nx = 1\n\n# %%\ny = 1 / 0\n", "cell 3: ZeroDivisionError: division by zero (line 5)"),
     ("x = 1\n", "see lora-np exercises list"),
 ])  # fmt: skip
 def test_a_script_without_answers_says_what_stopped_it(source, words, tmp_path, capsys):
