@@ -10,25 +10,16 @@ from lora_np.version import __version__ as __version__
 
 # Each name is imported when it is first used (SPEC 1 of Scientific Python), so that `import lora_np` costs
 # little more than `import numpy`. Type checkers and completion read the imports below; a test compares them.
-_PACKAGES = (
-    "accounting",
-    "adapters",
-    "autograd",
-    "course",
-    "datasets",
-    "exercises",
-    "grading",
-    "hub",
-    "language",
-    "linalg",
-    "lora",
-    "nn",
-    "plots",
-    "training",
-)
-_NAMES = {
+_NAMES: dict[str, tuple[str, ...]] = {
     "accounting": ("break_even_rank", "count_full", "count_lora", "rank_for_budget"),
+    "adapters": (),
     "autograd": ("Tensor", "value"),
+    "course": (),
+    "datasets": (),
+    "exercises": (),
+    "grading": (),
+    "hub": (),
+    "language": (),
     "linalg": (
         "column_space",
         "independent_columns",
@@ -45,8 +36,6 @@ _NAMES = {
         "Activation",
         "Adam",
         "AdamW",
-        "Embedding",
-        "Groups",
         "Linear",
         "Sequential",
         "cosine_schedule",
@@ -58,11 +47,12 @@ _NAMES = {
         "start",
         "trainable",
     ),
+    "plots": (),
     "training": ("fit", "sweep"),
 }
 _ORIGINS = {name: package for package, names in _NAMES.items() for name in names}
 
-__all__ = sorted((*_PACKAGES, *_ORIGINS))
+__all__ = sorted((*_NAMES, *_ORIGINS))
 
 TYPE_CHECKING = False  # as in typing, which takes milliseconds to import
 if TYPE_CHECKING:
@@ -101,8 +91,6 @@ if TYPE_CHECKING:
     from lora_np.nn import Activation as Activation
     from lora_np.nn import Adam as Adam
     from lora_np.nn import AdamW as AdamW
-    from lora_np.nn import Embedding as Embedding
-    from lora_np.nn import Groups as Groups
     from lora_np.nn import Linear as Linear
     from lora_np.nn import Sequential as Sequential
     from lora_np.nn import cosine_schedule as cosine_schedule
@@ -120,7 +108,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name in _PACKAGES:
+    if name in _NAMES:
         return import_module(f"lora_np.{name}")
     if name not in _ORIGINS:
         raise AttributeError(f"module 'lora_np' has no attribute {name!r}")

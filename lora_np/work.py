@@ -63,23 +63,6 @@ def _libraries() -> Any:
     return ThreadpoolController()
 
 
-class Silent:
-    """A progress bar that nobody sees, and that costs nothing."""
-
-    def update(self) -> None:
-        """Nothing to show."""
-
-    def close(self) -> None:
-        """Nothing to clear."""
-
-    def set_postfix(self, **shown: object) -> None:
-        """Nothing to show."""
-
-    def write(self, text: str) -> None:
-        """Text for people is printed all the same."""
-        print(text)
-
-
 def progress_bar(total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it") -> Any:
     """A tqdm bar for people, in a terminal or a notebook; elsewhere, and where not ``shown``, a silent one.
 
@@ -88,13 +71,12 @@ def progress_bar(total: int, shown: bool | str, *, label: str, done: int = 0, un
     # Widgets load ipykernel too, wherever they are: only in a notebook is there a shell.
     ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None
     notebook = ipython is not None and ipython.get_ipython() is not None
-    if not shown or not (notebook or sys.stderr.isatty()):
-        return Silent()
-    if notebook:
+    seen = bool(shown) and (notebook or sys.stderr.isatty())
+    if seen and notebook:
         from tqdm.auto import tqdm
     else:
         from tqdm import tqdm  # the plain one asks for no widgets
     label = shown if isinstance(shown, str) else label
     # Without tqdm's monitor, a thread that wakes bars which were silent for long: a browser has none.
     bar = type("Bar", (tqdm,), {"monitor_interval": 0})
-    return bar(total=total, initial=done, desc=label, unit=unit, leave=False)
+    return bar(total=total, initial=done, desc=label, unit=unit, leave=False, disable=not seen)

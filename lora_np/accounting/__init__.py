@@ -15,7 +15,6 @@ from lora_np.accounting.matrix import (
     count_matrix,
     rank_for_budget,
     ratio,
-    saving,
 )
 from lora_np.accounting.memory import (
     Memory,
@@ -87,6 +86,5 @@ __all__ = [
     "rank_errors_of",
     "rank_for_budget",
     "ratio",
-    "saving",
     "training_memory",
 ]

@@ -65,9 +65,8 @@ class RankErrors:
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         ax = rank_error_curves({" ": self.errors}, ax=figure.add_subplot())
         last = len(self.errors) - 1
-        if self.rank == linalg.rank_within(
-            self.errors, tolerance=self.tolerance
-        ):  # of the norm that is drawn
+        in_this_norm = linalg.rank_within(self.errors, tolerance=self.tolerance)
+        if self.rank == in_this_norm:
             ax.axhline(self.tolerance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
             text = f"enough: an error of {self.tolerance:.3g}"
             label_line(ax, ax.get_xlim()[1], self.tolerance, text, MUTED, ha="right", xytext=(-4, 8))

@@ -164,31 +164,6 @@ def ratio(d: int, k: int, *, rank: int) -> float:
     return count_full(d, k) / count_lora(d, k, rank=rank)
 
 
-def saving(d: int, k: int, *, rank: int) -> float:
-    """``1 - r (d + k) / (d k)``: the share of a full update that is saved (negative if LoRA costs more).
-
-    Parameters
-    ----------
-    d : int
-        Outputs.
-    k : int
-        Inputs.
-    rank : int
-        At least 1.
-
-    Returns
-    -------
-    float
-        At most 1.
-
-    Examples
-    --------
-    >>> round(saving(100, 120, rank=8), 4)
-    0.8533
-    """
-    return 1 - count_lora(d, k, rank=rank) / count_full(d, k)
-
-
 def break_even_rank(d: int, k: int) -> int:
     """The largest rank with strictly fewer numbers than a full update; 0 if even rank 1 has none.
 

@@ -12,7 +12,7 @@ from typing import Any
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
 from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.accounting.memory import CAUSES, Memory, largest, training_memory, training_options
+from lora_np.accounting.memory import CAUSES, Memory, largest, largest_rank, training_memory, training_options
 from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, shown, whole_number
 from lora_np.hub import ModelSpec, Targets
@@ -45,6 +45,11 @@ class Card:
     memory: int
     tflops: float | None = None
     watts: float | None = None
+
+    @property
+    def room(self) -> int:
+        """What training may take of the memory."""
+        return int(self.memory * (1 - _RESERVED))
 
 
 @cache
@@ -282,37 +287,21 @@ def plan(
         )
     chosen = _card(card, memory)
     options = training_options(spec, training)
-    room = int(chosen.memory * (1 - _RESERVED))
     choices = []
     for method in [choice("method", method, METHODS) for method in methods]:
         full = options.weights if options.weights in ITEMSIZE else "bfloat16"
         weights = {"full": full, "LoRA": options.weights, "QLoRA": "nf4"}[method]
         settings = {**training, "weights": weights}
         if method == "full":
-            choices.append(_choice(method, "", spec, chosen, room, settings, tokens, 0))
+            choices.append(_choice(method, "", spec, chosen, settings, tokens, 0))
             continue
         for wanted in _targets(spec, targets):
             selected = {**(lora or {}), "targets": wanted}
-
-            def needed(rank: int, of: Any = selected, over: Any = settings) -> int:
-                return training_memory(count_model(spec, rank=rank, **of), **over).total
-
-            limit = max(each.limit for each in count_model(spec, rank=1, **selected).adapters)
-            most = largest(needed, room, limit)
+            most = largest_rank(spec, budget=chosen.room, lora=selected, **settings)
             named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
-            choices += [
-                _choice(
-                    method,
-                    named,
-                    count_model(spec, rank=rank, **selected),
-                    chosen,
-                    room,
-                    settings,
-                    tokens,
-                    most,
-                )
-                for rank in ranks
-            ]
+            for rank in ranks:
+                counted = count_model(spec, rank=rank, **selected)
+                choices.append(_choice(method, named, counted, chosen, settings, tokens, most))
     return Plan(
         spec.name,
         chosen,
@@ -331,12 +320,11 @@ def _choice(
     targets: str,
     model: ModelSpec | LoraCount,
     card: Card,
-    room: int,
     settings: dict[str, Any],
     tokens: int,
-    largest_rank: int,
+    most_rank: int,
 ) -> Choice:
-    needed = training_memory(model, **settings)
+    needed, room = training_memory(model, **settings), card.room
     spec = model.spec if isinstance(model, LoraCount) else model
 
     def most(name: str, limit: int) -> int:
@@ -353,7 +341,7 @@ def _choice(
         model.trainable if isinstance(model, LoraCount) else model.total,
         needed,
         "fits" if needed.total <= room else "tight" if needed.total <= card.memory else "no",
-        largest_rank,
+        most_rank,
         most("batch", 2**31),
         most("sequence", spec.positions or 2**31),
         flops,

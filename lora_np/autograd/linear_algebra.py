@@ -192,11 +192,6 @@ def eigh(a: Any, UPLO: Any = "L") -> Any:
     return type(np.linalg.eigh(np.eye(1)))(y[..., 0, :], y[..., 1:, :])
 
 
-@composition(np.linalg.eigvalsh)
-def eigvalsh(a: Any, UPLO: Any = "L") -> Any:
-    return np.linalg.eigh(a, UPLO)[0]
-
-
 def svd_forward(a: Any) -> Any:
     U, s, Vh = np.linalg.svd(a, full_matrices=False)
     return np.concatenate([U, np.expand_dims(s, -2), mT(Vh)], axis=-2)
@@ -234,11 +229,6 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
             "the further columns of U or V are not unique; pass full_matrices=False to np.linalg.svd"
         )
     return type(np.linalg.svd(np.eye(1)))(y[..., :m, :], y[..., m, :], mT(y[..., m + 1 :, :]))
-
-
-@composition(np.linalg.svdvals)
-def svdvals(x: Any) -> Any:
-    return np.linalg.svd(x, compute_uv=False)
 
 
 # Q R
@@ -282,12 +272,9 @@ def qr(a: Any, mode: str = "reduced") -> Any:
 
 @composition(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    if axis is None and (ord is None or np.ndim(x) == 1):
-        y = vector_length(np.ravel(x), 2 if ord is None else ord, 0)
-        return np.reshape(y, (1,) * np.ndim(x)) if keepdims else y
     axes = range(np.ndim(x)) if axis is None else normalize_axis_tuple(axis, np.ndim(x))
-    if len(axes) == 1:
-        return vector_length(x, 2 if ord is None else ord, axes[0], keepdims)
+    if len(axes) == 1 or (axis is None and ord is None):
+        return vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if ord is None else ord)
     if len(axes) != 2:
         raise ValueError(
             f"np.linalg.norm takes one axis or two, got an array of {np.ndim(x)} and axis={axis}"
@@ -353,33 +340,22 @@ def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 
     return np.expand_dims(y, axes) if keepdims else y
 
 
-@composition(np.linalg.matrix_norm)
-def matrix_norm(x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Any:
-    return np.linalg.norm(x, ord, axis=(-2, -1), keepdims=keepdims)
-
-
 # What np.linalg has under a second name, and powers
 
-SECOND_NAMES: list[tuple[Any, Any]] = [
-    (np.linalg.outer, lambda x1, x2: np.outer(x1, x2)),
-    (np.linalg.tensordot, lambda x1, x2, *, axes=2: np.tensordot(x1, x2, axes=axes)),
-    (np.linalg.cross, lambda x1, x2, *, axis=-1: np.cross(x1, x2, axis=axis)),
-    (np.linalg.matmul, lambda x1, x2: x1 @ x2),
-    (np.linalg.vecdot, vecdot),
-    (np.linalg.matrix_transpose, mT),
-]
-for second_name, function in SECOND_NAMES:
-    composition(second_name)(function)
-
-
-@composition(np.linalg.diagonal)
-def diagonal(x: Any, *, offset: int = 0) -> Any:
-    return np.diagonal(x, offset, -2, -1)
-
-
-@composition(np.linalg.trace)
-def trace(x: Any, *, offset: int = 0) -> Any:
-    return np.trace(x, offset, -2, -1)
+composition(np.linalg.outer)(lambda x1, x2: np.outer(x1, x2))
+composition(np.linalg.tensordot)(lambda x1, x2, *, axes=2: np.tensordot(x1, x2, axes=axes))
+composition(np.linalg.cross)(lambda x1, x2, *, axis=-1: np.cross(x1, x2, axis=axis))
+composition(np.linalg.matmul)(lambda x1, x2: x1 @ x2)
+composition(np.linalg.vecdot)(vecdot)
+composition(np.linalg.matrix_transpose)(mT)
+composition(np.linalg.diagonal)(lambda x, *, offset=0: np.diagonal(x, offset, -2, -1))
+composition(np.linalg.trace)(lambda x, *, offset=0: np.trace(x, offset, -2, -1))
+composition(np.linalg.multi_dot)(lambda arrays: functools.reduce(np.dot, arrays))
+composition(np.linalg.svdvals)(lambda x: np.linalg.svd(x, compute_uv=False))
+composition(np.linalg.eigvalsh)(lambda a, UPLO="L": np.linalg.eigh(a, UPLO)[0])
+composition(np.linalg.matrix_norm)(
+    lambda x, *, keepdims=False, ord="fro": np.linalg.norm(x, ord, axis=(-2, -1), keepdims=keepdims)
+)
 
 
 @composition(np.linalg.matrix_power)
@@ -392,8 +368,3 @@ def matrix_power(a: Any, n: int) -> Any:
     if half is None:
         return a
     return half @ half @ a if n % 2 else half @ half
-
-
-@composition(np.linalg.multi_dot)
-def multi_dot(arrays: Sequence[Any]) -> Any:
-    return functools.reduce(np.dot, arrays)

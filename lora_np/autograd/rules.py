@@ -123,11 +123,7 @@ derivative(
     np.nan_to_num,
     lambda y, x, copy=True, nan=0.0, posinf=None, neginf=None: lambda g: np.where(np.isfinite(x), g, 0),
 )
-
-
-@composition(np.copy)
-def copy(a: Any, order: Any = "K", subok: bool = False) -> Any:
-    return np.positive(a)
+derivative(np.copy, lambda y, a, order="K", subok=False: lambda g: g)
 
 
 # Choices
@@ -232,14 +228,8 @@ def inner(a: Any, b: Any) -> Any:
     return np.multiply(a, b) if np.ndim(a) == 0 or np.ndim(b) == 0 else np.tensordot(a, b, axes=(-1, -1))
 
 
-@composition(np.vdot)
-def vdot(a: Any, b: Any) -> Any:
-    return np.matmul(np.ravel(a), np.ravel(b))
-
-
-@composition(np.outer)
-def outer(a: Any, b: Any) -> Any:
-    return np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1))
+composition(np.vdot)(lambda a, b: np.matmul(np.ravel(a), np.ravel(b)))
+composition(np.outer)(lambda a, b: np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1)))
 
 
 @composition(np.vecdot)
@@ -251,17 +241,9 @@ def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Any:
     )
 
 
-def matvec(x1: Any, x2: Any) -> Any:
-    return np.matmul(x1, np.expand_dims(x2, -1))[..., 0]
-
-
-def vecmat(x1: Any, x2: Any) -> Any:
-    return np.matmul(np.expand_dims(x1, -2), x2)[..., 0, :]
-
-
 if hasattr(np, "matvec"):  # since NumPy 2.2
-    composition(np.matvec)(matvec)
-    composition(np.vecmat)(vecmat)
+    composition(np.matvec)(lambda x1, x2: np.matmul(x1, np.expand_dims(x2, -1))[..., 0])
+    composition(np.vecmat)(lambda x1, x2: np.matmul(np.expand_dims(x1, -2), x2)[..., 0, :])
 
 
 @composition(np.kron)
@@ -541,6 +523,13 @@ derivative(
 derivative(
     np.transpose, lambda y, a, axes=None: lambda g: g.T if axes is None else g.transpose(inverse(axes))
 )
+derivative(np.swapaxes, lambda y, a, axis1=None, axis2=None: lambda g: np.swapaxes(g, axis1, axis2))
+derivative(
+    np.moveaxis, lambda y, a, source=None, destination=None: lambda g: np.moveaxis(g, destination, source)
+)
+derivative(np.flip, lambda y, m, axis=None: lambda g: np.flip(g, axis))
+derivative(np.tril, lambda y, m, k=0: lambda g: np.tril(g, k))
+derivative(np.triu, lambda y, m, k=0: lambda g: np.triu(g, k))
 derivative(
     np.concatenate,
     Each(lambda y, arrays, axis=0: take_part([np.shape(a) for a in arrays], axis)),
@@ -565,41 +554,10 @@ def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
     return lambda g, i: g[(slice(None),) * axis + (slice(ends[i] - shapes[i][axis], ends[i]),)]
 
 
-@composition(np.swapaxes)
-def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
-    order = list(range(np.ndim(a)))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return np.transpose(a, order)
-
-
-@composition(np.moveaxis)
-def moveaxis(a: Any, source: Any, destination: Any) -> Any:
-    source = normalize_axis_tuple(source, np.ndim(a))
-    destination = normalize_axis_tuple(destination, np.ndim(a))
-    order = [axis for axis in range(np.ndim(a)) if axis not in source]
-    for place, axis in sorted(zip(destination, source, strict=True)):
-        order.insert(place, axis)
-    return np.transpose(a, order)
-
-
-@composition(np.squeeze)
-def squeeze(a: Any, axis: Any = None) -> Any:
-    return np.reshape(a, np.squeeze(value(a), axis).shape)
-
-
-@composition(np.expand_dims)
-def expand_dims(a: Any, axis: Any) -> Any:
-    return np.reshape(a, np.expand_dims(value(a), axis).shape)
-
-
-@composition(np.ravel)
-def ravel(a: Any, order: Any = "C") -> Any:
-    return np.reshape(a, -1, order=order)
-
-
-@composition(np.matrix_transpose)
-def matrix_transpose(x: Any) -> Any:
-    return np.swapaxes(x, -1, -2)
+composition(np.squeeze)(lambda a, axis=None: np.reshape(a, np.squeeze(value(a), axis).shape))
+composition(np.expand_dims)(lambda a, axis: np.reshape(a, np.expand_dims(value(a), axis).shape))
+composition(np.ravel)(lambda a, order="C": np.reshape(a, -1, order=order))
+composition(np.matrix_transpose)(lambda x: np.swapaxes(x, -1, -2))
 
 
 def at_least(function: Callable[..., Any]) -> None:
@@ -614,25 +572,17 @@ at_least(np.atleast_2d)
 at_least(np.atleast_3d)
 
 
-@composition(np.stack)
-def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
-    return np.concatenate([np.expand_dims(a, axis) for a in arrays], axis=axis)
-
-
-@composition(np.vstack)
-def vstack(tup: Sequence[Any]) -> Any:
-    return np.concatenate([np.reshape(a, (1, -1)) if np.ndim(a) < 2 else a for a in tup], axis=0)
+composition(np.stack)(
+    lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis=axis)
+)
+composition(np.vstack)(lambda tup: np.concatenate([np.atleast_2d(a) for a in tup], axis=0))
+composition(np.dstack)(lambda tup: np.concatenate([np.atleast_3d(a) for a in tup], axis=2))
 
 
 @composition(np.hstack)
 def hstack(tup: Sequence[Any]) -> Any:
     arrays = [np.atleast_1d(a) for a in tup]
     return np.concatenate(arrays, axis=0 if np.ndim(arrays[0]) == 1 else 1)
-
-
-@composition(np.dstack)
-def dstack(tup: Sequence[Any]) -> Any:
-    return np.concatenate([np.atleast_3d(a) for a in tup], axis=2)
 
 
 @composition(np.column_stack)
@@ -693,15 +643,9 @@ def rearranged(function: Callable[..., Any]) -> None:
 
 for rearrangement in (
     np.roll, np.rot90, np.fliplr, np.flipud, np.rollaxis, np.tile, np.repeat, np.diag, np.diagflat, np.delete,
-    np.take_along_axis, np.resize,
+    np.take_along_axis, np.resize, np.diagonal,
 ):  # fmt: skip
     rearranged(rearrangement)
-
-
-@composition(np.flip)
-def flip(m: Any, axis: Any = None) -> Any:
-    axes = range(np.ndim(m)) if axis is None else normalize_axis_tuple(axis, np.ndim(m))
-    return m[tuple(slice(None, None, -1 if i in axes else 1) for i in range(np.ndim(m)))]
 
 
 @composition(np.sort)
@@ -771,27 +715,9 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     )
 
 
-@composition(np.diagonal)
-def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    a = np.moveaxis(a, (axis1, axis2), (-2, -1))
-    rows, columns = a.shape[-2:]
-    i = np.arange(max(0, -offset), min(rows, columns - offset))
-    return operator.getitem(a, (Ellipsis, i, i + offset))
-
-
 @composition(np.trace)
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     return np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1)
-
-
-@composition(np.tril)
-def tril(m: Any, k: int = 0) -> Any:
-    return np.where(np.tril(np.ones(np.shape(m)[-2:], dtype=bool), k), m, 0)
-
-
-@composition(np.triu)
-def triu(m: Any, k: int = 0) -> Any:
-    return np.where(np.triu(np.ones(np.shape(m)[-2:], dtype=bool), k), m, 0)
 
 
 # No gradient: the result is a plain array

@@ -17,7 +17,7 @@ from lora_np.files import write_whole
 from lora_np.hub import open_regular
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
-from lora_np.table import Table
+from lora_np.table import Shown, Table
 from lora_np.training.data import check_data
 from lora_np.training.fitting import fit, uninterrupted
 from lora_np.training.identity import describe, versions
@@ -89,8 +89,8 @@ class Point:
     rng: int
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Shown):
     """The result of `sweep`: one record for each run, in the order of the settings.
 
     Attributes
@@ -108,12 +108,6 @@ class Sweep:
     def table(self) -> Table:
         """The records for people: it prints, and renders in a notebook."""
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
-
-    def __repr__(self) -> str:
-        return repr(self.table)
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
 
     def to_json(self) -> str:
         """The records as a JSON list."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,16 +43,9 @@ def derived(draw: Draw, answer: Answer, expressions: tuple[str, ...]) -> None:
             same(f"the gradient of t[{i}] in {expression}", answered[1][i], value(one.grad), size=5)
 
 
-def project_tensor_steps(draw: Draw, answer: Answer) -> None:
-    derived(draw, answer, ONCE)
-
-
-def project_tensor_constants(draw: Draw, answer: Answer) -> None:
-    derived(draw, answer, CONSTANT)
-
-
-def project_tensor_reuse(draw: Draw, answer: Answer) -> None:
-    derived(draw, answer, AGAIN)
+project_tensor_steps = partial(derived, expressions=ONCE)
+project_tensor_constants = partial(derived, expressions=CONSTANT)
+project_tensor_reuse = partial(derived, expressions=AGAIN)
 
 
 def linear(draw: Draw, answer: Answer) -> tuple[Array, ...]:
@@ -129,12 +123,8 @@ def counted(draw: Draw, answer: Answer, place: int) -> None:
     exactly("the count", answered[place], right)
 
 
-def project_counting_trained(draw: Draw, answer: Answer) -> None:
-    counted(draw, answer, 0)
-
-
-def project_counting_frozen(draw: Draw, answer: Answer) -> None:
-    counted(draw, answer, 1)
+project_counting_trained = partial(counted, place=0)
+project_counting_frozen = partial(counted, place=1)
 
 
 def written(

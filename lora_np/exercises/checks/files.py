@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,8 +141,7 @@ def combined(draw: Draw, answer: Answer) -> tuple[Array, Array, Array, float]:
     return B, A, total, size
 
 
-def combine_adapters_ranks(draw: Draw, answer: Answer) -> None:
-    combined(draw, answer)
+combine_adapters_ranks = combined
 
 
 def combine_adapters_sum(draw: Draw, answer: Answer) -> None:
@@ -227,12 +227,8 @@ def blocks_read(draw: Draw, answer: Answer, high: float) -> None:
     same("the numbers", answer(codes, scales, levels, size), right, tolerance=1e-6)
 
 
-def read_in_blocks_read(draw: Draw, answer: Answer) -> None:
-    blocks_read(draw, answer, 5)
-
-
-def read_in_blocks_outlier(draw: Draw, answer: Answer) -> None:
-    blocks_read(draw, answer, 1000)
+read_in_blocks_read = partial(blocks_read, high=5)
+read_in_blocks_outlier = partial(blocks_read, high=1000)
 
 
 def repaired(draw: Draw, answer: Answer) -> tuple[float, float, float, float]:

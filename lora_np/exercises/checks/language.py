@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from lora_np.checks import Array
@@ -77,12 +79,8 @@ def held(draw: Draw, answer: Answer, most: float) -> None:
     same("the bits for each number", answer(losses, classes, d, k, r), right, size=1)
 
 
-def bits_per_number_bits(draw: Draw, answer: Answer) -> None:
-    held(draw, answer, 5.0)
-
-
-def bits_per_number_numbers(draw: Draw, answer: Answer) -> None:
-    held(draw, answer, 0.0)
+bits_per_number_bits = partial(held, most=5.0)
+bits_per_number_numbers = partial(held, most=0.0)
 
 
 def compared(draw: Draw, answer: Answer, seeds: int) -> None:
@@ -96,8 +94,7 @@ def compared(draw: Draw, answer: Answer, seeds: int) -> None:
     same("the shares", answer(base, validation, test), right, size=20)
 
 
-def fair_shares_own(draw: Draw, answer: Answer) -> None:
-    compared(draw, answer, 1)
+fair_shares_own = partial(compared, seeds=1)
 
 
 def fair_shares_seeds(draw: Draw, answer: Answer) -> None:

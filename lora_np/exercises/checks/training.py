@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from lora_np.checks import Array
@@ -87,16 +89,9 @@ def walk(draw: Draw, answer: Answer, most: int, repeats: bool) -> None:
     same("the gradients", got, right, size=max(size))
 
 
-def backward_chain(draw: Draw, answer: Answer) -> None:
-    walk(draw, answer, 1, repeats=False)
-
-
-def backward_paths(draw: Draw, answer: Answer) -> None:
-    walk(draw, answer, 3, repeats=False)
-
-
-def backward_repeats(draw: Draw, answer: Answer) -> None:
-    walk(draw, answer, 3, repeats=True)
+backward_chain = partial(walk, most=1, repeats=False)
+backward_paths = partial(walk, most=3, repeats=False)
+backward_repeats = partial(walk, most=3, repeats=True)
 
 
 # Train h = W0 x + BAx
@@ -210,8 +205,7 @@ def loss_of(draw: Draw, answer: Answer, reach: float, tolerance: float) -> None:
     same("the loss", answer(logits, labels), right, size=1, tolerance=tolerance)
 
 
-def cross_entropy_mean(draw: Draw, answer: Answer) -> None:
-    loss_of(draw, answer, 1.0, 1e-4)
+cross_entropy_mean = partial(loss_of, reach=1.0, tolerance=1e-4)
 
 
 def cross_entropy_wide(draw: Draw, answer: Answer) -> None:
@@ -265,12 +259,8 @@ def updated(draw: Draw, answer: Answer, stretch: float) -> None:
     at_most("the loss", loss, float(losses[r]), size=float(losses[0]))
 
 
-def best_update_white(draw: Draw, answer: Answer) -> None:
-    updated(draw, answer, 1)
-
-
-def best_update_stretched(draw: Draw, answer: Answer) -> None:
-    updated(draw, answer, 20)
+best_update_white = partial(updated, stretch=1)
+best_update_stretched = partial(updated, stretch=20)
 
 
 # Choose rank, alpha and initialisation
@@ -370,8 +360,7 @@ def swept(draw: Draw, answer: Answer, ranks: list[int]) -> None:
     exactly("the rank", answer(ranks[:n], losses), right)
 
 
-def smallest_good_rank_error(draw: Draw, answer: Answer) -> None:
-    swept(draw, answer, [1, 2, 4, 8])
+smallest_good_rank_error = partial(swept, ranks=[1, 2, 4, 8])
 
 
 def smallest_good_rank_order(draw: Draw, answer: Answer) -> None:
