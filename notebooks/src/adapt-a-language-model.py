@@ -28,14 +28,14 @@ from lora_np.table import Table
 # ## A model of characters
 #
 # Its vocabulary is 96 characters. For each place in a text the model gives a probability to each of the 96: that
-# it comes next. To **generate**, draw one, append it, and ask again.
+# it comes next. To **generate**, draw one, append it, and ask again. (A `temperature` below 1 favors likely characters.)
 
 # %%
 model = language.load("austen")
 print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 
 # %% [markdown]
-# Its **loss** is the mean of $-\ln p$ over a text, where $p$ is the probability that the character which really
+# Its **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the probability that the character which really
 # came had been given. On paper: who knows nothing gives $p = \tfrac1{96}$ to each, and has the loss $\ln 96 = 4.56$.
 # Who is always certain and right has the loss 0. Who always hesitates between three equally likely ones has $\ln 3
 # = 1.10$.
@@ -69,8 +69,8 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 #
 # Each place has a vector $x$. Three linear maps make of it a query $q = W_q x$ (what do I look for?), a key $k =
 # W_k x$ (what am I?), and a value $v = W_v x$ (what do I tell?). A place compares its query with the keys of all
-# places up to itself. The products become weights by softmax: $e^{q \cdot k}$, divided by their sum. The result is the mean
-# of the values with these weights.
+# places up to itself. The products become weights by softmax: $e^{q \cdot k}$, divided by their sum. The result is the
+# mean of the values with these weights.
 #
 # On paper, with two places, one number each, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
 # $\ln 3$ and 0, so $e^{q \cdot k}$ is 3 and 1, the weights $\tfrac34$ and $\tfrac14$, and the result $\tfrac34 \cdot 8 + \tfrac14 \cdot 4 = 7$.
@@ -78,7 +78,7 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 
 # %%
 def attention(q, k, v):
-    scores = np.exp(q @ k.T / np.sqrt(q.shape[1]))
+    scores = np.exp(q @ k.T / np.sqrt(q.shape[1]))  # the root: or one weight would take all in long vectors
     scores = np.tril(scores)  # nobody sees what comes later
     return scores / scores.sum(axis=1, keepdims=True) @ v
 
@@ -144,8 +144,8 @@ assert numbers["all linear maps"] == 37_376
 # ## Train, and listen
 #
 # A batch is 4 windows of 64 characters. The loss is the mean over all their characters at once, each predicted from those
-# before it. Everything else you know: `inject`, AdamW, a rate that falls to zero. 150 steps. While it trains, it
-# speaks:
+# before it. Everything else you know: `inject`, Adam (here AdamW, with its weight decay off), a rate that rises for 10 steps and falls to
+# zero. `clip` shortens a gradient that is longer than 1. 150 steps. While it trains, it speaks:
 
 
 # %% tags=["varies"]
@@ -189,11 +189,12 @@ for prompt in ["The king ", "And it came ", "My father "]:
 for name, speaker in [("before", model), ("after", adapted), ("shipped", shipped)]:
     print(f"{name:>8}: loss on Genesis {loss(speaker, 'test'):.1f}")
 assert after["test"] < 1.5 < 2 < before["test"]
-assert loss(shipped, "test") < 1.25
+assert abs(loss(shipped, "test") - 1.18) < 0.01
 
 # %% [markdown]
 # After 150 steps the model stammers between two books: "the daughter of", "the children", "shall be", and still Austen's long words. The loss on
-# the test text has fallen from 2.0 to 1.4. The shipped adapter is through. Both have changed a twentieth or a tenth of the numbers.
+# the test text has fallen from 2.0 to 1.4. The shipped adapter is through. Ours trained a twentieth as many numbers as the model has, the shipped
+# one a tenth.
 #
 # ## Loss against rank
 #
@@ -386,7 +387,7 @@ print(f"loss on Austen without the adapter: {loss(without, 'austen'):.4f}, befor
 #   <details><summary>Answer</summary>
 #
 #   It was trained with twice the rank, twice the steps and eight times as much text in each, and its loss on the last tenth of
-#   Genesis is 1.13: more words are right, and names come back.
+#   Genesis is 1.18, ours 1.39: more words are right, and names come back.
 #
 #   </details>
 #

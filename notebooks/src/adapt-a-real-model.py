@@ -54,7 +54,8 @@ for x in [(1, 1), (1, -1), (1, 0)]:
 # %% [markdown]
 # An update of rank $r$ reacts to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing
 # in these directions, nothing is forgotten.** Where they have, their answers change. One can train on old and
-# new together (second exercise), do without the new, or keep $BA$ separate from $W_0$ and take it off for old work.
+# new together (second question at the end), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate
+# from $W_0$ and take it off for old work.
 #
 # ## From a photograph to a map
 #
@@ -211,7 +212,7 @@ assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 # Numbers, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The work
 # does not: **inside of a network LoRA saves at most one third of the multiplications**, since the way through
 # $W_0$ stays, forward and back. What a step takes in seconds depends on the machine, the batch and what else is
-# done in a step. Time it (last exercise).
+# done in a step. Time it (last question at the end).
 #
 # ## A network that reads
 #

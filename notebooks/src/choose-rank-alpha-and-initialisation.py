@@ -127,7 +127,7 @@ with lnp.course.live(panels[0].figure) as put:
 # speed there.
 #
 # With descent and $\alpha / \sqrt r$ the first steps are equal, and yet higher ranks fall behind. The table
-# speaks of $B$ alone. Here $A$ learns too, the less the higher the rank. With $A$ frozen the line is level:
+# speaks of $B$ alone. Here $A$ learns too, the less the higher the rank. With $A$ frozen (`"lora-fa"`) the line is level:
 
 # %%
 for rank in [1, 4, 16, 64]:
@@ -204,7 +204,7 @@ axes = lnp.plots.heatmap(
 
 # %% [markdown]
 # In JupyterLab the next cell becomes two sliders. Raise alpha fourfold, halve the rate, and watch how little the
-# curve changes. Then find a setting that hardly moves, and one that gets worse.
+# curve changes. Then find a setting that hardly moves, and one that gets worse. The level line is the best that rank 8 can do.
 
 # %% alt="Loss against steps at alpha 8 and a learning rate of 0.0128: it falls from 0.157 to about 0.105, not far above the best possible."
 best_possible = lnp.linalg.optimal_losses(x, y, W0=base.W)
@@ -343,11 +343,11 @@ errors = {rank: [] for rank in ranks}
 for record in found.best("validation_loss"):
     errors[record["rank"]].append(record["validation_loss"])
 middle = {rank: np.median(errors[rank]) for rank in ranks}
-assert middle[1] > 1.015 * middle[2]
+assert all(1.02 < middle[1] / middle[rank] < 1.03 for rank in ranks[1:])
 assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
 
 # %% [markdown]
-# Mind the scale: rank 1 is only 2 % above the others. Rank 2 is enough for this data. Sixteen times as many
+# The band shows both seeds. Mind the scale: rank 1 is only 2 to 3 % above the others. Rank 2 is enough for this data. Sixteen times as many
 # numbers change the error by less than a hundredth. Had rank 32 won, the next question would have been whether 64 wins again.
 #
 # ## The law

@@ -200,7 +200,8 @@ assert found["nf4"][2] > found["int4"][2]
 
 # %% [markdown]
 # Eight bits cost nothing that could be measured. Four bits cost less than a hundredth of a nat. And look closely: nf4 has
-# a **smaller error than int4 and a slightly larger loss**. (Q4_0 is the format of llama.cpp, even steps in blocks of 32.) Which errors hurt
+# a **smaller error than int4 and a slightly larger loss**. (Q4_0 and Q5_0 are formats of llama.cpp, even steps in blocks of 32; int4 has blocks of
+# 64, int8 one scale for each row.) Which errors hurt
 # depends on the inputs, as in *Train*, where the best update was not the cut SVD. So measure the loss.
 #
 # ## Repair with a low rank

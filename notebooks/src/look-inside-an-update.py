@@ -63,7 +63,8 @@ assert np.isclose(phi, 0.875)
 # ## What chance gives
 #
 # Our inputs have 120 entries. Two random choices of 8 directions among 120 share something too, $8 / 120 =
-# 0.067$ on average. That is the number to beat.
+# 0.067$ on average: each direction of one has $8/120$ of its square in the other's 8. That is the
+# number to beat. If $i$ and $j$ differ, it is the larger of them over 120.
 
 # %%
 rng = np.random.default_rng(0)

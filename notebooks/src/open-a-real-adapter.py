@@ -168,7 +168,8 @@ rows = [[row[name] for name in columns] for row in found.table.records]
 Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
-# Modules 1 and 3 are the `tanh` between the layers. *Scaling* is $\alpha / r$. *Needed* is the smallest rank
+# Modules 1 and 3 are the `tanh` between the layers. *Scale* is $\alpha / r$, *norm* the
+# Frobenius norm of the update. *Needed* is the smallest rank
 # that keeps 99 % of the energy, *wasted* what the file has beyond that. It speaks of numbers only: what the
 # answers need, the error will say below. All singular values:
 
@@ -199,7 +200,8 @@ rows = [[row[name] for name in columns] for row in found_elsewhere.table.records
 Table(columns, rows)
 
 # %% [markdown]
-# Queries and values of four layers, rank 16 each, and 6 to 11 are needed for 99 % of the energy. What does it do? Nothing but to attach it:
+# Queries and values are two of the matrices in each of four layers (*Adapt a language model* says which). The rank is 16 each, and 6 to
+# 11 are needed for 99 % of the energy. What does the adapter do? Attach it, and let the model write:
 
 # %% tags=["varies"]
 model = lnp.language.load("austen")
@@ -259,7 +261,8 @@ for rank, (size, loss) in trained.items():
 lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.plots.INK)
 
 # %% [markdown]
-# Read it slowly, since it contradicts what one would like to believe:
+# The points are ranks 1, 2, 3, 4, 6, 8, 12 and 16, from left to right. Read it slowly, since it contradicts what one would like to
+# believe:
 #
 # - At rank 16 all ways meet. At low ranks they do not.
 # - **A cut update can be worse than none at all.** The parts that were cut off had balanced those that stayed.
