@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lora_np.accounting.activations import TrainingOptions
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.accounting.matrix import count_matrix
 from lora_np.accounting.memory import compare_memory
@@ -100,11 +101,13 @@ def count_source(
     """
     ranks = list(ranks)
     wanted = {name: value for name, value in options.items() if value not in (None, [], (), False, "peft")}
+    experts = choice("experts", options.get("experts", "peft"), ("peft", "per-expert"))
     if config is not None and (ranks or wanted.keys() - {"experts"}):
         given = ", ".join([*["rank"] * bool(ranks), *(wanted.keys() - {"experts"})])
         raise ValueError(f"config ({config}) says all about the LoRA: leave out {given}")
     if by is not None:
         wanted["by"] = choice("by", by, ("kind", "module"))
+    TrainingOptions(**(training or {}))
     if memory:
         wanted["memory"] = True
     elif training:
@@ -120,7 +123,7 @@ def count_source(
     if size:
         options["targets"] = "all-linear"
     if config is not None:
-        counts: tuple[LoraCount, ...] = (count_config(spec, config, experts=options.get("experts", "peft")),)
+        counts: tuple[LoraCount, ...] = (count_config(spec, config, experts=experts),)
     else:
         counts = tuple(count_model(spec, rank=rank, **options) for rank in ranks)
     if size:

@@ -16,23 +16,21 @@ from lora_np.cli.shared import (
     Jobs,
     Out,
     check_target,
-    one_goal,
     show,
     show_as,
+    with_options,
 )
 from lora_np.files import whole, write_figure
 
-Rank = Annotated[int | None, typer.Option("--rank", help="The same rank for every module.")]
-Energy = Annotated[
-    float | None, typer.Option("--energy", help="Share of its squared norm that each module keeps.")
-]
-Error = Annotated[
-    float | None, typer.Option("--error", help="Relative error that is accepted in each module.")
-]
-Size = Annotated[int | None, typer.Option("--bytes", help="Size of the file, shared among the modules.")]
-TotalRank = Annotated[
-    int | None, typer.Option("--total-rank", help="Sum of all ranks, shared among the modules.")
-]
+# the goals of `resize` and `extract`, of which one is given
+_GOALS: dict[str, tuple[type, str]] = {
+    "rank": (int, "The same rank for every module."),
+    "energy": (float, "Share of its squared norm that each module keeps."),
+    "error": (float, "Relative error that is accepted in each module."),
+    "bytes": (int, "Size of the file, shared among the modules."),
+    "total_rank": (int, "Sum of all ranks, shared among the modules."),
+}
+with_goal = with_options("goal", "One of these", _GOALS)
 
 
 def inspect(
@@ -68,17 +66,15 @@ def inspect(
             show(table)
 
 
+@with_goal
 def resize(
     adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
     out: Out,
-    rank: Rank = None,
-    energy: Energy = None,
-    error: Error = None,
-    size: Size = None,
-    total_rank: TotalRank = None,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
+    *,
+    goal: dict[str, Any],
 ) -> None:
     """Write the adapter at other ranks: for each module, the best approximation of its rank.
 
@@ -86,19 +82,15 @@ def resize(
     """
     from lora_np import adapters
 
-    goal = one_goal(rank=rank, energy=energy, error=error, bytes=size, total_rank=total_rank)
+    check_goal(goal)
     show_as(adapters.resize(adapter, out, **goal, jobs=jobs, force=force, progress=True).table, as_json)
 
 
+@with_goal
 def extract(
     base: Annotated[Path, typer.Argument(help="The directory of the base model.")],
     tuned: Annotated[Path, typer.Argument(help="The directory of the tuned model.")],
     out: Out,
-    rank: Rank = None,
-    energy: Energy = None,
-    error: Error = None,
-    size: Size = None,
-    total_rank: TotalRank = None,
     save_others: Annotated[
         bool, typer.Option("--save-others", help="Save the changed modules that cannot have a LoRA in full.")
     ] = False,
@@ -106,6 +98,8 @@ def extract(
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
+    *,
+    goal: dict[str, Any],
 ) -> None:
     """Write the difference of two checkpoints as a LoRA.
 
@@ -113,7 +107,7 @@ def extract(
     """
     from lora_np import adapters
 
-    goal = one_goal(rank=rank, energy=energy, error=error, bytes=size, total_rank=total_rank)
+    check_goal(goal)
     options: dict[str, Any] = {"save_others": save_others, "any_base": any_base, "jobs": jobs, "force": force}
     show_as(adapters.extract(base, tuned, out, **goal, **options, progress=True).table, as_json)
 
@@ -185,6 +179,12 @@ def diff(
     show_as(found.table, as_json)
     if not found.same:
         raise typer.Exit(3)
+
+
+def check_goal(goal: dict[str, Any]) -> None:
+    if len(goal) != 1:
+        options = [f"--{name.replace('_', '-')}" for name in _GOALS]
+        raise typer.BadParameter(f"give one of {', '.join(options[:-1])} and {options[-1]}")
 
 
 def weighted(source: str) -> tuple[str, float]:

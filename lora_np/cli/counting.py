@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +11,14 @@ import typer
 from lora_np.cli.shared import (
     PICTURES,
     AsJSON,
+    Targets,
     check_target,
     parse_names,
     parse_targets,
     print_json,
     render,
     show,
+    with_options,
 )
 from lora_np.files import write_figure
 
@@ -39,24 +39,7 @@ _TRAINING: dict[str, tuple[type, str]] = {
 }
 
 
-def with_training(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each field of `TrainingOptions`; it gets those given as ``training``."""
-
-    def run(**given: Any) -> None:
-        training = {name: given.pop(name) for name in _TRAINING}
-        command(**given, training={name: value for name, value in training.items() if value is not None})
-
-    hints = inspect.get_annotations(command, eval_str=True)
-    parameters = [each for each in inspect.signature(command).parameters.values() if each.name != "training"]
-    for name, (kind, text) in _TRAINING.items():
-        hints[name] = Annotated[kind | None, typer.Option(help=text, rich_help_panel="Training")]
-        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None))
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [each.replace(annotation=hints[each.name]) for each in parameters]
-    )
-    run.__annotations__ = {each.name: hints[each.name] for each in parameters}
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    return run
+with_training = with_options("training", "Training", _TRAINING)
 
 
 @with_training
@@ -66,10 +49,7 @@ def count(
         typer.Argument(help="100x120, a preset, a config.json, a *.safetensors, or a directory with one."),
     ] = "",
     rank: Annotated[list[int] | None, typer.Option(help="Rank of the adapter; may be repeated.")] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option(help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."),
-    ] = None,
+    targets: Targets = None,
     modules_to_save: Annotated[
         str | None,
         typer.Option(help="Suffixes of the modules that are trained in full, separated by commas."),
@@ -138,10 +118,7 @@ def plan(
     card: Annotated[str | None, typer.Option(help='A card, such as "RTX 4090".')] = None,
     memory: Annotated[str | None, typer.Option(help="The memory, such as 24GB, in place of a card.")] = None,
     rank: Annotated[list[int] | None, typer.Option(help="Rank (8 and 64); may be repeated.")] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option(help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."),
-    ] = None,
+    targets: Targets = None,
     method: Annotated[list[str] | None, typer.Option(help="full, LoRA or QLoRA; may be repeated.")] = None,
     modules_to_save: Annotated[
         str, typer.Option(help="Suffixes of the modules that are trained in full, separated by commas.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def tour(
 
     found = run_tour(out, quick=quick, rng=rng, progress=not as_json)
     if as_json:
-        print_json(found.to_dict())
+        print_json(asdict(found))
         return
     show(found.table)
     show(found.advantages)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,10 @@ Force = Annotated[
 ]
 AnyBase = Annotated[
     bool, typer.Option("--any-base", help="Go on although the bases differ, or cannot be compared.")
+]
+Targets = Annotated[
+    str | None,
+    typer.Option(help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."),
 ]
 Jobs = Annotated[
     int,
@@ -83,13 +88,29 @@ def check_target(
         raise typer.BadParameter(f"{option} must not replace {str(path)!r}; name another file")
 
 
-def one_goal(**goals: Any) -> dict[str, Any]:
-    """The one goal that was given."""
-    chosen = {name: goal for name, goal in goals.items() if goal is not None}
-    if len(chosen) != 1:
-        options = [f"--{name.replace('_', '-')}" for name in goals]
-        raise typer.BadParameter(f"give one of {', '.join(options[:-1])} and {options[-1]}")
-    return chosen
+def with_options(
+    field: str, panel: str, options: Mapping[str, tuple[type, str]]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command with more options, by name; it gets those that are given as a dict, ``field``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            more = {name: given.pop(name) for name in options}
+            command(**given, **{field: {name: value for name, value in more.items() if value is not None}})
+
+        hints = inspect.get_annotations(command, eval_str=True)
+        parameters = [each for each in inspect.signature(command).parameters.values() if each.name != field]
+        for name, (kind, text) in options.items():
+            hints[name] = Annotated[kind | None, typer.Option(help=text, rich_help_panel=panel)]
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None))
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [each.replace(annotation=hints[each.name]) for each in parameters]
+        )
+        run.__annotations__ = {each.name: hints[each.name] for each in parameters}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
 
 
 def parse_targets(text: str) -> str | list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from importlib.resources import files
@@ -40,7 +40,6 @@ D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
 RIDGE = 0.01  # times the mean input variance: centred patches have a covariance that is not invertible
 TITLE = "<title>lora-np tour: "  # of the report, by which it is known again
-FIGURES = ("rank-and-error", "parameters-and-rank", "singular-values", "training", "terrain")
 GOAL = 0.97  # of the gain that the best update of the rank reaches
 
 
@@ -62,8 +61,6 @@ class Update:
         On held-out data.
     share_of_gain : float
         What training reached of the gain of the best update of the rank.
-    steps_to_goal : int or None
-        After how many steps it had 97 % of that gain, if it had.
     seconds : float
         Of training.
     """
@@ -77,7 +74,6 @@ class Update:
     error: float
     best_error: float
     share_of_gain: float
-    steps_to_goal: int | None
     seconds: float
 
     @property
@@ -213,10 +209,6 @@ class Tour:
             formats={quotient: "{:.1f}x".format},
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
 
 def tour(
     out: str | Path = "lora-np-tour", *, quick: bool = False, rng: int = 0, progress: bool = True
@@ -282,7 +274,7 @@ def check_folder(folder: Path) -> None:
     if report.is_file() and TITLE in report.read_text(encoding="utf-8", errors="replace"):
         return
     adapter_folders = [f"adapter-r{rank}" for rank in RANKS]
-    for name in ("report.html", "full-update.safetensors", *adapter_folders, *(f"{f}.png" for f in FIGURES)):
+    for name in ("report.html", "full-update.safetensors", *adapter_folders, *(f"{f}.png" for f in ALT)):
         if (folder / name).exists():
             raise FileExistsError(
                 f"{folder / name} already exists, and not from a tour: choose another folder"
@@ -363,8 +355,6 @@ def describe(task: Task, rank: int | None, result: Fit[Any], file_bytes: int) ->
     W = merge(result.model).W
     error = task.error(W, *task.held_out)
     base, best = float(task.best_errors[0]), task.best(task.best_errors, rank)
-    history = result.history
-    reached = base - history.validation_loss >= GOAL * (base - best)
     return Update(
         rank=rank,
         numbers=count_full(D, K) if rank is None else count_lora(D, K, rank=rank),
@@ -375,8 +365,7 @@ def describe(task: Task, rank: int | None, result: Fit[Any], file_bytes: int) ->
         error=error,
         best_error=best,
         share_of_gain=(base - error) / (base - best),
-        steps_to_goal=int(history.validation_steps[reached.argmax()]) if reached.any() else None,
-        seconds=history.seconds,
+        seconds=result.history.seconds,
     )
 
 
@@ -411,12 +400,8 @@ def draw(
     from lora_np import plots
     from lora_np.plots import FULL, LORA, OPTIMUM, SKY
 
-    def sheet(height: float = 3.8) -> Figure:
-        return Figure(figsize=(7.0, height), layout="constrained")
-
-    figures = {"rank-and-error": sheet()}
+    figures = {name: Figure(figsize=(7.0, 3.8), layout="constrained") for name in ALT}
     draw_errors(task.best_errors, updates, figures["rank-and-error"].add_subplot())
-    figures["parameters-and-rank"] = sheet()
     ranks = np.arange(1, 76)
     plots.parameters_against_rank(
         ranks,
@@ -426,23 +411,21 @@ def draw(
         chosen=RANKS,
         ax=figures["parameters-and-rank"].add_subplot(),
     )
-    figures["singular-values"] = sheet()
     plots.singular_spectrum(spectra(task, fits), ax=figures["singular-values"].add_subplot())
-    figures["training"] = sheet()
-    ax = figures["training"].add_subplot()
+    ax = plots.axes(figures["training"].add_subplot())
     ends = []
     for (rank, result), color in zip(fits.items(), (FULL, SKY, LORA), strict=True):
         steps, losses = result.history.validation_steps, result.history.validation_loss
-        plots.training_curve(None, validation=(steps, losses), color=color, ax=ax)
+        ax.plot(steps, losses, color=color, linewidth=1.8)
         ends.append((losses[-1], "full" if rank is None else f"r = {rank}", color))
     best = task.best(task.best_errors, RANKS[-1])
     ax.axhline(best, color=OPTIMUM, linewidth=3, zorder=1)
     ax.annotate(f"best possible, r = {RANKS[-1]}", (0, best), xytext=(4, 5), textcoords="offset points",
                 color="#a06f00", fontsize=9)  # fmt: skip
-    ax.set_yscale("linear")
     plots.label_ends(ax, ends)
+    ax.set_xlabel("step")
     ax.set_ylabel("mean squared error, held out")
-    figures["terrain"] = terrain_figure(task, merge(fits[RANKS[-1]].model))
+    terrain_figure(task, merge(fits[RANKS[-1]].model), figures["terrain"])
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
@@ -479,10 +462,8 @@ def spectra(task: Task, fits: dict[int | None, Fit[Any]]) -> dict[str, Array]:
     return found
 
 
-def terrain_figure(task: Task, adapted: Linear) -> Figure:
+def terrain_figure(task: Task, adapted: Linear, figure: Figure) -> None:
     """Ten bands of the map, each piece of ten columns predicted from the true twelve before it."""
-    from matplotlib.figure import Figure
-
     from lora_np import plots
 
     metres = datasets.terrain()
@@ -512,7 +493,7 @@ def terrain_figure(task: Task, adapted: Linear) -> Figure:
     errors["What the adaptation changed: the second less the first"] = after - before
     low, high = np.quantile(truth, [0.005, 0.995])  # the ends of the grey scale
     heading = f"The terrain, 100 rows of the map, from {low:.0f} m (black) to {high:.0f} m (white)"
-    return plots.strips({heading: truth}, errors=errors, figure=Figure())
+    plots.strips({heading: truth}, errors=errors, figure=figure)
 
 
 ALT = {
@@ -546,31 +527,10 @@ def render(found: Tour, task: Task, figures: list[Path]) -> str:
         low_share=f"{low.share_of_gain:.0%}",
         least_share=f"{min(shares):.0%}",
         rank_one_share=f"{gain[1] / gain[-1]:.0%}",
-        steps_to_goal=steps_sentence(found.updates),
-        step_times=time_sentence(found.step_times),
         enough=found.enough,
         rng=found.rng,
         steps=f"{found.steps:,}",
     )
-
-
-def steps_sentence(updates: tuple[Update, ...]) -> str:
-    reached = [f"{u.name}: {u.steps_to_goal:,}" for u in updates if u.steps_to_goal is not None]
-    return f"Steps until {GOAL:.0%} of the possible gain: {'; '.join(reached)}." if reached else ""
-
-
-def time_sentence(times: tuple[StepTime, ...]) -> str:
-    """What was measured, in words: nothing is said that the table does not say."""
-    parts = []
-    for t in times:
-        ratio = t.full / t.lora
-        if 0.9 <= ratio <= 1.1:
-            what = "takes as long as one of the full update"
-        else:
-            more, factor = ("faster", ratio) if ratio > 1 else ("slower", 1 / ratio)
-            what = f"is {factor:.1f} times {more} than one of the full update"
-        parts.append(f"At {t.d:,} x {t.k:,} a step of LoRA {what}.")
-    return " ".join(parts)
 
 
 def clock(seconds: float) -> str:

@@ -85,7 +85,8 @@ def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
     from lora_np.plots import grey_png
 
     if isinstance(picture, np.ndarray):
-        png, width = grey_png(picture, low=limits[0], high=limits[1]), _width(picture)
+        png = grey_png(picture, low=limits[0], high=limits[1])
+        width = "40em" if _is_wide(picture) else "24em"
     else:
         stream = io.BytesIO()
         picture.savefig(stream, format="png", dpi=110)
@@ -95,10 +96,6 @@ def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
         f'<img alt="{caption}" style="width: {width}; max-width: 100%" '
         f'src="data:image/png;base64,{b64encode(png).decode("ascii")}"></figure>'
     )
-
-
-def _width(picture: Array) -> str:
-    return "40em" if _is_wide(picture) else "24em"
 
 
 def _is_wide(picture: Array) -> bool:

@@ -123,22 +123,16 @@ def singular_spectrum(
 
 
 def rank_error_curves(
-    curves: Mapping[str, Array],
-    *,
-    tolerance: float | None = None,
-    logarithmic: bool = True,
-    ax: Axes | None = None,
+    curves: Mapping[str, Array], *, tolerance: float | None = None, ax: Axes | None = None
 ) -> Axes:
     """Relative error against rank, a line for each matrix or method, with the smallest ranks that are enough.
 
     Parameters
     ----------
     curves : mapping of str to ndarray
-        Name and relative errors at rank 0, 1, ...
+        Name and relative errors at rank 0, 1, ...; what is rounding relative to the first is left out.
     tolerance : float, optional
         Draw this error, and mark on each line the smallest rank that meets it.
-    logarithmic : bool
-        Scale of the errors. On a logarithmic one, what is rounding relative to the first is left out.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -159,15 +153,14 @@ def rank_error_curves(
     >>> ax.get_xlabel()
     'rank r'
     """
-    floor = ROUNDING if logarithmic else 0
     return lines(
         {
-            name: (np.arange(len(errors)), np.where(errors > floor * errors[0], errors, 0))
+            name: (np.arange(len(errors)), np.where(errors > ROUNDING * errors[0], errors, 0))
             for name, errors in curves.items()
         },
         xlabel="rank r",
         ylabel="relative error $\\|M - M_r\\| / \\|M\\|$",
-        logarithmic="y" if logarithmic else "",
+        logarithmic="y",
         level=tolerance,
         ax=ax,
     )

@@ -205,13 +205,9 @@ def compression(
     >>> len(compression(np.eye(4), {"r = 1": np.zeros((4, 4))}, figure=Figure()).axes)
     4
     """
-    if figure is None:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure()
     columns = 1 + len(approximations)
-    figure.set_size_inches(width, 2 * width / columns * image.shape[0] / image.shape[1] + 0.35)
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
+    height = 2 * width / columns * image.shape[0] / image.shape[1] + 0.35
+    figure = sheet(figure, width, height, w_pad=0.02, h_pad=0.02)
     grid = figure.subplots(2, columns, squeeze=False)
     low, high = np.quantile(image, [0.005, 0.995])
     lacks = {heading: image - approximation for heading, approximation in approximations.items()}

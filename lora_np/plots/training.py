@@ -8,32 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import CYCLE, LORA, MUTED, OPTIMUM, axes, label_line
+from lora_np.plots.style import CYCLE, LORA, MUTED, OPTIMUM, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def training_curve(
-    loss: Array | None,
-    *,
-    validation: tuple[Array, Array] | None = None,
-    label: str = "",
-    color: str = LORA,
-    ax: Axes | None = None,
+    loss: Array, *, validation: tuple[Array, Array] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Loss against steps on a logarithmic scale: each batch as a faint line, held-out loss as a strong one.
 
     Parameters
     ----------
-    loss : ndarray of shape (steps,) or None
-        Training loss at each step; None to show held-out loss alone.
+    loss : ndarray of shape (steps,)
+        Training loss at each step.
     validation : (ndarray, ndarray), optional
         Steps and held-out losses.
-    label : str
-        Written next to the last value; `label_ends` keeps the labels of several lines apart.
-    color : str
-        Of both lines.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -50,25 +41,20 @@ def training_curve(
     --------
     >>> import numpy as np
     >>> from matplotlib.figure import Figure
-    >>> ax = training_curve(np.geomspace(1, 0.1, 50), label="r = 8", ax=Figure().add_subplot())
+    >>> ax = training_curve(np.geomspace(1, 0.1, 50), ax=Figure().add_subplot())
     >>> ax.get_yscale()
     'log'
     """
     ax = axes(ax)
-    held_out = validation is not None and len(validation[0]) > 0
-    if loss is not None:
-        ax.plot(loss, color=color, linewidth=0.8 if held_out else 1.6, alpha=0.3 if held_out else 1.0)
-        x, y = len(loss) - 1, loss[-1]
-    if validation is not None and held_out:
-        ax.plot(*validation, color=color, linewidth=1.8)
-        x, y = validation[0][-1], validation[1][-1]
-    if loss is not None and held_out:
+    if validation is not None and len(validation[0]):
+        ax.plot(loss, color=LORA, linewidth=0.8, alpha=0.3)
+        ax.plot(*validation, color=LORA, linewidth=1.8)
         note = "strong: held-out data; faint: training batches"
         ax.annotate(
             note, (0.99, 0.97), xycoords="axes fraction", ha="right", va="top", color=MUTED, fontsize=8
         )
-    if label:
-        label_line(ax, x, y, label, color)
+    else:
+        ax.plot(loss, color=LORA, linewidth=1.6)
     ax.set_yscale("log")
     ax.set_xlabel("step")
     ax.set_ylabel("mean squared error")
