@@ -24,7 +24,14 @@ FILES = {
         "speak.js",
         "speaker.js",
     ),
-    "calculator": ("explorer.css", "calculator.css", "calculator-data.js", "families.js", "calculator.js"),
+    "calculator": (
+        "explorer.css",
+        "calculator.css",
+        "calculator-data.js",
+        "families.js",
+        "memory.js",
+        "calculator.js",
+    ),
 }
 FRAGMENTS = {name: FOLDER / f"{'explorer' if name == 'rank' else name}.html" for name in FILES}
 

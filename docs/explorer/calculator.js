@@ -1,17 +1,20 @@
-// The calculator: a model, a rank and targets in, PEFT's count out. Its choices are kept in the address of the page.
+// The calculator: a model, a rank and targets in, PEFT's count and the memory of training out. Its choices are kept in the
+// address of the page.
 (() => {
   "use strict";
 
   const form = document.getElementById("calculator");
   if (!form || !window.loraCalculator) return;
 
-  const { families, presets } = window.loraCalculator;
+  const { families, presets, memory: tables } = window.loraCalculator;
   const { build, count, adaptable, leaf } = window.loraFamilies;
+  const { compare } = window.loraMemory;
   const part = (name) => form.elements.namedItem(name);
   const show = (name, text) => { form.querySelector(`[data-show="${name}"]`).textContent = text; };
   const bars = form.querySelector(".calculator-bars");
   const error = form.querySelector(".calculator-error");
   const boxes = form.querySelector(".calculator-names");
+  const stacks = form.querySelector(".calculator-stacks"), causes = form.querySelector(".calculator-causes tbody");
   const whole = (n) => n.toLocaleString("en-US");
   const OWN = "your config.json";
 
@@ -25,6 +28,7 @@
 
   for (const name of Object.keys(presets)) part("preset").append(new Option(name));
   part("preset").append(new Option(OWN));
+  for (const name of ["weights", "optimizer"]) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
 
   // The names that can be adapted, as boxes to tick.
   function offer(ticked) {
@@ -57,7 +61,20 @@
     if (config === null || typeof config !== "object") throw new Error("A config.json holds one object.");
     spec = build(config, families, { name: own ? "config.json" : part("preset").value });
     offer(names);
+    if (spec.positions) {
+      part("sequence").max = spec.positions;
+      if (Number(part("sequence").value) > spec.positions) part("sequence").value = spec.positions;
+    } else part("sequence").removeAttribute("max");
   }
+
+  function training() {
+    const { checked: checkpointing } = part("checkpointing");
+    const [weights, optimizer] = ["weights", "optimizer"].map((name) => part(name).value);
+    return { weights, optimizer, batch: Number(part("batch").value), sequence: Number(part("sequence").value), checkpointing };
+  }
+
+  // The options that are not the usual ones, in their order.
+  const unusual = () => Object.entries(training()).filter(([name, value]) => value !== tables.usual[name]);
 
   function draw() {
     const targets = { default: null, "all-linear": "all-linear", some: ticked() }[chosen()];
@@ -65,7 +82,8 @@
     show("rank", rank());
     part("rank").setAttribute("aria-valuetext", `rank ${rank()}`);
     if (targets && !targets.length) throw new Error("Choose at least one module.");
-    const { trainable, base, total, percent, adapted } = count(spec, { rank: rank(), targets, dora: part("dora").checked });
+    const counted = count(spec, { rank: rank(), targets, dora: part("dora").checked });
+    const { trainable, base, total, percent, adapted } = counted;
     show("trainable", whole(trainable));
     show("base", whole(base));
     show("percent", `${percent.toFixed(percent < 0.1 ? 4 : 2)} %`);
@@ -73,8 +91,12 @@
     const line = `trainable params: ${whole(trainable)} || all params: ${whole(total)} || trainable%: ${percent.toFixed(4)}`;
     form.querySelector(".calculator-peft").textContent = line;
     const flags = targets === null ? "" : ` --targets ${[targets].flat().join(",")}`;
-    show("command", `lora-np count ${spec.name} --rank ${rank()}${flags}${part("dora").checked ? " --dora" : ""}`);
+    const command = `lora-np count ${spec.name} --rank ${rank()}${flags}${part("dora").checked ? " --dora" : ""}`;
+    show("command", command);
     drawBars(adapted);
+    const asked = unusual().map(([name, value]) => (name === "checkpointing" ? " --no-checkpointing" : ` --${name} ${value}`));
+    show("memory-command", `${command} --memory${asked.join("")}`);
+    drawMemory(compare(counted, tables, training()), { full: 2 * base, LoRA: 4 * trainable, QLoRA: 4 * trainable });
     clearTimeout(announce);
     announce = setTimeout(() => show("status", line), 500);
   }
@@ -100,6 +122,49 @@
     }));
   }
 
+  const element = (tag, text = "") => Object.assign(document.createElement(tag), { textContent: text });
+
+  // A bar of its causes for each way, and the same as a table, whose first column says the colors.
+  function drawMemory(ways, disk) {
+    const names = Object.keys(ways), largest = Math.max(...names.map((way) => ways[way].total));
+    const shown = (bytes) => (bytes === null ? "–" : size(bytes));
+    stacks.setAttribute("aria-label", names.map((way) => `${way} ${size(ways[way].total)}`).join(", "));
+    stacks.replaceChildren(...names.map((way) => {
+      const row = element("div"), track = element("span"), sum = element("span", size(ways[way].total));
+      row.dataset.way = way;
+      sum.dataset.total = "";
+      track.append(...Object.entries(ways[way].parts).filter(([, bytes]) => bytes).map(([cause, bytes]) => {
+        const piece = element("i");
+        piece.dataset.cause = piece.title = cause;
+        piece.style.cssText = `width: ${(100 * bytes) / largest}%; background: ${tables.causes[cause]}`;
+        return piece;
+      }));
+      row.append(element("span", way), track, sum);
+      return row;
+    }));
+    const line = (cause, values) => {
+      const row = element("tr"), head = element("th", cause);
+      head.scope = "row";
+      row.append(head, ...values.map((bytes) => element("td", shown(bytes))));
+      return row;
+    };
+    causes.replaceChildren(
+      ...Object.entries(tables.causes).map(([cause, color]) => {
+        const row = line(cause, names.map((way) => ways[way].parts[cause])), swatch = element("i");
+        swatch.style.background = color;
+        row.firstChild.prepend(swatch);
+        return row;
+      }),
+      line("total", names.map((way) => ways[way].total)),
+      line("checkpoint on disk", names.map((way) => disk[way])),
+    );
+    const notes = [];
+    if (ways.LoRA.parts.activations === null) notes.push("Activations, logits and workspace are not in the total: the layers are not known.");
+    const hosts = names.filter((way) => ways[way].host).map((way) => `${size(ways[way].host)} (${way})`);
+    if (hosts.length) notes.push(`Optimizer state that can wait in the memory of the host: ${hosts.join(", ")}.`);
+    show("memory-note", notes.join(" "));
+  }
+
   function attempt(step) {
     error.hidden = true;
     try {
@@ -109,9 +174,9 @@
     } catch (problem) {
       error.textContent = problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message;
       error.hidden = false;
-      bars.replaceChildren();
+      for (const drawn of [bars, stacks, causes]) drawn.replaceChildren();
       form.querySelector(".calculator-peft").textContent = "";
-      for (const name of ["trainable", "percent", "base", "disk", "command"]) show(name, "–");
+      for (const name of ["trainable", "percent", "base", "disk", "command", "memory-command"]) show(name, "–");
     }
   }
 
@@ -121,6 +186,7 @@
     const state = new URLSearchParams({ model: part("preset").value, rank: rank(), targets: chosen() === "some" ? ticked().join(",") : chosen() });
     if (part("dora").checked) state.set("dora", "1");
     if (part("bytes").value !== "4") state.set("bytes", part("bytes").value);
+    for (const [name, value] of unusual()) state.set(name, Number(value) || value || 0);
     history.replaceState(null, "", `#${state}`);
   }
 
@@ -135,6 +201,11 @@
     form.querySelector(`[name=targets][value="${named ? "some" : targets}"]`).checked = true;
     part("dora").checked = state.get("dora") === "1";
     if (state.get("bytes") === "2") part("bytes").value = "2";
+    for (const name of ["weights", "optimizer"]) {
+      part(name).value = tables.choices[name].includes(state.get(name)) ? state.get(name) : tables.usual[name];
+    }
+    for (const name of ["batch", "sequence"]) part(name).value = Number.parseInt(state.get(name), 10) || tables.usual[name];
+    part("checkpointing").checked = state.get("checkpointing") !== "0";
     attempt(() => load(named ? targets.split(",") : undefined));
   }
 
@@ -155,7 +226,8 @@
     event.preventDefault();
     own(await file.text());
   });
-  for (const name of ["rank", "dora", "bytes"]) part(name).addEventListener("input", () => spec && attempt(() => {}));
+  const inputs = ["rank", "dora", "bytes", "weights", "optimizer", "batch", "sequence", "checkpointing"];
+  for (const name of inputs) part(name).addEventListener("input", () => spec && attempt(() => {}));
   form.querySelector("fieldset").addEventListener("change", () => spec && attempt(() => {}));
   window.addEventListener("hashchange", recall);
   recall();

@@ -5,10 +5,15 @@ The families are the package's data files, and the presets its published configs
 
 import json
 import tomllib
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
 from lora_np import accounting
+from lora_np.accounting import activations
+from lora_np.accounting.memory import CAUSES
+from lora_np.hub import ATTENTION
+from lora_np.plots import CYCLE, MUTED
 
 
 def data() -> dict[str, Any]:
@@ -20,6 +25,27 @@ def data() -> dict[str, Any]:
     return {
         "families": {name: family(folder / f"{name}.toml") for name in found},
         "presets": {name: accounting.preset_config(name) for name in accounting.preset_names()},
+        "memory": memory(),
+    }
+
+
+def memory() -> dict[str, Any]:
+    """What the estimate of memory looks up: sizes, choices, usual options, the causes and their colors."""
+    types = list(activations.ITEMSIZE)
+    return {
+        "items": activations.ITEMSIZE,
+        "choices": {
+            "weights": [*types, "int8", "nf4"],
+            "unquantised": types,
+            "adapter": types,
+            "optimizer": activations.OPTIMIZERS,
+            "attention": ["fused", "eager"],
+            "cross_entropy": ["plain", "fused"],
+        },
+        "usual": asdict(activations.TrainingOptions()),
+        "kept": activations._KEPT,
+        "attention": ATTENTION,
+        "causes": dict(zip(CAUSES, (MUTED, *CYCLE), strict=False)),
     }
 
 

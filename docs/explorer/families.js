@@ -217,18 +217,43 @@
 
   // Evaluating it.
 
+  // What the parameters of a stack do not tell: expressions that a file may replace, else a variable, else a constant.
+  const FACTS = {
+    width: "d", heads: "heads", kv_heads: "kv_heads", head_width: "width", value_width: "width",
+    activation: "'silu'", cross_attention: false,
+  };
+  const POSITIVE = ["dropout", "attention_dropout"]; // a rate, of which is asked whether there is one
+  const USUAL = { tokens: 0, float_norm: false, half_softmax: false, soft_cap: false, repeats: 1, half_loss: false };
+
+  function facts(stack, tree, env) {
+    const known = (name) => name in tree.fields || name in tree.let;
+    const usual = { ...FACTS };
+    for (const name of POSITIVE) usual[name] = known(name) ? `${name} > 0` : false;
+    for (const [name, value] of Object.entries(USUAL)) usual[name] = known(name) ? name : value;
+    const inner = Object.create(env, { i: { value: 0 } }); // those of its first layer
+    for (const [name, text] of Object.entries(stack.each ?? {})) inner[name] = compile(text)(inner);
+    return Object.fromEntries(Object.entries(usual).map(([name, text]) => [name, compile(stack[name] ?? text)(inner)]));
+  }
+
+  function longest(values, env) {
+    const given = { ...values, ...values.text_config }.max_position_embeddings;
+    const found = env.positions || env["text.positions"] || given;
+    return Number.isInteger(found) && found > 0 ? found : 0;
+  }
+
   function build(values, files, { name = "", architecture = "" } = {}) {
     const { classes, tasks, targets = [], fused = {}, name: type } = family(String(values.model_type), files);
     const asked = architecture || (values.architectures ?? [])[0] || "";
     const task = asked ? tasks.find((each) => classes + each === asked) : tasks[0];
     if (!task) fail(`architecture must be one of ${tasks.map((each) => classes + each).join(", ")}, got "${asked}"`);
-    const modules = [];
-    place(family(type, files), values, task, "", modules, files);
+    const modules = [], layers = [];
+    const env = place(family(type, files), values, task, "", modules, layers, files);
     const head = modules.find((module) => module.role === "head")?.name ?? "";
-    return { name: name || type, family: type, modules, head, targets, fused };
+    const chosen = Object.entries(env).find(([name]) => leaf(name) === "chosen")?.[1] ?? 0; // experts of a token
+    return { name: name || type, family: type, modules, head, targets, fused, layers, chosen, positions: longest(values, env) };
   }
 
-  function place(tree, values, task, path, modules, files) {
+  function place(tree, values, task, path, modules, layers, files) {
     const env = { task, labels: labels(values) };
     for (const [name, entry] of Object.entries(tree.fields)) env[name] = field(name, entry, values, env);
     const base = task === "Model" ? "" : tree.bases[task] ?? tree.base ?? "";
@@ -238,14 +263,17 @@
       const type = inner.model_type;
       const other = type === undefined || type === null || type === tree.name ? part.family : type;
       const found = place(
-        family(String(other), files), inner, part.task ?? "Model", join(prefix, part.path), modules, files,
+        family(String(other), files), inner, part.task ?? "Model", join(prefix, part.path), modules, layers, files,
       );
       for (const [name, value] of Object.entries(found)) env[`${key}.${name}`] = value;
     }
     for (const [name, text] of Object.entries(tree.let)) env[name] = compile(text)(env);
     const depths = {};
-    for (const [stack, { repeat, when = true }] of Object.entries(tree.stacks)) {
-      if (truth(compile(when)(env))) depths[stack] = size(`layers`, compile(repeat)(env), 0, DEEPEST);
+    for (const [stack, entry] of Object.entries(tree.stacks)) {
+      if (!truth(compile(entry.when ?? true)(env))) continue;
+      const depth = size("layers", compile(entry.repeat)(env), 0, DEEPEST);
+      depths[stack] = depth;
+      if (depth && entry.attention !== false) layers.push({ prefix: join(prefix, stack), depth, ...facts(entry, tree, env) });
     }
     for (const [name, entry] of Object.entries(tree.modules)) append(name, entry, prefix, env, depths, tree.stacks, modules);
     for (const [name, entry] of Object.entries(tree.heads[task] ?? {})) append(name, entry, path, env, depths, {}, modules);
@@ -405,7 +433,9 @@
     size("rank", rank, 1, LARGEST);
     const adapted = pick(spec, targets).map(({ module, hits, times }) => {
       const each = factors(module, rank * times, dora);
-      return { module, copies: hits.length, rank: rank * times, each, trainable: each * hits.length };
+      const star = module.name.split(".").indexOf("*");
+      const lowest = star < 0 ? 0 : hits.reduce((low, hit) => Math.min(low, Number(hit.split(".")[star])), Infinity);
+      return { module, copies: hits.length, rank: rank * times, each, trainable: each * hits.length, lowest };
     });
     const trainable = adapted.reduce((sum, { trainable }) => sum + trainable, 0);
     const base = total(spec);
@@ -413,5 +443,5 @@
     return { spec, adapted, trainable, base, total: base + trainable, percent: (100 * trainable) / (base + trainable) };
   }
 
-  globalThis.loraFamilies = { build, count, total, copies, parameters: own, adaptable, leaf, families: known };
+  globalThis.loraFamilies = { build, count, total, copies, product, adaptable, leaf };
 })();

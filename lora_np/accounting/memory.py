@@ -223,7 +223,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
     for module in _quantised(spec):
         numbers = module.weight
         if training.weights == "int8":
-            quantised = numbers + 4 * (numbers // module.shape[-1])
+            quantised = numbers + 4 * prod(module.shape[:-1])
         else:
             blocks = -(-numbers // 64)
             constants = blocks + 4 * -(-blocks // 256) if training.double_quantization else 4 * blocks
@@ -266,7 +266,7 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
         return
     for module in model.groups:
         if not module.tied:
-            rows = module.weight // module.shape[-1]
+            rows = prod(module.shape[:-1])
             vector = len(module.shape) == 1
             yield module.weight, module.weight if vector else rows + module.shape[-1], module.copies
         if not module.tied_bias:

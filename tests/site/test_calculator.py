@@ -1,4 +1,4 @@
-"""The calculator counts what the package counts: every preset, every family, and drawn configs of each."""
+"""The calculator counts what the package counts, numbers and bytes: every preset, every family, drawn configs."""
 
 import json
 import re
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from lora_np import accounting
+from lora_np.table import decimal_bytes
+from tests.drawing import FULL
 
 DOCS = Path(__file__).parents[2] / "docs" / "explorer"
 sys.path.insert(0, str(DOCS))
@@ -21,22 +23,34 @@ FAMILIES = [name for name in DATA["families"] if not name.startswith("_")]
 # sizes that divide one another often, so that most configs make sense
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 SCRIPT = """
-require(process.argv[1]);
-const { families, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+for (const file of process.argv.slice(1)) require(file);
+const { families, tables, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
 const attempt = (step) => { try { return step(); } catch (error) { return String(error.message); } };
 console.log(JSON.stringify(cases.map(([config, options]) => attempt(() => {
   const spec = loraFamilies.build(config, families);
   return [loraFamilies.total(spec), attempt(() => loraFamilies.count(spec, options).trainable)];
 }))));
 """
+MEMORY = (
+    SCRIPT[: SCRIPT.index("console")]
+    + """
+console.log(JSON.stringify(cases.map(([config, options, training]) => attempt(() => {
+  const spec = loraFamilies.build(config, families);
+  return [() => null, () => loraFamilies.count(spec, options)].map((each) => attempt(() => {
+    const { parts, host } = loraMemory.memory(spec, each(), tables, training);
+    return [parts, host];
+  }));
+}))));
+"""
+)
 
 
-def in_the_page(cases):
-    """Totals and trained numbers, or the message of an error, as the page's script finds them."""
+def in_the_page(cases, script=SCRIPT):
+    """Totals and trained numbers (or bytes), or the message of an error, as the page's script finds them."""
     node = shutil.which("node") or pytest.skip("node is not installed")
-    given = json.dumps({"families": DATA["families"], "cases": cases})
+    given = json.dumps({"families": DATA["families"], "tables": DATA["memory"], "cases": cases})
     done = subprocess.run(
-        [node, "-e", SCRIPT, str(DOCS / "families.js")],
+        [node, "-e", script, str(DOCS / "families.js"), str(DOCS / "memory.js")],
         input=given,
         capture_output=True,
         text=True,
@@ -56,6 +70,23 @@ def in_the_package(config, options):
         return [spec.total, "refused"]
 
 
+def bytes_in_the_package(config, options, training):
+    """Bytes in full and with the LoRA."""
+
+    def attempt(model):
+        try:
+            memory = accounting.training_memory(model(), **training)
+        except ValueError:
+            return "refused"
+        return [memory.parts, memory.host]
+
+    try:
+        spec = accounting.from_config(config)
+    except (ValueError, TypeError):
+        return "refused"
+    return [attempt(lambda: spec), attempt(lambda: accounting.count_model(spec, **options))]
+
+
 def refused(result):
     """The same, without what messages say."""
     if isinstance(result, str):
@@ -64,12 +95,26 @@ def refused(result):
 
 
 def options(rng):
-    targets = [None, "all-linear", ["q_proj", "v_proj"], ["query", "value"], ["embed_tokens"]]
+    named = [["q_proj", "v_proj"], ["query", "value"], ["embed_tokens"], ["down_proj"], ["fc2"]]
+    targets = [None, "all-linear", *named]
     return {
         "rank": int(rng.integers(1, 40)),
-        "targets": targets[rng.integers(5)],
+        "targets": targets[rng.integers(len(targets))],
         "dora": bool(rng.integers(2)),
     }
+
+
+def training(rng):
+    """Half of the options that an estimate of memory takes, each drawn from its choices."""
+    choices = DATA["memory"]["choices"] | {
+        "double_quantization": [False, True],
+        "master_copy": [False, True],
+        "checkpointing": [False, True],
+        "batch": [1, 2, 3, 16],
+        "sequence": [1, 7, 64, 512, 2048],
+    }
+    drawn = {name: values[rng.integers(len(values))] for name, values in choices.items()}
+    return {name: value for name, value in drawn.items() if rng.random() < 0.5}
 
 
 def drawn(name, rng):
@@ -110,6 +155,28 @@ def test_drawn_configs_are_counted_alike():
     assert len(counted) >= 250
 
 
+def test_the_memory_of_every_preset_is_estimated_alike():
+    rng = np.random.default_rng(2)
+    cases = [(config, options(rng), training(rng)) for config in DATA["presets"].values() for _ in range(4)]
+    want = [bytes_in_the_package(*case) for case in cases]
+    assert [refused(result) for result in in_the_page(cases, MEMORY)] == want
+    assert estimated(want) >= len(want)  # of two ways: not all targets are in all models
+
+
+def test_the_memory_of_drawn_configs_is_estimated_alike():
+    rng = np.random.default_rng(3)
+    each = 8 if FULL else 1
+    cases = [(drawn(name, rng), options(rng), training(rng)) for name in FAMILIES for _ in range(each)]
+    want = [bytes_in_the_package(*case) for case in cases]
+    assert [refused(result) for result in in_the_page(cases, MEMORY)] == want
+    assert len(cases) >= 62 * each
+    assert estimated(want) >= 0.8 * len(cases)  # of two ways
+
+
+def estimated(results):
+    return sum(each != "refused" for pair in results if pair != "refused" for each in pair)
+
+
 def test_names_that_nobody_may_use_are_refused():
     cases = [
         ({"model_type": "no-such-family"}, {"rank": 8}),
@@ -142,6 +209,49 @@ def test_the_page_shows_the_count_and_keeps_its_address(open_page):
 
 
 @pages
+def test_the_page_shows_the_memory_and_keeps_its_address(open_page):
+    page = open_page(
+        "use/calculator.html#model=llama-3-8b&rank=16&targets=all-linear&weights=nf4&sequence=2048"
+    )
+    count = accounting.count_model(accounting.preset("llama-3-8b"), rank=16, targets="all-linear")
+    form = page.locator("#calculator")
+
+    def shows(**training):
+        want = accounting.compare_memory(count, **training)
+        *causes, total, disk = [
+            [str(name), *("–" if n is None else decimal_bytes(n) for n in sizes)]
+            for name, *sizes in want.table.rows
+        ]
+        rows = [row.split("\t") for row in page.locator(".calculator-causes tbody").inner_text().splitlines()]
+        assert [[cell.strip() for cell in row] for row in rows] == [*causes, total, disk]
+        assert page.locator(".calculator-stacks [data-total]").all_inner_texts() == total[1:]
+        widths = page.locator(".calculator-stacks [data-way=LoRA] i").evaluate_all(
+            "all => all.map(part => [part.dataset.cause, part.getBoundingClientRect().width])"
+        )
+        shown = {cause: width for cause, width in widths if width > 1}
+        bytes_ = want.ways["LoRA"].parts
+        for cause, width in shown.items():
+            assert width / shown["weights"] == pytest.approx(
+                bytes_[cause] / bytes_["weights"], rel=0.02, abs=0.01
+            )
+
+    shows(weights="nf4", sequence=2048)
+    form.get_by_label("Optimizer").select_option("paged_adamw_8bit")
+    form.get_by_label("Gradient checkpointing").uncheck()
+    form.get_by_label("Batch").fill("4")
+    shows(weights="nf4", sequence=2048, optimizer="paged_adamw_8bit", checkpointing=False, batch=4)
+    assert page.url.endswith("&weights=nf4&optimizer=paged_adamw_8bit&batch=4&sequence=2048&checkpointing=0")
+    assert page.locator('#calculator [data-show="memory-command"]').inner_text() == (
+        "lora-np count llama-3-8b --rank 16 --targets all-linear --memory --weights nf4 "
+        "--optimizer paged_adamw_8bit --batch 4 --sequence 2048 --no-checkpointing"
+    )
+    form.get_by_label("Sequence").fill("100000")
+    assert "sequence must be at most 8,192" in form.locator(".calculator-error").inner_text()
+    form.get_by_label("Sequence").fill("")
+    assert "sequence must be a whole number" in form.locator(".calculator-error").inner_text()
+
+
+@pages
 def test_a_config_of_ones_own(open_page, tmp_path):
     config = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
     file = tmp_path / "config.json"
@@ -164,6 +274,6 @@ def test_a_config_of_ones_own(open_page, tmp_path):
 def test_it_fits_and_weighs_little(open_page, width, scheme):
     page = open_page("use/calculator.html", viewport={"width": width, "height": 844}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    files = ("calculator", "families.js", "explorer.css")
+    files = ("calculator", "families.js", "memory.js", "explorer.css")
     own = [r for r in open_page.received if any(name in r.url for name in files)]
     assert 0 < sum(len(r.body()) for r in own) < 300_000
