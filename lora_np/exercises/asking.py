@@ -365,7 +365,7 @@ def shown(law: Law, answer: Answer, broken: Broken, smallest: bool) -> Verdict:
     if smallest and broken.kind not in ("Ended", "missing", "NotImplementedError"):
         broken = again(shrink(smaller, broken.drawn)) or broken
     why = LawBroken(broken.why.name or law.name, broken.why.detail)
-    return Verdict(law.slug, False, str(why), broken.call)
+    return Verdict(law.slug, False, str(why), "" if why.name == "Not written yet" else broken.call)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> LawBroken | None:

@@ -331,7 +331,8 @@ assert small["weights"] > 0.9 * total["LoRA, r = 8"]
 assert trained < 0.01 * total["LoRA, r = 8"]
 
 # %% [markdown]
-# LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work, and
+# LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (*logits*, the model's last outputs, and
+# *workspace* in the picture), and
 # none of them knows the rank. **If memory is short at rank 64, rank 8 will seldom help.** What helps here is
 # a $W_0$ in fewer bits, as in QLoRA, and where texts are long or batches large, less of them at a time.
 #
