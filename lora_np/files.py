@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -77,6 +77,30 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
+    """Write the files that are not there yet: nobody's work is ever overwritten.
+
+    Parameters
+    ----------
+    files : mapping of Path to str
+        Their texts.
+
+    Returns
+    -------
+    written : list of Path
+        New files.
+    kept : list of Path
+        What was there before.
+    """
+    kept = [path for path in files if os.path.lexists(path)]
+    written = [path for path in files if path not in kept]
+    for path in written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as stage:
+            stage.write_text(files[path], encoding="utf-8", newline="\n")
+    return written, kept
 
 
 def write_figure(figure: Any, path: Path, *, dpi: int) -> None:

@@ -42,8 +42,6 @@ class TrainingOptions:
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch : int
         Sequences that are computed at a time.
-    accumulation : int
-        How many such batches make a step. It does not change the memory.
     sequence : int
         Tokens in each (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
@@ -58,7 +56,7 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch``, ``accumulation`` or ``sequence`` is not a whole number.
+        If ``batch`` or ``sequence`` is not a whole number.
 
     See Also
     --------
@@ -72,7 +70,6 @@ class TrainingOptions:
     optimizer: str = "adamw"
     master_copy: bool = False
     batch: int = 1
-    accumulation: int = 1
     sequence: int = 512
     attention: str = "fused"
     cross_entropy: str = "plain"
@@ -85,8 +82,8 @@ class TrainingOptions:
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("attention", self.attention, ("fused", "eager"))
         choice("cross_entropy", self.cross_entropy, ("plain", "fused"))
-        for name in ("batch", "accumulation", "sequence"):
-            whole_number(name, getattr(self, name))
+        whole_number("batch", self.batch)
+        whole_number("sequence", self.sequence)
 
     @property
     def item(self) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_np.checks import choice, whole_number
+from lora_np.checks import whole_number
 from lora_np.table import Table
 
 PAGES = (".html", ".htm")
@@ -182,12 +182,7 @@ def render(tables: Iterable[Table], form: str) -> str:
     full,,12000,1.0,1.0,12000,12000
     LoRA,8,1760,0.14666666666666667,6.818181818181818,12000,13760
     """
-    choice("form", form, ("json", "markdown", "csv"))
-    tables = list(tables)
-    if form == "markdown":
-        return "\n".join(table.to_markdown() for table in tables)
-    if form == "csv":
-        return "\n".join(table.to_csv() for table in tables)
-    if len(tables) == 1:
-        return tables[0].to_json()
-    return "[" + ",\n".join(table.to_json() for table in tables) + "]"
+    if form == "json":
+        objects = [table.to_json() for table in tables]
+        return objects[0] if len(objects) == 1 else "[" + ",\n".join(objects) + "]"
+    return "\n".join(table.to_csv() if form == "csv" else table.to_markdown() for table in tables)

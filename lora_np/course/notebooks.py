@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
-
-class Copied(NamedTuple):
-    """What `copy_lessons` did.
-
-    Attributes
-    ----------
-    new : list of Path
-        Copies just made.
-    kept : list of Path
-        Files that existed, and were kept.
-    """
-
-    new: list[Path]
-    kept: list[Path]
+from lora_np.files import write_new
 
 
 def lessons() -> list[Path]:
@@ -49,7 +35,7 @@ def lessons() -> list[Path]:
     raise FileNotFoundError(f"the lessons are missing from this installation of lora_np in {package}")
 
 
-def copy_lessons(folder: str | os.PathLike[str]) -> Copied:
+def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
     """Copy each lesson into ``folder``, except where a file of that name exists.
 
     Parameters
@@ -59,8 +45,10 @@ def copy_lessons(folder: str | os.PathLike[str]) -> Copied:
 
     Returns
     -------
-    Copied
-        What is new, and what was there before.
+    written : list of Path
+        Copies just made.
+    kept : list of Path
+        Files that existed, and were kept.
 
     Raises
     ------
@@ -72,27 +60,10 @@ def copy_lessons(folder: str | os.PathLike[str]) -> Copied:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     first, second = copy_lessons(folder), copy_lessons(folder)
-    >>> len(first.new) == len(second.kept), second.new
+    >>> first[0] == second[1], second[0]
     (True, [])
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    copied = Copied([], [])
-    for lesson in lessons():
-        target = folder / lesson.name
-        try:
-            stream = target.open("xb")  # creates, never replaces: a reader's work is safe
-        except FileExistsError:
-            copied.kept.append(target)
-            continue
-        try:
-            with stream:
-                stream.write(lesson.read_bytes())
-        except BaseException:
-            target.unlink()  # or half a lesson would be kept
-            raise
-        copied.new.append(target)
-    return copied
+    return write_new({Path(folder) / lesson.name: lesson.read_text("utf-8") for lesson in lessons()})
 
 
 def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int | None = None) -> None:

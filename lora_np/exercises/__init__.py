@@ -11,7 +11,7 @@ from lora_np.exercises.catalogue import (
     overview,
     solution,
 )
-from lora_np.exercises.handouts import HEADER, heading, notebook, notebook_text, start, write_new
+from lora_np.exercises.handouts import HEADER, heading, notebook, notebook_text, start
 from lora_np.exercises.laws import LawBroken
 from lora_np.exercises.reading import DATA
 from lora_np.exercises.running import Namespace, call
@@ -47,5 +47,4 @@ __all__ = [
     "plural",
     "solution",
     "start",
-    "write_new",
 ]

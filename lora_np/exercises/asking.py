@@ -211,11 +211,6 @@ class Outcome:
         return next((verdict.message for verdict in self.verdicts if not verdict.passed), "")
 
     @property
-    def call(self) -> str:
-        """Code that shows the first law broken."""
-        return next((verdict.call for verdict in self.verdicts if not verdict.passed), "")
-
-    @property
     def broken(self) -> list[Verdict]:
         """The laws that do not hold; each message once, with the call of the first."""
         said: dict[str, Verdict] = {}
@@ -233,11 +228,6 @@ class Outcome:
             "of": self.exercise.points,
             "laws": [asdict(verdict) for verdict in self.verdicts],
         }
-
-    def require(self) -> None:
-        """Raise `LawBroken` unless the check passed, for graders that count exceptions."""
-        if not self.passed:
-            raise LawBroken(self.message, self.call)
 
     def __repr__(self) -> str:
         head = f"{self.exercise.name}: {self.points} of {plural(self.exercise.points, 'point')}"

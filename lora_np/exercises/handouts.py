@@ -10,7 +10,7 @@ from typing import Any
 from lora_np.exercises.asking import Exercise, Lesson, plural
 from lora_np.exercises.catalogue import lessons
 from lora_np.exercises.reading import code_in
-from lora_np.files import whole
+from lora_np.files import write_new
 
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
 IMPORTS = HEADER + "from lora_np import exercises"
@@ -45,30 +45,6 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
         files[folder / f"{lesson.stem}.ipynb"] = notebook_text(notebook(lesson))
         files[folder / f"{lesson.stem}.py"] = script(lesson)
     return write_new(files)
-
-
-def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
-    """Write the files that are not there yet: nobody's work is ever overwritten.
-
-    Parameters
-    ----------
-    files : mapping of Path to str
-        Their texts.
-
-    Returns
-    -------
-    written : list of Path
-        New files.
-    kept : list of Path
-        What was there before.
-    """
-    kept = [path for path in files if path.exists()]
-    written = [path for path in files if path not in kept]
-    for path in written:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as stage:
-            stage.write_text(files[path], encoding="utf-8", newline="\n")
-    return written, kept
 
 
 def notebook(lesson: Lesson) -> dict[str, Any]:

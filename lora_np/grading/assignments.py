@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_np.exercises import Lesson, heading, lessons, notebook, notebook_text, solution, write_new
+from lora_np.exercises import Lesson, heading, lessons, notebook, notebook_text, solution
+from lora_np.files import write_new
 from lora_np.grading.repository import attempts
 
 HIDDEN = 20_000  # draws the questions of the hidden tests; `exercises grade --rng 20000` asks the same

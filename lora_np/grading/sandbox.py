@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lora_np.exercises import Remote
@@ -89,9 +88,7 @@ class Sandbox:
         self.running()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def stop(self) -> None:

@@ -27,16 +27,20 @@ def send(stream: IO[bytes], message: Any) -> None:
 def receive(stream: IO[bytes]) -> Any:
     """Read one message; EOFError where there is none."""
     json_size, arrays_size = HEAD.unpack(read(stream, HEAD.size))
-    if json_size > DOCUMENT or json_size + arrays_size > LIMIT:
-        raise WireError(
-            f"a message may have at most {LIMIT:,} bytes, {DOCUMENT:,} of them outside arrays, "
-            f"got {json_size + arrays_size:,}"
-        )
+    check_size(json_size, arrays_size)
     document, arrays = read(stream, json_size), read(stream, arrays_size)
     try:
         return decode(json.loads(document, parse_int=whole), memoryview(arrays))
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         raise WireError(f"not a message: {str(error)[:200]}") from None
+
+
+def check_size(document: int, arrays: int) -> None:
+    if document > DOCUMENT or document + arrays > LIMIT:
+        raise WireError(
+            f"a message may have at most {LIMIT:,} bytes, {DOCUMENT:,} of them outside arrays, "
+            f"got {document + arrays:,}"
+        )
 
 
 def whole(digits: str) -> int:
@@ -54,11 +58,7 @@ def pack(message: Any) -> bytes:
     except (RecursionError, ValueError) as error:
         raise WireError(f"too deep or too long to send: {error}") from None
     arrays = b"".join(buffers)
-    size = len(document) + len(arrays)
-    if len(document) > DOCUMENT or size > LIMIT:
-        raise WireError(
-            f"{size:,} bytes are too many to send; {LIMIT:,} are allowed, {DOCUMENT:,} of them outside arrays"
-        )
+    check_size(len(document), len(arrays))
     return HEAD.pack(len(document), len(arrays)) + document + arrays
 
 

@@ -94,8 +94,6 @@ class Description:
             return f"numpy.{thing.__name__}"
         if isinstance(thing, types.ModuleType):
             return f"module {thing.__name__} {getattr(thing, '__version__', '')}".rstrip()
-        if isinstance(thing, type):
-            return f"{thing.__module__}.{thing.__qualname__}"
         if isinstance(thing, (tuple, list, frozenset, set)):
             items = (
                 sorted(map(self.of, thing)) if isinstance(thing, (set, frozenset)) else map(self.of, thing)
@@ -111,7 +109,7 @@ class Description:
         if isinstance(thing, types.FunctionType):
             return self.function(thing)
         if callable(thing) and getattr(thing, "__module__", None) and hasattr(thing, "__qualname__"):
-            return f"{thing.__module__}.{thing.__qualname__}"  # a function in C
+            return f"{thing.__module__}.{thing.__qualname__}"  # a class, or a function in C
         if dataclasses.is_dataclass(thing):
             values = ", ".join(
                 f"{field.name}={self.of(getattr(thing, field.name))}" for field in dataclasses.fields(thing)

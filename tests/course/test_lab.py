@@ -55,7 +55,7 @@ def test_half_a_copy_is_taken_away(tmp_path, monkeypatch):
     class Broken:
         name = lessons()[0].name
 
-        def read_bytes(self):
+        def read_text(self, encoding):
             raise OSError("the disk is gone")
 
     monkeypatch.setattr("lora_np.course.notebooks.lessons", lambda: [Broken()])
