@@ -9,7 +9,6 @@ from typing import Any
 
 from lora_np.checks import shown
 
-_LONGEST = 400  # characters of one expression
 _FORMS = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Subscript, ast.List,
     ast.Tuple, ast.Load, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.And, ast.Or, ast.Not,
@@ -36,18 +35,23 @@ class Expressions:
     def __init__(self, fields: Mapping[str, str], parts: Collection[str] = ()) -> None:
         self.fields = fields
         self.parts = parts
+        self._codes: dict[str, CodeType] = {}
 
-    def compile(self, value: str | bool | int | float) -> CodeType:
-        """The code of one expression, of a tuple of them where they are separated by commas.
+    def value(self, said: str | bool | int | float, variables: Mapping[str, Any]) -> Any:
+        """What a data file says: an expression, of a tuple where it has commas, or a number.
 
         Raises
         ------
         ValueError
             If the text holds anything that an expression may not hold.
         """
-        text = as_text(value)
-        if len(text) > _LONGEST * (1 + text.count("\n")):
-            raise ValueError(f"an expression may have {_LONGEST} characters, got {len(text)}")
+        if not isinstance(said, str):
+            return said
+        if said not in self._codes:
+            self._codes[said] = self._compiled(said)
+        return eval(self._codes[said], _CALLS, variables)
+
+    def _compiled(self, text: str) -> CodeType:
         try:
             tree = ast.parse(f"({text})", "<family>", mode="eval")
         except (SyntaxError, ValueError, RecursionError):
@@ -85,11 +89,6 @@ class Expressions:
         return self.fields.get(node.id, node.id) if isinstance(node, ast.Name) else ast.unparse(node)
 
 
-def as_text(value: str | bool | int | float) -> str:
-    """The expression for a value of a data file, which is text, a number or a truth value."""
-    return value if isinstance(value, str) else repr(value)
-
-
 def divided(whole: int, by: int, whole_name: str, name: str) -> int:
     """``whole / by`` if the remainder is zero.
 
@@ -112,4 +111,4 @@ def at(values: Any, key: int | str, default: Any) -> Any:
 
 
 # all that an expression can call
-CALLS: dict[str, Any] = {"__builtins__": {}, "min": min, "max": max, "len": len, "at": at, "/": divided}
+_CALLS: dict[str, Any] = {"__builtins__": {}, "min": min, "max": max, "len": len, "at": at, "/": divided}

@@ -7,16 +7,16 @@ shapes and defaults are those of transformers 5: ``models/<family>/modeling_<fam
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from types import CodeType
 from typing import Any, NamedTuple, get_args
 
 from lora_np.checks import choice, shown, whole_number
-from lora_np.hub.expressions import CALLS, Expressions, as_text
+from lora_np.hub.expressions import Expressions
 from lora_np.hub.model import Indices, Kind, Layers, ModelSpec, ModuleSpec
 
 _LARGEST = 2**40  # of a number in a config: above it, and a product of four may not fit anywhere
@@ -97,54 +97,15 @@ def family_names() -> tuple[str, ...]:
 
 
 class Family(NamedTuple):
-    """A data file, compiled."""
+    """A data file, over those that it extends."""
 
     name: str
     classes: str  # what its class names start with
     tasks: tuple[str, ...]  # the first is the default
     targets: tuple[str, ...]  # PEFT's default
     fused: Mapping[str, str]  # experts: the names that PEFT translates, and into which parameter
-    bases: Mapping[str, str]  # from a task to the name that its class gives the backbone
-    fields: tuple[_Field, ...]
-    parts: Mapping[str, Mapping[str, Any]]
-    values: tuple[tuple[str, CodeType], ...]
-    stacks: tuple[_Stack, ...]
-    blocks: tuple[_Block, ...]
-    heads: Mapping[str, _Block]
-
-
-class _Field(NamedTuple):
-    name: str
-    fields: tuple[str, ...]  # of the config; the first that is there counts
-    kind: str
-    default: CodeType
-    null: CodeType  # where the config says null
-    minimum: int
-    maximum: tuple[str, str]  # the variable that bounds it, and that one's name in configs
-
-
-class _Module(NamedTuple):
-    name: str
-    kind: Kind
-    role: str
-    alias: str
-    parts: tuple[str, ...]
-    stacks: tuple[str, ...]
-
-
-class _Block(NamedTuple):
-    """Modules, and one expression for all that is to be computed of them."""
-
-    modules: tuple[_Module, ...]
-    code: CodeType
-    stack: str = ""  # whose layers differ; the modules of all others are in one block
-
-
-class _Stack(NamedTuple):
-    path: str
-    repeat: CodeType
-    each: tuple[tuple[str, CodeType], ...]  # variables that differ among its layers
-    facts: CodeType | None
+    tables: Mapping[str, Any]  # fields, let, stacks, modules, heads and parts
+    expressions: Expressions
 
 
 @cache
@@ -169,7 +130,17 @@ def family_of(name: str) -> Family:
             f"{shown(name)}{hint}. Any other model can be counted from its *.safetensors files (headers "
             "only), or from an object with named_modules(), such as a torch model on the meta device"
         )
-    return _compiled(name, _read(name))
+    data = _read(name)
+    fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
+    return Family(
+        name,
+        data["classes"],
+        tuple(data["tasks"]),
+        tuple(data.get("targets", ())),
+        data.get("fused", {}),
+        {**data, "fields": fields},
+        Expressions({field: entry["from"][0] for field, entry in fields.items()}, data["parts"]),
+    )
 
 
 def _folder() -> Any:
@@ -187,148 +158,33 @@ def _read(name: str) -> dict[str, Any]:
         for task in tasks.split(", "):
             heads[task] = {**heads.get(task, {}), **modules}
     own["heads"] = heads
-    return _merged(_read(own.pop("extends")), own) if "extends" in own else own
+    return _merged(_read(own.pop("extends")) if "extends" in own else {}, own)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """The tables ``above`` over those ``below``: ``false`` takes away, and a name is a field or a value."""
-    merged = dict(below)
-    for key, value in above.items():
-        if key == "let":  # first: what follows may need it
-            merged[key] = {
-                **value,
-                **{name: text for name, text in below.get(key, {}).items() if name not in value},
-            }
-        elif key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
-            merged[key] = {**below.get(key, {}), **value}
-        else:
-            merged[key] = value
-    for key in ("modules", "heads", "stacks", "parts"):
-        merged[key] = {name: entry for name, entry in merged.get(key, {}).items() if entry is not False}
-    for key, other in (("fields", "let"), ("let", "fields")):
-        hidden = above.get(key, {})
-        merged[other] = {name: entry for name, entry in merged.get(other, {}).items() if name not in hidden}
+    merged = {**below, **above}
+    for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
+        entries = {**below.get(key, {}), **above.get(key, {})}
+        gone = [name for name, entry in entries.items() if entry is False and key != "fields"]
+        merged[key] = {name: entry for name, entry in entries.items() if name not in gone}
+    fields, let = above.get("fields", {}), above.get("let", {})
+    merged["fields"] = {name: entry for name, entry in merged["fields"].items() if name not in let}
+    kept = {name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}}
+    merged["let"] = {**let, **kept}  # a new value first: what follows may need it
     return merged
 
 
-def _compiled(name: str, data: Mapping[str, Any]) -> Family:
-    fields = {
-        key: {"from": key, **(entry if isinstance(entry, dict) else {"default": entry})}
-        for key, entry in data.get("fields", {}).items()
-    }
-    names = {
-        key: (entry["from"],) if isinstance(entry["from"], str) else tuple(entry["from"])
-        for key, entry in fields.items()
-    }
-    parts = data.get("parts", {})
-    expressions = Expressions({key: found[0] for key, found in names.items()}, parts)
-    compiled = expressions.compile
-    stacks = [
-        _Stack(
-            path,
-            compiled(f"({as_text(stack['repeat'])}) if ({as_text(stack.get('when', True))}) else 0"),
-            tuple((key, compiled(value)) for key, value in stack.get("each", {}).items()),
-            _facts(stack, {**fields, **data.get("let", {})}, expressions),
-        )
-        for path, stack in data.get("stacks", {}).items()
-    ]
-    varied = {stack.path for stack in stacks if stack.each}
-    entries: dict[str, dict[str, Any]] = {"": {}}
-    for path, entry in data.get("modules", {}).items():
-        home = path.partition(".*")[0]
-        entries.setdefault(home if home in varied else "", {})[path] = entry
-    heads = data.get("heads", {})
-    base, bases = data.get("base", ""), data.get("bases", {})
-    return Family(
-        name,
-        data["classes"],
-        tuple(data["tasks"]),
-        tuple(data.get("targets", ())),
-        data.get("fused", {}),
-        {task: bases.get(task, base) for task in data["tasks"]} | {"Model": ""},
-        tuple(_field(key, names[key], entry, expressions) for key, entry in fields.items()),
-        parts,
-        tuple((key, compiled(value)) for key, value in data.get("let", {}).items()),
-        tuple(stacks),
-        tuple(_block(modules, expressions, stack) for stack, modules in entries.items()),
-        {task: _block(heads.get(task, {}), expressions) for task in ("Model", *data["tasks"])},
-    )
+_TYPES = {bool: "flag", float: "number"}
 
 
-def _field(name: str, names: tuple[str, ...], entry: Mapping[str, Any], expressions: Expressions) -> _Field:
-    default, top = entry["default"], entry.get("maximum", "")
-    usual = {bool: "flag", int: "size", float: "number"}.get(type(default), "size")
-    return _Field(
-        name,
-        names,
-        entry.get("type", "text" if str(default)[:1] == "'" else usual),
-        expressions.compile(default),
-        expressions.compile(entry.get("null", default)),
-        entry.get("minimum", 1),
-        (top, expressions.fields.get(top, top)),
-    )
-
-
-_KINDS = {"position": "embedding", "latent_norm": "norm"}
-
-
-def _module(path: str, entry: Mapping[str, Any]) -> _Module:
-    role = entry["role"]
-    implied = role if role in get_args(Kind) else ("norm" if role.endswith("norm") else "linear")
-    stars = [place for place, sign in enumerate(path) if sign == "*"]
-    return _Module(
-        path.replace("*", "{}"),
-        entry.get("kind", _KINDS.get(role, implied)),
-        role,
-        entry.get("alias", "").replace("*", "{}"),
-        tuple(entry.get("parts", ())),
-        tuple(path[: place - 1] for place in stars),
-    )
-
-
-_COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
-
-
-def _source(entry: Mapping[str, Any]) -> str:
-    """The expression for a module: False, or its shape, bias, tied, tied bias and groups."""
-    rest = (as_text(entry.get(key, default)) for key, default in _COMPUTED.items())
-    whole = f"(({entry['shape']},), {', '.join(f'({text})' for text in rest)})"
-    return f"{whole} if {as_text(entry['when'])} else False" if "when" in entry else whole
-
-
-def _block(entries: Mapping[str, Any], expressions: Expressions, stack: str = "") -> _Block:
-    code = expressions.compile("".join(f"{_source(entry)},\n" for entry in entries.values()))
-    return _Block(tuple(_module(path, entry) for path, entry in entries.items()), code, stack)
-
-
-_FACTS = {
-    "width": "d",
-    "heads": "heads",
-    "kv_heads": "kv_heads",
-    "head_width": "width",
-    "value_width": "width",
-    "activation": "'silu'",
-    "cross_attention": "False",
-}
-_DROPOUTS = ("dropout", "attention_dropout")
-_USUAL = {
-    "tokens": "0",
-    "float_norm": "False",
-    "half_softmax": "False",
-    "soft_cap": "False",
-    "repeats": "1",
-    "half_loss": "False",
-}
-
-
-def _facts(stack: Mapping[str, Any], known: Collection[str], expressions: Expressions) -> CodeType | None:
-    """The expression for what `Layers` holds, which a stack without attention does not have."""
-    if stack.get("attention") is False:
-        return None
-    usual = _FACTS | {name: f"{name} > 0" if name in known else "False" for name in _DROPOUTS}
-    usual |= {name: name if name in known else value for name, value in _USUAL.items()}
-    texts = (f"({as_text(stack.get(key, default))})" for key, default in usual.items())
-    return expressions.compile(", ".join(texts))
+def _whole_field(name: str, entry: Any) -> dict[str, Any]:
+    """A field with all that its entry leaves out."""
+    said = entry if isinstance(entry, dict) else {"default": entry}
+    usual = said["default"]
+    kind = "text" if str(usual)[:1] == "'" else _TYPES.get(type(usual), "size")
+    field = {"from": name, "null": usual, "minimum": 1, "maximum": "", "type": kind, **said}
+    return {**field, "from": [field["from"]] if isinstance(field["from"], str) else field["from"]}
 
 
 # Evaluating it
@@ -343,22 +199,12 @@ def _place(
     layers: list[Layers],
 ) -> dict[str, Any]:
     """Append the modules and the stacks of a model whose own name is ``path``; its variables."""
+    tables, value = family.tables, family.expressions.value
     env: dict[str, Any] = {"task": task, "labels": _labels(values)}
-    for field in family.fields:
-        value = None
-        for name in field.fields:
-            value = values.get(name)
-            if value is not None:
-                break
-        else:
-            code = field.null if field.fields[0] in values else field.default
-            env[field.name] = eval(code, CALLS, env)
-            continue
-        # the checked path is slow only where it must report
-        sound = type(value) is int and field.minimum <= value <= _LARGEST and not field.maximum[0]
-        env[field.name] = value if sound and field.kind == "size" else _checked(field, name, value, env)
-    prefix = _join(path, family.bases[task])
-    for key, part in family.parts.items():
+    for name, field in tables["fields"].items():
+        env[name] = _field(family, field, values, env)
+    prefix = path if task == "Model" else _join(path, tables["bases"].get(task, tables.get("base", "")))
+    for key, part in tables["parts"].items():
         inner = values.get(part["config"])
         if inner is None:  # older configs have the fields of their language model among their own
             inner = values if part.get("flat") else part.get("defaults", {})
@@ -367,60 +213,108 @@ def _place(
         kind = inner.get("model_type")
         other = family_of(part["family"] if kind in (None, family.name) else str(kind))
         found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]), modules, layers)
-        env.update({f"{key}.{name}": value for name, value in found.items()})
-    for name, code in family.values:
-        env[name] = eval(code, CALLS, env)
+        env.update({f"{key}.{name}": each for name, each in found.items()})
+    for name, text in tables["let"].items():
+        env[name] = value(text, env)
     depths: dict[str, Indices] = {}
-    kinds: dict[str, _Layers] = {"": [(env, [])]}
-    for stack in family.stacks:
-        depth = whole_number("layers", eval(stack.repeat, CALLS, env), minimum=0, maximum=_DEEPEST)
+    alike: dict[str, _Alike] = {"": [(env, [])]}
+    for name, stack in tables["stacks"].items():
+        repeat = value(stack["repeat"], env) if value(stack.get("when", True), env) else 0
+        depth = whole_number("layers", repeat, minimum=0, maximum=_DEEPEST)
         if not depth:
             continue
-        depths[stack.path] = range(depth)
-        kinds[stack.path] = _kinds(stack, depth, env) if stack.each else kinds[""]
-        if stack.facts is not None:
-            facts = eval(stack.facts, CALLS, kinds[stack.path][0][0])
-            layers.append(Layers(_join(prefix, stack.path), depth, *facts))
-    for block in family.blocks:
-        if block.stack in kinds:
-            _append(block, kinds[block.stack], prefix, depths, modules)
-    _append(family.heads[task], kinds[""], path, depths, modules)
+        depths[name] = range(depth)
+        if "each" in stack:
+            alike[name] = _alike(family, stack["each"], depth, env)
+        if stack.get("attention") is not False:
+            facts = _facts(family, stack, alike.get(name, alike[""])[0][0])
+            layers.append(Layers(_join(prefix, name), depth, **facts))
+    for home in alike:
+        here = {name: entry for name, entry in tables["modules"].items() if _home(name, alike) == home}
+        _append(family, here, alike[home], home, prefix, depths, modules)
+    _append(family, tables["heads"].get(task, {}), alike[""], "", path, depths, modules)
     return env
 
 
-_Layers = list[tuple[dict[str, Any], list[int]]]  # alike layers: their variables, and their indices
+_Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
 
 
-def _kinds(stack: _Stack, depth: int, env: Mapping[str, Any]) -> _Layers:
+def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str, Any]) -> _Alike:
     """The different layers of a stack."""
-    alike: dict[tuple[Any, ...], tuple[dict[str, Any], list[int]]] = {}
+    found: dict[tuple[Any, ...], tuple[dict[str, Any], list[int]]] = {}
     for index in range(depth):
         inner = {**env, "i": index}
-        for name, code in stack.each:
-            inner[name] = eval(code, CALLS, inner)
-        alike.setdefault(tuple(inner[name] for name, _ in stack.each), (inner, []))[1].append(index)
-    return list(alike.values())
+        for name, text in each.items():
+            inner[name] = family.expressions.value(text, inner)
+        found.setdefault(tuple(inner[name] for name in each), (inner, []))[1].append(index)
+    return list(found.values())
+
+
+def _home(path: str, stacks: Collection[str]) -> str:
+    """The stack of a module, if its layers differ."""
+    stack = path.partition(".*")[0]
+    return stack if stack in stacks else ""
 
 
 def _append(
-    block: _Block, kinds: _Layers, prefix: str, depths: Mapping[str, Indices], modules: list[ModuleSpec]
+    family: Family,
+    entries: Mapping[str, Any],
+    alike: _Alike,
+    home: str,
+    prefix: str,
+    depths: Mapping[str, Indices],
+    modules: list[ModuleSpec],
 ) -> None:
-    """Append the modules of a block that exist: alike ones together, with the indices where they are."""
-    found: dict[tuple[int, Any], list[int]] = {}
-    for env, indices in kinds:
-        for place, computed in enumerate(eval(block.code, CALLS, env)):
-            if computed:
-                found.setdefault((place, computed), []).extend(indices)
-    if prefix:
-        prefix += "."
-    for (place, computed), indices in sorted(found.items(), key=lambda item: (item[1][:1], item[0][0])):
-        name, kind, role, alias, parts, stacks = block.modules[place]
-        if indices:
-            depths = {**depths, block.stack: _indices(sorted(indices))}
-        ranges = tuple([depths[stack] for stack in stacks if stack in depths])
-        if len(ranges) == len(stacks):  # otherwise there are no layers
-            entries = (prefix + name, kind, *computed, alias and prefix + alias, parts, ranges, role)
-            modules.append(ModuleSpec._make(entries))
+    """Append the modules that exist: alike ones together, with the indices where they are."""
+    value = family.expressions.value
+    stacks = {path: [path[: star.start() - 1] for star in re.finditer(r"\*", path)] for path in entries}
+    there = [path for path in entries if all(stack in depths for stack in stacks[path])]
+    found: dict[tuple[str, Any], list[int]] = {}
+    for env, indices in alike:
+        for path in there:
+            entry = entries[path]
+            if value(entry.get("when", True), env):
+                rest = [value(entry.get(key, usual), env) for key, usual in _COMPUTED.items()]
+                computed = (value(f"{entry['shape']},", env), *rest)
+                found.setdefault((path, computed), []).extend(indices)
+    for (path, computed), indices in found.items():
+        entry = entries[path]
+        ranges = tuple(_indices(sorted(indices)) if each == home else depths[each] for each in stacks[path])
+        name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
+        kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
+        known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
+        modules.append(ModuleSpec._make((*known, ranges, entry["role"])))
+
+
+_COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
+
+
+def _kind(role: str) -> Kind:
+    """What a module is, if its entry does not say it."""
+    if role in get_args(Kind):
+        return role  # type: ignore[return-value]
+    if role == "position":
+        return "embedding"
+    return "norm" if role.endswith("norm") else "linear"
+
+
+def _facts(family: Family, stack: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Layers` holds of a stack with attention."""
+    said = {name: env[name] for name in _VARIABLES if name in env}
+    said |= {name: env[name] > 0 for name in ("dropout", "attention_dropout") if name in env}
+    texts = _FACTS | {name: stack[name] for name in Layers._fields if name in stack}
+    return said | {name: family.expressions.value(text, env) for name, text in texts.items()}
+
+
+_FACTS = {
+    "width": "d",
+    "heads": "heads",
+    "kv_heads": "kv_heads",
+    "head_width": "width",
+    "value_width": "width",
+    "activation": "'silu'",
+}
+_VARIABLES = ("tokens", "float_norm", "half_softmax", "soft_cap", "repeats", "half_loss")
 
 
 def _indices(found: list[int]) -> Indices:
@@ -430,25 +324,33 @@ def _indices(found: list[int]) -> Indices:
     return even if list(even) == found else tuple(found)
 
 
-def _checked(field: _Field, name: str, value: Any, env: Mapping[str, Any]) -> Any:
-    """A field's value as what it should be."""
-    if field.kind == "size":
-        number = whole_number(name, value, minimum=field.minimum)
-        variable, top = field.maximum
-        limit = env[variable] if variable else _LARGEST
-        return whole_number(name, number, minimum=field.minimum, maximum=limit, top=top)
-    if field.kind == "flag" and not isinstance(value, bool):
+def _field(
+    family: Family, field: Mapping[str, Any], values: Mapping[str, Any], env: Mapping[str, Any]
+) -> Any:
+    """A field's value as what it should be: that of the first name that the config gives one."""
+    name = next((name for name in field["from"] if values.get(name) is not None), None)
+    if name is None:
+        text = field["null"] if field["from"][0] in values else field["default"]
+        return family.expressions.value(text, env)
+    value, kind = values[name], field["type"]
+    if kind == "size":
+        number = whole_number(name, value, minimum=field["minimum"])
+        variable = field["maximum"]
+        limit, top = env.get(variable, _LARGEST), family.expressions.fields.get(variable, variable)
+        return whole_number(name, number, minimum=field["minimum"], maximum=limit, top=top)
+    if kind == "flag" and not isinstance(value, bool):
         raise TypeError(f"{name} must be true or false, got {shown(value)}")
-    if field.kind == "text" and not isinstance(value, str):
+    if kind == "text" and not isinstance(value, str):
         raise TypeError(f"{name} must be text, got {shown(value)}")
-    if field.kind in ("list", "texts"):
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
-        if field.kind == "list":
-            return [whole_number(name, each, minimum=0, maximum=_LARGEST) for each in values]
-        if not all(isinstance(each, str) for each in values):
+    if kind == "list":
+        each = value if isinstance(value, (list, tuple)) else [value]
+        return [whole_number(name, number, minimum=0, maximum=_LARGEST) for number in each]
+    if kind == "texts":
+        texts = list(value) if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(text, str) for text in texts):
             raise TypeError(f"{name} must be a list of texts, got {shown(value)}")
-        return values
-    if field.kind == "pair":
+        return texts
+    if kind == "pair":
         pair = value if isinstance(value, (list, tuple)) else (value, value)
         return tuple(whole_number(name, extent, maximum=_LARGEST) for extent in pair)
     return value
