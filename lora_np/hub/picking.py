@@ -236,19 +236,13 @@ def _pick_names(spec: ModelSpec, targets: list[str]) -> list[Pick]:
     """Modules whose names end with one of ``targets``."""
     groups = [module for module in spec.groups if module.kind in (*ADAPTABLE, "experts")]
     names = _names(groups)
-    # layers differ in an index, which only a target that holds an index can tell apart
-    indexed = any(part.isdigit() for target in targets for part in target.split("."))
-    if not indexed:
-        names = [{module: each[:1] for module, each in naming.items()} for naming in names]
     found: dict[ModuleSpec, set[int]] = {}
     for target in targets:
-        hits = _found(names, lambda name, _, end=f".{target}": f".{name}".endswith(end))  # type: ignore[misc]
+        hits = _found(names, lambda name, _, target=target: ends_with(name, target))  # type: ignore[misc]
         if not hits:
             raise ValueError(f"targets: {target!r} {_why_not(spec, target)}")
         for module, places in hits.items():
-            found[module] = found.get(module, set()) | places
-    if not indexed:
-        return [Pick(module) for module in groups if module in found]
+            found.setdefault(module, set()).update(places)
     return _picks({module: found[module] for module in groups if module in found})
 
 
@@ -302,7 +296,7 @@ def _pick_fused(spec: ModelSpec, targets: str | list[str]) -> list[Pick]:
                 f"targets: {', '.join(sorted(present))} needs {missing} too: PEFT adapts them fused in {name}"
             )
         picks += [
-            Pick(module, times=len(needed), parameter="" if module.kind == "experts" else "weight")
+            Pick(module, times=len(needed), parameter=_parameter(module))
             for module in spec.groups
             if module.kind in ("router", "experts", "linear") and ends_with(_parameter_name(module), name)
         ]
@@ -323,8 +317,13 @@ def _fused_leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[s
     return leaves
 
 
+def _parameter(module: ModuleSpec) -> str:
+    """The weight's name in its module; nothing for a bare parameter."""
+    return "" if module.kind in ("parameter", "experts") else "weight"
+
+
 def _parameter_name(module: ModuleSpec) -> str:
-    return module.name if module.kind in ("parameter", "experts") else f"{module.name}.weight"
+    return Pick(module, parameter=_parameter(module)).path(module.name)
 
 
 def _kept(
@@ -341,22 +340,15 @@ def _kept(
     any layer.
     """
     whole = set() if isinstance(targets, str) or callable(targets) else set(targets)
-    in_full = [Expression(rf"(^|.*\.){end}($|\..*)", what="modules_to_save") for end in saved]
-    excluded = matcher(exclude, what="exclude") if exclude else None
+    left_in = matcher(lambda path, layer: True, exclude=exclude, saved=saved)
     for each in picks:
         if each.parameter is not None:
             yield each
             continue
         last = each.module.name.rpartition(".")[2]
         in_layer = matcher([last], layers=layers, layers_pattern=layers_pattern)
-        names = each.module.names() if each.names is None else each.names
-        kept = tuple(
-            name
-            for name in names
-            if not any(pattern.matches(name) for pattern in in_full)
-            and not (excluded and excluded(name))
-            and (name in whole or in_layer(name))
-        )
+        names = each.names or each.module.names()
+        kept = tuple(name for name in names if left_in(name) and (name in whole or in_layer(name)))
         if len(kept) == len(names):
             yield each
         elif kept:
@@ -365,34 +357,26 @@ def _kept(
 
 def _pick_parameters(spec: ModelSpec, targets: Iterable[str], taken: Collection[ModuleSpec]) -> list[Pick]:
     """Parameters whose names end with one of ``targets``: PEFT's ``target_parameters``."""
-    found: dict[ModuleSpec, list[str]] = {}
+    paths = {
+        module: [Pick(module, parameter=_parameter(module)).path(name) for name in module.names()]
+        for module in spec.groups
+    }
+    found: dict[ModuleSpec, set[int]] = {}
     for target in targets:
-        hits = 0
-        for module in spec.groups:
-            inner = "" if module.kind in ("parameter", "experts") else ".weight"
-            names = [name for name in module.names() if ends_with(name + inner, target)]
-            if names and (len(module.shape) not in (2, 3) or module.kind == "convolution"):
-                raise ValueError(
-                    f"target_parameters: {target!r} is {names[0] + inner}, a {module.kind} of shape "
-                    f"{shape_text(module.shape)}; matrices and stacks of matrices can be adapted"
-                )
-            if names and module in taken:
-                raise ValueError(f"target_parameters: {target!r} is of a module that targets select as well")
-            if names:
-                hits += 1
-                found[module] = [*found.get(module, ()), *names]
+        hits = _found([paths], lambda path, _, target=target: ends_with(path, target))  # type: ignore[misc]
         if not hits:
-            close = close_names(
-                target, {_parameter_name(module).rpartition("}.")[2] for module in spec.groups}
-            )
+            close = close_names(target, {_parameter_name(module).rpartition("}.")[2] for module in paths})
             raise ValueError(f"target_parameters: {target!r} matches no parameter of {spec.name}{close}")
-    picks = []
-    for module, names in found.items():
-        unique = tuple(dict.fromkeys(names))
-        some = None if len(unique) == module.copies else unique
-        inner = "" if module.kind in ("parameter", "experts") else "weight"
-        picks.append(Pick(module, some, parameter=inner))
-    return picks
+        for module, places in hits.items():
+            if len(module.shape) not in (2, 3) or module.kind == "convolution":
+                raise ValueError(
+                    f"target_parameters: {target!r} is {paths[module][min(places)]}, a {module.kind} of "
+                    f"shape {shape_text(module.shape)}; matrices and stacks of matrices can be adapted"
+                )
+            if module in taken:
+                raise ValueError(f"target_parameters: {target!r} is of a module that targets select as well")
+            found.setdefault(module, set()).update(places)
+    return [each._replace(parameter=_parameter(each.module)) for each in _picks(found)]
 
 
 def _why_not(spec: ModelSpec, target: str) -> str:
