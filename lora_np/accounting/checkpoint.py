@@ -87,7 +87,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
         raise HubError(
             f"{path}: the modules of a {family} model cannot be told from headers: {kinds}; {_MEMORY}"
         )
-    shapes = {name: model.shape(name) for name in model.parameters}
+    shapes = {name: model.shape(places) for name, places in model.parameters.items()}
     modules = list(_modules(shapes, kinds or {}, fused_names(family) or {}))
     if kinds is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]

@@ -11,12 +11,11 @@ from lora_np.adapters.peft_format import Adapter
 from lora_np.hub import HubError, ModelDirectory, names_are_known, read_json
 
 _INSIST = "; pass any_base=True (--any-base) to insist"
+# Where both configs say it: versions of transformers leave some of these out.
 _SAME = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
-)  # fmt: skip
-# What changes outputs without being in the weights; versions of transformers leave some of these out.
-_SAME_IF_SAID = (
+    # what changes outputs without being in the weights
     "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
     "moe_intermediate_size", "hidden_act", "hidden_activation", "activation_function", "rms_norm_eps",
     "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_parameters", "layer_types", "sliding_window",
@@ -75,10 +74,10 @@ def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second:
         mine, theirs = (config.get(place) if place else config for config in (one, other))
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
             continue
-        for key in (*_SAME, *_SAME_IF_SAID):
+        for key in _SAME:
             said = mine.get(key), theirs.get(key)
-            if said[0] != said[1] and (key in _SAME or None not in said):
+            if said[0] != said[1] and None not in said:
                 raise HubError(
-                    f"{second}: {f'{place}.' * bool(place)}{key} is {theirs.get(key)!r}, but "
-                    f"{mine.get(key)!r} in {first}: not the same base{_INSIST}"
+                    f"{second}: {f'{place}.' * bool(place)}{key} is {said[1]!r}, but "
+                    f"{said[0]!r} in {first}: not the same base{_INSIST}"
                 )

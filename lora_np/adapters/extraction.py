@@ -31,7 +31,6 @@ from lora_np.hub import (
     TensorInfo,
     directory,
     fused_names,
-    module_path,
     open_model,
 )
 from lora_np.linalg import SVD, truncated_svd
@@ -206,7 +205,7 @@ def extract(
         if not found:
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
         labels = {name: work[name][0].label for name in found}
-        if before.tied_embedding and (name := _module_of(before, before.tied_embedding)) in found:
+        for name in {pair.target for pair in pairs if before.tied_embedding in pair.old} & found.keys():
             module, spectrum = found[name]  # the head goes on with the base's numbers unless it has its own
             found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
@@ -287,13 +286,13 @@ class _Pair:
         return len(self.shape) == 3 or last in fused or last in _ROUTERS
 
     @cached_property
-    def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
         """In the base and in the tuned checkpoint."""
-        return _shape(self.before, self.old), _shape(self.after, self.new)
+        return self.before.shape(self.old) if self.old else None, self.after.shape(self.new)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.shapes[1] or ()
+        return self.shapes[1]
 
     @property
     def dtype(self) -> str:
@@ -374,19 +373,6 @@ def _pairs(before: ModelDirectory, after: ModelDirectory) -> Iterator[_Pair]:
         yield _Pair(before, after, name, old, new)
 
 
-def _shape(source: ModelDirectory, tensors: Mapping[str, Place]) -> tuple[int, ...] | None:
-    """The shape of the live parameter that these tensors make up."""
-    if not tensors:
-        return None
-    name, place = next(iter(tensors.items()))
-    shape = source.info(name).shape
-    if place.expert is not None:
-        experts = {place.expert for place in tensors.values()}
-        rows = sum(source.info(x).shape[0] for x, other in tensors.items() if other.expert == place.expert)
-        return (len(experts), rows, *shape[1:])
-    return (*shape[:-2], shape[-1], shape[-2]) if place.transposed else shape
-
-
 def _whole(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Array:
     ((name, place),) = tensors.items()
     W = read(name)
@@ -459,10 +445,6 @@ def _check(adapted: Callable[[str], Array], out: Path, work: tuple[_Pair, float]
             f"{out}: base + adapter misses the tuned {pair.label!r} by {apart:.3g} of its change, not by "
             f"{promised:.3g} as it should; nothing was written"
         )
-
-
-def _module_of(source: ModelDirectory, tensor: str) -> str:
-    return module_path(tensor, source.config).removesuffix(".weight")
 
 
 def _shares_tables(source: ModelDirectory) -> bool:

@@ -18,7 +18,7 @@ from lora_np.hub.folders import (
 from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
 from lora_np.hub.model import ATTENTION, Kind, Layers, ModelSpec, ModuleSpec, fold
-from lora_np.hub.names import Place, default_targets, fused_names, module_path, names_are_known
+from lora_np.hub.names import Place, default_targets, fused_names, names_are_known
 from lora_np.hub.picking import Pick, check_patterns, pick, saved_modules
 from lora_np.hub.reading import HubError, open_regular, read_json
 from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter
@@ -65,7 +65,6 @@ __all__ = [
     "inside",
     "load_matrix",
     "matcher",
-    "module_path",
     "names_are_known",
     "open_gguf",
     "open_model",

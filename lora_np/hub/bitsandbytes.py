@@ -78,7 +78,7 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
             raise HubError(f"{where} is int8 of shape {codes.shape} with scales of shape {scales.shape}")
         return Int8(codes, scales)
     note = _note(_part(model, f"{name}.{_NOTE}", np.uint8, where), where)
-    shape, block = _shape(note.get("shape"), where), _whole(note, "blocksize", where)
+    shape, block = _shape(note.get("shape"), where), _whole("blocksize", note.get("blocksize"), where)
     size = shape[0] * shape[1]
     packed = _part(model, name, np.uint8, where).reshape(-1)
     blocks = -(-size // block)
@@ -89,7 +89,7 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
         raise HubError(f"{where} of shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
     if "nested_offset" not in note:
         return FourBit("nf4", packed, _part(model, f"{name}.absmax", np.float32, where, blocks), shape, block)
-    nested = _whole(note, "nested_blocksize", where)
+    nested = _whole("nested_blocksize", note.get("nested_blocksize"), where)
     offset = note["nested_offset"]
     if not isinstance(offset, float) or not np.isfinite(offset):
         raise HubError(f"{where}: nested_offset must be a number, got {offset!r:.40}")
@@ -125,17 +125,12 @@ def _note(raw: Array, where: str) -> dict[str, Any]:
 
 
 def _shape(shape: Any, where: str) -> tuple[int, int]:
-    if (
-        not isinstance(shape, list)
-        or len(shape) != 2
-        or not all(type(n) is int and 0 < n < 2**31 for n in shape)
-    ):
+    if not isinstance(shape, list) or len(shape) != 2:
         raise HubError(f"{where}: shape must be two whole numbers, got {shape!r:.40}")
-    return shape[0], shape[1]
+    return _whole("shape", shape[0], where), _whole("shape", shape[1], where)
 
 
-def _whole(note: dict[str, Any], key: str, where: str) -> int:
-    value = note.get(key)
+def _whole(key: str, value: Any, where: str) -> int:
     if type(value) is not int or not 0 < value < 2**31:
         raise HubError(f"{where}: {key} must be a whole number, got {value!r:.40}")
     return value

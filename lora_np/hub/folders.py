@@ -86,9 +86,8 @@ class ModelDirectory:
         names = NameMap(self.config)
         return tuple(name for name in self.places if names.place(name) is None)
 
-    def shape(self, parameter: str) -> tuple[int, ...]:
-        """The shape of a parameter of the live model, put together from those of its tensors."""
-        places = self.parameters[parameter]
+    def shape(self, places: Mapping[str, Place]) -> tuple[int, ...]:
+        """The shape of the parameter of the live model that tensors make up, from their places in it."""
         (name, first), *_ = places.items()
         shape = self.info(name).shape
         if first.transposed:
@@ -99,7 +98,9 @@ class ModelDirectory:
         experts = 1 + max(place.expert or 0 for place in places.values())
         alike = all(self.info(each).shape == shape for each in places)
         if len(shape) != 2 or not alike or len(found) != experts * first.parts:
-            raise HubError(f"{self.path}: the experts of {parameter!r} are not complete, or not of one shape")
+            raise HubError(
+                f"{self.path}: the experts of {first.parameter!r} are not complete, or not of one shape"
+            )
         return experts, first.parts * shape[0], shape[1]
 
     def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:

@@ -102,34 +102,6 @@ class NameMap:
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
 
-def module_path(name: str, config: Mapping[str, Any]) -> str:
-    """The path in the live model of what a checkpoint calls ``name``.
-
-    Parameters
-    ----------
-    name : str
-        Of a tensor.
-    config : mapping
-        The fields of the checkpoint's ``config.json``.
-
-    Returns
-    -------
-    str
-        The same name, unless transformers renames it.
-
-    See Also
-    --------
-    names_are_known : Whether that can be told.
-
-    Examples
-    --------
-    >>> module_path("language_model.model.layers.0.mlp.up_proj.weight", {"model_type": "gemma3"})
-    'model.language_model.layers.0.mlp.up_proj.weight'
-    """
-    place = NameMap(config).place(name)
-    return name if place is None else place.parameter
-
-
 def names_are_known(config: Mapping[str, Any]) -> bool:
     """Whether `NameMap` knows what becomes of a model's names: of all but some that see or hear.
 
@@ -146,7 +118,7 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
 
     See Also
     --------
-    module_path : The name itself.
+    fused_names : The same question of experts.
     """
     table, kind = _table(), str(config.get("model_type"))
     composite = any(key in config for key in ("vision_config", "audio_config"))

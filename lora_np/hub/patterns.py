@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib import import_module
 from itertools import count
 from typing import Any
@@ -86,23 +87,23 @@ class Expression:
         if self._tree is None:
             self._tree = _parser.parse(self.text)
         starts = 1 | sum(1 << i + 1 for i, character in enumerate(name) if self._end and character == ".")
-        ends = self._sequence(self._tree, starts, _Name(name))
+        ends = self._sequence(self._tree, starts, name)
         return bool(ends >> len(name))
 
-    def _sequence(self, items: Iterable[Any], starts: int, name: _Name) -> int:
+    def _sequence(self, items: Iterable[Any], starts: int, name: str) -> int:
         """Where the items, one after the other, can end from any of ``starts``: positions are bits."""
         for item in items:
-            if not starts and name.length:  # the empty name visits all of the tree, to meet what it holds
+            if not starts and len(name):  # the empty name visits all of the tree, to meet what it holds
                 return 0
             if next(self._steps) > _MAX_STEPS:
                 raise self._refused("takes too many steps")
             starts = self._item(item, starts, name)
         return starts
 
-    def _item(self, item: tuple[Any, Any], starts: int, name: _Name) -> int:
+    def _item(self, item: tuple[Any, Any], starts: int, name: str) -> int:
         kind, what = str(item[0]), item[1]
         if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-            return (starts & name.where(self._compiled(item))) << 1
+            return (starts & _where(self._compiled(item), name)) << 1
         if kind == "SUBPATTERN":
             _, added, removed, items = what
             if added or removed:
@@ -116,7 +117,7 @@ class Expression:
         if kind in ("MAX_REPEAT", "MIN_REPEAT"):
             return self._repeat(what, starts, name)
         if kind == "AT":
-            return starts & name.where(self._compiled(item))
+            return starts & _where(self._compiled(item), name)
         if kind in ("ASSERT", "ASSERT_NOT"):
             found = self._looked(what, starts, name)
             return starts & (found if kind == "ASSERT" else ~found)
@@ -128,24 +129,24 @@ class Expression:
             self._items[id(item)] = _compile(_parser.SubPattern(self._tree.state, [item]))
         return self._items[id(item)]
 
-    def _repeat(self, what: tuple[int, int, Any], starts: int, name: _Name) -> int:
+    def _repeat(self, what: tuple[int, int, Any], starts: int, name: str) -> int:
         least, most, items = what
-        for _ in range(min(least, name.length + 1)):  # after that many, another changes nothing
+        for _ in range(min(least, len(name) + 1)):  # after that many, another changes nothing
             starts = self._sequence(items, starts, name)
         found = starts
-        for _ in range(min(most - least, name.length + 1)):
+        for _ in range(min(most - least, len(name) + 1)):
             starts = self._sequence(items, starts, name) & ~found
             if not starts:
                 break
             found |= starts
         return found
 
-    def _looked(self, what: tuple[int, Any], starts: int, name: _Name) -> int:
+    def _looked(self, what: tuple[int, Any], starts: int, name: str) -> int:
         """The positions before (or, for a negative direction, after) which the items match."""
         direction, items = what
         if direction < 0:
-            return self._sequence(items, (1 << name.length + 1) - 1, name)
-        places = (place for place in range(name.length + 1) if starts >> place & 1)
+            return self._sequence(items, (1 << len(name) + 1) - 1, name)
+        places = (place for place in range(len(name) + 1) if starts >> place & 1)
         return sum(1 << place for place in places if self._sequence(items, 1 << place, name))
 
     def _refused(self, why: str) -> ValueError:
@@ -155,18 +156,10 @@ class Expression:
         )
 
 
-class _Name:
-    """A name as sets of positions: bit i of a set says something of what follows position i."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self.length = text, len(text)
-        self._where: dict[int, int] = {}
-
-    def where(self, item: re.Pattern[str]) -> int:
-        """Where an item that takes one character, or an anchor, matches."""
-        if id(item) not in self._where:
-            self._where[id(item)] = sum(1 << i for i in range(self.length + 1) if item.match(self.text, i))
-        return self._where[id(item)]
+@lru_cache
+def _where(item: re.Pattern[str], name: str) -> int:
+    """Where an item that takes one character, or an anchor, matches: bit i is of what follows position i."""
+    return sum(1 << i for i in range(len(name) + 1) if item.match(name, i))
 
 
 def _is_quick(text: str) -> bool:

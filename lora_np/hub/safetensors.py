@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from reprlib import repr  # short, even for a hostile header
@@ -31,7 +32,7 @@ _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _BY_NUMPY = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
 _BY_NUMPY[np.dtype("<u2")] = "uint16"  # not bfloat16, whose bits are stored as such
 _MAX_HEADER = 100_000_000  # as in the reference implementation
-_BLOCK = 2**20  # entries or bytes converted or copied at a time, so that no second tensor's worth is needed
+_BLOCK = 2**20  # entries converted at a time, so that no second tensor's worth is needed
 _MAX_AXES = 64  # as in NumPy
 
 
@@ -242,14 +243,10 @@ class SafetensorsWriter:
             If the name is not in the header or was written before, the shape or dtype differs, or a finite
             value is too large for the dtype.
         """
-        if name not in self._missing:
-            problem = "was written already" if name in self._tensors else "is not in the header"
-            raise HubError(f"{self.path}: {name!r} {problem}")
-        info = self._tensors[name]
+        info = self._begin(name)
         array = np.asarray(array)
         if array.shape != info.shape:
             raise HubError(f"{name!r} must have shape {info.shape}, got {array.shape}")
-        self._file.seek(info.start)
         flat = np.ascontiguousarray(array).reshape(-1)
         for start in range(0, max(flat.size, 1), _BLOCK):
             self._file.write(_stored(name, flat[start : start + _BLOCK], info.dtype).data)
@@ -269,20 +266,19 @@ class SafetensorsWriter:
             If the name is not in one of the headers or was written before, the shape or dtype differs, or the
             source has changed since it was opened.
         """
-        info, origin = self._tensors.get(name), source.tensors.get(name)
-        if name not in self._missing or info is None or origin is None:
-            raise HubError(f"{self.path}: {name!r} is not to be written, or not in {source.path}")
+        info, origin = self._begin(name), source.info(name)
         if (info.dtype, info.shape) != (origin.dtype, origin.shape):
             raise HubError(f"{self.path}: {name!r} differs in dtype or shape from {source.path}")
-        self._file.seek(info.start)
-        with open_regular(source.path) as file:
-            file.seek(origin.start)
-            for start in range(0, info.nbytes, _BLOCK):
-                block = file.read(min(_BLOCK, info.nbytes - start))
-                if not block:
-                    raise HubError(f"{source.path} has become shorter since it was opened")
-                self._file.write(block)
+        self._file.write(source.raw(name))
         self._missing.remove(name)
+
+    def _begin(self, name: str) -> TensorInfo:
+        """What the header says of a tensor that is still to be written, the file being where it begins."""
+        if name not in self._missing:
+            problem = "was written already" if name in self._tensors else "is not in the header"
+            raise HubError(f"{self.path}: {name!r} {problem}")
+        self._file.seek(self._tensors[name].start)
+        return self._tensors[name]
 
     def __enter__(self) -> Self:
         if self.path.is_dir():
@@ -371,11 +367,11 @@ def _layout(
     """The bytes of the header, and the tensors with their places: the widest first, which aligns them all."""
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
         raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for name in tensors:
         if not isinstance(name, str):
             raise HubError(f"the name of a tensor must be text, got {repr(name)}")
     rank = {name: place for place, name in enumerate(TABLE)}
+    placed: dict[str, TensorInfo] = {}
     position = 0
     for name in sorted(tensors, key=lambda name: (rank.get(tensors[name].dtype, -1), name)):
         info = tensors[name]
@@ -385,24 +381,20 @@ def _layout(
             raise HubError(f"tensor {name!r} has dtype {info.dtype!r}, which cannot be written")
         if not _naturals(list(info.shape)):
             raise HubError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
-        header[name] = {
-            "dtype": TABLE[info.dtype][0],
-            "shape": list(info.shape),
-            "data_offsets": [position, position + info.nbytes],
-        }
+        placed[name] = TensorInfo(info.dtype, info.shape, position)
         position += info.nbytes
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for name, info in placed.items():
+        offsets = [info.start, info.start + info.nbytes]
+        header[name] = {"dtype": TABLE[info.dtype][0], "shape": list(info.shape), "data_offsets": offsets}
     try:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise HubError(f"a name or the metadata cannot be encoded as UTF-8: {error}") from None
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
-    header.pop("__metadata__", None)
-    placed = {
-        name: TensorInfo(tensors[name].dtype, tensors[name].shape, start + entry["data_offsets"][0])
-        for name, entry in header.items()
-    }
-    return len(text).to_bytes(8, "little") + text, placed
+    moved = {name: replace(info, start=start + info.start) for name, info in placed.items()}
+    return len(text).to_bytes(8, "little") + text, moved
 
 
 def _stored(name: str, array: Array, dtype: str) -> Array:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from lora_np.hub.dtypes import BLOCKS
 from lora_np.hub.reading import HubError, open_regular
+from lora_np.hub.targets import close_names
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,7 @@ class TensorFile:
         """
         if name in self.tensors:
             return self.tensors[name]
-        known = list(self.tensors)
-        close = get_close_matches(name, known, n=5, cutoff=0.5) or known[:5]
-        names = f"closest: {', '.join(map(short, close))}" if known else "it is empty"
-        more = f" (of {len(known)})" * (len(known) > len(close))
-        raise HubError(f"{self.path} has no tensor {short(name)}; {names}{more}")
+        raise HubError(f"{self.path} has no tensor {short(name)}{close_names(name, self.tensors)}")
 
     def raw(self, name: str) -> bytearray:
         """The bytes of the tensor ``name``; nothing else is read.

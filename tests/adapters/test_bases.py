@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.hub import HubError, module_path, safetensors
+from lora_np.hub import HubError, safetensors
+from lora_np.hub.names import NameMap
 
 
 def checkpoint(folder, value, **config):
@@ -79,7 +80,7 @@ def test_combine_takes_adapters_of_one_base_only(tmp_path):
     ],
 )
 def test_names_as_transformers_renames_them(model_type, name, path):
-    assert module_path(name, {"model_type": model_type}) == path
+    assert NameMap({"model_type": model_type}).place(name).parameter == path
 
 
 @pytest.mark.peers

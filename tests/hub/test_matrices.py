@@ -75,7 +75,7 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused(tmp_path):
 def test_messages_name_what_is_wrong_and_what_would_be_right(tmp_path):
     path = tmp_path / "model.safetensors"
     safetensors.save({"q_proj.weight": np.eye(2), "norm": np.ones(2), "bad": np.full((1, 2), np.inf)}, path)
-    with pytest.raises(ValueError, match=r"no tensor 'q_proj\.wieght'; closest: 'q_proj\.weight'"):
+    with pytest.raises(ValueError, match=r"no tensor 'q_proj\.wieght'; close names: q_proj\.weight"):
         load_matrix(f"{path}:q_proj.wieght")
     with pytest.raises(ValueError, match=r"'norm' must be a matrix \(2 axes\), got shape \(2,\)"):
         load_matrix(f"{path}:norm")

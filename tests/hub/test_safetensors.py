@@ -293,12 +293,12 @@ def test_a_header_that_cannot_be_is_refused(path, info, message):
 def test_a_name_that_is_not_in_the_file_lists_close_ones(path):
     safetensors.save({f"layer.{i}.lora_A": np.ones(1) for i in range(9)}, path)
     file = safetensors.open(path)
-    with pytest.raises(HubError, match=r"no tensor 'layer.3.lora_B'; closest: 'layer.3.lora_A'"):
+    with pytest.raises(HubError, match=r"no tensor 'layer.3.lora_B'; close names: layer.3.lora_A"):
         file.read("layer.3.lora_B")
-    with pytest.raises(HubError, match=r"no tensor 'xyz'; closest: .* \(of 9\)"):
+    with pytest.raises(HubError, match=r"no tensor 'xyz'; it has layer.0.lora_A, layer.1"):
         file.read("xyz")
     safetensors.save({}, path)
-    with pytest.raises(HubError, match="it is empty"):
+    with pytest.raises(HubError, match="has no tensor '[^']*'$"):
         safetensors.open(path).read("x")
 
 
@@ -481,7 +481,7 @@ def test_tensors_are_copied_byte_for_byte_whatever_their_dtype(tmp_path):
     with SafetensorsWriter(tmp_path / "b", source.tensors) as writer:
         writer.copy("a", source)
         writer.copy("b", source)
-        with pytest.raises(HubError, match="'a' is not to be written"):
+        with pytest.raises(HubError, match="'a' was written already"):
             writer.copy("a", source)
     copied = safetensors.open(tmp_path / "b")
     assert (tmp_path / "b").read_bytes()[-8:] == raw[:8]  # the narrower dtype comes last
