@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,10 @@ def unwritten(function: Any) -> bool:
     >>> unwritten(unwritten)
     False
     """
-    code = getattr(function, "__code__", None)
-    return code is not None and code.co_code == stub.__code__.co_code and code.co_consts[-1] is None
+    if not isinstance(function, FunctionType):  # what a submission calls __code__ may raise anything
+        return False
+    code = function.__code__
+    return code.co_code == stub.__code__.co_code and code.co_consts[-1] is None
 
 
 def stub() -> None:

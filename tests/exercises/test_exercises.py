@@ -111,6 +111,14 @@ def test_the_stub_fails_and_says_why(one):
         assert repr(result).splitlines()[1:] == ["  Not written yet"]
 
 
+def test_an_answer_that_is_no_plain_function_is_called():
+    source = (
+        "class Count:\n    @property\n    def __code__(self): raise SystemExit\n"
+        "    def __call__(self, d, k, r): return r * (d + k)\nlora_count = Count()\n"
+    )
+    assert outcome(exercise("lora_count"), source, QUESTIONS).passed
+
+
 def test_a_function_that_forgets_to_return_is_told_so():
     result = outcome(exercise("lora_count"), "def lora_count(d, k, r):\n    count = r * (d + k)\n", QUESTIONS)
     assert "is there a return?" in result.message

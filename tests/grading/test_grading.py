@@ -74,7 +74,7 @@ def test_feedback(graded):
     text = graded.feedback("bob")
     assert text.startswith("# bob: 5 of 9 points")
     assert "**A rank for a budget** (`rank_within`): 0 of 2" in text
-    assert "    A function returns its answer" in text
+    assert "    Not written yet" in text
     assert "is not a notebook" in graded.feedback("dan")
     assert "    # a heading" in graded.feedback("erin")
     assert "Not handed in" in graded.feedback("carol")
