@@ -1,6 +1,5 @@
 """Settings of every test: figures are drawn off screen, and none is left open."""
 
-import gc
 import os
 import sys
 
@@ -26,8 +25,3 @@ def _close_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
-
-
-def pytest_collection_finish():
-    """Twelve thousand tests, which never go, are no garbage: the collector need not walk through them each time."""
-    gc.freeze()

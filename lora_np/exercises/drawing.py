@@ -165,15 +165,20 @@ def steps(drawn: Choices) -> Iterator[Choices]:
     for name, one in drawn.items():
         if not isinstance(one.value, int):
             yield from ({**drawn, name: replace(one, value=new)} for new in simpler(one.value, one.simplest))
+    for name in sorted(sizes):
+        yield from (without(drawn, name, i, added=True) for i in range(1, drawn[name].value))
 
 
-def without(drawn: Choices, name: str, i: int) -> Choices:
-    """A size that is smaller by one, and every array of that size without its line ``i``."""
+def without(drawn: Choices, name: str, i: int, *, added: bool = False) -> Choices:
+    """A size less by one, and each array of it without line ``i``, which may be added to the line before."""
     result = {**drawn, name: replace(drawn[name], value=drawn[name].value - 1)}
     for other, one in drawn.items():
         for axis, size in enumerate(one.axes):
             if size == name and i < one.value.shape[axis]:
-                result[other] = replace(result[other], value=np.delete(result[other].value, i, axis))
+                left = np.delete(result[other].value, i, axis)
+                if added:
+                    np.moveaxis(left, axis, 0)[i - 1] += np.take(result[other].value, i, axis)
+                result[other] = replace(result[other], value=left)
     return result
 
 

@@ -378,7 +378,9 @@ class Net(torch.nn.Module):
         {"train": ["layers.2"]},
         {"targets": lambda path, layer: True},
     ],
-    ids=str,
+    ids=lambda options: " ".join(
+        map(str, [*options, options.get("variant", "")])
+    ),  # a function has an address
 )
 def test_what_is_trained_here_loads_in_peft_without_a_warning(tmp_path, options):
     rng = np.random.default_rng(0)

@@ -731,6 +731,7 @@ def test_kinks_are_torchs():
     np.testing.assert_array_equal(x.grad, np.zeros(3))
 
 
+@pytest.mark.filterwarnings("ignore:numpy.fix is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("function", sorted(CONSTANTS, key=name_of), ids=name_of)
 def test_constants_return_plain_arrays(function):
     x = Tensor([[1.0, -2.0]])

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from lora_np import exercises
 from lora_np.exercises import HEADER, lessons, solution
 from lora_np.grading import attempts, check_file, grade
 from lora_np.grading.assignments import HIDDEN, teacher_notebook
+
+pytestmark = pytest.mark.skipif(sys.platform == "emscripten", reason="no processes in a browser")
 
 # Mistakes that satisfy some laws of their exercise and break others.
 PARTIAL = {

@@ -95,7 +95,7 @@ def test_opening_reads_the_header_alone(tmp_path):
         stream.truncate(len(raw) + 4 * 2**30)
     start = time.process_time()
     assert gguf.open(place).tensors["W"].nbytes == 2**32
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 0.5
 
 
 def header(*, version=3, tensors=(), fields=(), counts=None, tail=b""):

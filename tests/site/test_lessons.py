@@ -84,9 +84,8 @@ def caption(rank):
 
 def cut(rank):
     """Grey levels of the photograph at this rank."""
-    low, high = np.quantile(photograph(), [0.005, 0.995])
     B, A = lnp.low_rank_factors(photograph(), rank=rank)
-    return 255 * np.clip((B @ A - low) / (high - low), 0, 1)
+    return 255 * np.clip(B @ A, 0, 1)
 
 
 def pixels(picture):
