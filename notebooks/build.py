@@ -4,7 +4,8 @@
     python -m notebooks.build --check [NAME ...]  execute them, and fail where a committed notebook differs
 
 Each cell runs with warnings as errors. A cell that draws carries its alt text in the source, as in
-``# %% alt="The error falls with the rank"``, and the build refuses a figure without one.
+``# %% alt="The error falls with the rank"``, and the build refuses a figure without one. Headings
+and figures begin slides, for ``jupyter nbconvert --to slides``.
 """
 
 from __future__ import annotations
@@ -82,8 +83,12 @@ def orphans() -> list[Path]:
 
 
 def read(source: Path) -> Any:
-    """The notebook that a source describes, without outputs. A cell's id is made from its text."""
+    """The notebook that a source describes, without outputs. A cell's id is made from its text.
+
+    A heading begins a cell, even where the source goes on in the same one: so it can begin a slide.
+    """
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook.cells = [part for cell in notebook.cells for part in parts(cell)]
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat_minor = 5
     seen: Counter[str] = Counter()
@@ -91,7 +96,26 @@ def read(source: Path) -> Any:
         text = f"{cell.cell_type}\n{cell.source}"
         cell.id = hashlib.sha256(f"{text}\n{seen[text]}".encode()).hexdigest()[:12]
         seen[text] += 1
+        if kind := slide(cell):
+            cell.metadata["slideshow"] = {"slide_type": kind}
     return notebook
+
+
+def parts(cell: Any) -> list[Any]:
+    """A cell of prose, cut before its headings."""
+    if cell.cell_type != "markdown":
+        return [cell]
+    texts = re.split(r"\n+(?=## )", cell.source)
+    return [nbformat.v4.new_markdown_cell(text, metadata=dict(cell.metadata)) for text in texts]
+
+
+def slide(cell: Any) -> str:
+    """What a cell begins: a slide at a heading, one below it at a figure, or nothing; imports are skipped."""
+    if cell.cell_type == "markdown":
+        return "slide" if cell.source.startswith("#") else ""
+    if all(line.startswith(("import ", "from ")) for line in cell.source.splitlines() if line):
+        return "skip"
+    return "subslide" if "alt" in cell.metadata else ""
 
 
 def execute(notebook: Any) -> Any:
@@ -159,7 +183,7 @@ def shrink(output: Any) -> None:
     kind, encoded = "image/png", encode(drawing, "png", optimize=True)
     if len(encoded) > PHOTOGRAPH:
         smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
-        kind, encoded = "image/jpeg", encode(smaller, "jpeg", quality=85)
+        kind, encoded = "image/jpeg", encode(smaller, "jpeg", quality=85, optimize=True)
     output.data[kind] = base64.b64encode(encoded).decode("ascii")
     output.metadata[kind] = size
 

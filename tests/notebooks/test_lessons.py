@@ -105,3 +105,16 @@ def test_training_shows_no_progress_bar(name):
     for cell in cells(name, "code"):
         source = "".join(cell["source"])
         assert len(re.findall(r"\.(?:fit|sweep)\(", source)) == source.count("progress=False")
+
+
+def test_headings_and_figures_begin_slides(name):
+    """What ``jupyter nbconvert --to slides`` asks for."""
+    for cell in LESSONS[name]["cells"]:
+        text, kind = "".join(cell["source"]), cell["metadata"].get("slideshow", {}).get("slide_type", "")
+        if cell["cell_type"] == "markdown":
+            assert kind == ("slide" if text.startswith("#") else "")
+            assert not re.search(r"\n#+ ", text)
+        elif "alt" in cell["metadata"]:
+            assert kind == "subslide"
+        else:
+            assert kind in ("", "skip")
