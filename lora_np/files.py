@@ -98,9 +98,14 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
     written = [path for path in files if path not in kept]
     for path in written:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as stage:
-            stage.write_text(files[path], encoding="utf-8", newline="\n")
+        write_text(path, files[path])
     return written, kept
+
+
+def write_text(path: Path, text: str) -> None:
+    """``text`` in UTF-8."""
+    with whole(path) as stage:
+        stage.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_figure(figure: Any, path: Path, *, dpi: int) -> None:

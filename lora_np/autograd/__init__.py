@@ -7,7 +7,7 @@
 from lora_np.autograd import linear_algebra as linear_algebra  # which fills the tables, and rules too
 from lora_np.autograd import rules as rules
 from lora_np.autograd.engine import Tensor
-from lora_np.autograd.kernels import adapted_affine, affine, plus_low_rank, product, sum_of_outer
+from lora_np.autograd.kernels import adapted_affine, affine, plus_low_rank, product
 from lora_np.autograd.law import check_derivative
 from lora_np.autograd.methods import value
 from lora_np.autograd.nesting import grad
@@ -36,6 +36,5 @@ __all__ = [
     "plus_low_rank",
     "primitive",
     "product",
-    "sum_of_outer",
     "value",
 ]

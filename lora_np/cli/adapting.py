@@ -20,7 +20,7 @@ from lora_np.cli.shared import (
     show_as,
     with_options,
 )
-from lora_np.files import whole, write_figure
+from lora_np.files import write_figure, write_text
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[type, str]] = {
@@ -57,8 +57,7 @@ def inspect(
     if plot is not None:
         write_figure(found.figure(), plot, dpi=150)
     if html is not None:
-        with whole(html) as stage:
-            stage.write_text(found.to_html(), encoding="utf-8")
+        write_text(html, found.to_html())
     if as_json:
         print(found.to_json())
     else:

@@ -23,7 +23,7 @@ from lora_np.accounting import break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
 from lora_np.course.voice import Voice, speak
-from lora_np.files import write_figure, write_whole
+from lora_np.files import write_figure, write_text
 from lora_np.hub import safetensors
 from lora_np.linalg import ENOUGH, optimal_losses, rank_for_energy, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
@@ -263,8 +263,7 @@ def tour(
         tuple(map(str, figures)),
         str(report),
     )
-    page = render(found, task, figures).encode()
-    write_whole(report, lambda file: file.write(page))
+    write_text(report, render(found, task, figures))
     return found
 
 

@@ -333,9 +333,8 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None
     """Whatever breaks the law first; nothing if it holds on all inputs."""
     for case in range(cases := answer.exercise.cases):
         draw = Draw(np.random.default_rng([*seed, case]), case / max(1, cases - 1))
-        why = breaks(law, draw, answer)
-        if why is not None:
-            return Broken(draw.drawn, why, answer.kind, answer.last)
+        if broken := breaks(law, draw, answer):
+            return broken
     return None
 
 
@@ -343,10 +342,8 @@ def shown(law: Law, answer: Answer, broken: Broken, smallest: bool) -> Verdict:
     """The verdict with the smallest input that breaks the law in the same way."""
 
     def again(remembered: Choices) -> Broken | None:
-        draw = Draw(np.random.default_rng(0), remembered=remembered)
-        why = breaks(law, draw, answer)
-        same = why is not None and why.name == broken.why.name
-        return Broken(draw.drawn, why, answer.kind, answer.last) if same and why is not None else None
+        found = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
+        return found if found and found.why.name == broken.why.name else None
 
     def smaller(remembered: Choices) -> Choices | None:
         found = again(remembered)
@@ -358,19 +355,20 @@ def shown(law: Law, answer: Answer, broken: Broken, smallest: bool) -> Verdict:
     return Verdict(law.slug, False, str(why), "" if why.name == "Not written yet" else broken.call)
 
 
-def breaks(law: Law, draw: Draw, answer: Answer) -> LawBroken | None:
+def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
     """How the law is broken on what is drawn, if it is."""
     answer.kind = None
     try:
         law.check(draw, answer)
-    except LawBroken as broken:
-        return broken
+        return None
     except Rejected:
         return None
+    except LawBroken as broken:
+        why = broken
     except Exception as error:  # a law must not fall over an answer, but if one does, grading goes on
         what = "The answer has the type that the exercise asks for"
-        return LawBroken(what, f"{type(error).__name__}: {error}")
-    return None
+        why = LawBroken(what, f"{type(error).__name__}: {error}")
+    return Broken(draw.drawn, why, answer.kind, answer.last)
 
 
 def here(function: Any) -> Caller:

@@ -183,3 +183,14 @@ def at_most(what: str, number: float, least: float, *, size: float = 0.0) -> Non
     """
     wanted, came = apart(least, number)
     law(number <= least + TOLERANCE * max(least, size), f"{what} is {came}, but {wanted} can be reached")
+
+
+def closest(what: str, M: Array, nearest: Array, rank: int, *, size: float = 0.0) -> None:
+    """``what``, the distance of ``nearest`` from ``M``, is the least for its rank (Eckart-Young).
+
+    Examples
+    --------
+    >>> closest("the error", np.diag([2.0, 1.0]), np.diag([2.0, 0.0]), 1)
+    """
+    least, size = np.linalg.norm(np.linalg.svdvals(M)[rank:]), max(size, float(np.linalg.norm(M)))
+    at_most(what, float(np.linalg.norm(M - nearest)), float(least), size=size)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
-from lora_np.files import whole, write_figure
+from lora_np.files import write_figure, write_text
 from lora_np.grading.confine import Limits
 from lora_np.grading.judge import judged
 from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
@@ -138,11 +138,9 @@ class Grades:
 
         folder = path.with_name(f"{path.stem}-feedback")
         folder.mkdir(parents=True, exist_ok=True)
-        with whole(path) as stage:
-            stage.write_text(self.to_csv(), encoding="utf-8")
+        write_text(path, self.to_csv())
         for student in self.reports:
-            with whole(folder / file_name(student)) as stage:
-                stage.write_text(self.feedback(student), encoding="utf-8")
+            write_text(folder / file_name(student), self.feedback(student))
         figure = Figure(figsize=(6.5, 1.3 + 0.24 * len(self.exercises)), layout="constrained")
         self.plot(figure.add_subplot())
         picture = path.with_name(f"{path.stem}-summary.png")
@@ -252,8 +250,7 @@ class Journal:
         if path is not None:
             if head is None and path.exists():
                 raise OSError(f"{path} exists and is not a journal of grades; remove it or name another file")
-            with whole(path) as stage:
-                stage.write_text(json.dumps({**wanted, "questions": self.questions}) + "\n", encoding="utf-8")
+            write_text(path, json.dumps({**wanted, "questions": self.questions}) + "\n")
 
     def read(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """The first line and the others, less empty ones and one that was torn."""

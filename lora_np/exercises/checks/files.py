@@ -10,7 +10,7 @@ import numpy as np
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.laws import at_most, exactly, law, parts, same, whole
+from lora_np.exercises.laws import at_most, closest, exactly, law, parts, same, whole
 from lora_np.exercises.samples import scale
 
 # Count parameters
@@ -154,9 +154,7 @@ def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
     r = draw.whole("r", 1, min(d, k, old))
     B, A = scale(draw) * draw.array("B", d, old), draw.array("A", old, k)
     new_B, new_A = parts("B A", answer(B, A, r), (d, r), (r, k))
-    s, error = np.linalg.svdvals(B @ A), float(np.linalg.norm(B @ A - new_B @ new_A))
-    size = float(np.linalg.norm(B) * np.linalg.norm(A))
-    at_most("the error", error, float(np.linalg.norm(s[r:])), size=size)
+    closest("the error", B @ A, new_B @ new_A, r, size=float(np.linalg.norm(B) * np.linalg.norm(A)))
 
 
 def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
@@ -231,25 +229,21 @@ read_in_blocks_read = partial(blocks_read, high=5)
 read_in_blocks_outlier = partial(blocks_read, high=1000)
 
 
-def repaired(draw: Draw, answer: Answer) -> tuple[float, float, float, float]:
+def repaired(draw: Draw, answer: Answer) -> tuple[Array, Array, int, float]:
+    """What Q lacks of W, the update as answered, its rank, and the size of the numbers."""
     d, k = draw.sizes("dk", high=4)
     unit, r, alpha = scale(draw), draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
     W, Q = unit * draw.array("W", d, k), unit * draw.array("Q", d, k)
     B, A = parts("B A", answer(W, Q, r, alpha), (d, r), (r, k))
-    error, before = (float(np.linalg.norm(one)) for one in (W - Q - alpha / r * B @ A, W - Q))
-    return (
-        error,
-        float(np.linalg.norm(np.linalg.svdvals(W - Q)[r:])),
-        before,
-        float(np.linalg.norm(W) + before),
-    )
+    return W - Q, alpha / r * B @ A, r, float(np.linalg.norm(W) + np.linalg.norm(W - Q))
 
 
 def repair_closest(draw: Draw, answer: Answer) -> None:
-    error, least, _, size = repaired(draw, answer)
-    at_most("the distance to W", error, least, size=size)
+    lacking, update, r, size = repaired(draw, answer)
+    closest("the distance to W", lacking, update, r, size=size)
 
 
 def repair_smaller(draw: Draw, answer: Answer) -> None:
-    error, _, before, size = repaired(draw, answer)
-    at_most("the distance to W", error, before, size=size)
+    lacking, update, _, size = repaired(draw, answer)
+    distance, before = float(np.linalg.norm(lacking - update)), float(np.linalg.norm(lacking))
+    at_most("the distance to W", distance, before, size=size)

@@ -7,7 +7,7 @@ import numpy as np
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.laws import at_most, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
 from lora_np.exercises.samples import independent, mirror, scale, spectrum, turned
 from lora_np.linalg import row_echelon
 
@@ -193,19 +193,17 @@ def svd_by_eigenvectors_product(draw: Draw, answer: Answer) -> None:
 # Cut the SVD
 
 
-def matrix_and_rank(draw: Draw) -> tuple[Array, int, float]:
-    """Any matrix, a rank, and the least error at that rank."""
+def matrix_and_rank(draw: Draw) -> tuple[Array, int]:
     d, k = draw.sizes("dk", high=4)
-    M, r = scale(draw) * draw.array("M", d, k), draw.whole("r", 1, min(d, k))
-    return M, int(r), float(np.linalg.norm(np.linalg.svdvals(M)[r:]))
+    return scale(draw) * draw.array("M", d, k), draw.whole("r", 1, min(d, k))
 
 
 def cut_closest(draw: Draw, answer: Answer) -> None:
-    M, r, least = matrix_and_rank(draw)
+    M, r = matrix_and_rank(draw)
     got = real_array("the approximation", answer(M, r), M.shape)
     rank = int(np.count_nonzero(np.linalg.svdvals(got) > 1e-4 * np.linalg.norm(M)))
     law(rank <= r, f"an approximation of rank {r} has at most {r} parts, but its rank is {rank}")
-    at_most("the error", float(np.linalg.norm(M - got)), least, size=float(np.linalg.norm(M)))
+    closest("the error", M, got, r)
 
 
 def relative_errors(draw: Draw, answer: Answer) -> tuple[Array, Array]:
@@ -246,13 +244,13 @@ def smallest_rank_all(draw: Draw, answer: Answer) -> None:
 
 
 def balanced_factors_closest(draw: Draw, answer: Answer) -> None:
-    M, r, least = matrix_and_rank(draw)
+    M, r = matrix_and_rank(draw)
     B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
-    at_most("the error of B @ A", float(np.linalg.norm(M - B @ A)), least, size=float(np.linalg.norm(M)))
+    closest("the error of B @ A", M, B @ A, r)
 
 
 def balanced_factors_balanced(draw: Draw, answer: Answer) -> None:
-    M, r, _ = matrix_and_rank(draw)
+    M, r = matrix_and_rank(draw)
     B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
     same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(M)), why="that is A A^T")
 

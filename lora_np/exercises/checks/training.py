@@ -9,7 +9,7 @@ import numpy as np
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.laws import at_most, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
 from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, turned
 from lora_np.linalg import optimal_losses
 
@@ -291,9 +291,7 @@ def pissa_start_same(draw: Draw, answer: Answer) -> None:
 
 def pissa_start_strongest(draw: Draw, answer: Answer) -> None:
     W0, _, B, A, s = started(draw, answer)
-    least, size = np.linalg.norm(np.linalg.svdvals(W0)[len(A) :]), np.linalg.norm(W0)
-    left = np.linalg.norm(W0 - s * B @ A)
-    at_most("the norm of W0 - (alpha / r) B A", float(left), float(least), size=float(size))
+    closest("the norm of W0 - (alpha / r) B A", W0, s * B @ A, len(A))
 
 
 def pissa_start_balanced(draw: Draw, answer: Answer) -> None:
