@@ -15,7 +15,7 @@ import numpy as np
 from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_pair, check_shapes
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.merging import has_transposed_experts, with_adapter
+from lora_np.adapters.merging import Merging, has_transposed_experts
 from lora_np.adapters.module import AdapterModule, Stored
 from lora_np.adapters.peft_format import Adapter, load, targeting, write
 from lora_np.adapters.ranks import Goal, Spectrum, cut
@@ -229,7 +229,7 @@ def extract(
             for name, (pair, *_) in work.items()
             if ranks.get(name)
         }
-        adapted = with_adapter(before, load(stage))
+        adapted = Merging(before, load(stage))
         each_of(partial(_check, adapted, Path(out)), checked, **options, label="check")
     rows = [
         ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, x.error(ranks[name]))
@@ -431,11 +431,11 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     return module, spectrum
 
 
-def _check(adapted: Callable[[str], Array], out: Path, work: tuple[_Pair, float]) -> None:
+def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
     """Refuse what is not the tuned parameter up to the promised error, by the way that `merge` takes."""
     pair, promised = work
     lost = norm = 0.0
-    readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted, pair.old))
+    readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted.read, pair.old))
     for W, W0, made in zip(*(pair.maps(*reader) for reader in readers), strict=True):
         lost += float(np.square(W - made).sum())
         norm += float(np.square(W.astype(np.float64) - W0).sum())

@@ -13,7 +13,7 @@ import numpy as np
 
 from lora_np.adapters.contents import InspectedKind, contents, in_words, totals
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.merging import base_weights
+from lora_np.adapters.merging import Merging
 from lora_np.adapters.module import AdapterModule, Stored, at_least_single
 from lora_np.adapters.peft_format import Adapter, load
 from lora_np.adapters.ranks import Spectrum
@@ -262,7 +262,7 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Stored]:
     """The weight of each adapted module in a base: a directory, or a GGUF file."""
     if Path(base).suffix != ".gguf":
-        return base_weights(open_model(directory(base)), opened)
+        return Merging(open_model(directory(base)), opened).base_weights()
     source = open_gguf(base)
     weights = {}
     for name in opened:

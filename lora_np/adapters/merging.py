@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.module import AdapterModule, Stored, TokenRows
-from lora_np.adapters.peft_format import Adapter, load, stored
+from lora_np.adapters.peft_format import Adapter, load
 from lora_np.adapters.weights import merged, oriented
 from lora_np.checks import Array
 from lora_np.files import replacing, write_json
@@ -80,13 +80,10 @@ class MergeResult(Findings):
         What was added, and what was not copied.
     path : Path
         The new checkpoint.
-    rounding : float
-        The largest rounding error.
     """
 
     rows: tuple[MergedTensor, ...]
     path: Path
-    rounding: float
     headings = ("tensor", "dtype", "largest change", "rounding error")
 
 
@@ -160,16 +157,15 @@ def merge(
     source, update = open_model(directory(base)), load(adapter)
     if not any_base:
         check_base(source, update)
-    named = _naming(source, update)
-    for name, module in update.items():
-        if bitsandbytes_parts(source, named(weight_name(name, module))):
+    merging = Merging(source, update)
+    for name, weight in merging.weights.items():
+        if bitsandbytes_parts(source, weight):
             raise HubError(
                 f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging would have "
                 "to round it again; for full precision, language.load it, attach the adapter, merge, and "
                 "language.save it"
             )
-    changes = _changes(source, update)
-    added = {name: change.info for name, change in changes.items() if name not in source}
+    added = {name: change.info for name, change in merging.changes.items() if name not in source}
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
     ours = {*source.files, *others, *folders}
@@ -183,7 +179,8 @@ def merge(
             (file, stage / name, {**file.tensors, **(added if name == last else {})})
             for name, file in source.files.items()
         ]
-        by_shard = each(partial(_merge_shard, changes), shards, jobs=jobs, progress=progress, label="merge")
+        write = partial(_merge_shard, merging.changes)
+        by_shard = each(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
@@ -199,7 +196,7 @@ def merge(
         notes.append(f"{HEAD} has its own numbers now (tie_word_embeddings is false)")
     if left_out:
         notes.append(f"not copied, because they are unmerged weights: {', '.join(left_out)}")
-    return MergeResult(f"{base} + {adapter}", rows, tuple(notes), Path(out), rounding)
+    return MergeResult(f"{base} + {adapter}", rows, tuple(notes), Path(out))
 
 
 @dataclass(frozen=True)
@@ -213,37 +210,126 @@ class _Change:
     transposed: bool = False  # whether it may be stored as inputs by outputs
 
 
-def _changes(source: ModelDirectory, update: Adapter) -> dict[str, _Change]:
-    """Every tensor that will not be the base's, by its name in the base."""
-    named = _naming(source, update)
-    changes = {named(name): _replacement(source, update, name, named(name)) for name in update.full}
-    embedding = source.tied_embedding
-    for name, rows in update.rows.items():
-        before = changes.get(named(name)) or _original(source, update, name, named(name), embedding)
-        d, k = before.info.shape if len(before.info.shape) == 2 else (0, 0)
-        if rows.new.shape[1] != k or max(rows.tokens) >= d:
+@dataclass(frozen=True)
+class Merging:
+    """What an adapter makes of the tensors of a base."""
+
+    source: ModelDirectory
+    update: Adapter
+
+    @cached_property
+    def named(self) -> Callable[[str], str]:
+        """From the adapter's name of a parameter to that of the tensor in the base."""
+        return self.source.naming(map(weight_name, self.update, self.update.values()))
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The tensor of each adapted module in the base."""
+        return {name: self.named(weight_name(name, module)) for name, module in self.update.items()}
+
+    def base_weights(self) -> dict[str, Stored]:
+        """The weight of each adapted module in the base, where it is one tensor."""
+        return {
+            name: self.changes[target].start
+            for name, target in self.weights.items()
+            if target in self.changes
+        }
+
+    def read(self, name: str) -> Array:
+        """A tensor as the adapter makes it, in float64, before it is rounded."""
+        if name not in self.changes:
+            return self.source.read(name)
+        change = self.changes[name]
+        start = replace(change.start, read=lambda: change.start.read().astype(np.float64))
+        wide = replace(change, start=start, info=TensorInfo("float64", change.info.shape))
+        return _become(self.source.path, name, wide)[0]
+
+    @cached_property
+    def changes(self) -> dict[str, _Change]:
+        """Every tensor that will not be the base's, by its name in the base."""
+        named, embedding = self.named, self.source.tied_embedding
+        changes = {named(name): self._replacement(name) for name in self.update.full}
+        for name, rows in self.update.rows.items():
+            before = changes.get(named(name)) or self._original(named(name), name)
+            d, k = before.info.shape if len(before.info.shape) == 2 else (0, 0)
+            if rows.new.shape[1] != k or max(rows.tokens) >= d:
+                raise HubError(
+                    f"{self.source.path}: {name!r} of shape {before.info.shape} does not have the rows that "
+                    f"{self.update.path} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
+                )
+            changes[named(name)] = replace(before, rows=rows)
+        heads_own = changes.get(HEAD)
+        # TokenRows are replaced in what the two share, as PEFT ties them.
+        unshared = {*map(named, self.update.full), *self.weights.values()}
+        for name, module in self.update.items():
+            for target, part, transposed in self._targets(name, module):
+                if target == embedding:
+                    # The head goes on with the numbers from which the embedding's adapter starts.
+                    heads_own = heads_own or changes.get(target) or self._unchanged(target)
+                before = changes.get(target) or self._original(target, name)
+                changes[target] = replace(before, module=part, transposed=transposed)
+        if embedding in changes and embedding in unshared:
+            changes.setdefault(HEAD, heads_own or self._unchanged(embedding))
+        return changes
+
+    def _targets(self, name: str, module: AdapterModule) -> Iterator[tuple[str, AdapterModule, bool]]:
+        """The tensors that a module changes; what acts on each; whether it may be stored inputs by outputs.
+
+        A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by themselves.
+        """
+        weight, source = weight_name(name, module), self.source
+        if module.maps == 1 or module.kernel:
+            yield self.named(weight), module, self.update.fan_in_fan_out
+            if "bias" in module.parts:
+                yield self.named(f"{name}.bias"), module, False
+            return
+        tensors = source.parameters.get(weight, {})
+        whole = len(tensors) == 1 and all(place.expert is None for place in tensors.values())
+        found = 0 if whole else len({place.expert for place in tensors.values()})
+        if not tensors:
+            raise HubError(f"{source.path}: has no {weight!r}, which {self.update.path} adapts")
+        if found != module.maps and not whole:
             raise HubError(
-                f"{source.path}: {name!r} of shape {before.info.shape} does not have the rows that "
-                f"{update.path} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
+                f"{source.path}: {weight!r} has {found} experts, but {module.maps} in {self.update.path}"
             )
-        changes[named(name)] = replace(before, rows=rows)
-    heads_own = changes.get(HEAD)
-    # TokenRows are replaced in what the two share, as PEFT ties them.
-    unshared = {named(name) for name in (*update.full, *map(weight_name, update, update.values()))}
-    for name, module in update.items():
-        for target, part, transposed in _targets(source, update, named, name, module):
-            if embedding is not None and target == embedding:
-                # The head goes on with the numbers from which the embedding's adapter starts.
-                heads_own = heads_own or changes.get(target) or _unchanged(source, target)
-            before = changes.get(target) or _original(source, update, name, target, embedding)
-            changes[target] = replace(before, module=part, transposed=transposed)
-    if embedding is not None and embedding in changes and embedding in unshared:
-        changes.setdefault(HEAD, heads_own or _unchanged(source, embedding))
-    return changes
+        for target, place in tensors.items():
+            if place.expert is None:
+                # The shape tells how they are stored, or where inputs and outputs are as many, the type.
+                square = module.shape[-1] == module.shape[-2]
+                yield target, module, not square or has_transposed_experts(source) != place.transposed
+            else:
+                yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
 
+    def _unchanged(self, name: str) -> _Change:
+        source = self.source
+        if bitsandbytes_parts(source, name):
+            shape = read_bitsandbytes(source, name).shape
+            start = Stored("float32", shape, lambda: read_bitsandbytes(source, name).dequantised())
+            return _Change(TensorInfo("float32", shape), start)
+        info = source.info(name)
+        return _Change(info, Stored(info.dtype, info.shape, lambda: source.read(name)))
 
-def _naming(source: ModelDirectory, update: Adapter) -> Callable[[str], str]:
-    return source.naming([weight_name(name, module) for name, module in update.items()])
+    def _replacement(self, name: str) -> _Change:
+        source, target, tensor = self.source, self.named(name), self.update.full[name]
+        if target not in source and target != name:
+            raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
+        info = source.info(target) if target in source else TensorInfo(tensor.dtype, tensor.shape)
+        if info.shape != tensor.shape:
+            raise HubError(
+                f"{self.update.path}: {name!r} has shape {tensor.shape}, but {info.shape} in {source.path}"
+            )
+        return _Change(info, tensor)
+
+    def _original(self, target: str, name: str) -> _Change:
+        source = self.source
+        if target in source:
+            return self._unchanged(target)
+        if target == HEAD and source.tied_embedding is not None:
+            return self._unchanged(source.tied_embedding)
+        close = close_names(target, source.places)
+        raise HubError(
+            f"{source.path}: has no {target!r}, which {self.update.path} adapts as {name!r}{close}"
+        )
 
 
 def weight_name(name: str, module: AdapterModule) -> str:
@@ -251,102 +337,10 @@ def weight_name(name: str, module: AdapterModule) -> str:
     return name if module.parameter else f"{name}.weight"
 
 
-def _targets(
-    source: ModelDirectory,
-    update: Adapter,
-    named: Callable[[str], str],
-    name: str,
-    module: AdapterModule,
-) -> Iterator[tuple[str, AdapterModule, bool]]:
-    """The tensors that a module changes; what acts on each; whether it may be stored as inputs by outputs.
-
-    A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by themselves.
-    """
-    weight = weight_name(name, module)
-    if module.maps == 1 or module.kernel:
-        yield named(weight), module, update.fan_in_fan_out
-        if "bias" in module.parts:
-            yield named(f"{name}.bias"), module, False
-        return
-    tensors = source.parameters.get(weight, {})
-    whole = len(tensors) == 1 and all(place.expert is None for place in tensors.values())
-    found = 0 if whole else len({place.expert for place in tensors.values()})
-    if found != module.maps and not whole:
-        raise HubError(
-            f"{source.path}: {weight!r} has {found} experts, but {module.maps} in {update.path}"
-            if tensors
-            else f"{source.path}: has no {weight!r}, which {update.path} adapts"
-        )
-    for target, place in tensors.items():
-        if place.expert is None:
-            # The shape tells how they are stored, or where inputs and outputs are as many, the architecture.
-            square = module.shape[-1] == module.shape[-2]
-            yield target, module, not square or has_transposed_experts(source) != place.transposed
-        else:
-            yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
-
-
 def has_transposed_experts(source: ModelDirectory) -> bool:
     """Whether the live model holds experts as inputs by outputs."""
     configs = (source.config, *(part for part in source.config.values() if isinstance(part, Mapping)))
     return any(config.get("model_type") in _TRANSPOSED_EXPERTS for config in configs)
-
-
-def with_adapter(source: ModelDirectory, update: Adapter) -> Callable[[str], Array]:
-    """A reader of the base's tensors as the adapter makes them, in float64, before they are rounded."""
-    changes = _changes(source, update)
-
-    def read(name: str) -> Array:
-        if name not in changes:
-            return source.read(name)
-        change = changes[name]
-        start = replace(change.start, read=lambda: change.start.read().astype(np.float64))
-        wide = replace(change, start=start, info=TensorInfo("float64", change.info.shape))
-        return _become(source.path, name, wide)[0]
-
-    return read
-
-
-def base_weights(source: ModelDirectory, update: Adapter) -> dict[str, Stored]:
-    """The weight of each adapted module in the base, by the adapter's name of the module."""
-    changes, named = _changes(source, update), _naming(source, update)
-    return {
-        name: changes[target].start
-        for name, module in update.items()
-        if (target := named(weight_name(name, module))) in changes
-    }
-
-
-def _unchanged(source: ModelDirectory, name: str) -> _Change:
-    file = source.files[source.places[name]]
-    if bitsandbytes_parts(source, name):
-        shape = read_bitsandbytes(source, name).shape
-        return _Change(
-            TensorInfo("float32", shape),
-            Stored("float32", shape, lambda: read_bitsandbytes(source, name).dequantised()),
-        )
-    return _Change(file.tensors[name], stored(file, name, file.tensors[name]))
-
-
-def _replacement(source: ModelDirectory, update: Adapter, name: str, target: str) -> _Change:
-    tensor = update.full[name]
-    if target not in source and target != name:
-        raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
-    info = source.info(target) if target in source else TensorInfo(tensor.dtype, tensor.shape)
-    if info.shape != tensor.shape:
-        raise HubError(f"{update.path}: {name!r} has shape {tensor.shape}, but {info.shape} in {source.path}")
-    return _Change(info, tensor)
-
-
-def _original(
-    source: ModelDirectory, update: Adapter, name: str, target: str, embedding: str | None
-) -> _Change:
-    if target in source:
-        return _unchanged(source, target)
-    if target == HEAD and embedding is not None:
-        return _unchanged(source, embedding)
-    close = close_names(target, source.places)
-    raise HubError(f"{source.path}: has no {target!r}, which {update.path} adapts as {name!r}{close}")
 
 
 def _merge_shard(

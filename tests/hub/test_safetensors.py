@@ -298,7 +298,7 @@ def test_a_name_that_is_not_in_the_file_lists_close_ones(path):
     with pytest.raises(HubError, match=r"no tensor 'xyz'; it has layer.0.lora_A, layer.1"):
         file.read("xyz")
     safetensors.save({}, path)
-    with pytest.raises(HubError, match="has no tensor '[^']*'$"):
+    with pytest.raises(HubError, match=r"has no tensor '[^']*'$"):
         safetensors.open(path).read("x")
 
 
