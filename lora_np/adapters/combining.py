@@ -142,34 +142,30 @@ def combine(
         rank = whole_number("rank", rank)
         if method != "svd":
             raise ValueError(f"rank is for method 'svd'; '{method}' has no choice of it")
-    if isinstance(adapters, Mapping):
-        raise TypeError("adapters must be a sequence of paths, got a mapping; pass its values as weights")
     if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
     if not len(adapters) == len(weights) > 0:
         raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
-    sources = [
-        (load(path), settings.finite_number(f"the weight of {path}", weight))
+    loaded = [load(path) for path in adapters]
+    weights = [
+        settings.finite_number(f"the weight of {path}", weight)
         for path, weight in zip(adapters, weights, strict=True)
     ]
-    _check([source for source, _ in sources])
+    _check(loaded)
     if not any_base:
-        check_bases([source for source, _ in sources])
-    modules = [module for source, _ in sources for module in source.values()]
+        check_bases(loaded)
+    modules = [module for source in loaded for module in source.values()]
     target = rank or max(module.rank for module in modules)
     with_bias = any("bias" in module.parts for module in modules)
-    loaded = [source for source, _ in sources]
-    names = dict.fromkeys(name for source in loaded for name in source)
+    terms = {
+        name: [
+            (source[name], weight) for source, weight in zip(loaded, weights, strict=True) if name in source
+        ]
+        for name in dict.fromkeys(name for source in loaded for name in source)
+    }
     with new_adapter(out, force=force, inputs=adapters) as (stage, aside):
-        work = {
-            name: (
-                name,
-                [(source[name], weight) for source, weight in sources if name in source],
-                aside / str(i),
-            )
-            for i, name in enumerate(names)
-        }
+        work = {name: (name, terms[name], aside / str(i)) for i, name in enumerate(terms)}
         combined_by = partial(_combined, method, target, with_bias)
         results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
@@ -177,7 +173,9 @@ def combine(
         tokens = {name: rows for source in loaded for name, rows in source.rows.items()}
         write(Adapter(combined, full, _raw(loaded, with_bias, combined, tokens), rows=tokens), stage)
     rows = tuple(CombinedModule(name, module.rank, error) for name, (module, error) in results.items())
-    title = f"{method}: " + " + ".join(f"{weight:g} {source.path}" for source, weight in sources)
+    title = f"{method}: " + " + ".join(
+        f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True)
+    )
     note = "'linear' adds up factors, not updates: the last column is what that changes"
     return CombineResult(title, rows, (note,) * (method == "linear"), Path(out))
 

@@ -120,9 +120,6 @@ class AdapterConfig:
     def says(self, flag: str) -> bool:
         return bool(self.raw.get(flag))
 
-    def trains_biases(self) -> bool:
-        return bool(self.raw.get("bias", "none") != "none")
-
     def saves(self, module: str) -> bool:
         """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its path."""
         segments = module.split(".")

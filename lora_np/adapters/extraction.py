@@ -469,7 +469,7 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
     """As many singular triplets as the goal needs, or may need, and the squared norm of what they leave."""
     full = min(D.shape)
     if goal.share is None:
-        most = goal.rank or goal.total_rank or (goal.bytes or 0) // (itemsize * sum(D.shape))
+        most = goal.value // (itemsize * sum(D.shape)) if goal.name == "bytes" else goal.value
         return _truncated(D, min(full, max(1, most)))
     rank = min(_FIRST_RANK, full)
     while True:

@@ -125,10 +125,7 @@ class Inspection(Findings):
     contents: Mapping[str, Any]
     kinds: tuple[InspectedKind, ...]
     spectra: Mapping[str, Array]
-    headings = (
-        "module", "status", "rank", "scale", "norm", "share", "effective rank", "stable rank", "needed",
-        "wasted", "relative", "amplification", "intruders",
-    )  # fmt: skip
+    headings = tuple(_LEGEND)
 
     @property
     def table(self) -> Table:

@@ -30,7 +30,6 @@ from lora_np.hub import (
     TensorInfo,
     directory,
     inside,
-    refuse_pickles,
     safetensors,
 )
 
@@ -187,8 +186,6 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     """
     folder = directory(path)
     said = settings.read(folder)
-    if not os.path.lexists(folder / WEIGHTS):
-        refuse_pickles(folder)
     return interpret(safetensors.open(inside(folder, WEIGHTS)), said, folder)
 
 
@@ -508,7 +505,7 @@ def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[st
     replaced = len(bare) < len(inner) and ".".join(bare) in adapted
     inner = bare if replaced else inner
     module = ".".join(inner)
-    trained_bias = parameter == "bias" and said.trains_biases()
+    trained_bias = parameter == "bias" and said.raw.get("bias", "none") != "none"
     embedding = parameter == "weight" and inner[-1:] and inner[-1] in _EMBEDDING_LAYERS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
         raise HubError(

@@ -6,7 +6,7 @@ import heapq
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,53 +69,42 @@ def total_error(spectra: Iterable[Spectrum], ranks: Iterable[int]) -> float:
     return float((lost / (norm or 1.0)) ** 0.5)
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What a low-rank adapter is to meet: exactly one of the five is given (see `of`).
+class Goal(NamedTuple):
+    """What a low-rank adapter is to meet; made by `of`.
 
     Parameters
     ----------
-    rank : int
-        The same rank everywhere (less where a module has less).
-    energy : float
-        The share of its squared norm that each module keeps, as in 0.99.
-    error : float
-        The relative error in the Frobenius norm that each module may have, as in 0.01.
-    bytes : int
-        The size of ``adapter_model.safetensors``, shared out where it serves best.
-    total_rank : int
-        The sum of the ranks, shared out where it serves best.
+    name : {"rank", "energy", "error", "bytes", "total_rank"}
+        The same rank everywhere (less where a module has less); the share of its squared norm that each
+        module keeps, or the relative error in the Frobenius norm that it may have; the size of
+        ``adapter_model.safetensors`` or the sum of the ranks, shared out where they serve best.
+    value : int or float
+        How much of it.
     """
 
-    rank: int | None = None
-    energy: float | None = None
-    error: float | None = None
-    bytes: int | None = None
-    total_rank: int | None = None
+    name: str
+    value: Any
 
     @classmethod
     def of(cls, **goals: Any) -> Goal:
         """The one of these goals that is not None; the names are those that the caller's users know."""
-        given = [name for name, content in goals.items() if content is not None]
+        given = {name: content for name, content in goals.items() if content is not None}
         if len(given) != 1:
             *first, last = goals
             said = " and ".join(given) or "none of them"
             raise ValueError(f"give one of {', '.join(first)} and {last}, got {said}")
-        return cls(**goals)
-
-    def __post_init__(self) -> None:
-        for name in ("rank", "bytes", "total_rank"):
-            if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name))
-        if self.energy is not None:
-            number("energy", self.energy, minimum=0, maximum=1, open_minimum=True)
-        if self.error is not None:
-            number("error", self.error, minimum=0, maximum=1, open_maximum=True)
+        ((name, value),) = given.items()
+        if name in ("energy", "error"):
+            ends = {"open_minimum": name == "energy", "open_maximum": name == "error"}
+            return cls(name, number(name, value, minimum=0, maximum=1, **ends))
+        return cls(name, whole_number(name, value))
 
     @property
     def share(self) -> float | None:
         """The share of its squared norm that each module is to keep, if that is the goal."""
-        return self.energy if self.error is None else 1 - self.error**2
+        if self.name == "error":
+            return float(1 - self.value**2)
+        return float(self.value) if self.name == "energy" else None
 
     def ranks(self, adapter: Adapter, spectra: Mapping[str, Spectrum]) -> dict[str, int]:
         """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it out.
@@ -123,9 +112,9 @@ class Goal:
         They are the rank, except of a convolution in groups, where they are the rank of each.
         """
         groups = {name: module.groups for name, module in adapter.items()}
-        if self.rank is not None:
+        if self.name == "rank":
             return {
-                name: min(max(1, self.rank // groups[name]), len(spectrum.s))
+                name: min(max(1, self.value // groups[name]), len(spectrum.s))
                 for name, spectrum in spectra.items()
             }
         # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
@@ -136,10 +125,9 @@ class Goal:
         if self.share is not None:
             return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
         values = {name: spectrum.s for name, spectrum in spectra.items()}
-        if self.bytes is not None:
-            return allocate_bytes(adapter, values, self.bytes, at_least=at_least)
-        assert self.total_rank is not None
-        return allocate(values, groups, self.total_rank, at_least=at_least, name="total_rank")
+        if self.name == "bytes":
+            return allocate_bytes(adapter, values, self.value, at_least=at_least)
+        return allocate(values, groups, self.value, at_least=at_least, name=self.name)
 
 
 def cut(adapter: Adapter, ordered: Adapter, ranks: Mapping[str, int]) -> Adapter:

@@ -54,11 +54,9 @@ def each_of(
 def put_aside(array: Array, path: Path, dtype: str) -> Stored:
     """An array on the disk until it is read; a file will hold it as ``dtype``."""
     # Not by `numpy.save`, whose error on a full disk says neither that it is full nor where.
-    with open(path, "wb") as file:
-        head = np.lib.format.header_data_from_array_1_0(array)
-        np.lib.format.write_array_header_1_0(file, head)
-        file.write(np.ascontiguousarray(array.T if head["fortran_order"] else array).data)
-    return Stored(dtype, array.shape, lambda: np.load(path))
+    path.write_bytes(np.ascontiguousarray(array).data)
+    kind, shape = array.dtype, array.shape
+    return Stored(dtype, shape, lambda: np.fromfile(path, kind).reshape(shape))
 
 
 def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:

@@ -13,7 +13,6 @@ from lora_np.hub.folders import (
     directory,
     inside,
     open_model,
-    refuse_pickles,
 )
 from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
@@ -72,7 +71,6 @@ __all__ = [
     "pick",
     "read_bitsandbytes",
     "read_json",
-    "refuse_pickles",
     "rounded",
     "row_order",
     "safetensors",

@@ -178,7 +178,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
         index = _read_index(inside(folder, chosen or INDEX))
         names = sorted(set(index["weight_map"].values()))
     else:
-        refuse_pickles(folder)
+        _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
         raise HubError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
@@ -247,7 +247,7 @@ def inside(folder: Path, name: str) -> Path:
     Raises
     ------
     HubError
-        If the file does not exist or is not inside.
+        If the file does not exist (which is explained where pickles do instead of it) or is not inside.
 
     See Also
     --------
@@ -261,6 +261,8 @@ def inside(folder: Path, name: str) -> Path:
         real = path.resolve(strict=True)
         regular = stat.S_ISREG(real.stat().st_mode)
     except (OSError, RuntimeError, ValueError):
+        if name.endswith(".safetensors"):
+            _refuse_pickles(folder)
         raise HubError(f"{path}: no such file") from None
     home = folder.resolve()
     cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
@@ -271,23 +273,8 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def refuse_pickles(folder: Path) -> None:
-    """Say why nothing is read from a directory that holds pickles instead of safetensors.
-
-    Parameters
-    ----------
-    folder : Path
-        The directory.
-
-    Raises
-    ------
-    HubError
-        If it holds one.
-
-    See Also
-    --------
-    open_model : What calls this where it finds no safetensors.
-    """
+def _refuse_pickles(folder: Path) -> None:
+    """Say why nothing is read from a directory that holds pickles instead of safetensors."""
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLES:
             raise HubError(

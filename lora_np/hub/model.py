@@ -82,28 +82,13 @@ class ModuleSpec(NamedTuple):
     @property
     def parameters(self) -> int:
         """Numbers that all of these modules own; what is tied is counted where it belongs."""
-        # written out, because every module of every model is counted here
-        own = (0 if self.tied else prod(self.shape)) + (
-            self.shape[0] if self.bias and not self.tied_bias else 0
-        )
-        return own * prod(map(len, self.ranges))
-
-    @property
-    def first(self) -> str:
-        """The name of the first of these modules."""
-        # a name without an index may contain braces
-        return self.name.format(*[indices[0] for indices in self.ranges]) if self.ranges else self.name
+        own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
+        return own * self.copies
 
     def names(self) -> list[str]:
         """The names of these modules, one for each."""
-        return self._filled(self.name)
-
-    def aliases(self) -> list[str]:
-        """Their names in checkpoints."""
-        return self._filled(self.alias or self.name)
-
-    def _filled(self, text: str) -> list[str]:
-        return list(starmap(text.format, product(*self.ranges))) if self.ranges else [text]
+        # a name without an index may contain braces
+        return list(starmap(self.name.format, product(*self.ranges))) if self.ranges else [self.name]
 
     def at(self, *indices: int) -> ModuleSpec:
         """The module, or the modules, at the given first indices."""

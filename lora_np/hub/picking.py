@@ -200,7 +200,7 @@ def _names(groups: Iterable[ModuleSpec]) -> Names:
     groups = list(groups)
     return [
         {module: module.names() for module in groups},
-        {module: module.aliases() for module in groups if module.alias},
+        {module: module._replace(name=module.alias).names() for module in groups if module.alias},
     ]
 
 
@@ -390,7 +390,7 @@ def _why_not(spec: ModelSpec, target: str) -> str:
     if inside:
         return f"is a container, which LoRA cannot adapt; it holds {', '.join(inside)}"
     for module in spec.groups:
-        if ends_with(module.first, target):
+        if ends_with(module.names()[0], target):
             return f"is a {module.kind}, which LoRA cannot adapt"
     names = {*_leaf_names(spec), *(module.alias.rpartition(".")[2] for module in spec.groups if module.alias)}
     return f"matches no module of {spec.name}{close_names(target, names)}"

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
 from reprlib import repr  # short, even for a hostile header
 from types import TracebackType
@@ -318,28 +317,22 @@ def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, T
     metadata = header.pop("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
         raise HubError("its __metadata__ is not a map from text to text")
-    ends = {name: _offsets(name, entry) for name, entry in header.items()}
+    infos = {name: _described(name, entry) for name, entry in header.items()}
     tensors = {}
     position = 0
-    for name, (begin, end) in sorted(ends.items(), key=itemgetter(1)):
-        if begin != position:
-            fault = "overlaps the one before" if begin < position else "leaves a gap before it"
-            raise HubError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
-        info = TensorInfo(_BY_FILE[header[name]["dtype"]], tuple(header[name]["shape"]), start + begin)
-        if (nbytes := info.nbytes) != end - begin:
-            raise HubError(
-                f"tensor {name!r} of {header[name]['dtype']} and shape {info.shape} takes {nbytes} "
-                f"bytes, but has {end - begin}"
-            )
-        tensors[name] = info
-        position = end
+    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+        if info.start != position:
+            fault = "overlaps the one before" if info.start < position else "leaves a gap before it"
+            raise HubError(f"tensor {name!r} {fault}: it begins at {info.start}, not {position}")
+        tensors[name] = TensorInfo(info.dtype, info.shape, start + position)
+        position += info.nbytes
     if start + position != size:
         raise HubError(f"its tensors end at byte {start + position}, the file at {size}")
     return tensors, metadata
 
 
-def _offsets(name: str, entry: object) -> tuple[int, int]:
-    """``data_offsets`` of an entry of the header whose form is right."""
+def _described(name: str, entry: object) -> TensorInfo:
+    """An entry of the header whose form is right; ``start`` counts from the first tensor."""
     if not isinstance(entry, dict):
         raise HubError(f"tensor {name!r} is described by {repr(entry)}, not by an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
@@ -349,16 +342,17 @@ def _offsets(name: str, entry: object) -> tuple[int, int]:
         raise HubError(f"tensor {name!r} has shape {repr(shape)}, not a list of at most 64 whole numbers")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise HubError(f"tensor {name!r} has data_offsets {repr(offsets)}, not [begin, end]")
-    return offsets[0], offsets[1]
+    info = TensorInfo(_BY_FILE[dtype], tuple(shape), offsets[0])
+    if info.nbytes != offsets[1] - offsets[0]:
+        raise HubError(
+            f"tensor {name!r} of {dtype} and shape {info.shape} takes {info.nbytes} bytes, but has "
+            f"{offsets[1] - offsets[0]}"
+        )
+    return info
 
 
 def _naturals(value: object) -> TypeGuard[list[int]]:
-    if not isinstance(value, list):
-        return False
-    for item in value:  # noqa: SIM110 - a generator costs a call for each
-        if type(item) is not int or not 0 <= item < 2**63:
-            return False
-    return True
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
 def _layout(

@@ -237,8 +237,7 @@ def test_what_can_not_be_combined_is_refused(make_adapter, tmp_path, names, opti
 def test_what_is_no_sequence_of_paths_is_refused(make_adapter, tmp_path, monkeypatch, adapters_):
     make_adapter("a")
     monkeypatch.chdir(tmp_path)
-    hint = "pass its values as weights" if isinstance(adapters_, dict) else "got"
-    with pytest.raises(TypeError, match=f"adapters must be a sequence of paths, .*{hint}"):
+    with pytest.raises(TypeError, match=r"adapters must be a sequence of paths, .*got"):
         adapters.combine(adapters_, "out")
     assert not (tmp_path / "out").exists()
 
@@ -248,9 +247,9 @@ def test_what_is_no_sequence_of_paths_is_refused(make_adapter, tmp_path, monkeyp
 def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path, dtype, size):
     if dtype == "float32" and sys.platform == "emscripten":
         pytest.skip("norms are float64 there, which does not overflow")
-    huge = AdapterModule.of(A=np.full((2, 3), size), B=np.full((4, 2), size), alpha=1, dtype=dtype)
+    huge = AdapterModule.of(A=np.full((2, 3), size, dtype), B=np.full((4, 2), size, dtype), alpha=1)
     adapters.save(Adapter({"q": huge}), tmp_path / "huge")
-    half = AdapterModule.of(A=np.full((2, 3), size / 2), B=np.full((4, 2), size), alpha=1, dtype=dtype)
+    half = AdapterModule.of(A=np.full((2, 3), size / 2, dtype), B=np.full((4, 2), size, dtype), alpha=1)
     adapters.save(Adapter({"q": half}), tmp_path / "half")
     message = "q.*: the result is not finite"
     for method in ("cat", "linear", "svd"):
@@ -266,7 +265,7 @@ def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path, dtype, size
 
 
 def test_large_numbers_that_do_not_overflow_are_combined(tmp_path):
-    large = AdapterModule.of(A=np.eye(2, 3) * 1e10, B=np.eye(4, 2) * 1e10, alpha=2, dtype="float32")
+    large = AdapterModule.of(A=np.eye(2, 3, dtype="f4") * 1e10, B=np.eye(4, 2, dtype="f4") * 1e10, alpha=2)
     adapters.save(Adapter({"q": large}), tmp_path / "large")
     for method in ("cat", "linear", "svd"):
         table = adapters.combine([tmp_path / "large"], tmp_path / method, method=method).table
