@@ -75,7 +75,7 @@ for r, color in zip(ranks, CYCLE, strict=False):
 # %%
 most = {r: held[r].mean(axis=0).max() for r in ranks}
 for r in ranks:
-    print(f"rank {r}: {224 * r:,} numbers of 32 bits hold {224 * r * most[r]:,.0f} bits, {most[r]:.1f} each")
+    print(f"rank {r}: {224 * r:,} numbers of 32 bits hold {most[r]:.1f} bits each")
     assert 1.2 < most[r] < 2.0
 assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 
