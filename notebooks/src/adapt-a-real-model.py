@@ -225,7 +225,7 @@ assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 # p_i = \frac{e^{o_i}}{e^{o_0} + \dots + e^{o_9}}
 # $$
 #
-# The loss is $-\log p_i$ for the right digit $i$: 0 if the network is certain and right, 0.69 if it gives the
+# The loss is $-\ln p_i$ for the right digit $i$: 0 if the network is certain and right, 0.69 if it gives the
 # right one probability one half.
 
 # %% alt="Eight handwritten digits, 0 to 7, of eight by eight pixels, in an upper row as written and in a lower row lying on their side." tags=["cover"]

@@ -293,7 +293,8 @@ assert enough == 9
 #
 #   <details><summary>Answer</summary>
 #
-#   For $a$ it is $1 / b$. For $b$ it is $-a / b^2$, which is $-y / b$ with the result $y = a / b$. At $a = 2$, $b = 3$: 0.333 and $-0.222$.
+#   For $a$ it is $1 / b$. If $b$ moves by $h$, the product $y\,b = a$ of it with the result $y$ must stay, so $y$ moves by about
+#   $-y\,h / b$: the slope for $b$ is $-y / b = -a / b^2$. At $a = 2$, $b = 3$: 0.333 and $-0.222$.
 #
 #   </details>
 # - For $h = BAx$, what do $B$ and $A$ get if $g$ arrives at $h$? *Train h = W0 x + BAx* needs it.
