@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
+from source_links import resolver  # noqa: E402
+
 from hatch_build import publication  # noqa: E402
 from lora_np.version import __version__  # noqa: E402
 
@@ -31,6 +33,7 @@ extensions = [
     "jupyterlite_sphinx",
     "materials",
     "public_names",
+    "docstrings",
     "command_line",
     "lesson_links",
     "explorables",
@@ -41,6 +44,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "explorer", "lite", "**/.ipynb_checkpoints"]
 nitpicky = True
+default_role = "name"
 # Types in docstrings are words for people ("mapping of str to int"): links are checked for full names.
 nitpick_ignore_regex = [("py:class", r"(?!lora_np\.|numpy\.|matplotlib\.).*")]
 highlight_language = "python3"
@@ -59,12 +63,6 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_preprocess_types = True
-napoleon_type_aliases = {
-    "ndarray": ":class:`~numpy.ndarray`",
-    "Generator": ":class:`~numpy.random.Generator`",
-    "Axes": ":class:`~matplotlib.axes.Axes`",
-    "Figure": ":class:`~matplotlib.figure.Figure`",
-}
 add_module_names = False
 python_use_unqualified_type_names = True
 
@@ -124,6 +122,8 @@ if site:
     html_baseurl = ogp_site_url = f"{site}{prefix}"
     sitemap_url_scheme = "{link}"
 if repository:
+    extensions.append("sphinx.ext.linkcode")
+    linkcode_resolve = resolver(repository, "main" if here in ("", "latest") else f"v{here}")
     html_theme_options |= {
         "source_repository": f"https://github.com/{repository}",
         "source_branch": "main",

@@ -1,6 +1,7 @@
 """What is published follows from one place in pyproject.toml, and nothing claims to be where it is not."""
 
 import importlib.util
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lora_np
 from lora_np.version import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +77,29 @@ def test_citation_forgets_earlier_addresses(citation, places):
         text = citation.written(text, "1.2.3", *place)
     assert text == citation.written(start, "1.2.3", *places[-1])
     assert (PLACE[1] in text) == bool(places[-1][1])
+
+
+def test_source_links_lead_to_what_they_name():
+    links = load(ROOT / "docs" / "_ext" / "source_links.py")
+    resolve = links.resolver(PLACE[0], "main")
+    found = 0
+    for package in pkgutil.walk_packages(lora_np.__path__, "lora_np."):
+        if package.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(package.name)
+        for name in getattr(module, "__all__", ()):
+            thing = getattr(module, name)
+            members = [n for n in vars(thing) if n[0] != "_"] if isinstance(thing, type) else []
+            for full in (name, *(f"{name}.{member}" for member in members)):
+                address = resolve("py", {"module": package.name, "fullname": full})
+                if address is None:
+                    continue
+                start = f"https://github.com/{PLACE[0]}/blob/main/"
+                file, first, last = re.fullmatch(rf"{start}(lora_np/.+\.py)#L(\d+)-L(\d+)", address).groups()
+                lines = (ROOT / file).read_text(encoding="utf-8").splitlines()[int(first) - 1 : int(last)]
+                found += any(re.match(r"\s*(def|class) ", line) for line in lines)
+    assert found > 500
+    assert resolve("py", {"module": "lora_np.hub", "fullname": "ATTENTION"}) is None
 
 
 def test_classifiers_claim_what_ci_runs():

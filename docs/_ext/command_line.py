@@ -1,5 +1,6 @@
 """The directive ``command-line``: a section for each command, written by the commands themselves."""
 
+import re
 from typing import Any
 
 import typer
@@ -45,14 +46,22 @@ def commands(command: Any, name: str) -> list[tuple[str, Any]]:
 def described(text: str) -> nodes.Node:
     """An example is code, everything else is prose."""
     if not text.startswith("Example"):
-        return nodes.paragraph("", text)
+        return paragraph(text)
     _, _, example = text.partition(": ")
     return nodes.literal_block("", f"$ {example}", language="console")
 
 
+def paragraph(text: str) -> nodes.paragraph:
+    """Prose in which options are code: typographers would make a dash of two hyphens."""
+    parts = re.split(r"(--[a-z][\w-]*)", text)
+    return nodes.paragraph(
+        "", "", *(nodes.literal("", p) if p.startswith("--") else nodes.Text(p) for p in parts)
+    )
+
+
 def entry(names: str, text: str) -> nodes.definition_list_item:
     term = nodes.term("", "", nodes.literal("", names))
-    return nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph("", text)))
+    return nodes.definition_list_item("", term, nodes.definition("", paragraph(text)))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -87,7 +87,7 @@ def diff(
     Returns
     -------
     Difference
-        Part by part; `same` says it in one word.
+        Part by part; `Difference.same` says it in one word.
 
     Raises
     ------

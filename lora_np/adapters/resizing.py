@@ -91,7 +91,7 @@ def resize(
         The relative error in the Frobenius norm that each module may have.
     bytes : int
         The size that ``adapter_model.safetensors`` may have. It is shared out among all modules so that the
-        summed squared error becomes small (see `allocate_bytes`); modules may come to nothing.
+        summed squared error becomes small (see ``allocate_bytes``); modules may come to nothing.
     total_rank : int
         The sum of all ranks, shared out likewise.
     jobs : int

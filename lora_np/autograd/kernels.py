@@ -26,10 +26,6 @@ def product(a: Array, b: Array) -> Array:
     ndarray of shape (..., m)
         Each row of a times b.
 
-    See Also
-    --------
-    sum_of_outer : The product that the gradient of a weight is.
-
     Examples
     --------
     >>> product(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))

@@ -25,7 +25,7 @@ def adaptation_runs() -> list[dict[str, Any]]:
 
     Notes
     -----
-    `recipes/adaptation.py` in the repository made them, and holds every setting.
+    ``recipes/adaptation.py`` in the repository made them, and holds every setting.
 
     Examples
     --------

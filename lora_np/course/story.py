@@ -123,7 +123,7 @@ class Tour:
     rank_for_gain : int
         The smallest whose best update brings 97 % of the gain of the best full one, on held-out data.
     rank_for_norm : int
-        The smallest that keeps 99 % of the squared norm of the best full update: the rule of `errors`.
+        The smallest that keeps 99 % of the squared norm of the best full update, as ``lora-np errors`` does.
     figures : tuple of str
         Paths of the figures.
     report : str

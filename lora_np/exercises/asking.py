@@ -65,7 +65,7 @@ class Exercise:
     solution : str
         Markdown: why, and the code; empty in a course that leaves it out.
     forbids : tuple of str
-        Families of functions, or single ones, that must not run: see `lora_np.exercises.forbidden`.
+        Families of functions, or single ones, that must not run: see ``lora_np.exercises.forbidden``.
     dtype : str
         ``"float64"`` where a right answer in float32 is too coarse.
     cases : int

@@ -39,7 +39,7 @@ def encode(thing: Any, buffers: list[bytes]) -> Any:
     Returns
     -------
     Any
-        For `json.dumps`.
+        For ``json.dumps``.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def decode(document: Any, arrays: memoryview) -> Any:
     Parameters
     ----------
     document : Any
-        As `json.loads` gives it.
+        As ``json.loads`` gives it.
     arrays : memoryview
         All buffers, one after the other.
 

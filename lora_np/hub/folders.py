@@ -143,7 +143,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
     Returns
     -------
     ModelDirectory
-        Its names, dtypes and shapes, and `read` for one tensor.
+        Its names, dtypes and shapes, and ``read`` for one tensor.
 
     Raises
     ------

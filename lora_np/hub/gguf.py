@@ -38,7 +38,7 @@ _ALIGNMENT = 32
 
 
 class GGUFFile(TensorFile):
-    """A checked header, and `read` for one tensor after the other. Made by `open`; holds no open file.
+    """A checked header, and ``read`` for one tensor after the other. Made by ``open``; holds no open file.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class GGUFFile(TensorFile):
         Raises
         ------
         HubError
-            As for `read`.
+            As for ``read``.
         """
         info = self.info(name)
         if info.dtype not in LAYOUTS:

@@ -103,7 +103,7 @@ class NameMap:
 
 
 def names_are_known(config: Mapping[str, Any]) -> bool:
-    """Whether `NameMap` knows what becomes of a model's names: of all but some that see or hear.
+    """Whether ``NameMap`` knows what becomes of a model's names: of all but some that see or hear.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ _MAX_AXES = 64  # as in NumPy
 
 
 class SafetensorsFile(TensorFile):
-    """A checked header, and `read` for one tensor after the other. Made by `open`; holds no open file.
+    """A checked header, and ``read`` for one tensor after the other. Made by ``open``; holds no open file.
 
     Attributes
     ----------

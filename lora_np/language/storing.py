@@ -60,7 +60,7 @@ def load(
         If the family is not understood, a file is damaged, or a tensor is missing, of another shape, or has
         no place in the model.
     ImportError
-        If the vocabulary needs the library `tokenizers`, and that is not installed.
+        If the vocabulary needs the library ``tokenizers``, and that is not installed.
 
     See Also
     --------

@@ -210,7 +210,7 @@ class BytePairs(Vocabulary):
 
 
 class Foreign(Vocabulary):
-    """A vocabulary of any other kind, through the library `tokenizers`.
+    """A vocabulary of any other kind, through the library ``tokenizers``.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ class Foreign(Vocabulary):
     Raises
     ------
     ImportError
-        If `tokenizers` is not installed.
+        If ``tokenizers`` is not installed.
     """
 
     def __init__(self, contents: Mapping[str, Any]) -> None:
@@ -281,12 +281,12 @@ def read_vocabulary(contents: Mapping[str, Any]) -> Characters | BytePairs | For
     Returns
     -------
     Characters, BytePairs or Foreign
-        Ours where it is of one of these kinds, else through the library `tokenizers`.
+        Ours where it is of one of these kinds, else through the library ``tokenizers``.
 
     Raises
     ------
     ImportError
-        If it is of a kind that needs the library `tokenizers`, and that is not installed.
+        If it is of a kind that needs the library ``tokenizers``, and that is not installed.
     ValueError
         If an entry does not make sense.
     """

@@ -101,7 +101,7 @@ def test_every_image_has_words(site):
 def test_headings_are_in_order(site):
     for path in pages(site):
         levels = parsed(path).levels
-        assert levels.count(1) == 1 or path.name == "search.html", path  # where a script writes it
+        assert levels.count(1) == 1, path
         assert all(later <= earlier + 1 for earlier, later in pairwise(levels)), path
 
 

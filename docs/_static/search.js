@@ -1,0 +1,10 @@
+// Excerpts of what was found without TeX: a formula of letters as it is, any other as an ellipsis.
+(() => {
+  "use strict";
+  const plain = Search.htmlToText;
+  const formula = (_, inline, display) => {
+    const tex = inline ?? display;
+    return /[\\{}^_&]/.test(tex) ? "…" : tex;
+  };
+  Search.htmlToText = (html, anchor) => plain(html.replace(/\\\((.+?)\\\)|\\\[(.+?)\\\]/gs, formula), anchor);
+})();

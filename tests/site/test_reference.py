@@ -1,0 +1,108 @@
+"""The reference says what docstrings say: classes that are raised, types, names that lead somewhere; and is found."""
+
+import html
+import importlib
+import inspect
+import pkgutil
+import re
+
+import pytest
+
+import lora_np
+
+pytestmark = pytest.mark.browser
+
+
+def public():
+    """Every class and function that a package offers, by the names it is offered under."""
+    names = {"lora_np"} | {m.name for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.")}
+    things = {}
+    for name in sorted(names):
+        module = None if name.endswith("__main__") else importlib.import_module(name)
+        for each in getattr(module, "__all__", ()):
+            thing = getattr(module, each)
+            if inspect.isclass(thing) or inspect.isroutine(thing):
+                things.setdefault(id(thing), (thing, []))[1].append(f"{name}.{each}")
+    return list(things.values())
+
+
+@pytest.fixture(scope="module")
+def entries(site):
+    """The HTML of each name's description, without that of its members."""
+    found = {}
+    for path in (site / "reference").glob("*.html"):
+        parts = re.split(r'<dt class="sig[^>]*id="([^"]+)"', path.read_text(encoding="utf-8"))
+        found |= dict(zip(parts[1::2], parts[2::2], strict=True))
+    return found
+
+
+def text(part):
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", part)).split())
+
+
+def documented(thing):
+    """The classes in a docstring's section Raises, without their modules."""
+    section = re.search(
+        r"^Raises\n-+\n(.*?)(?=^\S[^\n]*\n-+$|\Z)", inspect.getdoc(thing) or "", re.DOTALL | re.MULTILINE
+    )
+    return (
+        [name.rpartition(".")[2] for name in re.findall(r"^\S+$", section[1], re.MULTILINE)]
+        if section
+        else []
+    )
+
+
+def rendered(entry):
+    section = re.search(r">Raises<.*?<dd[^>]*>(.*?)</dd>", entry, re.DOTALL)
+    return re.findall(r"(?:^|<p>)\s*(?:<[^>]+>)*(\w+)(?:<[^>]+>)* –", section[1]) if section else []
+
+
+def test_each_class_is_raised_as_documented(entries):
+    compared = 0
+    for thing, names in public():
+        entry = next((entries[name] for name in names if name in entries), None)
+        if entry is None:
+            continue  # documented elsewhere: test_pages looks for it
+        assert rendered(entry) == documented(thing), names
+        compared += len(documented(thing))
+    assert compared > 200
+
+
+def test_no_name_is_dead(site):
+    """What looks like a reference leads somewhere, and nothing in single backticks is left as a citation."""
+    for path in site.rglob("*.html"):
+        if path.relative_to(site).parts[0] in ("lite", "_static"):
+            continue
+        content = path.read_text(encoding="utf-8")
+        assert not re.findall(r"<cite>(\w[\w.]*)</cite>", content), path
+        outside = re.sub(r"<a [^>]*>.*?</a>", "", content, flags=re.DOTALL)
+        dead = {text(m[1]) for m in re.finditer(r'<code class="xref[^>]*>(.*?)</code>', outside, re.DOTALL)}
+        assert not dead, path
+
+
+def test_no_option_has_become_a_dash(site):
+    for path in site.rglob("*.html"):
+        if path.relative_to(site).parts[0] not in ("lite", "_static"):
+            assert not re.search(r"[–—](?=[a-z])", path.read_text(encoding="utf-8")), path
+
+
+def test_a_type_is_in_one_piece(site):
+    content = (site / "reference" / "linalg.html").read_text(encoding="utf-8")
+    assert "array_like of shape (d, k)</span>" in content
+    assert re.search(r"ndarray</span></code></a> <span class=\"type\">of shape \(d, rank\)</span>", content)
+
+
+def test_the_page_of_search_has_one_heading_and_excerpts_without_tex(open_page):
+    page = open_page("search.html?q=singular")
+    page.locator("#search-results li p.context").nth(3).wait_for()
+    assert page.locator("h1").all_inner_texts() == ["Search"]
+    page.wait_for_load_state("networkidle")
+    excerpts = page.locator("#search-results p.context").all_inner_texts()
+    assert len(excerpts) > 10
+    assert not [each for each in excerpts if "\\" in each]
+
+
+@pytest.mark.parametrize("path", ["index.html", "learn/explorer.html", "lessons/03-cut-the-svd.html"])
+def test_without_script_there_are_figures(open_page, path):
+    page = open_page(path, java_script_enabled=False)
+    assert page.locator("article img:visible, article svg:visible").count() >= 1
