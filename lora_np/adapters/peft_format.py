@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -39,16 +38,16 @@ PREFIX = "base_model.model."
 
 # What follows a module's path in a key: the part that it holds, and whether it belongs to an embedding.
 _PARTS = {
-    ("lora_A", "weight"): ("A", False),
-    ("lora_B", "weight"): ("B", False),
-    ("lora_B", "bias"): ("bias", False),
-    ("lora_embedding_A", ""): ("A", True),
-    ("lora_embedding_B", ""): ("B", True),
-    ("lora_magnitude_vector", ""): ("magnitude", None),
-    ("lora_velora_embed", ""): ("velora", False),  # for the backward pass only
+    "lora_A.weight": ("A", False),
+    "lora_B.weight": ("B", False),
+    "lora_B.bias": ("bias", False),
+    "lora_embedding_A": ("A", True),
+    "lora_embedding_B": ("B", True),
+    "lora_magnitude_vector": ("magnitude", None),
+    "lora_velora_embed": ("velora", False),  # for the backward pass only
 }
-_HEADS = frozenset(head for head, _ in _PARTS)
-_TOKENS = ("token_adapter", "trainable_tokens_delta")  # of the rows of an embedding
+_HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
+_TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
 _WRAPPED = "base_layer"  # what PEFT calls a module inside of the one that it puts in its place
 # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized.
 _EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
@@ -127,16 +126,15 @@ class Adapter(Mapping[str, AdapterModule]):
         found = {}
         wrapped = self._wrapped()
         for name, module in self.items():
-            for (head, leaf), (part, embedding) in _PARTS.items():
+            for suffix, (part, embedding) in _PARTS.items():
                 if part in module.parts and embedding in (None, module.embedding):
-                    key = f"{PREFIX}{wrapped[name]}.{head}{'.' * bool(leaf)}{leaf}"
-                    found[key] = _in_file(module, part)
+                    found[f"{PREFIX}{wrapped[name]}.{suffix}"] = _in_file(module, part)
         holders = Counter(_holder(name, module) for name, module in self.items())
         for name, stored in self.full.items():
             module_name, _, parameter = name.rpartition(".")
             found[f"{PREFIX}{module_name}{f'.{_WRAPPED}' * holders[module_name]}.{parameter}"] = stored
         for name, rows in self.rows.items():
-            found[".".join((f"{PREFIX}{name.removesuffix('.weight')}", *_TOKENS))] = rows.new
+            found[f"{PREFIX}{name.removesuffix('.weight')}{_TOKENS}"] = rows.new
         return found
 
     def _wrapped(self) -> dict[str, str]:
@@ -267,36 +265,28 @@ def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapt
     """The tensors of ``file`` by module and part, every key accounted for."""
     found: dict[tuple[str, int], dict[str, Stored]] = {}  # by the module, and how often it is wrapped
     embeddings: dict[tuple[str, int], bool] = {}
-    adapter_names = set()
     rows: dict[str, TokenRows] = {}
-    others = []
+    others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
         if not key.startswith(PREFIX):
             raise HubError(f"{file.path}: {key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
-        segments = key.removeprefix(PREFIX).split(".")
-        inner = list(takewhile(lambda segment: segment not in _HEADS, segments))
-        place = len(inner)
-        if place in (0, len(segments)):
-            others.append(key)
+        name, tensor = key.removeprefix(PREFIX), stored(file, key, info)
+        suffix = next((suffix for suffix in _PARTS if name.endswith(f".{suffix}")), None)
+        if suffix is None:
+            others[name] = tensor
             continue
-        part, embedding, adapter_name = _part(file.path, key, segments[place:])
+        part, embedding = _PARTS[suffix]
+        inner = name.removesuffix(f".{suffix}").split(".")
         bare = _unwrapped(inner)
         if _WRAPPED in bare:
             raise HubError(
                 f"{file.path}: {key!r} adapts torch's MultiheadAttention, which reads its weights by itself "
                 "and is not supported"
             )
-        layer = ".".join(bare), place - len(bare)
-        parts = found.setdefault(layer, {})
-        if part in parts:
-            raise HubError(f"{file.path}: {key!r} gives {part} of {layer[0]!r} a second time")
+        layer = ".".join(bare), len(inner) - len(bare)
         if embedding is not None and embeddings.setdefault(layer, embedding) != embedding:
             raise HubError(f"{file.path}: {layer[0]!r} has factors of a linear layer and of an embedding")
-        adapter_names.add(adapter_name)
-        parts[part] = stored(file, key, info)
-    if len(adapter_names) > 1:
-        several = ", ".join(map(repr, sorted(adapter_names)))
-        raise HubError(f"{file.path}: keys of several adapters ({several}); save each in its own directory")
+        found.setdefault(layer, {})[part] = tensor
     depths = Counter(holder for holder, _ in found)
     modules = {}
     for (holder, depth), parts in found.items():
@@ -309,17 +299,14 @@ def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapt
             parts, said.alpha_of(name), said.says("use_rslora"), embedding, kernel, parameter
         )
     full: dict[str, Stored] = {}
-    adapter_name = next(iter(adapter_names), "")
-    for key in others:
-        tensor = stored(file, key, file.tensors[key])
-        segments = key.removeprefix(PREFIX).split(".")
-        if _TOKENS[0] in segments[1:]:
-            name, of_tokens = _rows(file.path, key, segments, said, tensor, adapter_name)
-            rows[name] = of_tokens
+    for key, tensor in others.items():
+        if key.endswith(_TOKENS):
+            name = key.removesuffix(_TOKENS)
+            rows[f"{name}.weight"] = _rows(file.path, name, said, tensor)
             continue
-        name = _full_name(file.path, key, said, depths, adapter_name)
+        name = _full_name(file.path, key, said, depths)
         if name in full:
-            raise HubError(f"{file.path}: {key!r} gives {name!r} a second time")
+            raise HubError(f"{file.path}: {PREFIX + key!r} gives {name!r} a second time")
         full[name] = tensor
     if not (modules or rows):
         raise HubError(f"{file.path}: holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
@@ -369,18 +356,6 @@ def _named(path: Path, holder: str, depth: int, wraps: int, said: AdapterConfig)
 
 def stored(file: SafetensorsFile, key: str, info: TensorInfo) -> Stored:
     return Stored(info.dtype, info.shape, lambda: file.read(key))
-
-
-def _part(path: Path, key: str, segments: list[str]) -> tuple[str, bool | None, str]:
-    """(part, whether of an embedding, the adapter's name or "") from what follows a module's path."""
-    head, *rest = segments
-    leaf = rest.pop() if rest and rest[-1] in ("weight", "bias") else ""
-    if head == "lora_magnitude_vector" and leaf == "weight":
-        leaf = ""  # its name in memory, where DoRA is a separate layer
-    if (head, leaf) not in _PARTS or len(rest) > 1:
-        raise HubError(f"{path}: {key!r} is not a key that PEFT writes for a LoRA")
-    part, embedding = _PARTS[head, leaf]
-    return part, embedding, rest[0] if rest else ""
 
 
 def _checked_parts(
@@ -476,31 +451,24 @@ def _reshaped(tensor: Stored, shape: tuple[int, ...], axes: tuple[int, ...] | No
     )
 
 
-def _rows(
-    path: Path, key: str, segments: list[str], said: AdapterConfig, tensor: Stored, adapter_name: str
-) -> tuple[str, TokenRows]:
-    """The weight some of whose rows are replaced, and those."""
-    place = segments.index(_TOKENS[0])
-    name = ".".join(segments[:place])
+def _rows(path: Path, name: str, said: AdapterConfig, tensor: Stored) -> TokenRows:
+    """The rows that replace some of an embedding's."""
     tokens = said.tokens_of(name)
-    if tuple(segments[place:]) not in (_TOKENS, (*_TOKENS, adapter_name or "default")) or tokens is None:
-        raise HubError(f"{path}: {key!r} is not a key of the config's trainable_token_indices")
+    if tokens is None:
+        raise HubError(f"{path}: {name!r} is not among the config's trainable_token_indices")
     if len(tensor.shape) != 2 or tensor.shape[0] != len(tokens) or tensor.dtype not in FLOATS:
         raise HubError(
-            f"{path}: {key!r} must hold {len(tokens)} rows, one for each of trainable_token_indices, "
+            f"{path}: {name!r} must have {len(tokens)} rows, one for each of trainable_token_indices, "
             f"got {tensor.dtype} {tensor.shape}"
         )
-    return f"{name}.weight", TokenRows(tokens, tensor)
+    return TokenRows(tokens, tensor)
 
 
-def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[str], adapter_name: str) -> str:
+def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[str]) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
-    segments = key.removeprefix(PREFIX).split(".")
-    if "modules_to_save" in segments:  # PEFT's name in memory
-        place = segments.index("modules_to_save")
-        named = segments[place + 1 : place + 2] == [adapter_name or "default"]
-        del segments[place : place + 1 + named]
-    *inner, parameter = segments
+    *inner, parameter = key.split(".")
+    if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
+        raise HubError(f"{path}: {PREFIX + key!r} is not a key that PEFT writes for a LoRA")
     bare = _unwrapped(inner)
     replaced = len(bare) < len(inner) and ".".join(bare) in adapted
     inner = bare if replaced else inner
@@ -509,6 +477,7 @@ def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[st
     embedding = parameter == "weight" and inner[-1:] and inner[-1] in _EMBEDDING_LAYERS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
         raise HubError(
-            f"{path}: {key!r} belongs to no LoRA, and neither modules_to_save nor bias accounts for it"
+            f"{path}: {PREFIX + key!r} belongs to no LoRA, and neither modules_to_save nor bias accounts for "
+            "it"
         )
     return f"{module}.{parameter}"
