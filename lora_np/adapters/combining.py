@@ -42,7 +42,7 @@ class CombinedModule(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class CombineResult(Findings):
+class CombineResult(Findings[CombinedModule]):
     """What `combine` wrote.
 
     Parameters
@@ -57,7 +57,6 @@ class CombineResult(Findings):
         The new adapter.
     """
 
-    rows: tuple[CombinedModule, ...]
     path: Path
     headings = ("module", "rank", "relative difference")
 

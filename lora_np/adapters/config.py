@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_np.checks import number
+from lora_np.checks import number, shown
 from lora_np.hub import ALL_LINEAR, HubError, Matcher, Patterns, ends_with, inside, matcher, read_json
 
 NAME = "adapter_config.json"
@@ -172,12 +172,12 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     def check(name: str, rule: str, got: object) -> None:
         wanted, fits = _WANTED[rule]
         if not fits(got):
-            raise HubError(f"{path}: {name} must be {wanted}, got {_short(got)}")
+            raise HubError(f"{path}: {name} must be {wanted}, got {shown(got)}")
 
     for key, content in raw.items():
         if key not in _KNOWN and content not in (None, False, "") and content != [] and content != {}:
             why = f": {_REFUSED[key]}" if key in _REFUSED else ""
-            raise HubError(f"{path}: {key} = {_short(content)} is not supported{why}")
+            raise HubError(f"{path}: {key} = {shown(content)} is not supported{why}")
         if key in _WANTED and (content is not None or key in ("r", "lora_alpha")):
             check(key, key, content)
     for key, rule in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
@@ -186,7 +186,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     init = raw.get("init_lora_weights")
     if init not in _INITS_THAT_KEEP_THE_BASE:
         raise HubError(
-            f"{path}: init_lora_weights = {_short(init)} changes the base weights, so that this adapter does "
+            f"{path}: init_lora_weights = {shown(init)} changes the base weights, so that this adapter does "
             "not fit the original model; save it with PEFT's path_initial_model_for_weight_conversion"
         )
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
@@ -228,8 +228,8 @@ def compose(
         **raw,
         "r": r,
         "lora_alpha": _plain(alpha),
-        "rank_pattern": {_exactly(name): rank for name, rank in ranks.items() if rank != r},
-        "alpha_pattern": {_exactly(name): _plain(a) for name, a in alphas.items() if a != alpha},
+        "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != r},
+        "alpha_pattern": {f"^{re.escape(name)}": _plain(a) for name, a in alphas.items() if a != alpha},
     }
 
 
@@ -251,14 +251,5 @@ def _commonest(values: Any) -> Any:
     return max(sorted(counts), key=counts.__getitem__)
 
 
-def _exactly(module: str) -> str:
-    return f"^{re.escape(module)}"
-
-
 def _plain(alpha: float) -> int | float:
     return int(alpha) if math.isfinite(alpha) and alpha == int(alpha) else alpha
-
-
-def _short(content: object) -> str:
-    text = repr(content)
-    return text if len(text) <= 80 else f"{text[:77]}..."

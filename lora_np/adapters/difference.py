@@ -38,7 +38,7 @@ class ComparedPart(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Difference(Findings):
+class Difference(Findings[ComparedPart]):
     """How two adapters differ.
 
     Parameters
@@ -55,7 +55,6 @@ class Difference(Findings):
         Whether that is within the tolerance.
     """
 
-    rows: tuple[ComparedPart, ...]
     largest: float
     same: bool
     headings = ("module", "what", "relative difference", "cosine")

@@ -70,7 +70,7 @@ class ExtractedTensor(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class ExtractResult(Findings):
+class ExtractResult(Findings[ExtractedTensor]):
     """What `extract` wrote.
 
     Parameters
@@ -85,7 +85,6 @@ class ExtractResult(Findings):
         The new adapter.
     """
 
-    rows: tuple[ExtractedTensor, ...]
     path: Path
     headings = ("tensor", "kept as", "rank", "norm", "relative error")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from lora_np.table import Shown, Table
 
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
 
 @dataclass(frozen=True, repr=False)
-class Findings(Shown):
+class Findings(Shown, Generic[Row]):
     """What an operation did or found: a row for each module or tensor, and notes.
 
     Parameters
@@ -23,7 +25,7 @@ class Findings(Shown):
     """
 
     title: str
-    rows: tuple[tuple[Any, ...], ...]
+    rows: tuple[Row, ...]
     notes: tuple[str, ...]
     headings: ClassVar[tuple[str, ...]] = ()
 

@@ -101,7 +101,7 @@ class InspectedModule(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Inspection(Findings):
+class Inspection(Findings[InspectedModule]):
     """What `inspect` found.
 
     Parameters
@@ -121,7 +121,6 @@ class Inspection(Findings):
         Singular values of each update, scaling included. Empty for a module that is not finite.
     """
 
-    rows: tuple[InspectedModule, ...]
     contents: Mapping[str, Any]
     kinds: tuple[InspectedKind, ...]
     spectra: Mapping[str, Array]

@@ -67,7 +67,7 @@ class MergedTensor(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class MergeResult(Findings):
+class MergeResult(Findings[MergedTensor]):
     """What `merge` wrote.
 
     Parameters
@@ -82,7 +82,6 @@ class MergeResult(Findings):
         The new checkpoint.
     """
 
-    rows: tuple[MergedTensor, ...]
     path: Path
     headings = ("tensor", "dtype", "largest change", "rounding error")
 

@@ -34,7 +34,7 @@ class ResizedModule(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class ResizeResult(Findings):
+class ResizeResult(Findings[ResizedModule]):
     """What `resize` wrote.
 
     Parameters
@@ -53,7 +53,6 @@ class ResizeResult(Findings):
         The relative error of all updates together.
     """
 
-    rows: tuple[ResizedModule, ...]
     path: Path
     bytes: int
     error: float

@@ -166,22 +166,17 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
     ['q.weight']
     """
     path = Path(path)
-    if path.is_dir() or not (path.exists() or path.name.endswith((".safetensors", ".index.json"))):
-        folder, chosen = directory(path), None
-    else:
-        folder, chosen = path.parent, path.name
-    single = chosen if chosen and not chosen.endswith(".index.json") else SINGLE
-    index = None
-    if single == chosen or (not chosen and os.path.lexists(folder / SINGLE)):
-        names = [single]
-    elif chosen or os.path.lexists(folder / INDEX):
-        index = _read_index(inside(folder, chosen or INDEX))
-        names = sorted(set(index["weight_map"].values()))
-    else:
+    is_file = path.name.endswith((".safetensors", ".index.json")) and not path.is_dir()
+    folder = path.parent if is_file else directory(path)
+    present = (name for name in (SINGLE, INDEX) if os.path.lexists(folder / name))
+    name = path.name if is_file else next(present, "")
+    if not name:
         _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
         raise HubError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
+    index = _read_index(inside(folder, name)) if name.endswith(".index.json") else None
+    names = sorted(set(index["weight_map"].values())) if index else [name]
     files = {name: safetensors.open(inside(folder, name)) for name in names}
     places: dict[str, str] = {}
     for file_name, file in files.items():
@@ -191,8 +186,8 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
             places[tensor] = file_name
     for tensor, file_name in (index["weight_map"] if index else {}).items():
         if places.get(tensor) != file_name:
-            raise HubError(f"{folder / INDEX}: places {tensor!r} in {file_name}, which does not hold it")
-    has_config = not chosen and os.path.lexists(folder / "config.json")
+            raise HubError(f"{folder / name}: places {tensor!r} in {file_name}, which does not hold it")
+    has_config = not is_file and os.path.lexists(folder / "config.json")
     config = read_json(inside(folder, "config.json")) if has_config else {}
     return ModelDirectory(path, files, places, config, index)
 

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, shown
 from lora_np.files import write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.hub.reading import HubError, open_regular
-from lora_np.hub.tensors import TensorFile, TensorInfo, short
+from lora_np.hub.tensors import TensorFile, TensorInfo
 from lora_np.quantise import LAYOUTS, Blocks
 
 __all__ = ["GGUFFile", "open", "save"]
@@ -93,7 +93,7 @@ class GGUFFile(TensorFile):
         info = self.info(name)
         if info.dtype not in LAYOUTS:
             raise HubError(
-                f"{self.path}: {short(name)} is stored as {info.dtype}, which is not read; those that are: "
+                f"{self.path}: {shown(name)} is stored as {info.dtype}, which is not read; those that are: "
                 f"{', '.join(LAYOUTS)}"
             )
         layout = LAYOUTS[info.dtype]
@@ -269,15 +269,15 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     position = 0
     for name, kind, shape, offset in described:
         if name in tensors:
-            raise HubError(f"it has two tensors {short(name)}")
+            raise HubError(f"it has two tensors {shown(name)}")
         if offset != position:
             raise HubError(
-                f"tensor {short(name)} begins at {offset}; after the one before, {position} is its place"
+                f"tensor {shown(name)} begins at {offset}; after the one before, {position} is its place"
             )
         tensor = TensorInfo(kind, shape, start + offset)
         if tensor.start + tensor.nbytes > header.size:
             raise HubError(
-                f"tensor {short(name)} of kind {kind} and shape {shape} ends at byte "
+                f"tensor {shown(name)} of kind {kind} and shape {shape} ends at byte "
                 f"{tensor.start + tensor.nbytes}, the file at {header.size}"
             )
         tensors[name] = tensor
@@ -290,57 +290,57 @@ def _metadata(header: _Header, count: int) -> Iterator[tuple[str, Any]]:
     for _ in range(count):
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in seen:
-            raise HubError(f"its metadata have two entries {short(key)}")
+            raise HubError(f"its metadata have two entries {shown(key)}")
         seen.add(key)
-        yield key, _value(header, header.number("I", f"the type of {short(key)}"), key)
+        yield key, _value(header, header.number("I", f"the type of {shown(key)}"), key)
 
 
 def _value(header: _Header, kind: int, key: str) -> Any:
     if kind == _STRING:
-        return header.text(f"the value of {short(key)}")
+        return header.text(f"the value of {shown(key)}")
     if kind != _ARRAY:
         return _scalars(header, kind, 1, key)[0].item()
-    inner = header.number("I", f"the type of the entries of {short(key)}")
+    inner = header.number("I", f"the type of the entries of {shown(key)}")
     if inner == _STRING:
-        count = header.count(f"the number of entries of {short(key)}", 8)
-        return [header.text(f"an entry of {short(key)}") for _ in range(count)]
+        count = header.count(f"the number of entries of {shown(key)}", 8)
+        return [header.text(f"an entry of {shown(key)}") for _ in range(count)]
     if inner == _ARRAY:
-        raise HubError(f"{short(key)} is an array of arrays, which is not read")
-    return _scalars(header, inner, header.count(f"the number of entries of {short(key)}", 1), key)
+        raise HubError(f"{shown(key)} is an array of arrays, which is not read")
+    return _scalars(header, inner, header.count(f"the number of entries of {shown(key)}", 1), key)
 
 
 def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
     if kind not in _SCALARS:
-        raise HubError(f"{short(key)} has type {kind}, which the format does not have")
+        raise HubError(f"{shown(key)} has type {kind}, which the format does not have")
     dtype = np.dtype(_SCALARS[kind])
-    raw = header.take(count * dtype.itemsize, f"the value of {short(key)}")
+    raw = header.take(count * dtype.itemsize, f"the value of {shown(key)}")
     if dtype.kind == "b" and raw.strip(b"\0\1"):
-        raise HubError(f"{short(key)} is boolean but holds bytes other than 0 and 1")
+        raise HubError(f"{shown(key)} is boolean but holds bytes other than 0 and 1")
     return np.frombuffer(raw, dtype)
 
 
 def _alignment(metadata: Mapping[str, Any]) -> int:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise HubError(f"'general.alignment' must be a power of two, got {short(alignment)}")
+        raise HubError(f"'general.alignment' must be a power of two, got {shown(alignment)}")
     return alignment
 
 
 def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     name = header.text("the name of a tensor", most=_MAX_NAME)
-    axes = header.number("I", f"the number of axes of {short(name)}")
+    axes = header.number("I", f"the number of axes of {shown(name)}")
     if not 1 <= axes <= _MAX_AXES:
-        raise HubError(f"tensor {short(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
-    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {short(name)}"))
-    number = header.number("I", f"the kind of {short(name)}")
+        raise HubError(f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
+    sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {shown(name)}"))
+    number = header.number("I", f"the kind of {shown(name)}")
     if number not in GGUF_KINDS:
-        raise HubError(f"tensor {short(name)} is of kind {number}, which is not known")
+        raise HubError(f"tensor {shown(name)} is of kind {number}, which is not known")
     kind, numbers, _ = GGUF_KINDS[number]
     if 0 in sizes or prod(sizes) >= 2**63:
-        raise HubError(f"tensor {short(name)} has shape {sizes[::-1]}, which no file can hold")
+        raise HubError(f"tensor {shown(name)} has shape {sizes[::-1]}, which no file can hold")
     if sizes[0] % numbers:
-        raise HubError(f"tensor {short(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}")
-    return name, kind, sizes[::-1], header.number("Q", f"the place of {short(name)}")
+        raise HubError(f"tensor {shown(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}")
+    return name, kind, sizes[::-1], header.number("Q", f"the place of {shown(name)}")
 
 
 def _padded(size: int, alignment: int) -> int:
@@ -350,13 +350,13 @@ def _padded(size: int, alignment: int) -> int:
 def _as_blocks(name: str, tensor: Array | Blocks) -> Blocks:
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
         raise HubError(
-            f"{short(name)} must have 1 to {_MAX_AXES} axes and no empty one, got shape {tensor.shape}"
+            f"{shown(name)} must have 1 to {_MAX_AXES} axes and no empty one, got shape {tensor.shape}"
         )
     if isinstance(tensor, Blocks):
         return tensor
     kind = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}.get(tensor.dtype)
     if kind is None:
-        raise HubError(f"{short(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
+        raise HubError(f"{shown(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
     return Blocks(kind, tensor.astype(LAYOUTS[kind].block, copy=False), tensor.shape)
 
 
@@ -364,7 +364,7 @@ def _packed_text(text: str) -> bytes:
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:
-        raise HubError(f"{short(text)} cannot be encoded as UTF-8: {error}") from None
+        raise HubError(f"{shown(text)} cannot be encoded as UTF-8: {error}") from None
     return struct.pack("<Q", len(raw)) + raw
 
 
@@ -378,16 +378,12 @@ def _packed_value(key: str, value: Any) -> bytes:
         whole = np.uint32 if array.size and array.min() >= 0 else np.int32
         narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)
         if array.dtype.kind in "iu" and (narrow != array).any():
-            raise HubError(f"{short(key)} holds {short(value)}, too large for 32 bits; give it as np.uint64")
+            raise HubError(f"{shown(key)} holds {shown(value)}, too large for 32 bits; give it as np.uint64")
         array = narrow
     number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
     if number is None or array.ndim > 1:
         raise HubError(
-            f"{short(key)} must be text, a number, a boolean or a list of one of them, got {short(value)}"
+            f"{shown(key)} must be text, a number, a boolean or a list of one of them, got {shown(value)}"
         )
-    raw = array.astype(_SCALARS[number]).tobytes()
-    return (
-        struct.pack("<I", number) + raw
-        if array.ndim == 0
-        else struct.pack("<IIQ", _ARRAY, number, array.size) + raw
-    )
+    form = struct.pack("<IIQ", _ARRAY, number, array.size) if array.ndim else struct.pack("<I", number)
+    return form + array.astype(_SCALARS[number]).tobytes()

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from reprlib import repr  # short, even for a hostile header
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, shown
 from lora_np.files import whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, open_regular, parse_json
@@ -162,7 +161,7 @@ def save(
     if dtype is not None:
         float_dtype(dtype)
     if not isinstance(tensors, Mapping):
-        raise TypeError(f"tensors must map names to arrays, got {repr(tensors)}")
+        raise TypeError(f"tensors must map names to arrays, got {shown(tensors)}")
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     header = {}
     for name, array in arrays.items():
@@ -334,14 +333,14 @@ def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, T
 def _described(name: str, entry: object) -> TensorInfo:
     """An entry of the header whose form is right; ``start`` counts from the first tensor."""
     if not isinstance(entry, dict):
-        raise HubError(f"tensor {name!r} is described by {repr(entry)}, not by an object")
+        raise HubError(f"tensor {name!r} is described by {shown(entry)}, not by an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BY_FILE:
-        raise HubError(f"tensor {name!r} has dtype {repr(dtype)}, not one of {', '.join(_BY_FILE)}")
+        raise HubError(f"tensor {name!r} has dtype {shown(dtype)}, not one of {', '.join(_BY_FILE)}")
     if not _naturals(shape) or len(shape) > _MAX_AXES:
-        raise HubError(f"tensor {name!r} has shape {repr(shape)}, not a list of at most 64 whole numbers")
+        raise HubError(f"tensor {name!r} has shape {shown(shape)}, not a list of at most 64 whole numbers")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise HubError(f"tensor {name!r} has data_offsets {repr(offsets)}, not [begin, end]")
+        raise HubError(f"tensor {name!r} has data_offsets {shown(offsets)}, not [begin, end]")
     info = TensorInfo(_BY_FILE[dtype], tuple(shape), offsets[0])
     if info.nbytes != offsets[1] - offsets[0]:
         raise HubError(
@@ -363,7 +362,7 @@ def _layout(
         raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")
     for name in tensors:
         if not isinstance(name, str):
-            raise HubError(f"the name of a tensor must be text, got {repr(name)}")
+            raise HubError(f"the name of a tensor must be text, got {shown(name)}")
     rank = {name: place for place, name in enumerate(TABLE)}
     placed: dict[str, TensorInfo] = {}
     position = 0

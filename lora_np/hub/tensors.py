@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from lora_np.checks import shown
 from lora_np.hub.dtypes import BLOCKS
 from lora_np.hub.reading import HubError, open_regular
 from lora_np.hub.targets import close_names
@@ -71,7 +72,7 @@ class TensorFile:
         """
         if name in self.tensors:
             return self.tensors[name]
-        raise HubError(f"{self.path} has no tensor {short(name)}{close_names(name, self.tensors)}")
+        raise HubError(f"{self.path} has no tensor {shown(name)}{close_names(name, self.tensors)}")
 
     def raw(self, name: str) -> bytearray:
         """The bytes of the tensor ``name``; nothing else is read.
@@ -88,8 +89,3 @@ class TensorFile:
             if file.readinto(buffer) != info.nbytes:
                 raise HubError(f"{self.path} has become shorter since it was opened")
         return buffer
-
-
-def short(value: object) -> str:
-    """``repr``, of which a hostile file determines no more than a line."""
-    return f"{value!r:.80}"
