@@ -42,6 +42,8 @@ class TrainingOptions:
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch : int
         Sequences that are computed at a time.
+    accumulation : int
+        How many such batches make a step. It changes the number of steps, not the memory.
     sequence : int
         Tokens in each (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
@@ -56,7 +58,7 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch`` or ``sequence`` is not a whole number.
+        If ``batch``, ``accumulation`` or ``sequence`` is not a whole number.
 
     See Also
     --------
@@ -70,6 +72,7 @@ class TrainingOptions:
     optimizer: str = "adamw"
     master_copy: bool = False
     batch: int = 1
+    accumulation: int = 1
     sequence: int = 512
     attention: str = "fused"
     cross_entropy: str = "plain"
@@ -82,8 +85,8 @@ class TrainingOptions:
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("attention", self.attention, ("fused", "eager"))
         choice("cross_entropy", self.cross_entropy, ("plain", "fused"))
-        whole_number("batch", self.batch)
-        whole_number("sequence", self.sequence)
+        for name in ("batch", "accumulation", "sequence"):
+            whole_number(name, getattr(self, name))
 
     @property
     def item(self) -> int:

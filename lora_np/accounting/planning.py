@@ -191,6 +191,7 @@ class Plan(Shown):
     def costs(self) -> Table:
         """Operations, time, energy and disk."""
         card, rows = self.card, []
+        step = self.training.batch * self.training.accumulation * self.training.sequence
         for each in self.choices:
             low, high = each.hours or (None, None)
             energy = high * card.watts / 1000 if high and card.watts else None
@@ -204,7 +205,7 @@ class Plan(Shown):
         return Table(
             (*_NAMES, "operations per token", "hours from", "hours to", "kWh at most", "on disk"),
             rows,
-            title=f"Cost of {self.tokens:,} tokens",
+            title=f"Cost of {self.tokens:,} tokens: {-(-self.tokens // step):,} steps of {step:,}",
             notes=(rate,),
             formats={"operations per token": "{:.3g}".format, "on disk": decimal_bytes}
             | dict.fromkeys(("hours from", "hours to", "kWh at most"), "{:,.2f}".format),

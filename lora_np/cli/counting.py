@@ -31,6 +31,7 @@ _TRAINING: dict[str, tuple[type, str]] = {
     "optimizer": (str, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
     "master_copy": (bool, "Keep a float32 copy of weights that are trained in 16 bits."),
     "batch": (int, "Sequences that are computed at a time."),
+    "accumulation": (int, "Batches in a step."),
     "sequence": (int, "Tokens in a sequence (512)."),
     "attention": (str, "fused (memory-efficient) or eager."),
     "cross_entropy": (str, "plain, or fused: the logits are never there at once."),

@@ -526,10 +526,25 @@ def render(found: Tour, task: Task, figures: list[Path]) -> str:
         low_share=f"{low.share_of_gain:.0%}",
         least_share=f"{min(shares):.0%}",
         rank_one_share=f"{gain[1] / gain[-1]:.0%}",
+        step_times=time_sentence(found.step_times),
         enough=found.enough,
         rng=found.rng,
         steps=f"{found.steps:,}",
     )
+
+
+def time_sentence(times: tuple[StepTime, ...]) -> str:
+    """What was measured, in words: nothing is said that the table does not say."""
+    parts = []
+    for t in times:
+        ratio = t.full / t.lora
+        if 0.9 <= ratio <= 1.1:
+            what = "takes as long as one of the full update"
+        else:
+            more, factor = ("faster", ratio) if ratio > 1 else ("slower", 1 / ratio)
+            what = f"is {factor:.1f} times {more} than one of the full update"
+        parts.append(f"At {t.d:,} x {t.k:,} a step of LoRA {what}.")
+    return " ".join(parts)
 
 
 def clock(seconds: float) -> str:

@@ -108,6 +108,7 @@ def test_what_each_option_saves() -> None:
     states = [total(optimizer=name) for name in ("adamw", "momentum", "adamw_8bit", "adafactor", "sgd")]
     assert states == sorted(states, reverse=True)
     assert total(checkpointing=False) > 1.5 * usual.total
+    assert total(accumulation=16) == usual.total
     assert total(checkpointing=False, attention="eager") > total(checkpointing=False)
 
 

@@ -12,7 +12,7 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters
 from lora_np.course import tour
-from lora_np.course.story import ALT, RANKS
+from lora_np.course.story import ALT, RANKS, StepTime, time_sentence
 from lora_np.hub import safetensors
 
 
@@ -79,6 +79,20 @@ def test_the_report_is_self_contained(found, folder):
     assert len(images) == len(found.figures) == 5
     for number in ("12,000", "4,400", "1,760"):
         assert number in page
+
+
+@pytest.mark.parametrize(("full", "lora", "words"), [
+    (5.0, 1.0, "is 5.0 times faster"), (0.8, 1.0, "is 1.2 times slower"), (1.05, 1.0, "takes as long as one"),
+])  # fmt: skip
+def test_words_follow_the_times(full, lora, words):
+    text = time_sentence((StepTime(1024, 1024, 8, full, lora),))
+    assert text == f"At 1,024 x 1,024 a step of LoRA {words} {text.split(words)[1].strip()}"
+    assert "full update" in text
+
+
+def test_the_report_says_what_the_table_says(found, folder):
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert time_sentence(found.step_times) in page
 
 
 def test_it_ends_with_a_model_that_speaks(found, folder):
