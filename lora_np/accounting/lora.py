@@ -9,7 +9,7 @@ from math import prod
 from operator import attrgetter
 from typing import NamedTuple
 
-from lora_np.accounting.matrix import count_lora, count_lora_convolution
+from lora_np.accounting.matrix import count_lora_convolution, pair_size
 from lora_np.checks import choice, whole_number
 from lora_np.hub import (
     ModelSpec,
@@ -340,16 +340,17 @@ def _stacked(module: ModuleSpec, rank: int, dora: bool, lora_bias: bool) -> int:
                 "no such thing for them"
             )
     *experts, d_out, d_in = module.shape
-    return prod(experts) * count_lora(d_out, d_in, rank=rank)
+    return prod(experts) * pair_size(d_out, d_in, rank)
 
 
 def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:
     """Numbers that LoRA of ``rank`` adds to one module."""
     if module.kind == "linear":
-        return count_lora(*module.shape, rank=rank, dora=dora)
+        d_out, d_in = module.shape
+        return pair_size(d_out, d_in, rank) + (d_out if dora else 0)
     if module.kind == "embedding":
         rows, width = module.shape
-        return count_lora(width, rows, rank=rank, dora=dora)
+        return pair_size(width, rows, rank) + (width if dora else 0)
     d_out, d_in, *kernel = module.shape
     groups = module.groups
     return count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups, dora=dora)

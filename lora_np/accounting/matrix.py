@@ -79,7 +79,12 @@ def count_lora(d: int, k: int, *, rank: int, dora: bool = False) -> int:
     1860
     """
     d, k = _shape(d, k)
-    return whole_number("rank", rank) * (d + k) + (d if dora else 0)
+    return pair_size(d, k, whole_number("rank", rank)) + (d if dora else 0)
+
+
+def pair_size(d: int, k: int, rank: int) -> int:
+    """``r (d + k)``, of numbers that are known to be sound."""
+    return rank * (d + k)
 
 
 def count_lora_convolution(
