@@ -1,8 +1,11 @@
-"""What Sphinx leaves out for people who listen: the level of the headings in the sidebar."""
+"""What the theme leaves out for people who listen: levels of headings in the sidebar, names of both sides."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sphinx.application import Sphinx
+
+NAMES = {"sidebar-drawer": "All pages", "toc-drawer": "On this page"}
 
 
 def add_levels(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
@@ -10,6 +13,23 @@ def add_levels(app: Sphinx, page: str, template: str, context: dict[str, Any], d
     context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
+def name_sides(app: Sphinx) -> None:
+    templates = getattr(app.builder, "templates", None)  # only builders of HTML have them
+    if templates is not None:
+        templates.render = named(templates.render)
+
+
+def named(render: Callable[..., str]) -> Callable[..., str]:
+    def with_names(*arguments: Any) -> str:
+        text = render(*arguments)
+        for side, name in NAMES.items():
+            text = text.replace(f'<aside class="{side}', f'<aside aria-label="{name}" class="{side}')
+        return text
+
+    return with_names
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", name_sides, priority=900)
     app.connect("html-page-context", add_levels, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

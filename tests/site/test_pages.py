@@ -28,6 +28,8 @@ KINDS = {
     "live training": "learn/training.html",
     "picture": "architecture.html",
     "index": "genindex.html",
+    "search": "search.html?q=rank",
+    "explorer": "learn/explorer.html",
     "not found": "404.html",
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -171,12 +173,12 @@ def test_no_barrier(open_page, axe, kind, scheme):
     page.wait_for_load_state("networkidle")
     page.evaluate(axe)
     found = page.evaluate("axe.run()")["violations"]
-    serious = [
+    barriers = [
         (v["id"], v["help"], [n["target"] for n in v["nodes"]][:5])
         for v in found
-        if v["impact"] in ("serious", "critical")
+        if v["impact"] in ("moderate", "serious", "critical")
     ]
-    assert not serious
+    assert not barriers
 
 
 @pytest.mark.parametrize("kind", KINDS)
