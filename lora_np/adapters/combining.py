@@ -16,8 +16,8 @@ from lora_np.adapters.bases import check_bases
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.module import AdapterModule, TokenRows
 from lora_np.adapters.peft_format import Adapter, load, targeting, write
-from lora_np.adapters.steps import directions, each_of, finite, new_adapter, no_overflow, norm, put_aside
-from lora_np.checks import Array, choice, matrix, whole_number
+from lora_np.adapters.steps import directions, each_of, new_adapter, no_overflow, norm, put_aside
+from lora_np.checks import Array, choice, whole_number
 from lora_np.hub import HubError
 
 Method = Literal["cat", "linear", "svd"]
@@ -211,9 +211,6 @@ def _combined(
 def _stacked(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Array, Array]:
     """Factors of the weighted sum of the updates: side by side, weights and scalings in A."""
     factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
-    for B, A, _ in factors:
-        finite(name, matrix, "B", B.reshape(-1, B.shape[-1]))
-        finite(name, matrix, "A", A.reshape(-1, A.shape[-1]))
     B = np.concatenate([B for B, _, _ in factors], axis=-1)
     A = np.concatenate([A * A.dtype.type(weight) for _, A, weight in factors], axis=-2)
     return B, no_overflow(name, A)

@@ -255,10 +255,9 @@ class _Pair:
     before: ModelDirectory
     after: ModelDirectory
     name: str  # in the live model
-    old: Mapping[
-        str, Place
-    ]  # the base's tensors that make it up, and their places in it; none if it has none
-    new: Mapping[str, Place]  # those of the tuned checkpoint
+    # the tensors that make it up, and their places in it: the base's, none if it has none, and the tuned ones
+    old: Mapping[str, Place]
+    new: Mapping[str, Place]
 
     @property
     def holder(self) -> str:

@@ -28,6 +28,7 @@ from lora_np.hub import (
     SINGLE,
     HubError,
     ModelDirectory,
+    Place,
     SafetensorsFile,
     SafetensorsWriter,
     TensorInfo,
@@ -277,27 +278,24 @@ class Merging:
         A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by themselves.
         """
         weight, source = weight_name(name, module), self.source
-        if module.maps == 1 or module.kernel:
-            yield self.named(weight), module, self.update.fan_in_fan_out
-            if "bias" in module.parts:
-                yield self.named(f"{name}.bias"), module, False
-            return
-        tensors = source.parameters.get(weight, {})
-        whole = len(tensors) == 1 and all(place.expert is None for place in tensors.values())
-        found = 0 if whole else len({place.expert for place in tensors.values()})
-        if not tensors:
-            raise HubError(f"{source.path}: has no {weight!r}, which {self.update.path} adapts")
-        if found != module.maps and not whole:
+        tensors = source.parameters.get(weight) or {self.named(weight): Place(weight)}
+        experts = {place.expert for place in tensors.values()}
+        if None not in experts and len(experts) != module.maps:
             raise HubError(
-                f"{source.path}: {weight!r} has {found} experts, but {module.maps} in {self.update.path}"
+                f"{source.path}: {weight!r} has {len(experts)} experts, but {module.maps} in "
+                f"{self.update.path}"
             )
         for target, place in tensors.items():
-            if place.expert is None:
+            if place.expert is not None:
+                yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
+            elif module.maps == 1 or module.kernel:
+                yield target, module, self.update.fan_in_fan_out
+            else:
                 # The shape tells how they are stored, or where inputs and outputs are as many, the type.
                 square = module.shape[-1] == module.shape[-2]
                 yield target, module, not square or has_transposed_experts(source) != place.transposed
-            else:
-                yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
+        if "bias" in module.parts:
+            yield self.named(f"{name}.bias"), module, False
 
     def _unchanged(self, name: str) -> _Change:
         source = self.source

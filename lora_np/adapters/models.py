@@ -134,10 +134,6 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     named = _namer(names)
     for name in adapter.rows:
         raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
-    for name, module in adapter.items():
-        if module.kernel or module.parameter:
-            what = "a convolution" if module.kernel else "a parameter (target_parameters)"
-            raise HubError(f"{name!r} adapts {what}, which a model of ours does not have; merge it")
     waiting = {*adapter, *adapter.full}
     dropout = float(adapter.raw.get("lora_dropout") or 0.0)
 
@@ -178,14 +174,11 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
                 "the original weights: save lora_np.lora.rebase(model, original)"
             )
         modules[name] = _module(layer)
-    dora = {"magnitude" in module.parts for module in modules.values()}
-    if len(dora) > 1:
-        raise HubError("PEFT holds DoRA for all modules or for none; this model has both")
     full, saved, bias = _trained_in_full(model, layers, named)
     raw = {
         **settings.FRESH,
         "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
-        "use_dora": dora.pop(),
+        "use_dora": any("magnitude" in module.parts for module in modules.values()),
         "bias": bias,
         "modules_to_save": saved or None,
     }

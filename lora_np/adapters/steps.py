@@ -104,4 +104,6 @@ def norm(s: Array) -> float:
 
 
 def _overflow(place: str) -> HubError:
-    return HubError(f"{place}: the result is not finite: numbers that are too large overflow")
+    return HubError(
+        f"{place}: the result is not finite: there is a NaN, or numbers that are too large overflow"
+    )

@@ -161,7 +161,7 @@ class Refused:
     ("model", "message"),
     [
         (network, "no LoRA adapters"),
-        (Refused.two_kinds, "DoRA for all modules or for none"),
+        (Refused.two_kinds, "'layers.0' has no magnitude, but use_dora is true"),
         (Refused.trained_base, "base.W: a weight that is adapted and trained too"),
     ],
 )
