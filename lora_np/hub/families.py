@@ -139,7 +139,7 @@ def family_of(name: str) -> Family:
         tuple(data.get("targets", ())),
         data.get("fused", {}),
         {**data, "fields": fields},
-        Expressions({field: entry["from"][0] for field, entry in fields.items()}, data["parts"]),
+        Expressions({field: entry["from"][0] for field, entry in fields.items()}),
     )
 
 
