@@ -476,10 +476,7 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
         enough = spectrum.needed(goal.share)
         if enough <= rank or rank == full:
             break
-        # Would even the largest rank of the search do, if no singular value fell from here on?
-        most = full // _SEARCHED
-        short = missing - (1 - goal.share) * spectrum.left(0) - (most - rank) * spectrum.s[-1] ** 2
-        rank = full if 2 * rank > most or short > 0 else 2 * rank
+        rank = full if 2 * rank > full // _SEARCHED else 2 * rank
         del found
     rank = min(enough, full)
     return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank]), spectrum.left(rank)

@@ -15,7 +15,7 @@ from lora_np.adapters.peft_format import Adapter, targeting, write
 from lora_np.adapters.steps import new_adapter
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
-from lora_np.hub import HubError, float_dtype
+from lora_np.hub import HubError, close_names, float_dtype
 from lora_np.lora import ADAPTED, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
 from lora_np.nn import Embedding, Linear, freeze, join, replace, trainable, walk
 
@@ -153,7 +153,7 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     result = replace(freeze(model), (Linear, Embedding), adapt)
     if waiting:
         known = [named(path) for path, node in walk(model) if isinstance(node, (Linear, Embedding))]
-        raise HubError(f"the model has no {_listed(sorted(waiting))}; its layers: {_listed(known)}")
+        raise HubError(f"the model has no {min(waiting)!r}{close_names(min(waiting), known)}")
     return result
 
 
@@ -270,8 +270,3 @@ def _replaced(key: str, stored: Stored, old: Tensor | Array | None) -> Tensor:
 
 def _namer(names: Callable[[str], str] | None) -> Callable[[str], str]:
     return names or (lambda path: path or "linear")
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 import numpy as np
 
 from lora_np.checks import Array, matrix
 from lora_np.hub import safetensors
+from lora_np.hub.reading import open_regular
 
 
 def load_matrix(source: str) -> Array:
@@ -58,8 +57,7 @@ def load_matrix(source: str) -> Array:
 
 
 def _read_npy(path: str) -> Array:
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path} must be a regular file")  # opening a pipe would never return
+    open_regular(Path(path)).close()  # a pipe would never end
     try:
         # A memory map never unpickles and checks the size in the header against the file's.
         return np.array(np.lib.format.open_memmap(path, mode="r"))
