@@ -236,6 +236,10 @@ def _pick_names(spec: ModelSpec, targets: list[str]) -> list[Pick]:
     """Modules whose names end with one of ``targets``."""
     groups = [module for module in spec.groups if module.kind in (*ADAPTABLE, "experts")]
     names = _names(groups)
+    # layers differ in an index, which only a target that holds an index can tell apart
+    indexed = any(part.isdigit() for target in targets for part in target.split("."))
+    if not indexed:
+        names = [{module: each[:1] for module, each in naming.items()} for naming in names]
     found: dict[ModuleSpec, set[int]] = {}
     for target in targets:
         hits = _found(names, lambda name, _, target=target: ends_with(name, target))  # type: ignore[misc]
@@ -243,6 +247,8 @@ def _pick_names(spec: ModelSpec, targets: list[str]) -> list[Pick]:
             raise ValueError(f"targets: {target!r} {_why_not(spec, target)}")
         for module, places in hits.items():
             found.setdefault(module, set()).update(places)
+    if not indexed:
+        return [Pick(module) for module in groups if module in found]
     return _picks({module: found[module] for module in groups if module in found})
 
 
@@ -355,8 +361,10 @@ def _kept(
             yield each._replace(names=kept)
 
 
-def _pick_parameters(spec: ModelSpec, targets: Iterable[str], taken: Collection[ModuleSpec]) -> list[Pick]:
+def _pick_parameters(spec: ModelSpec, targets: Collection[str], taken: Collection[ModuleSpec]) -> list[Pick]:
     """Parameters whose names end with one of ``targets``: PEFT's ``target_parameters``."""
+    if not targets:
+        return []
     paths = {
         module: [Pick(module, parameter=_parameter(module)).path(name) for name in module.names()]
         for module in spec.groups
