@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -229,8 +229,12 @@ def _place(
         if stack.get("attention") is not False:
             facts = _facts(family, stack, alike.get(name, alike[""])[0][0])
             layers.append(Layers(_join(prefix, name), depth, **facts))
-    for home in alike:
-        here = {name: entry for name, entry in tables["modules"].items() if _home(name, alike) == home}
+    for home in alike:  # the stack of a module, if its layers differ
+        here = {
+            name: entry
+            for name, entry in tables["modules"].items()
+            if (stack if (stack := name.partition(".*")[0]) in alike else "") == home
+        }
         _append(family, here, alike[home], home, prefix, depths, modules)
     _append(family, tables["heads"].get(task, {}), alike[""], "", path, depths, modules)
     return env
@@ -250,12 +254,6 @@ def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str
     return list(found.values())
 
 
-def _home(path: str, stacks: Collection[str]) -> str:
-    """The stack of a module, if its layers differ."""
-    stack = path.partition(".*")[0]
-    return stack if stack in stacks else ""
-
-
 def _append(
     family: Family,
     entries: Mapping[str, Any],
@@ -267,28 +265,34 @@ def _append(
 ) -> None:
     """Append the modules that exist: alike ones together, with the indices where they are."""
     value = family.expressions.value
-    stacks = {path: [path[: star.start() - 1] for star in re.finditer(r"\*", path)] for path in entries}
-    there = [path for path in entries if all(stack in depths for stack in stacks[path])]
+    there = [path for path in entries if depths.keys() >= set(_stacks(path))]
     found: dict[tuple[str, Any], list[int]] = {}
     for env, indices in alike:
         for path in there:
             entry = entries[path]
-            if value(entry.get("when", True), env):
-                rest = [value(entry.get(key, usual), env) for key, usual in _COMPUTED.items()]
-                computed = (value(f"{entry['shape']},", env), *rest)
+            if "when" not in entry or value(entry["when"], env):
+                said = _COMPUTED | entry
+                computed = value("({shape},), {bias}, {tied}, {tied_bias}, {groups}".format_map(said), env)
                 found.setdefault((path, computed), []).extend(indices)
     for (path, computed), indices in found.items():
         entry = entries[path]
-        ranges = tuple(_indices(sorted(indices)) if each == home else depths[each] for each in stacks[path])
+        ranges = [_indices(sorted(indices)) if each == home else depths[each] for each in _stacks(path)]
         name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
         kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
         known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
-        modules.append(ModuleSpec._make((*known, ranges, entry["role"])))
+        modules.append(ModuleSpec._make((*known, tuple(ranges), entry["role"])))
 
 
 _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
 
 
+@cache
+def _stacks(path: str) -> tuple[str, ...]:
+    """The lists of layers that a path goes through."""
+    return tuple(path[: star.start() - 1] for star in re.finditer(r"\*", path))
+
+
+@cache
 def _kind(role: str) -> Kind:
     """What a module is, if its entry does not say it."""
     if role in get_args(Kind):
@@ -328,8 +332,10 @@ def _field(
     family: Family, field: Mapping[str, Any], values: Mapping[str, Any], env: Mapping[str, Any]
 ) -> Any:
     """A field's value as what it should be: that of the first name that the config gives one."""
-    name = next((name for name in field["from"] if values.get(name) is not None), None)
-    if name is None:
+    for name in field["from"]:
+        if values.get(name) is not None:
+            break
+    else:
         text = field["null"] if field["from"][0] in values else field["default"]
         return family.expressions.value(text, env)
     value, kind = values[name], field["type"]
@@ -378,5 +384,6 @@ def _positions(values: Mapping[str, Any], env: Mapping[str, Any]) -> int:
     return found if isinstance(found, int) and found > 0 else 0
 
 
+@cache
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name

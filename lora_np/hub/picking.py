@@ -242,7 +242,7 @@ def _pick_names(spec: ModelSpec, targets: list[str]) -> list[Pick]:
         names = [{module: each[:1] for module, each in naming.items()} for naming in names]
     found: dict[ModuleSpec, set[int]] = {}
     for target in targets:
-        hits = _found(names, lambda name, _, target=target: ends_with(name, target))  # type: ignore[misc]
+        hits = _found(names, lambda name, _, end=f".{target}": f".{name}".endswith(end))  # type: ignore[misc]
         if not hits:
             raise ValueError(f"targets: {target!r} {_why_not(spec, target)}")
         for module, places in hits.items():
