@@ -41,6 +41,7 @@ extensions = [
     "gallery",
     "code_blocks",
     "accessible",
+    "formulas",
 ]
 exclude_patterns = ["_build", "_ext", "explorer", "lite", "**/.ipynb_checkpoints"]
 nitpicky = True

@@ -32,7 +32,7 @@ LITE = MADE / "lite"
 EXAMPLE = ROOT / "lora_np" / "language" / "data" / "austen" / "king-james"
 
 MATHJAX = "mathjax@3.2.2"
-MATHJAX_PARTS = ("package/es5/tex-mml-chtml.js", "package/es5/output/chtml/fonts/woff-v2/")
+MATHJAX_PARTS = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
 CDN = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"  # where Pyodide is without PYODIDE_DIST
 PYTHON_IN_BROWSER = "3.12"
 IN_PYODIDE = ("numpy", "matplotlib")  # compiled, so they come with the runtime
@@ -51,7 +51,7 @@ def make(app: Sphinx, config: Config) -> None:
     exercise_pages.write(DOCS / "practice")
     gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")
-    once("mathjax", mathjax)
+    once("mathjax-node", mathjax)
     once("wheels", wheels)
     lite()
 
@@ -126,10 +126,16 @@ def mathjax() -> None:
         run(npm, "pack", "--silent", MATHJAX, "--pack-destination", folder)
         (archive,) = Path(folder).glob("*.tgz")
         with tarfile.open(archive) as package:
-            package.extractall(
-                folder, [m for m in package if m.name.startswith(MATHJAX_PARTS)], filter="data"
-            )
-        shutil.copytree(Path(folder) / "package" / "es5", target, dirs_exist_ok=True)
+            package.extractall(folder, filter="data")
+        whole = Path(folder) / "package" / "es5"
+        for part in MATHJAX_PARTS:
+            (target / part).parent.mkdir(parents=True, exist_ok=True)
+            if (whole / part).is_dir():
+                shutil.copytree(whole / part, target / part, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(whole / part, target / part)
+        shutil.rmtree(MADE / "mathjax-node", ignore_errors=True)
+        shutil.move(whole, MADE / "mathjax-node")  # for formulas.py
 
 
 def wheels() -> None:

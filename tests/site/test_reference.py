@@ -106,3 +106,12 @@ def test_the_page_of_search_has_one_heading_and_excerpts_without_tex(open_page):
 def test_without_script_there_are_figures(open_page, path):
     page = open_page(path, java_script_enabled=False)
     assert page.locator("article img:visible, article svg:visible").count() >= 1
+
+
+@pytest.mark.parametrize("path", ["understand/optimum.html", "lessons/03-cut-the-svd.html"])
+def test_without_script_there_are_formulas(open_page, path):
+    page = open_page(path, java_script_enabled=False)
+    formulas = page.locator("article math")
+    assert formulas.count() == page.locator("article .math").count() >= 1
+    assert formulas.first.bounding_box()["height"] > 8
+    assert page.locator("article .math:visible").count() == 0  # the TeX
