@@ -254,7 +254,7 @@ def count_model(
     choice("experts", experts, ("peft", "per-expert"))
     if experts == "peft":
         _check_experts(spec, targets)
-    has_experts = any(module.kind == "experts" for module in spec.groups)
+    has_experts = "experts" in [module.kind for module in spec.groups]
     if experts == "per-expert" and has_experts:
         spec = spec.per_expert()
     rank_pattern = rank_pattern or {}
