@@ -87,7 +87,9 @@ def in_words(what: str, content: Any) -> str | None:
     if isinstance(content, Mapping):
         return "; ".join(f"{name}: {in_words(what, inner)}" for name, inner in content.items())
     if isinstance(content, list):
-        names = list(dict.fromkeys(module_kinds(map(str, content)).values()))  # without their layers
+        names = list(map(str, content))
+        if len(", ".join(names)) > 100:
+            names = list(dict.fromkeys(module_kinds(names).values()))  # without their layers
         more = f", {len(names) - 12} more" if len(names) > 12 else ""
         return ", ".join(names[:12]) + more + f" ({len(content)} names)" * (len(names) < len(content))
     return f"{content:,}" if isinstance(content, int) else content and str(content)
