@@ -23,24 +23,23 @@ _SAME = (
 )  # fmt: skip
 
 
-def check_pair(base: ModelDirectory, tuned: ModelDirectory) -> None:
-    """Refuse checkpoints of different models, and of one whose modules' names cannot be told."""
+def check_pair(
+    base: ModelDirectory,
+    tuned: ModelDirectory,
+    shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
+) -> None:
+    """Refuse checkpoints of different models, one whose modules' names cannot be told, and other widths.
+
+    A vocabulary may have grown, and a head be new.
+    """
     _same(base.config, base.path, tuned.config, tuned.path)
     if not names_are_known(tuned.config):
         raise HubError(
             f"{tuned.path}: how transformers names the modules of a {tuned.config.get('model_type')!r} model "
             f"is not known here, so that an adapter might change nothing{_INSIST}"
         )
-
-
-def check_shapes(
-    base: ModelDirectory,
-    tuned: ModelDirectory,
-    shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...] | None]],
-) -> None:
-    """Refuse weights of other widths; a vocabulary may have grown, and a head be new."""
     for name, (one, other) in shapes.items():
-        if one and other and one[1:] != other[1:]:
+        if one and one[1:] != other[1:]:
             raise HubError(
                 f"{tuned.path}: {name!r} has shape {other}, but {one} in {base.path}: "
                 f"not the same base{_INSIST}"
@@ -68,8 +67,6 @@ def check_bases(sources: Sequence[Adapter]) -> None:
 
 
 def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: Path) -> None:
-    if not one or not other:
-        return
     for place in ("", "text_config", "vision_config"):
         mine, theirs = (config.get(place) if place else config for config in (one, other))
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):

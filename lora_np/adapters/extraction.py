@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters import config as settings
-from lora_np.adapters.bases import check_pair, check_shapes
+from lora_np.adapters.bases import check_pair
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.merging import Merging, has_transposed_experts
 from lora_np.adapters.module import AdapterModule, Stored
@@ -180,13 +180,11 @@ def extract(
     """
     goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before, after = open_model(directory(base)), open_model(directory(tuned))
-    if not any_base:
-        check_pair(before, after)
     pairs = list(_pairs(before, after))
+    if not any_base:
+        check_pair(before, after, {pair.name: pair.shapes for pair in pairs if pair.is_weight})
     if not any(pair.old for pair in pairs):
         raise HubError(f"{tuned}: has no tensor in common with {base}")
-    if not any_base:
-        check_shapes(before, after, {pair.name: pair.shapes for pair in pairs if pair.is_weight})
     options: dict[str, Any] = {"jobs": jobs, "progress": progress}
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         candidates = {pair.name: pair for pair in pairs if not pair.carries_lora}

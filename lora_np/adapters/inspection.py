@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,14 +15,14 @@ import numpy as np
 from lora_np.adapters.contents import InspectedKind, contents, in_words, totals
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.merging import Merging
-from lora_np.adapters.module import AdapterModule, Stored, at_least_single
+from lora_np.adapters.module import AdapterModule, at_least_single
 from lora_np.adapters.peft_format import Adapter, load
 from lora_np.adapters.ranks import Spectrum
 from lora_np.adapters.report import page
 from lora_np.adapters.steps import directions, each_of
 from lora_np.adapters.weights import merged, oriented
 from lora_np.checks import Array
-from lora_np.hub import HubError, close_names, directory, open_gguf, open_model
+from lora_np.hub import GGUFModel, directory, open_gguf, open_model
 from lora_np.linalg import (
     ENOUGH,
     amplification_factor,
@@ -237,7 +238,7 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter)
-    weights: Mapping[str, Stored] = {} if base is None else _weights_of(base, opened)
+    weights: Mapping[str, Callable[[], Array]] = {} if base is None else _weights_of(base, opened)
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
@@ -255,22 +256,21 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
-def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Stored]:
-    """The weight of each adapted module in a base: a directory, or a GGUF file."""
+def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Callable[[], Array]]:
+    """A reader of each adapted module's weight in a base: a directory, or a GGUF file."""
     if Path(base).suffix != ".gguf":
         return Merging(open_model(directory(base)), opened).base_weights()
     source = open_gguf(base)
-    weights = {}
-    for name in opened:
-        full = f"{name}.weight"
-        if full not in source.names:
-            raise HubError(f"{source.file.path}: has no {full!r}{close_names(full, source.names)}")
-        shape = source.file.tensors[source.names[full]].shape
-        weights[name] = Stored("float32", shape, lambda full=full: np.asarray(source.read(full)))  # type: ignore[misc]
-    return weights
+    return {name: partial(_read, source, f"{name}.weight") for name in opened}
 
 
-def _look(work: tuple[str, str, AdapterModule, Stored | None, bool]) -> tuple[InspectedModule, Array]:
+def _read(source: GGUFModel, name: str) -> Array:
+    return np.asarray(source.read(name))
+
+
+def _look(
+    work: tuple[str, str, AdapterModule, Callable[[], Array] | None, bool],
+) -> tuple[InspectedModule, Array]:
     """What is seen of one module, and its singular values."""
     name, place, module, weight, fan_in_fan_out = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
@@ -293,11 +293,11 @@ def _look(work: tuple[str, str, AdapterModule, Stored | None, bool]) -> tuple[In
 
 
 def _compared(
-    place: str, row: InspectedModule, module: AdapterModule, weight: Stored, fan_in_fan_out: bool
+    place: str, row: InspectedModule, module: AdapterModule, weight: Callable[[], Array], fan_in_fan_out: bool
 ) -> InspectedModule:
     """``row`` with what the base's weight says."""
     assert row.norm is not None
-    W0 = oriented(place, at_least_single(weight.read()), module, transposed=fan_in_fan_out)
+    W0 = oriented(place, at_least_single(weight()), module, transposed=fan_in_fan_out)
     W = W0.copy()
     merged(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=row.norm / (float(np.linalg.norm(W0)) or float("inf")))

@@ -227,10 +227,10 @@ class Merging:
         """The tensor of each adapted module in the base."""
         return {name: self.named(weight_name(name, module)) for name, module in self.update.items()}
 
-    def base_weights(self) -> dict[str, Stored]:
-        """The weight of each adapted module in the base, where it is one tensor."""
+    def base_weights(self) -> dict[str, Callable[[], Array]]:
+        """A reader of each adapted module's weight in the base, where that is one tensor."""
         return {
-            name: self.changes[target].start
+            name: self.changes[target].start.read
             for name, target in self.weights.items()
             if target in self.changes
         }

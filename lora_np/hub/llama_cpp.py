@@ -17,6 +17,7 @@ from lora_np.checks import Array
 from lora_np.hub import gguf
 from lora_np.hub.gguf import GGUFFile
 from lora_np.hub.reading import HubError
+from lora_np.hub.targets import close_names
 from lora_np.quantise import Blocks, Quantised
 
 __all__ = ["GGUFModel", "gguf_name", "open_gguf", "row_order"]
@@ -114,7 +115,7 @@ class GGUFModel:
             If no tensor has that name, or its kind cannot be read.
         """
         if name not in self.names:
-            raise HubError(f"{self.file.path} has no tensor for {name!r}")
+            raise HubError(f"{self.file.path} has no {name!r}{close_names(name, self.names)}")
         tensor = self.file.quantised(self.names[name])
         order = row_order(self.config, name)
         if order is not None:
