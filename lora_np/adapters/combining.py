@@ -221,11 +221,9 @@ def _added_up(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Arra
     ranks = sorted({module.rank for module, _ in terms})
     if len(ranks) > 1:
         raise HubError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
-    roots = [abs(weight * module.scale) ** 0.5 for module, weight in terms]
-    signs = [np.copysign(1.0, weight * module.scale) for module, weight in terms]
-    Bs, As = zip(*(module.factors() for module, _ in terms), strict=True)
-    B = sum(B * B.dtype.type(root) for B, root in zip(Bs, roots, strict=True))
-    A = sum(A * A.dtype.type(root * sign) for A, root, sign in zip(As, roots, signs, strict=True))
+    factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
+    B = sum(B * B.dtype.type(abs(weight) ** 0.5) for B, _, weight in factors)
+    A = sum(A * A.dtype.type(np.copysign(abs(weight) ** 0.5, weight)) for _, A, weight in factors)
     return no_overflow(name, B), no_overflow(name, A)
 
 

@@ -144,11 +144,9 @@ class AdapterConfig:
 
     def parameters_of(self, module: str) -> list[str]:
         """The parameters of a module that ``target_parameters`` name, by the ends of their paths."""
-        found = [f"{module}.{name.rpartition('.')[2]}" for name in self.raw.get("target_parameters") or ()]
-        return sorted({name for name in found if self.adapts_parameter(name)})
-
-    def adapts_parameter(self, name: str) -> bool:
-        return any(ends_with(name, end) for end in self.raw.get("target_parameters") or ())
+        ends = self.raw.get("target_parameters") or ()
+        found = {f"{module}.{name.rpartition('.')[2]}" for name in ends}
+        return sorted(name for name in found if any(ends_with(name, end) for end in ends))
 
     def tokens_of(self, module: str) -> tuple[int, ...] | None:
         """The rows of an embedding that are trained, by the end of its path, or of the one that there is."""

@@ -350,9 +350,8 @@ class _Pair:
 
     def whole(self) -> Array:
         """The live parameter of the tuned model."""
-        if len(self.new) == 1:
-            return _whole(self.after.read, self.new)
-        return np.stack([*_maps(self.after.read, self.new)])
+        maps = [*_maps(self.after.read, self.new)]
+        return np.stack(maps) if len(self.shape) == 3 else maps[0]
 
 
 def _pairs(before: ModelDirectory, after: ModelDirectory) -> Iterator[_Pair]:
@@ -369,19 +368,14 @@ def _pairs(before: ModelDirectory, after: ModelDirectory) -> Iterator[_Pair]:
         yield _Pair(before, after, name, old, new)
 
 
-def _whole(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Array:
-    ((name, place),) = tensors.items()
-    W = read(name)
-    return W.swapaxes(-1, -2) if place.transposed else W
-
-
 def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
     """The matrices of a live parameter, one after the other; those with a tensor each are read one by one."""
     experts: dict[int | None, dict[int, str]] = {}
     for name, place in tensors.items():
         experts.setdefault(place.expert, {})[place.part] = name
     if None in experts:
-        W = _whole(read, tensors)
+        ((name, place),) = tensors.items()
+        W = read(name).swapaxes(-1, -2) if place.transposed else read(name)
         yield from W if W.ndim == 3 else [W]
         return
     for _, parts in sorted(experts.items()):

@@ -55,6 +55,9 @@ _LEGEND = {
 }
 
 
+_FORMATS = {"share": "{:.1%}".format}
+
+
 class InspectedModule(NamedTuple):
     """What is seen of one module; fields after ``scale`` are None where it is not finite.
 
@@ -132,8 +135,7 @@ class Inspection(Findings[InspectedModule]):
         """One row for each module; without a base there is nothing to compare with."""
         rows = [row[: len(self._columns)] for row in self.rows]
         notes = [*self.notes, *(f"{name}: {meaning}" for name, meaning in self.legend.items())]
-        formats = {"share": "{:.1%}".format}
-        return Table(self._columns, rows, title=self.title, notes=notes, formats=formats)
+        return Table(self._columns, rows, title=self.title, notes=notes, formats=_FORMATS)
 
     @property
     def contents_table(self) -> Table:
@@ -144,8 +146,7 @@ class Inspection(Findings[InspectedModule]):
     @property
     def kinds_table(self) -> Table:
         """One row for each kind of module, what is saved in full, and all."""
-        formats = {"share": "{:.1%}".format}
-        return Table(InspectedKind._fields, self.kinds, title="Totals by kind", formats=formats)
+        return Table(InspectedKind._fields, self.kinds, title="Totals by kind", formats=_FORMATS)
 
     @property
     def legend(self) -> dict[str, str]:

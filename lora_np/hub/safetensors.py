@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeGuard
 
 import numpy as np
@@ -287,12 +286,10 @@ class SafetensorsWriter:
             self._whole = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: Any) -> None:
         with self._whole:
-            if error is not None:
-                raise error
+            if raised[1] is not None:
+                raise raised[1]
             if self._missing:
                 names = ", ".join(map(repr, sorted(self._missing)))
                 raise HubError(f"{self.path}: in the header but never written: {names}")
