@@ -107,17 +107,13 @@ def totals(adapter: Adapter, rows: Sequence[Any]) -> Iterator[InspectedKind]:
     kinds = module_kinds(row.name for row in rows)
     for row in rows:
         groups.setdefault(kinds[row.name], []).append(row)
-    tensors = adapter.tensors()
     for kind, members in groups.items():
-        held = [part for row in members for part in adapter[row.name].parts.values()]
-        yield _total(kind, members, held)
-    replaced = [*adapter.full.values()]
-    if replaced:
-        yield _total("saved in full", [], replaced)._replace(modules=len(adapter.full))
-    if adapter.rows:
-        trained = [rows.new for rows in adapter.rows.values()]
-        yield _total("rows of embeddings", [], trained)._replace(modules=len(adapter.rows))
-    yield _total("all", rows, tensors.values())
+        yield _total(kind, members, [part for row in members for part in adapter[row.name].parts.values()])
+    trained = [rows.new for rows in adapter.rows.values()]
+    for kind, held in (("saved in full", [*adapter.full.values()]), ("rows of embeddings", trained)):
+        if held:
+            yield _total(kind, [], held)._replace(modules=len(held))
+    yield _total("all", rows, adapter.tensors().values())
 
 
 def _total(kind: str, rows: Sequence[Any], held: Iterable[Stored]) -> InspectedKind:
