@@ -18,7 +18,7 @@ try:
     import fcntl as _fcntl
 except ImportError:  # Windows, and browsers
     _fcntl = None  # type: ignore[assignment]
-fcntl: Any = _fcntl
+fcntl: Any = _fcntl if hasattr(_fcntl, "flock") else None  # JupyterLite has an empty module of that name
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 

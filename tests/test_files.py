@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from lora_np import adapters
 from lora_np.files import whole, write_figure, write_whole
 
 KILLED = """
@@ -78,3 +79,16 @@ def test_a_figure_is_whole_or_not_there(tmp_path, kind):
     write_figure(Figure(), path, dpi=50)
     assert path.stat().st_size > 100
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.skipif(sys.platform == "emscripten", reason="starts a process")
+def test_where_files_cannot_be_locked_they_are_written_all_the_same(tmp_path):
+    """JupyterLite puts an empty module in the place of fcntl."""
+    program = (
+        "import sys, types; sys.modules['fcntl'] = types.ModuleType('fcntl')\n"
+        "import numpy as np, lora_np as lnp\n"
+        "model = lnp.inject(lnp.Linear(np.eye(3)), rank=1, rng=0)\n"
+        "for _ in range(2): lnp.adapters.save(model, sys.argv[1], force=True)"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "adapter"], check=True)
+    assert adapters.load(tmp_path / "adapter")["linear"].rank == 1
