@@ -69,7 +69,7 @@ def test_runs_to_its_end_in_the_browser(open_lesson, site, name, capsys):
     begin = time.monotonic()
     page = open_lesson(name)
     run_all(page)
-    page.locator(".jp-CodeCell .jp-OutputArea-output").first.wait_for(timeout=2 * MINUTE)
+    page.locator(".jp-CodeCell .jp-OutputArea-output").first.wait_for(state="attached", timeout=2 * MINUTE)
     first = time.monotonic() - begin
     wait_for_the_end(page)
     with capsys.disabled():
