@@ -467,6 +467,11 @@ def _rows(path: Path, name: str, said: AdapterConfig, tensor: Stored) -> TokenRo
 def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[str]) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     *inner, parameter = key.split(".")
+    if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
+        raise HubError(
+            f"{path}: {PREFIX + key!r} gives a bias a second time, of a module that is both trained and saved "
+            "in full: not supported"
+        )
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
         raise HubError(f"{path}: {PREFIX + key!r} is not a key that PEFT writes for a LoRA")
     bare = _unwrapped(inner)

@@ -48,6 +48,14 @@ def test_keys_as_peft_has_them_in_memory_are_refused(adapter, key, name):
         adapters.load(adapter)
 
 
+def test_a_bias_that_peft_writes_twice_is_refused_with_its_reason(adapter):
+    change_config(adapter, modules_to_save=["lin"], bias="all")
+    twice = {f"{PREFIX}lin.bias": np.ones(2), f"{PREFIX}lin.modules_to_save.bias": np.ones(2)}
+    change_tensors(adapter, lambda t: t.update(twice))
+    with pytest.raises(HubError, match="'.*lin.modules_to_save.bias' gives a bias a second time"):
+        adapters.load(adapter)
+
+
 TENSORS = {
     "a key without the prefix": (
         lambda t: t.update({"q.lora_A.weight": t.pop(f"{Q}.lora_A.weight")}),
