@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a segment of a path that is a number
 _KINDS = 12  # with a line each; what is beyond shares one
+_NORM = "norm of the update, $\\|\\Delta W\\|_F$"
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 Spectra = Mapping[str, Array]
 
@@ -96,7 +97,7 @@ def update_norms(spectra: Spectra, *, ax: Axes | None = None) -> Axes:
     numbers = {layer for layer in layers.values() if layer is not None}
     if len(numbers) < 2:
         _bars(ax, norms)
-        ax.set_xlabel("norm of the update, $\\|\\Delta W\\|_F$")
+        ax.set_xlabel(_NORM)
         return ax
     first, last = min(numbers), max(numbers)
     outside = None in layers.values()
@@ -115,11 +116,9 @@ def update_norms(spectra: Spectra, *, ax: Axes | None = None) -> Axes:
         ax.plot(x, middle, color=color, ls=dash, lw=1.5, marker="o", markersize=3, clip_on=False)
         ax.plot([x[-1], right], [middle[-1]] * 2, color=color, ls=":", lw=0.8)  # leads to the label
         ends.append((float(middle[-1]), short_name(kind, 20), color))
-    ax.set_xlim(first - 0.02 * (right - first), right)
     ax.set_ylim(bottom=0)
+    ax.set(xlim=(first - 0.02 * (right - first), right), xlabel="layer", ylabel=_NORM)
     label_ends(ax, ends)
-    ax.set_xlabel("layer")
-    ax.set_ylabel("norm of the update, $\\|\\Delta W\\|_F$")
     ticks = [x for x in MaxNLocator(6, integer=True).tick_values(first, last) if first <= x <= last]
     names = [f"{x:.0f}" for x in ticks]
     if outside:
@@ -150,37 +149,30 @@ def update_shares(spectra: Spectra, *, share: float = 0.99, ax: Axes | None = No
     --------
     update_ranks : Where the curves cross that line.
     """
-    from matplotlib.ticker import MaxNLocator
-
     ax = axes(ax)
     given = {path: s for path, s in spectra.items() if len(s) and s[0] > 0}
     longest = max((len(s) for s in given.values()), default=1)
     directions = np.arange(longest + 1)
     kept = {path: _kept(s, longest) for path, s in given.items()}
+    kinds = _kinds(given)
+    middle = {
+        kind: np.median([kept[path] for path in paths], axis=0) for kind, (_, _, paths) in kinds.items()
+    }
+    for kind in sorted(kinds, key=lambda kind: -float(middle[kind].sum())):  # as the lines lie, from the top
+        color, dash, _ = kinds[kind]
+        name = short_name(kind, 20)
+        ax.plot(directions, middle[kind], color=color, ls=dash, lw=1.7, marker="o", markersize=3, label=name)
     if len(kept) > 1:
         low, high = (reduce([*kept.values()], axis=0) for reduce in (np.min, np.max))
-        ax.fill_between(directions, low, high, color=MUTED, alpha=0.25, linewidth=0)
-    curves = {}
-    for kind, (color, dash, members) in _kinds(given).items():
-        middle = np.median([kept[path] for path in members], axis=0)
-        (line,) = ax.plot(directions, middle, color=color, ls=dash, lw=1.7, marker="o", markersize=3)
-        curves[kind] = (line, middle)
+        ax.fill_between(directions, low, high, color=MUTED, alpha=0.25, linewidth=0, label="all modules")
+    colors = [*(line.get_color() for line in ax.lines), MUTED]
+    ax.legend(labelcolor=colors, loc="lower right", ncols=1 + (len(kinds) > 5), frameon=False, fontsize=9)
     ax.axhline(share, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     label_line(ax, 0, share, f"{100 * share:g} %", MUTED, xytext=(3, -7))
-    order = sorted(curves, key=lambda kind: -float(curves[kind][1].sum()))  # as the lines lie, from the top
-    handles = [*(curves[kind][0] for kind in order), *ax.collections]
-    names = [*(short_name(kind, 20) for kind in order), "all modules"][: len(handles)]
-    colors = [*(curves[kind][0].get_color() for kind in order), MUTED][: len(handles)]
-    ax.legend(
-        handles, names, labelcolor=colors, loc="lower right", ncols=1 + (len(order) > 5),
-        frameon=False, fontsize=9, handlelength=1.6,
-    )  # fmt: skip
-    ax.set_xlim(0, longest)
-    ax.set_ylim(0, 1.03)
-    ax.set_xlabel("directions kept")
-    ax.set_ylabel("share of $\\|\\Delta W\\|_F^2$")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_formatter(lambda height, _: f"{height:.0%}")
+    ax.set(xlim=(0, longest), ylim=(0, 1.03))
+    ax.set(xlabel="directions kept", ylabel="share of $\\|\\Delta W\\|_F^2$")
+    ax.locator_params("x", integer=True)
+    ax.yaxis.set_major_formatter("{x:.0%}")
     return ax
 
 
@@ -203,8 +195,6 @@ def update_ranks(ranks: Mapping[str, tuple[int, int]], *, ax: Axes | None = None
     --------
     update_shares : What each rank keeps.
     """
-    from matplotlib.ticker import MaxNLocator
-
     ax = axes(ax)
     kinds = _kinds(ranks)
     for row, (_, _, members) in enumerate(kinds.values()):
@@ -221,9 +211,8 @@ def update_ranks(ranks: Mapping[str, tuple[int, int]], *, ax: Axes | None = None
     longest = max((given for _, given in ranks.values()), default=1)
     ax.set_yticks(range(len(kinds)), [short_name(kind, 22) for kind in kinds])
     _rows(ax, len(kinds))
-    ax.set_xlim(0, longest)
-    ax.set_xlabel("rank: enough (green), in the file (grey)")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlim=(0, longest), xlabel="rank: enough (green), in the file (grey)")
+    ax.locator_params("x", integer=True)
     return ax
 
 

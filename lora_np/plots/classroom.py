@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.plots.style import GRID, INK, MUTED, axes, label_line
+from lora_np.plots.style import INK, MUTED, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def class_results(
     >>> [text.get_text() for text in ax.texts]
     ['4', 'lesson 3']
     """
-    ax = axes(ax, size=(6.5, 1.3 + 0.24 * len(exercises)))
+    ax = axes(ax, size=(6.5, 1.3 + 0.24 * len(exercises)), grid="x")
     gaps = np.cumsum([i > 0 and lessons[i] != lessons[i - 1] for i in range(len(lessons))])
     places = np.arange(len(exercises)) + 0.6 * gaps
     ax.barh(places, shares, height=0.72, color=[INK if share < 0.5 else SOLVED for share in shares])
@@ -65,10 +65,7 @@ def class_results(
         own = [float(place) for place, name in zip(places, lessons, strict=True) if name == lesson]
         ax.text(1.13, sum(own) / len(own), f"lesson {lesson}", va="center", fontsize=8, color=MUTED)
     ax.set_yticks(places, exercises)
-    ax.set_xlim(0, 1.08)
-    ax.set_ylim(places[-1] + 0.6, -0.6)
-    ax.grid(False, axis="y")
-    ax.grid(True, axis="x", color=GRID, linewidth=0.8)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    ax.set_xlabel(f"students who solved it, of {students} (dark: fewer than half)")
+    label = f"students who solved it, of {students} (dark: fewer than half)"
+    ax.set(xlim=(0, 1.08), ylim=(places[-1] + 0.6, -0.6), xlabel=label)
     return ax

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.plots.style import ACCENT, CYCLE, FULL, GRID, INK, LORA, MUTED, axes, label_line
+from lora_np.plots.style import ACCENT, CYCLE, FULL, INK, LORA, MUTED, axes, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,9 +74,7 @@ def parameters_against_rank(
         ax.plot(rank, count, "o", color=ACCENT, markersize=6)
         label_line(ax, rank, count, f"r = {rank}: {count:,}", ACCENT, xytext=(8, -6))
     ax.set_ylim(bottom=0)
-    ax.set_xlim(0, last)
-    ax.set_xlabel("rank r")
-    ax.set_ylabel("trainable parameters")
+    ax.set(xlim=(0, last), xlabel="rank r", ylabel="trainable parameters")
     ax.yaxis.set_major_formatter("{x:,.0f}")
     return ax
 
@@ -112,7 +110,7 @@ def memory_by_cause(
     >>> [text.get_text() for text in ax.get_yticklabels()]
     ['full', 'LoRA']
     """
-    ax = axes(ax)
+    ax = axes(ax, grid="x")
     causes = list(dict.fromkeys(cause for way in parts.values() for cause in way))
     places = np.arange(len(parts))
     ends = np.zeros(len(parts))
@@ -137,11 +135,8 @@ def memory_by_cause(
     if room is not None:
         ax.axvline(room / 1e9, color=INK, linewidth=1.4, linestyle="--", zorder=0.9)
         label_line(ax, room / 1e9, -0.5, f"{room / 1e9:,.1f} GB", INK, xytext=(4, 2), va="bottom")
-    ax.set_xlim(0, limit)
     ax.set_yticks(places, list(parts))
     ax.invert_yaxis()
-    ax.grid(visible=False, axis="y")
-    ax.grid(visible=True, axis="x", color=GRID)
-    ax.set_xlabel("memory to train [GB]")
+    ax.set(xlim=(0, limit), xlabel="memory to train [GB]")
     ax.figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return ax

@@ -61,8 +61,6 @@ def lines(
     >>> ax.get_lines()[0].get_xdata()
     array([1, 2])
     """
-    from matplotlib.ticker import MaxNLocator
-
     ax = axes(ax)
     given = {
         name: curve if isinstance(curve, tuple) else (np.arange(1, len(curve) + 1), curve)
@@ -71,13 +69,12 @@ def lines(
     if "x" in logarithmic:
         ax.set_xscale("log")
     elif all(np.issubdtype(x.dtype, np.integer) for x, _ in given.values()):
-        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        ax.locator_params("x", integer=True, min_n_ticks=1)
     if level is not None:
         ax.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         given = dict(_reaching(ax, name, line, level) for name, line in given.items())
     _draw(ax, given, logarithmic="y" in logarithmic, dashed=dashed)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
 
 

@@ -89,8 +89,7 @@ def heatmap(
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9, color=MUTED)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
 
 

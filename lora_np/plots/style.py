@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,7 +24,9 @@ GRID = "#e6e6e6"
 CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
 
 
-def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
+def axes(
+    ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8), grid: Literal["x", "y"] = "y"
+) -> Axes:
     """``ax``, or the axes of a new pyplot figure (which a notebook shows), without frame and clutter.
 
     Parameters
@@ -33,6 +35,8 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
         By default those of a new figure.
     size : (float, float)
         Of a new figure, in inches.
+    grid : {"y", "x"}
+        The axis whose ticks have lines.
 
     Returns
     -------
@@ -50,7 +54,7 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(MUTED)
     ax.tick_params(colors=INK, color=MUTED, labelsize=9)
-    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
+    ax.grid(True, axis=grid, color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     return ax
 

@@ -50,14 +50,10 @@ def training_curve(
         ax.plot(loss, color=LORA, linewidth=0.8, alpha=0.3)
         ax.plot(*validation, color=LORA, linewidth=1.8)
         note = "strong: held-out data; faint: training batches"
-        ax.annotate(
-            note, (0.99, 0.97), xycoords="axes fraction", ha="right", va="top", color=MUTED, fontsize=8
-        )
+        ax.text(0.99, 0.97, note, transform=ax.transAxes, ha="right", va="top", color=MUTED, fontsize=8)
     else:
         ax.plot(loss, color=LORA, linewidth=1.6)
-    ax.set_yscale("log")
-    ax.set_xlabel("step")
-    ax.set_ylabel("mean squared error")
+    ax.set(yscale="log", xlabel="step", ylabel="mean squared error")
     return ax
 
 
@@ -105,17 +101,13 @@ def error_with_spread(
     colors = [color for color in CYCLE if color != OPTIMUM]
     for i, (name, errors) in enumerate(curves.items()):
         color, ranks = colors[i % len(colors)], sorted(errors)
-        low, middle, high = (
-            [f(errors[r]) for r in ranks] for f in (min, lambda e: float(np.median(e)), max)
-        )  # fmt: skip
+        low, middle, high = ([float(f(errors[r])) for r in ranks] for f in (np.min, np.median, np.max))
         ax.fill_between(ranks, low, high, color=color, alpha=0.18, linewidth=0)
         ax.plot(ranks, middle, "o-", color=color, linewidth=1.5, markersize=4, label=name)
     every_rank = sorted({r for errors in curves.values() for r in errors})
     ax.set_xscale("log", base=2)
     ax.set_xticks(every_rank, [str(r) for r in every_rank])
     ax.minorticks_off()
-    ax.set_yscale("log")
     ax.legend(frameon=False, fontsize=9)
-    ax.set_xlabel("rank")
-    ax.set_ylabel(ylabel)
+    ax.set(yscale="log", xlabel="rank", ylabel=ylabel)
     return ax
