@@ -15,8 +15,6 @@ import numpy as np
 from lora_np.checks import Array
 from lora_np.quantise.weight import Quantised
 
-__all__ = ["LAYOUTS", "Blocks", "Layout"]
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -112,9 +110,7 @@ def encoded(W: Array, kind: str) -> Blocks:
         )
     with np.errstate(over="ignore"):
         data = layout.encode(W.reshape(-1, layout.numbers))
-    floats = (
-        [data[name] for name in data.dtype.names if data.dtype[name].kind == "f"] if data.dtype.names else []
-    )
+    floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]
     for held in floats or [layout.decode(data)]:
         if not np.isfinite(held).all():
             raise ValueError(f"W is too large for {kind}: its largest magnitude is {np.abs(W).max():g}")
@@ -138,43 +134,27 @@ def halves(q: Array) -> Array:
     return packed
 
 
-def fifth_bits(block: Array) -> Array:
-    """The fifth bit of 32 codes, as 0 or 16."""
-    bits: Array = np.unpackbits(block["fifth"], axis=-1, bitorder="little")
-    return bits << 4
+def codes(block: Array) -> Array:
+    """Codes of four bits, and of five where a block has a place for the fifth: float32 (n, 32)."""
+    q = nibbles(block["q"])
+    if "fifth" in (block.dtype.names or ()):
+        q |= np.unpackbits(block["fifth"], axis=-1, bitorder="little") << 4
+    return q.astype(np.float32)
 
 
-def record(dtype: np.dtype[Any], **fields: Array) -> Array:
-    block = np.empty(len(next(iter(fields.values()))), dtype)
-    for name, values in fields.items():
-        block[name] = values
+def record(dtype: np.dtype[Any], q: Array, **scales: Array) -> Array:
+    """Blocks of codes, the inverse of `codes` unless a code takes a byte, and of scales (n, 1)."""
+    block = np.empty(len(q), dtype)
+    block["q"] = q if dtype == Q8_0 else halves(q)
+    if "fifth" in (dtype.names or ()):
+        block["fifth"] = np.packbits(q >> 4, axis=-1, bitorder="little")
+    for name, values in scales.items():
+        block[name] = values[:, 0]
     return block
 
 
 def inverse(d: Array) -> Array:
     return np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
-
-
-# d (q - 2**(bits - 1)): the number of largest magnitude, with its sign, gets code 0.
-
-
-def symmetric(x: Array, bits: int) -> tuple[Array, Array]:
-    middle = 2 ** (bits - 1)
-    top = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
-    d = top / -middle
-    with np.errstate(invalid="ignore"):
-        q = np.trunc(x * inverse(d) + np.float32(middle + 0.5))
-    return d[:, 0], np.clip(q, 0, 2 * middle - 1).astype(np.uint8)
-
-
-# d q + m: from the least number of a block to its largest.
-
-
-def affine(x: Array, bits: int) -> tuple[Array, Array, Array]:
-    m = x.min(axis=1, keepdims=True)
-    d = (x.max(axis=1, keepdims=True) - m) / (2**bits - 1)
-    q = np.trunc((x - m) * inverse(d) + np.float32(0.5))
-    return d[:, 0], m[:, 0], np.clip(q, 0, 2**bits - 1).astype(np.uint8)
 
 
 Q4_0 = np.dtype([("d", "<f2"), ("q", "u1", 16)])
@@ -186,20 +166,34 @@ Q4_K = np.dtype([("d", "<f2"), ("dm", "<f2"), ("scales", "u1", 12), ("q", "u1", 
 Q6_K = np.dtype([("low", "u1", (2, 64)), ("high", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")])
 
 
-def decode_q4_0(b: Array) -> Array:
-    return column(b, "d") * (nibbles(b["q"]).astype(np.float32) - 8)
+# d (q - middle): the number of largest magnitude, with its sign, gets code 0.
 
 
-def decode_q4_1(b: Array) -> Array:
-    return column(b, "d") * nibbles(b["q"]).astype(np.float32) + column(b, "m")
+def decode_symmetric(b: Array, middle: int) -> Array:
+    numbers: Array = column(b, "d") * (codes(b) - middle)
+    return numbers
 
 
-def decode_q5_0(b: Array) -> Array:
-    return column(b, "d") * ((nibbles(b["q"]) | fifth_bits(b)).astype(np.float32) - 16)
+def encode_symmetric(x: Array, middle: int, dtype: np.dtype[Any]) -> Array:
+    top = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
+    d = top / -middle
+    with np.errstate(invalid="ignore"):
+        q = np.trunc(x * inverse(d) + np.float32(middle + 0.5))
+    return record(dtype, np.clip(q, 0, 2 * middle - 1).astype(np.uint8), d=d)
 
 
-def decode_q5_1(b: Array) -> Array:
-    return column(b, "d") * (nibbles(b["q"]) | fifth_bits(b)).astype(np.float32) + column(b, "m")
+# d q + m: from the least number of a block to its largest.
+
+
+def decode_affine(b: Array) -> Array:
+    return column(b, "d") * codes(b) + column(b, "m")
+
+
+def encode_affine(x: Array, most: int, dtype: np.dtype[Any]) -> Array:
+    m = x.min(axis=1, keepdims=True)
+    d = (x.max(axis=1, keepdims=True) - m) / most
+    q = np.trunc((x - m) * inverse(d) + np.float32(0.5))
+    return record(dtype, np.clip(q, 0, most).astype(np.uint8), d=d, m=m)
 
 
 def decode_q8_0(b: Array) -> Array:
@@ -226,31 +220,11 @@ def decode_q6_k(b: Array) -> Array:
     return numbers.reshape(-1, 256)
 
 
-def encode_q4_0(x: Array) -> Array:
-    d, q = symmetric(x, 4)
-    return record(Q4_0, d=d, q=halves(q))
-
-
-def encode_q4_1(x: Array) -> Array:
-    d, m, q = affine(x, 4)
-    return record(Q4_1, d=d, m=m, q=halves(q))
-
-
-def encode_q5_0(x: Array) -> Array:
-    d, q = symmetric(x, 5)
-    return record(Q5_0, d=d, fifth=np.packbits(q >> 4, axis=-1, bitorder="little"), q=halves(q))
-
-
-def encode_q5_1(x: Array) -> Array:
-    d, m, q = affine(x, 5)
-    return record(Q5_1, d=d, m=m, fifth=np.packbits(q >> 4, axis=-1, bitorder="little"), q=halves(q))
-
-
 def encode_q8_0(x: Array) -> Array:
     d = np.abs(x).max(axis=1, keepdims=True) / 127
     y = x * inverse(d)
     q = np.sign(y) * np.floor(np.abs(y) + np.float32(0.5))  # halves away from zero
-    return record(Q8_0, d=d[:, 0], q=q)
+    return record(Q8_0, q, d=d)
 
 
 def decode_bf16(b: Array) -> Array:
@@ -266,10 +240,10 @@ LAYOUTS = {
     "F32": Layout(1, np.dtype("<f4"), lambda b: b[:, np.newaxis], lambda x: x[:, 0].astype("<f4")),
     "F16": Layout(1, np.dtype("<f2"), lambda b: b[:, np.newaxis], lambda x: x[:, 0].astype("<f2")),
     "BF16": Layout(1, np.dtype("<u2"), decode_bf16, encode_bf16),
-    "Q4_0": Layout(32, Q4_0, decode_q4_0, encode_q4_0),
-    "Q4_1": Layout(32, Q4_1, decode_q4_1, encode_q4_1),
-    "Q5_0": Layout(32, Q5_0, decode_q5_0, encode_q5_0),
-    "Q5_1": Layout(32, Q5_1, decode_q5_1, encode_q5_1),
+    "Q4_0": Layout(32, Q4_0, lambda b: decode_symmetric(b, 8), lambda x: encode_symmetric(x, 8, Q4_0)),
+    "Q4_1": Layout(32, Q4_1, decode_affine, lambda x: encode_affine(x, 15, Q4_1)),
+    "Q5_0": Layout(32, Q5_0, lambda b: decode_symmetric(b, 16), lambda x: encode_symmetric(x, 16, Q5_0)),
+    "Q5_1": Layout(32, Q5_1, decode_affine, lambda x: encode_affine(x, 31, Q5_1)),
     "Q8_0": Layout(32, Q8_0, decode_q8_0, encode_q8_0),
     "Q4_K": Layout(256, Q4_K, decode_q4_k),
     "Q6_K": Layout(256, Q6_K, decode_q6_k),

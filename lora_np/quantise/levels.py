@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, whole_number
 
-__all__ = ["dynamic_levels", "nf4_levels", "normal_quantile", "uniform_levels"]
-
 # The outermost quantile: half a step from the end, averaged over 15 and 16 levels, 1 - (1/30 + 1/32) / 2,
 # with the digits that bitsandbytes keeps.
 _NF4_END = 0.9677083

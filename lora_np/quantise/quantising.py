@@ -10,8 +10,6 @@ from lora_np.quantise.blocks import LAYOUTS, encoded
 from lora_np.quantise.scaled import FOUR_BIT_LEVELS, four_bit, int8
 from lora_np.quantise.weight import Quantised
 
-__all__ = ["KINDS", "quantise"]
-
 KINDS = ("int8", "int4", "nf4", *(kind for kind in LAYOUTS if LAYOUTS[kind].encode and kind != "F32"))
 
 

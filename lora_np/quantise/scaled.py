@@ -17,8 +17,6 @@ from lora_np.checks import Array
 from lora_np.quantise.levels import dynamic_levels, nf4_levels, uniform_levels
 from lora_np.quantise.weight import Quantised
 
-__all__ = ["BlockScales", "FourBit", "Int8"]
-
 _SCALES_BLOCK = 256  # scales that share a scale, in double quantisation
 
 

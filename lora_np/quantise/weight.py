@@ -10,8 +10,6 @@ import numpy.typing as npt
 from lora_np.checks import Array
 from lora_np.linalg import Norm, rank_errors
 
-__all__ = ["Quantised"]
-
 
 class Quantised:
     """A frozen matrix in few bits; made by `quantise`, or read from a file.
