@@ -116,10 +116,10 @@ def inject(
     weights = [(path, node) for path, node in nodes if isinstance(node, (Tensor, np.ndarray))]
     thawed = {id(weight) for path, weight in weights if under(path, trained)}
 
-    def rewrite(path: str, node: Any) -> Any:
-        if isinstance(node, (Tensor, np.ndarray)):
-            return node if isinstance(node, Tensor) is (id(node) in thawed) else changed_over(node)
-        return node
+    def rewrite(path: str, node: Tensor | Array) -> Tensor | Array:
+        if isinstance(node, Tensor) is (id(node) in thawed):
+            return node
+        return value(node) if isinstance(node, Tensor) else Tensor(node)
 
     frozen = replace(model, (Tensor, np.ndarray), rewrite)
     result = replace(
@@ -211,10 +211,6 @@ def no_layer(nodes: Sequence[tuple[str, Any]], targets: Targets) -> str:
     close = [name for word in words for name in get_close_matches(word.rpartition(".")[2], known, n=3)]
     shown = f"close: {', '.join(close)}" if close else f"layers: {', '.join(known[:8])}"
     return f"targets selected no layer, got {said}; {shown}"
-
-
-def changed_over(a: Tensor | Array) -> Tensor | Array:
-    return value(a) if isinstance(a, Tensor) else Tensor(a)
 
 
 def under(path: str, parts: Iterable[str]) -> bool:

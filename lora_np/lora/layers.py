@@ -10,7 +10,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor, adapted_affine, plus_low_rank, value
 from lora_np.checks import Array, number
-from lora_np.nn import Embedding, Linear, dropout
+from lora_np.nn import Embedding, Linear, dropout, freeze
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +86,7 @@ class LoRALinear:
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
-        b = self.base.b
-        return Linear(value(self.base.W) + self.delta(), None if b is None else value(b))
+        return freeze(Linear(value(self.base.W) + self.delta(), self.base.b))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, matrix, whole_number
 from lora_np.hub import Targets
-from lora_np.linalg import truncated_svd
+from lora_np.linalg import low_rank_factors
 from lora_np.lora.injection import inject
 from lora_np.lora.layers import LoRALinear
 from lora_np.lora.variants import ADAPTED, Residual
@@ -120,18 +121,17 @@ def loftq(
     steps = whole_number("steps", steps)
     choice("start", start, ("loftq", "pissa"))
     size = float(np.linalg.norm(W)) or 1.0
-    options: dict[str, Any] = {"double": True} if double else {}
     B, A = np.zeros((W.shape[0], rank), W.dtype), np.zeros((rank, W.shape[1]), W.dtype)
-    Q = quantise(W, kind, **options)
+    Q = quantise(W, kind, double=double)
     best, errors = (Q, B, A), [float(np.linalg.norm(W - Q.dequantised())) / size]
     if start == "pissa":
-        B, A = even_factors(W, rank)
+        B, A = low_rank_factors(W, rank=rank)
     for step in range(steps):
         if step or start == "pissa":
-            Q = quantise(W - B @ A, kind, **options)
+            Q = quantise(W - B @ A, kind, double=double)
         left = W - Q.dequantised()
         if step or start == "loftq":
-            B, A = even_factors(left, rank)
+            B, A = low_rank_factors(left, rank=rank)
         errors.append(float(np.linalg.norm(left - B @ A)) / size)
         if errors[-1] == min(errors):
             best = (Q, B, A)
@@ -258,7 +258,6 @@ def inject_quantised(
     choice("start", start, ("zero", "loftq", "pissa"))
     adapted = inject(model, rank=rank, rng=rng, alpha=alpha, dropout=dropout, targets=targets)
     modules: list[QuantisedModule] = []
-    options: dict[str, Any] = {"double": True} if double else {}
 
     def few_bits(path: str, layer: LoRALinear) -> LoRALinear:
         if isinstance(layer.base.W, Quantised):
@@ -267,7 +266,7 @@ def inject_quantised(
         size = float(np.linalg.norm(W)) or 1.0
         try:
             if start == "zero":
-                Q = quantise(W, kind, **options)
+                Q = quantise(W, kind, double=double)
                 alone = Q.error(W) / size
                 modules.append(QuantisedModule(path, kind, Q.bits, alone, alone))
                 return LoRALinear(Linear(Q, layer.base.b), layer.A, layer.B, layer.alpha, layer.dropout)
@@ -335,7 +334,7 @@ class QuantisedMerge(Generic[T]):
         """One row for each layer; the shift in loss below."""
         rows = [(m.path, m.kind, m.update, m.error, m.ratio) for m in self.modules]
         notes = []
-        if self.loss_before is not None and self.loss_after is not None:
+        if self.loss_after is not None:
             notes = [f"Loss {self.loss_before:.5g} with the adapter, {self.loss_after:.5g} merged."]
         return Table(("module", "kind", "update", "error", "error / update"), rows, notes=notes)
 
@@ -390,16 +389,13 @@ def merge_quantised(
             raise ValueError(f"{path or 'the layer'}: {error}") from None
         update = float(np.linalg.norm(merged.W.astype(np.float64) - value(base.W)))
         modules.append(RequantisedModule(path, Q.kind, update, Q.error(merged.W)))
-        return type(merged)(Q, merged.b) if isinstance(merged, Linear) else type(merged)(Q)
+        return dataclasses.replace(merged, W=Q)
 
     result = freeze(replace(model, ADAPTED, few_bits))
     if not modules:
         raise ValueError("the model has no adapter on a quantised layer; give kind= to quantise others")
-    if loss is None:
-        return QuantisedMerge(result, tuple(modules))
-    return QuantisedMerge(
-        result, tuple(modules), float(value(loss(freeze(model)))), float(value(loss(result)))
-    )
+    losses = () if loss is None else (float(value(loss(each))) for each in (freeze(model), result))
+    return QuantisedMerge(result, tuple(modules), *losses)
 
 
 def requantised(W: Array, like: Quantised) -> Quantised:
@@ -407,10 +403,3 @@ def requantised(W: Array, like: Quantised) -> Quantised:
     if isinstance(like, FourBit):
         return quantise(W, like.kind, block=like.block, double=isinstance(like.scales, BlockScales))
     return quantise(W, like.kind)
-
-
-def even_factors(M: Array, rank: int) -> tuple[Array, Array]:
-    """Best rank-r factors of M, the singular values shared evenly."""
-    U, s, Vh = truncated_svd(M, rank=rank)
-    root = np.sqrt(s)
-    return U * root, root[:, np.newaxis] * Vh

@@ -16,7 +16,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, number, whole_number
 from lora_np.linalg import low_rank_factors, truncated_svd
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
-from lora_np.nn import Embedding, Groups, Linear, Optimizer, replace, walk
+from lora_np.nn import Embedding, Groups, Linear, Optimizer, freeze, replace, walk
 from lora_np.quantise import Quantised
 
 T = TypeVar("T")
@@ -154,15 +154,13 @@ class DoRALinear:
                 raise ValueError(f"{name} must have shape ({self.lora.base.d_out},), got {vector.shape}")
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        h = self.lora(x, rng=rng) * (self.m / row_norms(self.lora.merged().W))
+        h = self.lora(x, rng=rng) * (self.m / row_norms(value(self.lora.base.W) + self.lora.delta()))
         return h if self.b is None else h + self.b
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same."""
         W = value(self.lora.merged().W)
-        return Linear(
-            (value(self.m) / row_norms(W))[:, np.newaxis] * W, None if self.b is None else value(self.b)
-        )
+        return freeze(Linear((value(self.m) / row_norms(W))[:, np.newaxis] * W, self.b))
 
 
 ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what replaces a layer that is adapted
@@ -243,17 +241,9 @@ def rebase(tuned: T, original: T) -> T:
                 f"the base of {path or 'the adapted layer'!r} differs from the original by more than rank "
                 f"{layer.rank}: is it another model?"
             )
-        factors = (
-            np.concatenate([value(layer.A), A / layer.scale]).astype(W0.dtype),
-            np.concatenate([value(layer.B), -B], axis=1).astype(W0.dtype),
-        )
-        b = layer.base.b
-        return LoRALinear(
-            Linear(W0, None if b is None else value(b)),
-            *factors,
-            layer.scale * len(factors[0]),
-            layer.dropout,
-        )
+        A = np.concatenate([value(layer.A), A / layer.scale]).astype(W0.dtype)
+        B = np.concatenate([value(layer.B), -B], axis=1).astype(W0.dtype)
+        return LoRALinear(freeze(Linear(W0, layer.base.b)), A, B, layer.scale * len(A), layer.dropout)
 
     return replace(tuned, LoRALinear, on_original)
 
