@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix, number
-from lora_np.linalg.spectrum import singular_values, tail_sums, thin_svd
+from lora_np.linalg.spectrum import singular_values, tail_sums, well_scaled
 
 
 def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Array, list[int]]:
@@ -150,7 +150,8 @@ def column_space(M: npt.ArrayLike, *, tolerance: float | None = None) -> Array:
            [0.8]])
     """
     M = matrix("M", M)
-    unit, (U, s, _) = thin_svd(M)
+    unit, scaled = well_scaled(M)
+    U, s, _ = np.linalg.svd(scaled, full_matrices=False)
     return U[:, : _count(unit, s, M, tolerance)]
 
 

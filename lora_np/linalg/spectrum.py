@@ -50,12 +50,6 @@ def well_scaled(M: Array) -> tuple[float, Array]:
     return unit, M / M.dtype.type(unit)
 
 
-def thin_svd(M: Array) -> tuple[float, SVD]:
-    """``(unit, svd)`` with ``M = unit * (U * s) @ Vh``, by LAPACK."""
-    unit, M = well_scaled(M)
-    return unit, SVD(*np.linalg.svd(M, full_matrices=False))
-
-
 def singular_values(M: Array) -> tuple[float, Array]:
     """``(unit, s)`` with ``unit * s`` the singular values of ``M``, descending, in float64."""
     unit, M = well_scaled(M)
