@@ -469,8 +469,8 @@ def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[st
     *inner, parameter = key.split(".")
     if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
         raise HubError(
-            f"{path}: {PREFIX + key!r} gives a bias a second time, of a module that is both trained and saved "
-            "in full: not supported"
+            f"{path}: {PREFIX + key!r} gives a bias a second time, of a module that is both trained and "
+            "saved in full: not supported"
         )
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
         raise HubError(f"{path}: {PREFIX + key!r} is not a key that PEFT writes for a LoRA")

@@ -52,7 +52,7 @@ def test_a_bias_that_peft_writes_twice_is_refused_with_its_reason(adapter):
     change_config(adapter, modules_to_save=["lin"], bias="all")
     twice = {f"{PREFIX}lin.bias": np.ones(2), f"{PREFIX}lin.modules_to_save.bias": np.ones(2)}
     change_tensors(adapter, lambda t: t.update(twice))
-    with pytest.raises(HubError, match="'.*lin.modules_to_save.bias' gives a bias a second time"):
+    with pytest.raises(HubError, match=r"'.*lin\.modules_to_save\.bias' gives a bias a second time"):
         adapters.load(adapter)
 
 
