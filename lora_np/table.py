@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lora_np.checks import whole_number
@@ -28,13 +28,13 @@ class Table:
 
     Parameters
     ----------
-    columns : iterable of str
+    columns : sequence of str
         Their names, which are the headings for people and the keys for programs.
-    rows : iterable of iterables
+    rows : sequence of sequences
         Strings, numbers, booleans, or None for an empty cell; one for each column.
     title : str
         A line above the table.
-    notes : iterable of str
+    notes : sequence of str
         Sentences below the table.
     formats : mapping of str to callable
         How people see the values of a column, as in ``{"share": "{:.1%}".format}``. Without one, whole
@@ -59,26 +59,17 @@ class Table:
     B A,1760
     """
 
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    _: KW_ONLY
     title: str = ""
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     formats: Mapping[str, Format] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        columns: Iterable[str],
-        rows: Iterable[Iterable[Cell]],
-        *,
-        title: str = "",
-        notes: Iterable[str] = (),
-        formats: Mapping[str, Format] | None = None,
-    ) -> None:
-        object.__setattr__(self, "columns", tuple(columns))
-        object.__setattr__(self, "rows", tuple(tuple(row) for row in rows))
-        object.__setattr__(self, "title", title)
-        object.__setattr__(self, "notes", tuple(notes))
-        object.__setattr__(self, "formats", dict(formats or {}))
+    def __post_init__(self) -> None:
+        for name in ("columns", "notes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row must have {len(self.columns)} cells, got {len(row)}: {row!r}")

@@ -167,7 +167,7 @@ class LoraCount(Shown):
         rows += [(name, "saved copy", None, None, numbers) for name, numbers in self.saved.items()]
         return self._titled(("module", "kind", "shape", "rank", "trainable"), rows)
 
-    def _titled(self, columns: tuple[str, ...], rows: Iterable[tuple[Cell, ...]]) -> Table:
+    def _titled(self, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
         title = f"{self.spec.name}, rank {self.rank}"
         return Table(columns, rows, title=title, notes=(*self.notes, self.verdict))
 

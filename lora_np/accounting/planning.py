@@ -183,7 +183,7 @@ class Plan(Shown):
             (*_NAMES, *columns),
             rows,
             title="Memory by cause",
-            notes=dict.fromkeys(note for each in self.choices for note in each.memory.notes),
+            notes=list(dict.fromkeys(note for each in self.choices for note in each.memory.notes)),
             formats=dict.fromkeys(columns, decimal_bytes),
         )
 

@@ -148,6 +148,6 @@ def _totals(spec: ModelSpec, counts: tuple[LoraCount, ...]) -> Table:
         ("rank", "trainable", "base", "total", "percent", "adapter"),
         rows,
         title=f"{spec.name}: {spec.total:,} parameters",
-        notes=dict.fromkeys(notes),
+        notes=list(dict.fromkeys(notes)),
         formats={"percent": "{:.4f}".format, "adapter": decimal_bytes},
     )
