@@ -104,8 +104,12 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
 
 def write_text(path: Path, text: str) -> None:
     """``text`` in UTF-8."""
-    with whole(path) as stage:
-        stage.write_text(text, encoding="utf-8", newline="\n")
+    write_whole(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: Path, content: object) -> None:
+    """``content`` as indented JSON."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_figure(figure: Any, path: Path, *, dpi: int) -> None:
@@ -174,11 +178,6 @@ def replacing(
             _sync(path)
         _check_target(target, force, writes, real_inputs)  # again: it may have appeared meanwhile
         _swap(stage, target, aside)
-
-
-def write_json(content: object, path: Path) -> None:
-    """``content`` as indented JSON."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -412,7 +412,7 @@ def _write_index(source: ModelDirectory, stage: Path, added: Mapping[str, Tensor
         metadata = {**metadata, "total_size": metadata["total_size"] + more}
     places = {**source.index["weight_map"], **dict.fromkeys(added, last)}
     index = {**source.index, "metadata": metadata, "weight_map": places}
-    write_json(index, stage / INDEX)
+    write_json(stage / INDEX, index)
 
 
 def untie(source: ModelDirectory, stage: Path) -> None:
@@ -420,4 +420,4 @@ def untie(source: ModelDirectory, stage: Path) -> None:
     config = {**source.config, "tie_word_embeddings": False}
     if isinstance(config.get("text_config"), dict):
         config["text_config"] = {**config["text_config"], "tie_word_embeddings": False}
-    write_json(config, stage / "config.json")
+    write_json(stage / "config.json", config)

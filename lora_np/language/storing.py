@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import value
-from lora_np.files import write_whole
+from lora_np.files import write_json
 from lora_np.hub import (
     GGUFModel,
     bitsandbytes_parts,
@@ -262,8 +261,3 @@ def save(
         write_json(target / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     kept = dtype or str(next(iter(arrays.values())).dtype)
     write_json(target / "config.json", {**model.config, "dtype": kept})
-
-
-def write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode("utf-8")))
