@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np.checks import Array, choice, number, whole_number
-from lora_np.files import write_whole
+from lora_np.files import write_text
 from lora_np.hub import open_regular
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
@@ -261,21 +261,22 @@ def grid(
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
     settings: dict[str, list[Any]] = {
+        "variants": [choice("variant", variant, VARIANTS) for variant in variants],
         "ranks": [whole_number("rank", r) for r in ranks],
         "alphas": [None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas],
         "learning_rates": [
             number("learning rate", lr, minimum=0, open_minimum=True) for lr in learning_rates
         ],
         "rngs": [whole_number("rng", rng, minimum=0) for rng in rngs],
-        "variants": [choice("variant", variant, VARIANTS) for variant in variants],
     }
     for name, values in settings.items():
         if not values:
             raise ValueError(f"{name} must name at least one value, got none")
-    points: list[Point] = []
-    for rank, alpha, rate, rng, variant in product(*settings.values()):
-        points.append(Point(variant, rank, float(rank) if alpha is None else alpha, rate, rng))
-    return sorted(dict.fromkeys(points), key=lambda point: list(variants).index(point.variant))
+    points = (
+        Point(variant, rank, float(rank) if alpha is None else alpha, rate, rng)
+        for variant, rank, alpha, rate, rng in product(*settings.values())
+    )
+    return list(dict.fromkeys(points))
 
 
 def run(
@@ -360,7 +361,5 @@ class Store:
 
     def write(self, point: Point, record: dict[str, Any]) -> None:
         identity = self.identity(point)
-        text = json.dumps(
-            {"identity": identity, "record": record, "sum": fingerprint(record)}, indent=1
-        ).encode()
-        write_whole(self.file(identity), lambda file: file.write(text))
+        content = {"identity": identity, "record": record, "sum": fingerprint(record)}
+        write_text(self.file(identity), json.dumps(content, indent=1))
