@@ -7,32 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.checks import shown, whole_number
-from lora_np.hub import ModelSpec, read_json
+from lora_np.checks import shown
+from lora_np.hub import ModelSpec, read_json, settings
 
-_NAMES = (list, tuple, set, frozenset)
-# the fields that decide how many numbers are trained: what `count_model` calls them, and what they may be
-_COUNTED: dict[str, tuple[str, Any, str]] = {
-    "r": ("rank", int, "a whole number"),
-    "target_modules": ("targets", (str, *_NAMES), "names or an expression"),
-    "rank_pattern": ("rank_pattern", Mapping, "an object"),
-    "modules_to_save": ("modules_to_save", _NAMES, "names"),
-    "use_dora": ("dora", bool, "true or false"),
-    "bias": ("bias", str, "text"),
-    "exclude_modules": ("exclude", (str, *_NAMES), "names or an expression"),
-    "layers_to_transform": ("layers", (int, *_NAMES), "whole numbers"),
-    "layers_pattern": ("layers_pattern", (str, *_NAMES), "names"),
-    "target_parameters": ("target_parameters", _NAMES, "names"),
-    "trainable_token_indices": ("trainable_token_indices", (Mapping, *_NAMES), "whole numbers"),
-    "lora_bias": ("lora_bias", bool, "true or false"),
-}
-# those that do not; any other must be unset
-_REST = {
-    "alora_invocation_tokens", "alpha_pattern", "auto_mapping", "base_model_name_or_path", "corda_config",
-    "eva_config", "fan_in_fan_out", "inference_mode", "init_lora_weights", "loftq_config", "lora_alpha",
-    "lora_dropout", "lora_ga_config", "megatron_core", "peft_type", "peft_version", "qalora_group_size",
-    "revision", "runtime_config", "task_type", "use_rslora",
+# The settings that decide how many numbers are trained, by what `count_model` calls them.
+_OPTIONS = {
+    "rank": "r",
+    "targets": "target_modules",
+    "exclude": "exclude_modules",
+    "layers": "layers_to_transform",
+    "dora": "use_dora",
+    **{
+        name: name
+        for name in (
+            "bias", "layers_pattern", "lora_bias", "modules_to_save", "rank_pattern", "target_parameters",
+            "trainable_token_indices",
+        )
+    },
 }  # fmt: skip
+_NOT_COUNTED = ("ensure_weight_tying", "use_bdlora", "velora_config")
 
 
 def count_config(
@@ -57,9 +50,9 @@ def count_config(
     Raises
     ------
     TypeError
-        If a field is of another type.
+        If ``config`` is none of these.
     ValueError
-        If a setting is not counted here, or `count_model` refuses one.
+        If a setting is not counted here, not what PEFT takes, or `count_model` refuses it.
 
     See Also
     --------
@@ -77,35 +70,28 @@ def count_config(
 
 def lora_options(config: str | Path | Mapping[str, Any] | Any, spec: ModelSpec) -> dict[str, Any]:
     """The arguments of `count_model` for a ``LoraConfig``."""
-    fields = {key: value for key, value in _fields(config).items() if not _is_unset(value)}
+    fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(value)}
     kind = getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))
     if kind != "LORA":
         raise ValueError(f"peft_type must be 'LORA', got {shown(kind)}")
     if not any(module.tied for module in spec.groups):
         fields.pop("ensure_weight_tying", None)
     for key, value in fields.items():
-        if key not in _COUNTED and key not in _REST:
+        if key in _NOT_COUNTED or key not in (*settings.SETTINGS, "alora_invocation_tokens"):
             raise ValueError(
                 f"{key} = {shown(value)} may change how many numbers are trained; that is not counted here"
             )
     if str(fields.get("init_lora_weights")).lower() == "mica":
         raise ValueError("init_lora_weights = 'mica' trains A alone; that is not counted here")
-    options = {"rank": fields.get("r", 8)}
-    for theirs, (ours, wanted, what) in _COUNTED.items():
-        if theirs in fields:
-            value = fields[theirs]
-            if not isinstance(value, wanted):
-                raise TypeError(f"{theirs} must be {what}, got {shown(value)}")
-            options[ours] = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
-    if "layers" in options:
-        layers = options["layers"]
-        each = [layers] if isinstance(layers, int) else layers
-        options["layers"] = [whole_number("layers_to_transform", layer, minimum=0) for layer in each]
-    for name in ("targets", "exclude", "layers_pattern", "modules_to_save", "target_parameters"):
-        for each in options.get(name, ()):
-            if not isinstance(each, str) or not each:
-                raise TypeError(f"{name} must be names of modules, got {shown(each)}")
-    return options
+    settings.check_values(fields)
+    return {"rank": 8, **{ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}}
+
+
+def _as_in_json(value: Any) -> Any:
+    """A field of the object as a file would have it."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
 
 def _is_unset(value: Any) -> bool:

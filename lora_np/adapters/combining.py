@@ -11,13 +11,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.module import AdapterModule, TokenRows
 from lora_np.adapters.peft_format import Adapter, load, targeting, write
 from lora_np.adapters.steps import directions, each_of, new_adapter, no_overflow, norm, put_aside
-from lora_np.checks import Array, choice, whole_number
+from lora_np.checks import Array, choice, number, whole_number
 from lora_np.hub import HubError
 
 Method = Literal["cat", "linear", "svd"]
@@ -148,7 +147,7 @@ def combine(
         raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
     loaded = [load(path) for path in adapters]
     weights = [
-        settings.finite_number(f"the weight of {path}", weight)
+        number(f"the weight of {path}", weight, minimum=float("-inf"))
         for path, weight in zip(adapters, weights, strict=True)
     ]
     _check(loaded)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters import config as settings
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.merging import Merging, has_transposed_experts
@@ -32,6 +31,7 @@ from lora_np.hub import (
     directory,
     fused_names,
     open_model,
+    settings,
 )
 from lora_np.linalg import SVD, truncated_svd
 
@@ -220,7 +220,7 @@ def extract(
         }
         whole = Adapter(modules, full, targeting(raw, modules))
         ranks = goal.ranks(whole, spectra)
-        write(cut(whole, whole, ranks), stage)
+        write(cut(whole, modules, ranks), stage)
         checked = {
             name: (pair, spectra[name].error(ranks[name]))
             for name, (pair, *_) in work.items()

@@ -9,13 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters import config as settings
 from lora_np.adapters.module import AdapterModule, Stored, at_least_single, held
 from lora_np.adapters.peft_format import Adapter, targeting, write
 from lora_np.adapters.steps import new_adapter
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
-from lora_np.hub import HubError, close_names, float_dtype
+from lora_np.hub import HubError, close_names, float_dtype, settings
 from lora_np.lora import ADAPTED, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
 from lora_np.nn import Embedding, Linear, freeze, join, replace, trainable, walk
 

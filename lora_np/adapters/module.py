@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.adapters.config import checked_alpha
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, TensorInfo, float_dtype
+from lora_np.hub import FLOATS, TensorInfo, float_dtype, settings
 
 
 @dataclass(frozen=True)
@@ -114,28 +114,28 @@ class AdapterModule:
         wrong = misfit(parts)
         if wrong:
             raise ValueError(wrong)
-        return cls(parts, checked_alpha(alpha), rslora, embedding)
+        return cls(parts, settings.checked_alpha(alpha), rslora, embedding)
 
-    @property
+    @cached_property
     def directions(self) -> int:
         """The rank of each of the stacked maps; where there is but one, the rank."""
         return self.parts["A"].shape[-2]
 
-    @property
+    @cached_property
     def maps(self) -> int:
         """How many maps are stacked."""
         return self.parts["A"].shape[0] if len(self.parts["A"].shape) == 3 else 1
 
-    @property
+    @cached_property
     def groups(self) -> int:
         """The groups of a convolution, which share its rank; experts have the whole rank each."""
         return self.maps if self.kernel else 1
 
-    @property
+    @cached_property
     def rank(self) -> int:
-        return self.directions * self.groups
+        return self.parts["A"].shape[-2] * self.groups
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel of a convolution."""
         d, k = self.parts["B"].shape[-2], self.parts["A"].shape[-1]
@@ -148,7 +148,7 @@ class AdapterModule:
         """What two modules have in common whose updates can be added."""
         return self.shape, self.groups, self.embedding, self.parameter
 
-    @property
+    @cached_property
     def scale(self) -> float:
         """``alpha / r``, or ``alpha / sqrt(r)`` with rank-stabilised LoRA (arXiv 2312.03732)."""
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
@@ -179,8 +179,9 @@ class AdapterModule:
 
     def with_factors(self, *, B: Stored, A: Stored) -> AdapterModule:
         """The same module with other factors, perhaps of another rank, and the same scaling."""
-        other = replace(self, parts={**self.parts, "A": A, "B": B})
-        return replace(other, alpha=self.scale * (other.rank**0.5 if self.rslora else other.rank))
+        rank = A.shape[-2] * self.groups
+        alpha = self.scale * (rank**0.5 if self.rslora else rank)
+        return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
 
     def leading(self, directions: int) -> AdapterModule:
         """The same module with the first rows of A and columns of B."""

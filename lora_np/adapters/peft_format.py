@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lora_np.adapters import config as settings
-from lora_np.adapters.config import AdapterConfig
 from lora_np.adapters.module import AdapterModule, Stored, TokenRows, header, misfit
 from lora_np.checks import Array
 from lora_np.hub import (
@@ -29,7 +28,9 @@ from lora_np.hub import (
     TensorInfo,
     directory,
     inside,
+    read_json,
     safetensors,
+    settings,
 )
 
 WEIGHTS = "adapter_model.safetensors"
@@ -103,11 +104,10 @@ class Adapter(Mapping[str, AdapterModule]):
     @property
     def config(self) -> dict[str, Any]:
         """The content of ``adapter_config.json``, with the rank and alpha of every module."""
-        return settings.compose(
-            self.raw,
-            ranks={name: module.rank for name, module in self.items()},
-            alphas={name: module.alpha for name, module in self.items()},
-        )
+        return dict(settings.compose(self.raw, self._ranks_and_alphas()).raw)
+
+    def _ranks_and_alphas(self) -> dict[str, tuple[int, float]]:
+        return {name: (module.rank, module.alpha) for name, module in self.modules.items()}
 
     @property
     def fan_in_fan_out(self) -> bool:
@@ -124,29 +124,23 @@ class Adapter(Mapping[str, AdapterModule]):
     def tensors(self) -> dict[str, Stored]:
         """Every tensor by its key in PEFT's file."""
         found = {}
-        wrapped = self._wrapped()
-        for name, module in self.items():
-            for suffix, (part, embedding) in _PARTS.items():
-                if part in module.parts and embedding in (None, module.embedding):
-                    found[f"{PREFIX}{wrapped[name]}.{suffix}"] = _in_file(module, part)
-        holders = Counter(_holder(name, module) for name, module in self.items())
+        wrapped: dict[str, list[str]] = {}  # modules, and parameters of modules, by what PEFT wraps
+        for name, module in self.modules.items():
+            wrapped.setdefault(name.rpartition(".")[0] if module.parameter else name, []).append(name)
+        for holder, names in wrapped.items():
+            for depth, name in enumerate(reversed(nested(names))):  # once more for each parameter
+                module = self.modules[name]
+                for suffix, (part, embedding) in _PARTS.items():
+                    if part in module.parts and embedding in (None, module.embedding):
+                        key = f"{PREFIX}{holder}{f'.{_WRAPPED}' * depth}.{suffix}"
+                        found[key] = _in_file(module, part)
         for name, stored in self.full.items():
-            module_name, _, parameter = name.rpartition(".")
-            found[f"{PREFIX}{module_name}{f'.{_WRAPPED}' * holders[module_name]}.{parameter}"] = stored
+            holder, _, parameter = name.rpartition(".")
+            inner = f".{_WRAPPED}" * len(wrapped.get(holder, ()))
+            found[f"{PREFIX}{holder}{inner}.{parameter}"] = stored
         for name, rows in self.rows.items():
             found[f"{PREFIX}{name.removesuffix('.weight')}{_TOKENS}"] = rows.new
         return found
-
-    def _wrapped(self) -> dict[str, str]:
-        """The path of each module's factors: PEFT wraps a module once more for each of its parameters."""
-        paths = {}
-        inside: dict[str, list[str]] = {}
-        for name, module in self.items():
-            inside.setdefault(_holder(name, module), []).append(name)
-        for holder, names in inside.items():
-            for depth, name in enumerate(reversed(nested(names))):
-                paths[name] = holder + f".{_WRAPPED}" * depth
-        return paths
 
 
 def load(path: str | os.PathLike[str]) -> Adapter:
@@ -183,7 +177,8 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     {'linear': (8, 2.0)}
     """
     folder = directory(path)
-    said = settings.read(folder)
+    path = inside(folder, settings.NAME)
+    said = settings.parse(path, read_json(path))
     return interpret(safetensors.open(inside(folder, WEIGHTS)), said, folder)
 
 
@@ -201,9 +196,9 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
 
 def _check_names(adapter: Adapter) -> None:
     """Modules, by names that a key can have, with both factors."""
-    if not (adapter or adapter.rows):
+    if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
-    for name, module in adapter.items():
+    for name, module in adapter.modules.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
             raise HubError(
                 "a module must be called by its path in the model, without PEFT's lora_A and the like; "
@@ -217,15 +212,16 @@ def _check_names(adapter: Adapter) -> None:
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     """The text of the config, if `load` makes of it and of a file with these tensors what ``adapter`` is."""
     try:
-        text = json.dumps(adapter.config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        raw = json.loads(json.dumps(adapter.raw, allow_nan=False))
+        said = settings.compose(raw, adapter._ranks_and_alphas())
+        text = json.dumps(said.raw, indent=2, ensure_ascii=False) + "\n"
         text.encode()
     except HubError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
         raise HubError(f"{settings.NAME}: the settings are not JSON: {error}") from None
-    said = settings.parse(Path(settings.NAME), json.loads(text))
     read = interpret(SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
-    for name, module in adapter.items():
+    for name, module in adapter.modules.items():
         back = read.modules[name]
         for what in ("alpha", "rslora", "embedding", "kernel", "parameter", "shape"):
             mine, theirs = getattr(module, what), getattr(back, what)
@@ -234,10 +230,9 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
         lost = sorted(module.parts.keys() - back.parts.keys())
         if lost:
             raise HubError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
-    if {name: rows.tokens for name, rows in read.rows.items()} != {
-        name: tuple(rows.tokens) for name, rows in adapter.rows.items()
-    }:
-        raise HubError(f"{settings.NAME}: trainable_token_indices are not those of the adapter's rows")
+    for name, rows in adapter.rows.items():
+        if name not in read.rows or read.rows[name].tokens != tuple(rows.tokens):
+            raise HubError(f"{settings.NAME}: trainable_token_indices are not those of the adapter's rows")
     if read.full.keys() != adapter.full.keys():
         unread = ", ".join(map(repr, sorted(adapter.full.keys() - read.full.keys())))
         raise HubError(f"saved in full, but of a name that would not be read: {unread}")
@@ -261,50 +256,49 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     return {**new, "target_modules": sorted(modules.keys() - set(parameters))}
 
 
-def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapter:
+def interpret(file: SafetensorsFile, said: settings.AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
-    found: dict[tuple[str, int], dict[str, Stored]] = {}  # by the module, and how often it is wrapped
+    found: dict[str, dict[int, dict[str, Stored]]] = {}  # by the module, and how often it is wrapped
     embeddings: dict[tuple[str, int], bool] = {}
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
         if not key.startswith(PREFIX):
             raise HubError(f"{file.path}: {key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
-        name, tensor = key.removeprefix(PREFIX), stored(file, key, info)
-        suffix = next((suffix for suffix in _PARTS if name.endswith(f".{suffix}")), None)
-        if suffix is None:
+        name, tensor = key.removeprefix(PREFIX), Stored(info.dtype, info.shape, partial(file.read, key))
+        for suffix in _PARTS:
+            if name.endswith(f".{suffix}"):
+                break
+        else:
             others[name] = tensor
             continue
         part, embedding = _PARTS[suffix]
-        inner = name.removesuffix(f".{suffix}").split(".")
-        bare = _unwrapped(inner)
-        if _WRAPPED in bare:
+        holder, depth = name.removesuffix(f".{suffix}"), 0
+        while holder.endswith(f".{_WRAPPED}"):
+            holder, depth = holder.removesuffix(f".{_WRAPPED}"), depth + 1
+        if _WRAPPED in holder.split("."):
             raise HubError(
                 f"{file.path}: {key!r} adapts torch's MultiheadAttention, which reads its weights by itself "
                 "and is not supported"
             )
-        layer = ".".join(bare), len(inner) - len(bare)
-        if embedding is not None and embeddings.setdefault(layer, embedding) != embedding:
-            raise HubError(f"{file.path}: {layer[0]!r} has factors of a linear layer and of an embedding")
-        found.setdefault(layer, {})[part] = tensor
-    depths = Counter(holder for holder, _ in found)
-    modules = {}
-    for (holder, depth), parts in found.items():
-        name, parameter = _named(file.path, holder, depth, depths[holder], said)
-        if name in modules or (depth and not parameter):
-            raise HubError(f"{file.path}: {holder!r} is adapted a second time, which PEFT does not do")
-        embedding = embeddings.get((holder, depth), False)
-        parts, kernel = _checked_parts(file.path, name, parts, said, parameter)
-        modules[name] = AdapterModule(
-            parts, said.alpha_of(name), said.says("use_rslora"), embedding, kernel, parameter
-        )
+        if embedding is not None and embeddings.setdefault((holder, depth), embedding) != embedding:
+            raise HubError(f"{file.path}: {holder!r} has factors of a linear layer and of an embedding")
+        found.setdefault(holder, {}).setdefault(depth, {})[part] = tensor
+    modules: dict[str, AdapterModule] = {}
+    for holder, layers in found.items():
+        for depth, parts in layers.items():
+            name, parameter = _named(file.path, holder, depth, len(layers), said)
+            if name in modules or (depth and not parameter):
+                raise HubError(f"{file.path}: {holder!r} is adapted a second time, which PEFT does not do")
+            embedded = embeddings.get((holder, depth), False)
+            modules[name] = _module(file.path, name, parts, said, embedding=embedded, parameter=parameter)
     full: dict[str, Stored] = {}
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
             rows[f"{name}.weight"] = _rows(file.path, name, said, tensor)
             continue
-        name = _full_name(file.path, key, said, depths)
+        name = _full_name(file.path, key, said, found)
         if name in full:
             raise HubError(f"{file.path}: {PREFIX + key!r} gives {name!r} a second time")
         full[name] = tensor
@@ -312,20 +306,8 @@ def interpret(file: SafetensorsFile, said: AdapterConfig, folder: Path) -> Adapt
         raise HubError(f"{file.path}: holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if said.raw.get("trainable_token_indices") and not rows:
         raise HubError(f"{file.path}: has no rows for the config's trainable_token_indices")
-    raw = {**said.raw, "use_bdlora": None} if said.says("use_bdlora") else said.raw  # factors are in full now
+    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw  # in full now
     return Adapter(modules, full, raw, folder, rows)
-
-
-def _unwrapped(segments: list[str]) -> list[str]:
-    """A path without the ``base_layer`` at its end."""
-    while segments[-1:] == [_WRAPPED]:
-        segments = segments[:-1]
-    return segments
-
-
-def _holder(name: str, module: AdapterModule) -> str:
-    """The module that PEFT wraps: the one itself, or that of the parameter."""
-    return name.rpartition(".")[0] if module.parameter else name
 
 
 def nested(names: Collection[str]) -> list[str]:
@@ -337,13 +319,13 @@ def nested(names: Collection[str]) -> list[str]:
     return sorted(names, key=lambda name: (name.rpartition(".")[2].startswith("down"), name))
 
 
-def _named(path: Path, holder: str, depth: int, wraps: int, said: AdapterConfig) -> tuple[str, bool]:
+def _named(path: Path, holder: str, depth: int, wraps: int, said: settings.AdapterConfig) -> tuple[str, bool]:
     """The name by which a wrapped module's factors go, and whether it is that of a parameter."""
     if said.targets(holder):
         return holder, False
     names = nested(said.parameters_of(holder))
     if not names:
-        if said.says("ensure_weight_tying"):  # a head that follows the embedding without being named
+        if said.raw.get("ensure_weight_tying"):  # a head that follows the embedding without being named
             return holder, False
         raise HubError(f"{path}: {holder!r} is not among the config's target_modules; PEFT would ignore it")
     if len(names) != wraps or depth >= wraps:
@@ -354,14 +336,16 @@ def _named(path: Path, holder: str, depth: int, wraps: int, said: AdapterConfig)
     return names[::-1][depth], True
 
 
-def stored(file: SafetensorsFile, key: str, info: TensorInfo) -> Stored:
-    return Stored(info.dtype, info.shape, lambda: file.read(key))
-
-
-def _checked_parts(
-    path: Path, name: str, parts: Mapping[str, Stored], said: AdapterConfig, parameter: bool
-) -> tuple[dict[str, Stored], tuple[int, ...]]:
-    """The tensors of one module as stacks of maps, and its kernel, if they fit each other and the config."""
+def _module(
+    path: Path,
+    name: str,
+    parts: dict[str, Stored],
+    said: settings.AdapterConfig,
+    *,
+    embedding: bool,
+    parameter: bool,
+) -> AdapterModule:
+    """A module of these tensors, its factors as stacks of maps, if they fit each other and the config."""
     for part in ("A", "B"):
         if part not in parts:
             raise HubError(f"{path}: {name!r} has no lora_{part}")
@@ -369,19 +353,23 @@ def _checked_parts(
         if tensor.dtype not in FLOATS:
             floats = f"{', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
             raise HubError(f"{path}: {part} of {name!r} is stored as {tensor.dtype}, not as {floats}")
-    expanded = {part: _expanded(path, name, parts[part], n) for part, n in said.blocks_of(name).items()}
-    parts, kernel = _as_maps({**parts, **expanded}, said.rank_of(name) if parameter else 0)
+    rank, alpha = said.rank_and_alpha(name)
+    for part, blocks in said.blocks_of(name).items():
+        parts[part] = _expanded(path, name, parts[part], blocks)
+    parts, kernel = _as_maps(parts, rank if parameter else 0)
     wrong = misfit(parts, f" of {name!r}")
     if wrong:
         raise HubError(f"{path}: {wrong}")
-    rank = AdapterModule(parts, 1.0, kernel=kernel).rank
-    if said.rank_of(name) != rank:
-        raise HubError(f"{path}: {name!r} has rank {rank}, but the config says {said.rank_of(name)}")
+    rslora = bool(said.raw.get("use_rslora"))
+    module = AdapterModule(parts, alpha, rslora, embedding, kernel, parameter)
+    if module.rank != rank:
+        raise HubError(f"{path}: {name!r} has rank {module.rank}, but the config says {rank}")
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
-        if (part in parts) != said.says(flag):
+        wanted = bool(said.raw.get(flag))
+        if (part in parts) != wanted:
             has = "a" if part in parts else "no"
-            raise HubError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(said.says(flag)).lower()}")
-    return parts, kernel
+            raise HubError(f"{path}: {name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
+    return module
 
 
 def _expanded(path: Path, name: str, factor: Stored, blocks: int) -> Stored:
@@ -451,7 +439,7 @@ def _reshaped(tensor: Stored, shape: tuple[int, ...], axes: tuple[int, ...] | No
     )
 
 
-def _rows(path: Path, name: str, said: AdapterConfig, tensor: Stored) -> TokenRows:
+def _rows(path: Path, name: str, said: settings.AdapterConfig, tensor: Stored) -> TokenRows:
     """The rows that replace some of an embedding's."""
     tokens = said.tokens_of(name)
     if tokens is None:
@@ -464,7 +452,7 @@ def _rows(path: Path, name: str, said: AdapterConfig, tensor: Stored) -> TokenRo
     return TokenRows(tokens, tensor)
 
 
-def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[str]) -> str:
+def _full_name(path: Path, key: str, said: settings.AdapterConfig, adapted: Collection[str]) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     *inner, parameter = key.split(".")
     if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
@@ -474,12 +462,12 @@ def _full_name(path: Path, key: str, said: AdapterConfig, adapted: Collection[st
         )
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
         raise HubError(f"{path}: {PREFIX + key!r} is not a key that PEFT writes for a LoRA")
-    bare = _unwrapped(inner)
-    replaced = len(bare) < len(inner) and ".".join(bare) in adapted
-    inner = bare if replaced else inner
     module = ".".join(inner)
+    bare = re.sub(rf"(\.{_WRAPPED})+$", "", module)
+    replaced = bare != module and bare in adapted
+    module = bare if replaced else module
     trained_bias = parameter == "bias" and said.raw.get("bias", "none") != "none"
-    embedding = parameter == "weight" and inner[-1:] and inner[-1] in _EMBEDDING_LAYERS
+    embedding = parameter == "weight" and module.rpartition(".")[2] in _EMBEDDING_LAYERS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
         raise HubError(
             f"{path}: {PREFIX + key!r} belongs to no LoRA, and neither modules_to_save nor bias accounts for "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.module import header
+from lora_np.adapters.module import AdapterModule, header
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, Adapter, targeting
 from lora_np.checks import Array, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
@@ -46,7 +46,7 @@ class Spectrum:
 
     def error(self, rank: int) -> float:
         """The relative error in the Frobenius norm at a rank."""
-        return total_error([self], [rank])
+        return float((self.left(rank) / (self.left(0) or 1.0)) ** 0.5)
 
     def needed(self, share: float = ENOUGH) -> int:
         """The smallest rank with this share of the squared norm, by the rule of `rank_within`; 0 for zero.
@@ -111,37 +111,38 @@ class Goal(NamedTuple):
 
         They are the rank, except of a convolution in groups, where they are the rank of each.
         """
-        groups = {name: module.groups for name, module in adapter.items()}
+        modules = adapter.modules
         if self.name == "rank":
             return {
-                name: min(max(1, self.value // groups[name]), len(spectrum.s))
+                name: min(max(1, self.value // modules[name].groups), len(spectrum.s))
                 for name, spectrum in spectra.items()
             }
         # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
         at_least = {
             name: int(not module.parts.keys().isdisjoint(("magnitude", "bias")))
-            for name, module in adapter.items()
+            for name, module in modules.items()
         }
         if self.share is not None:
             return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
         values = {name: spectrum.s for name, spectrum in spectra.items()}
         if self.name == "bytes":
             return allocate_bytes(adapter, values, self.value, at_least=at_least)
+        groups = {name: module.groups for name, module in modules.items()}
         return allocate(values, groups, self.value, at_least=at_least, name=self.name)
 
 
-def cut(adapter: Adapter, ordered: Adapter, ranks: Mapping[str, int]) -> Adapter:
+def cut(adapter: Adapter, ordered: Mapping[str, AdapterModule], ranks: Mapping[str, int]) -> Adapter:
     """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their strength."""
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
-        for name, module in adapter.items()
+        for name, module in adapter.modules.items()
         if ranks[name] > 0
     }
     if not modules:
         raise HubError(f"{adapter.path}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
-    if new_factors or len(modules) < len(adapter):
+    if new_factors or len(modules) < len(adapter.modules):
         raw = targeting(raw, modules)
     return replace(adapter, modules=modules, raw=raw)
 
@@ -269,11 +270,11 @@ def allocate_bytes(
         text = json.dumps(lines, separators=(",", ":"), ensure_ascii=False)
         return len(text.encode()) - 1 + sum(info.nbytes for info in tensors.values())
 
-    costs = {name: module.bytes_per_rank for name, module in adapter.items()}
+    costs = {name: module.bytes_per_rank for name, module in adapter.modules.items()}
     entry = {
         name: taken(replace(adapter, modules={name: module}, full={}, rows={}))
         - module.directions * costs[name]
-        for name, module in adapter.items()
+        for name, module in adapter.modules.items()
     }
     fixed = SafetensorsWriter(WEIGHTS, {}, metadata=METADATA).size + _PADDING
     fixed += taken(replace(adapter, modules={}))

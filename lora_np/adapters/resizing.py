@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.module import AdapterModule
-from lora_np.adapters.peft_format import WEIGHTS, Adapter, load, write
+from lora_np.adapters.peft_format import WEIGHTS, load, write
 from lora_np.adapters.ranks import Goal, Spectrum, cut, total_error
 from lora_np.adapters.steps import balanced, directions, each_of, new_adapter
 
@@ -137,31 +137,34 @@ def resize(
     goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = load(adapter)
     with new_adapter(out, force=force, inputs=[adapter]) as (stage, aside):
-        work = {name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())}
+        work = {
+            name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.modules.items())
+        }
         found = each_of(_decompose, work, jobs=jobs, progress=progress, label="decompose")
+        ordered = {name: module for name, (module, _) in found.items()}
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         ranks = goal.ranks(before, spectra)
-        write(cut(before, Adapter({name: module for name, (module, _) in found.items()}), ranks), stage)
+        write(cut(before, ordered, ranks), stage)
         size = (stage / WEIGHTS).stat().st_size
-    rows = tuple(
+    rows = [
         ResizedModule(name, module.rank, ranks[name] * module.groups, spectra[name].error(ranks[name]))
-        for name, module in before.items()
-    )
+        for name, module in before.modules.items()
+    ]
     together = total_error(spectra.values(), ranks.values())
     notes = [f"{WEIGHTS}: {size:,} bytes; relative error of all together {together:.3g}"]
     if gone := [row.name for row in rows if row.rank == 0]:
         notes.append(
             f"left out, because they do nothing or the budget serves better elsewhere: {', '.join(gone)}"
         )
-    if any("magnitude" in module.parts for module in before.values()):
+    if any("magnitude" in module.parts for module in before.modules.values()):
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
-    return ResizeResult(f"Resized {adapter}", rows, tuple(notes), Path(out), size, together)
+    return ResizeResult(f"Resized {adapter}", tuple(rows), tuple(notes), Path(out), size, together)
 
 
 def _decompose(work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
     """The module with its directions in order, put aside, and the singular values of its update."""
     name, module, path = work
     found = directions(name, *module.factors())
-    dtypes = {part: module.parts[part].dtype for part in "BA"}
-    ordered = module.with_factors(**balanced(found, path, **dtypes))
+    parts = module.parts
+    ordered = module.with_factors(**balanced(found, path, B=parts["B"].dtype, A=parts["A"].dtype))
     return ordered, Spectrum.of(found.s, module.scale)

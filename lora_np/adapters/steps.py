@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters import config
 from lora_np.adapters.module import Stored
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.checks import Array
 from lora_np.files import replacing
-from lora_np.hub import HubError
+from lora_np.hub import HubError, settings
 from lora_np.linalg import SVD, svd_of_product
 from lora_np.work import each
 
@@ -34,7 +33,7 @@ def new_adapter(
     inputs: Collection[str | os.PathLike[str]],
 ) -> Iterator[tuple[Path, Path]]:
     """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
-    writes = (config.NAME, WEIGHTS, CARD).__contains__
+    writes = (settings.NAME, WEIGHTS, CARD).__contains__
     with (
         replacing(target, force=force, writes=writes, keeps=[CARD], inputs=inputs) as stage,
         TemporaryDirectory(dir=stage) as aside,

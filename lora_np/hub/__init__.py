@@ -1,6 +1,6 @@
 """Models on disk: safetensors, GGUF, directories, names, targets, dtypes, and the families of models."""
 
-from lora_np.hub import gguf, safetensors
+from lora_np.hub import gguf, safetensors, settings
 from lora_np.hub.bitsandbytes import bitsandbytes_parts, read_bitsandbytes
 from lora_np.hub.dtypes import FLOATS, float_dtype, rounded
 from lora_np.hub.families import build_spec, family_names, family_of
@@ -75,4 +75,5 @@ __all__ = [
     "row_order",
     "safetensors",
     "saved_modules",
+    "settings",
 ]

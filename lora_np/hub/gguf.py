@@ -97,7 +97,7 @@ class GGUFFile(TensorFile):
                 f"{', '.join(LAYOUTS)}"
             )
         layout = LAYOUTS[info.dtype]
-        data = np.frombuffer(self.raw(name), layout.block)
+        data = np.frombuffer(self.raw(info), layout.block)
         return Blocks(
             info.dtype, data.reshape(*info.shape[:-1], info.shape[-1] // layout.numbers), info.shape
         )

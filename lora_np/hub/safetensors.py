@@ -25,6 +25,7 @@ from lora_np.hub.tensors import TensorFile, TensorInfo
 
 __all__ = ["SafetensorsFile", "SafetensorsWriter", "open", "save"]
 
+_ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _BY_NUMPY = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
 _BY_NUMPY[np.dtype("<u2")] = "uint16"  # not bfloat16, whose bits are stored as such
@@ -67,7 +68,7 @@ class SafetensorsFile(TensorFile):
         info = self.info(name)
         if info.dtype.startswith("float8"):
             raise HubError(f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold")
-        stored: Array = np.frombuffer(self.raw(name), TABLE[info.dtype][1]).reshape(info.shape)
+        stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype == "bfloat16":
             return from_bfloat16(stored)
         if info.dtype == "bool" and (stored.view(np.uint8) > 1).any():
@@ -266,7 +267,7 @@ class SafetensorsWriter:
         info, origin = self._begin(name), source.info(name)
         if (info.dtype, info.shape) != (origin.dtype, origin.shape):
             raise HubError(f"{self.path}: {name!r} differs in dtype or shape from {source.path}")
-        self._file.write(source.raw(name))
+        self._file.write(source.raw(origin))
         self._missing.remove(name)
 
     def _begin(self, name: str) -> TensorInfo:
@@ -311,7 +312,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
 def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Tensors in the order of their bytes, and metadata, if every word of the header is true."""
     metadata = header.pop("__metadata__", {})
-    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+    if not isinstance(metadata, dict) or not {*map(type, metadata.values())} <= {str}:
         raise HubError("its __metadata__ is not a map from text to text")
     infos = {name: _described(name, entry) for name, entry in header.items()}
     tensors = {}
@@ -348,7 +349,9 @@ def _described(name: str, entry: object) -> TensorInfo:
 
 
 def _naturals(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+    if not isinstance(value, list) or not {*map(type, value)} <= {int}:
+        return False
+    return not value or (min(value) >= 0 and max(value) < 2**63)
 
 
 def _layout(
@@ -360,10 +363,10 @@ def _layout(
     for name in tensors:
         if not isinstance(name, str):
             raise HubError(f"the name of a tensor must be text, got {shown(name)}")
-    rank = {name: place for place, name in enumerate(TABLE)}
-    placed: dict[str, TensorInfo] = {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    placed: dict[str, int] = {}
     position = 0
-    for name in sorted(tensors, key=lambda name: (rank.get(tensors[name].dtype, -1), name)):
+    for name in sorted(tensors, key=lambda name: (_ORDER.get(tensors[name].dtype, -1), name)):
         info = tensors[name]
         if name == "__metadata__":
             raise HubError("a tensor cannot be called '__metadata__'")
@@ -371,19 +374,17 @@ def _layout(
             raise HubError(f"tensor {name!r} has dtype {info.dtype!r}, which cannot be written")
         if not _naturals(list(info.shape)):
             raise HubError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
-        placed[name] = TensorInfo(info.dtype, info.shape, position)
-        position += info.nbytes
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    for name, info in placed.items():
-        offsets = [info.start, info.start + info.nbytes]
+        offsets = [position, position + info.nbytes]
         header[name] = {"dtype": TABLE[info.dtype][0], "shape": list(info.shape), "data_offsets": offsets}
+        placed[name] = position
+        position = offsets[1]
     try:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise HubError(f"a name or the metadata cannot be encoded as UTF-8: {error}") from None
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
-    moved = {name: replace(info, start=start + info.start) for name, info in placed.items()}
+    moved = {name: replace(tensors[name], start=start + offset) for name, offset in placed.items()}
     return len(text).to_bytes(8, "little") + text, moved
 
 

@@ -99,7 +99,8 @@ def matcher(
     [True, True, False, True, False, False]
     """
     excluded = [_ending(exclude, "exclude")] if exclude else []
-    excluded += [Expression(rf"(^|.*\.){end}($|\..*)", what="modules_to_save").matches for end in saved]
+    for end in saved:
+        excluded.append(Expression(rf"(^|.*\.){end}($|\..*)", what="modules_to_save").matches)
     unwanted = (lambda path: any(drops(path) for drops in excluded)) if excluded else None
     if callable(targets):
         return Matcher(targets, unwanted)

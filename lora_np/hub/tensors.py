@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class TensorInfo:
         """Number of entries."""
         return prod(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Number of bytes in the file."""
         numbers, size = BLOCKS[self.dtype]
@@ -74,15 +75,14 @@ class TensorFile:
             return self.tensors[name]
         raise HubError(f"{self.path} has no tensor {shown(name)}{close_names(name, self.tensors)}")
 
-    def raw(self, name: str) -> bytearray:
-        """The bytes of the tensor ``name``; nothing else is read.
+    def raw(self, info: TensorInfo) -> bytearray:
+        """The bytes of one of the tensors; nothing else is read.
 
         Raises
         ------
         HubError
-            If no tensor has that name, or the file has changed since it was opened.
+            If the file has changed since it was opened.
         """
-        info = self.info(name)
         buffer = bytearray(info.nbytes)
         with open_regular(self.path) as file:
             file.seek(info.start)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.config import compose, parse
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
 from lora_np.hub import HubError, open_model, safetensors
+from lora_np.hub.settings import compose, parse
 
 Q = f"{PREFIX}model.layers.0.q_proj"
 
@@ -239,18 +239,16 @@ def test_a_link_out_of_the_directory_is_refused(adapter, tmp_path):
 
 def test_settings_are_left_as_they_are_where_they_are_right_already():
     raw = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {}}
-    ranks, alphas = {"a.q_proj": 4, "a.v_proj": 2}, {"a.q_proj": 8.0, "a.v_proj": 8.0}
-    assert compose(raw, ranks=ranks, alphas=alphas) == raw
+    modules = {"a.q_proj": (4, 8.0), "a.v_proj": (2, 8.0)}
+    assert compose(raw, modules).raw == raw
 
 
 def test_the_commonest_rank_becomes_the_default_and_every_exception_is_named():
-    ranks = {"0.q": 4, "1.q": 4, "a.1.q": 2, "x+y.q": 1}
-    alphas = {"0.q": 8.0, "1.q": 8.5, "a.1.q": 8.0, "x+y.q": 8.0}
-    config = compose({"peft_type": "LORA"}, ranks=ranks, alphas=alphas)
+    modules = {"0.q": (4, 8.0), "1.q": (4, 8.5), "a.1.q": (2, 8.0), "x+y.q": (1, 8.0)}
+    config = compose({"peft_type": "LORA"}, modules).raw
     assert (config["r"], config["lora_alpha"]) == (4, 8)
     said = parse("config", config)
-    assert {name: said.rank_of(name) for name in ranks} == ranks
-    assert {name: said.alpha_of(name) for name in alphas} == alphas
+    assert {name: said.rank_and_alpha(name) for name in modules} == modules
 
 
 def index_of(checkpoint):
