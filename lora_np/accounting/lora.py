@@ -7,22 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
+from lora_np.accounting.picking import Pick, check_patterns, pick, saved_modules
 from lora_np.checks import choice, whole_number
-from lora_np.hub import (
-    ModelSpec,
-    ModuleSpec,
-    Patterns,
-    Pick,
-    Targets,
-    check_patterns,
-    close_names,
-    fused_names,
-    pick,
-    saved_modules,
-)
+from lora_np.hub import ModelSpec, ModuleSpec, Patterns, Targets, close_names, fused_names
 from lora_np.table import Cell, Shown, Table, shape_text
 
 
@@ -314,46 +304,39 @@ def _adapt(
     """One adapter for each rank that the picked modules get."""
     module = picked.module
     usual = rank * picked.times
-
-    def adapted(own: int, names: tuple[str, ...] | None) -> AdaptedModules:
-        if picked.parameter is not None or module.kind in ("router", "experts"):
-            return AdaptedModules(module, own, _stacked(module, own, dora, lora_bias), names)
-        extra = module.shape[0] if lora_bias else 0
-        if lora_bias and module.kind == "embedding":
-            raise ValueError(f"lora_bias must be False for an embedding ({_starred(module)})")
-        return AdaptedModules(module, own, _numbers(module, own, dora) + extra, names)
-
-    if not patterns.values:
-        return [adapted(usual, picked.names)]
     by_rank: dict[int, list[str]] = {}
-    for name in picked.names or module.names():
-        by_rank.setdefault(patterns.get(picked.path(name), usual), []).append(name)
-    return [adapted(own, tuple(names)) for own, names in by_rank.items()]
+    if patterns.values:
+        for name in picked.names or module.names():
+            by_rank.setdefault(patterns.get(picked.path(name), usual), []).append(name)
+    groups: list[tuple[int, Any]] = list(by_rank.items()) or [(usual, picked.names)]
+    return [
+        AdaptedModules(
+            module, own, _numbers(picked, own, dora=dora, lora_bias=lora_bias), names and tuple(names)
+        )
+        for own, names in groups
+    ]
 
 
-def _stacked(module: ModuleSpec, rank: int, dora: bool, lora_bias: bool) -> int:
-    """Numbers of factors for a bare parameter: a matrix, or one for each expert."""
-    for name, asked in (("dora", dora), ("lora_bias", lora_bias)):
-        if asked:
-            raise ValueError(
-                f"{name} must be False for a parameter, such as fused experts ({_starred(module)}): PEFT has "
-                "no such thing for them"
-            )
-    *experts, d_out, d_in = module.shape
-    return prod(experts) * pair_size(d_out, d_in, rank)
-
-
-def _numbers(module: ModuleSpec, rank: int, dora: bool) -> int:
+def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
     """Numbers that LoRA of ``rank`` adds to one module."""
-    if module.kind == "linear":
-        d_out, d_in = module.shape
-        return pair_size(d_out, d_in, rank) + (d_out if dora else 0)
-    if module.kind == "embedding":
-        rows, width = module.shape
-        return pair_size(width, rows, rank) + (width if dora else 0)
-    d_out, d_in, *kernel = module.shape
-    groups = module.groups
-    return count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups, dora=dora)
+    module = picked.module
+    if picked.parameter is not None or module.kind in ("router", "experts"):
+        for name, asked in (("dora", dora), ("lora_bias", lora_bias)):
+            if asked:
+                raise ValueError(
+                    f"{name} must be False for a parameter, such as fused experts ({_starred(module)}): PEFT "
+                    "has no such thing for them"
+                )
+        *experts, d_out, d_in = module.shape  # a matrix, or one for each expert
+        return prod(experts) * pair_size(d_out, d_in, rank)
+    if lora_bias and module.kind == "embedding":
+        raise ValueError(f"lora_bias must be False for an embedding ({_starred(module)})")
+    d_out, d_in, *kernel = module.shape[::-1] if module.kind == "embedding" else module.shape
+    extra = d_out * (dora + lora_bias)
+    if module.kind == "convolution":
+        groups = module.groups
+        return extra + count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups)
+    return extra + pair_size(d_out, d_in, rank)
 
 
 def _token_rows(

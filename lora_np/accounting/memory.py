@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -15,6 +16,7 @@ from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 _UNKNOWN = (
     "Activations, logits and workspace are not in the total: without a config the layers are not known."
 )
+_LARGEST = 2**31 - 1  # of a batch, or of a sequence without positions
 CAUSES = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace")
 
 
@@ -341,11 +343,7 @@ def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings
     >>> largest_batch(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB", sequence=1024)
     10
     """
-    return largest(
-        lambda batch: training_memory(model, batch=batch, **settings).total,
-        parse_bytes("budget", budget),
-        2**31,
-    )
+    return fitting(model, "batch", parse_bytes("budget", budget), settings)
 
 
 def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
@@ -376,11 +374,15 @@ def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **setti
     >>> largest_sequence(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB")
     10834
     """
+    return fitting(model, "sequence", parse_bytes("budget", budget), settings)
+
+
+def fitting(model: ModelSpec | LoraCount, name: str, room: int, settings: Mapping[str, Any]) -> int:
+    """The largest batch or the longest sequence, as ``name`` says, that fits into ``room``."""
     spec = model.spec if isinstance(model, LoraCount) else model
+    limit = spec.positions if name == "sequence" else 0
     return largest(
-        lambda sequence: training_memory(model, sequence=sequence, **settings).total,
-        parse_bytes("budget", budget),
-        spec.positions or 2**31,
+        lambda size: training_memory(model, **{**settings, name: size}).total, room, limit or _LARGEST
     )
 
 
@@ -475,25 +477,9 @@ def largest(memory: Callable[[int], int], room: int, limit: int) -> int:
     int
         The number.
 
-    Notes
-    -----
-    Memory is nearly a straight line in most that one asks about, so the next guess is where the line through
-    the two ends would cross; every other one is the middle, for what is not.
-
     Examples
     --------
     >>> largest(lambda batch: 10 + 3 * batch, 100, limit=1000)
     30
     """
-    low, high = 1, limit
-    least, most = memory(low), memory(high)
-    if least > room or most <= room:
-        return 0 if least > room else limit
-    straight = True
-    while high - low > 1:
-        guess = low + (room - least) * (high - low) // (most - least) if straight else (low + high) // 2
-        guess = min(max(guess, low + 1), high - 1)
-        size = memory(guess)
-        low, least, high, most = (guess, size, high, most) if size <= room else (low, least, guess, size)
-        straight = not straight
-    return low
+    return bisect_right(range(1, limit + 1), room, key=memory)

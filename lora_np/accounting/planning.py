@@ -12,7 +12,7 @@ from typing import Any
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
 from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.accounting.memory import CAUSES, Memory, largest, largest_rank, training_memory, training_options
+from lora_np.accounting.memory import CAUSES, Memory, fitting, largest_rank, training_memory, training_options
 from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, shown, whole_number
 from lora_np.hub import ModelSpec, Targets
@@ -326,12 +326,7 @@ def _choice(
     most_rank: int,
 ) -> Choice:
     needed, room = training_memory(model, **settings), card.room
-    spec = model.spec if isinstance(model, LoraCount) else model
-
-    def most(name: str, limit: int) -> int:
-        return largest(lambda size: training_memory(model, **{**settings, name: size}).total, room, limit)
-
-    options = training_options(spec, settings)
+    options = training_options(model.spec if isinstance(model, LoraCount) else model, settings)
     operations = count_flops(model, sequence=options.sequence)
     flops = operations.total + (sum(operations.forward.values()) if options.checkpointing else 0)
     seconds = flops * tokens / (card.tflops * 1e12) if card.tflops else 0.0
@@ -343,8 +338,8 @@ def _choice(
         needed,
         "fits" if needed.total <= room else "tight" if needed.total <= card.memory else "no",
         most_rank,
-        most("batch", 2**31),
-        most("sequence", spec.positions or 2**31),
+        fitting(model, "batch", room, settings),
+        fitting(model, "sequence", room, settings),
         flops,
         4 * model.trainable if isinstance(model, LoraCount) else 2 * model.total,
         (seconds / _SHARES[1] / 3600, seconds / _SHARES[0] / 3600) if card.tflops else None,

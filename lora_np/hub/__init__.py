@@ -18,10 +18,10 @@ from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
 from lora_np.hub.model import ATTENTION, Kind, Layers, ModelSpec, ModuleSpec, fold
 from lora_np.hub.names import Place, default_targets, fused_names, names_are_known
-from lora_np.hub.picking import Pick, check_patterns, pick, saved_modules
+from lora_np.hub.patterns import Expression
 from lora_np.hub.reading import HubError, open_regular, read_json
 from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter
-from lora_np.hub.targets import ALL_LINEAR, Matcher, Patterns, Targets, close_names, ends_with, matcher
+from lora_np.hub.targets import ALL_LINEAR, Patterns, Targets, checked_names, close_names, ends_with, matcher
 from lora_np.hub.tensors import TensorInfo
 
 __all__ = [
@@ -32,16 +32,15 @@ __all__ = [
     "INDEX",
     "PICKLES",
     "SINGLE",
+    "Expression",
     "GGUFModel",
     "HubError",
     "Kind",
     "Layers",
-    "Matcher",
     "ModelDirectory",
     "ModelSpec",
     "ModuleSpec",
     "Patterns",
-    "Pick",
     "Place",
     "SafetensorsFile",
     "SafetensorsWriter",
@@ -49,7 +48,7 @@ __all__ = [
     "TensorInfo",
     "bitsandbytes_parts",
     "build_spec",
-    "check_patterns",
+    "checked_names",
     "close_names",
     "default_targets",
     "directory",
@@ -68,12 +67,10 @@ __all__ = [
     "open_gguf",
     "open_model",
     "open_regular",
-    "pick",
     "read_bitsandbytes",
     "read_json",
     "rounded",
     "row_order",
     "safetensors",
-    "saved_modules",
     "settings",
 ]

@@ -122,7 +122,29 @@ def matcher(
 
 
 def checked_names(targets: Iterable[str]) -> list[str]:
-    """``targets`` as a list of ends of names, each of them checked."""
+    """``targets`` as a list of ends of names, each of them checked.
+
+    Parameters
+    ----------
+    targets : iterable of str
+        As `matcher` takes them.
+
+    Returns
+    -------
+    list of str
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    TypeError
+        If they are no names.
+
+    See Also
+    --------
+    matcher : Which modules they mean.
+    """
     try:
         names = list(targets)
     except TypeError:

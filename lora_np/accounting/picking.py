@@ -7,13 +7,14 @@ Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``_maybe_include_all_linear_laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from lora_np.hub.model import ModelSpec, ModuleSpec
-from lora_np.hub.patterns import Expression
-from lora_np.hub.targets import (
+from lora_np.hub import (
     ALL_LINEAR,
+    Expression,
+    ModelSpec,
+    ModuleSpec,
     Patterns,
     Targets,
     checked_names,
@@ -104,7 +105,18 @@ def pick(
         raise ValueError("layers_pattern says what layers counts, which must be given as well")
     picks = _picked(spec, targets) if targets else []
     if saved or exclude or layers != ():
-        picks = list(_kept(picks, targets, saved, exclude, layers, layers_pattern))
+        # As in PEFT none of that holds for parameters, and a whole path is wanted in any layer.
+        whole = set() if isinstance(targets, str) or callable(targets) else {*targets}
+        left_in = matcher(lambda path, layer: True, exclude=exclude, saved=saved)
+
+        def kept(each: Pick) -> Pick:
+            last = each.module.name.rpartition(".")[2]
+            in_layer = matcher([last], layers=layers, layers_pattern=layers_pattern)
+            names = each.names or tuple(each.module.names())
+            left = tuple(name for name in names if left_in(name) and (name in whole or in_layer(name)))
+            return each if each.parameter is not None or left == names else each._replace(names=left)
+
+        picks = [pick for pick in map(kept, picks) if pick.names != ()]
         if not picks and not target_parameters:
             raise ValueError(f"targets: all that they select of {spec.name} is left out again")
     for each in picks if spec.family in _STATE_SPACE else ():
@@ -330,35 +342,6 @@ def _parameter(module: ModuleSpec) -> str:
 
 def _parameter_name(module: ModuleSpec) -> str:
     return Pick(module, parameter=_parameter(module)).path(module.name)
-
-
-def _kept(
-    picks: Iterable[Pick],
-    targets: Targets,
-    saved: Collection[str],
-    exclude: str | Sequence[str],
-    layers: int | Sequence[int],
-    layers_pattern: str | Sequence[str],
-) -> Iterator[Pick]:
-    """Picks less the modules that are trained in full, excluded, or of other layers.
-
-    As in PEFT none of that holds for parameters, and a module that is named by its whole path is wanted in
-    any layer.
-    """
-    whole = set() if isinstance(targets, str) or callable(targets) else set(targets)
-    left_in = matcher(lambda path, layer: True, exclude=exclude, saved=saved)
-    for each in picks:
-        if each.parameter is not None:
-            yield each
-            continue
-        last = each.module.name.rpartition(".")[2]
-        in_layer = matcher([last], layers=layers, layers_pattern=layers_pattern)
-        names = each.names or each.module.names()
-        kept = tuple(name for name in names if left_in(name) and (name in whole or in_layer(name)))
-        if len(kept) == len(names):
-            yield each
-        elif kept:
-            yield each._replace(names=kept)
 
 
 def _pick_parameters(spec: ModelSpec, targets: Collection[str], taken: Collection[ModuleSpec]) -> list[Pick]:
