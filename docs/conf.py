@@ -43,7 +43,7 @@ extensions = [
     "accessible",
     "formulas",
 ]
-exclude_patterns = ["_build", "_ext", "explorer", "lite", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_ext", "browser", "explorer", "lite", "**/.ipynb_checkpoints"]
 nitpicky = True
 default_role = "name"
 # Types in docstrings are words for people ("mapping of str to int"): links are checked for full names.

@@ -12,6 +12,9 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import exercise_pages
@@ -37,11 +40,12 @@ CDN = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"  # where Pyod
 PYTHON_IN_BROWSER = "3.12"
 IN_PYODIDE = ("numpy", "matplotlib")  # compiled, so they come with the runtime
 INSTALL = """\
-# Only in the browser: install the package into this page.
-%pip install -q lora-np ipywidgets
-import logging
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it builds its font cache once"""
+# Only in the browser: install the package into this page, and multiply matrices faster than NumPy does there.
+%pip install -q {}
+import lora_np_browser"""
+WABT = "wabt@1.0.39"  # assembles product.wat
+NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
+NEEDED_BY_THEM = ("typer", "rich")
 
 
 def make(app: Sphinx, config: Config) -> None:
@@ -52,7 +56,8 @@ def make(app: Sphinx, config: Config) -> None:
     gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")
     once("mathjax-node", mathjax)
-    once("wheels", wheels)
+    once("wabt", wabt)
+    once("wheels-in-browser", wheels)
     lite()
 
 
@@ -88,7 +93,9 @@ def notebooks_for_the_browser() -> None:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
-        install = nbformat.v4.new_code_cell(INSTALL, id="install")
+        sliders = any("sliders(" in cell.source for cell in notebook.cells)
+        install = INSTALL.format("lora-np ipywidgets" if sliders else "lora-np")
+        install = nbformat.v4.new_code_cell(install, id="install")
         notebook.cells.insert(1, install)
         nbformat.write(notebook, target / source.name)
 
@@ -117,17 +124,10 @@ def explorables() -> None:
 
 
 def mathjax() -> None:
-    """MathJax from the npm registry: the component that Sphinx uses, and its fonts."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise ConfigError("npm is needed to fetch MathJax for the site; install Node.js")
+    """MathJax: the component that Sphinx uses, and its fonts."""
     target = MADE / "static" / "mathjax"
-    with tempfile.TemporaryDirectory() as folder:
-        run(npm, "pack", "--silent", MATHJAX, "--pack-destination", folder)
-        (archive,) = Path(folder).glob("*.tgz")
-        with tarfile.open(archive) as package:
-            package.extractall(folder, filter="data")
-        whole = Path(folder) / "package" / "es5"
+    with from_npm(MATHJAX) as package:
+        whole = package / "es5"
         for part in MATHJAX_PARTS:
             (target / part).parent.mkdir(parents=True, exist_ok=True)
             if (whole / part).is_dir():
@@ -138,12 +138,33 @@ def mathjax() -> None:
         shutil.move(whole, MADE / "mathjax-node")  # for formulas.py
 
 
+def wabt() -> None:
+    with from_npm(WABT) as package:
+        shutil.copyfile(package / "index.js", MADE / "wabt.js")
+
+
+@contextmanager
+def from_npm(name: str) -> Iterator[Path]:
+    """The folder of an npm package, for the while."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ConfigError(f"npm is needed to fetch {name} for the site; install Node.js")
+    with tempfile.TemporaryDirectory() as folder:
+        run(npm, "pack", "--silent", name, "--pack-destination", folder)
+        (archive,) = Path(folder).glob("*.tgz")
+        with tarfile.open(archive) as package:
+            package.extractall(folder, filter="data")
+        yield Path(folder) / "package"
+
+
 def wheels() -> None:
-    """The package's wheel and the pure Python wheels it depends on, where piplite finds them."""
+    """The pure Python wheels that the package depends on, where piplite finds them."""
     target = LITE / "pypi"
-    target.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [need for need in project["dependencies"] if not need.startswith(IN_PYODIDE)]
+    elsewhere = (*IN_PYODIDE, *NEEDED_BY_THEM)
+    needed = [need for need in project["dependencies"] if not need.startswith(elsewhere)]
     pure = ["--only-binary", ":all:", "--platform", "any", "--abi", "none", "--implementation", "py"]
     pip("download", "-d", target, *pure, "--python-version", PYTHON_IN_BROWSER, *needed)
     widgets = runtime() / "widgets" if runtime() else None
@@ -161,6 +182,7 @@ def lite() -> None:
         old.unlink()
     pip("wheel", "--no-deps", "-w", LITE / "pypi", ROOT)
     (wheel,) = (LITE / "pypi").glob("lora_np-*.whl")
+    for_the_browser(wheel)
     for settings in (DOCS / "lite").glob("*.json"):
         shutil.copyfile(settings, LITE / settings.name)
     shutil.rmtree(LITE / "static", ignore_errors=True)
@@ -170,6 +192,44 @@ def lite() -> None:
     if runtime():
         copy_runtime(runtime(), LITE / "static" / "pyodide")
         stay_local(LITE / "jupyter-lite.json")
+
+
+def for_the_browser(wheel: Path) -> None:
+    """Take out of the wheel what no notebook in the browser uses, and put in what only they do."""
+    parts = {}
+    with zipfile.ZipFile(wheel) as whole:
+        for name in whole.namelist():
+            if not name.startswith(NOT_IN_BROWSER):
+                parts[name] = whole.read(name)
+    (record,) = (name for name in parts if name.endswith(".dist-info/RECORD"))
+    (metadata,) = (name for name in parts if name.endswith(".dist-info/METADATA"))
+    parts[metadata] = without(parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM))
+    parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
+    parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
+    parts[record] = "".join(f"{name},,\n" for name in parts).encode()
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as trimmed:
+        for name, content in parts.items():
+            trimmed.writestr(name, content)
+
+
+def without(text: bytes, *starts: str) -> bytes:
+    lines = text.decode().splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(starts)).encode()
+
+
+def assembled(source: Path) -> bytes:
+    """A WebAssembly module that ctypes can load in Pyodide: it begins with a section for the dynamic linker."""
+    script = """
+        require(process.argv[1])().then((wabt) => {
+          const text = require("fs").readFileSync(process.argv[2], "utf8");
+          const module = wabt.parseWat(process.argv[2], text, { simd: true });
+          module.resolveNames();
+          module.validate();
+          console.log(Buffer.from(module.toBinary({}).buffer).toString("hex"));
+        });"""
+    binary = bytes.fromhex(run("node", "-e", script, str(MADE / "wabt.js"), str(source)))
+    content = b"\x08dylink.0" + bytes([1, 4, 0, 0, 0, 0])  # it has no data and no table of its own
+    return binary[:8] + bytes([0, len(content)]) + content + binary[8:]
 
 
 def copy_runtime(source: Path, target: Path) -> None:
@@ -191,7 +251,8 @@ def stay_local(path: Path) -> None:
     """A site that serves its runtime asks no other host, not even for a missing wheel."""
     settings = json.loads(path.read_text(encoding="utf-8"))
     plugins = settings["jupyter-config-data"].setdefault("litePluginSettings", {})
-    plugins["@jupyterlite/pyodide-kernel-extension:kernel"] = {"disablePyPIFallback": True}
+    kernel = plugins.setdefault("@jupyterlite/pyodide-kernel-extension:kernel", {})
+    kernel["disablePyPIFallback"] = True
     path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
@@ -209,10 +270,11 @@ def pip(*arguments: object) -> None:
     run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments))
 
 
-def run(*command: str) -> None:
+def run(*command: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise ConfigError(f"{' '.join(command)} failed:\n{result.stderr or result.stdout}")
+    return result.stdout
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

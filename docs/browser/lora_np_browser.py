@@ -1,0 +1,72 @@
+"""What a notebook in the browser imports first: a quicker product of matrices, and no font cache to build.
+
+NumPy has no BLAS there. ``product.wat``, which the site's build assembles, multiplies float32 matrices about nine
+times as fast.
+"""
+
+import ctypes
+import json
+import os
+import re
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from lora_np import autograd
+from lora_np.autograd import kernels, rules
+
+TERMS = 256  # of a sum at a time: so many rows of eight columns stay in the cache
+WORTH = 2**13  # multiplications, below which the call costs more than it saves
+
+multiply = ctypes.CDLL(str(Path(__file__).with_name("product.wasm"))).product
+multiply.argtypes = [ctypes.c_int] * 11
+multiply.restype = None
+panel = np.empty(8 * TERMS + 8, np.float32)
+
+
+def dot(a, b):
+    """``a @ b`` of two matrices."""
+    if not (type(a) is type(b) is np.ndarray and a.dtype == b.dtype == np.float32 and a.ndim == b.ndim == 2):
+        return a.dot(b)
+    (m, k), n = a.shape, b.shape[1]
+    if k != len(b) or m < 4 or m * k * n < WORTH:
+        return a.dot(b)
+    result = np.zeros((m, n), np.float32)
+    (a_row, a_column), (b_row, b_column) = a.strides, b.strides
+    for start in range(0, k, TERMS):
+        multiply(
+            a.ctypes.data + start * a_column, a_row, a_column, b.ctypes.data + start * b_row, b_row, b_column,
+            result.ctypes.data, panel.ctypes.data, m, min(TERMS, k - start), n,
+        )  # fmt: skip
+    return result
+
+
+def product(a, b):
+    if a.ndim <= 2:
+        return dot(a, b)
+    return dot(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[1])
+
+
+def sum_of_outer(g, x):
+    if g.ndim != 2:
+        g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
+    return dot(g.T, x)
+
+
+def keep_fonts() -> None:
+    """Put the list of fonts that matplotlib brings there where it looks for its cache, as of its own version."""
+    found = find_spec("matplotlib")
+    fonts = found and Path(found.origin).with_name("fontlist.json")
+    if fonts and fonts.is_file():
+        source = fonts.with_name("font_manager.py").read_text(encoding="utf-8")
+        version = int(re.search(r"__version__ = (\d+)", source)[1])
+        kept = json.loads(fonts.read_text(encoding="utf-8")) | {"_version": version}
+        folder = Path(os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp()))
+        (folder / f"fontlist-v{version}.json").write_text(json.dumps(kept), encoding="utf-8")
+
+
+kernels.product = autograd.product = product
+kernels.sum_of_outer = rules.sum_of_outer = sum_of_outer
+keep_fonts()
