@@ -1,17 +1,15 @@
 """What a notebook in the browser imports first: a quicker product of matrices, and no font cache to build.
 
-NumPy has no BLAS there. ``product.wat``, which the site's build assembles, multiplies float32 matrices about nine
-times as fast.
+NumPy has no BLAS there. ``product.wat``, which the site's build assembles, multiplies float32 matrices about
+nine times as fast.
 """
 
 import ctypes
 import json
-import os
 import re
-import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 
 from lora_np import autograd
@@ -56,15 +54,11 @@ def sum_of_outer(g, x):
 
 
 def keep_fonts() -> None:
-    """Put the list of fonts that matplotlib brings there where it looks for its cache, as of its own version."""
-    found = find_spec("matplotlib")
-    fonts = found and Path(found.origin).with_name("fontlist.json")
-    if fonts and fonts.is_file():
-        source = fonts.with_name("font_manager.py").read_text(encoding="utf-8")
-        version = int(re.search(r"__version__ = (\d+)", source)[1])
-        kept = json.loads(fonts.read_text(encoding="utf-8")) | {"_version": version}
-        folder = Path(os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp()))
-        (folder / f"fontlist-v{version}.json").write_text(json.dumps(kept), encoding="utf-8")
+    """Let matplotlib take the list of fonts that it brings there, which is labelled as of another version."""
+    folder = Path(matplotlib.__file__).parent
+    version = int(re.search(r"__version__ = (\d+)", (folder / "font_manager.py").read_text("utf-8"))[1])
+    fonts = json.loads((folder / "fontlist.json").read_text("utf-8"))
+    (folder / "fontlist.json").write_text(json.dumps(fonts | {"_version": version}), "utf-8")
 
 
 kernels.product = autograd.product = product
