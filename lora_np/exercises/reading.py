@@ -6,12 +6,14 @@ import importlib
 import pkgutil
 import re
 import tomllib
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from lora_np.exercises import checks
-from lora_np.exercises.asking import Exercise, Law, Lesson
+from lora_np.exercises.asking import Answer, Exercise, Law, Lesson
+from lora_np.exercises.drawing import Draw
 
 DATA = Path(__file__).parent / "data"
 
@@ -42,25 +44,24 @@ def read(name: str) -> Exercise:
         statement += f"\n\nNot allowed here: {', '.join(about['forbids'])}."
     if about.get("dtype") == "float64":
         statement += "\n\nHere float32 is too coarse: compute in float64."
+    laws = about.pop("laws")
+    more: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in about.items()}
     return Exercise(
-        title=about["title"],
-        difficulty=about["difficulty"],
-        minutes=about["minutes"],
-        laws=tuple(
-            Law(key, law["law"], law["points"], functions()[f"{name}_{key}"])
-            for key, law in about["laws"].items()
-        ),
+        **more,
+        laws=tuple(Law(key, law["law"], law["points"], law_of(name, key)) for key, law in laws.items()),
         statement=statement,
         stub=code_in(sections["Stub"]),
         hints=tuple(
             " ".join(hint.split()) for hint in re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]
         ),
         solution=sections.get("Solution", ""),
-        forbids=tuple(about.get("forbids", ())),
-        needs=tuple(about.get("needs", ())),
-        dtype=about.get("dtype", "float32"),
-        cases=about.get("cases", 40),
     )
+
+
+def law_of(exercise: str, key: str) -> Callable[[Draw, Answer], None]:
+    """``exercise_key``, or the function of all laws of the exercise, which is told the key of one."""
+    found = functions()
+    return found.get(f"{exercise}_{key}") or partial(found[exercise], key=key)
 
 
 def code_in(markdown: str) -> str:

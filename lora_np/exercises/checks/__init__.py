@@ -1,1 +1,1 @@
-"""The laws of all exercises: a function for each, called after its exercise and its key in the data."""
+"""The laws of all exercises: a function for each, or for all laws of an exercise, called after it."""

@@ -12,11 +12,10 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer
 from lora_np.exercises.checks.files import PATHS
-from lora_np.exercises.checks.training import WHITE, layer
+from lora_np.exercises.checks.training import layer, near_best, regression
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import exactly, law, parts, real_array, same
 from lora_np.exercises.samples import scale
-from lora_np.linalg import optimal_losses
 
 ONCE = ("t[0].mean()", "(t[0] + t[1]).mean()", "(t[0] - t[1]).mean()", "(t[0] * t[1]).mean()",
         "(t[0] @ t[2]).mean()", "((t[0] - t[1]).T @ t[3] * t[4]).mean()")  # fmt: skip
@@ -48,45 +47,33 @@ project_tensor_constants = partial(derived, expressions=CONSTANT)
 project_tensor_reuse = partial(derived, expressions=AGAIN)
 
 
-def linear(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+def project_linear(draw: Draw, answer: Answer, key: str) -> None:
     n, d, k = draw.sizes("ndk", high=4)
     x, y, W = draw.array("x", n, k), draw.array("y", n, d), draw.array("W", d, k)
-    return *parts("h gradient", answer(x, y, W), (n, d), (d, k)), x @ W.T, 2 * (x @ W.T - y).T @ x / y.size
+    h, gradient = parts("h gradient", answer(x, y, W), (n, d), (d, k))
+    if key == "forward":
+        same("h", h, x @ W.T, size=1)
+    if key == "gradient":
+        same("the gradient of W", gradient, 2 * (x @ W.T - y).T @ x / y.size, size=1)
 
 
-def project_linear_forward(draw: Draw, answer: Answer) -> None:
-    h, _, right, _ = linear(draw, answer)
-    same("h", h, right, size=1)
-
-
-def project_linear_gradient(draw: Draw, answer: Answer) -> None:
-    _, gradient, _, right = linear(draw, answer)
-    same("the gradient of W", gradient, right, size=1)
-
-
-def lora(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+def project_lora(draw: Draw, answer: Answer, key: str) -> None:
     x, W0, A, B = layer(draw)
-    x, alpha = scale(draw) * x, draw.number("alpha", 1, 32)
-    draw.assume(len(A) <= min(W0.shape))
-    answered = answer(x, W0, len(A), alpha, draw.whole("rng", 0, 9), A, B)
-    right = x @ (W0 + alpha / len(A) * B @ A).T
-    return *parts("A B h", answered, A.shape, B.shape, right.shape), right, np.abs(x).max()
-
-
-def project_lora_start(draw: Draw, answer: Answer) -> None:
-    A, B, *_ = lora(draw, answer)
-    law(not B.any(), f"B must be zero at the start, got {B.tolist()}")
-    rank = np.linalg.matrix_rank(A)
-    law(rank == len(A), f"A must have rank {len(A)} at the start, got {rank}")
-    W0 = np.zeros((len(B), A.shape[1]))
-    other, again = (answer(W0[:1], W0, len(A), 1.0, rng, A, B)[0] for rng in (10, 10))
-    law(np.array_equal(other, again), "the same rng must give the same start")
-    law(not np.array_equal(other, A), "another rng must give another start")
-
-
-def project_lora_forward(draw: Draw, answer: Answer) -> None:
-    _, _, h, right, size = lora(draw, answer)
-    same("h", h, right, size=float(size))
+    x, alpha, r = scale(draw) * x, draw.number("alpha", 1, 32), len(A)
+    draw.assume(r <= min(W0.shape))
+    right = x @ (W0 + alpha / r * B @ A).T
+    answered = answer(x, W0, r, alpha, draw.whole("rng", 0, 9), A, B)
+    A, B, h = parts("A B h", answered, A.shape, B.shape, right.shape)
+    if key == "forward":
+        same("h", h, right, size=float(np.abs(x).max()))
+    if key == "start":
+        law(not B.any(), f"B must be zero at the start, got {B.tolist()}")
+        rank = np.linalg.matrix_rank(A)
+        law(rank == r, f"A must have rank {r} at the start, got {rank}")
+        W0 = np.zeros_like(W0)
+        other, again = (answer(W0[:1], W0, r, 1.0, rng, A, B)[0] for rng in (10, 10))
+        law(np.array_equal(other, again), "the same rng must give the same start")
+        law(not np.array_equal(other, A), "another rng must give another start")
 
 
 def project_training_finds(draw: Draw, answer: Answer) -> None:
@@ -97,40 +84,22 @@ def project_training_finds(draw: Draw, answer: Answer) -> None:
 
 
 def project_training_best(draw: Draw, answer: Answer) -> None:
-    d, k = draw.sizes("dk", high=2)
-    r, n = draw.whole("r", 1, min(d, k)), draw.pick("inputs", (2, 4))
-    x = WHITE[:n, :k]
-    y, W0 = draw.array("y", n, d, low=-3, high=3), draw.array("W0", d, k, low=-1, high=1)
-    losses = optimal_losses(x, y, W0=W0)
-    draw.assume(losses[0] - losses[r] > 0.1 * losses[0])
-    _, W = parts("found W", answer(x, y, W0, r, 400), (), (d, k))
-    loss, enough = float(np.mean(np.square(x @ W.T - y))), float(losses[r] + 0.02 * (losses[0] - losses[r]))
-    law(
-        loss <= enough,
-        f"the loss is {loss:.4f}, and must be at most {enough:.4f}; the best is {losses[r]:.4f}",
-    )
+    x, y, W0, r, losses = regression(draw, high=2, stretched=False)
+    _, W = parts("found W", answer(x, y, W0, r, 400), (), W0.shape)
+    near_best(float(np.mean(np.square(x @ W.T - y))), losses[0], losses[r])
 
 
-def counted(draw: Draw, answer: Answer, place: int) -> None:
+def project_counting(draw: Draw, answer: Answer, key: str) -> None:
     shapes = [(draw.whole(f"d{i}", 1, 20), draw.whole(f"k{i}", 1, 20)) for i in range(draw.whole("n", 1, 3))]
     r = draw.whole("rank", 1, 4)
-    answered = answer(shapes, r)
-    law(
-        isinstance(answered, (tuple, list)) and len(answered) == 2,
-        f"two numbers are asked for, got {answered!r}",
-    )
-    right = sum(d * k for d, k in shapes) if place else r * sum(d + k for d, k in shapes)
-    exactly("the count", answered[place], right)
+    trained, frozen = parts("trained frozen", answer(shapes, r), (), ())
+    if key == "trained":
+        exactly("the count", trained, r * sum(d + k for d, k in shapes))
+    if key == "frozen":
+        exactly("the count", frozen, sum(d * k for d, k in shapes))
 
 
-project_counting_trained = partial(counted, place=0)
-project_counting_frozen = partial(counted, place=1)
-
-
-def written(
-    draw: Draw, answer: Answer
-) -> tuple[dict[str, object], dict[str, Array], dict[str, Array], dict[str, object]]:
-    """The tensors that the file holds, those that it should hold, and both configs."""
+def project_adapter(draw: Draw, answer: Answer, key: str) -> None:
     r, alpha = draw.whole("r", 1, 2), draw.number("alpha", 1, 16)
     layers: dict[str, Any] = {}
     right: dict[str, Array] = {}
@@ -143,12 +112,28 @@ def written(
     law(isinstance(answered, tuple) and len(answered) == 2, "a config and the bytes of a file are asked for")
     config, file = answered
     law(isinstance(config, dict), f"the config is a dict, got {type(config).__name__}")
-    content = real_array("the file", file, (None,)).astype(np.uint8).tobytes()
+    found = tensors_in(real_array("the file", file, (None,)).astype(np.uint8).tobytes())
+    if key == "file":
+        for got in found.values():
+            known = any(np.allclose(got, one) for one in right.values() if one.shape == got.shape)
+            law(known, f"{got} is no factor")
+        law(len(found) == len(right), f"{len(right)} tensors are asked for, the file has {len(found)}")
+    if key == "keys":
+        law(found.keys() == right.keys(), f"the keys must be {sorted(right)}, got {sorted(found)}")
+        for name, array in right.items():
+            same(name, found[name], array)
+    if key == "config":
+        modules = sorted({path.split(".")[-1] for path in layers})
+        expected = {"peft_type": "LORA", "r": int(r), "lora_alpha": alpha, "target_modules": modules}
+        for name, setting in expected.items():
+            law(config.get(name) == setting, f"{name} must be {setting!r}, got {config.get(name)!r}")
+
+
+def tensors_in(content: bytes) -> dict[str, Array]:
+    """The tensors of a safetensors file."""
     end = 8 + int.from_bytes(content[:8], "little")
-    law(
-        8 < end <= len(content),
-        f"the header should be {end - 8:,} bytes long, but the file has {len(content):,}",
-    )
+    fits = 8 < end <= len(content)
+    law(fits, f"the header should be {end - 8:,} bytes long, but the file has {len(content):,}")
     found = {}
     try:
         for key, about in json.loads(content[8:end]).items():
@@ -158,33 +143,4 @@ def written(
             found[key] = array.reshape(about["shape"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         law(False, f"the header cannot be read: {type(error).__name__}: {error}")
-    expected = {"peft_type": "LORA", "r": int(r), "lora_alpha": alpha}
-    return (
-        config,
-        found,
-        right,
-        expected | {"target_modules": sorted({path.split(".")[-1] for path in layers})},
-    )
-
-
-def project_adapter_file(draw: Draw, answer: Answer) -> None:
-    _, found, right, _ = written(draw, answer)
-    for got in found.values():
-        law(
-            any(np.allclose(got, one) for one in right.values() if one.shape == got.shape),
-            f"{got} is no factor",
-        )
-    law(len(found) == len(right), f"{len(right)} tensors are asked for, the file has {len(found)}")
-
-
-def project_adapter_keys(draw: Draw, answer: Answer) -> None:
-    _, found, right, _ = written(draw, answer)
-    law(found.keys() == right.keys(), f"the keys must be {sorted(right)}, got {sorted(found)}")
-    for key, array in right.items():
-        same(key, found[key], array)
-
-
-def project_adapter_config(draw: Draw, answer: Answer) -> None:
-    config, _, _, expected = written(draw, answer)
-    for key, right in expected.items():
-        law(config.get(key) == right, f"{key} must be {right!r}, got {config.get(key)!r}")
+    return found

@@ -24,41 +24,32 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
     exactly("the count", answer(d, k, r), d * r + r * k)
 
 
-def shape(draw: Draw) -> tuple[int, int]:
+def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d = draw.whole("d", 1, 400)
-    return d, d if draw.pick("square", (False, True)) else draw.whole("k", 1, 400)
-
-
-def last_rank_that_saves_saves(draw: Draw, answer: Answer) -> None:
-    d, k = shape(draw)
+    k = d if draw.pick("square", (False, True)) else draw.whole("k", 1, 400)
     r = whole("the rank", answer(d, k))
-    law(r == 0 or r * (d + k) < d * k, f"rank {r} takes {r * (d + k):,} numbers, the full update {d * k:,}")
+    if key == "saves":
+        law(
+            r == 0 or r * (d + k) < d * k,
+            f"rank {r} takes {r * (d + k):,} numbers, the full update {d * k:,}",
+        )
+    if key == "next":
+        law(r >= 0, f"a rank is not negative, got {r}")
+        more = (r + 1) * (d + k)
+        law(more >= d * k, f"rank {r + 1} saves, too: it takes {more:,} numbers, the full update {d * k:,}")
 
 
-def last_rank_that_saves_next(draw: Draw, answer: Answer) -> None:
-    d, k = shape(draw)
-    r = whole("the rank", answer(d, k))
-    law(r >= 0, f"a rank is not negative, got {r}")
-    more = (r + 1) * (d + k)
-    law(more >= d * k, f"rank {r + 1} saves, too: it takes {more:,} numbers, the full update {d * k:,}")
-
-
-def within_budget(draw: Draw, answer: Answer) -> tuple[int, int, int]:
+def rank_within(draw: Draw, answer: Answer, key: str) -> None:
     shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
     one = sum(d + k for d, k in shapes)
     budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
-    return whole("the rank", answer(shapes, budget)), one, budget
-
-
-def rank_within_fits(draw: Draw, answer: Answer) -> None:
-    r, one, budget = within_budget(draw, answer)
-    law(r * one <= budget, f"rank {r} takes {r * one:,} numbers, the budget is {budget:,}")
-
-
-def rank_within_largest(draw: Draw, answer: Answer) -> None:
-    r, one, budget = within_budget(draw, answer)
-    law(r >= 0, f"a rank is not negative, got {r}")
-    law((r + 1) * one > budget, f"rank {r + 1} fits, too: it takes {(r + 1) * one:,} of {budget:,} numbers")
+    r = whole("the rank", answer(shapes, budget))
+    if key == "fits":
+        law(r * one <= budget, f"rank {r} takes {r * one:,} numbers, the budget is {budget:,}")
+    if key == "largest":
+        law(r >= 0, f"a rank is not negative, got {r}")
+        more = (r + 1) * one
+        law(more > budget, f"rank {r + 1} fits, too: it takes {more:,} of {budget:,} numbers")
 
 
 def attention_count_target(draw: Draw, answer: Answer) -> None:
@@ -92,7 +83,7 @@ def training_bytes_trained(draw: Draw, answer: Answer) -> None:
 PATHS = ("lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "encoder.model.lora.0")
 
 
-def named(draw: Draw, answer: Answer) -> tuple[dict[str, Any], dict[str, Array]]:
+def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
     adapters: dict[str, Any] = {}
     right: dict[str, Array] = {}
     for path in PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 2)]:
@@ -103,50 +94,33 @@ def named(draw: Draw, answer: Answer) -> tuple[dict[str, Any], dict[str, Array]]
     got = answer(adapters)
     law(got is not None, "it returns None; is there a return?", name="A function returns its answer")
     law(isinstance(got, dict), f"got {type(got).__name__}", name="The answer is a dict from keys to arrays")
-    return got, right
+    if key == "keys":
+        missing, extra = [n for n in right if n not in got], [n for n in got if n not in right]
+        law(not missing, f"{missing[:1]} is missing, there is {extra[:1]}")
+        law(not extra, f"{extra[:1]} is none of PEFT's keys")
+    if key == "factors":
+        for n, tensor in got.items():
+            factor, paths = str(n).split("lora_")[-1][:1], [p for p in PATHS if p in str(n)]
+            known = bool(paths) and factor in ("A", "B")
+            law(known, f"the key {n!r} does not say which layer's A or B it holds")
+            same(f"the tensor of {n}", tensor, right[f"base_model.model.{paths[0]}.lora_{factor}.weight"])
 
 
-def peft_tensors_keys(draw: Draw, answer: Answer) -> None:
-    got, right = named(draw, answer)
-    missing, extra = [key for key in right if key not in got], [key for key in got if key not in right]
-    law(not missing, f"{missing[:1]} is missing, there is {extra[:1]}")
-    law(not extra, f"{extra[:1]} is none of PEFT's keys")
-
-
-def peft_tensors_factors(draw: Draw, answer: Answer) -> None:
-    got, right = named(draw, answer)
-    for key, tensor in got.items():
-        name, path = str(key).split("lora_")[-1][:1], [p for p in PATHS if p in str(key)]
-        expected = [right[f"base_model.model.{p}.lora_{name}.weight"] for p in path if name in ("A", "B")]
-        law(bool(expected), f"the key {key!r} does not say which layer's A or B it holds")
-        same(f"the tensor of {key}", tensor, expected[0])
-
-
-def combined(draw: Draw, answer: Answer) -> tuple[Array, Array, Array, float]:
+def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
     d, k, count = draw.sizes("d k count", high=3)
     adapters, weights, ranks = [], [], 0
     total, size = np.zeros((d, k)), 0.0
     for i in range(count):
-        r, alpha, weight = (
-            draw.whole(f"r{i}", 1, 3),
-            draw.number(f"alpha {i}", 1, 16),
-            draw.number(f"weight {i}"),
-        )
+        r, alpha = draw.whole(f"r{i}", 1, 3), draw.number(f"alpha {i}", 1, 16)
+        weight = draw.number(f"weight {i}")
         B, A = draw.array(f"B{i}", d, r), draw.array(f"A{i}", r, k)
         adapters.append((B, A, alpha))
         weights.append(weight)
         total, ranks = total + weight * alpha / r * B @ A, ranks + r
         size += abs(weight) * alpha / r * float((np.abs(B) @ np.abs(A)).max())
     B, A = parts("B A", answer(adapters, weights), (d, ranks), (ranks, k))
-    return B, A, total, size
-
-
-combine_adapters_ranks = combined
-
-
-def combine_adapters_sum(draw: Draw, answer: Answer) -> None:
-    B, A, total, size = combined(draw, answer)
-    same("B @ A", B @ A, total, size=size)
+    if key == "sum":
+        same("B @ A", B @ A, total, size=size)
 
 
 def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
@@ -195,26 +169,18 @@ def levels_of(draw: Draw) -> Array:
     )
 
 
-def quantised(draw: Draw, answer: Answer) -> tuple[Array, Array, Array, float]:
+def nearest_levels(draw: Draw, answer: Answer, key: str) -> None:
     w, levels = scale(draw) * draw.array("w", draw.whole("n", 1, 5)), levels_of(draw)
     codes, got = parts("codes scale", answer(w, levels), (len(w),), ())
-    law(
-        np.isin(codes, range(len(levels))).all(),
-        f"codes are places from 0 to {len(levels) - 1}, got {codes.tolist()}",
-    )
-    return w, levels, levels[codes.astype(int)], float(got)
-
-
-def nearest_levels_scale(draw: Draw, answer: Answer) -> None:
-    w, _, _, got = quantised(draw, answer)
-    same("the scale", got, np.abs(w).max())
-
-
-def nearest_levels_nearest(draw: Draw, answer: Answer) -> None:
-    w, levels, got, _ = quantised(draw, answer)
+    inside = np.isin(codes, range(len(levels))).all()
+    law(inside, f"codes are places from 0 to {len(levels) - 1}, got {codes.tolist()}")
     size = float(np.abs(w).max())
-    least = np.abs(w[:, None] - size * levels).min(axis=1)
-    same("the distances to the levels", np.abs(w - size * got), least, size=size)
+    if key == "scale":
+        same("the scale", float(got), size)
+    if key == "nearest":
+        least = np.abs(w[:, None] - size * levels).min(axis=1)
+        distances = np.abs(w - size * levels[codes.astype(int)])
+        same("the distances to the levels", distances, least, size=size)
 
 
 def blocks_read(draw: Draw, answer: Answer, high: float) -> None:
@@ -229,21 +195,14 @@ read_in_blocks_read = partial(blocks_read, high=5)
 read_in_blocks_outlier = partial(blocks_read, high=1000)
 
 
-def repaired(draw: Draw, answer: Answer) -> tuple[Array, Array, int, float]:
-    """What Q lacks of W, the update as answered, its rank, and the size of the numbers."""
+def repair(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=4)
     unit, r, alpha = scale(draw), draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
     W, Q = unit * draw.array("W", d, k), unit * draw.array("Q", d, k)
     B, A = parts("B A", answer(W, Q, r, alpha), (d, r), (r, k))
-    return W - Q, alpha / r * B @ A, r, float(np.linalg.norm(W) + np.linalg.norm(W - Q))
-
-
-def repair_closest(draw: Draw, answer: Answer) -> None:
-    lacking, update, r, size = repaired(draw, answer)
-    closest("the distance to W", lacking, update, r, size=size)
-
-
-def repair_smaller(draw: Draw, answer: Answer) -> None:
-    lacking, update, _, size = repaired(draw, answer)
-    distance, before = float(np.linalg.norm(lacking - update)), float(np.linalg.norm(lacking))
-    at_most("the distance to W", distance, before, size=size)
+    update, before = alpha / r * B @ A, float(np.linalg.norm(W - Q))
+    size = float(np.linalg.norm(W)) + before
+    if key == "closest":
+        closest("the distance to W", W - Q, update, r, size=size)
+    if key == "smaller":
+        at_most("the distance to W", float(np.linalg.norm(W - Q - update)), before, size=size)

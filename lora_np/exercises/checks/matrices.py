@@ -53,24 +53,15 @@ def factors_from_columns_columns(draw: Draw, answer: Answer) -> None:
         law(found, f"column {j} of B is not a column of M")
 
 
-def noisy(draw: Draw, noise: float) -> tuple[Array, float, int]:
+def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
+    noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.0
     d, k = draw.sizes("dk", 1, 6)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
     loud = 3.3 + draw.array("signal", r, low=0, high=40)
     M = turned(draw, "M", d, k, sigma * (np.sqrt(d) + np.sqrt(k)) * np.array([*loud, *[noise] * (most - r)]))
-    return M, sigma, int(r)
-
-
-def noisy_rank_noise(draw: Draw, answer: Answer) -> None:
-    M, sigma, r = noisy(draw, draw.pick("noise", (1.1, 0.7)))
-    exactly("the rank", answer(M, sigma), r)
-
-
-def noisy_rank_signal(draw: Draw, answer: Answer) -> None:
-    M, sigma, r = noisy(draw, 0.0)
-    draw.assume(r > 0)
-    exactly("the rank", answer(M, sigma), r)
+    draw.assume(r > 0 or key == "noise")
+    exactly("the rank", answer(M, sigma), int(r))
 
 
 def rank_by_elimination_product(draw: Draw, answer: Answer) -> None:
@@ -113,41 +104,31 @@ def rank_one_parts_parts(draw: Draw, answer: Answer) -> None:
     same("the parts", answer(B, A), np.einsum("di,ik->idk", B, A))
 
 
-def cut_qr_first(draw: Draw, answer: Answer) -> None:
+def cut_qr(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=4)
     M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
     B, A = parts("B A", answer(M, r), (d, r), (r, k))
-    same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
+    if key == "first":
+        same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
+    if key == "angle":
+        orthonormal("B", B)
+        same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
 
 
-def cut_qr_angle(draw: Draw, answer: Answer) -> None:
-    d, k = draw.sizes("dk", high=4)
-    M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
-    B, A = parts("B A", answer(M, r), (d, r), (r, k))
-    orthonormal("B", B)
-    same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
-
-
-def lu_factors_triangles(draw: Draw, answer: Answer) -> None:
-    L, U, size, _ = remembered(draw, answer)
-    same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
-    same("the diagonal of L", np.diag(L), np.ones(len(L)))
-    same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
-
-
-def lu_factors_product(draw: Draw, answer: Answer) -> None:
-    L, U, size, M = remembered(draw, answer)
-    same("L @ U", L @ U, M, size=size)
-
-
-def remembered(draw: Draw, answer: Answer) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     """L and U of a matrix whose multipliers may be large: whoever swaps rows does so here."""
     n = draw.whole("n", 1, 4)
     right_L = np.tril(draw.array("L", n, n), -1) + np.eye(n)
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
+    size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
     L, U = parts("L U", answer(M), (n, n), (n, n))
-    return L, U, float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0])), M
+    if key == "triangles":
+        same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
+        same("the diagonal of L", np.diag(L), np.ones(n))
+        same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
+    if key == "product":
+        same("L @ U", L @ U, M, size=size)
 
 
 def gram_schmidt_orthonormal(draw: Draw, answer: Answer) -> None:
@@ -166,28 +147,19 @@ def gram_schmidt_span(draw: Draw, answer: Answer) -> None:
         same(f"the projection of the first {j} columns", basis @ (basis.T @ M[:, :j]), M[:, :j])
 
 
-def tall(draw: Draw, answer: Answer) -> tuple[np.ndarray, ...]:
+def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> None:
     k = draw.whole("k", 1, 4)
-    d, s = draw.whole("d", k + 1, 6), 1 + spectrum(draw, "s", k, low=0, high=1)
-    M = scale(draw) * turned(draw, "M", d, k, s)
-    return *parts("U s Vh", answer(M), (d, k), (k,), (k, k)), M
-
-
-def svd_by_eigenvectors_values(draw: Draw, answer: Answer) -> None:
-    _, s, _, M = tall(draw, answer)
-    law((np.diff(s) <= 1e-4 * np.abs(s).max()).all(), f"the largest must come first, got {s.tolist()}")
-    same("s", s, np.linalg.svdvals(M))
-
-
-def svd_by_eigenvectors_vectors(draw: Draw, answer: Answer) -> None:
-    U, _, Vh, _ = tall(draw, answer)
-    orthonormal("U", U)
-    orthonormal("Vh^T", Vh.T)
-
-
-def svd_by_eigenvectors_product(draw: Draw, answer: Answer) -> None:
-    U, s, Vh, M = tall(draw, answer)
-    same("(U * s) @ Vh", (U * s) @ Vh, M)
+    d, sizes = draw.whole("d", k + 1, 6), 1 + spectrum(draw, "s", k, low=0, high=1)
+    M = scale(draw) * turned(draw, "M", d, k, sizes)
+    U, s, Vh = parts("U s Vh", answer(M), (d, k), (k,), (k, k))
+    if key == "values":
+        law((np.diff(s) <= 1e-4 * np.abs(s).max()).all(), f"the largest must come first, got {s.tolist()}")
+        same("s", s, np.linalg.svdvals(M))
+    if key == "vectors":
+        orthonormal("U", U)
+        orthonormal("Vh^T", Vh.T)
+    if key == "product":
+        same("(U * s) @ Vh", (U * s) @ Vh, M)
 
 
 # Cut the SVD
@@ -206,24 +178,18 @@ def cut_closest(draw: Draw, answer: Answer) -> None:
     closest("the error", M, got, r)
 
 
-def relative_errors(draw: Draw, answer: Answer) -> tuple[Array, Array]:
+def error_curve(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=4)
     M = scale(draw) * draw.array("M", d, k)
     draw.assume(M.any())
     s = np.linalg.svdvals(M)
     right = np.array([np.linalg.norm(s[r:]) for r in range(len(s) + 1)]) / np.linalg.norm(s)
-    return real_array("the errors", answer(M), right.shape), right
-
-
-def error_curve_ends(draw: Draw, answer: Answer) -> None:
-    got, _ = relative_errors(draw, answer)
-    same("the first error", got[0], 1.0)
-    same("the last error", got[-1], 0.0, size=10)  # a root makes rounding errors large
-
-
-def error_curve_squares(draw: Draw, answer: Answer) -> None:
-    got, right = relative_errors(draw, answer)
-    same("errors", got, right, size=10)
+    got = real_array("the errors", answer(M), right.shape)
+    if key == "ends":
+        same("the first error", got[0], 1.0)
+        same("the last error", got[-1], 0.0, size=10)  # a root makes rounding errors large
+    if key == "squares":
+        same("errors", got, right, size=10)
 
 
 def smallest_rank_share(draw: Draw, answer: Answer) -> None:
@@ -243,37 +209,28 @@ def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     exactly("the rank", answer(scale(draw) * M, 1.0), int(np.count_nonzero(M)))
 
 
-def balanced_factors_closest(draw: Draw, answer: Answer) -> None:
+def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
     M, r = matrix_and_rank(draw)
     B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
-    closest("the error of B @ A", M, B @ A, r)
+    if key == "closest":
+        closest("the error of B @ A", M, B @ A, r)
+    if key == "balanced":
+        same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(M)), why="that is A A^T")
 
 
-def balanced_factors_balanced(draw: Draw, answer: Answer) -> None:
-    M, r = matrix_and_rank(draw)
-    B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
-    same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(M)), why="that is A A^T")
-
-
-def with_top_directions(draw: Draw, answer: Answer) -> tuple[Array, Array, int]:
+def top_directions(draw: Draw, answer: Answer, key: str) -> None:
     r = draw.whole("r", 1, 3)
     d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
-    s = np.append(
-        2 + spectrum(draw, "s", r, low=0, high=1), draw.array("rest", min(d, k) - r, low=0, high=0.9)
-    )
-    M = scale(draw) * turned(draw, "M", d, k, s)
-    return M, real_array("Q", answer(M, r), (d, r)), int(r)
-
-
-def top_directions_orthonormal(draw: Draw, answer: Answer) -> None:
-    orthonormal("Q", with_top_directions(draw, answer)[1])
-
-
-def top_directions_span(draw: Draw, answer: Answer) -> None:
-    M, Q, r = with_top_directions(draw, answer)
-    s = np.linalg.svdvals(M)
-    lost = float(np.linalg.norm(M - Q @ (Q.T @ M)))
-    at_most("what Q Q^T M loses of M", lost, float(np.linalg.norm(s[r:])), size=float(s[0]))
+    large = 2 + spectrum(draw, "s", r, low=0, high=1)
+    rest = draw.array("rest", min(d, k) - r, low=0, high=0.9)
+    M = scale(draw) * turned(draw, "M", d, k, [*large, *rest])
+    Q = real_array("Q", answer(M, r), (d, r))
+    if key == "orthonormal":
+        orthonormal("Q", Q)
+    if key == "span":
+        s = np.linalg.svdvals(M)
+        lost = float(np.linalg.norm(M - Q @ (Q.T @ M)))
+        at_most("what Q Q^T M loses of M", lost, float(np.linalg.norm(s[r:])), size=float(s[0]))
 
 
 # Look inside an update
@@ -290,12 +247,8 @@ def similarity_turned(draw: Draw, answer: Answer) -> None:
     A = turned(draw, "A", r, k, spectrum(draw, "s", min(r, k)))
     i = draw.whole("i", 1, min(r, k))
     other = scale(draw) * mirror(draw.array("turn", r)) @ A
-    same(
-        "phi",
-        answer(A, other, i, i),
-        1.0,
-        why="mixing the rows of A leaves its input directions what they are",
-    )
+    why = "mixing the rows of A leaves its input directions what they are"
+    same("phi", answer(A, other, i, i), 1.0, why=why)
 
 
 def similarity_phi(draw: Draw, answer: Answer) -> None:

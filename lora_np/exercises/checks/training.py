@@ -9,7 +9,17 @@ import numpy as np
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.laws import (
+    TOLERANCE,
+    at_most,
+    closest,
+    exactly,
+    law,
+    orthonormal,
+    parts,
+    real_array,
+    same,
+)
 from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, turned
 from lora_np.linalg import optimal_losses
 
@@ -112,78 +122,63 @@ def lora_forward_sum(draw: Draw, answer: Answer) -> None:
     same("h", answer(x, W0, A, B, alpha), right, size=float(np.abs(x).max()))
 
 
-def start_of(draw: Draw, answer: Answer) -> tuple[Array, Array, tuple[int, ...]]:
+def lora_start(draw: Draw, answer: Answer, key: str) -> None:
     r = draw.whole("r", 1, 3)
     d, k, rng = draw.whole("d", r, 8), draw.whole("k", r, 8), draw.whole("rng", 0, 100)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
-    return A, B, (d, k, r, rng)
+    if key == "zero":
+        same("B A", B @ A, np.zeros((d, k)))
+    if key == "moves":
+        moving = A if A.any() else B
+        law(moving.any(), "if A and B are both zero, nothing ever moves")
+        rank = np.linalg.matrix_rank(moving)
+        law(rank == r, f"r is {r}, but the factor that is not zero has rank {rank}")
+    if key == "rng":
+        again, other = (
+            all(map(np.array_equal, (A, B), answer(d, k, r, seed)[:2])) for seed in (rng, rng + 1)
+        )
+        law(again, "the same rng must give the same start")
+        law(not other, f"another rng must give another start, but {rng} and {rng + 1} give the same")
 
 
-def lora_start_zero(draw: Draw, answer: Answer) -> None:
-    A, B, (d, k, _, _) = start_of(draw, answer)
-    same("B A", B @ A, np.zeros((d, k)))
-
-
-def lora_start_moves(draw: Draw, answer: Answer) -> None:
-    A, B, (_, _, r, _) = start_of(draw, answer)
-    moving = A if A.any() else B
-    law(moving.any(), "if A and B are both zero, nothing ever moves")
-    rank = np.linalg.matrix_rank(moving)
-    law(rank == r, f"r is {r}, but the factor that is not zero has rank {rank}")
-
-
-def lora_start_rng(draw: Draw, answer: Answer) -> None:
-    A, B, (d, k, r, rng) = start_of(draw, answer)
-    again = answer(d, k, r, rng)
-    law(np.array_equal(A, again[0]) and np.array_equal(B, again[1]), "the same rng must give the same start")
-    other = answer(d, k, r, rng + 1)
-    same_A, same_B = np.array_equal(A, other[0]), np.array_equal(B, other[1])
-    law(
-        not (same_A and same_B), f"another rng must give another start, but {rng} and {rng + 1} give the same"
-    )
-
-
-def gradients(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
     x, W0, A, B = layer(draw)
     y, alpha = draw.array("y", len(x), len(W0)), draw.number("alpha", 1, 32)
     s = alpha / len(A)
     e = 2 * (x @ (W0 + s * B @ A).T - y) / y.size
-    got = parts("dA dB", answer(x, y, W0, A, B, alpha), A.shape, B.shape)
-    return *got, s * B.T @ e.T @ x, s * e.T @ x @ A.T, np.abs(e).max() * s
+    of_A, of_B = parts("dA dB", answer(x, y, W0, A, B, alpha), A.shape, B.shape)
+    size, why = float(np.abs(e).max() * s), "the loss is the mean of all squared errors"
+    if key == "of_A":
+        same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size, why=why)
+    if key == "of_B":
+        same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size, why=why)
 
 
-def lora_gradients_of_A(draw: Draw, answer: Answer) -> None:
-    got, _, right, _, size = gradients(draw, answer)
-    same("the gradient of A", got, right, size=float(size), why="the loss is the mean of all squared errors")
-
-
-def lora_gradients_of_B(draw: Draw, answer: Answer) -> None:
-    _, got, _, right, size = gradients(draw, answer)
-    same("the gradient of B", got, right, size=float(size), why="the loss is the mean of all squared errors")
-
-
-def trained(draw: Draw, answer: Answer) -> tuple[float, float, float]:
-    """The losses without update, after training, and of the best update."""
-    d, k = draw.sizes("dk", high=3)
+def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
+    """Inputs and targets, W0, a rank, and the losses of the best updates of all ranks."""
+    d, k = draw.sizes("dk", high=high)
     r = draw.whole("r", 1, min(d, k))
     n = 4 if k == 3 else draw.pick("inputs", (2, 4))
-    x = WHITE[:n, :k] * draw.array("stretch", k, low=0.8, high=1.25)
+    x = WHITE[:n, :k] * (draw.array("stretch", k, low=0.8, high=1.25) if stretched else 1)
     y, W0 = draw.array("y", n, d, low=-3, high=3), draw.array("W0", d, k, low=-1, high=1)
     losses = optimal_losses(x, y, W0=W0)
     draw.assume(losses[0] - losses[r] > 0.1 * losses[0])
-    B, A = parts("B A", answer(x, y, W0, r), (d, r), (r, k))
-    return float(losses[0]), float(np.mean(np.square(x @ (W0 + B @ A).T - y))), float(losses[r])
+    return x, y, W0, r, losses
 
 
-def train_lora_lower(draw: Draw, answer: Answer) -> None:
-    start, loss, _ = trained(draw, answer)
-    law(loss < start, f"from {start:.4f} the loss came to {loss:.4f}")
-
-
-def train_lora_best(draw: Draw, answer: Answer) -> None:
-    start, loss, best = trained(draw, answer)
+def near_best(loss: float, start: float, best: float) -> None:
     enough = best + 0.02 * (start - best)
     law(loss <= enough, f"the loss is {loss:.4f}, and must be at most {enough:.4f}; the best is {best:.4f}")
+
+
+def train_lora(draw: Draw, answer: Answer, key: str) -> None:
+    x, y, W0, r, losses = regression(draw, high=3, stretched=True)
+    B, A = parts("B A", answer(x, y, W0, r), (len(W0), r), (r, W0.shape[1]))
+    loss = float(np.mean(np.square(x @ (W0 + B @ A).T - y)))
+    if key == "lower":
+        law(loss < losses[0], f"from {losses[0]:.4f} the loss came to {loss:.4f}")
+    if key == "best":
+        near_best(loss, losses[0], losses[r])
 
 
 # Adapt a real model
@@ -196,7 +191,8 @@ def share_recovered_share(draw: Draw, answer: Answer) -> None:
     same("the share", answer(unit * (full + gain), unit * full, unit * lora), right, size=1)
 
 
-def loss_of(draw: Draw, answer: Answer, reach: float, tolerance: float) -> None:
+def cross_entropy(draw: Draw, answer: Answer, key: str) -> None:
+    reach, tolerance = (draw.pick("reach", (1000.0, 200.0)), 2e-3) if key == "wide" else (1.0, TOLERANCE)
     n, classes = draw.sizes("n classes", high=4)
     logits = reach * draw.array("logits", n, classes)
     labels = np.array([int(draw.whole(f"label {i}", 0, classes - 1)) for i in range(n)])
@@ -205,47 +201,22 @@ def loss_of(draw: Draw, answer: Answer, reach: float, tolerance: float) -> None:
     same("the loss", answer(logits, labels), right, size=1, tolerance=tolerance)
 
 
-cross_entropy_mean = partial(loss_of, reach=1.0, tolerance=1e-4)
-
-
-def cross_entropy_wide(draw: Draw, answer: Answer) -> None:
-    loss_of(draw, answer, draw.pick("reach", (1000.0, 200.0)), 2e-3)
-
-
-def seen(draw: Draw, mixtures: bool) -> tuple[Array, Array]:
-    """Inputs, as rows, and directions at right angles to all of them, as columns."""
+def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
     k = draw.whole("k", 2, 5)
     known = draw.whole("known", 1, min(k - 1, 3))
     turn = mirror(draw.array("directions", k))
     mix = turned(draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1))
-    X = scale(draw) * mix @ turn[:known]
-    if mixtures:
+    X, free = scale(draw) * mix @ turn[:known], turn[known:].T  # free: at right angles to all inputs
+    if key == "mixtures":
         more = draw.whole("more", 0, k - known - 1) if k - known > 1 else 0
         X = np.concatenate([draw.array("amounts", more, known) @ X, X])
-    return X, turn[known:].T
-
-
-def forget(draw: Draw, answer: Answer, mixtures: bool = False) -> tuple[Array, Array, Array, Array]:
-    X, free = seen(draw, mixtures)
-    A = draw.array("A", draw.whole("r", 1, 3), X.shape[1])
-    return A, real_array("the new A", answer(A, X), A.shape), X, free
-
-
-def forget_nothing_blind(draw: Draw, answer: Answer) -> None:
-    A, got, X, _ = forget(draw, answer)
-    size = float(np.abs(X).max() * np.abs(A).max())
-    same("A X^T", got @ X.T, np.zeros((len(A), len(X))), size=size, why="the update must say nothing there")
-
-
-def forget_nothing_rest(draw: Draw, answer: Answer) -> None:
-    A, got, _, free = forget(draw, answer)
-    same("A x for x at right angles to all old inputs", got @ free, A @ free, size=float(np.abs(A).max()))
-
-
-def forget_nothing_mixtures(draw: Draw, answer: Answer) -> None:
-    A, got, X, free = forget(draw, answer, mixtures=True)
-    same("A X^T", got @ X.T, np.zeros((len(A), len(X))), size=float(np.abs(X).max() * np.abs(A).max()))
-    same("A x for x at right angles to all old inputs", got @ free, A @ free, size=float(np.abs(A).max()))
+    A = draw.array("A", draw.whole("r", 1, 3), k)
+    got, size = real_array("the new A", answer(A, X), A.shape), float(np.abs(A).max())
+    if key != "rest":
+        why, of_both = "the update must say nothing there", size * float(np.abs(X).max())
+        same("A X^T", got @ X.T, np.zeros((len(A), len(X))), size=of_both, why=why)
+    if key != "blind":
+        same("A x for x at right angles to all old inputs", got @ free, A @ free, size=size)
 
 
 def updated(draw: Draw, answer: Answer, stretch: float) -> None:
@@ -266,85 +237,56 @@ best_update_stretched = partial(updated, stretch=20)
 # Choose rank, alpha and initialisation
 
 
-def alpha_for_rank_lora(draw: Draw, answer: Answer) -> None:
+def alpha_for_rank(draw: Draw, answer: Answer, key: str) -> None:
     alpha, r, new = draw.number("alpha", 1, 64), draw.whole("r", 1, 64), draw.whole("r_new", 1, 64)
-    same("the new alpha", answer(alpha, r, new, "lora"), alpha * new / r)
+    times = new / r if key == "lora" else np.sqrt(new / r)
+    same("the new alpha", answer(alpha, r, new, key), alpha * times)
 
 
-def alpha_for_rank_rslora(draw: Draw, answer: Answer) -> None:
-    alpha, r, new = draw.number("alpha", 1, 64), draw.whole("r", 1, 64), draw.whole("r_new", 1, 64)
-    same("the new alpha", answer(alpha, r, new, "rslora"), alpha * np.sqrt(new / r))
-
-
-def started(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+def pissa_start(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=4)
     r, alpha = draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
-    W0 = scale(draw) * draw.array("W0", d, k)
+    W0, s = scale(draw) * draw.array("W0", d, k), alpha / r
     W, B, A = parts("W B A", answer(W0, r, alpha), (d, k), (d, r), (r, k))
-    return W0, W, B, A, np.array(alpha / r)
+    if key == "same":
+        same("W + (alpha / r) B A", W + s * B @ A, W0)
+    if key == "strongest":
+        closest("the norm of W0 - (alpha / r) B A", W0, s * B @ A, r)
+    if key == "balanced":
+        same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(W0) / s), why="that is A A^T")
 
 
-def pissa_start_same(draw: Draw, answer: Answer) -> None:
-    W0, W, B, A, s = started(draw, answer)
-    same("W + (alpha / r) B A", W + s * B @ A, W0)
-
-
-def pissa_start_strongest(draw: Draw, answer: Answer) -> None:
-    W0, _, B, A, s = started(draw, answer)
-    closest("the norm of W0 - (alpha / r) B A", W0, s * B @ A, len(A))
-
-
-def pissa_start_balanced(draw: Draw, answer: Answer) -> None:
-    W0, _, B, A, s = started(draw, answer)
-    same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(W0) / s), why="that is A A^T")
-
-
-def started_by_qr(draw: Draw, answer: Answer) -> tuple[Array, ...]:
+def olora_start(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=4)
     r, W0 = draw.whole("r", 1, min(d, k)), independent(draw, "W0", d, k)
-    return W0, *parts("W B A", answer(W0, r), (d, k), (d, r), (r, k))
+    W, B, A = parts("W B A", answer(W0, r), (d, k), (d, r), (r, k))
+    if key == "same":
+        same("W + B A", W + B @ A, W0)
+    if key == "qr":
+        orthonormal("B", B)
+        same("the first r columns of B A", (B @ A)[:, :r], W0[:, :r])
+        size, why = float(np.abs(W0).max()), "what is frozen is the rest"
+        same("B^T W", B.T @ W, np.zeros_like(A), size=size, why=why)
 
 
-def olora_start_same(draw: Draw, answer: Answer) -> None:
-    W0, W, B, A = started_by_qr(draw, answer)
-    same("W + B A", W + B @ A, W0)
-
-
-def olora_start_qr(draw: Draw, answer: Answer) -> None:
-    W0, W, B, A = started_by_qr(draw, answer)
-    r = len(A)
-    orthonormal("B", B)
-    same("the first r columns of B A", (B @ A)[:, :r], W0[:, :r])
-    same("B^T W", B.T @ W, np.zeros_like(A), size=float(np.abs(W0).max()), why="what is frozen is the rest")
-
-
-def row_by_row(draw: Draw, answer: Answer) -> tuple[Array, Array, Array]:
+def dora_weight(draw: Draw, answer: Answer, key: str) -> None:
     d, k, r = draw.sizes("dkr", high=4)
     W0, A, B = draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
     m, alpha, unit = draw.array("m", d, low=1), draw.number("alpha", 1, 16), scale(draw)
     V = W0 + alpha / r * B @ A
-    draw.assume((np.linalg.norm(V, axis=1) > 0.1).all())
-    return real_array("W", answer(unit * W0, A, unit * B, m, alpha), (d, k)), V, m
-
-
-def dora_weight_lengths(draw: Draw, answer: Answer) -> None:
-    W, _, m = row_by_row(draw, answer)
-    same("the lengths of the rows", np.linalg.norm(W, axis=1), m)
-
-
-def dora_weight_directions(draw: Draw, answer: Answer) -> None:
-    W, V, _ = row_by_row(draw, answer)
+    sizes = np.linalg.norm(V, axis=1, keepdims=True)
+    draw.assume((sizes > 0.1).all())
+    W = real_array("W", answer(unit * W0, A, unit * B, m, alpha), (d, k))
     lengths = np.linalg.norm(W, axis=1, keepdims=True)
-    law(lengths.all(), "a row of zeros has no direction")
-    same(
-        "the rows, divided by their lengths",
-        W / lengths,
-        V / np.linalg.norm(V, axis=1, keepdims=True),
-        size=1,
-    )
+    if key == "lengths":
+        same("the lengths of the rows", lengths[:, 0], m)
+    if key == "directions":
+        law(lengths.all(), "a row of zeros has no direction")
+        same("the rows, divided by their lengths", W / lengths, V / sizes, size=1)
 
 
-def swept(draw: Draw, answer: Answer, ranks: list[int]) -> None:
+def smallest_good_rank(draw: Draw, answer: Answer, key: str) -> None:
+    ranks = draw.pick("ranks", ([8, 4, 2], [4, 16, 8], [2, 1, 64])) if key == "order" else [1, 2, 4, 8]
     n, seeds = draw.whole("n", 1, len(ranks)), draw.whole("seeds", 2, 5)
     losses, best = draw.array("losses", n, seeds), draw.whole("best", 0, n - 1)
     spread = np.round(losses - losses.mean(axis=1, keepdims=True), 3)
@@ -356,10 +298,3 @@ def swept(draw: Draw, answer: Answer, ranks: list[int]) -> None:
     right = min(rank for rank, is_near in zip(ranks[:n], near, strict=True) if is_near)
     losses = scale(draw) * (spread + 10 + ((error or 1) * distance)[:, None])
     exactly("the rank", answer(ranks[:n], losses), right)
-
-
-smallest_good_rank_error = partial(swept, ranks=[1, 2, 4, 8])
-
-
-def smallest_good_rank_order(draw: Draw, answer: Answer) -> None:
-    swept(draw, answer, draw.pick("ranks", ([8, 4, 2], [4, 16, 8], [2, 1, 64])))
