@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -92,13 +90,12 @@ class Grades:
 
     def to_csv(self) -> str:
         """A row for each student, a column for each exercise, then the sum."""
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["student", *(exercise.name for exercise in self.exercises), "points", "of"])
+        rows: list[list[Cell]] = []
         for student in self.reports:
-            earned: list[Cell] = [self.outcome(student, exercise).points for exercise in self.exercises]
-            writer.writerow([harmless(student), *earned, self.points(student), self.maximum])
-        return stream.getvalue()
+            earned = [self.outcome(student, exercise).points for exercise in self.exercises]
+            rows.append([harmless(student), *earned, self.points(student), self.maximum])
+        columns = ["student", *(exercise.name for exercise in self.exercises), "points", "of"]
+        return Table(columns, rows).to_csv()
 
     def feedback(self, student: str) -> str:
         """What a student should read, as Markdown: points, and for each loss the law that was broken."""
@@ -257,12 +254,9 @@ class Journal:
         if self.path is None or not self.path.is_file():
             return None, []
         found = []
-        with self.path.open("rb") as file:
-            for line in file:
-                try:
-                    found.append(json.loads(line))
-                except ValueError:
-                    continue
+        for line in self.path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
         well = found and isinstance(found[0], dict) and "questions" in found[0]
         return (found[0], [line for line in found[1:] if "key" in line]) if well else (None, [])
 
