@@ -16,7 +16,6 @@ from lora_np.cli.shared import (
     Jobs,
     Out,
     check_target,
-    show,
     show_as,
     with_options,
 )
@@ -58,11 +57,7 @@ def inspect(
         write_figure(found.figure(), plot, dpi=150)
     if html is not None:
         write_text(html, found.to_html())
-    if as_json:
-        print(found.to_json())
-    else:
-        for table in (found.contents_table, found.kinds_table, found.table):
-            show(table)
+    show_as(found, as_json, found.contents_table, found.kinds_table, found.table)
 
 
 @with_goal

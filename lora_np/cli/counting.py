@@ -18,6 +18,7 @@ from lora_np.cli.shared import (
     print_json,
     render,
     show,
+    show_as,
     with_options,
 )
 from lora_np.files import write_figure
@@ -108,8 +109,7 @@ def count(
     if forms:
         print(render(tables, forms[0]))
     else:
-        for table in tables:
-            show(table)
+        show(*tables)
 
 
 @with_training
@@ -164,8 +164,7 @@ def plan(
     if as_json:
         print_json({**asdict(found), "fits": found.fits})
     else:
-        for table in (found.table, found.causes, found.costs):
-            show(table)
+        show(found.table, found.causes, found.costs)
     if not found.fits:
         raise typer.Exit(3)
 
@@ -194,7 +193,4 @@ def errors(
     found = rank_errors_of(matrix, norm=norm, energy=energy, tolerance=tolerance)  # type: ignore[arg-type]
     if plot is not None:
         write_figure(found.figure(), plot, dpi=150)
-    if as_json:
-        print(found.to_json())
-    else:
-        show(found.table)
+    show_as(found, as_json, found.table)

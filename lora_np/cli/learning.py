@@ -31,8 +31,7 @@ def tour(
     if as_json:
         print_json(asdict(found))
         return
-    show(found.table)
-    show(found.advantages)
+    show(found.table, found.advantages)
     print(*found.voice.lines(), "", sep="\n")
     show(found.voice.table)
     print(f"Report with figures: {found.report}")

@@ -41,14 +41,15 @@ Jobs = Annotated[
 ]
 
 
-def show(table: Any) -> None:
-    """A table for people: by rich in a terminal, as aligned text where the output goes elsewhere."""
-    if sys.stdout.isatty():
-        from rich.console import Console
+def show(*tables: Table) -> None:
+    """Tables for people: by rich in a terminal, as aligned text where the output goes elsewhere."""
+    for table in tables:
+        if sys.stdout.isatty():
+            from rich.console import Console
 
-        Console().print(table, crop=False)
-    else:
-        print(table, end="\n\n")
+            Console().print(table, crop=False)
+        else:
+            print(table, end="\n\n")
 
 
 def show_written(written: list[Path], kept: list[Path]) -> None:
@@ -58,11 +59,12 @@ def show_written(written: list[Path], kept: list[Path]) -> None:
         print(f"Kept: {path}")
 
 
-def show_as(table: Any, as_json: bool) -> None:
+def show_as(found: Any, as_json: bool, *tables: Table) -> None:
+    """``found`` for programs, or for people its ``tables``: by default, the table that it is."""
     if as_json:
-        print(table.to_json())
+        print(found.to_json())
     else:
-        show(table)
+        show(*(tables or (found,)))
 
 
 def print_json(content: Any) -> None:
