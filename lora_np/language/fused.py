@@ -21,7 +21,7 @@ from lora_np.quantise import Quantised
 BLOCK = 32  # queries at a time
 HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
 KEPT = 2**22  # numbers: attention weights of a layer beyond that are made again on the way back
-PIECE = 2**16  # numbers that several passes find in the cache
+PIECE = 2**15  # numbers that several passes find in the cache
 ROWS = 1024  # of the head, at a time
 LOGITS = 2**18  # of the head, at a time
 
@@ -61,47 +61,51 @@ def norm_joint(inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], 
 rms_norm = primitive(norm_forward, joint=norm_joint, keeps=True, composed=composed.rms_norm)
 
 
-# The gated unit, in pieces that stay in the cache from one pass to the next.
+# The gated unit, in pieces that stay in the cache from one pass to the next. What is between is made again on
+# the way back, since that takes less time than memory does to bring it.
 
 
-def gated_forward(gate: Array, up: Array) -> tuple[Array, tuple[Array, Array]]:
-    flat_gate, flat_up = gate.reshape(-1), up.reshape(-1)
-    y, s, silu = (np.empty_like(flat_gate) for _ in range(3))
-    for part in pieces(gate.size):
-        sigmoid = s[part]
-        np.multiply(flat_gate[part], 0.5, out=sigmoid)
-        np.tanh(sigmoid, out=sigmoid)
-        sigmoid *= 0.5
-        sigmoid += 0.5
-        np.multiply(flat_gate[part], sigmoid, out=silu[part])
-        np.multiply(silu[part], flat_up[part], out=y[part])
-    return y.reshape(gate.shape), (s, silu)
+def gated_forward(gate: Array, up: Array) -> Array:
+    y = np.empty(gate.shape, gate.dtype)
+    for gate_part, up_part, part in pieces(gate, up, y):
+        np.divide(gate_part, one_plus_exp(gate_part), out=part)  # silu = gate sigmoid(gate)
+        part *= up_part
+    return y
 
 
-def gated_joint(kept: tuple[Array, Array], gate: Array, up: Array, *, wanted: tuple[bool, ...]) -> Any:
-    s, silu = kept
-
+def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -> Any:
     def pull(g: Array) -> tuple[Array, Array]:
-        flat_gate, flat_up, flat_g = gate.reshape(-1), up.reshape(-1), g.reshape(-1)
-        dgate, dup = np.empty_like(flat_gate), np.empty_like(flat_up)
-        for part in pieces(gate.size):
-            np.multiply(flat_g[part], silu[part], out=dup[part])
-            d = dgate[part]
-            np.subtract(flat_gate[part], silu[part], out=d)
-            d += 1  # silu' = s (1 + gate - silu)
-            d *= s[part]
-            d *= flat_up[part]
-            d *= flat_g[part]
-        return dgate.reshape(gate.shape), dup.reshape(gate.shape)
+        dgate, dup = (np.empty(gate.shape, gate.dtype) for _ in range(2))
+        for gate_part, up_part, g_part, d, silu in pieces(gate, up, g, dgate, dup):
+            inverse = one_plus_exp(gate_part)
+            np.divide(gate_part, inverse, out=silu)
+            np.subtract(gate_part, silu, out=d)
+            d += 1
+            d /= inverse  # silu' = sigmoid (1 + gate - silu)
+            d *= up_part
+            d *= g_part
+            silu *= g_part
+        return dgate, dup
 
     return pull
 
 
-def pieces(n: int) -> Iterator[slice]:
-    return (slice(i, i + PIECE) for i in range(0, n, PIECE))
+def one_plus_exp(x: Array) -> Array:
+    """``1 + exp(-x)``, the inverse of the sigmoid; infinity where that is zero."""
+    y = np.negative(x)
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
+    y += 1
+    return y
 
 
-gated = primitive(gated_forward, joint=gated_joint, keeps=True, composed=composed.gated)
+def pieces(*arrays: Array) -> Iterator[list[Array]]:
+    flat = [array.reshape(-1) for array in arrays]
+    for i in range(0, flat[0].size, PIECE):
+        yield [array[i : i + PIECE] for array in flat]
+
+
+gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
 # Attention. Rows of a head group are ordered (token, head), so that a block of tokens is one slice.
@@ -166,11 +170,11 @@ def attention_joint(
                 if largest is not None:
                     E -= largest[:, :, block]
                 np.exp(E, out=E)
-            if wanted[2]:
-                dV[:, :, first:end] += np.matmul(E.swapaxes(-1, -2), dmixed[:, :, block, :d])
             if wanted[0] or wanted[1]:
                 dS = np.matmul(dmixed[:, :, block], V1T[..., first:end])
                 dS *= E
+            if wanted[2]:
+                dV[:, :, first:end] += np.matmul(E.swapaxes(-1, -2), dmixed[:, :, block, :d])
             if wanted[0]:
                 np.matmul(dS, K[:, :, first:end], out=dQ[:, :, block])
             if wanted[1]:
@@ -192,7 +196,8 @@ def may_overflow(Q: Array, K: Array) -> bool:
 
     Where none is, nothing needs to be subtracted from them before, which spares two passes over the scores.
     """
-    return not float(row_sums(Q * Q).max()) * float(row_sums(K * K).max()) < HARMLESS**2
+    longest_q, longest_k = (float(np.einsum("...i,...i->...", x, x).max()) for x in (Q, K))
+    return not longest_q * longest_k < HARMLESS**2
 
 
 def blocks(tokens: int, each: int, window: int | None) -> Any:
@@ -237,10 +242,15 @@ def turned(x: Array, cos: Array, sin: Array) -> Array:
     With ``-sin`` this is its transpose. As a product, R is quicker than moving halves of heads.
     """
     d = 2 * cos.shape[1]
-    repeats = 1, x.shape[-1] // cos.shape[1]
-    y: Array = x.reshape(-1, d).dot(quarter(d, x.dtype)).reshape(x.shape)
-    y *= np.tile(sin, repeats)
-    y += x * np.tile(cos, repeats)
+    R = quarter(d, x.dtype)
+    cos, sin = (np.tile(turns, (1, x.shape[-1] // cos.shape[1])) for turns in (cos, sin))
+    y: Array = np.empty(x.shape, x.dtype)
+    texts = max(1, PIECE // cos.size)
+    for i in range(0, len(x), texts):
+        some, out = x[i : i + texts], y[i : i + texts]
+        np.dot(some.reshape(-1, d), R, out=out.reshape(-1, d))
+        out *= sin
+        out += some * cos
     return y
 
 
