@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from lora_np.checks import Array, finite, whole_number
-from lora_np.nn import mean_squared_error
 
 
+@dataclass(eq=False)
 class Rows:
     """Rows of x and y: drawn without replacement until too few are left."""
 
-    def __init__(
-        self,
-        x: Array,
-        y: Array,
-        loss: Callable[[Any, Array], Any],
-        batch_size: int | None,
-        validation: Any,
-        rng: np.random.Generator,
-    ) -> None:
-        check_data("x", x, "y", y)
-        if validation is not None:
-            if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-                raise TypeError(f"validation must be a pair (x, y), got {type(validation).__name__}")
-            check_data("validation x", validation[0], "validation y", validation[1])
-        n = len(x)
-        size = n if batch_size is None else whole_number("batch_size", batch_size, maximum=n, top="rows of x")
-        self.x, self.y, self.loss, self.validation, self.batch_size = x, y, loss, validation, size
-        self.rng = rng
-        self.order = np.arange(0)
-        self.position = 0
+    x: Array
+    y: Array
+    loss: Callable[[Any, Array], Any]
+    batch_size: Any  # None for all rows
+    validation: Any
+    rng: np.random.Generator
+    order: Array = field(default_factory=lambda: np.arange(0))
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        check_data("x", self.x, "y", self.y)
+        if self.validation is not None:
+            if not isinstance(self.validation, (tuple, list)) or len(self.validation) != 2:
+                raise TypeError(f"validation must be a pair (x, y), got {type(self.validation).__name__}")
+            check_data("validation x", self.validation[0], "validation y", self.validation[1])
+        n = len(self.x)
+        size = n if self.batch_size is None else self.batch_size
+        self.batch_size = whole_number("batch_size", size, maximum=n, top="rows of x")
 
     @property
     def whole(self) -> bool:
         """Whether a batch is all of the data."""
-        return self.batch_size == len(self.x)
+        return bool(self.batch_size == len(self.x))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -46,7 +45,7 @@ class Rows:
 
     def batch(self, step: int) -> tuple[Array, Array]:
         """The rows of the next step."""
-        if self.batch_size == len(self.x):
+        if self.whole:
             return self.x, self.y
         if self.position + self.batch_size > len(self.order):
             self.order, self.position = self.rng.permutation(len(self.x)), 0
@@ -96,22 +95,6 @@ class Stream:
     def validation_loss(self, model: Any) -> float:
         """Of a frozen model: the mean over the held-out batches."""
         return float(np.mean([float(self.loss(model, batch)) for batch in self.validation or ()]))
-
-
-def data_of(
-    x: Any,
-    y: Any,
-    loss: Callable[..., Any] | None,
-    batch_size: int | None,
-    validation: Any,
-    rng: np.random.Generator,
-) -> Rows | Stream:
-    """The data of a call of `fit`, checked."""
-    if y is not None:
-        return Rows(x, y, mean_squared_error if loss is None else loss, batch_size, validation, rng)
-    if batch_size is not None:
-        raise TypeError("batch_size is for arrays x and y; the batches of a stream have their own size")
-    return Stream(x, loss, validation)
 
 
 def check_data(x_name: str, x: Array, y_name: str, y: Array) -> None:

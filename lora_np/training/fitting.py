@@ -27,7 +27,7 @@ from lora_np.nn import (
     trainable,
 )
 from lora_np.training.checkpoint import Checkpoint
-from lora_np.training.data import Rows, Stream, data_of
+from lora_np.training.data import Rows, Stream
 from lora_np.training.identity import describe, versions
 from lora_np.training.theory import stable_rate
 from lora_np.work import progress_bar
@@ -219,7 +219,13 @@ def fit(
     array([[ 1., -2.,  3.]])
     """
     rng = np.random.default_rng(rng)
-    data = data_of(x, y, loss, batch_size, validation, rng)
+    data: Rows | Stream
+    if y is not None:
+        data = Rows(x, y, mean_squared_error if loss is None else loss, batch_size, validation, rng)
+    elif batch_size is not None:
+        raise TypeError("batch_size is for arrays x and y; the batches of a stream have their own size")
+    else:
+        data = Stream(x, loss, validation)
     steps = whole_number("steps", steps)
     every = max(1, steps // 20) if validate_every is None else whole_number("validate_every", validate_every)
     accumulate = whole_number("accumulate", accumulate)
@@ -365,15 +371,12 @@ def diagnosis(training: Training, given: Any) -> str:
     """What can be said about a loss that is not finite, and what to do."""
     run, losses, data = training.run, training.loss, training.data
     message = f"the loss is {losses[-1]} at step {run.steps}"
-    broken = [path for path, leaf in trainable(training.model) if not np.isfinite(leaf.data).all()]
-    if broken:
+    largest = {path: float(np.abs(leaf.data).max()) for path, leaf in trainable(training.model)}
+    if broken := [path for path, size in largest.items() if not math.isfinite(size)]:
         message += f", where the parameter {broken[0]} is no longer finite"
     else:
-        path, largest = max(
-            ((path, np.abs(leaf.data).max()) for path, leaf in trainable(training.model)),
-            key=lambda item: item[1],
-        )
-        message += f", where all parameters are finite yet (the largest entry is {largest:.3g}, in {path})"
+        size, path = max((size, path) for path, size in largest.items())
+        message += f", where all parameters are finite yet (the largest entry is {size:.3g}, in {path})"
     if run.steps == 0:
         return f"{message}; nothing has been trained yet: look at the model and the scale of the data"
     if max(losses[:-1]) > 2 * losses[0]:
