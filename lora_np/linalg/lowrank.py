@@ -16,9 +16,8 @@ Norm = Literal["fro", "spectral", "nuclear"]
 Method = Literal["auto", "full", "krylov"]
 
 SMALL = 200  # up to this size the full SVD is fast enough
-ENOUGH = (
-    0.99  # the share of the squared norm by which `errors`, `inspect` and `resize` say which rank is enough
-)
+# The share of the squared norm by which `errors`, `inspect` and `resize` say which rank is enough.
+ENOUGH = 0.99
 OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that convergence lives on
 
 
@@ -88,12 +87,10 @@ def truncated_svd(
     choice("method", method, ("auto", "full", "krylov"))
     tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
     small = min(M.shape)
-    iterative = (
-        method != "full" and 2 * (rank + OVERSAMPLING) <= small and (method != "auto" or small > SMALL)
-    )
-    found = (
-        _iterate(M, rank, tolerance, np.random.default_rng(0 if rng is None else rng)) if iterative else None
-    )
+    found = None
+    large = method == "krylov" or (method == "auto" and small > SMALL)
+    if large and 2 * (rank + OVERSAMPLING) <= small:
+        found = _iterate(M, rank, tolerance, np.random.default_rng(0 if rng is None else rng))
     if found is None:
         found = SVD(*np.linalg.svd(M, full_matrices=False))
     return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank])

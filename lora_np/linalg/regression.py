@@ -86,10 +86,10 @@ def reduced_rank_regression(
     >>> bool(np.allclose(B @ A, D))
     True
     """
-    X, Y, W0 = _problem(X, Y, W0)
+    X, Y, W0, residual = _problem(X, Y, W0)
     limit = min(W0.shape)
     rank = limit if rank is None else whole_number("rank", rank, maximum=limit, top="min(d, k)")
-    optima = _Optima(X, _residual(X, Y, W0), number("ridge", ridge, minimum=0))
+    optima = _Optima(X, residual, number("ridge", ridge, minimum=0))
     dtype = np.result_type(X, Y, W0)
     with np.errstate(over="ignore"):
         A = np.ldexp(optima.A[:rank], optima.out - optima.into).astype(dtype)
@@ -147,14 +147,12 @@ def optimal_losses(
     >>> optimal_losses(X, Y)
     array([2.5 , 0.25, 0.  ])
     """
-    X, Y, W0 = _problem(X, Y, W0)
-    residual = _residual(X, Y, W0)
+    X, _, W0, residual = _problem(X, Y, W0)
     optima = _Optima(X, residual, number("ridge", ridge, minimum=0))
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise TypeError(f"validation must be a pair (X, Y), got {type(validation).__name__}")
-        X, Y, W0 = _problem(*validation, W0)
-        residual = _residual(X, Y, W0)
+        X, _, _, residual = _problem(*validation, W0)
     with np.errstate(over="ignore"):
         X, residual = (np.ldexp(M, -power) for M, power in ((X, optima.into), (residual, optima.out)))
         # B is orthonormal: in its coordinates, rank r explains the first r columns and leaves the others.
@@ -166,7 +164,10 @@ def optimal_losses(
         return _without_overflow("a loss", np.ldexp(losses, 2 * optima.out))
 
 
-def _problem(X: npt.ArrayLike, Y: npt.ArrayLike, W0: npt.ArrayLike | None) -> tuple[Array, Array, Array]:
+def _problem(
+    X: npt.ArrayLike, Y: npt.ArrayLike, W0: npt.ArrayLike | None
+) -> tuple[Array, Array, Array, Array]:
+    """X, Y and W0, checked, and what ``X @ W0.T`` leaves of Y."""
     X, Y = matrix("X", X), matrix("Y", Y)
     if len(X) != len(Y):
         raise ValueError(f"X and Y must have as many rows, got shapes {X.shape} and {Y.shape}")
@@ -174,7 +175,9 @@ def _problem(X: npt.ArrayLike, Y: npt.ArrayLike, W0: npt.ArrayLike | None) -> tu
     W0 = np.zeros((d, k), dtype=X.dtype) if W0 is None else matrix("W0", W0)
     if W0.shape != (d, k):
         raise ValueError(f"W0 must have shape (d, k) = {(d, k)} to map X to Y, got {W0.shape}")
-    return X, Y, W0
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = Y.astype(np.float64) - X.astype(np.float64) @ W0.astype(np.float64).T
+    return X, Y, W0, _without_overflow("Y - X @ W0.T", residual)
 
 
 class _Optima:
@@ -192,12 +195,6 @@ class _Optima:
         whitened = np.ldexp(residual, -self.out).T @ U[:n]  # (d, m)
         self.B, gain, Wh = np.linalg.svd(whitened, full_matrices=False)  # (d, m)
         self.A = (gain[:, None] * Wh * inverse) @ Vh  # (m, k)
-
-
-def _residual(X: Array, Y: Array, W0: Array) -> Array:
-    with np.errstate(over="ignore", invalid="ignore"):
-        residual = Y.astype(np.float64) - X.astype(np.float64) @ W0.astype(np.float64).T
-    return _without_overflow("Y - X @ W0.T", residual)
 
 
 def _without_overflow(what: str, result: Array) -> Array:
