@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from lora_np.checks import number, whole_number
@@ -112,20 +113,12 @@ def straight_line(done: float) -> float:
     return 1 - done
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """``factor`` times another schedule."""
-
-    rate: Callable[[int], float]
-    factor: float
-
-    def __call__(self, step: int) -> float:
-        """Learning rate at ``step``."""
-        return self.factor * self.rate(step)
-
-
 def scaled(lr: LearningRate, factor: float) -> LearningRate:
-    return Scaled(lr, factor) if callable(lr) else lr * factor
+    return partial(scaled_rate, factor, lr) if callable(lr) else lr * factor
+
+
+def scaled_rate(factor: float, schedule: Callable[[int], float], step: int) -> float:
+    return factor * schedule(step)
 
 
 def rate_at(lr: LearningRate, step: int) -> float:
