@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, whole_number
-from lora_np.hub import Targets, matcher
+from lora_np.hub import Targets, close_names, matcher
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings
@@ -205,12 +204,10 @@ def no_layer(nodes: Sequence[tuple[str, Any]], targets: Targets) -> str:
     paths = [path for path, node in nodes if isinstance(node, (Linear, Embedding))]
     if not paths:
         return "this model has no Linear and no Embedding layer to adapt"
-    known = list(dict.fromkeys(path.rpartition(".")[2] or "''" for path in paths))
-    said = "the function of (path, layer)" if callable(targets) else repr(targets)
-    words = [targets] if isinstance(targets, str) else [] if callable(targets) else list(targets)
-    close = [name for word in words for name in get_close_matches(word.rpartition(".")[2], known, n=3)]
-    shown = f"close: {', '.join(close)}" if close else f"layers: {', '.join(known[:8])}"
-    return f"targets selected no layer, got {said}; {shown}"
+    said, words = ("the function of (path, layer)", [""]) if callable(targets) else (repr(targets), targets)
+    known = [path.rpartition(".")[2] or "''" for path in paths]
+    close = (close_names(word, known) for word in ([words] if isinstance(words, str) else words))
+    return f"targets selected no layer, got {said}{''.join(close)}"
 
 
 def under(path: str, parts: Iterable[str]) -> bool:
@@ -223,5 +220,4 @@ def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
         raise TypeError(f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}")
     for part in parts:
         if part not in known:
-            close = ", ".join(get_close_matches(part, known, n=3, cutoff=0.3)) or ", ".join(known[1:6])
-            raise ValueError(f"train names {part!r}, which is not in the model; close: {close}")
+            raise ValueError(f"train names {part!r}, which is not in the model{close_names(part, known[1:])}")
