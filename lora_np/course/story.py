@@ -144,24 +144,17 @@ class Tour:
     @property
     def table(self) -> Table:
         """The trained updates and the best possible of their rank."""
-        rows: list[tuple[Any, ...]] = [
-            ("none (W0 alone)", 0, self.base_error, self.base_error, None, None, None),
-            *(
-                (
-                    u.name, u.numbers, u.error, u.best_error, u.share_of_gain,
-                    u.training_error, u.best_training_error,
-                )
-                for u in self.updates
-            ),
-        ]  # fmt: skip
-        columns = [
-            "update", "trained numbers", "error", "best possible", "share of its gain",
-            "training error", "best possible in training",
-        ]  # fmt: skip
-        errors = ("error", "best possible", "training error", "best possible in training")
+        columns = {
+            "update": "name", "trained numbers": "numbers", "error": "error", "best possible": "best_error",
+            "share of its gain": "share_of_gain",
+            "training error": "training_error", "best possible in training": "best_training_error",
+        }  # fmt: skip
+        alone = ("none (W0 alone)", 0, self.base_error, self.base_error, None, None, None)
+        rows = [[getattr(update, field) for field in columns.values()] for update in self.updates]
+        errors = [column for column, field in columns.items() if field.endswith("error")]
         return Table(
-            columns,
-            rows,
+            list(columns),
+            [alone, *rows],
             title="Terrain from a model of photographs: mean squared error on held-out patches",
             notes=[
                 "The best possible has a closed form (reduced-rank regression). It bounds its own training "
@@ -422,14 +415,12 @@ def draw(
     ax.annotate(f"best possible, r = {RANKS[-1]}", (0, best), xytext=(4, 5), textcoords="offset points",
                 color="#a06f00", fontsize=9)  # fmt: skip
     plots.label_ends(ax, ends)
-    ax.set_xlabel("step")
-    ax.set_ylabel("mean squared error, held out")
+    ax.set(xlabel="step", ylabel="mean squared error, held out")
     terrain_figure(task, merge(fits[RANKS[-1]].model), figures["terrain"])
-    paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        write_figure(figure, paths[-1], dpi=160)
-    return paths
+    paths = {folder / f"{name}.png": figure for name, figure in figures.items()}
+    for path, figure in paths.items():
+        write_figure(figure, path, dpi=160)
+    return list(paths)
 
 
 def draw_errors(best: Array, updates: tuple[Update, ...], ax: Axes) -> None:

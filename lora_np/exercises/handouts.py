@@ -94,7 +94,7 @@ def notebook_text(content: Mapping[str, Any]) -> str:
     str
         The same bytes each time.
     """
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def markdown(name: str, text: str) -> dict[str, Any]:
@@ -102,14 +102,7 @@ def markdown(name: str, text: str) -> dict[str, Any]:
 
 
 def code(name: str, text: str) -> dict[str, Any]:
-    cell: dict[str, Any] = {
-        "cell_type": "code",
-        "execution_count": None,
-        "id": name,
-        "metadata": {},
-        "outputs": [],
-    }
-    return cell | {"source": lines(text)}
+    return markdown(name, text) | {"cell_type": "code", "execution_count": None, "outputs": []}
 
 
 def lines(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -122,16 +122,9 @@ def memory_by_cause(
     limit = 1.14 * max(ends) if room is None else min(1.14 * max(ends, default=1), 2 * room / 1e9)
     for place, end in zip(places, ends, strict=True):
         inside = end > 0.95 * limit
-        ax.annotate(
-            f"{end:,.1f} \N{RIGHTWARDS ARROW}" if inside else f"{end:,.1f}",
-            (min(end, limit), place),
-            (-4 if inside else 4, 0),
-            textcoords="offset points",
-            ha="right" if inside else "left",
-            va="center",
-            color=INK,
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"},
-        )
+        text = f"{end:,.1f} \N{RIGHTWARDS ARROW}" if inside else f"{end:,.1f}"
+        side: dict[str, Any] = {"xytext": (-4, 0), "ha": "right"} if inside else {}
+        label_line(ax, min(end, limit), float(place), text, INK, **side)
     if room is not None:
         ax.axvline(room / 1e9, color=INK, linewidth=1.4, linestyle="--", zorder=0.9)
         label_line(ax, room / 1e9, -0.5, f"{room / 1e9:,.1f} GB", INK, xytext=(4, 2), va="bottom")
