@@ -185,7 +185,8 @@ def _combined(
     name, terms, path = work
     first = terms[0][0]
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
-        B, A = _stacked(name, terms)
+        factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
+        B, A = _stacked(name, factors)
         U, s, Vh = directions(name, B, A)
         off = 0.0
         if method == "svd":
@@ -193,12 +194,18 @@ def _combined(
             off = norm(s[..., kept:])
             B, A = U[..., :kept] * s[..., None, :kept], Vh[..., :kept, :]
         elif method == "linear":
-            wanted, (B, A) = (B, A), _added_up(name, terms)
+            ranks = sorted({module.rank for module, _ in terms})
+            if len(ranks) > 1:
+                raise HubError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
+            wanted, (B, A) = (B, A), _added_up(name, factors)
             both = np.concatenate([B, -wanted[0]], axis=-1), np.concatenate([A, wanted[1]], axis=-2)
             off = norm(directions(name, *both).s)
         arrays = {"A": A, "B": B}
-        if with_bias:
-            arrays["bias"] = _bias(name, terms)
+        if with_bias:  # a module without one adds nothing
+            biases = [
+                weight * module.scale * module.bias for module, weight in terms if module.bias is not None
+            ]
+            arrays["bias"] = no_overflow(name, sum(biases, np.zeros(first.shape[0])))
     parts = {
         part: put_aside(array, path.with_suffix(f".{part}"), first.parts.get(part, first.parts["B"]).dtype)
         for part, array in arrays.items()
@@ -207,32 +214,18 @@ def _combined(
     return replace(module, alpha=float(module.rank)), off / (norm(s) or 1.0)
 
 
-def _stacked(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Array, Array]:
+def _stacked(name: str, factors: list[tuple[Array, Array, float]]) -> tuple[Array, Array]:
     """Factors of the weighted sum of the updates: side by side, weights and scalings in A."""
-    factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
     B = np.concatenate([B for B, _, _ in factors], axis=-1)
     A = np.concatenate([A * A.dtype.type(weight) for _, A, weight in factors], axis=-2)
     return B, no_overflow(name, A)
 
 
-def _added_up(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Array, Array]:
+def _added_up(name: str, factors: list[tuple[Array, Array, float]]) -> tuple[Array, Array]:
     """PEFT's "linear": the As and the Bs summed, each with the root of its weight, the sign in A."""
-    ranks = sorted({module.rank for module, _ in terms})
-    if len(ranks) > 1:
-        raise HubError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
-    factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
     B = sum(B * B.dtype.type(abs(weight) ** 0.5) for B, _, weight in factors)
     A = sum(A * A.dtype.type(np.copysign(abs(weight) ** 0.5, weight)) for _, A, weight in factors)
     return no_overflow(name, B), no_overflow(name, A)
-
-
-def _bias(name: str, terms: list[tuple[AdapterModule, float]]) -> Array:
-    """The weighted sum of the biases of B; a module without one adds nothing."""
-    total = np.zeros(terms[0][0].shape[0])
-    for module, weight in terms:
-        if module.bias is not None:
-            total += weight * module.scale * module.bias
-    return no_overflow(name, total)
 
 
 def _check(sources: list[Adapter]) -> None:

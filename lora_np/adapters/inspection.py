@@ -22,7 +22,7 @@ from lora_np.adapters.report import page
 from lora_np.adapters.steps import directions, each_of
 from lora_np.adapters.weights import merged, oriented
 from lora_np.checks import Array
-from lora_np.hub import GGUFModel, directory, open_gguf, open_model
+from lora_np.hub import directory, open_gguf, open_model
 from lora_np.linalg import (
     ENOUGH,
     amplification_factor,
@@ -239,7 +239,7 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter)
-    weights: Mapping[str, Callable[[], Array]] = {} if base is None else _weights_of(base, opened)
+    weights: Mapping[str, Callable[[], Any]] = {} if base is None else _weights_of(base, opened)
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
@@ -257,20 +257,16 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
-def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Callable[[], Array]]:
+def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Callable[[], Any]]:
     """A reader of each adapted module's weight in a base: a directory, or a GGUF file."""
     if Path(base).suffix != ".gguf":
         return Merging(open_model(directory(base)), opened).base_weights()
     source = open_gguf(base)
-    return {name: partial(_read, source, f"{name}.weight") for name in opened}
-
-
-def _read(source: GGUFModel, name: str) -> Array:
-    return np.asarray(source.read(name))
+    return {name: partial(source.read, f"{name}.weight") for name in opened}
 
 
 def _look(
-    work: tuple[str, str, AdapterModule, Callable[[], Array] | None, bool],
+    work: tuple[str, str, AdapterModule, Callable[[], Any] | None, bool],
 ) -> tuple[InspectedModule, Array]:
     """What is seen of one module, and its singular values."""
     name, place, module, weight, fan_in_fan_out = work
@@ -294,11 +290,11 @@ def _look(
 
 
 def _compared(
-    place: str, row: InspectedModule, module: AdapterModule, weight: Callable[[], Array], fan_in_fan_out: bool
+    place: str, row: InspectedModule, module: AdapterModule, weight: Callable[[], Any], fan_in_fan_out: bool
 ) -> InspectedModule:
     """``row`` with what the base's weight says."""
     assert row.norm is not None
-    W0 = oriented(place, at_least_single(weight()), module, transposed=fan_in_fan_out)
+    W0 = oriented(place, at_least_single(np.asarray(weight())), module, transposed=fan_in_fan_out)
     W = W0.copy()
     merged(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=row.norm / (float(np.linalg.norm(W0)) or float("inf")))

@@ -15,7 +15,7 @@ import numpy as np
 
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.module import AdapterModule, Stored, TokenRows
+from lora_np.adapters.module import AdapterModule, Stored, TokenRows, header
 from lora_np.adapters.peft_format import Adapter, load
 from lora_np.adapters.weights import merged, oriented
 from lora_np.checks import Array
@@ -165,7 +165,7 @@ def merge(
                 "to round it again; for full precision, language.load it, attach the adapter, merge, and "
                 "language.save it"
             )
-    added = {name: change.info for name, change in merging.changes.items() if name not in source}
+    added = header({name: each.start for name, each in merging.changes.items() if name not in source})
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
     ours = {*source.files, *others, *folders}
@@ -203,8 +203,7 @@ def merge(
 class _Change:
     """What becomes of a tensor: ``start``, with ``rows`` replaced, on which ``module`` acts."""
 
-    info: TensorInfo
-    start: Stored
+    start: Stored  # of the dtype that the result is to have
     module: AdapterModule | None = None
     rows: TokenRows | None = None
     transposed: bool = False  # whether it may be stored as inputs by outputs
@@ -239,10 +238,9 @@ class Merging:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
         if name not in self.changes:
             return self.source.read(name)
-        change = self.changes[name]
-        start = replace(change.start, read=lambda: change.start.read().astype(np.float64))
-        wide = replace(change, start=start, info=TensorInfo("float64", change.info.shape))
-        return _become(self.source.path, name, wide)[0]
+        change, start = self.changes[name], self.changes[name].start
+        wide = replace(start, dtype="float64", read=lambda: start.read().astype(np.float64))
+        return _become(self.source.path, name, replace(change, start=wide))[0]
 
     @cached_property
     def changes(self) -> dict[str, _Change]:
@@ -251,10 +249,11 @@ class Merging:
         changes = {named(name): self._replacement(name) for name in self.update.full}
         for name, rows in self.update.rows.items():
             before = changes.get(named(name)) or self._original(named(name), name)
-            d, k = before.info.shape if len(before.info.shape) == 2 else (0, 0)
+            shape = before.start.shape
+            d, k = shape if len(shape) == 2 else (0, 0)
             if rows.new.shape[1] != k or max(rows.tokens) >= d:
                 raise HubError(
-                    f"{self.source.path}: {name!r} of shape {before.info.shape} does not have the rows that "
+                    f"{self.source.path}: {name!r} of shape {shape} does not have the rows that "
                     f"{self.update.path} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
                 )
             changes[named(name)] = replace(before, rows=rows)
@@ -301,21 +300,20 @@ class Merging:
         source = self.source
         if bitsandbytes_parts(source, name):
             shape = read_bitsandbytes(source, name).shape
-            start = Stored("float32", shape, lambda: read_bitsandbytes(source, name).dequantised())
-            return _Change(TensorInfo("float32", shape), start)
+            return _Change(Stored("float32", shape, lambda: read_bitsandbytes(source, name).dequantised()))
         info = source.info(name)
-        return _Change(info, Stored(info.dtype, info.shape, lambda: source.read(name)))
+        return _Change(Stored(info.dtype, info.shape, partial(source.read, name)))
 
     def _replacement(self, name: str) -> _Change:
         source, target, tensor = self.source, self.named(name), self.update.full[name]
         if target not in source and target != name:
             raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
-        info = source.info(target) if target in source else TensorInfo(tensor.dtype, tensor.shape)
-        if info.shape != tensor.shape:
+        before = source.info(target) if target in source else tensor
+        if before.shape != tensor.shape:
             raise HubError(
-                f"{self.update.path}: {name!r} has shape {tensor.shape}, but {info.shape} in {source.path}"
+                f"{self.update.path}: {name!r} has shape {tensor.shape}, but {before.shape} in {source.path}"
             )
-        return _Change(info, tensor)
+        return _Change(replace(tensor, dtype=before.dtype))
 
     def _original(self, target: str, name: str) -> _Change:
         source = self.source
@@ -360,7 +358,7 @@ def _merge_shard(
 def _become(path: Path, name: str, change: _Change) -> tuple[Array, MergedTensor]:
     """A tensor after its change, as its dtype holds it."""
     place = f"{path}: {name!r}"
-    dtype, module = change.info.dtype, change.module
+    dtype, module = change.start.dtype, change.module
     W = change.start.read()
     moved, lost = None, None
     if change.rows is not None:

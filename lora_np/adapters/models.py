@@ -130,7 +130,7 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
         raise TypeError(f"adapter must be an Adapter, got {adapter!r}: pass adapters.load(path)")
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
-    named = _namer(names)
+    named = names or _own_name
     for name in adapter.rows:
         raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
     waiting = {*adapter, *adapter.full}
@@ -158,7 +158,7 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
 
 def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
     """The adapters in a model of ours, and everything else in it that is trained."""
-    named = _namer(names)
+    named = names or _own_name
     layers = _adapted_layers(model)
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
@@ -182,6 +182,10 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         "modules_to_save": saved or None,
     }
     return Adapter(modules, full, targeting(raw, modules))
+
+
+def _own_name(path: str) -> str:
+    return path or "linear"
 
 
 def _adapted_layers(model: Any) -> dict[str, Any]:
@@ -265,7 +269,3 @@ def _replaced(key: str, stored: Stored, old: Tensor | Array | None) -> Tensor:
         has = "none" if old is None else old.shape
         raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {has}")
     return Tensor(new.astype(old.dtype))
-
-
-def _namer(names: Callable[[str], str] | None) -> Callable[[str], str]:
-    return names or (lambda path: path or "linear")

@@ -78,7 +78,10 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
             raise HubError(f"{where} is int8 of shape {codes.shape} with scales of shape {scales.shape}")
         return Int8(codes, scales)
     note = _note(_part(model, f"{name}.{_NOTE}", np.uint8, where), where)
-    shape, block = _shape(note.get("shape"), where), _whole("blocksize", note.get("blocksize"), where)
+    sizes, block = note.get("shape"), _whole("blocksize", note.get("blocksize"), where)
+    if not isinstance(sizes, list) or len(sizes) != 2:
+        raise HubError(f"{where}: shape must be two whole numbers, got {sizes!r:.40}")
+    shape = _whole("shape", sizes[0], where), _whole("shape", sizes[1], where)
     size = shape[0] * shape[1]
     packed = _part(model, name, np.uint8, where).reshape(-1)
     blocks = -(-size // block)
@@ -122,12 +125,6 @@ def _note(raw: Array, where: str) -> dict[str, Any]:
     if note.get("quant_type") != "nf4":
         raise HubError(f"{where}: its quant_state does not describe nf4")
     return note
-
-
-def _shape(shape: Any, where: str) -> tuple[int, int]:
-    if not isinstance(shape, list) or len(shape) != 2:
-        raise HubError(f"{where}: shape must be two whole numbers, got {shape!r:.40}")
-    return _whole("shape", shape[0], where), _whole("shape", shape[1], where)
 
 
 def _whole(key: str, value: Any, where: str) -> int:
