@@ -15,7 +15,7 @@
     const { weights, unquantised, adapter, optimizer, master_copy: master } = training;
     const { items } = tables;
     const held = counted ? adapter : weights;
-    if (!(held in items)) fail(`weights must be one of ${Object.keys(items).join(", ")} to be trained in full, got "${held}"`);
+    if (!(held in items)) fail(`weights must be one of ${Object.keys(items).join(", ")} to train in full, got "${held}"`);
     const trained = counted ? counted.trainable : total(spec);
     const added = counted ? counted.total - counted.base : 0;
     const item = items[held];

@@ -77,15 +77,13 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     model = open_model(path)
     family = str(model.config.get("model_type") or "")
     title = path.name if path.is_dir() or path.name != INDEX else path.parent.name
-    if model.unread:
-        raise HubError(
-            f"{path}: the modules of a {family} model cannot be told from headers: transformers splits or "
-            f"joins {model.unread[0]!r} when it loads it; {_MEMORY}"
-        )
     kinds = kinds_by_type().get(family) if names_are_known(model.config) else None
-    if isinstance(kinds, str):
+    why = kinds if isinstance(kinds, str) else ""
+    if model.unread:
+        why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
+    if why:
         raise HubError(
-            f"{path}: the modules of a {family} model cannot be told from headers: {kinds}; {_MEMORY}"
+            f"{path}: the modules of a {family} model cannot be told from headers: {why}; {_MEMORY}"
         )
     shapes = {name: model.shape(places) for name, places in model.parameters.items()}
     modules = list(_modules(shapes, kinds or {}, fused_names(family) or {}))

@@ -123,9 +123,7 @@ def from_model(model: Any) -> ModelSpec:
         return _from_named_modules(model)
     modules = tuple(fold(_tree_modules(model)))
     if not modules:
-        raise TypeError(
-            f"a model must hold arrays or have named_modules(), got {type(model).__name__} with neither"
-        )
+        raise TypeError(f"a model must hold arrays or have named_modules(), got {type(model).__name__}")
     return ModelSpec(type(model).__name__, modules)
 
 

@@ -162,9 +162,7 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
         spec, held, trained, added = model, weights, model.total, 0
         what = f"full, {weights}"
         if held not in ITEMSIZE:
-            raise ValueError(
-                f"weights must be one of {', '.join(ITEMSIZE)} to be trained in full, got {held!r}"
-            )
+            raise ValueError(f"weights must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}")
     item = ITEMSIZE[held]
     master = 4 * trained if training.master_copy and item < 4 else 0
     on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)

@@ -160,9 +160,8 @@ def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
     """
     names = [name for module in spec.modules for name in {module.name, _parameter_name(module)}]
     for key in patterns.unused(names):
-        raise ValueError(
-            f"{patterns.what}: {key!r} matches no module of {spec.name}{close_names(key, _leaf_names(spec))}"
-        )
+        close = close_names(key, _leaf_names(spec))
+        raise ValueError(f"{patterns.what}: {key!r} matches no module of {spec.name}{close}")
 
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
@@ -275,10 +274,8 @@ def _pick_pattern(spec: ModelSpec, text: str) -> list[Pick]:
     found = _found(_names(spec.groups), lambda name, _: pattern.matches(name))
     for module, places in found.items():
         if module.kind not in ADAPTABLE:
-            raise ValueError(
-                f"targets: the pattern {text!r} also matches the {module.kind} "
-                f"{module.names()[min(places)]!r}, which LoRA cannot adapt"
-            )
+            what = f"the {module.kind} {module.names()[min(places)]!r}"
+            raise ValueError(f"targets: {text!r} also matches {what}, which LoRA cannot adapt")
     if not found:
         raise ValueError(f"targets: {_no_match(spec, text)}")
     return _picks(found)

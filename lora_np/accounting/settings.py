@@ -78,9 +78,7 @@ def lora_options(config: str | Path | Mapping[str, Any] | Any, spec: ModelSpec) 
         fields.pop("ensure_weight_tying", None)
     for key, value in fields.items():
         if key in _NOT_COUNTED or key not in (*settings.SETTINGS, "alora_invocation_tokens"):
-            raise ValueError(
-                f"{key} = {shown(value)} may change how many numbers are trained; that is not counted here"
-            )
+            raise ValueError(f"{key} = {shown(value)} may change how many numbers are trained: not counted")
     if str(fields.get("init_lora_weights")).lower() == "mica":
         raise ValueError("init_lora_weights = 'mica' trains A alone; that is not counted here")
     settings.check_values(fields)
@@ -106,6 +104,4 @@ def _fields(config: str | Path | Mapping[str, Any] | Any) -> Mapping[str, Any]:
         return read_json(path / "adapter_config.json" if path.is_dir() else path)
     if callable(getattr(config, "to_dict", None)):
         return dict(config.to_dict())
-    raise TypeError(
-        f"config must be an adapter_config.json, its fields or a LoraConfig, got {type(config).__name__}"
-    )
+    raise TypeError(f"config must be an adapter_config.json, its fields or a LoraConfig, got {shown(config)}")

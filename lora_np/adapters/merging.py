@@ -161,9 +161,8 @@ def merge(
     for name, weight in merging.weights.items():
         if bitsandbytes_parts(source, weight):
             raise HubError(
-                f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging would have "
-                "to round it again; for full precision, language.load it, attach the adapter, merge, and "
-                "language.save it"
+                f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging rounds "
+                "it again; for full precision language.load it, attach the adapter, merge, language.save it"
             )
     added = header({name: each.start for name, each in merging.changes.items() if name not in source})
     others, left_out = _others(source)

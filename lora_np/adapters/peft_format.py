@@ -200,10 +200,7 @@ def _check_names(adapter: Adapter) -> None:
         raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.modules.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
-            raise HubError(
-                "a module must be called by its path in the model, without PEFT's lora_A and the like; "
-                f"got {name!r}"
-            )
+            raise HubError(f"a module must be called by its path, without lora_A and the like; got {name!r}")
         for part in ("A", "B"):
             if part not in module.parts:
                 raise HubError(f"{name!r} has no {part}")
@@ -277,10 +274,7 @@ def interpret(file: SafetensorsFile, said: settings.AdapterConfig, folder: Path)
         while holder.endswith(f".{_WRAPPED}"):
             holder, depth = holder.removesuffix(f".{_WRAPPED}"), depth + 1
         if _WRAPPED in holder.split("."):
-            raise HubError(
-                f"{file.path}: {key!r} adapts torch's MultiheadAttention, which reads its weights by itself "
-                "and is not supported"
-            )
+            raise HubError(f"{file.path}: {key!r} adapts torch's MultiheadAttention, which is not supported")
         if embedding is not None and embeddings.setdefault((holder, depth), embedding) != embedding:
             raise HubError(f"{file.path}: {holder!r} has factors of a linear layer and of an embedding")
         found.setdefault(holder, {}).setdefault(depth, {})[part] = tensor
@@ -375,10 +369,7 @@ def _module(
 def _expanded(path: Path, name: str, factor: Stored, blocks: int) -> Stored:
     """A factor of BD-LoRA with its blocks on the diagonal; PEFT stores them one below the other."""
     if len(factor.shape) != 2 or factor.shape[0] % blocks:
-        raise HubError(
-            f"{path}: a block-diagonal factor of {name!r} must be a matrix whose rows make {blocks} equal "
-            f"blocks, got {factor.shape}"
-        )
+        raise HubError(f"{path}: factors of {name!r} must be {blocks} equal blocks, got {factor.shape}")
     rows, columns = factor.shape
 
     def read() -> Array:
@@ -456,10 +447,7 @@ def _full_name(path: Path, key: str, said: settings.AdapterConfig, adapted: Coll
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     *inner, parameter = key.split(".")
     if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
-        raise HubError(
-            f"{path}: {PREFIX + key!r} gives a bias a second time, of a module that is both trained and "
-            "saved in full: not supported"
-        )
+        raise HubError(f"{path}: {PREFIX + key!r} gives a bias a second time: trained, and saved in full")
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
         raise HubError(f"{path}: {PREFIX + key!r} is not a key that PEFT writes for a LoRA")
     module = ".".join(inner)
@@ -469,8 +457,5 @@ def _full_name(path: Path, key: str, said: settings.AdapterConfig, adapted: Coll
     trained_bias = parameter == "bias" and said.raw.get("bias", "none") != "none"
     embedding = parameter == "weight" and module.rpartition(".")[2] in _EMBEDDING_LAYERS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
-        raise HubError(
-            f"{path}: {PREFIX + key!r} belongs to no LoRA, and neither modules_to_save nor bias accounts for "
-            "it"
-        )
+        raise HubError(f"{path}: {PREFIX + key!r} belongs to no LoRA, modules_to_save or trained bias")
     return f"{module}.{parameter}"

@@ -98,9 +98,7 @@ class ModelDirectory:
         experts = 1 + max(place.expert or 0 for place in places.values())
         alike = all(self.info(each).shape == shape for each in places)
         if len(shape) != 2 or not alike or len(found) != experts * first.parts:
-            raise HubError(
-                f"{self.path}: the experts of {first.parameter!r} are not complete, or not of one shape"
-            )
+            raise HubError(f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape")
         return experts, first.parts * shape[0], shape[1]
 
     def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:

@@ -219,10 +219,9 @@ class _Header:
         self.stream, self.size, self.position = stream, size, 0
 
     def take(self, count: int, what: str) -> bytes:
-        if count > self.size - self.position:
-            raise HubError(
-                f"{what} takes {count} bytes, but the file ends {self.size - self.position} further"
-            )
+        left = self.size - self.position
+        if count > left:
+            raise HubError(f"{what} takes {count} bytes, but the file ends {left} further")
         if self.position + count > _MAX_HEADER:
             raise HubError(f"its header has more than {_MAX_HEADER} bytes")
         piece = self.stream.read(count)
@@ -349,9 +348,7 @@ def _padded(size: int, alignment: int) -> int:
 
 def _as_blocks(name: str, tensor: Array | Blocks) -> Blocks:
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
-        raise HubError(
-            f"{shown(name)} must have 1 to {_MAX_AXES} axes and no empty one, got shape {tensor.shape}"
-        )
+        raise HubError(f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}")
     if isinstance(tensor, Blocks):
         return tensor
     kind = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}.get(tensor.dtype)
@@ -383,7 +380,7 @@ def _packed_value(key: str, value: Any) -> bytes:
     number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
     if number is None or array.ndim > 1:
         raise HubError(
-            f"{shown(key)} must be text, a number, a boolean or a list of one of them, got {shown(value)}"
+            f"{shown(key)} must be text, a number, a boolean or a list of them, got {shown(value)}"
         )
     form = struct.pack("<IIQ", _ARRAY, number, array.size) if array.ndim else struct.pack("<I", number)
     return form + array.astype(_SCALARS[number]).tobytes()

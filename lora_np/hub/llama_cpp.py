@@ -139,29 +139,23 @@ class GGUFModel:
         HubError
             If the vocabulary is not byte-level BPE, or cuts texts in a way that is not known.
         """
-        data = self.file.metadata
+        path, data = self.file.path, self.file.metadata
         kind = data.get("tokenizer.ggml.model")
         if kind is None:
             return None
         if kind != "gpt2":
-            raise HubError(
-                f"{self.file.path}: a vocabulary of kind {kind!r:.40} is not read, "
-                "only 'gpt2' (byte-level BPE)"
-            )
+            raise HubError(f"{path}: vocabulary {kind!r:.40} is not read, only 'gpt2' (byte-level BPE)")
         cut = data.get("tokenizer.ggml.pre", "gpt-2")
         if cut not in _CUTS:
-            raise HubError(
-                f"{self.file.path}: texts cut as {cut!r:.40} are not understood; those that are: "
-                f"{', '.join(_CUTS)}"
-            )
+            raise HubError(f"{path}: texts cut as {cut!r:.40} are not read, only as {', '.join(_CUTS)}")
         tokens, merges = (data.get(f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
         types = data.get("tokenizer.ggml.token_type")
         if not isinstance(tokens, list) or not isinstance(merges, list) or len(set(tokens)) != len(tokens):
-            raise HubError(f"{self.file.path}: its tokens or merges are missing, or not texts that differ")
+            raise HubError(f"{path}: its tokens or merges are missing, or not texts that differ")
         if types is None or len(types) != len(tokens):
-            raise HubError(f"{self.file.path}: it needs one type for each of its {len(tokens)} tokens")
+            raise HubError(f"{path}: it needs one type for each of its {len(tokens)} tokens")
         if not all(merge.count(" ") == 1 for merge in merges):
-            raise HubError(f"{self.file.path}: a merge is not two tokens with a space between")
+            raise HubError(f"{path}: a merge is not two tokens with a space between")
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         return {
             "version": "1.0",
@@ -205,9 +199,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     file = gguf.open(path)
     family = file.metadata.get("general.architecture")
     if family not in FAMILIES:
-        raise HubError(
-            f"{path}: models of the family {family!r:.40} are not read; those that are: {', '.join(FAMILIES)}"
-        )
+        raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {', '.join(FAMILIES)}")
     config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
     for ours, theirs in _CONFIG.items():
         value = file.metadata.get(f"{family}.{theirs}")

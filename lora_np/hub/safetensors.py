@@ -340,11 +340,9 @@ def _described(name: str, entry: object) -> TensorInfo:
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise HubError(f"tensor {name!r} has data_offsets {shown(offsets)}, not [begin, end]")
     info = TensorInfo(_BY_FILE[dtype], tuple(shape), offsets[0])
-    if info.nbytes != offsets[1] - offsets[0]:
-        raise HubError(
-            f"tensor {name!r} of {dtype} and shape {info.shape} takes {info.nbytes} bytes, but has "
-            f"{offsets[1] - offsets[0]}"
-        )
+    size = offsets[1] - offsets[0]
+    if info.nbytes != size:
+        raise HubError(f"tensor {name!r}, {dtype} {info.shape}, takes {info.nbytes} bytes, but has {size}")
     return info
 
 

@@ -163,7 +163,7 @@ def test_the_largest_fits_and_one_more_does_not(find: Any, rebuild: Any) -> None
         ({"weights": "fp64"}, "weights must be one of 'float32'"),
         (
             {"weights": "nf4"},
-            "weights must be one of float32, bfloat16, float16 to be trained in full, got 'nf4'",
+            "weights must be one of float32, bfloat16, float16 to train in full, got 'nf4'",
         ),
         ({"optimizer": "lion"}, "optimizer must be one of"),
         ({"attention": "flash"}, "attention must be one of 'fused', 'eager'"),

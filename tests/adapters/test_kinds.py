@@ -411,7 +411,7 @@ def test_block_diagonal_factors_are_those_of_the_lora_that_they_equal(part, bloc
     [
         ({"nblocks": 2}, "block-diagonal, and names it for neither, although match_strict is true"),
         ({"target_modules_bd_a": ["q"], "target_modules_bd_b": ["q"]}, "'q' .*, and names it for both"),
-        ({"target_modules_bd_a": ["q"], "nblocks": 3}, r"rows make 3 equal blocks, got \(2, 2\)"),
+        ({"target_modules_bd_a": ["q"], "nblocks": 3}, r"must be 3 equal blocks, got \(2, 2\)"),
         ({"target_modules_bd_b": ["q"], "nblocks": 2}, r"A \(r, k\) and B \(d, r\) of 'q' must fit"),
         ({"target_modules_bd_a": "q"}, "use_bdlora must be an object of nblocks"),
         ({"target_modules_bd_a": ["q"], "nblocks": 0}, "use_bdlora must be an object of nblocks"),

@@ -87,7 +87,7 @@ TENSORS = {
     ),
     "a tensor that nothing accounts for": (
         lambda t: t.update({f"{PREFIX}model.norm.weight": np.ones(2)}),
-        "'base_model.model.model.norm.weight' belongs to no LoRA, and neither modules_to_save nor bias",
+        "'base_model.model.model.norm.weight' belongs to no LoRA, modules_to_save or trained bias",
     ),
     "linear and embedding": (
         lambda t: t.update({f"{Q}.lora_embedding_A": t.pop(f"{Q}.lora_A.weight")}),

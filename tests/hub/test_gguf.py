@@ -194,7 +194,7 @@ def test_requests_that_do_not_fit(path, tmp_path):
     [
         ({"W": np.ones((2, 2))}, {}, "'W' must be float32, float16 or Blocks, got dtype float64"),
         ({"W": np.ones((), np.float32)}, {}, "must have 1 to 4 axes"),
-        ({"W": np.ones((2, 0), np.float32)}, {}, "no empty one"),
+        ({"W": np.ones((2, 0), np.float32)}, {}, "none empty"),
         ({}, {"k": {}}, "'k' must be text"),
         ({}, {"k": 2**40}, "too large for 32 bits; give it as np.uint64"),
         ({}, {"k": "\ud800"}, "cannot be encoded as UTF-8"),

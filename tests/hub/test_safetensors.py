@@ -308,7 +308,7 @@ EIGHT = bytes(8)
 @pytest.mark.parametrize(
     ("header", "body", "message"),
     [
-        ({"x": entry(0, 8, (3,))}, EIGHT, r"'x' of F32 and shape \(3,\) takes 12 bytes, but has 8"),
+        ({"x": entry(0, 8, (3,))}, EIGHT, r"'x', F32 \(3,\), takes 12 bytes, but has 8"),
         ({"x": entry()}, bytes(7), "its tensors end at byte .* the file at"),
         ({"x": entry()}, bytes(9), "its tensors end at byte .* the file at"),
         ({"x": entry(), "y": entry(4, 12)}, bytes(12), "'y' overlaps the one before: it begins at 4, not 8"),
