@@ -15,6 +15,7 @@ from lora_np.accounting import count_model, model_spec, training_memory
 from lora_np.cli import run
 from lora_np.hub import HubError, gguf
 from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
+from lora_np.language import fused
 from lora_np.lora import LoRALinear
 from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
@@ -446,6 +447,14 @@ print(tracemalloc.get_traced_memory()[1] - before, held, re.search(r"VmHWM:\\s*(
 """
 
 
+def spared(path, tokens):
+    """Bytes that the fused operations do not keep: silu, and the weights of most keys that a query may not see."""
+    config = language.load(path, quantised=True).config
+    seen = (tokens + fused.BLOCK) / 2
+    numbers = config["intermediate_size"] + config["num_attention_heads"] * (tokens - seen)
+    return 4 * tokens * config["num_hidden_layers"] * numbers
+
+
 @pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
@@ -455,11 +464,11 @@ def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
     allocated, held, peak = map(int, done.stdout.split())
     assert peak * 1024 < 700 * 2**20
     lora = count_model(model_spec(smollm2), rank=8, targets=["q_proj", "v_proj"])
-    # As ours computes: all kept, attention weights too (they are few), the loss over a part of the tokens at a time.
+    # As ours computes: attention weights are kept (they are few), the loss is for a part of the tokens at a time.
     how = {"checkpointing": False, "attention": "eager", "cross_entropy": "fused"}
     said = training_memory(lora, weights="float32", batch=1, sequence=256, **how).parts
     assert held < 100e6
     # The base itself takes its true bytes. A matrix of it is dequantised for a moment: that is not in the estimate.
-    estimate = sum(said.values()) - said["weights"] + held
+    estimate = sum(said.values()) - said["weights"] + held - spared(smollm2, tokens=256)
     measured = allocated + held + said["adapter"] + said["optimizer"]
     assert measured == pytest.approx(estimate, rel=0.1)
