@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,19 @@ from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import exactly, law, parts, real_array, same
 from lora_np.exercises.samples import scale
 
-ONCE = ("t[0].mean()", "(t[0] + t[1]).mean()", "(t[0] - t[1]).mean()", "(t[0] * t[1]).mean()",
-        "(t[0] @ t[2]).mean()", "((t[0] - t[1]).T @ t[3] * t[4]).mean()")  # fmt: skip
-AGAIN = ("(t[0] + t[0]).mean()", "(t[0] * t[0]).mean()", "((t[0] @ t[2]) * (t[1] @ t[2])).mean()",
-         "(lambda a: (a * a + a).mean())(t[0] - t[1])")  # fmt: skip
-CONSTANT = ("(t[0] + t[1].data).mean()", "(t[0] - t[1].data).mean()", "(t[0] * t[1].data).mean()",
-            "(t[0] @ t[2].data).mean()", "(t[0] * 2.0).mean()")  # fmt: skip
+EXPRESSIONS = {
+    "steps": ("t[0].mean()", "(t[0] + t[1]).mean()", "(t[0] - t[1]).mean()", "(t[0] * t[1]).mean()",
+              "(t[0] @ t[2]).mean()", "((t[0] - t[1]).T @ t[3] * t[4]).mean()"),
+    "constants": ("(t[0] + t[1].data).mean()", "(t[0] - t[1].data).mean()", "(t[0] * t[1].data).mean()",
+                  "(t[0] @ t[2].data).mean()", "(t[0] * 2.0).mean()"),
+    "reuse": ("(t[0] + t[0]).mean()", "(t[0] * t[0]).mean()", "((t[0] @ t[2]) * (t[1] @ t[2])).mean()",
+              "(lambda a: (a * a + a).mean())(t[0] - t[1])"),
+}  # fmt: skip
 
 
-def derived(draw: Draw, answer: Answer, expressions: tuple[str, ...]) -> None:
+def project_tensor(draw: Draw, answer: Answer, key: str) -> None:
     n, m, k = draw.sizes("nmk", high=3)
-    expression = draw.pick("expression", expressions)
+    expression = draw.pick("expression", EXPRESSIONS[key])
     shapes = {0: (n, m), 1: (n, m), 2: (m, k), 3: (n, k), 4: (m, k)}
     needed = 1 + max(i for i in shapes if f"t[{i}]" in expression)
     arrays = [draw.array(f"t{i}", *shapes[i]) for i in range(needed)]
@@ -40,11 +41,6 @@ def derived(draw: Draw, answer: Answer, expressions: tuple[str, ...]) -> None:
     for i, one in enumerate(t):
         if one.grad is not None and f"t[{i}].data" not in expression:
             same(f"the gradient of t[{i}] in {expression}", answered[1][i], value(one.grad), size=5)
-
-
-project_tensor_steps = partial(derived, expressions=ONCE)
-project_tensor_constants = partial(derived, expressions=CONSTANT)
-project_tensor_reuse = partial(derived, expressions=AGAIN)
 
 
 def project_linear(draw: Draw, answer: Answer, key: str) -> None:

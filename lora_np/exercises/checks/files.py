@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,17 +51,14 @@ def rank_within(draw: Draw, answer: Answer, key: str) -> None:
         law(more > budget, f"rank {r + 1} fits, too: it takes {more:,} of {budget:,} numbers")
 
 
-def attention_count_target(draw: Draw, answer: Answer) -> None:
+def attention_count(draw: Draw, answer: Answer, key: str) -> None:
+    layers = draw.whole("layers", 1, 100) if key == "model" else 1
     d, r = draw.whole("d", 1, 64), draw.whole("r", 1, 8)
-    narrow, target = draw.whole("d_kv", 1, d), draw.pick("target", tuple(ROWS))
-    right = r * ((d if ROWS[target] else narrow) + d)
-    exactly("the count", answer(1, d, narrow, [target], r), right)
-
-
-def attention_count_model(draw: Draw, answer: Answer) -> None:
-    layers, d, r = draw.whole("layers", 1, 100), draw.whole("d", 1, 64), draw.whole("r", 1, 8)
     narrow = draw.whole("d_kv", 1, d)
-    targets = [target for target in "vqok" if draw.pick(target, (True, False))]
+    if key == "model":
+        targets = [target for target in "vqok" if draw.pick(target, (True, False))]
+    else:
+        targets = [draw.pick("target", tuple(ROWS))]
     right = layers * sum(r * ((d if ROWS[target] else narrow) + d) for target in targets)
     exactly("the count", answer(layers, d, narrow, targets, r), right)
 
@@ -183,16 +179,12 @@ def nearest_levels(draw: Draw, answer: Answer, key: str) -> None:
         same("the distances to the levels", distances, least, size=size)
 
 
-def blocks_read(draw: Draw, answer: Answer, high: float) -> None:
+def read_in_blocks(draw: Draw, answer: Answer, key: str) -> None:
     n, size, levels = draw.whole("n", 1, 6), draw.whole("size", 1, 4), levels_of(draw)
     codes = np.array([int(draw.whole(f"code {i}", 0, len(levels) - 1)) for i in range(n)])
-    scales = draw.array("scales", -(-n // size), low=1, high=high)
+    scales = draw.array("scales", -(-n // size), low=1, high=1000 if key == "outlier" else 5)
     right = [levels[code] * scales[i // size] for i, code in enumerate(codes)]
     same("the numbers", answer(codes, scales, levels, size), right, tolerance=1e-6)
-
-
-read_in_blocks_read = partial(blocks_read, high=5)
-read_in_blocks_outlier = partial(blocks_read, high=1000)
 
 
 def repair(draw: Draw, answer: Answer, key: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from lora_np.exercises.asking import Answer
@@ -48,16 +46,12 @@ def attention_weights(draw: Draw, answer: Answer, key: str) -> None:
 # Ask whether a LoRA is enough
 
 
-def held(draw: Draw, answer: Answer, most: float) -> None:
+def bits_per_number(draw: Draw, answer: Answer, key: str) -> None:
     n, classes = draw.whole("n", 1, 5), draw.whole("classes", 2, 96)
     d, k, r = draw.sizes("dkr")
-    losses = draw.array("losses", n, low=0, high=most)
+    losses = draw.array("losses", n, low=0, high=5.0 if key == "bits" else 0.0)
     right = (n * np.log2(classes) - losses.sum() / np.log(2)) / (r * (d + k))
     same("the bits for each number", answer(losses, classes, d, k, r), right, size=1)
-
-
-bits_per_number_bits = partial(held, most=5.0)
-bits_per_number_numbers = partial(held, most=0.0)
 
 
 def fair_shares(draw: Draw, answer: Answer, key: str) -> None:

@@ -261,27 +261,21 @@ def similarity_phi(draw: Draw, answer: Answer) -> None:
     same("phi", answer(A1, scale(draw) * A2, i, j), right, size=1)
 
 
-def update(draw: Draw) -> tuple[Array, int]:
+def amplification(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=4)
     m = draw.whole("rank", 1, min(d, k))
-    return turned(draw, "dW", d, k, spectrum(draw, "s", m)), int(draw.whole("r", 1, m))
-
-
-def amplification_multiple(draw: Draw, answer: Answer) -> None:
-    dW, r = update(draw)
-    times = draw.number("times", 0.5, 8) * scale(draw)
-    s = np.linalg.svdvals(dW)
-    right = np.linalg.norm(s) / np.linalg.norm(s[:r]) * times
-    same("the factor", answer(dW / times, dW, r), right, why="the update is a multiple of W0")
-
-
-def amplification_directions(draw: Draw, answer: Answer) -> None:
-    dW, r = update(draw)
-    W0 = draw.array("W0", *dW.shape)
-    U, _, Vh = np.linalg.svd(dW)
-    seen = float(np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T))
-    draw.assume(seen > 0.1)
-    same("the factor", answer(W0, dW, r), np.linalg.norm(dW) / seen)
+    dW, r = turned(draw, "dW", d, k, spectrum(draw, "s", m)), int(draw.whole("r", 1, m))
+    if key == "multiple":
+        times = draw.number("times", 0.5, 8) * scale(draw)
+        s = np.linalg.svdvals(dW)
+        right = np.linalg.norm(s) / np.linalg.norm(s[:r]) * times
+        same("the factor", answer(dW / times, dW, r), right, why="the update is a multiple of W0")
+    if key == "directions":
+        W0 = draw.array("W0", d, k)
+        U, _, Vh = np.linalg.svd(dW)
+        seen = float(np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T))
+        draw.assume(seen > 0.1)
+        same("the factor", answer(W0, dW, r), np.linalg.norm(dW) / seen)
 
 
 def places(what: str, answer: Array, right: list[int]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from lora_np.checks import Array
@@ -58,30 +56,23 @@ def slope_square(draw: Draw, answer: Answer) -> None:
     )
 
 
-def stretched(draw: Draw, axes: int, front: int, ones: bool) -> tuple[Array, tuple[int, ...], Array]:
+def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
+    ones = key == "ones"
+    axes = draw.pick("axes", (1, 2, 3, 3, 3)) if ones else draw.whole("axes", 0, 3)
+    front = draw.pick("front", (0, 0, 1, axes)) if ones else draw.whole("front", 0, axes)
     full = draw.sizes("abc"[:axes], high=3)
     shape = tuple(
         1 if ones and draw.pick(f"stretch {i}", (False, True)) else int(n) for i, n in enumerate(full)
     )
     g = draw.array("g", *full)
     right = g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
-    return g, shape[front:], right.sum(axis=tuple(range(front)))
+    right = right.sum(axis=tuple(range(front)))
+    same("the gradient", answer(g, shape[front:]), right, size=np.abs(g).max(initial=0))
 
 
-def unbroadcast_front(draw: Draw, answer: Answer) -> None:
-    axes = draw.whole("axes", 0, 3)
-    g, shape, right = stretched(draw, axes, draw.whole("front", 0, axes), ones=False)
-    same("the gradient", answer(g, shape), right, size=np.abs(g).max(initial=0))
-
-
-def unbroadcast_ones(draw: Draw, answer: Answer) -> None:
-    axes = draw.pick("axes", (1, 2, 3, 3, 3))
-    g, shape, right = stretched(draw, axes, draw.pick("front", (0, 0, 1, axes)), ones=True)
-    same("the gradient", answer(g, shape), right, size=np.abs(g).max())
-
-
-def walk(draw: Draw, answer: Answer, most: int, repeats: bool) -> None:
-    """A graph in which each number has at most ``most`` parents, the same one twice if ``repeats``."""
+def backward(draw: Draw, answer: Answer, key: str) -> None:
+    """A graph of numbers with up to three parents each: at most one in a chain, the same one in repeats."""
+    most, repeats = 1 if key == "chain" else 3, key == "repeats"
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
     for i in range(draw.whole("n", 1, 5)):
@@ -97,11 +88,6 @@ def walk(draw: Draw, answer: Answer, most: int, repeats: bool) -> None:
             size[p] += size[i] * abs(slope)
     got = real_array("the gradients", answer(parents, slopes), (len(parents),))
     same("the gradients", got, right, size=max(size))
-
-
-backward_chain = partial(walk, most=1, repeats=False)
-backward_paths = partial(walk, most=3, repeats=False)
-backward_repeats = partial(walk, most=3, repeats=True)
 
 
 # Train h = W0 x + BAx
@@ -219,19 +205,15 @@ def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
         same("A x for x at right angles to all old inputs", got @ free, A @ free, size=size)
 
 
-def updated(draw: Draw, answer: Answer, stretch: float) -> None:
+def best_update(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=3)
     n, r = draw.whole("n", k, 6), draw.whole("r", 1, min(d, k))
-    s = np.sort(draw.array("sizes", k, low=1, high=stretch))[::-1]
+    s = np.sort(draw.array("sizes", k, low=1, high=1 if key == "white" else 20))[::-1]
     X, Y, W0 = turned(draw, "X", n, k, s), draw.array("Y", n, d), draw.array("W0", d, k)
     B, A = parts("B A", answer(X, Y, W0, r), (d, r), (r, k))
     losses = optimal_losses(X, Y, W0=W0)
     loss = float(np.mean(np.square(Y - X @ (W0 + B @ A).T)))
     at_most("the loss", loss, float(losses[r]), size=float(losses[0]))
-
-
-best_update_white = partial(updated, stretch=1)
-best_update_stretched = partial(updated, stretch=20)
 
 
 # Choose rank, alpha and initialisation
