@@ -345,19 +345,12 @@ def names_in(path: Path) -> set[str]:
 
 def files_below(folder: Path) -> list[Path]:
     """Notebooks and scripts in a student's folder, which may be as deep as the disk allows."""
-    found, waiting = [], [(os.fspath(folder), 0)]
-    while waiting:
-        place, depth = waiting.pop()
-        with contextlib.suppress(OSError), os.scandir(place) as entries:
-            for entry in entries:
-                if (
-                    entry.is_dir(follow_symlinks=False)
-                    and entry.name != ".ipynb_checkpoints"
-                    and depth < DEEPEST
-                ):
-                    waiting.append((entry.path, depth + 1))
-                elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix in SUFFIXES:
-                    found.append(Path(entry.path))
+    found = []
+    for place, folders, names in os.walk(folder):
+        deepest = len(Path(place).relative_to(folder).parts) == DEEPEST
+        folders[:] = [] if deepest else [name for name in folders if name != ".ipynb_checkpoints"]
+        files = [Path(place, name) for name in names if Path(name).suffix in SUFFIXES]
+        found += [path for path in files if path.is_file() and not path.is_symlink()]
     return sorted(found)
 
 
