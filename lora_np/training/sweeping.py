@@ -292,23 +292,18 @@ def run(
     variant = VARIANTS[point.variant]
     with one_thread():
         model = inject(problem.model, rank=point.rank, alpha=point.alpha, variant=point.variant, rng=rng)
-        record: dict[str, Any] = {
-            **vars(point),
-            "trainable": sum(leaf.size for _, leaf in trainable(model)),
-            "loss": None,
-            "validation_loss": None,
-            # The optimum is that of W0 + B A; the other variants start elsewhere, or train something else.
-            "optimum": best if point.variant in ("lora", "rslora", "lora+") else None,
-            "diverged_at": None,
-        }
-        moved = variant.optimizer(optimizer(point.learning_rate))
-        settings: dict[str, Any] = {"optimizer": moved, "loss": problem.loss, "batch_size": batch_size}
+        record: dict[str, Any] = dict.fromkeys(COLUMNS) | vars(point)
+        record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
+        if point.variant in ("lora", "rslora", "lora+"):
+            # That of W0 + B A; the other variants start elsewhere, or train something else.
+            record["optimum"] = best
         taken: list[int] = []
-        settings["watch"] = lambda step, model: taken.append(step)
         try:
-            fitted = uninterrupted(
-                fit(model, problem.x, problem.y, steps=steps, rng=rng, progress=False, **settings)
-            )
+            fitted = uninterrupted(fit(
+                model, problem.x, problem.y, optimizer=variant.optimizer(optimizer(point.learning_rate)),
+                loss=problem.loss, steps=steps, batch_size=batch_size, rng=rng, progress=False,
+                watch=lambda step, model: taken.append(step),
+            ))  # fmt: skip
         except FloatingPointError:
             record["diverged_at"] = len(taken)
             return point, record
