@@ -102,8 +102,8 @@ def similarity_grid(A1: npt.ArrayLike, A2: npt.ArrayLike) -> Array:
     A1, A2 = matrix("A1", A1), matrix("A2", A2)
     if A1.shape[1] != A2.shape[1]:
         raise ValueError(f"A1 and A2 must have as many columns, got shapes {A1.shape} and {A2.shape}")
-    cosines = _right_vectors(A1) @ _right_vectors(A2).T
-    shared = np.square(cosines).cumsum(axis=0).cumsum(axis=1)
+    V1, V2 = (np.linalg.svd(A, full_matrices=False).Vh for A in (A1, A2))
+    shared = np.square(V1 @ V2.T).cumsum(axis=0).cumsum(axis=1)
     i, j = np.ogrid[1 : shared.shape[0] + 1, 1 : shared.shape[1] + 1]
     phi: Array = np.clip(shared / np.minimum(i, j), 0, 1)
     return phi
@@ -274,10 +274,6 @@ def intruder_dimensions(
     tuned = np.linalg.svd(W, full_matrices=False).U[:, :top]
     closest = np.abs(base.T @ tuned).max(axis=0)
     return [int(j) for j in np.flatnonzero(closest < threshold)]
-
-
-def _right_vectors(A: Array) -> Array:
-    return np.linalg.svd(A, full_matrices=False).Vh
 
 
 def _pair(name1: str, M1: npt.ArrayLike, name2: str, M2: npt.ArrayLike) -> tuple[Array, Array]:
