@@ -153,9 +153,8 @@ def rank_errors_of(
     """
     if energy is not None and tolerance is not None:
         raise ValueError(f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}")
-    share = number(
-        "energy", linalg.ENOUGH if energy is None else energy, minimum=0, maximum=1, open_minimum=True
-    )
+    share = linalg.ENOUGH if energy is None else energy
+    share = number("energy", share, minimum=0, maximum=1, open_minimum=True)
     if tolerance is not None:
         tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
     M = load_matrix(source)
@@ -168,6 +167,5 @@ def rank_errors_of(
         enough = f"that keeps {share:.6g} of the squared norm (an error of at most {(1 - share) ** 0.5:.3g})"
         tolerance = (1 - share) ** 0.5
         rank = linalg.rank_within(frobenius, tolerance=tolerance)
-    return RankErrors(
-        source, (M.shape[0], M.shape[1]), norm, rank, enough, tolerance, errors, 1 - np.square(frobenius)
-    )
+    d, k = M.shape
+    return RankErrors(source, (d, k), norm, rank, enough, tolerance, errors, 1 - np.square(frobenius))

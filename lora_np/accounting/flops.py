@@ -93,16 +93,10 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
     sequence = whole_number("sequence", sequence)
     spec = model.spec if isinstance(model, LoraCount) else model
     base = sum(2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec) for module in _maps(spec))
-    attention = sum(
-        2
-        * sequence
-        * stack.heads
-        * (stack.head_width + stack.value_width)
-        * stack.depth
-        * stack.repeats
-        * (2 if stack.cross_attention else 1)
-        for stack in spec.layers
-    )
+    attention = 0
+    for stack in spec.layers:
+        times = stack.depth * stack.repeats * (2 if stack.cross_attention else 1)
+        attention += 2 * sequence * stack.heads * (stack.head_width + stack.value_width) * times
     forward = {"W0 x": base, "attention": attention}
     backward = {"dx through W0": base, "attention": 2 * attention}
     if not isinstance(model, LoraCount):

@@ -125,10 +125,8 @@ class LoraCount(Shown):
             notes.append(f"Experts are counted by the {self.experts} convention.")
         for each in self.adapters:
             if each.rank > each.limit:
-                notes.append(
-                    f"Rank {each.rank} is above min(d, k) = {each.limit} of {_starred(each.module)}: it can "
-                    "express nothing more."
-                )
+                above = f"above min(d, k) = {each.limit} of {_starred(each.module)}"
+                notes.append(f"Rank {each.rank} is {above}: it can express nothing more.")
         return tuple(notes)
 
     @property
@@ -250,9 +248,8 @@ def count_model(
     rank_pattern = rank_pattern or {}
     modules_to_save = (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
     target_parameters = tuple(target_parameters)
-    patterns = Patterns(
-        {key: whole_number(f"rank_pattern[{key!r}]", value) for key, value in rank_pattern.items()}
-    )
+    ranks = {key: whole_number(f"rank_pattern[{key!r}]", own) for key, own in rank_pattern.items()}
+    patterns = Patterns(ranks)
     if rank_pattern:
         check_patterns(spec, patterns)
     adapters: list[AdaptedModules] = []
@@ -268,14 +265,9 @@ def count_model(
         adapters += _adapt(each, rank, patterns, dora=dora, lora_bias=lora_bias)
     saved = saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
-    return LoraCount(
-        spec,
-        rank,
-        tuple(adapters),
-        {name: _copy_size(module, saved) for name, module in saved.items()} | tokens,
-        _bias_size(spec, bias, adapters, saved),
-        experts if has_experts else "",
-    )
+    copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
+    biases = _bias_size(spec, bias, adapters, saved)
+    return LoraCount(spec, rank, tuple(adapters), copies, biases, experts if has_experts else "")
 
 
 # the names that PEFT may translate where transformers fuses experts
@@ -309,12 +301,11 @@ def _adapt(
         for name in picked.names or module.names():
             by_rank.setdefault(patterns.get(picked.path(name), usual), []).append(name)
     groups: list[tuple[int, Any]] = list(by_rank.items()) or [(usual, picked.names)]
-    return [
-        AdaptedModules(
-            module, own, _numbers(picked, own, dora=dora, lora_bias=lora_bias), names and tuple(names)
-        )
-        for own, names in groups
-    ]
+    adapted = []
+    for own, names in groups:
+        each = _numbers(picked, own, dora=dora, lora_bias=lora_bias)
+        adapted.append(AdaptedModules(module, own, each, names and tuple(names)))
+    return adapted
 
 
 def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
@@ -361,9 +352,9 @@ def _token_rows(
             close = close_names(end, [module.name.rpartition(".")[2] for module in tables])
             raise ValueError(f"trainable_token_indices: {end!r} matches no embedding of {spec.name}{close}")
         for module in found:
+            last = module.shape[0] - 1
             numbers = tuple(
-                whole_number("trainable_token_indices", i, minimum=0, maximum=module.shape[0] - 1)
-                for i in numbers
+                [whole_number("trainable_token_indices", i, minimum=0, maximum=last) for i in numbers]
             )
             rows[module.name] = (module, numbers)
     taken = {name for each in adapters for name in each.names or each.module.names()} | set(saved)

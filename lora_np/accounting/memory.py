@@ -175,18 +175,10 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
             (steps.kept + steps.layer, 0, _largest_matrix(spec) * 2 if weights not in ITEMSIZE else 0),
             key=sum,
         )
-    return Memory(
-        f"{spec.name}: {what}, {training.optimizer}, batch {training.batch:,} x {training.sequence:,}"
-        + (", checkpointing" if training.checkpointing else ""),
-        _weights_bytes(spec, training),
-        added * training.adapter_item,
-        trained * item,
-        master + on_card,
-        activations,
-        logits,
-        workspace,
-        host,
-    )
+    title = f"{spec.name}: {what}, {training.optimizer}, batch {training.batch:,} x {training.sequence:,}"
+    title += ", checkpointing" if training.checkpointing else ""
+    base, adapter, state = _weights_bytes(spec, training), added * training.adapter_item, master + on_card
+    return Memory(title, base, adapter, trained * item, state, activations, logits, workspace, host)
 
 
 def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOptions:
@@ -203,11 +195,8 @@ def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOpt
 
 
 def _quantised(spec: ModelSpec) -> list[ModuleSpec]:
-    return [
-        module
-        for module in spec.groups
-        if module.kind in ("linear", "experts") and module.name != spec.head and not module.tied
-    ]
+    maps = [module for module in spec.groups if module.kind in ("linear", "experts")]
+    return [module for module in maps if module.name != spec.head and not module.tied]
 
 
 def _largest_matrix(spec: ModelSpec) -> int:
@@ -306,11 +295,11 @@ def largest_rank(
     170
     """
     limit = max(each.limit for each in count_model(spec, rank=1, **(lora or {})).adapters)
-    return largest(
-        lambda rank: training_memory(count_model(spec, rank=rank, **(lora or {})), **settings).total,
-        parse_bytes("budget", budget),
-        limit,
-    )
+
+    def needed(rank: int) -> int:
+        return training_memory(count_model(spec, rank=rank, **(lora or {})), **settings).total
+
+    return largest(needed, parse_bytes("budget", budget), limit)
 
 
 def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
@@ -378,10 +367,8 @@ def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **setti
 def fitting(model: ModelSpec | LoraCount, name: str, room: int, settings: Mapping[str, Any]) -> int:
     """The largest batch or the longest sequence, as ``name`` says, that fits into ``room``."""
     spec = model.spec if isinstance(model, LoraCount) else model
-    limit = spec.positions if name == "sequence" else 0
-    return largest(
-        lambda size: training_memory(model, **{**settings, name: size}).total, room, limit or _LARGEST
-    )
+    limit = spec.positions if name == "sequence" and spec.positions else _LARGEST
+    return largest(lambda size: training_memory(model, **{**settings, name: size}).total, room, limit)
 
 
 @dataclass(frozen=True, repr=False)

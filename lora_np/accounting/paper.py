@@ -90,18 +90,11 @@ class PaperClaims:
     @property
     def table(self) -> Table:
         """The counts, with the reason where one does not follow from the settings."""
-        rows: list[tuple[Cell, ...]] = [
-            (
-                *each[:2],
-                *each[3:6],
-                _MATRICES[each.matrices],
-                f"{each.stated}M",
-                each.exact,
-                "yes" if each.follows else "no",
-                each.why,
-            )
-            for each in self.counts
-        ]
+        rows: list[tuple[Cell, ...]] = []
+        for each in self.counts:
+            settings = each.layers, each.width, each.rank, _MATRICES[each.matrices]
+            follows = "yes" if each.follows else "no"
+            rows.append((each.where, each.model, *settings, f"{each.stated}M", each.exact, follows, each.why))
         columns = ("where", "model", "layers", "d", "r", "matrices", "stated", "exact", "follows", "remark")
         return Table(columns, rows, title="Trainable parameters in the LoRA paper")
 

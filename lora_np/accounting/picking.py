@@ -368,13 +368,8 @@ def _pick_parameters(spec: ModelSpec, targets: Collection[str], taken: Collectio
 
 
 def _why_not(spec: ModelSpec, target: str) -> str:
-    inside = sorted(
-        {
-            module.name.rpartition(".")[2]
-            for module in spec.modules
-            if any(ends_with(path, target) for path in _paths(module)[1:])
-        }
-    )
+    holders = [each for each in spec.modules if any(ends_with(path, target) for path in _paths(each)[1:])]
+    inside = sorted({module.name.rpartition(".")[2] for module in holders})
     if inside:
         return f"is a container, which LoRA cannot adapt; it holds {', '.join(inside)}"
     for module in spec.groups:

@@ -303,17 +303,11 @@ def plan(
             for rank in ranks:
                 counted = count_model(spec, rank=rank, **selected)
                 choices.append(_choice(method, named, counted, chosen, settings, tokens, most))
-    return Plan(
-        spec.name,
-        chosen,
-        whole_number("tokens", tokens),
-        options,
-        tuple(choices),
-        sum(
-            2 * stack.depth * stack.kv_heads * (stack.head_width + stack.value_width) for stack in spec.layers
-        ),
-        _notes(spec, options),
+    kv_cache = sum(
+        2 * each.depth * each.kv_heads * (each.head_width + each.value_width) for each in spec.layers
     )
+    tokens = whole_number("tokens", tokens)
+    return Plan(spec.name, chosen, tokens, options, tuple(choices), kv_cache, _notes(options))
 
 
 def _choice(
@@ -329,21 +323,17 @@ def _choice(
     options = training_options(model.spec if isinstance(model, LoraCount) else model, settings)
     operations = count_flops(model, sequence=options.sequence)
     flops = operations.total + (sum(operations.forward.values()) if options.checkpointing else 0)
-    seconds = flops * tokens / (card.tflops * 1e12) if card.tflops else 0.0
-    return Choice(
-        method,
-        targets,
-        model.rank if isinstance(model, LoraCount) else 0,
-        model.trainable if isinstance(model, LoraCount) else model.total,
-        needed,
-        "fits" if needed.total <= room else "tight" if needed.total <= card.memory else "no",
-        most_rank,
-        fitting(model, "batch", room, settings),
-        fitting(model, "sequence", room, settings),
-        flops,
-        4 * model.trainable if isinstance(model, LoraCount) else 2 * model.total,
-        (seconds / _SHARES[1] / 3600, seconds / _SHARES[0] / 3600) if card.tflops else None,
-    )
+    rank, trainable, disk = 0, model.total, 2 * model.total
+    if isinstance(model, LoraCount):
+        rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
+    verdict = "fits" if needed.total <= room else "tight" if needed.total <= card.memory else "no"
+    batch, sequence = (fitting(model, name, room, settings) for name in ("batch", "sequence"))
+    most = most_rank, batch, sequence
+    hours = None
+    if card.tflops:
+        slow, fast = (flops * tokens / (card.tflops * 1e12 * share * 3600) for share in _SHARES)
+        hours = fast, slow
+    return Choice(method, targets, rank, trainable, needed, verdict, *most, flops, disk, hours)
 
 
 def _targets(spec: ModelSpec, targets: Targets | None) -> list[Any]:
@@ -373,7 +363,7 @@ def _plain(name: str) -> str:
     return "".join(sign for sign in text if sign.isalnum())
 
 
-def _notes(spec: ModelSpec, options: TrainingOptions) -> tuple[str, ...]:
+def _notes(options: TrainingOptions) -> tuple[str, ...]:
     checkpointing = "Gradient checkpointing is on" if options.checkpointing else "No gradient checkpointing"
     return (
         f"{checkpointing}; {options.attention} attention, {options.cross_entropy} cross-entropy.",

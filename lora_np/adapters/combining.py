@@ -156,12 +156,10 @@ def combine(
     modules = [module for source in loaded for module in source.values()]
     target = rank or max(module.rank for module in modules)
     with_bias = any("bias" in module.parts for module in modules)
-    terms = {
-        name: [
-            (source[name], weight) for source, weight in zip(loaded, weights, strict=True) if name in source
-        ]
-        for name in dict.fromkeys(name for source in loaded for name in source)
-    }
+    terms: dict[str, list[tuple[AdapterModule, float]]] = {}
+    for source, weight in zip(loaded, weights, strict=True):
+        for name, module in source.items():
+            terms.setdefault(name, []).append((module, weight))
     with new_adapter(out, force=force, inputs=adapters) as (stage, aside):
         work = {name: (name, terms[name], aside / str(i)) for i, name in enumerate(terms)}
         combined_by = partial(_combined, method, target, with_bias)
@@ -171,11 +169,11 @@ def combine(
         tokens = {name: rows for source in loaded for name, rows in source.rows.items()}
         write(Adapter(combined, full, _raw(loaded, with_bias, combined, tokens), rows=tokens), stage)
     rows = tuple(CombinedModule(name, module.rank, error) for name, (module, error) in results.items())
-    title = f"{method}: " + " + ".join(
-        f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True)
-    )
+    terms_said = [f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True)]
     note = "'linear' adds up factors, not updates: the last column is what that changes"
-    return CombineResult(title, rows, (note,) * (method == "linear"), Path(out))
+    return CombineResult(
+        f"{method}: {' + '.join(terms_said)}", rows, (note,) * (method == "linear"), Path(out)
+    )
 
 
 def _combined(
@@ -256,15 +254,13 @@ def _raw(
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
+    tokens = {name.removesuffix(".weight"): list(each.tokens) for name, each in rows.items()}
     raw = {
         **sources[0].raw,
         "use_rslora": False,
         "lora_bias": with_bias,
         "modules_to_save": saved or None,
         "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
-        "trainable_token_indices": {
-            name.removesuffix(".weight"): list(tokens) for name, (tokens, _) in rows.items()
-        }
-        or None,
+        "trainable_token_indices": tokens or None,
     }
     return targeting(raw, modules)

@@ -118,17 +118,13 @@ def totals(adapter: Adapter, rows: Sequence[Any]) -> Iterator[InspectedKind]:
 
 def _total(kind: str, rows: Sequence[Any], held: Iterable[Stored]) -> InspectedKind:
     sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
-    needed = [row.needed for row in rows if row.needed is not None]
-    return InspectedKind(
-        kind,
-        len(rows),
-        sum(size.size for size in sizes),
-        sum(size.nbytes for size in sizes),
-        _range([row.rank for row in rows]),
-        sum(row.norm**2 for row in rows if row.norm is not None) ** 0.5 if rows else None,
-        sum(row.share for row in rows if row.share is not None) if rows else None,
-        _range(needed),
-    )
+    numbers, nbytes = sum(size.size for size in sizes), sum(size.nbytes for size in sizes)
+    if not rows:
+        return InspectedKind(kind, 0, numbers, nbytes)
+    ranks, needed = [row.rank for row in rows], [row.needed for row in rows if row.needed is not None]
+    norm = sum(row.norm**2 for row in rows if row.norm is not None) ** 0.5
+    share = sum(row.share for row in rows if row.share is not None)
+    return InspectedKind(kind, len(rows), numbers, nbytes, _range(ranks), norm, share, _range(needed))
 
 
 def _range(numbers: Sequence[int]) -> str:

@@ -123,15 +123,14 @@ def diff(
     ]
     for name in dict.fromkeys((*one.rows, *two.rows)):
         mine, theirs = one.rows.get(name), two.rows.get(name)
-        same = mine is not None and theirs is not None and mine.tokens == theirs.tokens
-        apart = _relative(name, mine.new, theirs.new) if same else 1.0  # type: ignore[union-attr]
+        apart = 1.0
+        if mine and theirs and mine.tokens == theirs.tokens:
+            apart = _relative(name, mine.new, theirs.new)
         parts.append(ComparedPart(name, "rows", apart))
     largest = max(part.difference for part in parts)
     same = largest <= tolerance
-    note = (
-        f"{'the same' if same else 'different'}: the largest relative difference is {largest:.3g}, "
-        f"the tolerance {tolerance:g}"
-    )
+    verdict = "the same" if same else "different"
+    note = f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
     return Difference(f"{first} and {second}", tuple(parts), (note,), largest, same)
 
 

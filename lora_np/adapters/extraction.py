@@ -215,21 +215,17 @@ def extract(
             "fan_in_fan_out": any(pair.fan_in_fan_out for name, (pair, *_) in work.items() if name in found),
             "modules_to_save": sorted(in_full) or None,
         }
-        full = {
-            pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in pairs if pair.holder in in_full
-        }
+        replaced = [pair for pair in pairs if pair.holder in in_full]
+        full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         whole = Adapter(modules, full, targeting(raw, modules))
         ranks = goal.ranks(whole, spectra)
         write(cut(whole, modules, ranks), stage)
-        checked = {
-            name: (pair, spectra[name].error(ranks[name]))
-            for name, (pair, *_) in work.items()
-            if ranks.get(name)
-        }
+        promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
+        checked = {name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)}
         adapted = Merging(before, load(stage))
         each_of(partial(_check, adapted, Path(out)), checked, **options, label="check")
     rows = [
-        ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, x.error(ranks[name]))
+        ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, promised[name])
         for name, x in spectra.items()
     ]
     rows += [ExtractedTensor(p.label, "in full" if p.holder in in_full else "not kept") for p in others]
@@ -306,11 +302,8 @@ class _Pair:
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
         if self.name in self.after.unread or (self.embedding and _shares_tables(self.after)):
             return False
-        return (
-            self.is_weight
-            and self.shapes[0] == self.shape
-            and all(i.dtype in FLOATS and i.size for i in infos)
-        )
+        alike = self.is_weight and self.shapes[0] == self.shape
+        return alike and all(info.dtype in FLOATS and info.size for info in infos)
 
     def is_savable(self, holders: Collection[str]) -> bool:
         """Whether the module can be saved in full: PEFT takes it with all that is in it."""
@@ -324,11 +317,8 @@ class _Pair:
     @property
     def transposed(self) -> bool:
         """Whether the live parameter has inputs before outputs."""
-        return (
-            self.embedding
-            or self.fan_in_fan_out
-            or (len(self.shape) == 3 and has_transposed_experts(self.after))
-        )
+        experts = len(self.shape) == 3 and has_transposed_experts(self.after)
+        return self.embedding or self.fan_in_fan_out or experts
 
     @property
     def fan_in_fan_out(self) -> bool:
@@ -362,9 +352,8 @@ def _pairs(before: ModelDirectory, after: ModelDirectory) -> Iterator[_Pair]:
     for name, new in {**after.parameters, **unread}.items():
         first = named(next(iter(new)))
         # a checkpoint of the same model may hold as one tensor what the other has in parts
-        old = before.parameters.get(by_tensor.get(first, name)) or (
-            {first: Place(name)} if first in before else {}
-        )
+        alone = {first: Place(name)} if first in before else {}
+        old = before.parameters.get(by_tensor.get(first, name)) or alone
         yield _Pair(before, after, name, old, new)
 
 

@@ -187,11 +187,9 @@ class AdapterModule:
         """The same module with the first rows of A and columns of B."""
         B, A = self.parts["B"], self.parts["A"]
         return self.with_factors(
-            B=Stored(B.dtype, (*B.shape[:-1], directions), lambda: B.read()[..., :directions]),
-            A=Stored(
-                A.dtype,
-                (*A.shape[:-2], directions, A.shape[-1]),
-                lambda: A.read()[..., :directions, :],
+            B=replace(B, shape=(*B.shape[:-1], directions), read=lambda: B.read()[..., :directions]),
+            A=replace(
+                A, shape=(*A.shape[:-2], directions, A.shape[-1]), read=lambda: A.read()[..., :directions, :]
             ),
         )
 

@@ -423,10 +423,9 @@ def _in_file(module: AdapterModule, part: str) -> Stored:
 def _reshaped(tensor: Stored, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> Stored:
     """A tensor in another shape, its axes then in another order."""
     axes = axes or tuple(range(len(shape)))
+    turned = tuple(shape[axis] for axis in axes)
     return Stored(
-        tensor.dtype,
-        tuple(shape[axis] for axis in axes),
-        lambda: np.ascontiguousarray(tensor.read().reshape(shape).transpose(axes)),
+        tensor.dtype, turned, lambda: np.ascontiguousarray(tensor.read().reshape(shape).transpose(axes))
     )
 
 

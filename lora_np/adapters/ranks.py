@@ -119,7 +119,7 @@ class Goal(NamedTuple):
             }
         # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
         at_least = {
-            name: int(not module.parts.keys().isdisjoint(("magnitude", "bias")))
+            name: int("magnitude" in module.parts or "bias" in module.parts)
             for name, module in modules.items()
         }
         if self.share is not None:
@@ -264,16 +264,14 @@ def allocate_bytes(
     def taken(part: Adapter) -> int:
         """The bytes of tensors and of their lines in the header, at most: dtypes have four letters there."""
         tensors = header(part.tensors())
-        lines = {
-            key: {"dtype": "BF16", "shape": x.shape, "data_offsets": (end, end)} for key, x in tensors.items()
-        }
+        places = {"dtype": "BF16", "data_offsets": (end, end)}
+        lines = {key: {**places, "shape": x.shape} for key, x in tensors.items()}
         text = json.dumps(lines, separators=(",", ":"), ensure_ascii=False)
         return len(text.encode()) - 1 + sum(info.nbytes for info in tensors.values())
 
     costs = {name: module.bytes_per_rank for name, module in adapter.modules.items()}
     entry = {
-        name: taken(replace(adapter, modules={name: module}, full={}, rows={}))
-        - module.directions * costs[name]
+        name: taken(Adapter({name: module})) - module.directions * costs[name]
         for name, module in adapter.modules.items()
     }
     fixed = SafetensorsWriter(WEIGHTS, {}, metadata=METADATA).size + _PADDING

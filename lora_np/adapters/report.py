@@ -40,15 +40,15 @@ dd {{ margin: 0 0 .5em }}
 @media (min-width: 60em) {{ dl {{ columns: 2; column-gap: 3em }} dt {{ break-after: avoid }} }}
 </style>
 <h1>{title}</h1>
-{contents}
+{0}
 <h2>Figures</h2>
 <div class="figures">
 {figures}
 </div>
 <h2>Totals by kind</h2>
-{kinds}
+{1}
 <h2>Modules</h2>
-{modules}
+{2}
 <h2>What the columns say</h2>
 <dl>
 {legend}
@@ -77,20 +77,13 @@ def page(
         _SHARES: lambda ax: update_shares(spectra, share=ENOUGH, ax=ax),
         _RANKS: lambda ax: update_ranks(ranks, ax=ax),
     }
-    contents, kinds, modules = (
-        f'<div class="wide">{replace(table, title="")._repr_html_()}</div>' for table in tables
-    )
-    return _PAGE.format(
-        title=escape(title),
-        contents=contents,
-        kinds=kinds,
-        modules=modules,
-        figures="\n".join(
-            f"<figure><figcaption>{escape(sentence)}</figcaption>{_svg(draw)}</figure>"
-            for sentence, draw in figures.items()
-        ),
-        legend="\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in legend.items()),
-    )
+    wide = [f'<div class="wide">{replace(table, title="")._repr_html_()}</div>' for table in tables]
+    drawn = [
+        f"<figure><figcaption>{escape(sentence)}</figcaption>{_svg(draw)}</figure>"
+        for sentence, draw in figures.items()
+    ]
+    terms = [f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in legend.items()]
+    return _PAGE.format(*wide, title=escape(title), figures="\n".join(drawn), legend="\n".join(terms))
 
 
 def _svg(draw: Callable[[Axes], Axes]) -> str:

@@ -137,9 +137,8 @@ def resize(
     goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = load(adapter)
     with new_adapter(out, force=force, inputs=[adapter]) as (stage, aside):
-        work = {
-            name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.modules.items())
-        }
+        modules = before.modules
+        work = {name: (name, modules[name], aside / str(i)) for i, name in enumerate(modules)}
         found = each_of(_decompose, work, jobs=jobs, progress=progress, label="decompose")
         ordered = {name: module for name, (module, _) in found.items()}
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}

@@ -45,9 +45,8 @@ def each_of(
     function: Callable[[Item], Result], work: Mapping[str, Item], *, jobs: int, progress: bool, label: str
 ) -> dict[str, Result]:
     """`each` for work that has names."""
-    return dict(
-        zip(work, each(function, work.values(), jobs=jobs, progress=progress, label=label), strict=True)
-    )
+    found = each(function, work.values(), jobs=jobs, progress=progress, label=label)
+    return dict(zip(work, found, strict=True))
 
 
 def put_aside(array: Array, path: Path, dtype: str) -> Stored:

@@ -97,10 +97,9 @@ class GGUFFile(TensorFile):
                 f"{', '.join(LAYOUTS)}"
             )
         layout = LAYOUTS[info.dtype]
-        data = np.frombuffer(self.raw(info), layout.block)
-        return Blocks(
-            info.dtype, data.reshape(*info.shape[:-1], info.shape[-1] // layout.numbers), info.shape
-        )
+        *rows, columns = info.shape
+        data = np.frombuffer(self.raw(info), layout.block).reshape(*rows, columns // layout.numbers)
+        return Blocks(info.dtype, data, info.shape)
 
 
 def open(path: str | os.PathLike[str]) -> GGUFFile:

@@ -224,21 +224,12 @@ class ModelSpec:
     @property
     def table(self) -> Table:
         """One row for each group of alike modules, and their parameters."""
-        rows: list[tuple[Cell, ...]] = [
-            (
-                module.name.replace("{}", "*"),
-                module.kind,
-                shape_text(module.shape),
-                module.copies,
-                module.parameters,
-            )
-            for module in self.groups
-        ]
-        return Table(
-            ("module", "kind", "shape", "modules", "parameters"),
-            rows,
-            title=f"{self.name}: {self.total:,} parameters",
-        )
+        rows: list[tuple[Cell, ...]] = []
+        for module in self.groups:
+            name, shape = module.name.replace("{}", "*"), shape_text(module.shape)
+            rows.append((name, module.kind, shape, module.copies, module.parameters))
+        title = f"{self.name}: {self.total:,} parameters"
+        return Table(("module", "kind", "shape", "modules", "parameters"), rows, title=title)
 
 
 _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a name that is a number
@@ -295,12 +286,8 @@ def _unfuse(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
         elif module.kind == "experts":
             experts, d_out, d_in = module.shape
             path = (module.alias or module.name).rpartition(".")[0]
+            shape, ranges = (d_out // len(module.parts), d_in), (*module.ranges, range(experts))
             for part in module.parts:
-                yield ModuleSpec(
-                    f"{path}.{{}}.{part}",
-                    "linear",
-                    (d_out // len(module.parts), d_in),
-                    ranges=(*module.ranges, range(experts)),
-                )
+                yield ModuleSpec(f"{path}.{{}}.{part}", "linear", shape, ranges=ranges)
         else:
             yield module

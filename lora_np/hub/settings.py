@@ -302,12 +302,8 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
             alphas[f"^{re.escape(name)}"] = _plain(own_alpha)
     new = {"r": r, "lora_alpha": _plain(alpha), "rank_pattern": ranks, "alpha_pattern": alphas}
     check_values(new, f"{path}: ")
-    return replace(
-        said,
-        raw={**raw, **new},
-        ranks=Patterns(ranks, "rank_pattern"),
-        alphas=Patterns(alphas, "alpha_pattern"),
-    )
+    said = replace(said, ranks=Patterns(ranks, "rank_pattern"), alphas=Patterns(alphas, "alpha_pattern"))
+    return replace(said, raw={**raw, **new})
 
 
 def checked_alpha(alpha: object) -> float:

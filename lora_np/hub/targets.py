@@ -249,9 +249,9 @@ class Patterns:
     def key(self, path: str) -> str | None:
         """The first key that matches ``path``, or None."""
         none = len(self._keys)
-        place = (
-            min((self._places.get(end, none) for end in _ends(path)), default=none) if self._places else none
-        )
+        place = none
+        if self._places:
+            place = min(self._places.get(end, none) for end in _ends(path))
         for earlier, expression in self._others:
             if earlier >= place:
                 break
@@ -295,10 +295,8 @@ def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
 def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
     """The number of the layer that a path belongs to."""
     lists = [pattern] if isinstance(pattern, str) and pattern else list(pattern)
-    named = [
-        Expression(name, what="layers_pattern", end=True)  # of all that comes before the number
-        for name in lists
-    ]
+    # of all that comes before the number
+    named = [Expression(name, what="layers_pattern", end=True) for name in lists]
 
     def number(path: str) -> int | None:
         parts = path.split(".")
