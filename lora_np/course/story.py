@@ -412,8 +412,7 @@ def draw(
         ends.append((losses[-1], "full" if rank is None else f"r = {rank}", color))
     best = task.best(task.best_errors, RANKS[-1])
     ax.axhline(best, color=OPTIMUM, linewidth=3, zorder=1)
-    ax.annotate(f"best possible, r = {RANKS[-1]}", (0, best), xytext=(4, 5), textcoords="offset points",
-                color="#a06f00", fontsize=9)  # fmt: skip
+    plots.label_line(ax, 0, best, f"best possible, r = {RANKS[-1]}", "#a06f00", xytext=(4, 9))
     plots.label_ends(ax, ends)
     ax.set(xlabel="step", ylabel="mean squared error, held out")
     terrain_figure(task, merge(fits[RANKS[-1]].model), figures["terrain"])

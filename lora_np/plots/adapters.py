@@ -288,9 +288,8 @@ def short_name(name: str, longest: int) -> str:
 def _bars(ax: Axes, heights: Mapping[str, float]) -> None:
     """A bar for each module, with its name and value; the strongest, where there are many."""
     names = list(heights) if len(heights) <= 16 else sorted(heights, key=lambda name: -heights[name])[:16]
-    ax.barh(range(len(names)), [heights[name] for name in names], height=0.5, color=LORA)
-    for row, name in enumerate(names):
-        label_line(ax, heights[name], row, f"{heights[name]:.3g}", LORA, xytext=(4, 0))
+    bars = ax.barh(range(len(names)), [heights[name] for name in names], height=0.5, color=LORA)
+    ax.bar_label(bars, fmt="{:.3g}", padding=4, fontsize=9, color=LORA)
     ax.set_yticks(range(len(names)), [short_name(name, 26) for name in names])
     _rows(ax, len(names))
     ax.set_xlim(0, 1.18 * (max(heights.values(), default=0) or 1.0))

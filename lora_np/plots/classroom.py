@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.plots.style import INK, MUTED, axes, label_line
+from lora_np.plots.style import INK, MUTED, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +58,8 @@ def class_results(
     ax = axes(ax, size=(6.5, 1.3 + 0.24 * len(exercises)), grid="x")
     gaps = np.cumsum([i > 0 and lessons[i] != lessons[i - 1] for i in range(len(lessons))])
     places = np.arange(len(exercises)) + 0.6 * gaps
-    ax.barh(places, shares, height=0.72, color=[INK if share < 0.5 else SOLVED for share in shares])
-    for place, share in zip(places, shares, strict=True):
-        label_line(ax, share, float(place), f"{round(share * students)}", INK, fontsize=8)
+    bars = ax.barh(places, shares, height=0.72, color=[INK if share < 0.5 else SOLVED for share in shares])
+    ax.bar_label(bars, [f"{round(share * students)}" for share in shares], padding=5, fontsize=8, color=INK)
     for lesson in dict.fromkeys(lessons):
         own = [float(place) for place, name in zip(places, lessons, strict=True) if name == lesson]
         ax.text(1.13, sum(own) / len(own), f"lesson {lesson}", va="center", fontsize=8, color=MUTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -111,11 +111,8 @@ def singular_spectrum(
     ax = axes(ax)
     if rank is not None:
         ax.axvspan(0.5, rank + 0.5, color=ACCENT, alpha=0.12, linewidth=0)
-        ax.annotate(
-            f"kept at r = {rank}",
-            (rank + 0.5, 0), xycoords=("data", "axes fraction"),
-            xytext=(5, 4), textcoords="offset points", color=ACCENT, fontsize=9, va="bottom",
-        )  # fmt: skip
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (5, 4), "va": "bottom"}
+        label_line(ax, rank + 0.5, 0, f"kept at r = {rank}", ACCENT, **place)
     return lines(spectra, xlabel="index i", ylabel="singular value $\\sigma_i$", logarithmic="y", ax=ax)
 
 
