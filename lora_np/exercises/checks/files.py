@@ -63,13 +63,9 @@ def attention_count(draw: Draw, answer: Answer, key: str) -> None:
     exactly("the count", answer(layers, d, narrow, targets, r), right)
 
 
-def training_bytes_frozen(draw: Draw, answer: Answer) -> None:
-    base = draw.whole("base", 1, 10**9)
-    exactly("the bytes", answer(base, 0), 2 * base)
-
-
-def training_bytes_trained(draw: Draw, answer: Answer) -> None:
-    base, trained = draw.whole("base", 0, 10**9), draw.whole("trained", 1, 10**6)
+def training_bytes(draw: Draw, answer: Answer, key: str) -> None:
+    trained = draw.whole("trained", 1, 10**6) if key == "trained" else 0
+    base = draw.whole("base", 0 if trained else 1, 10**9)
     exactly("the bytes", answer(base, trained), 2 * base + 16 * trained)
 
 
@@ -134,26 +130,18 @@ def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
     parts("B A", answer(B, A, r, within=3 * d * k), (d, r), (r, k))
 
 
-def rounded(answer: Answer, x: Array) -> None:
-    x = x.astype(np.float32)
-    mantissa, exponent = np.frexp(x.astype(np.float64))
-    same("the result", answer(x), np.ldexp(np.rint(256 * mantissa), exponent - 8), tolerance=0)
-
-
-def to_bfloat16_kept(draw: Draw, answer: Answer) -> None:
-    x = np.rint(draw.array("x", draw.whole("n", 1, 4), low=-255, high=255))
-    rounded(answer, x * draw.pick("unit", (1.0, 2.0**-110, 2.0**110)))
-
-
-def to_bfloat16_nearest(draw: Draw, answer: Answer) -> None:
+def to_bfloat16(draw: Draw, answer: Answer, key: str) -> None:
     n = draw.whole("n", 1, 4)
-    x = np.rint(draw.array("x", n, low=-255, high=255)) + draw.array("rest", n, low=-0.49, high=0.49)
-    rounded(answer, x * draw.pick("unit", (1.0, 2.0**-110, 2.0**110)))
-
-
-def to_bfloat16_ties(draw: Draw, answer: Answer) -> None:
-    x = 128.5 + np.rint(draw.array("x", draw.whole("n", 1, 4), low=0, high=126))
-    rounded(answer, x * draw.pick("unit", (1.0, -1.0, 2.0**-110)))
+    if key == "ties":
+        x = 128.5 + np.rint(draw.array("x", n, low=0, high=126))
+    else:
+        x = np.rint(draw.array("x", n, low=-255, high=255))
+    if key == "nearest":
+        x += draw.array("rest", n, low=-0.49, high=0.49)
+    unit = draw.pick("unit", (1.0, -1.0, 2.0**-110) if key == "ties" else (1.0, 2.0**-110, 2.0**110))
+    single = (x * unit).astype(np.float32)
+    mantissa, exponent = np.frexp(single.astype(np.float64))
+    same("the result", answer(single), np.ldexp(np.rint(256 * mantissa), exponent - 8), tolerance=0)
 
 
 # Train on four bits
