@@ -237,28 +237,27 @@ class Journal:
         self.results: dict[str, Mapping[str, Any]] = {}
         questions: list[list[int]] | None = None if rng is None else other_questions(rng)
         head, lines = self.read()
-        same = head is not None and {key: head.get(key) for key in wanted} == wanted
-        if same and head is not None and questions in (None, head.get("questions")):
+        same = {key: head.get(key) for key in wanted} == wanted
+        if same and questions in (None, head["questions"]):
             self.questions = head["questions"]
-            for line in lines:
-                self.results[line["key"]] = line["report"]
+            self.results = {line["key"]: line["report"] for line in lines}
             return
         self.questions = other_questions(secrets.randbelow(2**31)) if questions is None else questions
         if path is not None:
-            if head is None and path.exists():
+            if not head and path.exists():
                 raise OSError(f"{path} exists and is not a journal of grades; remove it or name another file")
             write_text(path, json.dumps({**wanted, "questions": self.questions}) + "\n")
 
-    def read(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The first line and the others, less empty ones and one that was torn."""
         if self.path is None or not self.path.is_file():
-            return None, []
+            return {}, []
         found = []
         for line in self.path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
         well = found and isinstance(found[0], dict) and "questions" in found[0]
-        return (found[0], [line for line in found[1:] if "key" in line]) if well else (None, [])
+        return (found[0], [line for line in found[1:] if "key" in line]) if well else ({}, [])
 
     def add(self, key: str, report: Mapping[str, Any]) -> None:
         with self.lock:
