@@ -74,8 +74,6 @@ class Checkpoint:
         for i, bank in enumerate(banks):
             fits(f"values.{i}", arrays[f"values.{i}"], bank.values)
             fits(f"state.{i}", arrays[f"state.{i}"], np.array(bank.state))
-            finite(f"values.{i}", arrays[f"values.{i}"])
-            finite(f"state.{i}", arrays[f"state.{i}"])
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
         steps = whole_number("steps", facts["steps"], minimum=0)
         if order.dtype != training.data.order.dtype or order.ndim != 1 or position > len(order):
@@ -160,14 +158,12 @@ def arrays_in(stream: IO[bytes]) -> dict[str, Array]:
 def fits(name: str, saved: Array, current: Array) -> None:
     if saved.shape != current.shape or saved.dtype != current.dtype:
         raise ValueError(f"{name} is {saved.dtype} {saved.shape}, not {current.dtype} {current.shape}")
+    finite(name, saved)
 
 
 def short(text: Any, other: Any) -> str:
     """What differs in ``text`` from ``other``, with a few words around it: a description can be long."""
     text, other = str(text), str(other)
-    start = next(
-        (i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other))
-    )
-    start = max(0, start - 40)
+    start = max(0, len(os.path.commonprefix([text, other])) - 40)  # noqa: RUF071  (characters are meant)
     part = brief(text[start : start + 100], 100)
     return f"{'... ' * (start > 0)}{part}{' ...' * (len(text) > start + 100)}"
