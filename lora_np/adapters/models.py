@@ -211,7 +211,8 @@ def _trained_in_full(
 ) -> tuple[dict[str, Stored], list[str], str]:
     """Trained parameters outside of adapters; the modules that are saved whole for it; PEFT's ``bias``."""
     own = {id(leaf) for _, leaf in adapter_leaves(model)}
-    owner = {join(path, part): path for path in layers for part in ("", "base", "lora.base")}
+    owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
+    owner |= dict(zip(layers, layers, strict=True))
     nodes = dict(walk(model))
     full: dict[str, Stored] = {}
     saved: set[str] = set()
