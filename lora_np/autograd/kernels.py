@@ -212,8 +212,7 @@ def adapted_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) ->
     if x.size <= sum(W.shape) * W.shape[1]:
         return affine_of_arrays(product(x, A.T) * scale, B, affine_of_arrays(x, W, b)), None
     # more rows than W has rows and columns: the sum of matrices is small, and spares products with x
-    update = B.dot(A)
-    update *= scale
+    update = (B * scale).dot(A)
     merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
     return affine_of_arrays(x, merged, b), merged
 
