@@ -85,14 +85,13 @@ class RankErrors:
         """Ranks 1, 2, 4, ..., the one that is enough, and the full one."""
         last = len(self.errors) - 1
         ranks = sorted({2**i for i in range(last.bit_length())} | {self.rank, last} - {0})
-        costs = [count_lora(*self.shape, rank=rank) for rank in ranks]
-        full = count_full(*self.shape)
+        full, rows = count_full(*self.shape), []
+        for rank in ranks:
+            numbers = count_lora(*self.shape, rank=rank)
+            rows.append((rank, float(self.errors[rank]), float(self.energy[rank]), numbers, numbers / full))
         return Table(
             ["rank", "relative error", "energy", "numbers", "share of all"],
-            [
-                (rank, float(self.errors[rank]), float(self.energy[rank]), cost, cost / full)
-                for rank, cost in zip(ranks, costs, strict=True)
-            ],
+            rows,
             title=f"{self.source}, {shape_text(self.shape)}, {self.norm} norm",
             notes=[
                 f"rank {self.rank} is the smallest {self.enough}",

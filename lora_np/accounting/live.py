@@ -148,23 +148,16 @@ def _from_named_modules(model: Any) -> ModelSpec:
     modules: list[ModuleSpec] = []
     for name, module in model.named_modules():
         modules += _torch_modules(name, module, seen, fused or {})
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return ModelSpec(
         type(model).__name__,
         tuple(fold(modules)),
         family=family_name,
-        head=_output_head(model),
+        head=next((name for name, module in model.named_modules() if module is output), ""),
         default_targets=default_targets(family_name),
         fused=fused or None,
         assumed=_ASSUMED if fused is None and any(module.kind == "experts" for module in modules) else "",
     )
-
-
-def _output_head(model: Any) -> str:
-    """The name of what transformers calls the output embeddings."""
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if output is None:
-        return ""
-    return next((name for name, module in model.named_modules() if module is output), "")
 
 
 def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, str]) -> Iterator[ModuleSpec]:

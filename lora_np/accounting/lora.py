@@ -133,9 +133,8 @@ class LoraCount(Shown):
     def table(self) -> Table:
         """One row for each kind of module in the model, adapted or not."""
         rows = []
-        for module, (name, kind, shape, copies, base) in zip(
-            self.spec.groups, self.spec.table.rows, strict=True
-        ):
+        groups = zip(self.spec.groups, self.spec.table.rows, strict=True)
+        for module, (name, kind, shape, copies, base) in groups:
             found = [each for each in self.adapters if each.module is module]
             ranks = sorted({each.rank for each in found})
             rank = ranks[0] if len(ranks) == 1 else (", ".join(map(str, ranks)) or None)
@@ -252,16 +251,9 @@ def count_model(
     patterns = Patterns(ranks)
     if rank_pattern:
         check_patterns(spec, patterns)
+    picks = pick(spec, targets, modules_to_save, exclude, layers, layers_pattern, target_parameters)
     adapters: list[AdaptedModules] = []
-    for each in pick(
-        spec,
-        targets,
-        modules_to_save,
-        exclude=exclude,
-        layers=layers,
-        layers_pattern=layers_pattern,
-        target_parameters=target_parameters,
-    ):
+    for each in picks:
         adapters += _adapt(each, rank, patterns, dora=dora, lora_bias=lora_bias)
     saved = saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)

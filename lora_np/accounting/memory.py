@@ -13,9 +13,7 @@ from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.hub import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
-_UNKNOWN = (
-    "Activations, logits and workspace are not in the total: without a config the layers are not known."
-)
+_UNKNOWN = "Activations, logits and workspace are not in the total: without a config the layers are unknown."
 _LARGEST = 2**31 - 1  # of a batch, or of a sequence without positions
 CAUSES = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace")
 

@@ -64,11 +64,7 @@ _SIZES = (
     ("adapter checkpoint, fp16", "35 MB", "within one unit if it is in MiB"),
     ("full checkpoint, fp16", "350 GB", "two bytes for each parameter"),
     ("full over adapter", "10,000x", "parameters of table 4 over those of r = 4"),
-    (
-        "training with Adam",
-        "1.2 TB",
-        "stated, not explained: fp16 weights and gradients and fp32 moments need 12",
-    ),
+    ("training with Adam", "1.2 TB", "not explained: fp16 weights and gradients, fp32 moments need 12"),
 )
 
 

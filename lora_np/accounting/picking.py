@@ -59,11 +59,10 @@ def pick(
     spec: ModelSpec,
     targets: Targets | None,
     saved: Collection[str],
-    *,
-    exclude: str | Sequence[str] = (),
-    layers: int | Sequence[int] = (),
-    layers_pattern: str | Sequence[str] = (),
-    target_parameters: Collection[str] = (),
+    exclude: str | Sequence[str],
+    layers: int | Sequence[int],
+    layers_pattern: str | Sequence[str],
+    target_parameters: Collection[str],
 ) -> list[Pick]:
     """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full.
 

@@ -12,19 +12,13 @@ from lora_np.hub import ModelSpec, read_json, settings
 
 # The settings that decide how many numbers are trained, by what `count_model` calls them.
 _OPTIONS = {
-    "rank": "r",
-    "targets": "target_modules",
-    "exclude": "exclude_modules",
-    "layers": "layers_to_transform",
-    "dora": "use_dora",
-    **{
-        name: name
-        for name in (
-            "bias", "layers_pattern", "lora_bias", "modules_to_save", "rank_pattern", "target_parameters",
-            "trainable_token_indices",
-        )
-    },
+    "rank": "r", "targets": "target_modules", "exclude": "exclude_modules",
+    "layers": "layers_to_transform", "dora": "use_dora",
 }  # fmt: skip
+_ALIKE = (
+    "bias", "layers_pattern", "lora_bias", "modules_to_save", "rank_pattern", "target_parameters",
+    "trainable_token_indices",
+)  # fmt: skip
 _NOT_COUNTED = ("ensure_weight_tying", "use_bdlora", "velora_config")
 
 
@@ -82,7 +76,12 @@ def lora_options(config: str | Path | Mapping[str, Any] | Any, spec: ModelSpec) 
     if str(fields.get("init_lora_weights")).lower() == "mica":
         raise ValueError("init_lora_weights = 'mica' trains A alone; that is not counted here")
     settings.check_values(fields)
-    return {"rank": 8, **{ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}}
+    alike = {name: fields[name] for name in _ALIKE if name in fields}
+    return {
+        "rank": 8,
+        **alike,
+        **{ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields},
+    }
 
 
 def _as_in_json(value: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.findings import Findings
-from lora_np.adapters.module import AdapterModule, TokenRows
+from lora_np.adapters.module import AdapterModule
 from lora_np.adapters.peft_format import Adapter, load, targeting, write
 from lora_np.adapters.steps import directions, each_of, new_adapter, no_overflow, norm, put_aside
 from lora_np.checks import Array, choice, number, whole_number
@@ -167,7 +167,7 @@ def combine(
         combined = {name: module for name, (module, _) in results.items()}
         full = {name: tensor for source in loaded for name, tensor in source.full.items()}
         tokens = {name: rows for source in loaded for name, rows in source.rows.items()}
-        write(Adapter(combined, full, _raw(loaded, with_bias, combined, tokens), rows=tokens), stage)
+        write(Adapter(combined, full, _raw(loaded, with_bias, combined), rows=tokens), stage)
     rows = tuple(CombinedModule(name, module.rank, error) for name, (module, error) in results.items())
     terms_said = [f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True)]
     note = "'linear' adds up factors, not updates: the last column is what that changes"
@@ -245,16 +245,12 @@ def _check(sources: list[Adapter]) -> None:
                 raise HubError(f"{source.path}: {name!r} is of shape {module.shape}, not {before.shape}")
 
 
-def _raw(
-    sources: list[Adapter],
-    with_bias: bool,
-    modules: Mapping[str, AdapterModule],
-    rows: Mapping[str, TokenRows],
-) -> dict[str, object]:
+def _raw(sources: list[Adapter], with_bias: bool, modules: Mapping[str, AdapterModule]) -> dict[str, object]:
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
-    tokens = {name.removesuffix(".weight"): list(each.tokens) for name, each in rows.items()}
+    rows = [item for source in sources for item in source.rows.items()]
+    tokens = {name.removesuffix(".weight"): list(each.tokens) for name, each in rows}
     raw = {
         **sources[0].raw,
         "use_rslora": False,

@@ -277,35 +277,28 @@ def _look(
     spectrum = Spectrum.of(directions(place, B, A).s, module.scale)
     s = spectrum.s
     norm = float(np.linalg.norm(s))
-    needed = spectrum.needed()
+    needed = spectrum.needed() * module.groups
     row = row._replace(
         status="ok" if norm else "DEAD",
         norm=norm,
         effective_rank=effective_rank(np.diag(s)),
         stable_rank=stable_rank(np.diag(s)),
-        needed=needed * module.groups,
-        wasted=module.rank - needed * module.groups,
+        needed=needed,
+        wasted=module.rank - needed,
     )
-    return (row if weight is None else _compared(place, row, module, weight, fan_in_fan_out)), s
-
-
-def _compared(
-    place: str, row: InspectedModule, module: AdapterModule, weight: Callable[[], Any], fan_in_fan_out: bool
-) -> InspectedModule:
-    """``row`` with what the base's weight says."""
-    assert row.norm is not None
+    if weight is None:
+        return row, s
     W0 = oriented(place, at_least_single(np.asarray(weight())), module, transposed=fan_in_fan_out)
     W = W0.copy()
     merged(place, W, module, dtype=W0.dtype.name)
-    row = row._replace(relative=row.norm / (float(np.linalg.norm(W0)) or float("inf")))
-    if W0.ndim > 2:  # the maps of experts or groups: each has directions of its own
-        return row
-    strongest = min(module.rank, *W0.shape)
-    update = module.delta().reshape(W0.shape)
-    return row._replace(
-        amplification=amplification_factor(W0, update, rank=strongest) if row.norm else None,
-        intruders=len(intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))),
-    )
+    row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
+    if W0.ndim == 2:  # the maps of experts or groups have directions of their own each
+        update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
+        row = row._replace(
+            amplification=amplification_factor(W0, update, rank=strongest) if norm else None,
+            intruders=len(intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))),
+        )
+    return row, s
 
 
 def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:

@@ -70,7 +70,9 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         default_targets=family.targets,
         fused=family.fused or None,
         layers=tuple(layers),
-        experts_per_token=_experts_per_token(env),
+        experts_per_token=next(
+            (each for name, each in env.items() if name.rpartition(".")[2] == "chosen"), 0
+        ),
         positions=_positions(values, env),
     )
 
@@ -132,15 +134,10 @@ def family_of(name: str) -> Family:
         )
     data = _read(name)
     fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
-    return Family(
-        name,
-        data["classes"],
-        tuple(data["tasks"]),
-        tuple(data.get("targets", ())),
-        data.get("fused", {}),
-        {**data, "fields": fields},
-        Expressions({field: entry["from"][0] for field, entry in fields.items()}),
-    )
+    expressions = Expressions({field: entry["from"][0] for field, entry in fields.items()})
+    targets, fused = tuple(data.get("targets", ())), data.get("fused", {})
+    tables = {**data, "fields": fields}
+    return Family(name, data["classes"], tuple(data["tasks"]), targets, fused, tables, expressions)
 
 
 def _folder() -> Any:
@@ -369,11 +366,6 @@ def _labels(values: Mapping[str, Any]) -> int:
         return len(names)
     given = values.get("num_labels")
     return 2 if given is None else whole_number("num_labels", given, minimum=0, maximum=_LARGEST)
-
-
-def _experts_per_token(env: Mapping[str, Any]) -> int:
-    """The variable ``chosen``, the model's or that of one of its parts."""
-    return next((value for name, value in env.items() if name.rpartition(".")[2] == "chosen"), 0)
 
 
 def _positions(values: Mapping[str, Any], env: Mapping[str, Any]) -> int:

@@ -265,18 +265,15 @@ def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
 
 def _expand(groups: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     """Groups as single modules, in the order of the layers rather than of the groups."""
-    for (_, ranges), block in groupby(groups, key=_stack_of):
+    for (_, ranges), block in groupby(
+        groups, key=lambda each: (each.name.partition(".{}")[0], each.ranges[:1])
+    ):
         members = list(block)
         if not ranges:
             yield from members
             continue
         for index in ranges[0]:
             yield from _expand(module.at(index) for module in members)
-
-
-def _stack_of(module: ModuleSpec) -> tuple[str, tuple[Indices, ...]]:
-    prefix, _, _ = module.name.partition(".{}")
-    return prefix, module.ranges[:1]
 
 
 def _unfuse(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
