@@ -31,16 +31,12 @@ def each(
 
     items = list(items)
     jobs = whole_number("jobs", jobs)
-    bar = progress_bar(len(items), progress, label=label)
     results = []
-    try:
-        with one_thread():
-            pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-            for result in pool(joblib.delayed(_on_one_thread)(function, item) for item in items):
-                results.append(result)
-                bar.update()
-    finally:
-        bar.close()
+    with progress_bar(len(items), progress, label=label) as bar, one_thread():
+        pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
+        for result in pool(joblib.delayed(_on_one_thread)(function, item) for item in items):
+            results.append(result)
+            bar.update()
     return results
 
 

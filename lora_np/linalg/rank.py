@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix, number
-from lora_np.linalg.spectrum import singular_values, tail_sums, well_scaled
+from lora_np.linalg.lowrank import rank_errors
+from lora_np.linalg.spectrum import singular_values, well_scaled
 
 
 def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Array, list[int]]:
@@ -307,10 +308,7 @@ def energy(M: npt.ArrayLike) -> Array:
     >>> energy(np.diag([3.0, 1.0]))
     array([0. , 0.9, 1. ])
     """
-    M = matrix("M", M)
-    _, s = singular_values(M)
-    lost = tail_sums(np.square(s))
-    return (1 - lost / (lost[0] or 1.0)).astype(M.dtype)
+    return 1 - np.square(rank_errors(M, relative=True))
 
 
 def _count(unit: float, s: Array, M: Array, tolerance: float | None) -> int:

@@ -247,18 +247,14 @@ def fit(
     begin = time.perf_counter()
     bar = progress_bar(steps, progress, done=training.run.steps, label="fit", unit="step")
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
-            while True:
-                step = training.run.steps
-                if step % every == 0 or step == steps:
+        with bar, np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
+            while (step := training.run.steps) < steps:
+                if step % every == 0:
                     training.validate(sample, bar)
-                if step == steps:
-                    break
                 now = training.gradients(goal)
                 if not math.isfinite(now):
                     raise FloatingPointError(diagnosis(training, given))
                 if now <= goal:
-                    training.validate(sample, bar)
                     break
                 if watch is not None:
                     watch(step, model)
@@ -266,10 +262,9 @@ def fit(
                 bar.update()
                 if store is not None and ((step + 1) % store.every == 0 or step + 1 == steps):
                     store.save(training)
+            training.validate(sample, bar)
     except KeyboardInterrupt:
         interrupted = True
-    finally:
-        bar.close()
     return Fit(model, training.history(time.perf_counter() - begin, optimum), interrupted)
 
 

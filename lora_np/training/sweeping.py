@@ -236,8 +236,7 @@ def sweep(
     missing = [point for point in points if point not in records]
     best = {rank: problem.optimum(rank) for rank in dict.fromkeys(point.rank for point in missing)}
     workers = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    bar = progress_bar(len(points), progress, done=len(records), label="sweep", unit="run")
-    try:
+    with progress_bar(len(points), progress, done=len(records), label="sweep", unit="run") as bar:
         for point, record in workers(
             delayed(run)(problem, point, optimizer, steps, batch_size, best[point.rank]) for point in missing
         ):
@@ -245,8 +244,6 @@ def sweep(
             if store is not None:
                 store.write(point, record)
             bar.update()
-    finally:
-        bar.close()
     return Sweep([records[point] for point in points])
 
 
