@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,19 +41,17 @@ class Drawn:
 Choices = Mapping[str, Drawn]
 
 
+@dataclass(eq=False)
 class Draw:
     """The inputs of one case, from the smallest only (``effort`` 0) to any (1).
 
     Inputs that are ``remembered`` are drawn again; one that is missing there becomes as simple as it can be.
     """
 
-    def __init__(
-        self, rng: np.random.Generator, effort: float = 1.0, remembered: Choices | None = None
-    ) -> None:
-        self.rng = rng
-        self.effort = effort
-        self.remembered = remembered
-        self.drawn: dict[str, Drawn] = {}
+    rng: np.random.Generator
+    effort: float = 1.0
+    remembered: Choices | None = None
+    drawn: dict[str, Drawn] = field(default_factory=dict)
 
     def whole(self, name: str, low: int, high: int) -> Size:
         """A whole number from ``low`` to ``high``, close to ``low`` in early cases."""
