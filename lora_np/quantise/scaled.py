@@ -141,7 +141,7 @@ class FourBit(Quantised):
     def dequantised(self) -> Array:
         """``level[code] * scale``, float32 of shape (d, k)."""
         values = FOUR_BIT_LEVELS[self.kind]()[unpacked(self.packed)[: self.size]]
-        scale_blocks(values, self._scales(), self.block, np.multiply)
+        scale_blocks(values, self._scales(), self.block)
         return values.reshape(self.shape)
 
     def rows(self, index: npt.ArrayLike) -> Array:
@@ -187,7 +187,7 @@ def double_quantised(scales: Array, *, offset: np.float32 | None = None) -> Bloc
     tops = np.maximum.reduceat(np.abs(rest), np.arange(0, len(rest), _SCALES_BLOCK))
     inverse = np.divide(np.float32(1), tops, out=np.zeros_like(tops), where=tops > 0)
     values = rest.copy()
-    scale_blocks(values, inverse, _SCALES_BLOCK, np.multiply)
+    scale_blocks(values, inverse, _SCALES_BLOCK)
     # bitsandbytes rounds to a grid of 65,536 points first and has a table of their nearest levels
     point = ((values + 1) * np.float32(0.5) * np.float32(65535) + np.float32(0.5)).astype(np.int64)
     codes = _nearest_on_grid()[point]
@@ -209,20 +209,20 @@ def normalised(flat: Array, block: int) -> tuple[Array, Array]:
     values = flat.copy()
     whole = flat.size - flat.size % block
     inverse = np.float32(1) / np.maximum(tops, least)
-    scale_blocks(values[:whole], inverse[: whole // block], block, np.multiply)
+    scale_blocks(values[:whole], inverse[: whole // block], block)
     if whole < flat.size:  # the last block is divided, and its scale is never zero: again as there
         tops[-1:] = np.maximum(tops[-1:], least)
         values[whole:] = flat[whole:] / tops[-1]
     return np.clip(values, -1, 1, out=values), tops
 
 
-def scale_blocks(values: Array, scales: Array, block: int, function: Any) -> None:
-    """``values = function(values, scale of its block)``, in place; the last block may be shorter."""
+def scale_blocks(values: Array, scales: Array, block: int) -> None:
+    """Multiply ``values``, in place, with the scales of their blocks; the last block may be shorter."""
     whole = values.size - values.size % block
     blocks = values[:whole].reshape(-1, block)
-    function(blocks, scales[: whole // block, np.newaxis], out=blocks)
+    blocks *= scales[: whole // block, np.newaxis]
     if whole < values.size:
-        function(values[whole:], scales[whole // block], out=values[whole:])
+        values[whole:] *= scales[whole // block]
 
 
 def unpacked(packed: Array) -> Array:
