@@ -130,16 +130,13 @@ class Adam(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    vectors = 2
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
         number("beta1", self.beta1, minimum=0, maximum=1, open_maximum=True)
         number("beta2", self.beta2, minimum=0, maximum=1, open_maximum=True)
         number("eps", self.eps, minimum=0, open_minimum=True)
-
-    @property
-    def vectors(self) -> int:
-        return 2
 
     def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
         """One step of Adam (Kingma and Ba, algorithm 1), with t = step + 1::
