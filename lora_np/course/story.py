@@ -303,11 +303,6 @@ class Task:
         B, A = reduced_rank_regression(self.x, self.y, W0=self.base.W, ridge=ridge_for(self.x))
         return svd_of_product(B, A).s
 
-    @cached_property
-    def single(self) -> tuple[Array, ...]:
-        """Training and held-out data in the precision of training."""
-        return tuple(a.astype(np.float32) for a in (self.x, self.y, *self.held_out))
-
 
 def ridge_for(x: Array) -> float:
     return RIDGE * float(np.mean(np.square(x)))
@@ -318,7 +313,7 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
     model: Any = Linear(Tensor(value(task.base.W)))
     if rank is not None:
         model = inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
-    x, y, x_held_out, y_held_out = task.single
+    x, y, x_held_out, y_held_out = (a.astype(np.float32) for a in (task.x, task.y, *task.held_out))
     result = fit(
         model, x, y,
         optimizer=Adam(lr=cosine_schedule(1e-2, steps=task.steps)),
