@@ -96,9 +96,20 @@ def notebooks_for_the_browser() -> None:
                 cell.outputs, cell.execution_count = [], None
         sliders = any("sliders(" in cell.source for cell in notebook.cells)
         install = INSTALL.format("lora-np ipywidgets" if sliders else "lora-np")
-        install = nbformat.v4.new_code_cell(install, id="install")
-        notebook.cells.insert(1, install)
+        notebook.cells.insert(1, nbformat.v4.new_code_cell(install, id="install"))
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(links(source.stem), id="links"))
         nbformat.write(notebook, target / source.name)
+
+
+def links(stem: str) -> str:
+    """What a notebook in the browser begins with; docs/lite/lesson makes the links lead there."""
+    stems = sorted(lesson.stem for lesson in (ROOT / "notebooks").glob("*.ipynb"))
+    following = stems[stems.index(stem) + 1 :]
+    places = [
+        f"[Back to the lesson](#lesson-{stem})",
+        *(f"[Next lesson](#next-{name})" for name in following[:1]),
+    ]
+    return f"[Run all cells](#run-all) {' · '.join(places)}"
 
 
 def explorables() -> None:
@@ -186,6 +197,7 @@ def lite() -> None:
     for_the_browser(wheel)
     for settings in (DOCS / "lite").glob("*.json"):
         shutil.copyfile(settings, LITE / settings.name)
+    shutil.copytree(DOCS / "lite" / "lesson", LITE / "lesson", dirs_exist_ok=True)
     shutil.rmtree(LITE / "static", ignore_errors=True)
     place = "lite/static/pyodide/" if runtime() else CDN
     script = exercise_pages.script(f"lite/pypi/{wheel.name}", place)

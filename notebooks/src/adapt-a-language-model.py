@@ -186,10 +186,11 @@ for prompt in ["The king ", "And it came ", "My father "]:
     print()
 
 # %%
-for name, speaker in [("before", model), ("after", adapted), ("shipped", shipped)]:
-    print(f"{name:>8}: loss on Genesis {loss(speaker, 'test'):.1f}")
-assert after["test"] < 1.5 < 2 < before["test"]
-assert abs(loss(shipped, "test") - 1.18) < 0.01
+losses = {"before": before["test"], "after": after["test"], "shipped": loss(shipped, "test")}
+for name, value in losses.items():
+    print(f"{name:>8}: loss on Genesis {value:.1f}")
+assert losses["after"] < 1.5 < 2 < losses["before"]
+assert abs(losses["shipped"] - 1.18) < 0.01
 
 # %% [markdown]
 # After 150 steps the model stammers between two books: "the daughter of", "the children", "shall be", and still Austen's long words. The loss on

@@ -127,13 +127,10 @@ def misses(W):
     return missed.reshape(6, len(starts), 10, 10).transpose(0, 2, 1, 3).reshape(60, -1)
 
 
+B, A = lnp.reduced_rank_regression(x, y, W0=base.W, rank=20, ridge=0.01 * np.mean(x**2))
 pictures = {}
 for rank in [0, 1, 2, 3, 4, 8, 20]:
-    update = 0
-    if rank:
-        B, A = lnp.reduced_rank_regression(x, y, W0=base.W, rank=rank, ridge=0.01 * np.mean(x**2))
-        update = B @ A
-    missed = misses(base.W + update)
+    missed = misses(base.W + B[:, :rank] @ A[:rank])  # the best of a lower rank is its first parts
     pictures[f"rank {rank}: {220 * rank:,} numbers, error {np.std(missed):.1f} m"] = missed
 print("\n".join(pictures))
 

@@ -244,7 +244,8 @@ assert at_start["loftq"] < at_start["zero"]
 # %%
 genesis = model.vocabulary.encode(language.read_text("genesis"))
 cut = len(genesis) * 9 // 10
-training, test = language.windows(genesis[:cut], context=64), language.windows(genesis[cut:], context=64)
+training = language.windows(genesis[:cut], context=64)
+test = language.windows(genesis[cut:], context=64)[::2]  # every other row tells enough
 
 
 def train(start):
@@ -260,10 +261,11 @@ ways = {"32 bits": lnp.inject(model, rank=8, alpha=16, targets="all-linear", rng
 ways |= {"4 bits": starts["zero"].model, "4 bits, LoftQ": starts["loftq"].model}
 tuned = {name: train(start) for name, start in ways.items()}
 ends = {name: loss(end, test) for name, end in tuned.items()}
-print(f"Genesis before: {loss(model, test):.2f}")
+at_first = loss(model, test)
+print(f"Genesis before: {at_first:.2f}")
 for name, end in ends.items():
     print(f"trained on {name:14} {end:.2f}")
-assert max(ends.values()) - min(ends.values()) < 0.03 < 0.4 < loss(model, test) - max(ends.values())
+assert max(ends.values()) - min(ends.values()) < 0.03 < 0.4 < at_first - max(ends.values())
 
 # %% [markdown]
 # All three end within 0.03 of each other, after a fall of more than 0.4. **The LoRA learns around the error of its base.**

@@ -89,8 +89,7 @@ def open_lesson(open_page, runtime):
 
 
 def run_all(page):
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+    page.get_by_role("button", name="Run all cells", exact=True).click()
 
 
 def wait_for_the_end(page):
@@ -132,6 +131,22 @@ def test_runs_to_its_end_in_the_browser(open_lesson, site, name, capsys):
         print(f"\n{name}: first result after {first:.0f} s, all after {time.monotonic() - begin:.0f} s")
     assert problems(page) == []
     assert page.locator(".jp-OutputArea img").count() >= figures_expected(site, name)
+
+
+def test_a_notebook_leads_back_to_its_lesson_and_on_to_the_next(open_lesson):
+    page = open_lesson("01-see-rank")
+    page.get_by_role("link", name="Next lesson").click()
+    page.get_by_role("heading", name="Factor a matrix").wait_for()
+    assert page.url.endswith("/lite/notebooks/index.html?path=02-factor-a-matrix.ipynb")
+    page.get_by_role("link", name="Back to the lesson").click()
+    page.wait_for_url("**/lessons/02-factor-a-matrix.html")
+    assert "Factor a matrix" in page.title()
+
+
+def test_the_last_lesson_has_no_next(open_lesson):
+    page = open_lesson("15-four-bits")
+    page.get_by_role("link", name="Back to the lesson").wait_for()
+    assert page.get_by_role("link", name="Next lesson").count() == 0
 
 
 def test_cut_the_svd_runs_and_its_slider_moves_the_picture(open_lesson, site):
