@@ -14,7 +14,6 @@ from lora_np.hub import (
     INDEX,
     HubError,
     Kind,
-    ModelDirectory,
     ModelSpec,
     ModuleSpec,
     default_targets,
@@ -82,9 +81,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     if model.unread:
         why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
     if why:
-        raise HubError(
-            f"{path}: the modules of a {family} model cannot be told from headers: {why}; {_MEMORY}"
-        )
+        raise HubError(f"{path}: headers do not tell the modules of a {family} model: {why}; {_MEMORY}")
     shapes = {name: model.shape(places) for name, places in model.parameters.items()}
     modules = list(_modules(shapes, kinds or {}, fused_names(family) or {}))
     if kinds is None:
@@ -92,7 +89,13 @@ def from_safetensors(source: str | Path) -> ModelSpec:
         head = heads[0] if len(heads) == 1 else ""
     else:
         head = next((name for name, kind in kinds.items() if kind == "head"), "lm_head")
-        modules += _tied_head(model, head, kinds, modules)
+        tables = [module for module in modules if module.kind == "embedding"]
+        tables = [module for module in tables if kinds.get(module.name) == "table"] or tables
+        names = list(map(str, model.config.get("architectures") or ()))
+        with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
+        if with_head and tables and all(module.name != head for module in modules):
+            # a checkpoint does not hold the head that is the embedding
+            modules.append(ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True))
     groups = tuple(fold(modules))
     return ModelSpec(
         title or str(path),
@@ -132,18 +135,6 @@ def _modules(
             yield ModuleSpec(owner, kind, shape, bias=bias is not None)  # type: ignore[arg-type]
         elif last != "bias" or f"{owner}.weight" not in shapes or kind == "parameter":
             yield ModuleSpec(name, "parameter", shape)
-
-
-def _tied_head(
-    model: ModelDirectory, head: str, kinds: Mapping[str, str], modules: list[ModuleSpec]
-) -> Iterator[ModuleSpec]:
-    """The head that a checkpoint does not hold because it is the embedding."""
-    tables = [module for module in modules if module.kind == "embedding"]
-    tables = [module for module in tables if kinds.get(module.name) == "table"] or tables
-    names = list(map(str, model.config.get("architectures") or ()))
-    with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
-    if with_head and tables and all(module.name != head for module in modules):
-        yield ModuleSpec(head, "linear", max(module.shape for module in tables), tied=True)
 
 
 def starred(name: str) -> str:

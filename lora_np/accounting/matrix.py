@@ -258,7 +258,9 @@ class MatrixCount(Shown):
         """A row for the full update and one for each rank; the notes give the break-even rank."""
         full, name = self.full, "DoRA" if self.dora else "LoRA"
         rows: list[tuple[Cell, ...]] = [("full", None, full, 1.0, 1.0, full, full)]
-        notes = [_break_even_note(self.d, self.k)]
+        most = break_even_rank(self.d, self.k)
+        up_to = f"LoRA has fewer numbers than a full update up to rank {most:,}."
+        notes = [f"Break-even: {up_to if most else 'no rank has fewer numbers than a full update.'}"]
         for rank, count in self.counts.items():
             rows.append((name, rank, count, count / full, full / count, full, full + count))
             if rank > min(self.d, self.k):
@@ -314,13 +316,6 @@ def count_matrix(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = Fals
     """
     d, k = _shape(d, k)
     return MatrixCount(d, k, {int(rank): count_lora(d, k, rank=rank, dora=dora) for rank in ranks}, dora)
-
-
-def _break_even_note(d: int, k: int) -> str:
-    rank = break_even_rank(d, k)
-    if rank == 0:
-        return "Break-even: no rank has fewer numbers than a full update."
-    return f"Break-even: LoRA has fewer numbers than a full update up to rank {rank:,}."
 
 
 def _shape(d: int, k: int) -> tuple[int, int]:

@@ -59,11 +59,6 @@ def count_config(
     >>> count_config(preset("llama-3-8b"), config).trainable
     131072
     """
-    return count_model(spec, **lora_options(config, spec), experts=experts)
-
-
-def lora_options(config: str | Path | Mapping[str, Any] | Any, spec: ModelSpec) -> dict[str, Any]:
-    """The arguments of `count_model` for a ``LoraConfig``."""
     fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(value)}
     kind = getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))
     if kind != "LORA":
@@ -76,12 +71,9 @@ def lora_options(config: str | Path | Mapping[str, Any] | Any, spec: ModelSpec) 
     if str(fields.get("init_lora_weights")).lower() == "mica":
         raise ValueError("init_lora_weights = 'mica' trains A alone; that is not counted here")
     settings.check_values(fields)
-    alike = {name: fields[name] for name in _ALIKE if name in fields}
-    return {
-        "rank": 8,
-        **alike,
-        **{ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields},
-    }
+    options = {ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}
+    options |= {name: fields[name] for name in _ALIKE if name in fields}
+    return count_model(spec, **{"rank": 8, **options}, experts=experts)
 
 
 def _as_in_json(value: Any) -> Any:

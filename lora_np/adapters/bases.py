@@ -40,10 +40,7 @@ def check_pair(
         )
     for name, (one, other) in shapes.items():
         if one and one[1:] != other[1:]:
-            raise HubError(
-                f"{tuned.path}: {name!r} has shape {other}, but {one} in {base.path}: "
-                f"not the same base{_INSIST}"
-            )
+            raise _other(tuned.path, f"{name!r} has shape {other}, but {one} in {base.path}")
 
 
 def check_base(base: ModelDirectory, adapter: Adapter) -> None:
@@ -72,9 +69,11 @@ def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second:
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
             continue
         for key in _SAME:
-            said = mine.get(key), theirs.get(key)
-            if said[0] != said[1] and None not in said:
-                raise HubError(
-                    f"{second}: {f'{place}.' * bool(place)}{key} is {said[1]!r}, but "
-                    f"{said[0]!r} in {first}: not the same base{_INSIST}"
-                )
+            ours, others = mine.get(key), theirs.get(key)
+            if ours != others and None not in (ours, others):
+                name = f"{place}.{key}" if place else key
+                raise _other(second, f"{name} is {others!r}, but {ours!r} in {first}")
+
+
+def _other(path: Path, why: str) -> HubError:
+    return HubError(f"{path}: {why}: not the same base{_INSIST}")

@@ -338,8 +338,7 @@ def has_transposed_experts(source: ModelDirectory) -> bool:
 
 
 def _merge_shard(
-    changes: Mapping[str, _Change],
-    shard: tuple[SafetensorsFile, Path, Mapping[str, TensorInfo]],
+    changes: Mapping[str, _Change], shard: tuple[SafetensorsFile, Path, Mapping[str, TensorInfo]]
 ) -> list[MergedTensor]:
     source, path, tensors = shard
     rows: list[MergedTensor] = []

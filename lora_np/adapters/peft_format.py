@@ -184,18 +184,6 @@ def load(path: str | os.PathLike[str]) -> Adapter:
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
-    _check_names(adapter)
-    tensors = adapter.tensors()
-    infos = header(tensors, dtype)
-    text = _checked_config(adapter, infos)
-    with SafetensorsWriter(folder / WEIGHTS, infos, metadata=METADATA) as writer:
-        for key, stored in tensors.items():
-            writer.write(key, stored.read())
-    (folder / settings.NAME).write_text(text, encoding="utf-8")
-
-
-def _check_names(adapter: Adapter) -> None:
-    """Modules, by names that a key can have, with both factors."""
     if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.modules.items():
@@ -204,6 +192,13 @@ def _check_names(adapter: Adapter) -> None:
         for part in ("A", "B"):
             if part not in module.parts:
                 raise HubError(f"{name!r} has no {part}")
+    tensors = adapter.tensors()
+    infos = header(tensors, dtype)
+    text = _checked_config(adapter, infos)
+    with SafetensorsWriter(folder / WEIGHTS, infos, metadata=METADATA) as writer:
+        for key, stored in tensors.items():
+            writer.write(key, stored.read())
+    (folder / settings.NAME).write_text(text, encoding="utf-8")
 
 
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:

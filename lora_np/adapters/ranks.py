@@ -242,11 +242,7 @@ def allocate(
 
 
 def allocate_bytes(
-    adapter: Adapter,
-    spectra: Mapping[str, Array],
-    size: int,
-    *,
-    at_least: Mapping[str, int] | None = None,
+    adapter: Adapter, spectra: Mapping[str, Array], size: int, *, at_least: Mapping[str, int] | None = None
 ) -> dict[str, int]:
     """Ranks with which the file of ``adapter``, given at its largest, has at most ``size`` bytes.
 

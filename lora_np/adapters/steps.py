@@ -27,10 +27,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def new_adapter(
-    target: str | os.PathLike[str],
-    *,
-    force: bool,
-    inputs: Collection[str | os.PathLike[str]],
+    target: str | os.PathLike[str], *, force: bool, inputs: Collection[str | os.PathLike[str]]
 ) -> Iterator[tuple[Path, Path]]:
     """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
     writes = (settings.NAME, WEIGHTS, CARD).__contains__

@@ -4,16 +4,7 @@ from lora_np.hub import gguf, safetensors, settings
 from lora_np.hub.bitsandbytes import bitsandbytes_parts, read_bitsandbytes
 from lora_np.hub.dtypes import FLOATS, float_dtype, rounded
 from lora_np.hub.families import build_spec, family_names, family_of
-from lora_np.hub.folders import (
-    HEAD,
-    INDEX,
-    PICKLES,
-    SINGLE,
-    ModelDirectory,
-    directory,
-    inside,
-    open_model,
-)
+from lora_np.hub.folders import HEAD, INDEX, PICKLES, SINGLE, ModelDirectory, directory, inside, open_model
 from lora_np.hub.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.hub.matrices import load_matrix
 from lora_np.hub.model import ATTENTION, Kind, Layers, ModelSpec, ModuleSpec, fold

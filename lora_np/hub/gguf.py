@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -259,7 +259,12 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
         hint = ": its bytes are in big-endian order" if swapped in (2, 3) else ""
         raise HubError(f"its version is {version}, not 2 or 3{hint}")
     tensor_count = header.count("the number of tensors", 24)
-    metadata = dict(_metadata(header, header.count("the number of metadata", 13)))
+    metadata: dict[str, Any] = {}
+    for _ in range(header.count("the number of metadata", 13)):
+        key = header.text("a key of the metadata", most=_MAX_NAME)
+        if key in metadata:
+            raise HubError(f"its metadata have two entries {shown(key)}")
+        metadata[key] = _value(header, header.number("I", f"the type of {shown(key)}"), key)
     alignment = _alignment(metadata)
     described = [_description(header) for _ in range(tensor_count)]
     start = _padded(header.position, alignment)
@@ -281,16 +286,6 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
         tensors[name] = tensor
         position += _padded(tensor.nbytes, alignment)
     return tensors, metadata
-
-
-def _metadata(header: _Header, count: int) -> Iterator[tuple[str, Any]]:
-    seen: set[str] = set()
-    for _ in range(count):
-        key = header.text("a key of the metadata", most=_MAX_NAME)
-        if key in seen:
-            raise HubError(f"its metadata have two entries {shown(key)}")
-        seen.add(key)
-        yield key, _value(header, header.number("I", f"the type of {shown(key)}"), key)
 
 
 def _value(header: _Header, kind: int, key: str) -> Any:
