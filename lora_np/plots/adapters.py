@@ -93,7 +93,7 @@ def update_norms(spectra: Spectra, *, ax: Axes | None = None) -> Axes:
 
     ax = axes(ax)
     norms = {path: float(np.linalg.norm(s)) for path, s in spectra.items() if len(s)}
-    layers = {path: _layer(path) for path in norms}
+    layers = {path: int(found[0]) if (found := _INDEX.search(path)) else None for path in norms}
     numbers = {layer for layer in layers.values() if layer is not None}
     if len(numbers) < 2:
         _bars(ax, norms)
@@ -319,11 +319,6 @@ def _kinds(paths: Iterable[str]) -> dict[str, tuple[str, object, list[str]]]:
         kind: (CYCLE[i % len(CYCLE)], _DASHES[i // len(CYCLE)], members)
         for i, (kind, members) in enumerate(groups.items())
     }
-
-
-def _layer(path: str) -> int | None:
-    found = _INDEX.search(path)
-    return int(found[0]) if found else None
 
 
 def _kept(s: Array, length: int) -> Array:

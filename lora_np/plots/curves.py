@@ -61,6 +61,8 @@ def lines(
     >>> ax.get_lines()[0].get_xdata()
     array([1, 2])
     """
+    from matplotlib.ticker import MaxNLocator
+
     ax = axes(ax)
     given = {
         name: curve if isinstance(curve, tuple) else (np.arange(1, len(curve) + 1), curve)
@@ -69,11 +71,24 @@ def lines(
     if "x" in logarithmic:
         ax.set_xscale("log")
     elif all(np.issubdtype(x.dtype, np.integer) for x, _ in given.values()):
-        ax.locator_params("x", integer=True, min_n_ticks=1)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     if level is not None:
         ax.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         given = dict(_reaching(ax, name, line, level) for name, line in given.items())
-    _draw(ax, given, logarithmic="y" in logarithmic, dashed=dashed)
+    if "y" in logarithmic:
+        ax.set_yscale("log")
+        given = {name: (x[y > 0], y[y > 0]) for name, (x, y) in given.items() if (y > 0).any()}
+    colors = cycle(CYCLE)
+    for name, (x, y) in given.items():
+        color, style = (MUTED, (0, (4, 3))) if name == dashed else (next(colors), "-")
+        marker = "o" if len(x) <= 40 else ""
+        ax.plot(x, y, color=color, linestyle=style, linewidth=1.8, marker=marker, markersize=3.5)
+        place, above, right = _free_place(ax, name, given)
+        label_line(
+            ax, x[place], y[place], name, color,
+            xytext=(5 if right else -5, 4 if above else -4), ha="left" if right else "right",
+            va="bottom" if above else "top",
+        )  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
 
@@ -158,24 +173,6 @@ def rank_error_curves(
         level=tolerance,
         ax=ax,
     )
-
-
-def _draw(ax: Axes, lines: Mapping[str, tuple[Array, Array]], *, logarithmic: bool, dashed: str = "") -> None:
-    """Lines, each with its name where it is farthest from the others, on the side away from the nearest."""
-    if logarithmic:
-        ax.set_yscale("log")
-        lines = {name: (x[y > 0], y[y > 0]) for name, (x, y) in lines.items() if (y > 0).any()}
-    colors = cycle(CYCLE)
-    for name, (x, y) in lines.items():
-        color, style = (MUTED, (0, (4, 3))) if name == dashed else (next(colors), "-")
-        marker = "o" if len(x) <= 40 else ""
-        ax.plot(x, y, color=color, linestyle=style, linewidth=1.8, marker=marker, markersize=3.5)
-        place, above, right = _free_place(ax, name, lines)
-        label_line(
-            ax, x[place], y[place], name, color,
-            xytext=(5 if right else -5, 4 if above else -4), ha="left" if right else "right",
-            va="bottom" if above else "top",
-        )  # fmt: skip
 
 
 def _free_place(ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]) -> tuple[int, bool, bool]:
