@@ -440,7 +440,7 @@ def draw_errors(best: Array, updates: tuple[Update, ...], ax: Axes) -> None:
 def spectra(task: Task, fits: dict[int | None, Fit[Any]]) -> dict[str, Array]:
     """The first singular values of the best full update, and those of the trained ones of low rank."""
     found: dict[str, Array] = {}
-    for r in reversed(RANKS):
+    for r in RANKS:
         layer = fits[r].model
         found[f"trained, r = {r}"] = svd_of_product(value(layer.B) * layer.scale, value(layer.A)).s
         # As the second line it has the color that a full update has in all figures.
