@@ -15,7 +15,7 @@ from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.accounting.memory import CAUSES, Memory, fitting, largest_rank, training_memory, training_options
 from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, shown, whole_number
-from lora_np.hub import ModelSpec, Targets
+from lora_np.hub import ModelSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
 METHODS = ("full", "LoRA", "QLoRA")
@@ -225,7 +225,7 @@ def plan(
     card: str | None = None,
     memory: int | str | None = None,
     ranks: Iterable[int] = (8, 64),
-    targets: Targets | None = None,
+    targets: str | Iterable[str] | None = None,
     methods: Iterable[str] = METHODS,
     tokens: int = 1_000_000,
     lora: Mapping[str, Any] | None = None,
@@ -296,7 +296,8 @@ def plan(
         if method == "full":
             choices.append(_choice(method, "", spec, chosen, settings, tokens, 0))
             continue
-        for wanted in _targets(spec, targets):
+        usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
+        for wanted in usual if targets is None else [targets]:
             selected = {**(lora or {}), "targets": wanted}
             most = largest_rank(spec, budget=chosen.room, lora=selected, **settings)
             named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
@@ -334,12 +335,6 @@ def _choice(
         slow, fast = (flops * tokens / (card.tflops * 1e12 * share * 3600) for share in _SHARES)
         hours = fast, slow
     return Choice(method, targets, rank, trainable, needed, verdict, *most, flops, disk, hours)
-
-
-def _targets(spec: ModelSpec, targets: Targets | None) -> list[Any]:
-    if targets is not None:
-        return [targets]
-    return [None, "all-linear"] if spec.default_targets else ["all-linear"]
 
 
 def _card(name: str | None, memory: int | str | None) -> Card:
