@@ -269,7 +269,10 @@ def interpret(file: SafetensorsFile, said: settings.AdapterConfig, folder: Path)
         while holder.endswith(f".{_WRAPPED}"):
             holder, depth = holder.removesuffix(f".{_WRAPPED}"), depth + 1
         if _WRAPPED in holder.split("."):
-            raise HubError(f"{file.path}: {key!r} adapts torch's MultiheadAttention, which is not supported")
+            raise HubError(
+                f"{file.path}: {key!r} adapts torch's MultiheadAttention, which reads its weights by itself "
+                "and is not supported"
+            )
         if embedding is not None and embeddings.setdefault((holder, depth), embedding) != embedding:
             raise HubError(f"{file.path}: {holder!r} has factors of a linear layer and of an embedding")
         found.setdefault(holder, {}).setdefault(depth, {})[part] = tensor
