@@ -1,5 +1,8 @@
 """The directive ``explorable``: a small program on a page, with the scripts and styles that it needs."""
 
+import re
+import sys
+from html import escape
 from pathlib import Path
 
 from docutils import nodes
@@ -7,6 +10,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 FOLDER = Path(__file__).parent.parent / "explorer"
+MADE = Path(__file__).parent.parent / "_build" / "made" / "static"  # where stills.write has put its figures
+sys.path.insert(0, str(FOLDER))
+
+from stills import STILLS  # noqa: E402
 
 # Name of an explorable, which is that of its HTML, and the files that it needs, in their order.
 FILES = {
@@ -48,7 +55,25 @@ class Explorable(SphinxDirective):
         self.env.note_dependency(FRAGMENTS[name])
         page = self.env.metadata[self.env.current_document.docname]
         page["explorables"] = f"{page.get('explorables', '')} {name}"
-        return [nodes.raw("", FRAGMENTS[name].read_text(encoding="utf-8"), format="html")]
+        text = FRAGMENTS[name].read_text(encoding="utf-8")
+        depth = self.env.current_document.docname.count("/")
+        return [nodes.raw("", text.replace(STILL, still(name, text, "../" * depth)), format="html")]
+
+
+STILL = "<!-- still -->"  # where a fragment has what it shows without scripts
+
+
+def still(name: str, fragment: str, root: str) -> str:
+    """In place of controls that do nothing: a figure that the package has made, and a sentence."""
+    if STILL not in fragment:
+        return ""
+    found = STILLS[name]
+    shown = f'<img src="{root}_static/still-{name}.png" alt="{escape(found.alt)}">'
+    if found.say:
+        shown = (MADE / f"still-{name}.html").read_text(encoding="utf-8")
+    identifier = re.search(r'id="([^"]+)"', fragment)[1]
+    hide = f"<style>#{identifier} > :not(noscript) {{ display: none; }}</style>"
+    return f"<noscript>{hide}<figure>{shown}<figcaption>{found.sentence}</figcaption></figure></noscript>"
 
 
 def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, object], doctree: object) -> None:

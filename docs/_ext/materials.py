@@ -118,6 +118,7 @@ def explorables() -> None:
     import calculator_data
     import export
     import speaker_data
+    import stills
     import training_data
 
     target = MADE / "static"
@@ -126,6 +127,7 @@ def explorables() -> None:
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
     (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
+    stills.write(target)
     (target / "austen").mkdir(exist_ok=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)

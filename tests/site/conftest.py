@@ -31,6 +31,15 @@ class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+    def do_GET(self):
+        if (
+            self.path == "/favicon.ico"
+        ):  # asked for by Chromium itself where JupyterLite is slow to name its icon
+            self.send_response(204)
+            self.end_headers()
+        else:
+            super().do_GET()
+
 
 @pytest.fixture(scope="session")
 def address(site):

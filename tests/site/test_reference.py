@@ -108,6 +108,23 @@ def test_without_script_there_are_figures(open_page, path):
     assert page.locator("article img:visible, article svg:visible").count() >= 1
 
 
+EXPLORABLES = ["learn/explorer", "learn/training", "learn/speaking", "use/calculator", "use/inspector"]
+
+
+@pytest.mark.parametrize("path", EXPLORABLES)
+def test_an_explorable_without_script_is_a_figure_and_a_sentence(open_page, path):
+    page = open_page(f"{path}.html", java_script_enabled=False)
+    explorable = page.locator(".explorer")
+    assert "JavaScript" in explorable.locator("noscript figcaption").inner_text()
+    assert explorable.locator("button:visible, input:visible, select:visible").count() == 0
+    if path == "learn/speaking":
+        assert explorable.locator("noscript figure p").count() == 2
+    else:
+        picture = explorable.locator("noscript img")
+        assert len(picture.get_attribute("alt")) > 30
+        assert picture.bounding_box()["height"] > 80  # it was found and decoded
+
+
 @pytest.mark.parametrize("path", ["understand/optimum.html", "lessons/03-cut-the-svd.html"])
 def test_without_script_there_are_formulas(open_page, path):
     page = open_page(path, java_script_enabled=False)

@@ -1,0 +1,114 @@
+"""What an explorable shows without scripts: a figure or text that the package makes, and a sentence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import export
+import numpy as np
+import training_data
+from matplotlib.figure import Figure
+
+import lora_np as lnp
+from lora_np import accounting, adapters, language, linalg, plots
+
+PROMPT = "And the king "
+
+
+@dataclass(frozen=True)
+class Still:
+    """A figure and its alt text; or, for a model that speaks, its text."""
+
+    sentence: str  # HTML
+    alt: str = ""
+    draw: Callable[[], Figure] | None = None
+    say: Callable[[], str] | None = None
+
+
+def cut_portrait() -> Figure:
+    M = export.portrait()
+    cuts = {f"rank {rank}": np.matmul(*linalg.low_rank_factors(M, rank=rank)) for rank in (4, 16, 64)}
+    return plots.gallery({**cuts, "in full": M}, figure=Figure(), width=6)
+
+
+def trained() -> Figure:
+    task = training_data.task()
+    d, k = training_data.D, training_data.K
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    curves = {}
+    for rank in (1, 2, 3, 8):
+        model = lnp.inject(lnp.Linear(np.zeros((d, k))), rank=rank, alpha=8, rng=0)
+        run = lnp.fit(model, task["x"], task["y"], optimizer=lnp.Adam(lr=0.02), steps=400, progress=False)
+        curves[f"r = {rank}"] = np.arange(len(run.history.loss)), np.array(run.history.loss)
+    plots.lines(curves, xlabel="step", ylabel="loss", logarithmic="y", ax=figure.add_subplot())
+    return figure
+
+
+def looked_into() -> Figure:
+    found = adapters.inspect(language.located_adapter("king-james"))
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    plots.update_norms(found.spectra, ax=figure.add_subplot())
+    return figure
+
+
+def counted() -> Figure:
+    spec = accounting.preset("llama-2-7b")
+    ways = {"full": accounting.training_memory(spec, sequence=2_048)}
+    lora = accounting.count_model(spec, rank=8, targets=["q_proj", "v_proj"])
+    ways["LoRA, r = 8"] = accounting.training_memory(lora, sequence=2_048)
+    figure = Figure(figsize=(6, 2.8), layout="constrained")
+    plots.memory_by_cause({name: way.parts for name, way in ways.items()}, ax=figure.add_subplot())
+    return figure
+
+
+def spoken() -> str:
+    model = language.load("austen")
+    tuned = adapters.attach(model, adapters.load(language.located_adapter("king-james")))
+    said = [
+        (name, language.generate(speaker, PROMPT, tokens=160, temperature=0.6, rng=0))
+        for name, speaker in (("without the adapter", model), ("with it, rank 8", tuned))
+    ]
+    return "".join(f"<p><strong>{name}</strong>: {escape(' '.join(text.split()))}</p>" for name, text in said)
+
+
+STILLS = {
+    "rank": Still(
+        "At rank 4 there is a shape, at rank 16 a face, at rank 64 nearly all. "
+        "To choose the rank yourself, JavaScript is needed.",
+        "A portrait of 180 x 150 pixels cut to ranks 4, 16 and 64, and in full.",
+        cut_portrait,
+    ),
+    "training": Still(
+        "The higher the rank, the lower the loss; past rank 4 only noise is left to learn. "
+        "To train here, JavaScript is needed; the lesson <em>Train</em> does the same in Python.",
+        "The loss against 400 steps at ranks 1, 2, 3 and 8: it levels off, lower at higher ranks.",
+        trained,
+    ),
+    "inspector": Still(
+        "An example: the adapter that comes with the package. To look into yours here, JavaScript is needed; "
+        "<code>lora-np inspect</code> does the same in a terminal.",
+        "The size of each update against the layer, a line for each kind of module.",
+        looked_into,
+    ),
+    "speaker": Still(
+        "The same prompt, twice. Live text needs JavaScript; "
+        "<code>lora-np generate austen --adapter king-james</code> does the same.",
+        say=spoken,
+    ),
+    "calculator": Still(
+        "An example: Llama 2 7B, a text of 2,048 tokens. The calculator needs JavaScript; "
+        "<code>lora-np count</code> does not.",
+        "Memory to train Llama 2 7B by cause: 55 GB in full, 15 with LoRA of rank 8 on queries and values.",
+        counted,
+    ),
+}
+
+
+def write(folder: Path) -> None:
+    """Each figure as ``still-NAME.png``, each text as ``still-NAME.html``."""
+    for name, still in STILLS.items():
+        if still.draw:
+            still.draw().savefig(folder / f"still-{name}.png", dpi=80)
+        if still.say:
+            (folder / f"still-{name}.html").write_text(still.say(), encoding="utf-8")
