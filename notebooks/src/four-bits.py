@@ -238,7 +238,7 @@ assert at_start["loftq"] < at_start["zero"]
 # ## QLoRA
 #
 # Now train. $W_0$ stays in four bits, and is never changed. In each step each layer is turned into numbers for its product, and
-# thrown away again; on the way back once more. $A$ and $B$ are ordinary numbers. Genesis again, 80 steps, from the same start
+# thrown away again; on the way back once more. $A$ and $B$ are ordinary numbers. Genesis again, 50 steps, from the same start
 # and with the same batches, on $W_0$ in 32 bits and in 4:
 
 # %%
@@ -249,11 +249,11 @@ test = language.windows(genesis[cut:], context=64)[::2]  # every other row tells
 
 
 def train(start):
-    order = np.random.default_rng(1).permutation(len(training))[: 80 * 4]
-    rate = lnp.cosine_schedule(1e-2, steps=80, warmup=10)
+    order = np.random.default_rng(1).permutation(len(training))[: 50 * 4]
+    rate = lnp.cosine_schedule(1e-2, steps=50, warmup=10)
     return lnp.fit(
-        start, list(training[order].reshape(80, 4, 65)), loss=language.token_loss,
-        optimizer=lnp.AdamW(lr=rate, weight_decay=0), steps=80, clip=1.0, progress=False,
+        start, list(training[order].reshape(50, 4, 65)), loss=language.token_loss,
+        optimizer=lnp.AdamW(lr=rate, weight_decay=0), steps=50, clip=1.0, progress=False,
     ).model  # fmt: skip
 
 
