@@ -191,6 +191,6 @@ def test_an_adapter_is_inspected_against_it_but_not_merged_into_its_bits(tmp_pat
     assert found.table.records[0]["relative"] == pytest.approx(
         np.linalg.norm(update) / np.linalg.norm(W), rel=1e-4
     )
-    with pytest.raises(HubError, match="quantised by bitsandbytes, and merging would have to round it again"):
+    with pytest.raises(HubError, match="quantised by bitsandbytes, and merging rounds it again"):
         adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -167,7 +167,7 @@ def test_names_there_and_back():
     [
         (
             {"metadata": {"general.architecture": "mamba"}},
-            "models of the family 'mamba' are not read; .* llama, qwen2",
+            "family 'mamba' is not read; .* llama, qwen2",
         ),
         ({"metadata": {"llama.block_count": "two"}}, "llama.block_count must be a number, got 'two'"),
         ({"metadata": {"llama.block_count": None}}, "llama.block_count must be a number, got None"),
@@ -179,8 +179,8 @@ def test_names_there_and_back():
             {"extra": {"blk.0.ffn_gate_exps.weight": np.ones(4, np.float32)}},
             "'blk.0.ffn_gate_exps.weight' has no place",
         ),
-        ({"metadata": {"tokenizer.ggml.model": "llama"}}, "a vocabulary of kind 'llama' is not read"),
-        ({"metadata": {"tokenizer.ggml.pre": "other"}}, "texts cut as 'other' are not understood"),
+        ({"metadata": {"tokenizer.ggml.model": "llama"}}, "vocabulary 'llama' is not read"),
+        ({"metadata": {"tokenizer.ggml.pre": "other"}}, "texts cut as 'other' are not read"),
         ({"metadata": {"tokenizer.ggml.tokens": ["a", "a"]}}, "texts that differ"),
         ({"metadata": {"tokenizer.ggml.merges": ["he"]}}, "two tokens with a space between"),
         ({"metadata": {"tokenizer.ggml.token_type": [1]}}, "one type for each"),
