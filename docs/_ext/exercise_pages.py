@@ -103,9 +103,10 @@ def script(wheel: str, runtime: str) -> str:
 
 
 def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    if pagename == "index" or pagename.startswith(("lessons/", "practice/")):
+        app.add_js_file("python-data.js", loading_method="defer")
     if pagename.startswith("practice/"):
         app.add_css_file("exercises.css")
-        app.add_js_file("python-data.js", loading_method="defer")
         app.add_js_file("exercises.js", loading_method="defer")
 
 

@@ -133,6 +133,20 @@ def test_runs_to_its_end_in_the_browser(open_lesson, site, name, capsys):
     assert page.locator(".jp-OutputArea img").count() >= figures_expected(site, name)
 
 
+@pytest.mark.parametrize("path", ["index.html", "lessons/01-see-rank.html"])
+def test_who_reaches_for_a_notebook_has_python_fetched(open_page, runtime, path):
+    page = open_page(path)
+    page.wait_for_load_state("networkidle")
+    before = len(open_page.received)
+    page.locator('a[href*="lite/notebooks/"]').first.hover()
+    page.locator('a[href*="lite/notebooks/"]').first.focus()
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(3_000)
+    fetched = [answer.url.rpartition("/")[2] for answer in open_page.received[before:]]
+    assert {"pyodide.asm.wasm", "pyodide.asm.js", "python_stdlib.zip"} < set(fetched)
+    assert len(fetched) == len(set(fetched)) == 4
+
+
 def test_a_notebook_leads_back_to_its_lesson_and_on_to_the_next(open_lesson):
     page = open_lesson("01-see-rank")
     page.get_by_role("link", name="Next lesson").click()
