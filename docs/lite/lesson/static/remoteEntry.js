@@ -11,6 +11,8 @@
     .jp-MarkdownOutput a[href="#run-all"]:hover { background: #005a8e; }
     .jp-MarkdownOutput a[href="#run-all"]:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }`;
 
+  const RUN = "notebook:run-all-cells";
+
   function lead() {
     for (const link of document.querySelectorAll('.jp-MarkdownOutput a[href^="#lesson-"]')) {
       link.href = new URL(`../../lessons/${link.hash.slice("#lesson-".length)}.html`, location.href);
@@ -28,6 +30,10 @@
   function activate(app) {
     document.head.appendChild(document.createElement("style")).textContent = STYLE;
     new MutationObserver(lead).observe(document.body, { childList: true, subtree: true });
+    const runAll = () => { // before its kernel is there, the command would do nothing
+      if (app.shell.currentWidget?.sessionContext?.session?.kernel) app.commands.execute(RUN);
+      else setTimeout(runAll, 100);
+    };
     const run = (event) => {
       const link = event.target.closest?.(".jp-MarkdownOutput a");
       if (link?.getAttribute("href") !== "#run-all") {
@@ -36,7 +42,7 @@
       }
       event.preventDefault();
       event.stopPropagation();
-      app.commands.execute("notebook:run-all-cells");
+      runAll();
     };
     window.addEventListener("click", run, true);
   }
