@@ -33,11 +33,7 @@ class Rows:
         n = len(self.x)
         size = n if self.batch_size is None else self.batch_size
         self.batch_size = whole_number("batch_size", size, maximum=n, top="rows of x")
-
-    @property
-    def whole(self) -> bool:
-        """Whether a batch is all of the data."""
-        return bool(self.batch_size == len(self.x))
+        self.whole = self.batch_size == n  # whether a batch is all of the data
 
     @property
     def identity(self) -> dict[str, Any]:
