@@ -46,9 +46,9 @@ def bits_held(rank, bits_asked, seed):
     n = round(bits_asked / np.log2(96))
     x, labels = rng.permutation(places)[:n], rng.integers(96, size=n)
     adapted = lnp.inject(lnp.Linear(model.lm_head.W), rank=rank, alpha=rank, rng=rng)
-    optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.1, steps=600))
+    optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.1, steps=500))
     adapted = lnp.fit(
-        adapted, x, labels, loss=lnp.cross_entropy, optimizer=optimizer, steps=600, progress=False
+        adapted, x, labels, loss=lnp.cross_entropy, optimizer=optimizer, steps=500, progress=False
     ).model
     loss = lnp.cross_entropy(lnp.freeze(adapted)(x), labels)
     return n * (np.log2(96) - loss / np.log(2))
@@ -84,7 +84,7 @@ assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 
 # %% [markdown]
 # As long as little is asked, all is learned. Beyond that the curve bends, at **about one and a half bits for each number**, whatever the
-# rank. (A number takes 32 bits in memory. And ask for too much, and training ends with less: this is what these 600 steps reach, not the most that is
+# rank. (A number takes 32 bits in memory. And ask for too much, and training ends with less: this is what these 500 steps reach, not the most that is
 # possible.) So here **the rank is the limit**: twice the rank, twice the bits, and no trick around it.
 #
 # ## A style is not learned by heart
@@ -131,7 +131,7 @@ with lnp.course.live(axes.figure) as put:
     fresh = lnp.fit(
         lnp.replace(model, np.ndarray, lambda path, W: lnp.Tensor(W.copy())), list(batches),
         loss=language.token_loss, optimizer=lnp.AdamW(lr=rate, weight_decay=0), steps=150, clip=1.0, progress=False,
-        sample=lambda step, model: put(line, step, float(language.token_loss(model, rows["validation"][:16]))),
+        sample=lambda step, model: put(line, step, float(language.token_loss(model, rows["validation"][:6]))),
         validate_every=15,
     ).model  # fmt: skip
 
