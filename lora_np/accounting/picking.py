@@ -47,7 +47,7 @@ class Pick(NamedTuple):
 
     module: ModuleSpec
     names: tuple[str, ...] | None = None
-    times: int = 1  # PEFT gives maps that were fused into one the ranks of all of them
+    times: int = 1
     parameter: str | None = None
 
     def path(self, name: str) -> str:

@@ -385,7 +385,7 @@ def draw(
     from matplotlib.figure import Figure
 
     from lora_np import plots
-    from lora_np.plots import FULL, LORA, OPTIMUM, SKY
+    from lora_np.plots import ACCENT, FULL, LORA, OPTIMUM
 
     figures = {name: Figure(figsize=(7.0, 3.8), layout="constrained") for name in ALT}
     draw_errors(task.best_errors, updates, figures["rank-and-error"].add_subplot())
@@ -401,7 +401,7 @@ def draw(
     plots.singular_spectrum(spectra(task, fits), ax=figures["singular-values"].add_subplot())
     ax = plots.axes(figures["training"].add_subplot())
     ends = []
-    for (rank, result), color in zip(fits.items(), (FULL, SKY, LORA), strict=True):
+    for (rank, result), color in zip(fits.items(), (FULL, LORA, ACCENT), strict=True):
         steps, losses = result.history.validation_steps, result.history.validation_loss
         ax.plot(steps, losses, color=color, linewidth=1.8)
         ends.append((losses[-1], "full" if rank is None else f"r = {rank}", color))

@@ -181,7 +181,7 @@ def ends_with(path: str, target: str) -> bool:
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """The names closest to ``name``, to end a message with; all of them if none is close.
+    """The names closest to ``name``, to end a message with; twelve of all if none is close.
 
     Parameters
     ----------
@@ -199,7 +199,8 @@ def close_names(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
     if close:
         return f"; close names: {', '.join(close)}"
-    return f"; it has {', '.join(sorted(known)[:40])}" if known else ""
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"; it has {', '.join(sorted(known)[:12])}{more}" if known else ""
 
 
 @dataclass(frozen=True, eq=False)

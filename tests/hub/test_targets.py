@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_np.hub import Patterns, matcher
+from lora_np.hub import Patterns, close_names, matcher
 
 _PATHS = st.builds(
     ".".join,
@@ -114,3 +114,10 @@ def test_many_names_take_linear_time():
         assert time.perf_counter() - begin < 10
     with pytest.raises(ValueError, match="at most 1,000 expressions"):
         Patterns({f".*a{i}": 1 for i in range(1001)})
+
+
+def test_close_names_lists_twelve_at_most():
+    many = [f"layers.{i:02}.up" for i in range(40)]
+    assert close_names("far", many) == f"; it has {', '.join(many[:12])} and 28 more"
+    assert close_names("far", many[:12]) == f"; it has {', '.join(many[:12])}"
+    assert close_names("layers.07.uq", many).startswith("; close names: layers.07.up")
