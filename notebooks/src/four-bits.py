@@ -266,13 +266,13 @@ training = language.windows(genesis[:cut], context=64)
 test = language.windows(genesis[cut:], context=64)[::2]  # every other row tells enough
 
 
-def train(start, line):
+def train(start, report=None):
     order = np.random.default_rng(1).permutation(len(training))[: 50 * 4]
     rate = lnp.cosine_schedule(1e-2, steps=50, warmup=10)
     return lnp.fit(
         start, list(training[order].reshape(50, 4, 65)), loss=language.token_loss,
         optimizer=lnp.AdamW(lr=rate, weight_decay=0), steps=50, clip=1.0, progress=False,
-        sample=lambda step, model: put(line, step, float(language.token_loss(model, test[:6]))), validate_every=5,
+        sample=report, validate_every=5,
     ).model  # fmt: skip
 
 
@@ -284,7 +284,11 @@ styles = zip(ways, CYCLE, ["-", "--", ":"], strict=False)
 lines = {name: axes.plot([], [], style, color=color, label=name)[0] for name, color, style in styles}
 axes.legend()
 with lnp.course.live(axes.figure) as put:
-    tuned = {name: train(start, lines[name]) for name, start in ways.items()}
+
+    def show(line):
+        return lambda step, model: put(line, step, float(language.token_loss(model, test[:6])))
+
+    tuned = {name: train(start, show(lines[name])) for name, start in ways.items()}
 ends = {name: loss(end, test) for name, end in tuned.items()}
 at_first = loss(model, test)
 print(f"Genesis before: {at_first:.2f}")
