@@ -229,22 +229,25 @@ def adapted_gradients(
     wanted: tuple[bool, ...],
 ) -> Pull:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
+    # One product with x takes less than four narrow ones, unless W has many more entries than A and B.
+    by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
     def pull(g: Array) -> tuple[Any, ...]:
-        gB, z = product(g, B), product(x, A.T)
-        gx = None
-        if for_x:
-            gx = (
-                product(g, merged) if merged is not None else affine_of_arrays(gB * scale, A.T, product(g, W))
-            )
-        return (
-            gx,
-            sum_of_outer(g, x) if for_W else None,
-            sum_of_outer(gB, x) * scale if for_A else None,  # the scale goes on the smallest array
-            sum_of_outer(g, z) * scale if for_B else None,
-            np.sum(gB * z) if for_scale else None,
-            g,
-        )
+        gA: Any
+        gB: Any
+        gx: Any = product(g, merged) if for_x and merged is not None else None
+        gW: Any = sum_of_outer(g, x) if for_W or by_W else None
+        if by_W:
+            gA, gB = B.T.dot(gW), gW.dot(A.T)
+            gscale = np.sum(gA * A)
+        else:
+            u, z = product(g, B), product(x, A.T)
+            if for_x and merged is None:
+                gx = affine_of_arrays(u * scale, A.T, product(g, W))
+            gA, gB = sum_of_outer(u, x) if for_A else None, sum_of_outer(g, z) if for_B else None
+            gscale = np.sum(u * z) if for_scale else None
+        # the scale goes on the smallest arrays
+        return gx, gW, gA * scale if for_A else None, gB * scale if for_B else None, gscale, g
 
     return pull
 

@@ -30,29 +30,34 @@ LOGITS = 2**18  # of the head, at a time
 
 
 def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
-    inverse = np.vecdot(x, x)[..., np.newaxis]
+    inverse = np.vecdot(x, x).reshape(-1, 1)
     inverse /= x.shape[-1]
     inverse += eps
     np.sqrt(inverse, out=inverse)
     np.reciprocal(inverse, out=inverse)
-    y = x * inverse
-    y *= W
-    return y, inverse
+    y = inverse.dot(W[np.newaxis])  # quicker than to broadcast one after the other
+    y *= rows(x)
+    return y.reshape(x.shape), inverse
 
 
 def norm_joint(inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], eps: float) -> Any:
+    x2 = rows(x)
+
     def pull(g: Array) -> tuple[Array | None, Array | None]:
         gx = gW = None
         if wanted[1]:
-            gW = np.einsum("ij,ij,i->j", rows(g), rows(x), inverse.ravel())
+            gW = np.einsum("ij,ij,i->j", rows(g), x2, inverse.ravel())
         if wanted[0]:
-            gx = g * W
-            mean = np.vecdot(gx, x)[..., np.newaxis]
+            gx = inverse.dot(W[np.newaxis])
+            gx *= rows(g)
+            mean = np.vecdot(gx, x2)[:, np.newaxis]
             mean *= inverse
             mean *= inverse
             mean /= x.shape[-1]
-            gx -= x * mean
-            gx *= inverse
+            along_x = widened(mean, x.shape[-1])
+            along_x *= x2
+            gx -= along_x
+            gx = gx.reshape(x.shape)
         return gx, gW
 
     return pull
@@ -133,7 +138,7 @@ def attention_forward(
         np.matmul(E, V[:, :, first:end], out=mixed[:, :, block])
         kept += E.size
         weights.append(E if kept <= KEPT else None)
-    mixed /= sums
+    mixed /= widened(sums, d)
     return by_token(mixed, each), (Q, K, V, mixed, weights, largest, sums)
 
 
@@ -158,8 +163,10 @@ def attention_joint(
         KT = K.swapaxes(-1, -2)
         # The gradient of a score is its weight times (g V^T - their mean): one product with a column more.
         dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
-        np.divide(by_group(g, kv, d), sums, out=dmixed[..., :d])
-        np.negative(row_sums(dmixed[..., :d] * mixed), out=dmixed[..., d:])
+        weighted = by_group(g, kv, d) / widened(sums, d)
+        dmixed[..., :d] = weighted
+        weighted *= mixed
+        np.negative(row_sums(weighted), out=dmixed[..., d:])
         V1T = np.ones((batch, kv, d + 1, tokens), V.dtype)
         V1T[..., :d, :] = V.swapaxes(-1, -2)
         dQ, dK, dV = np.empty_like(Q), np.zeros_like(K), np.zeros_like(V)
@@ -196,8 +203,15 @@ def may_overflow(Q: Array, K: Array) -> bool:
 
     Where none is, nothing needs to be subtracted from them before, which spares two passes over the scores.
     """
+    d = Q.shape[-1]
+    if d * largest_of(Q) * largest_of(K) < HARMLESS:  # quick, and mostly enough
+        return False
     longest_q, longest_k = (float(np.einsum("...i,...i->...", x, x).max()) for x in (Q, K))
     return not longest_q * longest_k < HARMLESS**2
+
+
+def largest_of(x: Array) -> float:
+    return max(float(x.max()), -float(x.min()))
 
 
 def blocks(tokens: int, each: int, window: int | None) -> Any:
@@ -211,7 +225,7 @@ def blocks(tokens: int, each: int, window: int | None) -> Any:
 def scores(Q: Array, KT: Array, t: int, end: int, first: int, each: int, window: int | None) -> Array:
     """``Q K^T`` of tokens t to end and the keys that they see, minus infinity where one does not."""
     S: Array = np.matmul(Q, KT[..., first:end])
-    if window is None:
+    if window is None and t > 4 * BLOCK:  # before that, one pass over all keys is the quicker one
         S[..., t:] += barred(end - t, end - t, each, None, S.dtype)
     else:
         S += barred(end - t, end - first, each, window, S.dtype)
@@ -365,6 +379,11 @@ def row_sums(x: Array) -> Array:
 @functools.lru_cache(maxsize=32)
 def ones(n: int, dtype: np.dtype[Any]) -> Array:
     return np.ones(n, dtype)
+
+
+def widened(column: Array, n: int) -> Array:
+    """The column n times, side by side: what is done with it then takes less than to broadcast it."""
+    return np.repeat(column, n, axis=-1)
 
 
 def rows(x: Array) -> Array:

@@ -346,7 +346,8 @@ EXAMPLES = {
     np.linalg.matrix_power: [(lambda a, n=n: np.linalg.matrix_power(a, n), (well_conditioned(3, 3) / 2,)) for n in (1, 2, 3, 5, -2)] +
                             [(lambda a: np.linalg.matrix_power(a, 0) * np.sum(a), (matrix(3, 3),))],
     np.linalg.multi_dot: [(lambda a, b, c: np.linalg.multi_dot([a, b, c]), (matrix(2, 3), matrix(3, 2), matrix(2, 4)))],
-    adapted_affine: [(adapted_affine, (matrix(n, 3), matrix(4, 3), matrix(2, 3), matrix(4, 2), matrix(), *b)) for n in (5, 9) for b in ((), (matrix(4),))],
+    # by few rows; by many, with a small W and with one that is large beside A and B
+    adapted_affine: [(adapted_affine, (matrix(n, k), matrix(d, k), matrix(r, k), matrix(d, r), matrix(), *b)) for n, d, k, r in ((5, 4, 3, 2), (9, 4, 3, 2), (24, 11, 12, 1)) for b in ((), (matrix(d),))],
     plus_low_rank: [(plus_low_rank, (matrix(5, 4), matrix(5, 3), matrix(2, 3), matrix(4, 2), matrix()))],
     **{row: [] for row in (linear_algebra.eigh_of, linear_algebra.svd_of, linear_algebra.qr_of, linear_algebra.logdet)},  # through np.linalg
     rules.put: [],  # through operator.getitem, at second order
