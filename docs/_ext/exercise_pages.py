@@ -50,7 +50,7 @@ class ExerciseForm(SphinxDirective):
             needs=" ".join(exercise.needs),
             stub=html.escape(exercise.stub),
             rows=exercise.stub.count("\n") + 6,
-            points=f"{exercises.plural(exercise.points, 'point')}, {exercise.minutes} minutes",
+            points=exercises.plural(exercise.points, "point"),
         )
         return [nodes.raw("", text, format="html")]
 

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from lora_np.checks import choice
 from lora_np.hub import (
     INDEX,
     HubError,
@@ -35,10 +36,11 @@ _KNOWN = (
     "model differs from a usual one."
 )
 _MEMORY = "count the model in memory, on the meta device"
+_KINDS = ("linear", "embedding", "convolution", "norm", "parameter")  # that a caller may say
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
 
-def from_safetensors(source: str | Path) -> ModelSpec:
+def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = None) -> ModelSpec:
     """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
@@ -49,6 +51,9 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     ----------
     source : str or Path
         The file, index or directory.
+    kinds : mapping of str to str, optional
+        What modules are where their names mislead: from the end of a name to ``"linear"``, ``"embedding"``,
+        ``"convolution"``, ``"norm"`` or ``"parameter"``.
 
     Returns
     -------
@@ -57,6 +62,8 @@ def from_safetensors(source: str | Path) -> ModelSpec:
 
     Raises
     ------
+    ValueError
+        If an entry of ``kinds`` is none of these.
     HubError
         If there is no such model, `open_model` finds it damaged, or its modules cannot be told, because
         transformers splits or joins tensors of it when it loads.
@@ -72,25 +79,27 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     >>> count_model(from_safetensors(path), rank=8, targets=["q_proj"]).trainable
     1760
     """
+    for end, kind in (kinds or {}).items():
+        choice(f"kinds[{end!r}]", kind, _KINDS)
     path = Path(source)
     model = open_model(path)
     family = str(model.config.get("model_type") or "")
     title = path.name if path.is_dir() or path.name != INDEX else path.parent.name
-    kinds = kinds_by_type().get(family) if names_are_known(model.config) else None
-    why = kinds if isinstance(kinds, str) else ""
+    known = kinds_by_type().get(family) if names_are_known(model.config) else None
+    why = known if isinstance(known, str) else ""
     if model.unread:
         why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
     if why:
         raise HubError(f"{path}: headers do not tell the modules of a {family} model: {why}; {_MEMORY}")
     shapes = {name: model.shape(places) for name, places in model.parameters.items()}
-    modules = list(_modules(shapes, kinds or {}, fused_names(family) or {}))
-    if kinds is None:
+    modules = list(_modules(shapes, kinds or {}, known or {}, fused_names(family) or {}))
+    if known is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
         head = heads[0] if len(heads) == 1 else ""
     else:
-        head = next((name for name, kind in kinds.items() if kind == "head"), "lm_head")
+        head = next((name for name, kind in known.items() if kind == "head"), "lm_head")
         tables = [module for module in modules if module.kind == "embedding"]
-        tables = [module for module in tables if kinds.get(module.name) == "table"] or tables
+        tables = [module for module in tables if known.get(module.name) == "table"] or tables
         names = list(map(str, model.config.get("architectures") or ()))
         with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
         if with_head and tables and all(module.name != head for module in modules):
@@ -104,7 +113,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
         head=head if any(module.name == head for module in modules) else "",
         default_targets=default_targets(family),
         fused=fused_names(family) or None,
-        assumed=_ASSUMED if kinds is None else _KNOWN.format(family),
+        assumed=_ASSUMED if known is None else _KNOWN.format(family),
     )
 
 
@@ -116,11 +125,15 @@ def kinds_by_type() -> dict[str, Any]:
 
 
 def _modules(
-    shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, str], fused: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]],
+    told: Mapping[str, Kind],
+    kinds: Mapping[str, str],
+    fused: Mapping[str, str],
 ) -> Iterator[ModuleSpec]:
     for name, shape in shapes.items():
         owner, _, last = name.rpartition(".")
-        said = kinds.get(starred(owner), "")
+        chosen = next((kind for end, kind in told.items() if f".{owner}".endswith(f".{end}")), None)
+        said = chosen or kinds.get(starred(owner), "")
         kind = said if said in get_args(Kind) else guess(owner, shape)
         if kinds.get(starred(name)) == "buffer":
             continue

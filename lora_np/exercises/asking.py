@@ -103,6 +103,11 @@ class Exercise:
         return sum(law.points for law in self.laws)
 
     @property
+    def effort(self) -> str:
+        """How hard and how long, as in ``"easy, 5 minutes"``."""
+        return f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
+
+    @property
     def definition(self) -> ast.FunctionDef:
         function = ast.parse(self.stub).body[-1]
         assert isinstance(function, ast.FunctionDef)

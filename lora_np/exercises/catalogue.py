@@ -217,13 +217,13 @@ class Overview:
     def table(self) -> Table:
         """A row for each exercise."""
         rows = [
-            (f"{lesson.number} {lesson.title}", one.name, one.title, one.points)
+            (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
             for lesson in self.lessons
             for one in lesson.exercises
         ]
         total = sum(lesson.points for lesson in self.lessons)
         notes = [f"{len(rows)} exercises, {total} points."]
-        return Table(["lesson", "exercise", "title", "points"], rows, notes=notes)
+        return Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
 
 
 def overview(numbers: Sequence[int] = ()) -> Overview:
@@ -247,6 +247,6 @@ def overview(numbers: Sequence[int] = ()) -> Overview:
     Examples
     --------
     >>> overview([4]).table.columns
-    ('lesson', 'exercise', 'title', 'points')
+    ('lesson', 'exercise', 'title', 'effort', 'points')
     """
     return Overview(tuple(lessons(numbers)))

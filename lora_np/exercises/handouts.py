@@ -142,7 +142,7 @@ def opening(lesson: Lesson) -> str:
 
 
 def heading(exercise: Exercise, number: int) -> str:
-    """Number, title and points, as Markdown.
+    """Number, title, points and effort, as Markdown.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def heading(exercise: Exercise, number: int) -> str:
     str
         A heading of the second level.
     """
-    return f"## {number}. {exercise.title} ({plural(exercise.points, 'point')})"
+    return f"## {number}. {exercise.title} ({plural(exercise.points, 'point')}, {exercise.effort})"
 
 
 def with_hints(exercise: Exercise, number: int) -> str:

@@ -159,6 +159,15 @@ def test_a_checkpoint_is_counted_from_its_header(tmp_path: Path) -> None:
         count_model(spec, rank=2)
 
 
+def test_a_caller_says_what_names_hide(tmp_path: Path) -> None:
+    path = shapes_of(tmp_path / "model.safetensors", TINY)
+    spec = from_safetensors(path, kinds={"q_proj": "embedding", "embed_tokens": "linear"})
+    assert count_model(spec, rank=2, targets="all-linear").trainable == 2 * 17
+    assert from_safetensors(path, kinds={"proj": "embedding"}).modules == from_safetensors(path).modules
+    with pytest.raises(ValueError, match=r"kinds\['q_proj'\] must be one of"):
+        from_safetensors(path, kinds={"q_proj": "matrix"})  # type: ignore[dict-item]
+
+
 def test_a_transposed_map_is_known_by_its_bias(tmp_path: Path) -> None:
     path = shapes_of(tmp_path / "gpt2.safetensors", {"c_attn.weight": (6, 18), "c_attn.bias": (18,)})
     (module,) = from_safetensors(path).modules
