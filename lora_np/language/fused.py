@@ -24,6 +24,7 @@ KEPT = 2**22  # numbers: attention weights of a layer beyond that are made again
 PIECE = 2**15  # numbers that several passes find in the cache
 ROWS = 1024  # of the head, at a time
 LOGITS = 2**18  # of the head, at a time
+SWAPPED = np.array([1, 0])
 
 
 # RMSNorm
@@ -253,27 +254,20 @@ def by_token(x: Array, each: int) -> Array:
 def turned(x: Array, cos: Array, sin: Array) -> Array:
     """``x cos + x R sin`` for each head of x (batch, tokens, heads * d), where R turns a pair by 90 degrees.
 
-    With ``-sin`` this is its transpose. As a product, R is quicker than moving halves of heads.
+    With ``-sin`` this is its transpose.
     """
-    d = 2 * cos.shape[1]
-    R = quarter(d, x.dtype)
-    cos, sin = (np.tile(turns, (1, x.shape[-1] // cos.shape[1])) for turns in (cos, sin))
-    y: Array = np.empty(x.shape, x.dtype)
+    halves = x.reshape(*x.shape[:2], -1, 2, cos.shape[1])
+    heads = halves.shape[2] if len(x) > 2 else 1  # for many texts, tables of x's width save passes
+    cos, sin = (np.stack(pair, axis=1)[:, np.newaxis] for pair in ((cos, cos), (-sin, sin)))
+    cos, sin = (np.repeat(table, heads, axis=1) for table in (cos, sin))
+    y = np.empty_like(halves)
     texts = max(1, PIECE // cos.size)
     for i in range(0, len(x), texts):
-        some, out = x[i : i + texts], y[i : i + texts]
-        np.dot(some.reshape(-1, d), R, out=out.reshape(-1, d))
+        some, out = halves[i : i + texts], y[i : i + texts]
+        some.take(SWAPPED, axis=-2, out=out, mode="clip")  # with this mode nothing is buffered
         out *= sin
         out += some * cos
-    return y
-
-
-@functools.lru_cache(maxsize=8)
-def quarter(d: int, dtype: np.dtype[Any]) -> Array:
-    """The matrix R with ``(a, b) R = (-b, a)``."""
-    zero, one = np.zeros((2, d // 2, d // 2), dtype)
-    np.fill_diagonal(one, 1)
-    return np.block([[zero, one], [-one, zero]])
+    return y.reshape(x.shape)
 
 
 # The head and its loss, for some rows of h and a part of the vocabulary at a time, so that logits stay in the
