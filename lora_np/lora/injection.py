@@ -10,7 +10,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, whole_number
-from lora_np.hub import Targets, close_names, matcher
+from lora_np.hub import Targets, checked_names, close_names, ends_with, matcher
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings
@@ -71,8 +71,8 @@ def inject(
     Raises
     ------
     ValueError
-        If ``targets`` selects no layer, the model has adapters already, ``train`` names nothing in it, or the
-        variant or ``bias`` is not known.
+        If ``targets``, or one name in the list, selects no layer, the model has adapters already, ``train``
+        names nothing in it, or the variant or ``bias`` is not known.
     TypeError
         If ``rank`` is not a whole number, or ``targets`` is of another kind.
 
@@ -101,14 +101,16 @@ def inject(
     check_paths([path for path, _ in nodes], train)
     rng = np.random.default_rng(rng)
     settings = Settings(rank, float(rank) if alpha is None else alpha, dropout, init, rng)
+    if not (isinstance(targets, str) or callable(targets)):
+        targets = checked_names(targets)
     chosen = selection(nodes, targets)
-    adapted = {
-        path: node
-        for path, node in nodes
-        if isinstance(node, (Linear, Embedding)) and not under(path, train) and chosen(path, node)
-    }
+    layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
+    adapted = {path: node for path, node in layers.items() if not under(path, train) and chosen(path, node)}
     if not adapted:
         raise ValueError(no_layer(nodes, targets))
+    for name in targets if isinstance(targets, list) else ():
+        if not any(ends_with(path, name) for path in layers):
+            raise ValueError(no_layer(nodes, [name]))
     biased = adapted if bias == "lora_only" else {path for path, node in nodes if isinstance(node, Linear)}
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
     # By identity: a tied weight has several paths, and is trained if any of them is named.

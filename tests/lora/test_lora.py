@@ -202,6 +202,8 @@ def test_a_rank_above_min_d_k_is_legal_and_flagged():
     ({"alpha": float("inf")}, "alpha must be finite, got inf"),
     ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
     ({"train": ["layers.9"]}, r"train names 'layers.9', which is not in the model; close names: layers.\d"),
+    ({"targets": ["layers.0", "layer.2"]}, r"targets selected no layer, got \['layer.2'\]; close names: "),
+    ({"targets": iter(["0", "2", "3"])}, r"targets selected no layer, got \['3'\]"),
     ({"targets": lambda path, layer: False}, r"targets selected no layer, got the function of \(path, layer\)"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit(settings, match):
