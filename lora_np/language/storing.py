@@ -13,8 +13,10 @@ import numpy.typing as npt
 from lora_np.autograd import value
 from lora_np.files import write_json
 from lora_np.hub import (
+    HEAD,
     GGUFModel,
     bitsandbytes_parts,
+    float_dtype,
     open_gguf,
     open_model,
     read_bitsandbytes,
@@ -22,12 +24,15 @@ from lora_np.hub import (
     safetensors,
 )
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
+from lora_np.language.settings import DecoderSettings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
 SHIPPED = Path(__file__).parent / "data"
+EMBEDDING = "model.embed_tokens.weight"
+WRITTEN = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def load(
@@ -95,11 +100,13 @@ def load(
 
     tokenizer = directory / "tokenizer.json"
     vocabulary = read_vocabulary(read_json(tokenizer)) if tokenizer.is_file() else None
+    if HEAD in stored and DecoderSettings(settings).tied:
+        # A tied head may be stored all the same. One with other numbers has a right to them, whatever the
+        # config says: so transformers reads it, too.
+        settings["tie_word_embeddings"] = same(read(HEAD), read(EMBEDDING))
     result = build(settings, read, vocabulary=vocabulary)
-    # A tied head may be stored all the same, and old checkpoints hold what can be computed.
-    left = [
-        name for name in stored.places if name not in used | {"lm_head.weight"} and "inv_freq" not in name
-    ]
+    # Old checkpoints hold what can be computed.
+    left = [name for name in stored.places if name not in used and "inv_freq" not in name]
     if left:
         raise ValueError(
             f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
@@ -108,6 +115,11 @@ def load(
     if quantised and not kept:
         raise ValueError(f"quantised=True: {directory} holds no quantised weights")
     return result
+
+
+def same(head: Any, embedding: Any) -> bool:
+    """Whether a head has the numbers of the embedding."""
+    return np.array_equal(np.asarray(head), np.asarray(embedding))
 
 
 def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> LanguageModel:
@@ -237,27 +249,39 @@ def save(
     Raises
     ------
     ValueError
-        If the model has adapters.
+        If the model has adapters, or ``dtype`` is not one of these.
     FileExistsError
-        If there is a model already, unless ``force``.
+        If there is a model already, or a file that would be replaced, unless ``force``.
 
     See Also
     --------
     load : Read it back.
+
+    Notes
+    -----
+    A head that no longer has the embedding's numbers, since an adapter was merged into one of the two, is
+    stored by itself, and ``tie_word_embeddings`` is false.
     """
+    if dtype is not None:
+        float_dtype(dtype)
     adapted = adapter_leaves(model)
     if adapted:
         raise ValueError(
             f"the model has an adapter ({adapted[0][0]}): save lora_np.merge(model), or the adapter alone"
         )
     target = Path(path)
-    if (target / "config.json").exists() and not force:
-        raise FileExistsError(f"{target} holds a model already; pass force=True to replace it")
-    target.mkdir(parents=True, exist_ok=True)
+    there = [name for name in WRITTEN if os.path.lexists(target / name)]
+    if there and not force:
+        raise FileExistsError(f"{target} already holds {there[0]}; pass force=True to replace it")
     arrays = {checkpoint_name(paths.split(" = ")[0]): value(leaf) for paths, leaf in leaves(model)}
+    if HEAD in arrays and DecoderSettings(model.config).tied and same(arrays[HEAD], arrays[EMBEDDING]):
+        del arrays[HEAD]
+    target.mkdir(parents=True, exist_ok=True)
     safetensors.save(arrays, target / "model.safetensors", dtype=dtype, metadata={"format": "pt"})
     if isinstance(model.vocabulary, Vocabulary):
         write_json(target / "tokenizer.json", model.vocabulary.tokenizer())
         write_json(target / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     kept = dtype or str(next(iter(arrays.values())).dtype)
-    write_json(target / "config.json", {**model.config, "dtype": kept})
+    write_json(
+        target / "config.json", {**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept}
+    )

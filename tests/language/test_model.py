@@ -39,6 +39,47 @@ def test_nothing_is_replaced_by_accident(model, tmp_path):
         language.save(adapted, tmp_path, force=True)
 
 
+def test_nothing_is_written_or_replaced_before_all_is_checked(model, tmp_path):
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        language.save(model, tmp_path / "new", dtype="int4")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "model.safetensors").write_bytes(b"of another")
+    with pytest.raises(FileExistsError, match=r"already holds model.safetensors.*force=True"):
+        language.save(model, tmp_path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"of another"]
+
+
+@pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.lora.merge_quantised(m, kind="int8").model])
+@pytest.mark.parametrize("target", ["lm_head", "model.embed_tokens"])
+def test_a_head_that_is_merged_into_is_no_longer_tied(model, tmp_path, target, merge):
+    merged = merge(moved(lnp.inject(model, rank=2, rng=0, targets=[target])))
+    language.save(merged, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is False
+    tokens = np.arange(20)[np.newaxis]
+    again = language.load(tmp_path)
+    np.testing.assert_allclose(again(tokens), merged(tokens), rtol=1e-5, atol=1e-5)
+    assert np.abs(again(tokens) - model(tokens)).max() > 1
+    # and a config that still says tied does not throw away what is stored, as in transformers
+    (tmp_path / "config.json").write_text(json.dumps(dict(model.config)))
+    np.testing.assert_array_equal(language.load(tmp_path)(tokens), again(tokens))
+
+
+def test_a_head_with_the_numbers_of_the_embedding_is_stored_once(model, tmp_path):
+    merged = lnp.merge(lnp.inject(model, rank=2, rng=0, targets=["lm_head"]))  # B is zero
+    assert merged.lm_head.W is not merged.model.embed_tokens.W
+    language.save(merged, tmp_path)
+    again = language.load(tmp_path)
+    assert again.lm_head.W is again.model.embed_tokens.W
+
+
+def moved(adapted):
+    """Adapters as after some training: B is not zero."""
+    rng = np.random.default_rng(0)
+    return lnp.replace(
+        adapted, lnp.Tensor, lambda path, t: lnp.Tensor(rng.normal(size=t.shape).astype(t.dtype))
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

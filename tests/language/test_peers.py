@@ -246,3 +246,20 @@ def test_a_directory_of_ours_opens_in_transformers_with_the_same_greedy_text(cas
     tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
     said = again.generate(tokens, max_new_tokens=30, do_sample=False)
     assert tokenizer.decode(said[0]) == language.generate(model, prompt, tokens=30, temperature=0)
+
+
+@pytest.mark.parametrize("case", ["llama", "smollm3", "gemma", "mistral"])  # tied, tied by default, not tied
+@pytest.mark.parametrize("target", ["lm_head", "model.embed_tokens"])
+def test_a_merged_head_or_embedding_is_the_same_in_transformers(case, target, tmp_path):
+    model = opened(peer(case), tmp_path / "theirs", np.float32)
+    rng = np.random.default_rng(0)
+    adapted = lnp.replace(
+        lnp.inject(model, rank=2, rng=0, targets=[target]),
+        lnp.Tensor,
+        lambda path, t: lnp.Tensor(rng.normal(size=t.shape).astype(np.float32)),
+    )
+    language.save(lnp.merge(adapted), tmp_path / "ours")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    tokens, _ = data()
+    assert closeness(lnp.value(adapted(tokens)), again(torch.tensor(tokens)).logits) < 1e-5
+    assert closeness(language.load(tmp_path / "ours")(tokens), again(torch.tensor(tokens)).logits) < 1e-5
