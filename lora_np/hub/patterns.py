@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from importlib import import_module
 from itertools import count
+from math import inf
 from typing import Any
 
 _MAX_LENGTH = 4_000  # characters in an expression
 _MAX_STEPS = 1_000_000  # of one expression over all names that it is asked about: about a second
-_QUICK_NAME = 1_000  # characters in a name for which Python's re may be asked
-_QUICK_REPEATS = 2
-_QUICK_BRANCHES = 8
+_QUICK_NAME = 128  # characters in a name for which Python's re may be asked
+_QUICK_STEPS = 20_000_000  # of it in the worst case, at most: some tenths of a second
+_ONE = ("LITERAL", "NOT_LITERAL", "ANY", "IN")  # what takes one character
 
 _parser: Any = import_module("re._parser")  # Python's own reading of its syntax
 _compile: Any = import_module("re._compiler").compile
@@ -30,8 +30,9 @@ class Expression:
     Parameters
     ----------
     text : str
-        In the syntax of Python's ``re``, at most 4,000 characters. Where it has many repeats or branches,
-        neither flags, nor references to groups, nor possessive repeats are supported.
+        In the syntax of Python's ``re``, at most 4,000 characters. Where it has many repeats or branches, or
+        a group that is repeated, neither flags, nor references to groups, nor possessive repeats are
+        supported.
     what : str
         What messages call it.
     end : bool
@@ -61,15 +62,18 @@ class Expression:
                 f"{what} must have at most {_MAX_LENGTH:,} characters, got {len(text):,}: {text[:40]!r}..."
             )
         try:
-            self._quick = re.compile(text)  # first by itself: "a)(b" is none
-            if end:
-                self._quick = re.compile(rf"(.*\.)?({text})$")
-            self._tree: Any = None if _is_quick(text) else _parser.parse(text)
-        except (re.error, RecursionError, OverflowError) as error:
+            re.compile(text)  # by itself: "a)(b" is none
+            self._tree: Any = _parser.parse(text)
+            self._quick: re.Pattern[str] | None = None
+            whole = rf"(?:.*\.)?(?:{text})" if end else text
+            if _ways(_parser.parse(whole)) * len(whole) <= _QUICK_STEPS:
+                self._quick = re.compile(whole)
+        except (re.error, RecursionError, OverflowError, ValueError) as error:
             raise ValueError(f"{what} must be a regular expression, got {text!r} ({error})") from None
         self._steps = count()
         self._items: dict[int, re.Pattern[str]] = {}
-        if self._tree is not None:
+        self._places: dict[int, int] = {}
+        if self._quick is None:
             if self._tree.state.flags != re.UNICODE:
                 raise self._refused("has flags")
             self.matches("")
@@ -82,10 +86,9 @@ class Expression:
         ValueError
             If the expression has used up its steps.
         """
-        if self._tree is None and len(name) <= _QUICK_NAME:
+        if self._quick is not None and len(name) <= _QUICK_NAME:
             return self._quick.fullmatch(name) is not None
-        if self._tree is None:
-            self._tree = _parser.parse(self.text)
+        self._places = {}
         starts = 1 | sum(1 << i + 1 for i, character in enumerate(name) if self._end and character == ".")
         ends = self._sequence(self._tree, starts, name)
         return bool(ends >> len(name))
@@ -103,7 +106,7 @@ class Expression:
     def _item(self, item: tuple[Any, Any], starts: int, name: str) -> int:
         kind, what = str(item[0]), item[1]
         if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-            return (starts & _where(self._compiled(item), name)) << 1
+            return (starts & self._where(item, name)) << 1
         if kind == "SUBPATTERN":
             _, added, removed, items = what
             if added or removed:
@@ -117,17 +120,23 @@ class Expression:
         if kind in ("MAX_REPEAT", "MIN_REPEAT"):
             return self._repeat(what, starts, name)
         if kind == "AT":
-            return starts & _where(self._compiled(item), name)
+            return starts & self._where(item, name)
         if kind in ("ASSERT", "ASSERT_NOT"):
             found = self._looked(what, starts, name)
             return starts & (found if kind == "ASSERT" else ~found)
         raise self._refused(f"holds {kind.lower().replace('_', ' ')}")
 
-    def _compiled(self, item: tuple[Any, Any]) -> re.Pattern[str]:
-        """One item for Python's ``re``, which can take no choices in it."""
+    def _where(self, item: tuple[Any, Any], name: str) -> int:
+        """Where an item that takes one character, or an anchor, matches: bit i is of what follows position i.
+
+        Such an item has no choices in it, so Python's ``re`` may match it.
+        """
         if id(item) not in self._items:
             self._items[id(item)] = _compile(_parser.SubPattern(self._tree.state, [item]))
-        return self._items[id(item)]
+        if id(item) not in self._places:
+            match = self._items[id(item)].match
+            self._places[id(item)] = sum(1 << i for i in range(len(name) + 1) if match(name, i))
+        return self._places[id(item)]
 
     def _repeat(self, what: tuple[int, int, Any], starts: int, name: str) -> int:
         least, most, items = what
@@ -156,17 +165,26 @@ class Expression:
         )
 
 
-@lru_cache
-def _where(item: re.Pattern[str], name: str) -> int:
-    """Where an item that takes one character, or an anchor, matches: bit i is of what follows position i."""
-    return sum(1 << i for i in range(len(name) + 1) if item.match(name, i))
-
-
-def _is_quick(text: str) -> bool:
-    """Whether ``re`` has so few ways through that it cannot take long: few repeats, none of a group."""
-    bare = re.sub(r"\\.|\(\?:", "(", text)
-    return (
-        len(re.findall(r"[*+{?]", bare)) <= _QUICK_REPEATS
-        and bare.count("|") <= _QUICK_BRANCHES
-        and not re.search(r"\)[*+{?]", bare)
-    )
+def _ways(items: Iterable[Any]) -> float:
+    """How many ways ``re`` may try through the items, at most: infinitely many if a group is repeated."""
+    ways = 1.0
+    for kind, what in items:
+        match str(kind), what:
+            case "BRANCH", (_, branches):
+                ways *= sum(map(_ways, branches))
+            case "GROUPREF_EXISTS", (_, yes, no):
+                ways *= _ways(yes) + _ways(no or ())
+            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT", (least, most, inner):
+                if len(inner) == 1 and str(inner[0][0]) in _ONE:
+                    ways *= max(min(most, _QUICK_NAME) - least, 0) + 1
+                else:
+                    ways *= 1 + _ways(inner) if (least, most) == (0, 1) else inf
+            case "SUBPATTERN" | "ASSERT" | "ASSERT_NOT", (*_, inner):
+                ways *= _ways(inner)
+            case "ATOMIC_GROUP", inner:
+                ways *= _ways(inner)
+            case "GROUPREF", _:
+                ways *= _QUICK_NAME  # it is compared character by character
+            case name, _ if name not in (*_ONE, "AT", "FAILURE"):
+                return inf
+    return ways

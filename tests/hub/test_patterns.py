@@ -1,7 +1,10 @@
 """Expressions: Python's answers, in bounded time."""
 
+import random
 import re
+import signal
 import time
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -78,6 +81,117 @@ def test_no_expression_takes_for_ever(text, matching):
     for length in (20, 28, 30, 200):
         assert Expression(text).matches("a" * length) == (length in matching)
     assert time.perf_counter() - begin < 2
+
+
+@contextmanager
+def at_most(seconds):
+    """Python's re looks at signals while it matches."""
+
+    def late(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+needs_alarm = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarms here")
+HIDDEN = [  # ways through, that text alone does not show
+    "(?x)(.|.) {30}b",
+    "(?x)(.|.) # repeated:\n{30}b",
+    "(?x)(?:a|aa) +b",
+    "(?x: (.|.) {30}b)",
+    "(?:" * 8 + "a" + "|a)" * 8 + "{30}b",
+    r"((.|.)\2?){30}b",
+    "(?:a|a|a|a){9}" * 2 + "b",
+    "(?P<n>a?){30}(?P=n)b",
+    "(?:(?=(a|a)){30}a){30}b",
+    ".*.*(?:" + "|".join(["a"] * 8) + r")(?=.*.*)c",
+    r"(.*)(.*)\1\2b",
+    r"(.*)(.*)(?(1)\1|\2)b",
+]
+
+
+@needs_alarm
+@pytest.mark.parametrize("text", HIDDEN)
+@pytest.mark.parametrize("end", [False, True])
+def test_no_expression_hides_its_ways(text, end):
+    with at_most(10):
+        try:
+            expression = Expression(text, end=end)
+        except ValueError as error:
+            assert "cannot be matched in bounded time" in str(error) or end  # noqa: PT017
+        else:
+            assert not any(expression.matches("a" * n) for n in (20, 60, 127, 128, 129, 300))
+
+
+PIECES = [
+    *"ab.|()^$#",
+    " ",
+    "\n",
+    "(?:",
+    "(?=",
+    "(?!",
+    "(?<=",
+    "(?<!a)",
+    "(?>",
+    "(?i:",
+    "(?x: ",
+    "(?P<n>",
+    "(?P=n)",
+]
+PIECES += [
+    "*",
+    "+",
+    "?",
+    "{2}",
+    "{,3}",
+    "{1,}",
+    "{30}",
+    "*?",
+    "++",
+    r"\1",
+    "(?(1)",
+    "(?#x)",
+    r"\b",
+    "[ab]",
+    "[^a]",
+]
+PIECES += ["(a|a)", "(.|.)", ".*", "a?"]
+
+
+@needs_alarm
+@pytest.mark.parametrize("seed", range(4))
+def test_no_text_at_all_takes_for_ever_or_gets_another_answer(seed):
+    draw = random.Random(seed)
+    for _ in range(2000):
+        text = draw.choice(["", "", "(?x)", "(?i)"]) + "".join(
+            draw.choices(PIECES, k=draw.choice([4, 8, 12]))
+        )
+        text += ")" * max(text.count("(") - text.count(")"), 0)
+        end = draw.random() < 0.3
+        with at_most(10):
+            try:
+                expression = Expression(text * draw.choice([1, 1, 3]), end=end)
+                for name in ("a" * 40, "a" * 127 + "b", "." * 128, "a" * 200):
+                    expression.matches(name)
+                answers = {name: expression.matches(name) for name in ("", "a", "b", "aB", "x.ab", "a #")}
+            except ValueError:
+                continue
+        for name, answer in answers.items():  # short names cannot take long
+            ends = [i + 1 for i, character in enumerate(name) if end and character == "."]
+            text = re.compile(expression.text)
+            # "^" and what looks behind see all of the name
+            assert answer == any(text.fullmatch(name, i) for i in [0, *ends]), (expression.text, name, end)
+
+
+def test_the_group_of_a_reference_is_its_own():
+    assert Expression(r"(q|k)_\1", end=True).matches("layers.0.q_q")
+    assert not Expression(r"(q|k)_\1", end=True).matches("layers.0.q_k")
 
 
 def test_work_is_counted_and_refused():
