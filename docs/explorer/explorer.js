@@ -11,6 +11,7 @@
   const slider = root.querySelector("#explorer-slider");
   const curve = root.querySelector("svg");
   const file = root.querySelector(".explorer-file");
+  const refused = root.querySelector(".explorer-error");
   const alone = root.querySelector("[name=alone]");
   const WIDTH = 320, TOP = 26, BOTTOM = 112; // of the curve
   const LARGEST = 160; // pixels of a side of the reader's own picture
@@ -92,15 +93,16 @@
     if (subject.name === "update") return errors[rank];
     const total = values.reduce((sum, s) => sum + s * s, 0);
     const missed = values.slice(0, rank).reduce((sum, s, r) => sum + ((strength(r) - 1) * s) ** 2, 0);
-    return Math.sqrt(errors[rank] ** 2 + missed / total);
+    return Math.sqrt(errors[rank] ** 2 + missed / (total || 1));
   }
 
-  const across = (rank) => WIDTH * (rank - subject.lowest) / (subject.ranks - subject.lowest);
+  // A picture of one row has one rank, and a black one no error: neither may divide by 0.
+  const across = (rank) => WIDTH * (rank - subject.lowest) / (subject.ranks - subject.lowest || 1);
 
   function height(error) {
     const shown = subject.errors.slice(subject.lowest);
     const bottom = subject.full_error ?? 0;
-    return BOTTOM - (BOTTOM - TOP) * Math.min(1.05, (error - bottom) / (shown[0] - bottom));
+    return BOTTOM - (BOTTOM - TOP) * Math.min(1.05, (error - bottom) / (shown[0] - bottom || 1));
   }
 
   function drawCurve() {
@@ -202,8 +204,31 @@
   // The reader's own picture
 
   async function open(picture) {
+    refused.hidden = true;
     show("verdict", "Looking for its singular values …");
-    const bitmap = await createImageBitmap(picture);
+    try {
+      subjects.own = await decomposed(picture);
+    } catch (error) {
+      refuse(error);
+      return;
+    }
+    if (root.querySelector("[name=subject]:checked").value === "own") choose("own");
+  }
+
+  // What was shown before stays, and says so; the same file can be chosen again once it is mended.
+  function refuse(error) {
+    refused.textContent = error.message;
+    refused.hidden = false;
+    file.value = "";
+    root.querySelector(`[name=subject][value=${subject.name}]`).checked = true;
+    file.hidden = subject.name !== "own";
+    update();
+  }
+
+  async function decomposed(picture) {
+    const bitmap = await createImageBitmap(picture).catch(() => {
+      throw new Error(`${picture.name} is not a picture that can be opened here: choose a PNG, JPEG or WebP file.`);
+    });
     const scale = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
     const [k, d] = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round(n * scale)));
     const context = new OffscreenCanvas(k, d).getContext("2d");
@@ -217,11 +242,9 @@
     worker.postMessage(columns);
     const { U, s, V } = await new Promise((resolve, reject) => {
       worker.addEventListener("message", ({ data }) => resolve(data));
-      worker.addEventListener("error", reject);
-    });
-    worker.terminate();
-    subjects.own = own(U, s, V, d, k);
-    if (root.querySelector("[name=subject]:checked").value === "own") choose("own");
+      worker.addEventListener("error", () => reject(new Error(`The singular values of ${picture.name} could not be found: load this page again.`)));
+    }).finally(() => worker.terminate());
+    return own(U, s, V, d, k);
   }
 
   function own(U, s, V, d, k) {
@@ -258,6 +281,7 @@
   for (const radio of root.querySelectorAll("input[type=radio]")) {
     radio.addEventListener("change", () => {
       file.hidden = radio.value !== "own";
+      refused.hidden = true;
       if (radio.value !== "own" || subjects.own) choose(radio.value);
       else file.click();
     });

@@ -180,9 +180,7 @@ def test_a_picture_of_ones_own(open_page, tmp_path):
     )
     Image.fromarray(grey).save(tmp_path / "own.png")
     page = open_page("learn/explorer.html")
-    with page.expect_file_chooser() as chooser:
-        choose(page, "Your own picture")
-    chooser.value.set_files(tmp_path / "own.png")
+    hand_in(page, tmp_path / "own.png")
     page.wait_for_function(
         "document.querySelector('#rank-explorer [data-show=full]').textContent === '1,200'"
     )
@@ -191,3 +189,50 @@ def test_a_picture_of_ones_own(open_page, tmp_path):
         slide(page, rank)
         assert shown(page, "error") == f"{100 * errors[rank]:.1f} %"
         assert shown(page, "count") == f"{rank * 70:,}"
+
+
+def hand_in(page, path):
+    """Choose a file as one's own picture."""
+    with page.expect_file_chooser() as chooser:
+        choose(page, "Your own picture")
+    chooser.value.set_files(path)
+
+
+def test_a_file_that_is_no_picture_is_refused_by_name(open_page, tmp_path):
+    notes, good = tmp_path / "notes.txt", tmp_path / "own.png"
+    notes.write_text("not a picture", encoding="utf-8")
+    Image.fromarray(np.full((40, 30), 90, np.uint8)).save(good)
+    page = open_page("learn/explorer.html")
+    slide(page, 8)
+    before = shown(page, "verdict"), shown(page, "error")
+    refused = page.locator("#rank-explorer .explorer-error")
+    assert refused.is_hidden()
+    hand_in(page, notes)
+    refused.wait_for()
+    assert refused.inner_text() == (
+        "notes.txt is not a picture that can be opened here: choose a PNG, JPEG or WebP file."
+    )
+    assert (shown(page, "verdict"), shown(page, "error")) == before
+    assert page.locator("#rank-explorer [value=picture]").is_checked()
+    slide(page, 20)  # the photograph can still be cut
+    np.testing.assert_allclose(pixels(page), cut_picture(20), atol=1)
+    hand_in(page, good)
+    page.wait_for_function(
+        "document.querySelector('#rank-explorer [data-show=full]').textContent === '1,200'"
+    )
+    assert refused.is_hidden()
+    page.set_input_files(".explorer-file", str(notes))
+    refused.wait_for()
+    assert shown(page, "full") == "1,200"  # one's own picture, the last that could be opened
+
+
+@pytest.mark.parametrize(("shape", "grey", "error"), [((20, 30), 0, "0.0 %"), ((1, 30), 200, "0.0 %")])
+def test_a_black_picture_and_one_of_a_single_row(open_page, tmp_path, shape, grey, error):
+    Image.fromarray(np.full(shape, grey, np.uint8)).save(tmp_path / "own.png")
+    page = open_page("learn/explorer.html")
+    hand_in(page, tmp_path / "own.png")
+    page.wait_for_function(
+        f"document.querySelector('#rank-explorer [data-show=full]').textContent === '{shape[0] * shape[1]}'"
+    )
+    assert shown(page, "error") == error
+    assert "NaN" not in page.locator("#rank-explorer").inner_html()
