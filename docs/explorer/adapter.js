@@ -129,7 +129,7 @@ window.loraAdapter = (() => {
   }
 
   function read(buffer, config) {
-    if (config.peft_type !== "LORA") fail(`peft_type must be LORA, got ${config.peft_type}`);
+    if (config?.peft_type !== "LORA") fail(`peft_type must be LORA, got ${config?.peft_type}`);
     const modules = new Map(), rest = new Map();
     for (const [key, tensor] of tensorsOf(buffer)) {
       const path = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : fail(`${key} is not a key of PEFT`);

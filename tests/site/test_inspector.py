@@ -68,6 +68,18 @@ def test_the_example_opens_and_is_cut(inspector):
     assert waiting.value.suggested_filename == "adapter_model.safetensors"
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_button_of_an_open_adapter_is_on_the_screen(open_page, width):
+    page = open_page("use/inspector.html", viewport={"width": width, "height": 844})
+    page.get_by_role("button", name="Open an example").click()
+    page.locator(".inspector-found").wait_for()
+    edges = page.locator("#inspector button:visible").evaluate_all(
+        "all => all.map(b => [b.textContent, b.getBoundingClientRect().left, b.getBoundingClientRect().right])"
+    )
+    assert len(edges) == 3
+    assert [edge for edge in edges if edge[1] < 0 or edge[2] > width] == []
+
+
 def king_james():
     from lora_np import language
 
@@ -80,6 +92,7 @@ def king_james():
         (lambda w, c: (w[:4], c), "too short"),
         (lambda w, c: (b"\xff" * len(w), c), "not a safetensors file"),
         (lambda w, c: (w, b"{"), "is not JSON"),
+        (lambda w, c: (w, b"null"), "peft_type must be LORA"),
         (lambda w, c: (w, b'{"peft_type": "IA3"}'), "peft_type must be LORA, got IA3"),
         (lambda w, c: (w, b'{"peft_type": "LORA", "r": 99}'), "the config says rank 99"),
         (lambda w, c: (w.replace(b'"F32"', b'"I32"'), c), "has dtype I32"),
