@@ -12,11 +12,12 @@
   const part = (name) => form.elements.namedItem(name);
   const show = (name, text) => { form.querySelector(`[data-show="${name}"]`).textContent = text; };
   const bars = form.querySelector(".calculator-bars");
-  const error = form.querySelector(".calculator-error");
+  const error = form.querySelector(".calculator-error"), memoryError = form.querySelector(".calculator-memory-error");
   const boxes = form.querySelector(".calculator-names");
   const stacks = form.querySelector(".calculator-stacks"), causes = form.querySelector(".calculator-causes tbody");
   const whole = (n) => n.toLocaleString("en-US");
   const OWN = "your config.json";
+  const NUMBERS = ["rank", "batch", "sequence"];
 
   let spec, announce;
 
@@ -49,9 +50,11 @@
 
   const chosen = () => part("targets").value;
   const ticked = () => [...boxes.querySelectorAll("input:checked")].map(({ value }) => value);
-  const rank = () => 2 ** Number(part("rank").value);
+  const rank = () => Number(part("rank").value);
 
-  function load(names) {
+  // `asked`: the address says how long a sequence is, and is not corrected.
+  function load(names, asked = false) {
+    spec = undefined; // where this one is refused, no number is that of the model before
     const own = part("preset").value === OWN;
     if (own && !part("config").value.trim()) {
       form.querySelector("details").open = true;
@@ -63,7 +66,7 @@
     offer(names);
     if (spec.positions) {
       part("sequence").max = spec.positions;
-      if (Number(part("sequence").value) > spec.positions) part("sequence").value = spec.positions;
+      if (!asked && Number(part("sequence").value) > spec.positions) part("sequence").value = spec.positions;
     } else part("sequence").removeAttribute("max");
   }
 
@@ -79,10 +82,10 @@
   function draw() {
     const targets = { default: null, "all-linear": "all-linear", some: ticked() }[chosen()];
     boxes.hidden = chosen() !== "some";
-    show("rank", rank());
-    part("rank").setAttribute("aria-valuetext", `rank ${rank()}`);
     if (targets && !targets.length) throw new Error("Choose at least one module.");
     const counted = count(spec, { rank: rank(), targets, dora: part("dora").checked });
+    part("power").value = Math.round(Math.log2(rank()));
+    part("power").setAttribute("aria-valuetext", `rank ${rank()}`);
     const { trainable, base, total, percent, adapted } = counted;
     show("trainable", whole(trainable));
     show("base", whole(base));
@@ -94,11 +97,36 @@
     const command = `lora-np count ${spec.name} --rank ${rank()}${flags}${part("dora").checked ? " --dora" : ""}`;
     show("command", command);
     drawBars(adapted);
-    const asked = unusual().map(([name, value]) => (name === "checkpointing" ? " --no-checkpointing" : ` --${name} ${value}`));
-    show("memory-command", `${command} --memory${asked.join("")}`);
-    drawMemory(compare(counted, tables, training()), { full: 2 * base, LoRA: 4 * trainable, QLoRA: 4 * trainable });
-    clearTimeout(announce);
+    estimate(counted, command);
     announce = setTimeout(() => show("status", line), 500);
+  }
+
+  // An option of memory that is wrong takes nothing from the count.
+  function estimate(counted, command) {
+    const { base, trainable } = counted;
+    try {
+      drawMemory(compare(counted, tables, training()), { full: 2 * base, LoRA: 4 * trainable, QLoRA: 4 * trainable });
+      const asked = unusual().map(([name, value]) => (name === "checkpointing" ? " --no-checkpointing" : ` --${name} ${value}`));
+      show("memory-command", `${command} --memory${asked.join("")}`);
+    } catch (problem) {
+      eraseMemory();
+      tell(memoryError, problem.message);
+    }
+  }
+
+  function eraseMemory() {
+    stacks.replaceChildren();
+    stacks.setAttribute("aria-label", "not known");
+    causes.replaceChildren();
+    show("memory-note", "");
+    show("memory-command", "–");
+  }
+
+  // Where something is wrong, and at the field that the message starts with.
+  function tell(place, message) {
+    place.textContent = message;
+    place.hidden = false;
+    for (const name of NUMBERS) if (message.startsWith(`${name} must`)) part(name).setAttribute("aria-invalid", "true");
   }
 
   function drawBars(adapted) {
@@ -166,17 +194,19 @@
   }
 
   function attempt(step) {
-    error.hidden = true;
+    error.hidden = memoryError.hidden = true;
+    for (const name of NUMBERS) part(name).removeAttribute("aria-invalid");
+    clearTimeout(announce);
     try {
       step();
       draw();
       remember();
     } catch (problem) {
-      error.textContent = problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message;
-      error.hidden = false;
-      for (const drawn of [bars, stacks, causes]) drawn.replaceChildren();
+      tell(error, problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+      bars.replaceChildren();
+      eraseMemory();
       form.querySelector(".calculator-peft").textContent = "";
-      for (const name of ["trainable", "percent", "base", "disk", "command", "memory-command"]) show(name, "–");
+      for (const name of ["trainable", "percent", "base", "disk", "command"]) show(name, "–");
     }
   }
 
@@ -194,8 +224,7 @@
     const state = new URLSearchParams(location.hash.slice(1));
     const model = state.get("model");
     part("preset").value = model in presets ? model : "llama-3-8b";
-    const power = Math.round(Math.log2(Number(state.get("rank") ?? 8)));
-    part("rank").value = power >= 0 && power <= 10 ? power : 3;
+    part("rank").value = state.get("rank") ?? 8;
     const targets = state.get("targets") ?? "default";
     const named = !["default", "all-linear"].includes(targets);
     form.querySelector(`[name=targets][value="${named ? "some" : targets}"]`).checked = true;
@@ -204,9 +233,17 @@
     for (const name of ["weights", "optimizer"]) {
       part(name).value = tables.choices[name].includes(state.get(name)) ? state.get(name) : tables.usual[name];
     }
-    for (const name of ["batch", "sequence"]) part(name).value = Number.parseInt(state.get(name), 10) || tables.usual[name];
+    for (const name of ["batch", "sequence"]) part(name).value = state.get(name) ?? tables.usual[name];
     part("checkpointing").checked = state.get("checkpointing") !== "0";
-    attempt(() => load(named ? targets.split(",") : undefined));
+    attempt(() => load(named ? targets.split(",") : undefined, state.has("sequence")));
+  }
+
+  async function read(file) {
+    try {
+      own(await file.text());
+    } catch {
+      tell(error, `${file.name} cannot be read: choose a config.json.`);
+    }
   }
 
   function own(text) {
@@ -218,15 +255,16 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   part("preset").addEventListener("change", () => attempt(() => load()));
   part("config").addEventListener("input", () => own(part("config").value));
-  part("file").addEventListener("change", async () => part("file").files[0] && own(await part("file").files[0].text()));
+  part("file").addEventListener("change", () => part("file").files[0] && read(part("file").files[0]));
   form.addEventListener("dragover", (event) => event.preventDefault());
-  form.addEventListener("drop", async (event) => {
+  form.addEventListener("drop", (event) => {
     const file = event.dataTransfer.files[0];
     if (!file) return;
     event.preventDefault();
-    own(await file.text());
+    read(file);
   });
-  const inputs = ["rank", "dora", "bytes", "weights", "optimizer", "batch", "sequence", "checkpointing"];
+  part("power").addEventListener("input", () => { part("rank").value = 2 ** Number(part("power").value); });
+  const inputs = ["power", "rank", "dora", "bytes", "weights", "optimizer", "batch", "sequence", "checkpointing"];
   for (const name of inputs) part(name).addEventListener("input", () => spec && attempt(() => {}));
   form.querySelector("fieldset").addEventListener("change", () => spec && attempt(() => {}));
   window.addEventListener("hashchange", recall);

@@ -245,10 +245,93 @@ def test_the_page_shows_the_memory_and_keeps_its_address(open_page):
         "lora-np count llama-3-8b --rank 16 --targets all-linear --memory --weights nf4 "
         "--optimizer paged_adamw_8bit --batch 4 --sequence 2048 --no-checkpointing"
     )
-    form.get_by_label("Sequence").fill("100000")
-    assert "sequence must be at most 8,192" in form.locator(".calculator-error").inner_text()
-    form.get_by_label("Sequence").fill("")
-    assert "sequence must be a whole number" in form.locator(".calculator-error").inner_text()
+
+
+def figures(page):
+    """The four figures of the count."""
+    return page.locator("#calculator .explorer-numbers dd").all_inner_texts()
+
+
+@pages
+def test_any_whole_rank_can_be_chosen_and_stays_in_the_address(open_page):
+    page = open_page("use/calculator.html", viewport={"width": 390, "height": 844})
+    line, slider = page.locator(".calculator-peft"), page.locator("#calculator-rank")
+    number = page.get_by_label("rank r")
+
+    def shows(rank):
+        want = accounting.count_model(accounting.preset("llama-3-8b"), rank=rank)
+        assert line.inner_text() == want.peft_line
+        assert number.input_value() == str(rank)
+        assert page.url.endswith(f"#model=llama-3-8b&rank={rank}&targets=default")
+
+    for rank in (1, 12, 20, 48, 100, 2000):
+        page.evaluate(f"location.hash = '#model=llama-3-8b&rank={rank}&targets=default'")
+        page.wait_for_function(f"document.querySelector('[name=rank]').value === '{rank}'")
+        shows(rank)
+    number.fill("20")
+    shows(20)
+    assert slider.get_attribute("aria-valuetext") == "rank 20"
+    number.press("ArrowUp")
+    shows(21)
+    slider.press("ArrowRight")  # the power of two above that next to 21
+    shows(32)
+    box = slider.bounding_box()
+    assert box["x"] + box["width"] <= 390
+    page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    shows(1024)
+
+
+@pages
+@pytest.mark.parametrize("rank", ["0", "2.5", "", "-4"])
+def test_a_rank_that_is_no_whole_number_is_refused_and_not_changed(open_page, rank):
+    address = f"use/calculator.html#model=llama-3-8b&rank={rank}"
+    page = open_page(address)
+    error = page.locator(".calculator-error")
+    assert "rank must be a whole number from 1" in error.inner_text()
+    assert figures(page) == ["–"] * 4
+    assert page.url.endswith(address)
+    assert page.get_by_label("rank r").get_attribute("aria-invalid") == "true"
+    page.get_by_label("rank r").fill("20")
+    assert error.is_hidden()
+    assert page.get_by_label("rank r").get_attribute("aria-invalid") is None
+    want = accounting.count_model(accounting.preset("llama-3-8b"), rank=20)
+    assert page.locator(".calculator-peft").inner_text() == want.peft_line
+
+
+@pages
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sequence", "9000", "sequence must be at most 8,192"),
+        ("sequence", "", "sequence must be a whole number"),
+        ("batch", "0", "batch must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_an_option_of_memory_that_is_wrong_leaves_the_count(open_page, axe, name, value, message):
+    page = open_page("use/calculator.html#model=llama-3-8b&rank=8&targets=default")
+    count, error = figures(page), page.locator(".calculator-memory-error")
+    assert error.is_hidden()
+    field = page.locator(f"#calculator [name={name}]")
+    field.fill(value)
+    assert message in error.inner_text()
+    assert field.get_attribute("aria-invalid") == "true"
+    assert figures(page) == count
+    assert page.locator(".calculator-error").is_hidden()
+    assert page.locator(".calculator-stacks i").count() == 0
+    assert page.locator(".calculator-causes td").count() == 0
+    page.evaluate(axe)
+    serious = page.evaluate("axe.run('#calculator')")["violations"]
+    assert [found["id"] for found in serious] == []
+    page.get_by_label("rank r").fill("16")  # the count goes on, and the address says all that was chosen
+    assert figures(page) != count
+    assert message in error.inner_text()
+    if value:
+        assert f"{name}={value}" in page.url
+        page.reload()
+        assert message in error.inner_text()
+    field.fill("2")
+    assert error.is_hidden()
+    assert page.locator(".calculator-stacks i").count() > 0
 
 
 @pages
@@ -266,14 +349,27 @@ def test_a_config_of_ones_own(open_page, tmp_path):
     assert re.search('model_type must be .* got "nothing"', error.inner_text())
     page.locator("#calculator [name=config]").fill("{")
     assert "not JSON" in error.inner_text()
+    page.get_by_label("rank r").fill("9")  # not counted for the model before
+    assert "not JSON" in error.inner_text()
+    assert figures(page) == ["–"] * 4
 
 
 @pages
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_and_weighs_little(open_page, width, scheme):
+def test_it_fits(open_page, width, scheme):
     page = open_page("use/calculator.html", viewport={"width": width, "height": 844}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    files = ("calculator", "families.js", "memory.js", "explorer.css")
-    own = [r for r in open_page.received if any(name in r.url for name in files)]
-    assert 0 < sum(len(r.body()) for r in own) < 300_000
+
+
+@pages
+def test_the_page_and_all_that_others_do_not_load_are_under_300_kB(open_page):
+    def loaded(path):
+        before = len(open_page.received)
+        open_page(path).wait_for_load_state("networkidle")
+        return {response.url: len(response.body()) for response in open_page.received[before:]}
+
+    everywhere = loaded("vocabulary.html")  # text alone: with the theme's files and nothing else but itself
+    own = {url: size for url, size in loaded("use/calculator.html").items() if url not in everywhere}
+    assert any("calculator-data.js" in url for url in own)
+    assert sum(own.values()) < 300_000
