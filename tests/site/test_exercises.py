@@ -5,6 +5,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import exercises
+from lora_np.grading import attempts
 
 pytestmark = pytest.mark.browser
 MINUTE = 60_000  # milliseconds
@@ -35,7 +36,12 @@ def ten():
     return found[:10]
 
 
-def test_ten_are_solved_and_ten_fail_as_in_a_terminal(practice):
+def mistake(name):
+    """A usual wrong answer, which has a name and breaks a law."""
+    return next(one for one in attempts() if one.exercise == name and one.breaks)
+
+
+def test_ten_are_solved_and_ten_usual_mistakes_fail_as_in_a_terminal(practice):
     page = practice(exercises.lessons([1])[0].stem)
     check = "([name, code]) => loraExercises.check(name, code)"
     for name in ten():
@@ -43,10 +49,11 @@ def test_ten_are_solved_and_ten_fail_as_in_a_terminal(practice):
         answer = page.evaluate(check, [name, right])
         assert answer["passed"], (name, answer)
         assert answer["text"] == in_a_terminal(name, right)
-        wrong = exercises.exercise(name).stub
-        answer = page.evaluate(check, [name, wrong])
-        assert not answer["passed"], name
-        assert answer["text"] == in_a_terminal(name, wrong)
+        wrong = mistake(name)
+        answer = page.evaluate(check, [name, wrong.source])
+        assert not answer["passed"], (name, wrong.name)
+        assert answer["text"] == in_a_terminal(name, wrong.source)
+        assert "Not written yet" not in answer["text"], (name, wrong.name)
 
 
 def test_an_answer_is_written_checked_and_remembered(practice):
