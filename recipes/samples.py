@@ -24,19 +24,32 @@ class Style:
     judgment: str
 
 
+GENESIS_PROMPTS = (
+    "It was ", "And the ", "She had ", "The king ", "In the morning ", "My father ", "He said unto ",
+    "There was a ", "When they ", "Mr. Darcy ", "And God ", "The house ", "Her sister ", "Two years ",
+    "The land of ", "I will ", "Then came ", "His brother ", "It came to pass ", "On the day ",
+)  # fmt: skip
 STYLES = {
     "king-james": Style(
         "genesis",
-        (
-            "It was ", "And the ", "She had ", "The king ", "In the morning ", "My father ", "He said unto ",
-            "There was a ", "When they ", "Mr. Darcy ", "And God ", "The house ", "Her sister ", "Two years ",
-            "The land of ", "I will ", "Then came ", "His brother ", "It came to pass ", "On the day ",
-        ),
+        GENESIS_PROMPTS,
         r"\n\d+ [A-Z]",
         "begin a verse with its number",
         'Its "said unto" and "the land of" are everywhere, and the names are those of the book or in their manner\n'
         "(Mahalakel, Thilah). A verse's number need not follow the one before, no sentence makes sense to its end, and\n"
         "there are slips (doetn, strubetparted).",
+    ),
+    "genesis-by-peft": Style(
+        "genesis",
+        GENESIS_PROMPTS,
+        r"\n\d+ [A-Z]",
+        "begin a verse with its number",
+        "Half a translation. It has the layout, *And* after a verse's number, \"the sons of\", and now and then unto, thy and\n"
+        "begat; but Mr. Darcy, Mrs. Collah, compliments and a visit are still there, and a verse may come to a theatre or to\n"
+        "somebody's inclination. Only q and v are adapted: where the model looks and what it takes from there, and nothing of\n"
+        "how it spells. So there are more slips than in king-james (beel, profesding, companment) and few names of\n"
+        "the book (Isaac, Jacob), and the loss on the held-out tenth is 1.396, between 2.132 without an adapter and the 1.125 of\n"
+        "king-james.",
     ),
     "devils-dictionary": Style(
         "devils-dictionary",
