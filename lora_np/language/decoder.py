@@ -14,7 +14,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array
 from lora_np.language import composed, fused
 from lora_np.language.rotary import Rotary
-from lora_np.language.settings import DecoderSettings
+from lora_np.language.settings import CONTEXT, DecoderSettings
 from lora_np.nn import Embedding, Linear, gelu, replace
 
 T = TypeVar("T")
@@ -239,7 +239,7 @@ class LanguageModel:
     @property
     def context(self) -> int:
         """Tokens of the longest text that the model was made for."""
-        return int(self.config.get("max_position_embeddings", 2048))
+        return int(self.config.get("max_position_embeddings") or CONTEXT)
 
 
 def checkpoint_name(path: str) -> str:
@@ -283,7 +283,7 @@ def build(
         If the family is not understood, or an array is missing or of another shape than the config says.
     """
     s = DecoderSettings(config)
-    inner = s.whole("intermediate_size")
+    inner = s.inner
 
     def array(name: str, *shape: int) -> Any:
         found = read(name)

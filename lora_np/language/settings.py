@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from lora_np.checks import choice
+from lora_np.checks import choice, shown
 from lora_np.language.rotary import Rotary
 
 # What a family's config means where it says nothing.
@@ -18,6 +20,78 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "smollm3": {"num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True},
     "gemma": {"num_key_value_heads": 16, "head_dim": 256, "tie_word_embeddings": True},
 }
+CONTEXT = 2048  # tokens, where a config does not say
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Fields of a config, each checked as it is read; null counts as missing.
+
+    ``defaults`` is what a family means where it says nothing, ``where`` the file for messages.
+    """
+
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    where: str = CONFIG
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value that is there, the family's default, or ``default``; not checked."""
+        value = self.values.get(name)
+        return self.defaults.get(name, default) if value is None else value
+
+    def wrong(self, name: str, right: str, value: Any) -> ValueError:
+        """The error of a value that is not what it must be."""
+        got = "but it is missing" if value is None else f"got {shown(value)}"
+        return ValueError(f"{self.where}: {name} must be {right}, {got}")
+
+    def whole(self, name: str, default: int | None = None, *, minimum: int = 1) -> int:
+        """A whole number."""
+        value = self.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise self.wrong(name, f"a whole number from {minimum}", value)
+        return value
+
+    def real(self, name: str, default: float | None = None, *, above: float = 0.0) -> float:
+        """A number above ``above``; not NaN, and not infinite."""
+        value = self.get(name, default)
+        real = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (real and above < value <= sys.float_info.max):
+            raise self.wrong(name, f"a number above {above:g}", value)
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self.get(name, default)
+        if not isinstance(value, bool):
+            raise self.wrong(name, "true or false", value)
+        return value
+
+    def word(self, name: str, default: str, options: Iterable[str]) -> str:
+        """One of some words."""
+        return choice(f"{self.where}: {name}", self.get(name, default), options)
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        """An object of more fields; empty where there is none."""
+        value = self.get(name, {})
+        if not isinstance(value, Mapping):
+            raise self.wrong(name, "an object or null", value)
+        return value
+
+    def of_layer(self, name: str, layer: int, layers: int, options: Iterable[Any]) -> Any:
+        """The entry for a layer, in a list with one for each; None where there is no list."""
+        value, known = self.get(name), list(options)
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or len(value) < layers:
+            count = f" with {len(value)} entries" if isinstance(value, (list, tuple)) else ""
+            raise ValueError(
+                f"{self.where}: {name} must be a list with an entry for each of the {layers} layers, "
+                f"got {shown(value)}{count}"
+            )
+        if value[layer] not in known:
+            raise self.wrong(f"{name}[{layer}]", f"one of {', '.join(map(repr, known))}", value[layer])
+        return value[layer]
 
 
 class DecoderSettings:
@@ -31,96 +105,102 @@ class DecoderSettings:
     Raises
     ------
     ValueError
-        If the family is not understood, or a number that is needed is missing or does not fit.
+        If the family is not understood, or a field that is needed is missing or does not fit.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
-        self.family = choice("model_type", config.get("model_type", "nothing"), FAMILIES)
-        self.defaults = FAMILIES[self.family]
-        self.d = self.whole("hidden_size")
-        self.layers = self.whole("num_hidden_layers")
-        self.heads = self.whole("num_attention_heads")
-        self.kv = self.whole("num_key_value_heads", self.heads)
-        self.head_size = self.whole("head_dim", self.d // self.heads)
-        self.vocab = self.whole("vocab_size")
-        self.eps = float(self.get("rms_norm_eps", 1e-6))
-        self.tied = bool(self.get("tie_word_embeddings", False))
+        family = config.get("model_type")
+        if family is None:
+            raise ValueError(
+                f"{CONFIG}: model_type is missing; it must be one of {', '.join(map(repr, FAMILIES))}"
+            )
+        self.family = choice(f"{CONFIG}: model_type", family, FAMILIES)
+        fields = self.fields = Fields(config, FAMILIES[self.family])
+        self.d = fields.whole("hidden_size")
+        self.inner = fields.whole("intermediate_size")
+        self.layers = fields.whole("num_hidden_layers")
+        self.heads = fields.whole("num_attention_heads")
+        self.kv = fields.whole("num_key_value_heads", self.heads)
+        self.head_size = fields.whole("head_dim", self.d // self.heads)
+        self.vocab = fields.whole("vocab_size")
+        self.context = fields.whole("max_position_embeddings", CONTEXT)
+        self.eps = fields.real("rms_norm_eps", 1e-6)
+        self.tied = fields.flag("tie_word_embeddings", False)
         self.gemma = self.family == "gemma"  # norms count from one, embeddings are scaled
         if self.heads % self.kv:
             raise ValueError(
-                "num_attention_heads must be a multiple of num_key_value_heads, got "
+                f"{CONFIG}: num_attention_heads must be a multiple of num_key_value_heads, got "
                 f"{self.heads} and {self.kv}"
             )
         if self.head_size % 2:
-            raise ValueError(f"head_dim must be even for rotary positions, got {self.head_size}")
+            raise ValueError(f"{CONFIG}: head_dim must be even for rotary positions, got {self.head_size}")
         # Old configs of Gemma say hidden_act="gelu" and mean its tanh form, as transformers reads them.
-        name = "hidden_activation" if self.get("hidden_activation", None) else "hidden_act"
-        self.activation = choice(
-            name, self.get(name, "silu"), ("silu", "gelu_pytorch_tanh") + (("gelu",) if self.gemma else ())
+        name = "hidden_activation" if fields.get("hidden_activation") else "hidden_act"
+        self.activation = fields.word(
+            name, "silu", ("silu", "gelu_pytorch_tanh") + (("gelu",) if self.gemma else ())
         )
-
-    def get(self, name: str, default: Any) -> Any:
-        """The config's value, the family's default, or ``default``; null counts as missing."""
-        value = self.config.get(name)
-        return self.defaults.get(name, default) if value is None else value
-
-    def whole(self, name: str, default: int | None = None) -> int:
-        value = self.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"config.json: {name} must be a whole number from 1, got {value!r}")
-        return value
 
     def window(self, layer: int) -> int | None:
         """How many tokens back a layer sees; None for all."""
-        size: int | None = self.get("sliding_window", None)
-        if self.family == "mistral":
-            return size
-        if size is None or not self.get("use_sliding_window", False):
+        fields = self.fields
+        if fields.get("sliding_window") is None:
             return None
-        types = self.get("layer_types", None)
-        if types is None:
-            sliding = (
-                not self.positions(layer)
-                if self.family == "smollm3"
-                else layer >= self.get("max_window_layers", 0)
-            )
+        if self.family == "mistral":
+            return fields.whole("sliding_window")
+        if not fields.flag("use_sliding_window", False):
+            return None
+        kind = fields.of_layer("layer_types", layer, self.layers, ("full_attention", "sliding_attention"))
+        if kind is not None:
+            sliding = kind == "sliding_attention"
+        elif self.family == "smollm3":
+            sliding = not self.positions(layer)
         else:
-            sliding = types[layer] == "sliding_attention"
-        return size if sliding else None
+            sliding = layer >= fields.whole("max_window_layers", 0, minimum=0)
+        return fields.whole("sliding_window") if sliding else None
 
     def positions(self, layer: int) -> bool:
         """Whether a layer turns its queries and keys; every fourth of SmolLM3 does not."""
         if self.family != "smollm3":
             return True
-        listed = self.get("no_rope_layers", None)
-        if listed is None:
-            return (layer + 1) % int(self.get("no_rope_layer_interval", 4)) != 0
-        return bool(listed[layer])
+        turned = self.fields.of_layer("no_rope_layers", layer, self.layers, (0, 1))
+        if turned is None:
+            return (layer + 1) % self.fields.whole("no_rope_layer_interval", 4) != 0
+        return bool(turned)
 
     def rotary(self, layer: int) -> Rotary:
         """Angles of a layer's positions."""
         # "rope_parameters" since transformers 5, "rope_scaling" next to "rope_theta" before.
-        rope = dict(self.get("rope_scaling", None) or {}) | dict(self.get("rope_parameters", None) or {})
-        theta = float(rope.get("rope_theta") or self.get("rope_theta", 10000.0))
+        given = {**self.fields.part("rope_scaling"), **self.fields.part("rope_parameters")}
+        present = "rope_parameters" if self.fields.get("rope_parameters") else "rope_scaling"
+        rope = Fields(given, {}, where=f"{CONFIG}: {present}")
         d = self.head_size
+        kind = choice(
+            f"{rope.where}: rope_type",
+            rope.get("rope_type", rope.get("type", "default")),
+            ("default", "linear", "dynamic", "llama3", "yarn"),
+        )
+        # yarn divides by its logarithm
+        within = self.fields if rope.get("rope_theta") is None else rope
+        theta = within.real("rope_theta", 10000.0, above=1.0 if kind == "yarn" else 0.0)
         if not self.positions(layer):
             return Rotary(d, theta, "none")
-        kind = str(rope.get("rope_type", rope.get("type", "default")))
-        choice("rope_type", kind, ("default", "linear", "dynamic", "llama3", "yarn"))
-        if rope.get("partial_rotary_factor", 1.0) != 1.0:
-            raise ValueError("partial_rotary_factor must be 1: partly turned heads are not understood")
+        if rope.real("partial_rotary_factor", 1.0) != 1.0:
+            raise ValueError(
+                f"{rope.where}: partial_rotary_factor must be 1: partly turned heads are not understood"
+            )
         if kind == "default":
             return Rotary(d, theta)
-        longest = self.get("max_position_embeddings", 2048)
-        trained = rope.get("original_max_position_embeddings") or longest
-        factor = float(rope.get("factor") or longest / trained)
+        trained = rope.whole("original_max_position_embeddings", self.context)
+        factor = rope.real("factor", self.context / trained)
         if kind == "linear":
             return Rotary(d, theta, kind, factor)
         if kind == "dynamic":
-            return Rotary(d, theta, kind, factor, longest)
+            if d == 2:
+                raise ValueError(f"{CONFIG}: head_dim must be above 2 for dynamic rotary positions, got 2")
+            return Rotary(d, theta, kind, factor, self.context)
         if kind == "llama3":
-            low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+            low = rope.real("low_freq_factor")
+            high = rope.real("high_freq_factor", above=low)
             return Rotary(d, theta, kind, factor, trained, low, high)
         return Rotary(
             d,
@@ -128,21 +208,22 @@ class DecoderSettings:
             kind,
             factor,
             trained,
-            low=float(rope.get("beta_slow") or 1),
-            high=float(rope.get("beta_fast") or 32),
+            low=rope.real("beta_slow", 1),
+            high=rope.real("beta_fast", 32),
             attention=yarn_attention(rope, factor),
-            truncate=bool(rope.get("truncate", True)),
+            truncate=rope.flag("truncate", True),
         )
 
 
-def yarn_attention(rope: Mapping[str, Any], factor: float) -> float:
+def yarn_attention(rope: Fields, factor: float) -> float:
     """The factor on cos and sin: stated, or grown with the logarithm of the stretch."""
-    stated = rope.get("attention_factor")
-    if stated is not None:
-        return float(stated)
+    if rope.get("attention_factor") is not None:
+        return rope.real("attention_factor")
 
     def grown(m: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * m * math.log(factor) + 1.0
 
-    m, all_dim = rope.get("mscale"), rope.get("mscale_all_dim")
-    return grown(m) / grown(all_dim) if m and all_dim else grown(1.0)
+    # zero counts as missing, as transformers reads them
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        return grown(rope.real("mscale")) / grown(rope.real("mscale_all_dim"))
+    return grown(1.0)

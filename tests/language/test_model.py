@@ -80,11 +80,47 @@ def moved(adapted):
     )
 
 
+LINEAR = {"rope_type": "linear"}
+LLAMA3 = {"rope_type": "llama3", "factor": 2.0}
+YARN = {"rope_type": "yarn", "factor": 2.0}
+MISTRAL = {"model_type": "mistral"}
+QWEN = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8}
+SMOLLM = {"model_type": "smollm3"}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"model_type": "bert"}, "model_type must be one of 'llama'.*got 'bert'"),
-        ({"hidden_size": None}, "hidden_size must be a whole number from 1, got None"),
+        ({"model_type": None}, "config.json: model_type is missing; it must be one of 'llama'"),
+        ({"hidden_size": None}, "hidden_size must be a whole number from 1, but it is missing"),
+        (
+            {"max_position_embeddings": 0},
+            "json: max_position_embeddings must be a whole number from 1, got 0",
+        ),
+        ({"max_position_embeddings": "x"}, "json: max_position_embeddings must be .*got 'x'"),
+        ({"rms_norm_eps": "x"}, "json: rms_norm_eps must be a number above 0, got 'x'"),
+        ({"tie_word_embeddings": "no"}, "json: tie_word_embeddings must be true or false, got 'no'"),
+        ({"rope_theta": -1}, "json: rope_theta must be a number above 0, got -1"),
+        ({"rope_scaling": "linear"}, "json: rope_scaling must be an object or null, got 'linear'"),
+        ({"rope_scaling": LINEAR | {"factor": "two"}}, "rope_scaling: factor must be a number .*got 'two'"),
+        ({"rope_parameters": LINEAR | {"factor": 0}}, "rope_parameters: factor must be .*above 0, got 0"),
+        ({"rope_scaling": LLAMA3}, "rope_scaling: low_freq_factor must be .* but it is missing"),
+        (
+            {"rope_scaling": LLAMA3 | {"low_freq_factor": 4, "high_freq_factor": 4}},
+            "high_freq_factor must be a number above 4, got 4",
+        ),
+        ({"rope_scaling": YARN, "rope_theta": 1}, "rope_theta must be a number above 1, got 1"),
+        ({"rope_scaling": YARN | {"truncate": 2}}, "truncate must be true or false, got 2"),
+        (MISTRAL | {"sliding_window": 0}, "json: sliding_window must be a whole number from 1, got 0"),
+        (MISTRAL | {"sliding_window": -1}, "json: sliding_window must be a whole number from 1, got -1"),
+        (
+            QWEN | {"layer_types": ["full_attention"]},
+            "layer_types must be .*each of the 2 layers.* 1 entries",
+        ),
+        (QWEN | {"layer_types": ["full_attention", "x"]}, r"layer_types\[1\] must be one of .*got 'x'"),
+        (SMOLLM | {"no_rope_layers": [1]}, "no_rope_layers must be a list .*2 layers.* with 1 entries"),
+        (SMOLLM | {"no_rope_layers": 1}, "no_rope_layers must be a list with an entry .*got 1$"),
         ({"num_key_value_heads": 3}, "multiple of num_key_value_heads, got 4 and 3"),
         ({"head_dim": 3}, "head_dim must be even"),
         ({"intermediate_size": 25}, r"gate_proj.weight must have shape \(25, 16\) to fit config.json"),
@@ -100,6 +136,14 @@ def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ValueError, match=words):
         language.load(tmp_path)
+
+
+def test_a_null_in_a_config_counts_as_missing(model, tmp_path):
+    language.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    null = {"max_position_embeddings": None, "rms_norm_eps": None, "rope_scaling": None}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **null}))
+    assert language.load(tmp_path).context == 2048
 
 
 def test_a_model_that_is_not_there(tmp_path):
