@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,6 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+OTHER_SPELLINGS = {
+    "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
+    "float32": ("f32", "fp32", "f4", "single", "torch.float32"),
+    "bfloat16": ("bf16", "bfp16", "torch.bfloat16"),
+    "float16": ("f16", "fp16", "f2", "half", "torch.float16"),
+}
 
 
 def brief(text: str, longest: int) -> str:
@@ -109,3 +115,33 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {shown(value)}{hint}")
     return value
+
+
+def generator(rng: object) -> np.random.Generator:
+    """``rng`` as a Generator: itself, or one that is made from a whole number."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    right = "rng must be a numpy.random.Generator or a whole number from 0"
+    if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, (int, np.integer)):
+        raise TypeError(f"{right}, got {shown(rng)}")
+    if rng < 0:
+        raise ValueError(f"{right}, got {shown(rng)}")
+    return np.random.default_rng(int(rng))
+
+
+def float_name(dtype: object, known: Collection[str]) -> str:
+    """``dtype`` if it is one of the ``known`` names; an error gives the name of another spelling."""
+    if isinstance(dtype, str) and dtype in known:
+        return dtype
+    spelled = str(dtype).lower()
+    for name in known:
+        if spelled in (name, *OTHER_SPELLINGS[name]):
+            raise ValueError(f"dtype must be {name!r}, not {shown(dtype)}")
+    raise ValueError(f"dtype must be one of {', '.join(known)}, got {shown(dtype)}")
+
+
+def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """``dtype`` if numbers are computed in it: float32 or float64, by name or as NumPy has them."""
+    if isinstance(dtype, (type, np.dtype)):
+        dtype = np.dtype(dtype).name
+    return np.dtype(float_name(dtype, ("float32", "float64")))

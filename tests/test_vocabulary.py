@@ -9,11 +9,15 @@ import re
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
 import lora_np
+from lora_np import autograd, datasets, language, lora, nn
 from lora_np.cli import app
+from lora_np.linalg import truncated_svd
+from lora_np.nn import Linear
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,3 +177,72 @@ def test_the_page_names_every_word():
     page = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
     for word in {*FORBIDDEN.values(), "dtype", "save(what, path)", ".table"}:
         assert word in page
+
+
+W, X = np.eye(3), np.ones((4, 3))
+DRAWING = {
+    "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
+    "inject_quantised": lambda rng: lora.inject_quantised(Linear(W), rank=1, kind="int8", rng=rng),
+    "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
+    "fit": lambda rng: lora_np.fit(Linear(lora_np.Tensor(W)), X, X, steps=1, rng=rng, progress=False),
+    "check_derivative": lambda rng: autograd.check_derivative(np.sin, [1.0], rng=rng),
+    "patches": lambda rng: datasets.patches(datasets.terrain(), 1, rng=rng),
+    "kaiming": lambda rng: lora.kaiming(rng, 2, 3),
+    "gaussian": lambda rng: lora.gaussian(rng, 2, 3),
+    "generate": lambda rng: language.generate(language.load("austen"), "It", tokens=1, rng=rng),
+    "finetune": lambda rng: language.finetune(
+        language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
+    ),
+}
+MEANING = {"check", "truncated_svd", "grade"}  # where None is the default: the docstring says what it means
+
+
+def test_all_that_draws_is_asked():
+    """Calls of a layer take a Generator or None; the tour and grading take an int, which they report."""
+    drawing = {
+        name.rpartition(".")[2]
+        for name, thing in THINGS.items()
+        if not inspect.isclass(thing) and "rng" in parameters(thing)
+    }
+    assert drawing - set(DRAWING) == {*MEANING, "dropout", "other_questions", "token_loss", "tour"}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_rng_is_a_generator_or_a_whole_number(name):
+    for wrong, error in [
+        (None, TypeError),
+        ("a", TypeError),
+        (True, TypeError),
+        (0.5, TypeError),
+        (-1, ValueError),
+    ]:
+        with pytest.raises(error, match=f"rng must be a numpy.random.Generator or a .*from 0, got {wrong!r}"):
+            DRAWING[name](wrong)
+    for right in (0, np.int64(1), np.random.default_rng(0)):
+        DRAWING[name](right)
+
+
+def test_an_int_would_make_all_layers_drop_the_same():
+    with pytest.raises(TypeError, match=r"Generator, or None for no dropout, got 0"):
+        nn.dropout(X, 0.5, rng=0)
+    with pytest.raises(TypeError, match=r"rng must be .*got 'a'"):
+        truncated_svd(W, rank=1, rng="a")
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda dtype: Linear.init(d_out=1, d_in=1, rng=0, bias=True, dtype=dtype).b.dtype,
+        lambda dtype: language.load("austen", dtype=dtype).lm_head.W.dtype,
+    ],
+)
+def test_computing_is_in_float32_or_float64(take):
+    for right in ("float32", np.float32, np.dtype("float32")):
+        assert take(right) == np.float32
+    assert take(float) == np.float64
+    for spelled, name in [("F32", "float32"), ("fp64", "float64"), ("torch.float32", "float32")]:
+        with pytest.raises(ValueError, match=f"dtype must be '{name}', not '{spelled}'"):
+            take(spelled)
+    for wrong in ("int32", "complex64", np.float16, np.longdouble, "bfloat16", "bf16", "x", None, 3):
+        with pytest.raises(ValueError, match="dtype must be one of float32, float64, got "):
+            take(wrong)

@@ -10,7 +10,7 @@ import numpy as np
 from lora_np.autograd.engine import Tensor
 from lora_np.autograd.methods import value
 from lora_np.autograd.nesting import grad
-from lora_np.checks import Array
+from lora_np.checks import Array, generator
 
 
 def check_derivative(
@@ -69,7 +69,7 @@ def check_derivative(
     >>> check_derivative(np.tanh, [1.0, 2.0], order=2) < 1e-6
     True
     """
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     points = [np.array(a, dtype=np.float64) if np.asarray(a).dtype.kind == "f" else a for a in args]
     real = [i for i, a in enumerate(points) if np.asarray(a).dtype.kind == "f"]
     if not real:

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from lora_np.checks import Array, finite, whole_number
+from lora_np.checks import Array, finite, generator, whole_number
 
 
 def photograph() -> Array:
@@ -79,7 +79,7 @@ def patches(
     image: Array,
     n: int,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     height: int = 10,
     context: int = 12,
     target: int = 10,
@@ -95,7 +95,7 @@ def patches(
         Finite.
     n : int
         Number of pairs.
-    rng : Generator
+    rng : Generator or int
         Randomness of their places.
     height : int
         Rows of both patches.
@@ -120,7 +120,7 @@ def patches(
     >>> x.shape, y.shape
     ((5, 120), (5, 100))
     """
-    n = whole_number("n", n)
+    n, rng = whole_number("n", n), generator(rng)
     image = np.asarray(image, dtype=np.float64)
     width = context + target
     if image.ndim != 2 or image.shape[0] < height or image.shape[1] < width:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, float_name
 
 # From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first, which is
 # the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a float32's, and no
@@ -42,12 +42,6 @@ GGUF_KINDS = {
 BLOCKS = {name: (1, np.dtype(stored).itemsize) for name, (_, stored) in TABLE.items()}
 BLOCKS |= {kind: (numbers, size) for kind, numbers, size in GGUF_KINDS.values()}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
-_OTHER_SPELLINGS = {
-    "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
-    "float32": ("f32", "fp32", "f4", "single", "torch.float32"),
-    "bfloat16": ("bf16", "bfp16", "torch.bfloat16"),
-    "float16": ("f16", "fp16", "f2", "half", "torch.float16"),
-}
 
 
 def float_dtype(dtype: str) -> str:
@@ -78,13 +72,7 @@ def float_dtype(dtype: str) -> str:
     Traceback (most recent call last):
     ValueError: dtype must be 'bfloat16', not 'bf16'
     """
-    if dtype in FLOATS:
-        return dtype
-    spelled = str(dtype).lower()
-    for name, others in _OTHER_SPELLINGS.items():
-        if spelled in (name, *others):
-            raise ValueError(f"dtype must be {name!r}, not {dtype!r}")
-    raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}")
+    return float_name(dtype, FLOATS)
 
 
 def rounded(array: Array, dtype: str) -> Array:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_np.checks import Array, number, whole_number
+from lora_np.checks import Array, generator, number, whole_number
 from lora_np.hub import Targets
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.text import in_parts, mean_loss, token_loss, vocabulary_of, windows
@@ -177,7 +177,7 @@ def finetune(
             f"more than a window of {context} each; use a longer text or a smaller context"
         )
     training, held_out = windows(tokens[:cut], context), windows(tokens[cut:], context)
-    random = np.random.default_rng(rng)
+    random = generator(rng)
     adapted = inject(
         model,
         rank=rank,

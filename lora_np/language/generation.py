@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import value
-from lora_np.checks import Array, number, whole_number
+from lora_np.checks import Array, generator, number, whole_number
 from lora_np.language.decoder import Cache, LanguageModel
 from lora_np.language.text import vocabulary_of
 from lora_np.language.vocabulary import Vocabulary
@@ -67,7 +67,7 @@ def generate(
     said = [int(i) for i in vocabulary.encode(prompt)]
     if not said:
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    random = np.random.default_rng(rng)
+    random = generator(rng)
     frozen = freeze(model)
     longest = min(model.context, len(said) + tokens)
     ends = model.config.get("eos_token_id")

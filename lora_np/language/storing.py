@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import value
+from lora_np.checks import computed_dtype
 from lora_np.files import write_json
 from lora_np.hub import (
     HEAD,
@@ -78,6 +79,7 @@ def load(
     Traceback (most recent call last):
     FileNotFoundError: ... has no config.json: it is not the directory of a model
     """
+    dtype = computed_dtype(dtype)
     if Path(model).suffix == ".gguf":
         return from_gguf(open_gguf(model), dtype, quantised)
     directory = located(model)

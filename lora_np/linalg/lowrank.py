@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, choice, matrix, number, whole_number
+from lora_np.checks import Array, choice, generator, matrix, number, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, singular_values, tail_sums, well_scaled
 
@@ -86,11 +86,12 @@ def truncated_svd(
     rank = _rank(rank, M)
     choice("method", method, ("auto", "full", "krylov"))
     tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
+    random = generator(0 if rng is None else rng)
     small = min(M.shape)
     found = None
     large = method == "krylov" or (method == "auto" and small > SMALL)
     if large and 2 * (rank + OVERSAMPLING) <= small:
-        found = _iterate(M, rank, tolerance, np.random.default_rng(0 if rng is None else rng))
+        found = _iterate(M, rank, tolerance, random)
     if found is None:
         found = SVD(*np.linalg.svd(M, full_matrices=False))
     return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank])

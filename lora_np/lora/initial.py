@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, generator
 
 
-def kaiming(rng: np.random.Generator, r: int, k: int) -> Array:
+def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
     """Uniform in ``[-1/sqrt(k), 1/sqrt(k)]``: Kaiming at ``a = sqrt(5)``, the default of loralib and PEFT.
 
     Parameters
     ----------
-    rng : Generator
+    rng : Generator or int
         Randomness.
     r, k : int
         The shape of A.
@@ -33,17 +33,17 @@ def kaiming(rng: np.random.Generator, r: int, k: int) -> Array:
     ((8, 100), True)
     """
     bound = k**-0.5
-    return rng.uniform(-bound, bound, (r, k))
+    return generator(rng).uniform(-bound, bound, (r, k))
 
 
-def gaussian(rng: np.random.Generator, r: int, k: int) -> Array:
+def gaussian(rng: np.random.Generator | int, r: int, k: int) -> Array:
     """Normal with standard deviation ``1/r``: PEFT's ``init_lora_weights="gaussian"``.
 
     The LoRA paper (section 4.1) says "random Gaussian" and leaves the width open.
 
     Parameters
     ----------
-    rng : Generator
+    rng : Generator or int
         Randomness.
     r, k : int
         The shape of A.
@@ -58,4 +58,4 @@ def gaussian(rng: np.random.Generator, r: int, k: int) -> Array:
     >>> gaussian(np.random.default_rng(0), 8, 100).shape
     (8, 100)
     """
-    return rng.normal(scale=1 / r, size=(r, k))
+    return generator(rng).normal(scale=1 / r, size=(r, k))

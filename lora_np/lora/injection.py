@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, choice, whole_number
+from lora_np.checks import Array, choice, generator, whole_number
 from lora_np.hub import Targets, checked_names, close_names, ends_with, matcher
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
@@ -74,7 +74,7 @@ def inject(
         If ``targets``, or one name in the list, selects no layer, the model has adapters already, ``train``
         names nothing in it, or the variant or ``bias`` is not known.
     TypeError
-        If ``rank`` is not a whole number, or ``targets`` is of another kind.
+        If ``rank`` is not a whole number, ``rng`` is neither, or ``targets`` is of another kind.
 
     See Also
     --------
@@ -99,7 +99,7 @@ def inject(
     if any(isinstance(node, ADAPTED) for _, node in nodes):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     check_paths([path for path, _ in nodes], train)
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     settings = Settings(rank, float(rank) if alpha is None else alpha, dropout, init, rng)
     if not (isinstance(targets, str) or callable(targets)):
         targets = checked_names(targets)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor, affine, primitive, product, value
-from lora_np.checks import Array, whole_number
+from lora_np.checks import Array, computed_dtype, generator, shown, whole_number
 from lora_np.quantise import Quantised
 
 
@@ -75,14 +75,22 @@ class Linear:
         dtype : dtype
             float64 or float32.
 
+        Raises
+        ------
+        ValueError
+            If a size is below 1, or ``dtype`` is another.
+        TypeError
+            If ``rng`` is neither.
+
         Examples
         --------
         >>> Linear.init(d_out=100, d_in=120, rng=np.random.default_rng(0)).W.shape
         (100, 120)
         """
         d_out, d_in = whole_number("d_out", d_out), whole_number("d_in", d_in)
+        dtype = computed_dtype(dtype)
         bound = d_in**-0.5
-        W = np.random.default_rng(rng).uniform(-bound, bound, (d_out, d_in)).astype(dtype)
+        W = generator(rng).uniform(-bound, bound, (d_out, d_in)).astype(dtype)
         return cls(Tensor(W), Tensor(np.zeros(d_out, dtype)) if bias else None)
 
     @property
@@ -321,12 +329,17 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
     rate : float
         Chance of each entry to be dropped, ``0 <= rate < 1``.
     rng : Generator or None
-        Randomness; ``None`` switches dropout off.
+        Randomness; ``None`` switches dropout off. Not an int: each layer would drop the same entries.
 
     Returns
     -------
     Tensor or ndarray
         Of the same shape, and a Tensor if ``x`` is.
+
+    Raises
+    ------
+    TypeError
+        If ``rng`` is neither.
 
     Examples
     --------
@@ -337,5 +350,7 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
     """
     if rng is None or rate == 0:
         return x
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}")
     kept = rng.random(np.shape(x), dtype=np.float32) >= rate
     return x * (kept / (1 - rate)).astype(x.dtype)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, number, whole_number
+from lora_np.checks import Array, generator, number, whole_number
 from lora_np.nn import (
     SGD,
     Adam,
@@ -218,7 +218,7 @@ def fit(
     >>> result.model.W.data.round(3)
     array([[ 1., -2.,  3.]])
     """
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     data: Rows | Stream
     if y is not None:
         data = Rows(x, y, mean_squared_error if loss is None else loss, batch_size, validation, rng)
