@@ -119,13 +119,14 @@ class SelfAttention:
             q, k = by_head(self.q_norm, q, self.heads), by_head(self.k_norm, k, self.kv)
         start = 0 if cache is None else cache.tokens
         cos, sin = self.rotary.turns(start, start + x.shape[1], x.dtype)
-        if cache is None:
+        if cache is not None:
+            keys, values = cache.extend(composed.rotate(heads_of(k, self.kv), cos, sin), heads_of(v, self.kv))
+        if cache is None or (start == 0 and x.shape[1] > 1):  # a prompt is long: by blocks
             attention = fused.attention if self.fused else composed.attention
             mixed = attention(q, k, v, cos=cos, sin=sin, heads=self.heads, kv=self.kv, window=self.window)
         else:
-            q, k, v = (heads_of(x, n) for x, n in ((q, self.heads), (k, self.kv), (v, self.kv)))
-            k, v = cache.extend(composed.rotate(k, cos, sin), v)
-            mixed = composed.attend(composed.rotate(q, cos, sin), k, v, self.window)
+            q = composed.rotate(heads_of(q, self.heads), cos, sin)
+            mixed = composed.attend(q, keys, values, self.window)
         return self.o_proj(mixed, rng=rng)
 
 

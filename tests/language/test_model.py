@@ -7,6 +7,9 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
+from lora_np.language.decoder import Cache
+
+from .conftest import random_model
 
 
 def test_paths_are_the_names_of_transformers(model):
@@ -162,6 +165,20 @@ def test_the_cache_changes_nothing(model, tokens):
         slow += model.vocabulary.decode([model(model.vocabulary.encode(slow)[np.newaxis])[0, -1].argmax()])
     assert said == slow
     assert len(language.generate(model, "the ", tokens=tokens)) == 4 + tokens
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("prompt", [1, 31, 32, 33, 100])
+def test_a_long_prompt_leaves_the_same_cache(prompt, window):
+    """Its tokens at once and one by one: the same logits, then and for what follows."""
+    model = random_model(max_position_embeddings=256, model_type="mistral", sliding_window=window)
+    tokens = np.random.default_rng(prompt).integers(0, 30, (2, prompt + 3))
+    caches = [[Cache(prompt + 3) for _ in model.model.layers] for _ in range(2)]
+    logits = [model(tokens[:, :prompt], caches=caches[0])]
+    logits += [model(tokens[:, i : i + 1], caches=caches[0]) for i in range(prompt, prompt + 3)]
+    slow = [model(tokens[:, i : i + 1], caches=caches[1]) for i in range(prompt + 3)]
+    np.testing.assert_allclose(np.concatenate(logits, 1), np.concatenate(slow, 1), atol=1e-4)
+    np.testing.assert_allclose(model(tokens), np.concatenate(slow, 1), atol=1e-4)
 
 
 def test_generation_is_streamed_and_repeats_with_its_rng(model):

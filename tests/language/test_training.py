@@ -170,6 +170,21 @@ def test_memory_grows_with_a_text_and_not_with_its_square(monkeypatch):
     assert peaks[-1] < 0.5 * 4 * 4 * 2048**2  # bytes of the weights of 4 heads in one layer
 
 
+def test_memory_of_generation_grows_with_the_prompt_and_not_with_its_square(monkeypatch):
+    monkeypatch.setattr(fused, "KEPT", 2**14)
+    model = random_model(max_position_embeddings=8192)
+    peaks = []
+    for n in (512, 1024, 2048):
+        prompt = "the sea " * (n // 8)
+        language.generate(model, prompt, tokens=1)
+        tracemalloc.start()
+        language.generate(model, prompt, tokens=2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert all(after < 2.2 * before for before, after in itertools.pairwise(peaks))
+    assert peaks[-1] < 0.5 * 4 * 4 * 2048**2
+
+
 def test_perplexity_and_bits_a_byte(model, text):
     """A uniform guess among 30 characters has a perplexity of 30 and log2 30 bits for each byte."""
     blank = lnp.replace(model, np.ndarray, lambda path, array: np.zeros_like(array))
