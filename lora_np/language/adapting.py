@@ -12,7 +12,7 @@ import numpy as np
 from lora_np.checks import Array, generator, number, whole_number
 from lora_np.hub import Targets
 from lora_np.language.decoder import LanguageModel
-from lora_np.language.text import in_parts, mean_loss, token_loss, vocabulary_of, windows
+from lora_np.language.text import in_parts, mean_loss, token_loss, vocabulary_of, windows, within
 from lora_np.lora import inject
 from lora_np.nn import AdamW, cosine_schedule, freeze, trainable
 from lora_np.table import Table
@@ -129,7 +129,7 @@ def finetune(
     batch_size : int
         Windows in a step.
     context : int, optional
-        Tokens of a window; by default ``model.context``, but at most 256.
+        Tokens of a window, at most ``model.context``; by default that, but no more than 256.
     lr : float
         The largest learning rate.
     dropout : float
@@ -168,7 +168,7 @@ def finetune(
     likelihood : Its loss on another text.
     """
     number("lr", lr, minimum=0, open_minimum=True)
-    context = min(model.context, 256) if context is None else whole_number("context", context)
+    context = within(model, min(model.context, 256) if context is None else context)
     tokens = vocabulary_of(model).encode(text)
     cut = min(len(tokens) * 9 // 10, len(tokens) - context - 1)
     if cut <= context:

@@ -48,18 +48,35 @@ def token_loss(
     Raises
     ------
     ValueError
-        If no label counts.
+        If no label counts, there is not one for each token, or one is not a token.
+    TypeError
+        If labels are not integers.
     """
     if labels is None:
         tokens, labels = tokens[:, :-1], tokens[:, 1:]
-    if not np.any(labels != IGNORED):
-        raise ValueError(f"no token has a label to learn from: all {labels.size} labels are {IGNORED}")
+    labels = np.asarray(labels)
+    counts = checked(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
     if not isinstance(head, Linear) or head.b is not None:
-        counts = labels != IGNORED
         return cross_entropy(model(tokens, rng=rng)[counts], labels[counts])
     loss = fused.head_loss if model.model.norm.fused else composed.head_loss
     return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
+
+
+def checked(labels: Array, tokens: Array, vocab: int) -> Array:
+    """Which labels count, where all are sound: a fused loss would index by one that is not."""
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
+    if labels.shape != np.shape(tokens):
+        raise ValueError(f"labels must have the shape of tokens, {np.shape(tokens)}, got {labels.shape}")
+    counts: Array = labels != IGNORED
+    chosen = labels[counts]
+    if not chosen.size:
+        raise ValueError(f"no token has a label to learn from: all {labels.size} labels are {IGNORED}")
+    if chosen.min() < 0 or chosen.max() >= vocab:
+        wrong = chosen[(chosen < 0) | (chosen >= vocab)][0]
+        raise ValueError(f"labels must be between 0 and {vocab - 1}, or {IGNORED} to be ignored, got {wrong}")
+    return counts
 
 
 def windows(tokens: Array, context: int) -> Array:
@@ -97,6 +114,11 @@ def windows(tokens: Array, context: int) -> Array:
     starts = np.arange(rows)[:, np.newaxis] * context
     result: Array = tokens[starts + np.arange(context + 1)]
     return result
+
+
+def within(model: LanguageModel, context: int) -> int:
+    """A number of tokens for which the model has positions."""
+    return whole_number("context", context, maximum=model.context, top="the model's context")
 
 
 @dataclass(frozen=True)
@@ -141,7 +163,8 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     text : str
         What is predicted.
     context : int, optional
-        Tokens of a window, by default ``model.context``. Each window starts without what came before.
+        Tokens of a window, by default ``model.context``, which is also the most. Each window starts without
+        what came before.
 
     Returns
     -------
@@ -151,10 +174,11 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     Raises
     ------
     ValueError
-        If the text is shorter than one window, or has characters outside the vocabulary.
+        If the text is shorter than one window or has characters outside the vocabulary, or ``context`` is
+        more than the model's.
     """
-    tokens = vocabulary_of(model).encode(text)
-    rows = windows(tokens, model.context if context is None else context)
+    context = within(model, model.context if context is None else context)
+    rows = windows(vocabulary_of(model).encode(text), context)
     loss = mean_loss(freeze(model), rows)
     predicted = rows[:, 1:]
     n_bytes = len(vocabulary_of(model).decode(predicted.ravel()).encode())

@@ -277,7 +277,8 @@ def test_a_run_that_is_resumed_ends_bit_for_bit_the_same(model, text, tmp_path):
         ("the sea\n" * 100, {"targets": ["qproj"]}, "selected no layer, got ..qproj..; close names: q_proj"),
         ("the sea\n" * 100 + "£", {}, "no '£' .character 801"),
         ("the sea\n" * 100, {"lr": 0.0}, "lr must be above 0"),
-        ("the sea\n" * 100, {"context": 0}, "context must be at least 1"),
+        ("the sea\n" * 100, {"context": 0}, r"context must be between 1 and the model's context = 32, got 0"),
+        ("the sea\n" * 100, {"context": 33}, "the model's context = 32, got 33"),
     ],
 )
 def test_what_cannot_be_learnt_from(model, text, settings, words):
@@ -293,6 +294,32 @@ def test_ignored_labels_do_not_count(model):
     whole = language.token_loss(model, tokens, labels)
     cut = language.token_loss(model, tokens[:, :6])
     np.testing.assert_allclose(whole, cut, rtol=1e-5)
+
+
+@pytest.mark.parametrize("composed", [False, True])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda labels: labels * 0 - 5, "labels must be between 0 and 29, or -100 to be ignored, got -5"),
+        (lambda labels: labels * 0 + 30, "labels must be between 0 and 29, .* got 30"),
+        (lambda labels: labels[:, 1:], r"labels must have the shape of tokens, \(2, 9\), got \(2, 8\)"),
+        (lambda labels: labels.ravel(), r"got \(18,\)"),
+        (lambda labels: labels * 1.0, "labels must be integers, got dtype float64"),
+    ],
+)
+def test_labels_that_are_no_tokens(model, change, words, composed):
+    tokens = np.random.default_rng(0).integers(0, 30, (2, 9))
+    asked = language.composed_operations(model) if composed else model
+    with pytest.raises((TypeError, ValueError), match=words):
+        language.token_loss(asked, tokens, change(tokens))
+    with pytest.raises((TypeError, ValueError), match=words):
+        language.token_loss(lnp.inject(asked, rank=1, rng=0, targets=["lm_head"]), tokens, change(tokens))
+
+
+def test_a_context_beyond_the_models_is_refused(model, text):
+    assert language.likelihood(model, text, context=32).loss > 0
+    with pytest.raises(ValueError, match="context must be between 1 and the model's context = 32, got 33"):
+        language.likelihood(model, text, context=33)
 
 
 @pytest.mark.parametrize(
