@@ -440,7 +440,7 @@
     const trainable = adapted.reduce((sum, { trainable }) => sum + trainable, 0);
     const base = total(spec);
     if (!Number.isSafeInteger(base + trainable)) fail("the numbers of this config are too large to count");
-    return { spec, adapted, trainable, base, total: base + trainable, percent: (100 * trainable) / (base + trainable) };
+    return { spec, adapted, dora, trainable, base, total: base + trainable, percent: (100 * trainable) / (base + trainable) };
   }
 
   globalThis.loraFamilies = { build, count, total, copies, product, adaptable, leaf };

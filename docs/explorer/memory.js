@@ -99,8 +99,9 @@
     const [logits, workspace] = loss(facts).map((size) => size * training.batch * training.sequence);
     const matrix = Math.max(0, ...quantised(spec).map(({ shape }) => product(shape.slice(-2))));
     const again = training.weights in items ? 0 : 2 * matrix;
-    return kept + layer + again > kept + logits + workspace
-      ? { activations: kept + layer, logits: 0, workspace: again }
+    const passing = Math.max(again, norms(facts));
+    return kept + layer + passing > kept + logits + workspace
+      ? { activations: kept + layer, logits: 0, workspace: passing }
       : { activations: kept, logits, workspace };
   }
 
@@ -129,9 +130,25 @@
     let each = ofAttention(facts, stack) * attention + inputs(facts, modules, stack);
     each += whole(norms * attention + (functions(facts, modules, stack) + routing(facts, modules)) * mlp, Math.max(stack.depth, 1));
     each += items[training.adapter] * sum(here.map(({ rank, copies: times }) => rank * times));
+    each += sum(here.map((adapted) => results(facts, adapted)));
     if (stack.dropout) each += 2 * attention * stack.width * item;
     const merged = here.filter(({ module: { kind } }) => ["experts", "router"].includes(kind));
     return tokens * each + sum(merged.map(({ module, copies: times }) => product(module.shape) * times)) * item;
+  }
+
+  // Of W0 x and B A x: DoRA scales both by a vector that is trained.
+  function results({ counted, item, training, tables: { items } }, { module: { kind, shape }, copies: times }) {
+    return counted.dora ? (item + items[training.adapter]) * shape.at(kind === "embedding" ? -1 : 0) * times : 0;
+  }
+
+  // PEFT sends an identity through A and B, and adds the result to W0: in the adapter's type.
+  function norms({ counted, item, training, tables: { items } }) {
+    if (!counted?.dora) return 0;
+    const own = items[training.adapter], matrices = training.weights in items && item === own ? 3 : 4;
+    return own * Math.max(0, ...counted.adapted.map(({ module: { kind, shape }, rank }) => {
+      const inputs = kind === "linear" ? shape.at(-1) : 0;
+      return matrices * product(shape) + inputs * (inputs + rank);
+    }));
   }
 
   // In how many layers attention, and the MLP's activation, lie above something that is trained.
@@ -218,6 +235,7 @@
       if (kind === "norm" && (!counted || role !== "embedding_norm")) size += norm(facts, module);
       if (role === "linear") size += (shape[0] + shape.at(-1) * on) * item;
       if (name === spec.head) size += shape.at(-1) * on * item;
+      if (counted) size += sum(counted.adapted.filter((each) => each.module === module).map((each) => results(facts, each)));
       const ofTower = tower && (role === "linear" || shape.at(-1) === tower.width);
       return size * (ofTower ? tower.tokens : training.sequence);
     }));

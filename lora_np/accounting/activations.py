@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount
@@ -111,6 +112,7 @@ class Activations(NamedTuple):
     layer: int  # by the one that is being computed again (checkpointing)
     logits: int  # of the loss, until its gradient is known
     copies: int  # what computing the loss and its gradient takes beside them
+    norms: int = 0  # what the norms of one of DoRA's matrices take
 
 
 def activation_bytes(model: ModelSpec | LoraCount, training: TrainingOptions) -> Activations | None:
@@ -129,6 +131,7 @@ class _Kept:
         self.spec = model if isinstance(model, ModelSpec) else model.spec
         self.adapters = () if isinstance(model, ModelSpec) else model.adapters
         self.saved = () if isinstance(model, ModelSpec) else model.saved
+        self.dora = isinstance(model, LoraCount) and model.dora
 
     def total(self) -> Activations:
         kept = layer = 0
@@ -144,7 +147,8 @@ class _Kept:
                 size = tokens * stack.depth * stack.width * self.training.hidden_item
             kept += size
         tokens = self.training.batch * self.training.sequence
-        return Activations(kept + self._outside(), layer, *(tokens * size for size in self._loss()))
+        logits, copies = (tokens * size for size in self._loss())
+        return Activations(kept + self._outside(), layer, logits, copies, self._norms())
 
     def _tokens(self, stack: Layers) -> int:
         """Of a batch: a vision tower or an audio encoder has its own."""
@@ -161,11 +165,32 @@ class _Kept:
             norms * attention + (self._activations(modules, stack) + self._routing(modules)) * mlp
         ) // depth
         each += self.training.adapter_item * sum(adapted.rank * adapted.copies for adapted in here)
+        each += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
             each += 2 * attention * stack.width * self.item
         # PEFT adds B A to a parameter that is no linear map, and the sum is kept
         merged = sum(a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router"))
         return tokens * each + merged * self.item
+
+    def _results(self, adapted: AdaptedModules) -> int:
+        """Of W0 x and B A x: DoRA scales both by a vector that is trained. LoRA only adds them."""
+        if not self.dora:
+            return 0
+        module = adapted.module
+        d_out = module.shape[-1 if module.kind == "embedding" else 0]
+        return (self.item + self.training.adapter_item) * d_out * adapted.copies
+
+    def _norms(self) -> int:
+        """PEFT sends an identity through A and B, and adds the result to W0: in the adapter's type."""
+        if not self.dora:
+            return 0
+        item = self.training.adapter_item
+        casts = self.training.weights not in ITEMSIZE or self.item != item
+        sizes = [0]
+        for module, rank in ((each.module, each.rank) for each in self.adapters):
+            inputs = module.shape[-1] if module.kind == "linear" else 0
+            sizes.append((3 + casts) * prod(module.shape) + inputs * (inputs + rank))
+        return item * max(sizes)
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
         """In how many layers attention, and the MLP's activation, lie above something that is trained.
@@ -261,6 +286,7 @@ class _Kept:
             if module.name == self.spec.head:
                 trained = self._trained(module) or module.name in self.saved
                 size += module.shape[-1] * trained * self.item
+            size += sum(self._results(each) for each in self.adapters if each.module is module)
             of_tower = tower and (module.role == "linear" or module.shape[-1] == tower.width)
             total += size * (tower.tokens if tower and of_tower else self.training.sequence)
         return total * self.training.batch

@@ -70,6 +70,8 @@ class LoraCount(Shown):
         Numbers in the biases of the base that are trained as well.
     experts : str
         The convention for experts, ``"peft"`` or ``"per-expert"``; empty without experts.
+    dora : bool
+        Whether the adapters are DoRA's, whose forward keeps more.
     """
 
     spec: ModelSpec
@@ -78,6 +80,7 @@ class LoraCount(Shown):
     saved: Mapping[str, int]
     biases: int
     experts: str
+    dora: bool = False
 
     @cached_property
     def adapter(self) -> int:
@@ -259,7 +262,7 @@ def count_model(
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
-    return LoraCount(spec, rank, tuple(adapters), copies, biases, experts if has_experts else "")
+    return LoraCount(spec, rank, tuple(adapters), copies, biases, experts if has_experts else "", dora)
 
 
 # the names that PEFT may translate where transformers fuses experts

@@ -40,7 +40,8 @@ class Memory(Shown):
     logits : int or None
         What the loss keeps; 0 if most is needed later, when a layer is computed again.
     workspace : int or None
-        What is there for a moment: copies of the logits, or a quantised matrix in 16 bits.
+        What is there for a moment: copies of the logits, a quantised matrix in 16 bits, or the matrices
+        of which DoRA takes norms.
     host : int
         State of a paged optimizer that can wait in the memory of the host. It is not in the total.
     """
@@ -119,7 +120,9 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     - the input of each linear map that is trained or adapted, once for maps that share it (once for each
       adapted map if it must be cast to the adapter's float32);
     - the adapter's r numbers after A; dropout masks, as one number each; the weights of adapted experts, to
-      which PEFT adds B A before it multiplies.
+      which PEFT adds B A before it multiplies;
+    - with DoRA also the results of W0 and of B A, 2 d for each adapted map of d outputs; and for a moment an
+      identity of k x k, A, and three or four matrices of d x k, which it needs for the norms of W0 + B A.
 
     Nothing is kept below the lowest adapter. With checkpointing each layer keeps its input, d, and the
     largest is computed again. The loss keeps the log-probabilities of the vocabulary, and for a moment needs
@@ -168,9 +171,10 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     activations = logits = workspace = None
     if steps is not None:
         # logits are gone by the time that the first layer is computed again
+        matrix = 0 if weights in ITEMSIZE else 2 * _largest_matrix(spec)
         activations, logits, workspace = max(
             (steps.kept, steps.logits, steps.copies),
-            (steps.kept + steps.layer, 0, _largest_matrix(spec) * 2 if weights not in ITEMSIZE else 0),
+            (steps.kept + steps.layer, 0, max(matrix, steps.norms)),
             key=sum,
         )
     title = f"{spec.name}: {what}, {training.optimizer}, batch {training.batch:,} x {training.sequence:,}"

@@ -26,6 +26,7 @@ from lora_np.accounting import (
     training_memory,
 )
 from lora_np.accounting.activations import activation_bytes
+from lora_np.hub.families import build_spec
 from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
 from tests.accounting import torch_memory
 from tests.drawing import FULL
@@ -229,11 +230,14 @@ FURTHER = {"bert": 0.2, "gpt2": 0.15, "llava": 0.12, "cohere": 0.16}
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("targets", [None, "all-linear"], ids=["full", "LoRA"])
+@pytest.mark.parametrize("way", ["full", "LoRA", "DoRA"])
 @pytest.mark.parametrize("family", torch_memory.MODELS)
-def test_memory_as_torch_holds_it(family: str, targets: Any) -> None:
+def test_memory_as_torch_holds_it(family: str, way: str) -> None:
     """Parameters, gradients and state to the byte; what is kept for backward, and the sum, within a tenth."""
     pytest.importorskip("torch")
+    if way == "DoRA" and "experts" in [module.kind for module in build_spec({"model_type": family}).groups]:
+        pytest.skip("PEFT has no DoRA for fused experts")
+    targets, dora = None if way == "full" else "all-linear", way == "DoRA"
     tolerance = FURTHER.get(family, 0.1)
     attentions = ["eager"] if family == "gemma2" else ["fused", "eager"]
     shapes = [("float32", 2, 64), ("bfloat16", 3, 150)]
@@ -242,7 +246,9 @@ def test_memory_as_torch_holds_it(family: str, targets: Any) -> None:
     )
     for attention, (precision, batch, sequence) in cases:
         options = {"weights": precision, "batch": batch, "sequence": sequence, "attention": attention}
-        model, counted = torch_memory.pair(family, precision=precision, targets=targets, attention=attention)
+        model, counted = torch_memory.pair(
+            family, precision=precision, targets=targets, attention=attention, dora=dora
+        )
         layer = 0
         for checkpointing in (False, True):
             if checkpointing:
@@ -265,6 +271,25 @@ def test_memory_as_torch_holds_it(family: str, targets: Any) -> None:
             assert total + steps.kept + steps.logits == pytest.approx(exact + kept, rel=tolerance)
             if checkpointing:
                 assert steps.layer == pytest.approx(layer, rel=tolerance)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(300, 700), (700, 300)])
+def test_the_norms_of_dora_as_torch_allocates_them(shape: tuple[int, int], precision: str) -> None:
+    peft = pytest.importorskip("peft")
+    import torch
+
+    d, k = shape
+    linear = torch.nn.Sequential(torch.nn.Linear(k, d, bias=False)).to(getattr(torch, precision))
+    model = peft.get_peft_model(linear, peft.LoraConfig(r=8, target_modules=["0"], use_dora=True))
+    found = torch_memory.peak(model, torch.ones(1, k, dtype=getattr(torch, precision)))
+    layers = LLAMA.layers  # they only say that activations are known
+    spec = ModelSpec("one", model_spec(f"{d}x{k}").groups, layers=layers)
+    counted = count_model(spec, rank=8, targets=["W0"], dora=True)
+    steps = activation_bytes(counted, TrainingOptions(weights=precision))
+    assert steps is not None
+    assert steps.norms == pytest.approx(found, rel=0.01)
 
 
 def torch_pair(fields: dict[str, Any], targets: Any) -> tuple[Any, ModelSpec | LoraCount]:

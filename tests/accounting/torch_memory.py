@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import warnings
+import weakref
 from typing import Any
 
 from lora_np.accounting import LoraCount, ModelSpec, count_model, from_config
@@ -73,7 +75,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def pair(family: str, *, precision: str, targets: Any, attention: str) -> tuple[Any, ModelSpec | LoraCount]:
+def pair(
+    family: str, *, precision: str, targets: Any, attention: str, dora: bool = False
+) -> tuple[Any, ModelSpec | LoraCount]:
     """A torch model in training and our count of it: in full if there are no targets, else with LoRA."""
     import peft
     import torch
@@ -92,8 +96,8 @@ def pair(family: str, *, precision: str, targets: Any, attention: str) -> tuple[
     if targets is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets))
-        counted = count_model(spec, rank=4, targets=targets)
+            model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets, use_dora=dora))
+        counted = count_model(spec, rank=4, targets=targets, dora=dora)
     return model, counted
 
 
@@ -105,6 +109,13 @@ def checkpoint(model: Any) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if hasattr(model, "peft_config"):
         model.enable_input_require_grads()
+
+
+class _Saved:
+    """What forward saved; autograd drops it with the graph, as with DoRA's norms before forward ends."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
 
 
 def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
@@ -121,16 +132,17 @@ def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
         tokens[:, : (side // VISION["patch_size"]) ** 2] = IMAGE
         inputs["pixel_values"] = torch.rand(batch, 3, side, side, dtype=model.dtype)
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Any] = {}
+    kept: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
-    def pack(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage
-        return tensor
+    def pack(tensor: Any) -> _Saved:
+        saved = _Saved(tensor.detach())  # an output would hold the graph that holds it
+        if tensor.untyped_storage().data_ptr() not in known:
+            kept.add(saved)
+        return saved
 
     def size(*_: Any) -> int:
-        return sum(storage.nbytes() for storage in kept.values())
+        storages = [saved.tensor.untyped_storage() for saved in kept]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     starts: list[int] = []
     layers: list[int] = []
@@ -138,8 +150,9 @@ def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
         if isinstance(module, GradientCheckpointingLayer):
             module.register_forward_pre_hook(lambda *_: starts.append(size()))
             module.register_forward_hook(lambda *_: layers.append(size() - starts[-1]))
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
         loss = model(**inputs).loss
+    after = size()
     loss.backward()
     logits = MODELS[family][1].get("text_config", MODELS[family][1])["vocab_size"] * batch * sequence * 4
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -150,7 +163,18 @@ def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
         "parameters": sum(parameter.nbytes for parameter in model.parameters()),
         "gradients": sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None),
         "optimizer": sum(value.nbytes for value in state),
-        "activations": size() - logits,
+        "activations": after - logits,
         "logits": logits,
         "layer": max(layers, default=0),
     }
+
+
+def peak(module: Any, inputs: Any) -> int:
+    """The most bytes that the forward pass of ``module`` has allocated at a time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        module(inputs)
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(sizes))
