@@ -63,6 +63,12 @@ def finetune(
         raise ValueError(f"{out} already exists; pass --force to replace an adapter")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
         raise ValueError(f"{out} holds no adapter, and so is not replaced")
+    if checkpoint is None and resume:
+        raise ValueError("--resume needs --checkpoint FILE, the file to continue from")
+    if checkpoint is not None and not checkpoint.absolute().parent.is_dir():
+        raise ValueError(f"{checkpoint.absolute().parent}: no such directory to write {checkpoint.name} into")
+    if checkpoint is not None and checkpoint.exists() and not resume:
+        raise ValueError(f"{checkpoint} is there already: continue it with --resume, or delete it")
     base = language.load(model, quantised=quantised)
     content = language.read_text(text)
 

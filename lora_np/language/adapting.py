@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,13 +75,19 @@ class Adapted:
         )
 
 
-@dataclass(frozen=True, eq=False)
 class Shuffled:
-    """Batches of windows by the number of the step: all of them in an order, then in another."""
+    """Batches of windows by the number of the step: all of them in an order, then in another.
 
-    rows: Array
-    batch_size: int
-    order: int  # random seed
+    ``order`` is a random seed; ``settings`` say to a checkpoint which run it is of.
+    """
+
+    def __init__(self, rows: Array, batch_size: int, order: int, settings: Mapping[str, object]) -> None:
+        self.rows, self.batch_size, self.order, self.settings = rows, batch_size, order, settings
+
+    @property
+    def identity(self) -> str:
+        # the rows are those of the text and the context, which the settings name
+        return f"{self.batch_size} at a time, in order {self.order}"
 
     def __call__(self, step: int) -> Array:
         """Windows of a step."""
@@ -160,7 +166,11 @@ def finetune(
         If the text is too short or has characters outside the vocabulary, ``targets`` match nothing, or a
         setting is out of range.
     FloatingPointError
-        If training diverges.
+        If the loss is no longer finite. A run that only makes it worse returns, and its result is `diverged`.
+    CheckpointError
+        If the checkpoint is damaged or belongs to another run.
+    FileExistsError
+        If a checkpoint already exists and ``resume`` is False.
 
     See Also
     --------
@@ -168,6 +178,7 @@ def finetune(
     likelihood : Its loss on another text.
     """
     number("lr", lr, minimum=0, open_minimum=True)
+    alpha = 2.0 * rank if alpha is None else alpha
     context = within(model, min(model.context, 256) if context is None else context)
     tokens = vocabulary_of(model).encode(text)
     cut = min(len(tokens) * 9 // 10, len(tokens) - context - 1)
@@ -181,17 +192,31 @@ def finetune(
     adapted = inject(
         model,
         rank=rank,
-        alpha=2.0 * rank if alpha is None else alpha,
+        alpha=alpha,
         dropout=dropout,
         rng=random,
         targets=targets,
     )
     numbers = sum(leaf.size for _, leaf in trainable(adapted))
     size = min(whole_number("batch_size", batch_size), len(training))
+    order = int(random.integers(2**32))
+    settings = {
+        "rank": rank,
+        "alpha": float(alpha),
+        "targets": targets,
+        "number of steps": steps,
+        "batch size": batch_size,
+        "context": context,
+        "learning rate": lr,
+        "dropout": dropout,
+        "random seed": order if isinstance(rng, np.random.Generator) else rng,
+        "the text": tokens,
+        "the model's weights": model.model,
+    }
 
     result = fit(
         adapted,
-        Shuffled(training, size, int(random.integers(2**32))),
+        Shuffled(training, size, order, settings),
         loss=token_loss,
         optimizer=AdamW(lr=cosine_schedule(lr, steps=steps, warmup=min(10, steps)), weight_decay=0.0),
         steps=steps,

@@ -59,10 +59,13 @@ class Checkpoint:
         for name, ours in self.identity.items():
             theirs = facts["identity"].get(name)
             if theirs != ours:
-                raise CheckpointError(
-                    f"{self.path} belongs to another run: its {name} is {short(theirs, ours)}, "
-                    f"here it is {short(ours, theirs)}"
+                # what has an article is too long to say
+                difference = (
+                    f"what differs is {name}"
+                    if name.startswith("the ")
+                    else f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
                 )
+                raise CheckpointError(f"{self.path} belongs to another run: {difference}")
         try:
             self.restore(training, arrays, facts)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:

@@ -80,7 +80,9 @@ class Stream:
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"loss": self.loss, "data": self.batches}
+        # what made the batches, by names that a person knows, is compared before what it led to
+        settings = getattr(self.batches, "settings", {})
+        return {**settings, "loss": self.loss, "data": self.batches}
 
     def batch(self, step: int) -> Any:
         return self.batches(step) if callable(self.batches) else self.batches[step % len(self.batches)]

@@ -281,10 +281,15 @@ class Training:
     @property
     def identity(self) -> dict[str, str]:
         """What has to be the same for a checkpoint to fit, each in words."""
-        settings = {"optimizer": self.run.optimizer, "clip": self.run.clip, "accumulate": self.accumulate}
-        described = {name: describe(setting) for name, setting in (settings | self.data.identity).items()}
-        generator = type(self.rng.bit_generator).__name__
-        return {"versions": versions(), "model": describe(self.model), **described, "generator": generator}
+        settings = {
+            **self.data.identity,
+            "model": self.model,
+            "optimizer": self.run.optimizer,
+            "clip": self.run.clip,
+            "accumulate": self.accumulate,
+        }
+        described = {name: describe(setting) for name, setting in settings.items()}
+        return {"versions": versions(), **described, "generator": type(self.rng.bit_generator).__name__}
 
     def gradients(self, goal: float) -> float:
         """Leave the gradients of the next step in the leaves, and return its loss.

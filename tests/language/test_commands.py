@@ -17,6 +17,8 @@ import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.cli import run
 
+from .conftest import random_model
+
 
 def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):
     language.save(model, tmp_path / "base")
@@ -116,7 +118,9 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
         (None, f"{TUNE} --rank 0", "rank must be at least 1, got 0"),
         (None, f"{TUNE} --lr -1", "lr must be above 0"),
         (None, f"{TUNE} --lr 1e30 --steps 9 --sample-every 0", "loss is nan at step .*learning rate below"),
-        (None, f"{TUNE} --resume", "resume=True needs .*checkpoint"),
+        (None, f"{TUNE} --resume", "--resume needs --checkpoint FILE, the file to continue from"),
+        (None, f"{TUNE} --checkpoint text.txt", "text.txt is there already: continue it with --resume, or"),
+        (None, f"{TUNE} --checkpoint none/run.npz", "none: no such directory to write run.npz into"),
         (None, "finetune base text.txt -o none/adapter", "none: no such directory to write adapter into"),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
         (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
@@ -191,8 +195,38 @@ def test_a_run_killed_at_any_moment_is_resumed_bit_for_bit(place):
     assert saved(place) == expected
     # and the file is of no use to another run
     other = started(resumed.replace("--rank 2", "--rank 3") + " --force")
-    assert re.search("run.npz belongs to another run: its model is", other.communicate()[1])
+    assert re.search("run.npz belongs to another run: its rank is 2, here it is 3$", other.communicate()[1])
     assert other.returncode == 1
+
+
+def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
+    command = "finetune base text.txt -o adapter --rank 1 --steps 1 --sample-every 0 --checkpoint run.npz"
+    assert run(command.split()) == 0
+    again = f"{command} --resume --force"
+    assert run(again.split()) == 0
+
+    def differs(command):
+        capsys.readouterr()
+        assert run(command.split()) == 1
+        return capsys.readouterr().err.removeprefix("lora-np: run.npz belongs to another run: ").strip()
+
+    for options, words in [
+        ("--rank 2", "its rank is 1, here it is 2"),
+        ("--alpha 3", "its alpha is 2.0, here it is 3.0"),
+        ("--targets q_proj,v_proj", "its targets is 'all-linear', here it is ['q_proj', 'v_proj']"),
+        ("--steps 2", "its number of steps is 1, here it is 2"),
+        ("--batch-size 4", "its batch size is 8, here it is 4"),
+        ("--context 16", "its context is 32, here it is 16"),
+        ("--lr 0.01", "its learning rate is 0.005, here it is 0.01"),
+        ("--dropout 0.5", "its dropout is 0.0, here it is 0.5"),
+        ("--rng 1", "its random seed is 0, here it is 1"),
+    ]:
+        assert differs(f"{again} {options}") == words
+    written(text.replace("king", "duke").encode())
+    assert differs(again) == "what differs is the text"
+    written(text.encode())
+    language.save(random_model(rng=1), place / "base", force=True)
+    assert differs(again) == "what differs is the model's weights"
 
 
 def steps_in(file):

@@ -244,6 +244,15 @@ def test_all_linear_leaves_the_head_out(model, text):
     assert not any("lm_head" in path for path in paths)
 
 
+def test_a_run_that_gets_worse_says_so_and_one_that_is_not_finite_stops(model, text):
+    austen, genesis = language.load("austen"), language.read_text("genesis")[:4000]
+    worse = language.finetune(austen, genesis, steps=4, context=64, lr=1e4, progress=False)
+    assert worse.diverged
+    assert worse.after > worse.before
+    with pytest.raises(FloatingPointError, match="learning rate below"):
+        language.finetune(model, text, steps=9, lr=1e30, progress=False)
+
+
 def test_a_run_that_is_stopped_keeps_what_it_reached(model, text):
     def stop(step, adapted):
         if step == 5:
