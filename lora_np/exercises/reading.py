@@ -14,6 +14,7 @@ from typing import Any
 from lora_np.exercises import checks
 from lora_np.exercises.asking import Answer, Exercise, Law, Lesson
 from lora_np.exercises.drawing import Draw
+from lora_np.exercises.forbidden import FAMILIES, names_something
 
 DATA = Path(__file__).parent / "data"
 
@@ -40,6 +41,12 @@ def read(name: str) -> Exercise:
     statement = sections["Statement"]
     if "Example" in sections:
         statement += f"\n\nFor example:\n\n{sections['Example']}"
+    for rule in about.get("forbids", ()):
+        if not names_something(rule):
+            families = ", ".join(FAMILIES)
+            raise ValueError(
+                f"{name}.md forbids {rule!r}, which is no family ({families}) and nothing of lora_np"
+            )
     if about.get("forbids"):
         statement += f"\n\nNot allowed here: {', '.join(about['forbids'])}."
     if about.get("dtype") == "float64":

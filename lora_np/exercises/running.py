@@ -55,7 +55,7 @@ def call(function: Any, arguments: Sequence[Any], forbids: Sequence[str]) -> dic
         return {"error": "not written yet", "kind": "NotImplementedError"}
     handed = [a if callable(a) else copy.deepcopy(a) for a in arguments]
     try:
-        with forbidden(forbids):
+        with forbidden(forbids, function):
             value = function(*handed)
     except Forbidden as error:
         return {"error": str(error), "kind": "Forbidden"}
