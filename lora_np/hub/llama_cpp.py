@@ -165,6 +165,7 @@ class GGUFModel:
             ],
             "normalizer": {"type": "NFC"} if cut == "qwen2" else None,
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": _CUTS[cut]},
+            "post_processor": self._post_processor(tokens, cut),
             "decoder": {"type": "ByteLevel"},
             "model": {
                 "type": "BPE",
@@ -172,6 +173,29 @@ class GGUFModel:
                 "merges": merges,
                 "ignore_merges": cut == "llama-bpe",
             },
+        }
+
+    def _post_processor(self, tokens: list[str], cut: str) -> dict[str, Any] | None:
+        """BOS before each text where the file says so, or for Llama 3 says nothing, as in llama.cpp."""
+        data = self.file.metadata
+        adds, bos = (data.get(f"tokenizer.ggml.{name}") for name in ("add_bos_token", "bos_token_id"))
+        if not (cut == "llama-bpe" and bos is not None if adds is None else adds):
+            return None
+        if not isinstance(bos, int) or not 0 <= bos < len(tokens):
+            raise HubError(
+                f"{self.file.path}: texts begin with BOS, but tokenizer.ggml.bos_token_id is {bos!r:.40}"
+            )
+        token = tokens[bos]
+        one: list[dict[str, Any]] = [
+            {"SpecialToken": {"id": token, "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ]
+        two = [{"SpecialToken": {"id": token, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}]
+        return {
+            "type": "TemplateProcessing",
+            "single": one,
+            "pair": [*one, *two],
+            "special_tokens": {token: {"id": token, "ids": [bos], "tokens": [token]}},
         }
 
 

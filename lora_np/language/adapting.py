@@ -123,7 +123,8 @@ def finetune(
     model : LanguageModel
         It is not changed.
     text : str
-        What to learn from.
+        What to learn from, as one text: where the vocabulary puts BOS before a text, only the first window
+        begins with it.
     rank : int
         Of each adapter: r.
     alpha : float, optional

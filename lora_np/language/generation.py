@@ -32,7 +32,8 @@ def generate(
     model : LanguageModel
         With adapters or without.
     prompt : str
-        The beginning; at least one token.
+        The beginning; at least one token. Where the vocabulary has a token for the beginning of a text (BOS),
+        it goes before, and is not part of the result.
     tokens : int
         How many tokens to add at most. A model that has a token for the end of a text may stop before.
     temperature : float
@@ -84,7 +85,7 @@ def generate(
         if said[-1] in stops:
             break
         told.tell(said)
-    return vocabulary.decode(said)
+    return told.text(said)
 
 
 class Told:
@@ -95,10 +96,13 @@ class Told:
         self.stream = stream
         self.length = 0
 
+    def text(self, said: list[int]) -> str:
+        return self.vocabulary.decode(said[len(self.vocabulary.begins) :])
+
     def tell(self, said: list[int]) -> None:
         if self.stream is None:
             return
-        text = self.vocabulary.decode(said)
+        text = self.text(said)
         if not text.endswith("\ufffd"):  # a character of several tokens, not yet whole
             self.stream(text[self.length :])
             self.length = len(text)

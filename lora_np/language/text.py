@@ -164,7 +164,7 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
         What is predicted.
     context : int, optional
         Tokens of a window, by default ``model.context``, which is also the most. Each window starts without
-        what came before.
+        what came before. Only the first one starts with BOS, where the vocabulary puts one before a text.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import importlib
@@ -22,8 +23,10 @@ from lora_np.checks import Array
 class Vocabulary(Protocol):
     """What a language model needs of a vocabulary."""
 
+    begins: tuple[int, ...] = ()  # what `encode` puts before each text: BOS, where there is one
+
     def encode(self, text: str) -> Array:
-        """Tokens of ``text``, as whole numbers."""
+        """Tokens of ``text``, as whole numbers, after those of ``begins``."""
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of ``tokens``."""
@@ -110,6 +113,8 @@ class BytePairs(Vocabulary):
         Whether a piece that is a token is not looked into (``ignore_merges``).
     normal : str, optional
         The Unicode form that a text is brought to first, such as "NFC".
+    post_processor : mapping, optional
+        As ``tokenizer.json`` has it: which tokens stand before and after each text, such as BOS.
 
     Examples
     --------
@@ -129,6 +134,7 @@ class BytePairs(Vocabulary):
         special: Mapping[str, int] | None = None,
         whole: bool = False,
         normal: str | None = None,
+        post_processor: Mapping[str, Any] | None = None,
     ) -> None:
         self.numbers = dict(numbers)
         self.ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
@@ -141,10 +147,20 @@ class BytePairs(Vocabulary):
         }
         self.texts |= {i: text.encode() for text, i in self.special.items()}
         self.known: dict[str, list[int]] = {}  # pieces that were seen before
+        self.post_processor = post_processor
+        around = standing_around(post_processor)
+        if around is None:
+            raise ValueError("a post_processor puts fixed tokens before and after a text, or none")
+        self.begins, self.ends = around
+        unknown = [i for i in (*self.begins, *self.ends) if i not in self.texts]
+        if unknown:
+            raise ValueError(
+                f"its post_processor puts a token {unknown[0]!r} around texts, which it does not have"
+            )
 
     def encode(self, text: str) -> Array:
-        """Tokens of ``text``, as whole numbers."""
-        result: list[int] = []
+        """Tokens of ``text``, as whole numbers, with those that stand before and after each."""
+        result = list(self.begins)
         longest_first = sorted(self.special, key=len, reverse=True)
         parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text) if longest_first else [text]
         for part in parts:
@@ -160,7 +176,7 @@ class BytePairs(Vocabulary):
                 if piece not in self.known:
                     self.known[piece] = self.pair(piece)
                 result += self.known[piece]
-        return np.array(result, dtype=np.int64)
+        return np.array([*result, *self.ends], dtype=np.int64)
 
     def pair(self, piece: str) -> list[int]:
         """Tokens of a piece: join the neighbours that were joined first in training, until none is left."""
@@ -206,6 +222,7 @@ class BytePairs(Vocabulary):
             special=self.special,
             whole=self.whole,
             normal=self.normal,
+            post_processor=copy.deepcopy(self.post_processor),
         )
 
 
@@ -237,10 +254,15 @@ class Foreign(Vocabulary):
             self.library: Any = library.Tokenizer.from_str(json.dumps(self.contents))
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(f"tokenizer.json: the library tokenizers cannot read it ({error})") from None
+        self.library.no_truncation()  # as in transformers, unless asked
+        self.library.no_padding()
+        around = standing_around(self.contents.get("post_processor"))
+        # The other kinds, BERT's and RoBERTa's, put one token before.
+        self.begins = tuple(self.library.encode("").ids[:1]) if around is None else around[0]
 
     def encode(self, text: str) -> Array:
-        """Tokens of ``text``, as whole numbers."""
-        return np.array(self.library.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        """Tokens of ``text``, as whole numbers, with those that stand before and after each."""
+        return np.array(self.library.encode(text).ids, dtype=np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of ``tokens``."""
@@ -306,10 +328,13 @@ def ours(contents: Mapping[str, Any]) -> Characters | BytePairs | None:
     others = any(setting and name not in understood for name, setting in model.items())
     if model.get("type") != "BPE" or others or not isinstance(numbers, dict):
         return None
+    around = standing_around(contents.get("post_processor"))
+    if around is None:
+        return None
     if not all(isinstance(i, int) and i >= 0 for i in numbers.values()):
         raise ValueError("the number of a token must be a whole number from 0")
     merges = [m.split(" ", 1) if isinstance(m, str) else m for m in model.get("merges", [])]
-    if not (steps or merges or added or forms) and {len(c) for c in numbers} == {1}:
+    if not (steps or merges or added or forms or any(around)) and {len(c) for c in numbers} == {1}:
         if sorted(numbers.values()) != list(range(len(numbers))):
             raise ValueError(f"the numbers of {len(numbers)} characters must be 0 to {len(numbers) - 1}")
         return Characters("".join(sorted(numbers, key=numbers.__getitem__)))
@@ -326,7 +351,27 @@ def ours(contents: Mapping[str, Any]) -> Characters | BytePairs | None:
         special={t["content"]: t["id"] for t in added},
         whole=bool(model.get("ignore_merges")),
         normal="NFC" if forms else None,
+        post_processor=contents.get("post_processor"),
     )
+
+
+def standing_around(post_processor: Any) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The tokens that a post-processor puts before each text, and those after it; None if it does more."""
+    steps = flat(post_processor, "processors")
+    steps = [step for step in steps if step.get("type") != "ByteLevel"]  # which moves no token
+    if not steps:
+        return (), ()
+    if len(steps) > 1 or steps[0].get("type") != "TemplateProcessing":
+        return None
+    pieces, special = steps[0]["single"], steps[0]["special_tokens"]
+    texts = [i for i, piece in enumerate(pieces) if "Sequence" in piece]
+    if len(texts) != 1:
+        return None
+    before, after = (
+        tuple(i for piece in part for i in special[piece["SpecialToken"]["id"]]["ids"])
+        for part in (pieces[: texts[0]], pieces[texts[0] + 1 :])
+    )
+    return before, after
 
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -420,6 +465,7 @@ def described(
     special: Mapping[str, int] | None = None,
     whole: bool = False,
     normal: str | None = None,
+    post_processor: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
@@ -429,7 +475,7 @@ def described(
         "added_tokens": [{"id": i, "content": text, **flags} for text, i in (special or {}).items()],
         "normalizer": normal and {"type": normal},
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
+        "post_processor": post_processor,
         "decoder": decoder,
         "model": {
             "type": "BPE",

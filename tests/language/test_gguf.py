@@ -163,6 +163,27 @@ def test_names_there_and_back():
 
 
 @pytest.mark.parametrize(
+    ("cut", "adds", "begins"),
+    [
+        ("smollm", None, []),
+        ("smollm", False, []),
+        ("smollm", True, [258]),
+        ("llama-bpe", None, [258]),  # llama.cpp: Llama 3 has BOS unless the file says otherwise
+        ("llama-bpe", False, []),
+    ],
+)
+def test_bos_is_where_the_file_says(tmp_path, cut, adds, begins):
+    said = {"tokenizer.ggml.pre": cut, "tokenizer.ggml.bos_token_id": len(WORDS) - 1}
+    if adds is not None:
+        said["tokenizer.ggml.add_bos_token"] = adds
+    write(tmp_path / "model.gguf", metadata=said)
+    model = language.load(tmp_path / "model.gguf")
+    assert model.vocabulary.encode("hello").tolist() == [*begins, 257, ord("l"), ord("o")]
+    language.save(model, tmp_path / "saved")
+    assert language.load(tmp_path / "saved").vocabulary.encode("").tolist() == begins
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
@@ -184,6 +205,11 @@ def test_names_there_and_back():
         ({"metadata": {"tokenizer.ggml.tokens": ["a", "a"]}}, "texts that differ"),
         ({"metadata": {"tokenizer.ggml.merges": ["he"]}}, "two tokens with a space between"),
         ({"metadata": {"tokenizer.ggml.token_type": [1]}}, "one type for each"),
+        ({"metadata": {"tokenizer.ggml.add_bos_token": True}}, "begin with BOS, but .*bos_token_id is None"),
+        (
+            {"metadata": {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 999}},
+            "bos_token_id is 999",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, arguments, message):

@@ -196,6 +196,32 @@ def test_top_p_draws_among_the_most_likely(model):
     assert language.generate(model, "the ", tokens=20, top_p=1e-6, temperature=2.0) == greedy
 
 
+def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
+    model = random_model(vocab_size=257)
+    post = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
+        "special_tokens": {"<s>": {"ids": [256]}},
+    }
+    numbers = language.byte_vocabulary().numbers
+    plain, bos = (
+        language.build(
+            model.config,
+            {language.decoder.checkpoint_name(p.split(" = ")[0]): a for p, a in lnp.leaves(model)}.get,
+            vocabulary=language.BytePairs(numbers, special={"<s>": 256}, post_processor=processor),
+        )
+        for processor in (None, post)
+    )
+    pieces = []
+    said = language.generate(bos, "ab", tokens=20, temperature=0, stream=pieces.append)
+    assert said == language.generate(plain, "<s>ab", tokens=20, temperature=0).removeprefix("<s>")
+    assert said.startswith("ab")
+    assert said.startswith("".join(pieces))
+    assert pieces[0] == "ab"
+    assert language.generate(bos, "", tokens=3)  # BOS alone is a beginning
+    assert language.likelihood(bos, "abc" * 20, context=9).tokens == 9 * (60 // 9)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

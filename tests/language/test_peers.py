@@ -1,5 +1,6 @@
 """Tiny models of every family, with unusual shapes, against transformers and PEFT."""
 
+import json
 import warnings
 
 import numpy as np
@@ -15,6 +16,7 @@ pytestmark = [
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
+tokenizers = pytest.importorskip("tokenizers")
 
 SIZE = {
     "vocab_size": 37,
@@ -243,7 +245,7 @@ def test_a_directory_of_ours_opens_in_transformers_with_the_same_greedy_text(cas
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     prompt = "CABBAGE"
-    tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
+    tokens = tokenizer(prompt, return_tensors="pt").input_ids
     said = again.generate(tokens, max_new_tokens=30, do_sample=False)
     assert tokenizer.decode(said[0]) == language.generate(model, prompt, tokens=30, temperature=0)
 
@@ -263,3 +265,31 @@ def test_a_merged_head_or_embedding_is_the_same_in_transformers(case, target, tm
     tokens, _ = data()
     assert closeness(lnp.value(adapted(tokens)), again(torch.tensor(tokens)).logits) < 1e-5
     assert closeness(language.load(tmp_path / "ours")(tokens), again(torch.tensor(tokens)).logits) < 1e-5
+
+
+def test_bos_is_where_the_default_call_of_transformers_has_it(tmp_path):
+    """A byte-level vocabulary whose post-processor puts BOS before, as Llama 3's does; read and saved."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**{**SIZE, "vocab_size": 257, "bos_token_id": 256})
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(0, 0.3)
+    theirs.save_pretrained(tmp_path / "theirs")
+    vocabulary = language.BytePairs(language.byte_vocabulary().numbers, special={"<s>": 256})
+    backend = tokenizers.Tokenizer.from_str(json.dumps(vocabulary.tokenizer()))
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 256)]
+    )
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path / "theirs")
+    model = language.load(tmp_path / "theirs")
+    language.save(model, tmp_path / "ours")
+    for folder in ("theirs", "ours"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / folder)
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / folder).eval()
+        for prompt in ("ab", "The n\u00e9 king", "<s>a"):
+            tokens = tokenizer(prompt, return_tensors="pt").input_ids
+            assert model.vocabulary.encode(prompt).tolist() == tokens[0].tolist()
+            said = again.generate(tokens, max_new_tokens=20, do_sample=False)[0]
+            text = tokenizer.decode(said[1:], clean_up_tokenization_spaces=False)
+            assert language.generate(model, prompt, tokens=20, temperature=0) == text

@@ -51,7 +51,40 @@ PAIRS = language.BytePairs(
 )
 
 
-@pytest.mark.parametrize("vocabulary", [language.Characters("ab\n"), PAIRS], ids=["characters", "pairs"])
+def before(*tokens):
+    """A post-processor that puts special tokens before each text, as Llama 3's does."""
+    names = [{"SpecialToken": {"id": name, "type_id": 0}} for name, _ in tokens]
+    text, other = ({"Sequence": {"id": letter, "type_id": i}} for i, letter in enumerate("AB"))
+    special = {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in tokens}
+    template = {"single": [*names, text], "pair": [*names, text, *names, other], "special_tokens": special}
+    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    return {"type": "Sequence", "processors": [level, {"type": "TemplateProcessing", **template}]}
+
+
+def with_bos(**changes):
+    """One token for each byte, and BOS before each text."""
+    bos = {"post_processor": before(("<s>", 256)), "special": {"<s>": 256}, **changes}
+    return language.BytePairs(language.byte_vocabulary().numbers, **bos)
+
+
+def test_bos_begins_a_text():
+    vocabulary = language.read_vocabulary(with_bos().tokenizer())
+    assert vocabulary.encode("ab").tolist() == [256, 97, 98]
+    assert vocabulary.encode("").tolist() == [256]
+    assert vocabulary.decode([256, 97]) == "<s>a"
+    assert vocabulary.tokenizer() == with_bos().tokenizer()
+    two = with_bos(post_processor=before(("<s>", 256), ("<t>", 257)), special={"<s>": 256, "<t>": 257})
+    assert two.encode("a").tolist() == [256, 257, 97]
+    with pytest.raises(ValueError, match="a token 256 around texts, which it does not have"):
+        with_bos(special={})
+
+
+PAIRS_AND_BOS = language.BytePairs({"a": 0, "b": 1}, special={"<s>": 2}, post_processor=before(("<s>", 2)))
+
+
+@pytest.mark.parametrize(
+    "vocabulary", [language.Characters("ab\n"), PAIRS, PAIRS_AND_BOS], ids=["characters", "pairs", "bos"]
+)
 def test_what_is_wrong_anywhere_in_it_is_an_error_of_that_file(vocabulary, monkeypatch):
     """Every entry in turn becomes something else: it is read, or refused, or left to the library."""
     monkeypatch.setitem(sys.modules, "tokenizers", None)
@@ -65,7 +98,7 @@ def test_what_is_wrong_anywhere_in_it_is_an_error_of_that_file(vocabulary, monke
             inner[path[-1]] = other
             try:
                 read = language.read_vocabulary(contents)
-                assert read.decode(read.encode("ab")) in ("ab", "")
+                assert read.decode(read.encode("ab")[len(read.begins) :]) in ("ab", "")
             except ImportError:
                 pass
             except ValueError as error:
@@ -151,22 +184,25 @@ def large_text():
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("normal", [None, "NFC"])
-@pytest.mark.parametrize("steps", STEPS)
-def test_tokens_are_those_of_the_library(steps, normal):
+@pytest.mark.parametrize("template", [None, "<|end|> $A", "<|end|> <|end|>more $A", "$A <|end|>", "$A"])
+@pytest.mark.parametrize(("steps", "normal"), [*((steps, None) for steps in STEPS), ("gpt2", "NFC")])
+def test_tokens_are_those_of_the_library(steps, normal, template):
     t = pytest.importorskip("tokenizers")
     theirs = trained(t, steps, normal)
+    if template:
+        special = [("<|end|>", 0), ("<|end|>more", 1)]
+        theirs.post_processor = t.processors.TemplateProcessing(single=template, special_tokens=special)
     ours = language.read_vocabulary(json.loads(theirs.to_str()))
     assert isinstance(ours, language.BytePairs)
     text = large_text()
-    expected = theirs.encode(text, add_special_tokens=False).ids
+    expected = theirs.encode(text).ids
     tokens = ours.encode(text)
     assert tokens.tolist() == expected
-    if normal is None:
+    if normal is None and template is None:
         assert ours.decode(tokens) == text
     # and what is written is read by the library as the same
     again = t.Tokenizer.from_str(json.dumps(ours.tokenizer()))
-    assert again.encode(text, add_special_tokens=False).ids == expected
+    assert again.encode(text).ids == expected
 
 
 @pytest.mark.peers
@@ -187,6 +223,13 @@ def test_other_kinds_go_through_the_library():
     ours = language.read_vocabulary(json.loads(theirs.to_str()))
     assert isinstance(ours, language.Foreign)
     assert ours.encode("a b c").tolist() == [0, 1, 2]
+    assert ours.begins == ()
+    theirs.post_processor = t.processors.TemplateProcessing(
+        single="? $A b", special_tokens=[("?", 2), ("b", 1)]
+    )
+    ours = language.read_vocabulary(json.loads(theirs.to_str()))
+    assert ours.encode("a b c").tolist() == theirs.encode("a b c").ids == [2, 0, 1, 2, 1]
+    assert ours.begins == (2,)
 
 
 @pytest.mark.parametrize("text", ["[1]", "[" * 100_000, '{"model": {}, "model": {}}', "{"])
