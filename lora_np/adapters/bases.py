@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_np.adapters.peft_format import Adapter
-from lora_np.hub import HubError, ModelDirectory, names_are_known, read_json
+from lora_np.hub import HubError, ModelDirectory, family_names, family_of, names_are_known, read_json
 
 _INSIST = "; pass any_base=True (--any-base) to insist"
 # Where both configs say it: versions of transformers leave some of these out.
@@ -21,6 +23,13 @@ _SAME = (
     "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_parameters", "layer_types", "sliding_window",
     "tie_word_embeddings", "n_embd", "n_layer", "n_head", "d_model", "num_layers",
 )  # fmt: skip
+# what follows the family in a class name of transformers: GPT2LMHeadModel, Gemma3TextModel, LlamaForCausalLM
+_TASK = re.compile(r"(Text|Vision|Audio|Language|LMHead|DoubleHeads|Encoder)*(Model|For[A-Z]\w*)$")
+# types that have no class of their own in transformers 5
+_BUILT_AS = {
+    "exaone": "Llama", "internlm3": "Llama", "iquestcoder": "Llama", "sarvam_mla": "DeepseekV3",
+    "sarvam_moe": "Glm4Moe",
+}  # fmt: skip
 
 
 def check_pair(
@@ -43,16 +52,39 @@ def check_pair(
             raise _other(tuned.path, f"{name!r} has shape {other}, but {one} in {base.path}")
 
 
-def check_base(base: ModelDirectory, adapter: Adapter) -> None:
-    """Refuse a base of another kind than the one that the adapter names, where that is on this disk."""
+def check_base(config: Mapping[str, Any], path: str | os.PathLike[str], adapter: Adapter) -> tuple[str, ...]:
+    """Refuse a base of another kind than the adapter's; a note where the adapter does not tell it.
+
+    It does so by the path of its base, if that is on this disk, and by the class that PEFT wrote down. A name
+    on the hub is no proof either way.
+    """
+    theirs, ours = _class_of(adapter), _families(config)
+    if theirs and ours and not ours & {theirs.family, theirs.folder}:
+        kind = config.get("model_type") or " or ".join(map(str, config["architectures"]))
+        raise _other(path, f"is of type {kind!r}, but the adapter was made for a {theirs.name}")
     named = adapter.raw.get("base_model_name_or_path")
-    config = Path(named, "config.json") if isinstance(named, str) and named else None
-    if config is not None and config.is_file():
-        _same(read_json(config), config.parent, base.config, base.path)
+    named = named if isinstance(named, str) else ""
+    said = Path(named, "config.json")
+    if named and said.is_file():
+        wanted = read_json(said)
+        if {"llama", "mistral"} <= ours and wanted.get("model_type") == "mistral":
+            wanted = {**wanted, "model_type": "llama"}
+        _same(wanted, said.parent, config, path)
+    elif not (theirs and ours) and (not named or Path(named).name != Path(path).name):
+        source = f"only by a name, {named!r}" if named else "not at all"
+        return (f"the adapter tells its base {source}: only names and shapes were compared",)
+    return ()
 
 
 def check_bases(sources: Sequence[Adapter]) -> None:
-    """Refuse adapters that name different bases."""
+    """Refuse adapters that name different bases, or were made for different classes of models."""
+    families: dict[str, tuple[Adapter, str]] = {}
+    for source in sources:
+        if found := _class_of(source):
+            families.setdefault(found.family, (source, found.name))
+    if len(families) > 1:
+        (first, one), (second, other), *_ = families.values()
+        raise HubError(f"{second.path}: is for a {other}, but {first.path} is for a {one}{_INSIST}")
     known: dict[str, Adapter] = {}
     for source in sources:
         name = source.raw.get("base_model_name_or_path")
@@ -63,17 +95,65 @@ def check_bases(sources: Sequence[Adapter]) -> None:
         raise HubError(f"{second.path}: is for the base {other!r}, but {first.path} is for {one!r}{_INSIST}")
 
 
-def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: Path) -> None:
+class _Class(NamedTuple):
+    """The class of the model that PEFT adapted."""
+
+    name: str
+    family: str  # "Llama" of LlamaForCausalLM and LlamaModel
+    folder: str  # where transformers has it
+
+
+def _class_of(adapter: Adapter) -> _Class | None:
+    """What PEFT writes down where it is told no task; None if that is not a class of transformers."""
+    said = adapter.raw.get("auto_mapping")
+    said = said if isinstance(said, Mapping) else {}
+    name, library = str(said.get("base_model_class")), str(said.get("parent_library"))
+    family = _family(name)
+    if not family or not library.startswith("transformers.models."):
+        return None
+    return _Class(name, family, library.split(".")[2])
+
+
+def _family(name: str) -> str:
+    """The part of a class name that is the family's; empty if the name is not of that form."""
+    found = _TASK.search(name)
+    return name[: found.start()] if found and not name.startswith("Auto") else ""
+
+
+def _families(config: Mapping[str, Any]) -> set[str]:
+    """The families that a base may be of, by any of their names; empty if its config does not say."""
+    kind, architectures = config.get("model_type"), config.get("architectures")
+    found = {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()
+    if isinstance(kind, str) and kind:
+        if kind in family_names():
+            found.add(_family(f"{family_of(kind).classes}Model"))
+        found.add(_BUILT_AS.get(kind, ""))
+        if kind == "llama" and not architectures:  # llama.cpp calls Mistral's models llama too
+            found |= {"Mistral", "mistral"}
+        if found - {""}:
+            found.add(kind.replace("-", "_"))
+    return found - {""}
+
+
+def _same(
+    one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: str | os.PathLike[str]
+) -> None:
     for place in ("", "text_config", "vision_config"):
         mine, theirs = (config.get(place) if place else config for config in (one, other))
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
             continue
         for key in _SAME:
             ours, others = mine.get(key), theirs.get(key)
-            if ours != others and None not in (ours, others):
+            if None not in (ours, others) and not _alike(ours, others):
                 name = f"{place}.{key}" if place else key
                 raise _other(second, f"{name} is {others!r}, but {ours!r} in {first}")
 
 
-def _other(path: Path, why: str) -> HubError:
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6)  # GGUF holds them in single precision
+    return bool(one == other)
+
+
+def _other(path: str | os.PathLike[str], why: str) -> HubError:
     return HubError(f"{path}: {why}: not the same base{_INSIST}")

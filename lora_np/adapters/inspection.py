@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.bases import check_base
 from lora_np.adapters.contents import InspectedKind, contents, in_words, totals
 from lora_np.adapters.findings import Findings
 from lora_np.adapters.merging import Merging
@@ -22,7 +23,7 @@ from lora_np.adapters.report import page
 from lora_np.adapters.steps import directions, each_of
 from lora_np.adapters.weights import merged, oriented
 from lora_np.checks import Array
-from lora_np.hub import directory, open_gguf, open_model
+from lora_np.hub import GGUFModel, directory, open_gguf, open_model
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.table import Table
 
@@ -186,6 +187,7 @@ def inspect(
     adapter: str | os.PathLike[str],
     *,
     base: str | os.PathLike[str] | None = None,
+    any_base: bool = False,
     jobs: int = 1,
     progress: bool = False,
 ) -> Inspection:
@@ -198,6 +200,8 @@ def inspect(
     base : path, optional
         The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
         weight.
+    any_base : bool
+        Whether to go on where the adapter is for another kind of base.
     jobs : int
         How many modules to work on at a time.
     progress : bool
@@ -211,7 +215,7 @@ def inspect(
     Raises
     ------
     HubError
-        If the adapter is damaged, or does not fit the base.
+        If the adapter is damaged, does not fit the base, or is for another kind.
 
     See Also
     --------
@@ -233,7 +237,10 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter)
-    weights: Mapping[str, Callable[[], Any]] = {} if base is None else _weights_of(base, opened)
+    weights: Mapping[str, Callable[[], Any]] = {}
+    unsure: tuple[str, ...] = ()
+    if base is not None:
+        weights, unsure = _base_of(base, opened, any_base)
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
@@ -242,7 +249,7 @@ def inspect(
     total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
     rows = [row if row.norm is None else row._replace(share=row.norm**2 / total) for row, _ in found.values()]
     spectra = {name: s for name, (_, s) in found.items()}
-    notes, kinds = tuple(_notes(opened, rows)), tuple(totals(opened, rows))
+    notes, kinds = (*_notes(opened, rows), *unsure), tuple(totals(opened, rows))
     return Inspection(f"Adapter {adapter}", tuple(rows), notes, contents(opened), kinds, spectra)
 
 
@@ -251,12 +258,16 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
-def _weights_of(base: str | os.PathLike[str], opened: Adapter) -> Mapping[str, Callable[[], Any]]:
-    """A reader of each adapted module's weight in a base: a directory, or a GGUF file."""
-    if Path(base).suffix != ".gguf":
-        return Merging(open_model(directory(base)), opened).base_weights()
-    source = open_gguf(base)
-    return {name: partial(source.read, f"{name}.weight") for name in opened}
+def _base_of(
+    base: str | os.PathLike[str], opened: Adapter, any_base: bool
+) -> tuple[Mapping[str, Callable[[], Any]], tuple[str, ...]]:
+    """A reader of each adapted module's weight in a base, a directory or a GGUF file; notes on the base."""
+    is_gguf = Path(base).suffix == ".gguf"
+    source = open_gguf(base) if is_gguf else open_model(directory(base))
+    unsure = () if any_base else check_base(source.config, base, opened)
+    if isinstance(source, GGUFModel):
+        return {name: partial(source.read, f"{name}.weight") for name in opened}, unsure
+    return Merging(source, opened).base_weights(), unsure
 
 
 def _look(

@@ -109,7 +109,7 @@ def merge(
         The directory to make: the same shards, names and dtypes, and the base's other files, so that
         transformers loads it directly.
     any_base : bool
-        Whether to go on where the adapter names another kind of base.
+        Whether to go on where the adapter is for another kind of base.
     jobs : int
         How many shards to work on at a time.
     force : bool
@@ -155,8 +155,7 @@ def merge(
            [1., 2.]], dtype=float32)
     """
     source, update = open_model(directory(base)), load(adapter)
-    if not any_base:
-        check_base(source, update)
+    unsure = () if any_base else check_base(source.config, source.path, update)
     merging = Merging(source, update)
     for name, weight in merging.weights.items():
         if bitsandbytes_parts(source, weight):
@@ -188,7 +187,7 @@ def merge(
             untie(source, stage)
     rows = tuple(row for rows in by_shard for row in rows)
     rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
-    notes = [f"largest rounding error {rounding:.3g}"]
+    notes = [f"largest rounding error {rounding:.3g}", *unsure]
     if added:
         notes.append(f"added: {', '.join(added)}")
     if HEAD in added:

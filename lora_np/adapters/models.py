@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lora_np.adapters.bases import check_base
 from lora_np.adapters.module import AdapterModule, Stored, at_least_single, held
 from lora_np.adapters.peft_format import Adapter, targeting, write
 from lora_np.adapters.steps import new_adapter
@@ -90,7 +91,9 @@ def save(
         write(adapter, stage, dtype=dtype)
 
 
-def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = None) -> T:
+def attach(
+    model: T, adapter: Adapter, *, names: Callable[[str], str] | None = None, any_base: bool = False
+) -> T:
     """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
 
     Parameters
@@ -101,6 +104,8 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
         As `load` gives it.
     names : callable, optional
         As in `save`: from a path in the model to the name in the adapter.
+    any_base : bool
+        Whether to go on where the model has a config, and the adapter is for another kind of base.
 
     Returns
     -------
@@ -110,7 +115,8 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
     Raises
     ------
     HubError
-        If the adapter names a module that the model does not have, or does not fit it.
+        If the adapter names a module that the model does not have, does not fit it, or is for another kind of
+        base.
     TypeError
         If ``adapter`` is no `Adapter`, such as the path of one.
 
@@ -130,6 +136,9 @@ def attach(model: T, adapter: Adapter, *, names: Callable[[str], str] | None = N
         raise TypeError(f"adapter must be an Adapter, got {adapter!r}: pass adapters.load(path)")
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
+    config = getattr(model, "config", None)
+    if isinstance(config, Mapping) and not any_base:
+        check_base(config, "this model", adapter)
     named = names or _own_name
     for name in adapter.rows:
         raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")

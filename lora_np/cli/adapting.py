@@ -41,6 +41,7 @@ def inspect(
         Path | None, typer.Option(help="Write a figure of norms and spectra to this file.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the figure and the table.")] = None,
+    any_base: AnyBase = False,
     jobs: Jobs = 1,
     as_json: AsJSON = False,
 ) -> None:
@@ -52,7 +53,7 @@ def inspect(
 
     check_target("--plot", plot, PICTURES, inside=adapter)
     check_target("--html", html, PAGES, inside=adapter)
-    found = adapters.inspect(adapter, base=base, jobs=jobs, progress=True)
+    found = adapters.inspect(adapter, base=base, any_base=any_base, jobs=jobs, progress=True)
     if plot is not None:
         write_figure(found.figure(), plot, dpi=150)
     if html is not None:

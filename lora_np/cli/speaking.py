@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_np.cli.shared import AsJSON, Force, parse_targets, show_as
+from lora_np.cli.shared import AnyBase, AsJSON, Force, parse_targets, show_as
 
 Model = Annotated[
     str, typer.Argument(help="A directory as transformers writes it, a .gguf file, or a shipped model.")
@@ -116,6 +116,7 @@ def generate(
     adapter: Annotated[
         str | None, typer.Option(help="A directory as PEFT writes it, or a shipped adapter.")
     ] = None,
+    any_base: AnyBase = False,
     prompt: Annotated[str, typer.Option(help="How the text begins.")] = "It was ",
     tokens: Annotated[int, typer.Option(help="How many tokens to add.")] = 300,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token every time.")] = 0.7,
@@ -130,7 +131,8 @@ def generate(
 
     speaker = language.load(model)
     if adapter is not None:
-        speaker = adapters.attach(speaker, adapters.load(language.located_adapter(adapter)))
+        opened = adapters.load(language.located_adapter(adapter))
+        speaker = adapters.attach(speaker, opened, any_base=any_base)
     language.generate(
         speaker,
         prompt,

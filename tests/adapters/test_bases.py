@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lora_np import adapters
+from lora_np import adapters, language
 from lora_np.hub import HubError, safetensors
 from lora_np.hub.names import NameMap
 
@@ -56,6 +56,145 @@ def test_merge_knows_the_base_that_the_adapter_names(tmp_path):
         adapters.merge(other, made, tmp_path / "out")
     adapters.merge(base, made, tmp_path / "out")
     adapters.merge(other, made, tmp_path / "insisted", any_base=True)
+
+
+def made_for(folder, name, base=None, library=None):
+    """An adapter as PEFT writes it for a model of this class."""
+    made = adapter(folder, base)
+    config = json.loads((made / "adapter_config.json").read_text())
+    library = library or f"transformers.models.{name.lower()}.modeling_{name.lower()}"
+    config["auto_mapping"] = {"base_model_class": name, "parent_library": library}
+    (made / "adapter_config.json").write_text(json.dumps(config))
+    return made
+
+
+LLAMA = "transformers.models.llama.modeling_llama"
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, True),
+        ({"model_type": "mistral", "architectures": ["MistralForCausalLM"]}, True),
+        ({"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"]}, True),
+        ({"model_type": "qwen3"}, True),
+        ({"model_type": "stablelm_like", "architectures": ["StableLmLikeForCausalLM"]}, True),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, False),
+        ({"model_type": "llama", "architectures": ["LlamaModel"]}, False),
+        ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, False),
+        ({"model_type": "llama", "architectures": ["LLaMAForCausalLM"]}, False),
+        ({"model_type": "internlm3", "architectures": ["InternLM3ForCausalLM"]}, False),
+        ({"model_type": "unheard_of"}, False),
+        ({"model_type": None}, False),
+    ],
+)
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "LlamaModel"])
+@pytest.mark.parametrize("named", [None, "meta-llama/Meta-Llama-3-8B"])
+def test_the_class_that_peft_wrote_down_tells_the_base(tmp_path, config, refused, name, named):
+    base = checkpoint(tmp_path / "base", 1.0, **config)
+    made = made_for(tmp_path / "adapter", name, named, LLAMA)
+    if not refused:
+        adapters.merge(base, made, tmp_path / "out")
+        adapters.inspect(made, base=base)
+        return
+    message = f"is of type '{config['model_type']}', but the adapter was made for a {name}: not the same"
+    with pytest.raises(HubError, match=message):
+        adapters.merge(base, made, tmp_path / "out")
+    with pytest.raises(HubError, match=message):
+        adapters.inspect(made, base=base)
+    assert not (tmp_path / "out").exists()
+    adapters.merge(base, made, tmp_path / "out", any_base=True)
+    adapters.inspect(made, base=base, any_base=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("AutoModelForCausalLM", "transformers.models.auto.modeling_auto"),
+        ("MyOwn", "__main__"),
+        ("LlamaForCausalLM", "somewhere.else"),
+        (3, None),
+    ],
+)
+def test_a_class_that_is_not_a_family_of_transformers_tells_nothing(tmp_path, name, library):
+    base = checkpoint(tmp_path / "base", 1.0, model_type="qwen3")
+    made = made_for(tmp_path / "adapter", str(name), None, library)
+    if name == 3:
+        config = json.loads((made / "adapter_config.json").read_text()) | {"auto_mapping": 3}
+        (made / "adapter_config.json").write_text(json.dumps(config))
+    notes = adapters.merge(base, made, tmp_path / "out").notes
+    assert any("tells its base not at all" in note for note in notes)
+
+
+def test_a_base_that_is_told_by_a_name_only_is_noted(tmp_path):
+    base = checkpoint(tmp_path / "tiny", 1.0)
+    for i, (name, noted) in enumerate([("org/other", True), ("org/tiny", False), (None, True)]):
+        made = adapter(tmp_path / f"adapter{i}", name)
+        for notes in (
+            adapters.merge(base, made, tmp_path / f"out{i}").notes,
+            adapters.inspect(made, base=base).notes,
+        ):
+            assert any("only names and shapes were compared" in note for note in notes) == noted
+    made = adapter(tmp_path / "local", str(base))
+    assert not any("compared" in note for note in adapters.inspect(made, base=base).notes)
+    assert not any("compared" in note for note in adapters.inspect(made).notes)
+
+
+def test_combine_takes_adapters_of_one_architecture_only(tmp_path):
+    one = made_for(tmp_path / "one", "LlamaForCausalLM", library=LLAMA)
+    two = made_for(tmp_path / "two", "Qwen3ForCausalLM")
+    with pytest.raises(
+        HubError, match=r"two: is for a Qwen3ForCausalLM, but .*one is for a LlamaForCausalLM"
+    ):
+        adapters.combine([one, two], tmp_path / "out")
+    adapters.combine([one, made_for(tmp_path / "body", "LlamaModel", library=LLAMA)], tmp_path / "out")
+
+
+def language_model(**config):
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 4}
+    config = {"model_type": "llama", "vocab_size": 5, "tie_word_embeddings": True, **sizes, **config}
+
+    def read(name):
+        kinds = {"norm": (8,), "embed": (5, 8)}
+        if name.endswith(".bias") or "q_norm" in name or "k_norm" in name:
+            return None
+        return np.ones(next((shape for kind, shape in kinds.items() if kind in name), (8, 8)))
+
+    return language.build(config, read)
+
+
+def test_attach_knows_the_base_as_merge_does(tmp_path):
+    module = adapters.AdapterModule.of(A=np.ones((1, 8)), B=np.ones((8, 1)), alpha=1)
+    said = {"base_model_class": "LlamaForCausalLM", "parent_library": LLAMA}
+    raw = {"peft_type": "LORA", "auto_mapping": said}
+    made = adapters.Adapter({"model.layers.0.mlp.up_proj": module}, raw=raw)
+    adapters.attach(language_model(), made)
+    qwen = language_model(model_type="qwen3")
+    with pytest.raises(
+        HubError, match="this model: is of type 'qwen3', but the adapter was made for a Llama"
+    ):
+        adapters.attach(qwen, made)
+    adapters.attach(qwen, made, any_base=True)
+
+
+def test_a_gguf_of_mistral_calls_it_llama(tmp_path):
+    """So does llama.cpp, and the file has no architectures."""
+    module = adapters.AdapterModule.of(A=np.ones((1, 8)), B=np.ones((8, 1)), alpha=1)
+    base = tmp_path / "mistral"
+    base.mkdir()
+    config = {"model_type": "mistral", "hidden_size": 8, "rms_norm_eps": 1e-5}
+    (base / "config.json").write_text(json.dumps(config))
+    said = {
+        "base_model_class": "MistralForCausalLM",
+        "parent_library": "transformers.models.mistral.modeling",
+    }
+    raw = {"peft_type": "LORA", "auto_mapping": said, "base_model_name_or_path": str(base)}
+    made = adapters.Adapter({"model.layers.0.mlp.up_proj": module}, raw=raw)
+    adapters.attach(language_model(rms_norm_eps=float(np.float32(1e-5))), made)
+    (base / "config.json").write_text(json.dumps(config | {"hidden_size": 16}))
+    with pytest.raises(HubError, match="hidden_size is 8, but 16 in"):
+        adapters.attach(language_model(), made)
 
 
 def test_combine_takes_adapters_of_one_base_only(tmp_path):
