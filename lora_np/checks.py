@@ -58,8 +58,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
     Those are what LAPACK computes in: float16 becomes float32; integers, booleans and longdouble float64.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
+    unmasked(name, value)
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
@@ -71,6 +70,12 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
     finite(name, array)
     return array
+
+
+def unmasked(name: str, value: object) -> None:
+    """Refuse masked arrays: functions of NumPy's would look behind the mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
 
 
 def finite(name: str, array: Array) -> None:

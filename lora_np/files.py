@@ -30,19 +30,22 @@ def whole(path: Path) -> Iterator[Path]:
     by the next run with the same ``path``.
     """
     prefix, suffix = f".{path.name[:100]}.", f".new{path.suffix}"  # matplotlib goes by the ending
+    if not path.parent.is_dir():
+        code = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
+        raise OSError(code, os.strerror(code), str(path.parent))
     _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}{re.escape(suffix)}"))
     stage = path.with_name(f"{prefix}{secrets.token_hex(16)}{suffix}")
     lock: int | None = None
     try:
-        lock = os.open(stage, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
         with named(path, stage):
+            lock = os.open(stage, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield stage
-        if os.name == "nt":  # which renames no open file
-            os.close(lock)
-            lock = None
-        os.replace(stage, path)
+            if os.name == "nt":  # which renames no open file
+                os.close(lock)
+                lock = None
+            os.replace(stage, path)
     finally:
         if lock is not None:
             os.close(lock)

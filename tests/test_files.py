@@ -92,3 +92,16 @@ def test_where_files_cannot_be_locked_they_are_written_all_the_same(tmp_path):
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "adapter"], check=True)
     assert adapters.load(tmp_path / "adapter")["linear"].rank == 1
+
+
+def test_errors_name_the_path_that_was_given(tmp_path):
+    for path, named in (
+        ("missing/table.csv", "missing"),
+        ("file/table.csv", "file"),
+        ("folder", "folder"),
+    ):
+        (tmp_path / "file").write_text("mine")
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        with pytest.raises(OSError, match="directory") as caught:
+            write_whole(tmp_path / path, lambda file: file.write(b"new"))
+        assert caught.value.filename == str(tmp_path / named)

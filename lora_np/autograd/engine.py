@@ -33,8 +33,9 @@ class Tensor(ArrayMethods):
     Attributes
     ----------
     data : ndarray
-        The values. Do not write to them between a computation and its ``backward()``: the rules look at them
-        once more on the way back, and nothing can tell that they have changed.
+        The values. Write neither to them nor to an array of NumPy's that a computation used before its
+        ``backward()``: the rules look at both once more on the way back, and nothing can tell that they have
+        changed. The gradient would be wrong without a word.
     grad : ndarray or None
         In a leaf (a Tensor that was not computed from others): the sum of what every ``backward()`` since the
         last clearing has brought. Set it to ``None`` to start afresh.

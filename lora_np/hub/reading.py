@@ -63,11 +63,11 @@ def open_regular(path: Path) -> BufferedReader:
     read_json : For JSON.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(path, flags), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    handle = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
         raise HubError(f"{path}: not a regular file")
-    return file
+    return os.fdopen(handle, "rb")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from lora_np.hub import (
     float_dtype,
     open_gguf,
     open_model,
+    open_regular,
     read_bitsandbytes,
     read_json,
     safetensors,
@@ -32,6 +33,7 @@ from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
 SHIPPED = Path(__file__).parent / "data"
+MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn from
 EMBEDDING = "model.embed_tokens.weight"
 WRITTEN = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -196,14 +198,14 @@ def read_text(source: str | os.PathLike[str]) -> str:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is empty, or not text in UTF-8.
+        If it is empty, not text in UTF-8, more than 256 MiB, or not a regular file.
     """
     if str(source) == "-":
-        content = sys.stdin.buffer.read()
-    elif not Path(source).exists() and (SHIPPED / "texts" / f"{source}.txt").is_file():
-        content = (SHIPPED / "texts" / f"{source}.txt").read_bytes()
+        content = _limited(sys.stdin.buffer, "standard input")
     else:
-        content = Path(source).read_bytes()
+        path, own = Path(source), SHIPPED / "texts" / f"{source}.txt"
+        with open_regular(own if own.is_file() and not path.exists() else path) as file:
+            content = _limited(file, str(source))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -215,6 +217,16 @@ def read_text(source: str | os.PathLike[str]) -> str:
     if not text.strip():
         raise ValueError(f"{source} is empty: there is nothing to learn from")
     return text.replace("\r\n", "\n")
+
+
+def _limited(stream: BinaryIO, name: str) -> bytes:
+    """All of ``stream``, which may have no end."""
+    content = bytearray()
+    while piece := stream.read(2**20):
+        content += piece
+        if len(content) > MAX_TEXT:
+            raise ValueError(f"{name} is more than {MAX_TEXT:,} bytes of text; train on a part of it")
+    return bytes(content)
 
 
 def shipped() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, choice, generator, matrix, number, whole_number
+from lora_np.checks import Array, choice, generator, matrix, number, unmasked, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, singular_values, tail_sums, well_scaled
 
@@ -302,7 +302,7 @@ def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
     Raises
     ------
     TypeError
-        If ``tolerance`` is not a number.
+        If ``tolerance`` is not a number, or ``errors`` is a masked array.
     ValueError
         If it is out of range.
 
@@ -321,6 +321,7 @@ def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
     >>> rank_within([1.0, 0.1, 0.01, 0.0], tolerance=0.05)
     2
     """
+    unmasked("errors", errors)
     errors = np.asarray(errors)
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
     rounding = 4 * len(errors) ** 0.5 * float(np.finfo(errors.dtype).eps)

@@ -166,7 +166,8 @@ def update_shares(spectra: Spectra, *, share: float = 0.99, ax: Axes | None = No
         low, high = (reduce([*kept.values()], axis=0) for reduce in (np.min, np.max))
         ax.fill_between(directions, low, high, color=MUTED, alpha=0.25, linewidth=0, label="all modules")
     colors = [*(line.get_color() for line in ax.lines), MUTED]
-    ax.legend(labelcolor=colors, loc="lower right", ncols=1 + (len(kinds) > 5), frameon=False, fontsize=9)
+    if given:  # nothing is drawn of updates that are zero
+        ax.legend(labelcolor=colors, loc="lower right", ncols=1 + (len(kinds) > 5), frameon=False, fontsize=9)
     ax.axhline(share, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     label_line(ax, 0, share, f"{100 * share:g} %", MUTED, xytext=(3, -7))
     ax.set(xlim=(0, longest), ylim=(0, 1.03))

@@ -1,5 +1,6 @@
 """`lora-np finetune` and `generate` as their user meets them: what is typed wrong, Ctrl-C, kill -9."""
 
+import io
 import json
 import os
 import re
@@ -140,6 +141,27 @@ def test_what_is_wrong_is_said_in_a_line(place, capsys, prepare, command, words)
     assert re.search(words, err)
     assert err.count("\n") == 1 + err.count("After 0 steps")
     assert not (place / "adapter").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("source", ["text.txt", "/dev/zero"])
+def test_a_text_that_has_no_end_is_refused_not_read(place, capsys, source):
+    os.remove("text.txt")
+    os.mkfifo("text.txt")
+    assert run(TUNE.replace("text.txt", source).split()) == 1
+    assert capsys.readouterr().err == f"lora-np: {source}: not a regular file\n"
+
+
+@pytest.mark.parametrize("source", ["text.txt", "-"])
+def test_a_text_that_is_too_long_is_refused(place, capsys, monkeypatch, source):
+    monkeypatch.setattr("lora_np.language.storing.MAX_TEXT", 3_000)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the sea " * 400)))
+    written(b"the sea " * 400)
+    assert run(TUNE.replace("text.txt", source).split()) == 1
+    name = "standard input" if source == "-" else source
+    assert capsys.readouterr().err == (
+        f"lora-np: {name} is more than 3,000 bytes of text; train on a part of it\n"
+    )
 
 
 # A process of its own, to be stopped at any moment

@@ -25,6 +25,11 @@ def calls():
             yield pytest.param(function, given, matrix, id=f"{name}-{matrix}")
 
 
+def test_a_masked_list_of_errors_is_refused():
+    with pytest.raises(TypeError, match="errors must not be a masked array"):
+        linalg.rank_within(np.ma.masked_equal([1.0, 0.0, 0.1], 0), tolerance=0.2)
+
+
 @pytest.mark.parametrize(("function", "given", "matrix"), sorted(calls(), key=lambda case: case.id))
 def test_masked_arrays_and_what_is_no_matrix_are_refused_by_name(function, given, matrix):
     function(**given)

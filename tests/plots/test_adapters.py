@@ -123,3 +123,9 @@ def test_short_names_fit_and_end_as_the_name_does(longest):
     assert len(short) <= longest
     assert name.endswith(short.lstrip("…"))
     assert (short == name) == (longest >= len(name))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_an_adapter_that_is_not_trained_is_drawn_without_a_warning(layers):
+    paths = llama(layers, ["q", "v"])
+    adapter_overview({path: np.zeros(4) for path in paths}, dict.fromkeys(paths, 0)).canvas.draw()
