@@ -34,8 +34,8 @@ FORM = """\
 
 OPENING = """\
 {} functions to write. **Check** tries yours, in this page, on inputs from small to large, and shows the
-smallest that it finds wrong. The first check fetches Python, which takes seconds. What you write stays on
-this machine."""
+smallest that it finds wrong. Hints unfold below{}. The first check fetches Python, which takes
+seconds. What you write stays on this machine."""
 
 
 class ExerciseForm(SphinxDirective):
@@ -57,7 +57,9 @@ class ExerciseForm(SphinxDirective):
 
 def page(lesson: exercises.Lesson) -> str:
     """Markdown: statement, form, hints and solution of every exercise of a lesson."""
-    parts = [f"# Exercises: {lesson.title}", OPENING.format(len(lesson.exercises))]
+    solved = any(exercise.solution for exercise in lesson.exercises)
+    solutions = ", and a solution for after an attempt" * solved
+    parts = [f"# Exercises: {lesson.title}", OPENING.format(len(lesson.exercises), solutions)]
     if (ROOT / "notebooks" / f"{lesson.stem}.ipynb").exists():  # a project has none
         parts.append(f"The lesson: [{lesson.title}](../lessons/{lesson.stem}.ipynb).")
     if any(exercise.needs for exercise in lesson.exercises):

@@ -78,6 +78,17 @@ def check_command(
         raise typer.Exit(1)
 
 
+@group.command("solution")
+def solution_command(name: Annotated[str, typer.Argument(help="The name of a function.")]) -> None:
+    """Explain how an exercise can be solved: for after an attempt.
+
+    Example: lora-np exercises solution lora_count
+    """
+    from lora_np.exercises import solution
+
+    print(solution(name))
+
+
 @group.command("grade")
 def grade_command(
     submissions: Annotated[

@@ -234,7 +234,18 @@ class Outcome:
             "laws": [asdict(verdict) for verdict in self.verdicts],
         }
 
+    @property
+    def explained(self) -> bool:
+        """Whether it passed, and there is a solution to read now."""
+        return self.passed and bool(self.exercise.solution)
+
     def __repr__(self) -> str:
+        more = f'\n  How it can be done: lora_np.exercises.solution("{self.exercise.name}")'
+        return self.text + more * self.explained
+
+    @property
+    def text(self) -> str:
+        """Points, and each law that is broken; nothing of the solution."""
         head = f"{self.exercise.name}: {self.points} of {plural(self.exercise.points, 'point')}"
         if self.passed:
             return f"{head}. All laws hold."

@@ -60,7 +60,10 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     dict
         In the notebook format, version 4.5: see `notebook_text`.
     """
-    cells = [markdown("title", opening(lesson)), code("imports", IMPORTS)]
+    text = opening(lesson)
+    if explained(lesson):
+        text += ' After an attempt, `exercises.solution("NAME")` explains how it can be done.'
+    cells = [markdown("title", text), code("imports", IMPORTS)]
     for number, exercise in enumerate(lesson.exercises, start=1):
         cells += [
             markdown(f"{exercise.name}-statement", with_hints(exercise, number)),
@@ -113,6 +116,8 @@ def lines(text: str) -> list[str]:
 def script(lesson: Lesson) -> str:
     """The same as a script in percent format, with the hints at its end."""
     advice = f"In a terminal: `lora-np exercises check {lesson.stem}.py`. Hints are at the end."
+    if explained(lesson):
+        advice += " After an attempt: `lora-np exercises solution NAME`."
     blocks = [f"# %% [markdown]\n{commented(opening(lesson))}\n#\n# {advice}", f"# %%\n{HEADER}"]
     hints = "## Hints"
     for number, exercise in enumerate(lesson.exercises, start=1):
@@ -129,6 +134,11 @@ def script(lesson: Lesson) -> str:
 def closing(lesson: Lesson) -> tuple[str, str]:
     """The text after the last exercise, and the code."""
     return lesson.closing.partition("\n```python")[0], code_in(lesson.closing)
+
+
+def explained(lesson: Lesson) -> bool:
+    """Whether there are solutions to read; a course may leave them out."""
+    return any(exercise.solution for exercise in lesson.exercises)
 
 
 def opening(lesson: Lesson) -> str:

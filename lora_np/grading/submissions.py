@@ -55,7 +55,9 @@ class Report:
     def __repr__(self) -> str:
         points = sum(outcome.points for outcome in self.outcomes.values())
         total = sum(outcome.exercise.points for outcome in self.outcomes.values())
-        lines = [*map(repr, self.outcomes.values()), *self.problems]
+        lines = [*(outcome.text for outcome in self.outcomes.values()), *self.problems]
+        if any(outcome.explained for outcome in self.outcomes.values()):
+            lines.append("How it can be done: lora-np exercises solution NAME")
         return "\n".join([*lines, f"{points} of {plural(total, 'point')}."])
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """What is made from the one source: notebooks, scripts, a course, pages of solutions."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from lora_np import course
-from lora_np.exercises import lessons, notebook, notebook_text, solution, start
+from lora_np import course, exercises
+from lora_np.exercises import QUESTIONS, judge, lessons, notebook, notebook_text, solution, start
+from lora_np.exercises.asking import here
 from lora_np.exercises.handouts import script as script_of
 from lora_np.grading import attempts, check_file, nbgrader
 from lora_np.grading.assignments import CONFIG, HIDDEN, solution_page, teacher_notebook
-from lora_np.grading.submissions import defined_in
+from lora_np.grading.submissions import Report, defined_in
 
 LESSONS = [pytest.param(lesson, id=lesson.slug) for lesson in lessons()]
 
@@ -120,3 +123,20 @@ def test_files_are_called_like_the_lessons():
 
 def test_settings_of_nbgrader_are_python():
     compile(CONFIG, "nbgrader_config.py", "exec")
+
+
+def test_a_passed_check_and_the_files_lead_to_the_solution_unless_the_course_leaves_it_out():
+    lesson = lessons([4])[0]
+    text, script = "".join(notebook(lesson)["cells"][0]["source"]), script_of(lesson)
+    assert 'exercises.solution("NAME")' in text
+    assert "lora-np exercises solution NAME" in script
+    bare = replace(lesson, exercises=tuple(replace(one, solution="") for one in lesson.exercises))
+    assert "solution" not in "".join(notebook(bare)["cells"][0]["source"]) + script_of(bare)
+
+    one = exercises.exercise("lora_count")
+    right, wrong = here(lambda d, k, r: r * (d + k)), here(lambda d, k, r: d * k)
+    assert 'lora_np.exercises.solution("lora_count")' in repr(judge(one, right, QUESTIONS))
+    assert "solution" not in repr(judge(one, wrong, QUESTIONS))
+    outcome = judge(replace(one, solution=""), right, QUESTIONS)
+    assert repr(outcome) == "lora_count: 1 of 1 point. All laws hold."
+    assert "solution" not in repr(Report(Path("a.py"), {"lora_count": outcome}))

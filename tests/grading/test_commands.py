@@ -9,6 +9,7 @@ import pytest
 
 from lora_np.cli import run
 from lora_np.cli.exercising import group
+from lora_np.exercises import solution
 from lora_np.grading import Grades, check_out
 
 COUNT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
@@ -38,7 +39,12 @@ def test_start_edit_check(tmp_path, capsys):
     before, _, after = script.read_text().partition("    ...\n")
     script.write_text(f"{before}    return r * (d + k)\n{after}")
     assert run(["exercises", "check", str(script), "--exercise", "lora_count"]) == 0
-    assert capsys.readouterr().out == "lora_count: 1 of 1 point. All laws hold.\n1 of 1 point.\n"
+    assert capsys.readouterr().out == (
+        "lora_count: 1 of 1 point. All laws hold.\n"
+        "How it can be done: lora-np exercises solution NAME\n1 of 1 point.\n"
+    )
+    assert run(["exercises", "solution", "lora_count"]) == 0
+    assert solution("lora_count").text in capsys.readouterr().out
     assert run(["exercises", "start", str(tmp_path), "--lesson", "4"]) == 0
     assert f"Kept: {script}" in capsys.readouterr().out
 

@@ -85,7 +85,11 @@ def test_the_check_cells_of_a_notebook_cost_nothing(tmp_path):
     path.write_text(
         notebook("from lora_np import exercises", RIGHT, "exercises.check(lora_count)", "exercises.check(3)")
     )
-    assert repr(check_file(path)) == "lora_count: 1 of 1 point. All laws hold.\n1 of 1 point."
+    assert repr(check_file(path)).splitlines() == [
+        "lora_count: 1 of 1 point. All laws hold.",
+        "How it can be done: lora-np exercises solution NAME",
+        "1 of 1 point.",
+    ]
 
 
 def test_definitions_in_the_order_of_the_course():
