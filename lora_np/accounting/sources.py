@@ -95,10 +95,12 @@ def _from_directory(path: Path) -> ModelSpec:
     if not (path / "config.json").is_file():
         return from_safetensors(path)
     kind = read_json(path / "config.json").get("model_type")
-    weights = any((path / name).is_file() for name in (SINGLE, INDEX))
-    if kind in family_names() or not weights:
+    files = sorted(path.glob("*.safetensors"))
+    if any((path / name).is_file() for name in (SINGLE, INDEX)):
+        files = [path]
+    if kind in family_names() or len(files) != 1:
         return from_config(path / "config.json")
-    spec = from_safetensors(path)
+    spec = from_safetensors(files[0])
     return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
 
 

@@ -43,7 +43,10 @@ def test_a_family_that_is_not_described_is_counted_from_its_weights(tmp_path: Pa
     spec = model_spec(folder(tmp_path, DENSE, {"model_type": "mystery"}))
     assert spec.total == 2 * 24 + 54
     assert "'mystery' is not described" in spec.assumed
-    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").rename(tmp_path / "weights.safetensors")
+    alone = model_spec(tmp_path)  # the only file, whatever its name
+    assert (alone.groups, alone.assumed) == (spec.groups, spec.assumed)
+    (tmp_path / "weights.safetensors").unlink()
     with pytest.raises(ValueError, match="model_type must be one of the"):
         model_spec(tmp_path)
 
