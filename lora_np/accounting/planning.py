@@ -99,7 +99,8 @@ class Choice:
     disk : int
         What is saved: the adapter in float32, or the model in 16 bits.
     hours : tuple of float, or None
-        From half of the card's peak rate to three tenths of it; None without a card whose rate is known.
+        From half of the card's peak rate to three tenths of it; None without a card whose rate is known, and
+        over float32 weights, because rates are those of 16 bits.
     """
 
     method: str
@@ -196,9 +197,13 @@ class Plan(Shown):
             low, high = each.hours or (None, None)
             energy = high * card.watts / 1000 if high and card.watts else None
             rows.append((*_named(each), each.flops, low, high, energy, each.disk))
-        rate = "Hours need a --card whose peak rate is known."
-        if card.tflops:
-            rate = (
+        rates = []
+        if not card.tflops:
+            rates.append("Hours need a --card whose peak rate is known.")
+        elif any(each.hours is None for each in self.choices):
+            rates.append("No hours over float32 weights: the card's peak rate is that of 16 bits.")
+        if any(each.hours for each in self.choices):
+            rates.append(
                 f"Hours at 50 % and at 30 % of {card.tflops:g} TFLOPS, shares that LLaMA-Factory measured "
                 f"on an A100; energy at the longer one" + (f" and {card.watts:g} W." if card.watts else ".")
             )
@@ -206,7 +211,7 @@ class Plan(Shown):
             (*_NAMES, "operations per token", "hours from", "hours to", "kWh at most", "on disk"),
             rows,
             title=f"Cost of {self.tokens:,} tokens: {-(-self.tokens // step):,} steps of {step:,}",
-            notes=(rate,),
+            notes=rates,
             formats={"operations per token": "{:.3g}".format, "on disk": decimal_bytes}
             | dict.fromkeys(("hours from", "hours to", "kWh at most"), "{:,.2f}".format),
         )
@@ -224,7 +229,7 @@ def plan(
     *,
     card: str | None = None,
     memory: int | str | None = None,
-    ranks: Iterable[int] = (8, 64),
+    ranks: Iterable[int] | None = None,
     targets: str | Iterable[str] | None = None,
     methods: Iterable[str] = METHODS,
     tokens: int = 1_000_000,
@@ -241,8 +246,8 @@ def plan(
         A name from `cards`, ``"RTX 4090"``; case, spaces and the maker do not matter.
     memory : int or str, optional
         Bytes, or text such as ``"24 GB"``, in place of a card.
-    ranks : iterable of int
-        Of LoRA.
+    ranks : iterable of int, optional
+        Of LoRA; by default 8 and 64.
     targets : str or iterable of str, optional
         As `count_model` takes them; by default both the family's own and ``"all-linear"``.
     methods : iterable of {"full", "LoRA", "QLoRA"}
@@ -253,7 +258,7 @@ def plan(
         Other options of `count_model`, such as ``modules_to_save``.
     **training
         The fields of `TrainingOptions`. ``weights`` is how LoRA holds the base; QLoRA holds it in nf4, and
-        full fine-tuning in bfloat16 where it is quantised otherwise.
+        full fine-tuning in bfloat16 where it is quantised otherwise, as ``notes`` say.
 
     Returns
     -------
@@ -264,8 +269,8 @@ def plan(
     ------
     ValueError
         If not exactly one of ``card`` and ``memory`` is given, the card is not known (the message shows close
-        names), the memory has no unit or is zero, the sequence is longer than the model's positions, or the
-        layers of the model are not known.
+        names), the memory has no unit or is zero, the sequence is longer than the model's positions, the
+        layers of the model are not known, or none of the methods could use an option that is given.
     TypeError
         If a number is not one.
 
@@ -288,10 +293,15 @@ def plan(
         )
     chosen = _card(card, memory)
     options = training_options(spec, training)
-    choices = []
-    for method in [choice("method", method, METHODS) for method in methods]:
-        full = options.weights if options.weights in ITEMSIZE else "bfloat16"
-        weights = {"full": full, "LoRA": options.weights, "QLoRA": "nf4"}[method]
+    full = options.weights if options.weights in ITEMSIZE else "bfloat16"
+    known = {"full": full, "LoRA": options.weights, "QLoRA": "nf4"}
+    held = {choice("method", method, METHODS): known[method] for method in methods}
+    ranks = None if ranks is None else tuple(ranks)
+    given = {"rank": ranks, "targets": targets, **(lora or {}), "weights": training.get("weights")}
+    _check_use(held, [name for name, value in given.items() if value], options.weights)
+    choices: list[Choice] = []
+    notes: list[str] = []
+    for method, weights in held.items():
         settings = {**training, "weights": weights}
         if method == "full":
             choices.append(_choice(method, "", spec, chosen, settings, tokens, 0))
@@ -301,14 +311,27 @@ def plan(
             selected = {**(lora or {}), "targets": wanted}
             most = largest_rank(spec, budget=chosen.room, lora=selected, **settings)
             named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
-            for rank in ranks:
+            for rank in (8, 64) if ranks is None else ranks:
                 counted = count_model(spec, rank=rank, **selected)
                 choices.append(_choice(method, named, counted, chosen, settings, tokens, most))
+                notes += counted.notes
     kv_cache = sum(
         2 * each.depth * each.kv_heads * (each.head_width + each.value_width) for each in spec.layers
     )
     tokens = whole_number("tokens", tokens)
-    return Plan(spec.name, chosen, tokens, options, tuple(choices), kv_cache, _notes(options))
+    return Plan(spec.name, chosen, tokens, options, tuple(choices), kv_cache, _notes(options, held, notes))
+
+
+def _check_use(held: Mapping[str, str], given: list[str], weights: str) -> None:
+    """Refuse what none of the methods could use: an option of LoRA in full, or other weights."""
+    of_lora = [name for name in given if name != "weights"]
+    if of_lora and set(held) == {"full"}:
+        raise ValueError(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
+    if "weights" in given and weights not in held.values():
+        takes = [*(ITEMSIZE if "full" in held else ()), *(["nf4"] if "QLoRA" in held else [])]
+        raise ValueError(
+            f"weights must be {' or '.join(takes)} for {' and '.join(held)}, got {weights!r} (LoRA takes it)"
+        )
 
 
 def _choice(
@@ -331,7 +354,7 @@ def _choice(
     batch, sequence = (fitting(model, name, room, settings) for name in ("batch", "sequence"))
     most = most_rank, batch, sequence
     hours = None
-    if card.tflops:
+    if card.tflops and options.weights != "float32":  # the rate is that of 16 bits
         slow, fast = (flops * tokens / (card.tflops * 1e12 * share * 3600) for share in _SHARES)
         hours = fast, slow
     return Choice(method, targets, rank, trainable, needed, verdict, *most, flops, disk, hours)
@@ -358,9 +381,12 @@ def _plain(name: str) -> str:
     return "".join(sign for sign in text if sign.isalnum())
 
 
-def _notes(options: TrainingOptions) -> tuple[str, ...]:
+def _notes(options: TrainingOptions, held: Mapping[str, str], notes: Iterable[str]) -> tuple[str, ...]:
+    over = ", ".join(f"{method} over {weights}" for method, weights in held.items())
+    over = over.replace("full", "Full")
     checkpointing = "Gradient checkpointing is on" if options.checkpointing else "No gradient checkpointing"
     return (
-        f"{checkpointing}; {options.attention} attention, {options.cross_entropy} cross-entropy.",
+        f"{over}. {checkpointing}; {options.attention} attention, {options.cross_entropy} cross-entropy.",
         "fits: a tenth of the card is left for CUDA and for what the allocator cannot use; tight: less is.",
+        *dict.fromkeys(notes),
     )

@@ -145,7 +145,7 @@ def plan(
         source,
         card=card,
         memory=memory,
-        ranks=rank or (8, 64),
+        ranks=rank or None,
         methods=method or accounting.METHODS,
         targets=parse_targets(targets) if targets is not None else None,
         tokens=tokens,

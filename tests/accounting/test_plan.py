@@ -123,6 +123,22 @@ def test_hours_and_energy_follow_from_operations() -> None:
     assert accounting.plan("llama-2-7b", memory="80 GB", ranks=[8]).choices[0].hours is None
 
 
+def test_no_hours_over_float32_where_the_rate_is_that_of_16_bits() -> None:
+    found = accounting.plan("gpt2", card="T4", ranks=[8], targets="all-linear", weights="float32")
+    assert [each.hours is None for each in found.choices] == [True, True, False]  # QLoRA is over nf4
+    assert "No hours over float32 weights" in str(found.costs)
+    alone = accounting.plan("gpt2", card="T4", methods=["full"], weights="float32")
+    assert alone.costs.notes == ("No hours over float32 weights: the card's peak rate is that of 16 bits.",)
+
+
+def test_notes_say_what_each_row_is_over_and_which_rank_is_too_high() -> None:
+    found = accounting.plan("gpt2", card="T4", ranks=[8, 2000], targets=["c_attn"], weights="int8")
+    assert found.notes[0].startswith("Full over bfloat16, LoRA over int8, QLoRA over nf4. Gradient")
+    count = accounting.count_model(accounting.preset("gpt2"), rank=2000, targets=["c_attn"])
+    assert found.notes[2:] == count.notes
+    assert "Rank 2000 is above min(d, k) = 768" in found.notes[2]
+
+
 def test_cards_are_found_however_they_are_written() -> None:
     for name in ("RTX 4090", "rtx4090", "NVIDIA GeForce RTX 4090", "geforce-rtx-4090"):
         assert accounting.plan("gpt2", card=name, ranks=[1]).card == accounting.cards()["RTX 4090"]
@@ -183,6 +199,21 @@ def test_the_exit_status(arguments: list[str], status: int, capsys: pytest.Captu
         (["llama-3-8b", "--card", "T4", "--tokens", "-1"], 1, "tokens must be at least 1, got -1"),
         (["llama-3-8b", "--card", "T4", "--optimizer", "adam"], 1, "optimizer must be one of 'adamw'"),
         (["llama-3-8b", "--card", "T4", "--plot", "plan.txt"], 2, "--plot must end in"),
+        (
+            ["gpt2", "--card", "T4", "--method", "full", "--rank", "8", "--dora"],
+            1,
+            "rank and dora can only be given for LoRA or QLoRA, got the method full",
+        ),
+        (
+            ["gpt2", "--card", "T4", "--method", "full", "--weights", "nf4"],
+            1,
+            "weights must be float32 or bfloat16 or float16 for full, got 'nf4'",
+        ),
+        (
+            ["gpt2", "--card", "T4", "--method", "QLoRA", "--weights", "int8"],
+            1,
+            "weights must be nf4 for QLoRA, got 'int8' (LoRA takes it)",
+        ),
         (["llama-3-8", "--card", "T4"], 1, "close presets: llama-3-8b"),
         (["100x120", "--card", "T4"], 1, "plan needs the layers of a model, which 100x120 does not tell"),
     ],
