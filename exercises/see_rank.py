@@ -21,6 +21,37 @@ def column_of_product(B, A, j):
     return B @ A[:, [j]]
 
 
+@mistake("every column in a loop, to keep one", breaks="mixes")
+def column_of_product(B, A, j):
+    for column in range(A.shape[1]):
+        product = B @ A[:, column]
+        if column == j:
+            kept = product
+    return kept
+
+
+@mistake("all columns in a comprehension", breaks="mixes")
+def column_of_product(B, A, j):
+    return [B @ column for column in A.T][j]
+
+
+@mistake("all columns, number by number", breaks="mixes")
+def column_of_product(B, A, j):
+    B, A = B.tolist(), A.tolist()
+    return [[sum(b * row[c] for b, row in zip(line, A)) for c in range(len(A[0]))][j] for line in B]
+
+
+@alternative("loops over rows and over what is summed")
+def column_of_product(B, A, j):
+    column = []
+    for i in range(B.shape[0]):
+        total = 0
+        for l in range(B.shape[1]):
+            total = total + B[i, l] * A[l, j]
+        column.append(total)
+    return np.array(column)
+
+
 @mistake("one column of B only", breaks="mixes")
 def column_of_product(B, A, j):
     return B[:, 0] * A[0, j]
@@ -87,6 +118,16 @@ def noisy_rank(M, sigma):
 def noisy_rank(M, sigma):
     s = np.linalg.svdvals(M)
     return np.count_nonzero(s > 0.001 * s[0])
+
+
+@mistake("four times the root of the longer side", breaks="signal")
+def noisy_rank(M, sigma):
+    return np.count_nonzero(np.linalg.svdvals(M) > 4 * sigma * np.sqrt(max(M.shape)))
+
+
+@mistake("four times the root of the shorter side", breaks="noise")
+def noisy_rank(M, sigma):
+    return np.count_nonzero(np.linalg.svdvals(M) > 4 * sigma * np.sqrt(min(M.shape)))
 
 
 @mistake("stops one early", breaks="noise")

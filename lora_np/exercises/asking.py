@@ -262,10 +262,12 @@ class Answer:
         self.last = ""
         self.kind: Any = None  # of the last error
 
-    def __call__(self, *arguments: Any, within: int | None = None) -> Any:
-        """The function's value; with ``within`` it may allocate no more than so many bytes."""
+    def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
+        """The function's value, in ``within`` so many bytes and in so many ``steps`` of the interpreter."""
         arguments = plain(arguments)
-        rules = (*self.exercise.forbids, *([f"allocating {within}"] if within is not None else []))
+        bounds = {"allocating": within, "stepping": steps}
+        limits = (f"{name} {most}" for name, most in bounds.items() if most is not None)
+        rules = (*self.exercise.forbids, *limits)
         self.last = code_of(self.exercise, arguments)
         reply = self.caller(arguments, rules)
         self.kind = reply.get("kind")

@@ -20,6 +20,7 @@ OURS = ("lora_np.exercises", "lora_np.grading")  # they call a student's functio
 TRUSTED = (*LIBRARIES, "joblib", "threadpoolctl", "threading", "concurrent", "ctypes", "cffi", "importlib")
 GETTERS = ("get_lapack_funcs", "get_flinalg_funcs")  # of compiled functions, by name
 ALLOCATION = "allocating "  # and a number of bytes
+STEPS = "stepping "  # and a number of the interpreter's instructions
 
 FAMILIES = {
     "SVD": """
@@ -94,12 +95,14 @@ def forbidden(rules: Sequence[str], function: Any = None) -> Iterator[None]:
     Parameters
     ----------
     rules : sequence of str
-        Families, packages, names of functions, or ``"allocating 80000"``: bytes that may be allocated.
+        Families, packages, names of functions, ``"allocating 80000"`` (bytes that may be allocated), or
+        ``"stepping 2000"`` (instructions that Python may take: what loops compute).
     function : callable, optional
         A student's: it may hold no compiled function either.
     """
     limits = [int(rule.removeprefix(ALLOCATION)) for rule in rules if rule.startswith(ALLOCATION)]
-    asked = [rule for rule in rules if not rule.startswith(ALLOCATION)]
+    steps = [int(rule.removeprefix(STEPS)) for rule in rules if rule.startswith(STEPS)]
+    asked = [rule for rule in rules if not rule.startswith((ALLOCATION, STEPS))]
     names = {name for rule in asked for name in FAMILIES.get(rule, rule).split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
     families = any(rule in FAMILIES for rule in asked)
@@ -137,6 +140,15 @@ def forbidden(rules: Sequence[str], function: Any = None) -> Iterator[None]:
         ):
             refuse(f"{module}.{name}")
 
+    taken_steps = 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal taken_steps
+        frame.f_trace_opcodes = True
+        taken_steps += event == "opcode"
+        return count
+
+    tracing = sys.gettrace()
     before, traced = sys.getprofile(), tracemalloc.is_tracing()
     before_threads = threading.getprofile()
     if limits:
@@ -148,6 +160,8 @@ def forbidden(rules: Sequence[str], function: Any = None) -> Iterator[None]:
             if names:
                 threading.setprofile(watch)
                 sys.setprofile(watch)
+            if steps:
+                sys.settrace(count)
             try:
                 yield
             except Exception as error:
@@ -155,6 +169,8 @@ def forbidden(rules: Sequence[str], function: Any = None) -> Iterator[None]:
                     raise Forbidden(used[0]) from None
                 raise
             finally:
+                if steps:
+                    sys.settrace(tracing)
                 sys.setprofile(before)
                 threading.setprofile(before_threads)
     finally:
@@ -163,9 +179,11 @@ def forbidden(rules: Sequence[str], function: Any = None) -> Iterator[None]:
             tracemalloc.stop()
     if used:
         raise Forbidden(used[0])
+    enough = "are enough if nothing is computed that is not asked for"
     if limits and taken > min(limits):
-        enough = f"{min(limits):,} are enough if nothing is computed that is not asked for"
-        raise Forbidden(f"the call took {taken:,} bytes of memory; {enough}")
+        raise Forbidden(f"the call took {taken:,} bytes of memory; {min(limits):,} {enough}")
+    if steps and taken_steps > min(steps):
+        raise Forbidden(f"the call took {taken_steps:,} steps of Python; {min(steps):,} {enough}")
 
 
 def by_hand(frame: FrameType | None) -> bool:

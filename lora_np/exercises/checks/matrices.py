@@ -15,12 +15,15 @@ from lora_np.linalg import row_echelon
 
 
 def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
-    large = draw.effort > 0.5 and draw.pick("large", (False, True))  # enough to see what else is computed
+    shape = draw.pick("shape", ("small", "large", "wide")) if draw.effort > 0.5 else "small"
     d, r, k = draw.sizes("drk")
-    if large:
+    if shape == "large":  # what else is computed is seen by its memory,
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 80, 100)
+    if shape == "wide":  # or, in a loop that keeps one column, by its steps
+        k = draw.whole("very many columns", 500, 600)
+    steps = 1_000 + 40 * d * r if shape == "wide" else None
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", 0, k - 1)
-    same("the column", answer(B, A, j, within=max(20_000, 4 * d * k)), B @ A[:, j])
+    same("the column", answer(B, A, j, within=max(20_000, 4 * d * k), steps=steps), B @ A[:, j])
 
 
 def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
@@ -56,6 +59,10 @@ def factors_from_columns_columns(draw: Draw, answer: Answer) -> None:
 def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.0
     d, k = draw.sizes("dk", 1, 6)
+    long = draw.pick("long", ("", "rows", "columns")) if draw.effort > 0.3 else ""
+    if long:  # where sqrt d + sqrt k is closer to the root of one than to twice that
+        side = draw.whole("long side", 25, 200)
+        d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
     loud = 3.3 + draw.array("signal", r, low=0, high=40)
