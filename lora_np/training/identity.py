@@ -8,10 +8,17 @@ versions of what computes. Each is described here, and what cannot be described 
 from __future__ import annotations
 
 import dataclasses
+import dis
 import functools
 import hashlib
+import os
 import platform
+import sys
 import types
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +27,13 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array
 from lora_np.quantise import Quantised
 from lora_np.version import __version__
+
+_DULL = {  # what a class holds that no number depends on, or that is described as a field
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__repr__", "_abc_impl"),
+    *("__dataclass_fields__", "__dataclass_params__", "__match_args__", "__abstractmethods__"),
+    *("__firstlineno__", "__static_attributes__", "__annotate_func__", "__annotations_cache__"),
+    *("__orig_bases__", "__parameters__", "__type_params__"),
+}
 
 
 class UnknownIdentityError(TypeError):
@@ -52,7 +66,8 @@ def describe(thing: Any, *, trained: bool = False) -> str:
     Parameters
     ----------
     thing : object
-        Numbers, text, arrays, functions and what is made of them: tuples, lists, dicts, dataclasses.
+        Numbers, text, arrays, functions, classes and what is made of them: tuples, lists, dicts, dataclasses
+        (with the code of their methods). Code is followed as far as modules that have a version.
     trained : bool
         Whether a Tensor is described by its values too, not only by shape and dtype.
 
@@ -72,11 +87,11 @@ def describe(thing: Any, *, trained: bool = False) -> str:
 
 
 class Description:
-    """One description; functions that call themselves are followed once."""
+    """One description; each function, class and module is followed once."""
 
     def __init__(self, trained: bool) -> None:
         self.trained = trained
-        self.seen: set[int] = set()
+        self.seen: set[Any] = set()
 
     def of(self, thing: Any) -> str:
         if thing is None or thing is Ellipsis or isinstance(thing, (bool, int, float, complex, str, bytes)):
@@ -90,10 +105,10 @@ class Description:
             return f"{thing.dtype} {thing.shape} {digest(thing)}"
         if isinstance(thing, Quantised):
             return f"{type(thing).__name__} {digest(thing.dequantised())}"
-        if isinstance(thing, np.ufunc):
+        if isinstance(thing, np.ufunc) and not thing.__name__.endswith("(vectorized)"):  # of np.frompyfunc
             return f"numpy.{thing.__name__}"
         if isinstance(thing, types.ModuleType):
-            return f"module {thing.__name__} {getattr(thing, '__version__', '')}".rstrip()
+            return self.module(thing, set())
         if isinstance(thing, (tuple, list, frozenset, set)):
             items = (
                 sorted(map(self.of, thing)) if isinstance(thing, (set, frozenset)) else map(self.of, thing)
@@ -108,13 +123,19 @@ class Description:
             return f"{self.of(thing.__self__)}.{self.of(thing.__func__)}"
         if isinstance(thing, types.FunctionType):
             return self.function(thing)
+        if isinstance(thing, type):
+            return self.class_(thing)
         if callable(thing) and getattr(thing, "__module__", None) and hasattr(thing, "__qualname__"):
-            return f"{thing.__module__}.{thing.__qualname__}"  # a class, or a function in C
+            version = version_of(thing.__module__)
+            if version is not None:  # a function in C
+                return f"{thing.__module__}.{thing.__qualname__}{version}"
+            if hasattr(thing, "__wrapped__"):  # by functools.cache and the like
+                return f"{type(thing).__qualname__} of {self.of(thing.__wrapped__)}"
         if dataclasses.is_dataclass(thing):
             values = ", ".join(
                 f"{field.name}={self.of(getattr(thing, field.name))}" for field in dataclasses.fields(thing)
             )
-            return f"{type(thing).__qualname__}({values})"
+            return f"{type(thing).__qualname__}({values}){self.methods(type(thing))}"
         if isinstance(identity := getattr(thing, "identity", None), str):  # it says itself what it is
             return f"{type(thing).__qualname__} {identity}"
         raise UnknownIdentityError(
@@ -125,21 +146,112 @@ class Description:
     def function(self, function: types.FunctionType) -> str:
         """Its name and code, with what it closes over, its defaults, and the names that it looks up."""
         title = f"{function.__module__}.{function.__qualname__}"
-        if function.__module__.split(".")[0] in ("lora_np", "numpy"):
-            # Their versions say what they are; what they close over, such as a schedule's rate, is ours.
-            looked_up: list[str] = []
-        else:
-            looked_up = sorted(names_in(function.__code__) & function.__globals__.keys())
-        if id(function) in self.seen:
+        if function in self.seen:
             return title
-        self.seen.add(id(function))
+        self.seen.add(function)
+        names = names_in(function.__code__)
+        # A version says what a function is; what it closes over, such as a schedule's rate, is ours.
+        version = version_of(function.__module__)
+        looked_up = sorted(names & function.__globals__.keys()) if version is None else []
         parts = [hashlib.sha256(repr(code_of(function.__code__)).encode()).hexdigest()[:16]]
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         parts += [f"{free}={self.of(cell.cell_contents)}" for free, cell in cells]
         if function.__defaults__ or function.__kwdefaults__:
             parts.append(f"defaults={self.of((function.__defaults__, function.__kwdefaults__))}")
-        parts += [f"{name}={self.of(function.__globals__[name])}" for name in looked_up]
+        for name in looked_up:
+            found = function.__globals__[name]
+            told = self.module(found, names) if isinstance(found, types.ModuleType) else self.of(found)
+            parts.append(f"{name}={told}")
+        if version is None:
+            parts += [
+                self.module(found, names) for found in imports_in(function.__code__, function.__globals__)
+            ]
+        return f"{title}{version or ''}({', '.join(parts)})"
+
+    def class_(self, cls: type) -> str:
+        """Its name, with its code if no version says what that is."""
+        return f"{cls.__module__}.{cls.__qualname__}{version_of(cls.__module__) or ''}{self.methods(cls)}"
+
+    def methods(self, cls: type) -> str:
+        """The code of a class and of its bases, and the values that they hold, where no version says it."""
+        parts = []
+        for base in cls.__mro__:
+            if base in self.seen or version_of(base.__module__) is not None:
+                continue
+            self.seen.add(base)
+            for name, member in sorted(vars(base).items()):
+                if name in _DULL or isinstance(member, types.MemberDescriptorType):
+                    continue
+                if isinstance(member, (staticmethod, classmethod)):
+                    member = member.__func__
+                elif isinstance(member, functools.cached_property):
+                    member = member.func
+                elif isinstance(member, property):
+                    member = (member.fget, member.fset)
+                code = getattr(member, "__code__", None)
+                if code is None or "__create_fn__" not in code.co_qualname:  # which @dataclass wrote
+                    parts.append(f"{name}={self.of(member)}")
+        return f" {{{', '.join(parts)}}}" if parts else ""
+
+    def module(self, module: types.ModuleType, names: set[str]) -> str:
+        """Its version; without one, what ``names`` mean in it, or its source if they mean nothing."""
+        title = f"module {module.__name__}"
+        version = version_of(module.__name__)
+        if version is not None:
+            return f"{title}{version}"
+        key = (module, frozenset(names))
+        if key in self.seen:
+            return title
+        self.seen.add(key)
+        used = {name: vars(module)[name] for name in sorted(names & vars(module).keys())}
+        parts = [
+            f"{name}={self.module(found, names) if isinstance(found, types.ModuleType) else self.of(found)}"
+            for name, found in used.items()
+        ]
+        if not parts:
+            source = getattr(module, "__file__", None)
+            if not source:
+                raise UnknownIdentityError(f"the module {module.__name__} has neither a version nor a file")
+            parts.append(hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16])
         return f"{title}({', '.join(parts)})"
+
+
+@functools.cache
+def version_of(module: str | None) -> str | None:
+    """Of the library that a module is in, as an ending; None for a module whose code may change any time.
+
+    Examples
+    --------
+    >>> version_of("__main__"), version_of("math")
+    (None, '')
+    """
+    top = (module or "").partition(".")[0]
+    if top in ("lora_np", "numpy", "builtins"):  # the versions of a run hold theirs
+        return ""
+    found = sys.modules.get(top)
+    file = os.path.abspath(getattr(found, "__file__", None) or os.__file__)
+    if top in sys.stdlib_module_names and file.startswith(os.path.dirname(os.__file__)):
+        return ""
+    if not {"site-packages", "dist-packages"} & set(Path(file).parts):
+        return None
+    try:
+        return f" {metadata.version(top)}"
+    except metadata.PackageNotFoundError:
+        version = getattr(found, "__version__", None)
+        return None if version is None else f" {version}"
+
+
+def imports_in(code: types.CodeType, where: dict[str, Any]) -> Iterator[types.ModuleType]:
+    """Modules that a function imports when it is called."""
+    before: list[Any] = [None, None]
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            with suppress(ImportError):  # a library that is not there
+                yield import_module("." * before[-2] + instruction.argval, where.get("__package__"))
+        before.append(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from imports_in(constant, where)
 
 
 def names_in(code: types.CodeType) -> set[str]:
@@ -150,5 +262,10 @@ def names_in(code: types.CodeType) -> set[str]:
 
 def code_of(code: types.CodeType) -> tuple[Any, ...]:
     """What a function does, except where its source is."""
-    constants = [code_of(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    constants = [
+        code_of(c)
+        if isinstance(c, types.CodeType)
+        else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)  # which has no order
+        for c in code.co_consts
+    ]
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
