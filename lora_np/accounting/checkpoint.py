@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,8 +16,12 @@ from lora_np.hub import (
     INDEX,
     HubError,
     Kind,
+    ModelDirectory,
     ModelSpec,
     ModuleSpec,
+    Place,
+    bitsandbytes_parts,
+    bitsandbytes_size,
     default_targets,
     fold,
     fused_names,
@@ -35,7 +40,7 @@ _KNOWN = (
     "Counted from headers, as the modules of {} models are in transformers: PEFT counts otherwise where this "
     "model differs from a usual one."
 )
-_MEMORY = "count the model in memory, on the meta device"
+MEMORY = "count the model in memory, on the meta device"
 _KINDS = ("linear", "embedding", "convolution", "norm", "parameter")  # that a caller may say
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
@@ -44,7 +49,8 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
-    is a convolution, a vector a norm. Anything else is a bare parameter. Where a ``config.json`` says which
+    is a convolution, a vector a norm. Anything else is a bare parameter, and so is a ``weight`` whose bias is
+    of another shape. Where a ``config.json`` says which
     type the model is of, and transformers has language models of that type, names and kinds are as there.
 
     Parameters
@@ -90,8 +96,15 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     if model.unread:
         why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
     if why:
-        raise HubError(f"{path}: headers do not tell the modules of a {family} model: {why}; {_MEMORY}")
-    shapes = {name: model.shape(places) for name, places in model.parameters.items()}
+        raise HubError(f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}")
+    few = few_bits(model)
+    parts = {part for name in few for part in bitsandbytes_parts(model, name)}
+    parts -= few.keys()
+    shapes = {
+        name: _shape(model, places, few)
+        for name, places in model.parameters.items()
+        if parts.isdisjoint(places)
+    }
     modules = list(_modules(shapes, kinds or {}, known or {}, fused_names(family) or {}))
     if known is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
@@ -114,7 +127,19 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
         default_targets=default_targets(family),
         fused=fused_names(family) or None,
         assumed=_ASSUMED if known is None else _KNOWN.format(family),
+        quantised=quantised_size(few),
     )
+
+
+def few_bits(model: ModelDirectory) -> dict[str, tuple[tuple[int, ...], int]]:
+    """The weights that bitsandbytes quantised, each with its shape and the bytes that it takes."""
+    names = [name for name in model.places if len(bitsandbytes_parts(model, name)) > 1]
+    return {name: bitsandbytes_size(model, name) for name in names}
+
+
+def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int, int]:
+    """The numbers in all such weights, and their bytes."""
+    return sum(prod(shape) for shape, _ in few.values()), sum(size for _, size in few.values())
 
 
 @cache
@@ -124,30 +149,51 @@ def kinds_by_type() -> dict[str, Any]:
     return data
 
 
+def _shape(
+    model: ModelDirectory, places: Mapping[str, Place], few: Mapping[str, tuple[tuple[int, ...], int]]
+) -> tuple[int, ...]:
+    quantised = [name for name in places if name in few]
+    if not quantised:
+        return model.shape(places)
+    if len(places) > 1:
+        raise HubError(
+            f"{model.path}: headers do not tell the shape of experts in few bits, {quantised[0]!r}; {MEMORY}"
+        )
+    return few[quantised[0]][0]
+
+
 def _modules(
     shapes: Mapping[str, tuple[int, ...]],
     told: Mapping[str, Kind],
     kinds: Mapping[str, str],
     fused: Mapping[str, str],
 ) -> Iterator[ModuleSpec]:
+    shapes = {name: shape for name, shape in shapes.items() if kinds.get(starred(name)) != "buffer"}
+    experts = {name for name in shapes if kinds.get(starred(name)) == "experts"}
     for name, shape in shapes.items():
         owner, _, last = name.rpartition(".")
-        chosen = next((kind for end, kind in told.items() if f".{owner}".endswith(f".{end}")), None)
-        said = chosen or kinds.get(starred(owner), "")
-        kind = said if said in get_args(Kind) else guess(owner, shape)
-        if kinds.get(starred(name)) == "buffer":
-            continue
-        if kinds.get(starred(name)) == "experts":
+        if name in experts:
             parts = tuple(old for old, new in fused.items() if new == last)
             yield ModuleSpec(name, "experts", shape, parts=parts or (last,))
-        elif last == "weight" and owner and kind != "parameter":
-            bias = shapes.get(f"{owner}.bias")
-            if kind == "linear" and bias is not None and bias == shape[1:] != shape[:1]:
-                # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias gives that away
-                shape = shape[::-1]
-            yield ModuleSpec(owner, kind, shape, bias=bias is not None)  # type: ignore[arg-type]
-        elif last != "bias" or f"{owner}.weight" not in shapes or kind == "parameter":
+            continue
+        weight, bias = shapes.get(f"{owner}.weight"), shapes.get(f"{owner}.bias")
+        whole = owner and last in ("weight", "bias") and f"{owner}.weight" not in experts
+        if weight is None or not whole:
             yield ModuleSpec(name, "parameter", shape)
+            continue
+        chosen = next((kind for end, kind in told.items() if f".{owner}".endswith(f".{end}")), None)
+        said = chosen or kinds.get(starred(owner), "")
+        kind = said if said in get_args(Kind) else guess(owner, weight)
+        if kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]:
+            # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias gives that away
+            weight = weight[::-1]
+        fits = bias == weight[:1]
+        if kind != said and bias is not None and not fits:
+            kind = "parameter"  # such as a norm of each head, or a transposed convolution
+        if kind == "parameter" or (last == "bias" and not fits):
+            yield ModuleSpec(name, "parameter", shape)
+        elif last == "weight":
+            yield ModuleSpec(owner, kind, weight, bias=fits)  # type: ignore[arg-type]
 
 
 def starred(name: str) -> str:

@@ -92,7 +92,7 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     ----------
     model : ModelSpec or LoraCount
         A model is fine-tuned in full; a count of LoRA trains what it counts. LoRA over ``weights="nf4"`` is
-        QLoRA.
+        QLoRA; a GGUF file, and a checkpoint by bitsandbytes, then takes its own bytes in place of nf4's.
     **options
         The fields of `TrainingOptions`.
 
@@ -158,7 +158,8 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     weights = training.weights
     if isinstance(model, LoraCount):
         spec, held, trained, added = model.spec, training.adapter, model.trainable, model.total - model.base
-        what = f"LoRA of rank {model.rank} over {weights}"
+        over = "the bits of the file" if _stored(spec, training) else weights
+        what = f"LoRA of rank {model.rank} over {over}"
     else:
         spec, held, trained, added = model, weights, model.total, 0
         what = f"full, {weights}"
@@ -210,6 +211,9 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
     if training.weights in ITEMSIZE:
         return spec.total * training.item
     item = ITEMSIZE[training.unquantised]
+    if _stored(spec, training):
+        numbers, held = spec.quantised
+        return held + item * (spec.total - numbers)
     size = item * spec.total
     for module in _quantised(spec):
         numbers = module.weight
@@ -221,6 +225,11 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
             quantised = -(-numbers // 2) + constants
         size += (quantised - item * numbers) * module.copies
     return size
+
+
+def _stored(spec: ModelSpec, training: TrainingOptions) -> bool:
+    """Whether the weights in few bits are those of a file, whose bytes are known."""
+    return training.weights == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
 def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tuple[int, int]:
@@ -436,7 +445,11 @@ def compare_memory(count: LoraCount, **options: Any) -> MemoryComparison:
         "LoRA": training_memory(count, **options),
         "QLoRA": training_memory(count, **options | {"weights": "nf4"}),
     }
-    held = f"Full over {full} weights, LoRA over {training.weights}, QLoRA over nf4; {training.optimizer}"
+    over = "nf4"
+    if _stored(count.spec, replace(training, weights="nf4")):
+        size = decimal_bytes(count.spec.quantised[1])
+        over = f"the bits of the file ({size}, what is not quantised in {training.unquantised})"
+    held = f"Full over {full} weights, LoRA over {training.weights}, QLoRA over {over}; {training.optimizer}"
     checkpointing = "with" if training.checkpointing else "without"
     notes = [f"{held}; {checkpointing} gradient checkpointing. kB, MB and GB are decimal."]
     return MemoryComparison(

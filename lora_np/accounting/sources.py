@@ -11,18 +11,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from lora_np.accounting.checkpoint import from_safetensors
+from lora_np.accounting.checkpoint import few_bits, from_safetensors, quantised_size
 from lora_np.accounting.live import from_model
 from lora_np.checks import choice, whole_number
 from lora_np.hub import (
     INDEX,
     SINGLE,
+    HubError,
     ModelSpec,
     ModuleSpec,
     build_spec,
     family_names,
     family_of,
     open_gguf,
+    open_model,
     read_json,
 )
 from lora_np.table import Table
@@ -74,7 +76,7 @@ def model_spec(source: object) -> ModelSpec:
     if path.suffix == ".json":
         return from_config(path)
     if path.suffix == ".gguf":
-        return build_spec(open_gguf(path).config, name=path.stem)
+        return _from_gguf(path)
     if text in preset_names():
         return preset(text)
     close = get_close_matches(text.lower(), preset_names(), n=3, cutoff=0.5)
@@ -94,14 +96,34 @@ def _from_directory(path: Path) -> ModelSpec:
         )
     if not (path / "config.json").is_file():
         return from_safetensors(path)
-    kind = read_json(path / "config.json").get("model_type")
+    config = read_json(path / "config.json")
+    kind = config.get("model_type")
     files = sorted(path.glob("*.safetensors"))
     if any((path / name).is_file() for name in (SINGLE, INDEX)):
         files = [path]
     if kind in family_names() or len(files) != 1:
-        return from_config(path / "config.json")
+        spec = from_config(path / "config.json")
+        return replace(spec, quantised=_bits_of(path)) if "quantization_config" in config else spec
     spec = from_safetensors(files[0])
     return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
+
+
+def _bits_of(path: Path) -> tuple[int, int]:
+    try:
+        return quantised_size(few_bits(open_model(path)))
+    except (HubError, OSError):  # the count needs no weights: some may be missing
+        return 0, 0
+
+
+def _from_gguf(path: Path) -> ModelSpec:
+    """Matrices stay in the blocks of the file; vectors, and what it keeps in float32, are numbers."""
+    model = open_gguf(path)
+    tensors = [model.file.info(name) for name in model.names.values()]
+    few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
+    spec = build_spec(model.config, name=path.stem)
+    if all(tensor.dtype in ("F16", "BF16") for tensor in few):
+        return spec
+    return replace(spec, quantised=(sum(each.size for each in few), sum(each.nbytes for each in few)))
 
 
 def matrix_size(text: str) -> tuple[int, int] | None:

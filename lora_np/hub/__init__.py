@@ -1,7 +1,7 @@
 """Models on disk: safetensors, GGUF, directories, names, targets, dtypes, and the families of models."""
 
 from lora_np.hub import gguf, safetensors, settings
-from lora_np.hub.bitsandbytes import bitsandbytes_parts, read_bitsandbytes
+from lora_np.hub.bitsandbytes import bitsandbytes_parts, bitsandbytes_size, read_bitsandbytes
 from lora_np.hub.dtypes import FLOATS, float_dtype, rounded
 from lora_np.hub.families import build_spec, family_names, family_of
 from lora_np.hub.folders import HEAD, INDEX, PICKLES, SINGLE, ModelDirectory, directory, inside, open_model
@@ -38,6 +38,7 @@ __all__ = [
     "Targets",
     "TensorInfo",
     "bitsandbytes_parts",
+    "bitsandbytes_size",
     "build_spec",
     "checked_names",
     "close_names",

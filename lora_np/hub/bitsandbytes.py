@@ -14,7 +14,7 @@ from lora_np.hub.folders import ModelDirectory
 from lora_np.hub.reading import HubError, parse_json
 from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
-__all__ = ["bitsandbytes_parts", "read_bitsandbytes"]
+__all__ = ["bitsandbytes_parts", "bitsandbytes_size", "read_bitsandbytes"]
 
 _NOTE = "quant_state.bitsandbytes__nf4"
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)
@@ -44,6 +44,42 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     found = [part for part in parts if part in model]
     marked = any(part.endswith((f".{_NOTE}", ".SCB")) for part in found)
     return (name, *found) if marked and name in model else ()
+
+
+def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...], int]:
+    """The shape of one weight that bitsandbytes quantised, and the bytes of its codes and scales.
+
+    Parameters
+    ----------
+    model : ModelDirectory
+        A checkpoint.
+    name : str
+        Of a weight for which `bitsandbytes_parts` is not empty.
+
+    Returns
+    -------
+    shape : tuple of int
+        Of the weight, not of its packed codes.
+    nbytes : int
+        What `read_bitsandbytes` would hold. Only the note of a weight in nf4 is read.
+
+    Raises
+    ------
+    HubError
+        If the note cannot be understood.
+
+    See Also
+    --------
+    read_bitsandbytes : The weight itself.
+    """
+    parts = bitsandbytes_parts(model, name)
+    held = [part for part in parts if not part.endswith(("quant_map", _NOTE, "weight_format"))]
+    size = sum(model.info(part).nbytes for part in held)
+    if f"{name}.{_NOTE}" not in parts:
+        return model.info(name).shape, size
+    where = f"{model.path}: {name!r}"
+    note = _note(model, name, where)
+    return _shape(note, where), size + 4 * ("nested_offset" in note)
 
 
 def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
@@ -77,11 +113,8 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
         if codes.ndim != 2 or scales.shape != codes.shape[:1]:
             raise HubError(f"{where} is int8 of shape {codes.shape} with scales of shape {scales.shape}")
         return Int8(codes, scales)
-    note = _note(_part(model, f"{name}.{_NOTE}", np.uint8, where), where)
-    sizes, block = note.get("shape"), _whole("blocksize", note.get("blocksize"), where)
-    if not isinstance(sizes, list) or len(sizes) != 2:
-        raise HubError(f"{where}: shape must be two whole numbers, got {sizes!r:.40}")
-    shape = _whole("shape", sizes[0], where), _whole("shape", sizes[1], where)
+    note = _note(model, name, where)
+    shape, block = _shape(note, where), _whole("blocksize", note.get("blocksize"), where)
     size = shape[0] * shape[1]
     packed = _part(model, name, np.uint8, where).reshape(-1)
     blocks = -(-size // block)
@@ -117,14 +150,21 @@ def _part(model: ModelDirectory, name: str, dtype: Any, where: str, count: int |
     return array
 
 
-def _note(raw: Array, where: str) -> dict[str, Any]:
+def _note(model: ModelDirectory, name: str, where: str) -> dict[str, Any]:
     try:
-        note = parse_json(raw.tobytes())
+        note = parse_json(_part(model, f"{name}.{_NOTE}", np.uint8, where).tobytes())
     except HubError as error:
         raise HubError(f"{where}: its quant_state: {error}") from None
     if note.get("quant_type") != "nf4":
         raise HubError(f"{where}: its quant_state does not describe nf4")
     return note
+
+
+def _shape(note: dict[str, Any], where: str) -> tuple[int, int]:
+    sizes = note.get("shape")
+    if not isinstance(sizes, list) or len(sizes) != 2:
+        raise HubError(f"{where}: shape must be two whole numbers, got {sizes!r:.40}")
+    return _whole("shape", sizes[0], where), _whole("shape", sizes[1], where)
 
 
 def _whole(key: str, value: Any, where: str) -> int:

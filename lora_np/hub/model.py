@@ -188,6 +188,8 @@ class ModelSpec:
         The longest sequence that the config allows; 0 if it does not say.
     assumed : str
         What had to be assumed, where PEFT may therefore count otherwise; empty where all is known.
+    quantised : (int, int)
+        Of a checkpoint in few bits: the numbers in its quantised weights, and the bytes that these take.
 
     Examples
     --------
@@ -206,6 +208,7 @@ class ModelSpec:
     experts_per_token: int = 0
     positions: int = 0
     assumed: str = ""
+    quantised: tuple[int, int] = (0, 0)
 
     @property
     def total(self) -> int:

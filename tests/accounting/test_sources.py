@@ -174,6 +174,26 @@ def test_a_transposed_map_is_known_by_its_bias(tmp_path: Path) -> None:
     assert module.shape == (18, 6)
 
 
+@pytest.mark.parametrize("told", [{}, {"q_norm": "linear"}, {"up": "convolution"}, {"q_norm": "parameter"}])
+def test_a_bias_of_another_shape_is_counted_whole(tmp_path: Path, told: dict[str, Any]) -> None:
+    shapes = {
+        "q_norm.weight": (4, 6),  # a norm of each head
+        "q_norm.bias": (4, 6),
+        "up.weight": (3, 5, 2),  # a transposed convolution
+        "up.bias": (5,),
+        "norm.weight": (6,),
+        "norm.bias": (1,),
+        "scale.weight": (),
+        "scale.bias": (2,),
+    }
+    spec = from_safetensors(shapes_of(tmp_path / "odd.safetensors", shapes), kinds=told)
+    assert spec.total == sum(int(np.prod(shape)) for shape in shapes.values())
+    if not told:
+        assert {module.kind for module in spec.modules} == {"parameter"}
+        with pytest.raises(ValueError, match="has no linear"):
+            count_model(spec, rank=2, targets="all-linear")
+
+
 def test_names_with_braces_and_odd_numbers_are_kept(tmp_path: Path) -> None:
     names = {"a.{}.weight": (2, 3), "a.{x.weight": (2, 3), "l.007.weight": (2, 3), "l.8.weight": (2, 3)}
     spec = from_safetensors(shapes_of(tmp_path / "odd.safetensors", names))

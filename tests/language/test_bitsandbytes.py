@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
+from lora_np.accounting import count_model, model_spec, training_memory
 from lora_np.hub import HubError, bitsandbytes_parts, open_model, read_bitsandbytes, safetensors
 from lora_np.nn import leaves, replace
 from lora_np.quantise import BlockScales, Quantised, nf4_levels, quantise
@@ -102,6 +103,29 @@ def test_a_checkpoint_is_read_adapted_and_merged(tmp_path, kind, double):
     again = language.load(tmp_path / "merged")
     assert "quantization_config" not in again.config
     np.testing.assert_allclose(again(tokens), merge(model)(tokens), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "double"), [("nf4", False), ("nf4", True), ("int8", False)])
+def test_a_checkpoint_is_counted_with_the_bytes_that_it_holds(tmp_path, kind, double):
+    write(tmp_path, kind, double)
+    spec = model_spec(tmp_path)
+    few = training_memory(count_model(spec, rank=2), weights="nf4")
+    assert few.weights == sum(leaf.nbytes for _, leaf in leaves(language.load(tmp_path, quantised=True)))
+    # from headers, where no file describes the family: the packed codes are no shapes, and scales no parameters
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"model_type": "nonsuch"}))
+    unknown = model_spec(tmp_path)
+    assert unknown.total == spec.total == sum(W.size for W in dense().values())
+    assert unknown.quantised == spec.quantised
+    trainable = [count_model(each, rank=2, targets="all-linear").trainable for each in (spec, unknown)]
+    assert trainable[0] == trainable[1]
+
+
+def test_a_config_is_counted_although_weights_are_missing(tmp_path):
+    write(tmp_path)
+    total = model_spec(tmp_path).total
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    spec = model_spec(tmp_path)
+    assert (spec.total, spec.quantised) == (total, (0, 0))
 
 
 def test_only_what_is_quantised_is_kept_so(tmp_path):

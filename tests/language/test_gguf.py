@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
-from lora_np.accounting import count_model, model_spec, training_memory
+from lora_np.accounting import compare_memory, count_model, model_spec, training_memory
 from lora_np.cli import run
 from lora_np.hub import HubError, gguf
 from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
@@ -119,6 +119,28 @@ def test_a_model_is_read_as_it_was_written(tmp_path, kind, family, head, biases)
     assert not any(isinstance(a, Quantised) for _, a in leaves(dense))
     tokens = np.arange(20)[None]
     np.testing.assert_array_equal(dense(tokens), few(tokens))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_0", "Q5_1"])
+@pytest.mark.parametrize("head", [False, True])
+def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kind, head):
+    path = tmp_path / "model.gguf"
+    write(path, kind=kind, head=head)
+    count = count_model(model_spec(path), rank=4)
+    few = training_memory(count, weights="nf4")
+    if kind in ("F32", "F16"):  # in full: it would have to be quantised first
+        assert count.spec.quantised == (0, 0)
+        assert "over nf4" in few.title
+        return
+    held = sum(leaf.nbytes for _, leaf in leaves(language.load(path, quantised=True)))
+    assert few.weights == held
+    assert "over the bits of the file" in few.title
+    ways = compare_memory(count)
+    assert ways.ways["QLoRA"].weights == held
+    assert "QLoRA over the bits of the file" in ways.notes[0]
+    # the other ways hold numbers
+    assert ways.ways["full"].weights == ways.ways["LoRA"].weights == 2 * count.spec.total
+    assert training_memory(count, weights="nf4", unquantised="bfloat16").weights < held
 
 
 def test_the_vocabulary_and_the_tokens_of_the_end(tmp_path):
@@ -493,8 +515,9 @@ def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
     # As ours computes: attention weights are kept (they are few), the loss is for a part of the tokens at a time.
     how = {"checkpointing": False, "attention": "eager", "cross_entropy": "fused"}
     said = training_memory(lora, weights="float32", batch=1, sequence=256, **how).parts
-    assert held < 100e6
-    # The base itself takes its true bytes. A matrix of it is dequantised for a moment: that is not in the estimate.
-    estimate = sum(said.values()) - said["weights"] + held - spared(smollm2, tokens=256)
+    weights = training_memory(lora, weights="nf4").weights
+    assert weights == held < 100e6
+    # A matrix of it is dequantised for a moment: that is not in the estimate.
+    estimate = sum(said.values()) - said["weights"] + weights - spared(smollm2, tokens=256)
     measured = allocated + held + said["adapter"] + said["optimizer"]
     assert measured == pytest.approx(estimate, rel=0.1)
