@@ -12,7 +12,8 @@ import pytest
 import lora_np
 from lora_np.cli import run
 from lora_np.files import whole
-from lora_np.language.storing import located, located_adapter
+from lora_np.hub import located
+from lora_np.language import located_adapter
 
 # pyparsing takes "-W error" as a wish for its own diagnostics, which matplotlib 3.8 does not pass.
 WARNINGS = ("-W", "error", "-W", "ignore:::pyparsing")

@@ -23,6 +23,7 @@ from lora_np.hub import (
     build_spec,
     family_names,
     family_of,
+    located,
     open_gguf,
     open_model,
     read_json,
@@ -38,9 +39,9 @@ def model_spec(source: object) -> ModelSpec:
     Parameters
     ----------
     source : str, Path, mapping or model
-        ``"100x120"`` for one matrix, the name of a preset, a ``config.json``, a ``*.safetensors`` or
-        ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a config, a model of
-        ours, or any object with ``named_modules()``.
+        ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``, a
+        ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a
+        config, a model of ours, or any object with ``named_modules()``.
 
     Returns
     -------
@@ -79,6 +80,8 @@ def model_spec(source: object) -> ModelSpec:
         return _from_gguf(path)
     if text in preset_names():
         return preset(text)
+    if (folder := located(path)).is_dir():  # a shipped model
+        return _from_directory(folder)
     close = get_close_matches(text.lower(), preset_names(), n=3, cutoff=0.5)
     hint = f"; close presets: {', '.join(close)}" if close else ""
     raise ValueError(

@@ -33,7 +33,9 @@ with_goal = with_options("goal", "One of these", _GOALS)
 
 
 def inspect(
-    adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
+    adapter: Annotated[
+        Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
+    ],
     base: Annotated[
         Path | None, typer.Option(help="The base model, to compare with: a directory or a .gguf file.")
     ] = None,
@@ -63,7 +65,9 @@ def inspect(
 
 @with_goal
 def resize(
-    adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
+    adapter: Annotated[
+        Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
+    ],
     out: Out,
     jobs: Jobs = 1,
     force: Force = False,
@@ -83,7 +87,7 @@ def resize(
 
 @with_goal
 def extract(
-    base: Annotated[Path, typer.Argument(help="The directory of the base model.")],
+    base: Annotated[Path, typer.Argument(help="The directory of the base model, or a shipped model.")],
     tuned: Annotated[Path, typer.Argument(help="The directory of the tuned model.")],
     out: Out,
     save_others: Annotated[
@@ -139,8 +143,10 @@ def combine(
 
 
 def merge(
-    base: Annotated[Path, typer.Argument(help="The directory of the base model.")],
-    adapter: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
+    base: Annotated[Path, typer.Argument(help="The directory of the base model, or a shipped model.")],
+    adapter: Annotated[
+        Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
+    ],
     out: Out,
     any_base: AnyBase = False,
     jobs: Jobs = 1,
@@ -158,7 +164,9 @@ def merge(
 
 
 def diff(
-    first: Annotated[Path, typer.Argument(help="A directory written by PEFT or by this package.")],
+    first: Annotated[
+        Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
+    ],
     second: Annotated[Path, typer.Argument(help="Another adapter.")],
     tolerance: Annotated[float, typer.Option(help="The relative difference that is ignored.")] = 1e-5,
     jobs: Jobs = 1,

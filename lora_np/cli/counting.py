@@ -47,7 +47,9 @@ with_training = with_options("training", "Training", _TRAINING)
 def count(
     source: Annotated[
         str,
-        typer.Argument(help="100x120, a preset, a config.json, a *.safetensors, or a directory with one."),
+        typer.Argument(
+            help="100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory."
+        ),
     ] = "",
     rank: Annotated[list[int] | None, typer.Option(help="Rank of the adapter; may be repeated.")] = None,
     targets: Targets = None,

@@ -12,6 +12,7 @@ from lora_np.hub.names import Place, default_targets, fused_names, names_are_kno
 from lora_np.hub.patterns import Expression
 from lora_np.hub.reading import HubError, open_regular, read_json
 from lora_np.hub.safetensors import SafetensorsFile, SafetensorsWriter
+from lora_np.hub.shipped import located, shipped_paths
 from lora_np.hub.targets import ALL_LINEAR, Patterns, Targets, checked_names, close_names, ends_with, matcher
 from lora_np.hub.tensors import TensorInfo
 
@@ -54,6 +55,7 @@ __all__ = [
     "gguf_name",
     "inside",
     "load_matrix",
+    "located",
     "matcher",
     "names_are_known",
     "open_gguf",
@@ -65,4 +67,5 @@ __all__ = [
     "row_order",
     "safetensors",
     "settings",
+    "shipped_paths",
 ]

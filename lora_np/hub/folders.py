@@ -15,6 +15,7 @@ from lora_np.hub import safetensors
 from lora_np.hub.names import NameMap, Place
 from lora_np.hub.reading import HubError, read_json
 from lora_np.hub.safetensors import SafetensorsFile
+from lora_np.hub.shipped import located
 from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
@@ -191,17 +192,17 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
 
 
 def directory(path: str | os.PathLike[str]) -> Path:
-    """``path`` as an existing directory.
+    """``path`` as an existing directory, which may be that of a shipped model or adapter.
 
     Parameters
     ----------
     path : path
-        For error messages.
+        A directory, or the name of what is shipped, such as "austen".
 
     Returns
     -------
     Path
-        The same.
+        The directory.
 
     Raises
     ------
@@ -212,7 +213,7 @@ def directory(path: str | os.PathLike[str]) -> Path:
     --------
     inside : A file of a directory.
     """
-    path = Path(path)
+    path = located(path)
     if not path.exists():
         raise HubError(f"{path}: no such directory")
     if not path.is_dir():

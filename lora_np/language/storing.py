@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,14 @@ from lora_np.hub import (
     GGUFModel,
     bitsandbytes_parts,
     float_dtype,
+    located,
     open_gguf,
     open_model,
     open_regular,
     read_bitsandbytes,
     read_json,
     safetensors,
+    shipped_paths,
 )
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
 from lora_np.language.settings import DecoderSettings
@@ -32,7 +34,6 @@ from lora_np.lora import adapter_leaves
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
-SHIPPED = Path(__file__).parent / "data"
 MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn from
 EMBEDDING = "model.embed_tokens.weight"
 WRITTEN = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -84,7 +85,7 @@ def load(
     dtype = computed_dtype(dtype)
     if Path(model).suffix == ".gguf":
         return from_gguf(open_gguf(model), dtype, quantised)
-    directory = located(model)
+    directory = existing(model, "models")
     if not (directory / "config.json").is_file():
         raise FileNotFoundError(f"{directory} has no config.json: it is not the directory of a model")
     stored = open_model(directory)
@@ -140,17 +141,6 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
     return build(source.config, read, vocabulary=vocabulary)
 
 
-def located(model: str | os.PathLike[str]) -> Path:
-    """The directory of a model: a path, or else the name of a shipped one."""
-    directory, names = Path(model), shipped()
-    # A directory of that name need not be a model.
-    if str(model) in names and not (directory / "config.json").is_file():
-        return SHIPPED / str(model)
-    if directory.is_dir():
-        return directory
-    raise FileNotFoundError(f"no such directory: {str(model)!r}; shipped models: {', '.join(names)}")
-
-
 def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     """The directory of an adapter: a path, or the name of one that is shipped next to its base.
 
@@ -169,14 +159,16 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     FileNotFoundError
         If there is neither.
     """
-    directory = Path(adapter)
+    return existing(adapter, "adapters")
+
+
+def existing(path: str | os.PathLike[str], kind: Literal["models", "adapters"]) -> Path:
+    """A directory that is there; the error lists those that are shipped."""
+    directory = located(path)
     if directory.is_dir():
         return directory
-    known = {config.parent.name: config.parent for config in SHIPPED.glob("*/*/adapter_config.json")}
-    if str(adapter) in known:
-        return known[str(adapter)]
     raise FileNotFoundError(
-        f"no such directory: {str(adapter)!r}; shipped adapters: {', '.join(sorted(known))}"
+        f"no such directory: {str(path)!r}; shipped {kind}: {', '.join(shipped_paths(kind))}"
     )
 
 
@@ -203,8 +195,11 @@ def read_text(source: str | os.PathLike[str]) -> str:
     if str(source) == "-":
         content = _limited(sys.stdin.buffer, "standard input")
     else:
-        path, own = Path(source), SHIPPED / "texts" / f"{source}.txt"
-        with open_regular(own if own.is_file() and not path.exists() else path) as file:
+        texts = shipped_paths("texts")
+        path = Path(source) if Path(source).exists() else texts.get(str(source))
+        if path is None:
+            raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
+        with open_regular(path) as file:
             content = _limited(file, str(source))
     try:
         text = content.decode("utf-8-sig")
@@ -241,7 +236,7 @@ def shipped() -> list[str]:
     --------
     load : Open one of them.
     """
-    return sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
+    return list(shipped_paths("models"))
 
 
 def save(

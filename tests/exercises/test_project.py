@@ -8,8 +8,8 @@ from lora_np import adapters
 from lora_np.exercises import HEADER, QUESTIONS, Namespace, judge, lessons, solution
 from lora_np.exercises.asking import here
 from lora_np.exercises.handouts import closing, script
+from lora_np.hub import located
 from lora_np.language import load
-from lora_np.language.storing import located
 from tests.drawing import FULL
 
 PROJECT = lessons()[-1]

@@ -96,6 +96,31 @@ def written(content):
     Path("text.txt").write_bytes(content)
 
 
+def test_what_is_shipped_has_a_name_in_every_command(place, capsys):
+    for command in (
+        "finetune austen genesis -o adapter --rank 1 --steps 1 --context 64 --sample-every 0",
+        "inspect king-james --base austen",
+        "resize king-james --rank 2 -o small",
+        "combine king-james=0.5 small -o both",
+        "extract austen austen --rank 2 -o nothing",
+        "diff king-james genesis-by-peft",
+        "count austen --rank 8",
+        "plan austen --memory 24GB",
+    ):
+        found = run(command.split())
+        err = capsys.readouterr().err
+        assert "no such" not in err
+        assert found == {"extract": 1, "diff": 3}.get(command.split()[0], 0), err
+    assert run(["merge", "austen", "adapter", "-o", "merged"]) == 0
+    assert language.load("merged").context == 256
+    assert adapters.load("king-james").path == language.located_adapter("king-james")
+    # what is there goes first
+    shutil.copytree("small", "king-james")
+    assert run(["diff", "king-james", "small"]) == 0
+    shutil.copytree("base", "austen")
+    assert language.load("austen").context == 32
+
+
 TUNE = "finetune base text.txt -o adapter --steps 2"
 
 
@@ -129,6 +154,11 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
             None,
             "generate base --adapter nobody",
             "no such directory: 'nobody'; shipped adapters: .*king-james",
+        ),
+        (
+            None,
+            "finetune base genesi -o adapter",
+            "genesi: No such file; shipped texts: austen-held-out, .*genesis",
         ),
         (None, "generate ausen", "no such directory: 'ausen'; shipped models: austen"),
     ],

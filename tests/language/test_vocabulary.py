@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lora_np import language
-from lora_np.hub import HubError
-from lora_np.language.storing import located
+from lora_np.hub import HubError, located
 
 MIXED = (
     "Hello  World!\n\n\tIt's 1234567 don't WE'LL 12.5% — “quoted” naïve café ÅÄÖ ß ſ İı "

@@ -1,0 +1,71 @@
+"""What the package ships: models, adapters and texts, which can be named wherever a path is taken."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+_DATA = Path(__file__).parents[1] / "language" / "data"
+_PATTERNS = {"models": "*/config.json", "adapters": "*/*/adapter_config.json", "texts": "texts/*.txt"}
+
+
+def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Path]:
+    """The shipped things of a kind, by name.
+
+    Parameters
+    ----------
+    kind : {"models", "adapters", "texts"}
+        Directories, and files for texts.
+
+    Returns
+    -------
+    dict of str to Path
+        In the order of their names.
+
+    See Also
+    --------
+    located : The path of one.
+
+    Examples
+    --------
+    >>> list(shipped_paths("models"))
+    ['austen']
+    """
+    files = sorted(_DATA.glob(_PATTERNS[kind]))
+    return (
+        {file.stem: file for file in files} if kind == "texts" else {f.parent.name: f.parent for f in files}
+    )
+
+
+def located(path: str | os.PathLike[str]) -> Path:
+    """``path``, or the directory of the shipped model or adapter of that name where there is no such path.
+
+    Parameters
+    ----------
+    path : str or path
+        A directory, or a name.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+
+    See Also
+    --------
+    shipped_paths : The names.
+
+    Examples
+    --------
+    >>> located("king-james").parent.name, located("my-adapter").name
+    ('austen', 'my-adapter')
+    """
+    path = Path(path)
+    if path.is_dir():
+        # a folder of that name in which nothing could be read, of texts say, hides no model
+        taken = any(file.suffix in (".json", ".safetensors") for file in path.iterdir())
+    else:
+        taken = path.exists()
+    if taken or path.name != str(path):
+        return path
+    return (shipped_paths("models") | shipped_paths("adapters")).get(path.name, path)
