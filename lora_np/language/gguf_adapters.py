@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import value
-from lora_np.checks import Array, choice
+from lora_np.checks import Array, choice, float_name
 from lora_np.hub import gguf, gguf_name, row_order
 from lora_np.lora import LoRALinear, adapter_leaves
 from lora_np.nn import Linear, replace
@@ -46,7 +46,7 @@ def save_gguf_adapter(model: Any, path: str | os.PathLike[str], *, dtype: str = 
     llama.cpp has one alpha for the whole file: where scales differ, they go into B. It reorders the rows of q
     and k in models of the family llama, and so those of their B.
     """
-    choice("dtype", dtype, DTYPES)
+    float_name(dtype, list(DTYPES))
     config = model.config
     layers: dict[str, LoRALinear] = {}
     replace(model, LoRALinear, layers.setdefault)

@@ -307,7 +307,7 @@ def test_adapters_that_llama_cpp_cannot_apply_are_refused(tmp_path):
         language.save_gguf_adapter(inject(base, rank=1, targets=q_and_v, rng=0, variant="dora"), out)
     with pytest.raises(ValueError, match="no longer W0"):
         language.save_gguf_adapter(inject(base, rank=1, targets=q_and_v, rng=0, variant="pissa"), out)
-    with pytest.raises(ValueError, match="dtype must be one of 'float32', 'float16'"):
+    with pytest.raises(ValueError, match="dtype must be 'float32', not 'f32'"):
         language.save_gguf_adapter(base, out, dtype="f32")
     assert not out.exists()
 
