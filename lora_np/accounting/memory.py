@@ -158,7 +158,7 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     weights = training.weights
     if isinstance(model, LoraCount):
         spec, held, trained, added = model.spec, training.adapter, model.trainable, model.total - model.base
-        over = "the bits of the file" if _stored(spec, training) else weights
+        over = "the bits of the file" if _stored(spec, weights) else weights
         what = f"LoRA of rank {model.rank} over {over}"
     else:
         spec, held, trained, added = model, weights, model.total, 0
@@ -211,7 +211,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
     if training.weights in ITEMSIZE:
         return spec.total * training.item
     item = ITEMSIZE[training.unquantised]
-    if _stored(spec, training):
+    if _stored(spec, training.weights):
         numbers, held = spec.quantised
         return held + item * (spec.total - numbers)
     size = item * spec.total
@@ -227,9 +227,17 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
     return size
 
 
-def _stored(spec: ModelSpec, training: TrainingOptions) -> bool:
+def what_holds(spec: ModelSpec, weights: str, unquantised: str) -> str:
+    """In words, what the base is held in: a type, or the bits of the file where it is in few already."""
+    if not _stored(spec, weights):
+        return weights
+    size = decimal_bytes(spec.quantised[1])
+    return f"the bits of the file ({size}, what is not quantised in {unquantised})"
+
+
+def _stored(spec: ModelSpec, weights: str) -> bool:
     """Whether the weights in few bits are those of a file, whose bytes are known."""
-    return training.weights == "nf4" and 0 < spec.quantised[0] <= spec.total
+    return weights == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
 def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tuple[int, int]:
@@ -445,10 +453,7 @@ def compare_memory(count: LoraCount, **options: Any) -> MemoryComparison:
         "LoRA": training_memory(count, **options),
         "QLoRA": training_memory(count, **options | {"weights": "nf4"}),
     }
-    over = "nf4"
-    if _stored(count.spec, replace(training, weights="nf4")):
-        size = decimal_bytes(count.spec.quantised[1])
-        over = f"the bits of the file ({size}, what is not quantised in {training.unquantised})"
+    over = what_holds(count.spec, "nf4", training.unquantised)
     held = f"Full over {full} weights, LoRA over {training.weights}, QLoRA over {over}; {training.optimizer}"
     checkpointing = "with" if training.checkpointing else "without"
     notes = [f"{held}; {checkpointing} gradient checkpointing. kB, MB and GB are decimal."]

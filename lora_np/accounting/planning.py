@@ -12,7 +12,15 @@ from typing import Any
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
 from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.accounting.memory import CAUSES, Memory, fitting, largest_rank, training_memory, training_options
+from lora_np.accounting.memory import (
+    CAUSES,
+    Memory,
+    fitting,
+    largest_rank,
+    training_memory,
+    training_options,
+    what_holds,
+)
 from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, shown, whole_number
 from lora_np.hub import ModelSpec
@@ -319,7 +327,8 @@ def plan(
         2 * each.depth * each.kv_heads * (each.head_width + each.value_width) for each in spec.layers
     )
     tokens = whole_number("tokens", tokens)
-    return Plan(spec.name, chosen, tokens, options, tuple(choices), kv_cache, _notes(options, held, notes))
+    over = {method: what_holds(spec, weights, options.unquantised) for method, weights in held.items()}
+    return Plan(spec.name, chosen, tokens, options, tuple(choices), kv_cache, _notes(options, over, notes))
 
 
 def _check_use(held: Mapping[str, str], given: list[str], weights: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
-from lora_np.accounting import compare_memory, count_model, model_spec, training_memory
+from lora_np.accounting import compare_memory, count_model, model_spec, plan, training_memory
 from lora_np.cli import run
 from lora_np.hub import HubError, gguf
 from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
@@ -138,6 +138,9 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     ways = compare_memory(count)
     assert ways.ways["QLoRA"].weights == held
     assert "QLoRA over the bits of the file" in ways.notes[0]
+    planned = plan(path, memory="1GB", ranks=[4])
+    assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
+    assert "QLoRA over the bits of the file" in planned.notes[0]
     # the other ways hold numbers
     assert ways.ways["full"].weights == ways.ways["LoRA"].weights == 2 * count.spec.total
     assert training_memory(count, weights="nf4", unquantised="bfloat16").weights < held
