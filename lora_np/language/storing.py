@@ -118,7 +118,7 @@ def load(
             f"({len(left)} such tensors)"
         )
     if quantised and not kept:
-        raise ValueError(f"quantised=True: {directory} holds no quantised weights")
+        raise ValueError(f"{directory} holds no quantised weights that could be kept in their bits")
     return result
 
 
