@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lora_np.hub import safetensors
 from lora_np.hub.names import NameMap, Place
 from lora_np.hub.reading import HubError, read_json
 from lora_np.hub.safetensors import SafetensorsFile
-from lora_np.hub.shipped import located
+from lora_np.hub.shipped import located, shipped_paths
 from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
@@ -215,7 +216,9 @@ def directory(path: str | os.PathLike[str]) -> Path:
     """
     path = located(path)
     if not path.exists():
-        raise HubError(f"{path}: no such directory")
+        close = get_close_matches(str(path)[:100], shipped_paths("models") | shipped_paths("adapters"), n=1)
+        hint = f" (did you mean the shipped {close[0]!r}?)" if close else ""
+        raise HubError(f"{path}: no such directory{hint}")
     if not path.is_dir():
         raise HubError(f"{path}: not a directory")
     return path

@@ -161,6 +161,11 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
             "finetune base genesi -o adapter",
             "genesi: No such file; shipped texts: austen-held-out, .*genesis",
         ),
+        (
+            None,
+            "merge ausen king-james -o adapter",
+            "ausen: no such directory .did you mean the shipped 'austen'",
+        ),
         (None, "generate ausen", "no such directory: 'ausen'; shipped models: austen"),
     ],
 )
