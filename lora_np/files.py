@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, BinaryIO
 
 try:
@@ -185,13 +186,23 @@ def replacing(
 
 @contextmanager
 def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Places for the new and the old target, in a directory next to it that one run holds at a time."""
+    """Places for the new and the old target, in a directory next to it that one run holds at a time.
+
+    Their names cannot be guessed, and stand in the lock before there is anything to find in them: what a run
+    that was killed has left is known by them, and nothing else is ours.
+    """
     work = target.with_name(f".{target.name}.lora-np")
-    stage, aside = work / "new", work / "old"
-    lock = _locked(work, target)
+    with named(target, work):
+        lock, dead = _locked(work, target)
     try:
-        _undo(stage, target, aside)
+        _undo(*_places(work, dead), target)
+        key = secrets.token_hex(16)
+        stage, aside = _places(work, key)
         try:
+            with named(target, work):
+                os.lseek(lock, 0, os.SEEK_SET)
+                os.write(lock, key.encode())
+                os.fsync(lock)
             yield stage, aside
         finally:
             if stage.exists():
@@ -204,23 +215,35 @@ def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
         os.close(lock)
 
 
-def _locked(work: Path, target: Path) -> int:
-    """The locked file in ``work``, a directory that is made unless a run that was killed has left it."""
+def _places(work: Path, key: str) -> tuple[Path, Path]:
+    return work / f"{key}.new", work / f"{key}.old"
+
+
+def _locked(work: Path, target: Path) -> tuple[int, str]:
+    """The locked file in ``work``, a directory that may be a dead run's, and the key of that run or ""."""
+    foreign = ValueError(f"{work}: is in the way, and was not made by lora-np; move it")
     while True:
         try:
             with suppress(FileExistsError):
                 os.mkdir(work)
             names = set(os.listdir(work)) if not work.is_symlink() and work.is_dir() else {""}
-            if not names <= {"lock", "new", "old"} or (names and "lock" not in names):
-                raise ValueError(f"{work}: is in the way, and was not made by lora-np; move it")
+            if names and "lock" not in names:
+                raise foreign
             lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except FileNotFoundError:
             continue  # the run that had it has just finished and removed it
+        except IsADirectoryError:
+            raise foreign from None
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock), os.stat(work / "lock")):
-                return lock
+                key = os.read(lock, 100).decode("latin-1") if S_ISREG(os.fstat(lock).st_mode) else "pipe"
+                ours = {"lock", *(place.name for place in _places(work, key))}
+                if re.fullmatch("([0-9a-f]{32})?", key) and ours.issuperset(os.listdir(work)):
+                    return lock, key
+                os.close(lock)
+                raise foreign
         except BlockingIOError:
             os.close(lock)
             raise ValueError(f"{target}: another run is writing it") from None
@@ -229,7 +252,7 @@ def _locked(work: Path, target: Path) -> int:
         os.close(lock)
 
 
-def _undo(stage: Path, target: Path, aside: Path) -> None:
+def _undo(stage: Path, aside: Path, target: Path) -> None:
     if aside.exists() and not os.path.lexists(target):
         os.rename(aside, target)
     elif aside.exists() and stage.exists():

@@ -72,7 +72,9 @@ def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succ
         patch.undo()
     new = dict.fromkeys(old, b"new")
     work = tmp_path / ".target.lora-np"
-    standing = [content(place) for place in (target, work / "new", work / "old") if place.is_dir()]
+    standing = [
+        content(place) for place in (target, *work.glob("*.new"), *work.glob("*.old")) if place.is_dir()
+    ]
     assert any(found in (old, new) for found in standing)
     recover(target)
     assert content(target) in (old, new)
@@ -325,7 +327,7 @@ def test_names_that_look_like_ours_are_left_alone(tmp_path):
     assert all((tmp_path / name / "letter.txt").exists() for name in mine)
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "link", "new"])
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "new", "lock and new", "lock and old", "a lock"])
 def test_what_is_in_the_place_of_our_directory_is_not_touched(tmp_path, kind):
     work = tmp_path / ".target.lora-np"
     (tmp_path / "home").mkdir()
@@ -336,7 +338,9 @@ def test_what_is_in_the_place_of_our_directory_is_not_touched(tmp_path, kind):
         work.symlink_to(tmp_path / "home")
     else:
         shutil.copytree(tmp_path / "home", work)
-        (work / "new").rename(work / {"folder": "letter", "new": "new"}[kind])
+        (work / "new").rename(work / {"folder": "letter", "a lock": "lock"}.get(kind, kind.split()[-1]))
+        if kind.startswith("lock"):
+            (work / "lock").touch()
     before = content(tmp_path)
     with (
         pytest.raises(ValueError, match="is in the way, and was not made by lora-np; move it"),
@@ -361,11 +365,39 @@ def test_of_two_writers_of_one_target_the_second_is_told(tmp_path):
 
 def test_what_was_made_after_a_crash_is_not_deleted(tmp_path):
     work = tmp_path / ".target.lora-np"
-    for folder, text in ((work / "new", "new"), (work / "old", "old"), (tmp_path / "target", "mine")):
+    key = "5" * 32
+    stage, aside = work / f"{key}.new", work / f"{key}.old"
+    for folder, text in ((stage, "new"), (aside, "old"), (tmp_path / "target", "mine")):
         folder.mkdir(parents=True)
         write(folder, text)
-    (work / "lock").touch()
+    (work / "lock").write_text(key)
     before = content(tmp_path)
     with pytest.raises(ValueError, match="has been made since a run that was to replace it was killed"):
         recover(tmp_path / "target")
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["letter", "new", "0" * 32 + ".new"])
+def test_next_to_what_a_dead_run_left_nothing_else_is_deleted(tmp_path, name):
+    work, key = tmp_path / ".target.lora-np", "5" * 32
+    for folder in (work / f"{key}.new", work / name):
+        folder.mkdir(parents=True)
+        (folder / "text").write_text("dear")
+    (work / "lock").write_text(key)
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match="is in the way, and was not made by lora-np; move it"):
+        recover(tmp_path / "target")
+    assert content(tmp_path) == before
+    shutil.rmtree(work / name)
+    recover(tmp_path / "target")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_stage_cannot_be_guessed(tmp_path):
+    stages = []
+    for _ in range(2):
+        with replacing(tmp_path / "target", force=True, writes=OURS.__contains__) as stage:
+            write(stage)
+            stages.append(stage.name)
+    assert stages[0] != stages[1]
+    assert all(len(name) >= 32 for name in stages)
