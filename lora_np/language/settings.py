@@ -14,9 +14,9 @@ from lora_np.language.rotary import Rotary
 # What a family's config means where it says nothing.
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "llama": {},
-    "mistral": {"num_key_value_heads": 8},
-    "qwen2": {"num_key_value_heads": 32, "max_window_layers": 28},
-    "qwen3": {"num_key_value_heads": 32, "max_window_layers": 28, "head_dim": 128},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"num_key_value_heads": 32, "max_window_layers": 28, "sliding_window": 4096},
+    "qwen3": {"num_key_value_heads": 32, "max_window_layers": 28, "sliding_window": 4096, "head_dim": 128},
     "smollm3": {"num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True},
     "gemma": {"num_key_value_heads": 16, "head_dim": 256, "tie_word_embeddings": True},
 }
@@ -143,8 +143,8 @@ class DecoderSettings:
     def window(self, layer: int) -> int | None:
         """How many tokens back a layer sees; None for all."""
         fields = self.fields
-        if fields.get("sliding_window") is None:
-            return None
+        if fields.values.get("sliding_window", ...) is None or fields.get("sliding_window") is None:
+            return None  # here null does not mean the family's default
         if self.family == "mistral":
             return fields.whole("sliding_window")
         if not fields.flag("use_sliding_window", False):

@@ -8,8 +8,9 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.language.decoder import Cache
+from lora_np.language.settings import DecoderSettings
 
-from .conftest import random_model
+from .conftest import CONFIG, random_model
 
 
 def test_paths_are_the_names_of_transformers(model):
@@ -165,6 +166,14 @@ def test_the_cache_changes_nothing(model, tokens):
         slow += model.vocabulary.decode([model(model.vocabulary.encode(slow)[np.newaxis])[0, -1].argmax()])
     assert said == slow
     assert len(language.generate(model, "the ", tokens=tokens)) == 4 + tokens
+
+
+@pytest.mark.parametrize(
+    ("said", "window"), [({}, 4096), ({"sliding_window": None}, None), ({"sliding_window": 5}, 5)]
+)
+def test_mistral_has_a_window_unless_its_config_says_null(said, window):
+    """As MistralConfig of transformers has it."""
+    assert DecoderSettings({**CONFIG, **MISTRAL, **said}).window(0) == window
 
 
 @pytest.mark.parametrize("window", [None, 40])
