@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -226,9 +227,14 @@ def _locked(work: Path, target: Path) -> tuple[int, str]:
         try:
             with suppress(FileExistsError):
                 os.mkdir(work)
-            names = set(os.listdir(work)) if not work.is_symlink() and work.is_dir() else {""}
-            if names and "lock" not in names:
+            if work.is_symlink() or (work.exists() and not work.is_dir()):
                 raise foreign
+            names = set(os.listdir(work))
+            if names and "lock" not in names:
+                time.sleep(0.05)  # a listing takes time, in which runs may have come and gone
+                if names & set(os.listdir(work)) and not os.path.lexists(work / "lock"):
+                    raise foreign
+                continue
             lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except FileNotFoundError:
             continue  # the run that had it has just finished and removed it

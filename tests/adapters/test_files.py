@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -401,3 +402,18 @@ def test_the_stage_cannot_be_guessed(tmp_path):
             stages.append(stage.name)
     assert stages[0] != stages[1]
     assert all(len(name) >= 32 for name in stages)
+
+
+def test_many_writers_of_one_target_are_told_of_each_other_and_of_nothing_else(tmp_path):
+    def writing(_):
+        try:
+            with replacing(tmp_path / "target", force=True, writes=OURS.__contains__) as stage:
+                write(stage)
+        except ValueError as error:
+            return str(error).removeprefix(f"{tmp_path}/")
+
+    with ThreadPoolExecutor(4) as pool:
+        said = set(pool.map(writing, range(400)))
+    assert None in said
+    assert said <= {None, "target: another run is writing it"}
+    assert os.listdir(tmp_path) == ["target"]
