@@ -24,6 +24,13 @@ fcntl: Any = _fcntl if hasattr(_fcntl, "flock") else None  # JupyterLite has an 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
+def target_path(path: str | os.PathLike[str]) -> Path:
+    """``path`` to write to, which must not be empty: ``Path("")`` is the current directory."""
+    if not os.fspath(path):
+        raise ValueError("the path to write to must not be empty, got ''")
+    return Path(path)
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A sibling of ``path`` to write into; it takes its place when the block ends without an error.
@@ -167,7 +174,7 @@ def replacing(
         If the target exists and ``force`` is not given, it holds what would be lost, or another run is
         writing it.
     """
-    target = Path(os.path.abspath(target))
+    target = Path(os.path.abspath(target_path(target)))
     if not target.parent.is_dir():
         raise ValueError(f"{target.parent}: no such directory to write {target.name} into")
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]

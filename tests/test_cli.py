@@ -178,6 +178,8 @@ def test_count_in_other_forms(form, start):
     (["gpt2", "--rank", "8", "--json", "--csv"], 2, "--json and --csv"),
     ([], 2, "SOURCE"),
     (["llama-3-8b", "--list"], 2, "--list takes no SOURCE, got 'llama-3-8b'"),
+    (["--list", "--rank", "8"], 2, "--list takes no option but a format"),
+    (["llama-3-8b", "--rank", "8", "--experts", "per-expert"], 1, "llama-3-8b has none"),
     (["llama-3-8b", "--targets", "nonsense"], 1, "targets can only be given with a rank"),
     (["llama-3-8b", "--by", "kind", "--memory"], 1, "by, memory can only be given with a rank"),
     (["100x120", "--dora"], 1, "dora can only be given with a rank"),
@@ -203,6 +205,35 @@ def test_count_of_what_is_none(arguments, status, words):
 def test_what_is_wrong_is_named(arguments, words, capsys):
     assert run(arguments) != 0
     assert capsys.readouterr().err.endswith(words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["resize", "../adapter", "--rank", "1", "--force", "-o", ""],
+        ["extract", "a", "b", "--rank", "1", "-o", ""],
+        ["combine", "a", "b", "-o", ""],
+        ["merge", "a", "b", "--out="],
+        ["finetune", "austen", "genesis", "-o", ""],
+        ["finetune", "austen", "genesis", "-o", "out", "--checkpoint", ""],
+        ["tour", "--quick", "--out", ""],
+        ["lab", ""],
+        ["exercises", "start", ""],
+        ["exercises", "grade", ".", "-o", ""],
+        ["exercises", "nbgrader", ""],
+    ],
+)
+def test_an_empty_output_is_not_the_current_directory(arguments, tmp_path, monkeypatch, capsys):
+    from lora_np import adapters
+
+    module = adapters.AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=1)
+    for name in ("adapter", "here"):
+        adapters.save(adapters.Adapter({"q": module}), tmp_path / name)
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(arguments) == 2
+    assert "name what to write, got ''" in capsys.readouterr().err
+    assert adapters.load(tmp_path / "here")["q"].rank == 2
+    assert len(os.listdir()) == 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes a file descriptor as a shell does")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lora_np import adapters
@@ -105,3 +106,22 @@ def test_errors_name_the_path_that_was_given(tmp_path):
         with pytest.raises(OSError, match="directory") as caught:
             write_whole(tmp_path / path, lambda file: file.write(b"new"))
         assert caught.value.filename == str(tmp_path / named)
+
+
+@pytest.mark.parametrize("place", ["adapters.save", "adapters.resize", "safetensors.save", "gguf.save"])
+def test_an_empty_path_is_not_the_current_directory(place, tmp_path, monkeypatch):
+    from lora_np.hub import gguf, safetensors
+
+    module = adapters.AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=1)
+    for name in ("adapter", "here"):
+        adapters.save(adapters.Adapter({"q": module}), tmp_path / name)
+    monkeypatch.chdir(tmp_path / "here")
+    writes = {
+        "adapters.save": lambda: adapters.save(adapters.Adapter({"q": module}), "", force=True),
+        "adapters.resize": lambda: adapters.resize("../adapter", "", rank=1, force=True),
+        "safetensors.save": lambda: safetensors.save({"q": np.eye(2)}, ""),
+        "gguf.save": lambda: gguf.save({"q": np.eye(2, dtype=np.float32)}, "", metadata={}),
+    }
+    with pytest.raises(ValueError, match="the path to write to must not be empty, got ''"):
+        writes[place]()
+    assert adapters.load(tmp_path / "here")["q"].rank == 2

@@ -245,7 +245,11 @@ def count_model(
     if experts == "peft":
         _check_experts(spec, targets)
     has_experts = "experts" in [module.kind for module in spec.groups]
-    if experts == "per-expert" and has_experts:
+    if experts == "per-expert":
+        if not has_experts and not any("experts" in module.name.split(".") for module in spec.groups):
+            raise ValueError(
+                f"experts = 'per-expert' (--experts) is for a model with experts, and {spec.name} has none"
+            )
         spec = spec.per_expert()
     rank_pattern = rank_pattern or {}
     modules_to_save = (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)

@@ -71,8 +71,8 @@ def check_base(config: Mapping[str, Any], path: str | os.PathLike[str], adapter:
             wanted = {**wanted, "model_type": "llama"}
         _same(wanted, said.parent, config, path)
     elif not (theirs and ours) and (not named or Path(named).name != Path(path).name):
-        source = f"only by a name, {named!r}" if named else "not at all"
-        return (f"the adapter tells its base {source}: only names and shapes were compared",)
+        said_so = f"names its base {named!r}, which is not here" if named else "does not name its base"
+        return (f"the adapter {said_so}: only the names and shapes of modules were compared",)
     return ()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,6 +93,7 @@ def merge(
     out: str | os.PathLike[str],
     *,
     any_base: bool = False,
+    full_precision: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
@@ -102,7 +103,7 @@ def merge(
     Parameters
     ----------
     base : path
-        A model's directory: safetensors in one file or in shards, and its config.
+        A model's directory: safetensors in one file or in shards, and its config. A GGUF file is refused.
     adapter : path
         A directory as PEFT writes it.
     out : path
@@ -110,6 +111,10 @@ def merge(
         transformers loads it directly.
     any_base : bool
         Whether to go on where the adapter is for another kind of base.
+    full_precision : bool
+        Whether to write a base that bitsandbytes quantised (nf4 or int8) in float32: all its quantised
+        weights, adapted or not, and a config that says so. Without this such a base is refused, since to
+        quantise the result would round it again.
     jobs : int
         How many shards to work on at a time.
     force : bool
@@ -126,7 +131,8 @@ def merge(
     Raises
     ------
     HubError
-        If base and adapter do not fit, a result is not finite, the base is quantised, or the target exists.
+        If base and adapter do not fit, a result is not finite, the base is quantised without
+        ``full_precision`` or not quantised with it, or the target exists.
 
     See Also
     --------
@@ -154,16 +160,34 @@ def merge(
     array([[2., 1.],
            [1., 2.]], dtype=float32)
     """
+    if Path(base).suffix == ".gguf" and Path(base).is_file():
+        raise HubError(
+            f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: language.load it, "
+            "adapters.attach the adapter, lora_np.merge, and language.save the result in full precision"
+        )
     source, update = open_model(directory(base)), load(adapter)
     unsure = () if any_base else check_base(source.config, source.path, update)
     merging = Merging(source, update)
+    quantised = {name: parts for name in source.places if (parts := bitsandbytes_parts(source, name))}
+    if full_precision and not quantised:
+        raise HubError(f"{source.path}: full_precision (--full-precision) is for what bitsandbytes quantised")
     for name, weight in merging.weights.items():
-        if bitsandbytes_parts(source, weight):
+        if weight in quantised and not full_precision:
             raise HubError(
-                f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging rounds "
-                "it again; for full precision language.load it, attach the adapter, merge, language.save it"
+                f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging rounds it "
+                "again; pass full_precision=True (--full-precision) to write the model in float32"
             )
-    added = header({name: each.start for name, each in merging.changes.items() if name not in source})
+    if not full_precision:
+        quantised = {}
+    changes = {**{name: merging.unchanged(name) for name in quantised}, **merging.changes}
+    gone = {part for parts in quantised.values() for part in parts[1:]}
+    widened = header({name: changes[name].start for name in quantised})
+    added = header({name: each.start for name, each in changes.items() if name not in source})
+    written = {
+        name: {each: widened.get(each, info) for each, info in file.tensors.items() if each not in gone}
+        for name, file in source.files.items()
+    }
+    written[max(source.files)] |= added
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
     ours = {*source.files, *others, *folders}
@@ -172,26 +196,24 @@ def merge(
         return name in ours or _WEIGHTS.fullmatch(name) is not None
 
     with replacing(out, force=force, writes=writes, inputs=[base, adapter]) as stage:
-        last = max(source.files)
-        shards = [
-            (file, stage / name, {**file.tensors, **(added if name == last else {})})
-            for name, file in source.files.items()
-        ]
-        write = partial(_merge_shard, merging.changes)
+        shards = [(file, stage / name, written[name]) for name, file in source.files.items()]
+        write = partial(_merge_shard, changes)
         by_shard = each(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
-        _write_index(source, stage, added, last)
-        if HEAD in added:
-            untie(source, stage)
-    rows = tuple(row for rows in by_shard for row in rows)
+        _write_index(source, stage, written)
+        if HEAD in added or quantised:
+            _write_config(source, stage, untied=HEAD in added, widened=bool(quantised))
+    rows = tuple(row for rows in by_shard for row in rows if row.name in merging.changes)
     rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
     notes = [f"largest rounding error {rounding:.3g}", *unsure]
     if added:
         notes.append(f"added: {', '.join(added)}")
     if HEAD in added:
         notes.append(f"{HEAD} has its own numbers now (tie_word_embeddings is false)")
+    if quantised:
+        notes.append(f"in float32 now, adapted or not: {len(quantised)} weights that bitsandbytes quantised")
     if left_out:
         notes.append(f"not copied, because they are unmerged weights: {', '.join(left_out)}")
     return MergeResult(f"{base} + {adapter}", rows, tuple(notes), Path(out))
@@ -262,11 +284,11 @@ class Merging:
             for target, part, transposed in self._targets(name, module):
                 if target == embedding:
                     # The head goes on with the numbers from which the embedding's adapter starts.
-                    heads_own = heads_own or changes.get(target) or self._unchanged(target)
+                    heads_own = heads_own or changes.get(target) or self.unchanged(target)
                 before = changes.get(target) or self._original(target, name)
                 changes[target] = replace(before, module=part, transposed=transposed)
         if embedding in changes and embedding in unshared:
-            changes.setdefault(HEAD, heads_own or self._unchanged(embedding))
+            changes.setdefault(HEAD, heads_own or self.unchanged(embedding))
         return changes
 
     def _targets(self, name: str, module: AdapterModule) -> Iterator[tuple[str, AdapterModule, bool]]:
@@ -294,7 +316,8 @@ class Merging:
         if "bias" in module.parts:
             yield self.named(f"{name}.bias"), module, False
 
-    def _unchanged(self, name: str) -> _Change:
+    def unchanged(self, name: str) -> _Change:
+        """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
         source = self.source
         if bitsandbytes_parts(source, name):
             shape = read_bitsandbytes(source, name).shape
@@ -316,9 +339,9 @@ class Merging:
     def _original(self, target: str, name: str) -> _Change:
         source = self.source
         if target in source:
-            return self._unchanged(target)
+            return self.unchanged(target)
         if target == HEAD and source.tied_embedding is not None:
-            return self._unchanged(source.tied_embedding)
+            return self.unchanged(source.tied_embedding)
         close = close_names(target, source.places)
         raise HubError(
             f"{source.path}: has no {target!r}, which {self.update.path} adapts as {name!r}{close}"
@@ -398,21 +421,38 @@ def _others(source: ModelDirectory) -> tuple[list[str], list[str]]:
     return copied, left_out
 
 
-def _write_index(source: ModelDirectory, stage: Path, added: Mapping[str, TensorInfo], last: str) -> None:
+def _write_index(
+    source: ModelDirectory, stage: Path, written: Mapping[str, Mapping[str, TensorInfo]]
+) -> None:
     if source.index is None:
         return
     metadata = source.index.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get("total_size"), int):
-        more = sum(info.nbytes for info in added.values())
+        shards = ((source.files[name].tensors, tensors) for name, tensors in written.items())
+        more = sum(_bytes(after) - _bytes(before) for before, after in shards)
         metadata = {**metadata, "total_size": metadata["total_size"] + more}
-    places = {**source.index["weight_map"], **dict.fromkeys(added, last)}
+    places = {tensor: name for name, tensors in written.items() for tensor in tensors}
     index = {**source.index, "metadata": metadata, "weight_map": places}
     write_json(stage / INDEX, index)
 
 
-def untie(source: ModelDirectory, stage: Path) -> None:
-    """Have the copied config say that the head has its own numbers."""
-    config = {**source.config, "tie_word_embeddings": False}
+def _bytes(tensors: Mapping[str, TensorInfo]) -> int:
+    return sum(info.nbytes for info in tensors.values())
+
+
+def _write_config(source: ModelDirectory, stage: Path, *, untied: bool, widened: bool) -> None:
+    """Have the copied config say that the head has its own numbers, or that nothing is quantised."""
+
+    def changed(config: Mapping[str, Any]) -> dict[str, Any]:
+        if untied:
+            config = {**config, "tie_word_embeddings": False}
+        if widened:
+            kinds = {key: "float32" for key in ("dtype", "torch_dtype") if key in config}
+            config = {**config, **kinds}
+            config.pop("quantization_config", None)
+        return dict(config)
+
+    config = changed(source.config)
     if isinstance(config.get("text_config"), dict):
-        config["text_config"] = {**config["text_config"], "tie_word_embeddings": False}
+        config["text_config"] = changed(config["text_config"])
     write_json(stage / "config.json", config)

@@ -149,6 +149,10 @@ def merge(
     ],
     out: Out,
     any_base: AnyBase = False,
+    full_precision: Annotated[
+        bool,
+        typer.Option("--full-precision", help="Write a base that bitsandbytes quantised in float32."),
+    ] = False,
     jobs: Jobs = 1,
     force: Force = False,
     as_json: AsJSON = False,
@@ -159,7 +163,8 @@ def merge(
     """
     from lora_np import adapters
 
-    options: dict[str, Any] = {"any_base": any_base, "jobs": jobs, "force": force}
+    options: dict[str, Any] = {"any_base": any_base, "full_precision": full_precision}
+    options |= {"jobs": jobs, "force": force}
     show_as(adapters.merge(base, adapter, out, **options, progress=True).table, as_json)
 
 

@@ -83,6 +83,8 @@ def count(
 
     if catalogue and source:
         raise typer.BadParameter(f"--list takes no SOURCE, got {source!r}")
+    if catalogue and (rank or targets or modules_to_save or config or dora or by or memory or training):
+        raise typer.BadParameter("--list takes no option but a format: --json, --markdown or --csv")
     saved = parse_names(modules_to_save or "")
     if modules_to_save is not None and not saved:
         raise typer.BadParameter(f"--modules-to-save must name a module, got {modules_to_save!r}")

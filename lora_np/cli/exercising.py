@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lora_np.checks import whole_number
-from lora_np.cli.shared import AsJSON, possible_jobs, print_json, show, show_written
+from lora_np.cli.shared import AsJSON, output_path, possible_jobs, print_json, show, show_written
 
 group = typer.Typer(help="Exercises that check themselves, for students and teachers.")
 
@@ -21,6 +21,10 @@ def root(context: typer.Context) -> None:
 
 Lessons = Annotated[
     list[int] | None, typer.Option("--lesson", help="The number of a lesson; may be repeated.")
+]
+Folder = Annotated[
+    Path,
+    typer.Argument(parser=output_path, help="The folder to write to; existing files are kept."),
 ]
 
 
@@ -41,7 +45,7 @@ def list_command(lesson: Lessons = None, as_json: AsJSON = False) -> None:
 
 @group.command("start")
 def start_command(
-    folder: Annotated[Path, typer.Argument(help="The folder to write to; existing files are kept.")],
+    folder: Folder,
     lesson: Lessons = None,
 ) -> None:
     """Write the exercises of each lesson, as a notebook and as a script: edit the one you like.
@@ -95,7 +99,14 @@ def grade_command(
         Path, typer.Argument(help="A folder with a file, or a folder of files, for each student.")
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Grades; feedback and a figure go next to it.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=output_path,
+            metavar="PATH",
+            help="Grades; feedback and a figure go next to it.",
+        ),
     ] = Path("grades.csv"),
     lesson: Lessons = None,
     rng: Annotated[
@@ -143,7 +154,7 @@ def grade_command(
 
 @group.command("nbgrader")
 def nbgrader_command(
-    folder: Annotated[Path, typer.Argument(help="The folder to write to; existing files are kept.")],
+    folder: Folder,
     lesson: Lessons = None,
 ) -> None:
     """Write a course for nbgrader, with solutions and hidden tests; a checkout adds the usual mistakes.

@@ -8,13 +8,16 @@ from typing import Annotated
 
 import typer
 
-from lora_np.cli.shared import AsJSON, print_json, show
+from lora_np.cli.shared import AsJSON, output_path, print_json, show
 
 
 def tour(
-    out: Annotated[Path, typer.Option(help="The folder for figures, files and report.html.")] = Path(
-        "lora-np-tour"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=output_path, metavar="PATH", help="The folder for figures, files and report.html."
+        ),
+    ] = Path("lora-np-tour"),
     quick: Annotated[
         bool, typer.Option("--quick", help="Use a quarter of the data and of the steps.")
     ] = False,
@@ -38,9 +41,9 @@ def tour(
 
 
 def lab(
-    folder: Annotated[Path, typer.Argument(help="The folder to copy the lessons to.")] = Path(
-        "lora-np-lessons"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(parser=output_path, help="The folder to copy the lessons to.")
+    ] = Path("lora-np-lessons"),
     browser: Annotated[bool, typer.Option(help="Open a browser window, or only print the address.")] = True,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="By default, the first free port.")

@@ -23,8 +23,18 @@ def possible_jobs(jobs: int | None) -> int | None:
     return None if jobs is None else whole_number("jobs", jobs, maximum=1000)
 
 
+def output_path(text: str | Path) -> Path:
+    """A path to write to; an empty one would be the current directory."""
+    if text == "":
+        raise typer.BadParameter("name what to write, got ''")
+    return Path(text)
+
+
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="The directory to write.")]
+Out = Annotated[
+    Path,
+    typer.Option("-o", "--out", parser=output_path, metavar="PATH", help="The directory to write."),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing directory, once the new one is complete.")
 ]

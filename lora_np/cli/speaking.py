@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_np.cli.shared import AnyBase, AsJSON, Force, parse_targets, show_as
+from lora_np.cli.shared import AnyBase, AsJSON, Force, output_path, parse_targets, show_as
 
 Model = Annotated[
     str, typer.Argument(help="A directory as transformers writes it, a .gguf file, or a shipped model.")
@@ -22,7 +22,11 @@ def finetune(
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", help="The adapter to write: a directory for PEFT, or a .gguf for llama.cpp."
+            "-o",
+            "--out",
+            parser=output_path,
+            metavar="PATH",
+            help="The adapter to write: a directory for PEFT, or a .gguf for llama.cpp.",
         ),
     ],
     rank: Annotated[int, typer.Option(help="r of each adapter.")] = 8,
@@ -39,7 +43,10 @@ def finetune(
         int, typer.Option(min=0, help="Steps between samples of text on stderr; 0 for none.")
     ] = 100,
     prompt: Annotated[str, typer.Option(help="How the samples begin.")] = "And ",
-    checkpoint: Annotated[Path | None, typer.Option(help="A file to continue from after a crash.")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(parser=output_path, metavar="PATH", help="A file to continue from after a crash."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from --checkpoint.")] = False,
     quantised: Annotated[
         bool, typer.Option("--quantised", help="Keep a quantised model in its bits: less memory, more time.")

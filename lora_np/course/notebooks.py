@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lora_np.files import write_new
+from lora_np.files import target_path, write_new
 
 
 def lessons() -> list[Path]:
@@ -63,7 +63,8 @@ def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]
     >>> first[0] == second[1], second[0]
     (True, [])
     """
-    return write_new({Path(folder) / lesson.name: lesson.read_text("utf-8") for lesson in lessons()})
+    target = target_path(folder)
+    return write_new({target / lesson.name: lesson.read_text("utf-8") for lesson in lessons()})
 
 
 def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int | None = None) -> None:

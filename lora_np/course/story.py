@@ -23,7 +23,7 @@ from lora_np.accounting import break_even_rank, count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
 from lora_np.course.voice import Voice, speak
-from lora_np.files import write_figure, write_text
+from lora_np.files import target_path, write_figure, write_text
 from lora_np.hub import safetensors
 from lora_np.linalg import ENOUGH, optimal_losses, rank_for_energy, reduced_rank_regression, svd_of_product
 from lora_np.lora import inject, merge
@@ -231,7 +231,7 @@ def tour(
         replaced.
     """
     whole_number("rng", rng, minimum=0)
-    folder = Path(out)
+    folder = target_path(out)
     folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path costs no time
     check_folder(folder)
     task = Task(rng, quick)

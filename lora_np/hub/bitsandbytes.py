@@ -17,6 +17,7 @@ from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 __all__ = ["bitsandbytes_parts", "bitsandbytes_size", "read_bitsandbytes"]
 
 _NOTE = "quant_state.bitsandbytes__nf4"
+_OTHER_NOTE = "quant_state.bitsandbytes__fp4"
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)
 
 
@@ -35,10 +36,17 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     tuple of str
         Names; empty if this weight is not quantised by bitsandbytes.
 
+    Raises
+    ------
+    HubError
+        If it is quantised as fp4, which is not read.
+
     See Also
     --------
     read_bitsandbytes : The weight itself.
     """
+    if f"{name}.{_OTHER_NOTE}" in model:
+        raise HubError(f"{model.path}: {name!r} is fp4 of bitsandbytes: only its nf4 and int8 are read")
     module = name.removesuffix(".weight")
     parts = [f"{name}.{part}" for part in _PARTS] + [f"{module}.{part}" for part in ("SCB", "weight_format")]
     found = [part for part in parts if part in model]
@@ -156,7 +164,7 @@ def _note(model: ModelDirectory, name: str, where: str) -> dict[str, Any]:
     except HubError as error:
         raise HubError(f"{where}: its quant_state: {error}") from None
     if note.get("quant_type") != "nf4":
-        raise HubError(f"{where}: its quant_state does not describe nf4")
+        raise HubError(f"{where}: its quant_state does not describe nf4, but {note.get('quant_type')!r:.40}")
     return note
 
 

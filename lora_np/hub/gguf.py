@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lora_np.checks import Array, shown
-from lora_np.files import write_whole
+from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.hub.reading import HubError, open_regular
 from lora_np.hub.tensors import TensorFile, TensorInfo
@@ -208,7 +208,7 @@ def save(
             stream.write(np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data)
             stream.write(bytes(_padded(tensor.nbytes, alignment) - tensor.nbytes))
 
-    write_whole(Path(path), write)
+    write_whole(target_path(path), write)
 
 
 class _Header:

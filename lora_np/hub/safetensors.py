@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, shown
-from lora_np.files import whole
+from lora_np.files import target_path, whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, open_regular, parse_json
 from lora_np.hub.tensors import TensorFile, TensorInfo
@@ -215,7 +215,7 @@ class SafetensorsWriter:
         *,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = target_path(path)
         self._header, self._tensors = _layout(tensors, metadata or {})
         self._missing = set(self._tensors)
         self._whole = ExitStack()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lora_np.autograd import value
 from lora_np.checks import computed_dtype
-from lora_np.files import write_json
+from lora_np.files import target_path, write_json
 from lora_np.hub import (
     HEAD,
     GGUFModel,
@@ -278,7 +278,7 @@ def save(
         raise ValueError(
             f"the model has an adapter ({adapted[0][0]}): save lora_np.merge(model), or the adapter alone"
         )
-    target = Path(path)
+    target = target_path(path)
     there = [name for name in WRITTEN if os.path.lexists(target / name)]
     if there and not force:
         raise FileExistsError(f"{target} already holds {there[0]}; pass force=True to replace it")

@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, generator, number, whole_number
+from lora_np.files import target_path
 from lora_np.nn import (
     SGD,
     Adam,
@@ -240,7 +240,7 @@ def fit(
         raise ValueError("resume=True needs the file to continue from: pass checkpoint=")
     if checkpoint is not None:
         save_every = max(1, steps // 20) if checkpoint_every is None else checkpoint_every
-        store = Checkpoint(Path(checkpoint), training.identity, save_every)
+        store = Checkpoint(target_path(checkpoint), training.identity, save_every)
         store.begin(training, resume=resume)
 
     interrupted = False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np.checks import Array, choice, number, whole_number
-from lora_np.files import write_text
+from lora_np.files import target_path, write_text
 from lora_np.hub import open_regular
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
@@ -229,7 +229,7 @@ def sweep(
 
     points = grid(ranks, alphas, learning_rates, rngs, variants)
     whole_number("steps", steps)
-    store = None if cache is None else Store(Path(cache), problem, optimizer, (steps, batch_size))
+    store = None if cache is None else Store(target_path(cache), problem, optimizer, (steps, batch_size))
     records: dict[Point, dict[str, Any]] = {}
     if store is not None:
         records = {point: record for point in points if (record := store.read(point)) is not None}

@@ -123,7 +123,7 @@ def test_a_class_that_is_not_a_family_of_transformers_tells_nothing(tmp_path, na
         config = json.loads((made / "adapter_config.json").read_text()) | {"auto_mapping": 3}
         (made / "adapter_config.json").write_text(json.dumps(config))
     notes = adapters.merge(base, made, tmp_path / "out").notes
-    assert any("tells its base not at all" in note for note in notes)
+    assert any("does not name its base" in note for note in notes)
 
 
 def test_a_base_that_is_told_by_a_name_only_is_noted(tmp_path):
@@ -134,7 +134,9 @@ def test_a_base_that_is_told_by_a_name_only_is_noted(tmp_path):
             adapters.merge(base, made, tmp_path / f"out{i}").notes,
             adapters.inspect(made, base=base).notes,
         ):
-            assert any("only names and shapes were compared" in note for note in notes) == noted
+            assert (
+                any("only the names and shapes of modules were compared" in note for note in notes) == noted
+            )
     made = adapter(tmp_path / "local", str(base))
     assert not any("compared" in note for note in adapters.inspect(made, base=base).notes)
     assert not any("compared" in note for note in adapters.inspect(made).notes)

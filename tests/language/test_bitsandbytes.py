@@ -218,3 +218,69 @@ def test_an_adapter_is_inspected_against_it_but_not_merged_into_its_bits(tmp_pat
     with pytest.raises(HubError, match="quantised by bitsandbytes, and merging rounds it again"):
         adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def shard(folder):
+    """The same checkpoint in two shards, the codes of a weight in one and its scales in the other."""
+    whole = folder / "model.safetensors"
+    source = safetensors.open(whole)
+    tensors = {name: source.read(name) for name in source.tensors}
+    names = sorted(tensors)
+    places = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
+    for file in set(places.values()):
+        safetensors.save({name: tensors[name] for name in names if places[name] == file}, folder / file)
+    size = sum(array.nbytes for array in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    whole.unlink()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(("kind", "double"), [("nf4", False), ("nf4", True), ("int8", False)])
+def test_an_adapter_is_merged_into_it_in_full_precision(tmp_path, kind, double, sharded):
+    base = tmp_path / "base"
+    base.mkdir()
+    write(base, kind, double)
+    (base / "config.json").write_text(json.dumps(CONFIG | {"dtype": "bfloat16"}))
+    if sharded:
+        shard(base)
+    model = inject(language.load(base), rank=2, rng=0, targets=["q_proj"])
+    model = replace(model, Tensor, lambda path, a: Tensor(a.data + 0.1))
+    adapters.save(model, tmp_path / "adapter")
+    found = adapters.merge(base, tmp_path / "adapter", tmp_path / "out", full_precision=True)
+    assert {row.name for row in found.rows} == {NAME, NAME.replace("layers.0", "layers.1")}
+    assert all(row.dtype == "float32" and row.change > 0.01 and row.rounding < 1e-6 for row in found.rows)
+    assert "in float32 now, adapted or not: 14 weights that bitsandbytes quantised" in found.notes
+    written = open_model(tmp_path / "out")
+    assert set(written.places) == set(dense())
+    assert written.config["dtype"] == "float32"
+    assert "quantization_config" not in written.config
+    if sharded:
+        size = sum(4 * array.size for array in dense().values())
+        assert written.index["metadata"]["total_size"] == size
+    again, tokens = language.load(tmp_path / "out"), np.arange(12)[None]
+    np.testing.assert_allclose(again(tokens), merge(model)(tokens), rtol=1e-5, atol=1e-5)
+    with pytest.raises(HubError, match=r"full_precision .* is for what bitsandbytes quantised"):
+        adapters.merge(tmp_path / "out", tmp_path / "adapter", tmp_path / "more", full_precision=True)
+
+
+def test_fp4_is_refused_by_its_name(tmp_path):
+    raw = note(quant_type="fp4")
+    write(tmp_path, change={STATE: None, f"{NAME}.quant_state.bitsandbytes__fp4": raw})
+    with pytest.raises(HubError, match="is fp4 of bitsandbytes: only its nf4 and int8 are read"):
+        language.load(tmp_path)
+    module = adapters.AdapterModule.of(A=np.ones((1, 24)), B=np.ones((24, 1)), alpha=1)
+    made = adapters.Adapter({NAME.removesuffix(".weight"): module})
+    adapters.save(made, tmp_path / "adapter")
+    for run in (
+        lambda: adapters.merge(tmp_path, tmp_path / "adapter", tmp_path / "out"),
+        lambda: adapters.inspect(tmp_path / "adapter", base=tmp_path),
+    ):
+        with pytest.raises(HubError, match="is fp4 of bitsandbytes"):
+            run()
+
+
+def test_a_gguf_is_not_merged_into_by_file_and_the_message_says_what_can_be_done(tmp_path):
+    (tmp_path / "s.gguf").write_bytes(b"GGUF")
+    with pytest.raises(HubError, match=r"s.gguf: a GGUF file, .* in Python: language.load it"):
+        adapters.merge(tmp_path / "s.gguf", tmp_path / "adapter", tmp_path / "out")
