@@ -47,6 +47,12 @@ def read_in_blocks(codes, scales, levels, size):
     return codes * np.repeat(scales, size)[: len(codes)]
 
 
+@mistake("blocks of equal size", breaks="read")
+def read_in_blocks(codes, scales, levels, size):
+    blocks = np.array_split(levels[codes], len(scales))
+    return np.concatenate([scale * block for scale, block in zip(scales, blocks)])
+
+
 @mistake("scales in turn", breaks="read")
 def read_in_blocks(codes, scales, levels, size):
     return levels[codes] * np.tile(scales, size)[: len(codes)]

@@ -79,6 +79,16 @@ def combine_adapters(adapters, weights):
     return np.concatenate(columns, axis=1), np.concatenate([A for B, A, alpha in adapters])
 
 
+@mistake("the sum as a d x k matrix, and its SVD", breaks="ranks")
+def combine_adapters(adapters, weights):
+    ranks = sum(B.shape[1] for B, A, alpha in adapters)
+    update = sum(w * alpha / B.shape[1] * B @ A for w, (B, A, alpha) in zip(weights, adapters))
+    U, s, Vh = np.linalg.svd(update, full_matrices=False)
+    more = max(0, ranks - len(s))
+    columns, rows = np.pad(U * s, ((0, 0), (0, more))), np.pad(Vh, ((0, more), (0, 0)))
+    return columns[:, :ranks], rows[:ranks]
+
+
 @mistake("roots of the weights", breaks="ranks")
 def combine_adapters(adapters, weights):
     with np.errstate(all="ignore"):

@@ -127,10 +127,9 @@ def test_a_function_that_forgets_to_return_is_told_so():
     assert "is there a return?" in result.message
 
 
-LONG = {
-    "four times the root of the longer side",
-    "four times the root of the shorter side",
-}  # show on no square
+LONG = {  # right on everything smaller
+    "four times the root of the longer side", "four times the root of the shorter side", "blocks of equal size",
+}  # fmt: skip
 LIMITS = ("bytes of memory", "steps of Python")
 SAME_ANSWER = ("not allowed", "has changed", *LIMITS, "same start", "another start")
 

@@ -100,6 +100,9 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
 
 def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
     d, k, count = draw.sizes("d k count", high=3)
+    large = key == "ranks" and draw.effort > 0.5 and draw.pick("large", (False, True))
+    if large:  # enough to see a d x k matrix
+        d, k = draw.whole("many rows", 150, 180), draw.whole("many columns", 150, 180)
     adapters, weights, ranks = [], [], 0
     total, size = np.zeros((d, k)), 0.0
     for i in range(count):
@@ -110,7 +113,9 @@ def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
         weights.append(weight)
         total, ranks = total + weight * alpha / r * B @ A, ranks + r
         size += abs(weight) * alpha / r * float((np.abs(B) @ np.abs(A)).max())
-    B, A = parts("B A", answer(adapters, weights), (d, ranks), (ranks, k))
+    B, A = parts(
+        "B A", answer(adapters, weights, within=4 * d * k if large else None), (d, ranks), (ranks, k)
+    )
     if key == "sum":
         same("B @ A", B @ A, total, size=size)
 
@@ -168,7 +173,7 @@ def nearest_levels(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def read_in_blocks(draw: Draw, answer: Answer, key: str) -> None:
-    n, size, levels = draw.whole("n", 1, 6), draw.whole("size", 1, 4), levels_of(draw)
+    n, size, levels = draw.whole("n", 1, 9), draw.whole("size", 1, 4), levels_of(draw)
     codes = np.array([int(draw.whole(f"code {i}", 0, len(levels) - 1)) for i in range(n)])
     scales = draw.array("scales", -(-n // size), low=1, high=1000 if key == "outlier" else 5)
     right = [levels[code] * scales[i // size] for i, code in enumerate(codes)]
