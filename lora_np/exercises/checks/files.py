@@ -173,7 +173,7 @@ def nearest_levels(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def read_in_blocks(draw: Draw, answer: Answer, key: str) -> None:
-    n, size, levels = draw.whole("n", 1, 9), draw.whole("size", 1, 4), levels_of(draw)
+    n, size, levels = draw.whole("n", 1, 16), draw.whole("size", 1, 5), levels_of(draw)
     codes = np.array([int(draw.whole(f"code {i}", 0, len(levels) - 1)) for i in range(n)])
     scales = draw.array("scales", -(-n // size), low=1, high=1000 if key == "outlier" else 5)
     right = [levels[code] * scales[i // size] for i, code in enumerate(codes)]

@@ -59,13 +59,13 @@ def factors_from_columns_columns(draw: Draw, answer: Answer) -> None:
 def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.0
     d, k = draw.sizes("dk", 1, 6)
-    long = draw.pick("long", ("", "rows", "columns")) if draw.effort > 0.3 else ""
+    long = draw.pick("long", ("", "rows", "columns")) if draw.effort > 0.2 else ""
     if long:  # where sqrt d + sqrt k is closer to the root of one than to twice that
         side = draw.whole("long side", 25, 200)
         d, k = (side, k) if long == "rows" else (d, side)
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
-    loud = 3.3 + draw.array("signal", r, low=0, high=40)
+    loud = 3.05 + draw.array("signal", r, low=0, high=40)
     M = turned(draw, "M", d, k, sigma * (np.sqrt(d) + np.sqrt(k)) * np.array([*loud, *[noise] * (most - r)]))
     draw.assume(r > 0 or key == "noise")
     exactly("the rank", answer(M, sigma), int(r))
