@@ -20,7 +20,7 @@ from lora_np.nn import freeze
 from lora_np.table import Cell, Table
 
 TOKENS = 4 * 256
-TEXTS = {"Genesis": "genesis", "README": "README.md"}  # an old text, and one in today's words
+TEXTS = {"Genesis": "genesis", "Bierce": "devils-dictionary"}  # an old text, and one of 1911
 RANKS = (8, 16, 32)
 
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks loftq", description=__doc__)
     parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--steps", type=int, default=1, help="of quantising and cutting an SVD in turn")
-    parser.add_argument("--layers", action="store_true", help="every layer, not only the kinds")
+    parser.add_argument("--layers", action="store_true", help="errors of every layer at every rank")
     options = parser.parse_args(arguments)
     base = language.load(options.model)
     batches = {
@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> None:
             errors.setdefault(module.path, []).append(module.start)
     note = f"{len(errors)} layers; nats a token before training, over {TOKENS:,} tokens of each text"
     print(Table(["weights", "layers repaired", *TEXTS], rows, title="Loss", notes=[note]), end="\n\n")
+    print(by_layer(errors), end="\n\n")
     if not options.layers:
         errors = by_kind(errors)
     heads = ["layer" if options.layers else "mean over layers", "nf4", *(f"LoftQ, r = {r}" for r in RANKS)]
@@ -57,6 +58,21 @@ def losses(model: Any, batches: dict[str, Any]) -> list[float]:
     return [
         float(np.mean([language.token_loss(frozen, row[None]) for row in rows])) for rows in batches.values()
     ]
+
+
+def by_layer(errors: dict[str, list[float]]) -> Table:
+    """What the smallest rank leaves of nf4's error: above 1 where it repairs nothing."""
+    rows: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for path, (alone, start, *_) in errors.items():
+        names = path.split(".")
+        rows[next(name for name in names if name.isdigit())][names[-1]] = start / alone
+    kinds = list(next(iter(rows.values())))
+    return Table(
+        ["layer", *kinds],
+        [[layer, *found.values()] for layer, found in rows.items()],
+        title=f"Error that LoftQ of rank {RANKS[0]} leaves, of nf4's, in every layer",
+        formats=dict.fromkeys(kinds, "{:.3f}".format),
+    )
 
 
 def by_kind(errors: dict[str, list[float]]) -> dict[str, list[float]]:
