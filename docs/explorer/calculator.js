@@ -64,6 +64,8 @@
     if (config === null || typeof config !== "object") throw new Error("A config.json holds one object.");
     spec = build(config, families, { name: own ? "config.json" : part("preset").value });
     offer(names);
+    const missing = names?.find((name) => ![...boxes.querySelectorAll("input")].some(({ value }) => value === name));
+    if (missing) throw new Error(`targets: '${missing}' matches no module of ${spec.name}.`);
     if (spec.positions) {
       part("sequence").max = spec.positions;
       if (!asked && Number(part("sequence").value) > spec.positions) part("sequence").value = spec.positions;
@@ -235,7 +237,12 @@
     }
     for (const name of ["batch", "sequence"]) part(name).value = state.get(name) ?? tables.usual[name];
     part("checkpointing").checked = state.get("checkpointing") !== "0";
-    attempt(() => load(named ? targets.split(",") : undefined, state.has("sequence")));
+    const known = { model: Object.keys(presets), weights: tables.choices.weights, optimizer: tables.choices.optimizer };
+    const wrong = Object.keys(known).find((name) => state.has(name) && !known[name].includes(state.get(name)));
+    attempt(() => {
+      load(named ? targets.split(",") : undefined, state.has("sequence"));
+      if (wrong) throw new Error(`The address asks for ${wrong} '${state.get(wrong)}', which is not in the list: choose one.`);
+    });
   }
 
   async function read(file) {

@@ -300,6 +300,27 @@ def test_a_rank_that_is_no_whole_number_is_refused_and_not_changed(open_page, ra
 
 @pages
 @pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("model=llama-9-8b", "The address asks for model 'llama-9-8b', which is not in the list"),
+        ("model=gpt2&weights=int3", "The address asks for weights 'int3', which is not in the list"),
+        ("model=llama-3-8b&targets=q_proj,qproj", "targets: 'qproj' matches no module of llama-3-8b"),
+    ],
+)
+def test_an_address_with_an_unknown_name_says_so(open_page, asked, message):
+    page = open_page(f"use/calculator.html#{asked}")
+    error = page.locator(".calculator-error")
+    assert message in error.inner_text()
+    assert figures(page) == ["–"] * 4
+    assert page.url.endswith(f"#{asked}")
+    page.locator("#calculator [name=preset]").select_option("mistral-7b")
+    assert error.is_hidden()
+    assert page.locator("#calculator [name=preset]").input_value() == "mistral-7b"
+    assert figures(page) != ["–"] * 4
+
+
+@pages
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("sequence", "9000", "sequence must be at most 8,192"),
