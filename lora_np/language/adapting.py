@@ -167,7 +167,8 @@ def finetune(
         If the text is too short or has characters outside the vocabulary, ``targets`` match nothing, or a
         setting is out of range.
     FloatingPointError
-        If the loss is no longer finite. A run that only makes it worse returns, and its result is `diverged`.
+        If the loss is no longer finite. A run that only makes it worse returns, and its result is
+        ``diverged``.
     CheckpointError
         If the checkpoint is damaged or belongs to another run.
     FileExistsError
