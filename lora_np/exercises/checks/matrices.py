@@ -19,11 +19,12 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     d, r, k = draw.sizes("drk")
     if shape == "large":  # what else is computed is seen by its memory,
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 80, 100)
-    if shape == "wide":  # or, in a loop that keeps one column, by its steps
+    within, steps = max(20_000, 4 * d * k), None
+    if shape == "wide":  # or, in a loop that keeps one column, by its steps, whose count takes memory
         k = draw.whole("very many columns", 500, 600)
-    steps = 1_000 + 40 * d * r if shape == "wide" else None
+        within, steps = 60_000, 1_000 + 40 * d * r
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", 0, k - 1)
-    same("the column", answer(B, A, j, within=max(20_000, 4 * d * k), steps=steps), B @ A[:, j])
+    same("the column", answer(B, A, j, within=within, steps=steps), B @ A[:, j])
 
 
 def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
