@@ -113,12 +113,16 @@ def number(
 
 
 def choice(name: str, value: str, options: Iterable[str]) -> str:
-    """``value`` if it is one of ``options``; otherwise an error that lists them, the closest first."""
+    """``value`` if it is one of ``options``; otherwise an error that lists them, or the closest of many."""
     known = list(options)
     if value not in known:
-        close = get_close_matches(str(value)[:100], known, n=1)
+        text = str(value)[:100]
+        close = get_close_matches(text, known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {shown(value)}{hint}")
+        few = known if len(known) <= 24 else get_close_matches(text, known, n=12, cutoff=0.0)
+        more = f" or {len(known) - len(few)} more" if few is not known else ""
+        listed = ", ".join(map(repr, few))
+        raise ValueError(f"{name} must be one of {listed}{more}, got {shown(value)}{hint}")
     return value
 
 

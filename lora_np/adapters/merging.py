@@ -215,7 +215,7 @@ def merge(
     if quantised:
         notes.append(f"in float32 now, adapted or not: {len(quantised)} weights that bitsandbytes quantised")
     if left_out:
-        notes.append(f"not copied, because they are unmerged weights: {', '.join(left_out)}")
+        notes.append(f"not copied, because they are unmerged weights or adapters: {', '.join(left_out)}")
     return MergeResult(f"{base} + {adapter}", rows, tuple(notes), Path(out))
 
 
@@ -404,11 +404,15 @@ def _bias_update(module: AdapterModule) -> AdapterModule:
 
 
 def _others(source: ModelDirectory) -> tuple[list[str], list[str]]:
-    """The base's other files: those that are copied, and those that are weights in another form."""
+    """The base's other files: those that are copied; weights in another form, and adapters for the base."""
     copied, left_out = [], []
     for folder, folders, names in os.walk(source.path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
+        if here != source.path and "adapter_config.json" in names:
+            left_out.append(f"{here.relative_to(source.path).as_posix()}/")
+            folders.clear()
+            continue
         for name in sorted(names):
             relative = (here / name).relative_to(source.path).as_posix()
             if here == source.path and (name in source.files or name == INDEX):

@@ -346,6 +346,7 @@ def test_weights_in_other_forms_are_left_out_by_name_and_other_files_copied(
         "consolidated.safetensors",
     ):
         (base / name).write_bytes(b"unmerged")
+    make_adapter("a").rename(base / "an-adapter")
     table = adapters.merge(base, make_adapter("a"), tmp_path / "out").table
     names = {
         str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
@@ -354,7 +355,7 @@ def test_weights_in_other_forms_are_left_out_by_name_and_other_files_copied(
         "config.json", "tokenizer.json", "templates/chat.jinja", "model.safetensors.index.json",
         "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
     }  # fmt: skip
-    assert "pytorch_model.bin, pytorch_model.bin.index.json, tf_model.h5" in table.notes[-1]
+    assert "pytorch_model.bin, pytorch_model.bin.index.json, tf_model.h5, an-adapter/" in table.notes[-1]
 
 
 def test_a_result_that_is_not_finite_is_refused(make_checkpoint, tmp_path):

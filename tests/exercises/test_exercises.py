@@ -359,3 +359,11 @@ def test_a_solution_explains_itself_and_a_course_may_leave_it_out(monkeypatch):
 def test_what_is_forbidden_comes_back():
     check(function_of("def gram_schmidt(M):\n    return np.linalg.qr(M)[0]\n", "gram_schmidt"))
     assert np.linalg.qr(np.eye(2))[0].shape == (2, 2)
+
+
+def test_of_many_names_the_closest_are_listed():
+    with pytest.raises(
+        ValueError, match=r"'noisy_rank', .* or \d\d more, got 'nosy_rank' \(did you mean 'noisy_"
+    ) as error:
+        exercise("nosy_rank")
+    assert len(str(error.value)) < 400
