@@ -58,7 +58,8 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
     Those are what LAPACK computes in: float16 becomes float32; integers, booleans and longdouble float64.
     """
-    unmasked(name, value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise masked(name)
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
@@ -72,10 +73,9 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
     return array
 
 
-def unmasked(name: str, value: object) -> None:
-    """Refuse masked arrays: functions of NumPy's would look behind the mask."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
+def masked(name: str) -> TypeError:
+    """The error of a masked array: functions of NumPy's would look behind the mask."""
+    return TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
 
 
 def finite(name: str, array: Array) -> None:

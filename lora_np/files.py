@@ -178,11 +178,11 @@ def replacing(
     if not target.parent.is_dir():
         raise ValueError(f"{target.parent}: no such directory to write {target.name} into")
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
-    with _leased(target) as (stage, aside):
+    work = target.with_name(f".{target.name}.lora-np")
+    with named(target, work), _leased(work, target) as (stage, aside):
         _check_target(target, force, writes, real_inputs)
         stage.mkdir()
-        with named(target, stage):
-            yield stage
+        yield stage
         for name in keeps:
             if (target / name).is_file() and not (stage / name).exists():
                 shutil.copy2(target / name, stage / name, follow_symlinks=False)
@@ -193,24 +193,21 @@ def replacing(
 
 
 @contextmanager
-def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Places for the new and the old target, in a directory next to it that one run holds at a time.
+def _leased(work: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """Places for the new and the old target in ``work``, a directory that one run holds at a time.
 
     Their names cannot be guessed, and stand in the lock before there is anything to find in them: what a run
     that was killed has left is known by them, and nothing else is ours.
     """
-    work = target.with_name(f".{target.name}.lora-np")
-    with named(target, work):
-        lock, dead = _locked(work, target)
+    lock, dead = _locked(work, target)
     try:
-        _undo(*_places(work, dead), target)
+        _undo(work / f"{dead}.new", work / f"{dead}.old", target)
         key = secrets.token_hex(16)
-        stage, aside = _places(work, key)
+        stage, aside = work / f"{key}.new", work / f"{key}.old"
         try:
-            with named(target, work):
-                os.lseek(lock, 0, os.SEEK_SET)
-                os.write(lock, key.encode())
-                os.fsync(lock)
+            os.lseek(lock, 0, os.SEEK_SET)
+            os.write(lock, key.encode())
+            os.fsync(lock)
             yield stage, aside
         finally:
             if stage.exists():
@@ -221,10 +218,6 @@ def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
                     work.rmdir()
     finally:
         os.close(lock)
-
-
-def _places(work: Path, key: str) -> tuple[Path, Path]:
-    return work / f"{key}.new", work / f"{key}.old"
 
 
 def _locked(work: Path, target: Path) -> tuple[int, str]:
@@ -252,7 +245,7 @@ def _locked(work: Path, target: Path) -> tuple[int, str]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock), os.stat(work / "lock")):
                 key = os.read(lock, 100).decode("latin-1") if S_ISREG(os.fstat(lock).st_mode) else "pipe"
-                ours = {"lock", *(place.name for place in _places(work, key))}
+                ours = {"lock", f"{key}.new", f"{key}.old"}
                 if re.fullmatch("([0-9a-f]{32})?", key) and ours.issuperset(os.listdir(work)):
                     return lock, key
                 os.close(lock)

@@ -317,12 +317,13 @@ def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, T
     infos = {name: _described(name, entry) for name, entry in header.items()}
     tensors = {}
     position = 0
-    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].nbytes)):
-        if info.start != position:
-            fault = "overlaps the one before" if info.start < position else "leaves a gap before it"
-            raise HubError(f"tensor {name!r} {fault}: it begins at {info.start}, not {position}")
-        tensors[name] = TensorInfo(info.dtype, info.shape, start + position)
-        position += info.nbytes
+    places = sorted([(info.start, info.nbytes, name) for name, info in infos.items()])
+    for begin, length, name in places:
+        if begin != position:
+            fault = "overlaps the one before" if begin < position else "leaves a gap before it"
+            raise HubError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
+        tensors[name] = TensorInfo(infos[name].dtype, infos[name].shape, start + position)
+        position += length
     if start + position != size:
         raise HubError(f"its tensors end at byte {start + position}, the file at {size}")
     return tensors, metadata
@@ -356,7 +357,7 @@ def _layout(
     tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, TensorInfo]]:
     """The bytes of the header, and the tensors with their places: the widest first, which aligns them all."""
-    if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+    if [text for pair in metadata.items() for text in pair if not isinstance(text, str)]:
         raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")
     for name in tensors:
         if not isinstance(name, str):

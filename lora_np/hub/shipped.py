@@ -61,11 +61,13 @@ def located(path: str | os.PathLike[str]) -> Path:
     ('austen', 'my-adapter')
     """
     path = Path(path)
+    if path.name != str(path):
+        return path
     if path.is_dir():
         # a folder of that name in which nothing could be read, of texts say, hides no model
         taken = any(file.suffix in (".json", ".safetensors") for file in path.iterdir())
     else:
         taken = path.exists()
-    if taken or path.name != str(path):
+    if taken:
         return path
     return (shipped_paths("models") | shipped_paths("adapters")).get(path.name, path)

@@ -86,6 +86,6 @@ class TensorFile:
         buffer = bytearray(info.nbytes)
         with open_regular(self.path) as file:
             file.seek(info.start)
-            if file.readinto(buffer) != info.nbytes:
+            if file.readinto(buffer) != len(buffer):
                 raise HubError(f"{self.path} has become shorter since it was opened")
         return buffer

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, choice, generator, matrix, number, unmasked, whole_number
+from lora_np.checks import Array, choice, generator, masked, matrix, number, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, singular_values, tail_sums, well_scaled
 
@@ -321,7 +321,8 @@ def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
     >>> rank_within([1.0, 0.1, 0.01, 0.0], tolerance=0.05)
     2
     """
-    unmasked("errors", errors)
+    if isinstance(errors, np.ma.MaskedArray):
+        raise masked("errors")
     errors = np.asarray(errors)
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
     rounding = 4 * len(errors) ** 0.5 * float(np.finfo(errors.dtype).eps)

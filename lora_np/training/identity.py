@@ -17,7 +17,7 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,8 @@ def version_of(module: str | None) -> str | None:
         return ""
     if not {"site-packages", "dist-packages"} & set(Path(file).parts):
         return None
+    from importlib import metadata  # dear, and seldom wanted
+
     try:
         return f" {metadata.version(top)}"
     except metadata.PackageNotFoundError:
