@@ -67,11 +67,14 @@ def open_page(chromium, address):
 
     def watch(page):
         page.on("request", lambda r: outside(r.url) and trouble.append(f"asked for {r.url}"))
-        page.on("requestfailed", lambda r: trouble.append(f"failed: {r.url}"))
+        page.on("requestfailed", lambda r: left(r) or trouble.append(f"failed: {r.url}, {r.failure}"))
         page.on("response", lambda r: open_page.received.append(r))
         page.on("response", lambda r: r.status >= 400 and trouble.append(f"{r.status}: {r.url}"))
         page.on("console", lambda m: complains(m) and trouble.append(f"{m.type}: {m.text}"))
         page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+
+    def left(request):  # what was still on its way when a link was followed
+        return request.failure == "net::ERR_ABORTED"
 
     def outside(url):
         return not url.startswith((address, "data:", "blob:"))
