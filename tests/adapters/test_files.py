@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -404,6 +405,7 @@ def test_the_stage_cannot_be_guessed(tmp_path):
     assert all(len(name) >= 32 for name in stages)
 
 
+@pytest.mark.skipif(sys.platform == "emscripten", reason="starts threads")
 def test_many_writers_of_one_target_are_told_of_each_other_and_of_nothing_else(tmp_path):
     def writing(_):
         try:

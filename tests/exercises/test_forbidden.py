@@ -40,8 +40,9 @@ BYPASSES = {
     "    w, V, info = lapack.dsyev(M @ M.T)\n    U = V[:, ::-1]\n",
     "interpolative": "def top_directions(M, r):\n    from scipy.linalg import interpolative\n"
     "    U, s, V = interpolative.svd(M, min(M.shape), rand=False)\n",
-    "the ufunc": "def top_directions(M, r):\n    U, s, Vh = np.linalg._umath_linalg.svd(M)\n",
-    "the ufunc by another name": "mine = getattr(np.linalg, '_umath_linalg').svd\n"
+    "the ufunc": "def top_directions(M, r):\n    made = np.linalg._umath_linalg\n"
+    "    U, s, Vh = getattr(made, 'svd', getattr(made, 'svd_n_f', None))(M)\n",  # of new NumPy, or old
+    "the ufunc by another name": "made = np.linalg._umath_linalg\nmine = getattr(made, 'svd', getattr(made, 'svd_n_f', None))\n"
     "def top_directions(M, r):\n    U, s, Vh = mine(M)\n",
     "numpy by another name": "mine = np.linalg.svd\ndef top_directions(M, r):\n    U, s, Vh = mine(M)\n",
     "numpy, unwrapped": "def top_directions(M, r):\n    U, s, Vh = np.linalg.svd.__wrapped__(M)\n",
@@ -81,7 +82,7 @@ def test_a_bypass_is_refused(way):
     source = BYPASSES[way] + RIGHT
     if "scipy" in source:
         pytest.importorskip("scipy")
-    if not THREADS and ("thread" in source or "ctypes" in source):
+    if not THREADS and ("thread" in source.lower() or "ctypes" in source):
         pytest.skip("no threads here")
     result = outcome(exercise("top_directions"), source, QUESTIONS, smallest=False)
     assert result.points == 0, way

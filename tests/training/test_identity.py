@@ -184,6 +184,7 @@ def test_the_versions_of_libraries_stand_for_their_code():
     assert describe(np.linalg.norm) == "numpy.linalg.norm"
 
 
+@pytest.mark.skipif(sys.platform == "emscripten", reason="starts a process")
 def test_a_description_is_the_same_in_another_process():
     code = (
         "import functools, numpy as np\n"
