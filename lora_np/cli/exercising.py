@@ -36,7 +36,7 @@ def list_command(lesson: Lessons = None, as_json: AsJSON = False) -> None:
     """
     from lora_np.exercises import overview
 
-    table = overview(lesson or ()).table
+    table = overview(lesson or ())
     if as_json:
         print_json(table.records)
     else:

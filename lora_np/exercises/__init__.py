@@ -2,7 +2,7 @@
 
 from lora_np.exercises.asking import QUESTIONS, Exercise, Law, Lesson, Outcome, Verdict, judge, plural
 from lora_np.exercises.catalogue import (
-    Overview,
+    DATA,
     Solution,
     check,
     exercise,
@@ -13,7 +13,6 @@ from lora_np.exercises.catalogue import (
 )
 from lora_np.exercises.handouts import HEADER, heading, notebook, notebook_text, start
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.reading import DATA
 from lora_np.exercises.running import Namespace, call
 from lora_np.exercises.values import Remote, WireError, decode, encode
 
@@ -27,7 +26,6 @@ __all__ = [
     "Lesson",
     "Namespace",
     "Outcome",
-    "Overview",
     "Remote",
     "Solution",
     "Verdict",

@@ -10,14 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.exercises.drawing import Choices, Draw, Rejected, Size, shrink
+from lora_np.exercises.drawing import Broken, Choices, Draw, Rejected, Size, shrink
 from lora_np.exercises.laws import LawBroken
 from lora_np.exercises.running import call
 from lora_np.exercises.values import WireError, decode, encode
 
-Caller = Callable[[Sequence[Any], Sequence[str]], dict[str, Any]]
+Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]  # arguments, rules: see `call`
 QUESTIONS = (0, 1, 2, 3)  # what the inputs that students see are drawn from
 LARGEST = 400  # entries of an array that is shown whole
+ATTEMPTS = 15  # at making an input smaller, for each case: fewer where calls take long
+UNWRITTEN = "Not written yet"
+FORBIDDEN = "The exercise forbids it"
+ENDED = "A call comes back in time and within its limits"
+LAWS = {  # that a call breaks which comes to nothing, by the kind of its error
+    "NotImplementedError": UNWRITTEN,
+    "missing": UNWRITTEN,
+    "Forbidden": FORBIDDEN,
+    "Ended": ENDED,
+}
 
 
 @dataclass(frozen=True)
@@ -253,34 +263,35 @@ class Outcome:
         return "\n".join([head, *("  " + text.replace("\n", "\n  ") for text in texts)])
 
 
+@dataclass
 class Answer:
     """A student's function as a law sees it: it takes arrays, and gives plain values or breaks the law."""
 
-    def __init__(self, exercise: Exercise, caller: Caller) -> None:
-        self.exercise = exercise
-        self.caller = caller
-        self.last = ""
-        self.kind: Any = None  # of the last error
+    exercise: Exercise
+    caller: Caller
+    last: str = ""  # the last call, as code
 
     def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
         """The function's value, in ``within`` so many bytes and in so many ``steps`` of the interpreter."""
         arguments = plain(arguments)
-        bounds = {"allocating": within, "stepping": steps}
-        limits = (f"{name} {most}" for name, most in bounds.items() if most is not None)
-        rules = (*self.exercise.forbids, *limits)
         self.last = code_of(self.exercise, arguments)
+        rules = {"forbids": list(self.exercise.forbids), "within": within, "steps": steps}
         reply = self.caller(arguments, rules)
-        self.kind = reply.get("kind")
         if "error" in reply:
-            raise LawBroken(*explanation(str(reply["error"]), self.kind))
+            error, name = (
+                str(reply["error"]),
+                LAWS.get(str(reply.get("kind")), "A call ends without an error"),
+            )
+            raise LawBroken(name, error * (reply.get("kind") != "NotImplementedError"))
         if "unusable" in reply:
             advice = "; lora_np.value(x) is the array of a Tensor" * ("Tensor" in str(reply["unusable"]))
             raise LawBroken("An answer is made of arrays and numbers", f"{reply['unusable']}{advice}")
-        changed = [self.exercise.parameters[i] for i in reply.get("changed", ())]
+        # Compared here: whatever the answer has done to its own process, it cannot reach this one.
+        pairs = zip(self.exercise.parameters, arguments, reply["arguments"], strict=True)
+        changed = [name for name, given, left in pairs if not (callable(given) or alike(given, left))]
         if changed:
-            raise LawBroken(
-                "Arguments stay as they are", f"your function has changed {' and '.join(changed)}"
-            )
+            detail = f"your function has changed {' and '.join(changed)}"
+            raise LawBroken("Arguments stay as they are", detail)
         return reply["value"]
 
 
@@ -291,15 +302,15 @@ def plain(value: Any) -> Any:
     return int(value) if type(value) is Size else value
 
 
-def explanation(error: str, kind: Any) -> tuple[str, str]:
-    """The law that a call broke which came to nothing."""
-    laws = {
-        "NotImplementedError": ("Not written yet", ""),
-        "missing": ("Not written yet", error),
-        "Forbidden": ("The exercise forbids it", error),
-        "Ended": ("A call comes back in time and within its limits", error),
-    }
-    return laws.get(str(kind), ("A call ends without an error", error))
+def alike(given: Any, left: Any) -> bool:
+    """Whether what was given is what is left, in lists and dicts too."""
+    if isinstance(given, dict):
+        same_keys = isinstance(left, dict) and given.keys() == left.keys()
+        return same_keys and all(alike(given[key], left[key]) for key in given)
+    if isinstance(given, (list, tuple)):
+        same_length = isinstance(left, (list, tuple)) and len(given) == len(left)
+        return same_length and all(map(alike, given, left))
+    return not isinstance(left, (list, tuple, dict)) and np.array_equal(given, left)
 
 
 def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any], *, smallest: bool = True) -> Outcome:
@@ -310,7 +321,7 @@ def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any], *, small
     exercise : Exercise
         Whose laws are tried.
     caller : callable
-        ``caller(arguments, forbids)`` calls the answer, here or in another process: see `call`.
+        ``caller(arguments, rules)`` calls the answer, here or in another process: see `call`.
     questions : iterable
         What the inputs are drawn from: numbers, or lists of numbers.
     smallest : bool
@@ -325,26 +336,12 @@ def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any], *, small
     seed = [number for question in questions for number in np.atleast_1d(question).tolist()]
     found: list[Broken | None] = []
     for place, law in enumerate(exercise.laws):
-        if found and found[-1] and found[-1].kind in ("missing", "NotImplementedError"):
-            found.append(found[-1])
-        else:
-            found.append(first_broken(law, answer, [*seed, place]))
+        last = found[-1] if found else None
+        unwritten = last is not None and last.why.name == UNWRITTEN
+        found.append(last if unwritten else first_broken(law, answer, [*seed, place]))
     # Only now: an answer whose time is up loses no points by the search for a small input.
-    verdicts = [
-        Verdict(law.slug, True) if broken is None else shown(law, answer, broken, smallest)
-        for law, broken in zip(exercise.laws, found, strict=True)
-    ]
-    return Outcome(exercise, tuple(verdicts))
-
-
-@dataclass(frozen=True)
-class Broken:
-    """An input that breaks a law, and what became of the call."""
-
-    drawn: Choices
-    why: LawBroken
-    kind: Any
-    call: str
+    pairs = zip(exercise.laws, found, strict=True)
+    return Outcome(exercise, tuple(verdict_on(law, answer, broken, smallest) for law, broken in pairs))
 
 
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None:
@@ -356,26 +353,29 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None
     return None
 
 
-def shown(law: Law, answer: Answer, broken: Broken, smallest: bool) -> Verdict:
+def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) -> Verdict:
     """The verdict with the smallest input that breaks the law in the same way."""
+    if broken is None:
+        return Verdict(law.slug, True)
+    name = broken.why.name
+    ended = False
 
     def again(remembered: Choices) -> Broken | None:
+        nonlocal ended
+        if ended:  # its time is up
+            return None
         found = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
-        return found if found and found.why.name == broken.why.name else None
+        ended = found is not None and found.why.name == ENDED
+        return found if found and found.why.name == name else None
 
-    def smaller(remembered: Choices) -> Choices | None:
-        found = again(remembered)
-        return found.drawn if found else None
-
-    if smallest and broken.kind not in ("Ended", "missing", "NotImplementedError"):
-        broken = again(shrink(smaller, broken.drawn)) or broken
-    why = LawBroken(broken.why.name or law.name, broken.why.detail)
-    return Verdict(law.slug, False, str(why), "" if why.name == "Not written yet" else broken.call)
+    if smallest and name not in (UNWRITTEN, FORBIDDEN, ENDED):
+        broken = shrink(again, broken, attempts=ATTEMPTS * answer.exercise.cases)
+    why = LawBroken(name or law.name, broken.why.detail)
+    return Verdict(law.slug, False, str(why), "" if name == UNWRITTEN else broken.call)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
     """How the law is broken on what is drawn, if it is."""
-    answer.kind = None
     try:
         law.check(draw, answer)
         return None
@@ -386,21 +386,19 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
     except Exception as error:  # a law must not fall over an answer, but if one does, grading goes on
         what = "The answer has the type that the exercise asks for"
         why = LawBroken(what, f"{type(error).__name__}: {error}")
-    return Broken(draw.drawn, why, answer.kind, answer.last)
+    return Broken(draw.drawn, why, answer.last)
 
 
 def here(function: Any) -> Caller:
     """Call a function of this process, with the same kinds of values as from another process."""
 
-    def caller(arguments: Sequence[Any], forbids: Sequence[str]) -> dict[str, Any]:
-        reply = call(function, arguments, forbids)
-        if "value" in reply:
-            buffers: list[bytes] = []
-            try:
-                document = encode(reply["value"], buffers)
-            except WireError as error:
-                return {"unusable": str(error)}
-            reply["value"] = decode(document, memoryview(b"".join(buffers)))
+    def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+        buffers: list[bytes] = []
+        try:
+            document = encode(call(function, arguments, rules), buffers)
+        except WireError as error:
+            return {"unusable": str(error)}
+        reply: dict[str, Any] = decode(document, memoryview(b"".join(buffers)))
         return reply
 
     return caller

@@ -1,17 +1,26 @@
-"""The course: its lessons in order, and their exercises, found by name."""
+"""The course, read from its files: all of their prose, and which laws are worth how much."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lora_np.checks import choice, whole_number
-from lora_np.exercises.asking import QUESTIONS, Exercise, Lesson, Outcome, here, judge
-from lora_np.exercises.reading import code_in, course
+from lora_np.exercises import checks
+from lora_np.exercises.asking import QUESTIONS, Answer, Exercise, Law, Lesson, Outcome, here, judge
+from lora_np.exercises.drawing import Draw
 from lora_np.table import Table
+
+DATA = Path(__file__).parent / "data"
 
 
 def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
@@ -201,32 +210,7 @@ def other_questions(rng: np.random.Generator | int) -> list[list[int]]:
     return [[whole_number("rng", drawn, minimum=0), 1 + i] for i in range(len(QUESTIONS))]
 
 
-@dataclass(frozen=True)
-class Overview:
-    """Some lessons, and what their exercises are worth.
-
-    Parameters
-    ----------
-    lessons : tuple of Lesson
-        In order.
-    """
-
-    lessons: tuple[Lesson, ...]
-
-    @property
-    def table(self) -> Table:
-        """A row for each exercise."""
-        rows = [
-            (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
-            for lesson in self.lessons
-            for one in lesson.exercises
-        ]
-        total = sum(lesson.points for lesson in self.lessons)
-        notes = [f"{len(rows)} exercises, {total} points."]
-        return Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
-
-
-def overview(numbers: Sequence[int] = ()) -> Overview:
+def overview(numbers: Sequence[int] = ()) -> Table:
     """What there is to solve.
 
     Parameters
@@ -236,8 +220,8 @@ def overview(numbers: Sequence[int] = ()) -> Overview:
 
     Returns
     -------
-    Overview
-        With a table.
+    Table
+        A row for each exercise.
 
     Raises
     ------
@@ -246,7 +230,74 @@ def overview(numbers: Sequence[int] = ()) -> Overview:
 
     Examples
     --------
-    >>> overview([4]).table.columns
+    >>> overview([4]).columns
     ('lesson', 'exercise', 'title', 'effort', 'points')
     """
-    return Overview(tuple(lessons(numbers)))
+    found = lessons(numbers)
+    rows = [
+        (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
+        for lesson in found
+        for one in lesson.exercises
+    ]
+    notes = [f"{len(rows)} exercises, {sum(lesson.points for lesson in found)} points."]
+    return Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
+
+
+@cache
+def course() -> tuple[Lesson, ...]:
+    """All lessons in the order of ``lessons.toml``, which alone numbers them; then the project."""
+    table = tomllib.loads((DATA / "lessons.toml").read_text(encoding="utf-8"))
+    project = table["project"]
+    closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
+    return tuple(
+        Lesson(number, one["slug"], one["title"], tuple(map(read, one["exercises"])), one.get("closing", ""))
+        for number, one in enumerate([*table["lesson"], {**project, "closing": closing}], start=1)
+    )
+
+
+def read(name: str) -> Exercise:
+    """The exercise in ``name.md``: settings between two lines of ``+++``, then sections of Markdown."""
+    _, settings, text = (DATA / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
+    about = tomllib.loads(settings)
+    sections = {
+        title: body.strip() for title, body in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    }
+    statement = sections["Statement"]
+    if "Example" in sections:
+        statement += f"\n\nFor example:\n\n{sections['Example']}"
+    if about.get("forbids"):
+        statement += f"\n\nNot allowed here: {', '.join(about['forbids'])}."
+    if about.get("dtype") == "float64":
+        statement += "\n\nHere float32 is too coarse: compute in float64."
+    laws = about.pop("laws")
+    more: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in about.items()}
+    return Exercise(
+        **more,
+        laws=tuple(Law(key, law["law"], law["points"], law_of(name, key)) for key, law in laws.items()),
+        statement=statement,
+        stub=code_in(sections["Stub"]),
+        hints=tuple(
+            " ".join(hint.split()) for hint in re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]
+        ),
+        solution=sections.get("Solution", ""),
+    )
+
+
+def law_of(exercise: str, key: str) -> Callable[[Draw, Answer], None]:
+    """``exercise_key``, or the function of all laws of the exercise, which is told the key of one."""
+    found = functions()
+    return found.get(f"{exercise}_{key}") or partial(found[exercise], key=key)
+
+
+def code_in(markdown: str) -> str:
+    """The last block of Python, without its fences."""
+    return str(re.findall(r"^```python\n(.*?)^```", markdown + "\n", re.M | re.S)[-1])
+
+
+@cache
+def functions() -> dict[str, Any]:
+    """Everything that the modules of ``checks`` define, by name."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.iter_modules(checks.__path__):
+        found |= vars(importlib.import_module(f"{checks.__name__}.{module.name}"))
+    return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array
+from lora_np.exercises.laws import LawBroken
 
 
 class Rejected(Exception):  # noqa: N818
@@ -39,6 +39,15 @@ class Drawn:
 
 
 Choices = Mapping[str, Drawn]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An input that breaks a law, why, and the call."""
+
+    drawn: Choices
+    why: LawBroken
+    call: str
 
 
 @dataclass(eq=False)
@@ -98,7 +107,7 @@ class Draw:
     def fresh(self, shape: Sequence[int], low: float, high: float, simplest: float) -> Array:
         style = self.rng.integers(6) if self.effort > 0.2 else 5
         if style < 2 or math.ceil(low) > math.floor(high):
-            return np.round(self.rng.uniform(low, high, shape), 2)
+            return np.asarray(np.round(self.rng.uniform(low, high, shape), 2))
         near = 1 + math.ceil(4 * self.effort)
         least, most = max(math.ceil(low), math.ceil(simplest - near)), min(high, simplest + near)
         value = self.rng.integers(least, math.floor(most) + 1, shape).astype(np.float64)
@@ -115,28 +124,18 @@ class Draw:
             raise Rejected
 
 
-def shrink(
-    breaks: Callable[[Choices], Choices | None], drawn: Choices, *, attempts: int = 600, seconds: float = 0.4
-) -> Choices:
-    """The smallest inputs found on which a law still breaks: no step makes them smaller, or time was up.
+def shrink(breaks: Callable[[Choices], Broken | None], found: Broken, *, attempts: int) -> Broken:
+    """The smallest input found that still breaks a law, after so many attempts at most to make it smaller.
 
-    Time is the processor's, so that a busy machine finds the same; by the clock it may be five times as much.
-
-    ``breaks`` runs the law on such inputs, and returns what it drew if it broke, None if it held.
+    ``breaks`` runs the law on such inputs, and returns how it broke, or None if it held.
     """
-    used, clock = time.process_time() + seconds, time.monotonic() + 5 * seconds
-    progress = True
-    while progress:
-        progress = False
-        for smaller in steps(drawn):
-            if attempts == 0 or time.process_time() > used or time.monotonic() > clock:
-                return drawn
-            attempts -= 1
-            found = breaks(smaller)
-            if found is not None and weight(found) < weight(drawn):
-                drawn, progress = found, True
-                break
-    return drawn
+    tried = steps(found.drawn)
+    while attempts and (smaller := next(tried, None)) is not None:
+        attempts -= 1
+        again = breaks(smaller)
+        if again is not None and weight(again.drawn) < weight(found.drawn):
+            found, tried = again, steps(again.drawn)
+    return found
 
 
 def weight(drawn: Choices) -> tuple[float, ...]:
@@ -152,7 +151,8 @@ def steps(drawn: Choices) -> Iterator[Choices]:
     """Inputs that are one step smaller, large steps first."""
     for name, one in drawn.items():
         if isinstance(one.value, int) and one.value > one.simplest:
-            yield {**drawn, name: replace(one, value=int(one.simplest))}
+            low = int(one.simplest)
+            yield from ({**drawn, name: replace(one, value=n)} for n in (low, (low + one.value) // 2))
             if any(name in other.axes for other in drawn.values()):
                 yield from (without(drawn, name, i) for i in range(one.value))
             yield {**drawn, name: replace(one, value=one.value - 1)}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.exercises.asking import Exercise, Lesson, plural
-from lora_np.exercises.catalogue import lessons
-from lora_np.exercises.reading import code_in
+from lora_np.exercises.catalogue import code_in, lessons
 from lora_np.files import write_new
 
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution

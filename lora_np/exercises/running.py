@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
-import numpy as np
-
-from lora_np.exercises.forbidden import Forbidden, forbidden
+from lora_np.exercises.forbidden import Forbidden, watched
 
 
 class Namespace:
@@ -30,19 +28,21 @@ class Namespace:
         return ""
 
 
-def call(function: Any, arguments: Sequence[Any], forbids: Sequence[str]) -> dict[str, Any]:
-    """Call with copies: ``{"value": ..., "changed": ...}``, or ``{"error": ..., "kind": ...}``.
+def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Call with copies: ``{"value": ..., "arguments": ...}``, or ``{"error": ..., "kind": ...}``.
 
-    ``"changed"`` lists the places of arguments that the function has written to.
+    ``"arguments"`` are the copies after the call (None for a function), so that it can be seen whether the
+    function changes them.
 
     Parameters
     ----------
     function : callable
         A student's.
     arguments : sequence
-        Copied, so that it can be seen whether the function changes them.
-    forbids : sequence of str
-        Library functions that must not run, as `Exercise.forbids` lists them.
+        Copied.
+    rules : mapping
+        What must not run (``"forbids"``, as `Exercise.forbids` lists it), and how many bytes (``"within"``)
+        and instructions (``"steps"``) it may take.
 
     Returns
     -------
@@ -55,16 +55,13 @@ def call(function: Any, arguments: Sequence[Any], forbids: Sequence[str]) -> dic
         return {"error": "not written yet", "kind": "NotImplementedError"}
     handed = [a if callable(a) else copy.deepcopy(a) for a in arguments]
     try:
-        with forbidden(forbids, function):
-            value = function(*handed)
-    except Forbidden as error:
-        return {"error": str(error), "kind": "Forbidden"}
+        value = watched(function, handed, **rules)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return {"error": last_line(error), "kind": type(error).__name__}
-    pairs = enumerate(zip(arguments, handed, strict=True))
-    return {"value": value, "changed": [i for i, (before, after) in pairs if not alike(before, after)]}
+        text = str(error) if isinstance(error, Forbidden) else last_line(error)
+        return {"error": text, "kind": type(error).__name__}
+    return {"value": value, "arguments": [None if callable(a) else a for a in handed]}
 
 
 def unwritten(function: Any) -> bool:
@@ -86,15 +83,6 @@ def unwritten(function: Any) -> bool:
 def stub() -> None:
     """What an exercise hands out."""
     ...
-
-
-def alike(before: Any, after: Any) -> bool:
-    """Whether nothing has changed, in lists and dicts neither."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        return before.keys() == after.keys() and all(alike(before[key], after[key]) for key in before)
-    if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
-        return len(before) == len(after) and all(map(alike, before, after))
-    return np.array_equal(before, after)
 
 
 def last_line(error: BaseException) -> str:

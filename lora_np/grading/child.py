@@ -50,7 +50,7 @@ def answer(request: Any, names: dict[str, Any], requests: BinaryIO, replies: Bin
         return ask
 
     arguments = [over_there(a.number) if isinstance(a, Remote) else a for a in request["arguments"]]
-    reply = call(names.get(request["call"]), arguments, request["forbids"]) | {"to": request["number"]}
+    reply = call(names.get(request["call"]), arguments, request["rules"]) | {"to": request["number"]}
     try:
         send(replies, reply)
     except WireError as error:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
+SOLVED = "#bdbdbd"  # the colour of what most have solved
 
 
 @dataclass(frozen=True)
@@ -117,17 +118,33 @@ class Grades:
         return "\n".join(lines).rstrip() + "\n"
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """What the class found hard: the share of students who solved each exercise."""
-        from lora_np.plots import class_results
+        """How many solved each exercise, by lesson; what fewer than half have solved is dark."""
+        from lora_np.plots import INK, MUTED, axes
 
-        shares = [
-            sum(self.outcome(student, exercise).passed for student in self.reports) / len(self.reports)
+        names, students = [exercise.name for exercise in self.exercises], len(self.reports)
+        lessons = np.repeat(np.arange(len(self.lessons)), [len(one.exercises) for one in self.lessons])
+        solved = np.array([
+            sum(self.outcome(student, exercise).passed for student in self.reports)
             for exercise in self.exercises
-        ]
-        groups = [f"{lesson.number}" for lesson in self.lessons for _ in lesson.exercises]
-        return class_results(
-            [e.name for e in self.exercises], shares, groups, students=len(self.reports), ax=ax
-        )
+        ])  # fmt: skip
+        ax = axes(ax, size=self.figure_size, grid="x")
+        places = np.arange(len(names)) + 0.6 * lessons
+        colors = [INK if 2 * count < students else SOLVED for count in solved]
+        bars = ax.barh(places, solved / students, height=0.72, color=colors)
+        ax.bar_label(bars, [f"{count}" for count in solved], padding=5, fontsize=8, color=INK)
+        for i, lesson in enumerate(self.lessons):
+            middle = float(places[lessons == i].mean())
+            ax.text(1.13, middle, f"lesson {lesson.number}", va="center", fontsize=8, color=MUTED)
+        ax.set_yticks(places, names)
+        ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        label = f"students who solved it, of {students} (dark: fewer than half)"
+        ax.set(xlim=(0, 1.08), ylim=(places[-1] + 0.6, -0.6), xlabel=label)
+        return ax
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        """Inches."""
+        return 6.5, 1.3 + 0.24 * len(self.exercises)
 
     def write(self, path: Path) -> list[Path]:
         """Grades as CSV; next to it a folder of feedback, a file for each student, and the figure."""
@@ -138,7 +155,7 @@ class Grades:
         write_text(path, self.to_csv())
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
-        figure = Figure(figsize=(6.5, 1.3 + 0.24 * len(self.exercises)), layout="constrained")
+        figure = Figure(figsize=self.figure_size, layout="constrained")
         self.plot(figure.add_subplot())
         picture = path.with_name(f"{path.stem}-summary.png")
         write_figure(figure, picture, dpi=150)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lora_np.exercises import Remote
@@ -130,7 +131,7 @@ class Sandbox:
         self,
         name: str,
         arguments: Sequence[Any],
-        forbids: Sequence[str] = (),
+        rules: Mapping[str, Any] = MappingProxyType({}),
         *,
         seconds: float | None = None,
     ) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class Sandbox:
         places = iter(range(len(functions)))
         over_there = [Remote(next(places)) if callable(a) else a for a in arguments]
         self.calls += 1
-        request = {"call": name, "arguments": over_there, "forbids": list(forbids), "number": self.calls}
+        request = {"call": name, "arguments": over_there, "rules": dict(rules), "number": self.calls}
         process.to_send.put(request)
         deadline = self.deadline(self.limits.seconds if seconds is None else seconds)
         try:

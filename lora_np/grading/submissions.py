@@ -173,9 +173,9 @@ def outcome_of(one: Exercise, box: Sandbox, questions: Sequence[Any]) -> Outcome
         return Outcome.failed(one, "Not handed in")
     end = monotonic() + PATIENCE * box.limits.seconds
 
-    def caller(arguments: Sequence[Any], forbids: Sequence[str]) -> dict[str, Any]:
+    def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
         left = max(0.0, end - monotonic())
-        return box.call(one.name, arguments, forbids, seconds=min(box.limits.seconds, left))
+        return box.call(one.name, arguments, rules, seconds=min(box.limits.seconds, left))
 
     return judge(one, caller, questions)
 

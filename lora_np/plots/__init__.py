@@ -11,7 +11,6 @@ from lora_np.plots.adapters import (
     update_ranks,
     update_shares,
 )
-from lora_np.plots.classroom import class_results
 from lora_np.plots.costs import memory_by_cause, parameters_against_rank
 from lora_np.plots.curves import lines, rank_error_curves, singular_spectrum
 from lora_np.plots.maps import heatmap
@@ -43,7 +42,6 @@ __all__ = [
     "SKY",
     "adapter_overview",
     "axes",
-    "class_results",
     "compression",
     "error_with_spread",
     "gallery",

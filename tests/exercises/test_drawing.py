@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis.extra.numpy import arrays
 
-from lora_np.exercises.drawing import Draw, Rejected, shrink, weight
+from lora_np.exercises.drawing import Broken, Draw, Rejected, shrink, weight
+from lora_np.exercises.laws import LawBroken
 from tests.drawing import FULL
 
 FEW = hypothesis.settings(max_examples=400, derandomize=True, database=None)
@@ -33,6 +34,10 @@ def draw_from(draw):
     return np.rint(draw.array("M", d, k)), int(draw.whole("j", 0, k - 1))
 
 
+def broken(draw):
+    return Broken(draw.drawn, LawBroken("a law"), "a call")
+
+
 def size(M, j):
     return sum(M.shape) + j, np.count_nonzero(M), np.abs(M).sum(), np.sum(M < 0)
 
@@ -44,7 +49,7 @@ def test_as_small_as_hypothesis(name):
 
     def breaks(remembered):
         draw = Draw(np.random.default_rng(0), remembered=remembered)
-        return draw.drawn if holds(*draw_from(draw)) else None
+        return broken(draw) if holds(*draw_from(draw)) else None
 
     sizes = st.tuples(st.integers(1, 4), st.integers(1, 4))
     entries = st.integers(-5, 5).map(float)
@@ -56,7 +61,7 @@ def test_as_small_as_hypothesis(name):
             draw = Draw(np.random.default_rng([seed, case]))
             if holds(*draw_from(draw)):
                 break
-        found = shrink(breaks, draw.drawn, seconds=60)
+        found = shrink(breaks, broken(draw), attempts=600).drawn
         assert breaks(found) is not None
         ours = draw_from(Draw(np.random.default_rng(0), remembered=found))
         assert size(*ours) <= size(*theirs), (ours, theirs)
@@ -70,12 +75,12 @@ def test_what_is_tried_stays_in_the_space():
         n = draw.whole("n", 2, 6)
         m = draw.whole("m", n, 7)
         seen.append((n, m, draw.array("x", n, m, low=1, high=3)))
-        return draw.drawn
+        return broken(draw)
 
     draw = Draw(np.random.default_rng(1))
     n = draw.whole("n", 2, 6)
     draw.array("x", n, draw.whole("m", n, 7), low=1, high=3)
-    found = shrink(breaks, draw.drawn)
+    found = shrink(breaks, broken(draw), attempts=600).drawn
     assert (found["n"].value, found["m"].value) == (2, 2)
     assert found["x"].value.tolist() == [[1, 1], [1, 1]]
     for n, m, x in seen:
@@ -108,9 +113,9 @@ def test_the_budget_holds():
     draw = Draw(np.random.default_rng(3))
     draw_from(draw)
     calls = []
-    found = shrink(lambda drawn: calls.append(drawn), draw.drawn, attempts=5)
+    found = shrink(lambda drawn: calls.append(drawn), broken(draw), attempts=5)
     assert len(calls) == 5
-    assert weight(found) == weight(draw.drawn)
+    assert weight(found.drawn) == weight(draw.drawn)
 
 
 def test_the_file_is_short():
