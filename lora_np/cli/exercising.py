@@ -34,9 +34,17 @@ def list_command(lesson: Lessons = None, as_json: AsJSON = False) -> None:
 
     Example: lora-np exercises list --lesson 1
     """
-    from lora_np.exercises import overview
+    from lora_np.exercises import lessons
+    from lora_np.table import Table
 
-    table = overview(lesson or ())
+    found = lessons(lesson or ())
+    rows = [
+        (f"{one.number} {one.title}", exercise.name, exercise.title, exercise.effort, exercise.points)
+        for one in found
+        for exercise in one.exercises
+    ]
+    notes = [f"{len(rows)} exercises, {sum(one.points for one in found)} points."]
+    table = Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
     if as_json:
         print_json(table.records)
     else:

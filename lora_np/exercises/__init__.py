@@ -8,7 +8,6 @@ from lora_np.exercises.catalogue import (
     exercise,
     lessons,
     other_questions,
-    overview,
     solution,
 )
 from lora_np.exercises.handouts import HEADER, heading, notebook, notebook_text, start
@@ -41,7 +40,6 @@ __all__ = [
     "notebook",
     "notebook_text",
     "other_questions",
-    "overview",
     "plural",
     "solution",
     "start",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,12 +20,13 @@ QUESTIONS = (0, 1, 2, 3)  # what the inputs that students see are drawn from
 LARGEST = 400  # entries of an array that is shown whole
 ATTEMPTS = 15  # at making an input smaller, for each case: fewer where calls take long
 UNWRITTEN = "Not written yet"
-FORBIDDEN = "The exercise forbids it"
+TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
 LAWS = {  # that a call breaks which comes to nothing, by the kind of its error
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
-    "Forbidden": FORBIDDEN,
+    "Forbidden": "The exercise forbids it",
+    "TooMuch": TOO_MUCH,
     "Ended": ENDED,
 }
 
@@ -313,7 +314,7 @@ def alike(given: Any, left: Any) -> bool:
     return not isinstance(left, (list, tuple, dict)) and np.array_equal(given, left)
 
 
-def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any], *, smallest: bool = True) -> Outcome:
+def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, smallest: bool = True) -> Outcome:
     """Try each law on inputs from its space, small ones first, and make one that breaks it smaller.
 
     Parameters
@@ -322,8 +323,8 @@ def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any], *, small
         Whose laws are tried.
     caller : callable
         ``caller(arguments, rules)`` calls the answer, here or in another process: see `call`.
-    questions : iterable
-        What the inputs are drawn from: numbers, or lists of numbers.
+    questions : sequence of int
+        What the inputs are drawn from.
     smallest : bool
         Whether to look for the smallest input that breaks a law.
 
@@ -333,12 +334,11 @@ def judge(exercise: Exercise, caller: Caller, questions: Iterable[Any], *, small
         A verdict on each law.
     """
     answer = Answer(exercise, caller)
-    seed = [number for question in questions for number in np.atleast_1d(question).tolist()]
     found: list[Broken | None] = []
     for place, law in enumerate(exercise.laws):
         last = found[-1] if found else None
         unwritten = last is not None and last.why.name == UNWRITTEN
-        found.append(last if unwritten else first_broken(law, answer, [*seed, place]))
+        found.append(last if unwritten else first_broken(law, answer, [*questions, place]))
     # Only now: an answer whose time is up loses no points by the search for a small input.
     pairs = zip(exercise.laws, found, strict=True)
     return Outcome(exercise, tuple(verdict_on(law, answer, broken, smallest) for law, broken in pairs))
@@ -368,8 +368,10 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
         ended = found is not None and found.why.name == ENDED
         return found if found and found.why.name == name else None
 
-    if smallest and name not in (UNWRITTEN, FORBIDDEN, ENDED):
-        broken = shrink(again, broken, attempts=ATTEMPTS * answer.exercise.cases)
+    if smallest and name not in (UNWRITTEN, ENDED):
+        # What takes too much takes it on large inputs: their entries are made simple, no more.
+        attempts = 1 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
+        broken = shrink(again, broken, attempts=attempts)
     why = LawBroken(name or law.name, broken.why.detail)
     return Verdict(law.slug, False, str(why), "" if name == UNWRITTEN else broken.call)
 

@@ -30,7 +30,11 @@ FAMILIES = {
 
 
 class Forbidden(Exception):  # noqa: N818
-    """A function was called that the exercise asks to do without, or more was computed than it allows."""
+    """A function was called that the exercise asks to do without."""
+
+
+class TooMuch(Forbidden):
+    """More was computed than what is asked for."""
 
 
 def watched(
@@ -63,7 +67,7 @@ def watched(
     Raises
     ------
     Forbidden
-        If a rule was broken.
+        If a function ran that must not; `TooMuch` if a limit was passed.
     """
     names = {name for rule in forbids for name in FAMILIES.get(rule, rule).split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
@@ -108,6 +112,5 @@ def watched(
         raise Forbidden(refused[0])
     for what, most in (("bytes of memory", within), ("steps of Python", steps)):
         if most is not None and taken[what] > most:
-            enough = f"{most:,} are enough if nothing is computed that is not asked for"
-            raise Forbidden(f"the call took {taken[what]:,} {what}; {enough}")
+            raise TooMuch(f"the call took {taken[what]:,} {what}; {most:,} are enough")
     return value

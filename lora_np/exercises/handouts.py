@@ -12,7 +12,6 @@ from lora_np.exercises.catalogue import code_in, lessons
 from lora_np.files import write_new
 
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
-IMPORTS = HEADER + "from lora_np import exercises"
 
 
 def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[Path]]:
@@ -59,10 +58,8 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     dict
         In the notebook format, version 4.5: see `notebook_text`.
     """
-    text = opening(lesson)
-    if explained(lesson):
-        text += ' After an attempt, `exercises.solution("NAME")` explains how it can be done.'
-    cells = [markdown("title", text), code("imports", IMPORTS)]
+    text = opening(lesson, 'After an attempt, `exercises.solution("NAME")` explains how it can be done.')
+    cells = [markdown("title", text), code("imports", f"{HEADER}from lora_np import exercises")]
     for number, exercise in enumerate(lesson.exercises, start=1):
         cells += [
             markdown(f"{exercise.name}-statement", with_hints(exercise, number)),
@@ -70,8 +67,10 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
             code(f"{exercise.name}-check", f"exercises.check({exercise.name})"),
         ]
     if lesson.closing:
-        text, source = closing(lesson)
-        cells += [markdown("closing", text), code("closing-code", source)]
+        cells += [
+            markdown("closing", before_code(lesson.closing)),
+            code("closing-code", code_in(lesson.closing)),
+        ]
     return {
         "cells": cells,
         "metadata": {
@@ -100,54 +99,43 @@ def notebook_text(content: Mapping[str, Any]) -> str:
 
 
 def markdown(name: str, text: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": lines(text)}
+    source = text.rstrip("\n").splitlines(keepends=True)
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
 
 
 def code(name: str, text: str) -> dict[str, Any]:
     return markdown(name, text) | {"cell_type": "code", "execution_count": None, "outputs": []}
 
 
-def lines(text: str) -> list[str]:
-    """Text as a notebook stores it."""
-    return text.rstrip("\n").splitlines(keepends=True)
-
-
 def script(lesson: Lesson) -> str:
     """The same as a script in percent format, with the hints at its end."""
+    text = opening(lesson, "After an attempt: `lora-np exercises solution NAME`.")
     advice = f"In a terminal: `lora-np exercises check {lesson.stem}.py`. Hints are at the end."
-    if explained(lesson):
-        advice += " After an attempt: `lora-np exercises solution NAME`."
-    blocks = [f"# %% [markdown]\n{commented(opening(lesson))}\n#\n# {advice}", f"# %%\n{HEADER}"]
-    hints = "## Hints"
+    blocks, hints = [commented(f"{text}\n\n{advice}"), HEADER], "## Hints"
     for number, exercise in enumerate(lesson.exercises, start=1):
-        text = f"{heading(exercise, number)}\n\n{exercise.statement}"
-        blocks += [f"# %% [markdown]\n{commented(text)}", f"# %%\n{exercise.stub}"]
+        blocks += [commented(f"{heading(exercise, number)}\n\n{exercise.statement}"), exercise.stub]
         hints += f"\n\n{number}. {exercise.title}\n\n" + "\n".join(f"- {hint}" for hint in exercise.hints)
     if lesson.closing:
-        text, source = closing(lesson)
-        blocks += [f"# %% [markdown]\n{commented(text)}", f"# %%\n{source}"]
-    blocks.append(f"# %% [markdown]\n{commented(hints)}")
-    return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+        blocks += [commented(before_code(lesson.closing)), code_in(lesson.closing)]
+    blocks.append(commented(hints))
+    marks = (" [markdown]" * block.startswith("#") for block in blocks)
+    return "\n".join(f"# %%{mark}\n{block.rstrip()}\n" for mark, block in zip(marks, blocks, strict=True))
 
 
-def closing(lesson: Lesson) -> tuple[str, str]:
-    """The text after the last exercise, and the code."""
-    return lesson.closing.partition("\n```python")[0], code_in(lesson.closing)
+def before_code(markdown: str) -> str:
+    return markdown.partition("\n```python")[0]
 
 
-def explained(lesson: Lesson) -> bool:
-    """Whether there are solutions to read; a course may leave them out."""
-    return any(exercise.solution for exercise in lesson.exercises)
-
-
-def opening(lesson: Lesson) -> str:
-    return (
+def opening(lesson: Lesson, explained: str) -> str:
+    """What to do; ``explained`` if there are solutions to read, which a course may leave out."""
+    text = (
         f"# Exercises: {lesson.title}\n\n"
         f"{len(lesson.exercises)} functions to write, {plural(lesson.points, 'point')} in all. Replace the "
         "`...` of each, and check it: the check tries your function on inputs from small to large, and "
         "shows the smallest that it finds wrong. Each law that holds earns its points. Any right answer "
         "passes, with loops or without, in float64 or float32."
     )
+    return f"{text} {explained}" if any(exercise.solution for exercise in lesson.exercises) else text
 
 
 def heading(exercise: Exercise, number: int) -> str:

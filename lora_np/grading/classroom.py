@@ -240,7 +240,7 @@ def grade(
     reports: dict[str, list[Report]] = {student: [] for student in students}
     for (student, *_), one in zip(files, found, strict=True):
         reports[student].append(one)
-    return Grades(tuple(graded), past.questions[0][0], reports)
+    return Grades(tuple(graded), past.questions[0], reports)
 
 
 class Journal:
@@ -252,7 +252,7 @@ class Journal:
         self.path = path
         self.lock = threading.Lock()
         self.results: dict[str, Mapping[str, Any]] = {}
-        questions: list[list[int]] | None = None if rng is None else other_questions(rng)
+        questions: list[int] | None = None if rng is None else other_questions(rng)
         head, lines = self.read()
         same = {key: head.get(key) for key in wanted} == wanted
         if same and questions in (None, head["questions"]):

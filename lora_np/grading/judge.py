@@ -28,9 +28,7 @@ MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take: sixteen 
 TELLING = 10.0  # seconds for the report of what was decided, once the submission's time is over
 
 
-def judged(
-    path: Path, exercises: Sequence[str], questions: Sequence[list[int]], limits: Limits
-) -> dict[str, Any]:
+def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits) -> dict[str, Any]:
     """What `Report.to_dict` gives for one file, from a judge in a separate process.
 
     If the judge fails, what it has reported by then counts, and every other exercise says why there are no

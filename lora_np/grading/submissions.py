@@ -168,7 +168,7 @@ def reason(cells: Sequence[str], limits: Limits) -> str:
     return problems[0] if problems else "see lora-np exercises list"
 
 
-def outcome_of(one: Exercise, box: Sandbox, questions: Sequence[Any]) -> Outcome:
+def outcome_of(one: Exercise, box: Sandbox, questions: Sequence[int]) -> Outcome:
     if one.name not in box.names:
         return Outcome.failed(one, "Not handed in")
     end = monotonic() + PATIENCE * box.limits.seconds

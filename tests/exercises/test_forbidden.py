@@ -10,7 +10,7 @@ import pytest
 
 import lora_np
 from lora_np.exercises import QUESTIONS, exercise, lessons, solution
-from lora_np.exercises.forbidden import FAMILIES, Forbidden, watched
+from lora_np.exercises.forbidden import FAMILIES, Forbidden, TooMuch, watched
 from tests.exercises.test_exercises import function_of, outcome
 
 RIGHT = "    return U[:, :r]\n"
@@ -84,7 +84,7 @@ def test_what_is_computed_has_a_limit(limit, most, enough, words):
     def computes():
         return sum(i for i in range(1_000)) and len(np.zeros(10_000))
 
-    with pytest.raises(Forbidden, match=words):
+    with pytest.raises(TooMuch, match=words):
         watched(computes, [], **{limit: most})
     assert watched(computes, [], **{limit: enough}) == 10_000
 

@@ -7,7 +7,8 @@ import lora_np as lnp
 from lora_np import adapters
 from lora_np.exercises import HEADER, QUESTIONS, Namespace, judge, lessons, solution
 from lora_np.exercises.asking import here
-from lora_np.exercises.handouts import closing, script
+from lora_np.exercises.catalogue import code_in
+from lora_np.exercises.handouts import script
 from lora_np.hub import located
 from lora_np.language import load
 from tests.drawing import FULL
@@ -25,7 +26,7 @@ def whole_file(instead="", borrowed=()):
         assert namespace.run(HEADER + "\n" + solution(one.name).code, one.name) == ""
         if one.name in borrowed:
             assert namespace.run(instead, one.name) in ("", "NameError")
-    assert namespace.run(closing(PROJECT)[1], "the end") == ""
+    assert namespace.run(code_in(PROJECT.closing), "the end") == ""
     return namespace.names
 
 
@@ -33,7 +34,7 @@ def test_the_file_has_every_step_and_its_end():
     text = script(PROJECT)
     places = [text.index(one.stub) for one in PROJECT.exercises]
     assert places == sorted(places)
-    assert text.index(closing(PROJECT)[1].strip()) > places[-1]
+    assert text.index(code_in(PROJECT.closing).strip()) > places[-1]
     compile(text, "project", "exec")
 
 

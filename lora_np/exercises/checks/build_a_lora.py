@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer
-from lora_np.exercises.checks.files import PATHS
+from lora_np.exercises.checks.files import PATHS, drawn_layers
 from lora_np.exercises.checks.training import layer, near_best, regression
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import exactly, law, parts, real_array, same
@@ -97,14 +96,8 @@ def project_counting(draw: Draw, answer: Answer, key: str) -> None:
 
 def project_adapter(draw: Draw, answer: Answer, key: str) -> None:
     r, alpha = draw.whole("r", 1, 2), draw.number("alpha", 1, 16)
-    layers: dict[str, Any] = {}
-    right: dict[str, Array] = {}
-    for path in PATHS[: draw.whole("layers", 1, 3)]:
-        d, k = draw.whole(f"d of {path}", 1, 3), draw.whole(f"k of {path}", 1, 3)
-        B, A = draw.array(f"B of {path}", d, r), draw.array(f"A of {path}", r, k)
-        layers[path] = (B, A, alpha)
-        right |= {f"base_model.model.{path}.lora_{name}.weight": one for name, one in (("A", A), ("B", B))}
-    answered = answer(layers)
+    layers, right = drawn_layers(draw, PATHS[: draw.whole("layers", 1, 3)], r)
+    answered = answer({path: (B, A, alpha) for path, (B, A) in layers.items()})
     law(isinstance(answered, tuple) and len(answered) == 2, "a config and the bytes of a file are asked for")
     config, file = answered
     law(isinstance(config, dict), f"the config is a dict, got {type(config).__name__}")

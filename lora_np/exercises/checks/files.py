@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,32 +24,28 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
     exactly("the count", answer(d, k, r), d * r + r * k)
 
 
+def largest(answered: Any, one: int, budget: int, key: str) -> None:
+    """A rank whose parameters, ``one`` for each unit, are within the budget; with one more they are not."""
+    r = whole("the rank", answered)
+    if key == "fits":
+        law(r * one <= budget, f"rank {r} takes {r * one:,} numbers, more than {budget:,}")
+    if key == "largest":
+        law(r >= 0, f"a rank is not negative, got {r}")
+        more = (r + 1) * one
+        law(more > budget, f"rank {r + 1} takes {more:,} numbers, at most {budget:,} are allowed")
+
+
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d = draw.whole("d", 1, 400)
     k = d if draw.pick("square", (False, True)) else draw.whole("k", 1, 400)
-    r = whole("the rank", answer(d, k))
-    if key == "saves":
-        law(
-            r == 0 or r * (d + k) < d * k,
-            f"rank {r} takes {r * (d + k):,} numbers, the full update {d * k:,}",
-        )
-    if key == "next":
-        law(r >= 0, f"a rank is not negative, got {r}")
-        more = (r + 1) * (d + k)
-        law(more >= d * k, f"rank {r + 1} saves, too: it takes {more:,} numbers, the full update {d * k:,}")
+    largest(answer(d, k), d + k, d * k - 1, "fits" if key == "saves" else "largest")
 
 
 def rank_within(draw: Draw, answer: Answer, key: str) -> None:
     shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
     one = sum(d + k for d, k in shapes)
     budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
-    r = whole("the rank", answer(shapes, budget))
-    if key == "fits":
-        law(r * one <= budget, f"rank {r} takes {r * one:,} numbers, the budget is {budget:,}")
-    if key == "largest":
-        law(r >= 0, f"a rank is not negative, got {r}")
-        more = (r + 1) * one
-        law(more > budget, f"rank {r + 1} fits, too: it takes {more:,} of {budget:,} numbers")
+    largest(answer(shapes, budget), one, budget, key)
 
 
 def attention_count(draw: Draw, answer: Answer, key: str) -> None:
@@ -75,15 +72,24 @@ def training_bytes(draw: Draw, answer: Answer, key: str) -> None:
 PATHS = ("lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "encoder.model.lora.0")
 
 
+def drawn_layers(
+    draw: Draw, paths: Sequence[str], r: int | None = None
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """B and A for each path, of rank ``r`` or any; and the same as PEFT's tensors."""
+    layers: dict[str, tuple[Array, Array]] = {}
+    tensors: dict[str, Array] = {}
+    for path in paths:
+        rank = draw.whole(f"r of {path}", 1, 3) if r is None else r
+        B = draw.array(f"B of {path}", draw.whole(f"d of {path}", 1, 3), rank)
+        A = draw.array(f"A of {path}", rank, draw.whole(f"k of {path}", 1, 3))
+        layers[path] = B, A
+        tensors |= {f"base_model.model.{path}.lora_{name}.weight": one for name, one in (("A", A), ("B", B))}
+    return layers, tensors
+
+
 def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
-    adapters: dict[str, Any] = {}
-    right: dict[str, Array] = {}
-    for path in PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 2)]:
-        d, r, k = (draw.whole(f"{size} of {path}", 1, 3) for size in "drk")
-        B, A = draw.array(f"B of {path}", d, r), draw.array(f"A of {path}", r, k)
-        adapters[path] = (B, A)
-        right |= {f"base_model.model.{path}.lora_{name}.weight": one for name, one in (("A", A), ("B", B))}
-    got = answer(adapters)
+    layers, right = drawn_layers(draw, PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 2)])
+    got = answer(layers)
     law(got is not None, "it returns None; is there a return?", name="A function returns its answer")
     law(isinstance(got, dict), f"got {type(got).__name__}", name="The answer is a dict from keys to arrays")
     if key == "keys":

@@ -40,19 +40,14 @@ def of_low_rank(draw: Draw) -> Array:
     return draw.array("B", d, r) @ draw.array("A", r, k)
 
 
-def factors_from_columns_thin(draw: Draw, answer: Answer) -> None:
+def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     M = of_low_rank(draw)
     draw.assume(M.any())
     r = int(np.linalg.matrix_rank(M))
-    B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]))
-    same("B @ A", B @ A, M)
-
-
-def factors_from_columns_columns(draw: Draw, answer: Answer) -> None:
-    M = of_low_rank(draw)
-    draw.assume(M.any())
-    B, _ = parts("B A", answer(M), (len(M), int(np.linalg.matrix_rank(M))), (None, None))
-    for j, column in enumerate(B.T):
+    B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
+    if key == "thin":
+        same("B @ A", B @ A, M)
+    for j, column in enumerate(B.T if key == "columns" else ()):
         found = np.isclose(M, column[:, None], rtol=1e-4, atol=1e-4 * np.abs(M).max()).all(axis=0).any()
         law(found, f"column {j} of B is not a column of M")
 
@@ -139,18 +134,13 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
         same("L @ U", L @ U, M, size=size)
 
 
-def gram_schmidt_orthonormal(draw: Draw, answer: Answer) -> None:
+def gram_schmidt(draw: Draw, answer: Answer, key: str) -> None:
     k = draw.whole("k", 1, 4)
-    d = draw.whole("d", k, 5)
-    orthonormal("Q", real_array("Q", answer(independent(draw, "M", d, k)), (d, k)))
-
-
-def gram_schmidt_span(draw: Draw, answer: Answer) -> None:
-    k = draw.whole("k", 1, 4)
-    d = draw.whole("d", k, 5)
-    M = independent(draw, "M", d, k)
-    Q = real_array("Q", answer(M), (d, k))
-    for j in range(1, k + 1):
+    M = independent(draw, "M", draw.whole("d", k, 5), k)
+    Q = real_array("Q", answer(M), M.shape)
+    if key == "orthonormal":
+        orthonormal("Q", Q)
+    for j in range(1, k + 1 if key == "span" else 1):
         basis = Q[:, :j]
         same(f"the projection of the first {j} columns", basis @ (basis.T @ M[:, :j]), M[:, :j])
 
