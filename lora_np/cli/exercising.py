@@ -122,6 +122,7 @@ def grade_command(
     ] = None,
     seconds: Annotated[float, typer.Option(help="Time for one call of a student's function.")] = 10.0,
     total_seconds: Annotated[float, typer.Option(help="Time for all cells and calls of one file.")] = 300.0,
+    student_seconds: Annotated[float, typer.Option(help="Time for all files of one student.")] = 1200.0,
     memory: Annotated[int, typer.Option(help="Megabytes for each submission.")] = 1024,
     jobs: Annotated[
         int | None,
@@ -138,7 +139,8 @@ def grade_command(
     from lora_np.grading import Limits, check_out, grade
 
     check_out(out, submissions)
-    limits = Limits(seconds, whole_number("memory", memory, maximum=2**20) * 2**20, total_seconds)
+    memory = whole_number("memory", memory, maximum=2**20) * 2**20
+    limits = Limits(seconds, memory, total_seconds, student_seconds)
     # What a run that was killed has found by then is there for the next one.
     journal = out.with_name(f".{out.stem}-journal.jsonl")
     grades = grade(

@@ -131,7 +131,7 @@ def shrink(breaks: Callable[[Choices], Broken | None], found: Broken, *, attempt
     """
     arrays = {name: one for name, one in found.drawn.items() if not isinstance(one.value, int)}
     simple = {n: replace(one, value=np.full_like(one.value, one.simplest)) for n, one in arrays.items()}
-    tried = itertools.chain([{**found.drawn, **simple}], steps(found.drawn))
+    tried: Iterator[Choices] = itertools.chain([{**found.drawn, **simple}], steps(found.drawn))
     while attempts and (smaller := next(tried, None)) is not None:
         attempts -= 1
         again = breaks(smaller)

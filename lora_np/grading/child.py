@@ -12,22 +12,19 @@ from typing import Any, BinaryIO
 
 from lora_np.exercises import Namespace, Remote, WireError, call
 from lora_np.grading.confine import Limits, confine
-from lora_np.grading.wire import receive, send
+from lora_np.grading.wire import receive, send, unpacked
 
 
 def main() -> None:
     """Set the limits, run the cells, then answer calls until the other side closes."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests)
-    cells: dict[int, str] = {}
-    while (part := receive(requests))["cell"] != 0:
-        cells[part["cell"]] = cells.get(part["cell"], "") + part["source"]
     take_standard_streams()
     prepare()
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
     namespace = Namespace()
-    for number, source in cells.items():
+    for number, source in unpacked(settings["cells"]):
         send(replies, {"cell": number})
         problem = namespace.run(source, f"cell {number}")
         if problem:

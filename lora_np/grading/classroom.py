@@ -10,7 +10,7 @@ import re
 import secrets
 import threading
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,10 @@ import numpy as np
 
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
 from lora_np.files import write_figure, write_text
+from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import Limits
 from lora_np.grading.judge import judged
+from lora_np.grading.sandbox import Sandbox
 from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
 from lora_np.table import Cell, Table
 from lora_np.work import each
@@ -86,8 +88,12 @@ class Grades:
         return Table(["student", "points", "of"], rows, notes=notes)
 
     def warnings(self) -> list[str]:
-        """What a teacher must know about limits that did not hold."""
-        return [f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()]
+        """What a teacher must know: limits that did not hold, and files that could not be judged."""
+        files = [(student, file) for student, several in self.reports.items() for file in several]
+        return [
+            *(f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()),
+            *(f"{student}, {readable_name(f.path.name)}: {f.failure}" for student, f in files if f.failure),
+        ]
 
     def to_csv(self) -> str:
         """A row for each student, a column for each exercise, then the sum."""
@@ -111,8 +117,8 @@ class Grades:
                 ]
                 lines += [quoted(text) for one in outcome.broken for text in (one.message, one.call) if text]
         for file in self.reports[student]:
-            if file.problems:
-                lines += [f"## Problems while {file.path.name} was run", "", quoted("\n".join(file.problems))]
+            if problems := [text for text in (file.failure, *file.problems) if text]:
+                lines += [f"## Problems while {file.path.name} was run", "", quoted("\n".join(problems))]
             if file.printed:
                 lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
         return "\n".join(lines).rstrip() + "\n"
@@ -213,34 +219,43 @@ def grade(
     check_file : Check one file.
     """
     limits = Limits() if limits is None else limits
-    students = submissions_in(folder)
+    students = {name: list(map(look_at, found)) for name, found in submissions_in(folder).items()}
+    try:  # Whatever fails from here on is the fault of one file.
+        with Sandbox([], replace(limits, total_seconds=STARTING)):
+            pass
+    except Ended as ended:
+        raise OSError(f"no process for submissions can be started: {ended}") from None
     graded = lessons(numbers) if numbers else lessons_answered(students)
     wanted = {"lessons": [lesson.number for lesson in graded], "limits": list(astuple(limits))}
     past = Journal(journal, wanted, rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
-    files = [(student, path, n) for student, paths in students.items() for n, path in enumerate(paths)]
 
-    def report(file: tuple[str, Path, int]) -> Report:
-        _, path, before = file
-        if before >= MOST:
-            return Report(path, {}, [f"Only {MOST} files of one student are graded."])
-        try:
-            answered = [name for name in exercises if name in names_in(path)]
-            if not answered:
-                return Report(path, {}, ["It defines no function that these exercises ask for."])
-            key = f"{path.relative_to(folder).as_posix()!a} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-        except (OSError, ValueError) as error:
-            return Report(path, {}, [printable(str(error))])
-        if key not in past.results:
-            past.add(key, judged(path, answered, past.questions, limits))
-        return Report.from_dict(path, past.results[key])
+    def reports_of(student: str) -> list[Report]:
+        left, reports = limits.student_seconds, []
+        for n, file in enumerate(students[student]):
+            answered = [name for name in exercises if name in file.answers]
+            failure = file.failure or (
+                "" if answered else "It defines no function that these exercises ask for."
+            )
+            if n >= MOST:
+                failure = f"Only {MOST} files of one student are graded."
+            elif left <= 0:
+                failure = f"The files of one student have {limits.student_seconds:g} seconds, which are over."
+            if failure:
+                reports.append(Report(file.path, {}, [failure]))
+                continue
+            key = f"{file.path.relative_to(folder).as_posix()!a} {file.digest}"
+            if key not in past.results:
+                own = replace(limits, total_seconds=min(left, limits.total_seconds))
+                found, seconds = judged(file.path, answered, past.questions, own)
+                left -= seconds
+                past.add(key, found)
+            reports.append(Report.from_dict(file.path, past.results[key]))
+        return reports
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
-    found = each(report, files, jobs=workers, progress=progress, label="grading")
-    reports: dict[str, list[Report]] = {student: [] for student in students}
-    for (student, *_), one in zip(files, found, strict=True):
-        reports[student].append(one)
-    return Grades(tuple(graded), past.questions[0], reports)
+    found = each(reports_of, students, jobs=workers, progress=progress, label="grading")
+    return Grades(tuple(graded), past.questions[0], dict(zip(students, found, strict=True)))
 
 
 class Journal:
@@ -352,11 +367,26 @@ def unused(name: str, taken: Container[str]) -> str:
     return next(found for i in count(1) if (found := name if i == 1 else f"{name} ({i})") not in taken)
 
 
-def names_in(path: Path) -> set[str]:
-    """Names that a file seems to define. Judges read it as what it is; here its bytes are only searched."""
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path.name} is larger than {LARGEST:,} bytes")
-    return {name.decode() for name in re.findall(rb"\bdef (\w{1,100})", path.read_bytes())}
+@dataclass(frozen=True)
+class HandedIn:
+    """What the supervisor knows of a file: its bytes are read once, and only searched."""
+
+    path: Path
+    answers: frozenset[str] = frozenset()  # names of exercises that it seems to define
+    digest: str = ""
+    failure: str = ""
+
+
+def look_at(path: Path) -> HandedIn:
+    try:
+        if path.stat().st_size > LARGEST:
+            return HandedIn(path, failure=f"{readable_name(path.name)} is larger than {LARGEST:,} bytes")
+        content = path.read_bytes()
+    except OSError as error:
+        return HandedIn(path, failure=printable(str(error)))
+    known = {exercise.name.encode() for lesson in lessons() for exercise in lesson.exercises}
+    found = {match[1] for match in re.finditer(rb"\bdef (\w{1,100})", content) if match[1] in known}
+    return HandedIn(path, frozenset(map(bytes.decode, found)), hashlib.sha256(content).hexdigest())
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -370,14 +400,9 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def lessons_answered(students: Mapping[str, Sequence[Path]]) -> list[Lesson]:
+def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:
     """Lessons that anybody has an answer to."""
-    answered: set[str] = set()
-    for path in (path for paths in students.values() for path in paths):
-        try:
-            answered |= names_in(path)
-        except (OSError, ValueError):
-            continue  # said in that student's report
+    answered = {name for files in students.values() for file in files for name in file.answers}
     found = [lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)]
     if not found:
         raise ValueError("no submission answers any exercise; name the lessons to grade with --lesson")

@@ -46,6 +46,8 @@ class Limits:
         Bytes beyond what Python and the library take.
     total_seconds : float
         For the whole file; at most a week.
+    student_seconds : float
+        For all files of one student; at most a week.
 
     Raises
     ------
@@ -63,10 +65,12 @@ class Limits:
     seconds: float = 10.0
     memory: int = 1024 * 2**20
     total_seconds: float = 300.0
+    student_seconds: float = 1200.0
 
     def __post_init__(self) -> None:
         number("seconds", self.seconds, minimum=0, maximum=86_400, open_minimum=True)
-        number("total_seconds", self.total_seconds, minimum=0, maximum=7 * 86_400, open_minimum=True)
+        for name in ("total_seconds", "student_seconds"):
+            number(name, getattr(self, name), minimum=0, maximum=7 * 86_400, open_minimum=True)
         whole_number("memory", self.memory, maximum=2**50)
 
 
@@ -265,9 +269,9 @@ ALLOWED = {  # by name: numbers on x86_64 and aarch64, -1 where a machine has no
     "ppoll": (271, 73), "set_robust_list": (273, 99), "getrandom": (318, 278), "membarrier": (324, 283),
     "statx": (332, 291), "rseq": (334, 293),
 }  # fmt: skip
-MACHINES = {  # the number of its architecture, its column in the table, its fcntl and prlimit64
-    "x86_64": (0xC000003E, 0, 72, 302),
-    "aarch64": (0xC00000B7, 1, 25, 261),
+MACHINES = {  # the number of its architecture, its column in the table, its fcntl, tgkill and prlimit64
+    "x86_64": (0xC000003E, 0, 72, 234, 302),
+    "aarch64": (0xC00000B7, 1, 25, 131, 261),
 }
 F_SETOWN, F_SETOWN_EX = 8, 15  # fcntl that sends signals to others
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
@@ -278,7 +282,7 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the second: errno EPERM
 def seccomp() -> None:
     if sys.platform != "linux" or platform.machine() not in MACHINES or sys.byteorder != "little":
         raise OSError("needs Linux on x86_64 or aarch64")
-    program = filter_program(platform.machine())
+    program = filter_program(platform.machine(), os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     no_new_privileges()
     head = Program(len(program), ctypes.addressof(code))
@@ -291,26 +295,30 @@ class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
-def filter_program(machine: str) -> list[tuple[int, int, int, int]]:
+def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
     """Lines of (operation, jump if true, jump if false, value); jumps count from the next line."""
-    architecture, column, fcntl, prlimit = MACHINES[machine]
+    architecture, column, fcntl, tgkill, prlimit = MACHINES[machine]
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
     lines: list[tuple[int, str, str, int]] = [
         (LOAD, "", "", ARCHITECTURE),
         (EQUAL, "", "refuse", architecture),
         (LOAD, "", "", NUMBER),
         *((EQUAL, "allow", "", number) for number in numbers),
-        (EQUAL, "", "prlimit", fcntl),
+        (EQUAL, "", "tgkill", fcntl),
         (LOAD, "", "", SECOND),
         (EQUAL, "refuse", "", F_SETOWN),
         (EQUAL, "refuse", "allow", F_SETOWN_EX),
+        (EQUAL, "", "prlimit", tgkill),
+        (LOAD, "", "", FIRST),
+        (EQUAL, "allow", "refuse", pid),  # a signal to itself, as abort sends it
         (EQUAL, "", "refuse", prlimit),
         (LOAD, "", "", FIRST),
         (EQUAL, "allow", "refuse", 0),  # its own limits only
         (RETURN, "", "", ALLOW),
         (RETURN, "", "", REFUSE),
     ]
-    labels = {"prlimit": len(lines) - 5, "allow": len(lines) - 2, "refuse": len(lines) - 1}
+    places = {"tgkill": 8, "prlimit": 5, "allow": 2, "refuse": 1}
+    labels = {name: len(lines) - place for name, place in places.items()}
     return [
         (operation, labels[yes] - i - 1 if yes else 0, labels[no] - i - 1 if no else 0, value)
         for i, (operation, yes, no, value) in enumerate(lines)

@@ -25,20 +25,21 @@ from lora_np.grading.submissions import Report, check_file
 from lora_np.grading.wire import receive, send
 
 MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take: sixteen times the largest message
+SLACK = 4  # times as long as a file may take, by the clock
 TELLING = 10.0  # seconds for the report of what was decided, once the submission's time is over
 
 
-def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits) -> dict[str, Any]:
-    """What `Report.to_dict` gives for one file, from a judge in a separate process.
+def judged(
+    path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits
+) -> tuple[dict[str, Any], float]:
+    """What `Report.to_dict` gives for one file, from a judge in a separate process, and the seconds it took.
 
     If the judge fails, what it has reported by then counts, and every other exercise says why there are no
     points.
-
-    Raises
-    ------
-    OSError
-        If no process can be started at all.
     """
+    outcomes: list[dict[str, Any]] = []
+    more: dict[str, Any] = {}
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lora-np-judge-", ignore_cleanup_errors=True) as folder:
         channel = Channel("judge", folder=Path(folder), environment={**os.environ, "TMPDIR": folder})
         channel.to_send.put(
@@ -50,27 +51,26 @@ def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limit
                 "parent": os.getpid(),
             }
         )
-        deadline = time.monotonic() + limits.total_seconds + 2 * STARTING + TELLING
-        outcomes: list[dict[str, Any]] = []
+        # By the clock, where the processes of the file may have to wait for others.
+        deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
         try:
-            while True:
+            while "seconds" not in more:
                 message = channel.message(deadline)
-                if "cannot start" in message:
-                    raise OSError(message["cannot start"])
-                if "report" in message:
-                    return dict(message["report"])
-                outcomes.append(message["outcome"])
+                if "outcome" in message:
+                    outcomes.append(message["outcome"])
+                else:
+                    more = message
         except Ended as ended:
-            why = f"This file could not be judged to its end: {ended}"
-            done = {outcome["exercise"] for outcome in outcomes}
-            outcomes += [
-                Outcome.failed(exercise(name), why).to_dict() for name in exercises if name not in done
-            ]
-            return {"exercises": outcomes}
+            more = {"failure": f"This file could not be judged to its end: {ended}"}
         finally:
             channel.kill()
             with contextlib.suppress(RecursionError, OSError):
                 shutil.rmtree(folder, ignore_errors=True)
+    done = {outcome["exercise"] for outcome in outcomes}
+    why = more.get("failure", "")
+    failed = [Outcome.failed(exercise(name), why) for name in exercises if name not in done]
+    seconds = more.pop("seconds", time.monotonic() - began)
+    return {**more, "exercises": outcomes + [outcome.to_dict() for outcome in failed]}, seconds
 
 
 def main() -> None:
@@ -80,8 +80,8 @@ def main() -> None:
     order = receive(requests)
     if sys.platform == "linux":
         die_with(order["parent"])
-    limit_memory()
     limits = Limits(*order["limits"])
+    limit_resources(limits)
     path = Path(os.fsdecode(bytes.fromhex(order["path"])))
     try:
         report = check_file(
@@ -91,20 +91,17 @@ def main() -> None:
             limits=limits,
             told=lambda outcome: send(replies, {"outcome": outcome.to_dict()}),
         )
-    except OSError as error:
-        send(replies, {"cannot start": str(error)})
-        return
-    except ValueError as error:  # neither a notebook nor a script
-        report = Report(path, {}, [str(error)])
-    send(replies, {"report": report.to_dict()})
+    except (OSError, ValueError) as error:  # neither a notebook nor a script
+        report = Report(path, {}, failure=str(error).replace(str(path), path.name))
+    send(replies, {**report.to_dict(), "exercises": None, "seconds": report.seconds + time.process_time()})
 
 
-def limit_memory() -> None:
-    """The soft limit only: a submission's process sets limits that are lower, and hard."""
+def limit_resources(limits: Limits) -> None:
+    """The soft limits only: a submission's process sets limits that are lower, and hard."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = address_space(MEMORY)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        cpu = int(SLACK * limits.total_seconds + STARTING)
+        for kind, most in ((resource.RLIMIT_AS, address_space(MEMORY)), (resource.RLIMIT_CPU, cpu)):
+            _, hard = resource.getrlimit(kind)
+            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

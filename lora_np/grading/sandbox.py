@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -18,17 +17,16 @@ from typing import Any
 from lora_np.exercises import Remote
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import Limits
+from lora_np.grading.wire import packed
 
 DROPPED = 5  # cells that hang or end the process; a file with more is not run
-PROBLEMS = 50  # cells whose problems are reported
-PIECE = 5_000  # characters of source in one message, each of up to six bytes
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
 class Process(Channel):
     """One life of a submission, in an empty folder."""
 
-    def __init__(self, cells: Sequence[tuple[int, str]], limits: Limits) -> None:
+    def __init__(self, cells: Mapping[int, str], limits: Limits) -> None:
         self.place = tempfile.TemporaryDirectory(prefix="lora-np-", ignore_cleanup_errors=True)
         base = Path(self.place.name)
         folder, secret = base / "work", base / "secret"
@@ -37,16 +35,7 @@ class Process(Channel):
         base.chmod(0o711)
         super().__init__("child", folder=folder, environment=environment(folder))
         settings = {"limits": astuple(limits), "secret": str(secret), "parent": os.getpid()}
-        self.to_send.put(settings)
-        # Each by itself: a message has an upper size, which a file of all cells might reach.
-        for number, source in cells:
-            for start in range(0, max(1, len(source)), PIECE):
-                self.to_send.put({"cell": number, "source": source[start : start + PIECE]})
-        self.to_send.put({"cell": 0, "source": ""})
-        try:
-            self.missing: dict[str, str] = self.message(time.monotonic() + STARTING)["limits"]
-        except Ended as ended:  # nothing of the submission has run yet: it is not to blame
-            raise OSError(f"no process for submissions can be started: {ended}; {self.printed}") from None
+        self.to_send.put({**settings, "cells": packed(cells)})
 
     def kill(self) -> None:
         """End it, and clear its folder."""
@@ -71,17 +60,19 @@ class Sandbox:
         Limits that do not hold here, and why.
     printed : str
         The beginning of what it has printed.
+    left : float
+        Seconds that are left for the file.
     """
 
     def __init__(self, cells: Sequence[str], limits: Limits | None = None) -> None:
-        self.cells = dict(enumerate(cells, start=1))
+        self.cells = {number: cell for number, cell in enumerate(cells, start=1) if cell.strip()}
         self.limits = Limits() if limits is None else limits
+        self.left = self.limits.total_seconds
         self.problems: dict[int, str] = {}
         self.missing: dict[str, str] = {}
         self.printed = ""
         self.dropped = 0
         self.calls = 0
-        self.last = time.monotonic() + self.limits.total_seconds + STARTING
         self.process: Process | None = None
         self.names: list[str] = []
 
@@ -99,23 +90,35 @@ class Sandbox:
             self.printed = (self.printed + self.process.printed)[:PRINTED]
             self.process = None
 
-    def deadline(self, seconds: float) -> float:
-        return min(time.monotonic() + seconds, self.last)
+    def deadline(self, process: Process, seconds: float) -> float:
+        """On the clock of the process; the file as a whole has no more than what is left of its time."""
+        return process.clock() + min(seconds, self.left)
+
+    def message(self, process: Process, deadline: float) -> dict[str, Any]:
+        """The next message, whose time is the file's."""
+        began = process.clock()
+        try:
+            return process.message(deadline)
+        finally:
+            self.left -= max(0.0, process.clock() - began)
 
     def running(self) -> Process:
         """The process, started if there is none. A cell that it cannot get past is dropped."""
         while self.process is None:
-            if time.monotonic() > self.last:
+            if self.left <= 0:
                 raise Ended(f"the whole file took longer than {self.limits.total_seconds:g} seconds")
-            self.process = Process(list(self.cells.items()), self.limits)
-            self.missing = self.process.missing
-            deadline = self.deadline(self.limits.seconds)
-            current = 0  # the cell that runs now
+            self.process = process = Process(self.cells, self.limits)
             try:
-                while (message := self.process.message(deadline)).get("ready") is None:
+                self.missing = self.message(process, self.deadline(process, STARTING))["limits"]
+            except (Ended, KeyError, TypeError) as error:
+                self.stop()
+                raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
+            current, deadline = 0, self.deadline(process, self.limits.seconds)  # of the cell that runs now
+            try:
+                while (message := self.message(process, deadline)).get("ready") is None:
                     if message["cell"] in self.cells and message["cell"] > current:
-                        current, deadline = message["cell"], self.deadline(self.limits.seconds)
-                    if "problem" in message and len(self.problems) < PROBLEMS:
+                        current, deadline = message["cell"], self.deadline(process, self.limits.seconds)
+                    if "problem" in message:
                         self.problems[current] = str(message["problem"])[:500]
                 self.names = [str(name) for name in message["ready"]]
             except (Ended, KeyError, TypeError) as error:
@@ -136,20 +139,20 @@ class Sandbox:
         seconds: float | None = None,
     ) -> dict[str, Any]:
         """What `lora_np.exercises.call` gives, from the other process."""
-        try:
-            process = self.running()
-        except Ended as ended:
-            return {"error": str(ended), "kind": "Ended"}
+        seconds = self.limits.seconds if seconds is None else seconds
         functions = [a for a in arguments if callable(a)]
         places = iter(range(len(functions)))
         over_there = [Remote(next(places)) if callable(a) else a for a in arguments]
         self.calls += 1
         request = {"call": name, "arguments": over_there, "rules": dict(rules), "number": self.calls}
-        process.to_send.put(request)
-        deadline = self.deadline(self.limits.seconds if seconds is None else seconds)
         try:
+            if min(seconds, self.left) <= 0:
+                raise Ended("it took too long")
+            process = self.running()
+            process.to_send.put(request)
+            deadline = self.deadline(process, seconds)
             while True:
-                message = process.message(deadline)
+                message = self.message(process, deadline)
                 if message.get("to") != self.calls:
                     continue  # written by an earlier call, which has its own verdict
                 if "ask" not in message:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from lora_np.exercises import QUESTIONS, Exercise, Outcome, exercise, judge, lessons, plural
@@ -19,6 +18,8 @@ from lora_np.grading.sandbox import Sandbox
 SUFFIXES = (".py", ".ipynb")
 LARGEST = 20 * 2**20  # bytes of a file
 NUMBERED = 5_000  # lines of a script up to which an error's line is that of the file, not of its part
+CELLS = 1_000  # with code in them
+PROBLEMS = 50  # cells whose problems are shown
 LONGEST = 2_000  # characters of one message to a student
 PATIENCE = 3  # an exercise may take as many times as long as one call
 
@@ -39,6 +40,10 @@ class Report:
         Limits that could not be enforced, and why.
     printed : str
         The beginning of what it has printed.
+    failure : str
+        Why the file could not be judged, or not to its end; empty if it could.
+    seconds : float
+        How long its process ran.
     """
 
     path: Path
@@ -46,6 +51,8 @@ class Report:
     problems: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     printed: str = ""
+    failure: str = ""
+    seconds: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -68,6 +75,7 @@ class Report:
             "problems": self.problems,
             "limits not enforced": self.missing,
             "printed": self.printed,
+            "failure": self.failure,
         }
 
     @classmethod
@@ -77,14 +85,15 @@ class Report:
             one["exercise"]: Outcome.from_dict(exercise(one["exercise"]), one) for one in values["exercises"]
         }
         problems, missing = list(values.get("problems", [])), dict(values.get("limits not enforced", {}))
-        return cls(path, outcomes, problems, missing, values.get("printed", ""))
+        failure = printable(values.get("failure", ""))
+        return cls(path, outcomes, problems, missing, values.get("printed", ""), failure)
 
 
 def check_file(
     path: Path,
     exercises: Sequence[Exercise] = (),
     *,
-    questions: Sequence[Any] = QUESTIONS,
+    questions: Sequence[int] = QUESTIONS,
     limits: Limits | None = None,
     told: Callable[[Outcome], object] | None = None,
 ) -> Report:
@@ -96,8 +105,8 @@ def check_file(
         A ``.py`` or ``.ipynb`` file.
     exercises : sequence of Exercise, optional
         By default all whose function the file defines.
-    questions : sequence
-        What the random questions are drawn from; by default those that students see.
+    questions : sequence of int
+        What the inputs are drawn from; by default those that students see.
     limits : Limits, optional
         By default those of `Limits`.
     told : callable, optional
@@ -113,7 +122,7 @@ def check_file(
     ValueError
         If the file is neither, or has an answer to no exercise.
     OSError
-        If the file cannot be read, or no process can be started.
+        If the file cannot be read.
 
     See Also
     --------
@@ -126,18 +135,25 @@ def check_file(
     if not exercises:
         raise ValueError(f"{path} defines no function that an exercise asks for; {reason(cells, limits)}")
     box = Sandbox(cells, limits)
-    outcomes = {}
+    outcomes, failure = {}, ""
     try:
         with box:
             for one in exercises:
-                outcomes[one.name] = outcome = bounded(outcome_of(one, box, questions))
+                outcomes[one.name] = outcome = bounded(outcome_of(one, box, cells, questions))
                 if told is not None:
                     told(outcome)
     except Ended as ended:
-        for one in exercises:
-            outcomes.setdefault(one.name, Outcome.failed(one, printable(str(ended))))
-    problems = [printable(f"cell {number}: {text}") for number, text in sorted(box.problems.items())]
-    return Report(path, outcomes, problems, box.missing, printable(box.printed))
+        failure = printable(str(ended))
+    for one in exercises:
+        outcomes.setdefault(one.name, Outcome.failed(one, failure))
+    printed, seconds = printable(box.printed), limits.total_seconds - box.left
+    return Report(path, outcomes, problems_of(box), box.missing, printed, failure, seconds)
+
+
+def problems_of(box: Sandbox) -> list[str]:
+    """What went wrong in which cell."""
+    first = sorted(box.problems.items())[:PROBLEMS]
+    return [printable(f"cell {number}: {text}") for number, text in first]
 
 
 def bounded(outcome: Outcome) -> Outcome:
@@ -162,20 +178,23 @@ def reason(cells: Sequence[str], limits: Limits) -> str:
     box = Sandbox(cells, limits)
     try:
         with box:
-            problems = [f"cell {number}: {text}" for number, text in sorted(box.problems.items())]
+            problems = problems_of(box)
     except Ended as ended:
         problems = [str(ended)]
     return problems[0] if problems else "see lora-np exercises list"
 
 
-def outcome_of(one: Exercise, box: Sandbox, questions: Sequence[int]) -> Outcome:
+def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], questions: Sequence[int]) -> Outcome:
     if one.name not in box.names:
-        return Outcome.failed(one, "Not handed in")
-    end = monotonic() + PATIENCE * box.limits.seconds
+        defines = re.compile(rf"^\s*(?:def|class) {one.name}\b|^{one.name}\b.*=", re.MULTILINE)
+        places = [number for number in box.problems if defines.search(cells[number - 1])]
+        why = [f"Its cell could not be run: cell {number}: {box.problems[number]}" for number in places]
+        return Outcome.failed(one, (why or ["Not handed in"])[0])
+    enough = box.left - PATIENCE * box.limits.seconds
 
     def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
-        left = max(0.0, end - monotonic())
-        return box.call(one.name, arguments, rules, seconds=min(box.limits.seconds, left))
+        seconds = min(box.limits.seconds, box.left - enough)
+        return box.call(one.name, arguments, rules, seconds=seconds)
 
     return judge(one, caller, questions)
 
@@ -187,12 +206,14 @@ def defined_in(cells: Sequence[str]) -> list[Exercise]:
 
 
 def cells_of(path: Path) -> list[str]:
-    """The source of each code cell. Lines for IPython alone (``%magic``, ``!command``) are left out.
+    """The source of each code cell, as an error in one leaves the others; a script is cut at each ``# %%``.
+
+    Lines for IPython alone (``%magic``, ``!command``) are left out.
 
     Raises
     ------
     ValueError
-        If it is neither a notebook nor a script.
+        If it is neither a notebook nor a script, or has too many cells.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} must be a .py or .ipynb file")
@@ -200,23 +221,22 @@ def cells_of(path: Path) -> list[str]:
         raise ValueError(f"{path} must be a regular file")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is larger than {LARGEST:,} bytes")
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    cells = notebook_cells(path, text) if path.suffix == ".ipynb" else script_cells(text)
-    return [re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) for cell in cells]
-
-
-def notebook_cells(path: Path, text: str) -> list[str]:
     try:
-        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-        return ["".join(cell["source"]) for cell in cells]
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        cells = notebook_cells(text) if path.suffix == ".ipynb" else re.split(r"^# %%.*$", text, flags=re.M)
+        full = sum(1 for cell in cells if cell.strip())
+    except MemoryError:
+        raise ValueError(f"{path} takes too much memory to read") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a notebook: {type(error).__name__} {error}") from None
+    if full > CELLS:
+        raise ValueError(f"{path} has {full:,} cells of code, and may have {CELLS:,}")
+    if path.suffix == ".py" and text.count("\n") <= NUMBERED:
+        starts = accumulate((cell.count("\n") for cell in cells[:-1]), initial=0)
+        cells = ["\n" * start + cell for start, cell in zip(starts, cells, strict=True)]
+    return [re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) if cell.strip() else "" for cell in cells]
 
 
-def script_cells(text: str) -> list[str]:
-    """A script, cut where a line begins with ``# %%``, so that an error in one part leaves the others."""
-    cells = re.split(r"^# %%.*$", text, flags=re.MULTILINE)
-    if text.count("\n") > NUMBERED:
-        return cells
-    starts = [0, *accumulate(cell.count("\n") for cell in cells[:-1])]
-    return ["\n" * start + cell for start, cell in zip(starts, cells, strict=True)]
+def notebook_cells(text: str) -> list[str]:
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return ["".join(cell["source"]) for cell in cells]

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
+
+import numpy as np
 
 from lora_np.exercises import WireError, decode, encode
 
@@ -60,6 +63,21 @@ def pack(message: Any) -> bytes:
     arrays = b"".join(buffers)
     check_size(len(document), len(arrays))
     return HEAD.pack(len(document), len(arrays)) + document + arrays
+
+
+def packed(cells: Mapping[int, str]) -> dict[str, Any]:
+    """Cells by their numbers, all of their text as one array: strings in a message are short."""
+    sources = [source.encode("utf-8", "surrogatepass") for source in cells.values()]
+    text = np.frombuffer(b"".join(sources) + b"\0", np.uint8)
+    return {"numbers": list(cells), "sizes": [*map(len, sources)], "text": text}
+
+
+def unpacked(message: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """The opposite of `packed`."""
+    text, start = message["text"].tobytes(), 0
+    for number, size in zip(message["numbers"], message["sizes"], strict=True):
+        yield number, text[start : start + size].decode("utf-8", "surrogatepass")
+        start += size
 
 
 def read(stream: IO[bytes], size: int) -> bytes:

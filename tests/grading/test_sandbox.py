@@ -270,14 +270,13 @@ def test_messages_without_end_do_not_stretch_the_time(box):
     process = box.running()
     process.received.put({"to": 0})
     with pytest.raises(Ended, match="it took too long"):
-        process.message(time.monotonic() - 1)
+        process.message(process.clock() - 1)
     box.stop()
 
 
 def test_a_file_has_a_time_for_all_its_cells():
     began = time.monotonic()
     box = Sandbox(["import time; time.sleep(1.6)"] * 40, Limits(seconds=2, total_seconds=3))
-    box.last -= 60.0  # the allowance for a slow start of Python
     with pytest.raises(Ended, match=r"the file cannot be run: it took too long|whole file took longer"), box:
         pass
     assert time.monotonic() - began < 30
@@ -332,14 +331,6 @@ def test_a_file_of_nothing_but_ends_is_given_up():
         pass
 
 
-def test_a_grader_that_cannot_start_is_not_the_students_fault(monkeypatch):
-    monkeypatch.setattr("lora_np.grading.channel.CODE", "raise SystemExit('no such module')")
-    with pytest.raises(
-        OSError, match=r"no process for submissions can be started: it stopped.*no such module"
-    ):
-        Sandbox(["x = 1"]).running()
-
-
 def test_no_process_is_left_behind(box):
     process = box.running().process
     box.stop()
@@ -353,7 +344,8 @@ FORGERIES = {
     "a verdict": "send(fd, {'passed': True, 'points': 99})",
     "no dict": "send(fd, [1, 2, 3])",
     "many answers": "[send(fd, {'value': 0}) for _ in range(100)]",
-    "no such place": "send(fd, {'value': 0, 'changed': [99, 'x']})",
+    "other arguments": "send(fd, {'to': 1, 'value': 0, 'arguments': [99, 'x', {}, [[]]]})",
+    "no arguments": "send(fd, {'to': 1, 'value': 0})",
     "a question": "[send(fd, {'ask': 10**6, 'arguments': 'nonsense'}) for _ in range(100)]",
 }
 
@@ -377,14 +369,14 @@ def lora_count(d, k, r):
     return -1
 """
     with Sandbox([source], LIMITS) as box:
-        result = outcome_of(exercise("lora_count"), box, [5])
+        result = outcome_of(exercise("lora_count"), box, [source], [5])
     assert not result.passed
     assert result.points == 0
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_filter_jumps_forward_to_where_it_should(machine):
-    program = filter_program(machine)
+    program = filter_program(machine, 4321)
     for i, (operation, yes, no, _) in enumerate(program):
         assert 0 <= yes < 256
         assert 0 <= no < 256
@@ -400,16 +392,23 @@ def test_the_filter_jumps_forward_to_where_it_should(machine):
     ("fcntl, set owner", "fcntl", (3, 8), False),
     ("fcntl, set owner, extended", "fcntl", (3, 15), False),
     ("its own limits", "prlimit", (0, 0), True),
+    ("a signal to itself", "tgkill", (4321, 0), True),
+    ("a signal to another", "tgkill", (4322, 0), False),
     ("another's limits", "prlimit", (77, 0), False),
     ("a call that is not listed", 9999, (0, 0), False),
     ("the x32 numbers", 0x40000001, (0, 0), False),
 ])  # fmt: skip
 def test_the_filter_run_by_hand(machine, name, number, arguments, allowed):
-    architecture, column, fcntl, prlimit = MACHINES[machine]
-    numbers = {"fcntl": fcntl, "prlimit": prlimit, **{name: both[column] for name, both in ALLOWED.items()}}
+    architecture, column, fcntl, tgkill, prlimit = MACHINES[machine]
+    numbers = {
+        "fcntl": fcntl,
+        "tgkill": tgkill,
+        "prlimit": prlimit,
+        **{name: both[column] for name, both in ALLOWED.items()},
+    }
     data = {0: numbers.get(number, number), 4: architecture, 16: arguments[0], 24: arguments[1]}
-    assert run(filter_program(machine), data) == allowed
-    assert not run(filter_program(machine), {**data, 4: 0x40000003})
+    assert run(filter_program(machine, 4321), data) == allowed
+    assert not run(filter_program(machine, 4321), {**data, 4: 0x40000003})
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -444,7 +443,7 @@ def test_no_call_reaches_beyond_the_process(machine):
     }[machine]
     architecture = MACHINES[machine][0]
     for number in beyond:
-        assert not run(filter_program(machine), {0: number, 4: architecture, 16: 0, 24: 0}), number
+        assert not run(filter_program(machine, 4321), {0: number, 4: architecture, 16: 0, 24: 0}), number
 
 
 def run(program, data):
