@@ -92,7 +92,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
-    """Write the files that are not there yet: nobody's work is ever overwritten.
+    """Write the files that are not there yet, or none of them: nobody's work is ever overwritten.
 
     Parameters
     ----------
@@ -108,9 +108,20 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
     """
     kept = [path for path in files if os.path.lexists(path)]
     written = [path for path in files if path not in kept]
-    for path in written:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, files[path])
+    folders = {parent for path in written for parent in path.parents if not parent.exists()}
+    begun: list[Path] = []
+    try:
+        for path in written:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, files[path])
+            begun.append(path)
+    except BaseException:
+        for path in begun:
+            path.unlink(missing_ok=True)
+        for folder in sorted(folders, reverse=True):  # the deepest first
+            with suppress(OSError):  # it was not made, or somebody has put something into it
+                folder.rmdir()
+        raise
     return written, kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import sys
@@ -19,12 +20,15 @@ def main() -> None:
     """Set the limits, run the cells, then answer calls until the other side closes."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests)
+    cells = dict(unpacked(settings["cells"]))
     take_standard_streams()
     prepare()
+    if any("matplotlib" in source for source in cells.values()):
+        import_matplotlib(settings["figures"])
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
     namespace = Namespace()
-    for number, source in unpacked(settings["cells"]):
+    for number, source in cells.items():
         send(replies, {"cell": number})
         problem = namespace.run(source, f"cell {number}")
         if problem:
@@ -69,6 +73,14 @@ def prepare() -> None:
 
     setattr(lora_np.exercises, "check", lambda *args, **kwargs: None)  # noqa: B010  (mypy knows its type)
     sys.path[:] = [entry for entry in sys.path if not is_checkout(Path(entry))]
+
+
+def import_matplotlib(folder: str) -> None:
+    """While it may write its list of fonts, which it must not do later: whoever plots loses nothing."""
+    os.environ["MPLCONFIGDIR"] = folder
+    with contextlib.suppress(Exception):
+        importlib.import_module("matplotlib.pyplot")
+    del os.environ["MPLCONFIGDIR"]
 
 
 def is_checkout(folder: Path) -> bool:

@@ -107,7 +107,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
     """Try to overstep each limit; those that let it happen, with the step that should have set them."""
     tests: list[tuple[str, str, Callable[[], Any]]] = [
-        ("memory", "resources", lambda: mmap.mmap(-1, limits.memory + 2**20).close()),
+        ("memory", "resources", lambda: mmap.mmap(-1, address_space(limits.memory) + 2**20).close()),
         ("writing files", "resources", lambda: Path("written").write_bytes(b"x")),
         ("processes", "calls", start_a_process),
         ("reading other files", "files", lambda: Path(secret).read_bytes()),

@@ -34,8 +34,9 @@ class Process(Channel):
         secret.touch(mode=0o644)
         base.chmod(0o711)
         super().__init__("child", folder=folder, environment=environment(folder))
+        figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
         settings = {"limits": astuple(limits), "secret": str(secret), "parent": os.getpid()}
-        self.to_send.put({**settings, "cells": packed(cells)})
+        self.to_send.put({**settings, "figures": figures, "cells": packed(cells)})
 
     def kill(self) -> None:
         """End it, and clear its folder."""

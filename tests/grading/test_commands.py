@@ -132,12 +132,14 @@ def test_a_full_disk_leaves_no_half_of_a_notebook(tmp_path, capsys):
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
+    new = tmp_path / "new" / "week-1"
     try:
-        status = run(["exercises", "start", str(tmp_path), "--lesson", "1"])
+        statuses = [run(["exercises", "start", str(folder), "--lesson", "1"]) for folder in (tmp_path, new)]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert status == 1
-    assert capsys.readouterr().err == f"lora-np: {tmp_path / '01-see-rank.ipynb'}: File too large\n"
+    assert statuses == [1, 1]
+    places = [folder / "01-see-rank.ipynb" for folder in (tmp_path, new)]
+    assert capsys.readouterr().err == "".join(f"lora-np: {path}: File too large\n" for path in places)
     assert list(tmp_path.iterdir()) == []
     os.mkfifo(tmp_path / "a.py")
     assert run(["exercises", "check", str(tmp_path / "a.py")]) == 1
@@ -154,3 +156,21 @@ def test_as_a_process(tmp_path):
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert "1 of 1 point" in result.stdout
+
+
+def test_a_disk_that_is_full_halfway_keeps_what_was_there_and_nothing_of_ours(tmp_path, monkeypatch, capsys):
+    from lora_np import files
+
+    folder = tmp_path / "new" / "week-1"
+    real = files.write_text
+
+    def full(path, text):
+        if path.suffix == ".py":
+            (folder / "mine.txt").write_text("mine")
+            raise OSError(28, "No space left on device", str(path))
+        real(path, text)
+
+    monkeypatch.setattr(files, "write_text", full)
+    assert run(["exercises", "start", str(folder), "--lesson", "1"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]

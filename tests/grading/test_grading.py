@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import hashlib
 import io
+import json
 import os
 import re
 import resource
@@ -19,6 +21,7 @@ from matplotlib.figure import Figure
 from lora_np.grading import classroom, judge
 from lora_np.grading.classroom import Grades, grade, harmless, quoted, submissions_in
 from lora_np.grading.confine import Limits
+from tests.grading.messy import messy
 
 LIMITS = Limits(seconds=2.0)
 COUNT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
@@ -32,7 +35,7 @@ def fill(folder, files):
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder
 
 
@@ -111,6 +114,7 @@ def test_a_seed_is_drawn_where_none_is_given(tmp_path):
 def test_limits_that_do_not_hold_are_said():
     class File:
         missing = {"memory": "not enforced on Windows"}  # noqa: RUF012
+        failure = ""
 
     assert Grades((), 0, {"a": [File()]}).warnings() == [
         "Limit not enforced here: memory (not enforced on Windows)."
@@ -232,6 +236,54 @@ def test_a_judge_that_fails_costs_one_file(tmp_path, monkeypatch):
     assert "could not be judged to its end: it took too long" in grades.feedback("a")
 
 
+def test_no_process_at_all_is_said_before_anything_is_graded(tmp_path, monkeypatch):
+    monkeypatch.setattr("lora_np.grading.channel.CODE", "raise SystemExit('no such module')")
+    with pytest.raises(OSError, match=r"no process for submissions can be started: .*no such module"):
+        grade(fill(tmp_path, {"a.py": COUNT}))
+
+
+def test_each_file_is_read_once(tmp_path, monkeypatch):
+    folder = fill(tmp_path, {f"{name}.py": COUNT for name in "abc"})
+    read = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr(classroom, "judged", lambda path, *rest: ({"exercises": []}, 0.0))
+    grade(folder, rng=1)
+    assert sorted(read) == ["a.py", "b.py", "c.py"]
+
+
+def test_the_files_of_one_student_have_a_common_limit(tmp_path, monkeypatch):
+    folder = fill(tmp_path, {**{f"many/{i}.py": COUNT for i in range(9)}, "anna.py": COUNT})
+    limits = []
+
+    def judged(path, names, questions, limit):
+        limits.append((path.name, limit.total_seconds))
+        return {"exercises": []}, 4.0
+
+    monkeypatch.setattr(classroom, "judged", judged)
+    grades = grade(folder, rng=1, jobs=1, limits=Limits(total_seconds=5, student_seconds=10))
+    assert limits == [("anna.py", 5), ("0.py", 5), ("1.py", 5), ("2.py", 2)]
+    assert "The files of one student have 10 seconds, which are over" in grades.feedback("many")
+
+
+def test_a_large_file_costs_itself_alone(tmp_path, solved):
+    """A million and a half of empty cells, a cell of 19 MB, more cells of code than may be: each by its name."""
+    folder = fill(tmp_path, {
+        "anna.py": solved(4),
+        "cells.py": "# %%\n" * 1_500_000 + COUNT,
+        "code.py": "# %%\n0\n" * 2_000_000 + COUNT,
+        "one.py": f"{COUNT}x = '{'y' * 19_000_000}'\n",
+    })  # fmt: skip
+    used = children()
+    grades = grade(folder, rng=1)
+    assert {student: grades.points(student) for student in grades.reports} == {
+        "anna": 9, "cells": 1, "code": 0, "one": 1,
+    }  # fmt: skip
+    assert "code, code.py: code.py has 2,000,000 cells of code, and may have 1,000" in grades.table.notes
+    assert grades.missing == {} or sys.platform != "linux"
+    assert children() - used < 30
+
+
 # Hostile submissions. Each does its worst in `lora_count` or in a cell of its own, and has one right answer.
 
 HONEST_PART = "\n\n# %%\ndef last_rank_that_saves(d, k):\n    return (d * k - 1) // (d + k)\n"
@@ -250,6 +302,7 @@ IN_A_CALL = {
     "eats memory at once": "return np.ones(10**12)",
     "exits": "raise SystemExit(0)",
     "ends the process": "import os; os._exit(0)",
+    "aborts": "import os; os.abort()",
     "interrupts": "raise KeyboardInterrupt",
     "forks": "import os\n    while True:\n        os.fork()",
     "starts threads": "import threading\n    while True: threading.Thread(target=lambda: [1 for _ in iter(int, 1)]).start()",
@@ -345,6 +398,21 @@ IN_A_CELL = {
 }
 
 
+HUGE = {  # a file each; what is right in it counts, where it can be run
+    "empty cells.py": (3, lambda: "# %%\n" * 1_500_000 + COUNT + HONEST_PART),
+    "empty cells.ipynb": (1, lambda: json.dumps({"cells": [
+        *({"cell_type": "code", "source": source} for source in [""] * 450_000 + [COUNT])]})),
+    "cells of code.py": (0, lambda: "# %%\n0\n" * 2_500_000 + COUNT + HONEST_PART),
+    "one cell.py": (3, lambda: COUNT + "x = '" + "y" * 19_000_000 + "'\n" + HONEST_PART),
+    "lines.py": (3, lambda: f"{COUNT}# %%\n" + "x = 1\n" * 3_200_000 + HONEST_PART),
+    "a sum.py": (3, lambda: f"{COUNT}# %%\nx = 0" + "+0" * 9_000_000 + HONEST_PART),
+    "brackets.py": (3, lambda: f"{COUNT}# %%\n" + "[" * 9_000_000 + HONEST_PART),
+    "control letters.py": (3, lambda: f"{COUNT}# %%\n" + "#\x01" * 9_000_000 + HONEST_PART),
+    "lists.ipynb": (0, lambda: "[" + "[]," * 6_500_000 + "0] def lora_count"),
+    "too large.py": (0, lambda: "#" * 21 * 2**20 + COUNT),
+}  # fmt: skip
+
+
 def hostile_class():
     start = "import numpy as np\n\n# %%\n"
     calls = {
@@ -360,9 +428,15 @@ def snapshot(folder):
     found = {}
     for path in [folder, *sorted(folder.rglob("*"))]:
         seen = path.stat()
-        content = path.read_bytes() if path.is_file() else None
+        content = hashlib.sha256(path.read_bytes()).digest() if path.is_file() else None
         found[path] = (seen.st_mode, seen.st_uid, seen.st_gid, seen.st_mtime_ns, content)
     return found
+
+
+def children():
+    """Seconds of the processor that all processes have used that were started and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def system_v():
@@ -370,13 +444,21 @@ def system_v():
 
 
 def mixed_class(folder, solved):
-    files = {**hostile_class(), **{f"honest-{i}.py": solved(4) for i in range(10)}}
-    return fill(folder, files)
+    fill(folder, {**hostile_class(), **{f"honest-{i}.py": solved(4) for i in range(10)}, **messy(solved)})
+    for name, (_, content) in HUGE.items():
+        fill(folder, {f"huge {Path(name).stem} {Path(name).suffix[1:]}/{name}": content()})
+    return folder
 
 
-def check_points(points):
-    """The honest keep theirs, and each hostile one its single right answer."""
+def check_points(points, solved):
+    """The honest keep theirs, tidy or not, and each hostile one its single right answer."""
     assert {points.pop(f"honest-{i}") for i in range(10)} == {9}
+    untidy = {name.partition("/")[0].rpartition(".")[0] or name.partition("/")[0] for name in messy(solved)}
+    assert len(untidy) >= 18
+    found = {name: points.pop(name) for name in untidy}
+    assert set(found.values()) == {9}, found
+    for name, (right, _) in HUGE.items():
+        assert points.pop(f"huge {Path(name).stem} {Path(name).suffix[1:]}") == right, name
     for broken in (
         "answers before it is asked",
         "patches in a cell",
@@ -393,13 +475,17 @@ def check_points(points):
 def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_anything(tmp_path, solved):
     folder = mixed_class(tmp_path / "class", solved)
     before, ipc = snapshot(folder), system_v()
-    began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    used, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, children()
     grades = grade(folder, numbers=[4], rng=3, limits=Limits(seconds=2.0, total_seconds=20.0))
-    assert time.monotonic() - began < len(grades.reports) * 40
+    assert children() - cpu < len(grades.reports) * 15
+    named = "\n".join(grades.table.notes)
+    assert all(
+        f"{name}: " in named for name in ("cells of code.py", "lists.ipynb", "sleeps in forty cells.py")
+    )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 200_000, "kilobytes of the supervisor"
     assert grades.missing == {}
     assert (snapshot(folder), system_v()) == (before, ipc)
-    check_points({student: grades.points(student) for student in grades.reports})
+    check_points({student: grades.points(student) for student in grades.reports}, solved)
     assert sorted(os.listdir(tmp_path)) == ["class"]
     grades.write(tmp_path / "grades.csv")
     assert len(rows(grades)) == len(grades.reports)
@@ -442,7 +528,7 @@ def test_the_same_where_the_teacher_is_an_ordinary_user(solved):
         assert "Limit not enforced" not in run.stdout
         assert (snapshot(folder), system_v()) == (before, ipc)
         points = csv.DictReader(io.StringIO((home / "g.csv").read_text()))
-        check_points({row["student"]: int(row["points"]) for row in points})
+        check_points({row["student"]: int(row["points"]) for row in points}, solved)
 
 
 @pytest.mark.slow

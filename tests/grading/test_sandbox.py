@@ -119,6 +119,9 @@ def printing():
 def ends():
     os._exit(3)
 
+def aborts():
+    os.abort()
+
 def crash():
     import ctypes
     ctypes.string_at(0)
@@ -372,6 +375,54 @@ def lora_count(d, k, r):
         result = outcome_of(exercise("lora_count"), box, [source], [5])
     assert not result.passed
     assert result.points == 0
+
+
+PATCHES = """
+import numpy as np
+import lora_np.exercises.asking as asking, lora_np.exercises.running as running
+for module in (asking, running, np):
+    for name in ("alike", "array_equal", "judge"):
+        if hasattr(module, name):
+            setattr(module, name, lambda *a, **k: True)
+def rank_one_parts(B, A):
+    parts = B.T[:, :, None] * A[:, None, :]
+    A += 1
+    B[:] = 0
+    return parts
+"""
+
+
+def test_arguments_are_compared_where_the_answer_cannot_reach():
+    """Patching the comparison in its own process earns nothing."""
+    from lora_np.exercises import exercise
+    from lora_np.grading.submissions import outcome_of
+
+    with Sandbox([PATCHES], LIMITS) as box:
+        result = outcome_of(exercise("rank_one_parts"), box, [PATCHES], [5])
+    assert result.points == 0
+    assert "your function has changed A" in result.message
+
+
+@linux
+def test_an_answer_that_aborts_is_told_so(box):
+    reply = box.call("aborts", [])
+    assert (reply["kind"], reply["error"]) == ("Ended", "it stopped with SIGABRT")
+
+
+@linux
+def test_time_without_a_processor_does_not_count(box, monkeypatch):
+    process = box.running()
+    before = process.clock()
+    content = Path(f"/proc/{process.process.pid}/schedstat").read_text().split()
+    waited = f"{content[0]} {int(content[1]) + 10**12} {content[2]}"
+    monkeypatch.setattr(Path, "read_text", lambda self: waited)
+    assert process.clock() < before - 900
+
+
+def test_a_process_that_cannot_start_costs_its_file(monkeypatch):
+    monkeypatch.setattr("lora_np.grading.channel.CODE", "raise SystemExit('no such module')")
+    with pytest.raises(Ended, match=r"no process can be started for it: it stopped.*no such module"):
+        Sandbox(["x = 1"]).running()
 
 
 @pytest.mark.parametrize("machine", MACHINES)

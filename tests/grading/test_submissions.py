@@ -6,6 +6,7 @@ import pytest
 
 from lora_np.exercises import exercise
 from lora_np.grading.submissions import cells_of, check_file, defined_in
+from tests.mutations import is_linear
 
 RIGHT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
 WRONG = "def training_bytes(base, trained):\n    return 2 * base\n"
@@ -47,6 +48,37 @@ def test_what_is_no_submission(tmp_path, name, content, words):
     path.write_text(content)
     with pytest.raises(ValueError, match=words):
         check_file(path)
+
+
+def test_empty_cells_cost_nothing_and_too_many_with_code_are_refused(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text("# %%\n" * 1_500_000 + RIGHT)
+    cells = cells_of(path)
+    assert (len(cells), [cell for cell in cells if cell]) == (1_500_001, [f"\n{RIGHT}"])
+    path.write_text("# %%\n0\n" * 1_001)
+    with pytest.raises(ValueError, match=r"a\.py has 1,001 cells of code, and may have 1,000"):
+        cells_of(path)
+
+
+def test_a_file_is_read_in_time_that_grows_with_its_size(tmp_path):
+    def written(size):
+        path = tmp_path / f"{size}.py"
+        path.write_text("# %%\n" * (size // 10) + "x = '" + "y" * (size // 2) + "'\n")
+        return path
+
+    linear, seconds = is_linear(written, cells_of, 8_000_000)
+    assert linear, seconds
+
+
+def test_what_is_not_handed_in_and_what_could_not_be_run_are_told_apart(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(f"{RIGHT}\n# %%\nx = (\n{WRONG}\n# %%\n1 / 0\ndef cut(M, r):\n    return M\n")
+    names = ("lora_count", "training_bytes", "cut", "rank_within")
+    outcomes = check_file(path, [exercise(name) for name in names]).outcomes
+    assert outcomes["lora_count"].passed
+    assert outcomes["training_bytes"].message.startswith("Its cell could not be run: cell 2: SyntaxError:")
+    assert outcomes["cut"].message.startswith("Its cell could not be run: cell 3: ZeroDivisionError:")
+    assert outcomes["rank_within"].message == "Not handed in"
 
 
 def test_a_report_says_points_and_laws(tmp_path):
