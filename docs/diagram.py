@@ -18,6 +18,7 @@ LAYERS = (
     ("autograd", "linalg", "datasets", "plots"),
     ("quantise",),
     ("hub",),
+    ("models",),
     ("nn",),
     ("lora",),
     ("accounting", "training"),
@@ -35,7 +36,7 @@ TITLE = "The packages of lora_np in layers; arrows lead to what a package import
 # The middle of each box, in hundredths of the width.
 PLACES = {
     "cli": 70, "course": 52, "grading": 84, "exercises": 9, "language": 22, "adapters": 54, "training": 39,
-    "accounting": 75, "lora": 39, "nn": 39, "hub": 52, "quantise": 52,
+    "accounting": 75, "lora": 39, "nn": 39, "models": 60, "hub": 52, "quantise": 52,
     "autograd": 14, "linalg": 42, "datasets": 68, "plots": 90,
 }  # fmt: skip
 

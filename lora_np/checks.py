@@ -154,3 +154,26 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if isinstance(dtype, (type, np.dtype)):
         dtype = np.dtype(dtype).name
     return np.dtype(float_name(dtype, ("float32", "float64")))
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """The names closest to ``name``, to end a message with; twelve of all if none is close.
+
+    Parameters
+    ----------
+    name : str
+        What was not found.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        Text that starts with a semicolon, or nothing.
+    """
+    known = list(dict.fromkeys(known))
+    close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
+    if close:
+        return f"; close names: {', '.join(close)}"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"; it has {', '.join(sorted(known)[:12])}{more}" if known else ""

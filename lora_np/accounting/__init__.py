@@ -1,10 +1,9 @@
 """How many parameters, bytes and FLOPs a LoRA costs."""
 
 from lora_np.accounting.activations import TrainingOptions
-from lora_np.accounting.checkpoint import from_safetensors
 from lora_np.accounting.errors import RankErrors, rank_errors_of
 from lora_np.accounting.flops import Flops, count_flops
-from lora_np.accounting.live import ModelCount, count, from_model
+from lora_np.accounting.live import ModelCount, count, from_model, model_spec
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.accounting.matrix import (
     MatrixCount,
@@ -28,17 +27,18 @@ from lora_np.accounting.memory import (
 from lora_np.accounting.paper import PaperClaims, paper_claims
 from lora_np.accounting.planning import METHODS, Card, Choice, Plan, cards, plan
 from lora_np.accounting.settings import count_config
-from lora_np.accounting.sources import (
+from lora_np.accounting.summary import CountReport, count_source
+from lora_np.models import (
     Catalogue,
+    ModelSpec,
+    ModuleSpec,
     catalogue,
     from_config,
-    model_spec,
+    from_safetensors,
     preset,
     preset_config,
     preset_names,
 )
-from lora_np.accounting.summary import CountReport, count_source
-from lora_np.hub import ModelSpec, ModuleSpec
 
 __all__ = [
     "METHODS",

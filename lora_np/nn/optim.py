@@ -18,7 +18,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, number
-from lora_np.hub import matcher
+from lora_np.models import matcher
 from lora_np.nn.schedules import LearningRate, rate_at, scaled
 from lora_np.nn.tree import trainable
 

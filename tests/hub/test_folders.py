@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lora_np import adapters
 from lora_np.accounting import from_safetensors
-from lora_np.hub import HubError, open_model, read_json, safetensors
+from lora_np.hub import HubError, read_json, safetensors
+from lora_np.models import open_model
 
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")
 CONFIG = {

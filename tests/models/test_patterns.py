@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_np.hub.patterns import Expression
+from lora_np.models.expressions import Expression
 
 _ATOMS = st.sampled_from(
     [

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_np.hub import Patterns, close_names, matcher
+from lora_np.checks import close_names
+from lora_np.models import Patterns, matcher
 
 _PATHS = st.builds(
     ".".join,
