@@ -19,7 +19,7 @@ import lora_np
 c = time.perf_counter()
 lora_np.fit, lora_np.inject, lora_np.Tensor
 d = time.perf_counter()
-heavy = [m for m in ("matplotlib", "typer", "tqdm", "joblib", "rich") if m in sys.modules]
+heavy = [m for m in ("matplotlib", "click", "tqdm", "joblib", "rich") if m in sys.modules]
 print(b - a, c - b, d - c, *heavy)
 """
 
