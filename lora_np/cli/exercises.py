@@ -21,7 +21,7 @@ from lora_np.cli.options import (
 lessons = click.option(
     "--lesson", "lessons", multiple=True, callback=whole_numbers, help="Numbers of lessons, such as 1 or 1,2."
 )
-folder = click.argument("folder", type=WRITTEN)
+folder = click.argument("folder", **WRITTEN)
 
 
 @click.group(invoke_without_command=True)
@@ -99,7 +99,7 @@ def solution_command(name: str) -> None:
 @exercises.command("grade")
 @click.argument("submissions", type=READ)
 @click.option(
-    "-o", "--out", type=WRITTEN, default="grades.csv", help="Grades; feedback and a figure go next to it."
+    "-o", "--out", **WRITTEN, default="grades.csv", help="Grades; feedback and a figure go next to it."
 )
 @lessons
 @click.option("--rng", type=int, help="Random seed of the questions; by default, a new one each time.")

@@ -17,7 +17,7 @@ seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random
 @click.argument("model")
 @click.argument("text")
 @click.option(
-    "-o", "--out", type=WRITTEN, required=True,
+    "-o", "--out", **WRITTEN, required=True,
     help="The adapter to write: a directory for PEFT, or a .gguf for llama.cpp.",
 )  # fmt: skip
 @click.option("--rank", type=int, default=8, help="r of each adapter (8).")
@@ -35,7 +35,7 @@ seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random
     help="Steps between samples of text on stderr (100); 0 for none.",
 )  # fmt: skip
 @click.option("--prompt", default="And ", help="How the samples begin.")
-@click.option("--checkpoint", type=WRITTEN, help="A file to continue from after a crash.")
+@click.option("--checkpoint", **WRITTEN, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
 @click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits: less memory, more time.")
 @seed

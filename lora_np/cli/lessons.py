@@ -11,7 +11,7 @@ from lora_np.cli.options import WRITTEN, as_json, print_json, show
 
 @click.command()
 @click.option(
-    "--out", "-o", type=WRITTEN, default="lora-np-tour", help="The folder for figures, files and report.html."
+    "--out", "-o", **WRITTEN, default="lora-np-tour", help="The folder for figures, files and report.html."
 )
 @click.option("--quick", is_flag=True, help="Use a quarter of the data and of the steps.")
 @click.option("--rng", type=int, default=0, help="Random seed.")
@@ -36,7 +36,7 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("folder", type=WRITTEN, default="lora-np-lessons")
+@click.argument("folder", **WRITTEN, default="lora-np-lessons")
 @click.option(
     "--browser/--no-browser", default=True, help="Open a browser window, or only print the address."
 )

@@ -19,20 +19,15 @@ PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Written(click.ParamType):
+def output_path(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
     """A path to write to; an empty one would be the current directory."""
-
-    name = "path"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
-        """``value`` as a path."""
-        if value == "":
-            self.fail("name what to write, got ''", parameter, context)
-        return Path(value)
+    if text == "":
+        raise click.BadParameter("name what to write, got ''")
+    return None if text is None else Path(text)
 
 
-WRITTEN = Written()
 READ = click.Path(path_type=Path)
+WRITTEN: dict[str, Any] = {"metavar": "PATH", "callback": output_path}
 
 
 def possible_jobs(context: click.Context, parameter: click.Parameter, jobs: int | None) -> int | None:
@@ -60,7 +55,7 @@ def byte_count(context: click.Context, parameter: click.Parameter, text: str | N
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-out = click.option("-o", "--out", type=WRITTEN, required=True, help="The directory to write.")
+out = click.option("-o", "--out", **WRITTEN, required=True, help="The directory to write.")
 force = click.option(
     "--force", is_flag=True, help="Replace an existing directory, once the new one is complete."
 )
