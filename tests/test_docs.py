@@ -16,6 +16,7 @@ import lora_np
 from lora_np import adapters
 from lora_np.cli import app, run
 from lora_np.hub import safetensors
+from tests.drawing import every
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -103,7 +104,7 @@ def test_a_command_that_is_shown_runs(command, example_files, capsys):
     assert status in ([1] if words[:2] == ["exercises", "check"] else no)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@every("page", PAGES)
 def test_every_block_of_python_is_a_doctest(page):
     if page.name in ELSEWHERE:
         return

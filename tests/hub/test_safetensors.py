@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from lora_np.hub import HubError, SafetensorsWriter, TensorInfo, rounded, safetensors
+from tests.drawing import every
 
 DTYPES = [
     np.float64,
@@ -43,8 +44,8 @@ def path(tmp_path):
     return tmp_path / "file.safetensors"
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0, 2), (2, 3, 4)], ids=str)
+@every("dtype", DTYPES)
+@every("shape", [(), (1,), (0,), (3, 0, 2), (2, 3, 4)])
 def test_every_dtype_and_shape_comes_back(path, dtype, shape):
     array = (np.random.default_rng(0).normal(size=shape) * 50).astype(dtype)
     safetensors.save({"x": array}, path)

@@ -14,6 +14,7 @@ from lora_np.linalg import (
     row_echelon,
     stable_rank,
 )
+from tests.drawing import every
 
 FUNCTIONS = [
     column_space,
@@ -71,7 +72,7 @@ def test_independent_columns_span_each_column_from_the_left(seed, rank):
         assert (column in chosen) == grows
 
 
-@pytest.mark.parametrize("kind", ["random", "deficient", "repeated", "zero"])
+@every("kind", ["random", "deficient", "repeated", "zero"])
 def test_column_space(kind, shape, example):
     M = example(kind, *shape)
     rank = np.linalg.matrix_rank(M)
@@ -98,7 +99,7 @@ def test_noise_makes_every_matrix_full_rank_but_hardly_moves_the_soft_ranks(exam
     assert effective_rank(noisy) == pytest.approx(effective_rank(M), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["random", "deficient", "graded", "zero"])
+@every("kind", ["random", "deficient", "graded", "zero"])
 def test_matrix_rank_equals_numpys(kind, shape, example):
     M = example(kind, *shape)
     assert matrix_rank(M) == np.linalg.matrix_rank(M)
