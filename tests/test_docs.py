@@ -61,10 +61,23 @@ COMMANDS = sorted(
 )
 
 
-@pytest.fixture
-def example_files(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def example_folder(tmp_path_factory):
     """A folder with every file that the examples name."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("examples")
+        patch.chdir(folder)
+        write_example_files()
+    return folder
+
+
+@pytest.fixture
+def example_files(example_folder, tmp_path, monkeypatch):
+    shutil.copytree(example_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+
+
+def write_example_files():
     rng = np.random.default_rng(0)
     np.save("update.npy", rng.normal(size=(20, 30)))
     Path("lora-np-tour").mkdir()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lora_np import adapters
 from lora_np.accounting import from_safetensors
 from lora_np.hub import HubError, open_model, read_json, safetensors
+from tests.drawing import examples
 
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")
 CONFIG = {
@@ -130,7 +131,7 @@ def test_json_means_one_thing_or_is_refused(tmp_path, text, message):
         read_json(path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=4))
 def test_what_json_writes_is_read(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("json") / "x.json"

@@ -14,7 +14,7 @@ from lora_np.linalg import (
     svd_of_product,
     truncated_svd,
 )
-from tests.drawing import every
+from tests.drawing import every, examples
 
 NORMS = ["fro", "spectral", "nuclear"]
 RESIDUAL_NORM = {"fro": "fro", "spectral": 2, "nuclear": "nuc"}
@@ -34,7 +34,7 @@ SPECTRA = {
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([1e-4, 1e-1, 1.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_eckart_young_no_competitor_of_the_same_rank_is_nearer(seed, rank, size):
     rng = np.random.default_rng(seed)
     M = rng.normal(size=(6, 5))
@@ -46,7 +46,7 @@ def test_eckart_young_no_competitor_of_the_same_rank_is_nearer(seed, rank, size)
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_errors_do_not_change_under_orthogonal_maps(seed):
     rng = np.random.default_rng(seed)
     M = rng.normal(size=(6, 4))
