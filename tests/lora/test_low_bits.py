@@ -11,6 +11,7 @@ from lora_np.linalg import rank_errors
 from lora_np.lora import LoRALinear, inject_quantised, loftq, merge_quantised
 from lora_np.nn import Activation, Embedding, freeze, leaves, replace, trainable
 from lora_np.quantise import KINDS, Quantised, quantise
+from tests.drawing import every
 
 SHAPES = [(1, 32), (40, 32), (64, 96), (7, 128)]
 
@@ -33,9 +34,9 @@ def moved(tree, size=0.05, seed=1):
     )
 
 
-@pytest.mark.parametrize("kind", [*KINDS])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("start", ["loftq", "pissa"])
+@every("kind", [*KINDS])
+@every("shape", SHAPES)
+@every("start", ["loftq", "pissa"])
 def test_the_errors_are_those_of_what_is_returned(kind, shape, start):
     for seed in range(3):
         W = weights(shape, seed)
