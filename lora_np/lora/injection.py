@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, choice, generator, whole_number
+from lora_np.checks import Array, choice, generator, guided, whole_number
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, quantiser
@@ -23,11 +23,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@guided(
+    r="rank=",
+    lora_alpha="alpha=",
+    lora_dropout="dropout=",
+    target_modules="targets=",
+    modules_to_save="train=",
+    init_lora_weights="init= or variant=",
+    use_rslora="variant='rslora'",
+    use_dora="variant='dora'",
+    seed="rng=",
+)
 def inject(
     model: T,
     *,
     rank: int,
-    rng: np.random.Generator | int,
+    rng: np.random.Generator | int = 0,
     alpha: float | None = None,
     dropout: float = 0.0,
     init: Callable[[np.random.Generator, int, int], Array] = kaiming,
@@ -156,7 +167,7 @@ def inject(
     if rank > full:
         warnings.warn(
             f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has",
-            stacklevel=2,
+            stacklevel=3,
         )
     return result
 

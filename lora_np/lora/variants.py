@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, matrix, number, whole_number
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
-from lora_np.nn import Embedding, Linear, freeze, replace, walk
+from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
 
 if TYPE_CHECKING:
@@ -254,6 +254,8 @@ class DoRALinear:
     lora: LoRALinear
     m: Tensor | Array  # (d,)
     b: Tensor | Array | None = None  # (d,)
+
+    __repr__ = outline
 
     def __post_init__(self) -> None:
         if self.lora.base.b is not None:
