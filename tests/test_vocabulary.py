@@ -182,7 +182,6 @@ def test_the_page_names_every_word():
 W, X = np.eye(3), np.ones((4, 3))
 DRAWING = {
     "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
-    "inject_quantised": lambda rng: lora.inject_quantised(Linear(W), rank=1, kind="int8", rng=rng),
     "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
     "fit": lambda rng: lora_np.fit(Linear(lora_np.Tensor(W)), X, X, steps=1, rng=rng, progress=False),
     "check_derivative": lambda rng: autograd.check_derivative(np.sin, [1.0], rng=rng),
