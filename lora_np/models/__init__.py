@@ -8,7 +8,7 @@ from lora_np.models.headers import from_safetensors
 from lora_np.models.live import from_named_modules
 from lora_np.models.llama_cpp import GGUFModel, gguf_name, open_gguf, row_order
 from lora_np.models.names import Place, default_targets, fused_names, names_are_known
-from lora_np.models.picking import Pick, check_patterns, pick, saved_modules
+from lora_np.models.selection import Pick, check_patterns, pick, saved_modules
 from lora_np.models.sources import (
     Catalogue,
     catalogue,
