@@ -219,6 +219,10 @@ def extract(
             f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "
             "merge, because PEFT's own merge adds both changes to the one weight"
         )
+    if shared := [pair.label for pair in replaced if pair.is_shared]:
+        notes.append(
+            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, because PEFT replaces it in one"
+        )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
@@ -287,7 +291,7 @@ class _Pair:
     def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's."""
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        if self.name in self.after.unread or (self.embedding and self.after.shares_embedding):
+        if self.name in self.after.unread or self.is_shared:
             return False
         alike = self.is_weight and self.shapes[0] == self.shape
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
@@ -296,6 +300,11 @@ class _Pair:
         """Whether the module can be saved in full: PEFT takes it with all that is in it."""
         inside = any(other.startswith(f"{self.holder}.") for other in holders)
         return bool(self.holder) and not inside and self.name not in self.after.unread
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether modules other than `HEAD` have the same numbers, which PEFT's adapter would miss."""
+        return self.name == self.after.table and not {*self.after.sharing} <= {_HEAD}
 
     @property
     def embedding(self) -> bool:

@@ -75,33 +75,40 @@ class OpenModel(ModelDirectory):
                 return True
         return False
 
-    @cached_property
+    @property
     def tied_embedding(self) -> str | None:
         """The embedding that serves a language model as its head, if the checkpoint has no separate head."""
+        only_head = self.sharing == (_HEAD,) and HEAD not in self.parameters
+        return next(iter(self.parameters[self.table])) if self.table and only_head else None
+
+    @cached_property
+    def table(self) -> str | None:
+        """The parameter of the live model that embeds tokens, if it may be that of other modules too."""
         tables = {name: self.module_of(name) for name in self.parameters if name.endswith(".weight")}
         tables = {name: module for name, module in tables.items() if module.kind == "embedding"}
         if self.described:
-            heads = [module.shape for module in self.described.groups if module.name == _HEAD and module.tied]
-            tables = {name: module for name, module in tables.items() if module.shape in heads}
-        elif self.config.get("is_encoder_decoder") or not self._is_a(_HEADED):
-            return None
-        if HEAD in self.parameters or not tables:
-            return None
+            tied = [module.shape for module in self.described.groups if module.tied]
+            tables = {name: module for name, module in tables.items() if module.shape in tied}
         known = self._kinds
-        largest = max(tables, key=lambda name: (known.get(tables[name].name) == "table", tables[name].shape))
-        return next(iter(self.parameters[largest]))
+        return max(
+            tables,
+            key=lambda name: (known.get(tables[name].name) == "table", tables[name].shape),
+            default=None,
+        )
 
     @cached_property
-    def shares_embedding(self) -> bool:
-        """Whether modules other than `HEAD` have the numbers of the embedding of tokens."""
+    def sharing(self) -> tuple[str, ...]:
+        """The modules that have the numbers of the `table`, by name; of a model that none describes, `HEAD` or any."""
         if self.described:
-            tied = [module for module in self.described.groups if module.tied and module.name != _HEAD]
-            return any(module.kind == "embedding" or module.role == "head" for module in tied)
+            shape = self.table and self.module_of(self.table).shape
+            return tuple(
+                module.name for module in self.described.modules if module.tied and module.shape == shape
+            )
         tied = self.config.get("tie_word_embeddings") is not False  # by default they are
-        return tied and bool(self._is_a(_MASKED) or self.config.get("is_encoder_decoder"))
-
-    def _is_a(self, ends: tuple[str, ...]) -> bool:
-        return any(str(name).endswith(ends) for name in self.config.get("architectures") or [])
+        names = self.config.get("architectures") or []
+        if self.config.get("is_encoder_decoder") or any(str(name).endswith(_MASKED) for name in names):
+            return ("others",) if tied else ()
+        return (_HEAD,) if any(str(name).endswith(_HEADED) for name in names) else ()
 
     @cached_property
     def parameters(self) -> Mapping[str, Mapping[str, Place]]:
