@@ -1,8 +1,8 @@
 """How every causal language model of transformers is counted, as a page: ``python -m docs.causal``.
 
 Builds a model of each type on the meta device, with the defaults of its config, and holds the count against
-it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what headers do not tell of the
-types that no file describes. Needs the extra ``peers``; takes some minutes.
+it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what headers do not tell of
+the types that no file describes. Needs the extra ``peers``; takes some minutes.
 """
 
 from __future__ import annotations
@@ -189,9 +189,9 @@ def from_headers(model: Any) -> Any:
 def differences(model: Any, spec: Any) -> str:
     """In what ``spec`` is not the model, or a count not PEFT's; empty if in nothing."""
     import peft
-    from tests.models.test_families import linear_maps
 
     from lora_np.accounting import count_model
+    from tests.models.test_families import linear_maps
 
     total = sum(parameter.numel() for parameter in model.parameters())
     if spec.total != total:

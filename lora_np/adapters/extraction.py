@@ -221,7 +221,8 @@ def extract(
         )
     if shared := [pair.label for pair in replaced if pair.is_shared]:
         notes.append(
-            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, because PEFT replaces it in one"
+            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, because PEFT replaces "
+            "it in one alone"
         )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
@@ -262,7 +263,10 @@ class _Pair:
 
     @property
     def is_parameter(self) -> bool:
-        """Whether PEFT has to be told the parameter: it takes some names of modules for those of fused experts."""
+        """Whether PEFT has to be told the parameter.
+
+        It takes some names of modules for those of fused experts.
+        """
         fused = fused_names(str(self.after.config.get("model_type"))) or {}
         return (
             self.module.kind in ("experts", "router", "parameter") or self.holder.rpartition(".")[2] in fused

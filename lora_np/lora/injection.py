@@ -13,8 +13,8 @@ from lora_np.checks import Array, choice, close_names, generator, whole_number
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings
-from lora_np.models import Targets, checked_names, ends_with, matcher
-from lora_np.nn import Embedding, Linear, freeze, join, leaves, replace, walk
+from lora_np.models import ModelSpec, Targets, pick
+from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
 
 T = TypeVar("T")
@@ -101,17 +101,16 @@ def inject(
     check_paths([path for path, _ in nodes], train)
     rng = generator(rng)
     settings = Settings(rank, float(rank) if alpha is None else alpha, dropout, init, rng)
-    if not (isinstance(targets, str) or callable(targets)):
-        targets = checked_names(targets)
-    chosen = selection(nodes, targets)
     layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
-    adapted = {path: node for path, node in layers.items() if not under(path, train) and chosen(path, node)}
-    if not adapted:
-        raise ValueError(no_layer(nodes, targets))
-    for name in targets if isinstance(targets, list) else ():
-        if not any(ends_with(path, name) for path in layers):
-            raise ValueError(no_layer(nodes, [name]))
-    biased = adapted if bias == "lora_only" else {path for path, node in nodes if isinstance(node, Linear)}
+    if not layers:
+        raise ValueError("this model has no Linear and no Embedding layer to adapt")
+    asked = (lambda path, _: targets(path, layers[path])) if callable(targets) else targets
+    picks = pick(ModelSpec(type(model).__name__, tuple(layer_specs(model))), asked)
+    chosen = {id(layers[each.module.name]) for each in picks if not under(each.module.name, train)}
+    if not chosen:
+        raise ValueError(f"targets: all that they select is trained in full, by train={[*train]}")
+    adapted = {path for path, layer in layers.items() if id(layer) in chosen}
+    biased = adapted if bias == "lora_only" else {path for path in layers if isinstance(layers[path], Linear)}
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
     # By identity: a tied weight has several paths, and is trained if any of them is named.
     weights = [(path, node) for path, node in nodes if isinstance(node, (Tensor, np.ndarray))]
@@ -128,7 +127,7 @@ def inject(
         (Linear, Embedding),
         lambda path, layer: VARIANTS[variant].adapt(layer, settings) if path in adapted else layer,
     )
-    full = min(min(layer.W.shape) for layer in adapted.values())
+    full = min(min(layers[path].W.shape) for path in adapted)
     if rank > full:
         warnings.warn(
             f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has",
@@ -185,31 +184,6 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     }
     own = factors | {id(node.m) for node in nodes if isinstance(node, DoRALinear)}
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
-
-
-def selection(nodes: Sequence[tuple[str, Any]], targets: Targets) -> Callable[[str, Any], bool]:
-    """Whether a layer is one of the ``targets``."""
-    wanted = matcher(targets)
-    if not wanted.all_linear:
-        return wanted
-    embeddings = {id(node.W) for _, node in nodes if isinstance(node, Embedding)}
-
-    def linear_within(path: str, layer: Any) -> bool:
-        output = path.rpartition(".")[2] == "lm_head" or id(layer.W) in embeddings
-        return isinstance(layer, Linear) and not output
-
-    return linear_within
-
-
-def no_layer(nodes: Sequence[tuple[str, Any]], targets: Targets) -> str:
-    """What to say where ``targets`` select nothing."""
-    paths = [path for path, node in nodes if isinstance(node, (Linear, Embedding))]
-    if not paths:
-        return "this model has no Linear and no Embedding layer to adapt"
-    said, words = ("the function of (path, layer)", [""]) if callable(targets) else (repr(targets), targets)
-    known = [path.rpartition(".")[2] or "''" for path in paths]
-    close = (close_names(word, known) for word in ([words] if isinstance(words, str) else words))
-    return f"targets selected no layer, got {said}{''.join(close)}"
 
 
 def under(path: str, parts: Iterable[str]) -> bool:

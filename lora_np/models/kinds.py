@@ -17,7 +17,7 @@ _EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "t
 
 @cache
 def kinds_by_type() -> dict[str, Any]:
-    """For each type of `docs.causal`: the kinds of its modules that `guess` would get wrong, or why it is refused."""
+    """For each type of `docs.causal`: the modules of which `guess` is wrong, or why the type is refused."""
     data: dict[str, Any] = json.loads((files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8"))
     return data
 

@@ -1,7 +1,7 @@
 """Which modules of a model a LoRA adapts: one selection for configs, checkpoints, and models in memory.
 
-Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``inject_adapter``), ``utils/other.py`` (``_set_trainable``) and,
-for fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
+Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``inject_adapter``), ``utils/other.py`` (``_set_trainable``)
+and, for fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
-    """``targets`` less those that mean fused experts, and the parameters that these are, with factors of the rank.
+    """``targets`` less those that mean fused experts; the parameters that these are, and factors of the rank.
 
     As PEFT does where transformers fuses experts: it looks for parameters under the names that were fused. A
     string is first turned into last names, so a pattern cannot tell layers apart. The fused names
@@ -256,7 +256,7 @@ def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
             container = module.name.rpartition(".")[0]
             leaves.update(old for old in fused if pattern.matches(f"{container}.{old}"))
     if not leaves:
-        raise ValueError(_no_match(spec, text))
+        raise ValueError(_no_match(spec, text, ()))
     return leaves
 
 
@@ -342,16 +342,18 @@ def _unfit(spec: ModelSpec, path: str, module: ModuleSpec | None, targets: Targe
     return f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{inside}"
 
 
-def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str] = ()) -> str:
+def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> str:
     """Why a name in a list, a pattern, or a function selects nothing."""
-    if callable(target):
-        return f"targets: the function selected no module of {spec.name}"
     leaves = _leaf_names(spec)
-    stored = [module.alias.rpartition(".")[2] for module in spec.groups if module.alias]
+    if not isinstance(target, str):
+        return f"targets: the function selected no module of {spec.name}"
     if listed:
+        stored = [module.alias.rpartition(".")[2] for module in spec.groups if module.alias]
         return (
             f"targets: {target!r} matches no module of {spec.name}{close_names(target, {*leaves, *stored})}"
         )
+    if target.lower() == ALL_LINEAR:
+        return f"targets {target!r} matches nothing: {spec.name} has no linear maps"
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
         return (

@@ -212,7 +212,7 @@ class ModelSpec:
 
     @property
     def head(self) -> str:
-        """The module that ``"all-linear"`` leaves out, what transformers calls the output embeddings; or nothing."""
+        """The module that ``"all-linear"`` leaves out: what transformers calls the output embeddings."""
         return next((module.name for module in self.groups if module.role == "head"), "")
 
     @property

@@ -2,6 +2,7 @@
 
 from lora_np.nn.layers import Activation, Embedding, Linear, Sequential, dropout, gelu, relu, sigmoid, softmax
 from lora_np.nn.losses import accuracy, cross_entropy, mean_squared_error
+from lora_np.nn.modules import layer_specs
 from lora_np.nn.optim import SGD, Adam, AdamW, Groups, Optimizer, Run, start
 from lora_np.nn.schedules import cosine_schedule, linear_schedule, rate_at
 from lora_np.nn.tree import freeze, join, leaves, replace, trainable, walk
@@ -24,6 +25,7 @@ __all__ = [
     "freeze",
     "gelu",
     "join",
+    "layer_specs",
     "leaves",
     "linear_schedule",
     "mean_squared_error",
