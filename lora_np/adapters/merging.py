@@ -40,8 +40,6 @@ from lora_np.work import each
 
 # Weights in other formats, which would be the unmerged ones.
 _OTHER_WEIGHTS = (*PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
-# What transformers registers with inputs before outputs (``is_transposed``).
-_TRANSPOSED_EXPERTS = ("gpt_oss", "aria_text", "openai_privacy_filter")
 # What an older merge, of a base in other shards, may have left at the target.
 _WEIGHTS = re.compile(rf"{re.escape(SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(INDEX)}")
 
@@ -308,7 +306,8 @@ class Merging:
             else:
                 # The shape tells how they are stored, or where inputs and outputs are as many, the type.
                 square = module.shape[-1] == module.shape[-2]
-                yield target, module, not square or has_transposed_experts(source) != place.transposed
+                turned = source.module_of(place.parameter).transposed
+                yield target, module, not square or turned != place.transposed
         if "bias" in module.parts:
             yield self.named(f"{name}.bias"), module, False
 
@@ -347,12 +346,6 @@ class Merging:
 def weight_name(name: str, module: AdapterModule) -> str:
     """The parameter that a module of an adapter changes."""
     return name if module.parameter else f"{name}.weight"
-
-
-def has_transposed_experts(source: OpenModel) -> bool:
-    """Whether the live model holds experts as inputs by outputs."""
-    configs = (source.config, *(part for part in source.config.values() if isinstance(part, Mapping)))
-    return any(config.get("model_type") in _TRANSPOSED_EXPERTS for config in configs)
 
 
 def _merge_shard(
