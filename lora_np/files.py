@@ -152,7 +152,7 @@ def replacing(
     Parameters
     ----------
     target : path
-        The directory to make.
+        The directory to make, with those above it.
     force : bool
         Whether an adapter or a checkpoint that is there may be replaced.
     writes : callable
@@ -175,11 +175,9 @@ def replacing(
         writing it.
     """
     target = Path(os.path.abspath(target_path(target)))
-    if not target.parent.is_dir():
-        raise ValueError(f"{target.parent}: no such directory to write {target.name} into")
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
     work = target.with_name(f".{target.name}.lora-np")
-    with named(target, work), _leased(work, target) as (stage, aside):
+    with _parents(target), named(target, work), _leased(work, target) as (stage, aside):
         _check_target(target, force, writes, real_inputs)
         stage.mkdir()
         yield stage
@@ -190,6 +188,20 @@ def replacing(
             _sync(path)
         _check_target(target, force, writes, real_inputs)  # again: it may have appeared meanwhile
         _swap(stage, target, aside)
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the directories above ``target``; those that are new go again if the block fails."""
+    new = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in new:
+            with suppress(OSError):  # not there, or somebody has put something into it
+                folder.rmdir()
+        raise
 
 
 @contextmanager

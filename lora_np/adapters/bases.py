@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_np.adapters.peft_format import Adapter
+from lora_np.adapters.adapter import Adapter
 from lora_np.hub import HubError, read_json
 from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
@@ -85,7 +85,7 @@ def check_bases(sources: Sequence[Adapter]) -> None:
             families.setdefault(found.family, (source, found.name))
     if len(families) > 1:
         (first, one), (second, other), *_ = families.values()
-        raise HubError(f"{second.path}: is for a {other}, but {first.path} is for a {one}{_INSIST}")
+        raise HubError(f"{second}: is for a {other}, but {first} is for a {one}{_INSIST}")
     known: dict[str, Adapter] = {}
     for source in sources:
         name = source.raw.get("base_model_name_or_path")
@@ -93,7 +93,7 @@ def check_bases(sources: Sequence[Adapter]) -> None:
             known.setdefault(os.path.normpath(name), source)
     if len(known) > 1:
         (one, first), (other, second), *_ = known.items()
-        raise HubError(f"{second.path}: is for the base {other!r}, but {first.path} is for {one!r}{_INSIST}")
+        raise HubError(f"{second}: is for the base {other!r}, but {first} is for {one!r}{_INSIST}")
 
 
 class _Class(NamedTuple):

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lora_np.adapters.module import Stored
-from lora_np.adapters.peft_format import WEIGHTS, Adapter
-from lora_np.hub import TensorInfo
+from lora_np.adapters.adapter import Adapter, Stored, header
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
+from lora_np.hub import SafetensorsWriter, TensorInfo
 from lora_np.plots import module_kinds
 
 
@@ -43,7 +43,7 @@ class InspectedKind(NamedTuple):
 
 def contents(adapter: Adapter) -> dict[str, Any]:
     """What the adapter says of itself, as `Inspection.contents` has it."""
-    raw, tensors, modules = adapter.raw, adapter.tensors().values(), adapter.values()
+    raw, tensors, modules = adapter.raw, adapter.stored, adapter.values()
     parts = {part for module in modules for part in module.parts}
     kind = "DoRA" if "magnitude" in parts else "MiCA" if raw.get("init_lora_weights") == "mica" else "LoRA"
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
@@ -51,7 +51,10 @@ def contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", with a bias of B" * ("bias" in parts)
     init = raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
-    assert adapter.path is not None
+    if adapter.path:
+        size = (adapter.path / WEIGHTS).stat().st_size
+    else:
+        size = SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
     return {
         "base": raw.get("base_model_name_or_path") or None,
         "type": kind,
@@ -68,7 +71,7 @@ def contents(adapter: Adapter) -> dict[str, Any]:
         "modules": len(adapter),
         "parameters": sum(tensor.size for tensor in tensors),
         "dtype": _counts(tensor.dtype for tensor in tensors),
-        "bytes": (adapter.path / WEIGHTS).stat().st_size,
+        "bytes": size,
         "PEFT's version": raw.get("peft_version"),
     }
 
@@ -113,7 +116,7 @@ def totals(adapter: Adapter, rows: Sequence[Any]) -> Iterator[InspectedKind]:
     for kind, held in (("saved in full", [*adapter.full.values()]), ("rows of embeddings", trained)):
         if held:
             yield _total(kind, [], held)._replace(modules=len(held))
-    yield _total("all", rows, adapter.tensors().values())
+    yield _total("all", rows, adapter.stored)
 
 
 def _total(kind: str, rows: Sequence[Any], held: Iterable[Stored]) -> InspectedKind:

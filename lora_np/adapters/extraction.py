@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
-from lora_np.adapters.findings import Findings
-from lora_np.adapters.merging import Merging, has_transposed_experts
-from lora_np.adapters.module import AdapterModule, Stored
-from lora_np.adapters.peft_format import Adapter, load, targeting, write
-from lora_np.adapters.ranks import Goal, Spectrum, cut
-from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
-from lora_np.adapters.weights import BLOCK
+from lora_np.adapters.peft_format import load, targeting, write
+from lora_np.adapters.resizing import Goal, Spectrum, cut
+from lora_np.adapters.steps import Written, balanced, each_of, finite, new_adapter
+from lora_np.adapters.weights import BLOCK, Merging, has_transposed_experts
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
@@ -59,26 +57,6 @@ class ExtractedTensor(NamedTuple):
     error: float | None = None
 
 
-@dataclass(frozen=True, repr=False)
-class ExtractResult(Findings[ExtractedTensor]):
-    """What `extract` wrote.
-
-    Parameters
-    ----------
-    title : str
-        Of the table.
-    rows : tuple of ExtractedTensor
-        All tensors that differ.
-    notes : tuple of str
-        What was not kept, and what only the base has.
-    path : Path
-        The new adapter.
-    """
-
-    path: Path
-    headings = ("tensor", "kept as", "rank", "norm", "relative error")
-
-
 def extract(
     base: str | os.PathLike[str],
     tuned: str | os.PathLike[str],
@@ -87,14 +65,14 @@ def extract(
     rank: int | None = None,
     energy: float | None = None,
     error: float | None = None,
-    bytes: int | None = None,
+    bytes: int | str | None = None,
     total_rank: int | None = None,
     save_others: bool = False,
     any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> ExtractResult:
+) -> Written[ExtractedTensor]:
     """Write the best low-rank adapter that leads from one checkpoint to another.
 
     Exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank`` says what is wanted.
@@ -111,8 +89,8 @@ def extract(
         The share of its squared norm that each difference keeps.
     error : float
         The relative error in the Frobenius norm that each difference may have.
-    bytes : int
-        The size that ``adapter_model.safetensors`` may have, shared out as in `resize`.
+    bytes : int or str
+        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in `resize`.
     total_rank : int
         The sum of all ranks, shared out likewise.
     save_others : bool
@@ -130,7 +108,7 @@ def extract(
 
     Returns
     -------
-    ExtractResult
+    Written
         For each tensor that differs its rank, the norm of the difference, and the relative error left.
 
     Raises
@@ -229,7 +207,8 @@ def extract(
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
         notes.append(f"only in the base: {', '.join(lacking)}")
-    return ExtractResult(f"{tuned} - {base}", tuple(rows), tuple(notes), Path(out))
+    headings = ("tensor", "kept as", "rank", "norm", "relative error")
+    return Written(f"{tuned} - {base}", tuple(rows), tuple(notes), headings, Path(out))
 
 
 @dataclass(frozen=True)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.adapter import Adapter, AdapterModule, at_least_single
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.contents import InspectedKind, contents, in_words, totals
-from lora_np.adapters.findings import Findings
-from lora_np.adapters.merging import Merging
-from lora_np.adapters.module import AdapterModule, at_least_single
-from lora_np.adapters.peft_format import Adapter, load
-from lora_np.adapters.ranks import Spectrum
-from lora_np.adapters.report import page
-from lora_np.adapters.steps import directions, each_of
-from lora_np.adapters.weights import merged, oriented
-from lora_np.checks import Array
+from lora_np.adapters.peft_format import load
+from lora_np.adapters.resizing import Spectrum
+from lora_np.adapters.steps import Findings, directions, each_of
+from lora_np.adapters.weights import Merging, add_update, oriented
+from lora_np.checks import Array, printable
 from lora_np.hub import directory
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.models import GGUFModel, open_gguf, open_model
-from lora_np.table import Table
+from lora_np.table import Table, json_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +50,26 @@ _LEGEND = {
 
 
 _FORMATS = {"share": "{:.1%}".format}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{0}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 1em auto; max-width: 78em; padding: 0 1em }}
+div {{ overflow-x: auto; margin-bottom: 1.5em }}
+svg {{ width: 100%; min-width: 60em; height: auto }}
+th, td {{ padding: .2em .7em; border-bottom: 1px solid #e6e6e6 }}
+p {{ margin: .3em 0 }}
+</style>
+<h1>{0}</h1>
+<div>{1}</div>
+<div>{2}</div>
+<div>{3}</div>
+<div>{4}</div>
+</html>
+"""
 
 
 class InspectedModule(NamedTuple):
@@ -112,6 +130,8 @@ class Inspection(Findings[InspectedModule]):
         All modules.
     notes : tuple of str
         What is out of the ordinary.
+    headings : tuple of str
+        Of the columns; those that compare with a base are there where one is given.
     contents : mapping of str to plain values
         What the adapter is: base, type, task, rank, alpha, scale and dtype (each value with how often it
         occurs), targets and what else its config names, modules, parameters, bytes.
@@ -124,14 +144,13 @@ class Inspection(Findings[InspectedModule]):
     contents: Mapping[str, Any]
     kinds: tuple[InspectedKind, ...]
     spectra: Mapping[str, Array]
-    headings = tuple(_LEGEND)
 
     @property
     def table(self) -> Table:
         """One row for each module; without a base there is nothing to compare with."""
-        rows = [row[: len(self._columns)] for row in self.rows]
+        rows = [row[: len(self.headings)] for row in self.rows]
         notes = [*self.notes, *(f"{name}: {meaning}" for name, meaning in self.legend.items())]
-        return Table(self._columns, rows, title=self.title, notes=notes, formats=_FORMATS)
+        return Table(self.headings, rows, title=self.title, notes=notes, formats=_FORMATS)
 
     @property
     def contents_table(self) -> Table:
@@ -147,12 +166,7 @@ class Inspection(Findings[InspectedModule]):
     @property
     def legend(self) -> dict[str, str]:
         """What each column of the table says."""
-        return {name: _LEGEND[name] for name in self._columns}
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        compared = any(row.relative is not None for row in self.rows)
-        return self.headings if compared else self.headings[:-3]
+        return {name: _LEGEND[name] for name in self.headings}
 
     def to_json(self) -> str:
         """Everything, for programs: title, contents, kinds, rows, legend, notes.
@@ -160,32 +174,37 @@ class Inspection(Findings[InspectedModule]):
         ``contents`` has its own keys, ``kinds`` and ``rows`` (modules) are lists of objects whose keys are
         the columns, and ``legend`` says what these are.
         """
-        content = {
-            "title": self.title,
-            "contents": self.contents,
-            "kinds": self.kinds_table.records,
-            "rows": self.table.records,
-            "legend": self.legend,
-            "notes": self.notes,
-        }
-        return json.dumps(content, indent=2, ensure_ascii=False)
+        return json_text(
+            {
+                "title": self.title,
+                "contents": self.contents,
+                "kinds": self.kinds_table.records,
+                "rows": self.table.records,
+                "legend": self.legend,
+                "notes": self.notes,
+            }
+        )
 
     def figure(self) -> Figure:
         """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
         from lora_np.plots import adapter_overview
 
-        needed = {row.name: row.needed or 0 for row in self.rows}
-        return adapter_overview(self.spectra, needed, share=ENOUGH, title=self.title)
+        needed = {printable(row.name): row.needed or 0 for row in self.rows}
+        spectra = {printable(name): s for name, s in self.spectra.items()}
+        return adapter_overview(spectra, needed, share=ENOUGH, title=printable(self.title))
 
     def to_html(self) -> str:
-        """One page with figures and tables, which needs no other file."""
-        ranks = {row.name: (row.needed, row.rank) for row in self.rows if row.needed is not None}
-        tables = self.contents_table, self.kinds_table, replace(self.table, notes=self.notes)
-        return page(self.title, tables, self.legend, self.spectra, ranks)
+        """One page with the figure and the tables, which needs no other file."""
+        picture = io.StringIO()
+        self.figure().savefig(picture, format="svg", transparent=True)
+        drawing = picture.getvalue()
+        tables = (self.kinds_table, self.table)
+        parts = [self.contents_table._repr_html_(), drawing[drawing.index("<svg") :]]
+        return _PAGE.format(escape(printable(self.title)), *parts, *(table._repr_html_() for table in tables))
 
 
 def inspect(
-    adapter: str | os.PathLike[str],
+    adapter: Adapter | str | os.PathLike[str],
     *,
     base: str | os.PathLike[str] | None = None,
     any_base: bool = False,
@@ -196,8 +215,8 @@ def inspect(
 
     Parameters
     ----------
-    adapter : path
-        A directory as PEFT writes it.
+    adapter : path or Adapter
+        A directory as PEFT writes it, or what `load` made of it.
     base : path, optional
         The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
         weight.
@@ -241,7 +260,12 @@ def inspect(
     weights: Mapping[str, Callable[[], Any]] = {}
     unsure: tuple[str, ...] = ()
     if base is not None:
-        weights, unsure = _base_of(base, opened, any_base)
+        source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
+        unsure = () if any_base else check_base(source.config, base, opened)
+        if isinstance(source, GGUFModel):
+            weights = {name: partial(source.read, f"{name}.weight") for name in opened}
+        else:
+            weights = Merging(source, opened).base_weights()
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
@@ -251,24 +275,14 @@ def inspect(
     rows = [row if row.norm is None else row._replace(share=row.norm**2 / total) for row, _ in found.values()]
     spectra = {name: s for name, (_, s) in found.items()}
     notes, kinds = (*_notes(opened, rows), *unsure), tuple(totals(opened, rows))
-    return Inspection(f"Adapter {adapter}", tuple(rows), notes, contents(opened), kinds, spectra)
+    compared = any(row.relative is not None for row in rows)
+    headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
+    return Inspection(f"Adapter {adapter}", tuple(rows), notes, headings, contents(opened), kinds, spectra)
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
     """What names are sorted by: layer 10 comes after layer 9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
-
-
-def _base_of(
-    base: str | os.PathLike[str], opened: Adapter, any_base: bool
-) -> tuple[Mapping[str, Callable[[], Any]], tuple[str, ...]]:
-    """A reader of each adapted module's weight in a base, a directory or a GGUF file; notes on the base."""
-    is_gguf = Path(base).suffix == ".gguf"
-    source = open_gguf(base) if is_gguf else open_model(directory(base))
-    unsure = () if any_base else check_base(source.config, base, opened)
-    if isinstance(source, GGUFModel):
-        return {name: partial(source.read, f"{name}.weight") for name in opened}, unsure
-    return Merging(source, opened).base_weights(), unsure
 
 
 def _look(
@@ -296,7 +310,7 @@ def _look(
         return row, s
     W0 = oriented(place, at_least_single(np.asarray(weight())), module, transposed=fan_in_fan_out)
     W = W0.copy()
-    merged(place, W, module, dtype=W0.dtype.name)
+    add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
     if W0.ndim == 2:  # the maps of experts or groups have directions of their own each
         update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
@@ -312,7 +326,7 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
     for status, what in (("NOT FINITE", "hold NaN or infinity"), ("DEAD", "do nothing: B A is zero")):
         if named := [row.name for row in rows if row.status == status]:
             notes.append(f"{status}: {', '.join(named)} {what}")
-    if any("magnitude" in module.parts for module in adapter.values()):
+    if adapter.has_magnitudes:
         notes.append("DoRA: norms and spectra are those of the directions' updates, before magnitudes")
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
         notes.append(

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, held
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.module import AdapterModule, Stored, at_least_single, held
-from lora_np.adapters.peft_format import Adapter, targeting, write
+from lora_np.adapters.peft_format import targeting, write
 from lora_np.adapters.steps import new_adapter
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names

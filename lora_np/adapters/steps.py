@@ -1,39 +1,96 @@
-"""Steps that operations on adapters share: a place to work, arrays put aside, and results that are finite."""
+"""What operations on adapters share: what they return, a place to write to, and results that are finite."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.module import Stored
+from lora_np.adapters.adapter import Adapter, Stored
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import HubError
 from lora_np.linalg import SVD, svd_of_product
 from lora_np.models import peft
+from lora_np.table import Shown, Table
 from lora_np.work import each
 
 CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+
+@dataclass(frozen=True, repr=False)
+class Findings(Shown, Generic[Row]):
+    """What an operation did or found: a row for each module or tensor, and notes.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of named tuples
+        Plain values.
+    notes : tuple of str
+        What else is to be said.
+    headings : tuple of str
+        Of the columns.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    headings: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """The rows under their headings."""
+        return Table(self.headings, self.rows, title=self.title, notes=self.notes)
+
+
+@dataclass(frozen=True, repr=False)
+class Written(Findings[Row]):
+    """What `combine`, `extract`, `merge` or `resize` did, and where the result is.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of named tuples
+        One for each module or tensor: `CombinedModule`, `ExtractedTensor`, `MergedTensor`, `ResizedModule`.
+    notes : tuple of str
+        What was left out, added or not copied.
+    headings : tuple of str
+        Of the columns.
+    path : Path
+        The new directory.
+    """
+
+    path: Path
 
 
 @contextmanager
 def new_adapter(
-    target: str | os.PathLike[str], *, force: bool, inputs: Collection[str | os.PathLike[str]]
+    target: str | os.PathLike[str], *, force: bool, inputs: list[Any]
 ) -> Iterator[tuple[Path, Path]]:
-    """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
+    """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside.
+
+    ``inputs`` are directories and adapters that are read from.
+    """
+    read = [each.path if isinstance(each, Adapter) else each for each in inputs]
     writes = (peft.NAME, WEIGHTS, CARD).__contains__
     with (
-        replacing(target, force=force, writes=writes, keeps=[CARD], inputs=inputs) as stage,
+        replacing(
+            target, force=force, writes=writes, keeps=[CARD], inputs=[path for path in read if path]
+        ) as stage,
         TemporaryDirectory(dir=stage) as aside,
     ):
         yield stage, Path(aside)
@@ -69,6 +126,12 @@ def directions(place: str, B: Array, A: Array) -> SVD:
     if B.ndim == 2:
         return SVD(*finite(place, svd_of_product, B, A))
     return SVD(*map(np.stack, zip(*map(partial(directions, place), B, A), strict=True)))
+
+
+def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Factors of the sum of the updates that pairs (B, A) make."""
+    B, A = zip(*factors, strict=True)
+    return np.concatenate(B, axis=-1), np.concatenate(A, axis=-2)
 
 
 def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -26,7 +26,7 @@ _GOALS: dict[str, tuple[type, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
     "error": (float, "Relative error that is accepted in each module."),
-    "bytes": (int, "Size of the file, shared among the modules."),
+    "bytes": (str, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
 with_goal = with_options("goal", "One of these", _GOALS)
@@ -42,7 +42,7 @@ def inspect(
     plot: Annotated[
         Path | None, typer.Option(help="Write a figure of norms and spectra to this file.")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with the figure and the table.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the figure and the tables.")] = None,
     any_base: AnyBase = False,
     jobs: Jobs = 1,
     as_json: AsJSON = False,
@@ -137,7 +137,7 @@ def combine(
     from lora_np import adapters
 
     paths, weights = zip(*map(weighted, sources), strict=True)
-    options: dict[str, Any] = {"method": method, "rank": rank, "any_base": any_base}
+    options: dict[str, Any] = {"method": method.lower(), "rank": rank, "any_base": any_base}
     options |= {"jobs": jobs, "force": force}
     show_as(adapters.combine(paths, out, weights=weights, **options, progress=True).table, as_json)
 
@@ -193,6 +193,8 @@ def check_goal(goal: dict[str, Any]) -> None:
     if len(goal) != 1:
         options = [f"--{name.replace('_', '-')}" for name in _GOALS]
         raise typer.BadParameter(f"give one of {', '.join(options[:-1])} and {options[-1]}")
+    if goal.get("bytes", "").isdecimal():
+        goal["bytes"] = int(goal["bytes"])
 
 
 def weighted(source: str) -> tuple[str, float]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.module import Stored, held
+from lora_np.adapters.adapter import Stored, held
 from lora_np.hub import HubError
 
 A, B = np.ones((2, 3)), np.ones((4, 2))
