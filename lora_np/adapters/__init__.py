@@ -1,36 +1,27 @@
 """Adapters as files: read and write PEFT's, look into them, and operate on them without PyTorch."""
 
-from lora_np.adapters.adapter import Adapter, AdapterModule
-from lora_np.adapters.combining import CombinedModule, combine
-from lora_np.adapters.difference import ComparedPart, Difference, diff
-from lora_np.adapters.extraction import ExtractedTensor, extract
-from lora_np.adapters.inspection import InspectedModule, Inspection, inspect
-from lora_np.adapters.merging import MergedTensor, merge
-from lora_np.adapters.models import attach, save
-from lora_np.adapters.peft_format import load
-from lora_np.adapters.resizing import ResizedModule, ResizeResult, resize
-from lora_np.adapters.steps import Written
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "Adapter",
-    "AdapterModule",
-    "CombinedModule",
-    "ComparedPart",
-    "Difference",
-    "ExtractedTensor",
-    "InspectedModule",
-    "Inspection",
-    "MergedTensor",
-    "ResizeResult",
-    "ResizedModule",
-    "Written",
-    "attach",
-    "combine",
-    "diff",
-    "extract",
-    "inspect",
-    "load",
-    "merge",
-    "resize",
-    "save",
-]
+with on_demand(globals()):
+    from lora_np.adapters.adapter import Adapter as Adapter, AdapterModule as AdapterModule
+    from lora_np.adapters.combining import CombinedModule as CombinedModule, combine as combine
+    from lora_np.adapters.difference import (
+        ComparedPart as ComparedPart,
+        Difference as Difference,
+        diff as diff,
+    )
+    from lora_np.adapters.extraction import ExtractedTensor as ExtractedTensor, extract as extract
+    from lora_np.adapters.inspection import (
+        InspectedModule as InspectedModule,
+        Inspection as Inspection,
+        inspect as inspect,
+    )
+    from lora_np.adapters.live import attach as attach, save as save
+    from lora_np.adapters.merging import MergedTensor as MergedTensor, merge as merge
+    from lora_np.adapters.peft_format import load as load
+    from lora_np.adapters.resizing import (
+        ResizedModule as ResizedModule,
+        ResizeResult as ResizeResult,
+        resize as resize,
+    )
+    from lora_np.adapters.steps import Written as Written
