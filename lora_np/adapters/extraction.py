@@ -405,12 +405,8 @@ def _shares_tables(source: OpenModel) -> bool:
 
 def _as_head(embedding: AdapterModule) -> AdapterModule:
     """What adapts an embedding, for the head that has the same weight."""
-    A, B = embedding.parts["A"], embedding.parts["B"]
-    parts = {
-        "A": Stored(B.dtype, B.shape[::-1], lambda: B.read().T),
-        "B": Stored(A.dtype, A.shape[::-1], lambda: A.read().T),
-    }
-    return AdapterModule(parts, alpha=embedding.alpha)
+    A, B = (embedding.parts[part].seen(np.transpose) for part in "BA")
+    return AdapterModule({"A": A, "B": B}, alpha=embedding.alpha)
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
@@ -433,14 +429,13 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
 
 
 def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
-    found = truncated_svd(D, rank=rank)
-    return found, _squared_distance(D, *found)
+    """The leading triplets, and ``||D - U s Vh||^2``, some rows at a time.
 
-
-def _squared_distance(D: Array, U: Array, s: Array, Vh: Array) -> float:
-    """``||D - U s Vh||^2``, some rows at a time. (||D||^2 - ||s||^2 would lose half of the digits.)"""
+    (``||D||^2 - ||s||^2`` would lose half of the digits.)
+    """
+    found = U, s, Vh = truncated_svd(D, rank=rank)
     if len(D) < D.shape[1]:
-        return _squared_distance(D.T, Vh.T, s, U.T)
+        D, U, Vh = D.T, Vh.T, U.T
     step = max(1, BLOCK // D.shape[1])
     blocks = (slice(start, start + step) for start in range(0, len(D), step))
-    return sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)
+    return found, sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -13,17 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, at_least_single
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.contents import InspectedKind, contents, in_words, totals
-from lora_np.adapters.peft_format import load
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load
 from lora_np.adapters.resizing import Spectrum
 from lora_np.adapters.steps import Findings, directions, each_of
 from lora_np.adapters.weights import Merging, add_update, oriented
 from lora_np.checks import Array, printable
-from lora_np.hub import directory
+from lora_np.hub import SafetensorsWriter, TensorInfo, directory
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.models import GGUFModel, open_gguf, open_model
+from lora_np.plots import module_kinds
 from lora_np.table import Table, json_text
 
 if TYPE_CHECKING:
@@ -56,20 +57,40 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{0}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 1em auto; max-width: 78em; padding: 0 1em }}
-div {{ overflow-x: auto; margin-bottom: 1.5em }}
-svg {{ width: 100%; min-width: 60em; height: auto }}
-th, td {{ padding: .2em .7em; border-bottom: 1px solid #e6e6e6 }}
-p {{ margin: .3em 0 }}
-</style>
+<style>body {{ font: 16px/1.5 sans-serif }} div {{ overflow-x: auto }} td {{ padding: .2em .7em }}</style>
 <h1>{0}</h1>
-<div>{1}</div>
-<div>{2}</div>
-<div>{3}</div>
-<div>{4}</div>
+{1}
 </html>
 """
+
+
+class InspectedKind(NamedTuple):
+    """What the modules of one kind have together.
+
+    Parameters
+    ----------
+    kind : str
+        Their name within a layer, ``"saved in full"``, or ``"all"``.
+    modules : int
+        How many.
+    parameters, bytes : int
+        In the file.
+    rank : str
+        The smallest and the largest.
+    norm, share : float or None
+        Of all their updates together.
+    needed : str
+        The smallest and the largest.
+    """
+
+    kind: str
+    modules: int
+    parameters: int
+    bytes: int
+    rank: str = ""
+    norm: float | None = None
+    share: float | None = None
+    needed: str = ""
 
 
 class InspectedModule(NamedTuple):
@@ -155,7 +176,7 @@ class Inspection(Findings[InspectedModule]):
     @property
     def contents_table(self) -> Table:
         """What the adapter is."""
-        rows = [(what, in_words(what, content)) for what, content in self.contents.items()]
+        rows = [(what, _in_words(what, content)) for what, content in self.contents.items()]
         return Table(("what", "it says"), [row for row in rows if row[1]], title=self.title)
 
     @property
@@ -198,9 +219,9 @@ class Inspection(Findings[InspectedModule]):
         picture = io.StringIO()
         self.figure().savefig(picture, format="svg", transparent=True)
         drawing = picture.getvalue()
-        tables = (self.kinds_table, self.table)
-        parts = [self.contents_table._repr_html_(), drawing[drawing.index("<svg") :]]
-        return _PAGE.format(escape(printable(self.title)), *parts, *(table._repr_html_() for table in tables))
+        contents, *tables = (x._repr_html_() for x in (self.contents_table, self.kinds_table, self.table))
+        parts = [contents, drawing[drawing.index("<svg") :], *tables]
+        return _PAGE.format(escape(printable(self.title)), "\n".join(f"<div>{part}</div>" for part in parts))
 
 
 def inspect(
@@ -274,10 +295,10 @@ def inspect(
     total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
     rows = [row if row.norm is None else row._replace(share=row.norm**2 / total) for row, _ in found.values()]
     spectra = {name: s for name, (_, s) in found.items()}
-    notes, kinds = (*_notes(opened, rows), *unsure), tuple(totals(opened, rows))
+    notes, kinds = (*_notes(opened, rows), *unsure), tuple(_totals(opened, rows))
     compared = any(row.relative is not None for row in rows)
     headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
-    return Inspection(f"Adapter {adapter}", tuple(rows), notes, headings, contents(opened), kinds, spectra)
+    return Inspection(f"Adapter {adapter}", tuple(rows), notes, headings, _contents(opened), kinds, spectra)
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
@@ -338,3 +359,96 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
     for name, trained in adapter.rows.items():
         notes.append(f"rows replaced: {len(trained.tokens)} of {name}")
     return notes
+
+
+def _contents(adapter: Adapter) -> dict[str, Any]:
+    """What the adapter says of itself, as `Inspection.contents` has it."""
+    raw, tensors, modules = adapter.raw, adapter.stored, adapter.values()
+    parts = {part for module in modules for part in module.parts}
+    kind = "DoRA" if "magnitude" in parts else "MiCA" if raw.get("init_lora_weights") == "mica" else "LoRA"
+    kind += ", rank-stabilised" * any(module.rslora for module in modules)
+    kind += ", block-diagonal" * any(tensor.blocks > 1 for tensor in tensors)
+    kind += ", with a bias of B" * ("bias" in parts)
+    init = raw.get("init_lora_weights")
+    kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
+    if adapter.path:
+        size = (adapter.path / WEIGHTS).stat().st_size
+    else:
+        size = SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
+    return {
+        "base": raw.get("base_model_name_or_path") or None,
+        "type": kind,
+        "task": raw.get("task_type"),
+        "rank": _counts(module.rank for module in modules),
+        "alpha": _counts(module.alpha for module in modules),
+        "scale": _counts(module.scale for module in modules),
+        "targets": raw.get("target_modules"),
+        "target parameters": raw.get("target_parameters"),
+        "left out": raw.get("exclude_modules"),
+        "layers": raw.get("layers_to_transform"),
+        "saved in full": raw.get("modules_to_save"),
+        "trained tokens": raw.get("trainable_token_indices"),
+        "modules": len(adapter),
+        "parameters": sum(tensor.size for tensor in tensors),
+        "dtype": _counts(tensor.dtype for tensor in tensors),
+        "bytes": size,
+        "PEFT's version": raw.get("peft_version"),
+    }
+
+
+def _in_words(what: str, content: Any) -> str | None:
+    """One of the contents for people: values with how often each occurs, names in full up to a dozen."""
+    if what in ("rank", "alpha", "scale", "dtype"):
+        if len(content) == 1:
+            return str(*content)
+        if len(content) > 4:
+            low, *_, high = sorted(content, key=float)
+            return f"{low} to {high}"
+        return ", ".join(f"{value} ({count} times)" for value, count in content.items())
+    if what == "base" and content is None:
+        return "not named"
+    if isinstance(content, Mapping):
+        return "; ".join(f"{name}: {_in_words(what, inner)}" for name, inner in content.items())
+    if isinstance(content, list):
+        names = list(map(str, content))
+        if len(", ".join(names)) > 100:
+            names = list(dict.fromkeys(module_kinds(names).values()))  # without their layers
+        more = f", {len(names) - 12} more" if len(names) > 12 else ""
+        return ", ".join(names[:12]) + more + f" ({len(content)} names)" * (len(names) < len(content))
+    return f"{content:,}" if isinstance(content, int) else content and str(content)
+
+
+def _counts(values: Iterable[object]) -> dict[str, int]:
+    """How often each value occurs, the most frequent first; text, since these are keys in JSON."""
+    texts = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return dict(Counter(texts).most_common())
+
+
+def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
+    """Totals of each kind of module, of what is replaced, and of all."""
+    groups: dict[str, list[InspectedModule]] = {}
+    kinds = module_kinds(row.name for row in rows)
+    for row in rows:
+        groups.setdefault(kinds[row.name], []).append(row)
+    for kind, members in groups.items():
+        yield _total(kind, members, [part for row in members for part in adapter[row.name].parts.values()])
+    trained = [each.new for each in adapter.rows.values()]
+    for kind, held in (("saved in full", [*adapter.full.values()]), ("rows of embeddings", trained)):
+        if held:
+            yield _total(kind, [], held)._replace(modules=len(held))
+    yield _total("all", rows, adapter.stored)
+
+
+def _total(kind: str, rows: Sequence[InspectedModule], held: Iterable[Stored]) -> InspectedKind:
+    sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
+    numbers, nbytes = sum(size.size for size in sizes), sum(size.nbytes for size in sizes)
+    if not rows:
+        return InspectedKind(kind, 0, numbers, nbytes)
+    ranks, needed = [row.rank for row in rows], [row.needed for row in rows if row.needed is not None]
+    norm = sum(row.norm**2 for row in rows if row.norm is not None) ** 0.5
+    share = sum(row.share for row in rows if row.share is not None)
+    return InspectedKind(kind, len(rows), numbers, nbytes, _range(ranks), norm, share, _range(needed))
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else ""

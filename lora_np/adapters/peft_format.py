@@ -159,12 +159,11 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
             mine, theirs = getattr(module, what), getattr(back, what)
             if mine != theirs:
                 raise HubError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
-        lost = sorted(module.parts.keys() - back.parts.keys())
-        if lost:
+        if lost := sorted(module.parts.keys() - back.parts.keys()):
             raise HubError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
-    for name, rows in adapter.rows.items():
-        if name not in read.rows or read.rows[name].tokens != tuple(rows.tokens):
-            raise HubError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
+    tokens, restored = ({name: (*each.tokens,) for name, each in x.rows.items()} for x in (adapter, read))
+    if tokens != restored:
+        raise HubError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
     if unread := sorted(adapter.full.keys() - read.full.keys()):
         names = ", ".join(map(repr, unread))
         raise HubError(f"saved in full, but of a name that would not be read: {names}")

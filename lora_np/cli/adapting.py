@@ -21,6 +21,11 @@ from lora_np.cli.shared import (
 )
 from lora_np.files import write_figure, write_text
 
+AnAdapter = Annotated[
+    Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
+]
+ABase = Annotated[Path, typer.Argument(help="The directory of the base model, or a shipped model.")]
+
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[type, str]] = {
     "rank": (int, "The same rank for every module."),
@@ -33,9 +38,7 @@ with_goal = with_options("goal", "One of these", _GOALS)
 
 
 def inspect(
-    adapter: Annotated[
-        Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
-    ],
+    adapter: AnAdapter,
     base: Annotated[
         Path | None, typer.Option(help="The base model, to compare with: a directory or a .gguf file.")
     ] = None,
@@ -65,9 +68,7 @@ def inspect(
 
 @with_goal
 def resize(
-    adapter: Annotated[
-        Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
-    ],
+    adapter: AnAdapter,
     out: Out,
     jobs: Jobs = 1,
     force: Force = False,
@@ -87,7 +88,7 @@ def resize(
 
 @with_goal
 def extract(
-    base: Annotated[Path, typer.Argument(help="The directory of the base model, or a shipped model.")],
+    base: ABase,
     tuned: Annotated[Path, typer.Argument(help="The directory of the tuned model.")],
     out: Out,
     save_others: Annotated[
@@ -143,10 +144,8 @@ def combine(
 
 
 def merge(
-    base: Annotated[Path, typer.Argument(help="The directory of the base model, or a shipped model.")],
-    adapter: Annotated[
-        Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
-    ],
+    base: ABase,
+    adapter: AnAdapter,
     out: Out,
     any_base: AnyBase = False,
     full_precision: Annotated[
@@ -169,9 +168,7 @@ def merge(
 
 
 def diff(
-    first: Annotated[
-        Path, typer.Argument(help="A directory written by PEFT or by this package, or a shipped adapter.")
-    ],
+    first: AnAdapter,
     second: Annotated[Path, typer.Argument(help="Another adapter.")],
     tolerance: Annotated[float, typer.Option(help="The relative difference that is ignored.")] = 1e-5,
     jobs: Jobs = 1,
