@@ -24,4 +24,4 @@ with on_demand(globals()):
         ResizeResult as ResizeResult,
         resize as resize,
     )
-    from lora_np.adapters.steps import Written as Written
+    from lora_np.adapters.results import Written as Written

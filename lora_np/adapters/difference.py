@@ -10,9 +10,11 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import load
-from lora_np.adapters.steps import Findings, directions, each_of, finite, norm, side_by_side
+from lora_np.adapters.resizing import directions, finite, norm, side_by_side
+from lora_np.adapters.results import Findings
 from lora_np.checks import number
 from lora_np.hub import HubError
+from lora_np.work import each_of
 
 
 class ComparedPart(NamedTuple):

@@ -14,14 +14,15 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
-from lora_np.adapters.peft_format import load, targeting, write
-from lora_np.adapters.resizing import Goal, Spectrum, cut
-from lora_np.adapters.steps import Written, balanced, each_of, finite, new_adapter
+from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
+from lora_np.adapters.results import Written
 from lora_np.adapters.weights import BLOCK, Merging, has_transposed_experts
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.models import HEAD, OpenModel, Place, fused_names, open_model, peft
+from lora_np.work import each_of
 
 # A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|shared|\w+_embeddings)$")

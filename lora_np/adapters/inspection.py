@@ -17,8 +17,8 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load
-from lora_np.adapters.resizing import Spectrum
-from lora_np.adapters.steps import Findings, directions, each_of
+from lora_np.adapters.resizing import Spectrum, directions
+from lora_np.adapters.results import Findings
 from lora_np.adapters.weights import Merging, add_update, oriented
 from lora_np.checks import Array, printable
 from lora_np.hub import SafetensorsWriter, TensorInfo, directory
@@ -26,6 +26,7 @@ from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intrude
 from lora_np.models import GGUFModel, open_gguf, open_model
 from lora_np.plots import module_kinds
 from lora_np.table import Table, json_text
+from lora_np.work import each_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, held
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.peft_format import load, targeting, write
-from lora_np.adapters.steps import new_adapter
+from lora_np.adapters.peft_format import load, new_adapter, targeting, write
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lora_np.adapters.adapter import Adapter, header
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.peft_format import load
-from lora_np.adapters.steps import Written
+from lora_np.adapters.results import Written
 from lora_np.adapters.weights import Change, Merging
 from lora_np.files import replacing, write_json
 from lora_np.hub import (

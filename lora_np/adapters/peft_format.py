@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
 from lora_np.checks import Array
+from lora_np.files import replacing
 from lora_np.hub import (
     FLOATS,
     HubError,
@@ -31,6 +32,7 @@ from lora_np.hub import (
 from lora_np.models import peft
 
 WEIGHTS = "adapter_model.safetensors"
+CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 
@@ -47,7 +49,6 @@ _PARTS = {
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
-_WRAPPINGS = re.compile(rf"({re.escape(_WRAPPED)})+\Z")
 # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized.
 _EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
 
@@ -119,6 +120,22 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
         for key, stored in tensors.items():
             writer.write(key, stored.read())
     (folder / peft.NAME).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_adapter(
+    target: str | os.PathLike[str], *, force: bool, inputs: Iterable[Adapter | str | os.PathLike[str]]
+) -> Iterator[tuple[Path, Path]]:
+    """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
+    from tempfile import TemporaryDirectory
+
+    read = [each.path if isinstance(each, Adapter) else each for each in inputs]
+    options: dict[str, Any] = {"writes": (peft.NAME, WEIGHTS, CARD).__contains__, "keeps": [CARD]}
+    with (
+        replacing(target, force=force, inputs=[path for path in read if path], **options) as stage,
+        TemporaryDirectory(dir=stage) as aside,
+    ):
+        yield stage, Path(aside)
 
 
 def keyed(adapter: Adapter) -> dict[str, Stored]:
@@ -211,8 +228,10 @@ def _sorted(
         if not key.startswith(PREFIX):
             raise HubError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         name, tensor = key.removeprefix(PREFIX), Stored(info.dtype, info.shape, partial(file.read, key))
-        suffix = next((suffix for suffix in _PARTS if name.endswith(f".{suffix}")), None)
-        if suffix is None:
+        for suffix in _PARTS:
+            if name.endswith(f".{suffix}"):
+                break
+        else:
             others[name] = tensor
             continue
         part, embedding = _PARTS[suffix]
@@ -250,8 +269,10 @@ def _sorted(
 
 def _unwrapped(holder: str) -> tuple[str, int]:
     """The path of a module that PEFT has wrapped, and how often."""
-    bare = _WRAPPINGS.sub("", holder)
-    return bare, (len(holder) - len(bare)) // len(_WRAPPED)
+    end = len(holder)
+    while holder.endswith(_WRAPPED, 0, end):
+        end -= len(_WRAPPED)
+    return holder[:end], (len(holder) - end) // len(_WRAPPED)
 
 
 def nested(names: Collection[str]) -> list[str]:

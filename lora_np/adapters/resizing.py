@@ -5,20 +5,24 @@ from __future__ import annotations
 import heapq
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, header
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load, targeting, write
-from lora_np.adapters.steps import Written, balanced, directions, each_of, new_adapter
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load, new_adapter, targeting, write
+from lora_np.adapters.results import Written
 from lora_np.checks import Array, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
-from lora_np.linalg import ENOUGH, rank_within
+from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
+from lora_np.work import each_of
+
+Result = TypeVar("Result")
 
 _PADDING = 7  # bytes at most, by which a header is padded
 
@@ -178,6 +182,67 @@ def decomposed(work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Sp
     found = directions(name, *module.factors())
     ordered = balanced(found, path, **{part: module.parts[part].dtype for part in "BA"})
     return module.with_factors(**ordered), Spectrum.of(found.s, module.scale)
+
+
+def put_aside(array: Array, path: Path, dtype: str) -> Stored:
+    """An array on the disk until it is read; a file will hold it as ``dtype``."""
+    # Not by `numpy.save`, whose error on a full disk says neither that it is full nor where.
+    path.write_bytes(np.ascontiguousarray(array).data)
+    kind, shape = array.dtype, array.shape
+    return Stored(dtype, shape, lambda: np.fromfile(path, kind).reshape(shape))
+
+
+def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
+    """The factors of ``U s Vh``, the strongest direction first, put aside for files of these dtypes."""
+    root = np.sqrt(found.s)
+    return {
+        "B": put_aside(found.U * root[..., None, :], path.with_suffix(".B"), B),
+        "A": put_aside(root[..., None] * found.Vh, path.with_suffix(".A"), A),
+    }
+
+
+def directions(place: str, B: Array, A: Array) -> SVD:
+    """The SVD of B A, or the stack of those of a stack."""
+    if B.ndim == 2:
+        return SVD(*finite(place, svd_of_product, B, A))
+    return SVD(*map(np.stack, zip(*map(partial(directions, place), B, A), strict=True)))
+
+
+def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Factors of the sum of the updates that pairs (B, A) make."""
+    B, A = zip(*factors, strict=True)
+    return np.concatenate(B, axis=-1), np.concatenate(A, axis=-2)
+
+
+def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)``, where a refusal of NaN or infinity, and an overflow, name the module."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = function(*arguments)
+    except np.linalg.LinAlgError:  # what LAPACK makes of an overflow inside of it
+        found = np.nan
+    except HubError:
+        raise
+    except ValueError as error:
+        raise HubError(f"{place}: {error}") from None
+    return no_overflow(place, found)
+
+
+def no_overflow(place: str, found: Result) -> Result:
+    """``found``, the result of a computation on finite numbers, if it is finite."""
+    parts: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
+    for part in parts:
+        if isinstance(part, tuple):
+            no_overflow(place, part)
+        elif part is not None and not np.isfinite(part).all():
+            raise HubError(
+                f"{place}: the result is not finite: there is a NaN, or numbers that are too large overflow"
+            )
+    return found
+
+
+def norm(s: Array) -> float:
+    return float(np.linalg.norm(s.astype(np.float64)))  # squares of float32 overflow from 2e19 on
 
 
 @dataclass(frozen=True)

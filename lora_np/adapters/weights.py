@@ -53,12 +53,12 @@ class Merging:
     @cached_property
     def named(self) -> Callable[[str], str]:
         """From the adapter's name of a parameter to that of the tensor in the base."""
-        return self.source.naming(map(weight_name, self.update, self.update.values()))
+        return self.source.naming([weight_name(*item) for item in self.update.modules.items()])
 
     @cached_property
     def weights(self) -> dict[str, str]:
         """The tensor of each adapted module in the base."""
-        return {name: self.named(weight_name(name, module)) for name, module in self.update.items()}
+        return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
 
     def base_weights(self) -> dict[str, Callable[[], Array]]:
         """A reader of each adapted module's weight in the base, where that is one tensor."""
@@ -92,7 +92,7 @@ class Merging:
         heads_own = changes.get(HEAD)
         # Rows are replaced in what the two share, as PEFT ties them.
         unshared = {*map(named, self.update.full), *self.weights.values()}
-        for name, module in self.update.items():
+        for name, module in self.update.modules.items():
             for target, part, transposed in self._targets(name, module):
                 if target == embedding:
                     # The head goes on with the numbers from which the embedding's adapter starts.
@@ -148,7 +148,8 @@ class Merging:
             raise HubError(
                 f"{self.update}: {name!r} has shape {tensor.shape}, but {before.shape} in {source.path}"
             )
-        return Change(replace(tensor, dtype=before.dtype))
+        new = replace(tensor, dtype=before.dtype, read=lambda: tensor.read().copy())  # it may be in memory
+        return Change(new)
 
     def _original(self, target: str, name: str) -> Change:
         source = self.source

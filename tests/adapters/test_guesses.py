@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
+from lora_np.adapters.adapter import held
 from lora_np.cli import run
 from lora_np.hub import HubError, safetensors
 from lora_np.table import Table
@@ -68,10 +69,30 @@ def test_what_is_in_memory_can_be_attached_saved_and_told(make_adapter, tmp_path
     assert "3 modules" in found.title
 
 
-@pytest.mark.parametrize("wrong", [None, 8, ["a"], np.ones(3), object()], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", [None, 8, ["a"], np.ones(3), adapters], ids=lambda wrong: type(wrong).__name__
+)
 def test_what_is_no_adapter_is_refused_with_what_would_be(wrong, tmp_path):
     with pytest.raises(TypeError, match="adapter must be a name, a path or an Adapter, got"):
         adapters.inspect(wrong)
+
+
+def test_arrays_of_an_adapter_in_memory_are_never_changed(make_checkpoint, tmp_path):
+    base, rng = make_checkpoint("base", dtype="float64"), np.random.default_rng(3)
+    A, B, W = rng.standard_normal((2, 4)), rng.standard_normal((6, 2)), rng.standard_normal((6, 4))
+    kept = [array.copy() for array in (A, B, W)]
+    name = "model.layers.0.q_proj"
+    module = adapters.AdapterModule.of(A=A, B=B, alpha=2)
+    made = adapters.Adapter({name: module}, full={f"{name}.weight": held(W)})
+    adapters.merge(base, made, tmp_path / "merged")
+    for array, before in zip((A, B, W), kept, strict=True):
+        np.testing.assert_array_equal(array, before)
+    (file,) = [
+        found
+        for found in map(safetensors.open, (tmp_path / "merged").glob("*.safetensors"))
+        if f"{name}.weight" in found.tensors
+    ]
+    np.testing.assert_allclose(file.read(f"{name}.weight"), W + B @ A, atol=1e-12)
 
 
 def test_what_is_read_is_never_replaced(make_adapter):
