@@ -18,17 +18,7 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
 from lora_np.checks import Array
 from lora_np.files import replacing
-from lora_np.hub import (
-    FLOATS,
-    HubError,
-    SafetensorsFile,
-    SafetensorsWriter,
-    TensorInfo,
-    directory,
-    inside,
-    read_json,
-    safetensors,
-)
+from lora_np.hub import FLOATS, HubError, TensorInfo, directory, inside, read_json, safetensors
 from lora_np.models import peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -116,7 +106,7 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     tensors = keyed(adapter)
     infos = header(tensors, dtype)
     text = _checked_config(adapter, infos)
-    with SafetensorsWriter(folder / WEIGHTS, infos, metadata=METADATA) as writer:
+    with safetensors.SafetensorsWriter(folder / WEIGHTS, infos, metadata=METADATA) as writer:
         for key, stored in tensors.items():
             writer.write(key, stored.read())
     (folder / peft.NAME).write_text(text, encoding="utf-8")
@@ -169,7 +159,7 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
         raise
     except (TypeError, ValueError, RecursionError) as error:
         raise HubError(f"{peft.NAME}: the settings are not JSON: {error}") from None
-    read = interpret(SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
+    read = interpret(safetensors.SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
     for name, module in adapter.modules.items():
         back = read.modules[name]
         for what in ("alpha", "rslora", "embedding", "kernel", "parameter", "shape"):
@@ -204,7 +194,7 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     return {**new, "target_modules": sorted(modules.keys() - set(parameters))}
 
 
-def interpret(file: SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> Adapter:
+def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
     try:
         modules, full, rows = _sorted(file, said)
@@ -215,7 +205,7 @@ def interpret(file: SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> 
 
 
 def _sorted(
-    file: SafetensorsFile, said: peft.AdapterConfig
+    file: safetensors.SafetensorsFile, said: peft.AdapterConfig
 ) -> tuple[dict[str, AdapterModule], dict[str, Stored], dict[str, TokenRows]]:
     """Modules, what is saved in full, and rows of embeddings."""
     found: dict[str, dict[int, dict[str, Stored]]] = {}  # by the module, and how often it is wrapped
