@@ -1,9 +1,8 @@
 """How many parameters, bytes and FLOPs a LoRA costs."""
 
 from lora_np.accounting.activations import TrainingOptions
-from lora_np.accounting.errors import RankErrors, rank_errors_of
+from lora_np.accounting.counting import ModelCount, count
 from lora_np.accounting.flops import Flops, count_flops
-from lora_np.accounting.live import ModelCount, count, from_model, model_spec
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.accounting.matrix import (
     MatrixCount,
@@ -20,14 +19,14 @@ from lora_np.accounting.memory import (
     MemoryComparison,
     compare_memory,
     largest_batch,
+    largest_context,
     largest_rank,
-    largest_sequence,
     training_memory,
 )
-from lora_np.accounting.paper import PaperClaims, paper_claims
 from lora_np.accounting.planning import METHODS, Card, Choice, Plan, cards, plan
-from lora_np.accounting.settings import count_config
-from lora_np.accounting.summary import CountReport, count_source
+from lora_np.accounting.rank_errors import RankErrors, rank_errors_of
+from lora_np.accounting.report import CountReport, count_source
+from lora_np.accounting.sources import model_spec
 from lora_np.models import (
     Catalogue,
     ModelSpec,
@@ -54,7 +53,6 @@ __all__ = [
     "ModelCount",
     "ModelSpec",
     "ModuleSpec",
-    "PaperClaims",
     "Plan",
     "RankErrors",
     "TrainingOptions",
@@ -63,7 +61,6 @@ __all__ = [
     "catalogue",
     "compare_memory",
     "count",
-    "count_config",
     "count_flops",
     "count_full",
     "count_lora",
@@ -72,13 +69,11 @@ __all__ = [
     "count_model",
     "count_source",
     "from_config",
-    "from_model",
     "from_safetensors",
     "largest_batch",
+    "largest_context",
     "largest_rank",
-    "largest_sequence",
     "model_spec",
-    "paper_claims",
     "plan",
     "preset",
     "preset_config",

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
+from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, close_names, whole_number
 from lora_np.models import (
     ModelSpec,
@@ -172,7 +173,7 @@ class LoraCount(Shown):
 
 
 def count_model(
-    spec: ModelSpec,
+    model: Any,
     *,
     rank: int,
     targets: str | Iterable[str] | None = None,
@@ -192,14 +193,14 @@ def count_model(
 
     Parameters
     ----------
-    spec : ModelSpec
-        The model.
+    model : object
+        Whatever `model_spec` takes: a name, a path, a config, a model in memory.
     rank : int
         At least 1.
     targets : str, iterable of str, or None
         A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular expression for
         whole names, or ``"all-linear"``: every linear map but the output head. None takes the family's
-        default, as PEFT does.
+        default, as PEFT does; for a single matrix and for a model of ours that is ``"all-linear"``.
     rank_pattern : mapping of str to int
         Other ranks for some modules, by a regular expression for the end of their names; the first that
         matches wins.
@@ -243,11 +244,10 @@ def count_model(
 
     Examples
     --------
-    >>> from lora_np.models.spec import ModuleSpec
-    >>> spec = ModelSpec("one matrix", (ModuleSpec("W0", "linear", (100, 120)),))
-    >>> count_model(spec, rank=8, targets="all-linear").trainable
-    1760
+    >>> count_model("100x120", rank=8).trainable, count_model("llama-3-8b", rank=16).trainable
+    (1760, 6815744)
     """
+    spec = model_spec(model)
     rank = whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
     choice("experts", experts, ("peft", "per-expert"))

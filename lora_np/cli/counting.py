@@ -25,15 +25,15 @@ from lora_np.files import write_figure
 
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[type, str]] = {
-    "weights": (str, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
-    "unquantised": (str, "How the rest of a quantised base is held (float32, as PEFT prepares it)."),
+    "dtype": (str, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
+    "unquantised_dtype": (str, "How the rest of a quantised base is held (float32, as PEFT prepares it)."),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
-    "adapter": (str, "How LoRA's factors are held; PEFT has float32."),
+    "adapter_dtype": (str, "How LoRA's factors are held; PEFT has float32."),
     "optimizer": (str, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
     "master_copy": (bool, "Keep a float32 copy of weights that are trained in 16 bits."),
-    "batch": (int, "Sequences that are computed at a time."),
-    "accumulation": (int, "Batches in a step."),
-    "sequence": (int, "Tokens in a sequence (512)."),
+    "batch_size": (int, "Sequences that are computed at a time."),
+    "accumulate": (int, "Batches in a step."),
+    "context": (int, "Tokens in a sequence (512)."),
     "attention": (str, "fused (memory-efficient) or eager."),
     "cross_entropy": (str, "plain, or fused: the logits are never there at once."),
     "checkpointing": (bool, "Keep only the input of each layer (on)."),
@@ -94,7 +94,7 @@ def count(
     elif source:
         tables = accounting.count_source(
             source,
-            ranks=rank or [],
+            rank=rank or (),
             config=config,
             targets=parse_targets(targets) if targets is not None else None,
             modules_to_save=saved,
@@ -102,7 +102,7 @@ def count(
             experts=experts,
             by=by,
             memory=memory,
-            training=training,
+            **training,
         ).tables
     else:
         raise typer.BadParameter("name a SOURCE, or pass --list")
@@ -119,8 +119,7 @@ def count(
 @with_training
 def plan(
     source: Annotated[str, typer.Argument(help="A preset, a config.json, or a directory with one.")],
-    card: Annotated[str | None, typer.Option(help='A card, such as "RTX 4090".')] = None,
-    memory: Annotated[str | None, typer.Option(help="The memory, such as 24GB, in place of a card.")] = None,
+    card: Annotated[str, typer.Option(help='A card, such as "RTX 4090", or a memory, such as 24GB.')],
     rank: Annotated[list[int] | None, typer.Option(help="Rank (8 and 64); may be repeated.")] = None,
     targets: Targets = None,
     method: Annotated[list[str] | None, typer.Option(help="full, LoRA or QLoRA; may be repeated.")] = None,
@@ -138,9 +137,9 @@ def plan(
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
-    Example: lora-np plan llama-3-70b --memory 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
+    Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
 
-    Example: lora-np plan gemma-2-2b --card T4 --batch 4 --sequence 1024 --cross-entropy fused --plot plan.png
+    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused --plot plan.png
     """
     from lora_np import accounting
 
@@ -148,12 +147,12 @@ def plan(
     found = accounting.plan(
         source,
         card=card,
-        memory=memory,
-        ranks=rank or None,
+        rank=rank or None,
         methods=method or accounting.METHODS,
         targets=parse_targets(targets) if targets is not None else None,
         tokens=tokens,
-        lora={"modules_to_save": parse_names(modules_to_save), "dora": dora},
+        modules_to_save=parse_names(modules_to_save),
+        dora=dora,
         **training,
     )
     if plot is not None:

@@ -58,7 +58,7 @@ def describe(source: object) -> ModelSpec:
     path, text = Path(source), str(source)
     size = matrix_size(text)
     if size:
-        return ModelSpec(text, (ModuleSpec("W0", "linear", size),))
+        return ModelSpec(text, (ModuleSpec("W0", "linear", size),), default_targets="all-linear")
     if path.is_dir():
         return _from_directory(path)
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
