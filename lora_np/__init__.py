@@ -11,7 +11,7 @@ from lora_np.version import __version__ as __version__
 # Each name is imported when it is first used (SPEC 1 of Scientific Python), so that `import lora_np` costs
 # little more than `import numpy`. Type checkers and completion read the imports below; a test compares them.
 _NAMES: dict[str, tuple[str, ...]] = {
-    "accounting": ("break_even_rank", "count_full", "count_lora", "rank_for_budget"),
+    "accounting": ("break_even_rank", "count", "count_full", "count_lora", "rank_for_budget"),
     "adapters": (),
     "autograd": ("Tensor", "value"),
     "course": (),
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from lora_np import plots as plots
     from lora_np import training as training
     from lora_np.accounting import break_even_rank as break_even_rank
+    from lora_np.accounting import count as count
     from lora_np.accounting import count_full as count_full
     from lora_np.accounting import count_lora as count_lora
     from lora_np.accounting import rank_for_budget as rank_for_budget

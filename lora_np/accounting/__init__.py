@@ -1,9 +1,8 @@
 """How many parameters, bytes and FLOPs a LoRA costs."""
 
 from lora_np.accounting.activations import TrainingOptions
-from lora_np.accounting.counting import ModelCount, count
 from lora_np.accounting.flops import Flops, count_flops
-from lora_np.accounting.lora import LoraCount, count_model
+from lora_np.accounting.lora import LoraCount, ModelCount, count, count_model, model_spec
 from lora_np.accounting.matrix import (
     MatrixCount,
     break_even_rank,
@@ -26,7 +25,6 @@ from lora_np.accounting.memory import (
 from lora_np.accounting.planning import METHODS, Card, Choice, Plan, cards, plan
 from lora_np.accounting.rank_errors import RankErrors, rank_errors_of
 from lora_np.accounting.report import CountReport, count_source
-from lora_np.accounting.sources import model_spec
 from lora_np.models import (
     Catalogue,
     ModelSpec,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from lora_np.accounting.counting import counted
-from lora_np.accounting.lora import LoraCount
+from lora_np.accounting.lora import LoraCount, counted
 from lora_np.checks import whole_number
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table

@@ -9,9 +9,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from lora_np.accounting.activations import ITEMSIZE, Growth, TrainingOptions, activations
-from lora_np.accounting.counting import counted
-from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.accounting.sources import model_spec
+from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec
 from lora_np.checks import choice
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
@@ -360,6 +358,8 @@ def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
     >>> largest_rank("llama-3-8b", budget="24 GB", targets="all-linear")
     170
     """
+    if "rank" in options:
+        raise ValueError("largest_rank finds the rank: leave it out")
     training, lora = split(options)
     spec = model_spec(model)
     return rank_within(spec, parse_bytes("budget", budget), lora, training_options(spec, training))

@@ -11,7 +11,7 @@ from typing import Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
-from lora_np.accounting.lora import LoraCount, count_model
+from lora_np.accounting.lora import LoraCount, count_model, model_spec
 from lora_np.accounting.memory import (
     CAUSES,
     Memory,
@@ -21,7 +21,6 @@ from lora_np.accounting.memory import (
     training_options,
     what_holds,
 )
-from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, whole_number, whole_numbers
 from lora_np.models import ModelSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes

@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lora_np.accounting.counting import count
-from lora_np.accounting.lora import LoraCount, count_model
+from lora_np.accounting.lora import LoraCount, count, count_model, model_spec
 from lora_np.accounting.matrix import count_matrix
 from lora_np.accounting.memory import compare_memory, split
-from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, whole_numbers
 from lora_np.models import ModelSpec, matrix_size
 from lora_np.table import Cell, Table, decimal_bytes
