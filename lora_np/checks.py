@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -122,6 +121,8 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
     """``value`` if it is one of ``options``; otherwise an error that lists them, or the closest of many."""
     known = list(options)
     if value not in known:
+        from difflib import get_close_matches  # rarely needed
+
         text = str(value)[:100]
         close = get_close_matches(text, known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -177,6 +178,8 @@ def close_names(name: str, known: Iterable[str]) -> str:
     str
         Text that starts with a semicolon, or nothing.
     """
+    from difflib import get_close_matches  # rarely needed
+
     known = list(dict.fromkeys(known))
     close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
     if close:

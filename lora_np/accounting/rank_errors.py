@@ -11,8 +11,7 @@ import numpy as np
 
 from lora_np import linalg
 from lora_np.accounting.matrix import count_full, count_lora
-from lora_np.checks import Array, number
-from lora_np.checks import matrix as checked_matrix
+from lora_np.checks import Array, matrix as checked_matrix, number
 from lora_np.hub import load_matrix
 from lora_np.table import Table, shape_text
 

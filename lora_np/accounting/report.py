@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from lora_np.accounting.activations import TrainingOptions
 from lora_np.accounting.lora import LoraCount, count, count_model, model_spec
 from lora_np.accounting.matrix import count_matrix
 from lora_np.accounting.memory import compare_memory, split
@@ -95,6 +96,7 @@ def count_source(
     """
     ranks = whole_numbers("rank", rank)
     training, lora = split(options)
+    choice("experts", lora.get("experts", "peft"), ("peft", "per-expert"))
     wanted = [name for name, value in lora.items() if value not in (None, [], (), False, "peft")]
     if config is None:
         for name, asked in (("by", by), ("memory", memory)):
@@ -106,6 +108,7 @@ def count_source(
         raise ValueError(f"config ({config}) says all about the LoRA: leave out {given}")
     if by is not None:
         choice("by", by, ("kind", "module"))
+    TrainingOptions(**training)
     if training and not memory:
         raise ValueError(
             f"{' and '.join(training)} can only be given for the memory: pass memory=True (--memory) as well"

@@ -4,8 +4,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np.checks import close_names
 from lora_np.models import Patterns, matcher
