@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from lora_np import hub, models  # whose files are read when they are needed: most models need none of them
+from lora_np import hub
 from lora_np.checks import choice, whole_number
 from lora_np.models.families import build_spec, family_names, family_of
 from lora_np.models.spec import ModelSpec, ModuleSpec
@@ -49,8 +49,11 @@ def describe(source: object) -> ModelSpec:
     """
     if isinstance(source, Mapping):
         return from_config(source)
+    # what reads files and models in memory is imported late: the name of a preset needs none of it
     if not isinstance(source, (str, Path)):
-        return models.from_named_modules(source)
+        from lora_np.models.live import from_named_modules
+
+        return from_named_modules(source)
     path, text = Path(source), str(source)
     size = matrix_size(text)
     if size:
@@ -58,7 +61,7 @@ def describe(source: object) -> ModelSpec:
     if path.is_dir():
         return _from_directory(path)
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
-        return models.from_safetensors(path)
+        return _from_headers(path)
     if path.suffix == ".json":
         return from_config(path)
     if path.suffix == ".gguf":
@@ -83,7 +86,7 @@ def _from_directory(path: Path) -> ModelSpec:
             f"config={str(path)!r} (--config {path})"
         )
     if not (path / "config.json").is_file():
-        return models.from_safetensors(path)
+        return _from_headers(path)
     config = hub.read_json(path / "config.json")
     kind = config.get("model_type")
     files = sorted(path.glob("*.safetensors"))
@@ -92,22 +95,31 @@ def _from_directory(path: Path) -> ModelSpec:
     if kind in family_names() or len(files) != 1:
         spec = from_config(path / "config.json")
         return replace(spec, quantised=_bits_of(path)) if "quantization_config" in config else spec
-    spec = models.from_safetensors(files[0])
+    spec = _from_headers(files[0])
     return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
 
 
+def _from_headers(path: Path) -> ModelSpec:
+    from lora_np.models.headers import from_safetensors
+
+    return from_safetensors(path)
+
+
 def _bits_of(path: Path) -> tuple[int, int]:
+    from lora_np.models.checkpoint import open_model
     from lora_np.models.headers import few_bits, quantised_size
 
     try:
-        return quantised_size(few_bits(models.open_model(path)))
+        return quantised_size(few_bits(open_model(path)))
     except (hub.HubError, OSError):  # the count needs no weights: some may be missing
         return 0, 0
 
 
 def _from_gguf(path: Path) -> ModelSpec:
     """Matrices stay in the blocks of the file; vectors, and what it keeps in float32, are numbers."""
-    model = models.open_gguf(path)
+    from lora_np.models.llama_cpp import open_gguf
+
+    model = open_gguf(path)
     tensors = [model.file.info(name) for name in model.names.values()]
     few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
     spec = build_spec(model.config, name=path.stem)
