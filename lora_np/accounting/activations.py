@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import NamedTuple
 
-from lora_np.accounting.lora import AdaptedModules, LoraCount
+from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
 from lora_np.checks import choice, whole_number
 from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
 
@@ -164,10 +164,10 @@ class _Kept:
         self.training = training
         self.item = training.item
         self.full = isinstance(model, ModelSpec)
-        self.spec = model if isinstance(model, ModelSpec) else model.spec
-        self.adapters = () if isinstance(model, ModelSpec) else model.adapters
-        self.saved = () if isinstance(model, ModelSpec) else model.saved
-        self.dora = isinstance(model, LoraCount) and model.dora
+        self.spec = spec_of(model)
+        self.adapters: tuple[AdaptedModules, ...] = getattr(model, "adapters", ())
+        self.saved: Collection[str] = getattr(model, "saved", ())
+        self.dora: bool = getattr(model, "dora", False)
 
     def total(self) -> Activations:
         kept = self._outside()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from lora_np.accounting.lora import LoraCount, counted
+from lora_np.accounting.lora import LoraCount, counted, spec_of
 from lora_np.checks import whole_number
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table
@@ -93,7 +93,7 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     (247064064, 0.669)
     """
     context, model = whole_number("context", context), counted(model, options)
-    spec: ModelSpec = model.spec if isinstance(model, LoraCount) else model
+    spec = spec_of(model)
     base = sum(2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec) for module in _maps(spec))
     attention = 0
     for stack in spec.layers:

@@ -387,6 +387,11 @@ def count_model(
 _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_up_proj", "experts")
 
 
+def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
+    """The model itself."""
+    return model.spec if isinstance(model, LoraCount) else model
+
+
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
     """Refuse to guess what PEFT does with experts that no family describes."""
     known = not spec.assumed or fused_names(spec.family) is not None

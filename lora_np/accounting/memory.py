@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from lora_np.accounting.activations import ITEMSIZE, Growth, TrainingOptions, activations
-from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec
+from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec, spec_of
 from lora_np.checks import choice
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
@@ -190,11 +190,6 @@ def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOpt
             f"{training.context:,}"
         )
     return replace(training, context=spec.positions)
-
-
-def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
-    """The model itself."""
-    return model.spec if isinstance(model, LoraCount) else model
 
 
 class Estimate(NamedTuple):
