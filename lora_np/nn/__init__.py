@@ -37,6 +37,7 @@ with on_demand(globals()):
         freeze as freeze,
         join as join,
         leaves as leaves,
+        outline as outline,
         replace as replace,
         trainable as trainable,
         walk as walk,

@@ -21,7 +21,7 @@ from lora_np.accounting import (
 from lora_np.accounting.activations import CHOICES, OPTIMIZERS
 from lora_np.accounting.memory import last_fitting
 from lora_np.models import family_names
-from tests.drawing import FULL
+from tests.drawing import FULL, every
 
 MODELS = ["llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "qwen2.5-vl-3b", "t5-base", "bert-base", "deepseek-v3"]
 ROOMS = sorted({card.memory for card in cards().values()})
@@ -35,7 +35,7 @@ def drawn(draw: random.Random, dtypes: tuple[str, ...] = CHOICES["dtype"]) -> di
     return options | {"dtype": draw.choice(dtypes), "batch_size": draw.choice([1, 2, 7])}
 
 
-@pytest.mark.parametrize("seed", range(40 if FULL else 12))
+@every("seed", range(40 if FULL else 12))
 @pytest.mark.parametrize("name", MODELS)
 def test_batch_and_context_are_those_of_a_search(name: str, seed: int) -> None:
     draw = random.Random(seed)
@@ -60,7 +60,7 @@ def test_batch_and_context_are_those_of_a_search(name: str, seed: int) -> None:
         assert most == bisect_right(range(1, limit + 1), room, key=needed)
 
 
-@pytest.mark.parametrize("family", family_names() if FULL else family_names()[::4])
+@every("family", family_names() if FULL else family_names()[::4])
 def test_batch_and_context_of_every_family(family: str) -> None:
     draw = random.Random(family)
     options = drawn(draw) | {"context": 5}
@@ -82,7 +82,7 @@ SMALL = {
 LARGE = SMALL | {"hidden_size": 1536, "intermediate_size": 2048, "num_hidden_layers": 1}
 
 
-@pytest.mark.parametrize("seed", range(12 if FULL else 4))
+@every("seed", range(12 if FULL else 4))
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("fields", [SMALL, LARGE], ids=["small", "large"])
 def test_the_rank_is_the_largest_of_all_that_fit(fields: dict[str, Any], optimizer: str, seed: int) -> None:
@@ -119,7 +119,7 @@ def test_the_rank_on_a_card_is_that_of_a_search(name: str, dtype: str) -> None:
         assert largest_rank(spec, budget=room, **options) == found
 
 
-@pytest.mark.parametrize("seed", range(20))
+@every("seed", range(20))
 def test_the_last_of_any_rising_function(seed: int) -> None:
     draw = random.Random(seed)
     kinks = sorted(draw.randint(1, 2000) for _ in range(3))

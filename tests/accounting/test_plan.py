@@ -15,6 +15,7 @@ from lora_np import accounting
 from lora_np.cli import costs, run
 from lora_np.models import family_names
 from lora_np.models.families import build_spec
+from tests.drawing import every
 
 MODELS = ["llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "qwen2.5-vl-3b", "t5-base", "bert-base", "deepseek-v3"]
 
@@ -53,7 +54,7 @@ def test_the_largest_fits_and_one_more_does_not(model: str, card: str) -> None:
                 assert needs(rank=each.largest_rank + 1) > room
 
 
-@pytest.mark.parametrize("name", family_names())
+@every("name", family_names())
 def test_every_family_has_an_estimate(name: str) -> None:
     spec = build_spec({"model_type": name})
     for memory in accounting.compare_memory(

@@ -53,7 +53,7 @@ def test_nothing_is_written_or_replaced_before_all_is_checked(model, tmp_path):
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"of another"]
 
 
-@pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.lora.merge_quantised(m, kind="int8").model])
+@pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.merge(m, quantise="int8")])
 @pytest.mark.parametrize("target", ["lm_head", "model.embed_tokens"])
 def test_a_head_that_is_merged_into_is_no_longer_tied(model, tmp_path, target, merge):
     merged = merge(moved(lnp.inject(model, rank=2, rng=0, targets=[target])))
