@@ -82,7 +82,7 @@ derivative(
 )
 
 
-# A constant may be int8, which overflows, or float16, which rounds: its functions are taken in the dtype of g.
+# A constant may be int8, which overflows, or float16, which rounds: rules compute in the dtype of g.
 
 
 def one(g: Any) -> Any:
@@ -384,7 +384,9 @@ einsum_of = primitive(einsum_forward, Each(einsum_rule))
 derivative(np.sum, lambda y, a, axis=None, keepdims=False: spread_back(np.shape(a), axis, keepdims))
 derivative(
     np.mean,
-    lambda y, a, axis=None, keepdims=False: spread_back(np.shape(a), axis, keepdims, y.size / max(np.size(a), 1)),
+    lambda y, a, axis=None, keepdims=False: spread_back(
+        np.shape(a), axis, keepdims, y.size / max(np.size(a), 1)
+    ),
 )
 derivative(np.max, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
@@ -476,7 +478,8 @@ def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = F
         weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(np.shape(a))])
         weights = np.broadcast_to(weights, np.shape(a))
     whole = [np.float64] * (value(a).dtype.kind != "f")
-    weights = weights * np.ones((), np.result_type(value(a), value(weights), *whole))  # sums in NumPy's dtype
+    # NumPy's dtype for the sums
+    weights = weights * np.ones((), np.result_type(value(a), value(weights), *whole))
     total = np.sum(weights, axis=axis, keepdims=keepdims)
     return np.sum(a * weights, axis=axis, keepdims=keepdims) / total
 
