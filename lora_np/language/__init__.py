@@ -10,17 +10,15 @@ from lora_np.language.generation import generate
 from lora_np.language.gguf_adapters import save_gguf_adapter
 from lora_np.language.storing import load, located_adapter, read_text, save, shipped
 from lora_np.language.text import Likelihood, likelihood, token_loss, windows
-from lora_np.language.vocabulary import BytePairs, Characters, Foreign, byte_vocabulary, read_vocabulary
+from lora_np.language.vocabulary import Characters, Subwords, read_vocabulary
 
 __all__ = [
     "Adapted",
-    "BytePairs",
     "Characters",
-    "Foreign",
     "LanguageModel",
     "Likelihood",
+    "Subwords",
     "build",
-    "byte_vocabulary",
     "composed_operations",
     "finetune",
     "generate",

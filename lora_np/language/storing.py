@@ -28,6 +28,7 @@ from lora_np.hub import (
     shipped_paths,
 )
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
+from lora_np.language.gguf_vocabulary import gguf_tokenizer
 from lora_np.language.settings import DecoderSettings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
@@ -67,8 +68,6 @@ def load(
     ValueError
         If the family is not understood, a file is damaged, or a tensor is missing, of another shape, or has
         no place in the model.
-    ImportError
-        If the vocabulary needs the library ``tokenizers``, and that is not installed.
 
     See Also
     --------
@@ -136,7 +135,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
         weight = source.read(name)
         return weight if quantised and isinstance(weight, Quantised) else np.asarray(weight, dtype)
 
-    tokenizer = source.tokenizer()
+    tokenizer = gguf_tokenizer(source.file.metadata, source.file.path)
     vocabulary = read_vocabulary(tokenizer) if tokenizer else None
     return build(source.config, read, vocabulary=vocabulary)
 

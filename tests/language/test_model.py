@@ -10,7 +10,7 @@ from lora_np import adapters, language
 from lora_np.language.decoder import Cache
 from lora_np.language.settings import DecoderSettings
 
-from .conftest import CONFIG, random_model
+from .conftest import CONFIG, before, byte_level, needs_tokenizers, random_model
 
 
 def test_paths_are_the_names_of_transformers(model):
@@ -205,21 +205,16 @@ def test_top_p_draws_among_the_most_likely(model):
     assert language.generate(model, "the ", tokens=20, top_p=1e-6, temperature=2.0) == greedy
 
 
+@needs_tokenizers
 def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
     model = random_model(vocab_size=257)
-    post = {
-        "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
-        "special_tokens": {"<s>": {"ids": [256]}},
-    }
-    numbers = language.byte_vocabulary().numbers
     plain, bos = (
         language.build(
             model.config,
             {language.decoder.checkpoint_name(p.split(" = ")[0]): a for p, a in lnp.leaves(model)}.get,
-            vocabulary=language.BytePairs(numbers, special={"<s>": 256}, post_processor=processor),
+            vocabulary=language.Subwords(byte_level(special=["<s>"], post_processor=processor)),
         )
-        for processor in (None, post)
+        for processor in (None, before(("<s>", 256)))
     )
     pieces = []
     said = language.generate(bos, "ab", tokens=20, temperature=0, stream=pieces.append)

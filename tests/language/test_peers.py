@@ -9,6 +9,8 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters, language
 
+from .conftest import byte_level
+
 pytestmark = [
     pytest.mark.peers,
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
@@ -276,8 +278,7 @@ def test_bos_is_where_the_default_call_of_transformers_has_it(tmp_path):
         for parameter in theirs.parameters():
             parameter.normal_(0, 0.3)
     theirs.save_pretrained(tmp_path / "theirs")
-    vocabulary = language.BytePairs(language.byte_vocabulary().numbers, special={"<s>": 256})
-    backend = tokenizers.Tokenizer.from_str(json.dumps(vocabulary.tokenizer()))
+    backend = tokenizers.Tokenizer.from_str(json.dumps(byte_level(special=["<s>"])))
     backend.post_processor = tokenizers.processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 256)]
     )
