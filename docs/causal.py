@@ -112,7 +112,7 @@ def build(kind: str) -> Any:
 def kinds_of(model: Any) -> dict[str, str]:
     """The kinds of modules that the shapes of their weights do not tell, by the ends of their names."""
     from lora_np.accounting import from_model
-    from lora_np.accounting.checkpoint import guess, starred
+    from lora_np.models.headers import guess, starred
 
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     kinds = {starred(name): "buffer" for name in model.state_dict() if name not in parameters}
@@ -167,7 +167,7 @@ def save_headers(model: Any, folder: Path) -> None:
 def described(model: Any) -> Any:
     """The model from its config alone, or None where no file describes it."""
     from lora_np.accounting import from_config
-    from lora_np.hub import family_names, family_of
+    from lora_np.models import family_names, family_of
 
     kind, name = model.config.model_type, type(model).__name__
     if kind not in family_names() or name not in {
@@ -189,9 +189,9 @@ def from_headers(model: Any) -> Any:
 def differences(model: Any, spec: Any) -> str:
     """In what ``spec`` is not the model, or a count not PEFT's; empty if in nothing."""
     import peft
+    from tests.hub.test_families import linear_maps
 
     from lora_np.accounting import count_model
-    from tests.hub.test_families import linear_maps
 
     total = sum(parameter.numel() for parameter in model.parameters())
     if spec.total != total:
@@ -216,7 +216,7 @@ def differences(model: Any, spec: Any) -> str:
 
 def row(kind: str, model: Any) -> tuple[str, str]:
     """How a type is counted, and a remark. A refusal that the package holds already is found anew."""
-    from lora_np.accounting.checkpoint import MEMORY, kinds_by_type
+    from lora_np.models.headers import MEMORY, kinds_by_type
 
     if isinstance(model, Exception):
         why = " ".join(str(model).replace("|", "/").split())
@@ -287,7 +287,7 @@ def written() -> dict[str, tuple[str, str]]:
 
 def main() -> None:
     """Write both files."""
-    from lora_np.accounting import checkpoint
+    from lora_np.models import headers as checkpoint
 
     table: dict[str, Any] = checkpoint.kinds_by_type()
     table.clear()

@@ -19,7 +19,7 @@ def wanted() -> set[str]:
     """The model types that the file describes."""
     from transformers.models.auto import modeling_auto as auto
 
-    from lora_np.hub import family_names
+    from lora_np.models import family_names
 
     return {
         *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -116,6 +115,8 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
     """``value`` if it is one of ``options``; otherwise an error that lists them, or the closest of many."""
     known = list(options)
     if value not in known:
+        from difflib import get_close_matches  # rarely needed
+
         text = str(value)[:100]
         close = get_close_matches(text, known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -154,3 +155,28 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if isinstance(dtype, (type, np.dtype)):
         dtype = np.dtype(dtype).name
     return np.dtype(float_name(dtype, ("float32", "float64")))
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """The names closest to ``name``, to end a message with; twelve of all if none is close.
+
+    Parameters
+    ----------
+    name : str
+        What was not found.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        Text that starts with a semicolon, or nothing.
+    """
+    from difflib import get_close_matches  # rarely needed
+
+    known = list(dict.fromkeys(known))
+    close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
+    if close:
+        return f"; close names: {', '.join(close)}"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"; it has {', '.join(sorted(known)[:12])}{more}" if known else ""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.adapters.peft_format import Adapter
-from lora_np.hub import HubError, ModelDirectory, family_names, family_of, names_are_known, read_json
+from lora_np.hub import HubError, read_json
+from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
 _INSIST = "; pass any_base=True (--any-base) to insist"
 # Where both configs say it: versions of transformers leave some of these out.
@@ -33,8 +34,8 @@ _BUILT_AS = {
 
 
 def check_pair(
-    base: ModelDirectory,
-    tuned: ModelDirectory,
+    base: OpenModel,
+    tuned: OpenModel,
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
 ) -> None:
     """Refuse checkpoints of different models, one whose modules' names cannot be told, and other widths.

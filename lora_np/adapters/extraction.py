@@ -21,19 +21,9 @@ from lora_np.adapters.ranks import Goal, Spectrum, cut
 from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
 from lora_np.adapters.weights import BLOCK
 from lora_np.checks import Array
-from lora_np.hub import (
-    FLOATS,
-    HEAD,
-    HubError,
-    ModelDirectory,
-    Place,
-    TensorInfo,
-    directory,
-    fused_names,
-    open_model,
-    settings,
-)
+from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
+from lora_np.models import HEAD, OpenModel, Place, fused_names, open_model, peft
 
 # A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|shared|\w+_embeddings)$")
@@ -208,7 +198,7 @@ def extract(
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
         raw: dict[str, Any] = {
-            **settings.FRESH,
+            **peft.FRESH,
             "base_model_name_or_path": str(base),
             "lora_dropout": 0.0,
             "bias": "none",
@@ -246,8 +236,8 @@ def extract(
 class _Pair:
     """One parameter of the live model in both checkpoints."""
 
-    before: ModelDirectory
-    after: ModelDirectory
+    before: OpenModel
+    after: OpenModel
     name: str  # in the live model
     # the tensors that make it up, and their places in it: the base's, none if it has none, and the tuned ones
     old: Mapping[str, Place]
@@ -344,7 +334,7 @@ class _Pair:
         return np.stack(maps) if len(self.shape) == 3 else maps[0]
 
 
-def _pairs(before: ModelDirectory, after: ModelDirectory) -> Iterator[_Pair]:
+def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     """Every parameter of the tuned checkpoint with that of the base: by the names in the live model."""
     unread = {name: {name: Place(name)} for name in after.unread}
     named = before.naming(after.places)
@@ -426,7 +416,7 @@ def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
         )
 
 
-def _shares_tables(source: ModelDirectory) -> bool:
+def _shares_tables(source: OpenModel) -> bool:
     """Whether modules other than `HEAD` share an embedding's numbers, which PEFT's adapter would miss."""
     names = source.config.get("architectures") or []
     tied = source.config.get("tie_word_embeddings") is not False  # by default they are

@@ -23,8 +23,9 @@ from lora_np.adapters.report import page
 from lora_np.adapters.steps import directions, each_of
 from lora_np.adapters.weights import merged, oriented
 from lora_np.checks import Array
-from lora_np.hub import GGUFModel, directory, open_gguf, open_model
+from lora_np.hub import directory
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
+from lora_np.models import GGUFModel, open_gguf, open_model
 from lora_np.table import Table
 
 if TYPE_CHECKING:

@@ -18,28 +18,24 @@ from lora_np.adapters.findings import Findings
 from lora_np.adapters.module import AdapterModule, Stored, TokenRows, header
 from lora_np.adapters.peft_format import Adapter, load
 from lora_np.adapters.weights import merged, oriented
-from lora_np.checks import Array
+from lora_np.checks import Array, close_names
 from lora_np.files import replacing, write_json
 from lora_np.hub import (
     FLOATS,
-    HEAD,
     INDEX,
     PICKLES,
     SINGLE,
     HubError,
-    ModelDirectory,
-    Place,
     SafetensorsFile,
     SafetensorsWriter,
     TensorInfo,
     bitsandbytes_parts,
-    close_names,
     directory,
     inside,
-    open_model,
     read_bitsandbytes,
     rounded,
 )
+from lora_np.models import HEAD, OpenModel, Place, open_model
 from lora_np.work import each
 
 # Weights in other formats, which would be the unmerged ones.
@@ -233,7 +229,7 @@ class _Change:
 class Merging:
     """What an adapter makes of the tensors of a base."""
 
-    source: ModelDirectory
+    source: OpenModel
     update: Adapter
 
     @cached_property
@@ -353,7 +349,7 @@ def weight_name(name: str, module: AdapterModule) -> str:
     return name if module.parameter else f"{name}.weight"
 
 
-def has_transposed_experts(source: ModelDirectory) -> bool:
+def has_transposed_experts(source: OpenModel) -> bool:
     """Whether the live model holds experts as inputs by outputs."""
     configs = (source.config, *(part for part in source.config.values() if isinstance(part, Mapping)))
     return any(config.get("model_type") in _TRANSPOSED_EXPERTS for config in configs)
@@ -403,7 +399,7 @@ def _bias_update(module: AdapterModule) -> AdapterModule:
     return AdapterModule({"B": column, "A": one}, alpha=module.scale)
 
 
-def _others(source: ModelDirectory) -> tuple[list[str], list[str]]:
+def _others(source: OpenModel) -> tuple[list[str], list[str]]:
     """The base's other files: those that are copied; weights in another form, and adapters for the base."""
     copied, left_out = [], []
     for folder, folders, names in os.walk(source.path):
@@ -425,9 +421,7 @@ def _others(source: ModelDirectory) -> tuple[list[str], list[str]]:
     return copied, left_out
 
 
-def _write_index(
-    source: ModelDirectory, stage: Path, written: Mapping[str, Mapping[str, TensorInfo]]
-) -> None:
+def _write_index(source: OpenModel, stage: Path, written: Mapping[str, Mapping[str, TensorInfo]]) -> None:
     if source.index is None:
         return
     metadata = source.index.get("metadata")
@@ -444,7 +438,7 @@ def _bytes(tensors: Mapping[str, TensorInfo]) -> int:
     return sum(info.nbytes for info in tensors.values())
 
 
-def _write_config(source: ModelDirectory, stage: Path, *, untied: bool, widened: bool) -> None:
+def _write_config(source: OpenModel, stage: Path, *, untied: bool, widened: bool) -> None:
     """Have the copied config say that the head has its own numbers, or that nothing is quantised."""
 
     def changed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from lora_np.adapters.module import AdapterModule, Stored, at_least_single, held
 from lora_np.adapters.peft_format import Adapter, targeting, write
 from lora_np.adapters.steps import new_adapter
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array
-from lora_np.hub import HubError, close_names, float_dtype, settings
+from lora_np.checks import Array, close_names
+from lora_np.hub import HubError, float_dtype
 from lora_np.lora import ADAPTED, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
+from lora_np.models import peft
 from lora_np.nn import Embedding, Linear, freeze, join, replace, trainable, walk
 
 T = TypeVar("T")
@@ -184,7 +185,7 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         modules[name] = _module(layer)
     full, saved, bias = _trained_in_full(model, layers, named)
     raw = {
-        **settings.FRESH,
+        **peft.FRESH,
         "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
         "use_dora": any("magnitude" in module.parts for module in modules.values()),
         "bias": bias,

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, TensorInfo, float_dtype, settings
+from lora_np.hub import FLOATS, TensorInfo, float_dtype
+from lora_np.models import peft
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class AdapterModule:
         wrong = misfit(parts)
         if wrong:
             raise ValueError(wrong)
-        return cls(parts, settings.checked_alpha(alpha), rslora, embedding)
+        return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
 
     @cached_property
     def directions(self) -> int:

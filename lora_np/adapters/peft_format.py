@@ -30,8 +30,8 @@ from lora_np.hub import (
     inside,
     read_json,
     safetensors,
-    settings,
 )
+from lora_np.models import peft
 
 WEIGHTS = "adapter_model.safetensors"
 METADATA = {"format": "pt"}
@@ -104,7 +104,7 @@ class Adapter(Mapping[str, AdapterModule]):
     @property
     def config(self) -> dict[str, Any]:
         """The content of ``adapter_config.json``, with the rank and alpha of every module."""
-        return dict(settings.compose(self.raw, self._ranks_and_alphas()).raw)
+        return dict(peft.compose(self.raw, self._ranks_and_alphas()).raw)
 
     def _ranks_and_alphas(self) -> dict[str, tuple[int, float]]:
         return {name: (module.rank, module.alpha) for name, module in self.modules.items()}
@@ -177,8 +177,8 @@ def load(path: str | os.PathLike[str]) -> Adapter:
     {'linear': (8, 2.0)}
     """
     folder = directory(path)
-    path = inside(folder, settings.NAME)
-    said = settings.parse(path, read_json(path))
+    path = inside(folder, peft.NAME)
+    said = peft.parse(path, read_json(path))
     return interpret(safetensors.open(inside(folder, WEIGHTS)), said, folder)
 
 
@@ -198,20 +198,20 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     with SafetensorsWriter(folder / WEIGHTS, infos, metadata=METADATA) as writer:
         for key, stored in tensors.items():
             writer.write(key, stored.read())
-    (folder / settings.NAME).write_text(text, encoding="utf-8")
+    (folder / peft.NAME).write_text(text, encoding="utf-8")
 
 
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     """The text of the config, if `load` makes of it and of a file with these tensors what ``adapter`` is."""
     try:
         raw = json.loads(json.dumps(adapter.raw, allow_nan=False))
-        said = settings.compose(raw, adapter._ranks_and_alphas())
+        said = peft.compose(raw, adapter._ranks_and_alphas())
         text = json.dumps(said.raw, indent=2, ensure_ascii=False) + "\n"
         text.encode()
     except HubError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
-        raise HubError(f"{settings.NAME}: the settings are not JSON: {error}") from None
+        raise HubError(f"{peft.NAME}: the settings are not JSON: {error}") from None
     read = interpret(SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
     for name, module in adapter.modules.items():
         back = read.modules[name]
@@ -224,7 +224,7 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
             raise HubError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
     for name, rows in adapter.rows.items():
         if name not in read.rows or read.rows[name].tokens != tuple(rows.tokens):
-            raise HubError(f"{settings.NAME}: trainable_token_indices are not those of the adapter's rows")
+            raise HubError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
     if read.full.keys() != adapter.full.keys():
         unread = ", ".join(map(repr, sorted(adapter.full.keys() - read.full.keys())))
         raise HubError(f"saved in full, but of a name that would not be read: {unread}")
@@ -248,7 +248,7 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     return {**new, "target_modules": sorted(modules.keys() - set(parameters))}
 
 
-def interpret(file: SafetensorsFile, said: settings.AdapterConfig, folder: Path) -> Adapter:
+def interpret(file: SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
     found: dict[str, dict[int, dict[str, Stored]]] = {}  # by the module, and how often it is wrapped
     embeddings: dict[tuple[str, int], bool] = {}
@@ -311,7 +311,7 @@ def nested(names: Collection[str]) -> list[str]:
     return sorted(names, key=lambda name: (name.rpartition(".")[2].startswith("down"), name))
 
 
-def _named(path: Path, holder: str, depth: int, wraps: int, said: settings.AdapterConfig) -> tuple[str, bool]:
+def _named(path: Path, holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tuple[str, bool]:
     """The name by which a wrapped module's factors go, and whether it is that of a parameter."""
     if said.targets(holder):
         return holder, False
@@ -332,7 +332,7 @@ def _module(
     path: Path,
     name: str,
     parts: dict[str, Stored],
-    said: settings.AdapterConfig,
+    said: peft.AdapterConfig,
     *,
     embedding: bool,
     parameter: bool,
@@ -427,7 +427,7 @@ def _reshaped(tensor: Stored, shape: tuple[int, ...], axes: tuple[int, ...] | No
     )
 
 
-def _rows(path: Path, name: str, said: settings.AdapterConfig, tensor: Stored) -> TokenRows:
+def _rows(path: Path, name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     """The rows that replace some of an embedding's."""
     tokens = said.tokens_of(name)
     if tokens is None:
@@ -440,7 +440,7 @@ def _rows(path: Path, name: str, said: settings.AdapterConfig, tensor: Stored) -
     return TokenRows(tokens, tensor)
 
 
-def _full_name(path: Path, key: str, said: settings.AdapterConfig, adapted: Collection[str]) -> str:
+def _full_name(path: Path, key: str, said: peft.AdapterConfig, adapted: Collection[str]) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     *inner, parameter = key.split(".")
     if parameter == "bias" and inner[-1:] == ["modules_to_save"]:

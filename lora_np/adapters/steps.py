@@ -16,8 +16,9 @@ from lora_np.adapters.module import Stored
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.checks import Array
 from lora_np.files import replacing
-from lora_np.hub import HubError, settings
+from lora_np.hub import HubError
 from lora_np.linalg import SVD, svd_of_product
+from lora_np.models import peft
 from lora_np.work import each
 
 CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
@@ -30,7 +31,7 @@ def new_adapter(
     target: str | os.PathLike[str], *, force: bool, inputs: Collection[str | os.PathLike[str]]
 ) -> Iterator[tuple[Path, Path]]:
     """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
-    writes = (settings.NAME, WEIGHTS, CARD).__contains__
+    writes = (peft.NAME, WEIGHTS, CARD).__contains__
     with (
         replacing(target, force=force, writes=writes, keeps=[CARD], inputs=inputs) as stage,
         TemporaryDirectory(dir=stage) as aside,

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, choice, generator, whole_number
-from lora_np.hub import Targets, checked_names, close_names, ends_with, matcher
+from lora_np.checks import Array, choice, close_names, generator, whole_number
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings
+from lora_np.models import Targets, checked_names, ends_with, matcher
 from lora_np.nn import Embedding, Linear, freeze, join, leaves, replace, walk
 from lora_np.quantise import Quantised
 

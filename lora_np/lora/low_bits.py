@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, matrix, whole_number
-from lora_np.hub import Targets
 from lora_np.linalg import low_rank_factors
 from lora_np.lora.injection import inject
 from lora_np.lora.layers import LoRALinear
 from lora_np.lora.variants import ADAPTED, Residual
+from lora_np.models import Targets
 from lora_np.nn import Linear, freeze, replace
 from lora_np.quantise import BlockScales, FourBit, Quantised, quantise
 from lora_np.table import Table

@@ -18,7 +18,6 @@ import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, number
-from lora_np.hub import matcher
 from lora_np.nn.schedules import LearningRate, rate_at, scaled
 from lora_np.nn.tree import trainable
 
@@ -248,6 +247,8 @@ class Groups(Optimizer):
 
 
 def fits(pattern: str, path: str) -> bool:
+    from lora_np.models import matcher  # only Groups need it
+
     return matcher([pattern])(path) or matcher(pattern)(path)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, generator, number, whole_number
-from lora_np.files import target_path
 from lora_np.nn import (
     SGD,
     Adam,
@@ -26,10 +25,7 @@ from lora_np.nn import (
     start,
     trainable,
 )
-from lora_np.training.checkpoint import Checkpoint
 from lora_np.training.data import Rows, Stream
-from lora_np.training.identity import describe, versions
-from lora_np.training.theory import stable_rate
 from lora_np.work import progress_bar
 
 if TYPE_CHECKING:
@@ -239,6 +235,9 @@ def fit(
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the file to continue from: pass checkpoint=")
     if checkpoint is not None:
+        from lora_np.files import target_path
+        from lora_np.training.checkpoint import Checkpoint
+
         save_every = max(1, steps // 20) if checkpoint_every is None else checkpoint_every
         store = Checkpoint(target_path(checkpoint), training.identity, save_every)
         store.begin(training, resume=resume)
@@ -281,6 +280,8 @@ class Training:
     @property
     def identity(self) -> dict[str, str]:
         """What has to be the same for a checkpoint to fit, each in words."""
+        from lora_np.training.identity import describe, versions
+
         settings = {
             **self.data.identity,
             "model": self.model,
@@ -386,6 +387,8 @@ def diagnosis(training: Training, given: Any) -> str:
     if isinstance(run.optimizer, SGD) and isinstance(data, Rows) and data.whole:
         try:
             if data.loss is mean_squared_error:
+                from lora_np.training.theory import stable_rate
+
                 bound = stable_rate(given, data.x, momentum=run.optimizer.momentum)
                 message += f": gradient descent on this layer is stable up to {bound:.3g}"
         except TypeError:  # no bound is known for this model

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import ModelSpec, ModuleSpec, count_model, from_config, preset
-from lora_np.hub.families import build_spec, family_of
-from tests.hub.test_families import (
+from lora_np.models.families import build_spec, family_of
+from tests.models.test_families import (
     BLOOM,
     DECODER,
     ENCODER,

@@ -14,8 +14,8 @@ import pytest
 from lora_np import accounting
 from lora_np.accounting.memory import largest
 from lora_np.cli import counting, run
-from lora_np.hub import family_names
-from lora_np.hub.families import build_spec
+from lora_np.models import family_names
+from lora_np.models.families import build_spec
 
 MODELS = ["llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "qwen2.5-vl-3b", "t5-base", "bert-base", "deepseek-v3"]
 

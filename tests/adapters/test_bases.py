@@ -7,7 +7,7 @@ import pytest
 
 from lora_np import adapters, language
 from lora_np.hub import HubError, safetensors
-from lora_np.hub.names import NameMap
+from lora_np.models.names import NameMap
 
 
 def checkpoint(folder, value, **config):

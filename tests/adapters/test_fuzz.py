@@ -9,13 +9,13 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
-from lora_np.hub import INDEX, HubError, open_model, safetensors
+from lora_np.hub import INDEX, HubError, safetensors
 from lora_np.hub.dtypes import TABLE
+from lora_np.models import open_model
 from tests.mutations import COUNTS, in_little_memory, is_linear, refusal
 
 MODULES = ("m.0.q", "m.1.q")

@@ -8,8 +8,9 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
-from lora_np.hub import HubError, open_model, safetensors
-from lora_np.hub.settings import compose, parse
+from lora_np.hub import HubError, safetensors
+from lora_np.models import open_model
+from lora_np.models.peft import compose, parse
 
 Q = f"{PREFIX}model.layers.0.q_proj"
 

@@ -5,12 +5,12 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.accounting import from_safetensors
-from lora_np.hub import HubError, open_model, read_json, safetensors
+from lora_np.hub import HubError, read_json, safetensors
+from lora_np.models import open_model
 
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")
 CONFIG = {

@@ -4,10 +4,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from lora_np.hub import Patterns, close_names, matcher
+from lora_np.checks import close_names
+from lora_np.models import Patterns, matcher
 
 _PATHS = st.builds(
     ".".join,

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.hub import family_of
+from lora_np.models import family_of
 from tests.drawing import twentieth
-from tests.hub.family_cases import CASES as NEWER
-from tests.hub.test_families import CASES as OLDER
+from tests.models.family_cases import CASES as NEWER
+from tests.models.test_families import CASES as OLDER
 
 pytestmark = [
     pytest.mark.peers,

@@ -12,22 +12,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lora_np.checks import choice
-from lora_np.hub import (
-    INDEX,
-    HubError,
-    Kind,
-    ModelDirectory,
-    ModelSpec,
-    ModuleSpec,
-    Place,
-    bitsandbytes_parts,
-    bitsandbytes_size,
-    default_targets,
-    fold,
-    fused_names,
-    names_are_known,
-    open_model,
-)
+from lora_np.hub import INDEX, HubError, bitsandbytes_parts, bitsandbytes_size
+from lora_np.models.checkpoint import OpenModel, open_model
+from lora_np.models.names import Place, default_targets, fused_names, names_are_known
+from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold
 
 # the last names of tables that are looked up rather than multiplied
 _EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
@@ -131,7 +119,7 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     )
 
 
-def few_bits(model: ModelDirectory) -> dict[str, tuple[tuple[int, ...], int]]:
+def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:
     """The weights that bitsandbytes quantised, each with its shape and the bytes that it takes."""
     names = [name for name in model.places if len(bitsandbytes_parts(model, name)) > 1]
     return {name: bitsandbytes_size(model, name) for name in names}
@@ -145,12 +133,12 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
 @cache
 def kinds_by_type() -> dict[str, Any]:
     """For each type of `docs.causal`: the kinds of its modules that `guess` would get wrong."""
-    data: dict[str, Any] = json.loads((files("lora_np.hub") / "data" / "_kinds.json").read_text("utf-8"))
+    data: dict[str, Any] = json.loads((files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8"))
     return data
 
 
 def _shape(
-    model: ModelDirectory, places: Mapping[str, Place], few: Mapping[str, tuple[tuple[int, ...], int]]
+    model: OpenModel, places: Mapping[str, Place], few: Mapping[str, tuple[tuple[int, ...], int]]
 ) -> tuple[int, ...]:
     quantised = [name for name in places if name in few]
     if not quantised:

@@ -16,8 +16,8 @@ from importlib.resources import files
 from typing import Any, NamedTuple, get_args
 
 from lora_np.checks import choice, shown, whole_number
-from lora_np.hub.expressions import Expressions
-from lora_np.hub.model import Indices, Kind, Layers, ModelSpec, ModuleSpec
+from lora_np.models.formulas import Formulas
+from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec
 
 _LARGEST = 2**40  # of a number in a config: above it, and a product of four may not fit anywhere
 _DEEPEST = 2**16  # layers of a stack
@@ -107,7 +107,7 @@ class Family(NamedTuple):
     targets: tuple[str, ...]  # PEFT's default
     fused: Mapping[str, str]  # experts: the names that PEFT translates, and into which parameter
     tables: Mapping[str, Any]  # fields, let, stacks, modules, heads and parts
-    expressions: Expressions
+    expressions: Formulas
 
 
 @cache
@@ -134,14 +134,14 @@ def family_of(name: str) -> Family:
         )
     data = _read(name)
     fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
-    expressions = Expressions({field: entry["from"][0] for field, entry in fields.items()})
+    expressions = Formulas({field: entry["from"][0] for field, entry in fields.items()})
     targets, fused = tuple(data.get("targets", ())), data.get("fused", {})
     tables = {**data, "fields": fields}
     return Family(name, data["classes"], tuple(data["tasks"]), targets, fused, tables, expressions)
 
 
 def _folder() -> Any:
-    return files("lora_np.hub") / "data"
+    return files("lora_np.models") / "data"
 
 
 # Reading a data file

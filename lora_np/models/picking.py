@@ -10,18 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from lora_np.hub import (
-    ALL_LINEAR,
-    Expression,
-    ModelSpec,
-    ModuleSpec,
-    Patterns,
-    Targets,
-    checked_names,
-    close_names,
-    ends_with,
-    matcher,
-)
+from lora_np.checks import close_names
+from lora_np.models.expressions import Expression
+from lora_np.models.spec import ModelSpec, ModuleSpec
+from lora_np.models.targets import ALL_LINEAR, Patterns, Targets, checked_names, ends_with, matcher
 from lora_np.table import shape_text
 
 ADAPTABLE = ("linear", "embedding", "convolution")

@@ -11,37 +11,28 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from lora_np.accounting.checkpoint import few_bits, from_safetensors, quantised_size
-from lora_np.accounting.live import from_model
 from lora_np.checks import choice, whole_number
-from lora_np.hub import (
-    INDEX,
-    SINGLE,
-    HubError,
-    ModelSpec,
-    ModuleSpec,
-    build_spec,
-    family_names,
-    family_of,
-    located,
-    open_gguf,
-    open_model,
-    read_json,
-)
+from lora_np.hub import INDEX, SINGLE, HubError, located, read_json
+from lora_np.models.checkpoint import open_model
+from lora_np.models.families import build_spec, family_names, family_of
+from lora_np.models.headers import few_bits, from_safetensors, quantised_size
+from lora_np.models.live import from_named_modules
+from lora_np.models.llama_cpp import open_gguf
+from lora_np.models.spec import ModelSpec, ModuleSpec
 from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 
-def model_spec(source: object) -> ModelSpec:
-    """The modules of a model, from any source that describes one.
+def describe(source: object) -> ModelSpec:
+    """The modules of a model, from any source but a tree of our layers (see `accounting.model_spec`).
 
     Parameters
     ----------
     source : str, Path, mapping or model
         ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``, a
         ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a
-        config, a model of ours, or any object with ``named_modules()``.
+        config, or any object with ``named_modules()``.
 
     Returns
     -------
@@ -54,18 +45,16 @@ def model_spec(source: object) -> ModelSpec:
         If the file or preset does not exist.
     ValueError
         If the file or the config cannot be understood.
-    TypeError
-        If the source is none of these.
 
     Examples
     --------
-    >>> model_spec("100x120").total, model_spec("gpt2").total
+    >>> describe("100x120").total, describe("gpt2").total
     (12000, 124439808)
     """
     if isinstance(source, Mapping):
         return from_config(source)
     if not isinstance(source, (str, Path)):
-        return from_model(source)
+        return from_named_modules(source)
     path, text = Path(source), str(source)
     size = matrix_size(text)
     if size:
@@ -309,7 +298,7 @@ def catalogue() -> Catalogue:
 
 
 def _presets() -> Any:
-    return files("lora_np.accounting") / "presets"
+    return files("lora_np.models") / "presets"
 
 
 def _preset(name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from lora_np.checks import shown
 
 
-class Expressions(ast.NodeTransformer):
+class Formulas(ast.NodeTransformer):
     """Evaluate expressions over the variables of one family.
 
     An expression holds names, whole numbers, strings, ``True`` and ``False``, lists, ``+ - * // / %``,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import count_model, from_model
-from lora_np.hub import build_spec, family_names, family_of
+from lora_np.models import build_spec, family_names, family_of
 from tests.drawing import twentieth
-from tests.hub.family_cases import CASES
-from tests.hub.test_families import linear_maps, peft_count
+from tests.models.family_cases import CASES
+from tests.models.test_families import linear_maps, peft_count
 
 IDS = [f"{family}-{task}-{index}" for index, (family, task, _) in enumerate(CASES)]
 DRAWN = twentieth(CASES)
@@ -27,7 +27,7 @@ INNER = {
 
 
 def test_every_family_has_cases() -> None:
-    from tests.hub.test_families import CASES as OLDER
+    from tests.models.test_families import CASES as OLDER
 
     assert {family for family, _, _ in [*CASES, *OLDER]} | INNER == set(family_names())
 

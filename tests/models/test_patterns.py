@@ -7,10 +7,9 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from lora_np.hub.patterns import Expression
+from lora_np.models.expressions import Expression
 
 _ATOMS = st.sampled_from(
     [

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_np.hub import family_of, open_model
-from lora_np.hub.names import NameMap, Place, names_are_known
+from lora_np.models import family_of, open_model
+from lora_np.models.names import NameMap, Place, names_are_known
 from tests.drawing import twentieth
-from tests.hub.family_cases import CASES
+from tests.models.family_cases import CASES
 
 IDS = [f"{family}-{task}-{index}" for index, (family, task, _) in enumerate(CASES)]
 DRAWN = twentieth(CASES)

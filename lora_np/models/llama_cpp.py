@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array
-from lora_np.hub import gguf
-from lora_np.hub.gguf import GGUFFile
-from lora_np.hub.reading import HubError
-from lora_np.hub.targets import close_names
+from lora_np.checks import Array, close_names
+from lora_np.hub import HubError, gguf
 from lora_np.quantise import Blocks, Quantised
 
 __all__ = ["GGUFModel", "gguf_name", "open_gguf", "row_order"]
@@ -70,7 +67,7 @@ class GGUFModel:
         From the name of a tensor in a checkpoint to that in the file.
     """
 
-    file: GGUFFile
+    file: gguf.GGUFFile
     config: Mapping[str, Any]
     names: Mapping[str, str] = field(repr=False)
 

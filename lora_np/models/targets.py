@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from lora_np.hub.patterns import Expression
+from lora_np.models.expressions import Expression
 
 Targets: TypeAlias = str | Iterable[str] | Callable[[str, Any], bool]
 
@@ -178,29 +177,6 @@ def ends_with(path: str, target: str) -> bool:
     (True, False)
     """
     return path == target or path.endswith(f".{target}")
-
-
-def close_names(name: str, known: Iterable[str]) -> str:
-    """The names closest to ``name``, to end a message with; twelve of all if none is close.
-
-    Parameters
-    ----------
-    name : str
-        What was not found.
-    known : iterable of str
-        What there is.
-
-    Returns
-    -------
-    str
-        Text that starts with a semicolon, or nothing.
-    """
-    known = list(dict.fromkeys(known))
-    close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
-    if close:
-        return f"; close names: {', '.join(close)}"
-    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
-    return f"; it has {', '.join(sorted(known)[:12])}{more}" if known else ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ from statistics import mode
 from typing import Any
 
 from lora_np.checks import number, shown
-from lora_np.hub.reading import HubError
-from lora_np.hub.targets import ALL_LINEAR, Matcher, Patterns, ends_with, matcher
+from lora_np.hub import HubError
+from lora_np.models.targets import ALL_LINEAR, Matcher, Patterns, ends_with, matcher
 
 __all__ = ["FRESH", "NAME", "SETTINGS", "AdapterConfig", "check_values", "checked_alpha", "compose", "parse"]
 

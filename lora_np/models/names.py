@@ -188,7 +188,7 @@ class _Rule(NamedTuple):
 
 @cache
 def _table() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((files("lora_np.hub") / "data" / "_names.json").read_text("utf-8"))
+    data: dict[str, Any] = json.loads((files("lora_np.models") / "data" / "_names.json").read_text("utf-8"))
     for key, what in (("rules", "rules"), ("fused", "names")):
         data[key] = {kind: each[what] for each in data[key] for kind in each["types"]}
     return data

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import count_model
-from lora_np.hub.families import build_spec, family_names, family_of
+from lora_np.models.families import build_spec, family_names, family_of
 from tests.drawing import twentieth
 
 SMALL = {"vocab_size": 97}
