@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace as changed
+from dataclasses import dataclass, field, replace as changed
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -224,12 +224,15 @@ class LanguageModel:
         The contents of its ``config.json``.
     vocabulary : object, optional
         Between text and tokens: `encode` and `decode`.
+    generation : mapping
+        The contents of its ``generation_config.json``, if there is one.
     """
 
     model: Decoder
     lm_head: Any
     config: Mapping[str, Any]
     vocabulary: Any = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(
         self, tokens: Array, *, rng: np.random.Generator | None = None, caches: list[Cache] | None = None
@@ -250,8 +253,8 @@ def checkpoint_name(path: str) -> str:
     >>> checkpoint_name("model.layers.0.self_attn.q_proj.W")
     'model.layers.0.self_attn.q_proj.weight'
     """
-    module, _, field = path.rpartition(".")
-    return f"{module}.{ {'W': 'weight', 'b': 'bias'}[field] }"
+    module, _, name = path.rpartition(".")
+    return f"{module}.{ {'W': 'weight', 'b': 'bias'}[name] }"
 
 
 def build(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import value
-from lora_np.checks import Array, generator, number, whole_number
+from lora_np.checks import Array, generator, number, shown, whole_number
 from lora_np.language.decoder import Cache, LanguageModel
 from lora_np.language.text import vocabulary_of
 from lora_np.language.vocabulary import Vocabulary
@@ -35,7 +35,8 @@ def generate(
         The beginning; at least one token. Where the vocabulary has a token for the beginning of a text (BOS),
         it goes before, and is not part of the result.
     tokens : int
-        How many tokens to add at most. A model that has a token for the end of a text may stop before.
+        How many tokens to add at most. It stops before at a token that ends a text: those of
+        ``generation_config.json``, or else of ``config.json``.
     temperature : float
         Logits are divided by this; 0 takes the most likely token every time.
     top_p : float
@@ -71,8 +72,7 @@ def generate(
     random = generator(rng)
     frozen = freeze(model)
     longest = min(model.context, len(said) + tokens)
-    ends = model.config.get("eos_token_id")
-    stops = ends if isinstance(ends, list) else [ends]
+    stops = ends_of(model)
     told = Told(vocabulary, stream)
     told.tell(said)
     step, caches = said[-model.context :], fresh(frozen, longest)
@@ -86,6 +86,17 @@ def generate(
             break
         told.tell(said)
     return told.text(said)
+
+
+def ends_of(model: LanguageModel) -> list[int]:
+    """The tokens that end a text: of ``generation_config.json``, or else of ``config.json``."""
+    ends = model.generation.get("eos_token_id")
+    where = "config.json" if ends is None else "generation_config.json"
+    ends = model.config.get("eos_token_id") if ends is None else ends
+    found = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(isinstance(each, int) and not isinstance(each, bool) for each in found):
+        raise ValueError(f"{where}: eos_token_id must be a token or a list of tokens, got {shown(ends)}")
+    return found
 
 
 class Told:

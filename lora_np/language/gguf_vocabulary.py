@@ -104,6 +104,19 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: str | os.PathLike[str]) -
         raise ValueError(f"{where}: {error}") from None
 
 
+def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``tokenizer_config.json`` says of the same vocabulary: special tokens, and the chat template."""
+    tokens = metadata.get(f"{PREFIX}tokens")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        number = metadata.get(f"{PREFIX}{key}_token_id")
+        if isinstance(tokens, list) and isinstance(number, int) and 0 <= number < len(tokens):
+            settings[f"{name}_token"] = tokens[number]
+    if "tokenizer.chat_template" in metadata:
+        settings["chat_template"] = metadata["tokenizer.chat_template"]
+    return settings
+
+
 def described(said: Mapping[str, Any]) -> dict[str, Any]:
     """All of it, from what stands under ``tokenizer.ggml``."""
     kind, tokens, types = said["model"], texts(said, "tokens"), np.asarray(said.get("token_type", ()))

@@ -195,9 +195,7 @@ def test_a_text_that_is_too_long_is_refused(place, capsys, monkeypatch, source):
     written(b"the sea " * 400)
     assert run(TUNE.replace("text.txt", source).split()) == 1
     name = "standard input" if source == "-" else source
-    assert capsys.readouterr().err == (
-        f"lora-np: {name} is more than 3,000 bytes of text; train on a part of it\n"
-    )
+    assert capsys.readouterr().err == (f"lora-np: {name} is more than 3,000 bytes; use a part of it\n")
 
 
 # A process of its own, to be stopped at any moment

@@ -1,6 +1,7 @@
 """Models in GGUF files: names, order of rows, config and vocabulary; and SmolLM2 against transformers and PEFT."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -181,6 +182,19 @@ def test_a_model_is_trained_merged_and_its_adapter_saved(tmp_path, quantised):
     assert adapters.attach(base, adapters.load(tmp_path / "adapter"))
     merged = merge(model)
     assert not any(isinstance(a, Tensor) for _, a in leaves(merged))
+
+
+def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
+    said = {"tokenizer.chat_template": "{{ messages }}", "tokenizer.ggml.padding_token_id": 10**6}
+    write(tmp_path / "model.gguf", metadata=said | {"tokenizer.ggml.unknown_token_id": 0})
+    language.save(language.load(tmp_path / "model.gguf"), tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text()) == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|end|>",
+        "unk_token": WORDS[0],
+        "chat_template": "{{ messages }}",
+    }
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["eos_token_id"] == len(WORDS) - 1
 
 
 def test_names_there_and_back():

@@ -1,6 +1,12 @@
 """The tree, loading and saving, generation, adapting."""
 
+import dataclasses
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +16,7 @@ from lora_np import adapters, language
 from lora_np.language.decoder import Cache
 from lora_np.language.settings import DecoderSettings
 
-from .conftest import CONFIG, before, byte_level, needs_tokenizers, random_model
+from .conftest import CONFIG, LETTERS, before, byte_level, needs_tokenizers, random_model
 
 
 def test_paths_are_the_names_of_transformers(model):
@@ -51,6 +57,127 @@ def test_nothing_is_written_or_replaced_before_all_is_checked(model, tmp_path):
     with pytest.raises(FileExistsError, match=r"already holds model.safetensors.*force=True"):
         language.save(model, tmp_path)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"of another"]
+
+
+def instructed(model, folder, **generation):
+    """A model with what instructed ones come with: a chat template, special tokens, settings of generation."""
+    language.save(model, folder)
+    tokenizer = {"tokenizer_class": "LlamaTokenizerFast", "eos_token": ".", "chat_template": "{{ messages }}"}
+    beside = {
+        "tokenizer_config.json": json.dumps(tokenizer, indent=4).encode(),  # not as ours is laid out
+        "special_tokens_map.json": b'{"eos_token": "."}',
+        "chat_template.jinja": "{{ bos_token }}\u4f60\r\n".encode(),
+        "tokenizer.model": bytes(range(256)),
+    }
+    for name, content in beside.items():
+        (folder / name).write_bytes(content)
+    (folder / "generation_config.json").write_text(json.dumps({"temperature": 0.6, **generation}))
+    return beside
+
+
+def test_what_came_with_a_model_is_saved_as_it_came(model, tmp_path):
+    beside = instructed(model, tmp_path / "base", eos_token_id=[3, 4])
+    base = language.load(tmp_path / "base")
+    tuned = lnp.merge(moved(lnp.inject(base, rank=2, rng=0)))
+    language.save(tuned, tmp_path / "tuned")
+    assert {name: (tmp_path / "tuned" / name).read_bytes() for name in beside} == beside
+    written = json.loads((tmp_path / "tuned" / "generation_config.json").read_text())
+    assert written == {"temperature": 0.6, "eos_token_id": [3, 4]}
+    # of another vocabulary nothing is said
+    other = dataclasses.replace(base, vocabulary=language.Characters(base.vocabulary.characters[::-1]))
+    language.save(other, tmp_path / "other")
+    assert not (tmp_path / "other" / "chat_template.jinja").exists()
+    settings = json.loads((tmp_path / "other" / "tokenizer_config.json").read_text())
+    assert settings == {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def test_a_model_that_is_replaced_leaves_nothing_of_its_own_but_its_card(model, tmp_path):
+    instructed(model, tmp_path / "m")
+    for name in ("README.md", "model.safetensors.index.json", "model-00001-of-00002.safetensors"):
+        (tmp_path / "m" / name).write_text("{}")
+    language.save(model, tmp_path / "m", force=True)
+    assert sorted(os.listdir(tmp_path / "m")) == [
+        *("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    ]
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds notes.txt, which would be lost"):
+        language.save(model, tmp_path / "m", force=True)
+    assert language.load(tmp_path / "m")
+    language.save(model, tmp_path / "new" / "folders" / "m")  # are made
+
+
+def test_generation_ends_where_its_settings_say(model, tmp_path):
+    plain = language.generate(model, "the ", tokens=40, temperature=0)
+    tokens = [LETTERS.index(c) for c in plain]
+    assert len(plain) == 44
+    first, second = tokens[10], tokens[20]
+    for ends, expected in (
+        (first, tokens[4:].index(first)),
+        ([second, first], min(tokens[4:].index(end) for end in (first, second))),
+        (None, 40),
+    ):
+        folder = tmp_path / str(ends)
+        instructed(model, folder, eos_token_id=ends)
+        told = []
+        said = language.generate(language.load(folder), "the ", tokens=40, temperature=0, stream=told.append)
+        assert len(said) == 4 + min(expected + 1, 40)
+        assert "".join(told) == plain[: 4 + expected]
+    # what config.json says counts where the other file says nothing
+    config = {**model.config, "eos_token_id": first}
+    ended = dataclasses.replace(model, config=config)
+    assert len(language.generate(ended, "the ", tokens=40, temperature=0)) == 5 + tokens[4:].index(first)
+    wrong = dataclasses.replace(model, generation={"eos_token_id": "."})
+    with pytest.raises(ValueError, match=r"generation_config.json: eos_token_id must be .* got '\.'"):
+        language.generate(wrong, "the ")
+
+
+# Saves a model and is killed at the n-th thing that it asks of the system.
+KILLED = """
+import os, signal, sys
+from lora_np import language
+model = language.load(sys.argv[1])
+left = int(sys.argv[3])
+
+def count(event, arguments):
+    global left
+    if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.listdir", "shutil.rmtree"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+language.save(model, sys.argv[2], force=True, dtype="bfloat16")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+@pytest.mark.parametrize("old", [False, True])
+def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old):
+    base, target = tmp_path / "base", tmp_path / "made" / "m"
+    instructed(model, base)
+    new = tmp_path / "new"
+    language.save(language.load(base), new, dtype="bfloat16")
+    content = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
+    seen = set()
+    for moment in range(1, 100):
+        shutil.rmtree(tmp_path / "made", ignore_errors=True)
+        if old:
+            shutil.copytree(base, target)
+        done = subprocess.run([sys.executable, "-c", KILLED, str(base), str(target), str(moment)])
+        there = content(target) if target.exists() else None
+        assert there in ((content(base), content(new), None) if old else (None, content(new)))
+        if there is None and old:  # between two renames: the next run puts it back first
+            assert [path for path in target.parent.rglob("*.old") if content(path) == content(base)]
+        seen.add(None if there is None else there == content(new))
+        language.save(language.load(base), target, dtype="bfloat16", force=True)
+        assert content(target) == content(new)
+        assert os.listdir(target.parent) == ["m"]
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    assert moment > 20
+    assert seen == ({None, False, True} if old else {None, True})
 
 
 @pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.lora.merge_quantised(m, kind="int8").model])
