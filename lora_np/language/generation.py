@@ -79,8 +79,10 @@ def generate(
     for _ in range(tokens):
         if caches[0].tokens + len(step) > model.context:
             step, caches = said[-max(model.context // 2, 1) :], fresh(frozen, longest)
-        hidden = frozen.model(np.array([step]), caches=caches)[:, -1:]
-        said.append(drawn(value(frozen.lm_head(hidden))[0, 0], temperature, top_p, random))
+        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, drawn tells
+            hidden = frozen.model(np.array([step]), caches=caches)[:, -1:]
+            logits = value(frozen.lm_head(hidden))[0, 0]
+        said.append(drawn(logits, temperature, top_p, random))
         step = said[-1:]
         if said[-1] in stops:
             break
@@ -125,9 +127,14 @@ def fresh(model: LanguageModel, longest: int) -> list[Cache]:
 
 def drawn(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:
     """A token by its probability, among the most likely ones that make up ``top_p``."""
+    if not np.isfinite(logits).all():
+        raise FloatingPointError(
+            "the model's logits are not finite: its weights, or an adapter's, are too large"
+        )
     if temperature == 0:
         return int(logits.argmax())
-    p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    with np.errstate(over="ignore"):  # as temperature goes to 0, all but the most likely go to 0
+        p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
     p /= p.sum()
     if top_p < 1:
         order = np.argsort(-p, kind="stable")

@@ -13,7 +13,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
-from lora_np.language.decoder import Cache
+from lora_np.language.decoder import Cache, RMSNorm
 from lora_np.language.settings import DecoderSettings
 
 from .conftest import CONFIG, LETTERS, before, byte_level, needs_tokenizers, random_model
@@ -366,6 +366,13 @@ def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
 def test_generation_with_wrong_settings(model, settings, words):
     with pytest.raises(ValueError, match=words):
         language.generate(model, **{"prompt": "a", **settings})
+
+
+def test_a_model_whose_numbers_overflow_says_nothing(model):
+    grown = lambda path, norm: dataclasses.replace(norm, W=norm.W * np.float32(1e38))
+    huge = lnp.replace(model, RMSNorm, grown)
+    with pytest.raises(FloatingPointError, match="logits are not finite"):
+        language.generate(huge, "the ", tokens=3)
 
 
 def test_a_model_learns_a_text_and_its_adapter_travels(model, text, tmp_path):
