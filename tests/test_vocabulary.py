@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
 import lora_np
 from lora_np import autograd, datasets, language, lora, nn
-from lora_np.cli import app
 from lora_np.linalg import truncated_svd
 from lora_np.nn import Linear
+from tests.commands import every_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,14 +77,14 @@ def parameters(thing):
 def options():
     """Every option and argument of every command."""
 
-    def walk(command, words):
-        for parameter in command.params:
-            for option in (parameter.name, *parameter.opts):
-                yield words, option.lstrip("-").replace("-", "_")
-        for word, below in getattr(command, "commands", {}).items():
-            yield from walk(below, f"{words} {word}")
-
-    return sorted(set(walk(get_command(app), "lora-np")))
+    return sorted(
+        {
+            (words, option.lstrip("-").replace("-", "_"))
+            for words, command in every_command()
+            for parameter in command.params
+            for option in (parameter.name, *parameter.opts)
+        }
+    )
 
 
 def returned(thing):
