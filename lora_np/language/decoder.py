@@ -301,7 +301,7 @@ def build(
         return Linear(W, b)
 
     def norm(path: str, d: int) -> RMSNorm:
-        return RMSNorm(array(f"{path}.weight", d), s.eps, from_one=s.gemma)
+        return RMSNorm(array(f"{path}.weight", d), s.eps, from_one=s.from_one)
 
     def head_norm(path: str) -> RMSNorm | None:
         found = read(f"{path}.weight")
@@ -320,7 +320,7 @@ def build(
                 s.heads,
                 s.kv,
                 s.rotary(i),
-                s.window(i),
+                s.of_layer[i]["window"] or None,
                 head_norm(f"{attn}.q_norm"),
                 head_norm(f"{attn}.k_norm"),
             ),
@@ -339,7 +339,7 @@ def build(
         Embedding(embedding),
         tuple(layer(i) for i in range(s.layers)),
         norm("model.norm", s.d),
-        s.d**0.5 if s.gemma else 1.0,
+        s.scale,
     )
     return LanguageModel(decoder, Linear(head), MappingProxyType(dict(config)), vocabulary)
 

@@ -222,9 +222,13 @@ SMOLLM = {"model_type": "smollm3"}
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_type": "bert"}, "model_type must be one of 'llama'.*got 'bert'"),
-        ({"model_type": None}, "config.json: model_type is missing; it must be one of 'llama'"),
-        ({"hidden_size": None}, "hidden_size must be a whole number from 1, but it is missing"),
+        ({"model_type": "bert"}, "model_type must be one of 'gemma', 'llama',.* 'smollm3', got 'bert'$"),
+        ({"model_type": "gemma2"}, "model_type must be one of 'gemma', 'llama',.* 'smollm3', got 'gemma2'$"),
+        ({"model_type": "nonsuch"}, "model_type must be one of 'gemma', .*, got 'nonsuch'$"),
+        ({"model_type": ["llama"]}, r"model_type must be one of 'gemma', .*, got \['llama'\]$"),
+        ({"model_type": None}, "config.json: model_type must be one of 'gemma', 'llama',.* is missing$"),
+        ({"hidden_size": None}, r"embed_tokens.weight must have shape \(30, 4096\) to fit config.json"),
+        ({"hidden_size": "x"}, "config.json: hidden_size must be a whole number, got 'x'"),
         (
             {"max_position_embeddings": 0},
             "json: max_position_embeddings must be a whole number from 1, got 0",
@@ -243,22 +247,41 @@ SMOLLM = {"model_type": "smollm3"}
         ),
         ({"rope_scaling": YARN, "rope_theta": 1}, "rope_theta must be a number above 1, got 1"),
         ({"rope_scaling": YARN | {"truncate": 2}}, "truncate must be true or false, got 2"),
-        (MISTRAL | {"sliding_window": 0}, "json: sliding_window must be a whole number from 1, got 0"),
-        (MISTRAL | {"sliding_window": -1}, "json: sliding_window must be a whole number from 1, got -1"),
+        (MISTRAL | {"sliding_window": 0}, "json: sliding_window must be at least 1, got 0"),
+        (MISTRAL | {"sliding_window": -1}, "json: sliding_window must be at least 1, got -1"),
         (
             QWEN | {"layer_types": ["full_attention"]},
-            "layer_types must be .*each of the 2 layers.* 1 entries",
+            "layer_types must be .*each of the 2 layers, got .'full_attention'.",
         ),
         (QWEN | {"layer_types": ["full_attention", "x"]}, r"layer_types\[1\] must be one of .*got 'x'"),
-        (SMOLLM | {"no_rope_layers": [1]}, "no_rope_layers must be a list .*2 layers.* with 1 entries"),
+        (SMOLLM | {"no_rope_layers": [1]}, r"no_rope_layers must be a list .*2 layers, got \[1\]"),
         (SMOLLM | {"no_rope_layers": 1}, "no_rope_layers must be a list with an entry .*got 1$"),
-        ({"num_key_value_heads": 3}, "multiple of num_key_value_heads, got 4 and 3"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads must divide num_attention_heads = 4, got 3"),
         ({"head_dim": 3}, "head_dim must be even"),
         ({"intermediate_size": 25}, r"gate_proj.weight must have shape \(25, 16\) to fit config.json"),
         ({"num_hidden_layers": 3}, "no tensor model.layers.2.input_layernorm.weight"),
         ({"num_hidden_layers": 1}, r"model.layers.1.* has no place in a llama model"),
         ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type must be one of"),
         ({"hidden_act": "relu"}, "hidden_act must be one of"),
+        ({"hidden_activation": "gelu_pytorch_tanh"}, "hidden_activation must be 'silu' or null, got 'gelu"),
+        # what would be computed otherwise
+        ({"is_causal": False}, "json: is_causal must be true in a llama model .*, got False"),
+        ({"use_sliding_window": True}, "use_sliding_window must be false in a llama model .*, got True"),
+        ({"sliding_window": 8}, "sliding_window must be null in a llama model .*, got 8"),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            r"layer_types must be \[.* in a llama model",
+        ),
+        ({"no_rope_layers": [1, 0]}, "no_rope_layers must be null"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1 in a llama model"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor must be 1"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping must be null"),
+        ({"embedding_multiplier": 12.0}, "embedding_multiplier must be 1"),
+        (MISTRAL | {"use_sliding_window": True}, "use_sliding_window must be false in a mistral model"),
+        (
+            QWEN | {"use_bidirectional_attention": True},
+            "use_bidirectional_attention must be false in a qwen2",
+        ),
     ],
 )
 def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
@@ -267,6 +290,16 @@ def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ValueError, match=words):
         language.load(tmp_path)
+
+
+def test_what_changes_nothing_is_taken(model, tmp_path):
+    language.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    same = {"is_causal": True, "use_sliding_window": False, "sliding_window": None, "pretraining_tp": 1}
+    same |= {"layer_types": ["full_attention"] * 2, "partial_rotary_factor": 1.0, "max_window_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **same}))
+    tokens = np.arange(20)[np.newaxis]
+    np.testing.assert_array_equal(language.load(tmp_path)(tokens), model(tokens))
 
 
 def test_a_null_in_a_config_counts_as_missing(model, tmp_path):
@@ -300,7 +333,8 @@ def test_the_cache_changes_nothing(model, tokens):
 )
 def test_mistral_has_a_window_unless_its_config_says_null(said, window):
     """As MistralConfig of transformers has it."""
-    assert DecoderSettings({**CONFIG, **MISTRAL, **said}).window(0) == window
+    layers = DecoderSettings({**CONFIG, **MISTRAL, **said}).of_layer
+    assert [layer["window"] or None for layer in layers] == [window] * 2
 
 
 @pytest.mark.parametrize("window", [None, 40])
