@@ -89,11 +89,16 @@ class Grades:
 
     def warnings(self) -> list[str]:
         """What a teacher must know: limits that did not hold, and files that could not be judged."""
-        files = [(student, file) for student, several in self.reports.items() for file in several]
         return [
             *(f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()),
-            *(f"{student}, {readable_name(f.path.name)}: {f.failure}" for student, f in files if f.failure),
+            *(f"{file}: {why}" for file, why in self.failures.items()),
         ]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Files that could not be judged, or not to their end, by student and name, and why."""
+        files = [(student, file) for student, several in self.reports.items() for file in several]
+        return {f"{who}, {readable_name(f.path.name)}": f.failure for who, f in files if f.failure}
 
     def to_csv(self) -> str:
         """A row for each student, a column for each exercise, then the sum."""
