@@ -419,6 +419,17 @@ def test_time_without_a_processor_does_not_count(box, monkeypatch):
     assert process.clock() < before - 900
 
 
+def test_a_figure_before_the_answers_costs_nothing_and_shows_no_path_of_ours():
+    source = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.title('two')\nplt.show()\nimport os\n"
+    with Sandbox(
+        [source + "def f():\n    return [*os.environ], plt.gcf().axes[0].get_title()"], LIMITS
+    ) as box:
+        names, title = box.call("f", [])["value"]
+    assert box.problems == {}
+    assert title == "two"
+    assert "MPLCONFIGDIR" not in names
+
+
 def test_a_process_that_cannot_start_costs_its_file(monkeypatch):
     monkeypatch.setattr("lora_np.grading.channel.CODE", "raise SystemExit('no such module')")
     with pytest.raises(Ended, match=r"no process can be started for it: it stopped.*no such module"):
