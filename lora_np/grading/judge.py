@@ -40,32 +40,29 @@ def judged(
     outcomes: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="lora-np-judge-", ignore_cleanup_errors=True) as folder:
-        channel = Channel("judge", folder=Path(folder), environment={**os.environ, "TMPDIR": folder})
-        channel.to_send.put(
-            {
-                "path": os.fsencode(path.resolve()).hex(),
-                "exercises": list(exercises),
-                "questions": list(questions),
-                "limits": astuple(limits),
-                "parent": os.getpid(),
-            }
-        )
-        # By the clock, where the processes of the file may have to wait for others.
-        deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
-        try:
-            while "seconds" not in more:
-                message = channel.message(deadline)
-                if "outcome" in message:
+    order = {
+        "path": os.fsencode(path.resolve()).hex(),
+        "exercises": list(exercises),
+        "questions": list(questions),
+        "limits": astuple(limits),
+        "parent": os.getpid(),
+    }
+    try:
+        with tempfile.TemporaryDirectory(prefix="lora-np-judge-", ignore_cleanup_errors=True) as folder:
+            channel = Channel("judge", folder=Path(folder), environment={**os.environ, "TMPDIR": folder})
+            channel.to_send.put(order)
+            # By the clock, where the processes of the file may have to wait for others.
+            deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
+            try:
+                while "seconds" not in (message := channel.message(deadline)):
                     outcomes.append(message["outcome"])
-                else:
-                    more = message
-        except Ended as ended:
-            more = {"failure": f"This file could not be judged to its end: {ended}"}
-        finally:
-            channel.kill()
-            with contextlib.suppress(RecursionError, OSError):
-                shutil.rmtree(folder, ignore_errors=True)
+                more = message
+            finally:
+                channel.kill()
+                with contextlib.suppress(RecursionError, OSError):
+                    shutil.rmtree(folder, ignore_errors=True)
+    except (Ended, OSError) as error:
+        more = {"failure": f"This file could not be judged to its end: {error}"}
     done = {outcome["exercise"] for outcome in outcomes}
     why = more.get("failure", "")
     failed = [Outcome.failed(exercise(name), why) for name in exercises if name not in done]

@@ -19,6 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lora_np.grading import classroom, judge
+from lora_np.grading.channel import Channel
 from lora_np.grading.classroom import Grades, grade, harmless, quoted, submissions_in
 from lora_np.grading.confine import Limits
 from tests.grading.messy import messy
@@ -282,6 +283,23 @@ def test_a_large_file_costs_itself_alone(tmp_path, solved):
     assert "code, code.py: code.py has 2,000,000 cells of code, and may have 1,000" in grades.table.notes
     assert grades.missing == {} or sys.platform != "linux"
     assert children() - used < 30
+
+
+def test_a_judge_that_cannot_be_started_costs_one_file(tmp_path, monkeypatch):
+    folder = fill(tmp_path, {"a.py": COUNT, "b.py": COUNT})
+    started = []
+
+    def channel(*args, **settings):
+        started.append(args)
+        if len(started) == 1:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return Channel(*args, **settings)
+
+    monkeypatch.setattr(judge, "Channel", channel)
+    grades = grade(folder, rng=1, jobs=1)
+    assert [grades.points(student) for student in ("a", "b")] == [0, 1]
+    assert list(grades.failures) == ["a, a.py"]
+    assert "Resource temporarily unavailable" in grades.failures["a, a.py"]
 
 
 # Hostile submissions. Each does its worst in `lora_count` or in a cell of its own, and has one right answer.
