@@ -239,15 +239,14 @@ def grade(
         left, reports = limits.student_seconds, []
         for n, file in enumerate(students[student]):
             answered = [name for name in exercises if name in file.answers]
-            failure = file.failure or (
-                "" if answered else "It defines no function that these exercises ask for."
-            )
+            failure = file.failure
             if n >= MOST:
                 failure = f"Only {MOST} files of one student are graded."
             elif left <= 0:
                 failure = f"The files of one student have {limits.student_seconds:g} seconds, which are over."
-            if failure:
-                reports.append(Report(file.path, {}, [failure]))
+            if failure or not answered:
+                nothing = "It defines no function that these exercises ask for."
+                reports.append(Report(file.path, {}, [] if failure else [nothing], failure=failure))
                 continue
             key = f"{file.path.relative_to(folder).as_posix()!a} {file.digest}"
             if key not in past.results:
@@ -272,29 +271,26 @@ class Journal:
         self.path = path
         self.lock = threading.Lock()
         self.results: dict[str, Mapping[str, Any]] = {}
-        questions: list[int] | None = None if rng is None else other_questions(rng)
-        head, lines = self.read()
-        same = {key: head.get(key) for key in wanted} == wanted
-        if same and questions in (None, head["questions"]):
+        asked = None if rng is None else other_questions(rng)
+        head, *lines = self.read() or [{}]
+        if head == head | wanted and asked in (None, head["questions"]):
             self.questions = head["questions"]
             self.results = {line["key"]: line["report"] for line in lines}
             return
-        self.questions = other_questions(secrets.randbelow(2**31)) if questions is None else questions
+        self.questions = other_questions(secrets.randbelow(2**31)) if asked is None else asked
         if path is not None:
             if not head and path.exists():
                 raise OSError(f"{path} exists and is not a journal of grades; remove it or name another file")
             write_text(path, json.dumps({**wanted, "questions": self.questions}) + "\n")
 
-    def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The first line and the others, less empty ones and one that was torn."""
-        if self.path is None or not self.path.is_file():
-            return {}, []
+    def read(self) -> list[dict[str, Any]]:
+        """Its lines, less empty ones and one that was torn; none if it is not a journal."""
         found = []
-        for line in self.path.read_bytes().splitlines():
+        for line in self.path.read_bytes().splitlines() if self.path and self.path.is_file() else ():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
-        well = found and isinstance(found[0], dict) and "questions" in found[0]
-        return (found[0], [line for line in found[1:] if "key" in line]) if well else ({}, [])
+        ours = found and isinstance(found[0], dict) and "questions" in found[0]
+        return [found[0], *(line for line in found[1:] if "key" in line)] if ours else []
 
     def add(self, key: str, report: Mapping[str, Any]) -> None:
         with self.lock:

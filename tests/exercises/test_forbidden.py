@@ -59,6 +59,12 @@ def test_what_a_solver_returns_besides_earns_nothing(name, answer, library):
     assert "lstsq is not allowed in this exercise" in result.message
 
 
+@pytest.mark.parametrize("family", ["SVD", "ranks", "solvers"])
+def test_least_squares_are_of_three_families(family):
+    with pytest.raises(Forbidden, match=r"numpy\.linalg\.lstsq is not allowed"):
+        watched(np.linalg.lstsq, [np.eye(2), np.ones(2)], forbids=[family])
+
+
 def test_what_is_allowed_is_called_and_the_watch_ends():
     def allowed(M):
         return np.linalg.inv(M), np.linalg.qr(M)[0]

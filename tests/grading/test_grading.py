@@ -497,9 +497,8 @@ def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_any
     grades = grade(folder, numbers=[4], rng=3, limits=Limits(seconds=2.0, total_seconds=20.0))
     assert children() - cpu < len(grades.reports) * 15
     named = "\n".join(grades.table.notes)
-    assert all(
-        f"{name}: " in named for name in ("cells of code.py", "lists.ipynb", "sleeps in forty cells.py")
-    )
+    culprits = ("cells of code.py", "lists.ipynb", "too large.py", "sleeps in forty cells.py")
+    assert all(f"{name}: " in named for name in culprits)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 200_000, "kilobytes of the supervisor"
     assert grades.missing == {}
     assert (snapshot(folder), system_v()) == (before, ipc)
