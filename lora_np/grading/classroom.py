@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,7 +225,11 @@ def grade(
     check_file : Check one file.
     """
     limits = Limits() if limits is None else limits
-    students = {name: list(map(look_at, found)) for name, found in submissions_in(folder).items()}
+    beyond = partial(HandedIn, failure=f"Only {MOST} files of one student are graded.")
+    students = {
+        name: [*map(look_at, paths[:MOST]), *map(beyond, paths[MOST:])]
+        for name, paths in submissions_in(folder).items()
+    }
     try:  # Whatever fails from here on is the fault of one file.
         with Sandbox([], replace(limits, total_seconds=STARTING)):
             pass
@@ -237,13 +242,10 @@ def grade(
 
     def reports_of(student: str) -> list[Report]:
         left, reports = limits.student_seconds, []
-        for n, file in enumerate(students[student]):
+        for file in students[student]:
             answered = [name for name in exercises if name in file.answers]
-            failure = file.failure
-            if n >= MOST:
-                failure = f"Only {MOST} files of one student are graded."
-            elif left <= 0:
-                failure = f"The files of one student have {limits.student_seconds:g} seconds, which are over."
+            over = f"The files of one student have {limits.student_seconds:g} seconds, which are over."
+            failure = file.failure or over * (left <= 0)
             if failure or not answered:
                 nothing = "It defines no function that these exercises ask for."
                 reports.append(Report(file.path, {}, [] if failure else [nothing], failure=failure))

@@ -35,6 +35,7 @@ TESTS = {
     "tests/adapters/test_surgery.py::test_worker_processes_*": PROCESSES,
     "tests/grading/test_submissions.py::test_a_file_from_windows": PROCESSES,
     "tests/grading/test_submissions.py::test_what_is_no_submission*": PROCESSES,
+    "tests/grading/test_submissions.py::test_what_is_not_handed_in_*": PROCESSES,
     "tests/grading/test_submissions.py::test_a_report_says_points_and_laws": PROCESSES,
     "tests/grading/test_submissions.py::test_only_some_exercises": PROCESSES,
     "tests/grading/test_submissions.py::test_an_exercise_that_is_not_there": PROCESSES,
