@@ -221,8 +221,8 @@ def extract(
         )
     if shared := [pair.label for pair in replaced if pair.is_shared]:
         notes.append(
-            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, because PEFT replaces "
-            "it in one alone"
+            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, because PEFT "
+            "replaces it in one alone"
         )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
@@ -268,9 +268,7 @@ class _Pair:
         It takes some names of modules for those of fused experts.
         """
         fused = fused_names(str(self.after.config.get("model_type"))) or {}
-        return (
-            self.module.kind in ("experts", "router", "parameter") or self.holder.rpartition(".")[2] in fused
-        )
+        return self.module.kind not in ("linear", "embedding") or self.holder.rpartition(".")[2] in fused
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
