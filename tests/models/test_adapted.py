@@ -28,8 +28,8 @@ KINDS = ("linear", "embedding", "router", "experts")
 CASES = list(dict.fromkeys([T5, *twentieth(FIRST)]))
 
 
-def outputs(model: Any) -> Any:
-    """What the model makes of a few tokens, or of a picture."""
+def inputs(model: Any) -> dict[str, Any]:
+    """A few tokens, or a picture, or a sound."""
     import torch
 
     names, config = inspect.signature(model.forward).parameters, model.config
@@ -45,6 +45,12 @@ def outputs(model: Any) -> Any:
         given["pixel_values"] = torch.linspace(-1, 1, channels * size[0] * size[1]).reshape(
             1, channels, *size
         )
+    return given
+
+
+def outputs(model: Any, given: dict[str, Any]) -> Any:
+    import torch
+
     with torch.no_grad():
         found = model(**given, return_dict=True)
     return next(each for each in found.values() if isinstance(each, torch.Tensor)).numpy()
@@ -57,11 +63,12 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
 
     torch.manual_seed(0)
     fields = FIRST[family, task]
-    fields |= {"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0} if "vocab_size" in fields else {}
-    model = built(family, task, fields, device="cpu").float().eval()
+    special = {"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0} if "vocab_size" in fields else {}
+    model = built(family, task, {**fields, **special}, device="cpu").float().eval()
     kind = type(model)
     model.save_pretrained(tmp_path / "base")
-    before, base = outputs(model), open_model(tmp_path / "base")
+    given = inputs(model)
+    before, base = outputs(model, given), open_model(tmp_path / "base")
     shared = {base.table} if not {*base.sharing} <= {"lm_head"} else set()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -69,7 +76,7 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
             if module.kind in KINDS and not name.endswith("bias") and name not in shared:
                 *stack, d, k = parameter.shape
                 parameter += 0.05 * torch.randn(*stack, d, 2) @ torch.randn(*stack, 2, k)
-    after = outputs(model)
+    after = outputs(model, given)
     model.save_pretrained(tmp_path / "tuned")
     change = np.abs(after - before).max()
     assert change > 1e-3
@@ -79,10 +86,10 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = peft.PeftModel.from_pretrained(kind.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
-    np.testing.assert_allclose(outputs(theirs.float().eval()), after, atol=2e-3 * change)
+    np.testing.assert_allclose(outputs(theirs.float().eval(), given), after, atol=2e-3 * change)
     adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
     merged = kind.from_pretrained(tmp_path / "merged").float().eval()
-    np.testing.assert_allclose(outputs(merged), after, atol=2e-3 * change)
+    np.testing.assert_allclose(outputs(merged, given), after, atol=2e-3 * change)
     counted = accounting.count_config(accounting.from_model(merged), tmp_path / "adapter")
     held = sum(each.numel() for name, each in theirs.named_parameters() if "lora_" in name)
     assert counted.trainable == held
