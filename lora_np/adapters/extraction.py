@@ -221,8 +221,8 @@ def extract(
         )
     if shared := [pair.label for pair in replaced if pair.is_shared]:
         notes.append(
-            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, because PEFT "
-            "replaces it in one alone"
+            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, since PEFT replaces "
+            "it in one alone"
         )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")

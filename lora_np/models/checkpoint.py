@@ -98,7 +98,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def sharing(self) -> tuple[str, ...]:
-        """The names of the modules that have the numbers of the `table`; "others" if no family tells."""
+        """The names of the modules that have the numbers of the `table`, or "others"."""
         if self.described:
             shape = self.table and self.module_of(self.table).shape
             return tuple(

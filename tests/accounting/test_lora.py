@@ -211,7 +211,10 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
         ({"targets": ["q_prj"]}, "close names: q_proj"),
         ({"targets": ["q_proj", "c_attn"]}, "'c_attn' matches no module of tiny"),
         ({"targets": []}, "targets must name at least one module"),
-        ({"targets": ["mlp"]}, "'mlp' matches the container 'model.layers.0.mlp'.* it holds down_proj, gate_proj, up_proj"),
+        (
+            {"targets": ["mlp"]},
+            "'mlp' matches the container 'model.layers.0.mlp'.* it holds down_proj, gate_proj, up_proj",
+        ),
         ({"targets": ["norm"]}, "'norm' matches the norm 'model.norm'"),
         ({"targets": "q_proj"}, r"for the ends of names give a list: \['q_proj'\]"),
         ({"targets": ".*self_attn.*"}, "matches the container 'model.layers.0.self_attn'"),

@@ -9,8 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS

@@ -27,7 +27,7 @@ def test_every_row_says_one_of_four_things_and_a_refusal_says_why() -> None:
         assert (kind in kinds_by_type()) == (found in (causal.HEADERS, causal.REFUSED)), kind
 
 
-@pytest.mark.parametrize("kind", [kind for kind, (found, _) in ROWS.items() if found != causal.EXACT])
+@every("kind", [kind for kind, (found, _) in ROWS.items() if found != causal.EXACT])
 def test_the_package_counts_or_refuses_as_its_row_says(tmp_path: Path, kind: str) -> None:
     found, why = ROWS[kind]
     kinds = kinds_by_type().get(kind, {})

@@ -10,7 +10,7 @@ import pytest
 
 from lora_np.accounting import count_model, from_model
 from lora_np.models import build_spec, family_names, family_of
-from tests.drawing import twentieth
+from tests.drawing import every, twentieth
 from tests.models.family_cases import CASES
 from tests.models.test_families import linear_maps, peft_count
 
@@ -32,7 +32,7 @@ def test_every_family_has_cases() -> None:
     assert {family for family, _, _ in [*CASES, *OLDER]} | INNER == set(family_names())
 
 
-@pytest.mark.parametrize("name", family_names())
+@every("name", family_names())
 def test_a_family_with_its_defaults_is_built_for_every_task(name: str) -> None:
     family = family_of(name)
     for task in family.tasks:

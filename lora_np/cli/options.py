@@ -2,53 +2,98 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
-import typer
+import click
 
 from lora_np.checks import whole_number
 from lora_np.table import Table
 
 PAGES = (".html", ".htm")
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def possible_jobs(jobs: int | None) -> int | None:
+def output_path(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
+    """A path to write to; an empty one would be the current directory."""
+    if text == "":
+        raise click.BadParameter("name what to write, got ''")
+    return None if text is None else Path(text)
+
+
+READ = click.Path(path_type=Path)
+WRITTEN: dict[str, Any] = {"metavar": "PATH", "callback": output_path}
+
+
+def possible_jobs(context: click.Context, parameter: click.Parameter, jobs: int | None) -> int | None:
     return None if jobs is None else whole_number("jobs", jobs, maximum=1000)
 
 
-def output_path(text: str | Path) -> Path:
-    """A path to write to; an empty one would be the current directory."""
-    if text == "":
-        raise typer.BadParameter("name what to write, got ''")
-    return Path(text)
+def whole_numbers(context: click.Context, parameter: click.Parameter, texts: Iterable[str]) -> list[int]:
+    """The numbers of an option that is repeated, or given once with commas: ``--rank 8,16``."""
+    found = []
+    for text in parse_names(",".join(texts)):
+        try:
+            found.append(int(text))
+        except ValueError:
+            raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {text!r}") from None
+    return found
 
 
-AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Out = Annotated[
-    Path,
-    typer.Option("-o", "--out", parser=output_path, metavar="PATH", help="The directory to write."),
-]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace an existing directory, once the new one is complete.")
-]
-AnyBase = Annotated[
-    bool, typer.Option("--any-base", help="Go on although the bases differ, or cannot be compared.")
-]
-Targets = Annotated[
-    str | None,
-    typer.Option(help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."),
-]
-Jobs = Annotated[
-    int,
-    typer.Option(callback=possible_jobs, help="Pieces of work at a time; the result does not depend on it."),
-]
+def byte_count(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """Bytes from ``10MB``, ``1.5GiB`` or a plain number."""
+    from lora_np.table import parse_bytes
+
+    if text is None:
+        return None
+    return int(text) if text.isdecimal() else parse_bytes(parameter.human_readable_name, text)
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+out = click.option("-o", "--out", **WRITTEN, required=True, help="The directory to write.")
+force = click.option(
+    "--force", is_flag=True, help="Replace an existing directory, once the new one is complete."
+)
+any_base = click.option(
+    "--any-base", is_flag=True, help="Go on although the bases differ, or cannot be compared."
+)
+targets = click.option(
+    "--targets", help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."
+)
+jobs = click.option(
+    "--jobs",
+    type=int,
+    default=1,
+    callback=possible_jobs,
+    help="Pieces of work at a time; the result does not depend on it.",
+)
+
+
+def options(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
+    """Decorate a command with an option for each name; it takes them as keywords, None where not given."""
+
+    def decorate(command: Command) -> Command:
+        for name, (kind, text) in reversed([*kinds.items()]):
+            flag = f"--{name.replace('_', '-')}"
+            if kind is bool:
+                command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)(command)
+            elif kind is byte_count:
+                command = click.option(flag, name, callback=byte_count, help=text)(command)
+            else:
+                command = click.option(flag, name, type=kind, help=text)(command)
+        return command
+
+    return decorate
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def show(*tables: Table) -> None:
@@ -88,41 +133,16 @@ def check_target(
     if path is None:
         return
     if path.name == "" or path.is_dir():
-        raise typer.BadParameter(f"{option} must name a file, got the directory {str(path)!r}")
+        raise click.BadParameter(f"{option} must name a file, got the directory {str(path)!r}")
     if not path.parent.is_dir():
-        raise typer.BadParameter(f"{option}: the directory {str(path.parent)!r} does not exist")
+        raise click.BadParameter(f"{option}: the directory {str(path.parent)!r} does not exist")
     # matplotlib chooses the format by the ending; a page may have any name that is free
     if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
-        raise typer.BadParameter(f"{option} must end in {', '.join(endings)}, got {str(path)!r}")
+        raise click.BadParameter(f"{option} must end in {', '.join(endings)}, got {str(path)!r}")
     if path.exists() and (
         not path.is_file() or (inside is not None and path.resolve().is_relative_to(inside.resolve()))
     ):
-        raise typer.BadParameter(f"{option} must not replace {str(path)!r}; name another file")
-
-
-def with_options(
-    field: str, panel: str, options: Mapping[str, tuple[type, str]]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command with more options, by name; it gets those that are given as a dict, ``field``."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(**given: Any) -> None:
-            more = {name: given.pop(name) for name in options}
-            command(**given, **{field: {name: value for name, value in more.items() if value is not None}})
-
-        hints = inspect.get_annotations(command, eval_str=True)
-        parameters = [each for each in inspect.signature(command).parameters.values() if each.name != field]
-        for name, (kind, text) in options.items():
-            hints[name] = Annotated[kind | None, typer.Option(help=text, rich_help_panel=panel)]
-            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None))
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [each.replace(annotation=hints[each.name]) for each in parameters]
-        )
-        run.__annotations__ = {each.name: hints[each.name] for each in parameters}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        return run
-
-    return decorate
+        raise click.BadParameter(f"{option} must not replace {str(path)!r}; name another file")
 
 
 def parse_targets(text: str) -> str | list[str]:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from lora_np.cli.shared import AsJSON, output_path, print_json, show
+from lora_np.cli.options import WRITTEN, as_json, print_json, show
 
 
-def tour(
-    out: Annotated[
-        Path,
-        typer.Option(
-            parser=output_path, metavar="PATH", help="The folder for figures, files and report.html."
-        ),
-    ] = Path("lora-np-tour"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Use a quarter of the data and of the steps.")
-    ] = False,
-    rng: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    as_json: AsJSON = False,
-) -> None:
+@click.command()
+@click.option(
+    "--out", "-o", **WRITTEN, default="lora-np-tour", help="The folder for figures, files and report.html."
+)
+@click.option("--quick", is_flag=True, help="Use a quarter of the data and of the steps.")
+@click.option("--rng", type=int, default=0, help="Random seed.")
+@as_json
+def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
     """Adapt a real model with LoRA and show what it saved: the whole story in one run.
 
     Example: lora-np tour --out my-tour
     """
+    from dataclasses import asdict
+
     from lora_np.course import tour as run_tour
 
     found = run_tour(out, quick=quick, rng=rng, progress=not as_json)
@@ -40,15 +35,13 @@ def tour(
     print(f"Report with figures: {found.report}")
 
 
-def lab(
-    folder: Annotated[
-        Path, typer.Argument(parser=output_path, help="The folder to copy the lessons to.")
-    ] = Path("lora-np-lessons"),
-    browser: Annotated[bool, typer.Option(help="Open a browser window, or only print the address.")] = True,
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="By default, the first free port.")
-    ] = None,
-) -> None:
+@click.command()
+@click.argument("folder", **WRITTEN, default="lora-np-lessons")
+@click.option(
+    "--browser/--no-browser", default=True, help="Open a browser window, or only print the address."
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="By default, the first free port.")
+def lab(folder: Path, browser: bool, port: int | None) -> None:
     """Copy the lessons to a folder, never over your own work, and open JupyterLab (extra: notebooks).
 
     Example: lora-np lab --no-browser

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from lora_np.cli.shared import (
+from lora_np.cli.options import (
     PICTURES,
-    AsJSON,
-    Targets,
+    READ,
+    as_json,
     check_target,
+    given,
+    options,
     parse_names,
     parse_targets,
     print_json,
     render,
     show,
     show_as,
-    with_options,
+    targets,
+    whole_numbers,
 )
-from lora_np.files import write_figure
 
 # the fields of TrainingOptions, each an option of every command that estimates memory
-_TRAINING: dict[str, tuple[type, str]] = {
+_TRAINING: dict[str, tuple[Any, str]] = {
     "weights": (str, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
     "unquantised": (str, "How the rest of a quantised base is held (float32, as PEFT prepares it)."),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
@@ -40,61 +41,67 @@ _TRAINING: dict[str, tuple[type, str]] = {
 }
 
 
-with_training = with_options("training", "Training", _TRAINING)
+saved = click.option(
+    "--modules-to-save", help="Suffixes of the modules that are trained in full, separated by commas."
+)
 
 
-@with_training
+@click.command()
+@click.argument("source", default="")
+@click.option("--rank", "ranks", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16.")
+@targets
+@saved
+@click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
+@click.option("--dora", is_flag=True, help="Count the magnitudes of DoRA as well.")
+@click.option("--experts", default="peft", help="How experts are counted: peft or per-expert.")
+@click.option("--by", help="List what is adapted: module or kind.")
+@click.option("--memory", is_flag=True, help="Estimate the memory of training.")
+@as_json
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--list", "catalogue", is_flag=True, help="List presets and families.")
+@options(_TRAINING)
 def count(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory."
-        ),
-    ] = "",
-    rank: Annotated[list[int] | None, typer.Option(help="Rank of the adapter; may be repeated.")] = None,
-    targets: Targets = None,
-    modules_to_save: Annotated[
-        str | None,
-        typer.Option(help="Suffixes of the modules that are trained in full, separated by commas."),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(help="An adapter_config.json, in the place of --rank, --targets and the like."),
-    ] = None,
-    dora: Annotated[bool, typer.Option("--dora", help="Count the magnitudes of DoRA as well.")] = False,
-    experts: Annotated[str, typer.Option(help="How experts are counted: peft or per-expert.")] = "peft",
-    by: Annotated[str | None, typer.Option(help="List what is adapted: module or kind.")] = None,
-    memory: Annotated[bool, typer.Option("--memory", help="Estimate the memory of training.")] = False,
-    as_json: AsJSON = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
-    catalogue: Annotated[bool, typer.Option("--list", help="List presets and families.")] = False,
-    *,
-    training: dict[str, Any],
+    source: str,
+    ranks: list[int],
+    targets: str | None,
+    modules_to_save: str | None,
+    config: str | None,
+    dora: bool,
+    experts: str,
+    by: str | None,
+    memory: bool,
+    as_json: bool,
+    as_markdown: bool,
+    as_csv: bool,
+    catalogue: bool,
+    **training: Any,
 ) -> None:
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
-    The options under Training are for --memory.
+    SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
+    The options from --weights on are for --memory.
 
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
     from lora_np import accounting
     from lora_np.table import Table
 
+    training = given(training)
     if catalogue and source:
-        raise typer.BadParameter(f"--list takes no SOURCE, got {source!r}")
-    if catalogue and (rank or targets or modules_to_save or config or dora or by or memory or training):
-        raise typer.BadParameter("--list takes no option but a format: --json, --markdown or --csv")
+        raise click.BadParameter(f"--list takes no SOURCE, got {source!r}")
+    if catalogue and (ranks or targets or modules_to_save or config or dora or by or memory or training):
+        raise click.BadParameter("--list takes no option but a format: --json, --markdown or --csv")
     saved = parse_names(modules_to_save or "")
     if modules_to_save is not None and not saved:
-        raise typer.BadParameter(f"--modules-to-save must name a module, got {modules_to_save!r}")
+        raise click.BadParameter(f"--modules-to-save must name a module, got {modules_to_save!r}")
     if catalogue:
         listed = accounting.catalogue()
         tables: tuple[Table, ...] = (listed.table, listed.family_table)
     elif source:
         tables = accounting.count_source(
             source,
-            ranks=rank or [],
+            ranks=ranks,
             config=config,
             targets=parse_targets(targets) if targets is not None else None,
             modules_to_save=saved,
@@ -105,34 +112,45 @@ def count(
             training=training,
         ).tables
     else:
-        raise typer.BadParameter("name a SOURCE, or pass --list")
+        raise click.BadParameter("name a SOURCE, or pass --list")
     asked = {"json": as_json, "markdown": as_markdown, "csv": as_csv}
     forms = [form for form, wanted in asked.items() if wanted]
     if len(forms) > 1:
-        raise typer.BadParameter(f"choose one of --{' and --'.join(forms)}")
+        raise click.BadParameter(f"choose one of --{' and --'.join(forms)}")
     if forms:
         print(render(tables, forms[0]))
     else:
         show(*tables)
 
 
-@with_training
+@click.command()
+@click.argument("source")
+@click.option("--card", help='A card, such as "RTX 4090".')
+@click.option("--memory", help="The memory, such as 24GB, instead of a card.")
+@click.option(
+    "--rank", "ranks", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16 (8,64)."
+)
+@targets
+@click.option("--method", "methods", multiple=True, help="full, LoRA or QLoRA; may be repeated.")
+@saved
+@click.option("--dora", is_flag=True, help="With the magnitudes of DoRA.")
+@click.option("--tokens", type=int, default=1_000_000, help="Tokens of training, for hours and energy.")
+@click.option("--plot", type=READ, help="Draw memory by cause to this file.")
+@as_json
+@options(_TRAINING)
 def plan(
-    source: Annotated[str, typer.Argument(help="A preset, a config.json, or a directory with one.")],
-    card: Annotated[str | None, typer.Option(help='A card, such as "RTX 4090".')] = None,
-    memory: Annotated[str | None, typer.Option(help="The memory, such as 24GB, in place of a card.")] = None,
-    rank: Annotated[list[int] | None, typer.Option(help="Rank (8 and 64); may be repeated.")] = None,
-    targets: Targets = None,
-    method: Annotated[list[str] | None, typer.Option(help="full, LoRA or QLoRA; may be repeated.")] = None,
-    modules_to_save: Annotated[
-        str, typer.Option(help="Suffixes of the modules that are trained in full, separated by commas.")
-    ] = "",
-    dora: Annotated[bool, typer.Option("--dora", help="With the magnitudes of DoRA.")] = False,
-    tokens: Annotated[int, typer.Option(help="Tokens of training, for hours and energy.")] = 1_000_000,
-    plot: Annotated[Path | None, typer.Option(help="Draw memory by cause to this file.")] = None,
-    as_json: AsJSON = False,
-    *,
-    training: dict[str, Any],
+    source: str,
+    card: str | None,
+    memory: str | None,
+    ranks: list[int],
+    targets: str | None,
+    methods: tuple[str, ...],
+    modules_to_save: str | None,
+    dora: bool,
+    tokens: int,
+    plot: Path | None,
+    as_json: bool,
+    **training: Any,
 ) -> None:
     """Say which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
@@ -142,6 +160,8 @@ def plan(
 
     Example: lora-np plan gemma-2-2b --card T4 --batch 4 --sequence 1024 --cross-entropy fused --plot plan.png
     """
+    from dataclasses import asdict
+
     from lora_np import accounting
 
     check_target("--plot", plot, PICTURES)
@@ -149,16 +169,17 @@ def plan(
         source,
         card=card,
         memory=memory,
-        ranks=rank or None,
-        methods=method or accounting.METHODS,
+        ranks=ranks or None,
+        methods=methods or accounting.METHODS,
         targets=parse_targets(targets) if targets is not None else None,
         tokens=tokens,
-        lora={"modules_to_save": parse_names(modules_to_save), "dora": dora},
-        **training,
+        lora={"modules_to_save": parse_names(modules_to_save or ""), "dora": dora},
+        **given(training),
     )
     if plot is not None:
         from matplotlib.figure import Figure
 
+        from lora_np.files import write_figure
         from lora_np.plots import memory_by_cause
 
         figure = Figure(figsize=(8, 1.4 + 0.36 * len(found.choices)), layout="constrained")
@@ -170,24 +191,27 @@ def plan(
     else:
         show(found.table, found.causes, found.costs)
     if not found.fits:
-        raise typer.Exit(3)
+        click.get_current_context().exit(3)
 
 
+@click.command()
+@click.argument("matrix")
+@click.option("--norm", default="fro", help="fro, spectral or nuclear.")
+@click.option("--energy", type=float, help="The share of the squared norm that is enough, by default 0.99.")
+@click.option("--tolerance", type=float, help="Instead, the relative error in the norm that is accepted.")
+@click.option("--plot", type=READ, help="Write the curve to this file.")
+@as_json
 def errors(
-    matrix: Annotated[
-        str, typer.Argument(help="FILE.npy, or FILE.safetensors:TENSOR, of which only that tensor is read.")
-    ],
-    norm: Annotated[str, typer.Option(help="fro, spectral or nuclear.")] = "fro",
-    energy: Annotated[
-        float | None, typer.Option(help="The share of the squared norm that is enough, by default 0.99.")
-    ] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Instead, the relative error in the norm that is accepted.")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write the curve to this file.")] = None,
-    as_json: AsJSON = False,
+    matrix: str,
+    norm: str,
+    energy: float | None,
+    tolerance: float | None,
+    plot: Path | None,
+    as_json: bool,
 ) -> None:
     """Print the error of the best approximation of each rank, and the smallest rank that is enough.
+
+    MATRIX is FILE.npy, or FILE.safetensors:TENSOR, of which only that tensor is read.
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """
@@ -196,5 +220,7 @@ def errors(
     check_target("--plot", plot, PICTURES)
     found = rank_errors_of(matrix, norm=norm, energy=energy, tolerance=tolerance)  # type: ignore[arg-type]
     if plot is not None:
+        from lora_np.files import write_figure
+
         write_figure(found.figure(), plot, dpi=150)
     show_as(found, as_json, found.table)

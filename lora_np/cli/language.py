@@ -4,60 +4,68 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from lora_np.cli.shared import AnyBase, AsJSON, Force, output_path, parse_targets, show_as
+from lora_np.cli.options import WRITTEN, any_base, as_json, force, parse_targets, show_as
 
-Model = Annotated[
-    str, typer.Argument(help="A directory as transformers writes it, a .gguf file, or a shipped model.")
-]
-Rng = Annotated[int, typer.Option(min=0, help="Random seed.")]
+seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
 
 
+@click.command()
+@click.argument("model")
+@click.argument("text")
+@click.option(
+    "-o", "--out", **WRITTEN, required=True,
+    help="The adapter to write: a directory for PEFT, or a .gguf for llama.cpp.",
+)  # fmt: skip
+@click.option("--rank", type=int, default=8, help="r of each adapter (8).")
+@click.option("--alpha", type=float, help="Scales by alpha/r; by default 2 r.")
+@click.option(
+    "--targets", default="all-linear", help="all-linear, names with commas, or a regular expression."
+)
+@click.option("--steps", type=int, default=300, help="Steps of training (300).")
+@click.option("--batch-size", type=int, default=8, help="Windows of text in a step (8).")
+@click.option("--context", type=int, help="Tokens in a window.")
+@click.option("--lr", type=float, default=5e-3, help="The largest learning rate (0.005).")
+@click.option("--dropout", type=float, default=0.0, help="Rate of dropout before A (0).")
+@click.option(
+    "--sample-every", type=click.IntRange(min=0), default=100,
+    help="Steps between samples of text on stderr (100); 0 for none.",
+)  # fmt: skip
+@click.option("--prompt", default="And ", help="How the samples begin.")
+@click.option("--checkpoint", **WRITTEN, help="A file to continue from after a crash.")
+@click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
+@click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits: less memory, more time.")
+@seed
+@force
+@as_json
 def finetune(
-    model: Model,
-    text: Annotated[str, typer.Argument(help="A UTF-8 file, - for standard input, or a shipped text.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--out",
-            parser=output_path,
-            metavar="PATH",
-            help="The adapter to write: a directory for PEFT, or a .gguf for llama.cpp.",
-        ),
-    ],
-    rank: Annotated[int, typer.Option(help="r of each adapter.")] = 8,
-    alpha: Annotated[float | None, typer.Option(help="Scales by alpha/r; by default 2 r.")] = None,
-    targets: Annotated[
-        str, typer.Option(help="all-linear, names with commas, or a regular expression.")
-    ] = "all-linear",
-    steps: Annotated[int, typer.Option(help="Steps of training.")] = 300,
-    batch_size: Annotated[int, typer.Option(help="Windows of text in a step.")] = 8,
-    context: Annotated[int | None, typer.Option(help="Tokens in a window.")] = None,
-    lr: Annotated[float, typer.Option(help="The largest learning rate.")] = 5e-3,
-    dropout: Annotated[float, typer.Option(help="Rate of dropout before A.")] = 0.0,
-    sample_every: Annotated[
-        int, typer.Option(min=0, help="Steps between samples of text on stderr; 0 for none.")
-    ] = 100,
-    prompt: Annotated[str, typer.Option(help="How the samples begin.")] = "And ",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(parser=output_path, metavar="PATH", help="A file to continue from after a crash."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from --checkpoint.")] = False,
-    quantised: Annotated[
-        bool, typer.Option("--quantised", help="Keep a quantised model in its bits: less memory, more time.")
-    ] = False,
-    rng: Rng = 0,
-    force: Force = False,
-    as_json: AsJSON = False,
+    model: str,
+    text: str,
+    out: Path,
+    rank: int,
+    alpha: float | None,
+    targets: str,
+    steps: int,
+    batch_size: int,
+    context: int | None,
+    lr: float,
+    dropout: float,
+    sample_every: int,
+    prompt: str,
+    checkpoint: Path | None,
+    resume: bool,
+    quantised: bool,
+    rng: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Train a LoRA on a text; the last tenth of it is held out to measure by.
 
-    Ctrl-C ends it early and keeps what was reached.
+    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model; TEXT is a UTF-8 file,
+    - for standard input, or a shipped text. Ctrl-C ends it early and keeps what was reached.
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
@@ -118,19 +126,30 @@ def finetune(
         raise KeyboardInterrupt
 
 
+@click.command()
+@click.argument("model", default="austen")
+@click.option("--adapter", help="A directory as PEFT writes it, or a shipped adapter.")
+@any_base
+@click.option("--prompt", default="It was ", help="How the text begins.")
+@click.option("--tokens", type=int, default=300, help="How many tokens to add (300).")
+@click.option(
+    "--temperature", type=float, default=0.7, help="0 takes the most likely token every time (0.7)."
+)
+@click.option("--top-p", type=float, default=1.0, help="Draw among the most likely tokens of this share (1).")
+@seed
 def generate(
-    model: Model = "austen",
-    adapter: Annotated[
-        str | None, typer.Option(help="A directory as PEFT writes it, or a shipped adapter.")
-    ] = None,
-    any_base: AnyBase = False,
-    prompt: Annotated[str, typer.Option(help="How the text begins.")] = "It was ",
-    tokens: Annotated[int, typer.Option(help="How many tokens to add.")] = 300,
-    temperature: Annotated[float, typer.Option(help="0 takes the most likely token every time.")] = 0.7,
-    top_p: Annotated[float, typer.Option(help="Draw among the most likely tokens of this share.")] = 1.0,
-    rng: Rng = 0,
+    model: str,
+    adapter: str | None,
+    any_base: bool,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    top_p: float,
+    rng: int,
 ) -> None:
     """Continue a prompt with a language model, adapted or not.
+
+    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model.
 
     Example: lora-np generate austen --adapter king-james --prompt "And the king "
     """
