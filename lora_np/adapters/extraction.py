@@ -293,7 +293,7 @@ class _Pair:
     def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's."""
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        if self.name in self.after.unread or self.is_shared:
+        if self.name in self.after.unread or self.is_shared or not self.module.called:
             return False
         alike = self.is_weight and self.shapes[0] == self.shape
         return alike and all(info.dtype in FLOATS and info.size for info in infos)

@@ -276,9 +276,8 @@ def _append(
         name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
         kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
         known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
-        modules.append(
-            ModuleSpec._make((*known, tuple(ranges), entry["role"], entry.get("transposed", False)))
-        )
+        flags = (entry.get("transposed", False), entry.get("called", True))
+        modules.append(ModuleSpec._make((*known, tuple(ranges), entry["role"], *flags)))
 
 
 _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}

@@ -73,7 +73,7 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             module = base.module_of(name)
-            if module.kind in KINDS and not name.endswith("bias") and name not in shared:
+            if module.kind in KINDS and module.called and not name.endswith("bias") and name not in shared:
                 *stack, d, k = parameter.shape
                 parameter += 0.05 * torch.randn(*stack, d, 2) @ torch.randn(*stack, 2, k)
     after = outputs(model, given)
