@@ -11,18 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
-from lora_np.adapters.findings import Findings
-from lora_np.adapters.merging import Merging
-from lora_np.adapters.module import AdapterModule, Stored
-from lora_np.adapters.peft_format import Adapter, load, targeting, write
-from lora_np.adapters.ranks import Goal, Spectrum, cut
-from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
-from lora_np.adapters.weights import BLOCK
+from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
+from lora_np.adapters.results import Written
+from lora_np.adapters.weights import BLOCK, Merging
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
+from lora_np.work import each_of
 
 _HEAD = HEAD.removesuffix(".weight")
 # What base + adapter may be off, relative to the change: the factors are rounded to the dtype.
@@ -53,26 +52,6 @@ class ExtractedTensor(NamedTuple):
     error: float | None = None
 
 
-@dataclass(frozen=True, repr=False)
-class ExtractResult(Findings[ExtractedTensor]):
-    """What `extract` wrote.
-
-    Parameters
-    ----------
-    title : str
-        Of the table.
-    rows : tuple of ExtractedTensor
-        All tensors that differ.
-    notes : tuple of str
-        What was not kept, and what only the base has.
-    path : Path
-        The new adapter.
-    """
-
-    path: Path
-    headings = ("tensor", "kept as", "rank", "norm", "relative error")
-
-
 def extract(
     base: str | os.PathLike[str],
     tuned: str | os.PathLike[str],
@@ -81,14 +60,14 @@ def extract(
     rank: int | None = None,
     energy: float | None = None,
     error: float | None = None,
-    bytes: int | None = None,
+    bytes: int | str | None = None,
     total_rank: int | None = None,
     save_others: bool = False,
     any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> ExtractResult:
+) -> Written[ExtractedTensor]:
     """Write the best low-rank adapter that leads from one checkpoint to another.
 
     Exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank`` says what is wanted.
@@ -105,8 +84,8 @@ def extract(
         The share of its squared norm that each difference keeps.
     error : float
         The relative error in the Frobenius norm that each difference may have.
-    bytes : int
-        The size that ``adapter_model.safetensors`` may have, shared out as in `resize`.
+    bytes : int or str
+        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in `resize`.
     total_rank : int
         The sum of all ranks, shared out likewise.
     save_others : bool
@@ -124,7 +103,7 @@ def extract(
 
     Returns
     -------
-    ExtractResult
+    Written
         For each tensor that differs its rank, the norm of the difference, and the relative error left.
 
     Raises
@@ -228,7 +207,8 @@ def extract(
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
         notes.append(f"only in the base: {', '.join(lacking)}")
-    return ExtractResult(f"{tuned} - {base}", tuple(rows), tuple(notes), Path(out))
+    headings = ("tensor", "kept as", "rank", "norm", "relative error")
+    return Written(f"{tuned} - {base}", tuple(rows), tuple(notes), headings, Path(out))
 
 
 @dataclass(frozen=True)
@@ -424,12 +404,8 @@ def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
 
 def _as_head(embedding: AdapterModule) -> AdapterModule:
     """What adapts an embedding, for the head that has the same weight."""
-    A, B = embedding.parts["A"], embedding.parts["B"]
-    parts = {
-        "A": Stored(B.dtype, B.shape[::-1], lambda: B.read().T),
-        "B": Stored(A.dtype, A.shape[::-1], lambda: A.read().T),
-    }
-    return AdapterModule(parts, alpha=embedding.alpha)
+    A, B = (embedding.parts[part].seen(np.transpose) for part in "BA")
+    return AdapterModule({"A": A, "B": B}, alpha=embedding.alpha)
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
@@ -452,14 +428,13 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
 
 
 def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
-    found = truncated_svd(D, rank=rank)
-    return found, _squared_distance(D, *found)
+    """The leading triplets, and ``||D - U s Vh||^2``, some rows at a time.
 
-
-def _squared_distance(D: Array, U: Array, s: Array, Vh: Array) -> float:
-    """``||D - U s Vh||^2``, some rows at a time. (||D||^2 - ||s||^2 would lose half of the digits.)"""
+    (``||D||^2 - ||s||^2`` would lose half of the digits.)
+    """
+    found = U, s, Vh = truncated_svd(D, rank=rank)
     if len(D) < D.shape[1]:
-        return _squared_distance(D.T, Vh.T, s, U.T)
+        D, U, Vh = D.T, Vh.T, U.T
     step = max(1, BLOCK // D.shape[1])
     blocks = (slice(start, start + step) for start in range(0, len(D), step))
-    return sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)
+    return found, sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)
