@@ -90,6 +90,6 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
     adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
     merged = kind.from_pretrained(tmp_path / "merged").float().eval()
     np.testing.assert_allclose(outputs(merged, given), after, atol=2e-3 * change)
-    counted = accounting.count_config(accounting.from_model(merged), tmp_path / "adapter")
+    counted = accounting.count(merged, config=tmp_path / "adapter")
     held = sum(each.numel() for name, each in theirs.named_parameters() if "lora_" in name)
     assert counted.trainable == held
