@@ -12,7 +12,7 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters
 from lora_np.course import tour
-from lora_np.course.story import ALT, RANKS, StepTime, time_sentence
+from lora_np.course.guided_tour import ALT, RANKS, StepTime, time_sentence
 from lora_np.hub import safetensors
 
 
@@ -145,7 +145,7 @@ def test_an_interrupted_tour_writes_nothing(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         return replace(lnp.fit(*args, **{**kwargs, "steps": 1}), interrupted=True)
 
-    monkeypatch.setattr("lora_np.course.story.fit", interrupted)
+    monkeypatch.setattr("lora_np.course.guided_tour.fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tour(tmp_path, quick=True, progress=False)
     assert not list(tmp_path.iterdir())
