@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from lora_np.checks import whole_number
-from lora_np.table import Table
+from lora_np.table import Table, json_text
 
 PAGES = (".html", ".htm")
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
@@ -34,7 +33,9 @@ def possible_jobs(context: click.Context, parameter: click.Parameter, jobs: int 
     return None if jobs is None else whole_number("jobs", jobs, maximum=1000)
 
 
-def whole_numbers(context: click.Context, parameter: click.Parameter, texts: Iterable[str]) -> list[int]:
+def whole_numbers(
+    context: click.Context, parameter: click.Parameter, texts: Iterable[str]
+) -> tuple[int, ...]:
     """The numbers of an option that is repeated, or given once with commas: ``--rank 8,16``."""
     found = []
     for text in parse_names(",".join(texts)):
@@ -42,7 +43,7 @@ def whole_numbers(context: click.Context, parameter: click.Parameter, texts: Ite
             found.append(int(text))
         except ValueError:
             raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {text!r}") from None
-    return found
+    return tuple(found)
 
 
 def byte_count(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
@@ -62,8 +63,17 @@ force = click.option(
 any_base = click.option(
     "--any-base", is_flag=True, help="Go on although the bases differ, or cannot be compared."
 )
-targets = click.option(
-    "--targets", help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."
+ranks = click.option("--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16.")
+_targets: dict[str, Any] = {
+    "callback": lambda context, parameter, text: None if text is None else parse_targets(text),
+    "help": "Suffixes of names (q_proj,v_proj), all-linear, or a regular expression.",
+}
+targets = click.option("--targets", **_targets)
+every_linear = click.option("--targets", default="all-linear", **_targets)
+saved = click.option(
+    "--modules-to-save",
+    callback=lambda context, parameter, text: None if text is None else named_modules(text),
+    help="Suffixes of the modules that are trained in full, separated by commas.",
 )
 jobs = click.option(
     "--jobs",
@@ -93,7 +103,7 @@ def options(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given."""
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
 def show(*tables: Table) -> None:
@@ -123,7 +133,7 @@ def show_as(found: Any, as_json: bool, *tables: Table) -> None:
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    print(json_text(content))
 
 
 def check_target(
@@ -136,6 +146,8 @@ def check_target(
         raise click.BadParameter(f"{option} must name a file, got the directory {str(path)!r}")
     if not path.parent.is_dir():
         raise click.BadParameter(f"{option}: the directory {str(path.parent)!r} does not exist")
+    if inside is not None and inside.is_file():
+        inside = inside.parent
     # matplotlib chooses the format by the ending; a page may have any name that is free
     if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
         raise click.BadParameter(f"{option} must end in {', '.join(endings)}, got {str(path)!r}")
@@ -165,7 +177,7 @@ def parse_targets(text: str) -> str | list[str]:
     >>> parse_targets("q_proj,v_proj"), parse_targets("all-linear"), parse_targets(r".*\.[qv]_proj")
     (['q_proj', 'v_proj'], 'all-linear', '.*\\.[qv]_proj')
     """
-    if text == "all-linear" or re.search(r"[^\w\-.,\s]", text):
+    if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
         return text
     return parse_names(text)
 
@@ -191,6 +203,12 @@ def parse_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def named_modules(text: str) -> list[str]:
+    if not (names := parse_names(text)):
+        raise click.BadParameter(f"must name a module, got {text!r}")
+    return names
+
+
 def render(tables: Iterable[Table], form: str) -> str:
     """Tables as one text: ``"json"`` (an object, or a list of them), ``"markdown"`` or ``"csv"``.
 
@@ -209,7 +227,7 @@ def render(tables: Iterable[Table], form: str) -> str:
     Examples
     --------
     >>> from lora_np.accounting import count_source
-    >>> print(render(count_source("100x120", ranks=[8]).tables, "csv"), end="")
+    >>> print(render(count_source("100x120", rank=[8]).tables, "csv"), end="")
     update,rank,trainable,of full,times fewer,base,total
     full,,12000,1.0,1.0,12000,12000
     LoRA,8,1760,0.14666666666666667,6.818181818181818,12000,13760
