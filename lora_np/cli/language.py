@@ -72,8 +72,9 @@ def finetune(
     from lora_np import adapters, language
 
     # before the training, not after it
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"{out.absolute().parent}: no such directory to write {out.name} into")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{above}: not a directory to write {out.name} into")
     if out.exists() and not force:
         raise ValueError(f"{out} already exists; pass --force to replace an adapter")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
