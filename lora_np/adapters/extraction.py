@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,18 +16,13 @@ from lora_np.adapters.bases import check_pair
 from lora_np.adapters.peft_format import load, new_adapter, targeting, write
 from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
 from lora_np.adapters.results import Written
-from lora_np.adapters.weights import BLOCK, Merging, has_transposed_experts
+from lora_np.adapters.weights import BLOCK, Merging
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
-from lora_np.models import HEAD, OpenModel, Place, fused_names, open_model, peft
+from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
 from lora_np.work import each_of
 
-# A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|shared|\w+_embeddings)$")
-_CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
-_CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)$")
-_ROUTERS = ("router", "gate")
 _HEAD = HEAD.removesuffix(".weight")
 # What base + adapter may be off, relative to the change: the factors are rounded to the dtype.
 _ROUNDING = {"float64": 1e-5, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-5}
@@ -131,8 +125,8 @@ def extract(
     an eighth of a matrix's rank, only LAPACK's whole SVD finds the directions: it works in float64, and takes
     some 20 times the matrix in float32.
 
-    Embeddings are known by their names (``embed_tokens``, ``wte``, ...), GPT-2's transposed layers by the
-    model's type in the tuned checkpoint's config.
+    What is an embedding, or stored transposed, follows from the tuned checkpoint's config where its family is
+    described, and otherwise from names and shapes.
 
     Examples
     --------
@@ -204,6 +198,11 @@ def extract(
             f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "
             "merge, because PEFT's own merge adds both changes to the one weight"
         )
+    if shared := [pair.label for pair in replaced if pair.is_shared]:
+        notes.append(
+            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, since PEFT replaces "
+            "it in one alone"
+        )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
@@ -237,15 +236,21 @@ class _Pair:
         """What PEFT goes by: the module, or for what is no linear layer there, the parameter."""
         return self.name if self.is_parameter else self.holder
 
+    @cached_property
+    def module(self) -> ModuleSpec:
+        """What it belongs to."""
+        return self.after.module_of(self.name)
+
     @property
     def is_parameter(self) -> bool:
         """Whether PEFT has to be told the parameter.
 
-        It takes some names of modules for those of fused experts, and routers are no linear layers.
+        It takes some names of modules for those of fused experts.
         """
-        last = self.holder.rpartition(".")[2]
         fused = fused_names(str(self.after.config.get("model_type"))) or {}
-        return len(self.shape) == 3 or last in fused or last in _ROUTERS
+        return (
+            self.module.kind in ("experts", "router", "parameter") or self.holder.rpartition(".")[2] in fused
+        )
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
@@ -270,7 +275,7 @@ class _Pair:
     def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's."""
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        if self.name in self.after.unread or (self.embedding and _shares_tables(self.after)):
+        if self.name in self.after.unread or self.is_shared:
             return False
         alike = self.is_weight and self.shapes[0] == self.shape
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
@@ -281,19 +286,22 @@ class _Pair:
         return bool(self.holder) and not inside and self.name not in self.after.unread
 
     @property
+    def is_shared(self) -> bool:
+        """Whether modules other than `HEAD` have the same numbers, which PEFT's adapter would miss."""
+        return self.name == self.after.table and not {*self.after.sharing} <= {_HEAD}
+
+    @property
     def embedding(self) -> bool:
-        return _EMBEDDING.search(self.holder) is not None
+        return self.module.kind == "embedding"
 
     @property
     def transposed(self) -> bool:
         """Whether the live parameter has inputs before outputs."""
-        experts = len(self.shape) == 3 and has_transposed_experts(self.after)
-        return self.embedding or self.fan_in_fan_out or experts
+        return self.embedding or self.module.transposed
 
     @property
     def fan_in_fan_out(self) -> bool:
-        conv1d = self.after.config.get("model_type") in _CONV1D_MODELS
-        return conv1d and _CONV1D.search(self.holder) is not None
+        return self.module.transposed and self.module.kind == "linear"
 
     def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
         """The matrices of the parameter, one for each expert, outputs by inputs."""
@@ -394,14 +402,6 @@ def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
             f"{out}: base + adapter misses the tuned {pair.label!r} by {apart:.3g} of its change, not by "
             f"{promised:.3g} as it should; nothing was written"
         )
-
-
-def _shares_tables(source: OpenModel) -> bool:
-    """Whether modules other than `HEAD` share an embedding's numbers, which PEFT's adapter would miss."""
-    names = source.config.get("architectures") or []
-    tied = source.config.get("tie_word_embeddings") is not False  # by default they are
-    masked = any(str(name).endswith(("ForMaskedLM", "ForPreTraining")) for name in names)
-    return tied and bool(masked or source.config.get("is_encoder_decoder"))
 
 
 def _as_head(embedding: AdapterModule) -> AdapterModule:

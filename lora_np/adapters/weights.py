@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -14,8 +14,6 @@ from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, read_bitsandbytes,
 from lora_np.models import HEAD, OpenModel, Place
 
 BLOCK = 2**20  # entries that are worked on at a time, so that no second weight's worth is needed
-# What transformers registers with inputs before outputs (``is_transposed``).
-_TRANSPOSED_EXPERTS = ("gpt_oss", "aria_text", "openai_privacy_filter")
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,8 @@ class Merging:
             else:
                 # The shape tells how they are stored, or where inputs and outputs are as many, the type.
                 square = module.shape[-1] == module.shape[-2]
-                yield target, module, not square or has_transposed_experts(source) != place.transposed
+                turned = source.module_of(place.parameter).transposed
+                yield target, module, not square or turned != place.transposed
         if "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
             bias = module.parts["bias"]
             one = Stored(bias.dtype, (1, 1), lambda: np.ones((1, 1)))
@@ -164,12 +163,6 @@ class Merging:
 def weight_name(name: str, module: AdapterModule) -> str:
     """The parameter that a module of an adapter changes."""
     return name if module.parameter else f"{name}.weight"
-
-
-def has_transposed_experts(source: OpenModel) -> bool:
-    """Whether the live model holds experts as inputs by outputs."""
-    configs = (source.config, *(part for part in source.config.values() if isinstance(part, Mapping)))
-    return any(config.get("model_type") in _TRANSPOSED_EXPERTS for config in configs)
 
 
 def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -> Array:

@@ -318,7 +318,11 @@ def test_a_run_that_is_resumed_ends_bit_for_bit_the_same(model, text, tmp_path):
     ("text", "settings", "words"),
     [
         ("the sea", {}, "7 tokens, which is too short"),
-        ("the sea\n" * 100, {"targets": ["qproj"]}, "selected no layer, got ..qproj..; close names: q_proj"),
+        (
+            "the sea\n" * 100,
+            {"targets": ["qproj"]},
+            "targets: .qproj. matches no module of .*; close names: q_proj",
+        ),
         ("the sea\n" * 100 + "£", {}, "no '£' .character 801"),
         ("the sea\n" * 100, {"lr": 0.0}, "lr must be above 0"),
         ("the sea\n" * 100, {"context": 0}, r"context must be between 1 and the model's context = 32, got 0"),
