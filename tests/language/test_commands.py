@@ -148,7 +148,11 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
         (None, f"{TUNE} --resume", "--resume needs --checkpoint FILE, the file to continue from"),
         (None, f"{TUNE} --checkpoint text.txt", "text.txt is there already: continue it with --resume, or"),
         (None, f"{TUNE} --checkpoint none/run.npz", "none: no such directory to write run.npz into"),
-        (None, "finetune base text.txt -o text.txt/adapter", "text.txt: not a directory to write adapter into"),
+        (
+            None,
+            "finetune base text.txt -o text.txt/adapter",
+            "text.txt: not a directory to write adapter into",
+        ),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
         (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
         (
