@@ -14,7 +14,7 @@ from docs import causal
 from lora_np.accounting import from_safetensors
 from lora_np.hub import HubError, safetensors
 from lora_np.models.kinds import kinds_by_type
-from tests.drawing import twentieth
+from tests.drawing import every, twentieth
 
 ROWS = causal.written()
 
