@@ -1,4 +1,4 @@
-"""Files that may be hostile: regular ones only, JSON that means one thing, tensors behind a header, budgets."""
+"""Files that may be hostile: regular ones, JSON that means one thing, headers of tensors, and budgets."""
 
 from __future__ import annotations
 
