@@ -123,6 +123,7 @@ def finetune(
     if result.after > result.before:
         print("The loss fell on what was trained on only: try fewer steps or a longer text", file=sys.stderr)
     if out.suffix == ".gguf":
+        out.parent.mkdir(parents=True, exist_ok=True)
         language.save_gguf_adapter(result.model, out)
     else:
         adapters.save(result.model, out, base=model, force=force)
