@@ -54,8 +54,9 @@ def finetune(
 
     # before the training, not after it
     checkpoint, resume, lr = (training[name] for name in ("checkpoint", "resume", "lr"))
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"{out.absolute().parent}: no such directory to write {out.name} into")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{above}: not a directory to write {out.name} into")
     if out.exists() and not force:
         raise ValueError(f"{out} already exists; pass --force to replace an adapter")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
@@ -90,6 +91,7 @@ def finetune(
     if result.after > result.before:
         print("The loss fell on what was trained on only: try fewer steps or a longer text", file=sys.stderr)
     if out.suffix == ".gguf":
+        out.parent.mkdir(parents=True, exist_ok=True)
         language.save_gguf_adapter(result.model, out)
     else:
         adapters.save(result.model, out, base=model, force=force)
