@@ -22,10 +22,14 @@ OTHER_SPELLINGS = {
 
 
 def brief(text: str, longest: int) -> str:
-    """``text`` for a message: what comes from a file may be long, and hold what a terminal obeys."""
+    """``text`` for a message: what comes from a file may be long."""
     half = longest // 2
-    text = text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}")
+
+
+def printable(text: str) -> str:
+    """``text`` with what a terminal or a browser obeys instead of showing it as Python's escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:

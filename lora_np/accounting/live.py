@@ -7,7 +7,7 @@ from typing import Any
 
 from lora_np.autograd import Tensor, value
 from lora_np.models import ModelSpec, ModuleSpec, fold
-from lora_np.nn import Linear, leaves, walk
+from lora_np.nn import layer_specs, leaves, walk
 from lora_np.quantise import Quantised
 from lora_np.table import Table, decimal_bytes
 
@@ -42,14 +42,16 @@ def tree_spec(model: Any) -> ModelSpec:
 
 
 def _modules(model: Any) -> Iterator[ModuleSpec]:
-    """Linear layers as such, and every array outside them as a bare parameter."""
+    """Layers as such, and every array outside them as a bare parameter."""
+    nodes = walk(model)
+    first = {id(node): path for path, node in reversed(nodes)}
+    paths = dict(nodes)
     seen: set[int] = set()
-    for path, node in walk(model):
-        if isinstance(node, Linear) and id(node) not in seen:
-            tied = id(node.W) in seen
-            tied_bias = node.b is not None and id(node.b) in seen
-            yield ModuleSpec(path or "W", "linear", node.W.shape, node.b is not None, tied, tied_bias)
-            seen |= {id(node), id(node.W), id(node.b)}
+    for module in layer_specs(model):
+        layer = paths[module.name]
+        if first[id(layer)] == module.name:  # a layer in several places is one
+            yield module._replace(name=module.name or "W")
+            seen |= {id(layer.W), id(getattr(layer, "b", None))}
     for path, leaf in leaves(model):
         if id(leaf) not in seen:
             yield ModuleSpec(path.partition(" = ")[0], "norm" if leaf.ndim == 1 else "parameter", leaf.shape)

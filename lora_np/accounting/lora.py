@@ -372,7 +372,15 @@ def count_model(
     patterns = Patterns(ranks)
     if rank_pattern:
         check_patterns(spec, patterns)
-    picks = pick(spec, targets, modules_to_save, exclude, layers, layers_pattern, target_parameters)
+    picks = pick(
+        spec,
+        targets,
+        saved=modules_to_save,
+        exclude=exclude,
+        layers=layers,
+        layers_pattern=layers_pattern,
+        target_parameters=target_parameters,
+    )
     adapters: list[AdaptedModules] = []
     for each in picks:
         adapters += _adapt(each, rank, patterns, dora=dora, lora_bias=lora_bias)

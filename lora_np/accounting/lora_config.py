@@ -24,7 +24,7 @@ _NOT_COUNTED = ("ensure_weight_tying", "use_bdlora", "velora_config")
 
 def lora_options(spec: ModelSpec, config: Any) -> dict[str, Any]:
     """What `count_model` takes, from an ``adapter_config.json``, its directory, its fields, or the object."""
-    fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(value)}
+    fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(key, value)}
     kind = getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))
     if kind != "LORA":
         raise ValueError(f"peft_type must be 'LORA', got {shown(kind)}")
@@ -48,8 +48,9 @@ def _as_in_json(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
 
-def _is_unset(value: Any) -> bool:
-    return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)
+def _is_unset(key: str, value: Any) -> bool:
+    empty = isinstance(value, (str, list, dict)) and not value and key != "target_modules"  # [] is no module
+    return value is None or value is False or empty
 
 
 def _fields(config: Any) -> Mapping[str, Any]:

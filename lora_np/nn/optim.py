@@ -264,7 +264,7 @@ def fits(pattern: str, path: str) -> bool:
 def check_rate(lr: LearningRate) -> None:
     if leaves(lr):
         raise TypeError(
-            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); an optimizer and a "
+            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); it and a "
             "model meet in fit(model, x, y, optimizer=Adam(lr=0.01)) or start(Adam(lr=0.01), model)"
         )
     if not callable(lr):

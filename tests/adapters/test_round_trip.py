@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.module import Stored, held
+from lora_np.adapters.adapter import Stored, held
 from lora_np.hub import HubError
 from tests.drawing import examples
 
