@@ -88,8 +88,8 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "finetune": Flow(
             lambda: language.finetune(llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False),
-            24,
-            "a step of fit, a decoder with its vocabulary, and the LoRA that is injected into it",
+            27,
+            "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and injected",
         ),
         "plan": Flow(
             lambda: plan(config, card="RTX 4090"),
