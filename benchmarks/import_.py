@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
         rows,
         title=f"CPU time of a process, least of {options.rounds}",
         notes=[
-            f"over numpy's: what comes on top of numpy, in imports of numpy ({1e3 * numpy:.0f} ms)",
+            f"over numpy's: what is added to a process with numpy, over that import, {1e3 * numpy:.0f} ms",
             versions("numpy"),
         ],
         formats={"ms": "{:.1f}".format, "over numpy's": "{:.2f}".format},

@@ -1,6 +1,6 @@
 """Which tensors transformers renames or fuses when it loads, as data: ``python -m docs.names``.
 
-Writes ``hub/data/_names.json`` from the table of the installed transformers (``conversion_mapping.py``,
+Writes ``models/data/_names.json`` from the table of the installed transformers (``conversion_mapping.py``,
 Apache License 2.0) for all language models, models with a vision part, and families that are described.
 """
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parent.parent / "lora_np" / "hub" / "data" / "_names.json"
+TARGET = Path(__file__).parent.parent / "lora_np" / "models" / "data" / "_names.json"
 _CLASSES = ("ForConditionalGeneration", "ForCausalLM", "Model")  # that may have rules without their type
 
 

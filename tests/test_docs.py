@@ -16,6 +16,7 @@ from lora_np import adapters
 from lora_np.cli import run
 from lora_np.hub import safetensors
 from tests.commands import every_command
+from tests.drawing import every
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -53,10 +54,23 @@ COMMANDS = sorted(
 )
 
 
-@pytest.fixture
-def example_files(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def example_folder(tmp_path_factory):
     """A folder with every file that the examples name."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("examples")
+        patch.chdir(folder)
+        write_example_files()
+    return folder
+
+
+@pytest.fixture
+def example_files(example_folder, tmp_path, monkeypatch):
+    shutil.copytree(example_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+
+
+def write_example_files():
     rng = np.random.default_rng(0)
     np.save("update.npy", rng.normal(size=(20, 30)))
     Path("lora-np-tour").mkdir()
@@ -96,7 +110,7 @@ def test_a_command_that_is_shown_runs(command, example_files, capsys):
     assert status in ([1] if words[:2] == ["exercises", "check"] else no)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@every("page", PAGES)
 def test_every_block_of_python_is_a_doctest(page):
     if page.name in ELSEWHERE:
         return

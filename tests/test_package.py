@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lora_np
+from tests.drawing import every
 
 MODULES = [
     m.name for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.") if not m.name.endswith("__main__")
@@ -81,7 +82,7 @@ def test_a_package_is_deferred_while_other_threads_import():
     assert run(code) == "[] True Linear"
 
 
-@pytest.mark.parametrize("module", ["lora_np", *PUBLIC])
+@every("module", ["lora_np", *PUBLIC])
 def test_public_names_exist_and_are_documented(module):
     module = importlib.import_module(module)
     for name in module.__all__:

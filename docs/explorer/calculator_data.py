@@ -31,17 +31,9 @@ def data() -> dict[str, Any]:
 
 def memory() -> dict[str, Any]:
     """What the estimate of memory looks up: sizes, choices, usual options, the causes and their colors."""
-    types = list(activations.ITEMSIZE)
     return {
         "items": activations.ITEMSIZE,
-        "choices": {
-            "weights": [*types, "int8", "nf4"],
-            "unquantised": types,
-            "adapter": types,
-            "optimizer": activations.OPTIMIZERS,
-            "attention": ["fused", "eager"],
-            "cross_entropy": ["plain", "fused"],
-        },
+        "choices": activations.CHOICES,
         "usual": asdict(activations.TrainingOptions()),
         "kept": activations._KEPT,
         "attention": ATTENTION,

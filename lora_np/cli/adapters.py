@@ -28,7 +28,7 @@ _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
     "error": (float, "Relative error that is accepted in each module."),
-    "bytes": (byte_count, "Size of the file, shared among the modules."),
+    "bytes": (byte_count, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
 
@@ -37,7 +37,7 @@ _GOALS: dict[str, tuple[Any, str]] = {
 @click.argument("adapter", type=READ)
 @click.option("--base", type=READ, help="The base model, to compare with: a directory or a .gguf file.")
 @click.option("--plot", type=READ, help="Write a figure of norms and spectra to this file.")
-@click.option("--html", type=READ, help="Write a page with the figure and the table.")
+@click.option("--html", type=READ, help="Write a page with the figure and the tables.")
 @any_base
 @jobs
 @as_json
@@ -143,7 +143,7 @@ def combine(
     from lora_np import adapters
 
     paths, weights = zip(*map(weighted, sources), strict=True)
-    more: dict[str, Any] = {"method": method, "rank": rank, "any_base": any_base}
+    more: dict[str, Any] = {"method": method.lower(), "rank": rank, "any_base": any_base}
     more |= {"jobs": jobs, "force": force}
     show_as(adapters.combine(paths, out, weights=weights, **more, progress=True).table, as_json)
 

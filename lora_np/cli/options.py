@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from lora_np.checks import whole_number
-from lora_np.table import Table
+from lora_np.table import Table, json_text
 
 PAGES = (".html", ".htm")
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
@@ -123,7 +122,7 @@ def show_as(found: Any, as_json: bool, *tables: Table) -> None:
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    print(json_text(content))
 
 
 def check_target(
@@ -136,6 +135,8 @@ def check_target(
         raise click.BadParameter(f"{option} must name a file, got the directory {str(path)!r}")
     if not path.parent.is_dir():
         raise click.BadParameter(f"{option}: the directory {str(path.parent)!r} does not exist")
+    if inside is not None and inside.is_file():
+        inside = inside.parent
     # matplotlib chooses the format by the ending; a page may have any name that is free
     if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
         raise click.BadParameter(f"{option} must end in {', '.join(endings)}, got {str(path)!r}")
@@ -165,7 +166,7 @@ def parse_targets(text: str) -> str | list[str]:
     >>> parse_targets("q_proj,v_proj"), parse_targets("all-linear"), parse_targets(r".*\.[qv]_proj")
     (['q_proj', 'v_proj'], 'all-linear', '.*\\.[qv]_proj')
     """
-    if text == "all-linear" or re.search(r"[^\w\-.,\s]", text):
+    if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
         return text
     return parse_names(text)
 
@@ -209,7 +210,7 @@ def render(tables: Iterable[Table], form: str) -> str:
     Examples
     --------
     >>> from lora_np.accounting import count_source
-    >>> print(render(count_source("100x120", ranks=[8]).tables, "csv"), end="")
+    >>> print(render(count_source("100x120", rank=[8]).tables, "csv"), end="")
     update,rank,trainable,of full,times fewer,base,total
     full,,12000,1.0,1.0,12000,12000
     LoRA,8,1760,0.14666666666666667,6.818181818181818,12000,13760

@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_np.checks import Array
 from lora_np.hub import safetensors
-from lora_np.hub.reading import HubError, read_json
+from lora_np.hub.reading import HubError, MissingError, read_json
 from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.shipped import located, shipped_paths
 from lora_np.hub.tensors import TensorInfo
@@ -137,7 +137,7 @@ def directory(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     HubError
-        If there is none.
+        If there is none: it is a `FileNotFoundError` too.
 
     See Also
     --------
@@ -147,7 +147,7 @@ def directory(path: str | os.PathLike[str]) -> Path:
     if not path.exists():
         close = get_close_matches(str(path)[:100], shipped_paths("models") | shipped_paths("adapters"), n=1)
         hint = f" (did you mean the shipped {close[0]!r}?)" if close else ""
-        raise HubError(f"{path}: no such directory{hint}")
+        raise MissingError(f"{path}: no such directory{hint}")
     if not path.is_dir():
         raise HubError(f"{path}: not a directory")
     return path
@@ -189,7 +189,7 @@ def inside(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError, ValueError):
         if name.endswith(".safetensors"):
             _refuse_pickles(folder)
-        raise HubError(f"{path}: no such file") from None
+        raise MissingError(f"{path}: no such file") from None
     home = folder.resolve()
     cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     if not (real.is_relative_to(home) or real.is_relative_to(cache)):

@@ -39,6 +39,10 @@ class HubError(ValueError):
         super().__init__(brief(message, 1_500))
 
 
+class MissingError(HubError, FileNotFoundError):
+    """A file or a directory that is not there: whoever catches either class gets it."""
+
+
 def open_regular(path: Path) -> BufferedReader:
     """``path`` opened for reading, if it is a regular file: a pipe or a device would never end.
 
@@ -55,7 +59,7 @@ def open_regular(path: Path) -> BufferedReader:
     Raises
     ------
     HubError
-        If it is another kind of file.
+        If it is another kind of file. If there is none, the error is a `FileNotFoundError` too.
     OSError
         If it cannot be opened.
 
@@ -64,7 +68,10 @@ def open_regular(path: Path) -> BufferedReader:
     read_json : For JSON.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise MissingError(f"{path}: no such file") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise HubError(f"{path}: not a regular file")

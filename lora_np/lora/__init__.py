@@ -6,21 +6,13 @@ with on_demand(globals()):
     from lora_np.lora.initial import gaussian as gaussian, kaiming as kaiming
     from lora_np.lora.injection import adapter_leaves as adapter_leaves, inject as inject, merge as merge
     from lora_np.lora.layers import LoRAEmbedding as LoRAEmbedding, LoRALinear as LoRALinear
-    from lora_np.lora.low_bits import (
-        LoftQ as LoftQ,
-        QuantisedMerge as QuantisedMerge,
-        QuantisedModule as QuantisedModule,
-        QuantisedStart as QuantisedStart,
-        RequantisedModule as RequantisedModule,
-        inject_quantised as inject_quantised,
-        loftq as loftq,
-        merge_quantised as merge_quantised,
-    )
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,
         VARIANTS as VARIANTS,
         DoRALinear as DoRALinear,
+        LoftQ as LoftQ,
         Residual as Residual,
+        loftq as loftq,
         lora_plus as lora_plus,
         rebase as rebase,
     )

@@ -27,7 +27,7 @@ with on_demand(globals()):
         fused_names as fused_names,
         names_are_known as names_are_known,
     )
-    from lora_np.models.picking import (
+    from lora_np.models.selection import (
         Pick as Pick,
         check_patterns as check_patterns,
         pick as pick,

@@ -66,7 +66,6 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         name or family.name,
         tuple(modules),
         family=family.name,
-        head=next((module.name for module in modules if module.role == "head"), ""),
         default_targets=family.targets,
         fused=family.fused or None,
         layers=tuple(layers),
@@ -364,7 +363,9 @@ def _append(
         name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
         kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
         known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
-        modules.append(ModuleSpec._make((*known, tuple(ranges), entry["role"])))
+        modules.append(
+            ModuleSpec._make((*known, tuple(ranges), entry["role"], entry.get("transposed", False)))
+        )
 
 
 _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, get_args
 
 from lora_np.checks import choice
 from lora_np.hub import INDEX, HubError, bitsandbytes_parts, bitsandbytes_size
 from lora_np.models.checkpoint import OpenModel, open_model
+from lora_np.models.kinds import judged, kinds_by_type, starred
 from lora_np.models.names import Place, default_targets, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold
 
-# the last names of tables that are looked up rather than multiplied
-_EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
 _ASSUMED = (
     "Counted from headers: a matrix called weight is taken for a linear map unless it is named as an "
     "embedding, names are those of the files, and a tied head that is not stored is not seen. PEFT may "
@@ -93,7 +87,10 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
         for name, places in model.parameters.items()
         if parts.isdisjoint(places)
     }
-    modules = list(_modules(shapes, kinds or {}, known or {}, fused_names(family) or {}))
+    shapes = {name: shape for name, shape in shapes.items() if (known or {}).get(starred(name)) != "buffer"}
+    fused = fused_names(family) or {}
+    found = {name: judged(name, shapes, known or {}, fused, kinds) for name in shapes}
+    modules = list(dict.fromkeys(found.values()))
     if known is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
         head = heads[0] if len(heads) == 1 else ""
@@ -106,14 +103,13 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
         if with_head and tables and all(module.name != head for module in modules):
             # a checkpoint does not hold the head that is the embedding
             modules.append(ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True))
-    groups = tuple(fold(modules))
+    modules = [each._replace(role="head") if each.name == head else each for each in modules]
     return ModelSpec(
         title or str(path),
-        groups,
+        tuple(fold(modules)),
         family=family,
-        head=head if any(module.name == head for module in modules) else "",
         default_targets=default_targets(family),
-        fused=fused_names(family) or None,
+        fused=fused or None,
         assumed=_ASSUMED if known is None else _KNOWN.format(family),
         quantised=quantised_size(few),
     )
@@ -130,13 +126,6 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
     return sum(prod(shape) for shape, _ in few.values()), sum(size for _, size in few.values())
 
 
-@cache
-def kinds_by_type() -> dict[str, Any]:
-    """For each type of `docs.causal`: the kinds of its modules that `guess` would get wrong."""
-    data: dict[str, Any] = json.loads((files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8"))
-    return data
-
-
 def _shape(
     model: OpenModel, places: Mapping[str, Place], few: Mapping[str, tuple[tuple[int, ...], int]]
 ) -> tuple[int, ...]:
@@ -148,52 +137,3 @@ def _shape(
             f"{model.path}: headers do not tell the shape of experts in few bits, {quantised[0]!r}; {MEMORY}"
         )
     return few[quantised[0]][0]
-
-
-def _modules(
-    shapes: Mapping[str, tuple[int, ...]],
-    told: Mapping[str, Kind],
-    kinds: Mapping[str, str],
-    fused: Mapping[str, str],
-) -> Iterator[ModuleSpec]:
-    shapes = {name: shape for name, shape in shapes.items() if kinds.get(starred(name)) != "buffer"}
-    experts = {name for name in shapes if kinds.get(starred(name)) == "experts"}
-    for name, shape in shapes.items():
-        owner, _, last = name.rpartition(".")
-        if name in experts:
-            parts = tuple(old for old, new in fused.items() if new == last)
-            yield ModuleSpec(name, "experts", shape, parts=parts or (last,))
-            continue
-        weight, bias = shapes.get(f"{owner}.weight"), shapes.get(f"{owner}.bias")
-        whole = owner and last in ("weight", "bias") and f"{owner}.weight" not in experts
-        if weight is None or not whole:
-            yield ModuleSpec(name, "parameter", shape)
-            continue
-        chosen = next((kind for end, kind in told.items() if f".{owner}".endswith(f".{end}")), None)
-        said = chosen or kinds.get(starred(owner), "")
-        kind = said if said in get_args(Kind) else guess(owner, weight)
-        if kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]:
-            # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias gives that away
-            weight = weight[::-1]
-        fits = bias == weight[:1]
-        if kind != said and bias is not None and not fits:
-            kind = "parameter"  # such as a norm of each head, or a transposed convolution
-        if kind == "parameter" or (last == "bias" and not fits):
-            yield ModuleSpec(name, "parameter", shape)
-        elif last == "weight":
-            yield ModuleSpec(owner, kind, weight, bias=fits)  # type: ignore[arg-type]
-
-
-def starred(name: str) -> str:
-    """``name`` from its last index on, which is the same in all layers."""
-    return re.split(r"(?:^|\.)\d+\.", name)[-1]
-
-
-def guess(name: str, shape: tuple[int, ...]) -> Kind:
-    """What a module with a ``weight`` of this shape may be."""
-    last = name.rpartition(".")[2]
-    if len(shape) == 1:
-        return "norm"
-    if len(shape) == 2:
-        return "embedding" if last in _EMBEDDINGS or "embed" in last.removeprefix("embed_out") else "linear"
-    return "convolution" if len(shape) in (3, 4, 5) else "parameter"

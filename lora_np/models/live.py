@@ -31,14 +31,14 @@ def from_named_modules(model: Any) -> ModelSpec:
     fused = fused_names(family_name)
     seen: set[int] = set()
     modules: list[ModuleSpec] = []
-    for name, module in model.named_modules():
-        modules += _torch_modules(name, module, seen, fused or {})
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for name, module in model.named_modules():
+        for found in _torch_modules(name, module, seen, fused or {}):
+            modules.append(found._replace(role="head") if module is output else found)
     return ModelSpec(
         type(model).__name__,
         tuple(fold(modules)),
         family=family_name,
-        head=next((name for name, module in model.named_modules() if module is output), ""),
         default_targets=default_targets(family_name),
         fused=fused or None,
         assumed=_ASSUMED if fused is None and any(module.kind == "experts" for module in modules) else "",
@@ -66,8 +66,10 @@ def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, s
     for key, shape in shapes.items():
         path = f"{name}.{key}" if name else key
         if type(module).__name__.endswith("Experts") and len(shape) == 3:
-            parts = tuple(old for old, new in fused.items() if new == key)
-            yield ModuleSpec(path, "experts", shape, tied=tied[key], parts=parts or (key,))
+            parts = tuple(old for old, new in fused.items() if new == key) or (key,)
+            transposed = bool(getattr(module, "is_transposed", False))
+            shape = (shape[0], shape[2], shape[1]) if transposed else shape
+            yield ModuleSpec(path, "experts", shape, tied=tied[key], parts=parts, transposed=transposed)
         else:
             yield ModuleSpec(path, "parameter", shape, tied=tied[key])
 
@@ -78,7 +80,7 @@ def _known(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> ModuleSpec | N
         # a quantized weight is packed: its own shape would mislead
         return ModuleSpec("", "linear", (module.out_features, module.in_features))
     if len(weight) == 2 and type(module).__name__ == "Conv1D":
-        return ModuleSpec("", "linear", (weight[1], weight[0]))
+        return ModuleSpec("", "linear", (weight[1], weight[0]), transposed=True)
     if len(weight) == 2 and hasattr(module, "num_embeddings"):
         return ModuleSpec("", "embedding", weight)
     if len(weight) == 2 and type(module).__name__.endswith("Router"):

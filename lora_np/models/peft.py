@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mode
-from typing import Any
+from typing import Any, TypeVar
 
 from lora_np.checks import number, shown
 from lora_np.hub import HubError
@@ -16,6 +16,7 @@ from lora_np.models.targets import ALL_LINEAR, Matcher, Patterns, ends_with, mat
 
 __all__ = ["FRESH", "NAME", "SETTINGS", "AdapterConfig", "check_values", "checked_alpha", "compose", "parse"]
 
+Number = TypeVar("Number", int, float)
 NAME = "adapter_config.json"
 # What every adapter made here says first.
 FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
@@ -292,8 +293,8 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     given = "r" in raw and "lora_alpha" in raw  # without them PEFT would assume 8 and 8 in silence
     if given and {name: said.rank_and_alpha(name) for name in modules} == modules:
         return said
-    r = mode(sorted([rank for rank, _ in modules.values()]))  # the smallest of the commonest
-    alpha = mode(sorted([alpha for rank, alpha in modules.values() if rank == r]))
+    r = _commonest(rank for rank, _ in modules.values())
+    alpha = _commonest(alpha for rank, alpha in modules.values() if rank == r)
     ranks, alphas = {}, {}
     for name, (own_rank, own_alpha) in modules.items():
         if own_rank != r:
@@ -304,6 +305,11 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     check_values(new, f"{path}: ")
     said = replace(said, ranks=Patterns(ranks, "rank_pattern"), alphas=Patterns(alphas, "alpha_pattern"))
     return replace(said, raw={**raw, **new})
+
+
+def _commonest(numbers: Iterable[Number]) -> Number:
+    """The one that occurs most often, the smallest of several."""
+    return Counter(sorted(numbers)).most_common(1)[0][0]
 
 
 def checked_alpha(alpha: object) -> float:

@@ -50,6 +50,8 @@ class ModuleSpec(NamedTuple):
         Values of each index in the name.
     role : str
         What it is for: query, key, up, down, head, ...; empty if unknown.
+    transposed : bool
+        Whether the weight is kept as inputs by outputs: that of GPT-2's Conv1D, and of some experts.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ModuleSpec(NamedTuple):
     parts: tuple[str, ...] = ()  # experts: the linear maps that were fused, by their names in checkpoints
     ranges: tuple[Indices, ...] = ()
     role: str = ""  # what it is for: query, key, up, down, head, ...; empty if unknown
+    transposed: bool = False  # whether the weight is kept as inputs by outputs
 
     @property
     def copies(self) -> int:
@@ -164,7 +167,7 @@ class Layers(NamedTuple):
 class ModelSpec:
     """A model as a list of modules with names, kinds and shapes.
 
-    Built by ``from_config``, ``from_safetensors``, ``from_model`` or ``preset`` of accounting, or by hand.
+    Built by `accounting.model_spec` from any description of a model, or by hand.
 
     Parameters
     ----------
@@ -174,8 +177,6 @@ class ModelSpec:
         Modules, alike ones together.
     family : str
         The ``model_type`` of transformers, or empty.
-    head : str
-        The module that ``"all-linear"`` leaves out: what transformers calls the output embeddings.
     default_targets : tuple of str, or str
         What PEFT adapts by default; empty where it has no default.
     fused : mapping of str to str
@@ -201,7 +202,6 @@ class ModelSpec:
     name: str
     groups: tuple[ModuleSpec, ...]
     family: str = ""
-    head: str = ""
     default_targets: tuple[str, ...] | str = ()
     fused: Mapping[str, str] | None = None
     layers: tuple[Layers, ...] = ()
@@ -209,6 +209,11 @@ class ModelSpec:
     positions: int = 0
     assumed: str = ""
     quantised: tuple[int, int] = (0, 0)
+
+    @property
+    def head(self) -> str:
+        """The module that ``"all-linear"`` leaves out: what transformers calls the output embeddings."""
+        return next((module.name for module in self.groups if module.role == "head"), "")
 
     @property
     def total(self) -> int:

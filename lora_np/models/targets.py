@@ -179,6 +179,29 @@ def ends_with(path: str, target: str) -> bool:
     return path == target or path.endswith(f".{target}")
 
 
+def ends(path: str) -> Iterator[str]:
+    """``path`` and every end of it from a dot on.
+
+    Parameters
+    ----------
+    path : str
+        Of a module or a parameter.
+
+    Yields
+    ------
+    str
+        The whole first.
+
+    Examples
+    --------
+    >>> list(ends("layers.0.q_proj"))
+    ['layers.0.q_proj', '0.q_proj', 'q_proj']
+    """
+    yield path
+    while path := path.partition(".")[2]:
+        yield path
+
+
 @dataclass(frozen=True, eq=False)
 class Patterns:
     r"""Values for some modules, by an expression for the end of their paths; the first that matches wins.
@@ -228,7 +251,7 @@ class Patterns:
         none = len(self._keys)
         place = none
         if self._places:
-            place = min(self._places.get(end, none) for end in _ends(path))
+            place = min(self._places.get(end, none) for end in (f"^{path}", *ends(path)))
         for earlier, expression in self._others:
             if earlier >= place:
                 break
@@ -244,19 +267,10 @@ class Patterns:
     def unused(self, paths: Iterable[str]) -> list[str]:
         """The keys that match none of ``paths``, even if another key comes first."""
         paths = list(paths)
-        ends = {end for path in paths for end in _ends(path)}
-        unused = {place for end, place in self._places.items() if end not in ends}
+        known = {end for path in paths for end in (f"^{path}", *ends(path))}
+        unused = {place for end, place in self._places.items() if end not in known}
         unused |= {place for place, expression in self._others if not any(map(expression.matches, paths))}
         return [self._keys[place] for place in sorted(unused)]
-
-
-def _ends(path: str) -> Iterator[str]:
-    """What `Patterns` looks a path up by: itself, marked as a whole, and every end of it from a dot on."""
-    yield f"^{path}"
-    yield path
-    for place, sign in enumerate(path):
-        if sign == ".":
-            yield path[place + 1 :]
 
 
 def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:

@@ -10,7 +10,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.module import held
+from lora_np.adapters.adapter import held
 from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.hub import HubError, safetensors
 from lora_np.models import open_model

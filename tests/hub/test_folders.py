@@ -13,6 +13,7 @@ from lora_np import adapters
 from lora_np.accounting import from_safetensors
 from lora_np.hub import HubError, read_json, safetensors
 from lora_np.models import open_model
+from tests.drawing import examples
 
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")
 CONFIG = {
@@ -160,7 +161,7 @@ def test_what_hostile_json_costs_is_bounded(tmp_path):
     assert "3,000,000 items" in result.stdout, result.stderr
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=4))
 def test_what_json_writes_is_read(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("json") / "x.json"

@@ -106,7 +106,7 @@ def test_what_is_shipped_has_a_name_in_every_command(place, capsys):
         "extract austen austen --rank 2 -o nothing",
         "diff king-james genesis-by-peft",
         "count austen --rank 8",
-        "plan austen --memory 24GB",
+        "plan austen --card 24GB",
     ):
         found = run(command.split())
         err = capsys.readouterr().err
@@ -141,7 +141,7 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
         (lambda: os.remove("text.txt"), TUNE, "text.txt: No such file"),
         (None, "generate base --prompt R2D2", "vocabulary has no 'R'"),
         (None, f"{TUNE} --prompt R2D2", "vocabulary has no 'R'"),
-        (None, f"{TUNE} --targets qproj", "selected no layer, got ..qproj..; close names: q_proj"),
+        (None, f"{TUNE} --targets qproj", "targets: .qproj. matches no module of .*; close names: q_proj"),
         (None, f"{TUNE} --rank 0", "rank must be between 1 and the model's hidden size = 16, got 0"),
         (None, f"{TUNE} --rank 99999999999", "rank must be between .* size = 16, got 99999999999"),
         (

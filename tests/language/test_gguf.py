@@ -130,7 +130,7 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     path = tmp_path / "model.gguf"
     write(path, kind=kind, head=head)
     count = count_model(model_spec(path), rank=4)
-    few = training_memory(count, weights="nf4")
+    few = training_memory(count, dtype="nf4")
     if kind in ("F32", "F16"):  # in full: it would have to be quantised first
         assert count.spec.quantised == (0, 0)
         assert "over nf4" in few.title
@@ -141,12 +141,12 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     ways = compare_memory(count)
     assert ways.ways["QLoRA"].weights == held
     assert "QLoRA over the bits of the file" in ways.notes[0]
-    planned = plan(path, memory="1GB", ranks=[4])
+    planned = plan(path, card="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
     assert "QLoRA over the bits of the file" in planned.notes[0]
     # the other ways hold numbers
     assert ways.ways["full"].weights == ways.ways["LoRA"].weights == 2 * count.spec.total
-    assert training_memory(count, weights="nf4", unquantised="bfloat16").weights < held
+    assert training_memory(count, dtype="nf4", unquantised_dtype="bfloat16").weights < held
 
 
 @needs_tokenizers
@@ -542,8 +542,8 @@ def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
     lora = count_model(model_spec(smollm2), rank=8, targets=["q_proj", "v_proj"])
     # As ours computes: attention weights are kept (they are few), the loss is for a part of the tokens at a time.
     how = {"checkpointing": False, "attention": "eager", "cross_entropy": "fused"}
-    said = training_memory(lora, weights="float32", batch=1, sequence=256, **how).parts
-    weights = training_memory(lora, weights="nf4").weights
+    said = training_memory(lora, dtype="float32", batch_size=1, context=256, **how).parts
+    weights = training_memory(lora, dtype="nf4").weights
     assert weights == held < 100e6
     # A matrix of it is dequantised for a moment: that is not in the estimate.
     estimate = sum(said.values()) - said["weights"] + weights - spared(smollm2, tokens=256)

@@ -13,8 +13,8 @@ import pytest
 from docs import causal
 from lora_np.accounting import from_safetensors
 from lora_np.hub import HubError, safetensors
-from lora_np.models.headers import kinds_by_type
-from tests.drawing import twentieth
+from lora_np.models.kinds import kinds_by_type
+from tests.drawing import every, twentieth
 
 ROWS = causal.written()
 
@@ -27,7 +27,7 @@ def test_every_row_says_one_of_four_things_and_a_refusal_says_why() -> None:
         assert (kind in kinds_by_type()) == (found in (causal.HEADERS, causal.REFUSED)), kind
 
 
-@pytest.mark.parametrize("kind", [kind for kind, (found, _) in ROWS.items() if found != causal.EXACT])
+@every("kind", [kind for kind, (found, _) in ROWS.items() if found != causal.EXACT])
 def test_the_package_counts_or_refuses_as_its_row_says(tmp_path: Path, kind: str) -> None:
     found, why = ROWS[kind]
     kinds = kinds_by_type().get(kind, {})

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lora_np.models.expressions import Expression
+from tests.drawing import examples
 
 _ATOMS = st.sampled_from(
     [
@@ -43,7 +44,7 @@ def _wrapped(inner):
     )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(st.recursive(_ATOMS, _wrapped, max_leaves=6), st.text("ab.0 -\n", min_size=1, max_size=6))
 def test_the_answers_are_those_of_re(text, name):
     try:

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from lora_np.checks import close_names
 from lora_np.models import Patterns, matcher
+from tests.drawing import examples
 
 _PATHS = st.builds(
     ".".join,
@@ -35,7 +36,7 @@ _LISTS = st.lists(_NAMES, min_size=1, max_size=3)
 
 
 @pytest.mark.peers
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(
     path=_PATHS,
     targets=_LISTS | _EXPRESSIONS,
@@ -61,7 +62,7 @@ def test_the_same_modules_as_in_peft(path, targets, exclude, layers, layers_patt
 
 
 @pytest.mark.peers
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 @given(
     path=_PATHS,
     keys=st.lists(

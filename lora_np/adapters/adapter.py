@@ -1,12 +1,13 @@
-"""What an adapter does to one module, in arrays that are read when they are used."""
+"""An adapter, whatever file it is from: what it does to each module, in arrays that are read when used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,14 @@ class Stored:
         """How many numbers it takes in the file that it is read from."""
         return prod(self.shape) // self.blocks
 
+    def seen(self, view: Callable[[Array], Array]) -> Stored:
+        """What ``view`` makes of it: the same numbers in another shape or order, or some of them."""
+        shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape  # without an array's worth of memory
+        return replace(self, shape=shape, read=lambda: view(self.read()))
+
 
 class TokenRows(NamedTuple):
-    """TokenRows of an embedding that are replaced: PEFT's ``trainable_token_indices``.
+    """Rows of an embedding that are replaced: PEFT's ``trainable_token_indices``.
 
     Parameters
     ----------
@@ -172,12 +178,6 @@ class AdapterModule:
         """The bias of B, which adds ``scale * bias`` to the output."""
         return self.parts["bias"].read() if "bias" in self.parts else None
 
-    @property
-    def bytes_per_rank(self) -> int:
-        """What one more direction costs in the file."""
-        factors = header({part: self.parts[part] for part in "AB"})
-        return sum(info.nbytes for info in factors.values()) // self.directions
-
     def with_factors(self, *, B: Stored, A: Stored) -> AdapterModule:
         """The same module with other factors, perhaps of another rank, and the same scaling."""
         rank = A.shape[-2] * self.groups
@@ -186,27 +186,27 @@ class AdapterModule:
 
     def leading(self, directions: int) -> AdapterModule:
         """The same module with the first rows of A and columns of B."""
-        B, A = self.parts["B"], self.parts["A"]
         return self.with_factors(
-            B=replace(B, shape=(*B.shape[:-1], directions), read=lambda: B.read()[..., :directions]),
-            A=replace(
-                A, shape=(*A.shape[:-2], directions, A.shape[-1]), read=lambda: A.read()[..., :directions, :]
-            ),
+            B=self.parts["B"].seen(lambda B: B[..., :directions]),
+            A=self.parts["A"].seen(lambda A: A[..., :directions, :]),
         )
 
     def expert(self, expert: int, *, part: int, parts: int) -> AdapterModule:
         """One map of the stack, or a part of its outputs."""
-        B, A = self.parts["B"], self.parts["A"]
-        d = B.shape[1] // parts
-        rows = slice(part * d, (part + 1) * d)
+        d = self.parts["B"].shape[1] // parts
         return self.with_factors(
-            B=replace(B, shape=(d, B.shape[2]), read=lambda: B.read()[expert, rows]),
-            A=replace(A, shape=A.shape[1:], read=lambda: A.read()[expert]),
+            B=self.parts["B"].seen(lambda B: B[expert, part * d : (part + 1) * d]),
+            A=self.parts["A"].seen(lambda A: A[expert]),
         )
 
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""
         return at_least_single(self.B), at_least_single(self.A)
+
+    def weighted(self, weight: float = 1.0) -> tuple[Array, Array]:
+        """Factors of ``weight`` times the update, the scaling in A."""
+        B, A = self.factors()
+        return B, A * A.dtype.type(weight * self.scale)
 
     def delta(self) -> Array:
         """``scale * B @ A``, of the shape of the update, in float32 or better."""
@@ -214,6 +214,90 @@ class AdapterModule:
         update: Array = B @ A
         update *= update.dtype.type(self.scale)
         return update.reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapter(Mapping[str, AdapterModule]):
+    """An adapter: a mapping from the paths of modules to what is done to each.
+
+    Paths are as PEFT names them: ``"model.layers.0.self_attn.q_proj"``. Made by `load`.
+
+    Parameters
+    ----------
+    modules : mapping of str to AdapterModule
+        What is done to each module, by its path.
+    full : mapping of str to Stored
+        Parameters that are replaced rather than adapted, by their names in the base model: those of
+        ``modules_to_save``, trained biases, embeddings that were saved with their adapter.
+    raw : mapping
+        The settings of ``adapter_config.json``.
+    path : path, optional
+        Where it was read from.
+    rows : mapping of str to TokenRows
+        Rows of embeddings that are replaced, by the names of the weights in the base model.
+
+    Examples
+    --------
+    >>> module = AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
+    >>> Adapter({"layer": module}).delta("layer")[0]
+    array([8., 8., 8.])
+    """
+
+    modules: Mapping[str, AdapterModule]
+    full: Mapping[str, Stored] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=lambda: {"peft_type": "LORA"})
+    path: Path | None = None
+    rows: Mapping[str, TokenRows] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> AdapterModule:
+        return self.modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __repr__(self) -> str:
+        modules = "1 module" if len(self) == 1 else f"{len(self)} modules"
+        numbers = sum(stored.size for stored in self.stored)
+        return f"<Adapter of {modules}, {numbers:,} numbers{f', {self.path}' if self.path else ''}>"
+
+    def __str__(self) -> str:
+        return str(self.path or repr(self))
+
+    @property
+    def stored(self) -> list[Stored]:
+        """All its tensors."""
+        parts = [part for module in self.modules.values() for part in module.parts.values()]
+        return [*parts, *self.full.values(), *(rows.new for rows in self.rows.values())]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of ``adapter_config.json``, with the rank and alpha of every module."""
+        return dict(peft.compose(self.raw, self.ranks_and_alphas).raw)
+
+    @property
+    def ranks_and_alphas(self) -> dict[str, tuple[int, float]]:
+        """Those of every module."""
+        return {name: (module.rank, module.alpha) for name, module in self.modules.items()}
+
+    @property
+    def fan_in_fan_out(self) -> bool:
+        """Whether the base stores its linear weights as (k, d), as GPT-2's Conv1D does."""
+        return bool(self.raw.get("fan_in_fan_out"))
+
+    @property
+    def has_magnitudes(self) -> bool:
+        """Whether it is a DoRA."""
+        return any("magnitude" in module.parts for module in self.modules.values())
+
+    def delta(self, name: str) -> Array:
+        """``scale * B @ A`` of one module: outputs by inputs, however the base stores its weight.
+
+        With DoRA this is the update of the direction, before rows are brought to their magnitudes.
+        """
+        return self[name].delta()
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:

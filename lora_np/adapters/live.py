@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, held
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.module import AdapterModule, Stored, at_least_single, held
-from lora_np.adapters.peft_format import Adapter, targeting, write
-from lora_np.adapters.steps import new_adapter
+from lora_np.adapters.peft_format import load, new_adapter, targeting, write
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
@@ -93,7 +92,11 @@ def save(
 
 
 def attach(
-    model: T, adapter: Adapter, *, names: Callable[[str], str] | None = None, any_base: bool = False
+    model: T,
+    adapter: Adapter | str | os.PathLike[str],
+    *,
+    names: Callable[[str], str] | None = None,
+    any_base: bool = False,
 ) -> T:
     """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
 
@@ -101,8 +104,8 @@ def attach(
     ----------
     model : tree
         A model of ours without adapters; it is not changed.
-    adapter : Adapter
-        As `load` gives it.
+    adapter : path or Adapter
+        A directory as PEFT writes it, or what `load` made of it.
     names : callable, optional
         As in `save`: from a path in the model to the name in the adapter.
     any_base : bool
@@ -118,8 +121,6 @@ def attach(
     HubError
         If the adapter names a module that the model does not have, does not fit it, or is for another kind of
         base.
-    TypeError
-        If ``adapter`` is no `Adapter`, such as the path of one.
 
     See Also
     --------
@@ -133,8 +134,7 @@ def attach(
     >>> lnp.freeze(model)(np.ones(3))
     array([3., 3.])
     """
-    if not isinstance(adapter, Adapter):
-        raise TypeError(f"adapter must be an Adapter, got {adapter!r}: pass adapters.load(path)")
+    adapter = load(adapter)
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     config = getattr(model, "config", None)
@@ -182,7 +182,9 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
                 f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
                 "the original weights: save lora_np.lora.rebase(model, original)"
             )
-        modules[name] = _module(layer)
+        lora, m = (layer.lora, value(layer.m)) if isinstance(layer, DoRALinear) else (layer, None)
+        A, B, embedding = value(lora.A), value(lora.B), isinstance(layer, LoRAEmbedding)
+        modules[name] = AdapterModule.of(A=A, B=B, alpha=lora.alpha, magnitude=m, embedding=embedding)
     full, saved, bias = _trained_in_full(model, layers, named)
     raw = {
         **peft.FRESH,
@@ -203,17 +205,6 @@ def _adapted_layers(model: Any) -> dict[str, Any]:
     found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
     inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
     return {path: node for path, node in found.items() if path not in inner}
-
-
-def _module(layer: Any) -> AdapterModule:
-    lora = layer.lora if isinstance(layer, DoRALinear) else layer
-    return AdapterModule.of(
-        A=value(lora.A),
-        B=value(lora.B),
-        alpha=lora.alpha,
-        magnitude=value(layer.m) if isinstance(layer, DoRALinear) else None,
-        embedding=isinstance(layer, LoRAEmbedding),
-    )
 
 
 def _trained_in_full(

@@ -197,11 +197,14 @@ def test_a_model_with_adapters_is_not_adapted_again():
         adapters.attach(model, adapters.Adapter({}))
 
 
-def test_a_path_is_not_attached(tmp_path):
-    with pytest.raises(
-        TypeError, match=r"adapter must be an Adapter, got 'adapter': pass adapters.load\(path\)"
-    ):
-        adapters.attach(network(), "adapter")
+def test_a_path_is_attached_as_what_it_holds(tmp_path):
+    model = lnp.inject(network(), rank=1, rng=RNG)
+    adapters.save(model, tmp_path / "adapter")
+    for given in (tmp_path / "adapter", str(tmp_path / "adapter"), adapters.load(tmp_path / "adapter")):
+        attached = lnp.freeze(adapters.attach(network(), given))
+        np.testing.assert_array_equal(attached(X), lnp.freeze(model)(X))
+    with pytest.raises(TypeError, match="adapter must be a name, a path or an Adapter, got Sequential"):
+        adapters.attach(network(), model)
 
 
 def test_an_unknown_dtype_is_refused(tmp_path):
