@@ -136,11 +136,9 @@ class Subwords(Identified):
     def encode(self, text: str) -> Array:
         """Tokens of ``text``, as whole numbers, with those that stand before and after each."""
         library = self.library
+        text.encode()  # half of a surrogate pair is no text, and this says where it is
         try:
             return np.array(library.encode(text).ids, dtype=np.int64)
-        except TypeError:
-            text.encode()  # half of a surrogate pair is no text, and this says where it is
-            raise
         except BaseException as error:
             # the library raises nothing narrower, and panics where an expression takes too long
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
