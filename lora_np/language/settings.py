@@ -14,20 +14,12 @@ from lora_np.models import decoder_of
 CONTEXT = 2048  # tokens, where a config does not say
 # Fields by which some model computes otherwise, and the value that changes nothing; null never does.
 NEUTRAL: Mapping[str, Any] = {
-    "attention_chunk_size": None,
-    "attention_multiplier": None,
-    "attn_logit_softcapping": None,
-    "embedding_multiplier": 1,
-    "final_logit_softcapping": None,
-    "is_causal": True,
-    "logit_scale": 1,
-    "logits_scaling": 1,
-    "no_rope_layers": None,
+    **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window")),
+    **dict.fromkeys(("attention_multiplier", "attn_logit_softcapping", "final_logit_softcapping")),
+    **dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logit_scale", "logits_scaling"), 1),
     "partial_rotary_factor": 1,
-    "residual_multiplier": 1,
-    "sliding_window": None,
-    "use_bidirectional_attention": False,
-    "use_sliding_window": False,
+    "is_causal": True,
+    **dict.fromkeys(("use_bidirectional_attention", "use_sliding_window"), False),
 }
 
 
