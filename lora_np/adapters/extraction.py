@@ -249,9 +249,7 @@ class _Pair:
         It takes some names of modules for those of fused experts.
         """
         fused = fused_names(str(self.after.config.get("model_type"))) or {}
-        return (
-            self.module.kind in ("experts", "router", "parameter") or self.holder.rpartition(".")[2] in fused
-        )
+        return self.module.kind not in ("linear", "embedding") or self.holder.rpartition(".")[2] in fused
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
@@ -276,7 +274,7 @@ class _Pair:
     def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's."""
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        if self.name in self.after.unread or self.is_shared:
+        if self.name in self.after.unread or self.is_shared or not self.module.called:
             return False
         alike = self.is_weight and self.shapes[0] == self.shape
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
