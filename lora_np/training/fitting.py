@@ -94,14 +94,7 @@ class Fit(Generic[T]):
     interrupted: bool
 
 
-@guided(
-    lr="optimizer=Adam(lr=...)",
-    learning_rate="optimizer=Adam(lr=...)",
-    epochs="steps=",
-    loss_fn="loss=",
-    criterion="loss=",
-    seed="rng=",
-)
+@guided(lr="optimizer=Adam(lr=...)", learning_rate="optimizer=Adam(lr=...)", epochs="steps=")
 def fit(
     model: T,
     x: Any,

@@ -33,8 +33,7 @@ from lora_np.checks import Array
 from lora_np.version import __version__
 
 ATOMS = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
-# What stands for others, and what an object of a subclass is underneath, is described by what this gives.
-PARTS: dict[type, Callable[[Any], Any]] = {
+PARTS: dict[type, Callable[[Any], Any]] = {  # what stands for others, and what a subclass is underneath
     types.MethodType: lambda thing: (thing.__self__, thing.__func__),
     types.MappingProxyType: dict,
     staticmethod: lambda thing: thing.__func__,
@@ -42,14 +41,6 @@ PARTS: dict[type, Callable[[Any], Any]] = {
     functools.cached_property: lambda thing: thing.func,
     property: lambda thing: (thing.fget, thing.fset, thing.fdel),
     np.ndarray: lambda thing: thing.view(np.ndarray),
-    int: int.__index__,
-    float: float.__float__,
-    complex: complex.__pos__,
-    str: str.__str__,
-    bytes: lambda thing: bytes.__getitem__(thing, slice(None)),
-    tuple: lambda thing: tuple(tuple.__iter__(thing)),
-    list: lambda thing: list(list.__iter__(thing)),
-    dict: lambda thing: dict(dict.items(thing)),
     set: lambda thing: set(set.__iter__(thing)),
     frozenset: lambda thing: frozenset(frozenset.__iter__(thing)),
 }
@@ -123,7 +114,7 @@ class Description:
     def branch(self) -> Description:
         """One that goes on from here, and leaves this one as it is."""
         other = Description()
-        other.apart, other.numbers, other.kept = self.apart, self.numbers.copy(), self.kept.copy()
+        other.numbers, other.kept = dict(self.numbers), list(self.kept)
         return other
 
     def of(self, thing: Any) -> str:
@@ -146,9 +137,6 @@ class Description:
 
     def all(self, things: Iterable[Any]) -> str:
         return ", ".join(map(self.of, things))
-
-    def fields(self, values: dict[str, Any]) -> str:
-        return ", ".join(f"{safe(name)}={self.of(value)}" for name, value in values.items())
 
     def repeats(self, key: Any, thing: Any) -> str | None:
         """The number of what was described before; a new one, and None, the first time."""
@@ -183,28 +171,18 @@ class Description:
 
     def object_(self, kind: type, thing: Any) -> str:
         """Its class, its attributes, and what it is underneath or what pickle would keep of it."""
-        attributes = attributes_of(thing)
         if kind.__module__.startswith("lora_np.") and isinstance(getattr(thing, "identity", None), str):
-            attributes = {"identity": thing.identity}  # it says itself what it is
-        said = f"{self.of(kind)}({self.fields(attributes)})"
-        for base in PARTS:
-            if isinstance(thing, base):
-                return f"{said} {self.of(PARTS[base](thing))}"
-        reduce: Any = copyreg.dispatch_table.get(kind)
-        try:
-            kept = reduce(thing) if reduce else thing.__reduce_ex__(4)
-        except Exception:  # whatever a class raises that is not to be pickled
-            kept = None
-        methods = ("__reduce__", "__reduce_ex__", "__getstate__")
-        own = reduce or any(getattr(kind, name) is not getattr(object, name) for name in methods)
-        if isinstance(kept, tuple) and own:
-            said += f" {self.of([*kept[:3], *(list(items) for items in kept[3:5] if items is not None)])}"
-        elif kept is None or not (isinstance(kept, tuple) or attributes):  # text is a name, of what it wraps
+            return f"{self.of(kind)} {thing.identity!r}"  # it says itself what it is
+        attributes = attributes_of(thing)  # first: some make a dict that is asked for
+        parts = [part(thing) for base, part in PARTS.items() if isinstance(thing, base)] or pickled(thing)
+        if parts is None:
             raise UnknownIdentityError(
                 f"a {kind.__module__}.{kind.__qualname__} cannot be recognised in another process; "
                 "pass it as a dataclass, or make it a module-level function of plain values"
             )
-        return said
+        title = self.of(kind)
+        told = (f"{safe(name)}={self.of(held)}" for name, held in attributes.items())
+        return f"{title}({', '.join(told)}){f' {self.of(parts)}' if parts else ''}"
 
     def function(self, function: types.FunctionType) -> str:
         """Its name and code, with what it closes over, its defaults, and the names that it looks up."""
@@ -278,12 +256,34 @@ def safe(name: str) -> str:
 
 def attributes_of(thing: Any) -> dict[str, Any]:
     """What an object holds in slots and in its dict, without what it computes once and keeps."""
-    members = [pair for base in type(thing).__mro__ for pair in vars(base).items()]
-    dull = DULL | {name for name, member in members if isinstance(member, functools.cached_property)}
-    slots = {name for name, member in members if isinstance(member, types.MemberDescriptorType)}
-    held = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
-    held |= getattr(thing, "__dict__", {})
+    held, dull = dict(getattr(thing, "__dict__", {})), set(DULL)
+    for base in type(thing).__mro__:
+        for name, member in vars(base).items():
+            if isinstance(member, functools.cached_property):
+                dull.add(name)
+            # a type in C has members without slots, whose values may be addresses
+            elif isinstance(member, types.MemberDescriptorType) and "__slots__" in vars(base):
+                with suppress(AttributeError):
+                    held[name] = getattr(thing, name)
     return {name: held[name] for name in sorted(held) if name not in dull}
+
+
+def pickled(thing: Any) -> list[Any] | None:
+    """What pickle keeps of an object besides its attributes; None if it refuses, or keeps only a name."""
+    kind = type(thing)
+    reduce: Any = copyreg.dispatch_table.get(kind)
+    try:
+        kept = reduce(thing) if reduce else thing.__reduce_ex__(4)
+    except Exception:  # whatever a class raises that is not to be pickled
+        return None
+    if isinstance(kept, str):  # of functools.cache: the rest is what it wraps, an attribute
+        return [] if hasattr(thing, "__wrapped__") else None
+    make, args, held, *items = kept if len(kept) > 2 else (*kept, None)
+    parts = [*args[1:]] if make is vars(copyreg)["__newobj__"] else [make, args]
+    methods = ("__reduce__", "__reduce_ex__", "__getstate__")
+    if reduce or any(getattr(kind, name) is not getattr(object, name) for name in methods):
+        parts.append(held)  # otherwise the attributes
+    return parts + [list(each) for each in items if each is not None]
 
 
 def named(thing: Any) -> str | None:
