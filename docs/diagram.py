@@ -15,10 +15,11 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
 # From the bottom up; a package imports only from lower layers.
 LAYERS = (
-    ("checks", "files", "table", "version", "work"),
+    ("checks", "files", "lazy", "table", "version", "work"),
     ("autograd", "linalg", "datasets", "plots"),
     ("quantise",),
     ("hub",),
+    ("models",),
     ("nn",),
     ("lora",),
     ("accounting", "training"),
@@ -36,7 +37,7 @@ TITLE = "The packages of lora_np in layers; arrows lead to what a package import
 # The middle of each box, in hundredths of the width.
 PLACES = {
     "cli": 70, "course": 52, "grading": 84, "exercises": 9, "language": 22, "adapters": 54, "training": 39,
-    "accounting": 75, "lora": 39, "nn": 39, "hub": 52, "quantise": 52,
+    "accounting": 75, "lora": 39, "nn": 39, "models": 60, "hub": 52, "quantise": 52,
     "autograd": 14, "linalg": 42, "datasets": 68, "plots": 90,
 }  # fmt: skip
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
 import lora_np
 from lora_np import adapters
-from lora_np.cli import app, run
+from lora_np.cli import run
 from lora_np.hub import safetensors
+from tests.commands import every_command
 from tests.drawing import every
 
 ROOT = Path(__file__).parents[1]
@@ -43,17 +43,10 @@ def shown_commands():
         for line in page.read_text(encoding="utf-8").splitlines():
             if found := re.match(r"(?:\s{4,}|\$ )\s*(lora-np .*)", line):
                 yield found[1]
-    for words, command in commands(get_command(app), "lora-np"):
+    for words, command in every_command():
         example = re.search(r"Example: (.*?)(?:\n\n|$)", command.help or "", re.DOTALL)
         assert example, f"{words} --help shows no example"
         yield " ".join(example[1].split())
-
-
-def commands(command, words):
-    below = getattr(command, "commands", None)
-    if below is None:
-        return [(words, command)]
-    return [found for word, sub in below.items() for found in commands(sub, f"{words} {word}")]
 
 
 COMMANDS = sorted(

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
 import lora_np
 from lora_np import autograd, datasets, language, lora, nn
-from lora_np.cli import app
 from lora_np.linalg import truncated_svd
 from lora_np.nn import Linear
+from tests.commands import every_command
 from tests.drawing import every
 
 ROOT = Path(__file__).parents[1]
@@ -79,14 +78,14 @@ def parameters(thing):
 def options():
     """Every option and argument of every command."""
 
-    def walk(command, words):
-        for parameter in command.params:
-            for option in (parameter.name, *parameter.opts):
-                yield words, option.lstrip("-").replace("-", "_")
-        for word, below in getattr(command, "commands", {}).items():
-            yield from walk(below, f"{words} {word}")
-
-    return sorted(set(walk(get_command(app), "lora-np")))
+    return sorted(
+        {
+            (words, option.lstrip("-").replace("-", "_"))
+            for words, command in every_command()
+            for parameter in command.params
+            for option in (parameter.name, *parameter.opts)
+        }
+    )
 
 
 def returned(thing):
@@ -183,7 +182,6 @@ def test_the_page_names_every_word():
 W, X = np.eye(3), np.ones((4, 3))
 DRAWING = {
     "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
-    "inject_quantised": lambda rng: lora.inject_quantised(Linear(W), rank=1, kind="int8", rng=rng),
     "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
     "fit": lambda rng: lora_np.fit(Linear(lora_np.Tensor(W)), X, X, steps=1, rng=rng, progress=False),
     "check_derivative": lambda rng: autograd.check_derivative(np.sin, [1.0], rng=rng),

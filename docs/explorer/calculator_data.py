@@ -12,13 +12,13 @@ from typing import Any
 from lora_np import accounting
 from lora_np.accounting import activations
 from lora_np.accounting.memory import CAUSES
-from lora_np.hub import ATTENTION
+from lora_np.models import ATTENTION
 from lora_np.plots import CYCLE, MUTED
 
 
 def data() -> dict[str, Any]:
     """The families by the names of their files, and the presets by name."""
-    folder = files("lora_np.hub") / "data"
+    folder = files("lora_np.models") / "data"
     found = sorted(
         file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount
 from lora_np.checks import choice, whole_number
-from lora_np.hub import ATTENTION, Layers, ModelSpec, ModuleSpec
+from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "momentum", "sgd")

@@ -8,7 +8,7 @@ from math import prod
 
 from lora_np.accounting.lora import LoraCount
 from lora_np.checks import whole_number
-from lora_np.hub import ModelSpec, ModuleSpec
+from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lora_np.autograd import Tensor, value
-from lora_np.hub import ModelSpec, ModuleSpec, default_targets, fold, fused_names
-from lora_np.nn import Linear, leaves, walk
+from lora_np.models import ModelSpec, ModuleSpec, describe, fold
+from lora_np.nn import layer_specs, leaves, walk
 from lora_np.quantise import Quantised
 from lora_np.table import Shown, Table, decimal_bytes
-
-_ASSUMED = "The experts of this family are not described: PEFT may adapt them under other names."
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,6 +89,40 @@ def count(model: Any) -> ModelCount:
     return ModelCount(trainable, total, nbytes, table)
 
 
+def model_spec(source: object) -> ModelSpec:
+    """The modules of a model, from any source that describes one.
+
+    Parameters
+    ----------
+    source : str, Path, mapping or model
+        ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``, a
+        ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a
+        config, a model of ours, or any object with ``named_modules()``.
+
+    Returns
+    -------
+    ModelSpec
+        The modules by name, kind, shape and role.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file or preset does not exist.
+    ValueError
+        If the file or the config cannot be understood.
+    TypeError
+        If the source is none of these.
+
+    Examples
+    --------
+    >>> model_spec("100x120").total, model_spec("gpt2").total
+    (12000, 124439808)
+    """
+    if isinstance(source, (str, Path, Mapping)) or hasattr(source, "named_modules"):
+        return describe(source)
+    return from_model(source)
+
+
 def from_model(model: Any) -> ModelSpec:
     """The modules of a model in memory: one of ours, or any object with ``named_modules()``.
 
@@ -120,7 +153,7 @@ def from_model(model: Any) -> ModelSpec:
     (12600, 1760)
     """
     if hasattr(model, "named_modules"):
-        return _from_named_modules(model)
+        return describe(model)
     modules = tuple(fold(_tree_modules(model)))
     if not modules:
         raise TypeError(f"a model must hold arrays or have named_modules(), got {type(model).__name__}")
@@ -128,78 +161,16 @@ def from_model(model: Any) -> ModelSpec:
 
 
 def _tree_modules(model: Any) -> Iterator[ModuleSpec]:
-    """Linear layers as such, and every array outside them as a bare parameter."""
+    """Layers as such, and every array outside them as a bare parameter."""
+    nodes = walk(model)
+    first = {id(node): path for path, node in reversed(nodes)}
+    paths = dict(nodes)
     seen: set[int] = set()
-    for path, node in walk(model):
-        if isinstance(node, Linear) and id(node) not in seen:
-            tied = id(node.W) in seen
-            tied_bias = node.b is not None and id(node.b) in seen
-            yield ModuleSpec(path or "W", "linear", node.W.shape, node.b is not None, tied, tied_bias)
-            seen |= {id(node), id(node.W), id(node.b)}
+    for module in layer_specs(model):
+        layer = paths[module.name]
+        if first[id(layer)] == module.name:  # a layer in several places is one
+            yield module._replace(name=module.name or "W")
+            seen |= {id(layer.W), id(getattr(layer, "b", None))}
     for path, leaf in leaves(model):
         if id(leaf) not in seen:
             yield ModuleSpec(path.partition(" = ")[0], "norm" if leaf.ndim == 1 else "parameter", leaf.shape)
-
-
-def _from_named_modules(model: Any) -> ModelSpec:
-    family_name = getattr(getattr(model, "config", None), "model_type", "")
-    fused = fused_names(family_name)
-    seen: set[int] = set()
-    modules: list[ModuleSpec] = []
-    for name, module in model.named_modules():
-        modules += _torch_modules(name, module, seen, fused or {})
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return ModelSpec(
-        type(model).__name__,
-        tuple(fold(modules)),
-        family=family_name,
-        head=next((name for name, module in model.named_modules() if module is output), ""),
-        default_targets=default_targets(family_name),
-        fused=fused or None,
-        assumed=_ASSUMED if fused is None and any(module.kind == "experts" for module in modules) else "",
-    )
-
-
-def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, str]) -> Iterator[ModuleSpec]:
-    """A module's own parameters as one module where its kind is known, and by themselves where it is not."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    tied: dict[str, bool] = {}
-    for key, parameter in module.named_parameters(recurse=False):
-        shapes[key] = tuple(parameter.shape)
-        tied[key] = id(parameter) in seen
-        seen.add(id(parameter))
-    known = _known(module, shapes)
-    if known is not None:
-        bias = "bias" in shapes
-        yield known._replace(
-            name=name or type(module).__name__,
-            bias=bias,
-            tied=tied["weight"],
-            tied_bias=bias and tied["bias"],
-        )
-        shapes = {key: shape for key, shape in shapes.items() if key not in ("weight", "bias")}
-    for key, shape in shapes.items():
-        path = f"{name}.{key}" if name else key
-        if type(module).__name__.endswith("Experts") and len(shape) == 3:
-            parts = tuple(old for old, new in fused.items() if new == key)
-            yield ModuleSpec(path, "experts", shape, tied=tied[key], parts=parts or (key,))
-        else:
-            yield ModuleSpec(path, "parameter", shape, tied=tied[key])
-
-
-def _known(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> ModuleSpec | None:
-    weight = shapes.get("weight", ())
-    if weight and hasattr(module, "in_features") and hasattr(module, "out_features"):
-        # a quantized weight is packed: its own shape would mislead
-        return ModuleSpec("", "linear", (module.out_features, module.in_features))
-    if len(weight) == 2 and type(module).__name__ == "Conv1D":
-        return ModuleSpec("", "linear", (weight[1], weight[0]))
-    if len(weight) == 2 and hasattr(module, "num_embeddings"):
-        return ModuleSpec("", "embedding", weight)
-    if len(weight) == 2 and type(module).__name__.endswith("Router"):
-        return ModuleSpec("", "router", weight)
-    if len(weight) >= 3 and hasattr(module, "kernel_size") and not getattr(module, "transposed", False):
-        return ModuleSpec("", "convolution", weight, groups=module.groups)
-    if len(weight) == 1:
-        return ModuleSpec("", "norm", weight)
-    return None

@@ -10,9 +10,18 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
-from lora_np.accounting.picking import Pick, check_patterns, pick, saved_modules
-from lora_np.checks import choice, whole_number
-from lora_np.hub import ModelSpec, ModuleSpec, Patterns, Targets, close_names, fused_names
+from lora_np.checks import choice, close_names, whole_number
+from lora_np.models import (
+    ModelSpec,
+    ModuleSpec,
+    Patterns,
+    Pick,
+    Targets,
+    check_patterns,
+    fused_names,
+    pick,
+    saved_modules,
+)
 from lora_np.table import Cell, Shown, Table, shape_text
 
 
@@ -234,7 +243,7 @@ def count_model(
 
     Examples
     --------
-    >>> from lora_np.hub.model import ModuleSpec
+    >>> from lora_np.models.spec import ModuleSpec
     >>> spec = ModelSpec("one matrix", (ModuleSpec("W0", "linear", (100, 120)),))
     >>> count_model(spec, rank=8, targets="all-linear").trainable
     1760
@@ -258,7 +267,15 @@ def count_model(
     patterns = Patterns(ranks)
     if rank_pattern:
         check_patterns(spec, patterns)
-    picks = pick(spec, targets, modules_to_save, exclude, layers, layers_pattern, target_parameters)
+    picks = pick(
+        spec,
+        targets,
+        saved=modules_to_save,
+        exclude=exclude,
+        layers=layers,
+        layers_pattern=layers_pattern,
+        target_parameters=target_parameters,
+    )
     adapters: list[AdaptedModules] = []
     for each in picks:
         adapters += _adapt(each, rank, patterns, dora=dora, lora_bias=lora_bias)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions, activation_bytes
 from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.hub import ModelSpec, ModuleSpec
+from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _UNKNOWN = "Activations, logits and workspace are not in the total: without a config the layers are unknown."

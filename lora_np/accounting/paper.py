@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lora_np.accounting.matrix import count_lora
-from lora_np.accounting.sources import preset
+from lora_np.models import preset
 from lora_np.table import Cell, Table, binary_bytes, decimal_bytes
 
 

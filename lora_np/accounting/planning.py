@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
+from lora_np.accounting.live import model_spec
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.accounting.memory import (
     CAUSES,
@@ -21,9 +22,8 @@ from lora_np.accounting.memory import (
     training_options,
     what_holds,
 )
-from lora_np.accounting.sources import model_spec
 from lora_np.checks import choice, shown, whole_number
-from lora_np.hub import ModelSpec
+from lora_np.models import ModelSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
 METHODS = ("full", "LoRA", "QLoRA")

@@ -8,7 +8,8 @@ from typing import Any
 
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.checks import shown
-from lora_np.hub import ModelSpec, read_json, settings
+from lora_np.hub import read_json
+from lora_np.models import ModelSpec, peft
 
 # The settings that decide how many numbers are trained, by what `count_model` calls them.
 _OPTIONS = {
@@ -59,18 +60,18 @@ def count_config(
     >>> count_config(preset("llama-3-8b"), config).trainable
     131072
     """
-    fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(value)}
+    fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(key, value)}
     kind = getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))
     if kind != "LORA":
         raise ValueError(f"peft_type must be 'LORA', got {shown(kind)}")
     if not any(module.tied for module in spec.groups):
         fields.pop("ensure_weight_tying", None)
     for key, value in fields.items():
-        if key in _NOT_COUNTED or key not in (*settings.SETTINGS, "alora_invocation_tokens"):
+        if key in _NOT_COUNTED or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
             raise ValueError(f"{key} = {shown(value)} may change how many numbers are trained: not counted")
     if str(fields.get("init_lora_weights")).lower() == "mica":
         raise ValueError("init_lora_weights = 'mica' trains A alone; that is not counted here")
-    settings.check_values(fields)
+    peft.check_values(fields)
     options = {ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}
     options |= {name: fields[name] for name in _ALIKE if name in fields}
     return count_model(spec, **{"rank": 8, **options}, experts=experts)
@@ -83,8 +84,9 @@ def _as_in_json(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
 
-def _is_unset(value: Any) -> bool:
-    return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)
+def _is_unset(key: str, value: Any) -> bool:
+    empty = isinstance(value, (str, list, dict)) and not value and key != "target_modules"  # [] is no module
+    return value is None or value is False or empty
 
 
 def _fields(config: str | Path | Mapping[str, Any] | Any) -> Mapping[str, Any]:

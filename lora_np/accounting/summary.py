@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_np.accounting.activations import TrainingOptions
+from lora_np.accounting.live import model_spec
 from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.accounting.matrix import count_matrix
 from lora_np.accounting.memory import compare_memory
 from lora_np.accounting.settings import count_config
-from lora_np.accounting.sources import matrix_size, model_spec
 from lora_np.checks import choice
-from lora_np.hub import ModelSpec
+from lora_np.models import ModelSpec, matrix_size
 from lora_np.table import Cell, Table, decimal_bytes
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from lora_np.checks import brief
 
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
+MAX_ITEMS = 3_000_000  # of lists and objects; the largest vocabularies, with their merges, have two million
 
 
 class HubError(ValueError):
@@ -38,6 +39,10 @@ class HubError(ValueError):
         super().__init__(brief(message, 1_500))
 
 
+class MissingError(HubError, FileNotFoundError):
+    """A file or a directory that is not there: whoever catches either class gets it."""
+
+
 def open_regular(path: Path) -> BufferedReader:
     """``path`` opened for reading, if it is a regular file: a pipe or a device would never end.
 
@@ -54,7 +59,7 @@ def open_regular(path: Path) -> BufferedReader:
     Raises
     ------
     HubError
-        If it is another kind of file.
+        If it is another kind of file. If there is none, the error is a `FileNotFoundError` too.
     OSError
         If it cannot be opened.
 
@@ -63,7 +68,10 @@ def open_regular(path: Path) -> BufferedReader:
     read_json : For JSON.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise MissingError(f"{path}: no such file") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise HubError(f"{path}: not a regular file")
@@ -71,7 +79,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object in a JSON file, at most 32 MiB.
+    """The object in a JSON file, at most 32 MiB and 3 million items.
 
     Parameters
     ----------
@@ -86,8 +94,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     HubError
-        If it is not JSON or not an object; if a key is repeated, a number is NaN or infinite, text cannot be
-        encoded as UTF-8; if it is nested too deeply or too large.
+        If it is not JSON or not an object; if a key is repeated, a number is NaN, infinite or -0, text cannot
+        be encoded as UTF-8; if it is nested too deeply, too large, or holds too many items.
     OSError
         If the file cannot be read.
 
@@ -119,8 +127,14 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def parse_json(data: bytes) -> dict[str, Any]:
     """The object that ``data`` are, as in `read_json`."""
+    if (
+        sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS
+    ):  # before it is parsed: each takes up to 100 bytes
+        raise HubError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
+    number: Any = _whole if b"-0" in data else None
     try:
-        content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        text = data.decode("utf-8")
+        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=number)
         if b"\\u" in data:  # an escape can make half of a pair, which is not text
             json.dumps(content, ensure_ascii=False).encode()
     except HubError:
@@ -141,6 +155,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise HubError(f"the key {twice!r} occurs twice")
     return found
+
+
+def _whole(text: str) -> int:
+    if text == "-0":  # a whole number to Python, a fraction to others
+        raise HubError("-0 does not mean the same to all readers of JSON")
+    return int(text)
 
 
 def _no_constant(text: str) -> NoReturn:

@@ -9,10 +9,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lora_np.checks import shown
+from lora_np.checks import close_names, shown
 from lora_np.hub.dtypes import BLOCKS
 from lora_np.hub.reading import HubError, open_regular
-from lora_np.hub.targets import close_names
 
 
 @dataclass(frozen=True)

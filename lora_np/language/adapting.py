@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_np.checks import Array, generator, number, whole_number
-from lora_np.hub import Targets
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.text import in_parts, mean_loss, token_loss, vocabulary_of, windows, within
 from lora_np.lora import inject
+from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, freeze, trainable
 from lora_np.table import Table
 from lora_np.training import History, fit

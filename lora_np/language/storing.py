@@ -14,13 +14,9 @@ from lora_np.autograd import value
 from lora_np.checks import computed_dtype
 from lora_np.files import target_path, write_json
 from lora_np.hub import (
-    HEAD,
-    GGUFModel,
     bitsandbytes_parts,
     float_dtype,
     located,
-    open_gguf,
-    open_model,
     open_regular,
     read_bitsandbytes,
     read_json,
@@ -31,6 +27,7 @@ from lora_np.language.decoder import LanguageModel, build, checkpoint_name
 from lora_np.language.settings import DecoderSettings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
+from lora_np.models import HEAD, GGUFModel, open_gguf, open_model
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 

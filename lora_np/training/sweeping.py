@@ -18,7 +18,7 @@ from lora_np.hub import open_regular
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Shown, Table
-from lora_np.training.data import check_data
+from lora_np.training.data import rows
 from lora_np.training.fitting import fit, uninterrupted
 from lora_np.training.identity import describe, versions
 from lora_np.training.theory import optimum
@@ -66,9 +66,10 @@ class Problem:
     loss: Callable[[Any, Array], Any] = mean_squared_error
 
     def __post_init__(self) -> None:
-        check_data("x", self.x, "y", self.y)
-        if self.validation is not None:
-            check_data("validation x", self.validation[0], "validation y", self.validation[1])
+        x, y = rows("", self.x, self.y)
+        held_out = None if self.validation is None else rows("validation ", *self.validation)
+        for name, arrays in (("x", x), ("y", y), ("validation", held_out)):
+            object.__setattr__(self, name, arrays)
 
     def optimum(self, rank: int) -> float | None:
         """The best training loss of a rank, where there is a closed form."""

@@ -26,7 +26,7 @@ from lora_np.accounting import (
     training_memory,
 )
 from lora_np.accounting.activations import activation_bytes
-from lora_np.hub.families import build_spec
+from lora_np.models.families import build_spec
 from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
 from tests.accounting import torch_memory
 from tests.drawing import FULL

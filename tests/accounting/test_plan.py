@@ -13,9 +13,9 @@ import pytest
 
 from lora_np import accounting
 from lora_np.accounting.memory import largest
-from lora_np.cli import counting, run
-from lora_np.hub import family_names
-from lora_np.hub.families import build_spec
+from lora_np.cli import costs, run
+from lora_np.models import family_names
+from lora_np.models.families import build_spec
 from tests.drawing import every
 
 MODELS = ["llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "qwen2.5-vl-3b", "t5-base", "bert-base", "deepseek-v3"]
@@ -280,7 +280,7 @@ def test_the_page_shows_what_the_commands_print() -> None:
 
 def test_every_example_of_the_help_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    examples = re.findall(r"Example: lora-np (plan .*)", counting.plan.__doc__ or "")
+    examples = re.findall(r"Example: lora-np (plan .*)", costs.plan.help or "")
     assert len(examples) == 3
     for example in examples:
         assert run(shlex.split(example)) == 0

@@ -22,8 +22,8 @@ from lora_np.accounting import (
     preset_config,
 )
 from lora_np.hub import safetensors
-from lora_np.hub.families import family_names, family_of
-from tests.hub.test_families import CASES, DECODER, LATENT, meta_model
+from lora_np.models.families import family_names, family_of
+from tests.models.test_families import CASES, DECODER, LATENT, meta_model
 
 
 def test_a_config_file_a_directory_and_its_fields_say_the_same(tmp_path: Path) -> None:

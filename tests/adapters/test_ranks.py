@@ -4,13 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.module import header
-from lora_np.adapters.peft_format import METADATA, WEIGHTS
-from lora_np.adapters.ranks import Goal, Spectrum, allocate, allocate_bytes
+from lora_np.adapters.adapter import header
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
+from lora_np.adapters.resizing import Goal, Spectrum, allocate, allocate_bytes
 from lora_np.hub.safetensors import SafetensorsWriter
 from tests.drawing import examples
 
@@ -110,7 +109,7 @@ def size_of(adapter, ranks):
         for name, module in adapter.items()
         if ranks[name]
     }
-    tensors = header(Adapter(modules, adapter.full).tensors())
+    tensors = header(keyed(Adapter(modules, adapter.full)))
     return SafetensorsWriter(WEIGHTS, tensors, metadata=METADATA).size
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import count_model, model_spec, training_memory
-from lora_np.hub import HubError, bitsandbytes_parts, open_model, read_bitsandbytes, safetensors
+from lora_np.hub import HubError, bitsandbytes_parts, read_bitsandbytes, safetensors
+from lora_np.models import open_model
 from lora_np.nn import leaves, replace
 from lora_np.quantise import BlockScales, Quantised, nf4_levels, quantise
 

@@ -140,7 +140,7 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
         (lambda: os.remove("text.txt"), TUNE, "text.txt: No such file"),
         (None, "generate base --prompt R2D2", "vocabulary has no 'R'"),
         (None, f"{TUNE} --prompt R2D2", "vocabulary has no 'R'"),
-        (None, f"{TUNE} --targets qproj", "selected no layer, got ..qproj..; close names: q_proj"),
+        (None, f"{TUNE} --targets qproj", "targets: .qproj. matches no module of .*; close names: q_proj"),
         (None, f"{TUNE} --rank 0", "rank must be at least 1, got 0"),
         (None, f"{TUNE} --lr -1", "lr must be above 0"),
         (None, f"{TUNE} --lr 1e30 --steps 9 --sample-every 0", "loss is nan at step .*learning rate below"),

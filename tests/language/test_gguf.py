@@ -14,9 +14,9 @@ from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import compare_memory, count_model, model_spec, plan, training_memory
 from lora_np.cli import run
 from lora_np.hub import HubError, gguf
-from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
 from lora_np.language import fused
 from lora_np.lora import LoRALinear
+from lora_np.models.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
 from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
 

@@ -1,0 +1,316 @@
+"""What llama.cpp makes of a model in a GGUF file, undone: names, config, order of rows, vocabulary.
+
+Sources: llama.cpp, ``convert_hf_to_gguf.py`` and ``gguf-py/gguf/tensor_mapping.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lora_np.checks import Array, close_names
+from lora_np.hub import HubError, gguf
+from lora_np.quantise import Blocks, Quantised
+
+__all__ = ["GGUFModel", "gguf_name", "open_gguf", "row_order"]
+
+# Families, and whether llama.cpp reorders the rows of their q and k: it turns neighbours where transformers
+# turns the halves of a head.
+FAMILIES = {"llama": True, "qwen2": False, "qwen3": False}
+
+_MODULES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers.{}.input_layernorm": "blk.{}.attn_norm",
+    "model.layers.{}.self_attn.q_proj": "blk.{}.attn_q",
+    "model.layers.{}.self_attn.k_proj": "blk.{}.attn_k",
+    "model.layers.{}.self_attn.v_proj": "blk.{}.attn_v",
+    "model.layers.{}.self_attn.o_proj": "blk.{}.attn_output",
+    "model.layers.{}.self_attn.q_norm": "blk.{}.attn_q_norm",
+    "model.layers.{}.self_attn.k_norm": "blk.{}.attn_k_norm",
+    "model.layers.{}.post_attention_layernorm": "blk.{}.ffn_norm",
+    "model.layers.{}.mlp.gate_proj": "blk.{}.ffn_gate",
+    "model.layers.{}.mlp.up_proj": "blk.{}.ffn_up",
+    "model.layers.{}.mlp.down_proj": "blk.{}.ffn_down",
+}
+_BACK = {theirs: ours for ours, theirs in _MODULES.items()}
+_CONFIG = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+}
+_NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
+
+# How texts are cut before their bytes are paired: llama.cpp's name for it, and what tokenizer.json says.
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_REST = r"|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_CUTS: dict[str, list[dict[str, Any]]] = {
+    "gpt-2": [_BYTES],
+    "smollm": [{"type": "Digits", "individual_digits": True}, _BYTES],
+    "llama-bpe": [
+        {
+            "type": "Split",
+            "pattern": {"Regex": _CONTRACTIONS + _REST % r"\p{N}{1,3}"},
+            "behavior": "Isolated",
+        },
+        _BYTES | {"use_regex": False},
+    ],
+    "qwen2": [
+        {"type": "Split", "pattern": {"Regex": _CONTRACTIONS + _REST % r"\p{N}"}, "behavior": "Isolated"},
+        _BYTES | {"use_regex": False},
+    ],
+}
+_SPECIAL = (3, 4)  # types of tokens: control, and added by the user
+
+
+@dataclass(frozen=True)
+class GGUFModel:
+    """A model in a GGUF file, under the names and with the config that transformers has for it.
+
+    Attributes
+    ----------
+    file : GGUFFile
+    config : mapping
+        As in ``config.json``.
+    names : mapping of str to str
+        From the name of a tensor in a checkpoint to that in the file.
+    """
+
+    file: gguf.GGUFFile
+    config: Mapping[str, Any]
+    names: Mapping[str, str] = field(repr=False)
+
+    def read(self, name: str) -> Array | Quantised:
+        """One tensor, by its name in a checkpoint, its rows in transformers' order.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``"model.layers.0.self_attn.q_proj.weight"``.
+
+        Returns
+        -------
+        ndarray or Quantised
+            float32 where the file keeps that, and for all vectors; other matrices in the blocks of the file.
+
+        Raises
+        ------
+        HubError
+            If no tensor has that name, or its kind cannot be read.
+        """
+        if name not in self.names:
+            raise HubError(f"{self.file.path} has no {name!r}{close_names(name, self.names)}")
+        tensor = self.file.quantised(self.names[name])
+        order = row_order(self.config, name)
+        if order is not None:
+            if len(order) != tensor.shape[0]:
+                raise HubError(
+                    f"{self.file.path}: {self.names[name]!r} has {tensor.shape[0]} rows, not {len(order)}"
+                )
+            tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
+        return tensor if tensor.ndim == 2 and tensor.kind != "F32" else tensor.dequantised()
+
+    def tokenizer(self) -> dict[str, Any] | None:
+        """The vocabulary, as a ``tokenizer.json`` has it.
+
+        Returns
+        -------
+        dict or None
+            None if the file holds no vocabulary.
+
+        Raises
+        ------
+        HubError
+            If the vocabulary is not byte-level BPE, or cuts texts in a way that is not known.
+        """
+        path, data = self.file.path, self.file.metadata
+        kind = data.get("tokenizer.ggml.model")
+        if kind is None:
+            return None
+        if kind != "gpt2":
+            raise HubError(f"{path}: vocabulary {kind!r:.40} is not read, only 'gpt2' (byte-level BPE)")
+        cut = data.get("tokenizer.ggml.pre", "gpt-2")
+        if cut not in _CUTS:
+            raise HubError(f"{path}: texts cut as {cut!r:.40} are not read, only as {', '.join(_CUTS)}")
+        tokens, merges = (data.get(f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
+        types = data.get("tokenizer.ggml.token_type")
+        if not isinstance(tokens, list) or not isinstance(merges, list) or len(set(tokens)) != len(tokens):
+            raise HubError(f"{path}: its tokens or merges are missing, or not texts that differ")
+        if types is None or len(types) != len(tokens):
+            raise HubError(f"{path}: it needs one type for each of its {len(tokens)} tokens")
+        if not all(merge.count(" ") == 1 for merge in merges):
+            raise HubError(f"{path}: a merge is not two tokens with a space between")
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        return {
+            "version": "1.0",
+            "added_tokens": [
+                {"id": i, "content": tokens[i], **flags}
+                for i in np.flatnonzero(np.isin(types, _SPECIAL)).tolist()
+            ],
+            "normalizer": {"type": "NFC"} if cut == "qwen2" else None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": _CUTS[cut]},
+            "post_processor": self._post_processor(tokens, cut),
+            "decoder": {"type": "ByteLevel"},
+            "model": {
+                "type": "BPE",
+                "vocab": {token: i for i, token in enumerate(tokens)},
+                "merges": merges,
+                "ignore_merges": cut == "llama-bpe",
+            },
+        }
+
+    def _post_processor(self, tokens: list[str], cut: str) -> dict[str, Any] | None:
+        """BOS before each text where the file says so, or for Llama 3 says nothing, as in llama.cpp."""
+        data = self.file.metadata
+        adds, bos = (data.get(f"tokenizer.ggml.{name}") for name in ("add_bos_token", "bos_token_id"))
+        if not (cut == "llama-bpe" and bos is not None if adds is None else adds):
+            return None
+        if not isinstance(bos, int) or not 0 <= bos < len(tokens):
+            raise HubError(
+                f"{self.file.path}: texts begin with BOS, but tokenizer.ggml.bos_token_id is {bos!r:.40}"
+            )
+        token = tokens[bos]
+        one: list[dict[str, Any]] = [
+            {"SpecialToken": {"id": token, "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ]
+        two = [{"SpecialToken": {"id": token, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}]
+        return {
+            "type": "TemplateProcessing",
+            "single": one,
+            "pair": [*one, *two],
+            "special_tokens": {token: {"id": token, "ids": [bos], "tokens": [token]}},
+        }
+
+
+def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
+    """Open the model in a GGUF file; no tensor is read yet.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    GGUFModel
+        With ``config``, ``read(name)`` and ``tokenizer()``.
+
+    Raises
+    ------
+    HubError
+        If the file is damaged, its family is not one of llama, qwen2 and qwen3, or a setting or a tensor is
+        missing or not understood.
+    OSError
+        If the file cannot be read.
+    """
+    file = gguf.open(path)
+    family = file.metadata.get("general.architecture")
+    if family not in FAMILIES:
+        raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {', '.join(FAMILIES)}")
+    config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
+    for ours, theirs in _CONFIG.items():
+        value = file.metadata.get(f"{family}.{theirs}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            config[ours] = value
+        elif value is not None or ours in _NEEDED:
+            raise HubError(f"{path}: {family}.{theirs} must be a number, got {value!r:.40}")
+    scaling = file.metadata.get(f"{family}.rope.scaling.type", "none")
+    if scaling != "none" or "rope_freqs.weight" in file.tensors:
+        raise HubError(f"{path}: scaled rotary positions are not read from a GGUF file")
+    names = {}
+    for theirs in file.tensors:
+        name = checkpoint_tensor(theirs)
+        if name is None:
+            raise HubError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
+        names[name] = theirs
+    if "model.embed_tokens.weight" not in names:
+        raise HubError(f"{path} has no tensor 'token_embd.weight': it does not hold a whole model")
+    config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
+    config["tie_word_embeddings"] = "lm_head.weight" not in names
+    for ours in ("bos_token_id", "eos_token_id"):
+        token = file.metadata.get(f"tokenizer.ggml.{ours}")
+        if isinstance(token, int):
+            config[ours] = token
+    return GGUFModel(file, config, names)
+
+
+def gguf_name(module: str) -> str | None:
+    """The name that llama.cpp has for a module.
+
+    Parameters
+    ----------
+    module : str
+        As transformers calls it.
+
+    Returns
+    -------
+    str or None
+        None if no known family has such a module.
+
+    Examples
+    --------
+    >>> gguf_name("model.layers.7.self_attn.q_proj"), gguf_name("lm_head"), gguf_name("vision.conv")
+    ('blk.7.attn_q', 'output', None)
+    """
+    return _translated(module, _MODULES)
+
+
+def checkpoint_tensor(name: str) -> str | None:
+    """The inverse for a tensor: ``"blk.7.attn_q.weight"`` is ``"model.layers.7.self_attn.q_proj.weight"``."""
+    module, _, part = name.rpartition(".")
+    found = _translated(module, _BACK)
+    return f"{found}.{part}" if found and part in ("weight", "bias") else None
+
+
+def _translated(name: str, names: Mapping[str, str]) -> str | None:
+    number = re.search(r"(?<=\.)\d{1,6}(?=\.)", name)
+    found = names.get(name if number is None else f"{name[: number.start()]}{{}}{name[number.end() :]}")
+    return found and found.format(number and number[0])
+
+
+def row_order(config: Mapping[str, Any], name: str) -> Array | None:
+    """Where each row of a module is in llama.cpp's file, or None if it is in its place.
+
+    transformers turns the pairs ``(i, i + d/2)`` of a head by its angles, llama.cpp the neighbours
+    ``(2i, 2i + 1)``.
+
+    Parameters
+    ----------
+    config : mapping
+        As in ``config.json``.
+    name : str
+        Of a module or a tensor, as in a checkpoint.
+
+    Returns
+    -------
+    ndarray of int or None
+        ``file[order]`` is in transformers' order.
+
+    Examples
+    --------
+    >>> config = {"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2}
+    >>> row_order(config, "model.layers.0.self_attn.q_proj.weight")
+    array([0, 2, 1, 3, 4, 6, 5, 7])
+    """
+    part = next((part for part in ("q_proj", "k_proj") if f".self_attn.{part}" in name), None)
+    if part is None or not FAMILIES.get(config["model_type"], False):
+        return None
+    queries = config["num_attention_heads"]
+    size = config.get("head_dim") or config["hidden_size"] // queries
+    heads = queries if part == "q_proj" else config.get("num_key_value_heads", queries)
+    order: Array = np.arange(heads * size).reshape(heads, size // 2, 2).swapaxes(1, 2).reshape(-1)
+    return order
