@@ -111,12 +111,12 @@ def build(kind: str) -> Any:
 
 def kinds_of(model: Any) -> dict[str, str]:
     """The kinds of modules that the shapes of their weights do not tell, by the ends of their names."""
-    from lora_np.accounting import from_model
+    from lora_np.accounting import model_spec
     from lora_np.models.kinds import guess, starred
 
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     kinds = {starred(name): "buffer" for name in model.state_dict() if name not in parameters}
-    for module in from_model(model).modules:
+    for module in model_spec(model).modules:
         name, kind = module.name, str(module.kind)
         if kind == "experts":
             kinds[starred(name)] = "transposed experts" if module.transposed else kind
@@ -127,7 +127,7 @@ def kinds_of(model: Any) -> dict[str, str]:
             name = name.removesuffix(".weight")
         if (kind != "parameter" or name != module.name) and guess(name, module.shape) != kind:
             kinds[starred(name)] = kind
-    spec = from_model(model)
+    spec = model_spec(model)
     try:
         table = model.get_input_embeddings()
     except NotImplementedError:

@@ -59,6 +59,12 @@ def whole_number(
     return number
 
 
+def whole_numbers(name: str, value: object) -> tuple[int, ...]:
+    """One whole number from 1 on, or several, as a tuple."""
+    several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    return tuple(whole_number(name, each) for each in (value if several else (value,)))  # type: ignore[attr-defined]
+
+
 def matrix(name: str, value: npt.ArrayLike) -> Array:
     """``value`` as a finite, non-empty, two-dimensional float32 or float64 array.
 

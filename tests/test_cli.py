@@ -192,8 +192,8 @@ def test_count_in_other_forms(form, start):
     (["100x120", "--rank", "8", "--experts", "foo"], 1, "got 'foo'"),
     (["llama-3-8b", "--rank", "8", "--targets", ""], 1, "targets must name at least one module"),
     (["llama-3-8b", "--rank", "8", "--modules-to-save", ","], 2, "must name a module, got ','"),
-    (["llama-3-8b", "--rank", "8", "--batch", "0"], 1, "batch must be at least 1, got 0"),
-    (["llama-3-8b", "--rank", "8", "--sequence", "0"], 1, "sequence must be at least 1, got 0"),
+    (["llama-3-8b", "--rank", "8", "--batch-size", "0"], 1, "batch_size must be at least 1, got 0"),
+    (["llama-3-8b", "--rank", "8", "--context", "0"], 1, "context must be at least 1, got 0"),
     (["llama-3-8b", "--rank", "8", "--rank", "abc"], 2, "'abc'"),
     (["llama-3-8b", "--rank=abc"], 2, "'abc'"),
 ])  # fmt: skip

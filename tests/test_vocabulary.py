@@ -31,6 +31,8 @@ FORBIDDEN = {
     "scaling": "scale", "alpha_over_r": "scale",
     "workers": "jobs", "n_jobs": "jobs", "threads": "jobs", "processes": "jobs", "num_workers": "jobs",
     "verbose": "progress", "bar": "progress", "quiet": "progress", "show_progress": "progress",
+    "sequence": "context", "seq_len": "context", "max_length": "context", "context_length": "context",
+    "batch": "batch_size", "accumulation": "accumulate", "accumulate_steps": "accumulate",
     "precision": "dtype", "data_type": "dtype", "number_type": "dtype",
 }  # fmt: skip
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.

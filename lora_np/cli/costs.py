@@ -26,15 +26,15 @@ from lora_np.cli.options import (
 
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[Any, str]] = {
-    "weights": (str, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
-    "unquantised": (str, "How the rest of a quantised base is held (float32, as PEFT prepares it)."),
+    "dtype": (str, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
+    "unquantised_dtype": (str, "How the rest of a quantised base is held (float32, as PEFT prepares it)."),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
-    "adapter": (str, "How LoRA's factors are held; PEFT has float32."),
+    "adapter_dtype": (str, "How LoRA's factors are held; PEFT has float32."),
     "optimizer": (str, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
     "master_copy": (bool, "Keep a float32 copy of weights that are trained in 16 bits."),
-    "batch": (int, "Sequences that are computed at a time."),
-    "accumulation": (int, "Batches in a step."),
-    "sequence": (int, "Tokens in a sequence (512)."),
+    "batch_size": (int, "Sequences that are computed at a time."),
+    "accumulate": (int, "Batches in a step."),
+    "context": (int, "Tokens in a sequence (512)."),
     "attention": (str, "fused (memory-efficient) or eager."),
     "cross_entropy": (str, "plain, or fused: the logits are never there at once."),
     "checkpointing": (bool, "Keep only the input of each layer (on)."),
@@ -80,7 +80,7 @@ def count(
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
-    The options from --weights on are for --memory.
+    The options from --dtype on are for --memory.
 
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
@@ -101,7 +101,7 @@ def count(
     elif source:
         tables = accounting.count_source(
             source,
-            ranks=ranks,
+            rank=ranks,
             config=config,
             targets=parse_targets(targets) if targets is not None else None,
             modules_to_save=saved,
@@ -109,7 +109,7 @@ def count(
             experts=experts,
             by=by,
             memory=memory,
-            training=training,
+            **training,
         ).tables
     else:
         raise click.BadParameter("name a SOURCE, or pass --list")
@@ -125,8 +125,7 @@ def count(
 
 @click.command()
 @click.argument("source")
-@click.option("--card", help='A card, such as "RTX 4090".')
-@click.option("--memory", help="The memory, such as 24GB, instead of a card.")
+@click.option("--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.')
 @click.option(
     "--rank", "ranks", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16 (8,64)."
 )
@@ -140,8 +139,7 @@ def count(
 @options(_TRAINING)
 def plan(
     source: str,
-    card: str | None,
-    memory: str | None,
+    card: str,
     ranks: list[int],
     targets: str | None,
     methods: tuple[str, ...],
@@ -156,9 +154,9 @@ def plan(
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
-    Example: lora-np plan llama-3-70b --memory 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
+    Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
 
-    Example: lora-np plan gemma-2-2b --card T4 --batch 4 --sequence 1024 --cross-entropy fused --plot plan.png
+    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused --plot plan.png
     """
     from dataclasses import asdict
 
@@ -168,12 +166,12 @@ def plan(
     found = accounting.plan(
         source,
         card=card,
-        memory=memory,
-        ranks=ranks or None,
+        rank=ranks or None,
         methods=methods or accounting.METHODS,
         targets=parse_targets(targets) if targets is not None else None,
         tokens=tokens,
-        lora={"modules_to_save": parse_names(modules_to_save or ""), "dora": dora},
+        modules_to_save=parse_names(modules_to_save or ""),
+        dora=dora,
         **given(training),
     )
     if plot is not None:

@@ -114,6 +114,11 @@ def finetune(
             f"training made the held-out loss worse, from {result.before:.4g} to {result.after:.4g} nats a "
             f"token, and nothing was written: try a learning rate below {lr:g}, or fewer steps"
         )
+    if result.after == result.before and not result.interrupted:
+        raise ValueError(
+            f"training did not change the held-out loss of {result.before:.4g} nats a token, and nothing was "
+            f"written: try a learning rate above {lr:g}, or more steps"
+        )
     if result.after > result.before:
         print("The loss fell on what was trained on only: try fewer steps or a longer text", file=sys.stderr)
     if out.suffix == ".gguf":

@@ -210,7 +210,7 @@ def render(tables: Iterable[Table], form: str) -> str:
     Examples
     --------
     >>> from lora_np.accounting import count_source
-    >>> print(render(count_source("100x120", ranks=[8]).tables, "csv"), end="")
+    >>> print(render(count_source("100x120", rank=[8]).tables, "csv"), end="")
     update,rank,trainable,of full,times fewer,base,total
     full,,12000,1.0,1.0,12000,12000
     LoRA,8,1760,0.14666666666666667,6.818181818181818,12000,13760

@@ -55,7 +55,7 @@ class Adapted:
     def diverged(self) -> bool:
         """Whether the loss is worse than before on the text that was trained on, too."""
         loss = self.history.loss
-        worse = not self.after < self.before
+        worse = not self.after <= self.before
         return worse and not (math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0])
 
     @property
@@ -126,7 +126,7 @@ def finetune(
         What to learn from, as one text: where the vocabulary puts BOS before a text, only the first window
         begins with it.
     rank : int
-        Of each adapter: r.
+        Of each adapter: r, at most the model's hidden size.
     alpha : float, optional
         The update is scaled by ``alpha / r``; by default alpha = 2 r.
     targets : str, list of str or callable
@@ -180,6 +180,8 @@ def finetune(
     likelihood : Its loss on another text.
     """
     number("lr", lr, minimum=0, open_minimum=True)
+    width = int(model.config["hidden_size"])  # no matrix of a decoder has a higher rank
+    whole_number("rank", rank, maximum=width, top="the model's hidden size")
     alpha = 2.0 * rank if alpha is None else alpha
     context = within(model, min(model.context, 256) if context is None else context)
     tokens = vocabulary_of(model).encode(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace as changed
+from dataclasses import dataclass, field, replace as changed
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -224,12 +224,15 @@ class LanguageModel:
         The contents of its ``config.json``.
     vocabulary : object, optional
         Between text and tokens: `encode` and `decode`.
+    generation : mapping
+        The contents of its ``generation_config.json``, if there is one.
     """
 
     model: Decoder
     lm_head: Any
     config: Mapping[str, Any]
     vocabulary: Any = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(
         self, tokens: Array, *, rng: np.random.Generator | None = None, caches: list[Cache] | None = None
@@ -250,8 +253,8 @@ def checkpoint_name(path: str) -> str:
     >>> checkpoint_name("model.layers.0.self_attn.q_proj.W")
     'model.layers.0.self_attn.q_proj.weight'
     """
-    module, _, field = path.rpartition(".")
-    return f"{module}.{ {'W': 'weight', 'b': 'bias'}[field] }"
+    module, _, name = path.rpartition(".")
+    return f"{module}.{ {'W': 'weight', 'b': 'bias'}[name] }"
 
 
 def build(
@@ -298,7 +301,7 @@ def build(
         return Linear(W, b)
 
     def norm(path: str, d: int) -> RMSNorm:
-        return RMSNorm(array(f"{path}.weight", d), s.eps, from_one=s.gemma)
+        return RMSNorm(array(f"{path}.weight", d), s.eps, from_one=s.from_one)
 
     def head_norm(path: str) -> RMSNorm | None:
         found = read(f"{path}.weight")
@@ -317,7 +320,7 @@ def build(
                 s.heads,
                 s.kv,
                 s.rotary(i),
-                s.window(i),
+                s.of_layer[i]["window"] or None,
                 head_norm(f"{attn}.q_norm"),
                 head_norm(f"{attn}.k_norm"),
             ),
@@ -336,7 +339,7 @@ def build(
         Embedding(embedding),
         tuple(layer(i) for i in range(s.layers)),
         norm("model.norm", s.d),
-        s.d**0.5 if s.gemma else 1.0,
+        s.scale,
     )
     return LanguageModel(decoder, Linear(head), MappingProxyType(dict(config)), vocabulary)
 

@@ -1,44 +1,50 @@
-"""What a ``config.json`` says about a decoder: the families that are understood and how they differ."""
+"""What a ``config.json`` says about a decoder, by its family's data; what is not understood is refused."""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lora_np.checks import choice, shown
 from lora_np.language.rotary import Rotary
+from lora_np.models import decoder_of
 
-# What a family's config means where it says nothing.
-FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    "llama": {},
-    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
-    "qwen2": {"num_key_value_heads": 32, "max_window_layers": 28, "sliding_window": 4096},
-    "qwen3": {"num_key_value_heads": 32, "max_window_layers": 28, "sliding_window": 4096, "head_dim": 128},
-    "smollm3": {"num_key_value_heads": 4, "rope_theta": 2e6, "tie_word_embeddings": True},
-    "gemma": {"num_key_value_heads": 16, "head_dim": 256, "tie_word_embeddings": True},
-}
 CONTEXT = 2048  # tokens, where a config does not say
 CONFIG = "config.json"
+# Fields by which some model computes otherwise, and the value that changes nothing; null never does.
+NEUTRAL: Mapping[str, Any] = {
+    "attention_chunk_size": None,
+    "attention_multiplier": None,
+    "attn_logit_softcapping": None,
+    "embedding_multiplier": 1,
+    "final_logit_softcapping": None,
+    "is_causal": True,
+    "logit_scale": 1,
+    "logits_scaling": 1,
+    "no_rope_layers": None,
+    "partial_rotary_factor": 1,
+    "residual_multiplier": 1,
+    "sliding_window": None,
+    "use_bidirectional_attention": False,
+    "use_sliding_window": False,
+}
 
 
 @dataclass(frozen=True)
 class Fields:
-    """Fields of a config, each checked as it is read; null counts as missing.
-
-    ``defaults`` is what a family means where it says nothing, ``where`` the file for messages.
-    """
+    """Fields of a config, each checked as it is read; null counts as missing. ``where`` is for messages."""
 
     values: Mapping[str, Any]
-    defaults: Mapping[str, Any]
     where: str = CONFIG
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value that is there, the family's default, or ``default``; not checked."""
+        """The value that is there, or ``default``; not checked."""
         value = self.values.get(name)
-        return self.defaults.get(name, default) if value is None else value
+        return default if value is None else value
 
     def wrong(self, name: str, right: str, value: Any) -> ValueError:
         """The error of a value that is not what it must be."""
@@ -67,31 +73,12 @@ class Fields:
             raise self.wrong(name, "true or false", value)
         return value
 
-    def word(self, name: str, default: str, options: Iterable[str]) -> str:
-        """One of some words."""
-        return choice(f"{self.where}: {name}", self.get(name, default), options)
-
     def part(self, name: str) -> Mapping[str, Any]:
         """An object of more fields; empty where there is none."""
         value = self.get(name, {})
         if not isinstance(value, Mapping):
             raise self.wrong(name, "an object or null", value)
         return value
-
-    def of_layer(self, name: str, layer: int, layers: int, options: Iterable[Any]) -> Any:
-        """The entry for a layer, in a list with one for each; None where there is no list."""
-        value, known = self.get(name), list(options)
-        if value is None:
-            return None
-        if not isinstance(value, (list, tuple)) or len(value) < layers:
-            count = f" with {len(value)} entries" if isinstance(value, (list, tuple)) else ""
-            raise ValueError(
-                f"{self.where}: {name} must be a list with an entry for each of the {layers} layers, "
-                f"got {shown(value)}{count}"
-            )
-        if value[layer] not in known:
-            raise self.wrong(f"{name}[{layer}]", f"one of {', '.join(map(repr, known))}", value[layer])
-        return value[layer]
 
 
 class DecoderSettings:
@@ -105,74 +92,41 @@ class DecoderSettings:
     Raises
     ------
     ValueError
-        If the family is not understood, or a field that is needed is missing or does not fit.
+        If the family is not one that runs, a field does not fit, or one that would change what is computed is
+        not understood.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        family = config.get("model_type")
-        if family is None:
-            raise ValueError(
-                f"{CONFIG}: model_type is missing; it must be one of {', '.join(map(repr, FAMILIES))}"
-            )
-        self.family = choice(f"{CONFIG}: model_type", family, FAMILIES)
-        fields = self.fields = Fields(config, FAMILIES[self.family])
-        self.d = fields.whole("hidden_size")
-        self.inner = fields.whole("intermediate_size")
-        self.layers = fields.whole("num_hidden_layers")
-        self.heads = fields.whole("num_attention_heads")
-        self.kv = fields.whole("num_key_value_heads", self.heads)
-        self.head_size = fields.whole("head_dim", self.d // self.heads)
-        self.vocab = fields.whole("vocab_size")
+        fields = self.fields = Fields(config)
+        try:
+            facts, self.of_layer, read = decoder_of(config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{CONFIG}: {error}") from None
+        all_full = {"layer_types": ["full_attention"] * facts["count"]}
+        for name, neutral in {**NEUTRAL, **all_full}.items():
+            if name not in read and config.get(name) not in (None, neutral):
+                right = f"{json.dumps(neutral)} in a {config['model_type']} model (no other is understood)"
+                raise fields.wrong(name, right, config[name])
+        self.d, self.inner, self.vocab = facts["d"], facts["inner"], facts["words"]
+        self.heads, self.kv, self.head_size = facts["heads"], facts["kv_heads"], facts["width"]
+        self.layers, self.tied = facts["count"], facts["tied"]
+        self.from_one, self.scale, self.theta = facts["from_one"], facts["scale"], facts["theta"]
         self.context = fields.whole("max_position_embeddings", CONTEXT)
         self.eps = fields.real("rms_norm_eps", 1e-6)
-        self.tied = fields.flag("tie_word_embeddings", False)
-        self.gemma = self.family == "gemma"  # norms count from one, embeddings are scaled
-        if self.heads % self.kv:
-            raise ValueError(
-                f"{CONFIG}: num_attention_heads must be a multiple of num_key_value_heads, got "
-                f"{self.heads} and {self.kv}"
-            )
         if self.head_size % 2:
             raise ValueError(f"{CONFIG}: head_dim must be even for rotary positions, got {self.head_size}")
-        # Old configs of Gemma say hidden_act="gelu" and mean its tanh form, as transformers reads them.
-        name = "hidden_activation" if fields.get("hidden_activation") else "hidden_act"
-        self.activation = fields.word(
-            name, "silu", ("silu", "gelu_pytorch_tanh") + (("gelu",) if self.gemma else ())
-        )
-
-    def window(self, layer: int) -> int | None:
-        """How many tokens back a layer sees; None for all."""
-        fields = self.fields
-        if fields.values.get("sliding_window", ...) is None or fields.get("sliding_window") is None:
-            return None  # here null does not mean the family's default
-        if self.family == "mistral":
-            return fields.whole("sliding_window")
-        if not fields.flag("use_sliding_window", False):
-            return None
-        kind = fields.of_layer("layer_types", layer, self.layers, ("full_attention", "sliding_attention"))
-        if kind is not None:
-            sliding = kind == "sliding_attention"
-        elif self.family == "smollm3":
-            sliding = not self.positions(layer)
-        else:
-            sliding = layer >= fields.whole("max_window_layers", 0, minimum=0)
-        return fields.whole("sliding_window") if sliding else None
-
-    def positions(self, layer: int) -> bool:
-        """Whether a layer turns its queries and keys; every fourth of SmolLM3 does not."""
-        if self.family != "smollm3":
-            return True
-        turned = self.fields.of_layer("no_rope_layers", layer, self.layers, (0, 1))
-        if turned is None:
-            return (layer + 1) % self.fields.whole("no_rope_layer_interval", 4) != 0
-        return bool(turned)
+        self.activation = choice(f"{CONFIG}: hidden_act", facts["activation"], ("silu", "gelu_pytorch_tanh"))
+        if fields.get("hidden_activation", self.activation) != self.activation:
+            raise fields.wrong(
+                "hidden_activation", f"{self.activation!r} or null", config["hidden_activation"]
+            )
 
     def rotary(self, layer: int) -> Rotary:
         """Angles of a layer's positions."""
         # "rope_parameters" since transformers 5, "rope_scaling" next to "rope_theta" before.
         given = {**self.fields.part("rope_scaling"), **self.fields.part("rope_parameters")}
         present = "rope_parameters" if self.fields.get("rope_parameters") else "rope_scaling"
-        rope = Fields(given, {}, where=f"{CONFIG}: {present}")
+        rope = Fields(given, where=f"{CONFIG}: {present}")
         d = self.head_size
         kind = choice(
             f"{rope.where}: rope_type",
@@ -181,8 +135,8 @@ class DecoderSettings:
         )
         # yarn divides by its logarithm
         within = self.fields if rope.get("rope_theta") is None else rope
-        theta = within.real("rope_theta", 10000.0, above=1.0 if kind == "yarn" else 0.0)
-        if not self.positions(layer):
+        theta = within.real("rope_theta", self.theta, above=1.0 if kind == "yarn" else 0.0)
+        if not self.of_layer[layer]["turned"]:
             return Rotary(d, theta, "none")
         if rope.real("partial_rotary_factor", 1.0) != 1.0:
             raise ValueError(

@@ -7,7 +7,9 @@ with on_demand(globals()):
     from lora_np.models.checkpoint import HEAD as HEAD, OpenModel as OpenModel, open_model as open_model
     from lora_np.models.expressions import Expression as Expression
     from lora_np.models.families import (
+        Computing as Computing,
         build_spec as build_spec,
+        decoder_of as decoder_of,
         family_names as family_names,
         family_of as family_of,
     )

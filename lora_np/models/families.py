@@ -97,6 +97,89 @@ def family_names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".toml") for name in names if name[0] != "_"))
 
 
+class Computing(NamedTuple):
+    """How a decoder computes: see `decoder_of`.
+
+    Parameters
+    ----------
+    facts : mapping
+        Of the whole: variables of the family, and the entries of its table ``decoder``.
+    layers : list of mapping
+        The same of each layer, where they may differ.
+    read : frozenset of str
+        The fields of the config that this follows from.
+    """
+
+    facts: Mapping[str, Any]
+    layers: list[Mapping[str, Any]]
+    read: frozenset[str]
+
+
+def decoder_of(values: Mapping[str, Any]) -> Computing:
+    """How a decoder computes, from the fields of its ``config.json``.
+
+    Parameters
+    ----------
+    values : mapping
+        The fields; those that are absent take their defaults in transformers.
+
+    Returns
+    -------
+    Computing
+        As ``docs/develop/family.md`` describes it.
+
+    Raises
+    ------
+    ValueError
+        If the family's data do not say how it computes, or fields contradict one another.
+    TypeError
+        If a field has the wrong type.
+
+    Examples
+    --------
+    >>> small = {"model_type": "smollm3", "num_hidden_layers": 4}
+    >>> [each["turned"] for each in decoder_of(small).layers]
+    [True, True, True, False]
+    """
+    name = values.get("model_type")
+    if name not in family_names() or not family_of(name).tables["runs"]:
+        running = [each for each in family_names() if family_of(each).tables["runs"]]
+        got = "but it is missing" if name is None else f"got {shown(name)}"
+        raise ValueError(f"model_type must be one of {', '.join(map(repr, running))}, {got}")
+    family = family_of(name)
+    try:
+        env = _place(family, values, "ForCausalLM", "", [], [])
+    except (IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"the fields of this {name} config contradict one another: {error}") from None
+    said = dict(family.tables["decoder"])
+    fields = {each: _whole_field(each, entry) for each, entry in said.pop("fields").items()}
+    for each, field in fields.items():
+        env[each] = _field(family, field, values, env)
+        if isinstance(env[each], list):
+            _each_layer(field, env[each], values, env["count"])
+
+    def at(index: int) -> Mapping[str, Any]:
+        inner = {**env, "i": index}
+        for each, text in said.items():
+            inner[each] = family.expressions.value(text, inner)
+        return inner
+
+    known = (*fields.values(), *family.tables["fields"].values())
+    read = frozenset(source for field in known for source in field["from"])
+    return Computing(at(0), [at(index) for index in range(env["count"])], read)
+
+
+def _each_layer(field: Mapping[str, Any], entries: list[Any], values: Mapping[str, Any], layers: int) -> None:
+    """Refuse a list without an entry for each layer, or with one that is not known."""
+    name = field["from"][0]
+    if entries and len(entries) < layers:
+        raise ValueError(
+            f"{name} must be a list with an entry for each of the {layers} layers, got {shown(values[name])}"
+        )
+    for index, entry in enumerate(entries[:layers]):
+        choice(f"{name}[{index}]", entry, field["choices"])
+
+
 class Family(NamedTuple):
     """A data file, over those that it extends."""
 
@@ -105,7 +188,7 @@ class Family(NamedTuple):
     tasks: tuple[str, ...]  # the first is the default
     targets: tuple[str, ...]  # PEFT's default
     fused: Mapping[str, str]  # experts: the names that PEFT translates, and into which parameter
-    tables: Mapping[str, Any]  # fields, let, stacks, modules, heads and parts
+    tables: Mapping[str, Any]  # fields, let, stacks, modules, heads, parts and decoder
     expressions: Formulas
 
 
@@ -149,6 +232,7 @@ def _folder() -> Any:
 def _read(name: str) -> dict[str, Any]:
     """The tables of a file, over those of the file that it extends."""
     own = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    own["runs"] = "decoder" in own
     heads: dict[str, Any] = {}
     for tasks, modules in own.get("heads", {}).items():
         for task in tasks.split(", "):
@@ -168,6 +252,9 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     merged["fields"] = {name: entry for name, entry in merged["fields"].items() if name not in let}
     kept = {name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}}
     merged["let"] = {**let, **kept}  # a new value first: what follows may need it
+    lower, upper = below.get("decoder", {}), above.get("decoder", {})
+    both = {**lower.get("fields", {}), **upper.get("fields", {})}
+    merged["decoder"] = {**lower, **upper, "fields": both}
     return merged
 
 

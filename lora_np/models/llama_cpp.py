@@ -1,4 +1,4 @@
-"""What llama.cpp makes of a model in a GGUF file, undone: names, config, order of rows, vocabulary.
+"""What llama.cpp makes of a model in a GGUF file, undone: names, config, order of rows.
 
 Sources: llama.cpp, ``convert_hf_to_gguf.py`` and ``gguf-py/gguf/tensor_mapping.py``.
 """
@@ -53,28 +53,6 @@ _CONFIG = {
 }
 _NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
 
-# How texts are cut before their bytes are paired: llama.cpp's name for it, and what tokenizer.json says.
-_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-_REST = r"|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_CUTS: dict[str, list[dict[str, Any]]] = {
-    "gpt-2": [_BYTES],
-    "smollm": [{"type": "Digits", "individual_digits": True}, _BYTES],
-    "llama-bpe": [
-        {
-            "type": "Split",
-            "pattern": {"Regex": _CONTRACTIONS + _REST % r"\p{N}{1,3}"},
-            "behavior": "Isolated",
-        },
-        _BYTES | {"use_regex": False},
-    ],
-    "qwen2": [
-        {"type": "Split", "pattern": {"Regex": _CONTRACTIONS + _REST % r"\p{N}"}, "behavior": "Isolated"},
-        _BYTES | {"use_regex": False},
-    ],
-}
-_SPECIAL = (3, 4)  # types of tokens: control, and added by the user
-
 
 @dataclass(frozen=True)
 class GGUFModel:
@@ -123,78 +101,6 @@ class GGUFModel:
             tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
         return tensor if tensor.ndim == 2 and tensor.kind != "F32" else tensor.dequantised()
 
-    def tokenizer(self) -> dict[str, Any] | None:
-        """The vocabulary, as a ``tokenizer.json`` has it.
-
-        Returns
-        -------
-        dict or None
-            None if the file holds no vocabulary.
-
-        Raises
-        ------
-        HubError
-            If the vocabulary is not byte-level BPE, or cuts texts in a way that is not known.
-        """
-        path, data = self.file.path, self.file.metadata
-        kind = data.get("tokenizer.ggml.model")
-        if kind is None:
-            return None
-        if kind != "gpt2":
-            raise HubError(f"{path}: vocabulary {kind!r:.40} is not read, only 'gpt2' (byte-level BPE)")
-        cut = data.get("tokenizer.ggml.pre", "gpt-2")
-        if cut not in _CUTS:
-            raise HubError(f"{path}: texts cut as {cut!r:.40} are not read, only as {', '.join(_CUTS)}")
-        tokens, merges = (data.get(f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
-        types = data.get("tokenizer.ggml.token_type")
-        if not isinstance(tokens, list) or not isinstance(merges, list) or len(set(tokens)) != len(tokens):
-            raise HubError(f"{path}: its tokens or merges are missing, or not texts that differ")
-        if types is None or len(types) != len(tokens):
-            raise HubError(f"{path}: it needs one type for each of its {len(tokens)} tokens")
-        if not all(merge.count(" ") == 1 for merge in merges):
-            raise HubError(f"{path}: a merge is not two tokens with a space between")
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        return {
-            "version": "1.0",
-            "added_tokens": [
-                {"id": i, "content": tokens[i], **flags}
-                for i in np.flatnonzero(np.isin(types, _SPECIAL)).tolist()
-            ],
-            "normalizer": {"type": "NFC"} if cut == "qwen2" else None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": _CUTS[cut]},
-            "post_processor": self._post_processor(tokens, cut),
-            "decoder": {"type": "ByteLevel"},
-            "model": {
-                "type": "BPE",
-                "vocab": {token: i for i, token in enumerate(tokens)},
-                "merges": merges,
-                "ignore_merges": cut == "llama-bpe",
-            },
-        }
-
-    def _post_processor(self, tokens: list[str], cut: str) -> dict[str, Any] | None:
-        """BOS before each text where the file says so, or for Llama 3 says nothing, as in llama.cpp."""
-        data = self.file.metadata
-        adds, bos = (data.get(f"tokenizer.ggml.{name}") for name in ("add_bos_token", "bos_token_id"))
-        if not (cut == "llama-bpe" and bos is not None if adds is None else adds):
-            return None
-        if not isinstance(bos, int) or not 0 <= bos < len(tokens):
-            raise HubError(
-                f"{self.file.path}: texts begin with BOS, but tokenizer.ggml.bos_token_id is {bos!r:.40}"
-            )
-        token = tokens[bos]
-        one: list[dict[str, Any]] = [
-            {"SpecialToken": {"id": token, "type_id": 0}},
-            {"Sequence": {"id": "A", "type_id": 0}},
-        ]
-        two = [{"SpecialToken": {"id": token, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}]
-        return {
-            "type": "TemplateProcessing",
-            "single": one,
-            "pair": [*one, *two],
-            "special_tokens": {token: {"id": token, "ids": [bos], "tokens": [token]}},
-        }
-
 
 def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     """Open the model in a GGUF file; no tensor is read yet.
@@ -207,7 +113,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     Returns
     -------
     GGUFModel
-        With ``config``, ``read(name)`` and ``tokenizer()``.
+        With ``config`` and ``read(name)``.
 
     Raises
     ------

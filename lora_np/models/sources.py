@@ -11,13 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lora_np import hub
 from lora_np.checks import choice, whole_number
-from lora_np.hub import INDEX, SINGLE, HubError, located, read_json
-from lora_np.models.checkpoint import open_model
 from lora_np.models.families import build_spec, family_names, family_of
-from lora_np.models.headers import few_bits, from_safetensors, quantised_size
-from lora_np.models.live import from_named_modules
-from lora_np.models.llama_cpp import open_gguf
 from lora_np.models.spec import ModelSpec, ModuleSpec
 from lora_np.table import Table
 
@@ -53,23 +49,26 @@ def describe(source: object) -> ModelSpec:
     """
     if isinstance(source, Mapping):
         return from_config(source)
+    # what reads files and models in memory is imported late: the name of a preset needs none of it
     if not isinstance(source, (str, Path)):
+        from lora_np.models.live import from_named_modules
+
         return from_named_modules(source)
     path, text = Path(source), str(source)
     size = matrix_size(text)
     if size:
-        return ModelSpec(text, (ModuleSpec("W0", "linear", size),))
+        return ModelSpec(text, (ModuleSpec("W0", "linear", size),), default_targets="all-linear")
     if path.is_dir():
         return _from_directory(path)
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
-        return from_safetensors(path)
+        return _from_headers(path)
     if path.suffix == ".json":
         return from_config(path)
     if path.suffix == ".gguf":
         return _from_gguf(path)
     if text in preset_names():
         return preset(text)
-    if (folder := located(path)).is_dir():  # a shipped model
+    if (folder := hub.located(path)).is_dir():  # a shipped model
         return _from_directory(folder)
     close = get_close_matches(text.lower(), preset_names(), n=3, cutoff=0.5)
     hint = f"; close presets: {', '.join(close)}" if close else ""
@@ -87,28 +86,39 @@ def _from_directory(path: Path) -> ModelSpec:
             f"config={str(path)!r} (--config {path})"
         )
     if not (path / "config.json").is_file():
-        return from_safetensors(path)
-    config = read_json(path / "config.json")
+        return _from_headers(path)
+    config = hub.read_json(path / "config.json")
     kind = config.get("model_type")
     files = sorted(path.glob("*.safetensors"))
-    if any((path / name).is_file() for name in (SINGLE, INDEX)):
+    if any((path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):
         files = [path]
     if kind in family_names() or len(files) != 1:
         spec = from_config(path / "config.json")
         return replace(spec, quantised=_bits_of(path)) if "quantization_config" in config else spec
-    spec = from_safetensors(files[0])
+    spec = _from_headers(files[0])
     return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
 
 
+def _from_headers(path: Path) -> ModelSpec:
+    from lora_np.models.headers import from_safetensors
+
+    return from_safetensors(path)
+
+
 def _bits_of(path: Path) -> tuple[int, int]:
+    from lora_np.models.checkpoint import open_model
+    from lora_np.models.headers import few_bits, quantised_size
+
     try:
         return quantised_size(few_bits(open_model(path)))
-    except (HubError, OSError):  # the count needs no weights: some may be missing
+    except (hub.HubError, OSError):  # the count needs no weights: some may be missing
         return 0, 0
 
 
 def _from_gguf(path: Path) -> ModelSpec:
     """Matrices stay in the blocks of the file; vectors, and what it keeps in float32, are numbers."""
+    from lora_np.models.llama_cpp import open_gguf
+
     model = open_gguf(path)
     tensors = [model.file.info(name) for name in model.names.values()]
     few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
@@ -167,7 +177,7 @@ def from_config(source: str | Path | Mapping[str, Any], *, architecture: str | N
     if isinstance(source, Mapping):
         return build_spec(source, architecture=architecture)
     path = Path(source)
-    values = read_json(path)
+    values = hub.read_json(path)
     name = path.parent.name if path.name == "config.json" else path.stem
     return build_spec(values, name=name, architecture=architecture)
 

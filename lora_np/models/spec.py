@@ -167,7 +167,7 @@ class Layers(NamedTuple):
 class ModelSpec:
     """A model as a list of modules with names, kinds and shapes.
 
-    Built by ``from_config``, ``from_safetensors``, ``from_model`` or ``preset`` of accounting, or by hand.
+    Built by `accounting.model_spec` from any description of a model, or by hand.
 
     Parameters
     ----------

@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,53 @@ CONFIG = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": True,
 }
+
+
+needs_tokenizers = pytest.mark.skipif(
+    not find_spec("tokenizers"), reason="the library tokenizers is not here"
+)
+
+# GPT-2's character for each byte: itself where it can be seen, else one from 256 on.
+SEEN = {*range(33, 127), *range(161, 173), *range(174, 256)}
+UNSEEN = [byte for byte in range(256) if byte not in SEEN]
+BYTES = [chr(byte if byte in SEEN else 256 + UNSEEN.index(byte)) for byte in range(256)]
+
+
+def byte_level(*, merges=(), special=(), post_processor=None, expressions=None, normal=None):
+    """The contents of a ``tokenizer.json``: a token for each byte and merge, and then the special ones."""
+    words = [*BYTES, *("".join(pair) for pair in merges), *special]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    cuts = [
+        {"type": "Split", "pattern": {"Regex": each}, "behavior": "Isolated", "invert": False}
+        for each in expressions or ()
+    ]
+    return {
+        "version": "1.0",
+        "added_tokens": [{"id": words.index(text), "content": text, **flags} for text in special],
+        "normalizer": normal and {"type": normal},
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [*cuts, level | {"use_regex": expressions is None}],
+        },
+        "post_processor": post_processor,
+        "decoder": level | {"use_regex": True},
+        "model": {
+            "type": "BPE",
+            "vocab": {word: i for i, word in enumerate(words)},
+            "merges": [" ".join(pair) for pair in merges],
+        },
+    }
+
+
+def before(*tokens):
+    """A post-processor that puts special tokens before each text, as Llama 3's does."""
+    names = [{"SpecialToken": {"id": name, "type_id": 0}} for name, _ in tokens]
+    text, other = ({"Sequence": {"id": letter, "type_id": i}} for i, letter in enumerate("AB"))
+    special = {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in tokens}
+    template = {"single": [*names, text], "pair": [*names, text, *names, other], "special_tokens": special}
+    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    return {"type": "Sequence", "processors": [level, {"type": "TemplateProcessing", **template}]}
 
 
 def random_model(rng=0, dtype=np.float32, **changes):

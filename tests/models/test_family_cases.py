@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting import count_model, from_model
+from lora_np.accounting import count_model, model_spec
 from lora_np.models import build_spec, family_names, family_of
 from tests.drawing import every, twentieth
 from tests.models.family_cases import CASES
@@ -71,7 +71,7 @@ def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str,
     assert names == {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
     assert ours(spec, rank=3, targets="all-linear") == peft_count(model, r=3, target_modules="all-linear")
-    held = from_model(model)
+    held = model_spec(model)
     assert (held.total, held.assumed) == (spec.total, "")
     assert ours(held, rank=3, targets="all-linear") == ours(spec, rank=3, targets="all-linear")
     ends = [name for name in maps if name != spec.head and "shared" not in name]

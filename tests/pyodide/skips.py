@@ -8,6 +8,7 @@ PROCESSES = "starts processes"
 FILES = {
     "tests/test_cli.py": PROCESSES,
     "tests/test_package.py": PROCESSES,
+    "tests/test_flows.py": PROCESSES,
     "tests/grading/test_commands.py": PROCESSES,
     "tests/foreign": PROCESSES,
     "tests/test_files.py": PROCESSES,

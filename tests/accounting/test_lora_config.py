@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting import count_config, count_model, count_source, from_config, from_model, preset
+from lora_np.accounting import count, count_model, count_source, from_config, model_spec, preset
 
 SIZES = {
     "vocab_size": 97,
@@ -85,9 +85,9 @@ def test_every_setting_counts_as_in_peft(tmp_path: Path, kind: str, settings: di
         warnings.simplefilter("ignore")
         adapted = peft.get_peft_model(copy.deepcopy(built(kind)), copy.deepcopy(config))
     expected = adapted.get_nb_trainable_parameters()
-    for spec in (from_model(built(kind)), from_config(MODELS[kind])):
+    for spec in (model_spec(built(kind)), from_config(MODELS[kind])):
         for given in (config, {"r": 4, **settings}, tmp_path, str(tmp_path / "adapter_config.json")):
-            found = count_config(spec, given)
+            found = count(spec, config=given)
             assert (found.trainable, found.total) == expected
     printed = count_source_of(kind, tmp_path)
     assert f"trainable params: {expected[0]:,} || all params: {expected[1]:,}" in printed
@@ -101,7 +101,7 @@ def count_source_of(kind: str, folder: Path) -> str:
 
 def test_a_config_is_the_same_as_arguments() -> None:
     spec = preset("llama-3-8b")
-    found = count_config(spec, {"r": 4, "target_modules": ["q_proj", "v_proj"], "layers_to_transform": [3]})
+    found = count(spec, config={"r": 4, "target_modules": ["q_proj", "v_proj"], "layers_to_transform": [3]})
     one = count_model(spec, rank=4, targets=["q_proj", "v_proj"], layers=[3])
     assert found.trainable == one.trainable == 4 * (4096 + 4096) + 4 * (4096 + 1024)
 
@@ -132,19 +132,19 @@ def test_a_config_is_the_same_as_arguments() -> None:
 )  # fmt: skip
 def test_what_is_not_counted_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
-        count_config(from_config(MODELS["tied"]), settings)
+        count(from_config(MODELS["tied"]), config=settings)
 
 
 def test_a_config_leaves_no_room_for_other_options(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
     with pytest.raises(ValueError, match="says all about the LoRA: leave out rank, dora"):
-        count_source("gpt2", ranks=[8], dora=True, config=str(tmp_path))
+        count_source("gpt2", rank=[8], dora=True, config=str(tmp_path))
     with pytest.raises(ValueError, match="takes ranks and DoRA"):
         count_source("3x4", config=str(tmp_path))
     with pytest.raises(
         TypeError, match=r"config must be an adapter_config\.json, its fields or a LoraConfig"
     ):
-        count_config(preset("gpt2"), 8)
+        count("gpt2", config=8)
 
 
 def test_a_missing_model_type_is_said_to_be_missing() -> None:

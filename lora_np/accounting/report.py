@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from lora_np.accounting.activations import TrainingOptions
-from lora_np.accounting.live import model_spec
-from lora_np.accounting.lora import LoraCount, count_model
+from lora_np.accounting.lora import LoraCount, count, count_model, model_spec
 from lora_np.accounting.matrix import count_matrix
-from lora_np.accounting.memory import compare_memory
-from lora_np.accounting.settings import count_config
-from lora_np.checks import choice
+from lora_np.accounting.memory import compare_memory, split
+from lora_np.checks import choice, whole_numbers
 from lora_np.models import ModelSpec, matrix_size
 from lora_np.table import Cell, Table, decimal_bytes
 
@@ -44,11 +42,10 @@ class CountReport:
 def count_source(
     source: str,
     *,
-    ranks: Iterable[int] = (),
+    rank: int | Iterable[int] = (),
     config: str | None = None,
     by: str | None = None,
     memory: bool = False,
-    training: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> CountReport:
     """What a LoRA on ``source`` costs: everything that ``lora-np count`` prints.
@@ -57,7 +54,7 @@ def count_source(
     ----------
     source : str
         Whatever `model_spec` takes, as text.
-    ranks : iterable of int
+    rank : int or iterable of int
         Without any, a matrix is counted by itself and a model is listed; no other option makes sense then.
     config : str, optional
         An ``adapter_config.json``, or a directory with one, for ranks and all options of the LoRA.
@@ -65,10 +62,8 @@ def count_source(
         A table of the adapted modules for each rank.
     memory : bool
         A table of what training needs in memory for each rank.
-    training : mapping, optional
-        Fields of `TrainingOptions`, for the memory.
     **options
-        Other options of `count_model`.
+        Other options of `count_model`; for the memory, the fields of `TrainingOptions`.
 
     Returns
     -------
@@ -90,7 +85,7 @@ def count_source(
 
     Examples
     --------
-    >>> count_source("llama-2-7b", ranks=[8, 16]).table
+    >>> count_source("llama-2-7b", rank=[8, 16]).table
     llama-2-7b: 6,738,415,616 parameters
     rank  trainable           base          total  percent   adapter
     ----  ---------  -------------  -------------  -------  --------
@@ -99,41 +94,42 @@ def count_source(
     trainable params: 4,194,304 || all params: 6,742,609,920 || trainable%: 0.0622
     trainable params: 8,388,608 || all params: 6,746,804,224 || trainable%: 0.1243
     """
-    ranks = list(ranks)
-    wanted = {name: value for name, value in options.items() if value not in (None, [], (), False, "peft")}
-    experts = choice("experts", options.get("experts", "peft"), ("peft", "per-expert"))
-    if config is not None and (ranks or wanted.keys() - {"experts"}):
-        given = ", ".join([*["rank"] * bool(ranks), *(wanted.keys() - {"experts"})])
+    ranks = whole_numbers("rank", rank)
+    training, lora = split(options)
+    choice("experts", lora.get("experts", "peft"), ("peft", "per-expert"))
+    wanted = [name for name, value in lora.items() if value not in (None, [], (), False, "peft")]
+    if config is None:
+        for name, asked in (("by", by), ("memory", memory)):
+            wanted += [name] if asked else []
+        if wanted and not ranks:
+            raise ValueError(f"{', '.join(wanted)} can only be given with a rank, as in --rank 8")
+    elif ranks or set(wanted) - {"experts"}:
+        given = ", ".join([*["rank"] * bool(ranks), *(name for name in wanted if name != "experts")])
         raise ValueError(f"config ({config}) says all about the LoRA: leave out {given}")
     if by is not None:
-        wanted["by"] = choice("by", by, ("kind", "module"))
-    TrainingOptions(**(training or {}))
-    if memory:
-        wanted["memory"] = True
-    elif training:
+        choice("by", by, ("kind", "module"))
+    TrainingOptions(**training)
+    if training and not memory:
         raise ValueError(
             f"{' and '.join(training)} can only be given for the memory: pass memory=True (--memory) as well"
         )
     size = matrix_size(source)
-    if size and (config is not None or wanted.keys() - {"dora", "memory"}):
+    if size and (config is not None or set(wanted) - {"dora", "memory"}):
         raise ValueError(f"a single matrix, {source}, takes ranks and DoRA; other options need a model")
-    if wanted and not ranks and config is None:
-        raise ValueError(f"{', '.join(wanted)} can only be given with a rank, as in --rank 8")
     spec = model_spec(source)
-    if size:
-        options["targets"] = "all-linear"
     if config is not None:
-        counts: tuple[LoraCount, ...] = (count_config(spec, config, experts=experts),)
+        experts = {name: value for name, value in lora.items() if name == "experts"}
+        counts: tuple[LoraCount, ...] = (count(spec, config=config, **experts),)
     else:
-        counts = tuple(count_model(spec, rank=rank, **options) for rank in ranks)
+        counts = tuple(count_model(spec, rank=each, **lora) for each in ranks)
     if size:
-        tables = [count_matrix(*size, ranks=ranks, dora="dora" in wanted).table]
+        tables = [count_matrix(*size, rank=ranks, dora="dora" in wanted).table]
     else:
         tables = [_totals(spec, counts) if counts else spec.table]
     if by:
-        tables += [count.by_module if by == "module" else count.table for count in counts]
+        tables += [each.by_module if by == "module" else each.table for each in counts]
     if memory:
-        tables += [compare_memory(count, **(training or {})).table for count in counts]
+        tables += [compare_memory(each, **training).table for each in counts]
     return CountReport(spec, counts, tuple(tables))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lora_np import linalg
 from lora_np.accounting.matrix import count_full, count_lora
-from lora_np.checks import Array, number
+from lora_np.checks import Array, matrix as checked_matrix, number
 from lora_np.hub import load_matrix
 from lora_np.table import Table, shape_text
 
@@ -25,7 +26,7 @@ class RankErrors:
     Parameters
     ----------
     source : str
-        Where the matrix was read.
+        Where the matrix was read, if it was.
     shape : tuple of int
         Its rows and columns.
     norm : str
@@ -107,14 +108,15 @@ class RankErrors:
 
 
 def rank_errors_of(
-    source: str, *, norm: linalg.Norm = "fro", energy: float | None = None, tolerance: float | None = None
+    matrix: Any, *, norm: linalg.Norm = "fro", energy: float | None = None, tolerance: float | None = None
 ) -> RankErrors:
-    """The error curve of the matrix in a file, and the smallest rank that is enough.
+    """The error curve of a matrix, and the smallest rank that is enough.
 
     Parameters
     ----------
-    source : str
-        ``FILE.npy`` or ``FILE.safetensors:TENSOR``, of which only that tensor is read.
+    matrix : array_like of shape (d, k), str or Path
+        The matrix, or where it is: ``FILE.npy`` or ``FILE.safetensors:TENSOR``, of which only that tensor is
+        read.
     norm : {"fro", "spectral", "nuclear"}
         The norm that errors are measured in.
     energy : float, optional
@@ -131,9 +133,9 @@ def rank_errors_of(
     Raises
     ------
     TypeError
-        If the file does not hold real numbers, or ``energy`` or ``tolerance`` is not a number.
+        If it does not hold real numbers, or ``energy`` or ``tolerance`` is not a number.
     ValueError
-        If the file does not hold a finite matrix, an option is out of range, or both ``energy`` and
+        If it is not a finite matrix, an option is out of range, or both ``energy`` and
         ``tolerance`` are given.
     OSError
         If the file cannot be read.
@@ -144,10 +146,8 @@ def rank_errors_of(
 
     Examples
     --------
-    >>> import tempfile
-    >>> path = f"{tempfile.mkdtemp()}/M.npy"
-    >>> np.save(path, np.diag([1.0, 0.1, 0.001]))
-    >>> rank_errors_of(path).rank, rank_errors_of(path, tolerance=0.01).rank
+    >>> M = np.diag([1.0, 0.1, 0.001])
+    >>> rank_errors_of(M).rank, rank_errors_of(M, tolerance=0.01).rank
     (1, 2)
     """
     if energy is not None and tolerance is not None:
@@ -156,7 +156,8 @@ def rank_errors_of(
     share = number("energy", share, minimum=0, maximum=1, open_minimum=True)
     if tolerance is not None:
         tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
-    M = load_matrix(source)
+    in_file = isinstance(matrix, (str, Path))
+    M = load_matrix(str(matrix)) if in_file else checked_matrix("matrix", matrix)
     errors = linalg.rank_errors(M, norm=norm, relative=True)
     frobenius = errors if norm == "fro" else linalg.rank_errors(M, relative=True)
     if tolerance is not None:
@@ -167,4 +168,5 @@ def rank_errors_of(
         tolerance = (1 - share) ** 0.5
         rank = linalg.rank_within(frobenius, tolerance=tolerance)
     d, k = M.shape
+    source = str(matrix) if in_file else "a matrix"
     return RankErrors(source, (d, k), norm, rank, enough, tolerance, errors, 1 - np.square(frobenius))

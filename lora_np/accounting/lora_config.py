@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_np.accounting.lora import LoraCount, count_model
 from lora_np.checks import shown
 from lora_np.hub import read_json
 from lora_np.models import ModelSpec, peft
@@ -23,43 +22,8 @@ _ALIKE = (
 _NOT_COUNTED = ("ensure_weight_tying", "use_bdlora", "velora_config")
 
 
-def count_config(
-    spec: ModelSpec, config: str | Path | Mapping[str, Any] | Any, *, experts: str = "peft"
-) -> LoraCount:
-    """What a LoRA costs on a model, from all that PEFT's ``LoraConfig`` says of it.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        The model.
-    config : str, Path, mapping or LoraConfig
-        An ``adapter_config.json`` or a directory with one, its fields, or the object.
-    experts : {"peft", "per-expert"}
-        As in `count_model`.
-
-    Returns
-    -------
-    LoraCount
-        The adapter's numbers, module by module, which print as a table.
-
-    Raises
-    ------
-    TypeError
-        If ``config`` is none of these.
-    ValueError
-        If a setting is not counted here, not what PEFT takes, or `count_model` refuses it.
-
-    See Also
-    --------
-    count_model : The same with arguments.
-
-    Examples
-    --------
-    >>> from lora_np.accounting import preset
-    >>> config = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "layers_to_transform": [0, 1]}
-    >>> count_config(preset("llama-3-8b"), config).trainable
-    131072
-    """
+def lora_options(spec: ModelSpec, config: Any) -> dict[str, Any]:
+    """What `count_model` takes, from an ``adapter_config.json``, its directory, its fields, or the object."""
     fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(key, value)}
     kind = getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))
     if kind != "LORA":
@@ -74,7 +38,7 @@ def count_config(
     peft.check_values(fields)
     options = {ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}
     options |= {name: fields[name] for name in _ALIKE if name in fields}
-    return count_model(spec, **{"rank": 8, **options}, experts=experts)
+    return {"rank": 8, **options}
 
 
 def _as_in_json(value: Any) -> Any:
@@ -89,7 +53,7 @@ def _is_unset(key: str, value: Any) -> bool:
     return value is None or value is False or empty
 
 
-def _fields(config: str | Path | Mapping[str, Any] | Any) -> Mapping[str, Any]:
+def _fields(config: Any) -> Mapping[str, Any]:
     if isinstance(config, Mapping):
         return config
     if isinstance(config, (str, Path)):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lora_np.accounting.errors import rank_errors_of
+from lora_np.accounting import rank_errors_of
 from lora_np.hub import safetensors
 from lora_np.linalg import rank_errors
 
