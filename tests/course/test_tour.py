@@ -12,8 +12,8 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters
-from lora_np.course import story, tour
-from lora_np.course.story import ALT, RANKS, StepTime, time_sentence
+from lora_np.course import guided_tour, tour
+from lora_np.course.guided_tour import ALT, RANKS, StepTime, time_sentence
 from lora_np.hub import safetensors
 from tests.drawing import QUARTER
 
@@ -24,7 +24,7 @@ whole_run = pytest.mark.skipif(QUARTER, reason="a second environment makes the q
 def found(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            story, "step_time", partial(story.step_time, rounds=2)
+            guided_tour, "step_time", partial(guided_tour.step_time, rounds=2)
         )  # how long it takes is not judged
         return tour(tmp_path_factory.mktemp("tour"), quick=QUARTER, progress=False)
 
@@ -156,7 +156,7 @@ def test_an_interrupted_tour_writes_nothing(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         return replace(lnp.fit(*args, **{**kwargs, "steps": 1}), interrupted=True)
 
-    monkeypatch.setattr("lora_np.course.story.fit", interrupted)
+    monkeypatch.setattr("lora_np.course.guided_tour.fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tour(tmp_path, quick=True, progress=False)
     assert not list(tmp_path.iterdir())

@@ -12,13 +12,7 @@ from lora_np import language
 from lora_np.hub import HubError, located
 from lora_np.language.gguf_vocabulary import CUTS, gguf_tokenizer
 
-from .conftest import BYTES, before, byte_level, needs_tokenizers
-
-MIXED = (
-    "Hello  World!\n\n\tIt's 1234567 don't WE'LL 12.5% — “quoted” naïve café ÅÄÖ ß ſ İı "
-    "漢字かな交じり文 한국어 العربية हिन्दी emoji 👩‍👩‍👧 🇩🇪 ½ ² Ⅷ ٣٤ \u00a0\u2003\u3000x\x1c\x1fy\r\n"
-    "snake_case CamelCase a+b=c {}[]()<> \\ // ### ... --- e\u0301 \ufeff \u200b zero"
-)
+from .conftest import ADDED, BYTES, MIXED, SPECIAL, before, byte_level, nasty, needs_tokenizers
 
 
 def test_a_character_comes_once():
@@ -237,8 +231,6 @@ MODELS = {  # name in GGUF: expressions (None: ByteLevel's own), and what goes w
         {"bos": True},
     ),
 }
-SPECIAL = ["<|end|>", "<|end|>more", "<｜begin▁of▁sentence｜>"]
-ADDED = ["   ", "<think>", "    "]
 
 
 def trained(name):
@@ -269,68 +261,6 @@ def trained(name):
             single="<|end|> $A", special_tokens=[("<|end|>", 0)]
         )
     return tokenizer
-
-
-def nasty(seeds):
-    """Texts of words, numbers, spaces, and characters of every plane; of marks, halves and joiners; and long runs."""
-    pieces = [
-        *MIXED.split(" "),
-        *SPECIAL,
-        *ADDED,
-        "<|end",
-        "|>",
-        " ",
-        "  ",
-        "\n",
-        " \n ",
-        "\t",
-        "\r\n\r\n",
-        "\0",
-    ]
-    pieces += [
-        "'S",
-        "'ll",
-        "'LL",
-        "’s",
-        "e\u0301",
-        "\u0065\u0301\u0323",
-        "\u212b",
-        "\u1100\u1161\u11a8",
-        "\u0958",
-    ]
-    pieces += [
-        "the",
-        "THE",
-        "tHe",
-        "\u01c5",
-        "\u02b0",
-        "ﬁ",
-        "０１２",
-        "१२३",
-        "²³",
-        "ⅣⅤ",
-        "$$",
-        "€",
-        "^_^",
-        "/*",
-        "▁",
-    ]
-    pieces += [
-        "a" * 40,
-        "9" * 11,
-        "=" * 17,
-        " " * 23,
-        "\u200d",
-        "\ufe0f",
-        "\u0300",
-        "\U000e0041",
-        "\u2028",
-        "\x85",
-    ]
-    for seed in seeds:
-        rng = np.random.default_rng(seed % 2**32)
-        alone = [chr(c) for c in rng.integers(1, 0x2FFFF, 9) if not 0xD800 <= c < 0xE000]
-        yield "".join(rng.choice([*pieces, *alone, *alone], rng.integers(0, 30)))
 
 
 def metadata_of(contents, kind="gpt2", **more):
