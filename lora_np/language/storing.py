@@ -158,7 +158,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
 
 
 def located_adapter(adapter: str | os.PathLike[str]) -> Path:
-    """The directory of an adapter: a path, or the name of one that is shipped next to its base.
+    """The directory of an adapter or one of its files: a path, or the name of one shipped next to its base.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     FileNotFoundError
         If there is neither.
     """
-    return existing(adapter, "adapters")
+    return Path(adapter) if Path(adapter).is_file() else existing(adapter, "adapters")
 
 
 def existing(path: str | os.PathLike[str], kind: Literal["models", "adapters"]) -> Path:

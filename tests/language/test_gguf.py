@@ -92,7 +92,7 @@ def write(path, *, kind="Q8_0", family="llama", head=False, biases=False, metada
             arrays[name] = array = quantise(array, kind).dequantised()
         order = row_order(config, name)
         theirs = array if order is None else array[np.argsort(order)]
-        tensors[f"{gguf_name(module)}.{part}"] = (
+        tensors[f"{gguf_name(module, family)}.{part}"] = (
             quantise(theirs, kind) if array.ndim == 2 and kind != "F32" else theirs
         )
     data |= {"general.architecture": family} | VOCABULARY | (metadata or {})
@@ -199,10 +199,12 @@ def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
 
 
 def test_names_there_and_back():
-    for module in [*shapes(LLAMA, "llama"), "lm_head"]:
-        assert checkpoint_tensor(f"{gguf_name(module)}.weight") == f"{module}.weight"
-    assert checkpoint_tensor("blk.0.attn_q.scale") is None
-    assert checkpoint_tensor("blk.x.attn_q.weight") is None
+    for family in ("llama", "qwen2", "qwen3"):
+        for module in [*shapes(LLAMA, "llama"), "lm_head"]:
+            assert checkpoint_tensor(f"{gguf_name(module, family)}.weight", family) == f"{module}.weight"
+    assert checkpoint_tensor("blk.0.attn_q.scale", "llama") is None
+    assert checkpoint_tensor("blk.x.attn_q.weight", "llama") is None
+    assert checkpoint_tensor("blk.0.attn_q_norm.weight", "llama") is None
 
 
 @needs_tokenizers

@@ -180,7 +180,7 @@ def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old
     assert seen == ({None, False, True} if old else {None, True})
 
 
-@pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.merge(m, quantise="int8").model])
+@pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.merge(m, quantise="int8")])
 @pytest.mark.parametrize("target", ["lm_head", "model.embed_tokens"])
 def test_a_head_that_is_merged_into_is_no_longer_tied(model, tmp_path, target, merge):
     merged = merge(moved(lnp.inject(model, rank=2, rng=0, targets=[target])))

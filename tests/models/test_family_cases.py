@@ -42,13 +42,13 @@ def test_a_family_with_its_defaults_is_built_for_every_task(name: str) -> None:
         assert spec.total == sum(module.parameters for module in spec.modules)
 
 
-def built(family: str, task: str, fields: dict[str, Any]) -> Any:
+def built(family: str, task: str, fields: dict[str, Any], *, device: str = "meta") -> Any:
     import torch
     import transformers
 
     config = transformers.AutoConfig.for_model(family, **fields)
     home = importlib.import_module(type(config).__module__.replace("configuration", "modeling"))
-    with warnings.catch_warnings(), torch.device("meta"):
+    with warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore")
         return getattr(home, family_of(family).classes + task)(config)
 
