@@ -35,8 +35,8 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
     Returns
     -------
     SimpleNamespace
-        The variables of the family, what its table ``decoder`` says, ``eps``, and of each layer ``rotary`` and
-        ``windows``.
+        The variables of the family, what its table ``decoder`` says, ``eps``, and for each layer ``rotary``
+        and ``windows``.
 
     Raises
     ------
