@@ -77,18 +77,19 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "resize": Flow(
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
-            16,
+            14,
             "safetensors, PEFT's config, names and a directory that appears whole are six packages' concern",
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            19,
-            "as resize, with a second checkpoint, whose quantised tensors and whose names are others' files",
+            21,
+            "as resize, with a second checkpoint: its quantised tensors, its names, and its family, which "
+            "says what shares the embedding's numbers",
         ),
         "finetune": Flow(
             lambda: language.finetune(llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False),
-            24,
-            "a step of fit, a decoder with its vocabulary, and the LoRA that is injected into it",
+            27,
+            "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and injected",
         ),
         "plan": Flow(
             lambda: plan(config, card="RTX 4090"),

@@ -255,7 +255,8 @@ def _locked(work: Path, target: Path) -> tuple[int, str]:
             names = set(os.listdir(work))
             if names and "lock" not in names:
                 time.sleep(0.05)  # a listing takes time, in which runs may have come and gone
-                if names & set(os.listdir(work)) and not os.path.lexists(work / "lock"):
+                # in this order: what has been there all the while is a run's only if there was its lock, too
+                if not os.path.lexists(work / "lock") and names & set(os.listdir(work)):
                     raise foreign
                 continue
             lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -12,14 +12,16 @@ if sys.platform != "emscripten":  # tests start many processes: none of them sho
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.drawing import FULL, QUARTER, examples, in_quarter
 
-# The same examples in every run of one version; new ones where every seed is asked for.
-settings.register_profile("fixed", derandomize=True, max_examples=examples(100))
-if not FULL:
-    settings.load_profile("fixed")
+# No limit is in seconds: that would judge the machine. The same examples in every run of one version; new ones where
+# every seed is asked for.
+timeless = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("drawn", timeless)
+settings.register_profile("fixed", timeless, derandomize=True, max_examples=examples(100))
+settings.load_profile("drawn" if FULL else "fixed")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

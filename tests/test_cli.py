@@ -333,10 +333,10 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 FULL_DISK = """
 import contextlib, io, json, resource, sys
 from lora_np.cli import run
-from lora_np.course import story
-fit, step_time = story.fit, story.step_time
-story.fit = lambda *given, **settings: fit(*given, **{**settings, "steps": 1})  # the tour writes, whatever it learns
-story.step_time = lambda d, k, steps: step_time(d, k, 1, rounds=1)
+from lora_np.course import guided_tour
+fit, step_time = guided_tour.fit, guided_tour.step_time
+guided_tour.fit = lambda *given, **settings: fit(*given, **{**settings, "steps": 1})  # the tour writes, whatever it learns
+guided_tour.step_time = lambda d, k, steps: step_time(d, k, 1, rounds=1)
 for command in json.loads(sys.argv[1]):
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):

@@ -165,6 +165,7 @@ def extract(
         if not found:
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
         labels = {name: work[name][0].label for name in found}
+        adapted = [work[name][0].module for name in found]
         for name in {pair.target for pair in pairs if before.tied_embedding in pair.old} & found.keys():
             module, spectrum = found[name]  # the head goes on with the base's numbers unless it has its own
             found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
@@ -175,7 +176,7 @@ def extract(
             "base_model_name_or_path": str(base),
             "lora_dropout": 0.0,
             "bias": "none",
-            "fan_in_fan_out": any(pair.fan_in_fan_out for name, (pair, *_) in work.items() if name in found),
+            "fan_in_fan_out": any(each.transposed and each.kind == "linear" for each in adapted),
             "modules_to_save": sorted(in_full) or None,
         }
         replaced = [pair for pair in pairs if pair.holder in in_full]
@@ -185,8 +186,8 @@ def extract(
         write(cut(whole, modules, ranks), stage)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
         checked = {name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)}
-        adapted = Merging(before, load(stage))
-        each_of(partial(_check, adapted, Path(out)), checked, **options, label="check")
+        check = partial(_check, Merging(before, load(stage)), Path(out))
+        each_of(check, checked, **options, label="check")
     rows = [
         ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, promised[name])
         for name, x in spectra.items()
@@ -248,9 +249,7 @@ class _Pair:
         It takes some names of modules for those of fused experts.
         """
         fused = fused_names(str(self.after.config.get("model_type"))) or {}
-        return (
-            self.module.kind in ("experts", "router", "parameter") or self.holder.rpartition(".")[2] in fused
-        )
+        return self.module.kind not in ("linear", "embedding") or self.holder.rpartition(".")[2] in fused
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
@@ -275,7 +274,7 @@ class _Pair:
     def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's."""
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        if self.name in self.after.unread or self.is_shared:
+        if self.name in self.after.unread or self.is_shared or not self.module.called:
             return False
         alike = self.is_weight and self.shapes[0] == self.shape
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
@@ -290,23 +289,11 @@ class _Pair:
         """Whether modules other than `HEAD` have the same numbers, which PEFT's adapter would miss."""
         return self.name == self.after.table and not {*self.after.sharing} <= {_HEAD}
 
-    @property
-    def embedding(self) -> bool:
-        return self.module.kind == "embedding"
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the live parameter has inputs before outputs."""
-        return self.embedding or self.module.transposed
-
-    @property
-    def fan_in_fan_out(self) -> bool:
-        return self.module.transposed and self.module.kind == "linear"
-
     def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
         """The matrices of the parameter, one for each expert, outputs by inputs."""
+        turned = self.module.transposed or self.module.kind == "embedding"
         for W in _maps(read, tensors):
-            yield W.T if self.transposed else W
+            yield W.T if turned else W
 
     def differences(self) -> Iterator[Array]:
         """Tuned minus base for each of them, in float32 or better."""
@@ -383,7 +370,10 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     spectrum = Spectrum(strengths, missing, wide)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
     module = AdapterModule(
-        parts, alpha=float(s.shape[-1]), embedding=pair.embedding, parameter=pair.is_parameter
+        parts,
+        alpha=float(s.shape[-1]),
+        embedding=pair.module.kind == "embedding",
+        parameter=pair.is_parameter,
     )  # of scale 1
     return module, spectrum
 

@@ -41,15 +41,7 @@ _GOALS: dict[str, tuple[Any, str]] = {
 @any_base
 @jobs
 @as_json
-def inspect(
-    adapter: Path,
-    base: Path | None,
-    plot: Path | None,
-    html: Path | None,
-    any_base: bool,
-    jobs: int,
-    as_json: bool,
-) -> None:
+def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, **asked: Any) -> None:
     """Show what an adapter is, and each of its modules: norm, spectrum, unused rank, damage.
 
     Example: lora-np inspect my-adapter --base llama --html report.html
@@ -59,7 +51,7 @@ def inspect(
 
     check_target("--plot", plot, PICTURES, inside=adapter)
     check_target("--html", html, PAGES, inside=adapter)
-    found = adapters.inspect(adapter, base=base, any_base=any_base, jobs=jobs, progress=True)
+    found = adapters.inspect(adapter, **asked, progress=True)
     if plot is not None:
         write_figure(found.figure(), plot, dpi=150)
     if html is not None:
@@ -74,15 +66,14 @@ def inspect(
 @force
 @as_json
 @options(_GOALS)
-def resize(adapter: Path, out: Path, jobs: int, force: bool, as_json: bool, **goal: Any) -> None:
+def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write the adapter at other ranks: for each module, the best approximation of its rank.
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
     from lora_np import adapters
 
-    goal = one_goal(goal)
-    show_as(adapters.resize(adapter, out, **goal, jobs=jobs, force=force, progress=True).table, as_json)
+    show_as(adapters.resize(adapter, out, **one_goal(asked), progress=True).table, as_json)
 
 
 @click.command()
@@ -95,26 +86,14 @@ def resize(adapter: Path, out: Path, jobs: int, force: bool, as_json: bool, **go
 @force
 @as_json
 @options(_GOALS)
-def extract(
-    base: Path,
-    tuned: Path,
-    out: Path,
-    save_others: bool,
-    any_base: bool,
-    jobs: int,
-    force: bool,
-    as_json: bool,
-    **goal: Any,
-) -> None:
+def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write the difference of two checkpoints as a LoRA.
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
     from lora_np import adapters
 
-    goal = one_goal(goal)
-    more: dict[str, Any] = {"save_others": save_others, "any_base": any_base, "jobs": jobs, "force": force}
-    show_as(adapters.extract(base, tuned, out, **goal, **more, progress=True).table, as_json)
+    show_as(adapters.extract(base, tuned, out, **one_goal(asked), progress=True).table, as_json)
 
 
 @click.command()
@@ -126,16 +105,7 @@ def extract(
 @jobs
 @force
 @as_json
-def combine(
-    sources: tuple[str, ...],
-    out: Path,
-    method: str,
-    rank: int | None,
-    any_base: bool,
-    jobs: int,
-    force: bool,
-    as_json: bool,
-) -> None:
+def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) -> None:
     """Write one adapter for the weighted sum of several.
 
     Example: lora-np combine style=0.7 task -o both --method cat
@@ -143,9 +113,7 @@ def combine(
     from lora_np import adapters
 
     paths, weights = zip(*map(weighted, sources), strict=True)
-    more: dict[str, Any] = {"method": method.lower(), "rank": rank, "any_base": any_base}
-    more |= {"jobs": jobs, "force": force}
-    show_as(adapters.combine(paths, out, weights=weights, **more, progress=True).table, as_json)
+    show_as(adapters.combine(paths, out, weights=weights, **asked, progress=True).table, as_json)
 
 
 @click.command()
@@ -157,25 +125,14 @@ def combine(
 @jobs
 @force
 @as_json
-def merge(
-    base: Path,
-    adapter: Path,
-    out: Path,
-    any_base: bool,
-    full_precision: bool,
-    jobs: int,
-    force: bool,
-    as_json: bool,
-) -> None:
+def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write a base and an adapter as one checkpoint, which transformers loads without PEFT.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
     from lora_np import adapters
 
-    more: dict[str, Any] = {"any_base": any_base, "full_precision": full_precision}
-    more |= {"jobs": jobs, "force": force}
-    show_as(adapters.merge(base, adapter, out, **more, progress=True).table, as_json)
+    show_as(adapters.merge(base, adapter, out, **asked, progress=True).table, as_json)
 
 
 @click.command()
@@ -184,25 +141,25 @@ def merge(
 @click.option("--tolerance", type=float, default=1e-5, help="The relative difference that is ignored.")
 @jobs
 @as_json
-def diff(first: Path, second: Path, tolerance: float, jobs: int, as_json: bool) -> None:
+def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
     """Compare what two adapters do, as maps and not as factors. The exit status is 3 if they differ.
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """
     from lora_np import adapters
 
-    found = adapters.diff(first, second, tolerance=tolerance, jobs=jobs, progress=True)
+    found = adapters.diff(first, second, **asked, progress=True)
     show_as(found.table, as_json)
     if not found.same:
         click.get_current_context().exit(3)
 
 
-def one_goal(goal: dict[str, Any]) -> dict[str, Any]:
-    goal = given(goal)
-    if len(goal) != 1:
+def one_goal(asked: dict[str, Any]) -> dict[str, Any]:
+    asked = given(asked)
+    if len(asked.keys() & _GOALS.keys()) != 1:
         names = [f"--{name.replace('_', '-')}" for name in _GOALS]
         raise click.UsageError(f"give one of {', '.join(names[:-1])} and {names[-1]}")
-    return goal
+    return asked
 
 
 def weighted(source: str) -> tuple[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,69 +14,56 @@ from lora_np.cli.options import (
     check_target,
     given,
     options,
-    parse_names,
-    parse_targets,
     print_json,
+    ranks,
     render,
+    saved,
     show,
     show_as,
     targets,
-    whole_numbers,
 )
+
+if TYPE_CHECKING:
+    from lora_np.table import Table
 
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[Any, str]] = {
-    "dtype": (str, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
-    "unquantised_dtype": (str, "How the rest of a quantised base is held (float32, as PEFT prepares it)."),
+    "dtype": (str.lower, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
+    "unquantised_dtype": (
+        str.lower,
+        "How the rest of a quantised base is held (float32, as PEFT prepares it).",
+    ),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
-    "adapter_dtype": (str, "How LoRA's factors are held; PEFT has float32."),
-    "optimizer": (str, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
+    "adapter_dtype": (str.lower, "How LoRA's factors are held; PEFT has float32."),
+    "optimizer": (str.lower, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
     "master_copy": (bool, "Keep a float32 copy of weights that are trained in 16 bits."),
     "batch_size": (int, "Sequences that are computed at a time."),
     "accumulate": (int, "Batches in a step."),
     "context": (int, "Tokens in a sequence (512)."),
-    "attention": (str, "fused (memory-efficient) or eager."),
-    "cross_entropy": (str, "plain, or fused: the logits are never there at once."),
+    "attention": (str.lower, "fused (memory-efficient) or eager."),
+    "cross_entropy": (str.lower, "plain, or fused: the logits are never there at once."),
     "checkpointing": (bool, "Keep only the input of each layer (on)."),
 }
 
 
-saved = click.option(
-    "--modules-to-save", help="Suffixes of the modules that are trained in full, separated by commas."
-)
-
-
 @click.command()
 @click.argument("source", default="")
-@click.option("--rank", "ranks", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16.")
+@ranks
 @targets
 @saved
 @click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
 @click.option("--dora", is_flag=True, help="Count the magnitudes of DoRA as well.")
-@click.option("--experts", default="peft", help="How experts are counted: peft or per-expert.")
-@click.option("--by", help="List what is adapted: module or kind.")
+@click.option(
+    "--experts", type=str.lower, default="peft", help="How experts are counted: peft or per-expert."
+)
+@click.option("--by", type=str.lower, help="List what is adapted: module or kind.")
 @click.option("--memory", is_flag=True, help="Estimate the memory of training.")
-@as_json
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--json", "forms", flag_value="json", multiple=True, help="Print JSON instead of tables.")
+@click.option("--markdown", "forms", flag_value="markdown", multiple=True, help="Print Markdown tables.")
+@click.option("--csv", "forms", flag_value="csv", multiple=True, help="Print comma-separated values.")
 @click.option("--list", "catalogue", is_flag=True, help="List presets and families.")
 @options(_TRAINING)
-def count(
-    source: str,
-    ranks: list[int],
-    targets: str | None,
-    modules_to_save: str | None,
-    config: str | None,
-    dora: bool,
-    experts: str,
-    by: str | None,
-    memory: bool,
-    as_json: bool,
-    as_markdown: bool,
-    as_csv: bool,
-    catalogue: bool,
-    **training: Any,
-) -> None:
+def count(source: str, forms: tuple[str, ...], catalogue: bool, **asked: Any) -> None:
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
@@ -85,38 +72,21 @@ def count(
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
     from lora_np import accounting
-    from lora_np.table import Table
 
-    training = given(training)
+    asked = given(asked)
     if catalogue and source:
-        raise click.BadParameter(f"--list takes no SOURCE, got {source!r}")
-    if catalogue and (ranks or targets or modules_to_save or config or dora or by or memory or training):
-        raise click.BadParameter("--list takes no option but a format: --json, --markdown or --csv")
-    saved = parse_names(modules_to_save or "")
-    if modules_to_save is not None and not saved:
-        raise click.BadParameter(f"--modules-to-save must name a module, got {modules_to_save!r}")
+        raise click.UsageError(f"--list takes no SOURCE, got {source!r}")
+    if catalogue and any(asked[name] for name in asked.keys() - {"experts"}):
+        raise click.UsageError("--list takes no option but a format: --json, --markdown or --csv")
+    if not (catalogue or source):
+        raise click.UsageError("name a SOURCE, or pass --list")
+    if len(forms) > 1:
+        raise click.UsageError(f"choose one of --{' and --'.join(forms)}")
     if catalogue:
         listed = accounting.catalogue()
         tables: tuple[Table, ...] = (listed.table, listed.family_table)
-    elif source:
-        tables = accounting.count_source(
-            source,
-            rank=ranks,
-            config=config,
-            targets=parse_targets(targets) if targets is not None else None,
-            modules_to_save=saved,
-            dora=dora,
-            experts=experts,
-            by=by,
-            memory=memory,
-            **training,
-        ).tables
     else:
-        raise click.BadParameter("name a SOURCE, or pass --list")
-    asked = {"json": as_json, "markdown": as_markdown, "csv": as_csv}
-    forms = [form for form, wanted in asked.items() if wanted]
-    if len(forms) > 1:
-        raise click.BadParameter(f"choose one of --{' and --'.join(forms)}")
+        tables = accounting.count_source(source, **asked).tables
     if forms:
         print(render(tables, forms[0]))
     else:
@@ -126,30 +96,19 @@ def count(
 @click.command()
 @click.argument("source")
 @click.option("--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.')
-@click.option(
-    "--rank", "ranks", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16 (8,64)."
-)
+@ranks
 @targets
-@click.option("--method", "methods", multiple=True, help="full, LoRA or QLoRA; may be repeated.")
+@click.option(
+    "--method", "methods", type=click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False), multiple=True,
+    help="May be repeated.",
+)  # fmt: skip
 @saved
 @click.option("--dora", is_flag=True, help="With the magnitudes of DoRA.")
-@click.option("--tokens", type=int, default=1_000_000, help="Tokens of training, for hours and energy.")
+@click.option("--tokens", type=int, help="Tokens of training, for hours and energy (a million).")
 @click.option("--plot", type=READ, help="Draw memory by cause to this file.")
 @as_json
 @options(_TRAINING)
-def plan(
-    source: str,
-    card: str,
-    ranks: list[int],
-    targets: str | None,
-    methods: tuple[str, ...],
-    modules_to_save: str | None,
-    dora: bool,
-    tokens: int,
-    plot: Path | None,
-    as_json: bool,
-    **training: Any,
-) -> None:
+def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Say which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
@@ -163,17 +122,7 @@ def plan(
     from lora_np import accounting
 
     check_target("--plot", plot, PICTURES)
-    found = accounting.plan(
-        source,
-        card=card,
-        rank=ranks or None,
-        methods=methods or accounting.METHODS,
-        targets=parse_targets(targets) if targets is not None else None,
-        tokens=tokens,
-        modules_to_save=parse_names(modules_to_save or ""),
-        dora=dora,
-        **given(training),
-    )
+    found = accounting.plan(source, **given(asked))
     if plot is not None:
         from matplotlib.figure import Figure
 
@@ -194,19 +143,12 @@ def plan(
 
 @click.command()
 @click.argument("matrix")
-@click.option("--norm", default="fro", help="fro, spectral or nuclear.")
+@click.option("--norm", type=str.lower, help="fro, spectral or nuclear.")
 @click.option("--energy", type=float, help="The share of the squared norm that is enough, by default 0.99.")
 @click.option("--tolerance", type=float, help="Instead, the relative error in the norm that is accepted.")
 @click.option("--plot", type=READ, help="Write the curve to this file.")
 @as_json
-def errors(
-    matrix: str,
-    norm: str,
-    energy: float | None,
-    tolerance: float | None,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
+def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Print the error of the best approximation of each rank, and the smallest rank that is enough.
 
     MATRIX is FILE.npy, or FILE.safetensors:TENSOR, of which only that tensor is read.
@@ -216,7 +158,7 @@ def errors(
     from lora_np.accounting import rank_errors_of
 
     check_target("--plot", plot, PICTURES)
-    found = rank_errors_of(matrix, norm=norm, energy=energy, tolerance=tolerance)  # type: ignore[arg-type]
+    found = rank_errors_of(matrix, **given(asked))
     if plot is not None:
         from lora_np.files import write_figure
 

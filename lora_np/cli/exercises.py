@@ -35,7 +35,7 @@ def exercises(context: click.Context) -> None:
 @exercises.command("list")
 @lessons
 @as_json
-def list_command(lessons: list[int], as_json: bool) -> None:
+def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
     """List all exercises, with their points.
 
     Example: lora-np exercises list --lesson 1
@@ -60,7 +60,7 @@ def list_command(lessons: list[int], as_json: bool) -> None:
 @exercises.command("start")
 @folder
 @lessons
-def start_command(folder: Path, lessons: list[int]) -> None:
+def start_command(folder: Path, lessons: tuple[int, ...]) -> None:
     """Write the exercises of each lesson, as a notebook and as a script: edit the one you like.
 
     Example: lora-np exercises start my-exercises --lesson 1
@@ -129,7 +129,7 @@ def solution_command(name: str) -> None:
 def grade_command(
     submissions: Path,
     out: Path,
-    lessons: list[int],
+    lessons: tuple[int, ...],
     rng: int | None,
     seconds: float,
     total_seconds: float,
@@ -172,7 +172,7 @@ def grade_command(
 @exercises.command("nbgrader")
 @folder
 @lessons
-def nbgrader_command(folder: Path, lessons: list[int]) -> None:
+def nbgrader_command(folder: Path, lessons: tuple[int, ...]) -> None:
     """Write a course for nbgrader, with solutions and hidden tests; a checkout adds the usual mistakes.
 
     Example: lora-np exercises nbgrader my-course

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lora_np.cli.options import WRITTEN, any_base, as_json, force, parse_targets, show_as
+from lora_np.cli.options import WRITTEN, any_base, as_json, every_linear, force, show_as
 
 seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
 
@@ -22,9 +22,7 @@ seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random
 )  # fmt: skip
 @click.option("--rank", type=int, default=8, help="r of each adapter (8).")
 @click.option("--alpha", type=float, help="Scales by alpha/r; by default 2 r.")
-@click.option(
-    "--targets", default="all-linear", help="all-linear, names with commas, or a regular expression."
-)
+@every_linear
 @click.option("--steps", type=int, default=300, help="Steps of training (300).")
 @click.option("--batch-size", type=int, default=8, help="Windows of text in a step (8).")
 @click.option("--context", type=int, help="Tokens in a window.")
@@ -42,26 +40,9 @@ seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random
 @force
 @as_json
 def finetune(
-    model: str,
-    text: str,
-    out: Path,
-    rank: int,
-    alpha: float | None,
-    targets: str,
-    steps: int,
-    batch_size: int,
-    context: int | None,
-    lr: float,
-    dropout: float,
-    sample_every: int,
-    prompt: str,
-    checkpoint: Path | None,
-    resume: bool,
-    quantised: bool,
-    rng: int,
-    force: bool,
-    as_json: bool,
-) -> None:
+    model: str, text: str, out: Path, sample_every: int, prompt: str, quantised: bool, force: bool,
+    as_json: bool, **training: Any,
+) -> None:  # fmt: skip
     """Train a LoRA on a text; the last tenth of it is held out to measure by.
 
     MODEL is a directory as transformers writes it, a .gguf file, or a shipped model; TEXT is a UTF-8 file,
@@ -72,8 +53,10 @@ def finetune(
     from lora_np import adapters, language
 
     # before the training, not after it
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"{out.absolute().parent}: no such directory to write {out.name} into")
+    checkpoint, resume, lr = (training[name] for name in ("checkpoint", "resume", "lr"))
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{above}: not a directory to write {out.name} into")
     if out.exists() and not force:
         raise ValueError(f"{out} already exists; pass --force to replace an adapter")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
@@ -88,27 +71,13 @@ def finetune(
     content = language.read_text(text)
 
     def sample(step: int, adapted: Any) -> None:
-        said = language.generate(adapted, prompt, tokens=160, temperature=0.7, rng=rng)
+        said = language.generate(adapted, prompt, tokens=160, temperature=0.7, rng=training["rng"])
         print(f"After {step} steps: {said}", file=sys.stderr, flush=True)
 
     result = language.finetune(
-        base,
-        content,
-        rank=rank,
-        alpha=alpha,
-        targets=parse_targets(targets),
-        steps=steps,
-        batch_size=batch_size,
-        context=context,
-        lr=lr,
-        dropout=dropout,
-        rng=rng,
-        sample=sample if sample_every else None,
-        validate_every=sample_every or None,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=True,
-    )
+        base, content, **training, progress=True,
+        sample=sample if sample_every else None, validate_every=sample_every or None,
+    )  # fmt: skip
     if result.diverged and not result.interrupted:
         raise FloatingPointError(
             f"training made the held-out loss worse, from {result.before:.4g} to {result.after:.4g} nats a "
@@ -122,6 +91,7 @@ def finetune(
     if result.after > result.before:
         print("The loss fell on what was trained on only: try fewer steps or a longer text", file=sys.stderr)
     if out.suffix == ".gguf":
+        out.parent.mkdir(parents=True, exist_ok=True)
         language.save_gguf_adapter(result.model, out)
     else:
         adapters.save(result.model, out, base=model, force=force)
@@ -142,16 +112,7 @@ def finetune(
 )
 @click.option("--top-p", type=float, default=1.0, help="Draw among the most likely tokens of this share (1).")
 @seed
-def generate(
-    model: str,
-    adapter: str | None,
-    any_base: bool,
-    prompt: str,
-    tokens: int,
-    temperature: float,
-    top_p: float,
-    rng: int,
-) -> None:
+def generate(model: str, adapter: str | None, any_base: bool, prompt: str, **sampling: Any) -> None:
     """Continue a prompt with a language model, adapted or not.
 
     MODEL is a directory as transformers writes it, a .gguf file, or a shipped model.
@@ -164,13 +125,5 @@ def generate(
     if adapter is not None:
         opened = adapters.load(language.located_adapter(adapter))
         speaker = adapters.attach(speaker, opened, any_base=any_base)
-    language.generate(
-        speaker,
-        prompt,
-        tokens=tokens,
-        temperature=temperature,
-        top_p=top_p,
-        rng=rng,
-        stream=lambda piece: print(piece, end="", flush=True),
-    )
+    language.generate(speaker, prompt, **sampling, stream=lambda piece: print(piece, end="", flush=True))
     print()

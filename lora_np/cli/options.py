@@ -33,7 +33,9 @@ def possible_jobs(context: click.Context, parameter: click.Parameter, jobs: int 
     return None if jobs is None else whole_number("jobs", jobs, maximum=1000)
 
 
-def whole_numbers(context: click.Context, parameter: click.Parameter, texts: Iterable[str]) -> list[int]:
+def whole_numbers(
+    context: click.Context, parameter: click.Parameter, texts: Iterable[str]
+) -> tuple[int, ...]:
     """The numbers of an option that is repeated, or given once with commas: ``--rank 8,16``."""
     found = []
     for text in parse_names(",".join(texts)):
@@ -41,7 +43,7 @@ def whole_numbers(context: click.Context, parameter: click.Parameter, texts: Ite
             found.append(int(text))
         except ValueError:
             raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {text!r}") from None
-    return found
+    return tuple(found)
 
 
 def byte_count(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
@@ -61,8 +63,17 @@ force = click.option(
 any_base = click.option(
     "--any-base", is_flag=True, help="Go on although the bases differ, or cannot be compared."
 )
-targets = click.option(
-    "--targets", help="Suffixes of names (q_proj,v_proj), all-linear, or a regular expression."
+ranks = click.option("--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16.")
+_targets: dict[str, Any] = {
+    "callback": lambda context, parameter, text: None if text is None else parse_targets(text),
+    "help": "Suffixes of names (q_proj,v_proj), all-linear, or a regular expression.",
+}
+targets = click.option("--targets", **_targets)
+every_linear = click.option("--targets", default="all-linear", **_targets)
+saved = click.option(
+    "--modules-to-save",
+    callback=lambda context, parameter, text: None if text is None else named_modules(text),
+    help="Suffixes of the modules that are trained in full, separated by commas.",
 )
 jobs = click.option(
     "--jobs",
@@ -92,7 +103,7 @@ def options(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given."""
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
 def show(*tables: Table) -> None:
@@ -190,6 +201,12 @@ def parse_names(text: str) -> list[str]:
     ['lm_head', 'embed_tokens']
     """
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def named_modules(text: str) -> list[str]:
+    if not (names := parse_names(text)):
+        raise click.BadParameter(f"must name a module, got {text!r}")
+    return names
 
 
 def render(tables: Iterable[Table], form: str) -> str:

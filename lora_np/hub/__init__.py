@@ -20,10 +20,14 @@ with on_demand(globals()):
         open_directory as open_directory,
     )
     from lora_np.hub.matrices import load_matrix as load_matrix
-    from lora_np.hub.reading import HubError as HubError, open_regular as open_regular, read_json as read_json
+    from lora_np.hub.reading import (
+        HubError as HubError,
+        TensorInfo as TensorInfo,
+        open_regular as open_regular,
+        read_json as read_json,
+    )
     from lora_np.hub.safetensors import (
         SafetensorsFile as SafetensorsFile,
         SafetensorsWriter as SafetensorsWriter,
     )
     from lora_np.hub.shipped import located as located, shipped_paths as shipped_paths
-    from lora_np.hub.tensors import TensorInfo as TensorInfo

@@ -12,10 +12,9 @@ from typing import Any
 
 from lora_np.checks import Array
 from lora_np.hub import safetensors
-from lora_np.hub.reading import HubError, MissingError, read_json
+from lora_np.hub.reading import HubError, MissingError, TensorInfo, read_json
 from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.shipped import located, shipped_paths
-from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -1,15 +1,20 @@
-"""Files that may be hostile: regular ones only, JSON that means one thing, and budgets for both."""
+"""Files that may be hostile: regular ones, JSON that means one thing, headers of tensors, and budgets."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from io import BufferedReader
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lora_np.checks import brief
+from lora_np.checks import brief, close_names, shown
+from lora_np.hub.dtypes import BLOCKS
 
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
 MAX_ITEMS = 3_000_000  # of lists and objects; the largest vocabularies, with their merges, have two million
@@ -165,3 +170,79 @@ def _whole(text: str) -> int:
 
 def _no_constant(text: str) -> NoReturn:
     raise HubError(f"{text} is not JSON")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor.
+
+    Parameters
+    ----------
+    dtype : str
+        NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2"; in GGUF the name of a kind, such as "Q4_K".
+    shape : tuple of int
+        Of its axes, the last one contiguous.
+    start : int
+        Where its bytes begin in the file.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Number of bytes in the file."""
+        numbers, size = BLOCKS[self.dtype]
+        return prod(self.shape) // numbers * size
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What two formats share: a checked header, and the bytes of one tensor after the other.
+
+    Attributes
+    ----------
+    path : Path
+        The file, which is not held open.
+    tensors : mapping of str to TensorInfo
+        By name, in the order of their bytes.
+    metadata : mapping of str to object
+        What the writer noted.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, Any] = field(repr=False)
+
+    def info(self, name: str) -> TensorInfo:
+        """What the header says of the tensor ``name``.
+
+        Raises
+        ------
+        HubError
+            If no tensor has that name; the message lists close ones.
+        """
+        if name in self.tensors:
+            return self.tensors[name]
+        raise HubError(f"{self.path} has no tensor {shown(name)}{close_names(name, self.tensors)}")
+
+    def raw(self, info: TensorInfo) -> bytearray:
+        """The bytes of one of the tensors; nothing else is read.
+
+        Raises
+        ------
+        HubError
+            If the file has changed since it was opened.
+        """
+        buffer = bytearray(info.nbytes)
+        with open_regular(self.path) as file:
+            file.seek(info.start)
+            if file.readinto(buffer) != len(buffer):
+                raise HubError(f"{self.path} has become shorter since it was opened")
+        return buffer

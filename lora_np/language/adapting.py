@@ -61,18 +61,9 @@ class Adapted:
     @property
     def table(self) -> Table:
         """All of it for people."""
-        return Table(
-            ["numbers trained", "steps", "held-out loss before", "after (nats a token)", "seconds"],
-            [
-                [
-                    self.numbers,
-                    self.steps,
-                    f"{self.before:.4f}",
-                    f"{self.after:.4f}",
-                    f"{self.history.seconds:.1f}",
-                ]
-            ],
-        )
+        names = ["numbers trained", "steps", "held-out loss before", "after (nats a token)", "seconds"]
+        losses = [f"{loss:.4f}" for loss in (self.before, self.after)]
+        return Table(names, [[self.numbers, self.steps, *losses, f"{self.history.seconds:.1f}"]])
 
 
 class Shuffled:
@@ -193,14 +184,7 @@ def finetune(
         )
     training, held_out = windows(tokens[:cut], context), windows(tokens[cut:], context)
     random = generator(rng)
-    adapted = inject(
-        model,
-        rank=rank,
-        alpha=alpha,
-        dropout=dropout,
-        rng=random,
-        targets=targets,
-    )
+    adapted = inject(model, rank=rank, alpha=alpha, dropout=dropout, rng=random, targets=targets)
     numbers = sum(leaf.size for _, leaf in trainable(adapted))
     size = min(whole_number("batch_size", batch_size), len(training))
     order = int(random.integers(2**32))
@@ -236,11 +220,5 @@ def finetune(
     )
     with np.errstate(over="ignore", invalid="ignore"):  # what diverged may still be finite
         after = mean_loss(freeze(result.model), held_out)
-    return Adapted(
-        model=result.model,
-        history=result.history,
-        numbers=numbers,
-        before=mean_loss(freeze(model), held_out),
-        after=after,
-        interrupted=result.interrupted,
-    )
+    before = mean_loss(freeze(model), held_out)
+    return Adapted(result.model, result.history, numbers, before, after, result.interrupted)

@@ -13,7 +13,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array
 from lora_np.language import composed, fused
 from lora_np.language.rotary import Rotary
-from lora_np.language.settings import CONTEXT, DecoderSettings
+from lora_np.language.settings import CONTEXT, decoder_settings
 from lora_np.nn import Embedding, Linear, gelu, replace
 
 T = TypeVar("T")
@@ -285,8 +285,8 @@ def build(
     ValueError
         If the family is not understood, or an array is missing or of another shape than the config says.
     """
-    s = DecoderSettings(config)
-    inner = s.inner
+    s = decoder_settings(config)
+    queries, keys = s.heads * s.width, s.kv_heads * s.width
 
     def array(name: str, *shape: int) -> Any:
         found = read(name)
@@ -297,8 +297,7 @@ def build(
         return found
 
     def linear(path: str, d: int, k: int) -> Linear:
-        W, b = array(f"{path}.weight", d, k), read(f"{path}.bias")
-        return Linear(W, b)
+        return Linear(array(f"{path}.weight", d, k), read(f"{path}.bias"))
 
     def norm(path: str, d: int) -> RMSNorm:
         return RMSNorm(array(f"{path}.weight", d), s.eps, from_one=s.from_one)
@@ -313,34 +312,30 @@ def build(
         return DecoderLayer(
             norm(f"{at}.input_layernorm", s.d),
             SelfAttention(
-                linear(f"{attn}.q_proj", s.heads * s.head_size, s.d),
-                linear(f"{attn}.k_proj", s.kv * s.head_size, s.d),
-                linear(f"{attn}.v_proj", s.kv * s.head_size, s.d),
-                linear(f"{attn}.o_proj", s.d, s.heads * s.head_size),
+                linear(f"{attn}.q_proj", queries, s.d),
+                linear(f"{attn}.k_proj", keys, s.d),
+                linear(f"{attn}.v_proj", keys, s.d),
+                linear(f"{attn}.o_proj", s.d, queries),
                 s.heads,
-                s.kv,
-                s.rotary(i),
-                s.of_layer[i]["window"] or None,
+                s.kv_heads,
+                s.rotary[i],
+                s.windows[i],
                 head_norm(f"{attn}.q_norm"),
                 head_norm(f"{attn}.k_norm"),
             ),
             norm(f"{at}.post_attention_layernorm", s.d),
             GatedMLP(
-                linear(f"{mlp}.gate_proj", inner, s.d),
-                linear(f"{mlp}.up_proj", inner, s.d),
-                linear(f"{mlp}.down_proj", s.d, inner),
+                linear(f"{mlp}.gate_proj", s.inner, s.d),
+                linear(f"{mlp}.up_proj", s.inner, s.d),
+                linear(f"{mlp}.down_proj", s.d, s.inner),
                 "silu" if s.activation == "silu" else "gelu",
             ),
         )
 
-    embedding = array("model.embed_tokens.weight", s.vocab, s.d)
-    head = embedding if s.tied else array("lm_head.weight", s.vocab, s.d)
-    decoder = Decoder(
-        Embedding(embedding),
-        tuple(layer(i) for i in range(s.layers)),
-        norm("model.norm", s.d),
-        s.scale,
-    )
+    embedding = array("model.embed_tokens.weight", s.words, s.d)
+    head = embedding if s.tied else array("lm_head.weight", s.words, s.d)
+    layers = tuple(layer(i) for i in range(s.count))
+    decoder = Decoder(Embedding(embedding), layers, norm("model.norm", s.d), s.scale)
     return LanguageModel(decoder, Linear(head), MappingProxyType(dict(config)), vocabulary)
 
 

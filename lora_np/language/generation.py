@@ -11,7 +11,6 @@ from lora_np.autograd import value
 from lora_np.checks import Array, generator, number, shown, whole_number
 from lora_np.language.decoder import Cache, LanguageModel
 from lora_np.language.text import vocabulary_of
-from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import freeze
 
 
@@ -73,8 +72,18 @@ def generate(
     frozen = freeze(model)
     longest = min(model.context, len(said) + tokens)
     stops = ends_of(model)
-    told = Told(vocabulary, stream)
-    told.tell(said)
+    told = 0  # characters that have been streamed
+
+    def text() -> str:
+        return vocabulary.decode(said[len(vocabulary.begins) :])
+
+    def tell() -> None:
+        nonlocal told
+        if stream is not None and not (now := text()).endswith("\ufffd"):  # a character not yet whole
+            stream(now[told:])
+            told = len(now)
+
+    tell()
     step, caches = said[-model.context :], fresh(frozen, longest)
     for _ in range(tokens):
         if caches[0].tokens + len(step) > model.context:
@@ -86,8 +95,8 @@ def generate(
         step = said[-1:]
         if said[-1] in stops:
             break
-        told.tell(said)
-    return told.text(said)
+        tell()
+    return text()
 
 
 def ends_of(model: LanguageModel) -> list[int]:
@@ -99,26 +108,6 @@ def ends_of(model: LanguageModel) -> list[int]:
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in found):
         raise ValueError(f"{where}: eos_token_id must be a token or a list of tokens, got {shown(ends)}")
     return found
-
-
-class Told:
-    """How much of a text has been streamed already."""
-
-    def __init__(self, vocabulary: Vocabulary, stream: Callable[[str], Any] | None) -> None:
-        self.vocabulary = vocabulary
-        self.stream = stream
-        self.length = 0
-
-    def text(self, said: list[int]) -> str:
-        return self.vocabulary.decode(said[len(self.vocabulary.begins) :])
-
-    def tell(self, said: list[int]) -> None:
-        if self.stream is None:
-            return
-        text = self.text(said)
-        if not text.endswith("\ufffd"):  # a character of several tokens, not yet whole
-            self.stream(text[self.length :])
-            self.length = len(text)
 
 
 def fresh(model: LanguageModel, longest: int) -> list[Cache]:

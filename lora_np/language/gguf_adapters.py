@@ -59,7 +59,7 @@ def save_gguf_adapter(model: Any, path: str | os.PathLike[str], *, dtype: str = 
     alpha = next(iter(layers.values())).alpha
     tensors: dict[str, Array] = {}
     for place, layer in layers.items():
-        name = gguf_name(place)
+        name = gguf_name(place, family)
         if name is None:
             raise ValueError(f"llama.cpp has no name for {place}")
         if type(layer.base) is not Linear:

@@ -44,16 +44,11 @@ class Cuts(NamedTuple):
 
 
 LLAMA3 = Cuts(split_by(CONTRACTIONS + WORDS + r"\p{N}{1,3}" + SIGNS + SPACES), whole=True, bos=True)
-NEOX = Cuts([GPT2], normal="NFC")
 CUTS = {
     "gpt-2": Cuts([GPT2]),
-    "mpt": NEOX,
-    "olmo": NEOX,
-    "smollm": Cuts([DIGITS, GPT2]),
-    "starcoder": Cuts([DIGITS, GPT2]),
-    "llama-bpe": LLAMA3,
-    "llama-v3": LLAMA3,
-    "llama3": LLAMA3,
+    **dict.fromkeys(("mpt", "olmo"), Cuts([GPT2], normal="NFC")),  # GPT-NeoX's
+    **dict.fromkeys(("smollm", "starcoder"), Cuts([DIGITS, GPT2])),
+    **dict.fromkeys(("llama-bpe", "llama-v3", "llama3"), LLAMA3),
     "qwen2": Cuts(split_by(CONTRACTIONS + WORDS + r"\p{N}" + SIGNS + SPACES), normal="NFC"),
     "deepseek-v3": Cuts(
         split_by(
@@ -223,16 +218,17 @@ def standing(said: Mapping[str, Any], name: str, tokens: Sequence[str], *, defau
 def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> dict[str, Any]:
     """The post-processor that puts tokens before and after each text."""
 
-    def named(token: str, kind: int) -> dict[str, Any]:
-        return {"SpecialToken": {"id": token, "type_id": kind}}
-
     def around(text: str, kind: int) -> list[dict[str, Any]]:
-        middle = {"Sequence": {"id": text, "type_id": kind}}
-        return [*(named(t, kind) for t in before), middle, *(named(t, kind) for t in after)]
+        parts = (
+            [("SpecialToken", t) for t in before],
+            [("Sequence", text)],
+            [("SpecialToken", t) for t in after],
+        )
+        return [{name: {"id": token, "type_id": kind}} for part in parts for name, token in part]
 
-    return {
-        "type": "TemplateProcessing",
-        "single": around("A", 0),
-        "pair": [*around("A", 0), *around("B", 1)],
-        "special_tokens": {t: {"id": t, "ids": [numbers[t]], "tokens": [t]} for t in (*before, *after)},
-    }
+    single, special = (
+        around("A", 0),
+        {t: {"id": t, "ids": [numbers[t]], "tokens": [t]} for t in (*before, *after)},
+    )
+    pair = [*single, *around("B", 1)]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,28 +18,12 @@ from lora_np.checks import Array
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
-@runtime_checkable
-class Vocabulary(Protocol):
-    """What a language model needs of a vocabulary."""
-
-    files: Mapping[str, bytes] = NO_FILES  # what else came with it, such as a chat template
-
-    @property
-    def begins(self) -> tuple[int, ...]:
-        """What `encode` puts before each text: BOS, where there is one."""
-        return ()
-
-    def encode(self, text: str) -> Array:
-        """Tokens of ``text``, as whole numbers, after those of ``begins``."""
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        """The text of ``tokens``."""
-
-    def __len__(self) -> int:
-        """How many tokens there are."""
+class Identified:
+    """What describes itself by a ``tokenizer.json``."""
 
     def tokenizer(self) -> dict[str, Any]:
-        """The contents of a ``tokenizer.json`` that describes it."""
+        """The contents of that file."""
+        raise NotImplementedError
 
     @property
     def identity(self) -> str:
@@ -47,7 +31,7 @@ class Vocabulary(Protocol):
         return hashlib.sha256(json.dumps(self.tokenizer()).encode()).hexdigest()[:16]
 
 
-class Characters(Vocabulary):
+class Characters(Identified):
     """One token for each character.
 
     Parameters
@@ -70,6 +54,8 @@ class Characters(Vocabulary):
     >>> letters.decode([2, 0, 1])
     'cab'
     """
+
+    begins: tuple[int, ...] = ()  # what `encode` puts before each text
 
     def __init__(self, characters: str, files: Mapping[str, bytes] = NO_FILES) -> None:
         self.characters = characters
@@ -111,7 +97,7 @@ class Characters(Vocabulary):
         }
 
 
-class Subwords(Vocabulary):
+class Subwords(Identified):
     """Words and parts of words: a vocabulary of any kind, through the library ``tokenizers``.
 
     Parameters
@@ -150,11 +136,9 @@ class Subwords(Vocabulary):
     def encode(self, text: str) -> Array:
         """Tokens of ``text``, as whole numbers, with those that stand before and after each."""
         library = self.library
+        text.encode()  # half of a surrogate pair is no text, and this says where it is
         try:
             return np.array(library.encode(text).ids, dtype=np.int64)
-        except TypeError:
-            text.encode()  # half of a surrogate pair is no text, and this says where it is
-            raise
         except BaseException as error:
             # the library raises nothing narrower, and panics where an expression takes too long
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -171,6 +155,9 @@ class Subwords(Vocabulary):
     def tokenizer(self) -> dict[str, Any]:
         """The contents of the ``tokenizer.json``."""
         return self.contents
+
+
+Vocabulary: TypeAlias = Characters | Subwords
 
 
 def made(contents: Mapping[str, Any]) -> Any:
@@ -191,9 +178,7 @@ def made(contents: Mapping[str, Any]) -> Any:
     return library
 
 
-def read_vocabulary(
-    contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES
-) -> Characters | Subwords:
+def read_vocabulary(contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES) -> Vocabulary:
     """The vocabulary that the contents of a ``tokenizer.json`` describe.
 
     Parameters

@@ -191,6 +191,16 @@ class Family(NamedTuple):
     tables: Mapping[str, Any]  # fields, let, stacks, modules, heads, parts and decoder
     expressions: Formulas
 
+    @property
+    def llama_cpp(self) -> dict[str, str]:
+        """llama.cpp's names of modules, by those in a checkpoint; none where its files are not read."""
+        if not self.tables["llama_cpp"]:
+            return {}
+        modules = {_join(self.tables["base"], path): each for path, each in self.tables["modules"].items()}
+        modules |= self.tables["heads"][self.tasks[0]]
+        named = {path: each["llama_cpp"] for path, each in modules.items() if "llama_cpp" in each}
+        return {path.replace("*", "{}"): name.replace("*", "{}") for path, name in named.items()}
+
 
 @cache
 def family_of(name: str) -> Family:
@@ -232,7 +242,7 @@ def _folder() -> Any:
 def _read(name: str) -> dict[str, Any]:
     """The tables of a file, over those of the file that it extends."""
     own = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-    own["runs"] = "decoder" in own
+    own = {"llama_cpp": "", **own, "runs": "decoder" in own}  # what is not for those that extend it
     heads: dict[str, Any] = {}
     for tasks, modules in own.get("heads", {}).items():
         for task in tasks.split(", "):
@@ -363,9 +373,8 @@ def _append(
         name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
         kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
         known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
-        modules.append(
-            ModuleSpec._make((*known, tuple(ranges), entry["role"], entry.get("transposed", False)))
-        )
+        flags = (entry.get("transposed", False), entry.get("called", True))
+        modules.append(ModuleSpec._make((*known, tuple(ranges), entry["role"], *flags)))
 
 
 _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}

@@ -15,31 +15,11 @@ import numpy as np
 
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, gguf
+from lora_np.models.families import family_names, family_of
 from lora_np.quantise import Blocks, Quantised
 
 __all__ = ["GGUFModel", "gguf_name", "open_gguf", "row_order"]
 
-# Families, and whether llama.cpp reorders the rows of their q and k: it turns neighbours where transformers
-# turns the halves of a head.
-FAMILIES = {"llama": True, "qwen2": False, "qwen3": False}
-
-_MODULES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "model.layers.{}.input_layernorm": "blk.{}.attn_norm",
-    "model.layers.{}.self_attn.q_proj": "blk.{}.attn_q",
-    "model.layers.{}.self_attn.k_proj": "blk.{}.attn_k",
-    "model.layers.{}.self_attn.v_proj": "blk.{}.attn_v",
-    "model.layers.{}.self_attn.o_proj": "blk.{}.attn_output",
-    "model.layers.{}.self_attn.q_norm": "blk.{}.attn_q_norm",
-    "model.layers.{}.self_attn.k_norm": "blk.{}.attn_k_norm",
-    "model.layers.{}.post_attention_layernorm": "blk.{}.ffn_norm",
-    "model.layers.{}.mlp.gate_proj": "blk.{}.ffn_gate",
-    "model.layers.{}.mlp.up_proj": "blk.{}.ffn_up",
-    "model.layers.{}.mlp.down_proj": "blk.{}.ffn_down",
-}
-_BACK = {theirs: ours for ours, theirs in _MODULES.items()}
 _CONFIG = {
     "hidden_size": "embedding_length",
     "intermediate_size": "feed_forward_length",
@@ -125,8 +105,9 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     """
     file = gguf.open(path)
     family = file.metadata.get("general.architecture")
-    if family not in FAMILIES:
-        raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {', '.join(FAMILIES)}")
+    if family not in family_names() or not family_of(family).llama_cpp:
+        known = ", ".join(name for name in family_names() if family_of(name).llama_cpp)
+        raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {known}")
     config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
     for ours, theirs in _CONFIG.items():
         value = file.metadata.get(f"{family}.{theirs}")
@@ -139,7 +120,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
         raise HubError(f"{path}: scaled rotary positions are not read from a GGUF file")
     names = {}
     for theirs in file.tensors:
-        name = checkpoint_tensor(theirs)
+        name = checkpoint_tensor(theirs, family)
         if name is None:
             raise HubError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
         names[name] = theirs
@@ -154,31 +135,33 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     return GGUFModel(file, config, names)
 
 
-def gguf_name(module: str) -> str | None:
+def gguf_name(module: str, family: str) -> str | None:
     """The name that llama.cpp has for a module.
 
     Parameters
     ----------
     module : str
         As transformers calls it.
+    family : str
+        The model type.
 
     Returns
     -------
     str or None
-        None if no known family has such a module.
+        None if llama.cpp has no such module, or the family's files are not read.
 
     Examples
     --------
-    >>> gguf_name("model.layers.7.self_attn.q_proj"), gguf_name("lm_head"), gguf_name("vision.conv")
-    ('blk.7.attn_q', 'output', None)
+    >>> [gguf_name(name, "llama") for name in ("model.layers.7.self_attn.q_proj", "lm_head", "vision.conv")]
+    ['blk.7.attn_q', 'output', None]
     """
-    return _translated(module, _MODULES)
+    return _translated(module, family_of(family).llama_cpp)
 
 
-def checkpoint_tensor(name: str) -> str | None:
+def checkpoint_tensor(name: str, family: str) -> str | None:
     """The inverse for a tensor: ``"blk.7.attn_q.weight"`` is ``"model.layers.7.self_attn.q_proj.weight"``."""
     module, _, part = name.rpartition(".")
-    found = _translated(module, _BACK)
+    found = _translated(module, {theirs: ours for ours, theirs in family_of(family).llama_cpp.items()})
     return f"{found}.{part}" if found and part in ("weight", "bias") else None
 
 
@@ -213,7 +196,7 @@ def row_order(config: Mapping[str, Any], name: str) -> Array | None:
     array([0, 2, 1, 3, 4, 6, 5, 7])
     """
     part = next((part for part in ("q_proj", "k_proj") if f".self_attn.{part}" in name), None)
-    if part is None or not FAMILIES.get(config["model_type"], False):
+    if part is None or family_of(config["model_type"]).tables["llama_cpp"] != "neighbours":
         return None
     queries = config["num_attention_heads"]
     size = config.get("head_dim") or config["hidden_size"] // queries

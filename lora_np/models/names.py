@@ -79,8 +79,10 @@ class NameMap:
         """Where the tensor ``name`` goes; None if transformers splits or permutes it: that is not undone."""
         place: Place | None = None
         for rule in self._rules:
-            home = next((home for home in rule.homes if name.startswith(home)), None)
-            if home is None:
+            for home in rule.homes:
+                if name.startswith(home):
+                    break
+            else:
                 continue
             rest = name[len(home) :]
             for part, pattern in enumerate(rule.patterns):

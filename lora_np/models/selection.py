@@ -348,9 +348,11 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> str:
     if not isinstance(target, str):
         return f"targets: the function selected no module of {spec.name}"
     if listed:
-        stored = [module.alias.rpartition(".")[2] for module in spec.groups if module.alias]
+        stored = {module.alias.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE} - {
+            ""
+        }
         return (
-            f"targets: {target!r} matches no module of {spec.name}{close_names(target, {*leaves, *stored})}"
+            f"targets: {target!r} matches no module of {spec.name}{close_names(target, stored.union(leaves))}"
         )
     if target.lower() == ALL_LINEAR:
         return f"targets {target!r} matches nothing: {spec.name} has no linear maps"

@@ -52,6 +52,9 @@ class ModuleSpec(NamedTuple):
         What it is for: query, key, up, down, head, ...; empty if unknown.
     transposed : bool
         Whether the weight is kept as inputs by outputs: that of GPT-2's Conv1D, and of some experts.
+    called : bool
+        Whether the model calls the module as one of its kind. Where it does not, but takes the weight, an
+        adapter of PEFT does nothing or fails.
     """
 
     name: str
@@ -66,6 +69,7 @@ class ModuleSpec(NamedTuple):
     ranges: tuple[Indices, ...] = ()
     role: str = ""  # what it is for: query, key, up, down, head, ...; empty if unknown
     transposed: bool = False  # whether the weight is kept as inputs by outputs
+    called: bool = True  # whether the model calls it as one of its kind
 
     @property
     def copies(self) -> int:

@@ -94,14 +94,7 @@ class Fit(Generic[T]):
     interrupted: bool
 
 
-@guided(
-    lr="optimizer=Adam(lr=...)",
-    learning_rate="optimizer=Adam(lr=...)",
-    epochs="steps=",
-    loss_fn="loss=",
-    criterion="loss=",
-    seed="rng=",
-)
+@guided(lr="optimizer=Adam(lr=...)", learning_rate="optimizer=Adam(lr=...)", epochs="steps=")
 def fit(
     model: T,
     x: Any,
@@ -289,17 +282,25 @@ class Training:
     @property
     def identity(self) -> dict[str, str]:
         """What has to be the same for a checkpoint to fit, each in words."""
-        from lora_np.training.identity import describe, versions
+        from lora_np.training.identity import Description, describe, digest, versions
 
         settings = {
             **self.data.identity,
+            "validation": self.data.validation,
             "model": self.model,
             "optimizer": self.run.optimizer,
             "clip": self.run.clip,
             "accumulate": self.accumulate,
         }
-        described = {name: describe(setting) for name, setting in settings.items()}
-        return {"versions": versions(), **described, "generator": type(self.rng.bit_generator).__name__}
+        leaves = trainable(self.model)
+        run = Description(apart=[leaf for _, leaf in leaves])
+        return {
+            "versions": versions(),
+            **{name: run.of(setting) for name, setting in settings.items()},
+            **{f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves},
+            "generator": type(self.rng.bit_generator).__name__,
+            "the state of rng": describe(self.rng.bit_generator.state),
+        }
 
     def gradients(self, goal: float) -> float:
         """Leave the gradients of the next step in the leaves, and return its loss.

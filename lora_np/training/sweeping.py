@@ -20,7 +20,7 @@ from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trai
 from lora_np.table import Shown, Table
 from lora_np.training.data import rows
 from lora_np.training.fitting import fit, uninterrupted
-from lora_np.training.identity import describe, versions
+from lora_np.training.identity import Description, versions
 from lora_np.training.theory import optimum
 from lora_np.work import one_thread, progress_bar
 
@@ -329,12 +329,13 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.optimizer = optimizer
-        described = {field: describe(thing, trained=True) for field, thing in vars(problem).items()}
-        self.common = {"versions": versions(), **described, "steps, batch size": describe(settings)}
+        self.graph = Description()
+        described = {field: self.graph.of(thing) for field, thing in vars(problem).items()}
+        self.common = {"versions": versions(), **described, "steps, batch size": self.graph.of(settings)}
 
     def identity(self, point: Point) -> dict[str, Any]:
         optimizer = VARIANTS[point.variant].optimizer(self.optimizer(point.learning_rate))
-        return {**self.common, "optimizer": describe(optimizer), "point": vars(point)}
+        return {**self.common, "optimizer": self.graph.branch().of(optimizer), "point": vars(point)}
 
     def file(self, identity: dict[str, Any]) -> Path:
         return self.path / f"{fingerprint(identity)}.json"

@@ -32,21 +32,39 @@ CONFIG = preset_config("llama-3.2-1b")
 EXPECTED = count_model(accounting.preset("llama-3.2-1b"), rank=8).trainable
 
 
-class TorchLike:
-    """A model in memory that is not ours: all that is asked of one of torch."""
+class Parameter:
+    """As torch's: an array that may have a gradient."""
 
-    def named_modules(self) -> list[tuple[str, Any]]:
-        return [("", self), ("proj", TorchLinear())]
+    shape = (100, 120)
+
+    def __init__(self, requires_grad: bool) -> None:
+        self.requires_grad = requires_grad
+
+    def numel(self) -> int:
+        return 12_000
 
 
 class TorchLinear:
     in_features, out_features = 120, 100
 
-    def named_parameters(self, recurse: bool) -> list[tuple[str, Any]]:
-        return [("weight", np.zeros((100, 120)))]
+    def __init__(self, trained: bool) -> None:
+        self.weight = Parameter(trained)
+
+    def named_parameters(self, recurse: bool = True) -> list[tuple[str, Parameter]]:
+        return [("weight", self.weight)]
 
 
-TorchLike.named_parameters = lambda self, recurse=True: []  # type: ignore[attr-defined]
+class TorchLike:
+    """A model in memory that is not ours: all that is asked of one of torch."""
+
+    def __init__(self, *trained: bool) -> None:
+        self.layers = [TorchLinear(each) for each in trained]
+
+    def named_modules(self) -> list[tuple[str, Any]]:
+        return [("", self), *((f"layers.{i}", layer) for i, layer in enumerate(self.layers))]
+
+    def named_parameters(self, recurse: bool = True) -> list[tuple[str, Parameter]]:
+        return [(f"layers.{i}", layer.weight) for i, layer in enumerate(self.layers) if recurse]
 
 
 @pytest.fixture(params=["name", "path", "Path", "folder", "mapping", "spec"])
@@ -87,7 +105,8 @@ def test_every_function_takes_every_kind(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "live", [Linear(np.zeros((100, 120))), Sequential([Linear(np.zeros((100, 120)))]), TorchLike(), "100x120"]
+    "live",
+    [Linear(np.zeros((100, 120))), Sequential([Linear(np.zeros((100, 120)))]), TorchLike(True), "100x120"],
 )
 def test_models_in_memory_and_a_matrix(live: Any) -> None:
     targets = "all-linear"
@@ -104,6 +123,11 @@ def test_a_matrix_and_our_models_need_no_targets() -> None:
     adapted = lnp.inject(Linear(np.zeros((100, 120))), rank=8, rng=0)
     assert lnp.count(adapted).trainable == 1760
     assert lnp.count(adapted).frozen == 12_000
+
+
+def test_what_is_frozen_is_not_trainable() -> None:
+    found = count(TorchLike(True, False, False))
+    assert (found.trainable, found.frozen, found.total) == (12_000, 24_000, 36_000)
 
 
 def test_ranks_one_or_several() -> None:

@@ -165,9 +165,9 @@ def test_the_exit_status(arguments: list[str], status: int, capsys: pytest.Captu
         (["llama-3-8b", "--card", "T4", "--batch-size", "x"], 2, "'x'"),
         (["llama-3-8b", "--card", "T4", "--rank", "0"], 1, "rank must be at least 1, got 0"),
         (
-            ["llama-3-8b", "--card", "T4", "--method", "lora"],
-            1,
-            "method must be one of 'full', 'LoRA', 'QLoRA'",
+            ["llama-3-8b", "--card", "T4", "--method", "lorra"],
+            2,
+            "'lorra' is not one of 'full', ",
         ),
         (["llama-3-8b", "--card", "T4", "--tokens", "-1"], 1, "tokens must be at least 1, got -1"),
         (["llama-3-8b", "--card", "T4", "--optimizer", "adam"], 1, "optimizer must be one of 'adamw'"),

@@ -22,6 +22,7 @@ from lora_np.grading import classroom, judge
 from lora_np.grading.channel import Channel
 from lora_np.grading.classroom import Grades, grade, harmless, quoted, submissions_in
 from lora_np.grading.confine import Limits
+from tests.drawing import few
 from tests.grading.messy import messy
 
 LIMITS = Limits(seconds=2.0)
@@ -568,7 +569,7 @@ def test_a_supervisor_that_is_killed_leaves_grades_that_the_next_run_completes(t
     subprocess.run(command, check=True, capture_output=True)
     lasts = time.monotonic() - began
     right = (tmp_path / "g.csv").read_text()
-    for moment in range(20):
+    for moment in few(range(20), 4):
         (tmp_path / "g.csv").unlink(missing_ok=True)
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(lasts * (moment + 0.5) / 20)

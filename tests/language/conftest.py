@@ -20,6 +20,77 @@ CONFIG = {
 }
 
 
+MIXED = (
+    "Hello  World!\n\n\tIt's 1234567 don't WE'LL 12.5% — “quoted” naïve café ÅÄÖ ß ſ İı "
+    "漢字かな交じり文 한국어 العربية हिन्दी emoji 👩‍👩‍👧 🇩🇪 ½ ² Ⅷ ٣٤ \u00a0\u2003\u3000x\x1c\x1fy\r\n"
+    "snake_case CamelCase a+b=c {}[]()<> \\ // ### ... --- e\u0301 \ufeff \u200b zero"
+)
+SPECIAL = ["<|end|>", "<|end|>more", "<｜begin▁of▁sentence｜>"]
+ADDED = ["   ", "<think>", "    "]
+
+
+def nasty(seeds):
+    """Texts of words, numbers, spaces, and characters of every plane; of marks, halves and joiners; and long runs."""
+    pieces = [
+        *MIXED.split(" "),
+        *SPECIAL,
+        *ADDED,
+        "<|end",
+        "|>",
+        " ",
+        "  ",
+        "\n",
+        " \n ",
+        "\t",
+        "\r\n\r\n",
+        "\0",
+    ]
+    pieces += [
+        "'S",
+        "'ll",
+        "'LL",
+        "’s",
+        "e\u0301",
+        "\u0065\u0301\u0323",
+        "\u212b",
+        "\u1100\u1161\u11a8",
+        "\u0958",
+    ]
+    pieces += [
+        "the",
+        "THE",
+        "tHe",
+        "\u01c5",
+        "\u02b0",
+        "ﬁ",
+        "０１２",
+        "१२३",
+        "²³",
+        "ⅣⅤ",
+        "$$",
+        "€",
+        "^_^",
+        "/*",
+        "▁",
+    ]
+    pieces += [
+        "a" * 40,
+        "9" * 11,
+        "=" * 17,
+        " " * 23,
+        "\u200d",
+        "\ufe0f",
+        "\u0300",
+        "\U000e0041",
+        "\u2028",
+        "\x85",
+    ]
+    for seed in seeds:
+        rng = np.random.default_rng(seed % 2**32)
+        alone = [chr(c) for c in rng.integers(1, 0x2FFFF, 9) if not 0xD800 <= c < 0xE000]
+        yield "".join(rng.choice([*pieces, *alone, *alone], rng.integers(0, 30)))
+
+
 needs_tokenizers = pytest.mark.skipif(
     not find_spec("tokenizers"), reason="the library tokenizers is not here"
 )

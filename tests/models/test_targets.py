@@ -109,10 +109,10 @@ def test_patterns_that_match_nothing_are_found():
 def test_many_names_take_linear_time():
     names = [f"model.layers.{i}.mlp.experts.{j}.up_proj" for i in range(100) for j in range(100)]
     for keys in ([f"^{name}".replace(".", r"\.") for name in names], names):
-        begin = time.perf_counter()
+        begin = time.process_time()
         ranks = Patterns({key: place for place, key in enumerate(keys)})
         assert [ranks.get(name, None) for name in names[-2000:]] == list(range(8000, 10_000))
-        assert time.perf_counter() - begin < 10
+        assert time.process_time() - begin < 10
     with pytest.raises(ValueError, match="at most 1,000 expressions"):
         Patterns({f".*a{i}": 1 for i in range(1001)})
 

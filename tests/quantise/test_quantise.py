@@ -284,3 +284,13 @@ def test_the_object_is_small_frozen_and_tells_what_it_is(kind):
     assert Q.dequantised() is not Q.dequantised()
     assert Q.dequantised().flags.writeable
     np.testing.assert_array_equal(W, matrix("normal", (8, 32)))
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-39, 1e-42, 1e-45])
+def test_rows_of_denormal_numbers_are_quantised_twice(scale):
+    rng = np.random.default_rng(0)
+    for rows in (1, 8, 64):
+        W = (rng.normal(size=(rows, 64)) * scale).astype(np.float32)
+        W[0] = 0
+        for kind in ("nf4", "int4"):
+            assert np.abs(quantise(W, kind, double=True).dequantised() - W).max() <= 2 * np.abs(W).max()
