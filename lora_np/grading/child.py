@@ -84,4 +84,4 @@ def import_matplotlib(folder: str) -> None:
 
 
 def is_checkout(folder: Path) -> bool:
-    return (folder / "lora_np").is_dir() and folder.name not in ("site-packages", "dist-packages")
+    return (folder / "lora_np").is_dir() and not (folder / "numpy").is_dir()

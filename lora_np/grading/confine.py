@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lora_np.checks import number, whole_number
 from lora_np.exercises import DATA
 from lora_np.grading.repository import FOLDER
@@ -224,6 +226,7 @@ def readable() -> Iterator[tuple[Path, int]]:
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
     packages = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    packages.append(str(Path(np.__file__).parents[1]))  # which may be of any name
     # The package that runs need not be the only copy: a checkout may be first in the path of an environment.
     exercises = [Path(entry, "lora_np", "exercises") for entry in {*python, *packages}]
     hidden = {(place / name).resolve() for place in (DATA.parent, *exercises) for name in ("data", "checks")}

@@ -13,6 +13,7 @@ import pytest
 from lora_np.exercises import DATA
 from lora_np.grading import confine
 from lora_np.grading.channel import Ended, import_path
+from lora_np.grading.child import is_checkout
 from lora_np.grading.confine import ALLOWED, MACHINES, Limits, filter_program
 from lora_np.grading.sandbox import Sandbox
 
@@ -231,6 +232,16 @@ def test_a_second_copy_of_the_package_is_hidden_too(tmp_path, monkeypatch):
     assert place / "lora_np" / "exercises" / "asking.py" in read
     for name in ("data/lora_count.md", "checks/matrices.py"):
         assert not any((place / "lora_np" / "exercises" / name).is_relative_to(path) for path in read)
+
+
+@linux
+def test_packages_may_be_installed_in_a_folder_of_any_name(tmp_path, monkeypatch):
+    (tmp_path / "numpy").mkdir()
+    monkeypatch.setattr(confine.np, "__file__", str(tmp_path / "numpy" / "__init__.py"))
+    assert (tmp_path, confine.READ) in confine.readable()
+    (tmp_path / "lora_np").mkdir()
+    assert not is_checkout(tmp_path)
+    assert is_checkout(Path(confine.__file__).parents[2])
 
 
 def test_it_starts_with_an_empty_folder_and_nothing_of_our_environment(box, monkeypatch):
