@@ -84,4 +84,6 @@ def import_matplotlib(folder: str) -> None:
 
 
 def is_checkout(folder: Path) -> bool:
-    return (folder / "lora_np").is_dir() and not (folder / "numpy").is_dir()
+    """Whether a folder has this package, and is none in which packages are installed."""
+    installed = folder.name in ("site-packages", "dist-packages") or (folder / "numpy").is_dir()
+    return (folder / "lora_np").is_dir() and not installed
