@@ -40,10 +40,10 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
 
     Example: lora-np exercises list --lesson 1
     """
-    from lora_np import exercises
+    from lora_np.exercises import lessons as course
     from lora_np.table import Table
 
-    found = exercises.lessons(lessons)
+    found = course(lessons)
     rows = [
         (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
         for lesson in found
