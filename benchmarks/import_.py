@@ -1,4 +1,4 @@
-"""What a first use costs over ``import numpy``: CPU time of processes, and modules that should stay out."""
+"""What a first use costs over ``import numpy``: CPU time of processes, and what should stay out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USES = {
 REPORT = """
 import atexit, time
 def report(modules=__import__("sys").modules):
-    heavy = [m for m in ("matplotlib", "typer", "tqdm", "joblib", "rich") if m in modules]
+    heavy = [m for m in ("matplotlib", "click", "tqdm", "joblib", "rich") if m in modules]
     print(time.process_time(), *heavy, file=__import__("sys").stderr)
 atexit.register(report)
 """

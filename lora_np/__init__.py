@@ -28,6 +28,7 @@ with on_demand(globals()):
     )
     from lora_np.accounting import (
         break_even_rank as break_even_rank,
+        count as count,
         count_full as count_full,
         count_lora as count_lora,
         rank_for_budget as rank_for_budget,

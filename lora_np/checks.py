@@ -22,10 +22,14 @@ OTHER_SPELLINGS = {
 
 
 def brief(text: str, longest: int) -> str:
-    """``text`` for a message: what comes from a file may be long, and hold what a terminal obeys."""
+    """``text`` for a message: what comes from a file may be long."""
     half = longest // 2
-    text = text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}")
+
+
+def printable(text: str) -> str:
+    """``text`` with what a terminal or a browser obeys instead of showing it as Python's escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:
@@ -53,6 +57,12 @@ def whole_number(
         limit = f"{top} = {maximum}" if top else f"{maximum}"
         raise ValueError(f"{name} must be between {minimum} and {limit}, got {shown(number)}")
     return number
+
+
+def whole_numbers(name: str, value: object) -> tuple[int, ...]:
+    """One whole number from 1 on, or several, as a tuple."""
+    several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    return tuple(whole_number(name, each) for each in (value if several else (value,)))  # type: ignore[attr-defined]
 
 
 def matrix(name: str, value: npt.ArrayLike) -> Array:
@@ -158,6 +168,31 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if isinstance(dtype, (type, np.dtype)):
         dtype = np.dtype(dtype).name
     return np.dtype(float_name(dtype, ("float32", "float64")))
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """The names closest to ``name``, to end a message with; twelve of all if none is close.
+
+    Parameters
+    ----------
+    name : str
+        What was not found.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        Text that starts with a semicolon, or nothing.
+    """
+    from difflib import get_close_matches  # rarely needed
+
+    known = list(dict.fromkeys(known))
+    close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
+    if close:
+        return f"; close names: {', '.join(close)}"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"; it has {', '.join(sorted(known)[:12])}{more}" if known else ""
 
 
 def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lora_np
+from tests.drawing import every
 
 MODULES = [
     m.name for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.") if not m.name.endswith("__main__")
@@ -34,7 +35,7 @@ def test_import_loads_nothing_beside_the_root():
 
 
 def test_what_is_used_most_loads_nothing_heavy():
-    heavy = ["matplotlib", "typer", "tqdm", "joblib", "rich", "ipywidgets", "torch", "scipy"]
+    heavy = ["matplotlib", "click", "tqdm", "joblib", "rich", "ipywidgets", "torch", "scipy"]
     use = "import sys, lora_np as lnp; lnp.Tensor, lnp.fit, lnp.inject, lnp.count_lora, lnp.low_rank_factors"
     assert run(f"{use}; print([m for m in {heavy} if m in sys.modules])") == "[]"
 
@@ -103,7 +104,7 @@ def test_a_package_is_deferred_while_other_threads_import():
     assert run(code) == "[] True Linear"
 
 
-@pytest.mark.parametrize("module", ["lora_np", *PUBLIC])
+@every("module", ["lora_np", *PUBLIC])
 def test_public_names_exist_and_are_documented(module):
     module = importlib.import_module(module)
     for name in module.__all__:

@@ -4,7 +4,7 @@ import ast
 import importlib
 from pathlib import Path
 
-import pytest
+from tests.drawing import every
 
 PACKAGE = Path(__file__).parents[1] / "lora_np"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -108,7 +108,7 @@ def public_names(module):
     return getattr(importlib.import_module(module), "__all__", ())
 
 
-@pytest.mark.parametrize("file", FILES)
+@every("file", FILES)
 def test_privacy(file):
     found = sorted(set(complaints(file)))
     assert not found, "\n".join(found)

@@ -4,11 +4,14 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.accounting.activations import TrainingOptions as TrainingOptions
-    from lora_np.accounting.checkpoint import from_safetensors as from_safetensors
-    from lora_np.accounting.errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
     from lora_np.accounting.flops import Flops as Flops, count_flops as count_flops
-    from lora_np.accounting.live import ModelCount as ModelCount, count as count, from_model as from_model
-    from lora_np.accounting.lora import LoraCount as LoraCount, count_model as count_model
+    from lora_np.accounting.lora import (
+        LoraCount as LoraCount,
+        ModelCount as ModelCount,
+        count as count,
+        count_model as count_model,
+        model_spec as model_spec,
+    )
     from lora_np.accounting.matrix import (
         MatrixCount as MatrixCount,
         break_even_rank as break_even_rank,
@@ -24,11 +27,10 @@ with on_demand(globals()):
         MemoryComparison as MemoryComparison,
         compare_memory as compare_memory,
         largest_batch as largest_batch,
+        largest_context as largest_context,
         largest_rank as largest_rank,
-        largest_sequence as largest_sequence,
         training_memory as training_memory,
     )
-    from lora_np.accounting.paper import PaperClaims as PaperClaims, paper_claims as paper_claims
     from lora_np.accounting.planning import (
         METHODS as METHODS,
         Card as Card,
@@ -37,15 +39,16 @@ with on_demand(globals()):
         cards as cards,
         plan as plan,
     )
-    from lora_np.accounting.settings import count_config as count_config
-    from lora_np.accounting.sources import (
+    from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
+    from lora_np.accounting.report import CountReport as CountReport, count_source as count_source
+    from lora_np.models import (
         Catalogue as Catalogue,
+        ModelSpec as ModelSpec,
+        ModuleSpec as ModuleSpec,
         catalogue as catalogue,
         from_config as from_config,
-        model_spec as model_spec,
+        from_safetensors as from_safetensors,
         preset as preset,
         preset_config as preset_config,
         preset_names as preset_names,
     )
-    from lora_np.accounting.summary import CountReport as CountReport, count_source as count_source
-    from lora_np.hub import ModelSpec as ModelSpec, ModuleSpec as ModuleSpec

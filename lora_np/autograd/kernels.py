@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,11 @@ def product(a: Array, b: Array) -> Array:
     if a.ndim <= 2:
         return a.dot(b)  # type: ignore[no-any-return]
     # one product of matrices; np.matmul would make one for each of the first axes
-    return a.reshape(-1, a.shape[-1]).dot(b).reshape(*a.shape[:-1], b.shape[1])  # type: ignore[no-any-return]
+    return rows(a).dot(b).reshape(*a.shape[:-1], b.shape[1])  # type: ignore[no-any-return]
+
+
+def rows(a: Any) -> Any:
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])  # -1 would be unknown where the last axis is empty
 
 
 def sum_of_outer(g: Any, x: Any) -> Any:
@@ -64,7 +69,7 @@ def sum_of_outer(g: Any, x: Any) -> Any:
     array([[13., 16.]])
     """
     if g.ndim != 2:
-        g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
+        g, x = rows(g), rows(x)
     # BLAS is quicker with the wide one first.
     return np.dot(g.T, x) if g.shape[1] > x.shape[1] else np.dot(x.T, g).T
 
@@ -256,5 +261,5 @@ adapted_affine = primitive(
     adapted_affine,
     joint=adapted_gradients,
     keeps=True,
-    composed=lambda x, W, A, B, scale, b=None: affine(x, W + B @ A * scale, b),
+    composed=lambda x, W, A, B, scale, b=None: plus_low_rank(affine(x, W, b), x, A, B, scale),
 )

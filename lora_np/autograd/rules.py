@@ -46,9 +46,9 @@ derivative(np.conjugate, lambda y, a: lambda g: g)
 derivative(np.reciprocal, lambda y, a: lambda g: -g * y * y)
 derivative(
     np.power,
-    lambda y, a, b: lambda g: g * b * a ** one_less(b),
+    lambda y, a, b: lambda g: g * b * a ** one_less(b, g.dtype),
     # 0 ** b does not move with b, unless b is negative
-    lambda y, a, b: lambda g: g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), 1, a)),
+    lambda y, a, b: lambda g: g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), one(g), a)),
 )
 derivative(
     np.remainder,
@@ -77,15 +77,23 @@ derivative(
 )
 derivative(
     np.arctan2,
-    lambda y, a, b: lambda g: g * b / (np.square(a) + np.square(b)),
-    lambda y, a, b: lambda g: -g * a / (np.square(a) + np.square(b)),
+    lambda y, a, b: lambda g: g * b / np.square(np.hypot(a, b)),
+    lambda y, a, b: lambda g: -g * a / np.square(np.hypot(a, b)),
 )
 
 
-def one_less(b: Any) -> Any:
+# A constant may be int8, which overflows, or float16, which rounds: rules compute in the dtype of g.
+
+
+def one(g: Any) -> Any:
+    return g.dtype.type(1)
+
+
+def one_less(b: Any, dtype: np.dtype[Any]) -> Any:
     """``b - 1``, but 1 where b is zero: ``b * a ** (b - 1)`` is then zero even at a = 0."""
-    if np.ndim(b) == 0:
+    if isinstance(b, (int, float)):
         return b - 1 if b else 1
+    b = b.astype(dtype)
     return np.where(b == 0, 1, b - 1)
 
 
@@ -376,7 +384,9 @@ einsum_of = primitive(einsum_forward, Each(einsum_rule))
 derivative(np.sum, lambda y, a, axis=None, keepdims=False: spread_back(np.shape(a), axis, keepdims))
 derivative(
     np.mean,
-    lambda y, a, axis=None, keepdims=False: spread_back(np.shape(a), axis, keepdims, y.size / np.size(a)),
+    lambda y, a, axis=None, keepdims=False: spread_back(
+        np.shape(a), axis, keepdims, y.size / max(np.size(a), 1)
+    ),
 )
 derivative(np.max, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
@@ -436,7 +446,7 @@ def std(
 
 def freedom(a: Any, axis: Any, ddof: float, correction: Any) -> float:
     n: int = np.size(a) if axis is None else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
-    return float(n - (ddof if correction is None else correction))
+    return max(float(n - (ddof if correction is None else correction)), 0.0)
 
 
 def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = False) -> Pull:
@@ -467,6 +477,9 @@ def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = F
         weights = np.transpose(weights, np.argsort(axes))
         weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(np.shape(a))])
         weights = np.broadcast_to(weights, np.shape(a))
+    whole = [np.float64] * (value(a).dtype.kind != "f")
+    # NumPy's dtype for the sums
+    weights = weights * np.ones((), np.result_type(value(a), value(weights), *whole))
     total = np.sum(weights, axis=axis, keepdims=keepdims)
     return np.sum(a * weights, axis=axis, keepdims=keepdims) / total
 
@@ -476,8 +489,8 @@ def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     """By halves: y / a would fail at zeros, and here the gradient is the product of the others."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
     axes = range(np.ndim(a)) if axis is None or np.ndim(a) == 0 else normalize_axis_tuple(axis, np.ndim(a))
-    rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (-1, math.prod(shape)))
-    n = len(rows)
+    n = math.prod(np.shape(a)[i] for i in axes)
+    rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (n, math.prod(shape)))
     while n > 1:
         half, odd = divmod(n, 2)
         products = rows[:half] * rows[half : 2 * half]
@@ -507,8 +520,8 @@ def cumprod(a: Any, axis: int | None = None) -> Any:
 
 @composition(np.diff)
 def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
-    before = (slice(None),) * normalize_axis_index(axis, np.ndim(a))
     for _ in range(n):
+        before = (slice(None),) * normalize_axis_index(axis, np.ndim(a))
         a = a[(*before, slice(1, None))] - a[(*before, slice(None, -1))]
     return a
 
@@ -708,7 +721,7 @@ def put_back(shape: tuple[int, ...], index: Any) -> Pull:
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     if isinstance(indices, Tensor):
         raise not_differentiable(np.take, "indices")
-    if axis is None:
+    if axis is None or (np.ndim(a) == 0 and axis in (0, -1)):
         return operator.getitem(np.ravel(a), np.asarray(indices))
     return operator.getitem(
         a, (slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (np.asarray(indices),)

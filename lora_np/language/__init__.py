@@ -29,9 +29,7 @@ with on_demand(globals()):
         windows as windows,
     )
     from lora_np.language.vocabulary import (
-        BytePairs as BytePairs,
         Characters as Characters,
-        Foreign as Foreign,
-        byte_vocabulary as byte_vocabulary,
+        Subwords as Subwords,
         read_vocabulary as read_vocabulary,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix
-from lora_np.linalg.spectrum import SVD, binary_unit, well_scaled
+from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
 SWEEPS = 60  # some ten are usual, and sixteen the most that was met
 
@@ -39,6 +39,8 @@ def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
         If ``M`` does not hold real numbers.
     ValueError
         If ``M`` is not a finite matrix.
+    numpy.linalg.LinAlgError
+        If ``U`` overflows.
 
     See Also
     --------
@@ -68,7 +70,7 @@ def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
     array([[4., 4.],
            [0., 1.]])
     """
-    U = np.array(matrix("M", M))
+    unit, U = well_scaled(np.array(matrix("M", M)))
     d, k = U.shape
     m = min(d, k)
     L = np.eye(d, m, dtype=U.dtype)
@@ -83,7 +85,7 @@ def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
         L[j + 1 :, j] = U[j + 1 :, j] / U[j, j]
         U[j + 1 :, j:] -= np.outer(L[j + 1 :, j], U[j, j:])
         U[j + 1 :, j] = 0
-    return order, L, U[:m]
+    return order, L, restored("U", U[:m], unit)
 
 
 def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
@@ -107,6 +109,8 @@ def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
         If ``M`` does not hold real numbers.
     ValueError
         If ``M`` is not a finite matrix.
+    numpy.linalg.LinAlgError
+        If ``R`` overflows.
 
     See Also
     --------
@@ -130,13 +134,13 @@ def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
     array([[-5., -3.],
            [ 0.,  4.]])
     """
-    R = np.array(matrix("M", M))
+    unit, R = well_scaled(np.array(matrix("M", M)))
     mirrors = []
     for j in range(min(R.shape)):
         mirrors.append(_mirror(R[j:, j]))
         _reflect(R[j:, j:], mirrors[-1])
         R[j + 1 :, j] = 0
-    return _product(mirrors, len(R)), R[: len(mirrors)]
+    return _product(mirrors, len(R)), restored("R", R[: len(mirrors)], unit)
 
 
 def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
@@ -162,6 +166,8 @@ def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
         If ``M`` does not hold real numbers.
     ValueError
         If ``M`` is not a finite matrix.
+    numpy.linalg.LinAlgError
+        If ``R`` overflows.
 
     See Also
     --------
@@ -189,8 +195,7 @@ def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
     >>> abs(np.diag(R))
     array([5. , 0.8])
     """
-    unit, M = well_scaled(matrix("M", M))  # squared norms must not overflow
-    R = np.array(M)
+    unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
     order = np.arange(R.shape[1])
     mirrors = []
     for j in range(min(R.shape)):
@@ -200,7 +205,7 @@ def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
         mirrors.append(_mirror(R[j:, j]))
         _reflect(R[j:, j:], mirrors[-1])
         R[j + 1 :, j] = 0
-    return _product(mirrors, len(R)), R[: len(mirrors)] * R.dtype.type(unit), order
+    return _product(mirrors, len(R)), restored("R", R[: len(mirrors)], unit), order
 
 
 def svd(M: npt.ArrayLike) -> SVD:
@@ -225,7 +230,8 @@ def svd(M: npt.ArrayLike) -> SVD:
     ValueError
         If ``M`` is not a finite matrix.
     numpy.linalg.LinAlgError
-        If the columns are not orthogonal after 60 sweeps, which has not been seen.
+        If the norm of ``M`` overflows; or if the columns are not orthogonal after 60 sweeps, which has not
+        been seen.
 
     See Also
     --------
@@ -252,8 +258,8 @@ def svd(M: npt.ArrayLike) -> SVD:
     if M.shape[0] < M.shape[1]:
         V, s, Uh = svd(M.T)
         return SVD(Uh.T, s, V.T)
-    unit = M.dtype.type(binary_unit(M))
-    columns = M / unit  # (d, k)
+    unit = binary_unit(M)
+    columns = M / M.dtype.type(unit)  # (d, k)
     V = np.eye(M.shape[1], dtype=M.dtype)
     for _ in range(SWEEPS):
         if not _sweep(columns, V):
@@ -263,7 +269,7 @@ def svd(M: npt.ArrayLike) -> SVD:
     s = np.linalg.norm(columns, axis=0)
     order = np.argsort(-s, kind="stable")
     s = s[order]
-    return SVD(_directions(columns[:, order], s), s * unit, V[:, order].T)
+    return SVD(_directions(columns[:, order], s), restored("the norm of M", s, unit), V[:, order].T)
 
 
 def _mirror(x: Array) -> Array:

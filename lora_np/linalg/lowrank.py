@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, choice, generator, guided, masked, matrix, number, whole_number
 from lora_np.linalg import decompositions
-from lora_np.linalg.spectrum import SVD, singular_values, tail_sums, well_scaled
+from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, well_scaled
 
 Norm = Literal["fro", "spectral", "nuclear"]
 Method = Literal["auto", "full", "krylov"]
@@ -59,6 +59,8 @@ def truncated_svd(
         If ``M`` does not hold real numbers.
     ValueError
         If ``M`` is not a finite matrix, or an option is out of range.
+    numpy.linalg.LinAlgError
+        If the norm of ``M`` overflows.
 
     See Also
     --------
@@ -83,7 +85,7 @@ def truncated_svd(
     >>> truncated_svd(np.diag([1.0, 5.0, 3.0]), rank=2).s
     array([5., 3.])
     """
-    M = matrix("M", M)
+    unit, M = well_scaled(matrix("M", M))
     rank = _rank(rank, M)
     choice("method", method, ("auto", "full", "krylov"))
     tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
@@ -95,7 +97,7 @@ def truncated_svd(
         found = _iterate(M, rank, tolerance, random)
     if found is None:
         found = SVD(*np.linalg.svd(M, full_matrices=False))
-    return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank])
+    return SVD(found.U[:, :rank], restored("the norm of M", found.s[:rank], unit), found.Vh[:rank])
 
 
 @guided()
@@ -129,6 +131,8 @@ def low_rank_factors(
         If ``M`` does not hold real numbers.
     ValueError
         If ``M`` is not a finite matrix, ``rank`` is out of range or the method is not known.
+    numpy.linalg.LinAlgError
+        If the norm of ``M`` overflows.
 
     See Also
     --------
@@ -187,6 +191,8 @@ def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False)
         If ``M`` does not hold real numbers.
     ValueError
         If ``M`` is not a finite matrix or the norm is not known.
+    numpy.linalg.LinAlgError
+        If the norm of ``M`` overflows.
 
     See Also
     --------
@@ -208,8 +214,9 @@ def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False)
     M = matrix("M", M)
     unit, s = singular_values(M)
     errors = _TAIL_NORMS[norm](s)
-    errors = errors / (errors[0] or 1.0) if relative else errors * unit
-    return errors.astype(M.dtype)
+    if relative:
+        errors, unit = errors / (errors[0] or 1.0), 1.0
+    return restored("the norm of M", errors.astype(M.dtype), unit)
 
 
 def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro") -> int:
@@ -372,13 +379,11 @@ def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
     B, A = matrix("B", B), matrix("A", A)
     if B.shape[1] != A.shape[0]:
         raise ValueError(f"B must have as many columns as A has rows, got shapes {B.shape} and {A.shape}")
+    (of_B, B), (of_A, A) = well_scaled(B), well_scaled(A)
     Qb, Rb = np.linalg.qr(B)
     Qa, Ra = np.linalg.qr(A.T)
-    core = Rb @ Ra.T
-    if not np.isfinite(core).all():  # LAPACK may not return
-        raise np.linalg.LinAlgError("B @ A overflows: its entries are too large for its dtype")
-    U, s, Vh = np.linalg.svd(core, full_matrices=False)
-    return SVD(Qb @ U, s, Vh @ Qa.T)
+    U, s, Vh = np.linalg.svd(Rb @ Ra.T, full_matrices=False)
+    return SVD(Qb @ U, restored("B @ A", s, of_B * of_A, divide="B or A"), Vh @ Qa.T)
 
 
 # Mirsky: one approximation is best in every unitarily invariant norm, and its error is that norm of the tail.
@@ -399,7 +404,6 @@ def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator) ->
     Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So the SVD
     of the small ``T`` gives the best approximation within Q, and the part outside tells how far off it is.
     """
-    unit, M = well_scaled(M)
     width = rank + OVERSAMPLING
     total = float(np.vdot(M, M))
     rounding = float(np.finfo(M.dtype).eps)
@@ -417,7 +421,7 @@ def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator) ->
         # The error grows by half its share of missing energy; the other half is for safety.
         if _missing_energy(s, residuals, rank) <= tolerance * squared_error + hidden:
             U, Vh = Q @ Uh[:rank].T.astype(M.dtype), V[:, :rank].T.astype(M.dtype) @ P.T
-            return SVD(U, (s[:rank] * unit).astype(M.dtype), Vh)
+            return SVD(U, s[:rank].astype(M.dtype), Vh)
         Q = np.concatenate([Q, fresh], axis=1)
         P, T = _grow(P, T, outside, M.T @ fresh)
     return None

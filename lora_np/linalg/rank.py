@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, matrix, number
 from lora_np.linalg.lowrank import rank_errors
-from lora_np.linalg.spectrum import singular_values, well_scaled
+from lora_np.linalg.spectrum import restored, scaled_svd, singular_values, well_scaled
 
 
 def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Array, list[int]]:
@@ -35,6 +35,8 @@ def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Ar
         If ``M`` does not hold real numbers.
     ValueError
         If ``M`` is not a finite matrix, or ``tolerance`` is negative.
+    numpy.linalg.LinAlgError
+        If the form overflows.
 
     See Also
     --------
@@ -56,11 +58,11 @@ def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Ar
     >>> pivots
     [0, 2]
     """
-    form = np.array(matrix("M", M))
+    unit, form = well_scaled(np.array(matrix("M", M)))
     d, k = form.shape
     if tolerance is None:
-        tolerance = float(max(d, k) * np.finfo(form.dtype).eps * np.abs(form).sum(axis=1).max())
-    tolerance = number("tolerance", tolerance, minimum=0)
+        tolerance = unit * float(max(d, k) * np.finfo(form.dtype).eps * np.abs(form).sum(axis=1).max())
+    tolerance = number("tolerance", tolerance, minimum=0) / unit
     pivots: list[int] = []
     for column in range(k):
         row = len(pivots)
@@ -75,7 +77,7 @@ def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Ar
         form[row + 1 :, column:] -= np.outer(factors, form[row, column:])
         form[row + 1 :, column] = 0
         pivots.append(column)
-    return form, pivots
+    return restored("the form", form, unit), pivots
 
 
 def independent_columns(M: npt.ArrayLike, *, tolerance: float | None = None) -> list[int]:
@@ -102,6 +104,8 @@ def independent_columns(M: npt.ArrayLike, *, tolerance: float | None = None) -> 
         If ``M`` does not hold real numbers.
     ValueError
         If ``M`` is not a finite matrix, or ``tolerance`` is negative.
+    numpy.linalg.LinAlgError
+        If the form overflows.
 
     See Also
     --------
@@ -151,8 +155,7 @@ def column_space(M: npt.ArrayLike, *, tolerance: float | None = None) -> Array:
            [0.8]])
     """
     M = matrix("M", M)
-    unit, scaled = well_scaled(M)
-    U, s, _ = np.linalg.svd(scaled, full_matrices=False)
+    unit, (U, s, _) = scaled_svd(M)
     return U[:, : _count(unit, s, M, tolerance)]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix, number, whole_number
-from lora_np.linalg.spectrum import exponent, tail_sums
+from lora_np.linalg.spectrum import exponent, restored, tail_sums
 
 
 def reduced_rank_regression(
@@ -93,7 +93,7 @@ def reduced_rank_regression(
     dtype = np.result_type(X, Y, W0)
     with np.errstate(over="ignore"):
         A = np.ldexp(optima.A[:rank], optima.out - optima.into).astype(dtype)
-    return optima.B[:, :rank].astype(dtype), _without_overflow("the update", A)
+    return optima.B[:, :rank].astype(dtype), restored("the update", A, 1, divide="Y and W0")
 
 
 def optimal_losses(
@@ -161,7 +161,7 @@ def optimal_losses(
         left = tail_sums(np.square(target).sum(axis=0))
         missed = np.square(target - X @ optima.A.T).sum(axis=0)
         losses = (outside + left + np.append(0.0, np.cumsum(missed))) / residual.size
-        return _without_overflow("a loss", np.ldexp(losses, 2 * optima.out))
+        return restored("a loss", np.ldexp(losses, 2 * optima.out), 1, divide="Y and W0")
 
 
 def _problem(
@@ -177,7 +177,7 @@ def _problem(
         raise ValueError(f"W0 must have shape (d, k) = {(d, k)} to map X to Y, got {W0.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
         residual = Y.astype(np.float64) - X.astype(np.float64) @ W0.astype(np.float64).T
-    return X, Y, W0, _without_overflow("Y - X @ W0.T", residual)
+    return X, Y, W0, restored("Y - X @ W0.T", residual, 1, divide="Y and W0")
 
 
 class _Optima:
@@ -195,9 +195,3 @@ class _Optima:
         whitened = np.ldexp(residual, -self.out).T @ U[:n]  # (d, m)
         self.B, gain, Wh = np.linalg.svd(whitened, full_matrices=False)  # (d, m)
         self.A = (gain[:, None] * Wh * inverse) @ Vh  # (m, k)
-
-
-def _without_overflow(what: str, result: Array) -> Array:
-    if not np.isfinite(result).all():
-        raise np.linalg.LinAlgError(f"{what} overflows: its entries are too large for {result.dtype}")
-    return result

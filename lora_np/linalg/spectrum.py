@@ -50,6 +50,21 @@ def well_scaled(M: Array) -> tuple[float, Array]:
     return unit, M / M.dtype.type(unit)
 
 
+def scaled_svd(M: Array) -> tuple[float, SVD]:
+    """``(unit, F)`` with ``unit * F`` the SVD of ``M``, whose norm may overflow."""
+    unit, M = well_scaled(M)
+    return unit, SVD(*np.linalg.svd(M, full_matrices=False))
+
+
+def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
+    """``unit * x`` in the dtype of x, or an error that says what to rescale."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        result: Array = (x * np.float64(unit)).astype(x.dtype)
+    if not np.isfinite(result).all():
+        raise np.linalg.LinAlgError(f"{what} overflows {x.dtype}: divide {divide} by a power of two first")
+    return result
+
+
 def singular_values(M: Array) -> tuple[float, Array]:
     """``(unit, s)`` with ``unit * s`` the singular values of ``M``, descending, in float64."""
     unit, M = well_scaled(M)

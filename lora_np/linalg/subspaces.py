@@ -8,7 +8,7 @@ import numpy.typing as npt
 from lora_np.checks import Array, matrix, number, whole_number
 from lora_np.linalg.lowrank import truncated_svd
 from lora_np.linalg.rank import column_space
-from lora_np.linalg.spectrum import well_scaled
+from lora_np.linalg.spectrum import scaled_svd, well_scaled
 
 
 def subspace_similarity(A1: npt.ArrayLike, A2: npt.ArrayLike, i: int, j: int) -> float:
@@ -102,7 +102,7 @@ def similarity_grid(A1: npt.ArrayLike, A2: npt.ArrayLike) -> Array:
     A1, A2 = matrix("A1", A1), matrix("A2", A2)
     if A1.shape[1] != A2.shape[1]:
         raise ValueError(f"A1 and A2 must have as many columns, got shapes {A1.shape} and {A2.shape}")
-    V1, V2 = (np.linalg.svd(A, full_matrices=False).Vh for A in (A1, A2))
+    V1, V2 = (scaled_svd(A)[1].Vh for A in (A1, A2))
     shared = np.square(V1 @ V2.T).cumsum(axis=0).cumsum(axis=1)
     i, j = np.ogrid[1 : shared.shape[0] + 1, 1 : shared.shape[1] + 1]
     phi: Array = np.clip(shared / np.minimum(i, j), 0, 1)
@@ -206,10 +206,10 @@ def amplification_factor(W0: npt.ArrayLike, dW: npt.ArrayLike, *, rank: int) -> 
     W0, dW = _pair("W0", W0, "dW", dW)
     if not dW.any():
         raise ValueError("dW must not be zero: it has no directions")
+    (of_W0, W0), (of_dW, dW) = well_scaled(W0), well_scaled(dW)
     U, _, Vh = truncated_svd(dW, rank=rank)
-    unit, dW = well_scaled(dW)
-    heard = np.linalg.norm(U.T @ (W0 / W0.dtype.type(unit)) @ Vh.T)
-    return float(np.linalg.norm(dW) / heard) if heard > 0 else float("inf")
+    heard = float(np.linalg.norm(U.T @ W0 @ Vh.T))
+    return float(np.linalg.norm(dW)) / heard * (of_dW / of_W0) if heard > 0 else float("inf")
 
 
 def intruder_dimensions(
@@ -270,9 +270,8 @@ def intruder_dimensions(
     W0, W = _pair("W0", W0, "W", W)
     top = whole_number("top", top, maximum=min(W.shape), top="min(d, k)")
     threshold = number("threshold", threshold, minimum=0, maximum=1)
-    base = np.linalg.svd(W0, full_matrices=False).U
-    tuned = np.linalg.svd(W, full_matrices=False).U[:, :top]
-    closest = np.abs(base.T @ tuned).max(axis=0)
+    base, tuned = (scaled_svd(M)[1].U for M in (W0, W))
+    closest = np.abs(base.T @ tuned[:, :top]).max(axis=0)
     return [int(j) for j in np.flatnonzero(closest < threshold)]
 
 

@@ -14,11 +14,11 @@ from lora_np.checks import Array, choice, generator, guided, whole_number
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, quantiser
-from lora_np.nn import Embedding, Linear, freeze, join, leaves, replace, walk
+from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
 
 if TYPE_CHECKING:
-    from lora_np.hub import Targets
+    from lora_np.models import Targets
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ def inject(
     alpha = float(rank) if alpha is None else alpha
     few_bits = None if quantise is None else quantiser(quantise)
     settings = Settings(rank, alpha, dropout, init, generator(rng), few_bits, steps)
-    adapted = selected(nodes, targets, train)
+    adapted = selected(model, nodes, targets, train)
     biased = adapted if bias == "lora_only" else {path for path, node in nodes if isinstance(node, Linear)}
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
     # By identity: a tied weight has several paths, and is trained if any of them is named.
@@ -276,36 +276,21 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 
-def selected(nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]) -> dict[str, Any]:
-    """The layers that ``targets`` mean, by path, without those that are trained in full."""
-    from lora_np.hub import checked_names, close_names, ends_with, matcher
+def selected(
+    model: object, nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]
+) -> dict[str, Any]:
+    """The layers that ``targets`` mean, by all of their paths, without those that are trained in full."""
+    from lora_np.models import ModelSpec, pick
 
     layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
-    if not (isinstance(targets, str) or callable(targets)):
-        targets = checked_names(targets)
-    wanted = matcher(targets)
-    embeddings = {id(node.W) for node in layers.values() if isinstance(node, Embedding)}
-
-    def chosen(path: str, layer: Any) -> bool:
-        if not wanted.all_linear:
-            return wanted(path, layer)
-        output = path.rpartition(".")[2] == "lm_head" or id(layer.W) in embeddings
-        return isinstance(layer, Linear) and not output
-
-    found = {path: layer for path, layer in layers.items() if not under(path, train) and chosen(path, layer)}
-    names = targets if isinstance(targets, list) else []
-    # of a list, each name must be found
-    missing = [[name] for name in names if not any(ends_with(path, name) for path in layers)]
     if not layers:
         raise ValueError("this model has no Linear and no Embedding layer to adapt")
-    if not found or missing:
-        said = missing[0] if found else targets
-        known = [path.rpartition(".")[2] or "''" for path in layers]
-        words = [] if callable(said) else [said] if isinstance(said, str) else said
-        shown = "the function of (path, layer)" if callable(said) else repr(said)
-        close = "".join(close_names(word, known) for word in words or [""])
-        raise ValueError(f"targets selected no layer, got {shown}{close}")
-    return found
+    asked = (lambda path, _: targets(path, layers[path])) if callable(targets) else targets
+    picks = pick(ModelSpec(type(model).__name__, tuple(layer_specs(model))), asked)
+    chosen = {id(layers[each.module.name]) for each in picks if not under(each.module.name, train)}
+    if not chosen:
+        raise ValueError(f"targets: all that they select is trained in full, by train={[*train]}")
+    return {path: layer for path, layer in layers.items() if id(layer) in chosen}
 
 
 def under(path: str, parts: Iterable[str]) -> bool:
@@ -314,7 +299,7 @@ def under(path: str, parts: Iterable[str]) -> bool:
 
 
 def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
-    from lora_np.hub import close_names
+    from lora_np.checks import close_names
 
     if isinstance(parts, str):
         raise TypeError(f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}")

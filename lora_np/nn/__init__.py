@@ -19,6 +19,7 @@ with on_demand(globals()):
         cross_entropy as cross_entropy,
         mean_squared_error as mean_squared_error,
     )
+    from lora_np.nn.modules import layer_specs as layer_specs
     from lora_np.nn.optim import (
         SGD as SGD,
         Adam as Adam,

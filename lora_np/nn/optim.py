@@ -256,7 +256,7 @@ for kind, more in (
 
 
 def fits(pattern: str, path: str) -> bool:
-    from lora_np.hub import matcher  # only Groups need it
+    from lora_np.models import matcher  # only Groups need it
 
     return matcher([pattern])(path) or matcher(pattern)(path)
 
@@ -264,8 +264,8 @@ def fits(pattern: str, path: str) -> bool:
 def check_rate(lr: LearningRate) -> None:
     if leaves(lr):
         raise TypeError(
-            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}), which meets the "
-            "optimizer in fit(model, x, y, optimizer=Adam(lr=0.01)) or start(Adam(lr=0.01), model)"
+            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); it and a "
+            "model meet in fit(model, x, y, optimizer=Adam(lr=0.01)) or start(Adam(lr=0.01), model)"
         )
     if not callable(lr):
         number("lr", lr, minimum=0, open_minimum=True)

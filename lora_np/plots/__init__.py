@@ -28,7 +28,6 @@ with on_demand(globals()):
     from lora_np.plots.pictures import (
         compression as compression,
         gallery as gallery,
-        grey_png as grey_png,
         matrix_tiles as matrix_tiles,
         strips as strips,
     )

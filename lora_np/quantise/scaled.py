@@ -179,20 +179,42 @@ def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     return FourBit(kind, packed, double_quantised(scales) if double else scales, W.shape, block)
 
 
-def double_quantised(scales: Array, *, offset: np.float32 | None = None) -> BlockScales:
+def double_quantised(scales: Array) -> BlockScales:
     """8-bit codes of what the scales differ by from their mean."""
-    offset = np.float32(scales.mean(dtype=np.float64)) if offset is None else offset
+    offset = mean_as_torch(scales)
     levels = dynamic_levels()
     rest = scales - offset
     tops = np.maximum.reduceat(np.abs(rest), np.arange(0, len(rest), _SCALES_BLOCK))
-    inverse = np.divide(np.float32(1), tops, out=np.zeros_like(tops), where=tops > 0)
     values = rest.copy()
-    scale_blocks(values, inverse, _SCALES_BLOCK)
+    with np.errstate(over="ignore", invalid="ignore"):  # one over a denormal number is infinite
+        inverse = np.divide(np.float32(1), tops, out=np.zeros_like(tops), where=tops > 0)
+        scale_blocks(values, inverse, _SCALES_BLOCK)
+    values = np.nan_to_num(np.clip(values, -1, 1), nan=-1)
     # bitsandbytes rounds to a grid of 65,536 points first and has a table of their nearest levels
     point = ((values + 1) * np.float32(0.5) * np.float32(65535) + np.float32(0.5)).astype(np.int64)
     codes = _nearest_on_grid()[point]
     codes[np.repeat(tops == 0, _SCALES_BLOCK)[: len(codes)]] = 0
     return BlockScales(codes, tops, offset, levels)
+
+
+def mean_as_torch(x: Array) -> np.float32:
+    """The mean of float32, added in the order of torch, which decides on the last digit.
+
+    Torch adds four vectors of eight numbers at once: 16 of these, then 16 such sums, and again; what is left
+    over is added to the first vector, and at last comes one number after the other. (From 32,768 numbers on
+    the order depends on how many threads there are; this is that of one.)
+    """
+    width = 8 if x.size >= 8 else 1
+    rows = x[: x.size // width * width].reshape(-1, width)
+    single = len(rows) // 4 * 4
+    sums, total = rows[:single].reshape(-1, 4 * width), np.zeros(4 * width, np.float32)
+    for _ in range(3):
+        whole = len(sums) // 16 * 16
+        total += sums[whole:].sum(axis=0)
+        sums = sums[:whole].reshape(-1, 16, 4 * width).sum(axis=1)
+    four = (total + sums.sum(axis=0)).reshape(4, width)
+    one = np.concatenate([four[:1], rows[single:], four[1:]]).sum(axis=0)
+    return np.float32(np.cumsum(np.concatenate([x[rows.size :], one]))[-1] / np.float32(x.size))
 
 
 @cache

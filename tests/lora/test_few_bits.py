@@ -11,6 +11,7 @@ from lora_np.linalg import rank_errors
 from lora_np.lora import VARIANTS, LoRALinear, loftq
 from lora_np.nn import Activation, Embedding, freeze, leaves, replace, trainable
 from lora_np.quantise import KINDS, Quantised, quantise
+from tests.drawing import every
 
 SHAPES = [(1, 32), (40, 32), (64, 96), (7, 128)]
 LINEAR = sorted(set(VARIANTS) - {"loftq"})
@@ -45,8 +46,8 @@ def lost(start, base):
     return [np.linalg.norm(W - W0) / np.linalg.norm(W0) for W, W0 in pairs]
 
 
-@pytest.mark.parametrize("kind", [*KINDS])
-@pytest.mark.parametrize("shape", SHAPES)
+@every("kind", [*KINDS])
+@every("shape", SHAPES)
 def test_the_errors_are_those_of_what_is_returned(kind, shape):
     for seed in range(3):
         W = weights(shape, seed)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lora_np.quantise import LAYOUTS, Blocks, FourBit, dynamic_levels, nf4_levels, normal_quantile, quantise
-from lora_np.quantise.scaled import double_quantised
+from lora_np.quantise import LAYOUTS, Blocks, dynamic_levels, nf4_levels, normal_quantile, quantise
+from lora_np.quantise.scaled import mean_as_torch
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -15,7 +15,7 @@ GGUF_SHAPES = [(1, 32), (3, 64), (50, 96), (7, 256)]
 def hard(shape, seed):
     """Matrices of many kinds: heavy tails, rows of zeros, ties halfway between levels, extreme scales."""
     rng = np.random.default_rng([seed, *shape])
-    kind = seed % 7
+    kind = seed % 8
     W = rng.normal(size=shape)
     if kind == 1:
         W = rng.standard_t(1, size=shape)
@@ -30,6 +30,8 @@ def hard(shape, seed):
         W = rng.integers(-3, 4, shape)
     elif kind == 6:
         W = np.full(shape, rng.normal())
+    elif kind == 7:  # denormal numbers, in all rows or in some
+        W *= 10.0 ** rng.choice([-39.0, -42.0, rng.choice([0.0, -45.0])], (shape[0], 1))
     return W.astype(np.float32)
 
 
@@ -56,7 +58,7 @@ def test_levels_are_those_of_bitsandbytes(bnb):
 def test_nf4_is_bitsandbytes_bit_for_bit(bnb, shape, block):
     import torch
 
-    for seed in range(14):
+    for seed in range(16):
         W = hard(shape, seed)
         packed, state = bnb.quantize_4bit(torch.tensor(W), blocksize=block, quant_type="nf4")
         Q = quantise(W, "nf4", block=block)
@@ -70,27 +72,30 @@ def test_nf4_is_bitsandbytes_bit_for_bit(bnb, shape, block):
 def test_double_quantisation_is_bitsandbytes_bit_for_bit(bnb, shape):
     import torch
 
-    for seed in range(14):
+    for seed in range(16):
         W = hard(shape, seed)
         packed, state = bnb.quantize_4bit(torch.tensor(W), quant_type="nf4", compress_statistics=True)
         Q = quantise(W, "nf4", double=True)
-        offset = np.float32(state.offset.item())
-        # Ours is the exact mean, rounded; torch adds in float32. Over 210 seeds of 14 shapes it is up to 2 ulp
-        # off, 3 for heavy tails, and on equal numbers, where it always errs the same way, 4.
-        ulp = np.spacing(max(abs(offset), np.float32(1e-38)))
-        assert abs(Q.scales.offset - offset) <= (4 if seed % 7 == 6 else 2) * ulp
-        scales = double_quantised(quantise(W, "nf4").scales, offset=offset)
-        np.testing.assert_array_equal(scales.codes, state.absmax.numpy())
-        np.testing.assert_array_equal(scales.scales, state.state2.absmax.numpy())
-        same = FourBit("nf4", Q.packed, scales, Q.shape)
-        np.testing.assert_array_equal(same.dequantised(), bnb.dequantize_4bit(packed, state).numpy())
+        assert Q.scales.offset == np.float32(state.offset.item())
+        np.testing.assert_array_equal(Q.scales.codes, state.absmax.numpy())
+        np.testing.assert_array_equal(Q.scales.scales, state.state2.absmax.numpy())
+        np.testing.assert_array_equal(Q.dequantised(), bnb.dequantize_4bit(packed, state).numpy())
+
+
+def test_the_mean_of_scales_is_torchs():
+    import torch
+
+    rng = np.random.default_rng(0)
+    for n in [*range(1, 80), *rng.integers(80, 32_768, 60)]:
+        x = (rng.random(n) * 10.0 ** rng.integers(-3, 3)).astype(np.float32)
+        assert mean_as_torch(x) == np.float32(torch.tensor(x).mean().item())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_int8_is_bitsandbytes_bit_for_bit(bnb, shape):
     import torch
 
-    for seed in range(14):
+    for seed in range(16):
         W = hard(shape, seed)
         W[np.abs(W).max(1) == 0] = 1  # there, bitsandbytes divides zero by zero
         codes, scales, _ = bnb.int8_vectorwise_quant(torch.tensor(W))
@@ -109,7 +114,7 @@ def test_int8_is_bitsandbytes_bit_for_bit(bnb, shape):
 def test_made_blocks_are_those_of_gguf(kind, shape):
     import gguf
 
-    for seed in range(14):
+    for seed in range(16):
         W = hard(shape, seed)
         theirs = gguf.quantize(W, gguf.GGMLQuantizationType[kind])
         if (
@@ -120,6 +125,11 @@ def test_made_blocks_are_those_of_gguf(kind, shape):
         if np.isinf(gguf.dequantize(theirs, gguf.GGMLQuantizationType[kind])).any():
             continue
         Q = quantise(W, kind)
+        if seed % 8 == 7:  # what becomes of an infinite code is the processor's choice; its scale is zero
+            np.testing.assert_array_equal(
+                Q.dequantised(), gguf.dequantize(theirs, gguf.GGMLQuantizationType[kind])
+            )
+            continue
         assert Q.data.tobytes() == theirs.tobytes()
         assert Q.nbytes == theirs.nbytes
 

@@ -16,6 +16,7 @@ from lora_np.quantise import (
     quantise,
     uniform_levels,
 )
+from tests.drawing import every
 
 BLOCKED = [kind for kind in KINDS if kind.startswith("Q")]
 FLAT = ["int4", "nf4"]
@@ -79,7 +80,7 @@ def bound(kind, x):
     return spread / steps / 2 + steps * (spread / steps * half + tiny) + abs(float(x.min())) * half + tiny
 
 
-@pytest.mark.parametrize(("kind", "shape", "draw"), cases())
+@every(("kind", "shape", "draw"), cases())
 def test_no_error_is_above_what_theory_allows(kind, shape, draw):
     for seed in range(3):
         W = matrix(draw, shape, seed)
@@ -88,7 +89,7 @@ def test_no_error_is_above_what_theory_allows(kind, shape, draw):
             assert error[block].max() <= bound(kind, W.ravel()[block]) * (1 + 1e-5)
 
 
-@pytest.mark.parametrize(("kind", "shape", "draw"), cases())
+@every(("kind", "shape", "draw"), cases())
 def test_numbers_that_codes_can_hold_come_back_exactly(kind, shape, draw):
     once = quantise(matrix(draw, shape), kind)
     again = quantise(once.dequantised(), kind)
@@ -110,8 +111,8 @@ def test_blocks_whose_scale_is_a_float16_are_exact(kind):
     np.testing.assert_array_equal(quantise(W, kind).dequantised(), W)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(1, 64), (3, 32)])
+@every("kind", KINDS)
+@every("shape", [(1, 64), (3, 32)])
 def test_zero_stays_zero(kind, shape):
     Q = quantise(np.zeros(shape), kind)
     assert not Q.dequantised().any()
@@ -142,9 +143,9 @@ def test_the_level_is_the_nearest(kind, shape):
     np.testing.assert_allclose(np.abs(W - Q.dequantised()).ravel(), best, atol=1e-6 * np.abs(W).max())
 
 
-@pytest.mark.parametrize("block", [2, 3, 32, 64, 100, 4096])
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("kind", FLAT)
+@every("block", [2, 3, 32, 64, 100, 4096])
+@every("double", [False, True])
+@every("kind", FLAT)
 def test_blocks_of_any_length(kind, block, double):
     W = matrix("normal", (19, 23))
     Q = quantise(W, kind, block=block, double=double)
@@ -283,3 +284,13 @@ def test_the_object_is_small_frozen_and_tells_what_it_is(kind):
     assert Q.dequantised() is not Q.dequantised()
     assert Q.dequantised().flags.writeable
     np.testing.assert_array_equal(W, matrix("normal", (8, 32)))
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-39, 1e-42, 1e-45])
+def test_rows_of_denormal_numbers_are_quantised_twice(scale):
+    rng = np.random.default_rng(0)
+    for rows in (1, 8, 64):
+        W = (rng.normal(size=(rows, 64)) * scale).astype(np.float32)
+        W[0] = 0
+        for kind in ("nf4", "int4"):
+            assert np.abs(quantise(W, kind, double=True).dequantised() - W).max() <= 2 * np.abs(W).max()
