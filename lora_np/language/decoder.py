@@ -13,7 +13,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array
 from lora_np.language import composed, fused
 from lora_np.language.rotary import Rotary
-from lora_np.language.settings import CONTEXT, DecoderSettings
+from lora_np.language.settings import CONTEXT, decoder_settings
 from lora_np.nn import Embedding, Linear, gelu, replace
 
 T = TypeVar("T")
@@ -285,8 +285,8 @@ def build(
     ValueError
         If the family is not understood, or an array is missing or of another shape than the config says.
     """
-    s = DecoderSettings(config)
-    queries, keys = s.heads * s.head_size, s.kv * s.head_size
+    s = decoder_settings(config)
+    queries, keys = s.heads * s.width, s.kv_heads * s.width
 
     def array(name: str, *shape: int) -> Any:
         found = read(name)
@@ -317,7 +317,7 @@ def build(
                 linear(f"{attn}.v_proj", keys, s.d),
                 linear(f"{attn}.o_proj", s.d, queries),
                 s.heads,
-                s.kv,
+                s.kv_heads,
                 s.rotary[i],
                 s.windows[i],
                 head_norm(f"{attn}.q_norm"),
@@ -332,9 +332,9 @@ def build(
             ),
         )
 
-    embedding = array("model.embed_tokens.weight", s.vocab, s.d)
-    head = embedding if s.tied else array("lm_head.weight", s.vocab, s.d)
-    layers = tuple(layer(i) for i in range(s.layers))
+    embedding = array("model.embed_tokens.weight", s.words, s.d)
+    head = embedding if s.tied else array("lm_head.weight", s.words, s.d)
+    layers = tuple(layer(i) for i in range(s.count))
     decoder = Decoder(Embedding(embedding), layers, norm("model.norm", s.d), s.scale)
     return LanguageModel(decoder, Linear(head), MappingProxyType(dict(config)), vocabulary)
 

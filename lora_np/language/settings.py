@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from lora_np.checks import choice, number, shown, whole_number
@@ -23,13 +24,19 @@ NEUTRAL: Mapping[str, Any] = {
 }
 
 
-class DecoderSettings:
-    """Answers of a config to what a decoder needs to know.
+def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
+    """What a decoder needs to know of a config, under the names that its family's data has for it.
 
     Parameters
     ----------
     config : mapping
         The contents of ``config.json``.
+
+    Returns
+    -------
+    SimpleNamespace
+        The variables of the family, what its table ``decoder`` says, ``eps``, and for each layer ``rotary``
+        and ``windows``.
 
     Raises
     ------
@@ -37,34 +44,29 @@ class DecoderSettings:
         If the family is not one that runs, a field does not fit, or one that would change what is computed is
         not understood.
     """
+    try:
+        return understood(Said(config))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config.json: {error}") from None
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        try:
-            self.read(Said(config))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"config.json: {error}") from None
 
-    def read(self, config: Said) -> None:
-        """Take what is needed, and refuse what is not understood."""
-        facts, layers, read = decoder_of(config)
-        self.d, self.inner, self.vocab = facts["d"], facts["inner"], facts["words"]
-        self.heads, self.kv, self.head_size = facts["heads"], facts["kv_heads"], facts["width"]
-        self.layers, self.tied = facts["count"], facts["tied"]
-        self.from_one, self.scale = facts["from_one"], facts["scale"]
-        self.context = whole_number("max_position_embeddings", config.get("max_position_embeddings", CONTEXT))
-        self.eps = config.real("rms_norm_eps", 1e-6)
-        if self.head_size % 2:
-            raise ValueError(f"head_dim must be even for rotary positions, got {self.head_size}")
-        self.activation = choice("hidden_act", facts["activation"], ("silu", "gelu_pytorch_tanh"))
-        others = {"layer_types": ["full_attention"] * self.layers, "hidden_activation": self.activation}
-        for name, neutral in {**NEUTRAL, **others}.items():
-            if name not in read and config.get(name, neutral) != neutral:
-                right = f"{json.dumps(neutral)} in a {config['model_type']} model; no other is understood"
-                raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
-        rotary = rotary_of(config, self.head_size, self.context, facts["theta"])
-        still = Rotary(self.head_size, 1.0, "none")
-        self.rotary = [rotary if layer["turned"] else still for layer in layers]
-        self.windows = [layer["window"] or None for layer in layers]
+def understood(config: Said) -> SimpleNamespace:
+    facts, layers, read = decoder_of(config)
+    d = facts["width"]
+    if d % 2:
+        raise ValueError(f"head_dim must be even for rotary positions, got {d}")
+    activation = choice("hidden_act", facts["activation"], ("silu", "gelu_pytorch_tanh"))
+    others = {"layer_types": ["full_attention"] * len(layers), "hidden_activation": activation}
+    for name, neutral in {**NEUTRAL, **others}.items():
+        if name not in read and config.get(name, neutral) != neutral:
+            right = f"{json.dumps(neutral)} in a {config['model_type']} model; no other is understood"
+            raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
+    context = whole_number("max_position_embeddings", config.get("max_position_embeddings", CONTEXT))
+    rotary = rotary_of(config, d, context, facts["theta"])
+    turning = [rotary if layer["turned"] else Rotary(d, 1.0, "none") for layer in layers]
+    windows = [layer["window"] or None for layer in layers]
+    eps = config.real("rms_norm_eps", 1e-6)
+    return SimpleNamespace(**{**facts, "eps": eps, "rotary": turning, "windows": windows})
 
 
 class Said(dict[str, Any]):

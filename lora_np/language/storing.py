@@ -30,7 +30,7 @@ from lora_np.hub import (
 )
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
 from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
-from lora_np.language.settings import DecoderSettings
+from lora_np.language.settings import decoder_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
 from lora_np.models import HEAD, GGUFModel, open_gguf, open_model
@@ -120,7 +120,7 @@ def load(
         beside = {name: read_bytes(directory / name) for name in BESIDE if name in there}
         vocabulary = read_vocabulary(read_json(directory / TOKENIZER), beside)
     generation = read_json(directory / GENERATION) if GENERATION in there else {}
-    if HEAD in stored and DecoderSettings(settings).tied:
+    if HEAD in stored and decoder_settings(settings).tied:
         # A tied head may be stored all the same. One with other numbers has a right to them, whatever the
         # config says: so transformers reads it, too.
         settings["tie_word_embeddings"] = same(read(HEAD), read(EMBEDDING))
@@ -308,7 +308,7 @@ def save(
     if there and not force:
         raise FileExistsError(f"{target} already holds {there[0]}; pass force=True to replace it")
     arrays = {checkpoint_name(paths.split(" = ")[0]): value(leaf) for paths, leaf in leaves(model)}
-    if HEAD in arrays and DecoderSettings(model.config).tied and same(arrays[HEAD], arrays[EMBEDDING]):
+    if HEAD in arrays and decoder_settings(model.config).tied and same(arrays[HEAD], arrays[EMBEDDING]):
         del arrays[HEAD]
     kept = dtype or str(next(iter(arrays.values())).dtype)
     files: dict[str, bytes] = {

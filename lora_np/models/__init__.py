@@ -5,16 +5,12 @@ from lora_np.lazy import on_demand
 with on_demand(globals()):
     from lora_np.models import peft as peft
     from lora_np.models.checkpoint import HEAD as HEAD, OpenModel as OpenModel, open_model as open_model
-    from lora_np.models.expressions import Expression as Expression
     from lora_np.models.families import (
-        Computing as Computing,
-        build_spec as build_spec,
         decoder_of as decoder_of,
         family_names as family_names,
         family_of as family_of,
     )
     from lora_np.models.headers import from_safetensors as from_safetensors
-    from lora_np.models.live import from_named_modules as from_named_modules
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
         gguf_name as gguf_name,
@@ -45,17 +41,13 @@ with on_demand(globals()):
     )
     from lora_np.models.spec import (
         ATTENTION as ATTENTION,
-        Kind as Kind,
         Layers as Layers,
         ModelSpec as ModelSpec,
         ModuleSpec as ModuleSpec,
         fold as fold,
     )
     from lora_np.models.targets import (
-        ALL_LINEAR as ALL_LINEAR,
         Patterns as Patterns,
         Targets as Targets,
-        checked_names as checked_names,
-        ends_with as ends_with,
         matcher as matcher,
     )

@@ -14,7 +14,7 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.language.decoder import Cache, RMSNorm
-from lora_np.language.settings import DecoderSettings
+from lora_np.language.settings import decoder_settings
 
 from .conftest import CONFIG, LETTERS, before, byte_level, needs_tokenizers, random_model
 
@@ -336,7 +336,7 @@ def test_the_cache_changes_nothing(model, tokens):
 )
 def test_mistral_has_a_window_unless_its_config_says_null(said, window):
     """As MistralConfig of transformers has it."""
-    assert DecoderSettings({**CONFIG, **MISTRAL, **said}).windows == [window] * 2
+    assert decoder_settings({**CONFIG, **MISTRAL, **said}).windows == [window] * 2
 
 
 @pytest.mark.parametrize("window", [None, 40])

@@ -317,7 +317,7 @@ def sentence_pieces():
     scores = [0.0] * len(first) + [-float(i) for i in range(len(tokens) - len(first))]
     types = [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - len(first))
     # what one adds later, with a gap before, which could be joined of pieces
-    tokens, types = [*tokens, "the▁king", "<think>", "  "], [*types, 5, 4, 4]
+    tokens, types = [*tokens, "▁them▁all", "<think>", "  "], [*types, 5, 4, 4]
     return tokens, [*scores, -1000.0, -1000.0, -1000.0], types
 
 
@@ -364,8 +364,10 @@ def test_sentencepiece_in_a_gguf_file_is_what_llama_cpp_makes_of_it():
     plain = {token: s for token, s, kind in zip(tokens, scores, types, strict=True) if kind == 1}
     special = [token for token, kind in zip(tokens, types, strict=True) if kind in (2, 3, 4)]
     ours = language.Subwords(gguf_tokenizer(said_of_pieces(), "file"))
-    for text in nasty(range(300)):
+    assert {"▁them", "▁all"} < plain.keys()
+    for text in ["them all", *nasty(range(300))]:
         assert ours.encode(text).tolist() == joined_by_scores(text, numbers, plain, special), text
+    assert ours.decode([numbers["▁them▁all"]]) == ""  # a gap
     assert ours.begins == (1,)
     assert ours.decode(ours.encode("the king")[1:]) == "the king"
     assert ours.decode(ours.encode("né 漢")[1:]) == "né 漢"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import count_model, model_spec
-from lora_np.models import build_spec, family_names, family_of
+from lora_np.models.families import build_spec, family_names, family_of
 from tests.drawing import every, twentieth
 from tests.models.family_cases import CASES
 from tests.models.test_families import linear_maps, peft_count

@@ -85,18 +85,18 @@ def test_no_expression_takes_for_ever(text, matching):
 
 @contextmanager
 def at_most(seconds):
-    """Python's re looks at signals while it matches."""
+    """At most these seconds of the processor: Python's re looks at signals while it matches."""
 
     def late(*_):
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 needs_alarm = pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no alarms here")
