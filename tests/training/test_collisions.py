@@ -15,7 +15,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.training import CheckpointError, Problem, sweep
-from lora_np.training.identity import Description, describe
+from lora_np.training.identity import Description, UnknownIdentityError, describe
 from tests.drawing import twentieth
 
 
@@ -324,6 +324,19 @@ def test_what_code_and_arrays_do_not_show_at_first_sight(monkeypatch):
     monkeypatch.setattr(math, "sine", None, raising=False)
     assert put_into_math(lambda x: x) != put_into_math(lambda x: 2 * x)
     assert describe(np.ones((2, 3))) != describe(np.asfortranarray(np.ones((2, 3))))
+
+
+def test_what_holds_itself_is_described_and_what_is_too_deep_refused():
+    one, two = [], []
+    one.append(one)
+    two.append([two])
+    assert describe(one) == describe(one)
+    assert describe(one) != describe(two)
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(UnknownIdentityError, match="nested too deeply"):
+        describe(deep)
 
 
 def test_being_described_changes_no_description():
