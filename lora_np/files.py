@@ -138,9 +138,19 @@ def write_figure(figure: Any, path: Path, *, dpi: int) -> None:
 
     It is drawn in memory: what matplotlib raises where the disk is full differs from format to format.
     """
+    drawn = picture(figure, path.suffix[1:].lower(), dpi=dpi)
+    write_whole(path, lambda file: file.write(drawn))
+
+
+def picture(figure: Any, form: str, **options: Any) -> bytes:
+    """A figure of matplotlib as a file of this format: the same bytes for the same figure, without a date."""
+    from matplotlib import rc_context
+
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:].lower(), dpi=dpi)
-    write_whole(path, lambda file: file.write(drawn.getbuffer()))
+    with rc_context({"svg.hashsalt": "lora_np"}):
+        figure.savefig(drawn, format=form, metadata=undated, **options)
+    return drawn.getvalue()
 
 
 @contextmanager

@@ -125,3 +125,18 @@ def test_an_empty_path_is_not_the_current_directory(place, tmp_path, monkeypatch
     with pytest.raises(ValueError, match="the path to write to must not be empty, got ''"):
         writes[place]()
     assert adapters.load(tmp_path / "here")["q"].rank == 2
+
+
+@pytest.mark.parametrize("form", ["svg", "png", "pdf"])
+def test_the_same_figure_is_the_same_file(form):
+    from matplotlib.figure import Figure
+
+    from lora_np.files import picture
+
+    def drawn(height):
+        figure = Figure()
+        figure.add_subplot().plot([1, height])
+        return picture(figure, form)
+
+    assert drawn(2) == drawn(2)
+    assert drawn(2) != drawn(3)

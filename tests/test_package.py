@@ -58,6 +58,28 @@ def test_deferred_imports_name_what_is_public(package):
         assert origin == package or f"{package}.{name}" not in MODULES
 
 
+@pytest.mark.parametrize(
+    ("use", "needs"),
+    [
+        ("count_lora", "accounting checks lazy table version"),
+        ("Tensor", "autograd checks lazy version"),
+        ("Linear", "autograd checks lazy nn quantise version"),
+        ("inject", "autograd checks lazy lora models nn quantise table version"),
+        ("fit", "autograd checks lazy nn quantise training version work"),
+    ],
+)
+def test_a_first_use_loads_what_it_runs(use, needs):
+    """And of NumPy's rules those of np.linalg only where such a function meets a Tensor."""
+    code = f"import sys, lora_np; lora_np.{use}; print(*(m for m in sys.modules if m.startswith('lora_np.')))"
+    loaded = set(run(code).split())
+    assert {module.split(".")[1] for module in loaded} == set(needs.split())
+    assert not loaded & {
+        "lora_np.autograd.linear_algebra",
+        "lora_np.quantise.blocks",
+        "lora_np.training.identity",
+    }
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_an_import_loads_no_other_package(package):
     """Nor anything of its own that it need not."""

@@ -390,25 +390,32 @@
         }
       }
     }
-    return picks;
+    return picks.length ? picks : fail(`targets: they select nothing of ${spec.name}`);
   }
 
+  // As models/selection.py: a name must match modules that LoRA can adapt, and nothing else that has a path.
   function ending(spec, targets) {
-    const groups = spec.modules.filter((module) => adaptable(module) || module.kind === "experts");
+    const called = spec.modules.filter(({ kind }) => !["parameter", "experts"].includes(kind));
     const found = new Map();
     let missing = targets;
     for (const key of ["name", "alias"]) {
       const wanted = missing;
       missing = new Set(wanted);
-      for (const module of groups) {
+      for (const module of key === "name" ? called : called.filter(adaptable)) {
         names(module, module[key] || module.name).forEach((name, index) => {
           const hit = wanted.filter((target) => endsWith(name, target));
           if (!hit.length) return;
+          if (!adaptable(module)) fail(`targets: "${hit[0]}" matches the ${module.kind} ${name}, which LoRA cannot adapt`);
           hit.forEach((target) => missing.delete(target));
           found.set(module, (found.get(module) ?? new Set()).add(names(module, module.name)[index]));
         });
       }
       missing = [...missing];
+    }
+    const homes = new Set(called.flatMap(({ name }) => name.split(".").slice(0, -1).map((_, i, parts) => parts.slice(0, i + 1).join("."))));
+    for (const home of homes) {
+      const target = targets.find((each) => endsWith(home, each));
+      if (target) fail(`targets: "${target}" matches the container ${home}, which LoRA cannot adapt`);
     }
     if (missing.length) fail(`targets: "${missing[0]}" matches no module of ${spec.name} that LoRA can adapt`);
     return [...found].map(([module, hits]) => ({ module, hits: [...hits], times: 1 }));

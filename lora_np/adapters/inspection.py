@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
 from lora_np.adapters.weights import Merging, add_update, oriented
 from lora_np.checks import Array, printable
+from lora_np.files import picture
 from lora_np.hub import SafetensorsWriter, TensorInfo, directory
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.models import GGUFModel, open_gguf, open_model
@@ -217,9 +217,7 @@ class Inspection(Findings[InspectedModule]):
 
     def to_html(self) -> str:
         """One page with the figure and the tables, which needs no other file."""
-        picture = io.StringIO()
-        self.figure().savefig(picture, format="svg", transparent=True)
-        drawing = picture.getvalue()
+        drawing = picture(self.figure(), "svg", transparent=True).decode()
         contents, *tables = (x._repr_html_() for x in (self.contents_table, self.kinds_table, self.table))
         parts = [contents, drawing[drawing.index("<svg") :], *tables]
         return _PAGE.format(escape(printable(self.title)), "\n".join(f"<div>{part}</div>" for part in parts))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, choice, generator, guided, whole_number
+from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, quantiser
@@ -299,8 +299,6 @@ def under(path: str, parts: Iterable[str]) -> bool:
 
 
 def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
-    from lora_np.checks import close_names
-
     if isinstance(parts, str):
         raise TypeError(f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}")
     for part in parts:

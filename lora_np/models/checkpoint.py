@@ -24,7 +24,21 @@ _MASKED = (
 
 @dataclass(frozen=True, eq=False)
 class OpenModel(ModelDirectory):
-    """The tensors of a model, and where each of them goes in the live model; made by `open_model`."""
+    """The tensors of a model, and where each of them goes in the live model; made by `open_model`.
+
+    Parameters
+    ----------
+    path : Path
+        The directory, or the one file.
+    files : mapping of str to SafetensorsFile
+        The files that are the model, by name.
+    places : mapping of str to str
+        From the name of a tensor to that of its file.
+    config : mapping
+        The fields of ``config.json``; empty if there is none.
+    index : mapping or None
+        The content of the index, where the model is in shards.
+    """
 
     @cached_property
     def described(self) -> ModelSpec | None:

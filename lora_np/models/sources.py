@@ -131,6 +131,21 @@ def _from_gguf(path: Path) -> ModelSpec:
 def matrix_size(text: str) -> tuple[int, int] | None:
     """(100, 120) from ``"100x120"``; None if ``text`` is not of that form.
 
+    Parameters
+    ----------
+    text : str
+        As typed.
+
+    Returns
+    -------
+    (int, int) or None
+        Outputs and inputs.
+
+    Raises
+    ------
+    ValueError
+        If either is zero.
+
     Examples
     --------
     >>> matrix_size("100x120")

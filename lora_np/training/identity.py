@@ -133,7 +133,12 @@ class Description:
             return self.module(thing, set())
         if (name := named(thing)) is not None:
             return name
-        return self.repeats(id(thing), thing) or self.first(kind, thing)
+        try:
+            return self.repeats(id(thing), thing) or self.first(kind, thing)
+        except RecursionError:
+            raise UnknownIdentityError(
+                f"a {kind.__qualname__} is nested too deeply to be recognised"
+            ) from None
 
     def all(self, things: Iterable[Any]) -> str:
         return ", ".join(map(self.of, things))

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.training import CheckpointError, Problem, sweep
-from lora_np.training.identity import describe
+from lora_np.training.identity import Description, UnknownIdentityError, describe
 from tests.drawing import twentieth
 
 
@@ -297,6 +298,56 @@ def test_classes_and_modules_of_one_name_are_told_apart():
     assert describe(make(module(1))) == describe(one)
 
 
+def with_code(function, **changes):
+    return types.FunctionType(function.__code__.replace(**changes), globals(), "f")
+
+
+def caught(x):
+    try:
+        return x[5]
+    except IndexError:
+        return x
+
+
+def put_into_math(function):
+    function.__module__, function.__qualname__ = "math", "sine"
+    math.sine = function
+    return describe(function)
+
+
+def test_what_code_and_arrays_do_not_show_at_first_sight(monkeypatch):
+    assert describe(with_code(caught)) != describe(with_code(caught, co_exceptiontable=b""))
+    positional, by_name = (lambda x, a: x * a), (lambda x, *, a: x * a)
+    assert Description().code(positional.__code__) != Description().code(by_name.__code__)
+    one, two = (np.full(3, p).view(Table) for p in (1.0, 2.0))
+    assert describe(one) != describe(two)
+    monkeypatch.setattr(math, "sine", None, raising=False)
+    assert put_into_math(lambda x: x) != put_into_math(lambda x: 2 * x)
+    assert describe(np.ones((2, 3))) != describe(np.asfortranarray(np.ones((2, 3))))
+
+
+def test_what_holds_itself_is_described_and_what_is_too_deep_refused():
+    one, two = [], []
+    one.append(one)
+    two.append([two])
+    assert describe(one) == describe(one)
+    assert describe(one) != describe(two)
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(UnknownIdentityError, match="nested too deeply"):
+        describe(deep)
+
+
+def test_being_described_changes_no_description():
+    def make():
+        return type("Act", (), {"p": 1})
+
+    first, second = make(), make()
+    describe(second())
+    assert describe(first) == describe(second)
+
+
 # Runs that are continued
 
 
@@ -374,7 +425,7 @@ class Act:
         return 1
 def late(x):
     import helpers_of_ours
-    return helpers_of_ours.more.act(x)
+    return helpers_of_ours.more.act(x) + x.shape[0]
 a, b = (lambda c: lambda x: x * c)(1.0), (lambda c: lambda x: x * c)(0.5)
 rng = np.random.default_rng(0)
 act = Act()
@@ -397,7 +448,7 @@ ORDERS = [
         "model(x)",
     ),
     (
-        "import lora_np.training.identity, helpers_of_ours.more",
+        "import lora_np.training.identity, helpers_of_ours.more, helpers_of_ours.shape",
         "import tqdm, joblib, numpy.ma",
         "act.slow; late(x)",
     ),
@@ -409,6 +460,7 @@ def test_another_process_finds_every_record_whatever_it_has_imported(tmp_path):
     package = tmp_path / "helpers_of_ours"
     package.mkdir()
     (package / "__init__.py").write_text("")
+    (package / "shape.py").write_text("factor = 2\n")  # an attribute's name, which not every process loads
     (package / "more.py").write_text("import numpy as np\ndef act(x):\n    return np.arctan(x)\n")
     (package / "activations.py").write_text(
         "import numpy as np\nimport helpers_of_ours.more\n"
