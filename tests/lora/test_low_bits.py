@@ -33,7 +33,7 @@ def moved(tree, size=0.05, seed=1):
     )
 
 
-@pytest.mark.parametrize("kind", [*KINDS])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("TQ")])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("start", ["loftq", "pissa"])
 def test_the_errors_are_those_of_what_is_returned(kind, shape, start):
