@@ -72,17 +72,21 @@ derivative(
 )
 derivative(
     np.hypot,
-    lambda y, a, b: lambda g: g * a / np.where(np.equal(y, 0), 1, y),  # 0 at the kink
-    lambda y, a, b: lambda g: g * b / np.where(np.equal(y, 0), 1, y),
+    lambda y, a, b: lambda g: g * a / without_zero(y),  # 0 at the kink
+    lambda y, a, b: lambda g: g * b / without_zero(y),
 )
 derivative(
     np.arctan2,
-    lambda y, a, b: lambda g: g * b / np.square(np.hypot(a, b)),
-    lambda y, a, b: lambda g: -g * a / np.square(np.hypot(a, b)),
+    lambda y, a, b: lambda g: g * b / without_zero(np.square(np.hypot(a, b))),
+    lambda y, a, b: lambda g: -g * a / without_zero(np.square(np.hypot(a, b))),
 )
 
 
 # A constant may be int8, which overflows, or float16, which rounds: rules compute in the dtype of g.
+
+
+def without_zero(y: Any) -> Any:
+    return np.where(np.equal(y, 0), 1, y)
 
 
 def one(g: Any) -> Any:
@@ -451,8 +455,8 @@ def freedom(a: Any, axis: Any, ddof: float, correction: Any) -> float:
 
 def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = False) -> Pull:
     def pull(g: Array) -> Array:
-        length = with_axes(y, axis, keepdims, a.ndim)
-        return with_axes(g, axis, keepdims, a.ndim) * a / np.where(length == 0, 1, length)  # 0 at the kink
+        slope = np.where(np.equal(y, 0), 0, g / without_zero(y))  # 0 at the kink, whatever g is
+        return with_axes(slope, axis, keepdims, a.ndim) * a
 
     return pull
 
