@@ -1,6 +1,7 @@
-"""Python calls into files of lora_np for one small use of each kind, the second time it is made.
+"""Files of lora_np, and calls of its functions, that one small use of each kind takes once all is loaded.
 
-Small uses are all overhead: what they cost is how often Python enters a function of the package.
+Small uses are all overhead: what they cost is how often Python enters a function of the package. And these
+files are what one reads to follow the use.
 """
 
 from __future__ import annotations
@@ -8,70 +9,111 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import lora_np as lnp
-from lora_np import adapters
-from lora_np.accounting import count_model, from_config, preset_config
+from lora_np import adapters, grading, language
+from lora_np.accounting import count_model, plan, preset_config
 from lora_np.table import Table
 
-# The same three uses before the package was laid out anew (version 0.1.0, commit 39d576f).
-BEFORE = {"fit, one step with validation": 375, "count llama-3-8b": 426, "resize one module": 442}
+FILES = 12  # of the package, that a use should do with
+
+
+class Flow(NamedTuple):
+    """One use: a function to be called twice, the files that it may take, and why where these are more."""
+
+    use: Callable[[], Any]
+    files: int = FILES
+    why: str = ""
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks calls", description=__doc__)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--files", action="store_true", help="name the files, and the calls into each")
     options = parser.parse_args(arguments)
-    rows = []
-    for name, use in uses().items():
-        use()
-        now = calls(use)
-        rows.append([name, BEFORE[name], now, now / BEFORE[name]])
+    rows: list[tuple[str | int | None, ...]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, flow in flows(Path(folder)).items():
+            entered = calls(flow.use)
+            if options.files:
+                rows += [(name, file, times) for file, times in sorted(entered.items())]
+            else:
+                rows.append((name, len(entered), flow.files, sum(entered.values()), flow.why or None))
     table = Table(
-        ["use", "calls before", "calls now", "ratio"],
+        ("use", "file", "calls") if options.files else ("use", "files", "at most", "calls", "why more"),
         rows,
-        title="Python calls into files of lora_np (sys.setprofile), second call",
-        formats={"ratio": "{:.2f}".format},
+        title="Files of lora_np that a use enters, and calls (sys.setprofile), the second time",
     )
     print(table.to_json() if options.json else table)
 
 
-def uses() -> dict[str, Callable[[], Any]]:
+def flows(folder: Path) -> dict[str, Flow]:
+    """The uses by name; they write below ``folder``."""
     rng = np.random.default_rng(0)
     W0, x = rng.standard_normal((100, 120)), rng.standard_normal((256, 120))
     y = x @ rng.standard_normal((120, 100))
     model = lnp.inject(lnp.Linear(W0), rank=8, rng=rng)
     config = preset_config("llama-3-8b")
-    folder = Path(tempfile.mkdtemp())
     adapters.save(model, folder / "adapter", names=lambda path: "q_proj")
+    llm = language.load("austen")
+    text = "It is a truth universally acknowledged. " * 8
+    tuned = language.finetune(llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False)
+    adapters.save(tuned.model, folder / "style")
+    (folder / "handed-in").mkdir()
+    answer = "def lora_count(d, k, r):\n    return r * (d + k)\n"
+    (folder / "handed-in" / "ada.py").write_text(answer, encoding="utf-8")
     return {
-        "fit, one step with validation": lambda: lnp.fit(
-            model, x, y, steps=1, validation=(x, y), progress=False
+        "count": Flow(lambda: count_model(config, rank=16)),
+        "one step of fit": Flow(
+            lambda: lnp.fit(model, x, y, steps=1, validation=(x, y), progress=False),
+            14,
+            "the engine is four files, and layers, LoRA, loss, optimizer, tree, data and loop are one each",
         ),
-        "count llama-3-8b": lambda: count_model(from_config(config), rank=16),
-        "resize one module": lambda: adapters.resize(
-            folder / "adapter", folder / "resized", rank=4, force=True, progress=False
+        "resize": Flow(
+            lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
+            14,
+            "safetensors, PEFT's config, names and a directory that appears whole are six packages' concern",
         ),
+        "merge": Flow(
+            lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
+            21,
+            "as resize, with a second checkpoint: its quantised tensors, its names, and its family, which "
+            "says what shares the embedding's numbers",
+        ),
+        "finetune": Flow(
+            lambda: language.finetune(llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False),
+            27,
+            "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and injected",
+        ),
+        "plan": Flow(
+            lambda: plan(config, card="RTX 4090"),
+            13,
+            "the nine of count, and one each for activations, memory, operations and the plan",
+        ),
+        "grade": Flow(lambda: grading.grade(folder / "handed-in", rng=0)),
     }
 
 
-def calls(use: Callable[[], Any]) -> int:
-    """How many times Python enters a function whose file is one of the package's."""
-    home, count = str(Path(lnp.__file__).parent), 0
+def calls(use: Callable[[], Any]) -> Counter[str]:
+    """How many times Python enters a function of each file of the package, the second time."""
+    home = Path(lnp.__file__).parent
+    entered: Counter[str] = Counter()
 
     def seen(frame: Any, event: str, argument: Any) -> None:
-        nonlocal count
-        if event == "call" and frame.f_code.co_filename.startswith(home):
-            count += 1
+        if event == "call":
+            entered[frame.f_code.co_filename] += 1
 
+    use()
     sys.setprofile(seen)
     try:
         use()
     finally:
         sys.setprofile(None)
-    return count
+    inside = {file: times for file, times in entered.items() if Path(file).is_relative_to(home)}
+    return Counter({Path(file).relative_to(home).as_posix(): times for file, times in inside.items()})

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from lora_np import language
-from lora_np.lora import inject_quantised
-from lora_np.nn import freeze
+from lora_np import language, value
+from lora_np.lora import inject, merge
+from lora_np.nn import freeze, leaves
 from lora_np.table import Cell, Table
 
 TOKENS = 4 * 256
@@ -38,12 +38,14 @@ def main(arguments: list[str]) -> None:
     rows: list[list[Cell]] = [["as it is", None, *losses(base, batches)]]
     errors: dict[str, list[float]] = {}
     for rank in (0, *RANKS):
-        start: Any = "loftq" if rank else "zero"
-        begun = inject_quantised(base, rank=rank or 8, start=start, steps=options.steps, rng=0)
-        repaired = sum(module.start < module.alone for module in begun.modules) if rank else None
-        rows.append([f"nf4, LoftQ, r = {rank}" if rank else "nf4", repaired, *losses(begun.model, batches)])
-        for module in begun.modules:
-            errors.setdefault(module.path, []).append(module.start)
+        variant = "loftq" if rank else "lora"
+        begun = inject(base, rank=rank or 8, quantise="nf4", variant=variant, steps=options.steps, rng=0)
+        for (path, W0), (_, W) in zip(leaves(base), leaves(merge(begun)), strict=True):
+            if W is not W0:
+                error = float(np.linalg.norm(value(W) - value(W0)) / np.linalg.norm(value(W0)))
+                errors.setdefault(path.removesuffix(".W"), []).append(error)
+        repaired = sum(found[-1] < found[0] for found in errors.values()) if rank else None
+        rows.append([f"nf4, LoftQ, r = {rank}" if rank else "nf4", repaired, *losses(begun, batches)])
     note = f"{len(errors)} layers; nats a token before training, over {TOKENS:,} tokens of each text"
     print(Table(["weights", "layers repaired", *TEXTS], rows, title="Loss", notes=[note]), end="\n\n")
     print(by_layer(errors), end="\n\n")

@@ -1,8 +1,8 @@
 """How every causal language model of transformers is counted, as a page: ``python -m docs.causal``.
 
 Builds a model of each type on the meta device, with the defaults of its config, and holds the count against
-it and against PEFT. Writes ``docs/causal.md``, and ``hub/data/_kinds.json``: what headers do not tell of the
-types that no file describes. Needs the extra ``peers``; takes some minutes.
+it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what headers do not tell of
+the types that no file describes. Needs the extra ``peers``; takes some minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parent / "causal.md"
-KINDS = Path(__file__).parent.parent / "lora_np" / "hub" / "data" / "_kinds.json"
+KINDS = Path(__file__).parent.parent / "lora_np" / "models" / "data" / "_kinds.json"
 _LAYERS = 8  # where a config takes a number of them; more would only take longer
 _ROPE = {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
 _INDEXER = {
@@ -111,15 +111,15 @@ def build(kind: str) -> Any:
 
 def kinds_of(model: Any) -> dict[str, str]:
     """The kinds of modules that the shapes of their weights do not tell, by the ends of their names."""
-    from lora_np.accounting import from_model
-    from lora_np.accounting.checkpoint import guess, starred
+    from lora_np.accounting import model_spec
+    from lora_np.models.kinds import guess, starred
 
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     kinds = {starred(name): "buffer" for name in model.state_dict() if name not in parameters}
-    for module in from_model(model).modules:
+    for module in model_spec(model).modules:
         name, kind = module.name, str(module.kind)
         if kind == "experts":
-            kinds[starred(name)] = kind
+            kinds[starred(name)] = "transposed experts" if module.transposed else kind
             continue
         if kind == "convolution" and module.groups > 1:
             kind = "parameter"  # the number of groups is in no header
@@ -127,7 +127,7 @@ def kinds_of(model: Any) -> dict[str, str]:
             name = name.removesuffix(".weight")
         if (kind != "parameter" or name != module.name) and guess(name, module.shape) != kind:
             kinds[starred(name)] = kind
-    spec = from_model(model)
+    spec = model_spec(model)
     try:
         table = model.get_input_embeddings()
     except NotImplementedError:
@@ -167,7 +167,7 @@ def save_headers(model: Any, folder: Path) -> None:
 def described(model: Any) -> Any:
     """The model from its config alone, or None where no file describes it."""
     from lora_np.accounting import from_config
-    from lora_np.hub import family_names, family_of
+    from lora_np.models import family_names, family_of
 
     kind, name = model.config.model_type, type(model).__name__
     if kind not in family_names() or name not in {
@@ -191,7 +191,7 @@ def differences(model: Any, spec: Any) -> str:
     import peft
 
     from lora_np.accounting import count_model
-    from tests.hub.test_families import linear_maps
+    from tests.models.test_families import linear_maps
 
     total = sum(parameter.numel() for parameter in model.parameters())
     if spec.total != total:
@@ -216,7 +216,8 @@ def differences(model: Any, spec: Any) -> str:
 
 def row(kind: str, model: Any) -> tuple[str, str]:
     """How a type is counted, and a remark. A refusal that the package holds already is found anew."""
-    from lora_np.accounting.checkpoint import MEMORY, kinds_by_type
+    from lora_np.models.headers import MEMORY
+    from lora_np.models.kinds import kinds_by_type
 
     if isinstance(model, Exception):
         why = " ".join(str(model).replace("|", "/").split())
@@ -287,9 +288,9 @@ def written() -> dict[str, tuple[str, str]]:
 
 def main() -> None:
     """Write both files."""
-    from lora_np.accounting import checkpoint
+    from lora_np.models.kinds import kinds_by_type
 
-    table: dict[str, Any] = checkpoint.kinds_by_type()
+    table: dict[str, Any] = kinds_by_type()
     table.clear()
     models = {}
     for kind in types():

@@ -4,7 +4,7 @@ from pathlib import Path
 from shutil import copy
 from tempfile import TemporaryDirectory
 
-from lora_np.course.story import tour
+from lora_np.course.guided_tour import tour
 
 IMAGES = Path(__file__).parent / "images"
 

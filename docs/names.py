@@ -1,6 +1,6 @@
 """Which tensors transformers renames or fuses when it loads, as data: ``python -m docs.names``.
 
-Writes ``hub/data/_names.json`` from the table of the installed transformers (``conversion_mapping.py``,
+Writes ``models/data/_names.json`` from the table of the installed transformers (``conversion_mapping.py``,
 Apache License 2.0) for all language models, models with a vision part, and families that are described.
 """
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parent.parent / "lora_np" / "hub" / "data" / "_names.json"
+TARGET = Path(__file__).parent.parent / "lora_np" / "models" / "data" / "_names.json"
 _CLASSES = ("ForConditionalGeneration", "ForCausalLM", "Model")  # that may have rules without their type
 
 
@@ -19,7 +19,7 @@ def wanted() -> set[str]:
     """The model types that the file describes."""
     from transformers.models.auto import modeling_auto as auto
 
-    from lora_np.hub import family_names
+    from lora_np.models import family_names
 
     return {
         *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

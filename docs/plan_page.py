@@ -48,8 +48,8 @@ LLAMA_2 = replace(
 LLAMA_3 = preset("llama-3.2-3b")
 GB, GIB = 10**9, 2**30
 ALL, QV = "all-linear", ["q_proj", "v_proj"]
-SHORT = {"batch": 8, "sequence": 64}
-PACKED = {"batch": 2, "sequence": 4096}
+SHORT = {"batch_size": 8, "context": 64}
+PACKED = {"batch_size": 2, "context": 4096}
 EXAMPLE = "PEFT's example has batch 8 and 64 tokens"
 LOADED = "as the driver shows it"
 DRIVER = "as the driver shows it, with CUDA's context and what the allocator keeps"
@@ -62,7 +62,7 @@ CLAIMS = [
         LORA_PAPER,
         1200 * GB,
         preset("gpt3-175b"),
-        {"weights": "float16", "sequence": 2048},
+        {"dtype": "float16", "context": 2048},
         "stated, not explained: 6.9 bytes a parameter, where 16 bits throughout take 8",
     ),
     (
@@ -71,7 +71,7 @@ CLAIMS = [
         LORA_PAPER,
         350 * GB,
         ("gpt3-175b", 4, None),
-        {"weights": "float16"},
+        {"dtype": "float16"},
         "the weights alone",
     ),
     (
@@ -89,17 +89,17 @@ CLAIMS = [
         QLORA_PAPER,
         48 * GB,
         (LLAMA_65B, 64, ALL),
-        {"weights": "nf4", "optimizer": "paged_adamw"},
+        {"dtype": "nf4", "optimizer": "paged_adamw"},
         "stated as an upper bound; embeddings and head in float32",
     ),
-    ("T0 3B", "full, float32", PEFT, 47.14 * GB, T0_3B, {"weights": "float32", **SHORT}, EXAMPLE),
+    ("T0 3B", "full, float32", PEFT, 47.14 * GB, T0_3B, {"dtype": "float32", **SHORT}, EXAMPLE),
     (
         "T0 3B",
         "LoRA r = 8, float32",
         PEFT,
         14.4 * GB,
         (T0_3B, 8, None),
-        {"weights": "float32", **SHORT, "checkpointing": False},
+        {"dtype": "float32", **SHORT, "checkpointing": False},
         EXAMPLE,
     ),
     (
@@ -108,7 +108,7 @@ CLAIMS = [
         PEFT,
         56 * GB,
         (MT0_XXL, 8, None),
-        {"weights": "float32", **SHORT, "checkpointing": False},
+        {"dtype": "float32", **SHORT, "checkpointing": False},
         EXAMPLE,
     ),
     (
@@ -117,7 +117,7 @@ CLAIMS = [
         PEFT,
         32 * GB,
         (BLOOMZ, 8, None),
-        {"weights": "float32", **SHORT, "checkpointing": False},
+        {"dtype": "float32", **SHORT, "checkpointing": False},
         EXAMPLE,
     ),
     (
@@ -126,7 +126,7 @@ CLAIMS = [
         FACTORY,
         17 * GB,
         (LLAMA_2, 8, ALL),
-        {"batch": 4, "sequence": 1024},
+        {"batch_size": 4, "context": 1024},
         DRIVER,
     ),
     (
@@ -135,7 +135,7 @@ CLAIMS = [
         FACTORY,
         9 * GB,
         (LLAMA_2, 8, ALL),
-        {"weights": "nf4", "batch": 4, "sequence": 1024},
+        {"dtype": "nf4", "batch_size": 4, "context": 1024},
         DRIVER,
     ),
     *[
@@ -145,7 +145,7 @@ CLAIMS = [
             FACTORY,
             size * GB,
             (LLAMA_2, 8, ALL),
-            {"weights": "nf4", "sequence": tokens},
+            {"dtype": "nf4", "context": tokens},
             DRIVER,
         )
         for tokens, size in ((1024, 6), (4096, 9), (8192, 12), (16384, 19), (32768, 32))
@@ -156,7 +156,7 @@ CLAIMS = [
         LONGLORA,
         25.7 * GB,
         (LLAMA_2, 8, ["q_proj", "k_proj", "v_proj", "o_proj"]),
-        {"sequence": 8192},
+        {"context": 8192},
         "one of eight GPUs; the embedding and norms may be trained as well",
     ),
     (
@@ -165,7 +165,7 @@ CLAIMS = [
         TUTORIAL,
         15.57 * GB,
         (LLAMA_2, 8, QV),
-        {"adapter": "bfloat16", "batch": 2},
+        {"adapter_dtype": "bfloat16", "batch_size": 2},
         "texts of one batch vary in length; memory reserved",
     ),
     (
@@ -174,7 +174,7 @@ CLAIMS = [
         TUTORIAL,
         9.29 * GB,
         (LLAMA_2, 8, QV),
-        {"weights": "nf4", "adapter": "bfloat16", "unquantised": "bfloat16", "batch": 2},
+        {"dtype": "nf4", "adapter_dtype": "bfloat16", "unquantised_dtype": "bfloat16", "batch_size": 2},
         "9.13 GB are taken while the model is quantised",
     ),
     (
@@ -201,7 +201,7 @@ CLAIMS = [
         TORCHTUNE,
         8.5 * GIB,
         (LLAMA_3, 8, ALL),
-        {**PACKED, "cross_entropy": "fused", "adapter": "bfloat16"},
+        {**PACKED, "cross_entropy": "fused", "adapter_dtype": "bfloat16"},
         "activations are offloaded to the host",
     ),
     (
@@ -213,9 +213,9 @@ CLAIMS = [
         {
             **PACKED,
             "cross_entropy": "fused",
-            "adapter": "bfloat16",
-            "weights": "nf4",
-            "unquantised": "bfloat16",
+            "adapter_dtype": "bfloat16",
+            "dtype": "nf4",
+            "unquantised_dtype": "bfloat16",
         },
         "activations are offloaded to the host",
     ),
@@ -225,7 +225,7 @@ CLAIMS = [
         ISSUE,
         4.6 * GB,
         (LLAMA_2, 8, QV),
-        {"weights": "nf4", "cause": "weights"},
+        {"dtype": "nf4", "cause": "weights"},
         LOADED,
     ),
     (
@@ -234,7 +234,7 @@ CLAIMS = [
         ISSUE,
         8.0 * GB,
         ("llama-2-13b", 8, QV),
-        {"weights": "nf4", "cause": "weights"},
+        {"dtype": "nf4", "cause": "weights"},
         LOADED,
     ),
 ]

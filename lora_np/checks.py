@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Collection, Iterable
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Array = npt.NDArray[Any]
 OTHER_SPELLINGS = {
     "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
@@ -20,10 +22,14 @@ OTHER_SPELLINGS = {
 
 
 def brief(text: str, longest: int) -> str:
-    """``text`` for a message: what comes from a file may be long, and hold what a terminal obeys."""
+    """``text`` for a message: what comes from a file may be long."""
     half = longest // 2
-    text = text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}")
+
+
+def printable(text: str) -> str:
+    """``text`` with what a terminal or a browser obeys instead of showing it as Python's escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:
@@ -51,6 +57,12 @@ def whole_number(
         limit = f"{top} = {maximum}" if top else f"{maximum}"
         raise ValueError(f"{name} must be between {minimum} and {limit}, got {shown(number)}")
     return number
+
+
+def whole_numbers(name: str, value: object) -> tuple[int, ...]:
+    """One whole number from 1 on, or several, as a tuple."""
+    several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    return tuple(whole_number(name, each) for each in (value if several else (value,)))  # type: ignore[attr-defined]
 
 
 def matrix(name: str, value: npt.ArrayLike) -> Array:
@@ -116,6 +128,8 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
     """``value`` if it is one of ``options``; otherwise an error that lists them, or the closest of many."""
     known = list(options)
     if value not in known:
+        from difflib import get_close_matches  # rarely needed
+
         text = str(value)[:100]
         close = get_close_matches(text, known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -154,3 +168,69 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if isinstance(dtype, (type, np.dtype)):
         dtype = np.dtype(dtype).name
     return np.dtype(float_name(dtype, ("float32", "float64")))
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """The names closest to ``name``, to end a message with; twelve of all if none is close.
+
+    Parameters
+    ----------
+    name : str
+        What was not found.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        Text that starts with a semicolon, or nothing.
+    """
+    from difflib import get_close_matches  # rarely needed
+
+    known = list(dict.fromkeys(known))
+    close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
+    if close:
+        return f"; close names: {', '.join(close)}"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"; it has {', '.join(sorted(known)[:12])}{more}" if known else ""
+
+
+def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function (or an ``__init__``): where a call does not fit it, the error says what to type.
+
+    ``remedies`` says it for parameters of other names, as other libraries have them.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except TypeError as error:
+                if error.__traceback__ is None or error.__traceback__.tb_next:  # raised inside the function
+                    raise
+                name = function.__qualname__.removesuffix(".__init__")
+                raise TypeError(f"{error}{remedy(function, name, args, kwargs, remedies)}") from None
+
+        return call
+
+    return decorate
+
+
+def remedy(
+    function: Callable[..., Any],
+    name: str,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    remedies: Mapping[str, str],
+) -> str:
+    """What to type instead, as an ending of the message."""
+    told = [f"{name} has {remedies[word]} for {word}" for word in kwargs if word in remedies]
+    import inspect
+
+    parameters = inspect.signature(function).parameters.values()
+    named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    places = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if named and len(args) > len(places):
+        told.append(f"{name} takes {named[0]} by name: {name}({', '.join(places)}, {named[0]}=...)")
+    return "".join(f"; {each}" for each in told)

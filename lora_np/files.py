@@ -7,8 +7,6 @@ import io
 import json
 import os
 import re
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,7 +41,7 @@ def whole(path: Path) -> Iterator[Path]:
         code = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
         raise OSError(code, os.strerror(code), str(path.parent))
     _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}{re.escape(suffix)}"))
-    stage = path.with_name(f"{prefix}{secrets.token_hex(16)}{suffix}")
+    stage = path.with_name(f"{prefix}{os.urandom(16).hex()}{suffix}")
     lock: int | None = None
     try:
         with named(path, stage):
@@ -152,7 +150,7 @@ def replacing(
     Parameters
     ----------
     target : path
-        The directory to make.
+        The directory to make, with those above it.
     force : bool
         Whether an adapter or a checkpoint that is there may be replaced.
     writes : callable
@@ -175,14 +173,14 @@ def replacing(
         writing it.
     """
     target = Path(os.path.abspath(target_path(target)))
-    if not target.parent.is_dir():
-        raise ValueError(f"{target.parent}: no such directory to write {target.name} into")
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
     work = target.with_name(f".{target.name}.lora-np")
-    with named(target, work), _leased(work, target) as (stage, aside):
+    with _parents(target), named(target, work), _leased(work, target) as (stage, aside):
         _check_target(target, force, writes, real_inputs)
         stage.mkdir()
         yield stage
+        import shutil
+
         for name in keeps:
             if (target / name).is_file() and not (stage / name).exists():
                 shutil.copy2(target / name, stage / name, follow_symlinks=False)
@@ -190,6 +188,20 @@ def replacing(
             _sync(path)
         _check_target(target, force, writes, real_inputs)  # again: it may have appeared meanwhile
         _swap(stage, target, aside)
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the directories above ``target``; those that are new go again if the block fails."""
+    new = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in new:
+            with suppress(OSError):  # not there, or somebody has put something into it
+                folder.rmdir()
+        raise
 
 
 @contextmanager
@@ -202,7 +214,7 @@ def _leased(work: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     lock, dead = _locked(work, target)
     try:
         _undo(work / f"{dead}.new", work / f"{dead}.old", target)
-        key = secrets.token_hex(16)
+        key = os.urandom(16).hex()
         stage, aside = work / f"{key}.new", work / f"{key}.old"
         try:
             os.lseek(lock, 0, os.SEEK_SET)
@@ -211,7 +223,7 @@ def _leased(work: Path, target: Path) -> Iterator[tuple[Path, Path]]:
             yield stage, aside
         finally:
             if stage.exists():
-                shutil.rmtree(stage, ignore_errors=True)
+                _remove(stage, ignore_errors=True)
             if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
                 with suppress(OSError):  # another run has just begun
                     (work / "lock").unlink()
@@ -232,7 +244,8 @@ def _locked(work: Path, target: Path) -> tuple[int, str]:
             names = set(os.listdir(work))
             if names and "lock" not in names:
                 time.sleep(0.05)  # a listing takes time, in which runs may have come and gone
-                if names & set(os.listdir(work)) and not os.path.lexists(work / "lock"):
+                # in this order: what has been there all the while is a run's only if there was its lock, too
+                if not os.path.lexists(work / "lock") and names & set(os.listdir(work)):
                     raise foreign
                 continue
             lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -267,9 +280,9 @@ def _undo(stage: Path, aside: Path, target: Path) -> None:
             f"there before, {aside}"
         )
     elif aside.exists():  # the new one is in place; only the removal of the old one was missing
-        shutil.rmtree(aside)
+        _remove(aside)
     if stage.exists():
-        shutil.rmtree(stage)
+        _remove(stage)
 
 
 def _check_target(target: Path, force: bool, writes: Callable[[str], bool], inputs: list[Path]) -> None:
@@ -307,7 +320,13 @@ def _swap(stage: Path, target: Path, aside: Path) -> None:
         raise
     _sync(target.parent)
     if aside.exists():
-        shutil.rmtree(aside)
+        _remove(aside)
+
+
+def _remove(folder: Path, *, ignore_errors: bool = False) -> None:
+    import shutil  # late: it brings all kinds of archives
+
+    shutil.rmtree(folder, ignore_errors=ignore_errors)
 
 
 def _sync(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lora_np.checks import whole_number
+from lora_np.checks import printable, whole_number
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -84,10 +84,7 @@ class Table:
 
     def to_json(self) -> str:
         """A JSON object with ``title``, ``rows`` (one object per row) and ``notes``; numbers stay numbers."""
-        import json
-
-        content = {"title": self.title, "rows": self.records, "notes": self.notes}
-        return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+        return json_text({"title": self.title, "rows": self.records, "notes": self.notes})
 
     def to_csv(self) -> str:
         """Comma-separated values with a heading; numbers without separators, empty cells empty."""
@@ -102,22 +99,24 @@ class Table:
 
     def to_markdown(self) -> str:
         """A Markdown table (title above, notes below), numbers to the right."""
-        heading = [_pipe(name) for name in self.columns]
+        title, columns, notes = self._said
+        heading = [_pipe(name) for name in columns]
         rule = ["---:" if right else "---" for right in self._numeric]
         body = [[_pipe(text) for text in row] for row in self._texts]
         table = "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *body])
-        above = [f"**{self.title}**"] if self.title else []
-        return "\n\n".join([*above, table, *self.notes]) + "\n"
+        above = [f"**{title}**"] if title else []
+        return "\n\n".join([*above, table, *notes]) + "\n"
 
     def __str__(self) -> str:
         """Aligned plain text, numbers to the right."""
-        grid = [list(self.columns), *self._texts]
+        title, columns, notes = self._said
+        grid = [columns, *self._texts]
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         grid.insert(1, ["-" * width for width in widths])
         numeric = self._numeric
         lines = ["  ".join(map(_align, row, widths, numeric)).rstrip() for row in grid]
-        above = [self.title] if self.title else []
-        return "\n".join([*above, *lines, *self.notes])
+        above = [title] if title else []
+        return "\n".join([*above, *lines, *notes])
 
     __repr__ = __str__
 
@@ -132,12 +131,12 @@ class Table:
             inside = "".join(f'<{tag} style="{style}">{escape(text)}</{tag}>' for text, style in cells)
             return f"<tr>{inside}</tr>"
 
-        heading = row("th", self.columns)
+        title, columns, notes = self._said
+        heading = row("th", columns)
         body = "\n".join(row("td", texts) for texts in self._texts)
-        caption = f"<caption>{escape(self.title)}</caption>\n" if self.title else ""
-        notes = "".join(f"\n<p>{escape(note)}</p>" for note in self.notes)
-        table = f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-        return table + notes
+        caption = f"<caption>{escape(title)}</caption>\n" if title else ""
+        below = "".join(f"\n<p>{escape(note)}</p>" for note in notes)
+        return f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>{below}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """What rich prints in a terminal: title, table, notes. Text is wrapped at spaces, numbers never.
@@ -148,10 +147,11 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
+        title, columns, notes = self._said
         table = RichTable(box=box.SIMPLE_HEAD)
         least = 1 + 3 * len(self.columns)  # what the box puts around and between the columns
         texts = [[row[index] for row in self._texts] for index in range(len(self.columns))]
-        for name, right, column in zip(self.columns, self._numeric, texts, strict=True):
+        for name, right, column in zip(columns, self._numeric, texts, strict=True):
             whole = column if right else [word for text in column for word in text.split()]
             width = max(map(len, [*whole, *name.split()]), default=1)
             least += width
@@ -163,17 +163,22 @@ class Table:
             )
         for row in self._texts:
             table.add_row(*map(Text, row))
-        if self.title:
-            yield Text(self.title, style="bold")
+        if title:
+            yield Text(title, style="bold")
         fits = least <= options.max_width
         yield from console.render(table, options if fits else options.update(max_width=10_000))
-        yield from map(Text, self.notes)
+        yield from map(Text, notes)
+
+    @property
+    def _said(self) -> tuple[str, list[str], list[str]]:
+        """Title, headings and notes as people see them: names come from files."""
+        return printable(self.title), [*map(printable, self.columns)], [*map(printable, self.notes)]
 
     @property
     def _texts(self) -> list[list[str]]:
         formats = [self.formats.get(name, _readable) for name in self.columns]
         return [
-            ["" if cell is None else show(cell) for show, cell in zip(formats, row, strict=True)]
+            ["" if cell is None else printable(show(cell)) for show, cell in zip(formats, row, strict=True)]
             for row in self.rows
         ]
 
@@ -200,6 +205,14 @@ class Shown:
     def _repr_html_(self) -> str:
         html: str = self.table._repr_html_()
         return html
+
+
+def json_text(content: object) -> str:
+    """``content`` as indented JSON, in which what a terminal would obey is escaped."""
+    import json
+
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, TypeVar
@@ -38,6 +38,14 @@ def each(
             results.append(result)
             bar.update()
     return results
+
+
+def each_of(
+    function: Callable[[Item], Result], work: Mapping[str, Item], *, jobs: int, progress: bool, label: str
+) -> dict[str, Result]:
+    """`each` for work that has names."""
+    found = each(function, work.values(), jobs=jobs, progress=progress, label=label)
+    return dict(zip(work, found, strict=True))
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:

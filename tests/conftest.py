@@ -7,17 +7,37 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process that tests: i
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+if sys.platform != "emscripten":  # tests start many processes: none of them should compile the package again
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-from tests.drawing import FULL
+from tests.drawing import FULL, QUARTER, examples, in_quarter
 
-# The same examples in every run of one version; new ones where every seed is asked for.
-settings.register_profile("fixed", derandomize=True)
-if not FULL:
-    settings.load_profile("fixed")
+# No limit is in seconds: that would judge the machine. The same examples in every run of one version; new ones where
+# every seed is asked for.
+timeless = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("drawn", timeless)
+settings.register_profile("fixed", timeless, derandomize=True, max_examples=examples(100))
+settings.load_profile("drawn" if FULL else "fixed")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files stay together, so that what they make once is made once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+def pytest_collection_modifyitems(config, items):
+    if QUARTER:
+        config.hook.pytest_deselected(items=[item for item in items if not in_quarter(item.nodeid)])
+        items[:] = [item for item in items if in_quarter(item.nodeid)]
 
 
 @pytest.fixture(autouse=True)

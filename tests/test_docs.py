@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
 import lora_np
 from lora_np import adapters
-from lora_np.cli import app, run
+from lora_np.cli import run
 from lora_np.hub import safetensors
+from tests.commands import every_command
+from tests.drawing import every
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -42,17 +43,10 @@ def shown_commands():
         for line in page.read_text(encoding="utf-8").splitlines():
             if found := re.match(r"(?:\s{4,}|\$ )\s*(lora-np .*)", line):
                 yield found[1]
-    for words, command in commands(get_command(app), "lora-np"):
+    for words, command in every_command():
         example = re.search(r"Example: (.*?)(?:\n\n|$)", command.help or "", re.DOTALL)
         assert example, f"{words} --help shows no example"
         yield " ".join(example[1].split())
-
-
-def commands(command, words):
-    below = getattr(command, "commands", None)
-    if below is None:
-        return [(words, command)]
-    return [found for word, sub in below.items() for found in commands(sub, f"{words} {word}")]
 
 
 COMMANDS = sorted(
@@ -60,10 +54,23 @@ COMMANDS = sorted(
 )
 
 
-@pytest.fixture
-def example_files(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def example_folder(tmp_path_factory):
     """A folder with every file that the examples name."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("examples")
+        patch.chdir(folder)
+        write_example_files()
+    return folder
+
+
+@pytest.fixture
+def example_files(example_folder, tmp_path, monkeypatch):
+    shutil.copytree(example_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+
+
+def write_example_files():
     rng = np.random.default_rng(0)
     np.save("update.npy", rng.normal(size=(20, 30)))
     Path("lora-np-tour").mkdir()
@@ -103,7 +110,7 @@ def test_a_command_that_is_shown_runs(command, example_files, capsys):
     assert status in ([1] if words[:2] == ["exercises", "check"] else no)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@every("page", PAGES)
 def test_every_block_of_python_is_a_doctest(page):
     if page.name in ELSEWHERE:
         return

@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 
 import lora_np
+from tests.drawing import every
 
 MODULES = [
     m.name for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.") if not m.name.endswith("__main__")
 ]
 PUBLIC = [name for name in MODULES if hasattr(importlib.import_module(name), "__all__")]
+PACKAGES = [
+    name for name in PUBLIC if name.count(".") == 1 and hasattr(importlib.import_module(name), "__path__")
+]
+PACKAGES = ["lora_np", *(name for name in PACKAGES if name != "lora_np.cli")]
 
 
 def run(code):
@@ -26,31 +31,58 @@ def run(code):
 def test_import_loads_nothing_beside_the_root():
     """Not even NumPy, typing or dataclasses: names are loaded when they are first used."""
     code = "import sys; before = {*sys.modules}; import lora_np; print(sorted({*sys.modules} - before))"
-    assert run(code) == "['lora_np', 'lora_np.version']"
+    assert run(code) == "['lora_np', 'lora_np.lazy', 'lora_np.version']"
 
 
 def test_what_is_used_most_loads_nothing_heavy():
-    heavy = ["matplotlib", "typer", "tqdm", "joblib", "rich", "ipywidgets", "torch", "scipy"]
+    heavy = ["matplotlib", "click", "tqdm", "joblib", "rich", "ipywidgets", "torch", "scipy"]
     use = "import sys, lora_np as lnp; lnp.Tensor, lnp.fit, lnp.inject, lnp.count_lora, lnp.low_rank_factors"
     assert run(f"{use}; print([m for m in {heavy} if m in sys.modules])") == "[]"
 
 
-def test_type_checkers_see_every_name():
-    """The imports under TYPE_CHECKING name what ``__all__`` names, from where it is loaded."""
-    tree = ast.parse(Path(lora_np.__file__).read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_deferred_imports_name_what_is_public(package):
+    """What type checkers read is ``__all__``; each name is imported from where it says, and no file is in its way."""
+    module = importlib.import_module(package)
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.With))
     seen = {}
     for node in block.body:
         for alias in node.names:
             assert alias.asname == alias.name, "only `as` marks a name as meant for others"
             assert alias.name not in seen
             seen[alias.name] = node.module
-    assert sorted(seen) == lora_np.__all__
-    for name, module in seen.items():
-        assert getattr(lora_np, name) is getattr(importlib.import_module(module), name)
+    assert sorted(seen) == module.__all__
+    for name, origin in seen.items():
+        assert getattr(module, name) is getattr(importlib.import_module(origin), name)
+        assert origin == package or f"{package}.{name}" not in MODULES
 
 
-@pytest.mark.parametrize("module", ["lora_np", *PUBLIC])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_an_import_loads_no_other_package(package):
+    """Nor anything of its own that it need not."""
+    code = f"import sys, {package}; print(*(m for m in sys.modules if m.startswith('lora_np.')))"
+    loaded = set(run(code).split()) - {"lora_np.lazy", "lora_np.version", package}
+    assert package == "lora_np.autograd" or not loaded
+
+
+def test_a_package_is_deferred_while_other_threads_import():
+    code = (
+        "import sys, threading, importlib, lora_np.nn as nn; stop = threading.Event()\n"
+        "def others():\n"
+        "    while not stop.is_set():\n"
+        "        from math import pi\n"
+        "        assert pi is not None\n"
+        "threads = [threading.Thread(target=others) for _ in range(3)]\n"
+        "failed = []; threading.excepthook = failed.append\n"
+        "[t.start() for t in threads]; before = __import__\n"
+        "for _ in range(300): importlib.reload(nn)\n"
+        "stop.set(); [t.join() for t in threads]; print(failed, __import__ is before, nn.Linear.__name__)"
+    )
+    assert run(code) == "[] True Linear"
+
+
+@every("module", ["lora_np", *PUBLIC])
 def test_public_names_exist_and_are_documented(module):
     module = importlib.import_module(module)
     for name in module.__all__:

@@ -4,12 +4,19 @@ import ast
 import importlib
 from pathlib import Path
 
-import pytest
+from tests.drawing import every
 
 PACKAGE = Path(__file__).parents[1] / "lora_np"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 # Modules of the lowest layer have no package around them; every package may import their plain names.
-FOUNDATION = {"lora_np.checks", "lora_np.files", "lora_np.table", "lora_np.version", "lora_np.work"}
+FOUNDATION = {
+    "lora_np.checks",
+    "lora_np.files",
+    "lora_np.lazy",
+    "lora_np.table",
+    "lora_np.version",
+    "lora_np.work",
+}
 # Public in spite of the underscore: namedtuple, ctypes, os, sys and IPython call their own names so.
 OF_OTHERS = {"_replace", "_asdict", "_fields", "_make", "_fields_", "_exit", "_getframe", "_repr_html_"}
 
@@ -101,7 +108,7 @@ def public_names(module):
     return getattr(importlib.import_module(module), "__all__", ())
 
 
-@pytest.mark.parametrize("file", FILES)
+@every("file", FILES)
 def test_privacy(file):
     found = sorted(set(complaints(file)))
     assert not found, "\n".join(found)

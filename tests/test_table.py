@@ -67,7 +67,7 @@ def test_html_is_well_formed_and_escaped() -> None:
 
 def test_rich_prints_the_same_cells() -> None:
     console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=100)
-    console.print(count_matrix(100, 120, ranks=[20, 8]).table)
+    console.print(count_matrix(100, 120, rank=[20, 8]).table)
     printed = console.file.getvalue()
     for text in ("12,000", "4,400", "1,760", "Break-even"):
         assert text in printed
@@ -77,7 +77,7 @@ def test_rich_prints_the_same_cells() -> None:
 def test_rich_breaks_no_number_and_drops_nothing(width: int) -> None:
     console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=width)
     for table in count_source(
-        "llama-3-70b", ranks=[9_999], targets="all-linear", by="kind", memory=True
+        "llama-3-70b", rank=[9_999], targets="all-linear", by="kind", memory=True
     ).tables:
         console.print(table, crop=False)
         printed = console.file.getvalue()
@@ -92,7 +92,7 @@ def test_rich_breaks_no_number_and_drops_nothing(width: int) -> None:
 
 def test_rich_wraps_notes_between_words() -> None:
     console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=80)
-    console.print(*count_source("llama-3-70b", ranks=[64], targets="all-linear").tables, crop=False)
+    console.print(*count_source("llama-3-70b", rank=[64], targets="all-linear").tables, crop=False)
     assert console.file.getvalue().endswith("|| trainable%: \n1.1605\n")
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
 import lora_np
 from lora_np import autograd, datasets, language, lora, nn
-from lora_np.cli import app
 from lora_np.linalg import truncated_svd
 from lora_np.nn import Linear
+from tests.commands import every_command
+from tests.drawing import every
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +31,8 @@ FORBIDDEN = {
     "scaling": "scale", "alpha_over_r": "scale",
     "workers": "jobs", "n_jobs": "jobs", "threads": "jobs", "processes": "jobs", "num_workers": "jobs",
     "verbose": "progress", "bar": "progress", "quiet": "progress", "show_progress": "progress",
+    "sequence": "context", "seq_len": "context", "max_length": "context", "context_length": "context",
+    "batch": "batch_size", "accumulation": "accumulate", "accumulate_steps": "accumulate",
     "precision": "dtype", "data_type": "dtype", "number_type": "dtype",
 }  # fmt: skip
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
@@ -78,14 +80,14 @@ def parameters(thing):
 def options():
     """Every option and argument of every command."""
 
-    def walk(command, words):
-        for parameter in command.params:
-            for option in (parameter.name, *parameter.opts):
-                yield words, option.lstrip("-").replace("-", "_")
-        for word, below in getattr(command, "commands", {}).items():
-            yield from walk(below, f"{words} {word}")
-
-    return sorted(set(walk(get_command(app), "lora-np")))
+    return sorted(
+        {
+            (words, option.lstrip("-").replace("-", "_"))
+            for words, command in every_command()
+            for parameter in command.params
+            for option in (parameter.name, *parameter.opts)
+        }
+    )
 
 
 def returned(thing):
@@ -93,7 +95,7 @@ def returned(thing):
     return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
 
 
-@pytest.mark.parametrize("name", THINGS)
+@every("name", THINGS)
 def test_parameters(name):
     last = name.rpartition(".")[2]
     for parameter in parameters(THINGS[name]):
@@ -101,19 +103,19 @@ def test_parameters(name):
         assert parameter != "eps" or last in EPS, f"call eps of {name} tolerance"
 
 
-@pytest.mark.parametrize("name", THINGS)
+@every("name", THINGS)
 def test_properties(name):
     for key, member in vars(THINGS[name]).items() if inspect.isclass(THINGS[name]) else ():
         if isinstance(member, property):
             assert key not in FORBIDDEN, f"call {name}.{key} {FORBIDDEN[key]}"
 
 
-@pytest.mark.parametrize(("command", "option"), options())
+@every(("command", "option"), options())
 def test_options(command, option):
     assert option not in FORBIDDEN, f"call {option} of {command} {FORBIDDEN[option]}"
 
 
-@pytest.mark.parametrize("name", THINGS)
+@every("name", THINGS)
 def test_results_are_not_bare_tables(name):
     """Columns are for people; programs read fields. ``Table`` itself and the property ``table`` are exempt."""
     thing = THINGS[name]
@@ -121,7 +123,7 @@ def test_results_are_not_bare_tables(name):
         assert not re.search(r"\bTable\b", returned(thing)), f"{name} returns a bare Table"
 
 
-@pytest.mark.parametrize("name", THINGS)
+@every("name", THINGS)
 def test_table_is_a_property(name):
     thing = THINGS[name]
     if inspect.isclass(thing):
@@ -132,7 +134,7 @@ def test_table_is_a_property(name):
             assert thing.__dataclass_params__.frozen, f"{name} must be frozen"
 
 
-@pytest.mark.parametrize("name", THINGS)
+@every("name", THINGS)
 def test_saving_names_what_before_where(name):
     """``save(what, path)``: for everything that writes."""
     thing = THINGS[name]
@@ -163,7 +165,7 @@ def test_no_two_classes_in_plain_names_share_a_name():
     assert not shared
 
 
-@pytest.mark.parametrize("package", list(packages()), ids=lambda package: package.__name__)
+@every("package", list(packages()))
 def test_no_public_name_equals_a_submodule(package):
     """Importing the submodule would put it in the place of the function."""
     if hasattr(package, "__path__"):
@@ -182,7 +184,6 @@ def test_the_page_names_every_word():
 W, X = np.eye(3), np.ones((4, 3))
 DRAWING = {
     "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
-    "inject_quantised": lambda rng: lora.inject_quantised(Linear(W), rank=1, kind="int8", rng=rng),
     "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
     "fit": lambda rng: lora_np.fit(Linear(lora_np.Tensor(W)), X, X, steps=1, rng=rng, progress=False),
     "check_derivative": lambda rng: autograd.check_derivative(np.sin, [1.0], rng=rng),

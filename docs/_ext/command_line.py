@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-import typer
+import click
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -15,8 +15,7 @@ class CommandLine(SphinxDirective):
     """Sections with usage, help and options of every command, sub-commands included."""
 
     def run(self) -> list[nodes.Node]:
-        root = typer.main.get_command(cli)
-        return [section for command in commands(root, "lora-np") for section in self.section(*command)]
+        return [section for command in commands(cli, "lora-np") for section in self.section(*command)]
 
     def section(self, name: str, command: Any) -> list[nodes.Node]:
         context = command.make_context(name, [], resilient_parsing=True)
@@ -37,10 +36,12 @@ class CommandLine(SphinxDirective):
 
 def commands(command: Any, name: str) -> list[tuple[str, Any]]:
     """Every command with its full name, depth first, in the order in which --help lists them."""
-    below = getattr(command, "commands", {})
-    return [(name, command)] + [
-        found for word, sub in below.items() for found in commands(sub, f"{name} {word}")
-    ]
+    found = [(name, command)]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for word in command.list_commands(context):
+            found += commands(command.get_command(context, word), f"{name} {word}")
+    return found
 
 
 def described(text: str) -> nodes.Node:

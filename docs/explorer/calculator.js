@@ -17,7 +17,7 @@
   const stacks = form.querySelector(".calculator-stacks"), causes = form.querySelector(".calculator-causes tbody");
   const whole = (n) => n.toLocaleString("en-US");
   const OWN = "your config.json";
-  const NUMBERS = ["rank", "batch", "sequence"];
+  const NUMBERS = ["rank", "batch_size", "context"];
 
   let spec, announce;
 
@@ -29,7 +29,7 @@
 
   for (const name of Object.keys(presets)) part("preset").append(new Option(name));
   part("preset").append(new Option(OWN));
-  for (const name of ["weights", "optimizer"]) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
+  for (const name of ["dtype", "optimizer"]) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
 
   // The names that can be adapted, as boxes to tick.
   function offer(ticked) {
@@ -52,7 +52,7 @@
   const ticked = () => [...boxes.querySelectorAll("input:checked")].map(({ value }) => value);
   const rank = () => Number(part("rank").value);
 
-  // `asked`: the address says how long a sequence is, and is not corrected.
+  // `asked`: the address says how long the context is, and is not corrected.
   function load(names, asked = false) {
     spec = undefined; // where this one is refused, no number is that of the model before
     const own = part("preset").value === OWN;
@@ -67,15 +67,15 @@
     const missing = names?.find((name) => ![...boxes.querySelectorAll("input")].some(({ value }) => value === name));
     if (missing) throw new Error(`targets: '${missing}' matches no module of ${spec.name}.`);
     if (spec.positions) {
-      part("sequence").max = spec.positions;
-      if (!asked && Number(part("sequence").value) > spec.positions) part("sequence").value = spec.positions;
-    } else part("sequence").removeAttribute("max");
+      part("context").max = spec.positions;
+      if (!asked && Number(part("context").value) > spec.positions) part("context").value = spec.positions;
+    } else part("context").removeAttribute("max");
   }
 
   function training() {
     const { checked: checkpointing } = part("checkpointing");
-    const [weights, optimizer] = ["weights", "optimizer"].map((name) => part(name).value);
-    return { weights, optimizer, batch: Number(part("batch").value), sequence: Number(part("sequence").value), checkpointing };
+    const [dtype, optimizer] = ["dtype", "optimizer"].map((name) => part(name).value);
+    return { dtype, optimizer, batch_size: Number(part("batch_size").value), context: Number(part("context").value), checkpointing };
   }
 
   // The options that are not the usual ones, in their order.
@@ -108,7 +108,7 @@
     const { base, trainable } = counted;
     try {
       drawMemory(compare(counted, tables, training()), { full: 2 * base, LoRA: 4 * trainable, QLoRA: 4 * trainable });
-      const asked = unusual().map(([name, value]) => (name === "checkpointing" ? " --no-checkpointing" : ` --${name} ${value}`));
+      const asked = unusual().map(([name, value]) => (name === "checkpointing" ? " --no-checkpointing" : ` --${name.replace("_", "-")} ${value}`));
       show("memory-command", `${command} --memory${asked.join("")}`);
     } catch (problem) {
       eraseMemory();
@@ -232,15 +232,15 @@
     form.querySelector(`[name=targets][value="${named ? "some" : targets}"]`).checked = true;
     part("dora").checked = state.get("dora") === "1";
     if (state.get("bytes") === "2") part("bytes").value = "2";
-    for (const name of ["weights", "optimizer"]) {
+    for (const name of ["dtype", "optimizer"]) {
       part(name).value = tables.choices[name].includes(state.get(name)) ? state.get(name) : tables.usual[name];
     }
-    for (const name of ["batch", "sequence"]) part(name).value = state.get(name) ?? tables.usual[name];
+    for (const name of ["batch_size", "context"]) part(name).value = state.get(name) ?? tables.usual[name];
     part("checkpointing").checked = state.get("checkpointing") !== "0";
-    const known = { model: Object.keys(presets), weights: tables.choices.weights, optimizer: tables.choices.optimizer };
+    const known = { model: Object.keys(presets), dtype: tables.choices.dtype, optimizer: tables.choices.optimizer };
     const wrong = Object.keys(known).find((name) => state.has(name) && !known[name].includes(state.get(name)));
     attempt(() => {
-      load(named ? targets.split(",") : undefined, state.has("sequence"));
+      load(named ? targets.split(",") : undefined, state.has("context"));
       if (wrong) throw new Error(`The address asks for ${wrong} '${state.get(wrong)}', which is not in the list: choose one.`);
     });
   }
@@ -271,7 +271,7 @@
     read(file);
   });
   part("power").addEventListener("input", () => { part("rank").value = 2 ** Number(part("power").value); });
-  const inputs = ["power", "rank", "dora", "bytes", "weights", "optimizer", "batch", "sequence", "checkpointing"];
+  const inputs = ["power", "rank", "dora", "bytes", "dtype", "optimizer", "batch_size", "context", "checkpointing"];
   for (const name of inputs) part(name).addEventListener("input", () => spec && attempt(() => {}));
   form.querySelector("fieldset").addEventListener("change", () => spec && attempt(() => {}));
   window.addEventListener("hashchange", recall);

@@ -12,13 +12,13 @@ from typing import Any
 from lora_np import accounting
 from lora_np.accounting import activations
 from lora_np.accounting.memory import CAUSES
-from lora_np.hub import ATTENTION
+from lora_np.models import ATTENTION
 from lora_np.plots import CYCLE, MUTED
 
 
 def data() -> dict[str, Any]:
     """The families by the names of their files, and the presets by name."""
-    folder = files("lora_np.hub") / "data"
+    folder = files("lora_np.models") / "data"
     found = sorted(
         file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
     )
@@ -31,17 +31,9 @@ def data() -> dict[str, Any]:
 
 def memory() -> dict[str, Any]:
     """What the estimate of memory looks up: sizes, choices, usual options, the causes and their colors."""
-    types = list(activations.ITEMSIZE)
     return {
         "items": activations.ITEMSIZE,
-        "choices": {
-            "weights": [*types, "int8", "nf4"],
-            "unquantised": types,
-            "adapter": types,
-            "optimizer": activations.OPTIMIZERS,
-            "attention": ["fused", "eager"],
-            "cross_entropy": ["plain", "fused"],
-        },
+        "choices": activations.CHOICES,
         "usual": asdict(activations.TrainingOptions()),
         "kept": activations._KEPT,
         "attention": ATTENTION,
@@ -52,6 +44,7 @@ def memory() -> dict[str, Any]:
 def family(file: Any) -> dict[str, Any]:
     """A data file, in which fractions say their type: a script cannot tell 0.0 from 0."""
     content = tomllib.loads(file.read_text(encoding="utf-8"))
+    content.pop("decoder", None)  # how it computes, which nothing is counted by
     for name, entry in content.get("fields", {}).items():
         described = entry if isinstance(entry, dict) else {"default": entry}
         if isinstance(described["default"], float):

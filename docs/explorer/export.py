@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_np import accounting, datasets, linalg
 from lora_np.checks import Array
-from lora_np.course.story import Task, ridge_for
+from lora_np.course.guided_tour import Task, ridge_for
 
 GAIN = 0.999  # of the full update's: there the curve of the update ends
 

@@ -12,16 +12,16 @@
   // `counted` is what `count` gave of a LoRA, or null in full fine-tuning.
   function memory(spec, counted, tables, options) {
     const training = read(spec, counted, tables, options);
-    const { weights, unquantised, adapter, optimizer, master_copy: master } = training;
+    const { dtype, unquantised_dtype: unquantised, adapter_dtype: adapter, optimizer, master_copy: master } = training;
     const { items } = tables;
-    const held = counted ? adapter : weights;
-    if (!(held in items)) fail(`weights must be one of ${Object.keys(items).join(", ")} to train in full, got "${held}"`);
+    const held = counted ? adapter : dtype;
+    if (!(held in items)) fail(`dtype must be one of ${Object.keys(items).join(", ")} to train in full, got "${held}"`);
     const trained = counted ? counted.trainable : total(spec);
     const added = counted ? counted.total - counted.base : 0;
     const item = items[held];
     const kept = master && item < 4 ? 4 * trained : 0;
     const [card, host] = state(tensors(spec, counted), optimizer, kept ? 4 : item);
-    const facts = { spec, counted, training, tables, item: items[weights] ?? 2, hidden: items[weights in items ? weights : unquantised] };
+    const facts = { spec, counted, training, tables, item: items[dtype] ?? 2, hidden: items[dtype in items ? dtype : unquantised] };
     const parts = {
       weights: base(facts), adapter: added * items[adapter], gradients: trained * item, optimizer: kept + card,
       ...(spec.layers.length ? moment(facts) : { activations: null, logits: null, workspace: null }),
@@ -36,14 +36,14 @@
     for (const [name, known] of Object.entries(tables.choices)) {
       if (!known.includes(training[name])) fail(`${name} must be one of ${known.join(", ")}, got "${training[name]}"`);
     }
-    for (const name of ["batch", "sequence"]) {
+    for (const name of ["batch_size", "context"]) {
       if (!Number.isInteger(training[name]) || training[name] < 1) fail(`${name} must be a whole number of at least 1, got ${training[name]}`);
     }
-    if (spec.positions && training.sequence > spec.positions) {
-      if ("sequence" in options) {
-        fail(`sequence must be at most ${group(spec.positions)}, the positions of ${spec.name}, got ${group(training.sequence)}`);
+    if (spec.positions && training.context > spec.positions) {
+      if ("context" in options) {
+        fail(`context must be at most ${group(spec.positions)}, the positions of ${spec.name}, got ${group(training.context)}`);
       }
-      training.sequence = spec.positions;
+      training.context = spec.positions;
     }
     return training;
   }
@@ -51,13 +51,13 @@
   const quantised = (spec) => spec.modules.filter(({ kind, name, tied }) => ["linear", "experts"].includes(kind) && name !== spec.head && !tied);
 
   function base({ spec, training, tables: { items } }) {
-    const { weights, unquantised, double_quantization: twice } = training;
-    if (weights in items) return total(spec) * items[weights];
+    const { dtype, unquantised_dtype: unquantised, double_quantization: twice } = training;
+    if (dtype in items) return total(spec) * items[dtype];
     const item = items[unquantised];
     return item * total(spec) + sum(quantised(spec).map((module) => {
       const numbers = product(module.shape), blocks = Math.ceil(numbers / 64);
       const constants = twice ? blocks + 4 * Math.ceil(blocks / 256) : 4 * blocks;
-      const size = weights === "int8" ? numbers + 4 * product(module.shape.slice(0, -1)) : Math.ceil(numbers / 2) + constants;
+      const size = dtype === "int8" ? numbers + 4 * product(module.shape.slice(0, -1)) : Math.ceil(numbers / 2) + constants;
       return (size - item * numbers) * copies(module);
     }));
   }
@@ -96,9 +96,9 @@
   function moment(facts) {
     const { spec, training, tables: { items } } = facts;
     const { kept, layer } = activations(facts);
-    const [logits, workspace] = loss(facts).map((size) => size * training.batch * training.sequence);
+    const [logits, workspace] = loss(facts).map((size) => size * training.batch_size * training.context);
     const matrix = Math.max(0, ...quantised(spec).map(({ shape }) => product(shape.slice(-2))));
-    const again = training.weights in items ? 0 : 2 * matrix;
+    const again = training.dtype in items ? 0 : 2 * matrix;
     const passing = Math.max(again, norms(facts));
     return kept + layer + passing > kept + logits + workspace
       ? { activations: kept + layer, logits: 0, workspace: passing }
@@ -111,7 +111,7 @@
     for (const stack of spec.layers) {
       const modules = spec.modules.filter(({ name }) => name.startsWith(`${stack.prefix}.`));
       const here = counted ? counted.adapted.filter(({ module }) => modules.includes(module)) : [];
-      const tokens = training.batch * (stack.tokens || training.sequence) * stack.repeats;
+      const tokens = training.batch_size * (stack.tokens || training.context) * stack.repeats;
       below ||= here.length > 0;
       let size = below ? ofStack(facts, stack, modules, here, tokens) : 0;
       if (training.checkpointing && size) {
@@ -129,7 +129,7 @@
     const norms = sum(modules.filter(({ kind }) => kind === "norm").map((module) => norm(facts, module, stack)));
     let each = ofAttention(facts, stack) * attention + inputs(facts, modules, stack);
     each += whole(norms * attention + (functions(facts, modules, stack) + routing(facts, modules)) * mlp, Math.max(stack.depth, 1));
-    each += items[training.adapter] * sum(here.map(({ rank, copies: times }) => rank * times));
+    each += items[training.adapter_dtype] * sum(here.map(({ rank, copies: times }) => rank * times));
     each += sum(here.map((adapted) => results(facts, adapted)));
     if (stack.dropout) each += 2 * attention * stack.width * item;
     const merged = here.filter(({ module: { kind } }) => ["experts", "router"].includes(kind));
@@ -138,13 +138,13 @@
 
   // Of W0 x and B A x: DoRA scales both by a vector that is trained.
   function results({ counted, item, training, tables: { items } }, { module: { kind, shape }, copies: times }) {
-    return counted.dora ? (item + items[training.adapter]) * shape.at(kind === "embedding" ? -1 : 0) * times : 0;
+    return counted.dora ? (item + items[training.adapter_dtype]) * shape.at(kind === "embedding" ? -1 : 0) * times : 0;
   }
 
   // PEFT sends an identity through A and B, and adds the result to W0: in the adapter's type.
   function norms({ counted, item, training, tables: { items } }) {
     if (!counted?.dora) return 0;
-    const own = items[training.adapter], matrices = training.weights in items && item === own ? 3 : 4;
+    const own = items[training.adapter_dtype], matrices = training.dtype in items && item === own ? 3 : 4;
     return own * Math.max(0, ...counted.adapted.map(({ module: { kind, shape }, rank }) => {
       const inputs = kind === "linear" ? shape.at(-1) : 0;
       return matrices * product(shape) + inputs * (inputs + rank);
@@ -168,7 +168,7 @@
     if (keeps) {
       const softmax = item < 4 && !stack.half_softmax ? 4 + item : item;
       const more = (stack.attention_dropout ? 2 * item : 0) + (stack.soft_cap ? item : 0);
-      size += stack.heads * (stack.tokens || training.sequence) * (softmax + more);
+      size += stack.heads * (stack.tokens || training.context) * (softmax + more);
     }
     return size * (stack.cross_attention ? 2 : 1);
   }
@@ -206,7 +206,7 @@
   // Of maps that are trained or adapted: once for those that read the same array, unless each casts.
   function inputs(facts, modules, stack) {
     const { counted, item, tables: { items }, training } = facts;
-    const own = items[training.adapter], casts = counted && own !== item;
+    const own = items[training.adapter_dtype], casts = counted && own !== item;
     const shared = new Map();
     let size = 0;
     for (const module of modules) {
@@ -227,7 +227,7 @@
   function outside(facts) {
     const { spec, counted, training, item } = facts;
     const tower = spec.layers.find((stack) => stack.tokens);
-    return training.batch * sum(spec.modules.map((module) => {
+    return training.batch_size * sum(spec.modules.map((module) => {
       const { name, kind, role, shape } = module;
       if (spec.layers.some(({ prefix }) => name.startsWith(`${prefix}.`))) return 0;
       const on = trainedOn(facts, module);
@@ -237,7 +237,7 @@
       if (name === spec.head) size += shape.at(-1) * on * item;
       if (counted) size += sum(counted.adapted.filter((each) => each.module === module).map((each) => results(facts, each)));
       const ofTower = tower && (role === "linear" || shape.at(-1) === tower.width);
-      return size * (ofTower ? tower.tokens : training.sequence);
+      return size * (ofTower ? tower.tokens : training.context);
     }));
   }
 
@@ -254,11 +254,11 @@
 
   // Full fine-tuning, LoRA, and LoRA over four bits, as lora_np.accounting.compare_memory has them.
   function compare(counted, tables, options) {
-    const { spec } = counted, { weights = tables.usual.weights } = options;
+    const { spec } = counted, { dtype = tables.usual.dtype } = options;
     return {
-      full: memory(spec, null, tables, { ...options, weights: weights in tables.items ? weights : "bfloat16" }),
+      full: memory(spec, null, tables, { ...options, dtype: dtype in tables.items ? dtype : "bfloat16" }),
       LoRA: memory(spec, counted, tables, options),
-      QLoRA: memory(spec, counted, tables, { ...options, weights: "nf4" }),
+      QLoRA: memory(spec, counted, tables, { ...options, dtype: "nf4" }),
     };
   }
 

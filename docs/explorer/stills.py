@@ -54,9 +54,9 @@ def looked_into() -> Figure:
 
 def counted() -> Figure:
     spec = accounting.preset("llama-2-7b")
-    ways = {"full": accounting.training_memory(spec, sequence=2_048)}
+    ways = {"full": accounting.training_memory(spec, context=2_048)}
     lora = accounting.count_model(spec, rank=8, targets=["q_proj", "v_proj"])
-    ways["LoRA, r = 8"] = accounting.training_memory(lora, sequence=2_048)
+    ways["LoRA, r = 8"] = accounting.training_memory(lora, context=2_048)
     figure = Figure(figsize=(6, 2.8), layout="constrained")
     plots.memory_by_cause({name: way.parts for name, way in ways.items()}, ax=figure.add_subplot())
     return figure

@@ -1,90 +1,54 @@
 """How many parameters, bytes and FLOPs a LoRA costs."""
 
-from lora_np.accounting.activations import TrainingOptions
-from lora_np.accounting.checkpoint import from_safetensors
-from lora_np.accounting.errors import RankErrors, rank_errors_of
-from lora_np.accounting.flops import Flops, count_flops
-from lora_np.accounting.live import ModelCount, count, from_model
-from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.accounting.matrix import (
-    MatrixCount,
-    break_even_rank,
-    count_full,
-    count_lora,
-    count_lora_convolution,
-    count_matrix,
-    rank_for_budget,
-    ratio,
-)
-from lora_np.accounting.memory import (
-    Memory,
-    MemoryComparison,
-    compare_memory,
-    largest_batch,
-    largest_rank,
-    largest_sequence,
-    training_memory,
-)
-from lora_np.accounting.paper import PaperClaims, paper_claims
-from lora_np.accounting.planning import METHODS, Card, Choice, Plan, cards, plan
-from lora_np.accounting.settings import count_config
-from lora_np.accounting.sources import (
-    Catalogue,
-    catalogue,
-    from_config,
-    model_spec,
-    preset,
-    preset_config,
-    preset_names,
-)
-from lora_np.accounting.summary import CountReport, count_source
-from lora_np.hub import ModelSpec, ModuleSpec
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "METHODS",
-    "Card",
-    "Catalogue",
-    "Choice",
-    "CountReport",
-    "Flops",
-    "LoraCount",
-    "MatrixCount",
-    "Memory",
-    "MemoryComparison",
-    "ModelCount",
-    "ModelSpec",
-    "ModuleSpec",
-    "PaperClaims",
-    "Plan",
-    "RankErrors",
-    "TrainingOptions",
-    "break_even_rank",
-    "cards",
-    "catalogue",
-    "compare_memory",
-    "count",
-    "count_config",
-    "count_flops",
-    "count_full",
-    "count_lora",
-    "count_lora_convolution",
-    "count_matrix",
-    "count_model",
-    "count_source",
-    "from_config",
-    "from_model",
-    "from_safetensors",
-    "largest_batch",
-    "largest_rank",
-    "largest_sequence",
-    "model_spec",
-    "paper_claims",
-    "plan",
-    "preset",
-    "preset_config",
-    "preset_names",
-    "rank_errors_of",
-    "rank_for_budget",
-    "ratio",
-    "training_memory",
-]
+with on_demand(globals()):
+    from lora_np.accounting.activations import TrainingOptions as TrainingOptions
+    from lora_np.accounting.flops import Flops as Flops, count_flops as count_flops
+    from lora_np.accounting.lora import (
+        LoraCount as LoraCount,
+        ModelCount as ModelCount,
+        count as count,
+        count_model as count_model,
+        model_spec as model_spec,
+    )
+    from lora_np.accounting.matrix import (
+        MatrixCount as MatrixCount,
+        break_even_rank as break_even_rank,
+        count_full as count_full,
+        count_lora as count_lora,
+        count_lora_convolution as count_lora_convolution,
+        count_matrix as count_matrix,
+        rank_for_budget as rank_for_budget,
+        ratio as ratio,
+    )
+    from lora_np.accounting.memory import (
+        Memory as Memory,
+        MemoryComparison as MemoryComparison,
+        compare_memory as compare_memory,
+        largest_batch as largest_batch,
+        largest_context as largest_context,
+        largest_rank as largest_rank,
+        training_memory as training_memory,
+    )
+    from lora_np.accounting.planning import (
+        METHODS as METHODS,
+        Card as Card,
+        Choice as Choice,
+        Plan as Plan,
+        cards as cards,
+        plan as plan,
+    )
+    from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
+    from lora_np.accounting.report import CountReport as CountReport, count_source as count_source
+    from lora_np.models import (
+        Catalogue as Catalogue,
+        ModelSpec as ModelSpec,
+        ModuleSpec as ModuleSpec,
+        catalogue as catalogue,
+        from_config as from_config,
+        from_safetensors as from_safetensors,
+        preset as preset,
+        preset_config as preset_config,
+        preset_names as preset_names,
+    )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from math import isqrt, prod
 from typing import NamedTuple
 
-from lora_np.accounting.lora import AdaptedModules, LoraCount
+from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
 from lora_np.checks import choice, whole_number
-from lora_np.hub import ATTENTION, Layers, ModelSpec, ModuleSpec
+from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "momentum", "sgd")
+CHOICES = {
+    "dtype": (*ITEMSIZE, "int8", "nf4"),
+    "unquantised_dtype": tuple(ITEMSIZE),
+    "adapter_dtype": tuple(ITEMSIZE),
+    "optimizer": OPTIMIZERS,
+    "attention": ("fused", "eager"),
+    "cross_entropy": ("plain", "fused"),
+}
 
 # numbers that an activation function keeps for each it computes: GPT-2's gelu is written out in steps
 _KEPT = {"gelu_new": 4}
@@ -24,16 +32,16 @@ class TrainingOptions:
 
     Parameters
     ----------
-    weights : {"float32", "bfloat16", "float16", "int8", "nf4"}
+    dtype : {"float32", "bfloat16", "float16", "int8", "nf4"}
         How the base is held. Under int8 and nf4 the linear maps (and experts) are quantised, all but the
         output head.
-    unquantised : {"float32", "bfloat16", "float16"}
+    unquantised_dtype : {"float32", "bfloat16", "float16"}
         How the rest of a quantised base is held: embeddings, norms, the head, and with them the hidden
         states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
     double_quantization : bool
         Whether the constants of nf4, float32 numbers for each block of 64, are quantised as well: to a byte
         each, and a float32 number for each 256 of them.
-    adapter : {"float32", "bfloat16", "float16"}
+    adapter_dtype : {"float32", "bfloat16", "float16"}
         How LoRA's factors are held; PEFT holds them in float32 for every base.
     optimizer : {"adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "momentum", "sgd"}
         What is kept for each trained number: AdamW two moments of the number's own type, or of a byte each
@@ -41,12 +49,12 @@ class TrainingOptions:
         paged ones may leave their state for large tensors in the memory of the host.
     master_copy : bool
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
-    batch : int
+    batch_size : int
         Sequences that are computed at a time.
-    accumulation : int
+    accumulate : int
         How many such batches make a step. It changes the number of steps, not the memory.
-    sequence : int
-        Tokens in each (in an encoder and its decoder alike).
+    context : int
+        Tokens in each sequence (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
         Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
     cross_entropy : {"plain", "fused"}
@@ -59,64 +67,92 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch``, ``accumulation`` or ``sequence`` is not a whole number.
+        If ``batch_size``, ``accumulate`` or ``context`` is not a whole number.
 
     See Also
     --------
     training_memory : Takes these as keywords.
     """
 
-    weights: str = "bfloat16"
-    unquantised: str = "float32"
+    dtype: str = "bfloat16"
+    unquantised_dtype: str = "float32"
     double_quantization: bool = True
-    adapter: str = "float32"
+    adapter_dtype: str = "float32"
     optimizer: str = "adamw"
     master_copy: bool = False
-    batch: int = 1
-    accumulation: int = 1
-    sequence: int = 512
+    batch_size: int = 1
+    accumulate: int = 1
+    context: int = 512
     attention: str = "fused"
     cross_entropy: str = "plain"
     checkpointing: bool = True
 
     def __post_init__(self) -> None:
-        choice("weights", self.weights, (*ITEMSIZE, "int8", "nf4"))
-        choice("unquantised", self.unquantised, ITEMSIZE)
-        choice("adapter", self.adapter, ITEMSIZE)
-        choice("optimizer", self.optimizer, OPTIMIZERS)
-        choice("attention", self.attention, ("fused", "eager"))
-        choice("cross_entropy", self.cross_entropy, ("plain", "fused"))
-        for name in ("batch", "accumulation", "sequence"):
+        for name, known in CHOICES.items():
+            choice(name, getattr(self, name), known)
+        for name in ("batch_size", "accumulate", "context"):
             whole_number(name, getattr(self, name))
 
     @property
     def item(self) -> int:
         """Bytes of an activation."""
-        return ITEMSIZE.get(self.weights, 2)
+        return ITEMSIZE.get(self.dtype, 2)
 
     @property
     def hidden_item(self) -> int:
         """Bytes of a number of the hidden states, and of the head's."""
-        return ITEMSIZE[self.weights if self.weights in ITEMSIZE else self.unquantised]
+        return ITEMSIZE[self.dtype if self.dtype in ITEMSIZE else self.unquantised_dtype]
 
     @property
     def adapter_item(self) -> int:
         """Bytes of one of the adapter's numbers."""
-        return ITEMSIZE[self.adapter]
+        return ITEMSIZE[self.adapter_dtype]
+
+
+class Growth(NamedTuple):
+    """``fixed + b (sample + s (token + s pair))`` bytes for a batch of b sequences of s tokens."""
+
+    fixed: int = 0
+    sample: int = 0
+    token: int = 0
+    pair: int = 0
+
+    def plus(self, other: Growth, times: int = 1) -> Growth:
+        """The sum with so many times the other."""
+        return Growth(*(ours + times * theirs for ours, theirs in zip(self, other, strict=True)))
+
+    def at(self, training: TrainingOptions) -> int:
+        """Bytes of a batch."""
+        s = training.context
+        return self.fixed + training.batch_size * (self.sample + s * (self.token + s * self.pair))
+
+    def most(self, name: str, training: TrainingOptions, room: int) -> int | None:
+        """The largest ``"batch_size"`` or ``"context"`` that takes at most ``room``: None if any does."""
+        if name == "context":
+            b = training.batch_size
+            fixed, slope, bend = self.fixed + b * self.sample, b * self.token, b * self.pair
+        else:
+            fixed, slope, bend = self.fixed, self._replace(fixed=0).at(replace(training, batch_size=1)), 0
+        room -= fixed
+        if room < 0:
+            return 0
+        if bend:
+            return (isqrt(slope * slope + 4 * bend * room) - slope) // (2 * bend)
+        return room // slope if slope else None
 
 
 class Activations(NamedTuple):
-    """Bytes that a step keeps, or needs for a moment: what `activation_bytes` gives."""
+    """What a step keeps, or needs for a moment: what `activations` gives."""
 
-    kept: int  # by the layers, all through backward
-    layer: int  # by the one that is being computed again (checkpointing)
-    logits: int  # of the loss, until its gradient is known
-    copies: int  # what computing the loss and its gradient takes beside them
-    norms: int = 0  # what the norms of one of DoRA's matrices take
+    kept: Growth  # by the layers, all through backward
+    layers: tuple[tuple[Growth, int], ...]  # by stacks, and how many layers share it: one is computed again
+    logits: Growth  # of the loss, until its gradient is known
+    copies: Growth  # what computing the loss and its gradient takes beside them
+    norms: int  # bytes that the norms of one of DoRA's matrices take
 
 
-def activation_bytes(model: ModelSpec | LoraCount, training: TrainingOptions) -> Activations | None:
-    """Bytes that a step keeps; `training_memory` states the formulas. None where layers are not known."""
+def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> Activations | None:
+    """What a step keeps; `training_memory` states the formulas. None where layers are not known."""
     kept = _Kept(model, training)
     return kept.total() if kept.spec.layers else None
 
@@ -128,49 +164,45 @@ class _Kept:
         self.training = training
         self.item = training.item
         self.full = isinstance(model, ModelSpec)
-        self.spec = model if isinstance(model, ModelSpec) else model.spec
-        self.adapters = () if isinstance(model, ModelSpec) else model.adapters
-        self.saved = () if isinstance(model, ModelSpec) else model.saved
-        self.dora = isinstance(model, LoraCount) and model.dora
+        self.spec = spec_of(model)
+        self.adapters: tuple[AdaptedModules, ...] = getattr(model, "adapters", ())
+        self.saved: Collection[str] = getattr(model, "saved", ())
+        self.dora: bool = getattr(model, "dora", False)
 
     def total(self) -> Activations:
-        kept = layer = 0
+        kept = self._outside()
+        layers = []
         below = self.full  # whether something is trained in an earlier stack
         for stack in self.spec.layers:
-            tokens = self._tokens(stack) * stack.repeats
             modules = [module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")]
             here = [each for each in self.adapters if each.module in modules]
             below = below or bool(here)
-            size = self._stack(stack, modules, here, tokens) if below else 0
-            if self.training.checkpointing and size:
-                layer = max(layer, size // (stack.depth * stack.repeats))
-                size = tokens * stack.depth * stack.width * self.training.hidden_item
-            kept += size
-        tokens = self.training.batch * self.training.sequence
-        logits, copies = (tokens * size for size in self._loss())
-        return Activations(kept + self._outside(), layer, logits, copies, self._norms())
+            if not below:
+                continue
+            size = self._stack(stack, modules, here)
+            if self.training.checkpointing and any(size):
+                layers.append((size, stack.depth * stack.repeats))
+                size = _growth(stack, stack.depth * stack.width * self.training.hidden_item)
+            kept = kept.plus(size)
+        logits, copies = (Growth(token=size) for size in self._loss())
+        return Activations(kept, tuple(layers), logits, copies, self._norms())
 
-    def _tokens(self, stack: Layers) -> int:
-        """Of a batch: a vision tower or an audio encoder has its own."""
-        return self.training.batch * (stack.tokens or self.training.sequence)
-
-    def _stack(
-        self, stack: Layers, modules: list[ModuleSpec], here: list[AdaptedModules], tokens: int
-    ) -> int:
+    def _stack(self, stack: Layers, modules: list[ModuleSpec], here: list[AdaptedModules]) -> Growth:
         attention, mlp = self._reach(stack, here)
         depth = max(stack.depth, 1)
         norms = sum(self._norm(module, stack) for module in modules if module.kind == "norm")
-        each = self._attention(stack) * attention + self._inputs(modules, stack)
-        each += (
+        linear, pair = self._attention(stack)
+        token = linear * attention + self._inputs(modules, stack)
+        token += (
             norms * attention + (self._activations(modules, stack) + self._routing(modules)) * mlp
         ) // depth
-        each += self.training.adapter_item * sum(adapted.rank * adapted.copies for adapted in here)
-        each += sum(self._results(adapted) for adapted in here)
+        token += self.training.adapter_item * sum(adapted.rank * adapted.copies for adapted in here)
+        token += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
-            each += 2 * attention * stack.width * self.item
+            token += 2 * attention * stack.width * self.item
         # PEFT adds B A to a parameter that is no linear map, and the sum is kept
         merged = sum(a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router"))
-        return tokens * each + merged * self.item
+        return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
     def _results(self, adapted: AdaptedModules) -> int:
         """Of W0 x and B A x: DoRA scales both by a vector that is trained. LoRA only adds them."""
@@ -185,7 +217,7 @@ class _Kept:
         if not self.dora:
             return 0
         item = self.training.adapter_item
-        casts = self.training.weights not in ITEMSIZE or self.item != item
+        casts = self.training.dtype not in ITEMSIZE or self.item != item
         sizes = [0]
         for module, rank in ((each.module, each.rank) for each in self.adapters):
             inputs = module.shape[-1] if module.kind == "linear" else 0
@@ -205,19 +237,19 @@ class _Kept:
         depth = stack.depth - lowest
         return (depth if attention else depth - 1), (depth if roles != {"down"} else depth - 1)
 
-    def _attention(self, stack: Layers) -> int:
-        """Of one layer."""
+    def _attention(self, stack: Layers) -> tuple[int, int]:
+        """Of one layer, for each token and for each pair of tokens."""
         keeps_weights = stack.attention_dropout or self.training.attention == "eager"
         kv_heads = stack.heads if keeps_weights else stack.kv_heads
-        size = (stack.heads + kv_heads) * (stack.head_width + stack.value_width) * self.item
-        if keeps_weights:
-            # a softmax in float32 is rounded; dropout keeps its mask and its result besides, a cap its tanh
-            softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
-            dropped = 2 * self.item if stack.attention_dropout else 0
-            capped = self.item if stack.soft_cap else 0
-            sequence = stack.tokens or self.training.sequence
-            size += stack.heads * sequence * (softmax + dropped + capped)
-        return size * (2 if stack.cross_attention else 1)
+        times = 2 if stack.cross_attention else 1
+        token = times * (stack.heads + kv_heads) * (stack.head_width + stack.value_width) * self.item
+        if not keeps_weights:
+            return token, 0
+        # a softmax in float32 is rounded; dropout keeps its mask and its result besides, a cap its tanh
+        softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
+        dropped = 2 * self.item if stack.attention_dropout else 0
+        capped = self.item if stack.soft_cap else 0
+        return token, times * stack.heads * (softmax + dropped + capped)
 
     def _norm(self, module: ModuleSpec, stack: Layers | None = None) -> int:
         width = module.shape[0]
@@ -270,11 +302,11 @@ class _Kept:
                 shared[key] = max(shared.get(key, 0), numbers)
         return size + self.item * sum(shared.values())
 
-    def _outside(self) -> int:
+    def _outside(self) -> Growth:
         """The last norm, the head's input, and what leads from a tower to the language model."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         tower = next((stack for stack in self.spec.layers if stack.tokens), None)
-        total = 0
+        total = Growth()
         for module in self.spec.groups:
             if module.name.startswith(prefixes):
                 continue
@@ -288,8 +320,10 @@ class _Kept:
                 size += module.shape[-1] * trained * self.item
             size += sum(self._results(each) for each in self.adapters if each.module is module)
             of_tower = tower and (module.role == "linear" or module.shape[-1] == tower.width)
-            total += size * (tower.tokens if tower and of_tower else self.training.sequence)
-        return total * self.training.batch
+            total = total.plus(
+                Growth(sample=tower.tokens * size) if tower and of_tower else Growth(token=size)
+            )
+        return total
 
     def _loss(self) -> tuple[int, int]:
         """Of cross-entropy, of each token: what is kept, and what else is there for a moment."""
@@ -314,3 +348,11 @@ class _Kept:
         if self.full:
             return module.copies
         return sum(each.copies for each in self.adapters if each.module is module)
+
+
+def _growth(stack: Layers, token: int, pair: int = 0) -> Growth:
+    """Of a stack: a vision tower or an audio encoder has a number of tokens of its own."""
+    token, pair = token * stack.repeats, pair * stack.repeats
+    if stack.tokens:
+        return Growth(sample=stack.tokens * (token + stack.tokens * pair))
+    return Growth(token=token, pair=pair)

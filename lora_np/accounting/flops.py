@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
-from lora_np.accounting.lora import LoraCount
+from lora_np.accounting.lora import LoraCount, counted, spec_of
 from lora_np.checks import whole_number
-from lora_np.hub import ModelSpec, ModuleSpec
+from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table
 
 
@@ -52,7 +53,7 @@ class Flops(Shown):
         )
 
 
-def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
+def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     """Operations for each token; a multiplication and an addition count two.
 
     Every linear map of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w + v)`` for
@@ -65,10 +66,13 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
 
     Parameters
     ----------
-    model : ModelSpec or LoraCount
-        A model is fine-tuned in full; a count of LoRA trains what it counts.
-    sequence : int
+    model : object
+        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is counted,
+        without them the model is fine-tuned in full.
+    context : int
         Tokens that attention looks at; counted only where a config gives the layers.
+    **options
+        Those of `count`.
 
     Returns
     -------
@@ -78,25 +82,23 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
     Raises
     ------
     TypeError
-        If ``sequence`` is not a whole number.
+        If ``context`` is not a whole number.
     ValueError
-        If ``sequence`` is below 1.
+        If ``context`` is below 1.
 
     Examples
     --------
-    >>> from lora_np.accounting import count_model, preset
-    >>> spec = preset("gpt2")
-    >>> full, lora = count_flops(spec), count_flops(count_model(spec, rank=8))
+    >>> full, lora = count_flops("gpt2"), count_flops("gpt2", rank=8)
     >>> full.forward["W0 x"], round(lora.total / full.total, 3)
     (247064064, 0.669)
     """
-    sequence = whole_number("sequence", sequence)
-    spec = model.spec if isinstance(model, LoraCount) else model
+    context, model = whole_number("context", context), counted(model, options)
+    spec = spec_of(model)
     base = sum(2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec) for module in _maps(spec))
     attention = 0
     for stack in spec.layers:
         times = stack.depth * stack.repeats * (2 if stack.cross_attention else 1)
-        attention += 2 * sequence * stack.heads * (stack.head_width + stack.value_width) * times
+        attention += 2 * context * stack.heads * (stack.head_width + stack.value_width) * times
     forward = {"W0 x": base, "attention": attention}
     backward = {"dx through W0": base, "attention": 2 * attention}
     if not isinstance(model, LoraCount):
@@ -111,7 +113,7 @@ def count_flops(model: ModelSpec | LoraCount, *, sequence: int = 1) -> Flops:
         f"{spec.name}, rank {model.rank}: operations for each token",
         forward | {"B A x": adapter},
         backward | {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter},
-        count_flops(spec, sequence=sequence),
+        count_flops(spec, context=context),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a LoRA on a whole model costs."""
+"""What a LoRA on a whole model costs, however the model is given."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
-from lora_np.accounting.picking import Pick, check_patterns, pick, saved_modules
-from lora_np.checks import choice, whole_number
-from lora_np.hub import ModelSpec, ModuleSpec, Patterns, Targets, close_names, fused_names
+from lora_np.checks import choice, close_names, whole_number
+from lora_np.models import (
+    ModelSpec,
+    ModuleSpec,
+    Patterns,
+    Pick,
+    Targets,
+    check_patterns,
+    describe,
+    fused_names,
+    pick,
+    saved_modules,
+)
 from lora_np.table import Cell, Shown, Table, shape_text
 
 
@@ -162,8 +173,112 @@ class LoraCount(Shown):
         return Table(columns, rows, title=title, notes=(*self.notes, self.verdict))
 
 
+@dataclass(frozen=True, repr=False)
+class ModelCount(Shown):
+    """The numbers in a model: what `count` gives without a rank.
+
+    Parameters
+    ----------
+    trainable, total : int
+        Of a model of ours, the numbers in Tensors and in all arrays; of torch's, in parameters with a
+        gradient and in all. A described model is all trainable.
+    nbytes : int or None
+        The memory that the arrays take; of a quantised weight, that of its codes and scales. None of shapes.
+    table : Table
+        One row for each array, or for each group of alike modules.
+    """
+
+    trainable: int
+    total: int
+    nbytes: int | None
+    table: Table
+
+    @property
+    def frozen(self) -> int:
+        """Numbers in plain arrays."""
+        return self.total - self.trainable
+
+
+def count(model: Any, *, rank: int | None = None, config: Any = None, **options: Any) -> Any:
+    """What a LoRA on any model costs; without a rank or a config, the model's own numbers.
+
+    Parameters
+    ----------
+    model : object
+        Whatever `model_spec` takes: a name, a path, a config, a model in memory.
+    rank : int, optional
+        Of a LoRA.
+    config : str, Path, mapping or LoraConfig, optional
+        Instead, all that PEFT says of a LoRA: an ``adapter_config.json`` or a directory with one, its fields,
+        or the object. Every setting that changes how many numbers are trained counts as in PEFT.
+    **options
+        Other options of `count_model`; with a config, ``experts`` alone.
+
+    Returns
+    -------
+    LoraCount or ModelCount
+        The numbers of the LoRA, or of each array of the model, a tied weight once. It prints as a table.
+
+    Raises
+    ------
+    TypeError
+        If the model holds no arrays, or an option is not one of `count_model`.
+    ValueError
+        If the model or an option is not understood, or ``config`` holds a setting that is not counted here.
+
+    See Also
+    --------
+    count_model : The options of a LoRA.
+
+    Examples
+    --------
+    >>> count("llama-3-8b", rank=16).trainable, count("llama-3-8b").total
+    (6815744, 8030261248)
+    >>> settings = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "layers_to_transform": [0, 1]}
+    >>> count("llama-3-8b", config=settings).trainable
+    131072
+    >>> import numpy as np
+    >>> from lora_np import Linear, inject
+    >>> count(inject(Linear(np.zeros((100, 120))), rank=8, alpha=16, rng=0))
+    LoRALinear: 1,760 of 13,760 numbers trainable
+    array   shape      trainable  frozen
+    ------  ---------  ---------  ------
+    base.W  100 x 120          0  12,000
+    A       8 x 120          960       0
+    B       100 x 8          800       0
+    """
+    if config is not None:
+        from lora_np.accounting.lora_config import lora_options
+
+        spec, experts = model_spec(model), options.pop("experts", "peft")
+        if given := [*["rank"] * (rank is not None), *options]:
+            raise ValueError(f"config says all about the LoRA: leave out {', '.join(given)}")
+        return count_model(spec, **lora_options(spec, config), experts=experts)
+    if rank is not None or options:
+        return count_model(model, rank=rank, **options)  # type: ignore[arg-type]
+    if not is_described(model):
+        from lora_np.accounting.live import tree_count
+
+        return ModelCount(*tree_count(model))
+    spec, parameters = model_spec(model), getattr(model, "named_parameters", None)
+    if parameters is None:
+        return ModelCount(spec.total, spec.total, None, spec.table)
+    trainable = sum(each.numel() for _, each in parameters() if each.requires_grad)
+    return ModelCount(trainable, spec.total, None, spec.table)
+
+
+def counted(model: Any, options: Mapping[str, Any]) -> ModelSpec | LoraCount:
+    """The LoRA that is meant: a count itself, or `count` with these options; without any, the whole model."""
+    if isinstance(model, LoraCount):
+        if options:
+            raise TypeError(f"{', '.join(options)}: the LoRA is counted already, give its model instead")
+        return model
+    found: ModelSpec | LoraCount = count(model, **options) if options else model_spec(model)
+    return found
+
+
 def count_model(
-    spec: ModelSpec,
+    model: Any,
     *,
     rank: int,
     targets: str | Iterable[str] | None = None,
@@ -183,14 +298,14 @@ def count_model(
 
     Parameters
     ----------
-    spec : ModelSpec
-        The model.
+    model : object
+        Whatever `model_spec` takes: a name, a path, a config, a model in memory.
     rank : int
         At least 1.
     targets : str, iterable of str, or None
         A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular expression for
         whole names, or ``"all-linear"``: every linear map but the output head. None takes the family's
-        default, as PEFT does.
+        default, as PEFT does; for a single matrix and for a model of ours that is ``"all-linear"``.
     rank_pattern : mapping of str to int
         Other ranks for some modules, by a regular expression for the end of their names; the first that
         matches wins.
@@ -234,11 +349,10 @@ def count_model(
 
     Examples
     --------
-    >>> from lora_np.hub.model import ModuleSpec
-    >>> spec = ModelSpec("one matrix", (ModuleSpec("W0", "linear", (100, 120)),))
-    >>> count_model(spec, rank=8, targets="all-linear").trainable
-    1760
+    >>> count_model("100x120", rank=8).trainable, count_model("llama-3-8b", rank=16).trainable
+    (1760, 6815744)
     """
+    spec = model_spec(model)
     rank = whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
     choice("experts", experts, ("peft", "per-expert"))
@@ -258,7 +372,15 @@ def count_model(
     patterns = Patterns(ranks)
     if rank_pattern:
         check_patterns(spec, patterns)
-    picks = pick(spec, targets, modules_to_save, exclude, layers, layers_pattern, target_parameters)
+    picks = pick(
+        spec,
+        targets,
+        saved=modules_to_save,
+        exclude=exclude,
+        layers=layers,
+        layers_pattern=layers_pattern,
+        target_parameters=target_parameters,
+    )
     adapters: list[AdaptedModules] = []
     for each in picks:
         adapters += _adapt(each, rank, patterns, dora=dora, lora_bias=lora_bias)
@@ -271,6 +393,11 @@ def count_model(
 
 # the names that PEFT may translate where transformers fuses experts
 _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_up_proj", "experts")
+
+
+def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
+    """The model itself."""
+    return model.spec if isinstance(model, LoraCount) else model
 
 
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
@@ -389,3 +516,47 @@ def _bias_size(
 
 def _starred(module: ModuleSpec) -> str:
     return module.name.replace("{}", "*")
+
+
+def model_spec(model: object) -> ModelSpec:
+    """The modules of a model, from any source that describes one.
+
+    Parameters
+    ----------
+    model : str, Path, mapping, ModelSpec or model
+        ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``, a
+        ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a
+        config, a model of ours, or any object with ``named_modules()``, such as a torch model, on the meta
+        device too (torch is never imported here).
+
+    Returns
+    -------
+    ModelSpec
+        The modules by name, kind, shape and role.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file or preset does not exist.
+    ValueError
+        If the file or the config cannot be understood.
+    TypeError
+        If the model is none of these.
+
+    Examples
+    --------
+    >>> model_spec("100x120").total, model_spec("gpt2").total
+    (12000, 124439808)
+    """
+    if isinstance(model, ModelSpec):
+        return model
+    if is_described(model):
+        return describe(model)
+    from lora_np.accounting.live import tree_spec
+
+    return tree_spec(model)
+
+
+def is_described(model: object) -> bool:
+    """Whether `lora_np.models` knows the modules of ``model``, rather than the tree of our layers."""
+    return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from lora_np.checks import whole_number
+from lora_np.checks import whole_number, whole_numbers
 from lora_np.table import Cell, Shown, Table
 
 
@@ -39,7 +39,7 @@ def count_full(d: int, k: int) -> int:
     return d * k
 
 
-def count_lora(d: int, k: int, *, rank: int, dora: bool = False) -> int:
+def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
     """``r (d + k)``: the numbers in B (d x r) and A (r x k); DoRA adds one magnitude per output, ``d``.
 
     The count is the same whether the update is written B A or A B; the shapes are not. An embedding
@@ -139,7 +139,7 @@ def count_lora_convolution(
     return rank * d_in * area + rank * (d_out // groups) + (d_out if dora else 0)
 
 
-def ratio(d: int, k: int, *, rank: int) -> float:
+def ratio(d: int, k: int, rank: int) -> float:
     """``d k / (r (d + k))``: how many times fewer numbers than a full update (below 1 means more).
 
     Parameters
@@ -275,15 +275,15 @@ class MatrixCount(Shown):
         )
 
 
-def count_matrix(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = False) -> MatrixCount:
+def count_matrix(d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool = False) -> MatrixCount:
     """``d k`` against ``r (d + k)``: one matrix, for the full update and for each rank.
 
     Parameters
     ----------
     d, k : int
         Rows and columns of the adapted matrix.
-    ranks : iterable of int
-        Ranks to count; the order is kept.
+    rank : int or iterable of int
+        What to count; the order is kept.
     dora : bool
         Count DoRA's magnitude vector as well.
 
@@ -305,7 +305,7 @@ def count_matrix(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = Fals
 
     Examples
     --------
-    >>> count_matrix(100, 120, ranks=[20, 8])
+    >>> count_matrix(100, 120, rank=[20, 8])
     100 x 120
     update  rank  trainable  of full  times fewer    base   total
     ------  ----  ---------  -------  -----------  ------  ------
@@ -315,7 +315,8 @@ def count_matrix(d: int, k: int, *, ranks: Iterable[int] = (), dora: bool = Fals
     Break-even: LoRA has fewer numbers than a full update up to rank 54.
     """
     d, k = _shape(d, k)
-    return MatrixCount(d, k, {int(rank): count_lora(d, k, rank=rank, dora=dora) for rank in ranks}, dora)
+    ranks = whole_numbers("rank", rank)
+    return MatrixCount(d, k, {each: count_lora(d, k, rank=each, dora=dora) for each in ranks}, dora)
 
 
 def _shape(d: int, k: int) -> tuple[int, int]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
-from lora_np.accounting.activations import ITEMSIZE, TrainingOptions, activation_bytes
-from lora_np.accounting.lora import LoraCount, count_model
-from lora_np.hub import ModelSpec, ModuleSpec
+from lora_np.accounting.activations import ITEMSIZE, Growth, TrainingOptions, activations
+from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec, spec_of
+from lora_np.checks import choice
+from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _UNKNOWN = "Activations, logits and workspace are not in the total: without a config the layers are unknown."
-_LARGEST = 2**31 - 1  # of a batch, or of a sequence without positions
-CAUSES = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace")
+_LARGEST = 2**31 - 1  # of a batch, or of a context without positions
+# bitsandbytes keeps the state of smaller tensors in 32 bits, and pages none of smaller ones
+_IN_8_BITS, _PAGED = 4096, 100_000
+_GROWING = ("activations", "logits", "workspace")
+CAUSES = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,16 +89,17 @@ class Memory(Shown):
         )
 
 
-def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
+def training_memory(model: Any, **options: Any) -> Memory:
     """What training a model needs in memory, by cause.
 
     Parameters
     ----------
-    model : ModelSpec or LoraCount
-        A model is fine-tuned in full; a count of LoRA trains what it counts. LoRA over ``weights="nf4"`` is
-        QLoRA; a GGUF file, and a checkpoint by bitsandbytes, then takes its own bytes in place of nf4's.
+    model : object
+        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is counted,
+        without them the model is fine-tuned in full. LoRA over ``dtype="nf4"`` is QLoRA; a GGUF file, and a
+        checkpoint by bitsandbytes, then takes its own bytes instead of nf4's.
     **options
-        The fields of `TrainingOptions`.
+        The fields of `TrainingOptions`, and the options of `count`.
 
     Returns
     -------
@@ -106,7 +111,7 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     ValueError
         If an option is unknown, or quantised weights are to be trained in full.
     TypeError
-        If ``batch`` or ``sequence`` is not a whole number.
+        If ``batch_size`` or ``context`` is not a whole number.
 
     Notes
     -----
@@ -139,9 +144,7 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
 
     Examples
     --------
-    >>> from lora_np.accounting import preset
-    >>> lora = count_model(preset("llama-2-7b"), rank=16, targets="all-linear")
-    >>> training_memory(lora, weights="nf4", sequence=1024)
+    >>> training_memory("llama-2-7b", rank=16, targets="all-linear", dtype="nf4", context=1024)
     llama-2-7b: LoRA of rank 16 over nf4, adamw, batch 1 x 1,024, checkpointing
     cause                bytes    decimal      binary
     -----------  -------------  ---------  ----------
@@ -154,47 +157,91 @@ def training_memory(model: ModelSpec | LoraCount, **options: Any) -> Memory:
     workspace      262,144,000  262.14 MB  250.00 MiB
     total        5,976,907,776    5.98 GB    5.57 GiB
     """
-    training = training_options(model.spec if isinstance(model, LoraCount) else model, options)
-    weights = training.weights
-    if isinstance(model, LoraCount):
-        spec, held, trained, added = model.spec, training.adapter, model.trainable, model.total - model.base
-        over = "the bits of the file" if _stored(spec, weights) else weights
-        what = f"LoRA of rank {model.rank} over {over}"
-    else:
-        spec, held, trained, added = model, weights, model.total, 0
-        what = f"full, {weights}"
-        if held not in ITEMSIZE:
-            raise ValueError(f"weights must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}")
-    item = ITEMSIZE[held]
-    master = 4 * trained if training.master_copy and item < 4 else 0
-    on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)
-    steps = activation_bytes(model, training)
-    activations = logits = workspace = None
-    if steps is not None:
-        # logits are gone by the time that the first layer is computed again
-        matrix = 0 if weights in ITEMSIZE else 2 * _largest_matrix(spec)
-        activations, logits, workspace = max(
-            (steps.kept, steps.logits, steps.copies),
-            (steps.kept + steps.layer, 0, max(matrix, steps.norms)),
-            key=sum,
-        )
-    title = f"{spec.name}: {what}, {training.optimizer}, batch {training.batch:,} x {training.sequence:,}"
-    title += ", checkpointing" if training.checkpointing else ""
-    base, adapter, state = _weights_bytes(spec, training), added * training.adapter_item, master + on_card
-    return Memory(title, base, adapter, trained * item, state, activations, logits, workspace, host)
+    return estimate(*resolved(model, options)).memory
+
+
+_TRAINING = tuple(field.name for field in fields(TrainingOptions))
+_LORA = (*(count_model.__kwdefaults__ or ()), "rank", "config")
+
+
+def resolved(model: Any, options: Mapping[str, Any]) -> tuple[ModelSpec | LoraCount, TrainingOptions]:
+    """What is trained, and how."""
+    training, lora = split(options)
+    found = counted(model, lora)
+    return found, training_options(spec_of(found), training)
+
+
+def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of `TrainingOptions`, and the options of `count`."""
+    for name in options:
+        choice("an option", name, (*_TRAINING, *_LORA))
+    training = {name: value for name, value in options.items() if name in _TRAINING}
+    return training, {name: value for name, value in options.items() if name not in _TRAINING}
 
 
 def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOptions:
-    """The options for a model: a sequence that was not given is no longer than its positions."""
+    """The options for a model: a context that was not given is no longer than its positions."""
     training = TrainingOptions(**options)
-    if spec.positions and training.sequence > spec.positions:
-        if "sequence" in options:
-            raise ValueError(
-                f"sequence must be at most {spec.positions:,}, the positions of {spec.name}, "
-                f"got {training.sequence:,}"
-            )
-        return replace(training, sequence=spec.positions)
-    return training
+    if not spec.positions or training.context <= spec.positions:
+        return training
+    if "context" in options:
+        raise ValueError(
+            f"context must be at most {spec.positions:,}, the positions of {spec.name}, got "
+            f"{training.context:,}"
+        )
+    return replace(training, context=spec.positions)
+
+
+class Estimate(NamedTuple):
+    """The memory of one way to train, and how it grows with the batch and the context."""
+
+    memory: Memory
+    training: TrainingOptions
+    positions: int
+    moments: tuple[tuple[Growth, int], ...]  # n times what is needed in some moment, and n
+
+    def most(self, name: str, room: int) -> int:
+        """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``."""
+        room -= self.memory.total - sum(getattr(self.memory, cause) or 0 for cause in _GROWING)
+        limit = self.positions if name == "context" and self.positions else _LARGEST
+        # floor(growth / n) <= room, where growth <= n (room + 1) - 1
+        found = [growth.most(name, self.training, n * (room + 1) - 1) for growth, n in self.moments]
+        return min([limit, *(each for each in found if each is not None)])
+
+
+def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimate:
+    """`training_memory`, and what the largest batch and context follow from."""
+    spec, dtype = spec_of(model), training.dtype
+    if isinstance(model, LoraCount):
+        held, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
+        over = "the bits of the file" if _stored(spec, dtype) else dtype
+        what = f"LoRA of rank {model.rank} over {over}"
+    else:
+        held, trained, added = dtype, model.total, 0
+        what = f"full, {dtype}"
+        if held not in ITEMSIZE:
+            raise ValueError(f"dtype must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}")
+    item = ITEMSIZE[held]
+    master = 4 * trained if training.master_copy and item < 4 else 0
+    on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)
+    steps = activations(model, training)
+    parts: tuple[Any, Any, Any] = (None, None, None)
+    moments: list[tuple[Growth, int]] = [(Growth(), 1)]
+    if steps is not None:
+        # logits are gone by the time that the first layer is computed again
+        matrix = 0 if dtype in ITEMSIZE else 2 * _largest_matrix(spec)
+        work = max(matrix, steps.norms)
+        kept, logits, copies = (each.at(training) for each in (steps.kept, steps.logits, steps.copies))
+        layer = max((each.at(training) // n for each, n in steps.layers), default=0)
+        parts = max((kept, logits, copies), (kept + layer, 0, work), key=sum)
+        moments = [(steps.kept.plus(steps.logits).plus(steps.copies), 1)]
+        for each, n in steps.layers or ((Growth(), 1),):
+            moments.append((each.plus(steps.kept, n).plus(Growth(fixed=work), n), n))
+    title = f"{spec.name}: {what}, {training.optimizer}, batch {training.batch_size:,} x {training.context:,}"
+    title += ", checkpointing" if training.checkpointing else ""
+    base, adapter, state = _weights_bytes(spec, training), added * training.adapter_item, master + on_card
+    memory = Memory(title, base, adapter, trained * item, state, *parts, host)
+    return Estimate(memory, training, spec.positions, tuple(moments))
 
 
 def _quantised(spec: ModelSpec) -> list[ModuleSpec]:
@@ -208,16 +255,16 @@ def _largest_matrix(spec: ModelSpec) -> int:
 
 def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
     """Of the base. int8 adds a float32 scale for each row, nf4 constants for each block of 64."""
-    if training.weights in ITEMSIZE:
+    if training.dtype in ITEMSIZE:
         return spec.total * training.item
-    item = ITEMSIZE[training.unquantised]
-    if _stored(spec, training.weights):
+    item = ITEMSIZE[training.unquantised_dtype]
+    if _stored(spec, training.dtype):
         numbers, held = spec.quantised
         return held + item * (spec.total - numbers)
     size = item * spec.total
     for module in _quantised(spec):
         numbers = module.weight
-        if training.weights == "int8":
+        if training.dtype == "int8":
             quantised = numbers + 4 * prod(module.shape[:-1])
         else:
             blocks = -(-numbers // 64)
@@ -227,32 +274,30 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
     return size
 
 
-def what_holds(spec: ModelSpec, weights: str, unquantised: str) -> str:
+def what_holds(spec: ModelSpec, dtype: str, unquantised: str) -> str:
     """In words, what the base is held in: a type, or the bits of the file where it is in few already."""
-    if not _stored(spec, weights):
-        return weights
+    if not _stored(spec, dtype):
+        return dtype
     size = decimal_bytes(spec.quantised[1])
     return f"the bits of the file ({size}, what is not quantised in {unquantised})"
 
 
-def _stored(spec: ModelSpec, weights: str) -> bool:
+def _stored(spec: ModelSpec, dtype: str) -> bool:
     """Whether the weights in few bits are those of a file, whose bytes are known."""
-    return weights == "nf4" and 0 < spec.quantised[0] <= spec.total
+    return dtype == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
 def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tuple[int, int]:
-    """Of the optimizer, on the card and in the memory of the host. PyTorch's has the type of its weight;
-    bitsandbytes keeps tensors of less than 4,096 numbers in 32 bits, and pages none of less than 100,000.
-    """
+    """Of the optimizer, on the card and in the memory of the host. PyTorch's has the type of its weight."""
     places = [0, 0]
     for numbers, factored, copies in _trained_tensors(model):
         if optimizer.endswith("8bit"):
-            size = 8 * numbers if numbers < 4096 else 2 * (numbers + 4 * -(-numbers // 256))
+            size = 8 * numbers if numbers < _IN_8_BITS else 2 * (numbers + 4 * -(-numbers // 256))
         elif optimizer == "adafactor":
             size = 4 * factored
         else:
             size = numbers * {"sgd": 0, "momentum": item, "adamw": 2 * item, "paged_adamw": 8}[optimizer]
-        places[optimizer.startswith("paged") and numbers >= 100_000] += size * copies
+        places[optimizer.startswith("paged") and numbers >= _PAGED] += size * copies
     return places[0], places[1]
 
 
@@ -281,21 +326,17 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
             yield module.bias_size, module.bias_size, module.copies
 
 
-def largest_rank(
-    spec: ModelSpec, *, budget: int | str, lora: dict[str, Any] | None = None, **settings: Any
-) -> int:
+def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
     """The largest rank whose training fits in ``budget``; 0 if none does.
 
     Parameters
     ----------
-    spec : ModelSpec
-        The model.
+    model : object
+        Whatever `model_spec` takes.
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
-    lora : dict, optional
-        Options of :func:`count_model` other than the rank.
-    **settings
-        Fields of `TrainingOptions`.
+    **options
+        Options of `count_model` other than the rank, and the fields of `TrainingOptions`.
 
     Returns
     -------
@@ -305,64 +346,82 @@ def largest_rank(
     See Also
     --------
     largest_batch : For a given rank.
-    largest_sequence : For a given rank.
+    largest_context : For a given rank.
 
     Examples
     --------
-    >>> from lora_np.accounting import preset
-    >>> largest_rank(preset("llama-3-8b"), budget="24 GB", lora={"targets": "all-linear"})
+    >>> largest_rank("llama-3-8b", budget="24 GB", targets="all-linear")
     170
     """
-    limit = max(each.limit for each in count_model(spec, rank=1, **(lora or {})).adapters)
+    if "rank" in options:
+        raise ValueError("largest_rank finds the rank: leave it out")
+    training, lora = split(options)
+    spec = model_spec(model)
+    return rank_within(spec, parse_bytes("budget", budget), lora, training_options(spec, training))
+
+
+def rank_within(spec: ModelSpec, room: int, lora: Mapping[str, Any], training: TrainingOptions) -> int:
+    """`largest_rank` in so many bytes."""
 
     def needed(rank: int) -> int:
-        return training_memory(count_model(spec, rank=rank, **(lora or {})), **settings).total
+        return estimate(count_model(spec, rank=rank, **lora), training).memory.total
 
-    return largest(needed, parse_bytes("budget", budget), limit)
+    one, two = (count_model(spec, rank=rank, **lora) for rank in (1, 2))
+    limit = max(each.limit for each in one.adapters)
+    # where a tensor grows past the size from which its state is smaller, or not on the card, memory falls
+    falls = {1, limit + 1}
+    sizes = _IN_8_BITS * training.optimizer.endswith("8bit"), _PAGED * training.optimizer.startswith("paged")
+    for size in filter(None, sizes):
+        for (numbers, *_), (more, *_) in zip(_trained_tensors(one), _trained_tensors(two), strict=True):
+            if more > numbers:
+                falls.add(min(max(1 - (numbers - size) // (more - numbers), 1), limit))
+    for first, end in reversed([*pairwise(sorted(falls))]):
+        if needed(first) <= room:
+            return last_fitting(needed, room, first, end - 1)
+    return 0
 
 
-def largest_batch(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
+def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
     """The largest batch whose training fits in ``budget``; 0 if none does.
 
     Parameters
     ----------
-    model : ModelSpec or LoraCount
-        A model is trained in full; a count of LoRA trains what it counts.
+    model : object
+        As in `training_memory`.
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
-    **settings : object
-        Fields of `TrainingOptions`.
+    **options
+        As in `training_memory`.
 
     Returns
     -------
     int
-        Sequences in a step.
+        Sequences that are computed at a time.
 
     See Also
     --------
     largest_rank : For a given batch.
-    largest_sequence : For a given batch.
+    largest_context : For a given batch.
 
     Examples
     --------
-    >>> from lora_np.accounting import preset
-    >>> largest_batch(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB", sequence=1024)
+    >>> largest_batch("llama-3.2-1b", rank=8, budget="16 GiB", context=1024)
     10
     """
-    return fitting(model, "batch", parse_bytes("budget", budget), settings)
+    return estimate(*resolved(model, options)).most("batch_size", parse_bytes("budget", budget))
 
 
-def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **settings: Any) -> int:
-    """The longest sequence whose training fits in ``budget``; 0 if none does.
+def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
+    """The longest context whose training fits in ``budget``, up to the model's positions; 0 if none does.
 
     Parameters
     ----------
-    model : ModelSpec or LoraCount
-        A model is trained in full; a count of LoRA trains what it counts.
+    model : object
+        As in `training_memory`.
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
-    **settings : object
-        Fields of `TrainingOptions`.
+    **options
+        As in `training_memory`.
 
     Returns
     -------
@@ -371,23 +430,33 @@ def largest_sequence(model: ModelSpec | LoraCount, *, budget: int | str, **setti
 
     See Also
     --------
-    largest_rank : For a given sequence.
-    largest_batch : For a given sequence.
+    largest_rank : For a given context.
+    largest_batch : For a given context.
 
     Examples
     --------
-    >>> from lora_np.accounting import preset
-    >>> largest_sequence(count_model(preset("llama-3.2-1b"), rank=8), budget="16 GiB")
+    >>> largest_context("llama-3.2-1b", rank=8, budget="16 GiB")
     10834
     """
-    return fitting(model, "sequence", parse_bytes("budget", budget), settings)
+    return estimate(*resolved(model, options)).most("context", parse_bytes("budget", budget))
 
 
-def fitting(model: ModelSpec | LoraCount, name: str, room: int, settings: Mapping[str, Any]) -> int:
-    """The largest batch or the longest sequence, as ``name`` says, that fits into ``room``."""
-    spec = model.spec if isinstance(model, LoraCount) else model
-    limit = spec.positions if name == "sequence" and spec.positions else _LARGEST
-    return largest(lambda size: training_memory(model, **{**settings, name: size}).total, room, limit)
+def last_fitting(needed: Callable[[int], int], room: int, low: int, high: int) -> int:
+    """The last number whose memory fits, from ``low``, which does, to ``high``: memory is nearly a line."""
+    least, most = needed(low), needed(high)
+    if most <= room:
+        return high
+    halve = False
+    while high - low > 1:
+        guess = (low + high) // 2 if halve else low + (room - least) * (high - low) // (most - least)
+        guess = min(max(guess, low + 1), high - 1)
+        found, before = needed(guess), high - low
+        if found <= room:
+            low, least = guess, found
+        else:
+            high, most = guess, found
+        halve = not halve and 2 * (high - low) > before
+    return low
 
 
 @dataclass(frozen=True, repr=False)
@@ -426,35 +495,42 @@ class MemoryComparison(Shown):
         )
 
 
-def compare_memory(count: LoraCount, **options: Any) -> MemoryComparison:
+def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     """What training needs in full, with a LoRA, and with the same LoRA over a base in 4 bits.
 
     Parameters
     ----------
-    count : LoraCount
-        The LoRA; full fine-tuning is of its model.
+    model : object
+        A count of a LoRA, or whatever `model_spec` takes, and then a ``rank``.
     **options
-        The fields of `TrainingOptions`. ``weights`` is how LoRA holds the base; full fine-tuning trains
-        bfloat16 where that is quantised.
+        The fields of `TrainingOptions`, and the options of `count`. ``dtype`` is how LoRA holds the base;
+        full fine-tuning trains bfloat16 where that is quantised.
 
     Returns
     -------
     MemoryComparison
         Bytes by cause for each of the three, which print as a table.
 
+    Raises
+    ------
+    ValueError
+        If there is neither a rank nor a config.
+
     See Also
     --------
     training_memory : One of the three.
     """
-    training = TrainingOptions(**options)
-    full = training.weights if training.weights in ITEMSIZE else "bfloat16"
+    count, training = resolved(model, options)
+    if not isinstance(count, LoraCount):
+        raise ValueError(f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone")
+    full = training.dtype if training.dtype in ITEMSIZE else "bfloat16"
     ways = {
-        "full": training_memory(count.spec, **options | {"weights": full}),
-        "LoRA": training_memory(count, **options),
-        "QLoRA": training_memory(count, **options | {"weights": "nf4"}),
+        "full": estimate(count.spec, replace(training, dtype=full)).memory,
+        "LoRA": estimate(count, training).memory,
+        "QLoRA": estimate(count, replace(training, dtype="nf4")).memory,
     }
-    over = what_holds(count.spec, "nf4", training.unquantised)
-    held = f"Full over {full} weights, LoRA over {training.weights}, QLoRA over {over}; {training.optimizer}"
+    over = what_holds(count.spec, "nf4", training.unquantised_dtype)
+    held = f"Full over {full} weights, LoRA over {training.dtype}, QLoRA over {over}; {training.optimizer}"
     checkpointing = "with" if training.checkpointing else "without"
     notes = [f"{held}; {checkpointing} gradient checkpointing. kB, MB and GB are decimal."]
     return MemoryComparison(
@@ -463,28 +539,3 @@ def compare_memory(count: LoraCount, **options: Any) -> MemoryComparison:
         {"full": 2 * count.base, "LoRA": 4 * count.trainable, "QLoRA": 4 * count.trainable},
         (*notes, *dict.fromkeys(note for each in ways.values() for note in each.notes)),
     )
-
-
-def largest(memory: Callable[[int], int], room: int, limit: int) -> int:
-    """The largest whole number up to ``limit`` whose memory fits into ``room``; 0 if none does.
-
-    Parameters
-    ----------
-    memory : function of an int
-        Bytes, which must not fall as the number grows.
-    room : int
-        Bytes.
-    limit : int
-        At least 1.
-
-    Returns
-    -------
-    int
-        The number.
-
-    Examples
-    --------
-    >>> largest(lambda batch: 10 + 3 * batch, 100, limit=1000)
-    30
-    """
-    return bisect_right(range(1, limit + 1), room, key=memory)

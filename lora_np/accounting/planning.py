@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
-from lora_np.accounting.lora import LoraCount, count_model
+from lora_np.accounting.lora import LoraCount, count_model, model_spec
 from lora_np.accounting.memory import (
     CAUSES,
     Memory,
-    fitting,
-    largest_rank,
-    training_memory,
+    estimate,
+    rank_within,
+    split,
     training_options,
     what_holds,
 )
-from lora_np.accounting.sources import model_spec
-from lora_np.checks import choice, shown, whole_number
-from lora_np.hub import ModelSpec
+from lora_np.checks import choice, whole_number, whole_numbers
+from lora_np.models import ModelSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
 METHODS = ("full", "LoRA", "QLoRA")
@@ -99,9 +98,9 @@ class Choice:
         By cause.
     verdict : {"fits", "tight", "no"}
         ``"tight"`` if less than a tenth of the card is left.
-    largest_rank, largest_batch, largest_sequence : int
+    largest_rank, largest_batch, largest_context : int
         The most that fits with the others as they are, a tenth of the card left; 0 if nothing does. No
-        rank is above min(d, k), and no sequence longer than the model's positions.
+        rank is above min(d, k), and no context longer than the model's positions.
     flops : int
         Operations for each token, what checkpointing computes again included.
     disk : int
@@ -119,7 +118,7 @@ class Choice:
     verdict: str
     largest_rank: int
     largest_batch: int
-    largest_sequence: int
+    largest_context: int
     flops: int
     disk: int
     hours: tuple[float, float] | None
@@ -139,7 +138,7 @@ class Plan(Shown):
     model : str
         Its name.
     card : Card
-        With the memory that was asked for, if no card was.
+        With the memory that was asked for, if no card was named.
     tokens : int
         Of training, for hours and energy.
     training : TrainingOptions
@@ -168,17 +167,17 @@ class Plan(Shown):
     @property
     def table(self) -> Table:
         """What fits, and the most that would."""
-        columns = ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest sequence")
+        columns = ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest context")
         rows: list[tuple[Cell, ...]] = []
         for each in self.choices:
-            most = (each.largest_rank or None, each.largest_batch, each.largest_sequence)
+            most = (each.largest_rank or None, each.largest_batch, each.largest_context)
             rows.append((*_named(each), each.trainable, each.memory.total, each.verdict, *most))
         training = self.training
         return Table(
             (*_NAMES, *columns),
             rows,
             title=f"{self.model} on {self.card.name} ({decimal_bytes(self.card.memory)}): batch "
-            f"{training.batch:,} x {training.sequence:,} tokens, {training.optimizer}",
+            f"{training.batch_size:,} x {training.context:,} tokens, {training.optimizer}",
             notes=self.notes,
             formats={"memory": decimal_bytes},
         )
@@ -200,7 +199,7 @@ class Plan(Shown):
     def costs(self) -> Table:
         """Operations, time, energy and disk."""
         card, rows = self.card, []
-        step = self.training.batch * self.training.accumulation * self.training.sequence
+        step = self.training.batch_size * self.training.accumulate * self.training.context
         for each in self.choices:
             low, high = each.hours or (None, None)
             energy = high * card.watts / 1000 if high and card.watts else None
@@ -233,28 +232,25 @@ def _named(each: Choice) -> tuple[str, str | None, int | None]:
 
 
 def plan(
-    model: object,
+    model: Any,
     *,
-    card: str | None = None,
-    memory: int | str | None = None,
-    ranks: Iterable[int] | None = None,
+    card: str | int,
+    rank: int | Iterable[int] | None = None,
     targets: str | Iterable[str] | None = None,
     methods: Iterable[str] = METHODS,
     tokens: int = 1_000_000,
-    lora: Mapping[str, Any] | None = None,
-    **training: Any,
+    **options: Any,
 ) -> Plan:
     """Which ways to train a model fit on a card, how far each could go, and what it costs.
 
     Parameters
     ----------
     model : object
-        Whatever `model_spec` takes, or a ModelSpec.
-    card : str, optional
-        A name from `cards`, ``"RTX 4090"``; case, spaces and the maker do not matter.
-    memory : int or str, optional
-        Bytes, or text such as ``"24 GB"``, in place of a card.
-    ranks : iterable of int, optional
+        Whatever `model_spec` takes: a name, a path, a config, a model in memory.
+    card : str or int
+        A name from `cards`, ``"RTX 4090"``; case, spaces and the maker do not matter. Or a memory, in bytes
+        or as text such as ``"24 GB"``.
+    rank : int or iterable of int, optional
         Of LoRA; by default 8 and 64.
     targets : str or iterable of str, optional
         As `count_model` takes them; by default both the family's own and ``"all-linear"``.
@@ -262,11 +258,10 @@ def plan(
         Which ways to look at.
     tokens : int
         Of training, for hours and energy.
-    lora : mapping, optional
-        Other options of `count_model`, such as ``modules_to_save``.
-    **training
-        The fields of `TrainingOptions`. ``weights`` is how LoRA holds the base; QLoRA holds it in nf4, and
-        full fine-tuning in bfloat16 where it is quantised otherwise, as ``notes`` say.
+    **options
+        The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is how LoRA holds the
+        base; QLoRA holds it in nf4, and full fine-tuning in bfloat16 where it is quantised otherwise, as
+        ``notes`` say.
 
     Returns
     -------
@@ -276,9 +271,9 @@ def plan(
     Raises
     ------
     ValueError
-        If not exactly one of ``card`` and ``memory`` is given, the card is not known (the message shows close
-        names), the memory has no unit or is zero, the sequence is longer than the model's positions, the
-        layers of the model are not known, or none of the methods could use an option that is given.
+        If the card is not known (the message shows close names) or its memory is zero, the context is longer
+        than the model's positions, the layers of the model are not known, or none of the methods could use an
+        option that is given.
     TypeError
         If a number is not one.
 
@@ -289,57 +284,57 @@ def plan(
 
     Examples
     --------
-    >>> found = plan("llama-3-8b", card="RTX 4090", ranks=[16], targets="all-linear", sequence=2048)
+    >>> found = plan("llama-3-8b", card="RTX 4090", rank=16, targets="all-linear", context=2048)
     >>> [(each.method, each.verdict, each.largest_batch) for each in found.choices]
     [('full', 'no', 0), ('LoRA', 'fits', 2), ('QLoRA', 'fits', 3)]
     """
-    spec = model if isinstance(model, ModelSpec) else model_spec(model)
+    spec = model_spec(model)
     if not spec.layers:
         raise ValueError(
             f"plan needs the layers of a model, which {spec.name} does not tell: give its config.json, or a "
             "directory with one (lora-np count --memory shows what is known without)"
         )
-    chosen = _card(card, memory)
-    options = training_options(spec, training)
-    full = options.weights if options.weights in ITEMSIZE else "bfloat16"
-    known = {"full": full, "LoRA": options.weights, "QLoRA": "nf4"}
+    chosen, tokens = _card(card), whole_number("tokens", tokens)
+    of_training, of_lora = split(options)
+    training = training_options(spec, of_training)
+    full = training.dtype if training.dtype in ITEMSIZE else "bfloat16"
+    known = {"full": full, "LoRA": training.dtype, "QLoRA": "nf4"}
     held = {choice("method", method, METHODS): known[method] for method in methods}
-    ranks = None if ranks is None else tuple(ranks)
-    given = {"rank": ranks, "targets": targets, **(lora or {}), "weights": training.get("weights")}
-    _check_use(held, [name for name, value in given.items() if value], options.weights)
+    given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
+    _check_use(held, [name for name, value in given.items() if value], training.dtype)
+    ranks = (8, 64) if rank is None else whole_numbers("rank", rank)
     choices: list[Choice] = []
     notes: list[str] = []
-    for method, weights in held.items():
-        settings = {**training, "weights": weights}
+    for method, dtype in held.items():
+        settings = replace(training, dtype=dtype)
         if method == "full":
             choices.append(_choice(method, "", spec, chosen, settings, tokens, 0))
             continue
         usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
         for wanted in usual if targets is None else [targets]:
-            selected = {**(lora or {}), "targets": wanted}
-            most = largest_rank(spec, budget=chosen.room, lora=selected, **settings)
+            lora = {**of_lora, "targets": wanted}
+            most = rank_within(spec, chosen.room, lora, settings)
             named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
-            for rank in (8, 64) if ranks is None else ranks:
-                counted = count_model(spec, rank=rank, **selected)
+            for each in ranks:
+                counted = count_model(spec, rank=each, **lora)
                 choices.append(_choice(method, named, counted, chosen, settings, tokens, most))
                 notes += counted.notes
     kv_cache = sum(
         2 * each.depth * each.kv_heads * (each.head_width + each.value_width) for each in spec.layers
     )
-    tokens = whole_number("tokens", tokens)
-    over = {method: what_holds(spec, weights, options.unquantised) for method, weights in held.items()}
-    return Plan(spec.name, chosen, tokens, options, tuple(choices), kv_cache, _notes(options, over, notes))
+    over = {method: what_holds(spec, dtype, training.unquantised_dtype) for method, dtype in held.items()}
+    return Plan(spec.name, chosen, tokens, training, tuple(choices), kv_cache, _notes(training, over, notes))
 
 
-def _check_use(held: Mapping[str, str], given: list[str], weights: str) -> None:
-    """Refuse what none of the methods could use: an option of LoRA in full, or other weights."""
-    of_lora = [name for name in given if name != "weights"]
+def _check_use(held: Mapping[str, str], given: list[str], dtype: str) -> None:
+    """Refuse what none of the methods could use: an option of LoRA in full, or another type of weights."""
+    of_lora = [name for name in given if name != "dtype"]
     if of_lora and set(held) == {"full"}:
         raise ValueError(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
-    if "weights" in given and weights not in held.values():
+    if "dtype" in given and dtype not in held.values():
         takes = [*(ITEMSIZE if "full" in held else ()), *(["nf4"] if "QLoRA" in held else [])]
         raise ValueError(
-            f"weights must be {' or '.join(takes)} for {' and '.join(held)}, got {weights!r} (LoRA takes it)"
+            f"dtype must be {' or '.join(takes)} for {' and '.join(held)}, got {dtype!r} (LoRA takes it)"
         )
 
 
@@ -348,39 +343,33 @@ def _choice(
     targets: str,
     model: ModelSpec | LoraCount,
     card: Card,
-    settings: dict[str, Any],
+    training: TrainingOptions,
     tokens: int,
     most_rank: int,
 ) -> Choice:
-    needed, room = training_memory(model, **settings), card.room
-    options = training_options(model.spec if isinstance(model, LoraCount) else model, settings)
-    operations = count_flops(model, sequence=options.sequence)
-    flops = operations.total + (sum(operations.forward.values()) if options.checkpointing else 0)
+    found, room = estimate(model, training), card.room
+    operations = count_flops(model, context=training.context)
+    flops = operations.total + (sum(operations.forward.values()) if training.checkpointing else 0)
     rank, trainable, disk = 0, model.total, 2 * model.total
     if isinstance(model, LoraCount):
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
-    verdict = "fits" if needed.total <= room else "tight" if needed.total <= card.memory else "no"
-    batch, sequence = (fitting(model, name, room, settings) for name in ("batch", "sequence"))
-    most = most_rank, batch, sequence
+    total = found.memory.total
+    verdict = "fits" if total <= room else "tight" if total <= card.memory else "no"
+    most = most_rank, found.most("batch_size", room), found.most("context", room)
     hours = None
-    if card.tflops and options.weights != "float32":  # the rate is that of 16 bits
+    if card.tflops and training.dtype != "float32":  # the rate is that of 16 bits
         slow, fast = (flops * tokens / (card.tflops * 1e12 * share * 3600) for share in _SHARES)
         hours = fast, slow
-    return Choice(method, targets, rank, trainable, needed, verdict, *most, flops, disk, hours)
+    return Choice(method, targets, rank, trainable, found.memory, verdict, *most, flops, disk, hours)
 
 
-def _card(name: str | None, memory: int | str | None) -> Card:
-    if (name is None) == (memory is None):
-        raise ValueError(
-            f"give either a card (--card) or a memory (--memory), got {shown(name)} and {shown(memory)}"
-        )
-    if name is None:
-        size = whole_number("memory", parse_bytes("memory", memory))  # type: ignore[arg-type]
-        return Card("a card", size)
+def _card(name: str | int) -> Card:
     known = {_plain(each): each for each in cards()}
-    if _plain(name) in known:
+    if isinstance(name, str) and _plain(name) in known:
         return cards()[known[_plain(name)]]
-    return cards()[choice("card", name, cards())]
+    if isinstance(name, str) and not name.strip()[:1].isdigit():
+        choice("card", name, cards())
+    return Card("a card", whole_number("the memory of a card", parse_bytes("card", name)))
 
 
 def _plain(name: str) -> str:

@@ -1,37 +1,27 @@
 """Adapters as files: read and write PEFT's, look into them, and operate on them without PyTorch."""
 
-from lora_np.adapters.combining import CombinedModule, CombineResult, combine
-from lora_np.adapters.difference import ComparedPart, Difference, diff
-from lora_np.adapters.extraction import ExtractedTensor, ExtractResult, extract
-from lora_np.adapters.inspection import InspectedModule, Inspection, inspect
-from lora_np.adapters.merging import MergedTensor, MergeResult, merge
-from lora_np.adapters.models import attach, save
-from lora_np.adapters.module import AdapterModule
-from lora_np.adapters.peft_format import Adapter, load
-from lora_np.adapters.resizing import ResizedModule, ResizeResult, resize
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "Adapter",
-    "AdapterModule",
-    "CombineResult",
-    "CombinedModule",
-    "ComparedPart",
-    "Difference",
-    "ExtractResult",
-    "ExtractedTensor",
-    "InspectedModule",
-    "Inspection",
-    "MergeResult",
-    "MergedTensor",
-    "ResizeResult",
-    "ResizedModule",
-    "attach",
-    "combine",
-    "diff",
-    "extract",
-    "inspect",
-    "load",
-    "merge",
-    "resize",
-    "save",
-]
+with on_demand(globals()):
+    from lora_np.adapters.adapter import Adapter as Adapter, AdapterModule as AdapterModule
+    from lora_np.adapters.combining import CombinedModule as CombinedModule, combine as combine
+    from lora_np.adapters.difference import (
+        ComparedPart as ComparedPart,
+        Difference as Difference,
+        diff as diff,
+    )
+    from lora_np.adapters.extraction import ExtractedTensor as ExtractedTensor, extract as extract
+    from lora_np.adapters.inspection import (
+        InspectedModule as InspectedModule,
+        Inspection as Inspection,
+        inspect as inspect,
+    )
+    from lora_np.adapters.live import attach as attach, save as save
+    from lora_np.adapters.merging import MergedTensor as MergedTensor, merge as merge
+    from lora_np.adapters.peft_format import load as load
+    from lora_np.adapters.resizing import (
+        ResizedModule as ResizedModule,
+        ResizeResult as ResizeResult,
+        resize as resize,
+    )
+    from lora_np.adapters.results import Written as Written

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from lora_np.adapters.peft_format import Adapter
-from lora_np.hub import HubError, ModelDirectory, family_names, family_of, names_are_known, read_json
+from lora_np.adapters.adapter import Adapter
+from lora_np.hub import HubError, read_json
+from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
 _INSIST = "; pass any_base=True (--any-base) to insist"
 # Where both configs say it: versions of transformers leave some of these out.
@@ -33,8 +34,8 @@ _BUILT_AS = {
 
 
 def check_pair(
-    base: ModelDirectory,
-    tuned: ModelDirectory,
+    base: OpenModel,
+    tuned: OpenModel,
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
 ) -> None:
     """Refuse checkpoints of different models, one whose modules' names cannot be told, and other widths.
@@ -59,11 +60,10 @@ def check_base(config: Mapping[str, Any], path: str | os.PathLike[str], adapter:
     on the hub is no proof either way.
     """
     theirs, ours = _class_of(adapter), _families(config)
-    if theirs and ours and not ours & {theirs.family, theirs.folder}:
+    if theirs and ours and ours.isdisjoint(theirs):
         kind = config.get("model_type") or " or ".join(map(str, config["architectures"]))
-        raise _other(path, f"is of type {kind!r}, but the adapter was made for a {theirs.name}")
-    named = adapter.raw.get("base_model_name_or_path")
-    named = named if isinstance(named, str) else ""
+        raise _other(path, f"is of type {kind!r}, but the adapter was made for a {theirs[0]}")
+    named = _base_of(adapter) or ""
     said = Path(named, "config.json")
     if named and said.is_file():
         wanted = read_json(said)
@@ -78,40 +78,37 @@ def check_base(config: Mapping[str, Any], path: str | os.PathLike[str], adapter:
 
 def check_bases(sources: Sequence[Adapter]) -> None:
     """Refuse adapters that name different bases, or were made for different classes of models."""
-    families: dict[str, tuple[Adapter, str]] = {}
+    classes: dict[str, tuple[Adapter, str]] = {}
+    bases: dict[str, tuple[Adapter, str]] = {}
     for source in sources:
         if found := _class_of(source):
-            families.setdefault(found.family, (source, found.name))
-    if len(families) > 1:
-        (first, one), (second, other), *_ = families.values()
-        raise HubError(f"{second.path}: is for a {other}, but {first.path} is for a {one}{_INSIST}")
-    known: dict[str, Adapter] = {}
-    for source in sources:
-        name = source.raw.get("base_model_name_or_path")
-        if isinstance(name, str) and name:
-            known.setdefault(os.path.normpath(name), source)
-    if len(known) > 1:
-        (one, first), (other, second), *_ = known.items()
-        raise HubError(f"{second.path}: is for the base {other!r}, but {first.path} is for {one!r}{_INSIST}")
+            classes.setdefault(found[1], (source, f"a {found[0]}"))
+        if name := _base_of(source):
+            bases.setdefault(os.path.normpath(name), (source, f"the base {os.path.normpath(name)!r}"))
+    for told in (classes, bases):
+        if len(told) > 1:
+            (first, one), (second, other), *_ = told.values()
+            raise HubError(f"{second}: is for {other}, but {first} is for {one}{_INSIST}")
 
 
-class _Class(NamedTuple):
-    """The class of the model that PEFT adapted."""
-
-    name: str
-    family: str  # "Llama" of LlamaForCausalLM and LlamaModel
-    folder: str  # where transformers has it
+def _base_of(adapter: Adapter) -> str | None:
+    """What the adapter calls its base, if it does."""
+    name = adapter.raw.get("base_model_name_or_path")
+    return name if isinstance(name, str) and name else None
 
 
-def _class_of(adapter: Adapter) -> _Class | None:
-    """What PEFT writes down where it is told no task; None if that is not a class of transformers."""
+def _class_of(adapter: Adapter) -> tuple[str, str, str] | None:
+    """The class that PEFT writes down where it is told no task, its family, and transformers' folder of it.
+
+    None if that is not a class of transformers.
+    """
     said = adapter.raw.get("auto_mapping")
     said = said if isinstance(said, Mapping) else {}
     name, library = str(said.get("base_model_class")), str(said.get("parent_library"))
     family = _family(name)
     if not family or not library.startswith("transformers.models."):
         return None
-    return _Class(name, family, library.split(".")[2])
+    return name, family, library.split(".")[2]
 
 
 def _family(name: str) -> str:
@@ -144,15 +141,12 @@ def _same(
             continue
         for key in _SAME:
             ours, others = mine.get(key), theirs.get(key)
-            if None not in (ours, others) and not _alike(ours, others):
+            same = None in (ours, others) or ours == others
+            if isinstance(ours, float) and isinstance(others, float):
+                same = math.isclose(ours, others, rel_tol=1e-6)  # GGUF holds them in single precision
+            if not same:
                 name = f"{place}.{key}" if place else key
                 raise _other(second, f"{name} is {others!r}, but {ours!r} in {first}")
-
-
-def _alike(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-6)  # GGUF holds them in single precision
-    return bool(one == other)
 
 
 def _other(path: str | os.PathLike[str], why: str) -> HubError:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.adapter import Adapter, AdapterModule
 from lora_np.adapters.bases import check_bases
-from lora_np.adapters.findings import Findings
-from lora_np.adapters.module import AdapterModule
-from lora_np.adapters.peft_format import Adapter, load, targeting, write
-from lora_np.adapters.steps import directions, each_of, new_adapter, no_overflow, norm, put_aside
+from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.resizing import directions, no_overflow, norm, put_aside, side_by_side
+from lora_np.adapters.results import Written
 from lora_np.checks import Array, choice, number, whole_number
 from lora_np.hub import HubError
+from lora_np.work import each_of
 
 Method = Literal["cat", "linear", "svd"]
 
@@ -40,28 +41,8 @@ class CombinedModule(NamedTuple):
     difference: float
 
 
-@dataclass(frozen=True, repr=False)
-class CombineResult(Findings[CombinedModule]):
-    """What `combine` wrote.
-
-    Parameters
-    ----------
-    title : str
-        Of the table.
-    rows : tuple of CombinedModule
-        All modules of the sum.
-    notes : tuple of str
-        What the method does not do.
-    path : Path
-        The new adapter.
-    """
-
-    path: Path
-    headings = ("module", "rank", "relative difference")
-
-
 def combine(
-    adapters: Sequence[str | os.PathLike[str]],
+    adapters: Sequence[Adapter | str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
     weights: Sequence[float] | None = None,
@@ -71,13 +52,13 @@ def combine(
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> CombineResult:
+) -> Written[CombinedModule]:
     """Write one adapter whose updates are the weighted sum of the given ones', or near it.
 
     Parameters
     ----------
-    adapters : sequence of paths
-        Directories as PEFT writes them.
+    adapters : sequence of path or Adapter
+        Directories as PEFT writes them, or what `load` made of them.
     out : path
         The directory to make.
     weights : sequence of float, optional
@@ -100,7 +81,7 @@ def combine(
 
     Returns
     -------
-    CombineResult
+    Written
         For each module its rank and the relative difference from the weighted sum of the updates.
 
     Raises
@@ -135,7 +116,7 @@ def combine(
     [[1.0, 0.0], [0.0, 1.0]]
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    choice("method", method, ("cat", "linear", "svd"))
+    method = choice("method", method, ("cat", "linear", "svd"))  # type: ignore[assignment]
     if rank is not None:
         rank = whole_number("rank", rank)
         if method != "svd":
@@ -160,7 +141,7 @@ def combine(
     for source, weight in zip(loaded, weights, strict=True):
         for name, module in source.items():
             terms.setdefault(name, []).append((module, weight))
-    with new_adapter(out, force=force, inputs=adapters) as (stage, aside):
+    with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
         work = {name: (name, terms[name], aside / str(i)) for i, name in enumerate(terms)}
         combined_by = partial(_combined, method, target, with_bias)
         results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
@@ -169,11 +150,11 @@ def combine(
         tokens = {name: rows for source in loaded for name, rows in source.rows.items()}
         write(Adapter(combined, full, _raw(loaded, with_bias, combined), rows=tokens), stage)
     rows = tuple(CombinedModule(name, module.rank, error) for name, (module, error) in results.items())
-    terms_said = [f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True)]
+    title = " + ".join(f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True))
     note = "'linear' adds up factors, not updates: the last column is what that changes"
-    return CombineResult(
-        f"{method}: {' + '.join(terms_said)}", rows, (note,) * (method == "linear"), Path(out)
-    )
+    notes = (note,) if method == "linear" else ()
+    headings = ("module", "rank", "relative difference")
+    return Written(f"{method}: {title}", rows, notes, headings, Path(out))
 
 
 def _combined(
@@ -181,28 +162,21 @@ def _combined(
 ) -> tuple[AdapterModule, float]:
     """The combined module, put aside; and how far it is from the weighted sum of the updates."""
     name, terms, path = work
-    first = terms[0][0]
+    first, off = terms[0][0], 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
-        factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
-        B, A = _stacked(name, factors)
+        B, A = wanted = no_overflow(name, side_by_side(module.weighted(weight) for module, weight in terms))
         U, s, Vh = directions(name, B, A)
-        off = 0.0
         if method == "svd":
             kept = max(1, rank // first.groups)
             off = norm(s[..., kept:])
             B, A = U[..., :kept] * s[..., None, :kept], Vh[..., :kept, :]
         elif method == "linear":
-            ranks = sorted({module.rank for module, _ in terms})
-            if len(ranks) > 1:
-                raise HubError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
-            wanted, (B, A) = (B, A), _added_up(name, factors)
-            both = np.concatenate([B, -wanted[0]], axis=-1), np.concatenate([A, wanted[1]], axis=-2)
-            off = norm(directions(name, *both).s)
+            B, A = _added_up(name, terms)
+            off = norm(directions(name, *side_by_side([(B, A), (-wanted[0], wanted[1])])).s)
         arrays = {"A": A, "B": B}
         if with_bias:  # a module without one adds nothing
-            biases = [
-                weight * module.scale * module.bias for module, weight in terms if module.bias is not None
-            ]
+            scaled = ((module.bias, weight * module.scale) for module, weight in terms)
+            biases = [scale * bias for bias, scale in scaled if bias is not None]
             arrays["bias"] = no_overflow(name, sum(biases, np.zeros(first.shape[0])))
     parts = {
         part: put_aside(array, path.with_suffix(f".{part}"), first.parts.get(part, first.parts["B"]).dtype)
@@ -212,18 +186,15 @@ def _combined(
     return replace(module, alpha=float(module.rank)), off / (norm(s) or 1.0)
 
 
-def _stacked(name: str, factors: list[tuple[Array, Array, float]]) -> tuple[Array, Array]:
-    """Factors of the weighted sum of the updates: side by side, weights and scalings in A."""
-    B = np.concatenate([B for B, _, _ in factors], axis=-1)
-    A = np.concatenate([A * A.dtype.type(weight) for _, A, weight in factors], axis=-2)
-    return B, no_overflow(name, A)
-
-
-def _added_up(name: str, factors: list[tuple[Array, Array, float]]) -> tuple[Array, Array]:
+def _added_up(name: str, terms: list[tuple[AdapterModule, float]]) -> tuple[Array, Array]:
     """PEFT's "linear": the As and the Bs summed, each with the root of its weight, the sign in A."""
+    ranks = sorted({module.rank for module, _ in terms})
+    if len(ranks) > 1:
+        raise HubError(f"{name!r} has ranks {ranks}; only 'cat' and 'svd' combine different ones")
+    factors = [(*module.factors(), weight * module.scale) for module, weight in terms]
     B = sum(B * B.dtype.type(abs(weight) ** 0.5) for B, _, weight in factors)
     A = sum(A * A.dtype.type(np.copysign(abs(weight) ** 0.5, weight)) for _, A, weight in factors)
-    return no_overflow(name, B), no_overflow(name, A)
+    return no_overflow(name, (B, A))
 
 
 def _check(sources: list[Adapter]) -> None:
@@ -231,18 +202,18 @@ def _check(sources: list[Adapter]) -> None:
     first: dict[str, AdapterModule] = {}
     replaced: set[str] = set()
     for source in sources:
-        if any("magnitude" in module.parts for module in source.values()):
-            raise HubError(f"{source.path}: DoRA's magnitudes have no weighted sum without the base")
+        if source.has_magnitudes:
+            raise HubError(f"{source}: DoRA's magnitudes have no weighted sum without the base")
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:
-            raise HubError(f"{source.path}: fan_in_fan_out differs from that of {sources[0].path}")
+            raise HubError(f"{source}: fan_in_fan_out differs from that of {sources[0]}")
         for name in (*source.full, *source.rows):
             if name in replaced:
-                raise HubError(f"{source.path}: replaces {name!r}, as an adapter before it does")
+                raise HubError(f"{source}: replaces {name!r}, as an adapter before it does")
             replaced.add(name)
         for name, module in source.items():
             before = first.setdefault(name, module)
             if before.kind != module.kind:
-                raise HubError(f"{source.path}: {name!r} is of shape {module.shape}, not {before.shape}")
+                raise HubError(f"{source}: {name!r} is of shape {module.shape}, not {before.shape}")
 
 
 def _raw(sources: list[Adapter], with_bias: bool, modules: Mapping[str, AdapterModule]) -> dict[str, object]:

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.findings import Findings
-from lora_np.adapters.module import AdapterModule, Stored
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import load
-from lora_np.adapters.steps import directions, each_of, finite, norm
+from lora_np.adapters.resizing import directions, finite, norm, side_by_side
+from lora_np.adapters.results import Findings
 from lora_np.checks import number
 from lora_np.hub import HubError
+from lora_np.work import each_of
 
 
 class ComparedPart(NamedTuple):
@@ -49,6 +50,8 @@ class Difference(Findings[ComparedPart]):
         Modules, then parameters that are replaced in full.
     notes : tuple of str
         The verdict.
+    headings : tuple of str
+        Of the columns.
     largest : float
         The largest relative difference.
     same : bool
@@ -57,12 +60,11 @@ class Difference(Findings[ComparedPart]):
 
     largest: float
     same: bool
-    headings = ("module", "what", "relative difference", "cosine")
 
 
 def diff(
-    first: str | os.PathLike[str],
-    second: str | os.PathLike[str],
+    first: Adapter | str | os.PathLike[str],
+    second: Adapter | str | os.PathLike[str],
     *,
     tolerance: float = 1e-5,
     jobs: int = 1,
@@ -74,8 +76,8 @@ def diff(
 
     Parameters
     ----------
-    first, second : path
-        Directories as PEFT writes them.
+    first, second : path or Adapter
+        Directories as PEFT writes them, or what `load` made of them.
     tolerance : float
         The relative difference up to which two updates are the same; by default some float32 rounding.
     jobs : int
@@ -131,7 +133,8 @@ def diff(
     same = largest <= tolerance
     verdict = "the same" if same else "different"
     note = f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
-    return Difference(f"{first} and {second}", tuple(parts), (note,), largest, same)
+    headings = ("module", "what", "relative difference", "cosine")
+    return Difference(f"{first} and {second}", tuple(parts), (note,), headings, largest, same)
 
 
 def _compare(
@@ -153,14 +156,13 @@ def _compare(
 
 def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float, float | None]:
     """The relative difference of two updates, and the cosine between them."""
-    (B1, A1), (B2, A2) = one.factors(), two.factors()
-    A1, A2 = A1 * A1.dtype.type(one.scale), A2 * A2.dtype.type(two.scale)
+    (B1, A1), (B2, A2) = one.weighted(), two.weighted()
     norm1, norm2 = (norm(directions(place, B, A).s) for B, A in ((B1, A1), (B2, A2)))
     if not (norm1 and norm2):
         return float(norm1 != norm2), None
     if np.array_equal(B1, B2) and np.array_equal(A1, A2):
         return 0.0, 1.0  # without the rounding errors of the SVD
-    apart = directions(place, np.concatenate([B1, -B2], axis=-1), np.concatenate([A1, A2], axis=-2)).s
+    apart = directions(place, *side_by_side([(B1, A1), (-B2, A2)])).s
     products = (B1.swapaxes(-1, -2) @ B2).astype(np.float64) * (A1 @ A2.swapaxes(-1, -2))
     cosine = float(np.sum(products) / (norm1 * norm2))
     return norm(apart) / max(norm1, norm2), cosine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,34 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
-from lora_np.adapters.findings import Findings
-from lora_np.adapters.merging import Merging, has_transposed_experts
-from lora_np.adapters.module import AdapterModule, Stored
-from lora_np.adapters.peft_format import Adapter, load, targeting, write
-from lora_np.adapters.ranks import Goal, Spectrum, cut
-from lora_np.adapters.steps import balanced, each_of, finite, new_adapter
-from lora_np.adapters.weights import BLOCK
+from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
+from lora_np.adapters.results import Written
+from lora_np.adapters.weights import BLOCK, Merging
 from lora_np.checks import Array
-from lora_np.hub import (
-    FLOATS,
-    HEAD,
-    HubError,
-    ModelDirectory,
-    Place,
-    TensorInfo,
-    directory,
-    fused_names,
-    open_model,
-    settings,
-)
+from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
+from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
+from lora_np.work import each_of
 
-# A checkpoint does not say which matrices are embeddings or stored transposed; names and the model's type do.
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|embed_in|wte|wpe|shared|\w+_embeddings)$")
-_CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
-_CONV1D = re.compile(r"(^|\.)(c_attn|q_attn|c_proj|c_fc)$")
-_ROUTERS = ("router", "gate")
 _HEAD = HEAD.removesuffix(".weight")
 # What base + adapter may be off, relative to the change: the factors are rounded to the dtype.
 _ROUNDING = {"float64": 1e-5, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-5}
@@ -69,26 +52,6 @@ class ExtractedTensor(NamedTuple):
     error: float | None = None
 
 
-@dataclass(frozen=True, repr=False)
-class ExtractResult(Findings[ExtractedTensor]):
-    """What `extract` wrote.
-
-    Parameters
-    ----------
-    title : str
-        Of the table.
-    rows : tuple of ExtractedTensor
-        All tensors that differ.
-    notes : tuple of str
-        What was not kept, and what only the base has.
-    path : Path
-        The new adapter.
-    """
-
-    path: Path
-    headings = ("tensor", "kept as", "rank", "norm", "relative error")
-
-
 def extract(
     base: str | os.PathLike[str],
     tuned: str | os.PathLike[str],
@@ -97,14 +60,14 @@ def extract(
     rank: int | None = None,
     energy: float | None = None,
     error: float | None = None,
-    bytes: int | None = None,
+    bytes: int | str | None = None,
     total_rank: int | None = None,
     save_others: bool = False,
     any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> ExtractResult:
+) -> Written[ExtractedTensor]:
     """Write the best low-rank adapter that leads from one checkpoint to another.
 
     Exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank`` says what is wanted.
@@ -121,8 +84,8 @@ def extract(
         The share of its squared norm that each difference keeps.
     error : float
         The relative error in the Frobenius norm that each difference may have.
-    bytes : int
-        The size that ``adapter_model.safetensors`` may have, shared out as in `resize`.
+    bytes : int or str
+        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in `resize`.
     total_rank : int
         The sum of all ranks, shared out likewise.
     save_others : bool
@@ -140,7 +103,7 @@ def extract(
 
     Returns
     -------
-    ExtractResult
+    Written
         For each tensor that differs its rank, the norm of the difference, and the relative error left.
 
     Raises
@@ -162,8 +125,8 @@ def extract(
     an eighth of a matrix's rank, only LAPACK's whole SVD finds the directions: it works in float64, and takes
     some 20 times the matrix in float32.
 
-    Embeddings are known by their names (``embed_tokens``, ``wte``, ...), GPT-2's transposed layers by the
-    model's type in the tuned checkpoint's config.
+    What is an embedding, or stored transposed, follows from the tuned checkpoint's config where its family is
+    described, and otherwise from names and shapes.
 
     Examples
     --------
@@ -202,17 +165,18 @@ def extract(
         if not found:
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
         labels = {name: work[name][0].label for name in found}
+        adapted = [work[name][0].module for name in found]
         for name in {pair.target for pair in pairs if before.tied_embedding in pair.old} & found.keys():
             module, spectrum = found[name]  # the head goes on with the base's numbers unless it has its own
             found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
         raw: dict[str, Any] = {
-            **settings.FRESH,
+            **peft.FRESH,
             "base_model_name_or_path": str(base),
             "lora_dropout": 0.0,
             "bias": "none",
-            "fan_in_fan_out": any(pair.fan_in_fan_out for name, (pair, *_) in work.items() if name in found),
+            "fan_in_fan_out": any(each.transposed and each.kind == "linear" for each in adapted),
             "modules_to_save": sorted(in_full) or None,
         }
         replaced = [pair for pair in pairs if pair.holder in in_full]
@@ -222,8 +186,8 @@ def extract(
         write(cut(whole, modules, ranks), stage)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
         checked = {name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)}
-        adapted = Merging(before, load(stage))
-        each_of(partial(_check, adapted, Path(out)), checked, **options, label="check")
+        check = partial(_check, Merging(before, load(stage)), Path(out))
+        each_of(check, checked, **options, label="check")
     rows = [
         ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, promised[name])
         for name, x in spectra.items()
@@ -235,19 +199,25 @@ def extract(
             f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "
             "merge, because PEFT's own merge adds both changes to the one weight"
         )
+    if shared := [pair.label for pair in replaced if pair.is_shared]:
+        notes.append(
+            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, since PEFT replaces "
+            "it in one alone"
+        )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
         notes.append(f"only in the base: {', '.join(lacking)}")
-    return ExtractResult(f"{tuned} - {base}", tuple(rows), tuple(notes), Path(out))
+    headings = ("tensor", "kept as", "rank", "norm", "relative error")
+    return Written(f"{tuned} - {base}", tuple(rows), tuple(notes), headings, Path(out))
 
 
 @dataclass(frozen=True)
 class _Pair:
     """One parameter of the live model in both checkpoints."""
 
-    before: ModelDirectory
-    after: ModelDirectory
+    before: OpenModel
+    after: OpenModel
     name: str  # in the live model
     # the tensors that make it up, and their places in it: the base's, none if it has none, and the tuned ones
     old: Mapping[str, Place]
@@ -267,15 +237,19 @@ class _Pair:
         """What PEFT goes by: the module, or for what is no linear layer there, the parameter."""
         return self.name if self.is_parameter else self.holder
 
+    @cached_property
+    def module(self) -> ModuleSpec:
+        """What it belongs to."""
+        return self.after.module_of(self.name)
+
     @property
     def is_parameter(self) -> bool:
         """Whether PEFT has to be told the parameter.
 
-        It takes some names of modules for those of fused experts, and routers are no linear layers.
+        It takes some names of modules for those of fused experts.
         """
-        last = self.holder.rpartition(".")[2]
         fused = fused_names(str(self.after.config.get("model_type"))) or {}
-        return len(self.shape) == 3 or last in fused or last in _ROUTERS
+        return self.module.kind not in ("linear", "embedding") or self.holder.rpartition(".")[2] in fused
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
@@ -300,7 +274,7 @@ class _Pair:
     def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's."""
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        if self.name in self.after.unread or (self.embedding and _shares_tables(self.after)):
+        if self.name in self.after.unread or self.is_shared or not self.module.called:
             return False
         alike = self.is_weight and self.shapes[0] == self.shape
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
@@ -311,24 +285,15 @@ class _Pair:
         return bool(self.holder) and not inside and self.name not in self.after.unread
 
     @property
-    def embedding(self) -> bool:
-        return _EMBEDDING.search(self.holder) is not None
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the live parameter has inputs before outputs."""
-        experts = len(self.shape) == 3 and has_transposed_experts(self.after)
-        return self.embedding or self.fan_in_fan_out or experts
-
-    @property
-    def fan_in_fan_out(self) -> bool:
-        conv1d = self.after.config.get("model_type") in _CONV1D_MODELS
-        return conv1d and _CONV1D.search(self.holder) is not None
+    def is_shared(self) -> bool:
+        """Whether modules other than `HEAD` have the same numbers, which PEFT's adapter would miss."""
+        return self.name == self.after.table and not {*self.after.sharing} <= {_HEAD}
 
     def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
         """The matrices of the parameter, one for each expert, outputs by inputs."""
+        turned = self.module.transposed or self.module.kind == "embedding"
         for W in _maps(read, tensors):
-            yield W.T if self.transposed else W
+            yield W.T if turned else W
 
     def differences(self) -> Iterator[Array]:
         """Tuned minus base for each of them, in float32 or better."""
@@ -344,7 +309,7 @@ class _Pair:
         return np.stack(maps) if len(self.shape) == 3 else maps[0]
 
 
-def _pairs(before: ModelDirectory, after: ModelDirectory) -> Iterator[_Pair]:
+def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     """Every parameter of the tuned checkpoint with that of the base: by the names in the live model."""
     unread = {name: {name: Place(name)} for name in after.unread}
     named = before.naming(after.places)
@@ -405,7 +370,10 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     spectrum = Spectrum(strengths, missing, wide)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
     module = AdapterModule(
-        parts, alpha=float(s.shape[-1]), embedding=pair.embedding, parameter=pair.is_parameter
+        parts,
+        alpha=float(s.shape[-1]),
+        embedding=pair.module.kind == "embedding",
+        parameter=pair.is_parameter,
     )  # of scale 1
     return module, spectrum
 
@@ -426,22 +394,10 @@ def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
         )
 
 
-def _shares_tables(source: ModelDirectory) -> bool:
-    """Whether modules other than `HEAD` share an embedding's numbers, which PEFT's adapter would miss."""
-    names = source.config.get("architectures") or []
-    tied = source.config.get("tie_word_embeddings") is not False  # by default they are
-    masked = any(str(name).endswith(("ForMaskedLM", "ForPreTraining")) for name in names)
-    return tied and bool(masked or source.config.get("is_encoder_decoder"))
-
-
 def _as_head(embedding: AdapterModule) -> AdapterModule:
     """What adapts an embedding, for the head that has the same weight."""
-    A, B = embedding.parts["A"], embedding.parts["B"]
-    parts = {
-        "A": Stored(B.dtype, B.shape[::-1], lambda: B.read().T),
-        "B": Stored(A.dtype, A.shape[::-1], lambda: A.read().T),
-    }
-    return AdapterModule(parts, alpha=embedding.alpha)
+    A, B = (embedding.parts[part].seen(np.transpose) for part in "BA")
+    return AdapterModule({"A": A, "B": B}, alpha=embedding.alpha)
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
@@ -464,14 +420,13 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
 
 
 def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
-    found = truncated_svd(D, rank=rank)
-    return found, _squared_distance(D, *found)
+    """The leading triplets, and ``||D - U s Vh||^2``, some rows at a time.
 
-
-def _squared_distance(D: Array, U: Array, s: Array, Vh: Array) -> float:
-    """``||D - U s Vh||^2``, some rows at a time. (||D||^2 - ||s||^2 would lose half of the digits.)"""
+    (``||D||^2 - ||s||^2`` would lose half of the digits.)
+    """
+    found = U, s, Vh = truncated_svd(D, rank=rank)
     if len(D) < D.shape[1]:
-        return _squared_distance(D.T, Vh.T, s, U.T)
+        D, U, Vh = D.T, Vh.T, U.T
     step = max(1, BLOCK // D.shape[1])
     blocks = (slice(start, start + step) for start in range(0, len(D), step))
-    return sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)
+    return found, sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)

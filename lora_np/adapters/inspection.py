@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.contents import InspectedKind, contents, in_words, totals
-from lora_np.adapters.findings import Findings
-from lora_np.adapters.merging import Merging
-from lora_np.adapters.module import AdapterModule, at_least_single
-from lora_np.adapters.peft_format import Adapter, load
-from lora_np.adapters.ranks import Spectrum
-from lora_np.adapters.report import page
-from lora_np.adapters.steps import directions, each_of
-from lora_np.adapters.weights import merged, oriented
-from lora_np.checks import Array
-from lora_np.hub import GGUFModel, directory, open_gguf, open_model
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load
+from lora_np.adapters.resizing import Spectrum, directions
+from lora_np.adapters.results import Findings
+from lora_np.adapters.weights import Merging, add_update, oriented
+from lora_np.checks import Array, printable
+from lora_np.hub import SafetensorsWriter, TensorInfo, directory
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
-from lora_np.table import Table
+from lora_np.models import GGUFModel, open_gguf, open_model
+from lora_np.plots import module_kinds
+from lora_np.table import Table, json_text
+from lora_np.work import each_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +52,46 @@ _LEGEND = {
 
 
 _FORMATS = {"share": "{:.1%}".format}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{0}</title>
+<style>body {{ font: 16px/1.5 sans-serif }} div {{ overflow-x: auto }} td {{ padding: .2em .7em }}</style>
+<h1>{0}</h1>
+{1}
+</html>
+"""
+
+
+class InspectedKind(NamedTuple):
+    """What the modules of one kind have together.
+
+    Parameters
+    ----------
+    kind : str
+        Their name within a layer, ``"saved in full"``, or ``"all"``.
+    modules : int
+        How many.
+    parameters, bytes : int
+        In the file.
+    rank : str
+        The smallest and the largest.
+    norm, share : float or None
+        Of all their updates together.
+    needed : str
+        The smallest and the largest.
+    """
+
+    kind: str
+    modules: int
+    parameters: int
+    bytes: int
+    rank: str = ""
+    norm: float | None = None
+    share: float | None = None
+    needed: str = ""
 
 
 class InspectedModule(NamedTuple):
@@ -111,6 +152,8 @@ class Inspection(Findings[InspectedModule]):
         All modules.
     notes : tuple of str
         What is out of the ordinary.
+    headings : tuple of str
+        Of the columns; those that compare with a base are there where one is given.
     contents : mapping of str to plain values
         What the adapter is: base, type, task, rank, alpha, scale and dtype (each value with how often it
         occurs), targets and what else its config names, modules, parameters, bytes.
@@ -123,19 +166,18 @@ class Inspection(Findings[InspectedModule]):
     contents: Mapping[str, Any]
     kinds: tuple[InspectedKind, ...]
     spectra: Mapping[str, Array]
-    headings = tuple(_LEGEND)
 
     @property
     def table(self) -> Table:
         """One row for each module; without a base there is nothing to compare with."""
-        rows = [row[: len(self._columns)] for row in self.rows]
+        rows = [row[: len(self.headings)] for row in self.rows]
         notes = [*self.notes, *(f"{name}: {meaning}" for name, meaning in self.legend.items())]
-        return Table(self._columns, rows, title=self.title, notes=notes, formats=_FORMATS)
+        return Table(self.headings, rows, title=self.title, notes=notes, formats=_FORMATS)
 
     @property
     def contents_table(self) -> Table:
         """What the adapter is."""
-        rows = [(what, in_words(what, content)) for what, content in self.contents.items()]
+        rows = [(what, _in_words(what, content)) for what, content in self.contents.items()]
         return Table(("what", "it says"), [row for row in rows if row[1]], title=self.title)
 
     @property
@@ -146,12 +188,7 @@ class Inspection(Findings[InspectedModule]):
     @property
     def legend(self) -> dict[str, str]:
         """What each column of the table says."""
-        return {name: _LEGEND[name] for name in self._columns}
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        compared = any(row.relative is not None for row in self.rows)
-        return self.headings if compared else self.headings[:-3]
+        return {name: _LEGEND[name] for name in self.headings}
 
     def to_json(self) -> str:
         """Everything, for programs: title, contents, kinds, rows, legend, notes.
@@ -159,32 +196,37 @@ class Inspection(Findings[InspectedModule]):
         ``contents`` has its own keys, ``kinds`` and ``rows`` (modules) are lists of objects whose keys are
         the columns, and ``legend`` says what these are.
         """
-        content = {
-            "title": self.title,
-            "contents": self.contents,
-            "kinds": self.kinds_table.records,
-            "rows": self.table.records,
-            "legend": self.legend,
-            "notes": self.notes,
-        }
-        return json.dumps(content, indent=2, ensure_ascii=False)
+        return json_text(
+            {
+                "title": self.title,
+                "contents": self.contents,
+                "kinds": self.kinds_table.records,
+                "rows": self.table.records,
+                "legend": self.legend,
+                "notes": self.notes,
+            }
+        )
 
     def figure(self) -> Figure:
         """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
         from lora_np.plots import adapter_overview
 
-        needed = {row.name: row.needed or 0 for row in self.rows}
-        return adapter_overview(self.spectra, needed, share=ENOUGH, title=self.title)
+        needed = {printable(row.name): row.needed or 0 for row in self.rows}
+        spectra = {printable(name): s for name, s in self.spectra.items()}
+        return adapter_overview(spectra, needed, share=ENOUGH, title=printable(self.title))
 
     def to_html(self) -> str:
-        """One page with figures and tables, which needs no other file."""
-        ranks = {row.name: (row.needed, row.rank) for row in self.rows if row.needed is not None}
-        tables = self.contents_table, self.kinds_table, replace(self.table, notes=self.notes)
-        return page(self.title, tables, self.legend, self.spectra, ranks)
+        """One page with the figure and the tables, which needs no other file."""
+        picture = io.StringIO()
+        self.figure().savefig(picture, format="svg", transparent=True)
+        drawing = picture.getvalue()
+        contents, *tables = (x._repr_html_() for x in (self.contents_table, self.kinds_table, self.table))
+        parts = [contents, drawing[drawing.index("<svg") :], *tables]
+        return _PAGE.format(escape(printable(self.title)), "\n".join(f"<div>{part}</div>" for part in parts))
 
 
 def inspect(
-    adapter: str | os.PathLike[str],
+    adapter: Adapter | str | os.PathLike[str],
     *,
     base: str | os.PathLike[str] | None = None,
     any_base: bool = False,
@@ -195,8 +237,8 @@ def inspect(
 
     Parameters
     ----------
-    adapter : path
-        A directory as PEFT writes it.
+    adapter : path or Adapter
+        A directory as PEFT writes it, or what `load` made of it.
     base : path, optional
         The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
         weight.
@@ -240,7 +282,12 @@ def inspect(
     weights: Mapping[str, Callable[[], Any]] = {}
     unsure: tuple[str, ...] = ()
     if base is not None:
-        weights, unsure = _base_of(base, opened, any_base)
+        source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
+        unsure = () if any_base else check_base(source.config, base, opened)
+        if isinstance(source, GGUFModel):
+            weights = {name: partial(source.read, f"{name}.weight") for name in opened}
+        else:
+            weights = Merging(source, opened).base_weights()
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
@@ -249,25 +296,15 @@ def inspect(
     total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
     rows = [row if row.norm is None else row._replace(share=row.norm**2 / total) for row, _ in found.values()]
     spectra = {name: s for name, (_, s) in found.items()}
-    notes, kinds = (*_notes(opened, rows), *unsure), tuple(totals(opened, rows))
-    return Inspection(f"Adapter {adapter}", tuple(rows), notes, contents(opened), kinds, spectra)
+    notes, kinds = (*_notes(opened, rows), *unsure), tuple(_totals(opened, rows))
+    compared = any(row.relative is not None for row in rows)
+    headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
+    return Inspection(f"Adapter {adapter}", tuple(rows), notes, headings, _contents(opened), kinds, spectra)
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
     """What names are sorted by: layer 10 comes after layer 9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
-
-
-def _base_of(
-    base: str | os.PathLike[str], opened: Adapter, any_base: bool
-) -> tuple[Mapping[str, Callable[[], Any]], tuple[str, ...]]:
-    """A reader of each adapted module's weight in a base, a directory or a GGUF file; notes on the base."""
-    is_gguf = Path(base).suffix == ".gguf"
-    source = open_gguf(base) if is_gguf else open_model(directory(base))
-    unsure = () if any_base else check_base(source.config, base, opened)
-    if isinstance(source, GGUFModel):
-        return {name: partial(source.read, f"{name}.weight") for name in opened}, unsure
-    return Merging(source, opened).base_weights(), unsure
 
 
 def _look(
@@ -295,7 +332,7 @@ def _look(
         return row, s
     W0 = oriented(place, at_least_single(np.asarray(weight())), module, transposed=fan_in_fan_out)
     W = W0.copy()
-    merged(place, W, module, dtype=W0.dtype.name)
+    add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
     if W0.ndim == 2:  # the maps of experts or groups have directions of their own each
         update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
@@ -311,7 +348,7 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
     for status, what in (("NOT FINITE", "hold NaN or infinity"), ("DEAD", "do nothing: B A is zero")):
         if named := [row.name for row in rows if row.status == status]:
             notes.append(f"{status}: {', '.join(named)} {what}")
-    if any("magnitude" in module.parts for module in adapter.values()):
+    if adapter.has_magnitudes:
         notes.append("DoRA: norms and spectra are those of the directions' updates, before magnitudes")
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
         notes.append(
@@ -323,3 +360,96 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
     for name, trained in adapter.rows.items():
         notes.append(f"rows replaced: {len(trained.tokens)} of {name}")
     return notes
+
+
+def _contents(adapter: Adapter) -> dict[str, Any]:
+    """What the adapter says of itself, as `Inspection.contents` has it."""
+    raw, tensors, modules = adapter.raw, adapter.stored, adapter.values()
+    parts = {part for module in modules for part in module.parts}
+    kind = "DoRA" if "magnitude" in parts else "MiCA" if raw.get("init_lora_weights") == "mica" else "LoRA"
+    kind += ", rank-stabilised" * any(module.rslora for module in modules)
+    kind += ", block-diagonal" * any(tensor.blocks > 1 for tensor in tensors)
+    kind += ", with a bias of B" * ("bias" in parts)
+    init = raw.get("init_lora_weights")
+    kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
+    if adapter.path:
+        size = (adapter.path / WEIGHTS).stat().st_size
+    else:
+        size = SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
+    return {
+        "base": raw.get("base_model_name_or_path") or None,
+        "type": kind,
+        "task": raw.get("task_type"),
+        "rank": _counts(module.rank for module in modules),
+        "alpha": _counts(module.alpha for module in modules),
+        "scale": _counts(module.scale for module in modules),
+        "targets": raw.get("target_modules"),
+        "target parameters": raw.get("target_parameters"),
+        "left out": raw.get("exclude_modules"),
+        "layers": raw.get("layers_to_transform"),
+        "saved in full": raw.get("modules_to_save"),
+        "trained tokens": raw.get("trainable_token_indices"),
+        "modules": len(adapter),
+        "parameters": sum(tensor.size for tensor in tensors),
+        "dtype": _counts(tensor.dtype for tensor in tensors),
+        "bytes": size,
+        "PEFT's version": raw.get("peft_version"),
+    }
+
+
+def _in_words(what: str, content: Any) -> str | None:
+    """One of the contents for people: values with how often each occurs, names in full up to a dozen."""
+    if what in ("rank", "alpha", "scale", "dtype"):
+        if len(content) == 1:
+            return str(*content)
+        if len(content) > 4:
+            low, *_, high = sorted(content, key=float)
+            return f"{low} to {high}"
+        return ", ".join(f"{value} ({count} times)" for value, count in content.items())
+    if what == "base" and content is None:
+        return "not named"
+    if isinstance(content, Mapping):
+        return "; ".join(f"{name}: {_in_words(what, inner)}" for name, inner in content.items())
+    if isinstance(content, list):
+        names = list(map(str, content))
+        if len(", ".join(names)) > 100:
+            names = list(dict.fromkeys(module_kinds(names).values()))  # without their layers
+        more = f", {len(names) - 12} more" if len(names) > 12 else ""
+        return ", ".join(names[:12]) + more + f" ({len(content)} names)" * (len(names) < len(content))
+    return f"{content:,}" if isinstance(content, int) else content and str(content)
+
+
+def _counts(values: Iterable[object]) -> dict[str, int]:
+    """How often each value occurs, the most frequent first; text, since these are keys in JSON."""
+    texts = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return dict(Counter(texts).most_common())
+
+
+def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
+    """Totals of each kind of module, of what is replaced, and of all."""
+    groups: dict[str, list[InspectedModule]] = {}
+    kinds = module_kinds(row.name for row in rows)
+    for row in rows:
+        groups.setdefault(kinds[row.name], []).append(row)
+    for kind, members in groups.items():
+        yield _total(kind, members, [part for row in members for part in adapter[row.name].parts.values()])
+    trained = [each.new for each in adapter.rows.values()]
+    for kind, held in (("saved in full", [*adapter.full.values()]), ("rows of embeddings", trained)):
+        if held:
+            yield _total(kind, [], held)._replace(modules=len(held))
+    yield _total("all", rows, adapter.stored)
+
+
+def _total(kind: str, rows: Sequence[InspectedModule], held: Iterable[Stored]) -> InspectedKind:
+    sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
+    numbers, nbytes = sum(size.size for size in sizes), sum(size.nbytes for size in sizes)
+    if not rows:
+        return InspectedKind(kind, 0, numbers, nbytes)
+    ranks, needed = [row.rank for row in rows], [row.needed for row in rows if row.needed is not None]
+    norm = sum(row.norm**2 for row in rows if row.norm is not None) ** 0.5
+    share = sum(row.share for row in rows if row.share is not None)
+    return InspectedKind(kind, len(rows), numbers, nbytes, _range(ranks), norm, share, _range(needed))
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else ""

@@ -1,14 +1,168 @@
-"""What a module does to its base weight, a block of rows at a time."""
+"""What an adapter makes of a base's tensors, one tensor at a time and a block of rows at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
 import numpy as np
 
-from lora_np.adapters.module import AdapterModule
-from lora_np.checks import Array
-from lora_np.hub import HubError, rounded
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows
+from lora_np.checks import Array, close_names
+from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, read_bitsandbytes, rounded
+from lora_np.models import HEAD, OpenModel, Place
 
 BLOCK = 2**20  # entries that are worked on at a time, so that no second weight's worth is needed
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a tensor: ``start``, with ``rows`` replaced, on which ``module`` acts."""
+
+    start: Stored  # of the dtype that the result is to have
+    module: AdapterModule | None = None
+    rows: TokenRows | None = None
+    transposed: bool = False  # whether it may be stored as inputs by outputs
+
+    def result(self, place: str, dtype: str | None = None) -> tuple[Array, float | None, float | None]:
+        """The tensor as ``dtype`` (its own) holds it, the largest change and the largest rounding error."""
+        dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
+        if self.rows is not None:
+            W[list(self.rows.tokens)] = rounded(self.rows.new.read(), self.start.dtype)
+        if module is None:
+            if not np.isfinite(W).all():
+                raise HubError(f"{place} is replaced by what is not finite")
+            return W, None, None
+        if dtype not in FLOATS:
+            raise HubError(f"{place} is stored as {dtype}, into which nothing can be merged")
+        W = np.asarray(W, np.float64) if dtype == "float64" else W
+        maps = oriented(place, W, module, transposed=self.transposed)
+        return W, *add_update(place, maps, module, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """What an adapter makes of the tensors of a base."""
+
+    source: OpenModel
+    update: Adapter
+
+    @cached_property
+    def named(self) -> Callable[[str], str]:
+        """From the adapter's name of a parameter to that of the tensor in the base."""
+        return self.source.naming([weight_name(*item) for item in self.update.modules.items()])
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """The tensor of each adapted module in the base."""
+        return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
+
+    def base_weights(self) -> dict[str, Callable[[], Array]]:
+        """A reader of each adapted module's weight in the base, where that is one tensor."""
+        return {
+            name: self.changes[target].start.read
+            for name, target in self.weights.items()
+            if target in self.changes
+        }
+
+    def read(self, name: str) -> Array:
+        """A tensor as the adapter makes it, in float64, before it is rounded."""
+        if name not in self.changes:
+            return self.source.read(name)
+        return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
+
+    @cached_property
+    def changes(self) -> dict[str, Change]:
+        """Every tensor that will not be the base's, by its name in the base."""
+        named, embedding = self.named, self.source.tied_embedding
+        changes = {named(name): self._replacement(name) for name in self.update.full}
+        for name, rows in self.update.rows.items():
+            before = changes.get(named(name)) or self._original(named(name), name)
+            shape = before.start.shape
+            d, k = shape if len(shape) == 2 else (0, 0)
+            if rows.new.shape[1] != k or max(rows.tokens) >= d:
+                raise HubError(
+                    f"{self.source.path}: {name!r} of shape {shape} does not have the rows that "
+                    f"{self.update} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
+                )
+            changes[named(name)] = replace(before, rows=rows)
+        heads_own = changes.get(HEAD)
+        # Rows are replaced in what the two share, as PEFT ties them.
+        unshared = {*map(named, self.update.full), *self.weights.values()}
+        for name, module in self.update.modules.items():
+            for target, part, transposed in self._targets(name, module):
+                if target == embedding:
+                    # The head goes on with the numbers from which the embedding's adapter starts.
+                    heads_own = heads_own or changes.get(target) or self.unchanged(target)
+                before = changes.get(target) or self._original(target, name)
+                changes[target] = replace(before, module=part, transposed=transposed)
+        if embedding in changes and embedding in unshared:
+            changes.setdefault(HEAD, heads_own or self.unchanged(embedding))
+        return changes
+
+    def _targets(self, name: str, module: AdapterModule) -> Iterator[tuple[str, AdapterModule, bool]]:
+        """The tensors that a module changes; what acts on each; whether it may be stored inputs by outputs.
+
+        A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by themselves.
+        """
+        weight, source = weight_name(name, module), self.source
+        tensors = source.parameters.get(weight) or {self.weights[name]: Place(weight)}
+        experts = {place.expert for place in tensors.values()}
+        if None not in experts and len(experts) != module.maps:
+            raise HubError(
+                f"{source.path}: {weight!r} has {len(experts)} experts, but {module.maps} in {self.update}"
+            )
+        for target, place in tensors.items():
+            if place.expert is not None:
+                yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
+            elif module.maps == 1 or module.kernel:
+                yield target, module, self.update.fan_in_fan_out
+            else:
+                # The shape tells how they are stored, or where inputs and outputs are as many, the type.
+                square = module.shape[-1] == module.shape[-2]
+                turned = source.module_of(place.parameter).transposed
+                yield target, module, not square or turned != place.transposed
+        if "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
+            bias = module.parts["bias"]
+            one = Stored(bias.dtype, (1, 1), lambda: np.ones((1, 1)))
+            column = {"B": bias.seen(lambda b: b[:, None]), "A": one}
+            yield self.named(f"{name}.bias"), AdapterModule(column, alpha=module.scale), False
+
+    def unchanged(self, name: str) -> Change:
+        """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
+        source = self.source
+        if bitsandbytes_parts(source, name):
+            shape = read_bitsandbytes(source, name).shape
+            return Change(Stored("float32", shape, lambda: read_bitsandbytes(source, name).dequantised()))
+        info = source.info(name)
+        return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
+
+    def _replacement(self, name: str) -> Change:
+        source, target, tensor = self.source, self.named(name), self.update.full[name]
+        if target not in source and target != name:
+            raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
+        before = source.info(target) if target in source else tensor
+        if before.shape != tensor.shape:
+            raise HubError(
+                f"{self.update}: {name!r} has shape {tensor.shape}, but {before.shape} in {source.path}"
+            )
+        new = replace(tensor, dtype=before.dtype, read=lambda: tensor.read().copy())  # it may be in memory
+        return Change(new)
+
+    def _original(self, target: str, name: str) -> Change:
+        source = self.source
+        if target in source:
+            return self.unchanged(target)
+        if target == HEAD and source.tied_embedding is not None:
+            return self.unchanged(source.tied_embedding)
+        close = close_names(target, source.places)
+        raise HubError(f"{source.path}: has no {target!r}, which {self.update} adapts as {name!r}{close}")
+
+
+def weight_name(name: str, module: AdapterModule) -> str:
+    """The parameter that a module of an adapter changes."""
+    return name if module.parameter else f"{name}.weight"
 
 
 def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -> Array:
@@ -22,6 +176,7 @@ def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -
             f"{place}: a convolution in {module.groups} groups takes each group's inputs alone, while PEFT's "
             "update takes all of them: that cannot be merged"
         )
+    W = W[:, None] if W.ndim == 1 else W
     shape = module.shape
     swapped = shape if module.kernel else (*shape[:-2], shape[-1], shape[-2])
     transposed = module.embedding or (transposed and W.shape == swapped)
@@ -32,8 +187,8 @@ def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -
     return maps.swapaxes(-1, -2) if transposed else maps
 
 
-def merged(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
-    """Make ``W``, as `oriented` gives it, ``W0 + scale * B A`` as a file of ``dtype`` holds it.
+def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
+    """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` as a file of ``dtype`` holds it.
 
     Computed in one precision above ``dtype``. With DoRA each output's row is brought to its magnitude.
     Returns the largest change and the largest rounding error.

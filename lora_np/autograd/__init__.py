@@ -4,37 +4,26 @@
 ``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; ``law.py``, what checks them all.
 """
 
-from lora_np.autograd import linear_algebra as linear_algebra  # which fills the tables, and rules too
-from lora_np.autograd import rules as rules
-from lora_np.autograd.engine import Tensor
-from lora_np.autograd.kernels import adapted_affine, affine, plus_low_rank, product
-from lora_np.autograd.law import check_derivative
-from lora_np.autograd.methods import value
-from lora_np.autograd.nesting import grad
-from lora_np.autograd.tables import (
-    NOT_DIFFERENTIABLE,
-    Each,
-    composition,
-    constant,
-    derivative,
-    known,
-    primitive,
-)
+from lora_np.autograd import rules as rules  # which fills the tables
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "NOT_DIFFERENTIABLE",
-    "Each",
-    "Tensor",
-    "adapted_affine",
-    "affine",
-    "check_derivative",
-    "composition",
-    "constant",
-    "derivative",
-    "grad",
-    "known",
-    "plus_low_rank",
-    "primitive",
-    "product",
-    "value",
-]
+with on_demand(globals()):
+    from lora_np.autograd.engine import Tensor as Tensor
+    from lora_np.autograd.kernels import (
+        adapted_affine as adapted_affine,
+        affine as affine,
+        plus_low_rank as plus_low_rank,
+        product as product,
+    )
+    from lora_np.autograd.law import check_derivative as check_derivative
+    from lora_np.autograd.methods import value as value
+    from lora_np.autograd.nesting import grad as grad
+    from lora_np.autograd.tables import (
+        NOT_DIFFERENTIABLE as NOT_DIFFERENTIABLE,
+        Each as Each,
+        composition as composition,
+        constant as constant,
+        derivative as derivative,
+        known as known,
+        primitive as primitive,
+    )

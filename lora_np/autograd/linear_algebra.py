@@ -23,7 +23,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from lora_np.autograd.engine import Pull
 from lora_np.autograd.methods import value
 from lora_np.autograd.rules import euclidean_norm, vecdot
-from lora_np.autograd.tables import composition, derivative, primitive
+from lora_np.autograd.tables import composition, constant, derivative, primitive
 
 
 def mT(a: Any) -> Any:
@@ -342,6 +342,7 @@ def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 
 
 # What np.linalg has under a second name, and powers
 
+constant(np.linalg.matrix_rank)
 composition(np.linalg.outer)(lambda x1, x2: np.outer(x1, x2))
 composition(np.linalg.tensordot)(lambda x1, x2, *, axes=2: np.tensordot(x1, x2, axes=axes))
 composition(np.linalg.cross)(lambda x1, x2, *, axis=-1: np.cross(x1, x2, axis=axis))

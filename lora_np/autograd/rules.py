@@ -747,6 +747,6 @@ constant(
     np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted,
     np.count_nonzero, np.shape, np.ndim, np.size, np.result_type, np.shares_memory, np.may_share_memory,
     np.heaviside, np.fix, np.array_equiv, np.isposinf, np.isneginf, np.isin, np.lexsort,
-    np.linalg.matrix_rank, np.iscomplexobj, np.isrealobj, np.nanargmax, np.nanargmin,
+    np.iscomplexobj, np.isrealobj, np.nanargmax, np.nanargmin,
     np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.array2string, np.array_repr, np.array_str,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from importlib import import_module
 from itertools import compress, count
 from typing import Any, NamedTuple, TypeAlias
 
@@ -66,6 +66,8 @@ DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
 CONSTANTS: set[Callable[..., Any]] = set()  # functions with a derivative of zero, or with no real result
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}  # functions written in terms of others
 
+LATE = {"numpy.linalg": "lora_np.autograd.linear_algebra"}  # rules that load when such a function is met
+
 NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
 
 
@@ -91,6 +93,7 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
     >>> x.grad
     array(0.33333333)
     """
+    load_rules(function)  # so that they do not come later and replace this one
     DERIVATIVES[function] = Row(function, rules)
 
 
@@ -212,6 +215,7 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     """
 
     def register(definition: Callable[..., Any]) -> Callable[..., Any]:
+        load_rules(function)
         COMPOSITIONS[function] = definition
         return definition
 
@@ -235,6 +239,10 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
         return definition(*args, **kwargs)
     if function in CONSTANTS:
         return function(*map(constants, args), **{name: constants(a) for name, a in kwargs.items()})
+    if load_rules(function):
+        return dispatch(function, args, kwargs)
+    from difflib import get_close_matches  # rarely needed
+
     name = name_of(function)
     close = get_close_matches(name, known(), n=3, cutoff=0)
     raise TypeError(
@@ -245,6 +253,15 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
 
 
 Tensor.answer = staticmethod(dispatch)
+
+
+def load_rules(function: Callable[..., Any]) -> bool:
+    """Load the rules of the function's module, and say whether they know the function."""
+    module = getattr(function, "__module__", None)
+    if module not in LATE:
+        return False
+    import_module(LATE[module])
+    return any(function in table for table in (DERIVATIVES, COMPOSITIONS, CONSTANTS))
 
 
 def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -447,4 +464,6 @@ def known() -> list[str]:
     >>> "np.tanh" in known()
     True
     """
+    for module in LATE.values():
+        import_module(module)
     return sorted({name_of(function) for function in (*DERIVATIVES, *COMPOSITIONS, *CONSTANTS)})

@@ -1,22 +1,15 @@
 """What comes with the package for readers: the lessons, their sliders, and the tour."""
 
-from lora_np.course.moving import live
-from lora_np.course.notebooks import copy_lessons, lessons, open_lab
-from lora_np.course.runs import adaptation_runs
-from lora_np.course.story import StepTime, Tour, Update, tour
-from lora_np.course.voice import Voice
-from lora_np.course.widgets import sliders
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "StepTime",
-    "Tour",
-    "Update",
-    "Voice",
-    "adaptation_runs",
-    "copy_lessons",
-    "lessons",
-    "live",
-    "open_lab",
-    "sliders",
-    "tour",
-]
+with on_demand(globals()):
+    from lora_np.course.guided_tour import StepTime as StepTime, Tour as Tour, Update as Update, tour as tour
+    from lora_np.course.live_figure import live as live
+    from lora_np.course.notebooks import (
+        copy_lessons as copy_lessons,
+        lessons as lessons,
+        open_lab as open_lab,
+    )
+    from lora_np.course.runs import adaptation_runs as adaptation_runs
+    from lora_np.course.voice import Voice as Voice
+    from lora_np.course.widgets import sliders as sliders

@@ -1,5 +1,12 @@
 """Small real data: a photograph, a terrain map and handwritten digits, with their licences."""
 
-from lora_np.datasets.images import digits, patches, photograph, standardised, terrain
+from lora_np.lazy import on_demand
 
-__all__ = ["digits", "patches", "photograph", "standardised", "terrain"]
+with on_demand(globals()):
+    from lora_np.datasets.images import (
+        digits as digits,
+        patches as patches,
+        photograph as photograph,
+        standardised as standardised,
+        terrain as terrain,
+    )

@@ -1,50 +1,41 @@
 """Exercises that check themselves: statements, laws, and what students call."""
 
-from lora_np.exercises.asking import QUESTIONS, Exercise, Law, Lesson, Outcome, Verdict, judge, plural
-from lora_np.exercises.catalogue import (
-    Overview,
-    Solution,
-    check,
-    exercise,
-    lessons,
-    other_questions,
-    overview,
-    solution,
-)
-from lora_np.exercises.handouts import HEADER, heading, notebook, notebook_text, start
-from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.reading import DATA
-from lora_np.exercises.running import Namespace, call
-from lora_np.exercises.values import Remote, WireError, decode, encode
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "DATA",
-    "HEADER",
-    "QUESTIONS",
-    "Exercise",
-    "Law",
-    "LawBroken",
-    "Lesson",
-    "Namespace",
-    "Outcome",
-    "Overview",
-    "Remote",
-    "Solution",
-    "Verdict",
-    "WireError",
-    "call",
-    "check",
-    "decode",
-    "encode",
-    "exercise",
-    "heading",
-    "judge",
-    "lessons",
-    "notebook",
-    "notebook_text",
-    "other_questions",
-    "overview",
-    "plural",
-    "solution",
-    "start",
-]
+with on_demand(globals()):
+    from lora_np.exercises.asking import (
+        QUESTIONS as QUESTIONS,
+        Exercise as Exercise,
+        Law as Law,
+        Lesson as Lesson,
+        Outcome as Outcome,
+        Verdict as Verdict,
+        judge as judge,
+        plural as plural,
+    )
+    from lora_np.exercises.catalogue import (
+        Overview as Overview,
+        Solution as Solution,
+        check as check,
+        exercise as exercise,
+        lessons as lessons,
+        other_questions as other_questions,
+        overview as overview,
+        solution as solution,
+    )
+    from lora_np.exercises.handouts import (
+        HEADER as HEADER,
+        heading as heading,
+        notebook as notebook,
+        notebook_text as notebook_text,
+        start as start,
+    )
+    from lora_np.exercises.laws import LawBroken as LawBroken
+    from lora_np.exercises.reading import DATA as DATA
+    from lora_np.exercises.running import Namespace as Namespace, call as call
+    from lora_np.exercises.values import (
+        Remote as Remote,
+        WireError as WireError,
+        decode as decode,
+        encode as encode,
+    )

@@ -1,21 +1,15 @@
 """What teachers run: submissions in a process without rights, grades, feedback, and courses for nbgrader."""
 
-from lora_np.grading.assignments import nbgrader
-from lora_np.grading.classroom import Grades, check_out, grade
-from lora_np.grading.confine import Limits
-from lora_np.grading.repository import Attempt, alternative, attempts, mistake
-from lora_np.grading.submissions import Report, check_file
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "Attempt",
-    "Grades",
-    "Limits",
-    "Report",
-    "alternative",
-    "attempts",
-    "check_file",
-    "check_out",
-    "grade",
-    "mistake",
-    "nbgrader",
-]
+with on_demand(globals()):
+    from lora_np.grading.assignments import nbgrader as nbgrader
+    from lora_np.grading.classroom import Grades as Grades, check_out as check_out, grade as grade
+    from lora_np.grading.confine import Limits as Limits
+    from lora_np.grading.repository import (
+        Attempt as Attempt,
+        alternative as alternative,
+        attempts as attempts,
+        mistake as mistake,
+    )
+    from lora_np.grading.submissions import Report as Report, check_file as check_file

@@ -45,13 +45,13 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     --------
     read_bitsandbytes : The weight itself.
     """
-    if f"{name}.{_OTHER_NOTE}" in model:
+    if f"{name}.{_OTHER_NOTE}" in model.places:
         raise HubError(f"{model.path}: {name!r} is fp4 of bitsandbytes: only its nf4 and int8 are read")
     module = name.removesuffix(".weight")
     parts = [f"{name}.{part}" for part in _PARTS] + [f"{module}.{part}" for part in ("SCB", "weight_format")]
-    found = [part for part in parts if part in model]
+    found = [part for part in parts if part in model.places]
     marked = any(part.endswith((f".{_NOTE}", ".SCB")) for part in found)
-    return (name, *found) if marked and name in model else ()
+    return (name, *found) if marked and name in model.places else ()
 
 
 def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...], int]:

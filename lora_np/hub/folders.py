@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lora_np.checks import Array
 from lora_np.hub import safetensors
-from lora_np.hub.names import NameMap, Place
-from lora_np.hub.reading import HubError, read_json
+from lora_np.hub.reading import HubError, MissingError, TensorInfo, read_json
 from lora_np.hub.safetensors import SafetensorsFile
 from lora_np.hub.shipped import located, shipped_paths
-from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-HEAD = "lm_head.weight"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how a class with a head ends
-_TIED = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
 @dataclass(frozen=True, eq=False)
 class ModelDirectory:
-    """The tensors of a model and its config; made by `open_model`. Each tensor is read when it is first used.
+    """The tensors of a model and its config; made by `open_directory`. None is read until asked for.
 
     Attributes
     ----------
@@ -62,74 +56,8 @@ class ModelDirectory:
         """One tensor in its own dtype, bfloat16 as float32."""
         return self.files[self.places[name]].read(name)
 
-    @property
-    def tied_embedding(self) -> str | None:
-        """The embedding that serves a language model as its head, if the checkpoint has no separate head."""
-        architectures = self.config.get("architectures") or []
-        has_head = any(str(name).endswith(_HEADED) for name in architectures)
-        if HEAD in self.parameters or not has_head or self.config.get("is_encoder_decoder"):
-            return None
-        return next((name for name in self.places if name.endswith(_TIED)), None)
 
-    @cached_property
-    def parameters(self) -> Mapping[str, Mapping[str, Place]]:
-        """The parameters of the live model: for each, the tensors that make it up and their places in it."""
-        names = NameMap(self.config)
-        found: dict[str, dict[str, Place]] = {}
-        for name in self.places:
-            place = names.place(name)
-            if place is not None:
-                found.setdefault(place.parameter, {})[name] = place
-        return found
-
-    @cached_property
-    def unread(self) -> tuple[str, ...]:
-        """The tensors that transformers splits, joins or permutes as it loads them: they have no place."""
-        names = NameMap(self.config)
-        return tuple(name for name in self.places if names.place(name) is None)
-
-    def shape(self, places: Mapping[str, Place]) -> tuple[int, ...]:
-        """The shape of the parameter of the live model that tensors make up, from their places in it."""
-        (name, first), *_ = places.items()
-        shape = self.info(name).shape
-        if first.transposed:
-            shape = (*shape[:-2], shape[-1], shape[-2])
-        if first.expert is None:
-            return shape
-        found = {(place.expert, place.part) for place in places.values()}
-        experts = 1 + max(place.expert or 0 for place in places.values())
-        alike = all(self.info(each).shape == shape for each in places)
-        if len(shape) != 2 or not alike or len(found) != experts * first.parts:
-            raise HubError(f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape")
-        return experts, first.parts * shape[0], shape[1]
-
-    def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:
-        """From an adapter's names of parameters to this checkpoint's.
-
-        They are those of the live model, or those of an older version. One may have been saved from a model
-        with a head and the other from its body alone: then all names differ by one segment at the front
-        (``bert.encoder...`` and ``encoder...``).
-        """
-        names, parameters = NameMap(self.config), self.parameters
-
-        def tensor(name: str) -> str:
-            place = names.place(name)
-            for live in (name, place.parameter if place else name):
-                if len(parameters.get(live, ())) == 1:
-                    return next(iter(parameters[live]))
-            return name
-
-        wanted = list(wanted)
-        fronts = sorted({name.partition(".")[0] for name in parameters})
-        ways: list[Callable[[str], str]] = [
-            tensor,
-            lambda name: tensor(name.partition(".")[2]),
-            *[lambda name, front=front: tensor(f"{front}.{name}") for front in fronts],
-        ]
-        return max(ways, key=lambda way: sum(way(name) in self.places for name in wanted))
-
-
-def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
+def open_directory(path: str | os.PathLike[str]) -> ModelDirectory:
     """The model in a directory, its config, index and all headers checked; no tensor is read.
 
     Which files are the model is decided as in transformers: ``model.safetensors`` if it is there, otherwise
@@ -162,7 +90,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelDirectory:
     >>> folder = Path(tempfile.mkdtemp())
     >>> safetensors.save({"q.weight": np.eye(2)}, folder / "model.safetensors")
     >>> safetensors.save({"other": np.eye(2)}, folder / "stray.safetensors")
-    >>> list(open_model(folder).places)
+    >>> list(open_directory(folder).places)
     ['q.weight']
     """
     path = Path(path)
@@ -208,7 +136,7 @@ def directory(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     HubError
-        If there is none.
+        If there is none: it is a `FileNotFoundError` too.
 
     See Also
     --------
@@ -218,7 +146,7 @@ def directory(path: str | os.PathLike[str]) -> Path:
     if not path.exists():
         close = get_close_matches(str(path)[:100], shipped_paths("models") | shipped_paths("adapters"), n=1)
         hint = f" (did you mean the shipped {close[0]!r}?)" if close else ""
-        raise HubError(f"{path}: no such directory{hint}")
+        raise MissingError(f"{path}: no such directory{hint}")
     if not path.is_dir():
         raise HubError(f"{path}: not a directory")
     return path
@@ -260,7 +188,7 @@ def inside(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError, ValueError):
         if name.endswith(".safetensors"):
             _refuse_pickles(folder)
-        raise HubError(f"{path}: no such file") from None
+        raise MissingError(f"{path}: no such file") from None
     home = folder.resolve()
     cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     if not (real.is_relative_to(home) or real.is_relative_to(cache)):

@@ -19,8 +19,7 @@ import numpy as np
 from lora_np.checks import Array, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
-from lora_np.hub.reading import HubError, open_regular
-from lora_np.hub.tensors import TensorFile, TensorInfo
+from lora_np.hub.reading import HubError, TensorFile, TensorInfo, open_regular
 from lora_np.quantise import LAYOUTS, Blocks
 
 __all__ = ["GGUFFile", "open", "save"]

@@ -1,17 +1,23 @@
-"""Files that may be hostile: regular ones only, JSON that means one thing, and budgets for both."""
+"""Files that may be hostile: regular ones, JSON that means one thing, headers of tensors, and budgets."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from io import BufferedReader
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lora_np.checks import brief
+from lora_np.checks import brief, close_names, shown
+from lora_np.hub.dtypes import BLOCKS
 
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
+MAX_ITEMS = 3_000_000  # of lists and objects; the largest vocabularies, with their merges, have two million
 
 
 class HubError(ValueError):
@@ -38,6 +44,10 @@ class HubError(ValueError):
         super().__init__(brief(message, 1_500))
 
 
+class MissingError(HubError, FileNotFoundError):
+    """A file or a directory that is not there: whoever catches either class gets it."""
+
+
 def open_regular(path: Path) -> BufferedReader:
     """``path`` opened for reading, if it is a regular file: a pipe or a device would never end.
 
@@ -54,7 +64,7 @@ def open_regular(path: Path) -> BufferedReader:
     Raises
     ------
     HubError
-        If it is another kind of file.
+        If it is another kind of file. If there is none, the error is a `FileNotFoundError` too.
     OSError
         If it cannot be opened.
 
@@ -63,7 +73,10 @@ def open_regular(path: Path) -> BufferedReader:
     read_json : For JSON.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise MissingError(f"{path}: no such file") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise HubError(f"{path}: not a regular file")
@@ -71,7 +84,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object in a JSON file, at most 32 MiB.
+    """The object in a JSON file, at most 32 MiB and 3 million items.
 
     Parameters
     ----------
@@ -86,8 +99,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     HubError
-        If it is not JSON or not an object; if a key is repeated, a number is NaN or infinite, text cannot be
-        encoded as UTF-8; if it is nested too deeply or too large.
+        If it is not JSON or not an object; if a key is repeated, a number is NaN, infinite or -0, text cannot
+        be encoded as UTF-8; if it is nested too deeply, too large, or holds too many items.
     OSError
         If the file cannot be read.
 
@@ -119,8 +132,14 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def parse_json(data: bytes) -> dict[str, Any]:
     """The object that ``data`` are, as in `read_json`."""
+    if (
+        sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS
+    ):  # before it is parsed: each takes up to 100 bytes
+        raise HubError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
+    number: Any = _whole if b"-0" in data else None
     try:
-        content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        text = data.decode("utf-8")
+        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=number)
         if b"\\u" in data:  # an escape can make half of a pair, which is not text
             json.dumps(content, ensure_ascii=False).encode()
     except HubError:
@@ -143,5 +162,87 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _whole(text: str) -> int:
+    if text == "-0":  # a whole number to Python, a fraction to others
+        raise HubError("-0 does not mean the same to all readers of JSON")
+    return int(text)
+
+
 def _no_constant(text: str) -> NoReturn:
     raise HubError(f"{text} is not JSON")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor.
+
+    Parameters
+    ----------
+    dtype : str
+        NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2"; in GGUF the name of a kind, such as "Q4_K".
+    shape : tuple of int
+        Of its axes, the last one contiguous.
+    start : int
+        Where its bytes begin in the file.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Number of bytes in the file."""
+        numbers, size = BLOCKS[self.dtype]
+        return prod(self.shape) // numbers * size
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What two formats share: a checked header, and the bytes of one tensor after the other.
+
+    Attributes
+    ----------
+    path : Path
+        The file, which is not held open.
+    tensors : mapping of str to TensorInfo
+        By name, in the order of their bytes.
+    metadata : mapping of str to object
+        What the writer noted.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, Any] = field(repr=False)
+
+    def info(self, name: str) -> TensorInfo:
+        """What the header says of the tensor ``name``.
+
+        Raises
+        ------
+        HubError
+            If no tensor has that name; the message lists close ones.
+        """
+        if name in self.tensors:
+            return self.tensors[name]
+        raise HubError(f"{self.path} has no tensor {shown(name)}{close_names(name, self.tensors)}")
+
+    def raw(self, info: TensorInfo) -> bytearray:
+        """The bytes of one of the tensors; nothing else is read.
+
+        Raises
+        ------
+        HubError
+            If the file has changed since it was opened.
+        """
+        buffer = bytearray(info.nbytes)
+        with open_regular(self.path) as file:
+            file.seek(info.start)
+            if file.readinto(buffer) != len(buffer):
+                raise HubError(f"{self.path} has become shorter since it was opened")
+        return buffer

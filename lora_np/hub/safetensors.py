@@ -20,8 +20,7 @@ import numpy.typing as npt
 from lora_np.checks import Array, shown
 from lora_np.files import target_path, whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
-from lora_np.hub.reading import HubError, open_regular, parse_json
-from lora_np.hub.tensors import TensorFile, TensorInfo
+from lora_np.hub.reading import HubError, TensorFile, TensorInfo, open_regular, parse_json
 
 __all__ = ["SafetensorsFile", "SafetensorsWriter", "open", "save"]
 

@@ -4,34 +4,32 @@ A path in a model is the name that transformers has for the module there, so `lo
 `lora_np.adapters.save` and `attach` need no mapping.
 """
 
-from lora_np.language.adapting import Adapted, finetune
-from lora_np.language.decoder import LanguageModel, build, composed_operations
-from lora_np.language.generation import generate
-from lora_np.language.gguf_adapters import save_gguf_adapter
-from lora_np.language.storing import load, located_adapter, read_text, save, shipped
-from lora_np.language.text import Likelihood, likelihood, token_loss, windows
-from lora_np.language.vocabulary import BytePairs, Characters, Foreign, byte_vocabulary, read_vocabulary
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "Adapted",
-    "BytePairs",
-    "Characters",
-    "Foreign",
-    "LanguageModel",
-    "Likelihood",
-    "build",
-    "byte_vocabulary",
-    "composed_operations",
-    "finetune",
-    "generate",
-    "likelihood",
-    "load",
-    "located_adapter",
-    "read_text",
-    "read_vocabulary",
-    "save",
-    "save_gguf_adapter",
-    "shipped",
-    "token_loss",
-    "windows",
-]
+with on_demand(globals()):
+    from lora_np.language.adapting import Adapted as Adapted, finetune as finetune
+    from lora_np.language.decoder import (
+        LanguageModel as LanguageModel,
+        build as build,
+        composed_operations as composed_operations,
+    )
+    from lora_np.language.generation import generate as generate
+    from lora_np.language.gguf_adapters import save_gguf_adapter as save_gguf_adapter
+    from lora_np.language.storing import (
+        load as load,
+        located_adapter as located_adapter,
+        read_text as read_text,
+        save as save,
+        shipped as shipped,
+    )
+    from lora_np.language.text import (
+        Likelihood as Likelihood,
+        likelihood as likelihood,
+        token_loss as token_loss,
+        windows as windows,
+    )
+    from lora_np.language.vocabulary import (
+        Characters as Characters,
+        Subwords as Subwords,
+        read_vocabulary as read_vocabulary,
+    )

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_np.checks import Array, generator, number, whole_number
-from lora_np.hub import Targets
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.text import in_parts, mean_loss, token_loss, vocabulary_of, windows, within
 from lora_np.lora import inject
+from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, freeze, trainable
 from lora_np.table import Table
 from lora_np.training import History, fit
@@ -55,24 +55,15 @@ class Adapted:
     def diverged(self) -> bool:
         """Whether the loss is worse than before on the text that was trained on, too."""
         loss = self.history.loss
-        worse = not self.after < self.before
+        worse = not self.after <= self.before
         return worse and not (math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0])
 
     @property
     def table(self) -> Table:
         """All of it for people."""
-        return Table(
-            ["numbers trained", "steps", "held-out loss before", "after (nats a token)", "seconds"],
-            [
-                [
-                    self.numbers,
-                    self.steps,
-                    f"{self.before:.4f}",
-                    f"{self.after:.4f}",
-                    f"{self.history.seconds:.1f}",
-                ]
-            ],
-        )
+        names = ["numbers trained", "steps", "held-out loss before", "after (nats a token)", "seconds"]
+        losses = [f"{loss:.4f}" for loss in (self.before, self.after)]
+        return Table(names, [[self.numbers, self.steps, *losses, f"{self.history.seconds:.1f}"]])
 
 
 class Shuffled:
@@ -126,7 +117,7 @@ def finetune(
         What to learn from, as one text: where the vocabulary puts BOS before a text, only the first window
         begins with it.
     rank : int
-        Of each adapter: r.
+        Of each adapter: r, at most the model's hidden size.
     alpha : float, optional
         The update is scaled by ``alpha / r``; by default alpha = 2 r.
     targets : str, list of str or callable
@@ -180,6 +171,8 @@ def finetune(
     likelihood : Its loss on another text.
     """
     number("lr", lr, minimum=0, open_minimum=True)
+    width = int(model.config["hidden_size"])  # no matrix of a decoder has a higher rank
+    whole_number("rank", rank, maximum=width, top="the model's hidden size")
     alpha = 2.0 * rank if alpha is None else alpha
     context = within(model, min(model.context, 256) if context is None else context)
     tokens = vocabulary_of(model).encode(text)
@@ -191,14 +184,7 @@ def finetune(
         )
     training, held_out = windows(tokens[:cut], context), windows(tokens[cut:], context)
     random = generator(rng)
-    adapted = inject(
-        model,
-        rank=rank,
-        alpha=alpha,
-        dropout=dropout,
-        rng=random,
-        targets=targets,
-    )
+    adapted = inject(model, rank=rank, alpha=alpha, dropout=dropout, rng=random, targets=targets)
     numbers = sum(leaf.size for _, leaf in trainable(adapted))
     size = min(whole_number("batch_size", batch_size), len(training))
     order = int(random.integers(2**32))
@@ -234,11 +220,5 @@ def finetune(
     )
     with np.errstate(over="ignore", invalid="ignore"):  # what diverged may still be finite
         after = mean_loss(freeze(result.model), held_out)
-    return Adapted(
-        model=result.model,
-        history=result.history,
-        numbers=numbers,
-        before=mean_loss(freeze(model), held_out),
-        after=after,
-        interrupted=result.interrupted,
-    )
+    before = mean_loss(freeze(model), held_out)
+    return Adapted(result.model, result.history, numbers, before, after, result.interrupted)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from dataclasses import replace as changed
+from dataclasses import dataclass, field, replace as changed
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array
 from lora_np.language import composed, fused
 from lora_np.language.rotary import Rotary
-from lora_np.language.settings import CONTEXT, DecoderSettings
+from lora_np.language.settings import CONTEXT, decoder_settings
 from lora_np.nn import Embedding, Linear, gelu, replace
 
 T = TypeVar("T")
@@ -225,12 +224,15 @@ class LanguageModel:
         The contents of its ``config.json``.
     vocabulary : object, optional
         Between text and tokens: `encode` and `decode`.
+    generation : mapping
+        The contents of its ``generation_config.json``, if there is one.
     """
 
     model: Decoder
     lm_head: Any
     config: Mapping[str, Any]
     vocabulary: Any = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(
         self, tokens: Array, *, rng: np.random.Generator | None = None, caches: list[Cache] | None = None
@@ -251,8 +253,8 @@ def checkpoint_name(path: str) -> str:
     >>> checkpoint_name("model.layers.0.self_attn.q_proj.W")
     'model.layers.0.self_attn.q_proj.weight'
     """
-    module, _, field = path.rpartition(".")
-    return f"{module}.{ {'W': 'weight', 'b': 'bias'}[field] }"
+    module, _, name = path.rpartition(".")
+    return f"{module}.{ {'W': 'weight', 'b': 'bias'}[name] }"
 
 
 def build(
@@ -283,8 +285,8 @@ def build(
     ValueError
         If the family is not understood, or an array is missing or of another shape than the config says.
     """
-    s = DecoderSettings(config)
-    inner = s.inner
+    s = decoder_settings(config)
+    queries, keys = s.heads * s.width, s.kv_heads * s.width
 
     def array(name: str, *shape: int) -> Any:
         found = read(name)
@@ -295,11 +297,10 @@ def build(
         return found
 
     def linear(path: str, d: int, k: int) -> Linear:
-        W, b = array(f"{path}.weight", d, k), read(f"{path}.bias")
-        return Linear(W, b)
+        return Linear(array(f"{path}.weight", d, k), read(f"{path}.bias"))
 
     def norm(path: str, d: int) -> RMSNorm:
-        return RMSNorm(array(f"{path}.weight", d), s.eps, from_one=s.gemma)
+        return RMSNorm(array(f"{path}.weight", d), s.eps, from_one=s.from_one)
 
     def head_norm(path: str) -> RMSNorm | None:
         found = read(f"{path}.weight")
@@ -311,34 +312,30 @@ def build(
         return DecoderLayer(
             norm(f"{at}.input_layernorm", s.d),
             SelfAttention(
-                linear(f"{attn}.q_proj", s.heads * s.head_size, s.d),
-                linear(f"{attn}.k_proj", s.kv * s.head_size, s.d),
-                linear(f"{attn}.v_proj", s.kv * s.head_size, s.d),
-                linear(f"{attn}.o_proj", s.d, s.heads * s.head_size),
+                linear(f"{attn}.q_proj", queries, s.d),
+                linear(f"{attn}.k_proj", keys, s.d),
+                linear(f"{attn}.v_proj", keys, s.d),
+                linear(f"{attn}.o_proj", s.d, queries),
                 s.heads,
-                s.kv,
-                s.rotary(i),
-                s.window(i),
+                s.kv_heads,
+                s.rotary[i],
+                s.windows[i],
                 head_norm(f"{attn}.q_norm"),
                 head_norm(f"{attn}.k_norm"),
             ),
             norm(f"{at}.post_attention_layernorm", s.d),
             GatedMLP(
-                linear(f"{mlp}.gate_proj", inner, s.d),
-                linear(f"{mlp}.up_proj", inner, s.d),
-                linear(f"{mlp}.down_proj", s.d, inner),
+                linear(f"{mlp}.gate_proj", s.inner, s.d),
+                linear(f"{mlp}.up_proj", s.inner, s.d),
+                linear(f"{mlp}.down_proj", s.d, s.inner),
                 "silu" if s.activation == "silu" else "gelu",
             ),
         )
 
-    embedding = array("model.embed_tokens.weight", s.vocab, s.d)
-    head = embedding if s.tied else array("lm_head.weight", s.vocab, s.d)
-    decoder = Decoder(
-        Embedding(embedding),
-        tuple(layer(i) for i in range(s.layers)),
-        norm("model.norm", s.d),
-        s.d**0.5 if s.gemma else 1.0,
-    )
+    embedding = array("model.embed_tokens.weight", s.words, s.d)
+    head = embedding if s.tied else array("lm_head.weight", s.words, s.d)
+    layers = tuple(layer(i) for i in range(s.count))
+    decoder = Decoder(Embedding(embedding), layers, norm("model.norm", s.d), s.scale)
     return LanguageModel(decoder, Linear(head), MappingProxyType(dict(config)), vocabulary)
 
 

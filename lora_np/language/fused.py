@@ -345,12 +345,8 @@ def some_tokens(W: Array | Quantised, n: int) -> Iterator[tuple[int, Array]]:
     """Rows of W, as many as make ``LOGITS`` logits with n rows of h: (the first, the rows)."""
     step = max(1, LOGITS // n)
     for start in range(0, W.shape[0], step):
-        yield (
-            start,
-            tokens_of(W, np.arange(start, min(start + step, W.shape[0])))
-            if isinstance(W, Quantised)
-            else W[start : start + step],
-        )
+        stop = min(start + step, W.shape[0])
+        yield start, W.rows(np.arange(start, stop)) if isinstance(W, Quantised) else W[start:stop]
 
 
 def tokens_of(W: Array | Quantised, tokens: Array) -> Array:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import value
-from lora_np.checks import Array, generator, number, whole_number
+from lora_np.checks import Array, generator, number, shown, whole_number
 from lora_np.language.decoder import Cache, LanguageModel
 from lora_np.language.text import vocabulary_of
-from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import freeze
 
 
@@ -35,7 +34,8 @@ def generate(
         The beginning; at least one token. Where the vocabulary has a token for the beginning of a text (BOS),
         it goes before, and is not part of the result.
     tokens : int
-        How many tokens to add at most. A model that has a token for the end of a text may stop before.
+        How many tokens to add at most. It stops before at a token that ends a text: those of
+        ``generation_config.json``, or else of ``config.json``.
     temperature : float
         Logits are divided by this; 0 takes the most likely token every time.
     top_p : float
@@ -71,41 +71,43 @@ def generate(
     random = generator(rng)
     frozen = freeze(model)
     longest = min(model.context, len(said) + tokens)
-    ends = model.config.get("eos_token_id")
-    stops = ends if isinstance(ends, list) else [ends]
-    told = Told(vocabulary, stream)
-    told.tell(said)
+    stops = ends_of(model)
+    told = 0  # characters that have been streamed
+
+    def text() -> str:
+        return vocabulary.decode(said[len(vocabulary.begins) :])
+
+    def tell() -> None:
+        nonlocal told
+        if stream is not None and not (now := text()).endswith("\ufffd"):  # a character not yet whole
+            stream(now[told:])
+            told = len(now)
+
+    tell()
     step, caches = said[-model.context :], fresh(frozen, longest)
     for _ in range(tokens):
         if caches[0].tokens + len(step) > model.context:
             step, caches = said[-max(model.context // 2, 1) :], fresh(frozen, longest)
-        hidden = frozen.model(np.array([step]), caches=caches)[:, -1:]
-        said.append(drawn(value(frozen.lm_head(hidden))[0, 0], temperature, top_p, random))
+        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, drawn tells
+            hidden = frozen.model(np.array([step]), caches=caches)[:, -1:]
+            logits = value(frozen.lm_head(hidden))[0, 0]
+        said.append(drawn(logits, temperature, top_p, random))
         step = said[-1:]
         if said[-1] in stops:
             break
-        told.tell(said)
-    return told.text(said)
+        tell()
+    return text()
 
 
-class Told:
-    """How much of a text has been streamed already."""
-
-    def __init__(self, vocabulary: Vocabulary, stream: Callable[[str], Any] | None) -> None:
-        self.vocabulary = vocabulary
-        self.stream = stream
-        self.length = 0
-
-    def text(self, said: list[int]) -> str:
-        return self.vocabulary.decode(said[len(self.vocabulary.begins) :])
-
-    def tell(self, said: list[int]) -> None:
-        if self.stream is None:
-            return
-        text = self.text(said)
-        if not text.endswith("\ufffd"):  # a character of several tokens, not yet whole
-            self.stream(text[self.length :])
-            self.length = len(text)
+def ends_of(model: LanguageModel) -> list[int]:
+    """The tokens that end a text: of ``generation_config.json``, or else of ``config.json``."""
+    ends = model.generation.get("eos_token_id")
+    where = "config.json" if ends is None else "generation_config.json"
+    ends = model.config.get("eos_token_id") if ends is None else ends
+    found = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(isinstance(each, int) and not isinstance(each, bool) for each in found):
+        raise ValueError(f"{where}: eos_token_id must be a token or a list of tokens, got {shown(ends)}")
+    return found
 
 
 def fresh(model: LanguageModel, longest: int) -> list[Cache]:
@@ -114,9 +116,14 @@ def fresh(model: LanguageModel, longest: int) -> list[Cache]:
 
 def drawn(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:
     """A token by its probability, among the most likely ones that make up ``top_p``."""
+    if not np.isfinite(logits).all():
+        raise FloatingPointError(
+            "the model's logits are not finite: its weights, or an adapter's, are too large"
+        )
     if temperature == 0:
         return int(logits.argmax())
-    p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    with np.errstate(over="ignore"):  # as temperature goes to 0, all but the most likely go to 0
+        p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
     p /= p.sum()
     if top_p < 1:
         order = np.argsort(-p, kind="stable")

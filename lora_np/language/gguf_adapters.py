@@ -10,8 +10,9 @@ import numpy as np
 
 from lora_np.autograd import value
 from lora_np.checks import Array, choice, float_name
-from lora_np.hub import gguf, gguf_name, row_order
+from lora_np.hub import gguf
 from lora_np.lora import LoRALinear, adapter_leaves
+from lora_np.models import gguf_name, row_order
 from lora_np.nn import Linear, replace
 
 DTYPES: Mapping[str, Any] = {"float32": np.float32, "float16": np.float16}
@@ -58,7 +59,7 @@ def save_gguf_adapter(model: Any, path: str | os.PathLike[str], *, dtype: str = 
     alpha = next(iter(layers.values())).alpha
     tensors: dict[str, Array] = {}
     for place, layer in layers.items():
-        name = gguf_name(place)
+        name = gguf_name(place, family)
         if name is None:
             raise ValueError(f"llama.cpp has no name for {place}")
         if type(layer.base) is not Linear:

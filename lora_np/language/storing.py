@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -12,15 +16,12 @@ import numpy.typing as npt
 
 from lora_np.autograd import value
 from lora_np.checks import computed_dtype
-from lora_np.files import target_path, write_json
+from lora_np.files import replacing, target_path
 from lora_np.hub import (
-    HEAD,
-    GGUFModel,
+    INDEX,
     bitsandbytes_parts,
     float_dtype,
     located,
-    open_gguf,
-    open_model,
     open_regular,
     read_bitsandbytes,
     read_json,
@@ -28,15 +29,27 @@ from lora_np.hub import (
     shipped_paths,
 )
 from lora_np.language.decoder import LanguageModel, build, checkpoint_name
-from lora_np.language.settings import DecoderSettings
+from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
+from lora_np.language.settings import decoder_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
+from lora_np.models import HEAD, GGUFModel, open_gguf, open_model
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
 MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn from
 EMBEDDING = "model.embed_tokens.weight"
-WRITTEN = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+CARD = "README.md"  # people write one next to a model
+WEIGHTS = "model.safetensors"
+TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
+# What belongs to a vocabulary beside tokenizer.json, and is kept as it came.
+BESIDE = (
+    SETTINGS,
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
+    *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model"),
+)
+WRITTEN = ("config.json", WEIGHTS, INDEX, TOKENIZER, GENERATION, *BESIDE)
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts
 
 
 def load(
@@ -67,8 +80,6 @@ def load(
     ValueError
         If the family is not understood, a file is damaged, or a tensor is missing, of another shape, or has
         no place in the model.
-    ImportError
-        If the vocabulary needs the library ``tokenizers``, and that is not installed.
 
     See Also
     --------
@@ -103,13 +114,17 @@ def load(
             return weight if quantised else np.asarray(weight, dtype)
         return np.ascontiguousarray(stored.read(name), dtype=dtype) if parts else None
 
-    tokenizer = directory / "tokenizer.json"
-    vocabulary = read_vocabulary(read_json(tokenizer)) if tokenizer.is_file() else None
-    if HEAD in stored and DecoderSettings(settings).tied:
+    there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (directory / name).is_file()]
+    vocabulary = None
+    if TOKENIZER in there:
+        beside = {name: read_bytes(directory / name) for name in BESIDE if name in there}
+        vocabulary = read_vocabulary(read_json(directory / TOKENIZER), beside)
+    generation = read_json(directory / GENERATION) if GENERATION in there else {}
+    if HEAD in stored and decoder_settings(settings).tied:
         # A tied head may be stored all the same. One with other numbers has a right to them, whatever the
         # config says: so transformers reads it, too.
         settings["tie_word_embeddings"] = same(read(HEAD), read(EMBEDDING))
-    result = build(settings, read, vocabulary=vocabulary)
+    result = replace(build(settings, read, vocabulary=vocabulary), generation=generation)
     # Old checkpoints hold what can be computed.
     left = [name for name in stored.places if name not in used and "inv_freq" not in name]
     if left:
@@ -136,13 +151,14 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
         weight = source.read(name)
         return weight if quantised and isinstance(weight, Quantised) else np.asarray(weight, dtype)
 
-    tokenizer = source.tokenizer()
-    vocabulary = read_vocabulary(tokenizer) if tokenizer else None
+    tokenizer = gguf_tokenizer(source.file.metadata, source.file.path)
+    settings = tokenizer_settings(source.file.metadata)
+    vocabulary = read_vocabulary(tokenizer, {SETTINGS: as_json(settings)}) if tokenizer else None
     return build(source.config, read, vocabulary=vocabulary)
 
 
 def located_adapter(adapter: str | os.PathLike[str]) -> Path:
-    """The directory of an adapter: a path, or the name of one that is shipped next to its base.
+    """The directory of an adapter or one of its files: a path, or the name of one shipped next to its base.
 
     Parameters
     ----------
@@ -159,7 +175,7 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     FileNotFoundError
         If there is neither.
     """
-    return existing(adapter, "adapters")
+    return Path(adapter) if Path(adapter).is_file() else existing(adapter, "adapters")
 
 
 def existing(path: str | os.PathLike[str], kind: Literal["models", "adapters"]) -> Path:
@@ -193,14 +209,13 @@ def read_text(source: str | os.PathLike[str]) -> str:
         If it is empty, not text in UTF-8, more than 256 MiB, or not a regular file.
     """
     if str(source) == "-":
-        content = _limited(sys.stdin.buffer, "standard input")
+        content = limited(sys.stdin.buffer, "standard input")
     else:
         texts = shipped_paths("texts")
         path = Path(source) if Path(source).exists() else texts.get(str(source))
         if path is None:
             raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
-        with open_regular(path) as file:
-            content = _limited(file, str(source))
+        content = read_bytes(path)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -214,13 +229,19 @@ def read_text(source: str | os.PathLike[str]) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _limited(stream: BinaryIO, name: str) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """All of a regular file."""
+    with open_regular(path) as file:
+        return limited(file, str(path))
+
+
+def limited(stream: BinaryIO, name: str) -> bytes:
     """All of ``stream``, which may have no end."""
     content = bytearray()
     while piece := stream.read(2**20):
         content += piece
         if len(content) > MAX_TEXT:
-            raise ValueError(f"{name} is more than {MAX_TEXT:,} bytes of text; train on a part of it")
+            raise ValueError(f"{name} is more than {MAX_TEXT:,} bytes; use a part of it")
     return bytes(content)
 
 
@@ -268,6 +289,10 @@ def save(
 
     Notes
     -----
+    The directory is there as a whole or not at all. What came with the model is written again as it came:
+    ``tokenizer.json`` and what belongs to it, such as a chat template, and ``generation_config.json``. The
+    README.md of a model that is replaced stays; where there are other files, nothing is replaced.
+
     A head that no longer has the embedding's numbers, since an adapter was merged into one of the two, is
     stored by itself, and ``tie_word_embeddings`` is false.
     """
@@ -283,14 +308,29 @@ def save(
     if there and not force:
         raise FileExistsError(f"{target} already holds {there[0]}; pass force=True to replace it")
     arrays = {checkpoint_name(paths.split(" = ")[0]): value(leaf) for paths, leaf in leaves(model)}
-    if HEAD in arrays and DecoderSettings(model.config).tied and same(arrays[HEAD], arrays[EMBEDDING]):
+    if HEAD in arrays and decoder_settings(model.config).tied and same(arrays[HEAD], arrays[EMBEDDING]):
         del arrays[HEAD]
-    target.mkdir(parents=True, exist_ok=True)
-    safetensors.save(arrays, target / "model.safetensors", dtype=dtype, metadata={"format": "pt"})
-    if isinstance(model.vocabulary, Vocabulary):
-        write_json(target / "tokenizer.json", model.vocabulary.tokenizer())
-        write_json(target / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     kept = dtype or str(next(iter(arrays.values())).dtype)
-    write_json(
-        target / "config.json", {**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept}
-    )
+    files: dict[str, bytes] = {
+        "config.json": as_json({**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept})
+    }
+    if model.generation:
+        files[GENERATION] = as_json(model.generation)
+    if isinstance(model.vocabulary, Vocabulary):
+        files |= {SETTINGS: as_json({"tokenizer_class": "PreTrainedTokenizerFast"}), **model.vocabulary.files}
+        files[TOKENIZER] = as_json(model.vocabulary.tokenizer())
+    empty = target.is_dir() and not any(target.iterdir())
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+
+    def writes(name: str) -> bool:
+        return name in (*WRITTEN, CARD) or SHARD.fullmatch(name) is not None
+
+    with replacing(target, force=force or empty, writes=writes, keeps=[CARD]) as stage:
+        safetensors.save(arrays, stage / WEIGHTS, dtype=dtype, metadata={"format": "pt"})
+        for name, content in files.items():
+            (stage / name).write_bytes(content)
+
+
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """Indented JSON."""
+    return (json.dumps(dict(content), indent=2, ensure_ascii=False) + "\n").encode()

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, choice, generator, masked, matrix, number, whole_number
+from lora_np.checks import Array, choice, generator, guided, masked, matrix, number, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, well_scaled
 
@@ -21,6 +21,7 @@ ENOUGH = 0.99
 OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that convergence lives on
 
 
+@guided()
 def truncated_svd(
     M: npt.ArrayLike,
     *,
@@ -99,6 +100,7 @@ def truncated_svd(
     return SVD(found.U[:, :rank], restored("the norm of M", found.s[:rank], unit), found.Vh[:rank])
 
 
+@guided()
 def low_rank_factors(
     M: npt.ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
 ) -> tuple[Array, Array]:

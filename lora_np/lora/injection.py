@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace as changed
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, choice, generator, whole_number
-from lora_np.hub import Targets, checked_names, close_names, ends_with, matcher
+from lora_np.checks import Array, choice, generator, guided, whole_number
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
-from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Settings
-from lora_np.nn import Embedding, Linear, freeze, join, leaves, replace, walk
+from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, quantiser
+from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
+
+if TYPE_CHECKING:
+    from lora_np.models import Targets
 
 T = TypeVar("T")
 
 
+@guided(
+    r="rank=",
+    lora_alpha="alpha=",
+    lora_dropout="dropout=",
+    target_modules="targets=",
+    modules_to_save="train=",
+    init_lora_weights="init= or variant=",
+    use_rslora="variant='rslora'",
+    use_dora="variant='dora'",
+    seed="rng=",
+)
 def inject(
     model: T,
     *,
     rank: int,
-    rng: np.random.Generator | int,
+    rng: np.random.Generator | int = 0,
     alpha: float | None = None,
     dropout: float = 0.0,
     init: Callable[[np.random.Generator, int, int], Array] = kaiming,
@@ -32,6 +46,8 @@ def inject(
     train: Collection[str] = (),
     variant: str = "lora",
     bias: str = "none",
+    quantise: str | Quantiser | None = None,
+    steps: int = 5,
 ) -> T:
     """The same model, frozen, with ``(alpha/r) B A`` next to its linear layers; it computes what it did.
 
@@ -57,11 +73,18 @@ def inject(
     train : collection of str
         Paths of parts that are trained in full instead (a new head, say): exceptions from freezing. A tied
         weight can be named by any of its paths, is trained once, and stays tied.
-    variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora"}
+    variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "loftq"}
         A row of `lora_np.lora.VARIANTS`. LoRA+ differs in its optimizer alone: see `lora_np.lora.lora_plus`.
+        "loftq" needs ``quantise``.
     bias : {"none", "lora_only", "all"}
         Which b of the linear layers to train as well: those of adapted layers, or all. A merged model keeps
         what they have become.
+    quantise : str or callable, optional
+        Hold the adapted linear weights in few bits (QLoRA): one of `lora_np.quantise.KINDS`, or a function of
+        a matrix. The model then starts with the error of quantisation, which the variant "loftq" repairs in
+        part. A model whose weights are quantised already needs nothing of this.
+    steps : int
+        Of `lora_np.lora.loftq`.
 
     Returns
     -------
@@ -72,7 +95,8 @@ def inject(
     ------
     ValueError
         If ``targets``, or one name in the list, selects no layer, the model has adapters already, ``train``
-        names nothing in it, or the variant or ``bias`` is not known.
+        names nothing in it, the variant or ``bias`` is not known, or a weight does not fit the variant or
+        ``quantise``, or is quantised already.
     TypeError
         If ``rank`` is not a whole number, ``rng`` is neither, or ``targets`` is of another kind.
 
@@ -85,12 +109,26 @@ def inject(
     -----
     A and B have the dtype of the weight, but at least float32, in which training is safe (as in PEFT).
 
+    References
+    ----------
+    T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer, "QLoRA", 2023, arXiv 2305.14314.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)
     >>> model = inject(Linear.init(d_out=100, d_in=120, rng=rng), rank=8, alpha=16, rng=rng)
     >>> [(path, leaf.shape, type(leaf).__name__) for path, leaf in leaves(model)]
     [('base.W', (100, 120), 'ndarray'), ('A', (8, 120), 'Tensor'), ('B', (100, 8), 'Tensor')]
+
+    In four bits, and how far the start is from the original:
+
+    >>> base = Linear(np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32))
+    >>> for variant in ("lora", "loftq"):
+    ...     start = inject(base, rank=8, quantise="nf4", variant=variant, rng=0)
+    ...     lost = np.linalg.norm(merge(start).W - base.W) / np.linalg.norm(base.W)
+    ...     print(start.base.W, lost.round(3))
+    <nf4 matrix, 64 x 64, 4.5 bits a number> 0.092
+    <nf4 matrix, 64 x 64, 4.5 bits a number> 0.062
     """
     rank = whole_number("rank", rank)
     choice("variant", variant, VARIANTS)
@@ -99,18 +137,10 @@ def inject(
     if any(isinstance(node, ADAPTED) for _, node in nodes):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     check_paths([path for path, _ in nodes], train)
-    rng = generator(rng)
-    settings = Settings(rank, float(rank) if alpha is None else alpha, dropout, init, rng)
-    if not (isinstance(targets, str) or callable(targets)):
-        targets = checked_names(targets)
-    chosen = selection(nodes, targets)
-    layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
-    adapted = {path: node for path, node in layers.items() if not under(path, train) and chosen(path, node)}
-    if not adapted:
-        raise ValueError(no_layer(nodes, targets))
-    for name in targets if isinstance(targets, list) else ():
-        if not any(ends_with(path, name) for path in layers):
-            raise ValueError(no_layer(nodes, [name]))
+    alpha = float(rank) if alpha is None else alpha
+    few_bits = None if quantise is None else quantiser(quantise)
+    settings = Settings(rank, alpha, dropout, init, generator(rng), few_bits, steps)
+    adapted = selected(model, nodes, targets, train)
     biased = adapted if bias == "lora_only" else {path for path, node in nodes if isinstance(node, Linear)}
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
     # By identity: a tied weight has several paths, and is trained if any of them is named.
@@ -122,33 +152,52 @@ def inject(
             return node
         return value(node) if isinstance(node, Tensor) else Tensor(node)
 
-    frozen = replace(model, (Tensor, np.ndarray), rewrite)
-    result = replace(
-        frozen,
-        (Linear, Embedding),
-        lambda path, layer: VARIANTS[variant].adapt(layer, settings) if path in adapted else layer,
-    )
+    def adapt(path: str, layer: Linear | Embedding) -> Any:
+        if path not in adapted:
+            return layer
+        if few_bits and isinstance(layer.W, Quantised):
+            raise ValueError(f"{path or 'the layer'} is already quantised: leave quantise= out")
+        try:
+            return VARIANTS[variant].adapt(layer, settings)
+        except ValueError as error:
+            raise ValueError(f"{path or 'the layer'}: {error}") from None
+
+    result = replace(replace(model, (Tensor, np.ndarray), rewrite), (Linear, Embedding), adapt)
     full = min(min(layer.W.shape) for layer in adapted.values())
     if rank > full:
         warnings.warn(
             f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has",
-            stacklevel=2,
+            stacklevel=3,
         )
     return result
 
 
-def merge(model: T) -> T:
+def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     """The model without adapters: each ``W0 + (alpha/r) B A`` as one plain array.
 
     Parameters
     ----------
     model : tree
         An adapted model; it is not changed.
+    quantise : str or callable, optional
+        Round each sum to few bits: "same" to those of its W0, where that is quantised; or one of
+        `lora_np.quantise.KINDS`; or a function of a matrix. Part of what was learnt is lost by that, often
+        most of it, because an update is small next to a step of the code.
 
     Returns
     -------
     tree
         The same model as ordinary NumPy, without any Tensor.
+
+    Raises
+    ------
+    ValueError
+        If a weight cannot be given the kind, or none is quantised.
+
+    Warns
+    -----
+    UserWarning
+        If rounding takes away more than the update has added, and where.
 
     Examples
     --------
@@ -156,8 +205,48 @@ def merge(model: T) -> T:
     >>> merge(inject(Linear(np.eye(2)), rank=1, rng=rng)).W
     array([[1., 0.],
            [0., 1.]])
+    >>> merge(inject(Linear(np.eye(64)), rank=1, quantise="nf4", rng=rng), quantise="same").W
+    <nf4 matrix, 64 x 64, 4.5 bits a number>
     """
-    return freeze(replace(model, ADAPTED, lambda path, layer: layer.merged()))
+    rounded, drowned = 0, []
+
+    def without(path: str, layer: Any) -> Any:
+        nonlocal rounded
+        merged = layer.merged()
+        W0 = (layer.lora if isinstance(layer, DoRALinear) else layer).base.W
+        few_bits = quantise
+        if quantise == "same":
+            few_bits = like(W0) if isinstance(W0, Quantised) else None
+        if few_bits is None:
+            return merged
+        try:
+            Q = quantiser(few_bits)(merged.W)
+        except ValueError as error:
+            raise ValueError(f"{path or 'the layer'}: {error}") from None
+        rounded += 1
+        if Q.error(merged.W) > np.linalg.norm(merged.W - value(W0)) > 0:
+            drowned.append(path or "the layer")
+        return changed(merged, W=Q)
+
+    result = freeze(replace(model, ADAPTED, without))
+    if quantise is not None and not rounded:
+        raise ValueError("the model has no adapter on a quantised layer; name a kind to quantise others")
+    if drowned:
+        warnings.warn(
+            f"rounding takes away more than was learnt in {len(drowned)} of {rounded} layers, the first "
+            f"{drowned[0]}: merge in full precision, or keep the adapter",
+            stacklevel=2,
+        )
+    return result
+
+
+def like(Q: Quantised) -> Quantiser:
+    """What quantises to the kind, blocks and scales of ``Q``."""
+    from lora_np.quantise import BlockScales, FourBit, quantise
+
+    if isinstance(Q, FourBit):
+        return lambda W: quantise(W, Q.kind, block=Q.block, double=isinstance(Q.scales, BlockScales))
+    return lambda W: quantise(W, Q.kind)
 
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
@@ -187,29 +276,21 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 
-def selection(nodes: Sequence[tuple[str, Any]], targets: Targets) -> Callable[[str, Any], bool]:
-    """Whether a layer is one of the ``targets``."""
-    wanted = matcher(targets)
-    if not wanted.all_linear:
-        return wanted
-    embeddings = {id(node.W) for _, node in nodes if isinstance(node, Embedding)}
+def selected(
+    model: object, nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]
+) -> dict[str, Any]:
+    """The layers that ``targets`` mean, by all of their paths, without those that are trained in full."""
+    from lora_np.models import ModelSpec, pick
 
-    def linear_within(path: str, layer: Any) -> bool:
-        output = path.rpartition(".")[2] == "lm_head" or id(layer.W) in embeddings
-        return isinstance(layer, Linear) and not output
-
-    return linear_within
-
-
-def no_layer(nodes: Sequence[tuple[str, Any]], targets: Targets) -> str:
-    """What to say where ``targets`` select nothing."""
-    paths = [path for path, node in nodes if isinstance(node, (Linear, Embedding))]
-    if not paths:
-        return "this model has no Linear and no Embedding layer to adapt"
-    said, words = ("the function of (path, layer)", [""]) if callable(targets) else (repr(targets), targets)
-    known = [path.rpartition(".")[2] or "''" for path in paths]
-    close = (close_names(word, known) for word in ([words] if isinstance(words, str) else words))
-    return f"targets selected no layer, got {said}{''.join(close)}"
+    layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
+    if not layers:
+        raise ValueError("this model has no Linear and no Embedding layer to adapt")
+    asked = (lambda path, _: targets(path, layers[path])) if callable(targets) else targets
+    picks = pick(ModelSpec(type(model).__name__, tuple(layer_specs(model))), asked)
+    chosen = {id(layers[each.module.name]) for each in picks if not under(each.module.name, train)}
+    if not chosen:
+        raise ValueError(f"targets: all that they select is trained in full, by train={[*train]}")
+    return {path: layer for path, layer in layers.items() if id(layer) in chosen}
 
 
 def under(path: str, parts: Iterable[str]) -> bool:
@@ -218,6 +299,8 @@ def under(path: str, parts: Iterable[str]) -> bool:
 
 
 def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
+    from lora_np.checks import close_names
+
     if isinstance(parts, str):
         raise TypeError(f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}")
     for part in parts:

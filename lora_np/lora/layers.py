@@ -10,7 +10,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor, adapted_affine, plus_low_rank, value
 from lora_np.checks import Array, number
-from lora_np.nn import Embedding, Linear, dropout, freeze
+from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,8 @@ class LoRALinear:
     B: Tensor | Array  # (d, r)  zero: training starts exactly at the base model
     alpha: float
     dropout: float = 0.0
+
+    __repr__ = outline
 
     def __post_init__(self) -> None:
         check_factors(self.A, self.B, self.base.W.shape)
@@ -126,6 +128,8 @@ class LoRAEmbedding:
     A: Tensor | Array  # (r, vocab)  zero: training starts exactly at the base model
     B: Tensor | Array  # (d, r)      random: breaks the symmetry
     alpha: float
+
+    __repr__ = outline
 
     def __post_init__(self) -> None:
         vocab, d = self.base.W.shape

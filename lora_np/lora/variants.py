@@ -8,18 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, number, whole_number
-from lora_np.linalg import low_rank_factors, truncated_svd
+from lora_np.checks import Array, matrix, number, whole_number
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
-from lora_np.nn import Embedding, Groups, Linear, Optimizer, freeze, replace, walk
+from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
 
+if TYPE_CHECKING:
+    from lora_np.nn import Groups, Optimizer
+
 T = TypeVar("T")
+Quantiser: TypeAlias = Callable[[Array], Quantised]
 
 
 class Settings(NamedTuple):
@@ -30,6 +35,8 @@ class Settings(NamedTuple):
     dropout: float
     init: Callable[[np.random.Generator, int, int], Array]
     rng: np.random.Generator
+    few_bits: Quantiser | None = None  # what the frozen weight is held in; None as it is
+    steps: int = 5  # of LoftQ
 
 
 class Variant(NamedTuple):
@@ -47,6 +54,8 @@ def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
         B = s.rng.normal(size=(d, s.rank)).astype(dtype)
         return LoRAEmbedding(layer, Tensor(np.zeros((s.rank, vocab), dtype)), Tensor(B), s.alpha)
     A = Tensor(np.asarray(s.init(s.rng, s.rank, layer.d_in), dtype=dtype))
+    if s.few_bits is not None:
+        layer = Linear(s.few_bits(value(layer.W)), layer.b)
     return LoRALinear(layer, A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout)
 
 
@@ -64,14 +73,15 @@ def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
     Half of the numbers to train, and of the activations only ``x A^T`` is kept, not x.
     """
     adapted = lora(linear("lora-fa", layer), s)
-    return LoRALinear(layer, value(adapted.A), adapted.B, s.alpha, s.dropout)
+    assert isinstance(adapted, LoRALinear)
+    return LoRALinear(adapted.base, value(adapted.A), adapted.B, s.alpha, s.dropout)
 
 
 def dora(layer: Linear, s: Settings) -> DoRALinear:
     """Magnitude and direction apart: see `DoRALinear`."""
     adapted = lora(Linear(linear("dora", layer).W), s)
     assert isinstance(adapted, LoRALinear)
-    m = row_norms(value(layer.W).astype(adapted.A.dtype, copy=False))
+    m = row_norms(value(adapted.base.W).astype(adapted.A.dtype, copy=False))
     return DoRALinear(adapted, Tensor(m), layer.b)
 
 
@@ -80,6 +90,8 @@ def pissa(layer: Linear, s: Settings) -> LoRALinear:
 
     ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``.
     """
+    from lora_np.linalg import truncated_svd
+
     U, S, Vh = truncated_svd(value(linear("pissa", layer).W), rank=s.rank)
     root = np.sqrt(S * s.rank / s.alpha)
     return around_residual(layer, U * root, root[:, None] * Vh, s)
@@ -96,6 +108,16 @@ def olora(layer: Linear, s: Settings) -> LoRALinear:
     return around_residual(layer, Q[:, :rank], R[:rank], s)
 
 
+def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
+    """A and B start as what repairs the error of few bits: see `loftq`."""
+    if s.few_bits is None:
+        raise ValueError("loftq repairs the error of few bits: pass quantise=, such as 'nf4'")
+    found = loftq(value(linear("loftq", layer).W), rank=s.rank, kind=s.few_bits, steps=s.steps)
+    root = math.sqrt(s.rank / s.alpha)
+    base = Residual(found.Q, layer.b)
+    return LoRALinear(base, Tensor(root * found.A), Tensor(root * found.B), s.alpha, s.dropout)
+
+
 VARIANTS: dict[str, Variant] = {
     "lora": Variant(lora),
     "rslora": Variant(rslora),
@@ -104,7 +126,96 @@ VARIANTS: dict[str, Variant] = {
     "dora": Variant(dora),
     "pissa": Variant(pissa),
     "olora": Variant(olora),
+    "loftq": Variant(loftq_start),
 }
+
+
+class LoftQ(NamedTuple):
+    """``Q + B A``, close to W: what `loftq` gives.
+
+    Attributes
+    ----------
+    Q : Quantised of shape (d, k)
+        In few bits.
+    B : ndarray of shape (d, r)
+        What it is repaired with: left factor.
+    A : ndarray of shape (r, k)
+        Right factor.
+    errors : tuple of float
+        ``||W - Q - B A||_F / ||W||_F`` after each step; the first is that of quantisation alone, and the
+        smallest that of Q, B and A.
+    """
+
+    Q: Quantised
+    B: Array
+    A: Array
+    errors: tuple[float, ...]
+
+
+def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: int = 5) -> LoftQ:
+    """A quantised matrix and a low-rank one whose sum is close to W: quantise and cut an SVD, in turn.
+
+    ``Q = quantised(W - B A)``, then ``B A`` = the best rank-r approximation of ``W - Q``, and again. The
+    second half of a step is optimal (Eckart-Young); the first is rounding, which may do worse than before. So
+    the best of the steps is kept.
+
+    Parameters
+    ----------
+    W : array_like of shape (d, k)
+        What is to be approximated.
+    rank : int
+        Of B A: ``1 <= rank <= min(d, k)``.
+    kind : str or callable
+        One of `lora_np.quantise.KINDS`, or a function that quantises a matrix.
+    steps : int
+        At least 1.
+
+    Returns
+    -------
+    LoftQ
+        With ``Q``, ``B``, ``A`` and the ``errors`` of the steps.
+
+    Raises
+    ------
+    ValueError
+        If W is not a finite matrix, an option is out of range, or the kind does not fit W.
+
+    References
+    ----------
+    Y. Li et al., "LoftQ: LoRA-fine-tuning-aware quantization for large language models", 2023, arXiv
+    2310.08659.
+
+    Examples
+    --------
+    >>> W = np.random.default_rng(0).normal(size=(64, 64))
+    >>> [round(error, 5) for error in loftq(W, rank=16, steps=2).errors]
+    [0.09207, 0.05568, 0.05194]
+    """
+    from lora_np.linalg import low_rank_factors
+
+    W = matrix("W", W)
+    rank = whole_number("rank", rank, maximum=min(W.shape), top="min(d, k)")
+    few_bits = quantiser(kind)
+    size = float(np.linalg.norm(W)) or 1.0
+    B, A = np.zeros((W.shape[0], rank), W.dtype), np.zeros((rank, W.shape[1]), W.dtype)
+    Q = few_bits(W)
+    best, errors = (Q, B, A), [float(np.linalg.norm(W - Q.dequantised())) / size]
+    for step in range(whole_number("steps", steps)):
+        if step:
+            Q = few_bits(W - B @ A)
+        left = W - Q.dequantised()
+        B, A = low_rank_factors(left, rank=rank)
+        errors.append(float(np.linalg.norm(left - B @ A)) / size)
+        if errors[-1] == min(errors):
+            best = (Q, B, A)
+    return LoftQ(*best, tuple(errors))
+
+
+def quantiser(kind: str | Quantiser) -> Quantiser:
+    """A function that quantises a matrix, from the name of a kind."""
+    from lora_np.quantise import quantise
+
+    return kind if callable(kind) else partial(quantise, kind=kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +254,8 @@ class DoRALinear:
     lora: LoRALinear
     m: Tensor | Array  # (d,)
     b: Tensor | Array | None = None  # (d,)
+
+    __repr__ = outline
 
     def __post_init__(self) -> None:
         if self.lora.base.b is not None:
@@ -190,6 +303,8 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
     >>> lora_plus(Adam(lr=1e-3)).of("layers.0.B").lr
     0.016
     """
+    from lora_np.nn import Groups
+
     ratio = number("ratio", ratio, minimum=0, open_minimum=True)
     return Groups({"B": optimizer.times(ratio), ".*": optimizer})
 
@@ -226,6 +341,8 @@ def rebase(tuned: T, original: T) -> T:
     >>> adapter.rank, adapter.base.W is original.W, bool(np.allclose(merge(adapter).W, merge(tuned).W))
     (2, True, True)
     """
+    from lora_np.linalg import low_rank_factors
+
     bases = {path: node for path, node in walk(original) if isinstance(node, Linear)}
 
     def on_original(path: str, layer: LoRALinear) -> LoRALinear:
@@ -250,9 +367,9 @@ def rebase(tuned: T, original: T) -> T:
 
 def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
     """B A next to ``W0 - (alpha/r) B A``: the layer computes what it did, from other parts."""
-    W0 = value(layer.W)
-    residual = W0 - (s.alpha / s.rank) * (B @ A)
-    return LoRALinear(Residual(residual, layer.b), Tensor(A), Tensor(B), s.alpha, s.dropout)
+    residual = value(layer.W) - (s.alpha / s.rank) * (B @ A)
+    base = Residual(residual if s.few_bits is None else s.few_bits(residual), layer.b)
+    return LoRALinear(base, Tensor(A), Tensor(B), s.alpha, s.dropout)
 
 
 class Residual(Linear):
@@ -260,8 +377,8 @@ class Residual(Linear):
 
     Parameters
     ----------
-    W : ndarray of shape (d, k)
-        ``W0 - (alpha/r) B A`` at the start.
+    W : ndarray or Quantised of shape (d, k)
+        ``W0 - (alpha/r) B A`` at the start, perhaps in few bits.
     b : ndarray of shape (d,), optional
         The bias.
     """

@@ -1,38 +1,45 @@
 """Layers, losses, optimizers, and the tree that a model is."""
 
-from lora_np.nn.layers import Activation, Embedding, Linear, Sequential, dropout, gelu, relu, sigmoid, softmax
-from lora_np.nn.losses import accuracy, cross_entropy, mean_squared_error
-from lora_np.nn.optim import SGD, Adam, AdamW, Groups, Optimizer, Run, start
-from lora_np.nn.schedules import cosine_schedule, linear_schedule, rate_at
-from lora_np.nn.tree import freeze, join, leaves, replace, trainable, walk
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "SGD",
-    "Activation",
-    "Adam",
-    "AdamW",
-    "Embedding",
-    "Groups",
-    "Linear",
-    "Optimizer",
-    "Run",
-    "Sequential",
-    "accuracy",
-    "cosine_schedule",
-    "cross_entropy",
-    "dropout",
-    "freeze",
-    "gelu",
-    "join",
-    "leaves",
-    "linear_schedule",
-    "mean_squared_error",
-    "rate_at",
-    "relu",
-    "replace",
-    "sigmoid",
-    "softmax",
-    "start",
-    "trainable",
-    "walk",
-]
+with on_demand(globals()):
+    from lora_np.nn.layers import (
+        Activation as Activation,
+        Embedding as Embedding,
+        Linear as Linear,
+        Sequential as Sequential,
+        dropout as dropout,
+        gelu as gelu,
+        relu as relu,
+        sigmoid as sigmoid,
+        softmax as softmax,
+    )
+    from lora_np.nn.losses import (
+        accuracy as accuracy,
+        cross_entropy as cross_entropy,
+        mean_squared_error as mean_squared_error,
+    )
+    from lora_np.nn.modules import layer_specs as layer_specs
+    from lora_np.nn.optim import (
+        SGD as SGD,
+        Adam as Adam,
+        AdamW as AdamW,
+        Groups as Groups,
+        Optimizer as Optimizer,
+        Run as Run,
+        start as start,
+    )
+    from lora_np.nn.schedules import (
+        cosine_schedule as cosine_schedule,
+        linear_schedule as linear_schedule,
+        rate_at as rate_at,
+    )
+    from lora_np.nn.tree import (
+        freeze as freeze,
+        join as join,
+        leaves as leaves,
+        outline as outline,
+        replace as replace,
+        trainable as trainable,
+        walk as walk,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor, affine, primitive, product, value
 from lora_np.checks import Array, computed_dtype, generator, shown, whole_number
+from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
 
@@ -30,6 +31,8 @@ class Linear:
     ------
     ValueError
         If the shapes do not fit each other.
+    TypeError
+        If W or b is no array. To have a layer of some size, use `Linear.init`.
 
     Examples
     --------
@@ -41,7 +44,12 @@ class Linear:
     W: Tensor | Array | Quantised  # (d, k)
     b: Tensor | Array | None = None  # (d,)
 
+    __repr__ = outline
+
     def __post_init__(self) -> None:
+        if isinstance(self.W, int):  # as other libraries have it: the sizes
+            sizes = f"d_in={self.W!r}, d_out={self.b if isinstance(self.b, int) else '...'}"
+            raise TypeError(f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)")
         check_weight("W", self.W)
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (d, k), got shape {self.W.shape}")
@@ -133,7 +141,14 @@ class Embedding:
 
     W: Tensor | Array | Quantised  # (vocab, d)
 
+    __repr__ = outline
+
     def __post_init__(self) -> None:
+        if isinstance(self.W, int):
+            raise TypeError(
+                "Embedding takes its weight W, an array; from sizes: "
+                "Embedding(Tensor(rng.normal(size=(vocab, d))))"
+            )
         check_weight("W", self.W)
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
@@ -165,6 +180,8 @@ class Activation:
 
     function: Callable[[Any], Any]
 
+    __repr__ = outline
+
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
         return self.function(x)
 
@@ -175,8 +192,13 @@ class Sequential:
 
     Parameters
     ----------
-    layers : sequence of layers
+    layers : iterable of layers
         Each is called as ``layer(x, rng=rng)``.
+
+    Raises
+    ------
+    TypeError
+        If ``layers`` is a layer.
 
     Examples
     --------
@@ -187,8 +209,12 @@ class Sequential:
 
     layers: tuple[Any, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
+    def __init__(self, layers: Iterable[Any], *more: Any) -> None:
+        if more or not isinstance(layers, Iterable):
+            raise TypeError("Sequential takes one list of layers: Sequential([first, second])")
+        object.__setattr__(self, "layers", tuple(layers))
+
+    __repr__ = outline
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
         for layer in self.layers:

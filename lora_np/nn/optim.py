@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, number
-from lora_np.hub import matcher
+from lora_np.checks import Array, guided, number
 from lora_np.nn.schedules import LearningRate, rate_at, scaled
-from lora_np.nn.tree import trainable
+from lora_np.nn.tree import leaves, trainable
 
 
 class Optimizer:
@@ -247,11 +246,27 @@ class Groups(Optimizer):
         return Groups({pattern: optimizer.times(factor) for pattern, optimizer in self.rules.items()})
 
 
+TORCHS = {"learning_rate": "lr=", "params": "start(optimizer, model)"}
+for kind, more in (
+    (SGD, {}),
+    (Adam, {"betas": "beta1= and beta2="}),
+    (AdamW, {"betas": "beta1= and beta2="}),
+):
+    kind.__init__ = guided(**TORCHS, **more)(kind.__init__)  # type: ignore[method-assign]
+
+
 def fits(pattern: str, path: str) -> bool:
+    from lora_np.models import matcher  # only Groups need it
+
     return matcher([pattern])(path) or matcher(pattern)(path)
 
 
 def check_rate(lr: LearningRate) -> None:
+    if leaves(lr):
+        raise TypeError(
+            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); it and a "
+            "model meet in fit(model, x, y, optimizer=Adam(lr=0.01)) or start(Adam(lr=0.01), model)"
+        )
     if not callable(lr):
         number("lr", lr, minimum=0, open_minimum=True)
 

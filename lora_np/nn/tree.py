@@ -188,6 +188,48 @@ def walk(tree: Any) -> list[tuple[str, Any]]:
     return found
 
 
+def outline(node: Any) -> str:
+    """A model's repr: its fields, with the shapes of arrays in place of their numbers.
+
+    Parameters
+    ----------
+    node : object
+        A model, or any nest of dataclasses, tuples, lists and dicts.
+
+    Returns
+    -------
+    str
+        One line, or where that is long, one for each field.
+
+    Examples
+    --------
+    >>> from lora_np.nn import Activation, Linear, Sequential
+    >>> Sequential([Linear(np.ones((2, 3), np.float32)), Activation(np.tanh), Linear(Tensor(np.eye(2)))])
+    Sequential(
+        layers=[
+            Linear(W=array of 2 x 3 float32, b=None),
+            Activation(function=tanh),
+            Linear(W=Tensor of 2 x 2, b=None),
+        ],
+    )
+    """
+    if isinstance(node, (Tensor, np.ndarray)):
+        shape = " x ".join(map(str, node.shape)) or "a number"
+        dtype = "" if node.dtype == np.float64 else f" {node.dtype}"
+        return f"{'Tensor' if isinstance(node, Tensor) else 'array'} of {shape}{dtype}"
+    if isinstance(node, Quantised) or not children(node):
+        return getattr(node, "__name__", None) or repr(node)
+    listed = isinstance(node, (tuple, list))
+    parts = [f"{'' if listed else f'{name}='}{outline(child)}" for name, child in children(node)]
+    title = "" if listed else type(node).__name__
+    left, right = "[]" if listed else "()"
+    line = ", ".join(parts)
+    if len(line) > 90 or "\n" in line:
+        line = "".join(f"\n    {part.replace(NEW_LINE, INDENTED)}," for part in parts) + "\n"
+    return f"{title}{left}{line}{right}"
+
+
+NEW_LINE, INDENTED = "\n", "\n    "
 LEAVES = (Tensor, np.ndarray, Quantised)
 SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of a field
 FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every other type

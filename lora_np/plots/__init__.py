@@ -3,66 +3,49 @@
 What they are made of is public too: `axes`, `sheet`, `label_line` and the colours, each with its meaning.
 """
 
-from lora_np.plots.adapters import (
-    adapter_overview,
-    module_kinds,
-    short_name,
-    update_norms,
-    update_ranks,
-    update_shares,
-)
-from lora_np.plots.classroom import class_results
-from lora_np.plots.costs import memory_by_cause, parameters_against_rank
-from lora_np.plots.curves import lines, rank_error_curves, singular_spectrum
-from lora_np.plots.maps import heatmap
-from lora_np.plots.pictures import compression, gallery, grey_png, matrix_tiles, strips
-from lora_np.plots.style import (
-    ACCENT,
-    CYCLE,
-    FULL,
-    INK,
-    LORA,
-    MUTED,
-    OPTIMUM,
-    SKY,
-    axes,
-    label_ends,
-    label_line,
-    sheet,
-)
-from lora_np.plots.training import error_with_spread, training_curve
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "ACCENT",
-    "CYCLE",
-    "FULL",
-    "INK",
-    "LORA",
-    "MUTED",
-    "OPTIMUM",
-    "SKY",
-    "adapter_overview",
-    "axes",
-    "class_results",
-    "compression",
-    "error_with_spread",
-    "gallery",
-    "grey_png",
-    "heatmap",
-    "label_ends",
-    "label_line",
-    "lines",
-    "matrix_tiles",
-    "memory_by_cause",
-    "module_kinds",
-    "parameters_against_rank",
-    "rank_error_curves",
-    "sheet",
-    "short_name",
-    "singular_spectrum",
-    "strips",
-    "training_curve",
-    "update_norms",
-    "update_ranks",
-    "update_shares",
-]
+with on_demand(globals()):
+    from lora_np.plots.adapters import (
+        adapter_overview as adapter_overview,
+        module_kinds as module_kinds,
+        short_name as short_name,
+        update_norms as update_norms,
+        update_ranks as update_ranks,
+        update_shares as update_shares,
+    )
+    from lora_np.plots.classroom import class_results as class_results
+    from lora_np.plots.costs import (
+        memory_by_cause as memory_by_cause,
+        parameters_against_rank as parameters_against_rank,
+    )
+    from lora_np.plots.curves import (
+        lines as lines,
+        rank_error_curves as rank_error_curves,
+        singular_spectrum as singular_spectrum,
+    )
+    from lora_np.plots.maps import heatmap as heatmap
+    from lora_np.plots.pictures import (
+        compression as compression,
+        gallery as gallery,
+        matrix_tiles as matrix_tiles,
+        strips as strips,
+    )
+    from lora_np.plots.style import (
+        ACCENT as ACCENT,
+        CYCLE as CYCLE,
+        FULL as FULL,
+        INK as INK,
+        LORA as LORA,
+        MUTED as MUTED,
+        OPTIMUM as OPTIMUM,
+        SKY as SKY,
+        axes as axes,
+        label_ends as label_ends,
+        label_line as label_line,
+        sheet as sheet,
+    )
+    from lora_np.plots.training import (
+        error_with_spread as error_with_spread,
+        training_curve as training_curve,
+    )

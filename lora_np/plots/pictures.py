@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -224,35 +223,3 @@ def compression(
     for ax in grid.flat:
         ax.set_axis_off()
     return figure
-
-
-def grey_png(image: Array, *, low: float, high: float) -> bytes:
-    """``image`` as a PNG file, black at ``low`` and white at ``high``: one byte a pixel before compression.
-
-    Parameters
-    ----------
-    image : ndarray of shape (rows, columns)
-        Any numbers.
-    low, high : float
-        What lies beyond them is clipped.
-
-    Returns
-    -------
-    bytes
-        Of the file.
-
-    See Also
-    --------
-    gallery : As a figure.
-
-    Examples
-    --------
-    >>> grey_png(np.eye(2), low=0.0, high=1.0)[1:4]
-    b'PNG'
-    """
-    from PIL import Image
-
-    levels = np.clip((image - low) / (high - low), 0, 1) * 255
-    stream = io.BytesIO()
-    Image.fromarray(np.rint(levels).astype(np.uint8)).save(stream, "png")
-    return stream.getvalue()

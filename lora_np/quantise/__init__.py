@@ -1,23 +1,15 @@
 """Matrices in few bits: the levels, the blocks, and the error next to W0."""
 
-from lora_np.quantise.blocks import LAYOUTS, Blocks, Layout
-from lora_np.quantise.levels import dynamic_levels, nf4_levels, normal_quantile, uniform_levels
-from lora_np.quantise.quantising import KINDS, quantise
-from lora_np.quantise.scaled import BlockScales, FourBit, Int8
-from lora_np.quantise.weight import Quantised
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "KINDS",
-    "LAYOUTS",
-    "BlockScales",
-    "Blocks",
-    "FourBit",
-    "Int8",
-    "Layout",
-    "Quantised",
-    "dynamic_levels",
-    "nf4_levels",
-    "normal_quantile",
-    "quantise",
-    "uniform_levels",
-]
+with on_demand(globals()):
+    from lora_np.quantise.blocks import LAYOUTS as LAYOUTS, Blocks as Blocks, Layout as Layout
+    from lora_np.quantise.levels import (
+        dynamic_levels as dynamic_levels,
+        nf4_levels as nf4_levels,
+        normal_quantile as normal_quantile,
+        uniform_levels as uniform_levels,
+    )
+    from lora_np.quantise.quantising import KINDS as KINDS, quantise as quantise
+    from lora_np.quantise.scaled import BlockScales as BlockScales, FourBit as FourBit, Int8 as Int8
+    from lora_np.quantise.weight import Quantised as Quantised

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
-from lora_np.linalg import Norm, rank_errors
+
+if TYPE_CHECKING:
+    from lora_np.linalg import Norm
 
 
 class Quantised:
@@ -125,4 +127,6 @@ def size_of(M: Array, norm: Norm) -> float:
     """``||M||``; without an SVD where none is needed."""
     if norm == "fro":
         return float(np.linalg.norm(M.astype(np.float64)))
+    from lora_np.linalg import rank_errors
+
     return float(rank_errors(M, norm=norm)[0])

@@ -1,19 +1,14 @@
 """Training loops, what theory says about them, and sweeps of them."""
 
-from lora_np.training.checkpoint import CheckpointError
-from lora_np.training.fitting import Fit, History, fit, uninterrupted
-from lora_np.training.sweeping import Problem, Sweep, sweep
-from lora_np.training.theory import optimum, stable_rate
+from lora_np.lazy import on_demand
 
-__all__ = [
-    "CheckpointError",
-    "Fit",
-    "History",
-    "Problem",
-    "Sweep",
-    "fit",
-    "optimum",
-    "stable_rate",
-    "sweep",
-    "uninterrupted",
-]
+with on_demand(globals()):
+    from lora_np.training.checkpoint import CheckpointError as CheckpointError
+    from lora_np.training.fitting import (
+        Fit as Fit,
+        History as History,
+        fit as fit,
+        uninterrupted as uninterrupted,
+    )
+    from lora_np.training.sweeping import Problem as Problem, Sweep as Sweep, sweep as sweep
+    from lora_np.training.theory import optimum as optimum, stable_rate as stable_rate

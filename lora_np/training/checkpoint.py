@@ -8,14 +8,13 @@ import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 
 from lora_np.checks import Array, brief, finite, whole_number
 from lora_np.files import write_whole
 from lora_np.hub import open_regular
-from lora_np.nn import Run
 from lora_np.training.identity import digest
 
 FORMAT = 2
@@ -25,21 +24,12 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged, or that belongs to another run."""
 
 
-class Resumable(Protocol):
-    """What a checkpoint holds of a run: see `lora_np.training.fitting.Training`."""
-
-    run: Run
-    data: Any
-    rng: np.random.Generator
-    loss: list[float]
-    validated: list[tuple[int, float]]
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A file that a run saves itself to.
 
-    ``identity`` says what has to be the same for the file to fit, each as a short text.
+    ``identity`` says what has to be the same for the file to fit, each as a short text. A ``training`` is
+    that of ``fitting.py``.
     """
 
     path: Path
@@ -49,7 +39,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         whole_number("checkpoint_every", self.every)
 
-    def begin(self, training: Resumable, *, resume: bool) -> None:
+    def begin(self, training: Any, *, resume: bool) -> None:
         """Continue from the file if it exists, if that was asked for."""
         if not self.path.exists():
             return
@@ -71,12 +61,10 @@ class Checkpoint:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
             raise self.damaged(error) from None
 
-    def restore(self, training: Resumable, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
+    def restore(self, training: Any, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
         """Put back what was saved, once all of it has been checked: whole or not at all."""
-        banks = training.run.banks
-        for i, bank in enumerate(banks):
-            fits(f"values.{i}", arrays[f"values.{i}"], bank.values)
-            fits(f"state.{i}", arrays[f"state.{i}"], np.array(bank.state))
+        for name, current in moved_by(training).items():
+            fits(name, arrays[name], current)
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
         steps = whole_number("steps", facts["steps"], minimum=0)
         if order.dtype != training.data.order.dtype or order.ndim != 1 or position > len(order):
@@ -97,7 +85,7 @@ class Checkpoint:
         if any(after <= before for before, after in pairwise(moments)):
             raise ValueError(f"validated must go up to step {steps}, got {validated}")
         training.rng.bit_generator.state = facts["random"]
-        for i, bank in enumerate(banks):
+        for i, bank in enumerate(training.run.banks):
             bank.values[...] = arrays[f"values.{i}"]
             for vector, saved in zip(bank.state, arrays[f"state.{i}"], strict=True):
                 vector[...] = saved
@@ -128,11 +116,9 @@ class Checkpoint:
             "once was one, delete it to start again"
         )
 
-    def save(self, training: Resumable) -> None:
+    def save(self, training: Any) -> None:
         """Write the state of the run, after a step."""
-        arrays = {"loss": np.array(training.loss), "order": training.data.order}
-        for i, bank in enumerate(training.run.banks):
-            arrays |= {f"values.{i}": bank.values, f"state.{i}": np.array(bank.state)}
+        arrays = {"loss": np.array(training.loss), "order": training.data.order, **moved_by(training)}
         facts = {
             "format": FORMAT,
             "identity": self.identity,
@@ -144,6 +130,13 @@ class Checkpoint:
         }
         arrays["facts"] = np.array(json.dumps(facts, default=np.ndarray.tolist))
         write_whole(self.path, lambda file: np.savez(file, **arrays))
+
+
+def moved_by(training: Any) -> dict[str, Array]:
+    """What a step moves: the values of each bank, and the optimizer's state."""
+    banks = list(enumerate(training.run.banks))
+    values = {f"values.{i}": bank.values for i, bank in banks}
+    return values | {f"state.{i}": np.array(bank.state) for i, bank in banks}
 
 
 def arrays_in(stream: IO[bytes]) -> dict[str, Array]:

@@ -15,8 +15,8 @@ from lora_np.checks import Array, finite, whole_number
 class Rows:
     """Rows of x and y: drawn without replacement until too few are left."""
 
-    x: Array
-    y: Array
+    x: Any
+    y: Any
     loss: Callable[[Any, Array], Any]
     batch_size: Any  # None for all rows
     validation: Any
@@ -25,11 +25,11 @@ class Rows:
     position: int = 0
 
     def __post_init__(self) -> None:
-        check_data("x", self.x, "y", self.y)
+        self.x, self.y = rows("", self.x, self.y)
         if self.validation is not None:
             if not isinstance(self.validation, (tuple, list)) or len(self.validation) != 2:
                 raise TypeError(f"validation must be a pair (x, y), got {type(self.validation).__name__}")
-            check_data("validation x", self.validation[0], "validation y", self.validation[1])
+            self.validation = rows("validation ", *self.validation)
         n = len(self.x)
         size = n if self.batch_size is None else self.batch_size
         self.batch_size = whole_number("batch_size", size, maximum=n, top="rows of x")
@@ -46,8 +46,8 @@ class Rows:
         if self.position + self.batch_size > len(self.order):
             self.order, self.position = self.rng.permutation(len(self.x)), 0
         self.position += self.batch_size
-        rows = self.order[self.position - self.batch_size : self.position]
-        return self.x[rows], self.y[rows]
+        drawn = self.order[self.position - self.batch_size : self.position]
+        return self.x[drawn], self.y[drawn]
 
     def loss_of(self, model: Any, batch: tuple[Array, Array], rng: np.random.Generator | None) -> Any:
         return self.loss(model(batch[0], rng=rng), batch[1])
@@ -95,14 +95,20 @@ class Stream:
         return float(np.mean([float(self.loss(model, batch)) for batch in self.validation or ()]))
 
 
-def check_data(x_name: str, x: Array, y_name: str, y: Array) -> None:
-    for name, array in ((x_name, x), (y_name, y)):
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{name} must be an ndarray, got {type(array).__name__}")
+def rows(what: str, x: Any, y: Any) -> tuple[Array, Array]:
+    """X and y as arrays with as many rows as each other; ``what`` is said before their names."""
+    arrays = []
+    for name, given in ((f"{what}x", x), (f"{what}y", y)):
+        array = given if isinstance(given, np.ndarray) else np.asarray(given)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{name} must hold real numbers, got {type(given).__name__} of {array.dtype}")
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{name} must hold rows of data, got shape {array.shape}")
         finite(name, array)
+        arrays.append(array)
+    x, y = arrays
     if len(x) != len(y):
         raise ValueError(
-            f"{x_name} and {y_name} must have as many rows as each other, got {len(x)} and {len(y)}"
+            f"{what}x and {what}y must have as many rows as each other, got {len(x)} and {len(y)}"
         )
+    return x, y

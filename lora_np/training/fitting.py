@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, generator, number, whole_number
-from lora_np.files import target_path
+from lora_np.checks import Array, generator, guided, number, whole_number
 from lora_np.nn import (
     SGD,
     Adam,
@@ -26,10 +26,7 @@ from lora_np.nn import (
     start,
     trainable,
 )
-from lora_np.training.checkpoint import Checkpoint
 from lora_np.training.data import Rows, Stream
-from lora_np.training.identity import describe, versions
-from lora_np.training.theory import stable_rate
 from lora_np.work import progress_bar
 
 if TYPE_CHECKING:
@@ -97,10 +94,11 @@ class Fit(Generic[T]):
     interrupted: bool
 
 
+@guided(lr="optimizer=Adam(lr=...)", learning_rate="optimizer=Adam(lr=...)", epochs="steps=")
 def fit(
     model: T,
     x: Any,
-    y: Array | None = None,
+    y: npt.ArrayLike | None = None,
     *,
     optimizer: Optimizer | None = None,
     loss: Callable[..., Any] | None = None,
@@ -126,10 +124,10 @@ def fit(
     ----------
     model : tree
         Its Tensors are copied and trained, its ndarrays are shared and stay; the model itself is not changed.
-    x : ndarray of shape (n, ...), or batches
+    x : array_like of shape (n, ...), or batches
         The data, one row per example; or, without ``y``, batches of any kind: a function of the step (0, 1,
         ...) that returns a batch, or a sequence of batches, which is gone through again and again.
-    y : ndarray of shape (n, ...), optional
+    y : array_like of shape (n, ...), optional
         The targets, if ``x`` is an array.
     optimizer : Optimizer, optional
         `SGD`, `Adam`, `AdamW`, `Groups` of them, ...; default ``Adam(lr=1e-2)``.
@@ -144,7 +142,7 @@ def fit(
         Batches whose gradients are averaged in one step: the memory of one, the step of all.
     clip : float, optional
         Scale a gradient down that is longer than this, over all leaves together.
-    validation : (ndarray, ndarray) or sequence of batches, optional
+    validation : (array_like, array_like) or sequence of batches, optional
         Held-out x and y; or held-out batches, over which the loss is averaged.
     validate_every : int, optional
         Steps between validations, by default a twentieth of ``steps``. The first is before any training, and
@@ -239,6 +237,9 @@ def fit(
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the file to continue from: pass checkpoint=")
     if checkpoint is not None:
+        from lora_np.files import target_path
+        from lora_np.training.checkpoint import Checkpoint
+
         save_every = max(1, steps // 20) if checkpoint_every is None else checkpoint_every
         store = Checkpoint(target_path(checkpoint), training.identity, save_every)
         store.begin(training, resume=resume)
@@ -281,15 +282,25 @@ class Training:
     @property
     def identity(self) -> dict[str, str]:
         """What has to be the same for a checkpoint to fit, each in words."""
+        from lora_np.training.identity import Description, describe, digest, versions
+
         settings = {
             **self.data.identity,
+            "validation": self.data.validation,
             "model": self.model,
             "optimizer": self.run.optimizer,
             "clip": self.run.clip,
             "accumulate": self.accumulate,
         }
-        described = {name: describe(setting) for name, setting in settings.items()}
-        return {"versions": versions(), **described, "generator": type(self.rng.bit_generator).__name__}
+        leaves = trainable(self.model)
+        run = Description(apart=[leaf for _, leaf in leaves])
+        return {
+            "versions": versions(),
+            **{name: run.of(setting) for name, setting in settings.items()},
+            **{f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves},
+            "generator": type(self.rng.bit_generator).__name__,
+            "the state of rng": describe(self.rng.bit_generator.state),
+        }
 
     def gradients(self, goal: float) -> float:
         """Leave the gradients of the next step in the leaves, and return its loss.
@@ -386,6 +397,8 @@ def diagnosis(training: Training, given: Any) -> str:
     if isinstance(run.optimizer, SGD) and isinstance(data, Rows) and data.whole:
         try:
             if data.loss is mean_squared_error:
+                from lora_np.training.theory import stable_rate
+
                 bound = stable_rate(given, data.x, momentum=run.optimizer.momentum)
                 message += f": gradient descent on this layer is stable up to {bound:.3g}"
         except TypeError:  # no bound is known for this model

@@ -2,20 +2,25 @@
 
 A run that is continued, or whose result is looked up, must be the same in all that its numbers depend on:
 the structure of the model, the code of its activations, of the loss and of the optimizer, the data, and the
-versions of what computes. Each is described here, and what cannot be described is refused.
+versions of what computes. Each is described here with its state, and what cannot be described is refused.
+
+All of it is one graph, in which a repeat is the number of what it repeats: ``a, b, a`` is not ``a, b, b``,
+though both have the same parts. (joblib knows a function by its name; cloudpickle numbers classes at random.)
 """
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import dis
 import functools
 import hashlib
 import os
 import platform
+import re
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -25,14 +30,25 @@ import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array
-from lora_np.quantise import Quantised
 from lora_np.version import __version__
 
-_DULL = {  # what a class holds that no number depends on, or that is described as a field
-    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__repr__", "_abc_impl"),
-    *("__dataclass_fields__", "__dataclass_params__", "__match_args__", "__abstractmethods__"),
+ATOMS = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
+PARTS: dict[type, Callable[[Any], Any]] = {  # what stands for others, and what a subclass is underneath
+    types.MethodType: lambda thing: (thing.__self__, thing.__func__),
+    types.MappingProxyType: dict,
+    staticmethod: lambda thing: thing.__func__,
+    classmethod: lambda thing: thing.__func__,
+    functools.cached_property: lambda thing: thing.func,
+    property: lambda thing: (thing.fget, thing.fset, thing.fdel),
+    np.ndarray: lambda thing: thing.view(np.ndarray),
+    set: lambda thing: set(set.__iter__(thing)),
+    frozenset: lambda thing: frozenset(frozenset.__iter__(thing)),
+}
+DULL = {  # what a class holds that no number depends on, or that is described as a field
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__repr__"),
+    *("__dataclass_fields__", "__match_args__", "__abstractmethods__", "_abc_impl", "__slots__"),
     *("__firstlineno__", "__static_attributes__", "__annotate_func__", "__annotations_cache__"),
-    *("__orig_bases__", "__parameters__", "__type_params__"),
+    *("__orig_bases__", "__parameters__", "__type_params__", "__slotnames__"),
 }
 
 
@@ -60,138 +76,158 @@ def digest(*arrays: Array) -> str:
     return sha.hexdigest()[:16]
 
 
-def describe(thing: Any, *, trained: bool = False) -> str:
+def describe(thing: Any) -> str:
     """``thing`` in words: the same in every process, and another one if anything about it is.
 
     Parameters
     ----------
     thing : object
-        Numbers, text, arrays, functions, classes and what is made of them: tuples, lists, dicts, dataclasses
-        (with the code of their methods). Code is followed as far as modules that have a version.
-    trained : bool
-        Whether a Tensor is described by its values too, not only by shape and dtype.
+        Data, arrays, functions, classes, and objects whose state can be read: as attributes, or as pickle
+        reads it. Code is followed as far as modules that have a version.
 
     Raises
     ------
     UnknownIdentityError
-        If it is, or a function closes over, something else: an object with a state that cannot be read.
+        If it holds something with a state that cannot be read.
 
     Examples
     --------
     >>> describe([np.tanh, 0.5, np.dtype("float32")])
-    '[numpy.tanh, 0.5, float32]'
+    "[numpy.tanh, 0.5, dtype('float32')]"
     >>> describe(lambda x: x**2) == describe(lambda x: x**3)
     False
+    >>> a, b = [1], [1]
+    >>> describe([a, b, a]), describe([a, b, b])
+    ('[[1], [1], #1]', '[[1], [1], #2]')
     """
-    return Description(trained).of(thing)
+    return Description().of(thing)
 
 
 class Description:
-    """One description; each function, class and module is followed once."""
+    """A description that grows: what it has described once is from then on a number."""
 
-    def __init__(self, trained: bool) -> None:
-        self.trained = trained
-        self.seen: set[Any] = set()
+    def __init__(self, apart: Iterable[Tensor] = ()) -> None:
+        self.apart = set(map(id, apart))  # leaves whose values are compared one by one
+        self.numbers: dict[Any, int] = {}
+        self.kept: list[Any] = []  # so that no id is given twice
+
+    def branch(self) -> Description:
+        """One that goes on from here, and leaves this one as it is."""
+        other = Description()
+        other.numbers, other.kept = dict(self.numbers), list(self.kept)
+        return other
 
     def of(self, thing: Any) -> str:
-        if thing is None or thing is Ellipsis or isinstance(thing, (bool, int, float, complex, str, bytes)):
-            return repr(thing)
-        if isinstance(thing, (np.generic, np.dtype)):
-            return str(thing) if isinstance(thing, np.dtype) else f"{thing.dtype} {thing!r}"
-        if isinstance(thing, Tensor):
-            values = f" {digest(thing.data)}" if self.trained else ""
-            return f"trained {thing.dtype} {thing.shape}{values}"
-        if isinstance(thing, np.ndarray):
-            return f"{thing.dtype} {thing.shape} {digest(thing)}"
-        if isinstance(thing, Quantised):
-            return f"{type(thing).__name__} {digest(thing.dequantised())}"
-        if isinstance(thing, np.ufunc) and not thing.__name__.endswith("(vectorized)"):  # of np.frompyfunc
-            return f"numpy.{thing.__name__}"
-        if isinstance(thing, types.ModuleType):
+        """``thing`` in words, with numbers for what came before."""
+        kind = type(thing)
+        if kind in ATOMS:  # and hex, since Python refuses to print a long number
+            return hex(thing) if kind is int and abs(thing) >= 2**64 else repr(thing)
+        if kind is tuple:  # equal ones may be one object or several, as the compiler likes
+            return f"({self.all(thing)})"
+        if kind is frozenset:
+            return f"frozenset({self.all(sorted(thing, key=describe))})"
+        if isinstance(thing, (np.generic, np.dtype)) and kind.__module__.startswith("numpy"):
+            exact = thing.tobytes().hex() if isinstance(thing, np.void) else repr(thing)
+            return exact if isinstance(thing, np.dtype) else f"{thing.dtype} {exact}"
+        if kind is types.ModuleType:
             return self.module(thing, set())
-        if isinstance(thing, (tuple, list, frozenset, set)):
-            items = (
-                sorted(map(self.of, thing)) if isinstance(thing, (set, frozenset)) else map(self.of, thing)
-            )
-            left, right = "()" if isinstance(thing, tuple) else "[]"
-            return f"{left}{', '.join(items)}{right}"
-        if isinstance(thing, (dict, types.MappingProxyType)):
+        if (name := named(thing)) is not None:
+            return name
+        return self.repeats(id(thing), thing) or self.first(kind, thing)
+
+    def all(self, things: Iterable[Any]) -> str:
+        return ", ".join(map(self.of, things))
+
+    def repeats(self, key: Any, thing: Any) -> str | None:
+        """The number of what was described before; a new one, and None, the first time."""
+        if key in self.numbers:
+            return f"#{self.numbers[key]}"
+        self.numbers[key] = len(self.numbers)
+        self.kept.append(thing)
+        return None
+
+    def first(self, kind: type, thing: Any) -> str:
+        """What is described for the first time."""
+        if kind is np.ndarray:
+            order = "" if thing.flags.c_contiguous else f" strides {thing.strides}"  # sums may depend on it
+            values = self.all(thing.ravel()) if thing.dtype.hasobject else digest(thing)
+            return f"{thing.dtype} {thing.shape}{order} {values}"
+        if kind is Tensor:
+            values = "" if id(thing) in self.apart else f" {digest(thing.data)}"
+            return f"trained {thing.dtype} {thing.shape}{values}"
+        if kind is list:
+            return f"[{self.all(thing)}]"
+        if kind is set:  # whose own order depends on the process
+            return f"{{{self.all(sorted(thing, key=describe))}}}"
+        if kind is dict:
             return f"{{{', '.join(f'{self.of(k)}: {self.of(v)}' for k, v in thing.items())}}}"
-        if isinstance(thing, functools.partial):
-            return f"partial({self.of(thing.func)}, {self.of(thing.args)}, {self.of(thing.keywords)})"
-        if isinstance(thing, types.MethodType):
-            return f"{self.of(thing.__self__)}.{self.of(thing.__func__)}"
-        if isinstance(thing, types.FunctionType):
+        if kind is types.FunctionType:
             return self.function(thing)
+        if kind in PARTS:
+            return f"{kind.__name__} {self.of(PARTS[kind](thing))}"
         if isinstance(thing, type):
             return self.class_(thing)
-        if callable(thing) and getattr(thing, "__module__", None) and hasattr(thing, "__qualname__"):
-            version = version_of(thing.__module__)
-            if version is not None:  # a function in C
-                return f"{thing.__module__}.{thing.__qualname__}{version}"
-            if hasattr(thing, "__wrapped__"):  # by functools.cache and the like
-                return f"{type(thing).__qualname__} of {self.of(thing.__wrapped__)}"
-        if dataclasses.is_dataclass(thing):
-            values = ", ".join(
-                f"{field.name}={self.of(getattr(thing, field.name))}" for field in dataclasses.fields(thing)
+        return self.object_(kind, thing)
+
+    def object_(self, kind: type, thing: Any) -> str:
+        """Its class, its attributes, and what it is underneath or what pickle would keep of it."""
+        if kind.__module__.startswith("lora_np.") and isinstance(getattr(thing, "identity", None), str):
+            return f"{self.of(kind)} {thing.identity!r}"  # it says itself what it is
+        attributes = attributes_of(thing)  # first: some make a dict that is asked for
+        parts = [part(thing) for base, part in PARTS.items() if isinstance(thing, base)] or pickled(thing)
+        if parts is None:
+            raise UnknownIdentityError(
+                f"a {kind.__module__}.{kind.__qualname__} cannot be recognised in another process; "
+                "pass it as a dataclass, or make it a module-level function of plain values"
             )
-            return f"{type(thing).__qualname__}({values}){self.methods(type(thing))}"
-        if isinstance(identity := getattr(thing, "identity", None), str):  # it says itself what it is
-            return f"{type(thing).__qualname__} {identity}"
-        raise UnknownIdentityError(
-            f"a {type(thing).__module__}.{type(thing).__qualname__} cannot be recognised in another process; "
-            "pass it as a dataclass, or make it a module-level function of plain values"
-        )
+        title = self.of(kind)
+        told = (f"{safe(name)}={self.of(held)}" for name, held in attributes.items())
+        return f"{title}({', '.join(told)}){f' {self.of(parts)}' if parts else ''}"
 
     def function(self, function: types.FunctionType) -> str:
         """Its name and code, with what it closes over, its defaults, and the names that it looks up."""
-        title = f"{function.__module__}.{function.__qualname__}"
-        if function in self.seen:
-            return title
-        self.seen.add(function)
-        names = names_in(function.__code__)
+        code, names = function.__code__, function.__globals__
         # A version says what a function is; what it closes over, such as a schedule's rate, is ours.
-        version = version_of(function.__module__)
-        looked_up = sorted(names & function.__globals__.keys()) if version is None else []
-        parts = [hashlib.sha256(repr(code_of(function.__code__)).encode()).hexdigest()[:16]]
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        parts += [f"{free}={self.of(cell.cell_contents)}" for free, cell in cells]
+        version = version_of(names.get("__name__"))
+        parts = [self.code(code)]
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            with suppress(ValueError):  # nothing is in it yet
+                parts.append(f"{name}={self.of(cell.cell_contents)}")
         if function.__defaults__ or function.__kwdefaults__:
             parts.append(f"defaults={self.of((function.__defaults__, function.__kwdefaults__))}")
-        for name in looked_up:
-            found = function.__globals__[name]
-            told = self.module(found, names) if isinstance(found, types.ModuleType) else self.of(found)
-            parts.append(f"{name}={told}")
+        parts += [f"{safe(name)}={self.of(held)}" for name, held in sorted(vars(function).items())]
         if version is None:
-            parts += [
-                self.module(found, names) for found in imports_in(function.__code__, function.__globals__)
-            ]
-        return f"{title}{version or ''}({', '.join(parts)})"
+            steps = (step for inner in codes(code) for step in dis.get_instructions(inner))
+            used = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+            attributes = {name for inner in codes(code) for name in inner.co_names}
+            parts += [self.found(name, names[name], attributes) for name in sorted(used & names.keys())]
+            parts += [self.module(module, attributes) for module in imported(code, names)]
+        return f"{safe(f'{function.__module__}.{function.__qualname__}')}{version or ''}({', '.join(parts)})"
+
+    def found(self, name: str, thing: Any, names: set[str]) -> str:
+        """What a name means; of a module, what ``names`` mean in it."""
+        is_module = isinstance(thing, types.ModuleType)
+        return f"{name}={self.module(thing, names) if is_module else self.of(thing)}"
+
+    def code(self, code: types.CodeType) -> str:
+        """What a function does, except where its source is."""
+        told = [self.code(c) if isinstance(c, types.CodeType) else self.of(c) for c in code.co_consts]
+        for part in ("code", "exceptiontable", "names", "varnames", "freevars", "flags"):
+            told.append(repr(getattr(code, f"co_{part}")))
+        told.append(repr((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)))
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
     def class_(self, cls: type) -> str:
-        """Its name, with its code if no version says what that is."""
-        return f"{cls.__module__}.{cls.__qualname__}{version_of(cls.__module__) or ''}{self.methods(cls)}"
-
-    def methods(self, cls: type) -> str:
-        """The code of a class and of its bases, and the values that they hold, where no version says it."""
-        parts = []
-        for base in cls.__mro__:
-            if base in self.seen or version_of(base.__module__) is not None:
-                continue
-            self.seen.add(base)
-            for name, member in sorted(vars(base).items()):
-                if name in _DULL or isinstance(member, types.MemberDescriptorType):
-                    continue
-                if isinstance(member, (staticmethod, classmethod)):
-                    member = member.__func__
-                elif isinstance(member, functools.cached_property):
-                    member = member.func
-                elif isinstance(member, property):
-                    member = (member.fget, member.fset)
-                code = getattr(member, "__code__", None)
-                if code is None or "__create_fn__" not in code.co_qualname:  # which @dataclass wrote
-                    parts.append(f"{name}={self.of(member)}")
-        return f" {{{', '.join(parts)}}}" if parts else ""
+        """Its name, its own class and bases, and what it holds: the code of its methods, and values."""
+        parts = [self.all((type(cls), *cls.__bases__))]
+        for name, member in sorted(vars(cls).items()):
+            code = getattr(member, "__code__", None)
+            written = code is not None and "__create_fn__" in code.co_qualname  # by @dataclass
+            if not (name in DULL or written or isinstance(member, types.MemberDescriptorType)):
+                parts.append(f"{safe(name)}={self.of(member)}")
+        for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+            parts.append(f"{field.name} by {self.of(field.default_factory)}")
+        return f"{safe(f'{cls.__module__}.{cls.__qualname__}')}{{{', '.join(parts)}}}"
 
     def module(self, module: types.ModuleType, names: set[str]) -> str:
         """Its version; without one, what ``names`` mean in it, or its source if they mean nothing."""
@@ -199,21 +235,82 @@ class Description:
         version = version_of(module.__name__)
         if version is not None:
             return f"{title}{version}"
-        key = (module, frozenset(names))
-        if key in self.seen:
-            return title
-        self.seen.add(key)
-        used = {name: vars(module)[name] for name in sorted(names & vars(module).keys())}
-        parts = [
-            f"{name}={self.module(found, names) if isinstance(found, types.ModuleType) else self.of(found)}"
-            for name, found in used.items()
-        ]
+        if (number := self.repeats((id(module), frozenset(names)), module)) is not None:
+            return number
+        for name in names - vars(module).keys() if hasattr(module, "__path__") else ():
+            with suppress(ImportError):  # a module in a package is there once somebody has imported it
+                import_module(f"{module.__name__}.{name}")
+        parts = [self.found(name, vars(module)[name], names) for name in sorted(names & vars(module).keys())]
         if not parts:
             source = getattr(module, "__file__", None)
             if not source:
                 raise UnknownIdentityError(f"the module {module.__name__} has neither a version nor a file")
             parts.append(hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16])
         return f"{title}({', '.join(parts)})"
+
+
+def safe(name: str) -> str:
+    """A name, in quotes if it could be taken for anything else."""
+    return name if re.fullmatch(r"[\w.<>]+", name) else repr(name)
+
+
+def attributes_of(thing: Any) -> dict[str, Any]:
+    """What an object holds in slots and in its dict, without what it computes once and keeps."""
+    held, dull = dict(getattr(thing, "__dict__", {})), set(DULL)
+    for base in type(thing).__mro__:
+        for name, member in vars(base).items():
+            if isinstance(member, functools.cached_property):
+                dull.add(name)
+            # a type in C has members without slots, whose values may be addresses
+            elif isinstance(member, types.MemberDescriptorType) and "__slots__" in vars(base):
+                with suppress(AttributeError):
+                    held[name] = getattr(thing, name)
+    return {name: held[name] for name in sorted(held) if name not in dull}
+
+
+def pickled(thing: Any) -> list[Any] | None:
+    """What pickle keeps of an object besides its attributes; None if it refuses, or keeps only a name."""
+    kind = type(thing)
+    reduce: Any = copyreg.dispatch_table.get(kind)
+    try:
+        kept = reduce(thing) if reduce else thing.__reduce_ex__(4)
+    except Exception:  # whatever a class raises that is not to be pickled
+        return None
+    if isinstance(kept, str):  # of functools.cache: the rest is what it wraps, an attribute
+        return [] if hasattr(thing, "__wrapped__") else None
+    make, args, held, *items = kept if len(kept) > 2 else (*kept, None)
+    parts = [*args[1:]] if make is vars(copyreg)["__newobj__"] else [make, args]
+    methods = ("__reduce__", "__reduce_ex__", "__getstate__")
+    if reduce or any(getattr(kind, name) is not getattr(object, name) for name in methods):
+        parts.append(held)  # otherwise the attributes
+    return parts + [list(each) for each in items if each is not None]
+
+
+def named(thing: Any) -> str | None:
+    """The name of what a library's module has under that name, with the version that says what it is."""
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+    homes = [getattr(thing, "__module__", None)]
+    if isinstance(thing, np.ufunc):  # which does not know where it is from
+        name, homes = thing.__name__, ["numpy", *sorted(sys.modules)]
+    if not isinstance(name, str):
+        return None
+    if isinstance(thing, types.FunctionType) and version_of(thing.__globals__.get("__name__")) is None:
+        return None  # put there by somebody else
+    # Not every type of the interpreter is in a module.
+    in_c = isinstance(thing, type) and not thing.__flags__ & 2**9
+    for home in homes:
+        version = version_of(home) if in_c or holds(home, name, thing) else None
+        if version is not None:
+            return f"{home}.{name}{version}"
+    return None
+
+
+def holds(module: Any, name: str, thing: Any) -> bool:
+    """Whether a module has ``thing`` under a dotted name."""
+    found: Any = sys.modules.get(module) if isinstance(module, str) else None
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is thing
 
 
 @functools.cache
@@ -234,7 +331,7 @@ def version_of(module: str | None) -> str | None:
         return ""
     if not {"site-packages", "dist-packages"} & set(Path(file).parts):
         return None
-    from importlib import metadata  # dear, and seldom wanted
+    from importlib import metadata  # slow to import, rarely needed
 
     try:
         return f" {metadata.version(top)}"
@@ -243,31 +340,20 @@ def version_of(module: str | None) -> str | None:
         return None if version is None else f" {version}"
 
 
-def imports_in(code: types.CodeType, where: dict[str, Any]) -> Iterator[types.ModuleType]:
-    """Modules that a function imports when it is called."""
-    before: list[Any] = [None, None]
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "IMPORT_NAME":
-            with suppress(ImportError):  # a library that is not there
-                yield import_module("." * before[-2] + instruction.argval, where.get("__package__"))
-        before.append(instruction.argval)
+def codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function, and of functions inside it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from imports_in(constant, where)
+            yield from codes(constant)
 
 
-def names_in(code: types.CodeType) -> set[str]:
-    """Names that a function looks up, in functions inside it too."""
-    inner = [names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return set(code.co_names).union(*inner)
-
-
-def code_of(code: types.CodeType) -> tuple[Any, ...]:
-    """What a function does, except where its source is."""
-    constants = [
-        code_of(c)
-        if isinstance(c, types.CodeType)
-        else repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)  # which has no order
-        for c in code.co_consts
-    ]
-    return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
+def imported(code: types.CodeType, where: dict[str, Any]) -> Iterator[types.ModuleType]:
+    """Modules that a function imports when it is called."""
+    for inner in codes(code):
+        before: list[Any] = [None, None]
+        for step in dis.get_instructions(inner):
+            if step.opname == "IMPORT_NAME":
+                with suppress(ImportError):  # a library that is not there
+                    yield import_module("." * before[-2] + step.argval, where.get("__package__"))
+            before.append(step.argval)

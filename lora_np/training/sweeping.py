@@ -18,9 +18,9 @@ from lora_np.hub import open_regular
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Shown, Table
-from lora_np.training.data import check_data
+from lora_np.training.data import rows
 from lora_np.training.fitting import fit, uninterrupted
-from lora_np.training.identity import describe, versions
+from lora_np.training.identity import Description, versions
 from lora_np.training.theory import optimum
 from lora_np.work import one_thread, progress_bar
 
@@ -66,9 +66,10 @@ class Problem:
     loss: Callable[[Any, Array], Any] = mean_squared_error
 
     def __post_init__(self) -> None:
-        check_data("x", self.x, "y", self.y)
-        if self.validation is not None:
-            check_data("validation x", self.validation[0], "validation y", self.validation[1])
+        x, y = rows("", self.x, self.y)
+        held_out = None if self.validation is None else rows("validation ", *self.validation)
+        for name, arrays in (("x", x), ("y", y), ("validation", held_out)):
+            object.__setattr__(self, name, arrays)
 
     def optimum(self, rank: int) -> float | None:
         """The best training loss of a rank, where there is a closed form."""
@@ -328,12 +329,13 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.optimizer = optimizer
-        described = {field: describe(thing, trained=True) for field, thing in vars(problem).items()}
-        self.common = {"versions": versions(), **described, "steps, batch size": describe(settings)}
+        self.graph = Description()
+        described = {field: self.graph.of(thing) for field, thing in vars(problem).items()}
+        self.common = {"versions": versions(), **described, "steps, batch size": self.graph.of(settings)}
 
     def identity(self, point: Point) -> dict[str, Any]:
         optimizer = VARIANTS[point.variant].optimizer(self.optimizer(point.learning_rate))
-        return {**self.common, "optimizer": describe(optimizer), "point": vars(point)}
+        return {**self.common, "optimizer": self.graph.branch().of(optimizer), "point": vars(point)}
 
     def file(self, identity: dict[str, Any]) -> Path:
         return self.path / f"{fingerprint(identity)}.json"

@@ -20,7 +20,7 @@ import numpy as np
 
 import lora_np as lnp
 from lora_np import language
-from lora_np.lora import inject_quantised, loftq
+from lora_np.lora import loftq
 from lora_np.plots import CYCLE, FULL, LORA
 from lora_np.quantise import nf4_levels, normal_quantile, quantise, uniform_levels
 from lora_np.table import Table
@@ -234,17 +234,25 @@ assert all(errors[1] < errors[0] for _, errors in curves.values())
 # %% [markdown]
 # LoRA has such a $BA$ anyway. It usually starts at zero; here it starts as the repair. All 28 maps at rank 8:
 
+
 # %%
-starts = {name: inject_quantised(model, rank=8, alpha=16, start=name, rng=0) for name in ["zero", "loftq"]}
-repaired = starts["loftq"].modules
-print(f"maps whose error fell: {sum(module.start < module.alone for module in repaired)} of {len(repaired)}")
-print(
-    f"mean error: {np.mean([m.alone for m in repaired]):.3f}, repaired {np.mean([m.start for m in repaired]):.3f}"
-)
-at_start = {name: loss(start.model) - before for name, start in starts.items()}
-print(f"loss above that in 32 bits: {at_start['zero']:+.4f}, repaired {at_start['loftq']:+.4f}")
-assert all(module.start < module.alone for module in repaired)
-assert at_start["loftq"] < at_start["zero"]
+def errors_of(start):
+    pairs = zip(lnp.leaves(model), lnp.leaves(lnp.merge(start)), strict=True)
+    maps = [(W0, W) for (path, W0), (_, W) in pairs if "_proj" in path]
+    return np.array([np.linalg.norm(W - W0) / np.linalg.norm(W0) for W0, W in maps])
+
+
+starts = {
+    name: lnp.inject(model, rank=8, alpha=16, quantise="nf4", variant=name, rng=0)
+    for name in ["lora", "loftq"]
+}
+alone, repaired = map(errors_of, starts.values())
+print(f"maps whose error fell: {(repaired < alone).sum()} of {len(repaired)}")
+print(f"mean error: {alone.mean():.3f}, repaired {repaired.mean():.3f}")
+at_start = {name: loss(start) - before for name, start in starts.items()}
+print(f"loss above that in 32 bits: {at_start['lora']:+.4f}, repaired {at_start['loftq']:+.4f}")
+assert all(repaired < alone)
+assert at_start["loftq"] < at_start["lora"]
 
 # %% [markdown]
 # Every map is closer to its original, and so is the loss: nearly half of what four bits cost is back.
@@ -277,7 +285,7 @@ def train(start, report=None):
 
 
 ways = {"32 bits": lnp.inject(model, rank=8, alpha=16, targets="all-linear", rng=0)}
-ways |= {"4 bits": starts["zero"].model, "4 bits, LoftQ": starts["loftq"].model}
+ways |= {"4 bits": starts["lora"], "4 bits, LoftQ": starts["loftq"]}
 axes = lnp.plots.axes()
 axes.set(xlabel="step", ylabel="loss on a few rows of Genesis, held out")
 styles = zip(ways, CYCLE, ["-", "--", ":"], strict=False)
@@ -315,7 +323,7 @@ def bytes_of(adapted):
     return base, trained, lnp.start(lnp.AdamW(), adapted).nbytes
 
 
-double = inject_quantised(model, rank=8, kind="nf4", double=True, rng=0).model
+double = lnp.inject(model, rank=8, quantise=lambda W: quantise(W, "nf4", double=True), rng=0)
 counted = {
     "32 bits": bytes_of(ways["32 bits"]),
     "4 bits": bytes_of(ways["4 bits"]),
@@ -369,7 +377,7 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 #
 #   <details><summary>Answer</summary>
 #
-#   `inject_quantised(model, rank=8, alpha=16, kind="Q8_0", rng=0)` ends where 32 bits end. At 8.5 bits a number it takes almost
+#   `lnp.inject(model, rank=8, alpha=16, quantise="Q8_0", rng=0)` ends where 32 bits end. At 8.5 bits a number it takes almost
 #   twice the bytes of nf4. Whether a hundredth of a nat is worth that depends on what else has to fit into memory.
 #
 #   </details>

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lora_np.accounting import count_model, from_config, paper_claims, preset, preset_config
+from lora_np.accounting import count_lora, count_model, from_config, preset, preset_config
+from lora_np.table import binary_bytes, decimal_bytes
 
 QV = ["q_proj", "v_proj"]
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -55,25 +56,43 @@ def test_mt0_large() -> None:
     assert count_model(from_config({"model_type": "mt5", **fields}), rank=8).trainable == 2_359_296
 
 
+# arXiv 2106.09685v2: model, layers, width, rank, matrices in each layer, millions as printed, as counted
+PAPER = [
+    ("RoBERTa base", 12, 768, 8, 2, "0.3", 294_912),
+    ("RoBERTa large", 24, 1024, 8, 2, "0.8", 786_432),
+    ("DeBERTa XXL", 48, 1536, 16, 2, "4.7", 4_718_592),
+    ("DeBERTa XXL", 48, 1536, 8, 2, "4.7", 2_359_296),
+    ("GPT-2 M", 24, 1024, 4, 2, "0.35", 393_216),
+    ("GPT-2 L", 36, 1280, 4, 2, "0.77", 737_280),
+    ("GPT-3", 96, 12288, 1, 2, "4.7", 4_718_592),
+    ("GPT-3", 96, 12288, 8, 2, "37.7", 37_748_736),
+    ("GPT-3", 96, 12288, 4, 4, "37.7", 37_748_736),
+    ("GPT-3", 96, 12288, 2, 4, "37.7", 18_874_368),
+    ("GPT-3", 96, 12288, 8, 1, "18", 18_874_368),
+    ("GPT-3", 96, 12288, 4, 2, "18", 18_874_368),
+    ("GPT-3", 96, 12288, 2, 4, "18", 18_874_368),
+    ("GPT-3", 96, 12288, 2, 2, "9.4", 9_437_184),
+    ("GPT-3", 96, 12288, 64, 2, "301.9", 301_989_888),
+    ("GPT-3", 96, 12288, 64, 4, "603.8", 603_979_776),
+]
+# half of what is printed (the rank of an appendix), and an open question: microsoft/LoRA#172
+EXCEPTIONS = [("DeBERTa XXL", 8), ("GPT-2 M", 4), ("GPT-2 L", 4), ("GPT-3", 2)]
+
+
+def follows(exact: int, printed: str) -> bool:
+    """Whether a count agrees with one in millions to a unit of its last digit, rounded or cut off."""
+    decimals = len(printed.partition(".")[2])
+    unit, said = 10 ** (6 - decimals), round(float(printed) * 10**decimals)
+    return min(abs(said - exact // unit), abs(said - round(exact / unit))) <= 1
+
+
 def test_the_papers_counts_follow_but_for_the_known_exceptions() -> None:
-    exact = {
-        "RoBERTa base": {294_912},
-        "RoBERTa large": {786_432},
-        "DeBERTa XXL": {4_718_592, 2_359_296},
-        "GPT-2 M": {393_216},
-        "GPT-2 L": {737_280},
-        "GPT-3": {4_718_592, 37_748_736, 18_874_368, 9_437_184, 301_989_888, 603_979_776},
-    }
-    rows = paper_claims().table.records
-    assert {row["model"]: {r["exact"] for r in rows if r["model"] == row["model"]} for row in rows} == exact
-    exceptions = {(row["model"], row["r"], row["exact"]) for row in rows if row["follows"] == "no"}
-    assert exceptions == {
-        ("DeBERTa XXL", 8, 2_359_296),
-        ("GPT-2 M", 4, 393_216),
-        ("GPT-2 L", 4, 737_280),
-        ("GPT-3", 2, 18_874_368),
-    }
-    assert all(row["remark"] for row in rows if row["follows"] == "no")
+    wrong = []
+    for model, layers, width, rank, matrices, printed, exact in PAPER:
+        assert layers * matrices * count_lora(width, width, rank=rank) == exact
+        if not follows(exact, printed):
+            wrong.append((model, rank))
+    assert wrong == EXCEPTIONS
 
 
 @pytest.mark.parametrize(
@@ -94,9 +113,10 @@ def test_the_fused_map_of_gpt2_is_one_pair_and_not_three() -> None:
 
 
 def test_gpt3_checkpoints() -> None:
-    computed = [row["computed"] for row in paper_claims().size_table.records]
-    assert computed[0] == "37.75 MB = 36.00 MiB"
-    assert computed[2:] == ["9,285x", "6.9 bytes a parameter"]
+    adapter = 96 * 2 * count_lora(12288, 12288, rank=4)
+    assert decimal_bytes(2 * adapter) == "37.75 MB"  # the paper says 35
+    assert binary_bytes(2 * adapter) == "36.00 MiB"
+    assert round(175_255_800_000 / adapter) == 9_285  # the paper says 10,000
     assert preset("gpt3-175b").total == 174_604_259_328
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from lora_np.accounting import count_model, from_config, model_spec, preset_config, preset_names
-from lora_np.hub import INDEX, family_names, safetensors
+from lora_np.hub import INDEX, safetensors
+from lora_np.models import family_names
 from tests.mutations import COUNTS, WILD, changed, in_little_memory, is_linear, overwritten, refusal
 
 VALUES = [*WILD, 64, 128, 65_536, 65_537, ["full_attention"] * 7, ["LlamaForCausalLM"], "silu"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import ModelSpec, ModuleSpec, count_model, from_config, preset
-from lora_np.hub.families import build_spec, family_of
-from tests.hub.test_families import (
+from lora_np.models.families import build_spec, family_of
+from tests.models.test_families import (
     BLOOM,
     DECODER,
     ENCODER,
@@ -211,11 +211,14 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
         ({"targets": ["q_prj"]}, "close names: q_proj"),
         ({"targets": ["q_proj", "c_attn"]}, "'c_attn' matches no module of tiny"),
         ({"targets": []}, "targets must name at least one module"),
-        ({"targets": ["mlp"]}, "'mlp' is a container.* it holds down_proj, gate_proj, up_proj"),
-        ({"targets": ["norm"]}, "'norm' is a norm"),
+        (
+            {"targets": ["mlp"]},
+            "'mlp' matches the container 'model.layers.0.mlp'.* it holds down_proj, gate_proj, up_proj",
+        ),
+        ({"targets": ["norm"]}, "'norm' matches the norm 'model.norm'"),
         ({"targets": "q_proj"}, r"for the ends of names give a list: \['q_proj'\]"),
-        ({"targets": ".*self_attn.*"}, "also matches the container 'model.layers.0.self_attn'"),
-        ({"targets": r".*layernorm"}, "also matches the norm 'model.layers.0.input_layernorm'"),
+        ({"targets": ".*self_attn.*"}, "matches the container 'model.layers.0.self_attn'"),
+        ({"targets": r".*layernorm"}, "matches the norm 'model.layers.0.input_layernorm'"),
         ({"targets": "("}, "targets must be a regular expression"),
         ({"rank_pattern": {"q_prj": 3}}, r"rank_pattern: 'q_prj' matches no module of .*q_proj"),
         ({"rank_pattern": {"(": 3}}, r"rank_pattern\['\('\] must be a regular expression"),

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np.accounting import (
     break_even_rank,
@@ -106,7 +105,7 @@ def test_numpy_integers_count_as_python_integers() -> None:
 
 
 def test_the_table_keeps_the_order_of_ranks_and_flags_high_ones() -> None:
-    table = count_matrix(100, 120, ranks=[20, 8, 200]).table
+    table = count_matrix(100, 120, rank=[20, 8, 200]).table
     assert [row["trainable"] for row in table.records] == [12_000, 4_400, 1_760, 44_000]
     assert [row["total"] for row in table.records] == [12_000, 16_400, 13_760, 56_000]
     flags = [note for note in table.notes if "above min(d, k) = 100" in note]

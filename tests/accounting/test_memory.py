@@ -19,14 +19,14 @@ from lora_np.accounting import (
     count_source,
     from_config,
     largest_batch,
+    largest_context,
     largest_rank,
-    largest_sequence,
     model_spec,
     preset,
     training_memory,
 )
-from lora_np.accounting.activations import activation_bytes
-from lora_np.hub.families import build_spec
+from lora_np.accounting.activations import activations
+from lora_np.models.families import build_spec
 from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
 from tests.accounting import torch_memory
 from tests.drawing import FULL
@@ -55,10 +55,10 @@ def test_units_are_never_confused() -> None:
 
 def test_bytes_follow_from_counts() -> None:
     lora = count_model(LLAMA, rank=4)
-    full = training_memory(LLAMA, weights="float32")
+    full = training_memory(LLAMA, dtype="float32")
     assert (full.weights, full.gradients, full.optimizer) == tuple(LLAMA.total * n for n in (4, 4, 8))
     assert full.adapter == 0
-    adapted = training_memory(lora, weights="bfloat16")
+    adapted = training_memory(lora, dtype="bfloat16")
     assert (adapted.weights, adapted.adapter, adapted.gradients, adapted.optimizer) == (
         2 * LLAMA.total,
         4 * lora.trainable,
@@ -66,7 +66,7 @@ def test_bytes_follow_from_counts() -> None:
         8 * lora.trainable,
     )
     assert adapted.total == sum(adapted.parts.values())
-    mixed = training_memory(LLAMA, weights="bfloat16", master_copy=True)
+    mixed = training_memory(LLAMA, dtype="bfloat16", master_copy=True)
     assert mixed.optimizer == 12 * LLAMA.total
 
 
@@ -98,10 +98,10 @@ def test_nf4_costs_what_the_qlora_paper_says() -> None:
     spec = ModelSpec("one", model_spec("4096x4096").groups)
     numbers = 4096 * 4096
     lora = count_model(spec, rank=1, targets="all-linear")
-    plain = training_memory(lora, weights="nf4", double_quantization=False)
+    plain = training_memory(lora, dtype="nf4", double_quantization=False)
     assert 8 * plain.weights / numbers == 4.5
-    assert 8 * training_memory(lora, weights="nf4").weights / numbers == pytest.approx(4.127, abs=5e-4)
-    assert training_memory(lora, weights="int8").weights == numbers + 4 * 4096
+    assert 8 * training_memory(lora, dtype="nf4").weights / numbers == pytest.approx(4.127, abs=5e-4)
+    assert training_memory(lora, dtype="int8").weights == numbers + 4 * 4096
 
 
 def test_quantization_spares_embeddings_norms_and_the_head() -> None:
@@ -109,17 +109,17 @@ def test_quantization_spares_embeddings_norms_and_the_head() -> None:
     linear = sum(m.parameters for m in LLAMA.groups if m.kind == "linear" and m.name != "lm_head")
     others = LLAMA.total - linear
     for item, unquantised in ((2, "bfloat16"), (4, "float32")):
-        weights = training_memory(lora, weights="nf4", unquantised=unquantised).weights
+        weights = training_memory(lora, dtype="nf4", unquantised_dtype=unquantised).weights
         assert item * others + 0.5 * linear < weights < item * others + 0.52 * linear + 100
 
 
 def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
     lora = count_model(preset("llama-3.2-1b"), rank=8)
-    one = training_memory(lora, batch=1, sequence=256).activations
-    assert training_memory(lora, batch=4, sequence=256).activations == 4 * one
-    assert training_memory(lora, batch=1, sequence=1024).activations == 4 * one
+    one = training_memory(lora, batch_size=1, context=256).activations
+    assert training_memory(lora, batch_size=4, context=256).activations == 4 * one
+    assert training_memory(lora, batch_size=1, context=1024).activations == 4 * one
     without, eager = (
-        training_memory(lora, batch=1, sequence=256, checkpointing=False, attention=attention).activations
+        training_memory(lora, batch_size=1, context=256, checkpointing=False, attention=attention).activations
         for attention in ("fused", "eager")
     )
     assert eager > without  # type: ignore[operator]
@@ -128,7 +128,7 @@ def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
 
 def test_rank_hardly_moves_memory() -> None:
     spec = preset("llama-3-8b")
-    low, high = (training_memory(count_model(spec, rank=rank), sequence=2048).total for rank in (4, 64))
+    low, high = (training_memory(count_model(spec, rank=rank), context=2048).total for rank in (4, 64))
     assert high / low < 1.05
 
 
@@ -136,16 +136,16 @@ def test_rank_hardly_moves_memory() -> None:
     ("find", "rebuild"),
     [
         (
-            lambda **k: largest_rank(preset("llama-3.2-1b"), lora={"targets": "all-linear"}, **k),
+            lambda **k: largest_rank("llama-3.2-1b", targets="all-linear", **k),
             lambda n: training_memory(count_model(preset("llama-3.2-1b"), rank=n, targets="all-linear")),
         ),
         (
             lambda **k: largest_batch(count_model(preset("llama-3.2-1b"), rank=8), **k),
-            lambda n: training_memory(count_model(preset("llama-3.2-1b"), rank=8), batch=n),
+            lambda n: training_memory(count_model(preset("llama-3.2-1b"), rank=8), batch_size=n),
         ),
         (
-            lambda **k: largest_sequence(preset("qwen2.5-0.5b"), **k),
-            lambda n: training_memory(preset("qwen2.5-0.5b"), sequence=n),
+            lambda **k: largest_context(preset("qwen2.5-0.5b"), **k),
+            lambda n: training_memory(preset("qwen2.5-0.5b"), context=n),
         ),
     ],
     ids=["rank", "batch", "sequence"],
@@ -161,15 +161,15 @@ def test_the_largest_fits_and_one_more_does_not(find: Any, rebuild: Any) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "fp64"}, "weights must be one of 'float32'"),
+        ({"dtype": "fp64"}, "dtype must be one of 'float32'"),
         (
-            {"weights": "nf4"},
-            "weights must be one of float32, bfloat16, float16 to train in full, got 'nf4'",
+            {"dtype": "nf4"},
+            "dtype must be one of float32, bfloat16, float16 to train in full, got 'nf4'",
         ),
         ({"optimizer": "lion"}, "optimizer must be one of"),
         ({"attention": "flash"}, "attention must be one of 'fused', 'eager'"),
-        ({"batch": 0}, "batch must be at least 1, got 0"),
-        ({"sequence": -4}, "sequence must be at least 1, got -4"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"context": -4}, "context must be at least 1, got -4"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -178,7 +178,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_model_without_known_layers_gets_the_rest() -> None:
-    memory = training_memory(model_spec("100x120"), weights="float32")
+    memory = training_memory(model_spec("100x120"), dtype="float32")
     assert memory.activations is None
     assert memory.total == (4 + 4 + 8) * 12_000
     assert "Activations, logits and workspace are not in the total" in str(memory)
@@ -189,7 +189,7 @@ def test_the_tables_add_up() -> None:
     for method in ("full", "LoRA", "QLoRA"):
         column = [row[method] for row in table.records]
         assert sum(column[:7]) == column[7]  # type: ignore[arg-type]
-    operations = count_flops(count_model(LLAMA, rank=4), sequence=10).table
+    operations = count_flops(count_model(LLAMA, rank=4), context=10).table
     for method in ("full", "LoRA"):
         column = [row[method] for row in operations.records]
         assert sum(column[:-1]) == column[-1]  # type: ignore[arg-type]
@@ -210,19 +210,19 @@ def test_routed_experts_work_only_when_chosen() -> None:
 
 
 def test_what_the_command_prints() -> None:
-    assert [row["trainable"] for row in count_source("100x120", ranks=[20, 8]).table.records] == [
+    assert [row["trainable"] for row in count_source("100x120", rank=[20, 8]).table.records] == [
         12_000,
         4_400,
         1_760,
     ]
-    tables = count_source("gpt2", ranks=[4, 8], by="kind", memory=True).tables
+    tables = count_source("gpt2", rank=[4, 8], by="kind", memory=True).tables
     assert len(tables) == 5
     assert [row["trainable"] for row in tables[0].records] == [147_456, 294_912]
     assert count_source("gpt2").table.title == "gpt2: 124,439,808 parameters"
     with pytest.raises(ValueError, match="a single matrix, 100x120, takes ranks and DoRA"):
-        count_source("100x120", ranks=[8], by="kind")
+        count_source("100x120", rank=[8], by="kind")
     with pytest.raises(ValueError, match="by must be one of"):
-        count_source("gpt2", ranks=[8], by="layer")
+        count_source("gpt2", rank=[8], by="layer")
 
 
 # where an estimate may be further off than a tenth, as docs/use/plan.md says
@@ -245,7 +245,7 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
         list(itertools.product(attentions, shapes)) if FULL else list(zip(attentions, shapes, strict=False))
     )
     for attention, (precision, batch, sequence) in cases:
-        options = {"weights": precision, "batch": batch, "sequence": sequence, "attention": attention}
+        options = {"dtype": precision, "batch_size": batch, "context": sequence, "attention": attention}
         model, counted = torch_memory.pair(
             family, precision=precision, targets=targets, attention=attention, dora=dora
         )
@@ -256,10 +256,11 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
             found = torch_memory.held(model, family, batch, sequence)
             layer = layer or found["layer"]
             training = TrainingOptions(**options, checkpointing=checkpointing)
-            steps = activation_bytes(counted, training)
+            steps = activations(counted, training)
             assert steps is not None
             kept = found["activations"] + found["logits"]
-            assert steps.kept + steps.logits == pytest.approx(kept, rel=tolerance)
+            held = steps.kept.at(training) + steps.logits.at(training)
+            assert held == pytest.approx(kept, rel=tolerance)
             ours = training_memory(counted, **options, checkpointing=checkpointing)
             assert ours.weights + ours.adapter == found["parameters"]
             # the last norm of LLaVA's vision tower is trained in name only
@@ -268,9 +269,10 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
             assert ours.optimizer == pytest.approx(found["optimizer"], rel=unused)
             exact = sum(found[cause] for cause in ("parameters", "gradients", "optimizer"))
             total = ours.total - (ours.activations or 0) - (ours.logits or 0) - (ours.workspace or 0)
-            assert total + steps.kept + steps.logits == pytest.approx(exact + kept, rel=tolerance)
+            assert total + held == pytest.approx(exact + kept, rel=tolerance)
             if checkpointing:
-                assert steps.layer == pytest.approx(layer, rel=tolerance)
+                again = max(each.at(training) // n for each, n in steps.layers)
+                assert again == pytest.approx(layer, rel=tolerance)
 
 
 @pytest.mark.peers
@@ -287,7 +289,7 @@ def test_the_norms_of_dora_as_torch_allocates_them(shape: tuple[int, int], preci
     layers = LLAMA.layers  # they only say that activations are known
     spec = ModelSpec("one", model_spec(f"{d}x{k}").groups, layers=layers)
     counted = count_model(spec, rank=8, targets=["W0"], dora=True)
-    steps = activation_bytes(counted, TrainingOptions(weights=precision))
+    steps = activations(counted, TrainingOptions(dtype=precision))
     assert steps is not None
     assert steps.norms == pytest.approx(found, rel=0.01)
 
@@ -321,8 +323,8 @@ def test_operations_as_torch_counts_them(targets: Any) -> None:
         loss = model(input_ids=tokens, labels=tokens).loss
     with FlopCounterMode(display=False) as backward:
         loss.backward()
-    expected = sum(count_flops(counted, sequence=sequence).forward.values()) * batch * sequence
+    expected = sum(count_flops(counted, context=sequence).forward.values()) * batch * sequence
     assert forward.get_total_flops() == expected
-    both = count_flops(counted, sequence=sequence).total * batch * sequence
+    both = count_flops(counted, context=sequence).total * batch * sequence
     # torch spares what lies below the lowest adapter, which is not counted as spared here
     assert expected + backward.get_total_flops() == pytest.approx(both, rel=0 if targets is None else 0.08)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import catalogue, count_model, from_config, preset, preset_config, preset_names
-from lora_np.hub.families import family_of
+from lora_np.models.families import family_of
 from tests.drawing import twentieth
 
 # parameters as published with the checkpoints: the totals of their safetensors files (deepseek-v3 without its second-token module and router biases)

@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 
 from lora_np.accounting import LoraCount, ModelSpec, count_model, from_config
-from lora_np.hub.families import family_of
+from lora_np.models.families import family_of
 
 WIDE: dict[str, Any] = {
     "vocab_size": 331,

@@ -7,7 +7,7 @@ import pytest
 
 from lora_np import adapters, language
 from lora_np.hub import HubError, safetensors
-from lora_np.hub.names import NameMap
+from lora_np.models.names import NameMap
 
 
 def checkpoint(folder, value, **config):
@@ -201,7 +201,9 @@ def test_a_gguf_of_mistral_calls_it_llama(tmp_path):
 
 def test_combine_takes_adapters_of_one_base_only(tmp_path):
     one, two = adapter(tmp_path / "one", "org/llama"), adapter(tmp_path / "two", "org/qwen")
-    with pytest.raises(HubError, match=r"two: is for the base 'org/qwen', but .*one is for 'org/llama'"):
+    with pytest.raises(
+        HubError, match=r"two: is for the base 'org/qwen', but .*one is for the base 'org/llama'"
+    ):
         adapters.combine([one, two], tmp_path / "out")
     adapters.combine([one, two], tmp_path / "out", any_base=True)
     adapters.combine([one, adapter(tmp_path / "any", None)], tmp_path / "fine")

@@ -8,7 +8,8 @@ import pytest
 from lora_np import adapters
 from lora_np.adapters import extraction
 from lora_np.cli import run
-from lora_np.hub import HubError, open_model, safetensors
+from lora_np.hub import HubError, safetensors
+from lora_np.models import open_model
 
 FIELDS = {
     "hidden_size": 8, "intermediate_size": 10, "num_hidden_layers": 2, "num_attention_heads": 2,

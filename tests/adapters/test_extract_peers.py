@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.hub import open_model
+from lora_np.models import open_model
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

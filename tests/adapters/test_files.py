@@ -251,12 +251,24 @@ def test_a_merged_checkpoint_is_replaced_by_one_in_other_shards(adapter, make_ch
         assert sorted(content(tmp_path / "merged")) == sorted(content(again))
 
 
-def test_a_missing_parent_is_named(tmp_path):
-    with (
-        pytest.raises(ValueError, match="no such directory to write target into"),
-        replacing(tmp_path / "no" / "target", force=False, writes=OURS.__contains__),
-    ):
+def test_missing_parents_are_made_and_go_again_if_nothing_is_written(tmp_path):
+    target = tmp_path / "a" / "b" / "target"
+
+    def interrupted():
+        with replacing(target, force=False, writes=OURS.__contains__):
+            assert target.parent.is_dir()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    with pytest.raises(KeyError):
+        interrupted()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]  # which this run did not make
+    with replacing(target, force=False, writes=OURS.__contains__):
         pass
+    assert target.is_dir()
 
 
 def test_permissions_are_those_of_any_new_directory(tmp_path):

@@ -9,13 +9,13 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lora_np import adapters
-from lora_np.adapters.peft_format import PREFIX, WEIGHTS
-from lora_np.hub import INDEX, HubError, open_model, safetensors
+from lora_np.adapters.peft_format import PREFIX, WEIGHTS, keyed
+from lora_np.hub import INDEX, HubError, safetensors
 from lora_np.hub.dtypes import TABLE
+from lora_np.models import open_model
 from tests.mutations import COUNTS, in_little_memory, is_linear, refusal
 
 MODULES = ("m.0.q", "m.1.q")
@@ -197,7 +197,7 @@ def check(folder, content):
         array = refused(file.read, name)
         assert array is None or (in_file(info.dtype), info.shape, bits(array, info.dtype)) == expected[name]
     if adapter is not None:
-        read = [(in_file(t.dtype), t.shape, bits(t.read(), t.dtype)) for t in adapter.tensors().values()]
+        read = [(in_file(t.dtype), t.shape, bits(t.read(), t.dtype)) for t in keyed(adapter).values()]
         assert sorted(read) == sorted(expected.values())
         assert json.dumps(adapter.config)
     if checkpoint is not None:

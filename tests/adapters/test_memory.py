@@ -39,7 +39,7 @@ sys.exit(status)
 
 def peak(*arguments):
     result = subprocess.run(
-        [sys.executable, "-c", WATCHED, *map(str, arguments)], capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", WATCHED, *map(str, arguments)], capture_output=True, text=True, timeout=3_600
     )
     assert result.returncode == 0, result.stderr
     return int(result.stdout)

@@ -8,8 +8,9 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
-from lora_np.hub import HubError, open_model, safetensors
-from lora_np.hub.settings import compose, parse
+from lora_np.hub import HubError, safetensors
+from lora_np.models import open_model
+from lora_np.models.peft import compose, parse
 
 Q = f"{PREFIX}model.layers.0.q_proj"
 
@@ -205,8 +206,9 @@ def test_a_config_of_absurd_size_is_not_read(adapter):
 def test_missing_files_and_directories_are_named(adapter, tmp_path):
     with pytest.raises(HubError, match="nowhere: no such directory"):
         adapters.load(tmp_path / "nowhere")
-    with pytest.raises(HubError, match=f"{WEIGHTS}: not a directory"):
-        adapters.load(adapter / WEIGHTS)
+    (adapter / "notes.txt").write_text("")
+    with pytest.raises(HubError, match=r"notes\.txt: not a directory"):
+        adapters.load(adapter / "notes.txt")
     (adapter / WEIGHTS).unlink()
     with pytest.raises(HubError, match=f"{WEIGHTS}: no such file"):
         adapters.load(adapter)

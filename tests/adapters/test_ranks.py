@@ -4,14 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.module import header
-from lora_np.adapters.peft_format import METADATA, WEIGHTS
-from lora_np.adapters.ranks import Goal, Spectrum, allocate, allocate_bytes
+from lora_np.adapters.adapter import header
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
+from lora_np.adapters.resizing import Goal, Spectrum, allocate, allocate_bytes
 from lora_np.hub.safetensors import SafetensorsWriter
+from tests.drawing import examples
 
 SPECTRA = st.lists(
     st.lists(st.floats(0, 10).map(lambda x: round(x, 2)), min_size=1, max_size=3).map(
@@ -41,7 +41,7 @@ def problem(spectra, costs):
     )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(SPECTRA, st.integers(1, 12))
 def test_with_equal_costs_no_choice_keeps_more(spectra, budget):
     spectra, costs = problem(spectra, [1] * 4)
@@ -50,7 +50,7 @@ def test_with_equal_costs_no_choice_keeps_more(spectra, budget):
     assert kept(spectra, ranks) == pytest.approx(brute_force(spectra, costs, budget), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(SPECTRA, st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(9, 40))
 def test_with_any_costs_it_is_short_by_at_most_the_first_value_that_did_not_fit(spectra, costs, budget):
     spectra, costs = problem(spectra, costs)
@@ -109,7 +109,7 @@ def size_of(adapter, ranks):
         for name, module in adapter.items()
         if ranks[name]
     }
-    tensors = header(Adapter(modules, adapter.full).tensors())
+    tensors = header(keyed(Adapter(modules, adapter.full)))
     return SafetensorsWriter(WEIGHTS, tensors, metadata=METADATA).size
 
 
@@ -117,7 +117,7 @@ shapes_of_all = st.lists(st.tuples(st.integers(3, 40), st.integers(3, 40)), min_
 HEADER = 24  # how far the size of a file with one module is estimated from above, in bytes
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @example([[1.0], [3.0], [6.0, 4.0]], [(3, 3), (3, 10), (10, 37), (3, 3)], 856)
 @given(SPECTRA, shapes_of_all, st.integers(200, 3000))
 def test_bytes_buy_at_least_what_any_one_module_would(spectra, shapes, size):
@@ -144,7 +144,7 @@ def test_bytes_buy_at_least_what_any_one_module_would(spectra, shapes, size):
 ENTRIES = st.lists(st.integers(0, 20), min_size=4, max_size=4)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(SPECTRA, st.lists(st.integers(1, 9), min_size=4, max_size=4), ENTRIES, st.integers(30, 60))
 def test_with_a_price_for_coming_in_at_least_half_of_the_most_is_kept(spectra, costs, entries, budget):
     spectra, costs = problem(spectra, costs)

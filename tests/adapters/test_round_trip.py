@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.module import Stored, held
+from lora_np.adapters.adapter import Stored, held
 from lora_np.hub import HubError
+from tests.drawing import examples
 
 A, B = np.ones((2, 3)), np.ones((4, 2))
 
@@ -100,13 +100,13 @@ full_names = st.sampled_from(["embed_tokens.weight", "m.lm_head.weight", "q.weig
 fulls = st.just({}) | st.dictionaries(full_names, st.just(held(np.arange(3.0))), max_size=2)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.dictionaries(names, modules(), min_size=1, max_size=2), fulls, settings_of_all)
 def test_what_is_saved_is_read_back_equal(parts, full, raw):
     check(parts, full, raw)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.dictionaries(names, alphas, min_size=1, max_size=4), st.booleans(), st.booleans(), st.booleans())
 def test_what_is_sound_is_mostly_saved_and_read_back_equal(found, rslora, dora, lora_bias):
     parts = {

@@ -10,9 +10,10 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.module import held
+from lora_np.adapters.adapter import held
 from lora_np.adapters.peft_format import WEIGHTS
-from lora_np.hub import HubError, open_model, safetensors
+from lora_np.hub import HubError, safetensors
+from lora_np.models import open_model
 
 RNG = np.random.default_rng(0)
 

@@ -17,6 +17,7 @@ from lora_np.autograd import (
 )
 from lora_np.autograd.tables import COMPOSITIONS, CONSTANTS, DERIVATIVES, name_of
 from tests.autograd.examples import EXAMPLES, RNG, matrix, positive, well_conditioned
+from tests.drawing import every
 
 CASES = [
     pytest.param(f, args, id=f"{name_of(function)}-{i}")
@@ -25,23 +26,23 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("f", "args"), CASES)
+@every(("f", "args"), CASES)
 def test_law_of_derivatives(f, args):
     check_derivative(f, *args)
 
 
-@pytest.mark.parametrize(("f", "args"), CASES)
+@every(("f", "args"), CASES)
 def test_second_order_law(f, args):
     check_derivative(f, *args, directions=1, order=2, tolerance=1e-5)
 
 
-@pytest.mark.parametrize(("f", "args"), CASES)
+@every(("f", "args"), CASES)
 def test_forward_pass_is_numpys(f, args):
     tensors = [Tensor(a) for a in args]
     np.testing.assert_allclose(value(f(*tensors)), f(*map(np.asarray, args)), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("f", "args"), CASES)
+@every(("f", "args"), CASES)
 def test_float32_stays_float32(f, args):
     tensors = [Tensor(np.asarray(a, dtype=np.float32)) for a in args]
     y = f(*tensors)
@@ -242,8 +243,8 @@ def exact_cofactors(rows):
     return np.array([[(-1) ** (i + j) * minors[i][j] for j in n] for i in n], dtype=float)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("n", "rank"), [(n, rank) for n in range(1, 6) for rank in range(n + 1)])
+@every("seed", range(5))
+@every(("n", "rank"), [(n, rank) for n in range(1, 6) for rank in range(n + 1)])
 def test_gradient_of_det_is_the_cofactors_whatever_the_rank(n, rank, seed):
     rng = np.random.default_rng(seed)
     M = rng.integers(-3, 4, (n, rank)) @ rng.integers(-3, 4, (rank, n))
@@ -396,7 +397,7 @@ def test_kinks_are_torchs():
 
 
 @pytest.mark.filterwarnings("ignore:numpy.fix is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("function", sorted(CONSTANTS, key=name_of), ids=name_of)
+@every("function", sorted(CONSTANTS, key=name_of))
 def test_constants_return_plain_arrays(function):
     x = Tensor([[1.0, -2.0]])
     arguments = {
@@ -466,9 +467,9 @@ def test_same_kinks_as_torch():
         np.testing.assert_allclose(a.grad, b.grad.numpy(), atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
-@pytest.mark.parametrize("shape", [(1,), (7,), (3, 4), (2, 0), (300,)])
-@pytest.mark.parametrize("rest", [(), (1,), (5,), (2, 3)])
+@every("dtype", ["int64", "int32", "uint8"])
+@every("shape", [(1,), (7,), (3, 4), (2, 0), (300,)])
+@every("rest", [(), (1,), (5,), (2, 3)])
 def test_rows_that_are_picked_more_than_once_add_up(dtype, shape, rest):
     rng = np.random.default_rng(0)
     for n in (1, 2, 9):

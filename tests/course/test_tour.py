@@ -4,6 +4,7 @@ import html
 import json
 import re
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,21 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters
-from lora_np.course import tour
-from lora_np.course.story import ALT, RANKS, StepTime, time_sentence
+from lora_np.course import guided_tour, tour
+from lora_np.course.guided_tour import ALT, RANKS, StepTime, time_sentence
 from lora_np.hub import safetensors
+from tests.drawing import QUARTER
+
+whole_run = pytest.mark.skipif(QUARTER, reason="a second environment makes the quick tour")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return tour(tmp_path_factory.mktemp("tour"), progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            guided_tour, "step_time", partial(guided_tour.step_time, rounds=2)
+        )  # how long it takes is not judged
+        return tour(tmp_path_factory.mktemp("tour"), quick=QUARTER, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +34,7 @@ def folder(found):
     return Path(found.report).parent
 
 
+@whole_run
 def test_every_update_reaches_97_percent_of_what_is_possible(found):
     for update in found.updates:
         assert update.share_of_gain >= 0.97, update
@@ -36,6 +45,7 @@ def test_the_optimum_bounds_its_own_training_objective(found):
         assert update.best_training_error <= update.training_error
 
 
+@whole_run
 def test_a_low_rank_is_what_the_data_asks_for(found):
     """The figures measured beforehand: 0.162 before, about 0.117 after, in full and at rank 8."""
     assert found.base_error == pytest.approx(0.162, abs=0.006)
@@ -95,6 +105,7 @@ def test_the_report_says_what_the_table_says(found, folder):
     assert time_sentence(found.step_times) in page
 
 
+@whole_run
 def test_it_ends_with_a_model_that_speaks(found, folder):
     voice, page = found.voice, (folder / "report.html").read_text(encoding="utf-8")
     assert (voice.numbers, voice.trained_numbers) == (74_752, 37_376)
@@ -145,7 +156,7 @@ def test_an_interrupted_tour_writes_nothing(tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         return replace(lnp.fit(*args, **{**kwargs, "steps": 1}), interrupted=True)
 
-    monkeypatch.setattr("lora_np.course.story.fit", interrupted)
+    monkeypatch.setattr("lora_np.course.guided_tour.fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tour(tmp_path, quick=True, progress=False)
     assert not list(tmp_path.iterdir())

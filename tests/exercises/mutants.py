@@ -29,13 +29,13 @@ def mutants(source: str) -> list[str]:
     found: dict[str, None] = {}
     for path, node in places(tree):
         for new in replacements(node, parameters):
-            changed = copy.deepcopy(tree)
-            put(changed, path, new)
-            ast.fix_missing_locations(changed)
+            put(tree, path, ast.copy_location(new, node))  # its line is asked for in statements
             try:
-                found.setdefault(ast.unparse(changed) + "\n")
+                found.setdefault(ast.unparse(tree) + "\n")
             except Exception:  # not a program: a pass in a place for a value
                 continue
+            finally:
+                put(tree, path, node)
     found.pop(given + "\n", None)
     return list(found)
 

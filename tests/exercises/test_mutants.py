@@ -2,6 +2,7 @@
 
 import tomllib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ def made(name):
     return [(name, difference(head, mutant), mutant + "\n\n" + shown + rest) for mutant in mutants(head)]
 
 
-MADE = [one for lesson in lessons() for exercise in lesson.exercises for one in made(exercise.name)]
+@cache
+def all_made():
+    return [one for lesson in lessons() for exercise in lesson.exercises for one in made(exercise.name)]
 
 
 def survives(name, mutant):
@@ -44,7 +47,7 @@ def survives(name, mutant):
 @pytest.mark.parametrize("part", range(20) if FULL else [7])
 def test_each_mutant_is_killed_or_proved_equivalent(part):
     wrong = []
-    for name, line, mutant in MADE[part::20]:
+    for name, line, mutant in all_made()[part::20]:
         alive = survives(name, mutant)
         if alive is not ((name, line) in EQUIVALENT):
             wrong.append(f"{name}: {line} {'survives' if alive else 'is killed, though proved equivalent'}")
@@ -52,9 +55,9 @@ def test_each_mutant_is_killed_or_proved_equivalent(part):
 
 
 def test_enough_mutants_of_every_exercise_and_no_proof_without_one():
-    assert len(MADE) >= 1000
-    counts = Counter(name for name, _, _ in MADE)
+    assert len(all_made()) >= 1000
+    counts = Counter(name for name, _, _ in all_made())
     assert min(counts.values()) >= 4
-    known = EQUIVALENT & {(name, line) for name, line, _ in MADE}
+    known = EQUIVALENT & {(name, line) for name, line, _ in all_made()}
     assert {line for _, line in EQUIVALENT} == {line for _, line in known}
     assert all(len(proof["proof"]) > 20 for proof in PROOFS)

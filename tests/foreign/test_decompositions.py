@@ -63,7 +63,7 @@ def test_of_others_pass_with_our_decompositions(suite, tmp_path, on_page):
          "-m", "not slow", "-k", CHOSEN[suite], "-c", "/dev/null", "--rootdir", str(folder), "--tb=short", *map(str, files)],
         cwd=tmp_path, env={"PYTHONPATH": f"{HERE}:{ROOT}", "PATH": "", "OPENBLAS_NUM_THREADS": "1",
                            "FOREIGN_SUITE": suite, "FOREIGN_REPORT": str(tmp_path / "report.json")},
-        capture_output=True, text=True, timeout=900, check=False,
+        capture_output=True, text=True, timeout=5_400, check=False,
     )  # fmt: skip
     assert (tmp_path / "report.json").exists(), run.stdout[-3000:] + run.stderr[-3000:]
     tests = json.loads((tmp_path / "report.json").read_text())

@@ -66,7 +66,7 @@ def test_tests_of_hips_autograd(source, on_page):
         [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "-p", "hips_as_ours", "-p", "no:cacheprovider",
          "-c", "/dev/null", "--rootdir", ".", *(f"test_{name}.py" for name in FILES)],
         cwd=source, env={"PYTHONPATH": f"{HERE}:{ROOT}", "PATH": "", "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=600, check=False,
+        capture_output=True, text=True, timeout=5_400, check=False,
     )  # fmt: skip
     failed = set(re.findall(r"^(?:FAILED|ERROR) \S+?::(\w+)", run.stdout, flags=re.MULTILINE))
     passed = int(re.search(r"(\d+) passed", run.stdout)[1])

@@ -53,7 +53,7 @@ def test_adapters_of_peft_s_own_tests(source, on_page, tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "-p", "peft_cases", "-p", "no:cacheprovider",
          "-c", "/dev/null", "--rootdir", ".", "--tb=no", *chosen, "tests/test_custom_models.py"],
-        cwd=source, env=environment, capture_output=True, text=True, timeout=1200, check=False,
+        cwd=source, env=environment, capture_output=True, text=True, timeout=5_400, check=False,
     )  # fmt: skip
     cases = json.loads((tmp_path / "cases.json").read_text())
     assert len(cases) >= 150, run.stdout[-2000:]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lora_np.cli import run
-from lora_np.cli.exercising import group
+from lora_np.cli.exercises import exercises
 from lora_np.exercises import solution
 from lora_np.grading import Grades, check_out
 
@@ -16,9 +16,9 @@ COUNT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
 
 
 def test_every_command_has_help_with_an_example(capsys):
-    for command in group.registered_commands:
-        assert run(["exercises", command.name, "--help"]) == 0
-        assert f"lora-np exercises {command.name}" in capsys.readouterr().out
+    for name in exercises.commands:
+        assert run(["exercises", name, "--help"]) == 0
+        assert f"lora-np exercises {name}" in capsys.readouterr().out
 
 
 def test_list(capsys):

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from lora_np.grading import classroom, judge
 from lora_np.grading.classroom import Grades, grade, harmless, quoted, submissions_in
 from lora_np.grading.confine import Limits
+from tests.drawing import few
 
 LIMITS = Limits(seconds=2.0)
 COUNT = "def lora_count(d, k, r):\n    return r * (d + k)\n"
@@ -465,7 +466,7 @@ def test_a_supervisor_that_is_killed_leaves_grades_that_the_next_run_completes(t
     subprocess.run(command, check=True, capture_output=True)
     lasts = time.monotonic() - began
     right = (tmp_path / "g.csv").read_text()
-    for moment in range(20):
+    for moment in few(range(20), 4):
         (tmp_path / "g.csv").unlink(missing_ok=True)
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(lasts * (moment + 0.5) / 20)

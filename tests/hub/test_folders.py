@@ -2,15 +2,18 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.accounting import from_safetensors
-from lora_np.hub import HubError, open_model, read_json, safetensors
+from lora_np.hub import HubError, read_json, safetensors
+from lora_np.models import open_model
+from tests.drawing import examples
 
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")
 CONFIG = {
@@ -121,6 +124,9 @@ def test_a_stray_file_is_named_where_there_is_no_model(tmp_path):
         ('{"a": "\\udc00"}', "surrogates not allowed"),
         ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
         (b'{"a": "\xff"}', "not valid JSON"),
+        ('{"a": -0}', "-0 does not mean the same to all readers"),
+        ('{"a": [' + "[]," * 1_500_000 + "[]]}", "more than 3,000,000 items"),
+        ('{"a": [' + "0," * 3_000_000 + "0]}", "more than 3,000,000 items"),
     ],
 )
 def test_json_means_one_thing_or_is_refused(tmp_path, text, message):
@@ -130,7 +136,32 @@ def test_json_means_one_thing_or_is_refused(tmp_path, text, message):
         read_json(path)
 
 
-@settings(max_examples=100, deadline=None)
+def test_minus_zero_is_refused_as_a_number_alone(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"a-0": "-0, -0", "b": -0.0, "c": 1e-05, "d": -10}')
+    assert read_json(path) == {"a-0": "-0, -0", "b": 0.0, "c": 1e-05, "d": -10}
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "emscripten", reason="no limits or processes")
+def test_what_hostile_json_costs_is_bounded(tmp_path):
+    """In a process of its own, with a limit on memory and on CPU time."""
+    path = tmp_path / "config.json"
+    path.write_text("[" + "[]," * 10_000_000 + "0]")
+    code = f"""if True:
+        import resource
+        from lora_np.hub import HubError, read_json
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+        resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+        try:
+            read_json({str(path)!r})
+        except HubError as error:
+            print(error)
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "3,000,000 items" in result.stdout, result.stderr
+
+
+@settings(max_examples=examples(100), deadline=None)
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=4))
 def test_what_json_writes_is_read(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("json") / "x.json"

@@ -6,11 +6,11 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from lora_np.hub import HubError, SafetensorsWriter, TensorInfo, rounded, safetensors
+from tests.drawing import every, examples
 
 DTYPES = [
     np.float64,
@@ -43,8 +43,8 @@ def path(tmp_path):
     return tmp_path / "file.safetensors"
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0, 2), (2, 3, 4)], ids=str)
+@every("dtype", DTYPES)
+@every("shape", [(), (1,), (0,), (3, 0, 2), (2, 3, 4)])
 def test_every_dtype_and_shape_comes_back(path, dtype, shape):
     array = (np.random.default_rng(0).normal(size=shape) * 50).astype(dtype)
     safetensors.save({"x": array}, path)
@@ -68,7 +68,7 @@ def test_every_dtype_and_shape_comes_back(path, dtype, shape):
     ),
     st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_any_collection_comes_back(tmp_path_factory, tensors, metadata):
     path = tmp_path_factory.mktemp("any") / "file.safetensors"
     safetensors.save(tensors, path, metadata=metadata)
@@ -129,7 +129,7 @@ def neighbours(x):
         ),
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_bfloat16_rounds_to_nearest_and_ties_to_even(tmp_path_factory, x):
     path = tmp_path_factory.mktemp("bf16") / "x.safetensors"
     safetensors.save({"x": np.array([x])}, path, dtype="bfloat16")

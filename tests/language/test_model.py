@@ -1,16 +1,22 @@
 """The tree, loading and saving, generation, adapting."""
 
+import dataclasses
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
-from lora_np.language.decoder import Cache
-from lora_np.language.settings import DecoderSettings
+from lora_np.language.decoder import Cache, RMSNorm
+from lora_np.language.settings import decoder_settings
 
-from .conftest import CONFIG, random_model
+from .conftest import CONFIG, LETTERS, before, byte_level, needs_tokenizers, random_model
 
 
 def test_paths_are_the_names_of_transformers(model):
@@ -53,7 +59,128 @@ def test_nothing_is_written_or_replaced_before_all_is_checked(model, tmp_path):
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"of another"]
 
 
-@pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.lora.merge_quantised(m, kind="int8").model])
+def instructed(model, folder, **generation):
+    """A model with what instructed ones come with: a chat template, special tokens, settings of generation."""
+    language.save(model, folder)
+    tokenizer = {"tokenizer_class": "LlamaTokenizerFast", "eos_token": ".", "chat_template": "{{ messages }}"}
+    beside = {
+        "tokenizer_config.json": json.dumps(tokenizer, indent=4).encode(),  # not as ours is laid out
+        "special_tokens_map.json": b'{"eos_token": "."}',
+        "chat_template.jinja": "{{ bos_token }}\u4f60\r\n".encode(),
+        "tokenizer.model": bytes(range(256)),
+    }
+    for name, content in beside.items():
+        (folder / name).write_bytes(content)
+    (folder / "generation_config.json").write_text(json.dumps({"temperature": 0.6, **generation}))
+    return beside
+
+
+def test_what_came_with_a_model_is_saved_as_it_came(model, tmp_path):
+    beside = instructed(model, tmp_path / "base", eos_token_id=[3, 4])
+    base = language.load(tmp_path / "base")
+    tuned = lnp.merge(moved(lnp.inject(base, rank=2, rng=0)))
+    language.save(tuned, tmp_path / "tuned")
+    assert {name: (tmp_path / "tuned" / name).read_bytes() for name in beside} == beside
+    written = json.loads((tmp_path / "tuned" / "generation_config.json").read_text())
+    assert written == {"temperature": 0.6, "eos_token_id": [3, 4]}
+    # of another vocabulary nothing is said
+    other = dataclasses.replace(base, vocabulary=language.Characters(base.vocabulary.characters[::-1]))
+    language.save(other, tmp_path / "other")
+    assert not (tmp_path / "other" / "chat_template.jinja").exists()
+    settings = json.loads((tmp_path / "other" / "tokenizer_config.json").read_text())
+    assert settings == {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def test_a_model_that_is_replaced_leaves_nothing_of_its_own_but_its_card(model, tmp_path):
+    instructed(model, tmp_path / "m")
+    for name in ("README.md", "model.safetensors.index.json", "model-00001-of-00002.safetensors"):
+        (tmp_path / "m" / name).write_text("{}")
+    language.save(model, tmp_path / "m", force=True)
+    assert sorted(os.listdir(tmp_path / "m")) == [
+        *("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    ]
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds notes.txt, which would be lost"):
+        language.save(model, tmp_path / "m", force=True)
+    assert language.load(tmp_path / "m")
+    language.save(model, tmp_path / "new" / "folders" / "m")  # are made
+
+
+def test_generation_ends_where_its_settings_say(model, tmp_path):
+    plain = language.generate(model, "the ", tokens=40, temperature=0)
+    tokens = [LETTERS.index(c) for c in plain]
+    assert len(plain) == 44
+    first, second = tokens[10], tokens[20]
+    for ends, expected in (
+        (first, tokens[4:].index(first)),
+        ([second, first], min(tokens[4:].index(end) for end in (first, second))),
+        (None, 40),
+    ):
+        folder = tmp_path / str(ends)
+        instructed(model, folder, eos_token_id=ends)
+        told = []
+        said = language.generate(language.load(folder), "the ", tokens=40, temperature=0, stream=told.append)
+        assert len(said) == 4 + min(expected + 1, 40)
+        assert "".join(told) == plain[: 4 + expected]
+    # what config.json says counts where the other file says nothing
+    config = {**model.config, "eos_token_id": first}
+    ended = dataclasses.replace(model, config=config)
+    assert len(language.generate(ended, "the ", tokens=40, temperature=0)) == 5 + tokens[4:].index(first)
+    wrong = dataclasses.replace(model, generation={"eos_token_id": "."})
+    with pytest.raises(ValueError, match=r"generation_config.json: eos_token_id must be .* got '\.'"):
+        language.generate(wrong, "the ")
+
+
+# Saves a model and is killed at the n-th thing that it asks of the system.
+KILLED = """
+import os, signal, sys
+from lora_np import language
+model = language.load(sys.argv[1])
+left = int(sys.argv[3])
+
+def count(event, arguments):
+    global left
+    if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.listdir", "shutil.rmtree"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+language.save(model, sys.argv[2], force=True, dtype="bfloat16")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+@pytest.mark.parametrize("old", [False, True])
+def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old):
+    base, target = tmp_path / "base", tmp_path / "made" / "m"
+    instructed(model, base)
+    new = tmp_path / "new"
+    language.save(language.load(base), new, dtype="bfloat16")
+    content = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
+    seen = set()
+    for moment in range(1, 100):
+        shutil.rmtree(tmp_path / "made", ignore_errors=True)
+        if old:
+            shutil.copytree(base, target)
+        done = subprocess.run([sys.executable, "-c", KILLED, str(base), str(target), str(moment)])
+        there = content(target) if target.exists() else None
+        assert there in ((content(base), content(new), None) if old else (None, content(new)))
+        if there is None and old:  # between two renames: the next run puts it back first
+            assert [path for path in target.parent.rglob("*.old") if content(path) == content(base)]
+        seen.add(None if there is None else there == content(new))
+        language.save(language.load(base), target, dtype="bfloat16", force=True)
+        assert content(target) == content(new)
+        assert os.listdir(target.parent) == ["m"]
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    assert moment > 20
+    assert seen == ({None, False, True} if old else {None, True})
+
+
+@pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.merge(m, quantise="int8")])
 @pytest.mark.parametrize("target", ["lm_head", "model.embed_tokens"])
 def test_a_head_that_is_merged_into_is_no_longer_tied(model, tmp_path, target, merge):
     merged = merge(moved(lnp.inject(model, rank=2, rng=0, targets=[target])))
@@ -95,43 +222,69 @@ SMOLLM = {"model_type": "smollm3"}
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_type": "bert"}, "model_type must be one of 'llama'.*got 'bert'"),
-        ({"model_type": None}, "config.json: model_type is missing; it must be one of 'llama'"),
-        ({"hidden_size": None}, "hidden_size must be a whole number from 1, but it is missing"),
+        ({"model_type": "bert"}, "model_type must be one of 'gemma', 'llama',.* 'smollm3', got 'bert'$"),
+        ({"model_type": "gemma2"}, "model_type must be one of 'gemma', 'llama',.* 'smollm3', got 'gemma2'$"),
+        ({"model_type": "nonsuch"}, "model_type must be one of 'gemma', .*, got 'nonsuch'$"),
+        ({"model_type": ["llama"]}, r"model_type must be one of 'gemma', .*, got \['llama'\]$"),
+        ({"model_type": None}, "config.json: model_type must be one of 'gemma', 'llama',.* is missing$"),
+        ({"hidden_size": None}, r"embed_tokens.weight must have shape \(30, 4096\) to fit config.json"),
+        ({"hidden_size": "x"}, "config.json: hidden_size must be a whole number, got 'x'"),
         (
             {"max_position_embeddings": 0},
-            "json: max_position_embeddings must be a whole number from 1, got 0",
+            "json: max_position_embeddings must be at least 1, got 0",
         ),
         ({"max_position_embeddings": "x"}, "json: max_position_embeddings must be .*got 'x'"),
-        ({"rms_norm_eps": "x"}, "json: rms_norm_eps must be a number above 0, got 'x'"),
+        ({"rms_norm_eps": "x"}, "json: rms_norm_eps must be a number, got 'x'"),
         ({"tie_word_embeddings": "no"}, "json: tie_word_embeddings must be true or false, got 'no'"),
-        ({"rope_theta": -1}, "json: rope_theta must be a number above 0, got -1"),
+        ({"rope_theta": -1}, "json: rope_theta must be above 0, got -1"),
         ({"rope_scaling": "linear"}, "json: rope_scaling must be an object or null, got 'linear'"),
-        ({"rope_scaling": LINEAR | {"factor": "two"}}, "rope_scaling: factor must be a number .*got 'two'"),
-        ({"rope_parameters": LINEAR | {"factor": 0}}, "rope_parameters: factor must be .*above 0, got 0"),
-        ({"rope_scaling": LLAMA3}, "rope_scaling: low_freq_factor must be .* but it is missing"),
+        ({"rope_scaling": LINEAR | {"factor": "two"}}, "json: factor must be a number, got 'two'"),
+        ({"rope_parameters": LINEAR | {"factor": 0}}, "json: factor must be above 0, got 0"),
+        ({"rope_scaling": LLAMA3}, "json: low_freq_factor must be .* but it is missing"),
         (
             {"rope_scaling": LLAMA3 | {"low_freq_factor": 4, "high_freq_factor": 4}},
-            "high_freq_factor must be a number above 4, got 4",
+            "high_freq_factor must be above 4, got 4",
         ),
-        ({"rope_scaling": YARN, "rope_theta": 1}, "rope_theta must be a number above 1, got 1"),
+        ({"rope_scaling": YARN, "rope_theta": 1}, "rope_theta must be above 1, got 1"),
         ({"rope_scaling": YARN | {"truncate": 2}}, "truncate must be true or false, got 2"),
-        (MISTRAL | {"sliding_window": 0}, "json: sliding_window must be a whole number from 1, got 0"),
-        (MISTRAL | {"sliding_window": -1}, "json: sliding_window must be a whole number from 1, got -1"),
+        (MISTRAL | {"sliding_window": 0}, "json: sliding_window must be at least 1, got 0"),
+        (MISTRAL | {"sliding_window": -1}, "json: sliding_window must be at least 1, got -1"),
         (
             QWEN | {"layer_types": ["full_attention"]},
-            "layer_types must be .*each of the 2 layers.* 1 entries",
+            "layer_types must be .*each of the 2 layers, got .'full_attention'.",
         ),
         (QWEN | {"layer_types": ["full_attention", "x"]}, r"layer_types\[1\] must be one of .*got 'x'"),
-        (SMOLLM | {"no_rope_layers": [1]}, "no_rope_layers must be a list .*2 layers.* with 1 entries"),
+        (SMOLLM | {"no_rope_layers": [1]}, r"no_rope_layers must be a list .*2 layers, got \[1\]"),
         (SMOLLM | {"no_rope_layers": 1}, "no_rope_layers must be a list with an entry .*got 1$"),
-        ({"num_key_value_heads": 3}, "multiple of num_key_value_heads, got 4 and 3"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads must divide num_attention_heads = 4, got 3"),
         ({"head_dim": 3}, "head_dim must be even"),
         ({"intermediate_size": 25}, r"gate_proj.weight must have shape \(25, 16\) to fit config.json"),
         ({"num_hidden_layers": 3}, "no tensor model.layers.2.input_layernorm.weight"),
         ({"num_hidden_layers": 1}, r"model.layers.1.* has no place in a llama model"),
         ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type must be one of"),
         ({"hidden_act": "relu"}, "hidden_act must be one of"),
+        (
+            {"hidden_activation": "gelu_pytorch_tanh"},
+            'hidden_activation must be "silu" in a llama model.* got \'gelu',
+        ),
+        # what would be computed otherwise
+        ({"is_causal": False}, "json: is_causal must be true in a llama model.*, got False"),
+        ({"use_sliding_window": True}, "use_sliding_window must be false in a llama model.*, got True"),
+        ({"sliding_window": 8}, "sliding_window must be null in a llama model.*, got 8"),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            r"layer_types must be \[.* in a llama model",
+        ),
+        ({"no_rope_layers": [1, 0]}, "no_rope_layers must be null"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1 in a llama model"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor must be 1"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping must be null"),
+        ({"embedding_multiplier": 12.0}, "embedding_multiplier must be 1"),
+        (MISTRAL | {"use_sliding_window": True}, "use_sliding_window must be false in a mistral model"),
+        (
+            QWEN | {"use_bidirectional_attention": True},
+            "use_bidirectional_attention must be false in a qwen2",
+        ),
     ],
 )
 def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
@@ -140,6 +293,16 @@ def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ValueError, match=words):
         language.load(tmp_path)
+
+
+def test_what_changes_nothing_is_taken(model, tmp_path):
+    language.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    same = {"is_causal": True, "use_sliding_window": False, "sliding_window": None, "pretraining_tp": 1}
+    same |= {"layer_types": ["full_attention"] * 2, "partial_rotary_factor": 1.0, "max_window_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **same}))
+    tokens = np.arange(20)[np.newaxis]
+    np.testing.assert_array_equal(language.load(tmp_path)(tokens), model(tokens))
 
 
 def test_a_null_in_a_config_counts_as_missing(model, tmp_path):
@@ -173,7 +336,7 @@ def test_the_cache_changes_nothing(model, tokens):
 )
 def test_mistral_has_a_window_unless_its_config_says_null(said, window):
     """As MistralConfig of transformers has it."""
-    assert DecoderSettings({**CONFIG, **MISTRAL, **said}).window(0) == window
+    assert decoder_settings({**CONFIG, **MISTRAL, **said}).windows == [window] * 2
 
 
 @pytest.mark.parametrize("window", [None, 40])
@@ -205,21 +368,16 @@ def test_top_p_draws_among_the_most_likely(model):
     assert language.generate(model, "the ", tokens=20, top_p=1e-6, temperature=2.0) == greedy
 
 
+@needs_tokenizers
 def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
     model = random_model(vocab_size=257)
-    post = {
-        "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
-        "special_tokens": {"<s>": {"ids": [256]}},
-    }
-    numbers = language.byte_vocabulary().numbers
     plain, bos = (
         language.build(
             model.config,
             {language.decoder.checkpoint_name(p.split(" = ")[0]): a for p, a in lnp.leaves(model)}.get,
-            vocabulary=language.BytePairs(numbers, special={"<s>": 256}, post_processor=processor),
+            vocabulary=language.Subwords(byte_level(special=["<s>"], post_processor=processor)),
         )
-        for processor in (None, post)
+        for processor in (None, before(("<s>", 256)))
     )
     pieces = []
     said = language.generate(bos, "ab", tokens=20, temperature=0, stream=pieces.append)
@@ -244,6 +402,13 @@ def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
 def test_generation_with_wrong_settings(model, settings, words):
     with pytest.raises(ValueError, match=words):
         language.generate(model, **{"prompt": "a", **settings})
+
+
+def test_a_model_whose_numbers_overflow_says_nothing(model):
+    grown = lambda path, norm: dataclasses.replace(norm, W=norm.W * np.float32(1e38))
+    huge = lnp.replace(model, RMSNorm, grown)
+    with pytest.raises(FloatingPointError, match="logits are not finite"):
+        language.generate(huge, "the ", tokens=3)
 
 
 def test_a_model_learns_a_text_and_its_adapter_travels(model, text, tmp_path):
@@ -318,7 +483,11 @@ def test_a_run_that_is_resumed_ends_bit_for_bit_the_same(model, text, tmp_path):
     ("text", "settings", "words"),
     [
         ("the sea", {}, "7 tokens, which is too short"),
-        ("the sea\n" * 100, {"targets": ["qproj"]}, "selected no layer, got ..qproj..; close names: q_proj"),
+        (
+            "the sea\n" * 100,
+            {"targets": ["qproj"]},
+            "targets: .qproj. matches no module of .*; close names: q_proj",
+        ),
         ("the sea\n" * 100 + "£", {}, "no '£' .character 801"),
         ("the sea\n" * 100, {"lr": 0.0}, "lr must be above 0"),
         ("the sea\n" * 100, {"context": 0}, r"context must be between 1 and the model's context = 32, got 0"),

@@ -9,6 +9,8 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters, language
 
+from .conftest import byte_level
+
 pytestmark = [
     pytest.mark.peers,
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
@@ -169,6 +171,70 @@ def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(case, dtyp
     assert compared == len(gradients) == 3 * 7 * 2
 
 
+FAMILIES = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "smollm3": "SmolLM3",
+    "gemma": "Gemma",
+}
+
+
+def same_as_theirs(folder):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokens, _ = data()
+    assert closeness(language.load(folder)(tokens), theirs(torch.tensor(tokens)).logits) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fields_that_are_absent_mean_what_they_mean_in_transformers(family, tmp_path):
+    """Only the sizes are left in the config: activation, windows, positions, ties are the family's."""
+    torch.manual_seed(0)
+    sizes = {**SIZE, "head_dim": 6, "num_hidden_layers": 5}
+    model = getattr(transformers, f"{FAMILIES[family]}ForCausalLM")(
+        getattr(transformers, f"{FAMILIES[family]}Config")(**sizes)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": family, **sizes}))
+    same_as_theirs(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3", "smollm3"])
+def test_windows_and_positions_are_where_transformers_has_them(family, tmp_path):
+    """Drawn settings of windows and positions, absent and null among them."""
+    torch.manual_seed(0)
+    theirs = peer("mistral" if family == "mistral" else family)
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    start = json.loads(file.read_text())
+    gone = ["use_sliding_window", "sliding_window", "max_window_layers", "layer_types", "no_rope_layers"]
+    for name in [*gone, "no_rope_layer_interval"]:
+        start.pop(name, None)
+    rng = np.random.default_rng(0)
+    draw = lambda *options: options[rng.integers(len(options))]
+    kinds = ["full_attention", "sliding_attention", "full_attention"]
+    for _ in range(12):
+        said = {"sliding_window": draw(..., None, 3, 8)}
+        if family != "mistral":
+            said |= {
+                "use_sliding_window": draw(..., False, True, True),
+                "layer_types": draw(..., None, kinds),
+            }
+            if not said["use_sliding_window"] or said["sliding_window"] in (None, ...):
+                said["layer_types"] = ...  # which transformers does not take together
+        if family == "smollm3":
+            said |= {"no_rope_layers": draw(..., None, [0, 1, 1]), "no_rope_layer_interval": draw(..., 2, 3)}
+        elif family != "mistral":
+            said |= {"max_window_layers": draw(..., 0, 1, 2)}
+        file.write_text(json.dumps(start | {name: value for name, value in said.items() if value is not ...}))
+        same_as_theirs(tmp_path)
+
+
 @pytest.mark.parametrize("case", ["qwen2", "smollm3", "mistral"])  # tied, tied by default, not tied
 def test_adapters_on_head_and_embedding_are_those_of_peft(case, tmp_path):
     theirs = peer(case)
@@ -276,8 +342,7 @@ def test_bos_is_where_the_default_call_of_transformers_has_it(tmp_path):
         for parameter in theirs.parameters():
             parameter.normal_(0, 0.3)
     theirs.save_pretrained(tmp_path / "theirs")
-    vocabulary = language.BytePairs(language.byte_vocabulary().numbers, special={"<s>": 256})
-    backend = tokenizers.Tokenizer.from_str(json.dumps(vocabulary.tokenizer()))
+    backend = tokenizers.Tokenizer.from_str(json.dumps(byte_level(special=["<s>"])))
     backend.post_processor = tokenizers.processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 256)]
     )

@@ -2,8 +2,7 @@
 
 import itertools
 import tracemalloc
-from dataclasses import dataclass
-from dataclasses import replace as changed
+from dataclasses import dataclass, replace as changed
 
 import numpy as np
 import pytest

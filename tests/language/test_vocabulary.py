@@ -1,37 +1,18 @@
-"""Vocabularies against the library `tokenizers`, and by themselves."""
+"""Vocabularies against the library `tokenizers`, and by themselves; those of GGUF files against what they come from."""
 
 import json
-import re
 import shutil
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from lora_np import language
 from lora_np.hub import HubError, located
+from lora_np.language.gguf_vocabulary import CUTS, gguf_tokenizer
 
-MIXED = (
-    "Hello  World!\n\n\tIt's 1234567 don't WE'LL 12.5% — “quoted” naïve café ÅÄÖ ß ſ İı "
-    "漢字かな交じり文 한국어 العربية हिन्दी emoji 👩‍👩‍👧 🇩🇪 ½ ² Ⅷ ٣٤ \u00a0\u2003\u3000x\x1c\x1fy\r\n"
-    "snake_case CamelCase a+b=c {}[]()<> \\ // ### ... --- e\u0301 \ufeff \u200b zero"
-)
-
-
-@pytest.mark.parametrize("text", ["", "a", "naïve 漢字 👩‍👩‍👧\n", MIXED])
-def test_bytes_hold_every_text(text):
-    vocabulary = language.byte_vocabulary()
-    tokens = vocabulary.encode(text)
-    assert tokens.tolist() == list(text.encode())
-    assert vocabulary.decode(tokens) == text
-    assert len(vocabulary) == 256
-
-
-def test_what_is_described_is_read_again():
-    for vocabulary in (language.byte_vocabulary(), language.Characters("ab\n")):
-        again = language.read_vocabulary(vocabulary.tokenizer())
-        assert type(again) is type(vocabulary)
-        assert again.encode("ab\nba").tolist() == vocabulary.encode("ab\nba").tolist()
+from .conftest import ADDED, BYTES, MIXED, SPECIAL, before, byte_level, nasty, needs_tokenizers
 
 
 def test_a_character_comes_once():
@@ -39,72 +20,21 @@ def test_a_character_comes_once():
         language.Characters("aba")
 
 
-def test_a_missing_library_is_named(monkeypatch):
+def test_characters_are_read_again_without_a_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"\(Unigram\) .*pip install tokenizers"):
-        language.read_vocabulary({"model": {"type": "Unigram", "vocab": []}})
+    again = language.read_vocabulary(language.Characters("ab\n").tokenizer())
+    assert isinstance(again, language.Characters)
+    assert again.encode("ab\nba").tolist() == [0, 1, 2, 1, 0]
+    assert language.load("austen").vocabulary.decode([0, 1]) == "\n "
 
 
-PAIRS = language.BytePairs(
-    {"a": 0, "b": 1, "ab": 2}, [("a", "b")], patterns=[r"\p{L}+"], special={"<e>": 3}, normal="NFC"
-)
-
-
-def before(*tokens):
-    """A post-processor that puts special tokens before each text, as Llama 3's does."""
-    names = [{"SpecialToken": {"id": name, "type_id": 0}} for name, _ in tokens]
-    text, other = ({"Sequence": {"id": letter, "type_id": i}} for i, letter in enumerate("AB"))
-    special = {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in tokens}
-    template = {"single": [*names, text], "pair": [*names, text, *names, other], "special_tokens": special}
-    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
-    return {"type": "Sequence", "processors": [level, {"type": "TemplateProcessing", **template}]}
-
-
-def with_bos(**changes):
-    """One token for each byte, and BOS before each text."""
-    bos = {"post_processor": before(("<s>", 256)), "special": {"<s>": 256}, **changes}
-    return language.BytePairs(language.byte_vocabulary().numbers, **bos)
-
-
-def test_bos_begins_a_text():
-    vocabulary = language.read_vocabulary(with_bos().tokenizer())
-    assert vocabulary.encode("ab").tolist() == [256, 97, 98]
-    assert vocabulary.encode("").tolist() == [256]
-    assert vocabulary.decode([256, 97]) == "<s>a"
-    assert vocabulary.tokenizer() == with_bos().tokenizer()
-    two = with_bos(post_processor=before(("<s>", 256), ("<t>", 257)), special={"<s>": 256, "<t>": 257})
-    assert two.encode("a").tolist() == [256, 257, 97]
-    with pytest.raises(ValueError, match="a token 256 around texts, which it does not have"):
-        with_bos(special={})
-
-
-PAIRS_AND_BOS = language.BytePairs({"a": 0, "b": 1}, special={"<s>": 2}, post_processor=before(("<s>", 2)))
-
-
-@pytest.mark.parametrize(
-    "vocabulary", [language.Characters("ab\n"), PAIRS, PAIRS_AND_BOS], ids=["characters", "pairs", "bos"]
-)
-def test_what_is_wrong_anywhere_in_it_is_an_error_of_that_file(vocabulary, monkeypatch):
-    """Every entry in turn becomes something else: it is read, or refused, or left to the library."""
+def test_a_missing_library_is_named_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    refused = []
-    for path in entries(vocabulary.tokenizer()):
-        for other in (None, 7, -1, "x", "(", [], {}, [1], {"x": 1}, ["a b"], [[1, 2, 3]]):
-            contents = vocabulary.tokenizer()
-            inner = contents
-            for step in path[:-1]:
-                inner = inner[step]
-            inner[path[-1]] = other
-            try:
-                read = language.read_vocabulary(contents)
-                assert read.decode(read.encode("ab")[len(read.begins) :]) in ("ab", "")
-            except ImportError:
-                pass
-            except ValueError as error:
-                refused.append(str(error))
-    assert len(refused) > 20
-    known = "tokenizer.json does not describe|vocabulary has no"
-    assert [message for message in refused if not re.search(known, message)] == []
+    read = language.read_vocabulary(byte_level())
+    assert read.tokenizer() == byte_level()  # it can be kept
+    for use in (lambda: read.encode("a"), lambda: read.decode([0]), lambda: len(read), lambda: read.begins):
+        with pytest.raises(ImportError, match=r"needs the library tokenizers.* 'lora-np\[tokenizers\]'"):
+            use()
 
 
 def entries(tree, path=()):
@@ -115,98 +45,149 @@ def entries(tree, path=()):
             yield from entries(value, (*path, key))
 
 
-@pytest.mark.parametrize("pattern", [r"\p{Han}+", r"\P{L}+", "(", r"(?i)\X"])
-def test_an_expression_that_python_does_not_know_is_left_to_the_library(pattern, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    contents = PAIRS.tokenizer()
-    contents["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern
-    with pytest.raises(ImportError, match="needs the library tokenizers"):
-        language.read_vocabulary(contents)
+OTHERS = (None, True, 7, -1, "x", "(", [], {}, [1], {"x": 1}, {"type": "NFD"}, {"type": "ByteLevel"})
 
 
-# Against the library
+@needs_tokenizers
+def test_what_differs_from_characters_anywhere_is_the_library_s_or_refused():
+    """Every entry in turn becomes something else: what is read cuts texts as the library does."""
+    import tokenizers
 
-STEPS = {
-    "gpt2": lambda t: t.pre_tokenizers.ByteLevel(add_prefix_space=False),
-    "smollm2": lambda t: t.pre_tokenizers.Sequence(
-        [t.pre_tokenizers.Digits(individual_digits=True), t.pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    ),
-    "llama3": lambda t: split(
-        t,
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ),
-    "qwen2": lambda t: split(
-        t,
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ),
-    "o200k": lambda t: split(
-        t,
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|\p{N}{1,3}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ),
-}
+    start = language.Characters("ab\n").tokenizer()
+    read, refused = 0, []
+    for path in [*entries(start), ("normalizer",), ("new",), ("model", "new"), ("model", "vocab", "ab")]:
+        for other in OTHERS:
+            contents = json.loads(json.dumps(start))
+            inner = contents
+            for step in path[:-1]:
+                inner = inner[step]
+            inner[path[-1]] = other
+            try:
+                ours = language.read_vocabulary(contents)
+            except ValueError as error:
+                refused.append(str(error))
+                continue
+            if isinstance(other, bool) and path[1:2] == ("vocab",):
+                continue  # the library knows that true is not 1
+            read += 1
+            try:
+                theirs = tokenizers.Tokenizer.from_str(json.dumps(contents))
+            except Exception:  # what is empty or never asked is not looked at by ours
+                assert ours.characters == "ab\n"
+                continue
+            theirs.no_truncation()
+            theirs.no_padding()
+            for text in ("", "a", "ab", "ba\n\nab"):
+                assert ours.encode(text).tolist() == theirs.encode(text).ids, (path, other)
+                assert ours.decode(theirs.encode(text).ids) == theirs.decode(theirs.encode(text).ids)
+    assert read > 50
+    assert len(refused) > 100
+    assert all("the library tokenizers cannot read it" in message for message in refused)
 
 
-def split(t, pattern):
-    return t.pre_tokenizers.Sequence(
-        [
-            t.pre_tokenizers.Split(t.Regex(pattern), behavior="isolated"),
-            t.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+@needs_tokenizers
+def test_bos_begins_a_text():
+    contents = byte_level(special=["<s>"], post_processor=before(("<s>", 256)))
+    vocabulary = language.read_vocabulary(contents)
+    assert vocabulary.encode("ab").tolist() == [256, 97, 98]
+    assert vocabulary.encode("").tolist() == [256]
+    assert vocabulary.begins == (256,)
+    assert vocabulary.decode([256, 97]) == "<s>a"
+    assert vocabulary.decode([97, 5000]) == "a"
+    assert len(vocabulary) == 257
+    assert vocabulary.tokenizer() == contents
+    two = before(("<s>", 256), ("<t>", 257))
+    read = language.read_vocabulary(byte_level(special=["<s>", "<t>"], post_processor=two))
+    assert read.begins == (256, 257)
+    assert read.encode("a<s>").tolist() == [256, 257, 97, 256]
+    with pytest.raises(ValueError, match="cannot read it"):
+        language.read_vocabulary({"model": {"type": "Unigram", "vocab": 7}})
+
+
+@needs_tokenizers
+@pytest.mark.parametrize("template", ["$A", "[CLS] $A [SEP]", "[CLS] [SEP] $A", "$A [SEP]"])
+@pytest.mark.parametrize("words", [("a", "b", "?"), ("c", "d", "e")], ids=["with-a", "without-a"])
+def test_what_begins_a_text_is_told_for_every_kind(template, words):
+    import tokenizers as t
+
+    theirs = t.Tokenizer(t.models.WordLevel({w: i for i, w in enumerate([*words, "[CLS]", "[SEP]"])}))
+    theirs.pre_tokenizer = t.pre_tokenizers.Whitespace()
+    theirs.post_processor = t.processors.TemplateProcessing(
+        single=template, special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
     )
-
-
-def trained(t, steps, normal=None):
-    tokenizer = t.Tokenizer(t.models.BPE())
-    tokenizer.pre_tokenizer = STEPS[steps](t)
-    tokenizer.decoder = t.decoders.ByteLevel()
-    if normal:
-        tokenizer.normalizer = t.normalizers.NFC()
-    trainer = t.trainers.BpeTrainer(
-        vocab_size=600,
-        initial_alphabet=t.pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|end|>", "<|end|>more"],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([MIXED, __doc__, "the king and the queen went home. " * 9], trainer)
-    return tokenizer
-
-
-def large_text():
-    """Words, numbers, spaces and characters of every plane, mixed."""
-    rng = np.random.default_rng(0)
-    pieces = [*MIXED.split(" "), " ", "  ", "\n", " \n ", "\t", "<|end|>", "<|end|>more", "the", "and"]
-    pieces += [chr(c) for c in rng.integers(32, 0x2FFFF, 400) if not 0xD800 <= c < 0xE000]
-    return "".join(rng.choice(pieces, 20000))
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("template", [None, "<|end|> $A", "<|end|> <|end|>more $A", "$A <|end|>", "$A"])
-@pytest.mark.parametrize(("steps", "normal"), [*((steps, None) for steps in STEPS), ("gpt2", "NFC")])
-def test_tokens_are_those_of_the_library(steps, normal, template):
-    t = pytest.importorskip("tokenizers")
-    theirs = trained(t, steps, normal)
-    if template:
-        special = [("<|end|>", 0), ("<|end|>more", 1)]
-        theirs.post_processor = t.processors.TemplateProcessing(single=template, special_tokens=special)
     ours = language.read_vocabulary(json.loads(theirs.to_str()))
-    assert isinstance(ours, language.BytePairs)
-    text = large_text()
+    assert isinstance(ours, language.Subwords)
+    text = " ".join(words)
     expected = theirs.encode(text).ids
-    tokens = ours.encode(text)
-    assert tokens.tolist() == expected
-    if normal is None and template is None:
-        assert ours.decode(tokens) == text
-    # and what is written is read by the library as the same
-    again = t.Tokenizer.from_str(json.dumps(ours.tokenizer()))
-    assert again.encode(text).ids == expected
+    assert ours.encode(text).tolist() == expected
+    assert list(ours.begins) == expected[: expected.index(0)]
 
 
-@pytest.mark.peers
+@needs_tokenizers
+def test_half_a_character_is_no_text():
+    with pytest.raises(ValueError, match=r"character '\\ud83d' in position 2"):
+        language.Subwords(byte_level()).encode("ab\ud83d")
+
+
+# What a translation of expressions got wrong: each is the library's now
+
+EXPRESSIONS = [
+    r"\p{S}+",
+    r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
+    r"[\s\S]",
+    r"\w+",
+    r"\bthe\b|^a|z$",
+    r"[[:alpha:]]+",
+    r"[[:^space:]]+",
+    r"[a-z&&[^aeiou]]+",
+    r"\p{N}{1,3}+",
+    r"\p{Latin}+",
+    r"\p{Han}+|\P{L}+",
+    r"(?i:'s|'t)|\X",
+    r"a++b|(?>a+)",
+]
+
+
+@needs_tokenizers
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_texts_are_cut_as_the_library_cuts_them(expression):
+    import tokenizers as t
+
+    cut = t.pre_tokenizers.Split(t.Regex(expression), behavior="isolated")
+    text = f"{MIXED} $+€ the atheist aab 12345 zz\naaa z"
+    pieces = [piece for piece, _ in cut.pre_tokenize_str(text)]
+    # each piece is told from the next by a token of two bytes that only a piece can be
+    merges = [("a", "b"), ("t", "h"), ("1", "2"), ("2", "3"), ("z", "z"), ("$", "+")]
+    vocabulary = language.read_vocabulary(byte_level(merges=merges, expressions=[expression]))
+    theirs = t.Tokenizer.from_str(json.dumps(byte_level(merges=merges, expressions=[])))
+    expected = [i for piece in pieces for i in theirs.encode(piece).ids]
+    assert vocabulary.encode(text).tolist() == expected
+    assert vocabulary.decode(expected) == text
+
+
+@needs_tokenizers
+def test_an_expression_that_would_take_for_ever_is_an_error_of_the_text():
+    vocabulary = language.read_vocabulary(byte_level(expressions=["(a+)+b"]))
+    assert len(vocabulary.encode("aab" * 9)) == 27
+    with pytest.raises(ValueError, match="cannot cut the text"):
+        vocabulary.encode("a" * 40)
+
+
+@needs_tokenizers
+def test_added_tokens_that_are_normalised_are_found_in_the_normalised_text():
+    contents = byte_level(special=["caf\u00e9"], normal="NFC")
+    apart, whole = "cafe\u0301", "caf\u00e9"
+    as_it_stands = language.read_vocabulary(contents)
+    assert as_it_stands.encode(whole).tolist() == [256]
+    assert len(as_it_stands.encode(apart)) == 5
+    contents["added_tokens"][0]["normalized"] = True
+    assert language.read_vocabulary(contents).encode(apart).tolist() == [256]
+
+
+@needs_tokenizers
 def test_characters_are_read_by_the_library():
-    t = pytest.importorskip("tokenizers")
+    import tokenizers as t
+
     ours = language.Characters("\n abcdef")
     theirs = t.Tokenizer.from_str(json.dumps(ours.tokenizer()))
     text = "bad cafe\n\n  deaf"
@@ -214,21 +195,271 @@ def test_characters_are_read_by_the_library():
     assert theirs.decode(theirs.encode(text).ids) == text
 
 
-@pytest.mark.peers
-def test_other_kinds_go_through_the_library():
-    t = pytest.importorskip("tokenizers")
-    theirs = t.Tokenizer(t.models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
-    theirs.pre_tokenizer = t.pre_tokenizers.Whitespace()
-    ours = language.read_vocabulary(json.loads(theirs.to_str()))
-    assert isinstance(ours, language.Foreign)
-    assert ours.encode("a b c").tolist() == [0, 1, 2]
-    assert ours.begins == ()
-    theirs.post_processor = t.processors.TemplateProcessing(
-        single="? $A b", special_tokens=[("?", 2), ("b", 1)]
+# GGUF: from a tokenizer.json to what llama.cpp's converter writes of it, and back
+
+LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+END = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+CAPITALS, SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+# As the models' own files have them.
+MODELS = {  # name in GGUF: expressions (None: ByteLevel's own), and what goes with them
+    "gpt-2": (None, {}),
+    "smollm": (None, {"digits": True}),
+    "olmo": (None, {"normal": "NFC"}),  # GPT-NeoX
+    "llama-bpe": (
+        [rf"{CONTRACTIONS}|{LETTERS}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*{END}"],
+        {"whole": True, "bos": True},
+    ),
+    "qwen2": (
+        [rf"{CONTRACTIONS}|{LETTERS}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*{END}"],
+        {"normal": "NFC"},
+    ),
+    "deepseek-v3": (
+        [
+            r"\p{N}{1,3}",
+            r"[一-龥぀-ゟ゠-ヿ]+",
+            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+            "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+        ],
+        {"bos": True},
+    ),
+    "tekken": (
+        [
+            rf"[^\r\n\p{{L}}\p{{N}}]?{CAPITALS}*{SMALL}+|[^\r\n\p{{L}}\p{{N}}]?{CAPITALS}+{SMALL}*|\p{{N}}"
+            rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*{END}"
+        ],
+        {"bos": True},
+    ),
+}
+
+
+def trained(name):
+    """A small tokenizer of the library's, with the steps of a model; tokens are learnt from mixed text."""
+    import tokenizers as t
+
+    expressions, more = MODELS[name]
+    tokenizer = t.Tokenizer(t.models.BPE(ignore_merges=more.get("whole", False)))
+    steps = [t.pre_tokenizers.Digits(individual_digits=True)] * more.get("digits", False)
+    steps += [t.pre_tokenizers.Split(t.Regex(each), behavior="isolated") for each in expressions or ()]
+    level = t.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=expressions is None)
+    tokenizer.pre_tokenizer = t.pre_tokenizers.Sequence([*steps, level])
+    tokenizer.decoder = t.decoders.ByteLevel()
+    if "normal" in more:
+        tokenizer.normalizer = t.normalizers.NFC()
+    trainer = t.trainers.BpeTrainer(
+        vocab_size=900,
+        initial_alphabet=t.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=SPECIAL,
+        show_progress=False,
     )
-    ours = language.read_vocabulary(json.loads(theirs.to_str()))
-    assert ours.encode("a b c").tolist() == theirs.encode("a b c").ids == [2, 0, 1, 2, 1]
-    assert ours.begins == (2,)
+    tokenizer.train_from_iterator(
+        [MIXED, *nasty(range(-40, 0)), language.read_text("genesis")[:20000]], trainer
+    )
+    tokenizer.add_tokens([t.AddedToken(token, normalized=False) for token in ADDED])
+    if "bos" in more:
+        tokenizer.post_processor = t.processors.TemplateProcessing(
+            single="<|end|> $A", special_tokens=[("<|end|>", 0)]
+        )
+    return tokenizer
+
+
+def metadata_of(contents, kind="gpt2", **more):
+    """What `convert_hf_to_gguf.py` writes of a tokenizer.json: 3 is a control token, 4 one of the user's, 5 a gap."""
+    numbers = contents["model"]["vocab"] | {
+        token["content"]: token["id"] for token in contents["added_tokens"]
+    }
+    at = {i: token for token, i in numbers.items()}
+    size = max(at) + 1
+    added = {token["id"]: 3 if token["special"] else 4 for token in contents["added_tokens"]}
+    said = {
+        "model": kind,
+        "tokens": [at.get(i, f"[PAD{i}]") for i in range(size)],
+        "token_type": np.array([added.get(i, 1) if i in at else 5 for i in range(size)], np.int32),
+        **more,
+    }
+    return {f"tokenizer.ggml.{key}": value for key, value in said.items()}
+
+
+def merges_of(contents):
+    return [m if isinstance(m, str) else " ".join(m) for m in contents["model"]["merges"]]
+
+
+@needs_tokenizers
+@pytest.mark.parametrize("name", MODELS)
+def test_a_byte_level_vocabulary_of_a_gguf_file_is_the_one_it_was_written_from(name):
+    theirs = trained(name)
+    contents = json.loads(theirs.to_str())
+    metadata = metadata_of(contents, pre=name, merges=merges_of(contents), bos_token_id=0)
+    metadata["tokenizer.ggml.add_bos_token"] = "bos" in MODELS[name][1]
+    ours = language.Subwords(gguf_tokenizer(metadata, "file"))
+    for text in nasty(range(800)):
+        expected = theirs.encode(text).ids
+        assert ours.encode(text).tolist() == expected, text
+        assert ours.decode(expected) == theirs.decode(expected, skip_special_tokens=False)
+    text = "".join(nasty(range(900, 1900))).replace(" ", "")[:100_000]  # no space in it
+    assert ours.encode(text).tolist() == theirs.encode(text).ids
+    assert list(ours.begins) == ([0] if "bos" in MODELS[name][1] else [])
+
+
+def sentence_pieces():
+    """A vocabulary as SentencePiece makes them: pieces by falling score, every byte, and 3 control tokens."""
+    import tokenizers as t
+
+    tokenizer = t.Tokenizer(t.models.BPE())
+    tokenizer.normalizer = t.normalizers.Replace(" ", "▁")
+    trainer = t.trainers.BpeTrainer(vocab_size=700, show_progress=False)
+    tokenizer.train_from_iterator([MIXED, language.read_text("genesis")[:20000]], trainer)
+    learnt = json.loads(tokenizer.to_str())["model"]
+    made = ["".join(merge) for merge in learnt["merges"]]
+    letters = [letter for letter in learnt["vocab"] if len(letter) == 1]
+    first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens = [*first, *dict.fromkeys(made), *letters]
+    scores = [0.0] * len(first) + [-float(i) for i in range(len(tokens) - len(first))]
+    types = [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - len(first))
+    # what one adds later, with a gap before, which could be joined of pieces
+    tokens, types = [*tokens, "▁them▁all", "<think>", "  "], [*types, 5, 4, 4]
+    return tokens, [*scores, -1000.0, -1000.0, -1000.0], types
+
+
+def said_of_pieces(**more):
+    tokens, scores, types = sentence_pieces()
+    said = {"model": "llama", "tokens": tokens, "scores": np.array(scores, np.float32), "token_type": types}
+    said |= {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, **more}
+    return {f"tokenizer.ggml.{key}": value for key, value in said.items()}
+
+
+def joined_by_scores(text, numbers, scores, special):
+    """llama.cpp's SentencePiece: again and again the neighbours whose union scores highest, the leftmost of equals."""
+    parts = [text]
+    for token in sorted(special, key=len, reverse=True):
+        parts = [
+            piece
+            for part in parts
+            for i, rest in enumerate(part.split(token) if part not in special else [part])
+            for piece in ([token] if i else []) + [rest]
+        ]
+    result = [numbers["<s>"]]
+    for part in parts:
+        if part in special:
+            result.append(numbers[part])
+            continue
+        word = list("▁" + part.replace(" ", "▁")) if part else []
+        while True:
+            unions = [a + b for a, b in pairwise(word)]
+            best = max((u for u in unions if u in scores), key=scores.get, default=None)
+            if best is None:
+                break
+            i = unions.index(best)
+            word[i : i + 2] = [best]
+        for piece in word:
+            pieces = [piece] if piece in scores else [f"<0x{byte:02X}>" for byte in piece.encode()]
+            result += [numbers[each] for each in pieces]
+    return result
+
+
+@needs_tokenizers
+def test_sentencepiece_in_a_gguf_file_is_what_llama_cpp_makes_of_it():
+    tokens, scores, types = sentence_pieces()
+    numbers = {token: i for i, token in enumerate(tokens)}
+    plain = {token: s for token, s, kind in zip(tokens, scores, types, strict=True) if kind == 1}
+    special = [token for token, kind in zip(tokens, types, strict=True) if kind in (2, 3, 4)]
+    ours = language.Subwords(gguf_tokenizer(said_of_pieces(), "file"))
+    assert {"▁them", "▁all"} < plain.keys()
+    for text in ["them all", *nasty(range(300))]:
+        assert ours.encode(text).tolist() == joined_by_scores(text, numbers, plain, special), text
+    assert ours.decode([numbers["▁them▁all"]]) == ""  # a gap
+    assert ours.begins == (1,)
+    assert ours.decode(ours.encode("the king")[1:]) == "the king"
+    assert ours.decode(ours.encode("né 漢")[1:]) == "né 漢"
+    around = gguf_tokenizer(said_of_pieces(add_bos_token=False, add_eos_token=True), "file")
+    assert language.Subwords(around).encode("a").tolist() == [numbers["▁a"], 2]
+    bare = language.Subwords(gguf_tokenizer(said_of_pieces(add_space_prefix=False), "file"))
+    assert bare.decode(bare.encode(" the")[1:]) == " the"
+    assert bare.encode(" the").tolist() == ours.encode("the").tolist()
+
+
+@pytest.mark.peers
+@needs_tokenizers
+def test_sentencepiece_in_a_gguf_file_is_the_tokenizer_json_that_transformers_has_for_it():
+    """Llama 2's, as transformers converts it: merges of all pairs by score, bytes for what is not known."""
+    import tokenizers as t
+
+    base = pytest.importorskip("transformers.tokenization_utils_base")
+    tokens, scores, types = sentence_pieces()
+    kept = [i for i, kind in enumerate(types) if kind != 5]
+    numbers = {tokens[i]: i for i in kept}
+    merges = base.generate_merges(numbers, {tokens[i]: scores[i] for i in kept if types[i] == 1})
+    theirs = t.Tokenizer(
+        t.models.BPE(numbers, list(map(tuple, merges)), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    theirs.normalizer = t.normalizers.Sequence([t.normalizers.Prepend("▁"), t.normalizers.Replace(" ", "▁")])
+    theirs.decoder = t.decoders.Sequence(
+        [
+            t.decoders.Replace("▁", " "),
+            t.decoders.ByteFallback(),
+            t.decoders.Fuse(),
+            t.decoders.Strip(content=" ", left=1),
+        ]
+    )
+    theirs.add_special_tokens(tokens[:3])
+    contents = json.loads(theirs.to_str())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    contents["added_tokens"] += [
+        {"id": i, "content": tokens[i], **flags} for i, kind in enumerate(types) if kind == 4
+    ]
+    theirs = t.Tokenizer.from_str(json.dumps(contents))
+    theirs.post_processor = t.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    ours = language.Subwords(gguf_tokenizer(said_of_pieces(), "file"))
+    for text in nasty(range(800)):
+        expected = theirs.encode(text).ids
+        assert ours.encode(text).tolist() == expected, text
+        assert ours.decode(expected) == theirs.decode(expected, skip_special_tokens=False)
+    text = "".join(nasty(range(900, 1900))).replace(" ", "")[:100_000]
+    assert ours.encode(text).tolist() == theirs.encode(text).ids
+
+
+@needs_tokenizers
+def test_every_name_that_is_read_makes_a_vocabulary():
+    contents = byte_level(special=["<|end|>"])
+    for name in CUTS:
+        metadata = metadata_of(contents, pre=name, merges=[], bos_token_id=256)
+        read = language.Subwords(gguf_tokenizer(metadata, "file"))
+        assert read.encode("a")[-1] == BYTES.index("a")
+        assert read.begins == ((256,) if CUTS[name].bos else ())
+
+
+def test_what_a_gguf_file_says_wrongly_is_refused_by_name():
+    """Every entry in turn becomes something else, or is left out: it is read as before, or named."""
+    wrong = []
+    for start in (
+        metadata_of(byte_level(special=["<s>"]), pre="llama-bpe", merges=["a b"], bos_token_id=256),
+        {f"tokenizer.ggml.{key}": value for key, value in PIECES.items()},
+    ):
+        assert gguf_tokenizer(start, "file")["model"]["vocab"]
+        for key in start:
+            for other in (..., None, True, 7, -1, 1e9, "x", [], {}, [1], ["a b c"], [[1]], np.ones((2, 2))):
+                metadata = start | {key: other}
+                if other is ...:
+                    del metadata[key]
+                try:
+                    gguf_tokenizer(metadata, "file")
+                except ValueError as error:
+                    wrong.append(str(error))
+    assert len(wrong) > 90
+    assert [message for message in wrong if not message.startswith("file: ")] == []
+    assert gguf_tokenizer({"general.architecture": "llama"}, "file") is None
+
+
+PIECES = {
+    "model": "llama",
+    "tokens": ["<unk>", "<s>", "a", "b", "ab"],
+    "scores": [0.0, 0.0, -1.0, -2.0, -3.0],
+    "token_type": [2, 3, 1, 1, 1],
+    "bos_token_id": 1,
+    "add_space_prefix": True,
+}
 
 
 @pytest.mark.parametrize("text", ["[1]", "[" * 100_000, '{"model": {}, "model": {}}', "{"])

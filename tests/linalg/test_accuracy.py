@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("mpmath")
 
 from lora_np import linalg
-from tests.drawing import SHARE
+from tests.drawing import SHARE, only_full
 
 SPEC = importlib.util.spec_from_file_location("accuracy", Path(__file__).with_name("accuracy.py"))
 accuracy = importlib.util.module_from_spec(SPEC)
@@ -17,7 +17,7 @@ SPEC.loader.exec_module(accuracy)
 
 SEEDS = [
     pytest.param(accuracy.ALL // SHARE, id="a twentieth"),
-    pytest.param(accuracy.ALL, marks=pytest.mark.slow),
+    pytest.param(accuracy.ALL, marks=[pytest.mark.slow, only_full]),
 ]
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lora_np.linalg import decompositions, lu, qr, qr_pivoted, svd
+from tests.drawing import examples
 
 FUNCTIONS = [lu, qr, qr_pivoted, svd]
 
@@ -140,7 +140,7 @@ finite_matrices = arrays(
 
 
 @given(finite_matrices)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_laws_hold_for_any_matrix(M):
     order, L, U = lu(M)
     assert_product(L @ U, M[order])

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np.linalg import (
     energy,
@@ -14,6 +13,7 @@ from lora_np.linalg import (
     svd_of_product,
     truncated_svd,
 )
+from tests.drawing import every, examples
 
 NORMS = ["fro", "spectral", "nuclear"]
 RESIDUAL_NORM = {"fro": "fro", "spectral": 2, "nuclear": "nuc"}
@@ -33,7 +33,7 @@ SPECTRA = {
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([1e-4, 1e-1, 1.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_eckart_young_no_competitor_of_the_same_rank_is_nearer(seed, rank, size):
     rng = np.random.default_rng(seed)
     M = rng.normal(size=(6, 5))
@@ -45,7 +45,7 @@ def test_eckart_young_no_competitor_of_the_same_rank_is_nearer(seed, rank, size)
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_errors_do_not_change_under_orthogonal_maps(seed):
     rng = np.random.default_rng(seed)
     M = rng.normal(size=(6, 4))
@@ -54,9 +54,9 @@ def test_errors_do_not_change_under_orthogonal_maps(seed):
         np.testing.assert_allclose(rank_errors(Q1 @ M @ Q2, norm=norm), rank_errors(M, norm=norm), atol=1e-12)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
-@pytest.mark.parametrize("kind", ["random", "deficient", "graded", "zero"])
+@every("norm", NORMS)
+@every("scale", [1e-200, 1.0, 1e200])
+@every("kind", ["random", "deficient", "graded", "zero"])
 def test_rank_errors_are_those_of_every_explicit_truncation(shape, kind, scale, norm, example):
     M = example(kind, *shape) * scale
     largest = np.abs(M).max() or 1.0
@@ -105,10 +105,10 @@ def test_factors_are_balanced(example):
     np.testing.assert_allclose(B.T @ B, A @ A.T, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("rank", [1, 8, 20])
-@pytest.mark.parametrize("method", ["krylov", "auto"])
-@pytest.mark.parametrize("name", SPECTRA)
+@every("dtype", [np.float64, np.float32])
+@every("rank", [1, 8, 20])
+@every("method", ["krylov", "auto"])
+@every("name", SPECTRA)
 def test_iterative_methods_meet_the_tolerance(name, method, rank, dtype, with_spectrum):
     M = with_spectrum(SPECTRA[name], 400, 300, np.random.default_rng(1)).astype(dtype)
     U, s, Vh = truncated_svd(M, rank=rank, method=method)

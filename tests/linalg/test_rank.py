@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np.linalg import (
     column_space,
@@ -14,6 +13,7 @@ from lora_np.linalg import (
     row_echelon,
     stable_rank,
 )
+from tests.drawing import every, examples
 
 FUNCTIONS = [
     column_space,
@@ -33,14 +33,14 @@ def integers_of_rank(rank, d, k, seed):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 7), st.integers(1, 7))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_elimination_and_singular_values_agree_on_small_integers(seed, rank, d, k):
     M = integers_of_rank(rank, d, k, seed)
     assert len(independent_columns(M)) == matrix_rank(M) == np.linalg.matrix_rank(M)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_the_rank_of_a_product_is_at_most_that_of_its_factors(seed, inner):
     rng = np.random.default_rng(seed)
     A, B = rng.integers(-2, 3, size=(6, inner)), rng.integers(-2, 3, size=(inner, 5))
@@ -57,7 +57,7 @@ def test_row_echelon_is_a_staircase_with_the_same_row_space(shape, example):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_independent_columns_span_each_column_from_the_left(seed, rank):
     M = integers_of_rank(rank, 6, 7, seed)
     chosen = independent_columns(M)
@@ -71,7 +71,7 @@ def test_independent_columns_span_each_column_from_the_left(seed, rank):
         assert (column in chosen) == grows
 
 
-@pytest.mark.parametrize("kind", ["random", "deficient", "repeated", "zero"])
+@every("kind", ["random", "deficient", "repeated", "zero"])
 def test_column_space(kind, shape, example):
     M = example(kind, *shape)
     rank = np.linalg.matrix_rank(M)
@@ -98,7 +98,7 @@ def test_noise_makes_every_matrix_full_rank_but_hardly_moves_the_soft_ranks(exam
     assert effective_rank(noisy) == pytest.approx(effective_rank(M), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["random", "deficient", "graded", "zero"])
+@every("kind", ["random", "deficient", "graded", "zero"])
 def test_matrix_rank_equals_numpys(kind, shape, example):
     M = example(kind, *shape)
     assert matrix_rank(M) == np.linalg.matrix_rank(M)
@@ -107,7 +107,7 @@ def test_matrix_rank_equals_numpys(kind, shape, example):
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_soft_ranks_lie_between_one_and_the_rank(seed):
     M = integers_of_rank(3, 6, 5, seed)
     rank = matrix_rank(M)

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np.linalg import optimal_losses, reduced_rank_regression, truncated_svd
+from tests.drawing import examples
 
 
 def problem(seed, *, n=60, d=6, k=8, noise=0.3, white=False):
@@ -32,7 +32,7 @@ def objective(X, Y, W0, D, ridge):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.sampled_from([0.0, 0.01, 1.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_no_random_competitor_of_the_same_rank_is_better(seed, rank, ridge):
     X, Y, W0 = problem(seed)
     B, A = reduced_rank_regression(X, Y, rank=rank, W0=W0, ridge=ridge)

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lora_np.linalg import (
     amplification_factor,
@@ -13,10 +12,11 @@ from lora_np.linalg import (
     similarity_grid,
     subspace_similarity,
 )
+from tests.drawing import examples
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_phi_lies_between_zero_and_one_and_is_symmetric(seed, i, j):
     rng = np.random.default_rng(seed)
     A1, A2 = rng.normal(size=(5, 8)), rng.normal(size=(6, 8))
@@ -26,7 +26,7 @@ def test_phi_lies_between_zero_and_one_and_is_symmetric(seed, i, j):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_phi_of_nested_subspaces_is_one(seed, i, j):
     A = np.random.default_rng(seed).normal(size=(5, 8))
     assert subspace_similarity(A, A, i, j) == pytest.approx(1)

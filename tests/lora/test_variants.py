@@ -33,7 +33,7 @@ def trained(model, x, steps=20, **settings):
 X = np.random.default_rng(1).normal(size=(40, 6))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", sorted({*VARIANTS} - {"loftq"}))  # which is for few bits
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_starts_at_the_base_trains_and_merges(variant, dtype):
     base, x = network(dtype), X.astype(dtype)
@@ -49,7 +49,7 @@ def test_starts_at_the_base_trains_and_merges(variant, dtype):
     assert {lnp.value(a).dtype for _, a in lnp.leaves(merged)} == {np.dtype(dtype)}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", sorted({*VARIANTS} - {"loftq"}))  # which is for few bits
 def test_what_is_trained(variant):
     layer = lnp.Linear(np.random.default_rng(0).normal(size=(4, 6)))
     tuned = lnp.inject(layer, rank=2, variant=variant, rng=np.random.default_rng(0))

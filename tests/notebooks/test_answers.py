@@ -129,7 +129,7 @@ def four_bits(lesson):
 
     assert np.isclose(share(lesson.W - lesson.quantise(lesson.W, "nf4").dequantised()), 0.15, atol=0.01)
     assert np.isclose(share(np.random.default_rng(0).normal(size=lesson.W.shape)), 0.15, atol=0.01)
-    start = lesson.inject_quantised(lesson.model, rank=8, alpha=16, kind="Q8_0", rng=0).model
+    start = lesson.lnp.inject(lesson.model, rank=8, alpha=16, quantise="Q8_0", rng=0)
     assert np.isclose(lesson.loss(lesson.train(start), lesson.test), lesson.ends["32 bits"], atol=0.01)
     assert 1.8 < lesson.bytes_of(start)[0] / lesson.counted["4 bits"][0] < 2
 

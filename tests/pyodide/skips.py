@@ -8,6 +8,7 @@ PROCESSES = "starts processes"
 FILES = {
     "tests/test_cli.py": PROCESSES,
     "tests/test_package.py": PROCESSES,
+    "tests/test_flows.py": PROCESSES,
     "tests/grading/test_commands.py": PROCESSES,
     "tests/foreign": PROCESSES,
     "tests/test_files.py": PROCESSES,
@@ -40,6 +41,7 @@ TESTS = {
     "tests/grading/test_submissions.py::test_the_check_cells_of_a_notebook_cost_nothing": PROCESSES,
     "tests/language/test_commands.py::test_ctrl_c_*": PROCESSES,
     "tests/language/test_commands.py::test_a_run_killed_*": PROCESSES,
+    "tests/language/test_model.py::test_killed_*": PROCESSES,
     "tests/test_docs.py::*lora-np exercises check*": PROCESSES,
     "tests/course/test_lab.py::*": PROCESSES,
     "tests/exercises/test_handouts.py::test_the_teachers_copy_earns_all_points*": PROCESSES,

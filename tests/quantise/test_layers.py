@@ -10,6 +10,7 @@ from lora_np.accounting import count
 from lora_np.autograd import check_derivative
 from lora_np.nn import Activation, AdamW, Embedding, freeze, leaves, replace, trainable
 from lora_np.quantise import KINDS, Quantised, quantise
+from tests.drawing import every
 
 
 def layer(kind, d=6, k=32, seed=0, bias=True):
@@ -24,9 +25,9 @@ def dense(model):
     return replace(model, Quantised, lambda path, Q: Q.dequantised())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(32,), (4, 32), (2, 3, 32)])
-@pytest.mark.parametrize("bias", [False, True])
+@every("kind", KINDS)
+@every("shape", [(32,), (4, 32), (2, 3, 32)])
+@every("bias", [False, True])
 def test_a_linear_layer_computes_what_it_would_with_the_numbers(kind, shape, bias):
     linear = layer(kind, bias=bias)
     x = np.random.default_rng(1).normal(size=(*shape[:-1], linear.W.shape[1])).astype(np.float32)

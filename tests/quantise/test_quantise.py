@@ -17,6 +17,7 @@ from lora_np.quantise import (
     quantise,
     uniform_levels,
 )
+from tests.drawing import every
 
 BLOCKED = [kind for kind in KINDS if kind.startswith("Q")]
 FLAT = ["int4", "nf4"]
@@ -89,7 +90,7 @@ def bound(kind, x):
     return spread / steps / 2 + steps * (spread / steps * half + tiny) + abs(float(x.min())) * half + tiny
 
 
-@pytest.mark.parametrize(("kind", "shape", "draw"), cases())
+@every(("kind", "shape", "draw"), cases())
 def test_no_error_is_above_what_theory_allows(kind, shape, draw):
     for seed in range(3):
         W = matrix(draw, shape, seed)
@@ -98,7 +99,7 @@ def test_no_error_is_above_what_theory_allows(kind, shape, draw):
             assert error[block].max() <= bound(kind, W.ravel()[block]) * (1 + 1e-5)
 
 
-@pytest.mark.parametrize(("kind", "shape", "draw"), cases())
+@every(("kind", "shape", "draw"), cases())
 def test_numbers_that_codes_can_hold_come_back_exactly(kind, shape, draw):
     once = quantise(matrix(draw, shape), kind)
     again = quantise(once.dequantised(), kind)
@@ -120,8 +121,8 @@ def test_blocks_whose_scale_is_a_float16_are_exact(kind):
     np.testing.assert_array_equal(quantise(W, kind).dequantised(), W)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(1, 256), (3, 512)])
+@every("kind", KINDS)
+@every("shape", [(1, 256), (3, 512)])
 def test_zero_stays_zero(kind, shape):
     Q = quantise(np.zeros(shape), kind)
     assert not Q.dequantised().any()
@@ -152,9 +153,9 @@ def test_the_level_is_the_nearest(kind, shape):
     np.testing.assert_allclose(np.abs(W - Q.dequantised()).ravel(), best, atol=1e-6 * np.abs(W).max())
 
 
-@pytest.mark.parametrize("block", [2, 3, 32, 64, 100, 4096])
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("kind", FLAT)
+@every("block", [2, 3, 32, 64, 100, 4096])
+@every("double", [False, True])
+@every("kind", FLAT)
 def test_blocks_of_any_length(kind, block, double):
     W = matrix("normal", (19, 23))
     Q = quantise(W, kind, block=block, double=double)

@@ -110,8 +110,8 @@ def training(rng):
         "double_quantization": [False, True],
         "master_copy": [False, True],
         "checkpointing": [False, True],
-        "batch": [1, 2, 3, 16],
-        "sequence": [1, 7, 64, 512, 2048],
+        "batch_size": [1, 2, 3, 16],
+        "context": [1, 7, 64, 512, 2048],
     }
     drawn = {name: values[rng.integers(len(values))] for name, values in choices.items()}
     return {name: value for name, value in drawn.items() if rng.random() < 0.5}
@@ -210,9 +210,7 @@ def test_the_page_shows_the_count_and_keeps_its_address(open_page):
 
 @pages
 def test_the_page_shows_the_memory_and_keeps_its_address(open_page):
-    page = open_page(
-        "use/calculator.html#model=llama-3-8b&rank=16&targets=all-linear&weights=nf4&sequence=2048"
-    )
+    page = open_page("use/calculator.html#model=llama-3-8b&rank=16&targets=all-linear&dtype=nf4&context=2048")
     count = accounting.count_model(accounting.preset("llama-3-8b"), rank=16, targets="all-linear")
     form = page.locator("#calculator")
 
@@ -235,15 +233,17 @@ def test_the_page_shows_the_memory_and_keeps_its_address(open_page):
                 bytes_[cause] / bytes_["weights"], rel=0.02, abs=0.01
             )
 
-    shows(weights="nf4", sequence=2048)
+    shows(dtype="nf4", context=2048)
     form.get_by_label("Optimizer").select_option("paged_adamw_8bit")
     form.get_by_label("Gradient checkpointing").uncheck()
     form.get_by_label("Batch").fill("4")
-    shows(weights="nf4", sequence=2048, optimizer="paged_adamw_8bit", checkpointing=False, batch=4)
-    assert page.url.endswith("&weights=nf4&optimizer=paged_adamw_8bit&batch=4&sequence=2048&checkpointing=0")
+    shows(dtype="nf4", context=2048, optimizer="paged_adamw_8bit", checkpointing=False, batch_size=4)
+    assert page.url.endswith(
+        "&dtype=nf4&optimizer=paged_adamw_8bit&batch_size=4&context=2048&checkpointing=0"
+    )
     assert page.locator('#calculator [data-show="memory-command"]').inner_text() == (
-        "lora-np count llama-3-8b --rank 16 --targets all-linear --memory --weights nf4 "
-        "--optimizer paged_adamw_8bit --batch 4 --sequence 2048 --no-checkpointing"
+        "lora-np count llama-3-8b --rank 16 --targets all-linear --memory --dtype nf4 "
+        "--optimizer paged_adamw_8bit --batch-size 4 --context 2048 --no-checkpointing"
     )
 
 
@@ -303,7 +303,7 @@ def test_a_rank_that_is_no_whole_number_is_refused_and_not_changed(open_page, ra
     ("asked", "message"),
     [
         ("model=llama-9-8b", "The address asks for model 'llama-9-8b', which is not in the list"),
-        ("model=gpt2&weights=int3", "The address asks for weights 'int3', which is not in the list"),
+        ("model=gpt2&dtype=int3", "The address asks for dtype 'int3', which is not in the list"),
         ("model=llama-3-8b&targets=q_proj,qproj", "targets: 'qproj' matches no module of llama-3-8b"),
     ],
 )
@@ -323,9 +323,9 @@ def test_an_address_with_an_unknown_name_says_so(open_page, asked, message):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("sequence", "9000", "sequence must be at most 8,192"),
-        ("sequence", "", "sequence must be a whole number"),
-        ("batch", "0", "batch must be a whole number of at least 1, got 0"),
+        ("context", "9000", "context must be at most 8,192"),
+        ("context", "", "context must be a whole number"),
+        ("batch_size", "0", "batch_size must be a whole number of at least 1, got 0"),
     ],
 )
 def test_an_option_of_memory_that_is_wrong_leaves_the_count(open_page, axe, name, value, message):

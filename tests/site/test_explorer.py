@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import lora_np as lnp
-from lora_np.course.story import Task, ridge_for
+from lora_np.course.guided_tour import Task, ridge_for
 
 pytestmark = pytest.mark.browser
 SPEC = importlib.util.spec_from_file_location(

@@ -156,9 +156,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     path = tmp_path / "run.npz"
     run(OPTIMIZERS["adam"], path)
     for match, changes in [
-        (r"its optimizer is Adam\(", {"optimizer": lambda: lnp.SGD(lr=0.1)}),
+        (r"its optimizer is lora_np\.nn\.optim\.Adam\(", {"optimizer": lambda: lnp.SGD(lr=0.1)}),
         (
-            r"its optimizer is Adam\(lr=Schedule\(peak=0.05",
+            r"its optimizer is \.\.\. .*peak=0.05",
             {"optimizer": lambda: lnp.Adam(lr=lnp.cosine_schedule(0.06, steps=23, warmup=4))},
         ),
         ("its batch size is 16, here it is 10", {"batch_size": 10}),
@@ -240,9 +240,9 @@ def test_an_activation_and_a_loss_of_the_same_name_are_told_apart(tmp_path):
 
 def test_a_loss_that_nobody_can_recognise_has_no_checkpoint(tmp_path):
     model, x, y, _ = problem()
-    state = iter([1])
+    state = (number for number in [1])
     loss = lambda a, b: lnp.mean_squared_error(a, b) if state else None
-    with pytest.raises(TypeError, match="list_iterator cannot be recognised in another process"):
+    with pytest.raises(TypeError, match="generator cannot be recognised in another process"):
         lnp.fit(model, x, y, loss=loss, steps=2, checkpoint=tmp_path / "run.npz", progress=False)
     lnp.fit(model, x, y, loss=loss, steps=2, progress=False)
 

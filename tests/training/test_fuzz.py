@@ -11,7 +11,7 @@ import lora_np as lnp
 from lora_np.training import CheckpointError, Problem, sweep
 from lora_np.training.identity import digest
 from lora_np.training.sweeping import Store, grid
-from tests.mutations import COUNTS, changed, in_little_memory, is_linear, overwritten, refusal
+from tests.mutations import COUNTS, MEMORY, changed, in_little_memory, is_linear, overwritten, refusal
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 2))
@@ -142,7 +142,7 @@ def explode(folder, size):
 
 def test_what_is_small_and_says_that_it_is_large_takes_no_memory(tmp_path):
     assert "is not a whole checkpoint" in in_little_memory(
-        "tests.training.test_fuzz:explode", tmp_path, 2**30
+        "tests.training.test_fuzz:explode", tmp_path, 2 * MEMORY
     )
 
 

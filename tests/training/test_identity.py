@@ -1,10 +1,10 @@
 """What a run is: another activation, loss or helper is another run, whichever way the code is reached."""
 
 import dataclasses
-import functools
 import importlib
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -169,7 +169,13 @@ def test_neither_a_sweep_nor_a_checkpoint_takes_one_run_for_another(made, way, t
 
 
 def test_what_cannot_be_known_is_refused():
-    for thing in (np.frompyfunc(abs, 1, 1), np.vectorize(abs), functools.partialmethod(abs)):
+    for thing in (
+        np.frompyfunc(abs, 1, 1),
+        (i for i in "ab"),
+        threading.Lock(),
+        sys.stdout,
+        [lambda x, a=(i for i in "ab").__next__: a()],
+    ):
         with pytest.raises(UnknownIdentityError, match="cannot be recognised in another process"):
             describe(thing)
 

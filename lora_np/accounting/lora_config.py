@@ -1,0 +1,64 @@
+"""A whole ``LoraConfig`` of PEFT as what `count_model` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_np.checks import shown
+from lora_np.hub import read_json
+from lora_np.models import ModelSpec, peft
+
+# The settings that decide how many numbers are trained, by what `count_model` calls them.
+_OPTIONS = {
+    "rank": "r", "targets": "target_modules", "exclude": "exclude_modules",
+    "layers": "layers_to_transform", "dora": "use_dora",
+}  # fmt: skip
+_ALIKE = (
+    "bias", "layers_pattern", "lora_bias", "modules_to_save", "rank_pattern", "target_parameters",
+    "trainable_token_indices",
+)  # fmt: skip
+_NOT_COUNTED = ("ensure_weight_tying", "use_bdlora", "velora_config")
+
+
+def lora_options(spec: ModelSpec, config: Any) -> dict[str, Any]:
+    """What `count_model` takes, from an ``adapter_config.json``, its directory, its fields, or the object."""
+    fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(key, value)}
+    kind = getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))
+    if kind != "LORA":
+        raise ValueError(f"peft_type must be 'LORA', got {shown(kind)}")
+    if not any(module.tied for module in spec.groups):
+        fields.pop("ensure_weight_tying", None)
+    for key, value in fields.items():
+        if key in _NOT_COUNTED or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
+            raise ValueError(f"{key} = {shown(value)} may change how many numbers are trained: not counted")
+    if str(fields.get("init_lora_weights")).lower() == "mica":
+        raise ValueError("init_lora_weights = 'mica' trains A alone; that is not counted here")
+    peft.check_values(fields)
+    options = {ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}
+    options |= {name: fields[name] for name in _ALIKE if name in fields}
+    return {"rank": 8, **options}
+
+
+def _as_in_json(value: Any) -> Any:
+    """A field of the object as a file would have it."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+
+
+def _is_unset(key: str, value: Any) -> bool:
+    empty = isinstance(value, (str, list, dict)) and not value and key != "target_modules"  # [] is no module
+    return value is None or value is False or empty
+
+
+def _fields(config: Any) -> Mapping[str, Any]:
+    if isinstance(config, Mapping):
+        return config
+    if isinstance(config, (str, Path)):
+        path = Path(config)
+        return read_json(path / "adapter_config.json" if path.is_dir() else path)
+    if callable(getattr(config, "to_dict", None)):
+        return dict(config.to_dict())
+    raise TypeError(f"config must be an adapter_config.json, its fields or a LoraConfig, got {shown(config)}")

@@ -1,0 +1,172 @@
+"""How well a matrix of each rank approximates a given one, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_np import linalg
+from lora_np.accounting.matrix import count_full, count_lora
+from lora_np.checks import Array, matrix as checked_matrix, number
+from lora_np.hub import load_matrix
+from lora_np.table import Table, shape_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class RankErrors:
+    """The relative errors of the best approximations of one matrix; made by `rank_errors_of`.
+
+    Parameters
+    ----------
+    source : str
+        Where the matrix was read, if it was.
+    shape : tuple of int
+        Its rows and columns.
+    norm : str
+        The norm that errors are measured in.
+    rank : int
+        The smallest that is enough.
+    enough : str
+        What it is enough for, in words.
+    tolerance : float
+        The relative error that is good enough: in ``norm`` if asked for, otherwise in the Frobenius norm.
+    errors : ndarray of shape (min(d, k) + 1,)
+        Relative errors of ranks 0, 1, ..., from 1 to 0.
+    energy : ndarray of shape (min(d, k) + 1,)
+        The shares of the squared norm that these ranks keep.
+    """
+
+    source: str
+    shape: tuple[int, int]
+    norm: str
+    rank: int
+    enough: str
+    tolerance: float
+    errors: Array  # (min(d, k) + 1,), from 1 to 0
+    energy: Array  # (min(d, k) + 1,), from 0 to 1
+
+    def to_json(self) -> str:
+        """Everything, for programs."""
+        values = {**vars(self), "errors": self.errors.tolist(), "energy": self.energy.tolist()}
+        return json.dumps(values, indent=2)
+
+    def figure(self) -> Figure:
+        """The curve, with the error that is good enough and the rank that has it."""
+        from matplotlib.figure import Figure
+
+        from lora_np.plots import ACCENT, MUTED, label_line, rank_error_curves, short_name
+
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        ax = rank_error_curves({" ": self.errors}, ax=figure.add_subplot())
+        last = len(self.errors) - 1
+        in_this_norm = linalg.rank_within(self.errors, tolerance=self.tolerance)
+        if self.rank == in_this_norm:
+            ax.axhline(self.tolerance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            text = f"enough: an error of {self.tolerance:.3g}"
+            label_line(ax, ax.get_xlim()[1], self.tolerance, text, MUTED, ha="right", xytext=(-4, 8))
+        if self.errors[self.rank] > 0:
+            place = (self.rank, float(self.errors[self.rank]))
+            ax.plot(*place, "o", color=ACCENT, markersize=8, markeredgecolor="white", zorder=3)
+            label_line(ax, *place, f"rank {self.rank}", ACCENT, xytext=(8, 7))  # a falling line is below
+        ax.set_title(f"{short_name(self.source, 58)}, {shape_text(self.shape)}", loc="left", fontsize=10)
+        norm = {"fro": "Frobenius"}.get(self.norm, self.norm)
+        ax.set_ylabel(f"relative error in the {norm} norm")
+        ax.set_xlabel(f"rank r, of at most {last:,}")
+        return figure
+
+    @property
+    def table(self) -> Table:
+        """Ranks 1, 2, 4, ..., the one that is enough, and the full one."""
+        last = len(self.errors) - 1
+        ranks = sorted({2**i for i in range(last.bit_length())} | {self.rank, last} - {0})
+        full, rows = count_full(*self.shape), []
+        for rank in ranks:
+            numbers = count_lora(*self.shape, rank=rank)
+            rows.append((rank, float(self.errors[rank]), float(self.energy[rank]), numbers, numbers / full))
+        return Table(
+            ["rank", "relative error", "energy", "numbers", "share of all"],
+            rows,
+            title=f"{self.source}, {shape_text(self.shape)}, {self.norm} norm",
+            notes=[
+                f"rank {self.rank} is the smallest {self.enough}",
+                "relative error: ||M - M_r|| / ||M||; energy: the share of the squared Frobenius norm that "
+                "M_r keeps; numbers: r (d + k)",
+            ],
+            formats={
+                "relative error": "{:.3g}".format,
+                "energy": "{:.4%}".format,
+                "share of all": "{:.1%}".format,
+            },
+        )
+
+
+def rank_errors_of(
+    matrix: Any, *, norm: linalg.Norm = "fro", energy: float | None = None, tolerance: float | None = None
+) -> RankErrors:
+    """The error curve of a matrix, and the smallest rank that is enough.
+
+    Parameters
+    ----------
+    matrix : array_like of shape (d, k), str or Path
+        The matrix, or where it is: ``FILE.npy`` or ``FILE.safetensors:TENSOR``, of which only that tensor is
+        read.
+    norm : {"fro", "spectral", "nuclear"}
+        The norm that errors are measured in.
+    energy : float, optional
+        The share of the squared Frobenius norm that is enough, as in `adapters.inspect` and
+        `adapters.resize`; 0.99 by default.
+    tolerance : float, optional
+        Instead, the relative error in ``norm`` that is good enough.
+
+    Returns
+    -------
+    RankErrors
+        The errors of every rank, and the smallest rank that is good enough.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers, or ``energy`` or ``tolerance`` is not a number.
+    ValueError
+        If it is not a finite matrix, an option is out of range, or both ``energy`` and
+        ``tolerance`` are given.
+    OSError
+        If the file cannot be read.
+
+    See Also
+    --------
+    lora_np.linalg.rank_within : The rule.
+
+    Examples
+    --------
+    >>> M = np.diag([1.0, 0.1, 0.001])
+    >>> rank_errors_of(M).rank, rank_errors_of(M, tolerance=0.01).rank
+    (1, 2)
+    """
+    if energy is not None and tolerance is not None:
+        raise ValueError(f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}")
+    share = linalg.ENOUGH if energy is None else energy
+    share = number("energy", share, minimum=0, maximum=1, open_minimum=True)
+    if tolerance is not None:
+        tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
+    in_file = isinstance(matrix, (str, Path))
+    M = load_matrix(str(matrix)) if in_file else checked_matrix("matrix", matrix)
+    errors = linalg.rank_errors(M, norm=norm, relative=True)
+    frobenius = errors if norm == "fro" else linalg.rank_errors(M, relative=True)
+    if tolerance is not None:
+        enough = f"with an error of at most {tolerance:g} in the {norm} norm"
+        rank = linalg.rank_within(errors, tolerance=tolerance)
+    else:
+        enough = f"that keeps {share:.6g} of the squared norm (an error of at most {(1 - share) ** 0.5:.3g})"
+        tolerance = (1 - share) ** 0.5
+        rank = linalg.rank_within(frobenius, tolerance=tolerance)
+    d, k = M.shape
+    source = str(matrix) if in_file else "a matrix"
+    return RankErrors(source, (d, k), norm, rank, enough, tolerance, errors, 1 - np.square(frobenius))

@@ -1,0 +1,338 @@
+"""An adapter, whatever file it is from: what it does to each module, in arrays that are read when used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np.checks import Array
+from lora_np.hub import FLOATS, TensorInfo, float_dtype
+from lora_np.models import peft
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that is read when it is used."""
+
+    dtype: str  # in the file: "float32", "bfloat16", ...
+    shape: tuple[int, ...]
+    read: Callable[[], Array]  # bfloat16 as float32
+    blocks: int = 1  # on the diagonal; the file that it is read from holds nothing else
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes in the file that it is read from."""
+        return prod(self.shape) // self.blocks
+
+    def seen(self, view: Callable[[Array], Array]) -> Stored:
+        """What ``view`` makes of it: the same numbers in another shape or order, or some of them."""
+        shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape  # without an array's worth of memory
+        return replace(self, shape=shape, read=lambda: view(self.read()))
+
+
+class TokenRows(NamedTuple):
+    """Rows of an embedding that are replaced: PEFT's ``trainable_token_indices``.
+
+    Parameters
+    ----------
+    tokens : tuple of int
+        Which rows.
+    new : Stored
+        One row for each of ``tokens``.
+    """
+
+    tokens: tuple[int, ...]
+    new: Stored
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterModule:
+    """What an adapter does to one module: ``W0 + scale * B @ A``.
+
+    ``A`` (r, k), ``B`` (d, r) and, where there are, ``magnitude`` (d,) and ``bias`` (d,) are read from the
+    file each time they are used. Several maps under one name, those of experts or of a convolution's groups,
+    are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A convolution is the map of its patches: k is the number
+    of inputs times the size of the kernel.
+
+    Parameters
+    ----------
+    parts : mapping of str to Stored
+        The tensors; `AdapterModule.of` makes a module from arrays.
+    alpha : float
+        Of the scale.
+    rslora : bool
+        Whether `scale` is ``alpha / sqrt(r)``; otherwise it is ``alpha / r``.
+    embedding : bool
+        Whether the base is an embedding, whose weight is stored as (k, d), k being the vocabulary.
+    kernel : tuple of int
+        Of a convolution: the size of its kernel along each axis.
+    parameter : bool
+        Whether the name is that of a parameter, as in PEFT's ``target_parameters``, and not of a module.
+
+    Examples
+    --------
+    >>> module = AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
+    >>> module.rank, module.scale, module.delta().shape
+    (2, 4.0, (4, 3))
+    """
+
+    parts: Mapping[str, Stored]
+    alpha: float
+    rslora: bool = False
+    embedding: bool = False
+    kernel: tuple[int, ...] = ()
+    parameter: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        A: npt.ArrayLike,
+        B: npt.ArrayLike,
+        alpha: float,
+        rslora: bool = False,
+        magnitude: npt.ArrayLike | None = None,
+        bias: npt.ArrayLike | None = None,
+        embedding: bool = False,
+        dtype: str | None = None,
+    ) -> AdapterModule:
+        """A module from arrays; files will store them as ``dtype``, by default as their own.
+
+        Raises
+        ------
+        TypeError
+            If an array does not hold floating-point numbers, or alpha is not a number.
+        ValueError
+            If the shapes do not fit, or alpha is not finite.
+        """
+        if dtype is not None:
+            float_dtype(dtype)
+        parts = {"A": held(A, dtype, name="A"), "B": held(B, dtype, name="B")}
+        for part, array in (("magnitude", magnitude), ("bias", bias)):
+            if array is not None:
+                parts[part] = held(array, dtype, name=part)
+        wrong = misfit(parts)
+        if wrong:
+            raise ValueError(wrong)
+        return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
+
+    @cached_property
+    def directions(self) -> int:
+        """The rank of each of the stacked maps; where there is but one, the rank."""
+        return self.parts["A"].shape[-2]
+
+    @cached_property
+    def maps(self) -> int:
+        """How many maps are stacked."""
+        return self.parts["A"].shape[0] if len(self.parts["A"].shape) == 3 else 1
+
+    @cached_property
+    def groups(self) -> int:
+        """The groups of a convolution, which share its rank; experts have the whole rank each."""
+        return self.maps if self.kernel else 1
+
+    @cached_property
+    def rank(self) -> int:
+        return self.parts["A"].shape[-2] * self.groups
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel of a convolution."""
+        d, k = self.parts["B"].shape[-2], self.parts["A"].shape[-1]
+        if self.kernel:
+            return (d * self.groups, k // prod(self.kernel), *self.kernel)
+        return (*self.parts["A"].shape[:-2], d, k)
+
+    @property
+    def kind(self) -> tuple[tuple[int, ...], int, bool, bool]:
+        """What two modules have in common whose updates can be added."""
+        return self.shape, self.groups, self.embedding, self.parameter
+
+    @cached_property
+    def scale(self) -> float:
+        """``alpha / r``, or ``alpha / sqrt(r)`` with rank-stabilised LoRA (arXiv 2312.03732)."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    @property
+    def A(self) -> Array:
+        return self.parts["A"].read()
+
+    @property
+    def B(self) -> Array:
+        return self.parts["B"].read()
+
+    @property
+    def magnitude(self) -> Array | None:
+        """DoRA: the length of each output's row in the merged weight."""
+        return self.parts["magnitude"].read() if "magnitude" in self.parts else None
+
+    @property
+    def bias(self) -> Array | None:
+        """The bias of B, which adds ``scale * bias`` to the output."""
+        return self.parts["bias"].read() if "bias" in self.parts else None
+
+    def with_factors(self, *, B: Stored, A: Stored) -> AdapterModule:
+        """The same module with other factors, perhaps of another rank, and the same scaling."""
+        rank = A.shape[-2] * self.groups
+        alpha = self.scale * (rank**0.5 if self.rslora else rank)
+        return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
+
+    def leading(self, directions: int) -> AdapterModule:
+        """The same module with the first rows of A and columns of B."""
+        return self.with_factors(
+            B=self.parts["B"].seen(lambda B: B[..., :directions]),
+            A=self.parts["A"].seen(lambda A: A[..., :directions, :]),
+        )
+
+    def expert(self, expert: int, *, part: int, parts: int) -> AdapterModule:
+        """One map of the stack, or a part of its outputs."""
+        d = self.parts["B"].shape[1] // parts
+        return self.with_factors(
+            B=self.parts["B"].seen(lambda B: B[expert, part * d : (part + 1) * d]),
+            A=self.parts["A"].seen(lambda A: A[expert]),
+        )
+
+    def factors(self) -> tuple[Array, Array]:
+        """``(B, A)`` in float32 or better."""
+        return at_least_single(self.B), at_least_single(self.A)
+
+    def weighted(self, weight: float = 1.0) -> tuple[Array, Array]:
+        """Factors of ``weight`` times the update, the scaling in A."""
+        B, A = self.factors()
+        return B, A * A.dtype.type(weight * self.scale)
+
+    def delta(self) -> Array:
+        """``scale * B @ A``, of the shape of the update, in float32 or better."""
+        B, A = self.factors()
+        update: Array = B @ A
+        update *= update.dtype.type(self.scale)
+        return update.reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapter(Mapping[str, AdapterModule]):
+    """An adapter: a mapping from the paths of modules to what is done to each.
+
+    Paths are as PEFT names them: ``"model.layers.0.self_attn.q_proj"``. Made by `load`.
+
+    Parameters
+    ----------
+    modules : mapping of str to AdapterModule
+        What is done to each module, by its path.
+    full : mapping of str to Stored
+        Parameters that are replaced rather than adapted, by their names in the base model: those of
+        ``modules_to_save``, trained biases, embeddings that were saved with their adapter.
+    raw : mapping
+        The settings of ``adapter_config.json``.
+    path : path, optional
+        Where it was read from.
+    rows : mapping of str to TokenRows
+        Rows of embeddings that are replaced, by the names of the weights in the base model.
+
+    Examples
+    --------
+    >>> module = AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0)
+    >>> Adapter({"layer": module}).delta("layer")[0]
+    array([8., 8., 8.])
+    """
+
+    modules: Mapping[str, AdapterModule]
+    full: Mapping[str, Stored] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=lambda: {"peft_type": "LORA"})
+    path: Path | None = None
+    rows: Mapping[str, TokenRows] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> AdapterModule:
+        return self.modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __repr__(self) -> str:
+        modules = "1 module" if len(self) == 1 else f"{len(self)} modules"
+        numbers = sum(stored.size for stored in self.stored)
+        return f"<Adapter of {modules}, {numbers:,} numbers{f', {self.path}' if self.path else ''}>"
+
+    def __str__(self) -> str:
+        return str(self.path or repr(self))
+
+    @property
+    def stored(self) -> list[Stored]:
+        """All its tensors."""
+        parts = [part for module in self.modules.values() for part in module.parts.values()]
+        return [*parts, *self.full.values(), *(rows.new for rows in self.rows.values())]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of ``adapter_config.json``, with the rank and alpha of every module."""
+        return dict(peft.compose(self.raw, self.ranks_and_alphas).raw)
+
+    @property
+    def ranks_and_alphas(self) -> dict[str, tuple[int, float]]:
+        """Those of every module."""
+        return {name: (module.rank, module.alpha) for name, module in self.modules.items()}
+
+    @property
+    def fan_in_fan_out(self) -> bool:
+        """Whether the base stores its linear weights as (k, d), as GPT-2's Conv1D does."""
+        return bool(self.raw.get("fan_in_fan_out"))
+
+    @property
+    def has_magnitudes(self) -> bool:
+        """Whether it is a DoRA."""
+        return any("magnitude" in module.parts for module in self.modules.values())
+
+    def delta(self, name: str) -> Array:
+        """``scale * B @ A`` of one module: outputs by inputs, however the base stores its weight.
+
+        With DoRA this is the update of the direction, before rows are brought to their magnitudes.
+        """
+        return self[name].delta()
+
+
+def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
+    """What a file will say of these tensors, floating-point ones rounded to ``dtype`` if one is given."""
+    return {
+        key: TensorInfo(dtype if dtype and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
+        for key, tensor in tensors.items()
+    }
+
+
+def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter") -> Stored:
+    """An array in memory, to be stored as ``dtype`` (by default its own)."""
+    if values is None:
+        raise TypeError(f"{name} must hold floating-point numbers, got None")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{name} must be an array: {error}") from None
+    if array.dtype.name not in FLOATS:
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
+    return Stored(dtype or array.dtype.name, array.shape, lambda: array)
+
+
+def at_least_single(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype.itemsize < 4 else array
+
+
+def misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:
+    """Why the shapes of one module do not fit each other, if so."""
+    A, B = parts["A"].shape, parts["B"].shape
+    if not (len(A) == len(B) in (2, 3) and A[:-2] == B[:-2] and A[-2] == B[-1]):
+        return f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}"
+    if 0 in (*A, *B):
+        return f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}"
+    for part in ("magnitude", "bias"):
+        if part in parts and parts[part].shape != (prod(B[:-1]),):
+            return f"{part}{whose} must have shape {(prod(B[:-1]),)}, got {parts[part].shape}"
+    return None

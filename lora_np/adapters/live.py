@@ -1,0 +1,271 @@
+"""Between adapters on the disk and our own models: `save` and `attach`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace as changed
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, held
+from lora_np.adapters.bases import check_base
+from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, close_names
+from lora_np.hub import HubError, float_dtype
+from lora_np.lora import ADAPTED, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
+from lora_np.models import peft
+from lora_np.nn import Embedding, Linear, freeze, join, replace, trainable, walk
+
+T = TypeVar("T")
+
+_PARAMETERS = {"W": "weight", "b": "bias"}  # our names of a layer's arrays, and torch's
+
+
+def save(
+    source: Any,
+    path: str | os.PathLike[str],
+    *,
+    base: str | None = None,
+    names: Callable[[str], str] | None = None,
+    dtype: str | None = None,
+    force: bool = False,
+) -> None:
+    """Write the adapters of a model, or an `Adapter`, as a directory that PEFT loads.
+
+    Parameters
+    ----------
+    source : tree or Adapter
+        A model made by `lora_np.inject` or `attach`. Whatever else in it is trained is saved in full, as
+        PEFT's ``modules_to_save``.
+    path : path
+        The directory to make.
+    base : str, optional
+        The name of the base model, noted in the config for those who load the adapter.
+    names : callable, optional
+        From a path in the model to PEFT's name of that module; by default the same. A model that is a single
+        layer has no path, and becomes ``"linear"``.
+    dtype : {"float64", "float32", "float16", "bfloat16"}, optional
+        Round the numbers to this; by default they are kept as they are.
+    force : bool
+        Whether to replace an existing adapter. A directory that holds anything else is refused; a
+        README.md stays.
+
+    Raises
+    ------
+    HubError
+        If the target exists (unless ``force``), or the model has parts that the format cannot hold: whatever
+        is saved, `load` reads back as it was.
+
+    See Also
+    --------
+    load : Read it back.
+
+    Notes
+    -----
+    The directory appears when it is whole. A crash at any moment leaves the old one or none.
+
+    Variants that move W0 (PiSSA, OLoRA) are refused as they are, since nobody who loads them has those
+    weights: save what `lora_np.lora.rebase` makes of them.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp
+    >>> from pathlib import Path
+    >>> rng = np.random.default_rng(0)
+    >>> model = lnp.inject(lnp.Linear.init(d_out=100, d_in=120, rng=rng), rank=8, rng=rng)
+    >>> path = Path(tempfile.mkdtemp()) / "adapter"
+    >>> save(model, path, dtype="float32")
+    >>> sorted(file.name for file in path.iterdir())
+    ['adapter_config.json', 'adapter_model.safetensors']
+    """
+    if dtype is not None:
+        float_dtype(dtype)
+    adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
+    if base is not None:
+        adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
+    inputs = [adapter.path] if adapter.path else []
+    with new_adapter(path, force=force, inputs=inputs) as (stage, _):
+        write(adapter, stage, dtype=dtype)
+
+
+def attach(
+    model: T,
+    adapter: Adapter | str | os.PathLike[str],
+    *,
+    names: Callable[[str], str] | None = None,
+    any_base: bool = False,
+) -> T:
+    """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
+
+    Parameters
+    ----------
+    model : tree
+        A model of ours without adapters; it is not changed.
+    adapter : path or Adapter
+        A directory as PEFT writes it, or what `load` made of it.
+    names : callable, optional
+        As in `save`: from a path in the model to the name in the adapter.
+    any_base : bool
+        Whether to go on where the model has a config, and the adapter is for another kind of base.
+
+    Returns
+    -------
+    tree
+        `lora_np.freeze` it for use, or `lora_np.fit` it to train on.
+
+    Raises
+    ------
+    HubError
+        If the adapter names a module that the model does not have, does not fit it, or is for another kind of
+        base.
+
+    See Also
+    --------
+    save : The way back.
+
+    Examples
+    --------
+    >>> import lora_np as lnp
+    >>> adapter = Adapter({"linear": AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=1.0)})
+    >>> model = attach(lnp.Linear(np.zeros((2, 3))), adapter)
+    >>> lnp.freeze(model)(np.ones(3))
+    array([3., 3.])
+    """
+    adapter = load(adapter)
+    if any(isinstance(node, ADAPTED) for _, node in walk(model)):
+        raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
+    config = getattr(model, "config", None)
+    if isinstance(config, Mapping) and not any_base:
+        check_base(config, "this model", adapter)
+    named = names or _own_name
+    for name in adapter.rows:
+        raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
+    waiting = {*adapter, *adapter.full}
+    dropout = float(adapter.raw.get("lora_dropout") or 0.0)
+
+    def adapt(path: str, layer: Any) -> Any:
+        name = named(path)
+        for ours, theirs in _PARAMETERS.items():
+            key = f"{name}.{theirs}"
+            if key in adapter.full:
+                new = _replaced(key, adapter.full[key], getattr(layer, ours, None))
+                layer = changed(layer, **{ours: new})
+                waiting.discard(key)
+        if name not in adapter:
+            return layer
+        waiting.discard(name)
+        return _adapted(name, layer, adapter[name], dropout)
+
+    result = replace(freeze(model), (Linear, Embedding), adapt)
+    if waiting:
+        known = [named(path) for path, node in walk(model) if isinstance(node, (Linear, Embedding))]
+        raise HubError(f"the model has no {min(waiting)!r}{close_names(min(waiting), known)}")
+    return result
+
+
+def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
+    """The adapters in a model of ours, and everything else in it that is trained."""
+    named = names or _own_name
+    layers = _adapted_layers(model)
+    if not layers:
+        raise HubError("this model has no LoRA adapters to save")
+    modules: dict[str, AdapterModule] = {}
+    for path, layer in layers.items():
+        name = named(path)
+        if name in modules:
+            raise HubError(f"names gives {name!r} to two layers; each needs its own")
+        if isinstance(getattr(layer, "base", None), Residual):
+            raise HubError(
+                f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
+                "the original weights: save lora_np.lora.rebase(model, original)"
+            )
+        lora, m = (layer.lora, value(layer.m)) if isinstance(layer, DoRALinear) else (layer, None)
+        A, B, embedding = value(lora.A), value(lora.B), isinstance(layer, LoRAEmbedding)
+        modules[name] = AdapterModule.of(A=A, B=B, alpha=lora.alpha, magnitude=m, embedding=embedding)
+    full, saved, bias = _trained_in_full(model, layers, named)
+    raw = {
+        **peft.FRESH,
+        "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
+        "use_dora": any("magnitude" in module.parts for module in modules.values()),
+        "bias": bias,
+        "modules_to_save": saved or None,
+    }
+    return Adapter(modules, full, targeting(raw, modules))
+
+
+def _own_name(path: str) -> str:
+    return path or "linear"
+
+
+def _adapted_layers(model: Any) -> dict[str, Any]:
+    """The adapted layers by their paths; the `LoRALinear` inside of a `DoRALinear` is part of that."""
+    found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
+    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
+    return {path: node for path, node in found.items() if path not in inner}
+
+
+def _trained_in_full(
+    model: Any, layers: Mapping[str, Any], named: Callable[[str], str]
+) -> tuple[dict[str, Stored], list[str], str]:
+    """Trained parameters outside of adapters; the modules that are saved whole for it; PEFT's ``bias``."""
+    own = {id(leaf) for _, leaf in adapter_leaves(model)}
+    owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
+    owner |= dict(zip(layers, layers, strict=True))
+    nodes = dict(walk(model))
+    full: dict[str, Stored] = {}
+    saved: set[str] = set()
+    biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
+    for path, leaf in trainable(model):
+        if id(leaf) in own:
+            continue
+        holder, _, field = path.split(" = ")[0].rpartition(".")
+        name = named(owner.get(holder, holder))
+        if field == "b" and (holder in owner or not isinstance(getattr(nodes[holder], "W", None), Tensor)):
+            full[f"{name}.bias"] = held(value(leaf))
+            biased.add(holder in owner)
+        elif holder in owner:
+            raise HubError(f"{path}: a weight that is adapted and trained too has no place in PEFT's format")
+        else:
+            # PEFT reads a module that is saved in full with all its parameters, trained or not.
+            saved.add(name)
+            for ours, array in vars(nodes[holder]).items():
+                if isinstance(array, (Tensor, np.ndarray)):
+                    full[f"{name}.{_PARAMETERS.get(ours, ours)}"] = held(value(array))
+    bias = "all" if False in biased else "lora_only" if biased else "none"
+    return full, sorted(saved), bias
+
+
+def _adapted(name: str, layer: Any, module: AdapterModule, dropout: float) -> Any:
+    d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
+    if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
+        kind = "an embedding" if module.embedding else "a linear layer"
+        raise HubError(
+            f"{name!r} adapts {kind} of shape {module.shape}, which does not fit "
+            f"{type(layer).__name__} {layer.W.shape}"
+        )
+    dtype = layer.W.dtype
+    A, B = Tensor(module.A.astype(dtype)), Tensor(module.B.astype(dtype))
+    alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
+    if module.embedding:
+        if module.magnitude is not None:
+            raise HubError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
+        return LoRAEmbedding(layer, A, B, alpha)
+    if module.bias is not None:
+        # The bias of B is a constant added to the layer's: it goes on as one that is trained.
+        shift = (module.scale * module.bias).astype(dtype)
+        layer = changed(layer, b=Tensor(shift if layer.b is None else value(layer.b) + shift))
+    if module.magnitude is None:
+        return LoRALinear(layer, A, B, alpha, dropout)
+    direction = LoRALinear(Linear(layer.W), A, B, alpha, dropout)
+    return DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
+
+
+def _replaced(key: str, stored: Stored, old: Tensor | Array | None) -> Tensor:
+    new = at_least_single(stored.read())
+    if old is None or new.shape != old.shape:
+        has = "none" if old is None else old.shape
+        raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {has}")
+    return Tensor(new.astype(old.dtype))

@@ -1,0 +1,59 @@
+"""What operations on adapters return: rows, their table, and where the result is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from lora_np.table import Shown, Table
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+
+@dataclass(frozen=True, repr=False)
+class Findings(Shown, Generic[Row]):
+    """What an operation did or found: a row for each module or tensor, and notes.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of named tuples
+        Plain values.
+    notes : tuple of str
+        What else is to be said.
+    headings : tuple of str
+        Of the columns.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    headings: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """The rows under their headings."""
+        return Table(self.headings, self.rows, title=self.title, notes=self.notes)
+
+
+@dataclass(frozen=True, repr=False)
+class Written(Findings[Row]):
+    """What `combine`, `extract`, `merge` or `resize` did, and where the result is.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of named tuples
+        One for each module or tensor: `CombinedModule`, `ExtractedTensor`, `MergedTensor`, `ResizedModule`.
+    notes : tuple of str
+        What was left out, added or not copied.
+    headings : tuple of str
+        Of the columns.
+    path : Path
+        The new directory.
+    """
+
+    path: Path

@@ -1,0 +1,133 @@
+"""Run a command: its exit status, and one line on stderr if it fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from lora_np.checks import close_names
+
+# Each command, and the file that has it: a command loads no other.
+COMMANDS = {
+    "tour": "lessons",
+    "count": "costs",
+    "plan": "costs",
+    "errors": "costs",
+    "finetune": "language",
+    "generate": "language",
+    "inspect": "adapters",
+    "resize": "adapters",
+    "extract": "adapters",
+    "combine": "adapters",
+    "merge": "adapters",
+    "diff": "adapters",
+    "lab": "lessons",
+    "exercises": "exercises",
+}
+
+INTERRUPTED = 130
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Commands(click.Group):
+    """The commands, loaded when they are asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order of `COMMANDS`."""
+        return [*COMMANDS]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of this name."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"lora_np.cli.{COMMANDS[name]}"), name)
+        return command
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The same, or an error that names what is close."""
+        if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+            raise click.UsageError(f"no such command {arguments[0]!r}{close_names(arguments[0], COMMANDS)}")
+        return super().resolve_command(context, arguments)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; Ctrl-C is exit status 130, without the empty line that click would print."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            context.exit(INTERRUPTED)
+
+
+def show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from lora_np.version import __version__
+
+        print(f"lora-np {__version__}")
+        context.exit()
+
+
+@click.command(cls=Commands, invoke_without_command=True, context_settings=SETTINGS)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Print the version.",
+)
+@click.pass_context
+def app(context: click.Context) -> None:
+    """LoRA in plain NumPy: understand it, train it, count it, work on adapter files."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : list of str
+        What follows ``lora-np``.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Notes
+    -----
+    Status 0 means success, 1 bad input, 2 bad usage, 3 "no" (adapters that differ, a model that does not
+    fit), and 130 that Ctrl-C ended the command.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    try:
+        status: int = app.main(arguments, prog_name="lora-np", standalone_mode=False) or 0
+        return fail("interrupted", status) if status == INTERRUPTED else status
+    except click.ClickException as error:
+        return fail(error.format_message(), 2)
+    except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
+        return fail(message(error), 1)
+
+
+def message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def fail(text: str, status: int) -> int:
+    print(f"lora-np: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+def main() -> None:
+    """Run the command that the process was started with, and exit with its status."""
+    sys.exit(run(sys.argv[1:]))

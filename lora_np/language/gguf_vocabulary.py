@@ -1,0 +1,234 @@
+"""The vocabulary of a GGUF file, as a ``tokenizer.json`` has it.
+
+llama.cpp keeps tokens, merges or scores, and a name for how texts are cut; what that name means is in its
+``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that the names come from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lora_np.checks import Array, shown
+
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6  # types of tokens; 1 is a normal one
+NEVER_JOINED = (UNKNOWN, CONTROL, UNUSED, BYTE)
+PREFIX = "tokenizer.ggml."
+SPACE = "\u2581"  # what SentencePiece writes for a space
+
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
+WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|"
+SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+
+
+def split_by(*expressions: str) -> list[dict[str, Any]]:
+    """Steps that cut by each expression in turn, and then write bytes as characters."""
+    cut = {"type": "Split", "behavior": "Isolated", "invert": False}
+    return [*(cut | {"pattern": {"Regex": each}} for each in expressions), GPT2 | {"use_regex": False}]
+
+
+class Cuts(NamedTuple):
+    """How texts are cut before bytes are paired, and what llama.cpp takes to go with that."""
+
+    steps: list[dict[str, Any]]
+    normal: str | None = None  # the Unicode form that texts are brought to first
+    whole: bool = False  # whether a piece that is a token is not looked into
+    bos: bool = False  # whether BOS stands before a text where the file does not say
+
+
+LLAMA3 = Cuts(split_by(CONTRACTIONS + WORDS + r"\p{N}{1,3}" + SIGNS + SPACES), whole=True, bos=True)
+CUTS = {
+    "gpt-2": Cuts([GPT2]),
+    **dict.fromkeys(("mpt", "olmo"), Cuts([GPT2], normal="NFC")),  # GPT-NeoX's
+    **dict.fromkeys(("smollm", "starcoder"), Cuts([DIGITS, GPT2])),
+    **dict.fromkeys(("llama-bpe", "llama-v3", "llama3"), LLAMA3),
+    "qwen2": Cuts(split_by(CONTRACTIONS + WORDS + r"\p{N}" + SIGNS + SPACES), normal="NFC"),
+    "deepseek-v3": Cuts(
+        split_by(
+            r"\p{N}{1,3}",
+            "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+            r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+            r"| ?[\p{P}\p{S}]+[\r\n]*" + SPACES,
+        )
+    ),
+    "tekken": Cuts(
+        split_by(
+            rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"
+            r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + SPACES
+        ),
+        whole=True,
+        bos=True,
+    ),
+}
+
+
+def gguf_tokenizer(metadata: Mapping[str, Any], where: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The contents of the ``tokenizer.json`` that a GGUF file's metadata stand for.
+
+    Parameters
+    ----------
+    metadata : mapping
+        All of the file's.
+    where : str or path
+        The file, for messages.
+
+    Returns
+    -------
+    dict or None
+        None if there is no vocabulary.
+
+    Raises
+    ------
+    ValueError
+        If the kind of the vocabulary or its way to cut texts is not known, or an entry is missing or does not
+        make sense.
+    """
+    said = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
+    if "model" not in said:
+        return None
+    try:
+        return described(said)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``tokenizer_config.json`` says of the same vocabulary: special tokens, and the chat template."""
+    tokens = metadata.get(f"{PREFIX}tokens")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        number = metadata.get(f"{PREFIX}{key}_token_id")
+        if isinstance(tokens, list) and isinstance(number, int) and 0 <= number < len(tokens):
+            settings[f"{name}_token"] = tokens[number]
+    if "tokenizer.chat_template" in metadata:
+        settings["chat_template"] = metadata["tokenizer.chat_template"]
+    return settings
+
+
+def described(said: Mapping[str, Any]) -> dict[str, Any]:
+    """All of it, from what stands under ``tokenizer.ggml``."""
+    kind, tokens, types = said["model"], texts(said, "tokens"), np.asarray(said.get("token_type", ()))
+    if kind not in ("gpt2", "llama"):
+        raise ValueError(
+            f"vocabulary {shown(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama' (SentencePiece)"
+        )
+    if len(set(tokens)) != len(tokens):
+        raise ValueError("its tokens are not texts that differ")
+    if types.shape != (len(tokens),):
+        raise ValueError(f"it needs one type for each of its {len(tokens)} tokens")
+    parts, bos = byte_pairs(said) if kind == "gpt2" else sentence_pieces(said, tokens, types)
+    numbers = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
+    before = standing(said, "bos", tokens, default=bos)
+    after = standing(said, "eos", tokens, default=False)
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return parts | {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": i, "content": tokens[i], "special": bool(types[i] != USER_DEFINED), **flags}
+            for i in np.flatnonzero(np.isin(types, (UNKNOWN, CONTROL, USER_DEFINED))).tolist()
+        ],
+        "post_processor": template(before, after, numbers) if before or after else None,
+        "model": {"type": "BPE", "vocab": numbers, **parts["model"]},
+    }
+
+
+def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Byte-level BPE, which keeps its merges, and whether BOS goes without saying."""
+    cut, merges = said.get("pre"), texts(said, "merges")
+    if not isinstance(cut, str) or cut not in CUTS:
+        raise ValueError(f"texts cut as {shown(cut)} are not read, only as {', '.join(CUTS)}")
+    if not all(merge.count(" ") == 1 for merge in merges):
+        raise ValueError("one of its merges is not two tokens with a space between")
+    cuts = CUTS[cut]
+    parts = {
+        "normalizer": cuts.normal and {"type": cuts.normal},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": cuts.steps},
+        "decoder": GPT2,
+        "model": {"merges": merges, "ignore_merges": cuts.whole},
+    }
+    return parts, cuts.bos
+
+
+def sentence_pieces(
+    said: Mapping[str, Any], tokens: Sequence[str], types: Array
+) -> tuple[dict[str, Any], bool]:
+    """SentencePiece's BPE, which joins the neighbours whose union has the highest score."""
+    scores = np.asarray(said.get("scores", ()))
+    if scores.shape != (len(tokens),):
+        raise ValueError(f"it needs one score for each of its {len(tokens)} tokens")
+    joined = {tokens[i]: float(scores[i]) for i in np.flatnonzero(~np.isin(types, NEVER_JOINED)).tolist()}
+    merges = [
+        (score, cut, token[:cut], token[cut:])
+        for token, score in joined.items()
+        for cut in range(1, len(token))
+        if token[:cut] in joined and token[cut:] in joined
+    ]
+    made = {first + second: score for score, _, first, second in merges}
+    if len(set(made.values())) < len(made):
+        raise ValueError("two of its tokens have the same score, so which is made first is not known")
+    first = last = []
+    if said.get("add_space_prefix", True):
+        first = [{"type": "Prepend", "prepend": SPACE}]
+        last = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    there = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    unknown = np.flatnonzero(types == UNKNOWN).tolist()
+    parts = {
+        "normalizer": {"type": "Sequence", "normalizers": [*first, there]},
+        "pre_tokenizer": None,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *last],
+        },
+        "model": {
+            "merges": [merge[2:] for merge in sorted(merges, reverse=True)],
+            "byte_fallback": bool((types == BYTE).any()),
+            "fuse_unk": True,
+            "unk_token": tokens[unknown[0]] if unknown else None,
+        },
+    }
+    return parts, True
+
+
+def texts(said: Mapping[str, Any], name: str) -> list[str]:
+    """A list of texts that has to be there."""
+    found = said.get(name)
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"its {name} are missing, or not texts")
+    return found
+
+
+def standing(said: Mapping[str, Any], name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
+    """The token that stands before ("bos") or after ("eos") each text, if there is one."""
+    number = said.get(f"{name}_token_id")
+    if not said.get(f"add_{name}_token", default and number is not None):
+        return []
+    if not isinstance(number, int) or not 0 <= number < len(tokens):
+        raise ValueError(f"texts have {name.upper()}, but {PREFIX}{name}_token_id is {shown(number)}")
+    return [tokens[number]]
+
+
+def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> dict[str, Any]:
+    """The post-processor that puts tokens before and after each text."""
+
+    def around(text: str, kind: int) -> list[dict[str, Any]]:
+        parts = (
+            [("SpecialToken", t) for t in before],
+            [("Sequence", text)],
+            [("SpecialToken", t) for t in after],
+        )
+        return [{name: {"id": token, "type_id": kind}} for part in parts for name, token in part]
+
+    single, special = (
+        around("A", 0),
+        {t: {"id": t, "ids": [numbers[t]], "tokens": [t]} for t in (*before, *after)},
+    )
+    pair = [*single, *around("B", 1)]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}

@@ -1,0 +1,67 @@
+"""Packages that import on demand: in an ``__init__``, the imports below ``with on_demand(globals()):`` wait.
+
+Each is made when one of its names is first used (SPEC 1 of Scientific Python), so nobody waits for what they
+do not use. Type checkers, editors and readers see ordinary imports, and each name is written once.
+"""
+
+import builtins
+from _thread import RLock  # as functools takes it: threading itself would cost a millisecond
+
+
+class on_demand:  # noqa: N801  a statement, as suppress is
+    """Defer the imports in the block: their names become ``__all__`` of the module.
+
+    Parameters
+    ----------
+    namespace : dict
+        ``globals()`` of the module. The block holds nothing but ``from module import name as name``.
+    """
+
+    lock = RLock()  # all threads share one import statement
+
+    def __init__(self, namespace: dict[str, object]) -> None:
+        self.namespace = namespace
+        self.origins: dict[str, str] = {}  # where each name comes from
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+        self.import_ = builtins.__import__
+        builtins.__import__ = self.note  # type: ignore[assignment]
+
+    def note(
+        self,
+        name: str,
+        globals: dict[str, object] | None = None,
+        locals: dict[str, object] | None = None,
+        fromlist: tuple[str, ...] = (),
+        level: int = 0,
+    ) -> object:
+        if globals is not self.namespace:  # another thread's import
+            return self.import_(name, globals, locals, fromlist, level)
+        nothing_yet = dict.fromkeys(fromlist)
+        self.origins |= dict.fromkeys(fromlist, name)
+        return type(name, (), nothing_yet)
+
+    def __exit__(self, *error: object) -> None:
+        builtins.__import__ = self.import_
+        self.lock.release()
+        for name in self.origins:
+            self.namespace.pop(name, None)
+        self.namespace |= {"__all__": sorted(self.origins), "__dir__": self.names, "__getattr__": self.load}
+
+    def names(self) -> list[str]:
+        """``__dir__`` of the module."""
+        return sorted({*self.namespace, *self.origins})
+
+    def load(self, name: str) -> object:
+        """``__getattr__`` of the module."""
+        from importlib import import_module
+
+        package = self.namespace["__name__"]
+        if name not in self.origins:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        origin = self.origins[name]
+        if origin == package:  # a module inside it
+            return import_module(f"{package}.{name}")
+        found = self.namespace[name] = getattr(import_module(origin), name)
+        return found

@@ -1,0 +1,53 @@
+"""What a model is: its modules, their kinds and names, which of them `targets` mean, how it computes."""
+
+from lora_np.lazy import on_demand
+
+with on_demand(globals()):
+    from lora_np.models import peft as peft
+    from lora_np.models.checkpoint import HEAD as HEAD, OpenModel as OpenModel, open_model as open_model
+    from lora_np.models.families import (
+        decoder_of as decoder_of,
+        family_names as family_names,
+        family_of as family_of,
+    )
+    from lora_np.models.headers import from_safetensors as from_safetensors
+    from lora_np.models.llama_cpp import (
+        GGUFModel as GGUFModel,
+        gguf_name as gguf_name,
+        open_gguf as open_gguf,
+        row_order as row_order,
+    )
+    from lora_np.models.names import (
+        Place as Place,
+        default_targets as default_targets,
+        fused_names as fused_names,
+        names_are_known as names_are_known,
+    )
+    from lora_np.models.selection import (
+        Pick as Pick,
+        check_patterns as check_patterns,
+        pick as pick,
+        saved_modules as saved_modules,
+    )
+    from lora_np.models.sources import (
+        Catalogue as Catalogue,
+        catalogue as catalogue,
+        describe as describe,
+        from_config as from_config,
+        matrix_size as matrix_size,
+        preset as preset,
+        preset_config as preset_config,
+        preset_names as preset_names,
+    )
+    from lora_np.models.spec import (
+        ATTENTION as ATTENTION,
+        Layers as Layers,
+        ModelSpec as ModelSpec,
+        ModuleSpec as ModuleSpec,
+        fold as fold,
+    )
+    from lora_np.models.targets import (
+        Patterns as Patterns,
+        Targets as Targets,
+        matcher as matcher,
+    )

@@ -1,0 +1,478 @@
+"""Real architectures: from the fields of a ``config.json`` to the modules that transformers builds.
+
+Each family is a data file, ``data/<model_type>.toml``; ``docs/develop/family.md`` says what it holds. Names,
+shapes and defaults are those of transformers 5: ``models/<family>/modeling_<family>.py`` there, and
+``configuration_<family>.py``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple, get_args
+
+from lora_np.checks import choice, shown, whole_number
+from lora_np.models.formulas import Formulas
+from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec
+
+_LARGEST = 2**40  # of a number in a config: above it, and a product of four may not fit anywhere
+_DEEPEST = 2**16  # layers of a stack
+
+
+def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str | None = None) -> ModelSpec:
+    """The modules of a model, from the fields of its ``config.json``.
+
+    Parameters
+    ----------
+    values : mapping
+        The fields. ``model_type`` is needed; any other that is absent takes its default in transformers.
+    name : str
+        For titles; the model type if empty.
+    architecture : str, optional
+        A class of transformers, such as ``"LlamaForSequenceClassification"``; by default the first of the
+        field ``architectures``, or else the family's usual one.
+
+    Returns
+    -------
+    ModelSpec
+        The modules by name, kind, shape and role.
+
+    Raises
+    ------
+    ValueError
+        If the family or the architecture is not known, or fields contradict one another.
+    TypeError
+        If a field has the wrong type.
+    """
+    if values.get("model_type") is None:
+        raise ValueError("model_type is missing: it says which family a config.json is of, such as 'llama'")
+    family = family_of(str(values["model_type"]))
+    architecture = architecture or _architecture(values)
+    task = family.tasks[0]
+    if architecture:
+        known = [family.classes + task for task in family.tasks]
+        task = choice("architecture", architecture, known).removeprefix(family.classes)
+    modules: list[ModuleSpec] = []
+    layers: list[Layers] = []
+    try:
+        env = _place(family, values, task, "", modules, layers)
+    except (IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"the fields of this {family.name} config contradict one another: {error}") from None
+    return ModelSpec(
+        name or family.name,
+        tuple(modules),
+        family=family.name,
+        default_targets=family.targets,
+        fused=family.fused or None,
+        layers=tuple(layers),
+        experts_per_token=next(
+            (each for name, each in env.items() if name.rpartition(".")[2] == "chosen"), 0
+        ),
+        positions=_positions(values, env),
+    )
+
+
+def _architecture(values: Mapping[str, Any]) -> str:
+    """The class that a config names first; empty if it names none."""
+    names = values.get("architectures") or [""]
+    if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
+        raise TypeError(f"architectures must be a list of class names, got {shown(names)}")
+    return names[0]
+
+
+@cache
+def family_names() -> tuple[str, ...]:
+    """The model types that are described.
+
+    Examples
+    --------
+    >>> "llama" in family_names()
+    True
+    """
+    names = (file.name for file in _folder().iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name[0] != "_"))
+
+
+class Computing(NamedTuple):
+    """How a decoder computes: see `decoder_of`.
+
+    Parameters
+    ----------
+    facts : mapping
+        Of the whole: variables of the family, and the entries of its table ``decoder``.
+    layers : list of mapping
+        The same of each layer, where they may differ.
+    read : frozenset of str
+        The fields of the config that this follows from.
+    """
+
+    facts: Mapping[str, Any]
+    layers: list[Mapping[str, Any]]
+    read: frozenset[str]
+
+
+def decoder_of(values: Mapping[str, Any]) -> Computing:
+    """How a decoder computes, from the fields of its ``config.json``.
+
+    Parameters
+    ----------
+    values : mapping
+        The fields; those that are absent take their defaults in transformers.
+
+    Returns
+    -------
+    Computing
+        As ``docs/develop/family.md`` describes it.
+
+    Raises
+    ------
+    ValueError
+        If the family's data do not say how it computes, or fields contradict one another.
+    TypeError
+        If a field has the wrong type.
+
+    Examples
+    --------
+    >>> small = {"model_type": "smollm3", "num_hidden_layers": 4}
+    >>> [each["turned"] for each in decoder_of(small).layers]
+    [True, True, True, False]
+    """
+    name = values.get("model_type")
+    if name not in family_names() or not family_of(name).tables["runs"]:
+        running = [each for each in family_names() if family_of(each).tables["runs"]]
+        got = "but it is missing" if name is None else f"got {shown(name)}"
+        raise ValueError(f"model_type must be one of {', '.join(map(repr, running))}, {got}")
+    family = family_of(name)
+    try:
+        env = _place(family, values, "ForCausalLM", "", [], [])
+    except (IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"the fields of this {name} config contradict one another: {error}") from None
+    said = dict(family.tables["decoder"])
+    fields = {each: _whole_field(each, entry) for each, entry in said.pop("fields").items()}
+    for each, field in fields.items():
+        env[each] = _field(family, field, values, env)
+        if isinstance(env[each], list):
+            _each_layer(field, env[each], values, env["count"])
+
+    def at(index: int) -> Mapping[str, Any]:
+        inner = {**env, "i": index}
+        for each, text in said.items():
+            inner[each] = family.expressions.value(text, inner)
+        return inner
+
+    known = (*fields.values(), *family.tables["fields"].values())
+    read = frozenset(source for field in known for source in field["from"])
+    return Computing(at(0), [at(index) for index in range(env["count"])], read)
+
+
+def _each_layer(field: Mapping[str, Any], entries: list[Any], values: Mapping[str, Any], layers: int) -> None:
+    """Refuse a list without an entry for each layer, or with one that is not known."""
+    name = field["from"][0]
+    if entries and len(entries) < layers:
+        raise ValueError(
+            f"{name} must be a list with an entry for each of the {layers} layers, got {shown(values[name])}"
+        )
+    for index, entry in enumerate(entries[:layers]):
+        choice(f"{name}[{index}]", entry, field["choices"])
+
+
+class Family(NamedTuple):
+    """A data file, over those that it extends."""
+
+    name: str
+    classes: str  # what its class names start with
+    tasks: tuple[str, ...]  # the first is the default
+    targets: tuple[str, ...]  # PEFT's default
+    fused: Mapping[str, str]  # experts: the names that PEFT translates, and into which parameter
+    tables: Mapping[str, Any]  # fields, let, stacks, modules, heads, parts and decoder
+    expressions: Formulas
+
+    @property
+    def llama_cpp(self) -> dict[str, str]:
+        """llama.cpp's names of modules, by those in a checkpoint; none where its files are not read."""
+        if not self.tables["llama_cpp"]:
+            return {}
+        modules = {_join(self.tables["base"], path): each for path, each in self.tables["modules"].items()}
+        modules |= self.tables["heads"][self.tasks[0]]
+        named = {path: each["llama_cpp"] for path, each in modules.items() if "llama_cpp" in each}
+        return {path.replace("*", "{}"): name.replace("*", "{}") for path, name in named.items()}
+
+
+@cache
+def family_of(name: str) -> Family:
+    """The family of a model type.
+
+    Parameters
+    ----------
+    name : str
+        As in the field ``model_type``.
+
+    Raises
+    ------
+    ValueError
+        If it is not described.
+    """
+    if name not in family_names():
+        close = get_close_matches(name[:100], family_names(), n=3)
+        hint = f" (close: {', '.join(close)})" if close else ""
+        raise ValueError(
+            f"model_type must be one of the {len(family_names())} that lora-np count --list shows, got "
+            f"{shown(name)}{hint}. Any other model can be counted from its *.safetensors files (headers "
+            "only), or from an object with named_modules(), such as a torch model on the meta device"
+        )
+    data = _read(name)
+    fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
+    expressions = Formulas({field: entry["from"][0] for field, entry in fields.items()})
+    targets, fused = tuple(data.get("targets", ())), data.get("fused", {})
+    tables = {**data, "fields": fields}
+    return Family(name, data["classes"], tuple(data["tasks"]), targets, fused, tables, expressions)
+
+
+def _folder() -> Any:
+    return files("lora_np.models") / "data"
+
+
+# Reading a data file
+
+
+def _read(name: str) -> dict[str, Any]:
+    """The tables of a file, over those of the file that it extends."""
+    own = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    own = {"llama_cpp": "", **own, "runs": "decoder" in own}  # what is not for those that extend it
+    heads: dict[str, Any] = {}
+    for tasks, modules in own.get("heads", {}).items():
+        for task in tasks.split(", "):
+            heads[task] = {**heads.get(task, {}), **modules}
+    own["heads"] = heads
+    return _merged(_read(own.pop("extends")) if "extends" in own else {}, own)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables ``above`` over those ``below``: ``false`` takes away, and a name is a field or a value."""
+    merged = {**below, **above}
+    for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
+        entries = {**below.get(key, {}), **above.get(key, {})}
+        gone = [name for name, entry in entries.items() if entry is False and key != "fields"]
+        merged[key] = {name: entry for name, entry in entries.items() if name not in gone}
+    fields, let = above.get("fields", {}), above.get("let", {})
+    merged["fields"] = {name: entry for name, entry in merged["fields"].items() if name not in let}
+    kept = {name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}}
+    merged["let"] = {**let, **kept}  # a new value first: what follows may need it
+    lower, upper = below.get("decoder", {}), above.get("decoder", {})
+    both = {**lower.get("fields", {}), **upper.get("fields", {})}
+    merged["decoder"] = {**lower, **upper, "fields": both}
+    return merged
+
+
+_TYPES = {bool: "flag", float: "number"}
+
+
+def _whole_field(name: str, entry: Any) -> dict[str, Any]:
+    """A field with all that its entry leaves out."""
+    said = entry if isinstance(entry, dict) else {"default": entry}
+    usual = said["default"]
+    kind = "text" if str(usual)[:1] == "'" else _TYPES.get(type(usual), "size")
+    field = {"from": name, "null": usual, "minimum": 1, "maximum": "", "type": kind, **said}
+    return {**field, "from": [field["from"]] if isinstance(field["from"], str) else field["from"]}
+
+
+# Evaluating it
+
+
+def _place(
+    family: Family,
+    values: Mapping[str, Any],
+    task: str,
+    path: str,
+    modules: list[ModuleSpec],
+    layers: list[Layers],
+) -> dict[str, Any]:
+    """Append the modules and the stacks of a model whose own name is ``path``; its variables."""
+    tables, value = family.tables, family.expressions.value
+    env: dict[str, Any] = {"task": task, "labels": _labels(values)}
+    for name, field in tables["fields"].items():
+        env[name] = _field(family, field, values, env)
+    prefix = path if task == "Model" else _join(path, tables["bases"].get(task, tables.get("base", "")))
+    for key, part in tables["parts"].items():
+        inner = values.get(part["config"])
+        if inner is None:  # older configs have the fields of their language model among their own
+            inner = values if part.get("flat") else part.get("defaults", {})
+        if not isinstance(inner, Mapping):
+            raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
+        kind = inner.get("model_type")
+        other = family_of(part["family"] if kind in (None, family.name) else str(kind))
+        found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]), modules, layers)
+        env.update({f"{key}.{name}": each for name, each in found.items()})
+    for name, text in tables["let"].items():
+        env[name] = value(text, env)
+    depths: dict[str, Indices] = {}
+    alike: dict[str, _Alike] = {"": [(env, [])]}
+    for name, stack in tables["stacks"].items():
+        repeat = value(stack["repeat"], env) if value(stack.get("when", True), env) else 0
+        depth = whole_number("layers", repeat, minimum=0, maximum=_DEEPEST)
+        if not depth:
+            continue
+        depths[name] = range(depth)
+        if "each" in stack:
+            alike[name] = _alike(family, stack["each"], depth, env)
+        if stack.get("attention") is not False:
+            facts = _facts(family, stack, alike.get(name, alike[""])[0][0])
+            layers.append(Layers(_join(prefix, name), depth, **facts))
+    for home in alike:  # the stack of a module, if its layers differ
+        here = {
+            name: entry
+            for name, entry in tables["modules"].items()
+            if (stack if (stack := name.partition(".*")[0]) in alike else "") == home
+        }
+        _append(family, here, alike[home], home, prefix, depths, modules)
+    _append(family, tables["heads"].get(task, {}), alike[""], "", path, depths, modules)
+    return env
+
+
+_Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
+
+
+def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str, Any]) -> _Alike:
+    """The different layers of a stack."""
+    found: dict[tuple[Any, ...], tuple[dict[str, Any], list[int]]] = {}
+    for index in range(depth):
+        inner = {**env, "i": index}
+        for name, text in each.items():
+            inner[name] = family.expressions.value(text, inner)
+        found.setdefault(tuple(inner[name] for name in each), (inner, []))[1].append(index)
+    return list(found.values())
+
+
+def _append(
+    family: Family,
+    entries: Mapping[str, Any],
+    alike: _Alike,
+    home: str,
+    prefix: str,
+    depths: Mapping[str, Indices],
+    modules: list[ModuleSpec],
+) -> None:
+    """Append the modules that exist: alike ones together, with the indices where they are."""
+    value = family.expressions.value
+    there = [path for path in entries if depths.keys() >= set(_stacks(path))]
+    found: dict[tuple[str, Any], list[int]] = {}
+    for env, indices in alike:
+        for path in there:
+            entry = entries[path]
+            if "when" not in entry or value(entry["when"], env):
+                said = _COMPUTED | entry
+                computed = value("({shape},), {bias}, {tied}, {tied_bias}, {groups}".format_map(said), env)
+                found.setdefault((path, computed), []).extend(indices)
+    for (path, computed), indices in found.items():
+        entry = entries[path]
+        ranges = [_indices(sorted(indices)) if each == home else depths[each] for each in _stacks(path)]
+        name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
+        kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
+        known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
+        flags = (entry.get("transposed", False), entry.get("called", True))
+        modules.append(ModuleSpec._make((*known, tuple(ranges), entry["role"], *flags)))
+
+
+_COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
+
+
+@cache
+def _stacks(path: str) -> tuple[str, ...]:
+    """The lists of layers that a path goes through."""
+    return tuple(path[: star.start() - 1] for star in re.finditer(r"\*", path))
+
+
+@cache
+def _kind(role: str) -> Kind:
+    """What a module is, if its entry does not say it."""
+    if role in get_args(Kind):
+        return role  # type: ignore[return-value]
+    if role == "position":
+        return "embedding"
+    return "norm" if role.endswith("norm") else "linear"
+
+
+def _facts(family: Family, stack: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Layers` holds of a stack with attention."""
+    said = {name: env[name] for name in _VARIABLES if name in env}
+    said |= {name: env[name] > 0 for name in ("dropout", "attention_dropout") if name in env}
+    texts = _FACTS | {name: stack[name] for name in Layers._fields if name in stack}
+    return said | {name: family.expressions.value(text, env) for name, text in texts.items()}
+
+
+_FACTS = {
+    "width": "d",
+    "heads": "heads",
+    "kv_heads": "kv_heads",
+    "head_width": "width",
+    "value_width": "width",
+    "activation": "'silu'",
+}
+_VARIABLES = ("tokens", "float_norm", "half_softmax", "soft_cap", "repeats", "half_loss")
+
+
+def _indices(found: list[int]) -> Indices:
+    """The indices as a range where they are evenly spaced."""
+    step = found[1] - found[0] if len(found) > 1 else 1
+    even = range(found[0], found[-1] + 1, step)
+    return even if list(even) == found else tuple(found)
+
+
+def _field(
+    family: Family, field: Mapping[str, Any], values: Mapping[str, Any], env: Mapping[str, Any]
+) -> Any:
+    """A field's value as what it should be: that of the first name that the config gives one."""
+    for name in field["from"]:
+        if values.get(name) is not None:
+            break
+    else:
+        text = field["null"] if field["from"][0] in values else field["default"]
+        return family.expressions.value(text, env)
+    value, kind = values[name], field["type"]
+    if kind == "size":
+        number = whole_number(name, value, minimum=field["minimum"])
+        variable = field["maximum"]
+        limit, top = env.get(variable, _LARGEST), family.expressions.fields.get(variable, variable)
+        return whole_number(name, number, minimum=field["minimum"], maximum=limit, top=top)
+    if kind == "flag" and not isinstance(value, bool):
+        raise TypeError(f"{name} must be true or false, got {shown(value)}")
+    if kind == "text" and not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {shown(value)}")
+    if kind == "list":
+        each = value if isinstance(value, (list, tuple)) else [value]
+        return [whole_number(name, number, minimum=0, maximum=_LARGEST) for number in each]
+    if kind == "texts":
+        texts = list(value) if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"{name} must be a list of texts, got {shown(value)}")
+        return texts
+    if kind == "pair":
+        pair = value if isinstance(value, (list, tuple)) else (value, value)
+        return tuple(whole_number(name, extent, maximum=_LARGEST) for extent in pair)
+    return value
+
+
+def _labels(values: Mapping[str, Any]) -> int:
+    """How many labels a classifier has."""
+    names = values.get("id2label")
+    if isinstance(names, (Mapping, list, tuple)):
+        return len(names)
+    given = values.get("num_labels")
+    return 2 if given is None else whole_number("num_labels", given, minimum=0, maximum=_LARGEST)
+
+
+def _positions(values: Mapping[str, Any], env: Mapping[str, Any]) -> int:
+    """The longest sequence: what learned positions there are for, or what the config says of rotary ones."""
+    text = values.get("text_config")
+    given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
+    found = env.get("positions") or env.get("text.positions") or given
+    return found if isinstance(found, int) and found > 0 else 0
+
+
+@cache
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name

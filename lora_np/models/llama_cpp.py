@@ -1,0 +1,205 @@
+"""What llama.cpp makes of a model in a GGUF file, undone: names, config, order of rows.
+
+Sources: llama.cpp, ``convert_hf_to_gguf.py`` and ``gguf-py/gguf/tensor_mapping.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lora_np.checks import Array, close_names
+from lora_np.hub import HubError, gguf
+from lora_np.models.families import family_names, family_of
+from lora_np.quantise import Blocks, Quantised
+
+__all__ = ["GGUFModel", "gguf_name", "open_gguf", "row_order"]
+
+_CONFIG = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+}
+_NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
+
+
+@dataclass(frozen=True)
+class GGUFModel:
+    """A model in a GGUF file, under the names and with the config that transformers has for it.
+
+    Attributes
+    ----------
+    file : GGUFFile
+    config : mapping
+        As in ``config.json``.
+    names : mapping of str to str
+        From the name of a tensor in a checkpoint to that in the file.
+    """
+
+    file: gguf.GGUFFile
+    config: Mapping[str, Any]
+    names: Mapping[str, str] = field(repr=False)
+
+    def read(self, name: str) -> Array | Quantised:
+        """One tensor, by its name in a checkpoint, its rows in transformers' order.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``"model.layers.0.self_attn.q_proj.weight"``.
+
+        Returns
+        -------
+        ndarray or Quantised
+            float32 where the file keeps that, and for all vectors; other matrices in the blocks of the file.
+
+        Raises
+        ------
+        HubError
+            If no tensor has that name, or its kind cannot be read.
+        """
+        if name not in self.names:
+            raise HubError(f"{self.file.path} has no {name!r}{close_names(name, self.names)}")
+        tensor = self.file.quantised(self.names[name])
+        order = row_order(self.config, name)
+        if order is not None:
+            if len(order) != tensor.shape[0]:
+                raise HubError(
+                    f"{self.file.path}: {self.names[name]!r} has {tensor.shape[0]} rows, not {len(order)}"
+                )
+            tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
+        return tensor if tensor.ndim == 2 and tensor.kind != "F32" else tensor.dequantised()
+
+
+def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
+    """Open the model in a GGUF file; no tensor is read yet.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    GGUFModel
+        With ``config`` and ``read(name)``.
+
+    Raises
+    ------
+    HubError
+        If the file is damaged, its family is not one of llama, qwen2 and qwen3, or a setting or a tensor is
+        missing or not understood.
+    OSError
+        If the file cannot be read.
+    """
+    file = gguf.open(path)
+    family = file.metadata.get("general.architecture")
+    if family not in family_names() or not family_of(family).llama_cpp:
+        known = ", ".join(name for name in family_names() if family_of(name).llama_cpp)
+        raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {known}")
+    config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
+    for ours, theirs in _CONFIG.items():
+        value = file.metadata.get(f"{family}.{theirs}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            config[ours] = value
+        elif value is not None or ours in _NEEDED:
+            raise HubError(f"{path}: {family}.{theirs} must be a number, got {value!r:.40}")
+    scaling = file.metadata.get(f"{family}.rope.scaling.type", "none")
+    if scaling != "none" or "rope_freqs.weight" in file.tensors:
+        raise HubError(f"{path}: scaled rotary positions are not read from a GGUF file")
+    names = {}
+    for theirs in file.tensors:
+        name = checkpoint_tensor(theirs, family)
+        if name is None:
+            raise HubError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
+        names[name] = theirs
+    if "model.embed_tokens.weight" not in names:
+        raise HubError(f"{path} has no tensor 'token_embd.weight': it does not hold a whole model")
+    config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
+    config["tie_word_embeddings"] = "lm_head.weight" not in names
+    for ours in ("bos_token_id", "eos_token_id"):
+        token = file.metadata.get(f"tokenizer.ggml.{ours}")
+        if isinstance(token, int):
+            config[ours] = token
+    return GGUFModel(file, config, names)
+
+
+def gguf_name(module: str, family: str) -> str | None:
+    """The name that llama.cpp has for a module.
+
+    Parameters
+    ----------
+    module : str
+        As transformers calls it.
+    family : str
+        The model type.
+
+    Returns
+    -------
+    str or None
+        None if llama.cpp has no such module, or the family's files are not read.
+
+    Examples
+    --------
+    >>> [gguf_name(name, "llama") for name in ("model.layers.7.self_attn.q_proj", "lm_head", "vision.conv")]
+    ['blk.7.attn_q', 'output', None]
+    """
+    return _translated(module, family_of(family).llama_cpp)
+
+
+def checkpoint_tensor(name: str, family: str) -> str | None:
+    """The inverse for a tensor: ``"blk.7.attn_q.weight"`` is ``"model.layers.7.self_attn.q_proj.weight"``."""
+    module, _, part = name.rpartition(".")
+    found = _translated(module, {theirs: ours for ours, theirs in family_of(family).llama_cpp.items()})
+    return f"{found}.{part}" if found and part in ("weight", "bias") else None
+
+
+def _translated(name: str, names: Mapping[str, str]) -> str | None:
+    number = re.search(r"(?<=\.)\d{1,6}(?=\.)", name)
+    found = names.get(name if number is None else f"{name[: number.start()]}{{}}{name[number.end() :]}")
+    return found and found.format(number and number[0])
+
+
+def row_order(config: Mapping[str, Any], name: str) -> Array | None:
+    """Where each row of a module is in llama.cpp's file, or None if it is in its place.
+
+    transformers turns the pairs ``(i, i + d/2)`` of a head by its angles, llama.cpp the neighbours
+    ``(2i, 2i + 1)``.
+
+    Parameters
+    ----------
+    config : mapping
+        As in ``config.json``.
+    name : str
+        Of a module or a tensor, as in a checkpoint.
+
+    Returns
+    -------
+    ndarray of int or None
+        ``file[order]`` is in transformers' order.
+
+    Examples
+    --------
+    >>> config = {"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2}
+    >>> row_order(config, "model.layers.0.self_attn.q_proj.weight")
+    array([0, 2, 1, 3, 4, 6, 5, 7])
+    """
+    part = next((part for part in ("q_proj", "k_proj") if f".self_attn.{part}" in name), None)
+    if part is None or family_of(config["model_type"]).tables["llama_cpp"] != "neighbours":
+        return None
+    queries = config["num_attention_heads"]
+    size = config.get("head_dim") or config["hidden_size"] // queries
+    heads = queries if part == "q_proj" else config.get("num_key_value_heads", queries)
+    order: Array = np.arange(heads * size).reshape(heads, size // 2, 2).swapaxes(1, 2).reshape(-1)
+    return order

@@ -1,0 +1,219 @@
+"""From a tensor in a checkpoint to the parameter of the live model that transformers makes of it.
+
+They differ where transformers renames what it loads (vision-language models keep the names of older
+versions), and where it stacks the experts of a layer in one array. ``data/_names.json`` holds its rules;
+``docs/names.py`` takes them from transformers 5, ``conversion_mapping.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+# where the parts of a composite model are, after `model.` if it has a head
+_HOMES = {
+    "text_config": ("language_model", "text_model"),
+    "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
+}
+# what transformers renames in models of any type
+_LEGACY = (
+    (r"LayerNorm\.gamma", "LayerNorm.weight"),
+    (r"LayerNorm\.beta", "LayerNorm.bias"),
+    (r"^(model\.language_model|language_model\.model)\.model", "model.language_model"),
+)
+
+
+class Place(NamedTuple):
+    """Where in the live model a tensor of a checkpoint goes.
+
+    Parameters
+    ----------
+    parameter : str
+        The live parameter.
+    expert : int or None
+        Which of its experts the tensor is; None for the whole of it.
+    part : int
+        Which of the maps that are stacked along the outputs: gate is 0 and up is 1.
+    parts : int
+        How many those are.
+    transposed : bool
+        Whether the tensor has its last two axes exchanged.
+    """
+
+    parameter: str
+    expert: int | None = None
+    part: int = 0
+    parts: int = 1
+    transposed: bool = False
+
+
+class NameMap:
+    """The rules for one model, from the types in its config.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of the checkpoint's ``config.json``.
+
+    Examples
+    --------
+    >>> names = NameMap({"model_type": "gemma3"})
+    >>> names.place("language_model.model.layers.0.mlp.up_proj.weight").parameter
+    'model.language_model.layers.0.mlp.up_proj.weight'
+    >>> NameMap({"model_type": "mixtral"}).place("model.layers.0.block_sparse_moe.experts.3.w3.weight")
+    Place(parameter='model.layers.0.mlp.experts.gate_up_proj', expert=3, part=1, parts=2, transposed=False)
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._rules = _rules_of(tuple(_types(config)))
+        architectures = config.get("architectures")
+        name = architectures[0] if isinstance(architectures, list) and architectures else ""
+        # a body that was saved without its head: its names begin one level further in
+        self._bare = str(name).endswith("Model") and "vision_config" in config
+
+    def place(self, name: str) -> Place | None:
+        """Where the tensor ``name`` goes; None if transformers splits or permutes it: that is not undone."""
+        place: Place | None = None
+        for rule in self._rules:
+            for home in rule.homes:
+                if name.startswith(home):
+                    break
+            else:
+                continue
+            rest = name[len(home) :]
+            for part, pattern in enumerate(rule.patterns):
+                match = pattern.search(rest)
+                if match is None:
+                    continue
+                if rule.kind == "unread":
+                    return None
+                to = rule.to.replace("\\1", match[1]) if "\\1" in rule.to else rule.to
+                name = home + rest[: match.start()] + to + rest[match.end() :]
+                if rule.kind == "experts":
+                    place = Place(name, int(match[1]), part, len(rule.patterns))
+                elif rule.kind == "transpose":
+                    place = Place(name, transposed=True)
+                break
+            if place is not None:  # one rule that stacks, after all that rename
+                break
+        place = place or Place(name)
+        return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
+
+
+def names_are_known(config: Mapping[str, Any]) -> bool:
+    """Whether ``NameMap`` knows what becomes of a model's names: of all but some that see or hear.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of a ``config.json``.
+
+    Returns
+    -------
+    bool
+        False for a model whose type transformers renames in ways that are not in the file, and for one with a
+        vision or an audio part of a type that is not in it.
+
+    See Also
+    --------
+    fused_names : The same question of experts.
+    """
+    table, kind = _table(), str(config.get("model_type"))
+    composite = any(key in config for key in ("vision_config", "audio_config"))
+    return kind not in table["others"] and (not composite or kind in table["same"] or kind in table["rules"])
+
+
+def fused_names(model_type: str) -> Mapping[str, str] | None:
+    """The names of separate experts that PEFT still takes where transformers fuses them, and what they mean.
+
+    Parameters
+    ----------
+    model_type : str
+        As in a config.
+
+    Returns
+    -------
+    mapping of str to str, or None
+        From a name to a parameter; empty where PEFT translates none; None for a type that is not known here.
+
+    See Also
+    --------
+    names_are_known : The same question of what transformers renames.
+
+    Examples
+    --------
+    >>> fused_names("mixtral")["w1"], fused_names("llama")
+    ('gate_up_proj', {})
+    """
+    table = _table()
+    known = model_type in table["same"] or model_type in table["rules"]
+    found: Mapping[str, str] | None = table["fused"].get(model_type, {} if known else None)
+    return found
+
+
+def default_targets(model_type: str) -> tuple[str, ...] | str:
+    """What PEFT adapts in a model of this type where no targets are named; empty where it has no default.
+
+    Parameters
+    ----------
+    model_type : str
+        As in a config.
+
+    Returns
+    -------
+    tuple of str, or str
+        Ends of names, or an expression for whole ones.
+
+    See Also
+    --------
+    fused_names : What some of them mean.
+
+    Examples
+    --------
+    >>> default_targets("mixtral"), default_targets("qwen3_next")
+    (('q_proj', 'v_proj'), ())
+    """
+    found = _table()["targets"].get(model_type, ())
+    return found if isinstance(found, str) else tuple(found)
+
+
+class _Rule(NamedTuple):
+    kind: str
+    patterns: tuple[re.Pattern[str], ...]
+    to: str
+    homes: tuple[str, ...]  # what a name must start with; the rule is for what follows
+
+
+@cache
+def _table() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((files("lora_np.models") / "data" / "_names.json").read_text("utf-8"))
+    for key, what in (("rules", "rules"), ("fused", "names")):
+        data[key] = {kind: each[what] for each in data[key] for kind in each["types"]}
+    return data
+
+
+def _types(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The types of a model and of its parts, and where the names of each begin."""
+    yield str(config.get("model_type")), ("",)
+    for key, homes in _HOMES.items():
+        inner = config.get(key)
+        if isinstance(inner, Mapping) and inner.get("model_type") != config.get("model_type"):
+            yield str(inner.get("model_type")), tuple(f"{f}{home}." for home in homes for f in ("model.", ""))
+
+
+@cache
+def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ...]:
+    rules = []
+    for kind, homes in types:
+        for entry in _table()["rules"].get(kind, ()):
+            what = next(key for key in ("rename", "experts", "transpose", "unread") if key in entry)
+            texts = entry[what]
+            if what == "experts":
+                texts = [text.replace("\\.", ".").replace(".*.", r".(\d{1,9}).") + "$" for text in texts]
+            rules.append(_Rule(what, tuple(map(re.compile, texts)), entry.get("to", ""), homes))
+    rules += [_Rule("rename", (re.compile(text),), to, ("",)) for text, to in _LEGACY]
+    return tuple(sorted(rules, key=lambda rule: rule.kind != "rename"))

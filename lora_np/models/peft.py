@@ -1,0 +1,342 @@
+"""PEFT's ``adapter_config.json``: what it says about each module, and what it must not say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lora_np.checks import number, shown
+from lora_np.hub import HubError
+from lora_np.models.targets import ALL_LINEAR, Matcher, Patterns, ends_with, matcher
+
+__all__ = ["FRESH", "NAME", "SETTINGS", "AdapterConfig", "check_values", "checked_alpha", "compose", "parse"]
+
+Number = TypeVar("Number", int, float)
+NAME = "adapter_config.json"
+# What every adapter made here says first.
+FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
+
+_BLOCK_DIAGONAL = {"A": "target_modules_bd_a", "B": "target_modules_bd_b"}  # of use_bdlora
+_MAX_ALPHA = 2**63
+_PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # of modules, and the usual value
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and 1 <= value < 2**31
+
+
+def _is_real(value: Any) -> bool:
+    return not isinstance(value, bool) and abs(value) < _MAX_ALPHA
+
+
+def _are_names(value: Any) -> bool:
+    return {*map(type, value)} <= {str} and all(value)
+
+
+def _are_numbers(value: Any) -> bool:
+    return {*map(type, value if isinstance(value, (list, tuple)) else [value])} <= {int}
+
+
+def _are_tokens(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(_are_tokens(tokens) for tokens in value.values())
+    if not isinstance(value, (list, tuple)) or not value or not _are_numbers(value):
+        return False
+    return min(value) >= 0 and max(value) < 2**31 and len({*value}) == len(value)
+
+
+def _are_blocks(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return not value
+    others = {**value}
+    names = [others.pop(key, None) or [] for key in _BLOCK_DIAGONAL.values()]
+    fits = _is_whole(others.pop("nblocks", 1)) and isinstance(others.pop("match_strict", True), bool)
+    return fits and not others and all(isinstance(each, list) and _are_names(each) for each in names)
+
+
+_Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
+_SWITCH: _Wanted = ("true or false", bool, None)
+_NAMES: _Wanted = ("a list of names", list, _are_names)
+_TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
+# In words, of which types, and what else must hold.
+SETTINGS: Mapping[str, _Wanted | None] = {
+    "r": ("a whole number from 1 on", int, _is_whole),
+    "lora_alpha": ("a finite number", (int, float), _is_real),
+    "lora_dropout": ("from 0 to below 1", (int, float), lambda got: type(got) is not bool and 0 <= got < 1),
+    "bias": ("'none', 'all' or 'lora_only'", str, ("none", "all", "lora_only").__contains__),
+    "rank_pattern": ("an object", dict, None),
+    "alpha_pattern": ("an object", dict, None),
+    "target_modules": _TARGETS,
+    "exclude_modules": _TARGETS,
+    "layers_pattern": _TARGETS,
+    "layers_to_transform": ("whole numbers", (int, list), _are_numbers),
+    "modules_to_save": _NAMES,
+    "target_parameters": _NAMES,
+    "trainable_token_indices": (
+        "different whole numbers, or lists of them by module", (list, dict), _are_tokens,
+    ),
+    "use_bdlora": (
+        f"an object of nblocks, match_strict and lists of names, {' and '.join(_BLOCK_DIAGONAL.values())}",
+        object, _are_blocks,
+    ),
+    "use_rslora": _SWITCH,
+    "use_dora": _SWITCH,
+    "lora_bias": _SWITCH,
+    "fan_in_fan_out": _SWITCH,
+    "ensure_weight_tying": _SWITCH,
+    # what changes nothing in what the saved numbers compute
+    **dict.fromkeys((
+        "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "inference_mode",
+        "init_lora_weights", "loftq_config", "lora_ga_config", "megatron_core", "peft_type", "peft_version",
+        "qalora_group_size", "revision", "runtime_config", "task_type", "velora_config",
+    )),
+}  # fmt: skip
+
+# Why some settings cannot be ignored where they are set.
+_REFUSED = {
+    "alora_invocation_tokens": "aLoRA acts from its invocation tokens on, which no change of weights does",
+    "arrow_config": "Arrow mixes several adapters anew for each token",
+    "kasa_config": "KaSA takes the least singular directions out of the base, so that the adapter belongs to "
+    "another one",
+    "layer_replication": "the base is built anew, with some of its layers repeated",
+    "megatron_config": "its layers are Megatron's, each with a part of the weight",
+    "monteclora_config": "MonteCLoRA draws its updates at random",
+    "use_qalora": "QA-LoRA averages groups of inputs",
+}
+# The others move the base weight as they start, so that the saved factors belong to another base.
+_INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The settings of one adapter, checked, and what they say of each module; made by `parse`.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        As in the file.
+    ranks, alphas : Patterns
+        Those of single modules.
+    targets : Matcher
+        The modules that PEFT would adapt.
+    """
+
+    raw: Mapping[str, Any]
+    ranks: Patterns
+    alphas: Patterns
+    targets: Matcher
+
+    def rank_and_alpha(self, module: str) -> tuple[int, float]:
+        """Those of one module, by its path."""
+        r, alpha = self.raw.get("r", 8), self.raw.get("lora_alpha", 8)
+        return int(self.ranks.get(module, r)), float(self.alphas.get(module, alpha))
+
+    def saves(self, module: str) -> bool:
+        """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its path."""
+        segments = module.split(".")
+        holders = [".".join(segments[: i + 1]) for i in range(len(segments))]
+        names = self.raw.get("modules_to_save") or ()
+        return any(holder.endswith(name) for holder in holders for name in names)
+
+    def blocks_of(self, module: str) -> dict[str, int]:
+        """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of names."""
+        said = self.raw.get("use_bdlora")
+        if not said:
+            return {}
+        found = {
+            part: int(said.get("nblocks", 1))
+            for part, key in _BLOCK_DIAGONAL.items()
+            if any(name in module for name in said.get(key) or ())
+        }
+        if len(found) > 1 or (not found and said.get("match_strict", True)):
+            raise HubError(
+                f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for "
+                f"{'both' if found else 'neither, although match_strict is true'}"
+            )
+        return found
+
+    def parameters_of(self, module: str) -> list[str]:
+        """The parameters of a module that ``target_parameters`` name, by the ends of their paths."""
+        ends = self.raw.get("target_parameters") or ()
+        found = {f"{module}.{name.rpartition('.')[2]}" for name in ends}
+        return sorted(name for name in found if any(ends_with(name, end) for end in ends))
+
+    def tokens_of(self, module: str) -> tuple[int, ...] | None:
+        """The rows of an embedding that are trained, by the end of its path, or of the one that there is."""
+        said = self.raw.get("trainable_token_indices")
+        if isinstance(said, dict):
+            said = next((tokens for name, tokens in said.items() if module.endswith(name)), None)
+        return None if said is None else tuple(said)
+
+
+def check_values(raw: Mapping[str, Any], at: str = "") -> None:
+    """Refuse values that PEFT's settings do not have.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        Settings by their names in PEFT.
+    at : str
+        What messages begin with.
+
+    Raises
+    ------
+    HubError
+        If a value is of another kind, or out of range.
+
+    Examples
+    --------
+    >>> check_values({"r": 8, "rank_pattern": {"q_proj": 0}})
+    Traceback (most recent call last):
+    lora_np.hub.reading.HubError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
+    """
+    said: list[Any] = [*zip(raw, raw, raw.values(), strict=True)]
+    for name, rule, value in said:  # what they say of single modules comes after them
+        wanted, kind, fits = SETTINGS.get(rule) or ("", object, None)
+        if value is None and rule not in ("r", "lora_alpha"):
+            continue
+        if not isinstance(value, kind) or (fits and not fits(value)):
+            raise HubError(f"{at}{name} must be {wanted}, got {shown(value)}")
+        if name in _PATTERNS and value:
+            said += [(f"{name}[{key!r}]", _PATTERNS[name], each) for key, each in raw[name].items()]
+
+
+def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
+    """Settings with every value checked, and none that is not understood.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    raw : mapping of str to object
+        As in the file.
+
+    Returns
+    -------
+    AdapterConfig
+        With ``rank_and_alpha(module)`` and ``targets(module)``.
+
+    Raises
+    ------
+    HubError
+        If a setting has a value that PEFT does not take, or one that cannot be ignored is not supported.
+    """
+    if raw.get("peft_type") != "LORA":
+        raise HubError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+    for key, content in raw.items():
+        if key not in SETTINGS and content not in (None, False, "") and content != [] and content != {}:
+            why = f": {_REFUSED[key]}" if key in _REFUSED else ""
+            raise HubError(f"{path}: {key} = {shown(content)} is not supported{why}")
+    check_values(raw, f"{path}: ")
+    init = raw.get("init_lora_weights")
+    if init not in _INITS_THAT_KEEP_THE_BASE:
+        raise HubError(
+            f"{path}: init_lora_weights = {shown(init)} changes the base weights, so that this adapter does "
+            "not fit the original model; save it with PEFT's path_initial_model_for_weight_conversion"
+        )
+    targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
+    if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
+        targets = "(?!)"  # no module at all
+    try:
+        return AdapterConfig(
+            raw=dict(raw),
+            ranks=Patterns(raw.get("rank_pattern") or {}, "rank_pattern"),
+            alphas=Patterns(raw.get("alpha_pattern") or {}, "alpha_pattern"),
+            targets=matcher(
+                ALL_LINEAR if targets is None else targets,
+                exclude=raw.get("exclude_modules") or (),
+                layers=() if layers is None else layers,
+                layers_pattern=raw.get("layers_pattern") or (),
+                saved=raw.get("modules_to_save") or (),
+                what="target_modules",
+            ),
+        )
+    except ValueError as error:  # an expression
+        raise HubError(f"{path}: {error}") from None
+
+
+def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) -> AdapterConfig:
+    """``raw`` with r, lora_alpha and their patterns such that every module has its rank and alpha.
+
+    What ``raw`` already says is kept, if it is right for every module. Otherwise the commonest
+    values become the default, and each exception is named by its full path.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        Other settings.
+    modules : mapping of str to (int, float)
+        The rank and the alpha of each module.
+
+    Returns
+    -------
+    AdapterConfig
+        Whose ``raw`` is what a file is to hold.
+
+    Raises
+    ------
+    HubError
+        As `parse` does.
+
+    Examples
+    --------
+    >>> compose({"peft_type": "LORA"}, {"q": (4, 8.0), "k": (4, 8.0), "v": (2, 8.0)}).raw
+    {'peft_type': 'LORA', 'r': 4, 'lora_alpha': 8, 'rank_pattern': {'^v': 2}, 'alpha_pattern': {}}
+    """
+    path = Path(NAME)
+    said = parse(path, raw)
+    given = "r" in raw and "lora_alpha" in raw  # without them PEFT would assume 8 and 8 in silence
+    if given and {name: said.rank_and_alpha(name) for name in modules} == modules:
+        return said
+    r = _commonest(rank for rank, _ in modules.values())
+    alpha = _commonest(alpha for rank, alpha in modules.values() if rank == r)
+    ranks, alphas = {}, {}
+    for name, (own_rank, own_alpha) in modules.items():
+        if own_rank != r:
+            ranks[f"^{re.escape(name)}"] = own_rank
+        if own_alpha != alpha:
+            alphas[f"^{re.escape(name)}"] = _plain(own_alpha)
+    new = {"r": r, "lora_alpha": _plain(alpha), "rank_pattern": ranks, "alpha_pattern": alphas}
+    check_values(new, f"{path}: ")
+    said = replace(said, ranks=Patterns(ranks, "rank_pattern"), alphas=Patterns(alphas, "alpha_pattern"))
+    return replace(said, raw={**raw, **new})
+
+
+def _commonest(numbers: Iterable[Number]) -> Number:
+    """The one that occurs most often, the smallest of several."""
+    return Counter(sorted(numbers)).most_common(1)[0][0]
+
+
+def checked_alpha(alpha: object) -> float:
+    """``alpha`` as a file may hold it: a number of either sign, below 2**63.
+
+    Parameters
+    ----------
+    alpha : float
+        Of an adapter's scale.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    ValueError
+        If it is not finite, or too large.
+    """
+    value = number("alpha", alpha, minimum=-math.inf)
+    if not abs(value) < _MAX_ALPHA:
+        raise ValueError(f"alpha must be smaller than 2**63, got {alpha}")
+    return value
+
+
+def _plain(alpha: float) -> int | float:
+    return int(alpha) if math.isfinite(alpha) and alpha == int(alpha) else alpha

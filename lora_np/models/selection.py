@@ -1,0 +1,378 @@
+"""Which modules of a model a LoRA adapts: one selection for configs, checkpoints, and models in memory.
+
+Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``inject_adapter``), ``utils/other.py`` (``_set_trainable``)
+and, for fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lora_np.checks import close_names
+from lora_np.models.expressions import Expression
+from lora_np.models.spec import ModelSpec, ModuleSpec
+from lora_np.models.targets import ALL_LINEAR, Patterns, Targets, checked_names, ends, ends_with, matcher
+from lora_np.table import shape_text
+
+ADAPTABLE = ("linear", "embedding", "convolution")
+# PEFT refuses what these models compute without calling the module (``_check_lora_target_modules_mamba``)
+_STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+_UNCALLED = ("out_proj", "conv1d")
+
+
+class Pick(NamedTuple):
+    """Modules that are adapted: all of a group, or those of it that are named.
+
+    Parameters
+    ----------
+    module : ModuleSpec
+        The group.
+    names : tuple of str, optional
+        Those that are adapted; all by default.
+    times : int
+        Factor of the rank: PEFT gives maps that were fused into one the ranks of all of them.
+    parameter : str
+        Where not the module is adapted but a parameter: its name in the module, or nothing for a bare one.
+    """
+
+    module: ModuleSpec
+    names: tuple[str, ...] | None = None
+    times: int = 1
+    parameter: str | None = None
+
+    def path(self, name: str) -> str:
+        """What patterns are matched with for the module ``name``."""
+        return f"{name}.{self.parameter}" if self.parameter else name
+
+
+def pick(
+    spec: ModelSpec,
+    targets: Targets | None,
+    *,
+    saved: Collection[str] = (),
+    exclude: str | Sequence[str] = (),
+    layers: int | Sequence[int] = (),
+    layers_pattern: str | Sequence[str] = (),
+    target_parameters: Collection[str] = (),
+) -> list[Pick]:
+    """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    targets : str, iterable of str, callable or None
+        As PEFT reads them; None takes the family's default. A function is asked of (name, ModuleSpec).
+    saved : collection of str
+        Ends of names that ``modules_to_save`` trains in full.
+    exclude : str or sequence of str
+        What is left out: ends of names, or one expression.
+    layers : int or sequence of int
+        Of modules that a list names, only those in the layers of these numbers.
+    layers_pattern : str or sequence of str
+        The names of the lists of layers that ``layers`` counts; by default any.
+    target_parameters : collection of str
+        Ends of the names of parameters that are adapted by themselves. With them ``targets`` may be empty.
+
+    Returns
+    -------
+    list of Pick
+        In the order of the model.
+
+    Raises
+    ------
+    ValueError
+        If a target matches no module, or what LoRA cannot adapt, or nothing is left.
+    """
+    if targets is None:
+        lost = target_parameters and (spec.fused or not spec.default_targets)
+        targets = () if lost else _defaults(spec)
+    if not isinstance(targets, str) and not callable(targets):
+        targets = checked_names(targets) if targets or not target_parameters else []
+    elif layers != ():
+        raise ValueError("layers needs a list of targets: an expression says itself which layers it means")
+    if layers_pattern and layers == ():
+        raise ValueError("layers_pattern says what layers counts, which must be given as well")
+    targets, fused = _unfused(spec, targets)
+    filters = {"exclude": exclude, "layers": layers, "layers_pattern": layers_pattern, "saved": saved}
+    picks = _pick_modules(spec, targets, filters) if targets else []
+    parameters = _pick_parameters(spec, target_parameters, fused, {each.module for each in picks})
+    if not picks and not parameters:
+        raise ValueError(f"targets: all that they select of {spec.name} is left out again")
+    return picks + parameters
+
+
+def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
+    """Refuse a pattern for names that no module has.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    patterns : Patterns
+        Values by expressions.
+
+    Raises
+    ------
+    ValueError
+        If an expression matches no module.
+    """
+    names = [name for module in spec.modules for name in {module.name, _parameter(module).path(module.name)}]
+    for key in patterns.unused(names):
+        close = close_names(key, _leaf_names(spec))
+        raise ValueError(f"{patterns.what}: {key!r} matches no module of {spec.name}{close}")
+
+
+def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
+    """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    saved : collection of str
+        Ends of names.
+
+    Returns
+    -------
+    dict of str to ModuleSpec
+        By name.
+
+    Raises
+    ------
+    ValueError
+        If an entry matches no module.
+    """
+    found: set[str] = set()
+    for end in saved:
+        named = {module.name for module in spec.modules if any(path.endswith(end) for path in _homes(module))}
+        if not named:
+            paths = {path.rpartition(".")[2] for module in spec.modules for path in _homes(module)}
+            close = close_names(end, paths)
+            raise ValueError(f"modules_to_save: {end!r} matches no module of {spec.name}{close}")
+        found |= named
+    return {module.name: module for module in spec.modules if module.name in found}
+
+
+def _defaults(spec: ModelSpec) -> tuple[str, ...] | str:
+    if not spec.default_targets:
+        raise ValueError(
+            f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
+            f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
+        )
+    return spec.default_targets
+
+
+def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Pick]:
+    """The modules that ``targets`` mean; all that they match must be such as LoRA can adapt."""
+    wanted = matcher(targets, **filters)
+    listed = targets if isinstance(targets, list) else []
+    # layers differ in an index, which only what holds an index can tell apart
+    alike = (listed or wanted.all_linear) and not any(filters.values()) and filters["layers"] == ()
+    alike = bool(alike) and not any(part.isdecimal() for target in listed for part in target.split("."))
+    paths = _paths(spec, alike=alike)
+    if wanted.all_linear or callable(targets):
+        kinds = ("linear",) if wanted.all_linear else ADAPTABLE
+        paths = {
+            path: each
+            for path, each in paths.items()
+            if each and each.kind in kinds and not (wanted.all_linear and each.role == "head")
+        }
+    found = {path for path, module in paths.items() if wanted(path, module)}
+    if listed:
+        known = {end for path in paths for end in ends(path)}
+        missing = [target for target in listed if target not in known]
+    else:
+        every = found or any(matcher(targets)(path, module) for path, module in paths.items())
+        missing = [] if every else [targets]
+    for target in missing:  # perhaps by its name in checkpoints
+        is_named = matcher([target] if listed else target, **filters)
+        aliased = {name for alias, name in _aliases(spec, alike=alike) if is_named(alias)}
+        if not aliased:
+            raise ValueError(_no_match(spec, target, listed))
+        found |= aliased
+    for path in paths if found else ():
+        module = paths[path]
+        if path in found and (module is None or module.kind not in ADAPTABLE):
+            raise ValueError(_unfit(spec, path, module, targets))
+    picks = []
+    for module in spec.groups:
+        names = _names(module, alike=alike)
+        chosen = tuple(name for name in names if name in found and paths.get(name) is module)
+        if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
+            raise ValueError(
+                f"targets: PEFT adapts no {' and no '.join(_UNCALLED)} in a {spec.family} model, which uses "
+                "their weights without calling them; name other modules"
+            )
+        if chosen:
+            picks.append(Pick(module, None if len(chosen) == len(names) else chosen))
+    return picks
+
+
+def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
+    """``targets`` less those that mean fused experts; the parameters that these are, and factors of the rank.
+
+    As PEFT does where transformers fuses experts: it looks for parameters under the names that were fused. A
+    string is first turned into last names, so a pattern cannot tell layers apart. The fused names
+    (``down_proj``) then mean experts only, even where dense layers have maps of the same name.
+    """
+    fused = spec.fused
+    if not fused or callable(targets):
+        return targets, {}
+    if isinstance(targets, str):
+        targets = sorted(_leaves(spec, targets, fused))
+    rest: list[str] = []
+    parameters: dict[str, set[str]] = {}
+    for target in targets:
+        old = next((name for name in fused if ends_with(target, name)), None)
+        if old is None:
+            rest.append(target)
+        else:
+            parameters.setdefault(fused[old], set()).add(old)
+    times = {}
+    for name, present in parameters.items():
+        needed = [old for old in fused if fused[old] == name]
+        if set(needed) != present:
+            missing = ", ".join(old for old in needed if old not in present)
+            raise ValueError(
+                f"targets: {', '.join(sorted(present))} needs {missing} too: PEFT adapts them fused in {name}"
+            )
+        times[name] = len(needed)
+    return rest, times
+
+
+def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
+    """The last names of what a string means."""
+    if text.lower() == ALL_LINEAR:
+        linear = [module for module in spec.groups if module.kind == "linear" and module.role != "head"]
+        return {module.name.rpartition(".")[2] for module in linear} | set(fused)
+    pattern = Expression(text, what="targets")
+    leaves: set[str] = set()
+    for module in spec.modules:
+        if pattern.matches(module.name):
+            leaves.add(module.name.rpartition(".")[2])
+        if module.kind == "experts":
+            container = module.name.rpartition(".")[0]
+            leaves.update(old for old in fused if pattern.matches(f"{container}.{old}"))
+    if not leaves:
+        raise ValueError(_no_match(spec, text, ()))
+    return leaves
+
+
+def _parameter(module: ModuleSpec) -> Pick:
+    """The module's weight by itself; a bare parameter has no name in a module."""
+    return Pick(module, parameter="" if module.kind in ("parameter", "experts") else "weight")
+
+
+def _pick_parameters(
+    spec: ModelSpec, targets: Collection[str], fused: Mapping[str, int], taken: Collection[ModuleSpec]
+) -> list[Pick]:
+    """Parameters whose names end with one of ``targets``, PEFT's ``target_parameters``, or ``fused``."""
+    wanted = {*targets, *fused}
+    found, picks = set(), []
+    for module in spec.groups if wanted else ():
+        pick = _parameter(module)
+        names = module.names()
+        said = {name: wanted.intersection(ends(pick.path(name))) for name in names}
+        chosen = tuple(name for name in names if said[name])
+        if not chosen:
+            continue
+        target = min(said[chosen[0]])
+        found |= {each for name in chosen for each in said[name]}
+        if len(module.shape) not in (2, 3) or module.kind == "convolution":
+            raise ValueError(
+                f"target_parameters: {target!r} is {pick.path(chosen[0])}, a {module.kind} of shape "
+                f"{shape_text(module.shape)}; matrices and stacks of matrices can be adapted"
+            )
+        if module in taken:
+            raise ValueError(f"target_parameters: {target!r} is of a module that targets select as well")
+        times = max(fused.get(each, 1) for each in ends(pick.path(chosen[0])))
+        picks.append(pick._replace(names=None if len(chosen) == len(names) else chosen, times=times))
+    for target in targets:
+        if target not in found:
+            known = {_parameter(module).path(module.name).rpartition("}.")[2] for module in spec.groups}
+            close = close_names(target, known)
+            raise ValueError(f"target_parameters: {target!r} matches no parameter of {spec.name}{close}")
+    return picks
+
+
+def _names(module: ModuleSpec, *, alike: bool) -> list[str]:
+    """Of alike modules perhaps the first alone."""
+    return module.at(*[indices[0] for indices in module.ranges]).names() if alike else module.names()
+
+
+def _paths(spec: ModelSpec, *, alike: bool) -> dict[str, ModuleSpec | None]:
+    """Every module by its path, and every container's path."""
+    paths: dict[str, ModuleSpec | None] = {}
+    for module in spec.groups:
+        for name in _names(module, alike=alike):
+            if module.kind not in ("parameter", "experts"):
+                paths[name] = module
+            while (name := name.rpartition(".")[0]) and name not in paths:
+                paths[name] = None
+    return paths
+
+
+def _aliases(spec: ModelSpec, *, alike: bool) -> Iterator[tuple[str, str]]:
+    """The names in checkpoints that differ, and those in the live model."""
+    for module in spec.groups:
+        if module.alias and module.kind in ADAPTABLE:
+            stored = module._replace(name=module.alias)
+            yield from zip(_names(stored, alike=alike), _names(module, alike=alike), strict=True)
+
+
+def _unfit(spec: ModelSpec, path: str, module: ModuleSpec | None, targets: Targets) -> str:
+    """Why what targets match cannot be adapted."""
+    what = (
+        next((each for each in targets if ends_with(path, each)), "")
+        if isinstance(targets, list)
+        else targets
+    )
+    kind, inside = "container", ""
+    if module:
+        kind = module.kind
+    else:
+        parts = {
+            each.name[len(path) + 1 :].partition(".")[0]
+            for each in spec.modules
+            if each.name.startswith(f"{path}.")
+        }
+        inside = f"; it holds {', '.join(sorted(parts))}"
+    return f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{inside}"
+
+
+def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> str:
+    """Why a name in a list, a pattern, or a function selects nothing."""
+    leaves = _leaf_names(spec)
+    if not isinstance(target, str):
+        return f"targets: the function selected no module of {spec.name}"
+    if listed:
+        stored = {module.alias.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE} - {
+            ""
+        }
+        return (
+            f"targets: {target!r} matches no module of {spec.name}{close_names(target, stored.union(leaves))}"
+        )
+    if target.lower() == ALL_LINEAR:
+        return f"targets {target!r} matches nothing: {spec.name} has no linear maps"
+    names = [name for name in leaves if Expression(target, what="targets").matches(name)]
+    if names:
+        return (
+            f"targets: the string {target!r} is a regular expression for whole names and matches none of "
+            f"{spec.name}; for the ends of names give a list: {names}"
+        )
+    return f"targets: the pattern {target!r} matches no module of {spec.name}{close_names(target, leaves)}"
+
+
+def _leaf_names(spec: ModelSpec) -> list[str]:
+    """The last names of the modules that can be adapted, each once, in the model's order."""
+    names = [module.name.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE]
+    return list(dict.fromkeys(name for name in names if name != "{}"))
+
+
+def _homes(module: ModuleSpec) -> list[str]:
+    """The module's own path and those of all its parents; a bare parameter is not a module."""
+    parts = module.name.split(".")
+    paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    return paths[1:] if module.kind in ("parameter", "experts") else paths

@@ -1,0 +1,316 @@
+"""Where a :class:`ModelSpec` comes from: configs, presets, checkpoints, and models in memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from lora_np import hub
+from lora_np.checks import choice, whole_number
+from lora_np.models.families import build_spec, family_names, family_of
+from lora_np.models.spec import ModelSpec, ModuleSpec
+from lora_np.table import Table
+
+_MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
+
+
+def describe(source: object) -> ModelSpec:
+    """The modules of a model, from any source but a tree of our layers (see `accounting.model_spec`).
+
+    Parameters
+    ----------
+    source : str, Path, mapping or model
+        ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``, a
+        ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a
+        config, or any object with ``named_modules()``.
+
+    Returns
+    -------
+    ModelSpec
+        The modules by name, kind, shape and role.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file or preset does not exist.
+    ValueError
+        If the file or the config cannot be understood.
+
+    Examples
+    --------
+    >>> describe("100x120").total, describe("gpt2").total
+    (12000, 124439808)
+    """
+    if isinstance(source, Mapping):
+        return from_config(source)
+    # what reads files and models in memory is imported late: the name of a preset needs none of it
+    if not isinstance(source, (str, Path)):
+        from lora_np.models.live import from_named_modules
+
+        return from_named_modules(source)
+    path, text = Path(source), str(source)
+    size = matrix_size(text)
+    if size:
+        return ModelSpec(text, (ModuleSpec("W0", "linear", size),), default_targets="all-linear")
+    if path.is_dir():
+        return _from_directory(path)
+    if path.name.endswith((".safetensors", ".safetensors.index.json")):
+        return _from_headers(path)
+    if path.suffix == ".json":
+        return from_config(path)
+    if path.suffix == ".gguf":
+        return _from_gguf(path)
+    if text in preset_names():
+        return preset(text)
+    if (folder := hub.located(path)).is_dir():  # a shipped model
+        return _from_directory(folder)
+    close = get_close_matches(text.lower(), preset_names(), n=3, cutoff=0.5)
+    hint = f"; close presets: {', '.join(close)}" if close else ""
+    raise ValueError(
+        "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf "
+        f"file, or a directory that is there, got {text!r}{hint}"
+    )
+
+
+def _from_directory(path: Path) -> ModelSpec:
+    """From the config where its family is described, from headers where there are weights and it is not."""
+    if (path / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{path} is an adapter: lora-np inspect shows what it holds; to count it, give its base and "
+            f"config={str(path)!r} (--config {path})"
+        )
+    if not (path / "config.json").is_file():
+        return _from_headers(path)
+    config = hub.read_json(path / "config.json")
+    kind = config.get("model_type")
+    files = sorted(path.glob("*.safetensors"))
+    if any((path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):
+        files = [path]
+    if kind in family_names() or len(files) != 1:
+        spec = from_config(path / "config.json")
+        return replace(spec, quantised=_bits_of(path)) if "quantization_config" in config else spec
+    spec = _from_headers(files[0])
+    return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
+
+
+def _from_headers(path: Path) -> ModelSpec:
+    from lora_np.models.headers import from_safetensors
+
+    return from_safetensors(path)
+
+
+def _bits_of(path: Path) -> tuple[int, int]:
+    from lora_np.models.checkpoint import open_model
+    from lora_np.models.headers import few_bits, quantised_size
+
+    try:
+        return quantised_size(few_bits(open_model(path)))
+    except (hub.HubError, OSError):  # the count needs no weights: some may be missing
+        return 0, 0
+
+
+def _from_gguf(path: Path) -> ModelSpec:
+    """Matrices stay in the blocks of the file; vectors, and what it keeps in float32, are numbers."""
+    from lora_np.models.llama_cpp import open_gguf
+
+    model = open_gguf(path)
+    tensors = [model.file.info(name) for name in model.names.values()]
+    few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
+    spec = build_spec(model.config, name=path.stem)
+    if all(tensor.dtype in ("F16", "BF16") for tensor in few):
+        return spec
+    return replace(spec, quantised=(sum(each.size for each in few), sum(each.nbytes for each in few)))
+
+
+def matrix_size(text: str) -> tuple[int, int] | None:
+    """(100, 120) from ``"100x120"``; None if ``text`` is not of that form.
+
+    Examples
+    --------
+    >>> matrix_size("100x120")
+    (100, 120)
+    """
+    match = _MATRIX.fullmatch(text)
+    if not match:
+        return None
+    return whole_number("d", int(match[1])), whole_number("k", int(match[2]))
+
+
+def from_config(source: str | Path | Mapping[str, Any], *, architecture: str | None = None) -> ModelSpec:
+    """The modules of a model from its ``config.json``.
+
+    Parameters
+    ----------
+    source : str, Path or mapping
+        A file, or its fields.
+    architecture : str, optional
+        A class of transformers, such as ``"LlamaForSequenceClassification"``; by default the first of the
+        config's ``architectures``, or else the family's usual one.
+
+    Returns
+    -------
+    ModelSpec
+        The modules by name, kind, shape and role.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it is not a JSON object, names an unknown family, or its fields contradict one another.
+    TypeError
+        If a field has the wrong type.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import count_model
+    >>> fields = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
+    >>> count_model(from_config(fields), rank=8).trainable
+    4096
+    """
+    if isinstance(source, Mapping):
+        return build_spec(source, architecture=architecture)
+    path = Path(source)
+    values = hub.read_json(path)
+    name = path.parent.name if path.name == "config.json" else path.stem
+    return build_spec(values, name=name, architecture=architecture)
+
+
+def preset(name: str) -> ModelSpec:
+    """The modules of a well-known model.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`preset_names`.
+
+    Returns
+    -------
+    ModelSpec
+        The modules by name, kind, shape and role.
+
+    Raises
+    ------
+    ValueError
+        If the preset does not exist; the message suggests the closest.
+
+    Examples
+    --------
+    >>> f"{preset('deepseek-v3').total:,}"
+    '671,026,404,352'
+    """
+    return build_spec(preset_config(name), name=name)
+
+
+def preset_config(name: str) -> dict[str, Any]:
+    """The fields of a preset's config, to be changed and passed to :func:`from_config`.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`preset_names`.
+
+    Returns
+    -------
+    dict
+        The fields that count.
+
+    Examples
+    --------
+    >>> from_config({**preset_config("bert-base"), "vocab_size": 28_996}).total
+    108340804
+    """
+    return dict(_preset(name)["config"])
+
+
+def preset_names() -> list[str]:
+    """The presets that ship with the package.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
+
+    Examples
+    --------
+    >>> preset_names()[:3]
+    ['bert-base', 'deberta-v2-xxlarge', 'deepseek-v3']
+    """
+    return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What can be counted by name: made by `catalogue`.
+
+    Parameters
+    ----------
+    presets : mapping of str to ModelSpec
+        By name.
+    sources : mapping of str to str
+        Where each preset's config was published.
+    families : tuple of str
+        The values of ``model_type`` whose ``config.json`` can be counted.
+    """
+
+    presets: Mapping[str, ModelSpec]
+    sources: Mapping[str, str]
+    families: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """Presets with their families, parameters and sources."""
+        rows = [
+            (name, spec.family, spec.total, " ".join(spec.default_targets) or None, self.sources[name])
+            for name, spec in self.presets.items()
+        ]
+        return Table(("preset", "family", "parameters", "default targets", "source"), rows, title="Presets")
+
+    @property
+    def family_table(self) -> Table:
+        """Families with their classes and default targets."""
+        rows = [
+            (name, ", ".join(found.classes + task for task in found.tasks), " ".join(found.targets) or None)
+            for name, found in ((name, family_of(name)) for name in self.families)
+        ]
+        return Table(("family", "architectures", "default targets"), rows, title="Families")
+
+
+def catalogue() -> Catalogue:
+    """The presets and the families that ship with the package.
+
+    Returns
+    -------
+    Catalogue
+        Presets and families.
+
+    See Also
+    --------
+    preset : One of the presets.
+
+    Examples
+    --------
+    >>> "llama" in catalogue().families
+    True
+    """
+    names = preset_names()
+    return Catalogue(
+        {name: preset(name) for name in names},
+        {name: _preset(name)["source"] for name in names},
+        family_names(),
+    )
+
+
+def _presets() -> Any:
+    return files("lora_np.models") / "presets"
+
+
+def _preset(name: str) -> Any:
+    file = _presets() / f"{choice('preset', name, preset_names())}.json"
+    return json.loads(file.read_text(encoding="utf-8"))

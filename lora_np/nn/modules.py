@@ -1,0 +1,47 @@
+"""A tree's layers as what selects modules by name knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lora_np.models import ModuleSpec
+from lora_np.nn.layers import Embedding, Linear
+from lora_np.nn.tree import walk
+
+
+def layer_specs(model: Any) -> Iterator[ModuleSpec]:
+    """The linear layers and the embeddings of a tree, under each of their paths.
+
+    Parameters
+    ----------
+    model : object
+        A tree of layers.
+
+    Yields
+    ------
+    ModuleSpec
+        Whose role is ``"head"`` for the output layer: one that is called ``lm_head``, or shares the array of
+        an embedding.
+
+    See Also
+    --------
+    walk : Every node of a tree.
+    """
+    layers = [(path, node) for path, node in walk(model) if isinstance(node, (Linear, Embedding))]
+    embedded = {id(node.W) for _, node in layers if isinstance(node, Embedding)}
+    seen: set[int] = set()
+    for path, node in layers:
+        b = getattr(node, "b", None)
+        linear = isinstance(node, Linear)
+        head = linear and (path.rpartition(".")[2] == "lm_head" or id(node.W) in embedded)
+        yield ModuleSpec(
+            path,
+            "linear" if linear else "embedding",
+            node.W.shape,
+            bias=b is not None,
+            tied=id(node.W) in seen,
+            tied_bias=id(b) in seen,
+            role="head" if head else "",
+        )
+        seen |= {id(node.W)} if b is None else {id(node.W), id(b)}

@@ -1,0 +1,143 @@
+"""The largest rank, batch and context that fit are solved for: they are what a search of every size finds."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from typing import Any
+
+import pytest
+
+from lora_np.accounting import (
+    cards,
+    count_model,
+    from_config,
+    largest_batch,
+    largest_context,
+    largest_rank,
+    model_spec,
+    training_memory,
+)
+from lora_np.accounting.activations import CHOICES, OPTIMIZERS
+from lora_np.accounting.memory import last_fitting
+from lora_np.models import family_names
+from tests.drawing import FULL, every
+
+MODELS = ["llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "qwen2.5-vl-3b", "t5-base", "bert-base", "deepseek-v3"]
+ROOMS = sorted({card.memory for card in cards().values()})
+LIMIT = 2**31 - 1
+
+
+def drawn(draw: random.Random, dtypes: tuple[str, ...] = CHOICES["dtype"]) -> dict[str, Any]:
+    """Options of training, each of which takes part in the memory."""
+    options: dict[str, Any] = {name: draw.choice(known) for name, known in CHOICES.items()}
+    options |= {name: draw.random() < 0.5 for name in ("checkpointing", "master_copy", "double_quantization")}
+    return options | {"dtype": draw.choice(dtypes), "batch_size": draw.choice([1, 2, 7])}
+
+
+@every("seed", range(40 if FULL else 12))
+@pytest.mark.parametrize("name", MODELS)
+def test_batch_and_context_are_those_of_a_search(name: str, seed: int) -> None:
+    draw = random.Random(seed)
+    full = draw.random() < 0.3
+    options = drawn(draw, ("float32", "bfloat16", "float16") if full else CHOICES["dtype"])
+    options["context"] = draw.choice([1, 33, 128])
+    spec = model_spec(name)
+    dora = not full and spec.experts_per_token == 0 and draw.random() < 0.3
+    model = spec if full else count_model(spec, rank=8, targets="all-linear", dora=dora)
+    least = training_memory(model, **options).total
+    for key, find in (("batch_size", largest_batch), ("context", largest_context)):
+
+        def needed(size: int, key: str = key) -> int:
+            return training_memory(model, **{**options, key: size}).total
+
+        limit = spec.positions if key == "context" and spec.positions else LIMIT
+        just = needed(draw.randint(1, min(limit, 999)))  # with no byte to spare
+        for room in (draw.choice(ROOMS), least - 1, just - 1, just):
+            found = find(model, budget=room, **options)
+            assert found == bisect_right(range(1, limit + 1), room, key=needed)
+
+
+@every("family", family_names() if FULL else family_names()[::4])
+def test_batch_and_context_of_every_family(family: str) -> None:
+    draw = random.Random(family)
+    options = drawn(draw) | {"context": 5}
+    model = count_model({"model_type": family}, rank=2, targets="all-linear")
+    room = draw.randint(1, 4) * training_memory(model, **options).total
+    for key, most in (
+        ("batch_size", largest_batch(model, budget=room, **options)),
+        ("context", largest_context(model, budget=room, **options)),
+    ):
+        positions = model.spec.positions if key == "context" else 0
+        assert most == positions or training_memory(model, **{**options, key: most + 1}).total > room
+        assert most == 0 or training_memory(model, **{**options, key: most}).total <= room
+
+
+SMALL = {
+    "vocab_size": 131, "hidden_size": 96, "intermediate_size": 224, "num_hidden_layers": 2,
+    "num_attention_heads": 6, "num_key_value_heads": 2,
+}  # fmt: skip
+LARGE = SMALL | {"hidden_size": 1536, "intermediate_size": 2048, "num_hidden_layers": 1}
+
+
+@every("seed", range(12 if FULL else 4))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("fields", [SMALL, LARGE], ids=["small", "large"])
+def test_the_rank_is_the_largest_of_all_that_fit(fields: dict[str, Any], optimizer: str, seed: int) -> None:
+    """State in 8 bits and state that is paged make memory fall where a tensor grows past a size."""
+    draw = random.Random(seed)
+    options = drawn(draw) | {"optimizer": optimizer, "context": 3}
+    spec = from_config({"model_type": "llama", **fields})
+    lora = draw.choice([
+        {"targets": "all-linear"}, {"dora": True}, {"rank_pattern": {"q_proj": 3}}, {"lora_bias": True}
+    ])  # fmt: skip
+    limit = max(each.limit for each in count_model(spec, rank=1, **lora).adapters)
+    every = [*range(1, limit + 1)] if limit < 100 else [*range(1, 130), *range(130, limit, 97), limit]
+    needs = {rank: training_memory(spec, rank=rank, **lora, **options).total for rank in every}
+    falls = [rank for rank in every if needs.get(rank + 1, needs[rank]) < needs[rank]]
+    rooms = [*draw.sample(sorted(needs.values()), 4), min(needs.values()) - 1, max(needs.values())]
+    for rank in falls:  # between the sizes before and after, and those of the next rank
+        rooms += [needs[rank] - 1, needs[rank + 1], needs.get(rank + 2, needs[rank]) - 1]
+    assert not (fields is SMALL and optimizer == "adamw_8bit") or falls
+    for room in rooms:
+        found = largest_rank(spec, budget=room, **lora, **options)
+        best = max((rank for rank, need in needs.items() if need <= room), default=0)
+        assert found >= best
+        assert found == best or limit >= 100
+        assert not found or training_memory(spec, rank=found, **lora, **options).total <= room
+        if found < limit:
+            assert training_memory(spec, rank=found + 1, **lora, **options).total > room
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "nf4"])
+def test_the_rank_on_a_card_is_that_of_a_search(name: str, dtype: str) -> None:
+    spec = model_spec(name)
+    options: dict[str, Any] = {"targets": "all-linear", "dtype": dtype, "context": 128}
+    limit = max(each.limit for each in count_model(spec, rank=1, targets="all-linear").adapters)
+    for room in ROOMS if FULL else ROOMS[::3]:
+        found = bisect_right(
+            range(1, limit + 1), room, key=lambda rank: training_memory(spec, rank=rank, **options).total
+        )
+        assert largest_rank(spec, budget=room, **options) == found
+
+
+@every("seed", range(20))
+def test_the_last_of_any_rising_function(seed: int) -> None:
+    draw = random.Random(seed)
+    kinks = sorted(draw.randint(1, 2000) for _ in range(3))
+    slopes = [draw.randint(0, 9) for _ in kinks]
+    power = draw.choice([1, 2, 3])
+
+    def memory(size: int) -> int:
+        calls.append(size)
+        bends = sum(slope * max(0, size - kink) for slope, kink in zip(slopes, kinks, strict=True))
+        return 5 + bends + size**power
+
+    for room in (6, draw.randint(7, 10**4), draw.randint(10**4, 10**9), 10**40):
+        calls: list[int] = []
+        limit = draw.choice([1, 2, 50, 10**6])
+        found = last_fitting(memory, room, 1, limit)
+        assert len(calls) <= 2 + 2 * limit.bit_length() + 2
+        assert found == limit or memory(found + 1) > room
+        assert memory(found) <= room

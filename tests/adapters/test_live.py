@@ -1,0 +1,212 @@
+"""From our models to the disk and back: the same function, the same trained parts, nothing lost in silence."""
+
+import json
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import adapters
+from lora_np.hub import HubError, rounded
+from lora_np.lora import rebase
+from lora_np.nn import Embedding
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((5, 6))
+
+
+def network():
+    rng = np.random.default_rng(1)
+    layers = [
+        lnp.Linear.init(d_out=8, d_in=6, rng=rng, bias=True),
+        lnp.Activation(np.tanh),
+        lnp.Linear.init(d_out=7, d_in=8, rng=rng, bias=True),
+        lnp.Linear.init(d_out=3, d_in=7, rng=rng),
+    ]
+    return lnp.Sequential(layers)
+
+
+def shaken(model):
+    """Every trained array moved to where training may have brought it."""
+    rng = np.random.default_rng(2)
+    return lnp.replace(
+        model, lnp.Tensor, lambda path, a: lnp.Tensor(lnp.value(a) + 0.3 * rng.standard_normal(a.shape))
+    )
+
+
+OPTIONS = {
+    "plain": {},
+    "rslora": {"variant": "rslora", "alpha": 3},
+    "lora-fa": {"variant": "lora-fa"},
+    "dora": {"variant": "dora"},
+    "biases of adapted layers": {"bias": "lora_only", "targets": lambda path, layer: path != "layers.2"},
+    "all biases": {"bias": "all", "targets": lambda path, layer: path != "layers.2"},
+    "dora and biases": {"variant": "dora", "bias": "lora_only"},
+    "a trained head": {"train": ["layers.3"], "dropout": 0.25},
+    "a trained layer with its bias": {"train": ["layers.2"]},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_model_comes_back_as_it_was(tmp_path, options):
+    base = network()
+    model = shaken(lnp.inject(base, rank=2, rng=np.random.default_rng(3), **options))
+    adapters.save(model, tmp_path / "adapter")
+    loaded = adapters.load(tmp_path / "adapter")
+    assert loaded.raw["bias"] == options.get("bias", "none")
+    back = adapters.attach(base, loaded)
+    np.testing.assert_allclose(lnp.freeze(back)(X), lnp.freeze(model)(X), rtol=1e-14)
+    np.testing.assert_allclose(lnp.merge(back)(X), lnp.merge(model)(X), rtol=1e-14)
+    adapters.save(back, tmp_path / "again")
+    assert adapters.diff(tmp_path / "adapter", tmp_path / "again", tolerance=1e-12).same
+
+
+def test_attached_adapters_train_on(tmp_path):
+    base = network()
+    model = lnp.inject(base, rank=2, rng=RNG, dropout=0.5)
+    adapters.save(model, tmp_path / "adapter")
+    back = adapters.attach(base, adapters.load(tmp_path / "adapter"))
+    assert [path for path, _ in lnp.trainable(back)] == [path for path, _ in lnp.trainable(model)]
+    assert back.layers[0].dropout == 0.5
+    y = RNG.standard_normal((5, 3))
+    result = lnp.fit(back, X, y, optimizer=lnp.Adam(lr=1e-2), steps=3, progress=False)
+    assert not np.array_equal(lnp.freeze(result.model)(X), lnp.freeze(back)(X))
+
+
+def test_an_embedding_comes_back(tmp_path):
+    base = lnp.Sequential([Embedding(RNG.standard_normal((9, 4))), lnp.Linear(RNG.standard_normal((2, 4)))])
+    model = shaken(lnp.inject(base, rank=2, rng=RNG, targets=lambda path, layer: True))
+    adapters.save(model, tmp_path / "adapter")
+    tokens = np.array([0, 8, 3])
+    back = adapters.attach(base, adapters.load(tmp_path / "adapter"))
+    np.testing.assert_array_equal(lnp.freeze(back)(tokens), lnp.freeze(model)(tokens))
+    assert adapters.load(tmp_path / "adapter")["layers.0"].embedding
+
+
+@pytest.mark.parametrize("variant", ["pissa", "olora"])
+def test_variants_that_move_the_base_are_saved_against_the_original(tmp_path, variant):
+    base = network()
+    model = shaken(lnp.inject(base, rank=2, rng=RNG, variant=variant))
+    with pytest.raises(HubError, match=r"the base of layers\.0 is no longer W0.*rebase"):
+        adapters.save(model, tmp_path / "adapter")
+    adapters.save(rebase(model, base), tmp_path / "adapter")
+    back = adapters.attach(base, adapters.load(tmp_path / "adapter"))
+    np.testing.assert_allclose(lnp.freeze(back)(X), lnp.freeze(model)(X), rtol=1e-10)
+    assert {module.rank for module in adapters.load(tmp_path / "adapter").values()} == {4}
+
+
+def test_a_bias_of_b_becomes_a_trained_bias(tmp_path):
+    layer = lnp.Linear(np.zeros((2, 3)))
+    module = adapters.AdapterModule.of(
+        A=np.ones((1, 3)), B=np.ones((2, 1)), bias=np.array([1.0, 2.0]), alpha=3.0
+    )
+    adapter = adapters.Adapter(
+        {"linear": module}, raw={"peft_type": "LORA", "lora_bias": True, "target_modules": ["linear"]}
+    )
+    model = adapters.attach(layer, adapter)
+    np.testing.assert_allclose(lnp.freeze(model)(np.ones(3)), [12.0, 15.0])  # 3 (1 1^T 1 + b)
+    adapters.save(model, tmp_path / "adapter")
+    assert adapters.load(tmp_path / "adapter").raw["bias"] == "lora_only"
+
+
+def test_names_translate_both_ways(tmp_path):
+    base = network()
+
+    def peft_name(path):
+        return path.replace("layers.", "model.block_")
+
+    adapters.save(
+        shaken(lnp.inject(base, rank=1, rng=RNG)), tmp_path / "adapter", names=peft_name, base="org/model"
+    )
+    adapter = adapters.load(tmp_path / "adapter")
+    assert list(adapter) == ["model.block_0", "model.block_2", "model.block_3"]
+    assert adapter.raw["base_model_name_or_path"] == "org/model"
+    adapters.attach(base, adapter, names=peft_name)
+    with pytest.raises(HubError, match=r"the model has no 'model.block_0'.*it has layers.0"):
+        adapters.attach(base, adapter)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 8), ("float32", 4), ("float16", 2), ("bfloat16", 2)])
+def test_numbers_are_rounded_when_asked(tmp_path, dtype, size):
+    model = shaken(lnp.inject(network(), rank=2, rng=RNG))
+    adapters.save(model, tmp_path / "adapter", dtype=dtype)
+    expected = rounded(lnp.value(model.layers[0].B), dtype)
+    np.testing.assert_array_equal(adapters.load(tmp_path / "adapter")["layers.0"].B, expected)
+
+
+def test_the_config_always_says_rank_and_alpha(tmp_path):
+    """PEFT would assume 8 and 8 in silence."""
+    adapters.save(lnp.inject(lnp.Linear(np.zeros((9, 8))), rank=8, rng=RNG), tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (8, 8)
+
+
+class Refused:
+    """Models and adapters that do not go together, and what is said of them."""
+
+    @staticmethod
+    def two_kinds():
+        base = network()
+        mixed = lnp.inject(base, rank=1, rng=RNG, targets=lambda path, layer: path == "layers.0")
+        dora = lnp.inject(
+            base, rank=1, rng=RNG, variant="dora", targets=lambda path, layer: path == "layers.2"
+        )
+        return lnp.Sequential([mixed.layers[0], dora.layers[2]])
+
+    @staticmethod
+    def trained_base():
+        layer = lnp.inject(lnp.Linear(np.eye(2)), rank=1, rng=RNG)
+        return lnp.LoRALinear(lnp.Linear(lnp.Tensor(np.eye(2))), layer.A, layer.B, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (network, "no LoRA adapters"),
+        (Refused.two_kinds, "'layers.0' has no magnitude, but use_dora is true"),
+        (Refused.trained_base, "base.W: a weight that is adapted and trained too"),
+    ],
+)
+def test_what_the_format_can_not_hold_is_refused(tmp_path, model, message):
+    with pytest.raises(HubError, match=message):
+        adapters.save(model(), tmp_path / "adapter")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ({"A": np.ones((1, 3)), "B": np.ones((5, 1))}, r"'linear' adapts a linear layer of shape \(5, 3\)"),
+        ({"A": np.ones((1, 3)), "B": np.ones((2, 1)), "embedding": True}, "adapts an embedding"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_the_model_is_refused(module, message):
+    adapter = adapters.Adapter({"linear": adapters.AdapterModule.of(**module, alpha=1.0)})
+    with pytest.raises(HubError, match=message):
+        adapters.attach(lnp.Linear(np.zeros((2, 3))), adapter)
+
+
+def test_two_layers_under_one_name_are_refused(tmp_path):
+    with pytest.raises(HubError, match="'same' to two layers"):
+        adapters.save(lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", names=lambda path: "same")
+
+
+def test_a_model_with_adapters_is_not_adapted_again():
+    model = lnp.inject(network(), rank=1, rng=RNG)
+    with pytest.raises(ValueError, match="has LoRA adapters already"):
+        adapters.attach(model, adapters.Adapter({}))
+
+
+def test_a_path_is_attached_as_what_it_holds(tmp_path):
+    model = lnp.inject(network(), rank=1, rng=RNG)
+    adapters.save(model, tmp_path / "adapter")
+    for given in (tmp_path / "adapter", str(tmp_path / "adapter"), adapters.load(tmp_path / "adapter")):
+        attached = lnp.freeze(adapters.attach(network(), given))
+        np.testing.assert_array_equal(attached(X), lnp.freeze(model)(X))
+    with pytest.raises(TypeError, match="adapter must be a name, a path or an Adapter, got Sequential"):
+        adapters.attach(network(), model)
+
+
+def test_an_unknown_dtype_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="dtype must be 'bfloat16', not 'BF16'"):
+        adapters.save(lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", dtype="BF16")
