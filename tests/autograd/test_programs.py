@@ -102,6 +102,10 @@ def operations(torch):
     def square(a):
         return a.expand(len(a), len(a)) if a.ndim == 1 else a  # np.tril makes a square of a vector
 
+    def solve(a, b):
+        inverse = torch.linalg.inv(torch.tanh(a) + eye_of_torch(a))
+        return inverse @ b if b.ndim > 1 else (inverse @ b[:, None])[..., 0]
+
     def clamp(a, b):
         a, b = torch.broadcast_tensors(a, b)
         return torch.clamp(a, torch.full_like(a, -1), b)
@@ -147,7 +151,7 @@ def operations(torch):
         "dot": (np.dot, lambda a, b: a * b if 0 in (a.ndim, b.ndim) else torch.tensordot(a, b, dims=([a.ndim - 1], [max(b.ndim - 2, 0)]))),
         "inner": (np.inner, lambda a, b: a * b if 0 in (a.ndim, b.ndim) else torch.tensordot(a, b, dims=([a.ndim - 1], [b.ndim - 1]))),
         "kron": (np.kron, torch.kron), "append": (np.append, lambda a, b: torch.cat([flat(a), flat(b)])),
-        "solve": (lambda a, b: np.linalg.solve(np.tanh(wide(a)) + eye(wide(a)), b), lambda a, b: torch.linalg.solve(torch.tanh(a) + eye_of_torch(a), b)),
+        "solve": (lambda a, b: np.linalg.solve(np.tanh(wide(a)) + eye(wide(a)), b), solve),
         "average": (lambda a, b: np.average(a, weights=1 + np.square(wide(b))), lambda a, b: (a * (1 + b * b)).sum() / (1 + b * b).sum()),
     }  # fmt: skip
     drawn = {
@@ -294,12 +298,12 @@ def differ(a, b, tolerance):
 
 def problem_of(program, table, torch):
     values, *gradients = ours(program, table)
+    narrowest = min(y.dtype.itemsize for y in program.results)
     for i, (found, expected) in enumerate(zip(values, program.results, strict=True)):
         if found.shape != expected.shape or found.dtype != expected.dtype:
             return f"value {i}: {found.dtype} {found.shape}, NumPy's {expected.dtype} {expected.shape}"
-        if differ(found, expected, TOLERANCE[found.dtype.itemsize] / 10):
+        if differ(found, expected, TOLERANCE[narrowest] / 10):
             return f"value {i}: {found}, NumPy's {expected}"
-    narrowest = min(y.dtype.itemsize for y in program.results)
     try:
         of_torch = theirs(program, table, torch)
     except RuntimeError:
