@@ -25,6 +25,7 @@ from lora_np.autograd.tables import (
     LISTS,
     NOT_DIFFERENTIABLE,
     Each,
+    Rule,
     composition,
     constant,
     derivative,
@@ -33,6 +34,12 @@ from lora_np.autograd.tables import (
     primitive,
 )
 from lora_np.checks import Array
+
+
+def symmetric(rule: Rule) -> tuple[Rule, Rule]:
+    """The rules of both arguments, which may change places, from that of the first."""
+    return rule, lambda y, a, b: rule(y, b, a)
+
 
 # Arithmetic
 
@@ -50,39 +57,29 @@ derivative(
     # 0 ** b does not move with b, unless b is negative
     lambda y, a, b: lambda g: g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), one(g), a)),
 )
-derivative(
-    np.remainder,
-    lambda y, a, b: lambda g: g,
-    lambda y, a, b: lambda g: -g * np.floor_divide(value(a), value(b)),
-)
-derivative(
-    np.fmod,
-    lambda y, a, b: lambda g: g,
-    lambda y, a, b: lambda g: -g * np.trunc(np.divide(value(a), value(b))),
-)
-derivative(
-    np.logaddexp,
-    lambda y, a, b: lambda g: g * np.exp(a - y),
-    lambda y, a, b: lambda g: g * np.exp(b - y),
-)
-derivative(
-    np.logaddexp2,
-    lambda y, a, b: lambda g: g * np.exp2(a - y),
-    lambda y, a, b: lambda g: g * np.exp2(b - y),
-)
-derivative(
-    np.hypot,
-    lambda y, a, b: lambda g: g * a / np.where(np.equal(y, 0), 1, y),  # 0 at the kink
-    lambda y, a, b: lambda g: g * b / np.where(np.equal(y, 0), 1, y),
-)
+
+
+def modulo(f: Callable[..., Any], quotient: Callable[..., Any]) -> None:
+    derivative(f, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * quotient(value(a), value(b)))
+
+
+modulo(np.remainder, np.floor_divide)
+modulo(np.fmod, lambda a, b: np.trunc(np.divide(a, b)))
+derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(a - y)))
+derivative(np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(a - y)))
+derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))  # 0 at the kink
 derivative(
     np.arctan2,
-    lambda y, a, b: lambda g: g * b / np.square(np.hypot(a, b)),
-    lambda y, a, b: lambda g: -g * a / np.square(np.hypot(a, b)),
+    lambda y, a, b: lambda g: g * b / without_zero(np.square(np.hypot(a, b))),
+    lambda y, a, b: lambda g: -g * a / without_zero(np.square(np.hypot(a, b))),
 )
 
 
 # A constant may be int8, which overflows, or float16, which rounds: rules compute in the dtype of g.
+
+
+def without_zero(y: Any) -> Any:
+    return np.where(np.equal(y, 0), 1, y)
 
 
 def one(g: Any) -> Any:
@@ -138,16 +135,18 @@ derivative(np.copy, lambda y, a, order="K", subok=False: lambda g: g)
 
 derivative(np.maximum, lambda y, a, b: lambda g: share(g, a, b), lambda y, a, b: lambda g: share(g, b, a))
 derivative(np.minimum, lambda y, a, b: lambda g: share(g, b, a), lambda y, a, b: lambda g: share(g, a, b))
-derivative(  # unlike maximum, the first of equals gets all
-    np.fmax,
-    lambda y, a, b: lambda g: np.where(np.greater_equal(a, b) | np.isnan(b), g, 0),
-    lambda y, a, b: lambda g: np.where(np.greater_equal(a, b) | np.isnan(b), 0, g),
-)
-derivative(
-    np.fmin,
-    lambda y, a, b: lambda g: np.where(np.less_equal(a, b) | np.isnan(b), g, 0),
-    lambda y, a, b: lambda g: np.where(np.less_equal(a, b) | np.isnan(b), 0, g),
-)
+
+
+def first_where(better: Callable[..., Any]) -> tuple[Rule, Rule]:
+    """The rules of np.fmax and np.fmin: unlike in maximum, the first of equals gets all."""
+    return (
+        lambda y, a, b: lambda g: np.where(better(a, b) | np.isnan(b), g, 0),
+        lambda y, a, b: lambda g: np.where(better(a, b) | np.isnan(b), 0, g),
+    )
+
+
+derivative(np.fmax, *first_where(np.greater_equal))
+derivative(np.fmin, *first_where(np.less_equal))
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
@@ -192,11 +191,7 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
 
 # Products
 
-derivative(
-    np.matmul,
-    lambda y, a, b: pull_left(a.ndim, b),
-    lambda y, a, b: pull_right(a, b.ndim),
-)
+derivative(np.matmul, lambda y, a, b: pull_left(a.ndim, b), lambda y, a, b: pull_right(a, b.ndim))
 
 
 def pull_left(ndim: int, b: Array) -> Pull:
@@ -413,46 +408,29 @@ def with_axes(g: Array, axis: Any, keepdims: bool, ndim: int) -> Array:
     return np.expand_dims(g, normalize_axis_tuple(axis, ndim))
 
 
-@composition(np.var)
-def var(
-    a: Any,
-    axis: Any = None,
-    *,
-    ddof: float = 0,
-    keepdims: bool = False,
-    mean: Any = None,
-    correction: Any = None,
-) -> Any:
-    deviation = a - (np.mean(a, axis=axis, keepdims=True) if mean is None else mean)
-    return np.sum(np.square(deviation), axis=axis, keepdims=keepdims) / freedom(a, axis, ddof, correction)
+def of_deviation(function: Callable[..., Any], size: Callable[..., Any], root: Callable[..., float]) -> None:
+    """np.var and np.std: the root of var would have no slope where nothing varies; a norm has 0."""
 
-
-@composition(np.std)
-def std(
-    a: Any,
-    axis: Any = None,
-    *,
-    ddof: float = 0,
-    keepdims: bool = False,
-    mean: Any = None,
-    correction: Any = None,
-) -> Any:
-    # The root of var would have no slope where nothing varies; the norm has 0 there.
-    deviation = a - (np.mean(a, axis=axis, keepdims=True) if mean is None else mean)
-    return euclidean_norm(deviation, axis=axis, keepdims=keepdims) / math.sqrt(
-        freedom(a, axis, ddof, correction)
-    )
-
-
-def freedom(a: Any, axis: Any, ddof: float, correction: Any) -> float:
-    n: int = np.size(a) if axis is None else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
-    return max(float(n - (ddof if correction is None else correction)), 0.0)
+    @composition(function)
+    def spread(
+        a: Any,
+        axis: Any = None,
+        *,
+        ddof: float = 0,
+        keepdims: bool = False,
+        mean: Any = None,
+        correction: Any = None,
+    ) -> Any:
+        deviation = a - (np.mean(a, axis=axis, keepdims=True) if mean is None else mean)
+        n = np.size(a) if axis is None else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
+        freedom = max(float(n - (ddof if correction is None else correction)), 0.0)
+        return size(deviation, axis=axis, keepdims=keepdims) / root(freedom)
 
 
 def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = False) -> Pull:
     def pull(g: Array) -> Array:
-        length = with_axes(y, axis, keepdims, a.ndim)
-        return with_axes(g, axis, keepdims, a.ndim) * a / np.where(length == 0, 1, length)  # 0 at the kink
+        slope = np.where(np.equal(y, 0), 0, g / without_zero(y))  # 0 at the kink, whatever g is
+        return with_axes(slope, axis, keepdims, a.ndim) * a
 
     return pull
 
@@ -461,6 +439,10 @@ euclidean_norm = primitive(
     lambda a, *, axis=None, keepdims=False: np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims)),
     euclidean_rule,
 )
+
+
+of_deviation(np.var, lambda a, **along: np.sum(np.square(a), **along), float)
+of_deviation(np.std, euclidean_norm, math.sqrt)
 
 
 @composition(np.ptp)
@@ -529,10 +511,7 @@ def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
 # Shapes
 
 derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)  # the engine sums back
-derivative(
-    np.reshape,
-    lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order),
-)
+derivative(np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order))
 derivative(
     np.transpose, lambda y, a, axes=None: lambda g: g.T if axes is None else g.transpose(inverse(axes))
 )
@@ -543,10 +522,7 @@ derivative(
 derivative(np.flip, lambda y, m, axis=None: lambda g: np.flip(g, axis))
 derivative(np.tril, lambda y, m, k=0: lambda g: np.tril(g, k))
 derivative(np.triu, lambda y, m, k=0: lambda g: np.triu(g, k))
-derivative(
-    np.concatenate,
-    Each(lambda y, arrays, axis=0: take_part([np.shape(a) for a in arrays], axis)),
-)
+derivative(np.concatenate, Each(lambda y, arrays, axis=0: take_part([np.shape(a) for a in arrays], axis)))
 
 
 def reshape_back(shape: tuple[int, ...], order: Any) -> Pull:
@@ -580,9 +556,8 @@ def at_least(function: Callable[..., Any]) -> None:
         return results[0] if len(results) == 1 else results
 
 
-at_least(np.atleast_1d)
-at_least(np.atleast_2d)
-at_least(np.atleast_3d)
+for at_least_n in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
+    at_least(at_least_n)
 
 
 composition(np.stack)(

@@ -1,13 +1,16 @@
-"""The blocks of GGUF: a row of a matrix is cut into blocks of 32 or 256, each with scales and codes.
+"""The blocks of GGUF: a row of a matrix is cut into blocks of up to 256 numbers, each with scales and codes.
 
 A NumPy structured dtype is the layout of a block; its decoder is the equation of its numbers. All arithmetic
-is in float32, in the order of ggml's reference, so that the numbers are the same to the bit.
+is in float32, in the order of ggml's reference, so that the numbers are the same to the bit. The table is at
+the end: what ggml keeps in files, but for Q1_0; Q8_1 and Q8_K are for activations and in no file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +32,13 @@ class Layout:
     decode : callable
         From blocks (n,) to float32 numbers (n, `numbers`).
     encode : callable or None
-        The inverse. None for kinds that are read only.
+        The inverse, from numbers and `block`. None for kinds that are read only.
     """
 
     numbers: int
     block: np.dtype[Any]
     decode: Callable[[Array], Array]
-    encode: Callable[[Array], Array] | None = None
+    encode: Callable[[Array, np.dtype[Any]], Array] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,16 +82,9 @@ class Blocks(Quantised):
     def nbytes(self) -> int:
         return int(self.data.nbytes)
 
-    def dequantised(self) -> Array:
-        """The numbers of all blocks, float32 of shape (d, k)."""
-        return self._decoded(self.data)
-
     def rows(self, index: Any) -> Array:
         """Some rows of `dequantised`."""
-        return self._decoded(self.data[index])
-
-    def _decoded(self, data: Array) -> Array:
-        layout = LAYOUTS[self.kind]
+        layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
         numbers = np.empty((flat.size, layout.numbers), np.float32)
         # by pieces, so that codes and scales on their way to numbers stay small
@@ -109,7 +105,7 @@ def encoded(W: Array, kind: str) -> Blocks:
             f"{kind} needs rows of whole blocks of {layout.numbers} numbers, got rows of {W.shape[-1]}"
         )
     with np.errstate(over="ignore"):
-        data = layout.encode(W.reshape(-1, layout.numbers))
+        data = layout.encode(W.reshape(-1, layout.numbers), layout.block)
     floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]
     for held in floats or [layout.decode(data)]:
         if not np.isfinite(held).all():
@@ -117,134 +113,267 @@ def encoded(W: Array, kind: str) -> Blocks:
     return Blocks(kind, data.reshape(*W.shape[:-1], -1), W.shape)
 
 
-def column(block: Array, name: str) -> Array:
+def column(b: Array, name: str = "d") -> Array:
     """A float16 of each block, as float32 (n, 1)."""
-    return block[name].astype(np.float32)[:, np.newaxis]
+    return b[name].astype(np.float32)[:, np.newaxis]
 
 
-def nibbles(q: Array) -> Array:
-    """Lower halves of the bytes (n, m), then upper halves: (n, 2 m)."""
-    return np.concatenate([q & 15, q >> 4], axis=-1)
+def fields(q: Array, bits: int, group: int = 1) -> Any:
+    """Codes of so many bits: of each group of words (n, m) first the lowest bits of all, then the next."""
+    shifts = np.arange(0, 8 * q.itemsize, bits, dtype=q.dtype)[:, np.newaxis]
+    parts = q.reshape(len(q), -1, 1, group) >> shifts & q.dtype.type((1 << bits) - 1)
+    return parts.reshape(len(q), -1)
 
 
-def halves(q: Array) -> Array:
-    """The inverse of `nibbles`."""
-    low, high = np.split(q & 15, 2, axis=-1)
-    packed: Array = low | high << 4
-    return packed
-
-
-def codes(block: Array) -> Array:
-    """Codes of four bits, and of five where a block has a place for the fifth: float32 (n, 32)."""
-    q = nibbles(block["q"])
-    if "fifth" in (block.dtype.names or ()):
-        q |= np.unpackbits(block["fifth"], axis=-1, bitorder="little") << 4
-    return q.astype(np.float32)
-
-
-def record(dtype: np.dtype[Any], q: Array, **scales: Array) -> Array:
-    """Blocks of codes, the inverse of `codes` unless a code takes a byte, and of scales (n, 1)."""
-    block = np.empty(len(q), dtype)
-    block["q"] = q if dtype == Q8_0 else halves(q)
-    if "fifth" in (dtype.names or ()):
-        block["fifth"] = np.packbits(q >> 4, axis=-1, bitorder="little")
-    for name, values in scales.items():
-        block[name] = values[:, 0]
-    return block
+def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
+    """``scale q - least``, where each scale (n, m), and least, is that of a run of codes."""
+    numbers: Array = scale[:, :, np.newaxis] * q.reshape(*scale.shape, -1)
+    if least is not None:
+        numbers -= least[:, :, np.newaxis]
+    return numbers.reshape(len(scale), -1)
 
 
 def inverse(d: Array) -> Array:
     return np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
 
 
-Q4_0 = np.dtype([("d", "<f2"), ("q", "u1", 16)])
-Q4_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("q", "u1", 16)])
-Q5_0 = np.dtype([("d", "<f2"), ("fifth", "u1", 4), ("q", "u1", 16)])
-Q5_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("fifth", "u1", 4), ("q", "u1", 16)])
-Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", 32)])
-Q4_K = np.dtype([("d", "<f2"), ("dm", "<f2"), ("scales", "u1", 12), ("q", "u1", (4, 32))])
-Q6_K = np.dtype([("low", "u1", (2, 64)), ("high", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")])
+def whole(x: Array, top: int) -> tuple[Array, Any]:
+    """A scale of each row, and whole numbers from -top to top; halves are rounded away from zero."""
+    d = np.abs(x).max(axis=1, keepdims=True) / top
+    size = np.abs(y := x * inverse(d))
+    return d, np.sign(y) * (np.floor(size) + (size - np.floor(size) >= 0.5))
 
 
-# d (q - middle): the number of largest magnitude, with its sign, gets code 0.
+def packed(q: Array) -> Any:
+    """The inverse of ``fields(q, 4, m)`` for m bytes."""
+    low, high = np.split(q & 15, 2, axis=-1)
+    return low | high << 4
 
 
-def decode_symmetric(b: Array, middle: int) -> Array:
-    numbers: Array = column(b, "d") * (codes(b) - middle)
-    return numbers
+def record(dtype: np.dtype[Any], d: Array, q: Array, **others: Array) -> Array:
+    """Blocks of these parts; scales are (n, 1)."""
+    block = np.empty(len(q), dtype)
+    for name, values in {"d": d, "q": q, **others}.items():
+        block[name] = values.reshape(block[name].shape)
+    return block
 
 
-def encode_symmetric(x: Array, middle: int, dtype: np.dtype[Any]) -> Array:
-    top = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
-    d = top / -middle
-    with np.errstate(invalid="ignore"):
-        q = np.trunc(x * inverse(d) + np.float32(middle + 0.5))
-    return record(dtype, np.clip(q, 0, 2 * middle - 1).astype(np.uint8), d=d)
+def encode_bf16(x: Array, block: np.dtype[Any]) -> Array:
+    bits = x[:, 0].view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)  # to nearest, ties to even
 
 
-# d q + m: from the least number of a block to its largest.
+# Codes of four bits, with a fifth that lies apart: d q + m, from the least number of a block to its largest;
+# or d (q - middle), where the number of largest magnitude, with its sign, gets code 0.
 
 
-def decode_affine(b: Array) -> Array:
-    return column(b, "d") * codes(b) + column(b, "m")
+def decode_codes(b: Array) -> Any:
+    names = b.dtype.names or ()
+    q = fields(b["q"], 4, 16) | (fields(b["fifth"], 1) << 4 if "fifth" in names else 0)
+    if "m" in names:
+        return column(b) * q + column(b, "m")
+    return column(b) * (q.astype(np.int8) - (16 if "fifth" in names else 8))
 
 
-def encode_affine(x: Array, most: int, dtype: np.dtype[Any]) -> Array:
+def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
+    names = block.names or ()
+    top = 31 if "fifth" in names else 15
+    extreme = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
     m = x.min(axis=1, keepdims=True)
-    d = (x.max(axis=1, keepdims=True) - m) / most
-    q = np.trunc((x - m) * inverse(d) + np.float32(0.5))
-    return record(dtype, np.clip(q, 0, most).astype(np.uint8), d=d, m=m)
+    d = (x.max(axis=1, keepdims=True) - m) / top if "m" in names else extreme / -(top // 2 + 1)
+    with np.errstate(invalid="ignore"):
+        q = (x - m) * inverse(d) if "m" in names else x * inverse(d) + np.float32(top // 2 + 1)
+        q = np.clip(np.trunc(q + np.float32(0.5)), 0, top).astype(np.uint8)
+    parts = {"d": d, "m": m, "fifth": np.packbits(q >> 4, axis=-1, bitorder="little"), "q": packed(q)}
+    return record(block, **{name: parts[name] for name in names})
 
 
-def decode_q8_0(b: Array) -> Array:
-    return column(b, "d") * b["q"].astype(np.float32)
+# The K kinds: 256 numbers in runs of 16 or 32, whose scales have few bits themselves.
 
 
-def decode_q4_k(b: Array) -> Array:
-    """Eight runs of 32 numbers, ``(d s) q - (dm t)``; the s and t have six bits each, in 12 bytes."""
+def decode_q2_k(b: Array) -> Array:
+    return runs(column(b) * (b["scales"] & 15), fields(b["q"], 2, 32), column(b, "m") * (b["scales"] >> 4))
+
+
+def decode_q3_k(b: Array) -> Array:
+    scales = fields(b["scales"][:, :8], 4, 8) | fields(b["scales"][:, 8:], 2, 4) << 4
+    q = fields(b["q"], 2, 32) | fields(b["high"], 1, 32) << 2
+    return runs(column(b) * (scales.astype(np.int8) - 32), q.astype(np.int8) - 4)
+
+
+def decode_q45_k(b: Array) -> Array:
+    """The scales and least numbers have six bits: in 12 bytes four, four more, and what is left of these."""
     first, second, rest = b["scales"][:, :4], b["scales"][:, 4:8], b["scales"][:, 8:]
-    s = np.concatenate([first & 63, rest & 15 | first >> 2 & 48], axis=1).astype(np.float32)
-    t = np.concatenate([second & 63, rest >> 4 | second >> 2 & 48], axis=1).astype(np.float32)
-    q = np.stack([b["q"] & 15, b["q"] >> 4], axis=2).reshape(-1, 8, 32).astype(np.float32)
-    numbers = (column(b, "d") * s)[:, :, np.newaxis] * q - (column(b, "dm") * t)[:, :, np.newaxis]
-    return numbers.reshape(-1, 256)
+    scales = np.concatenate([first & 63, rest & 15 | first >> 2 & 48], axis=1)
+    least = np.concatenate([second & 63, rest >> 4 | second >> 2 & 48], axis=1)
+    q = fields(b["q"], 4, 32) | (fields(b["fifth"], 1, 32) << 4 if "fifth" in (b.dtype.names or ()) else 0)
+    return runs(column(b) * scales, q, column(b, "m") * least)
 
 
 def decode_q6_k(b: Array) -> Array:
-    """Sixteen runs of 16 numbers, ``(d s) (q - 32)``; q has four bits in one place and two in another."""
-    low = np.stack([b["low"] & 15, b["low"] >> 4], axis=2).reshape(-1, 256)
-    high = np.stack([b["high"] >> shift & 3 for shift in (0, 2, 4, 6)], axis=2).reshape(-1, 256)
-    q = (low | high << 4).astype(np.float32) - 32
-    scale = column(b, "d") * b["scales"].astype(np.float32)
-    numbers: Array = scale[:, :, np.newaxis] * q.reshape(-1, 16, 16)
-    return numbers.reshape(-1, 256)
+    q = fields(b["low"], 4, 64) | fields(b["high"], 2, 32) << 4
+    return runs(column(b) * b["scales"], q.astype(np.int8) - 32)
 
 
-def encode_q8_0(x: Array) -> Array:
-    d = np.abs(x).max(axis=1, keepdims=True) / 127
-    y = x * inverse(d)
-    q = np.sign(y) * np.floor(np.abs(y) + np.float32(0.5))  # halves away from zero
-    return record(Q8_0, q, d=d)
+# Ternary: -1, 0 or 1 times d; four to a byte, or five as digits of base 3 of a fraction of 256.
+
+THREES = 3 ** np.arange(5, dtype=np.uint8)[:, np.newaxis]
 
 
-def decode_bf16(b: Array) -> Array:
-    return (b.astype(np.uint32) << 16).view(np.float32)[:, np.newaxis]
+def decode_tq1_0(b: Array) -> Any:
+    parts = [b[name][:, np.newaxis] * THREES[:n] for name, n in (("q", 5), ("more", 5), ("last", 4))]
+    q = np.concatenate([part.reshape(len(b), -1) for part in parts], axis=1).astype(np.int16)
+    return column(b) * ((q * 3 >> 8) - 1)
 
 
-def encode_bf16(x: Array) -> Array:
-    bits = x[:, 0].view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # to nearest, ties to even
+def encode_tq1_0(x: Array, block: np.dtype[Any]) -> Array:
+    d, q = whole(x, 1)
+    parts = [q[:, :160].reshape(-1, 5, 32), q[:, 160:240].reshape(-1, 5, 16), q[:, 240:].reshape(-1, 4, 4)]
+    sums = (np.sum((part + 1) * THREES[::-1][: part.shape[1]], axis=1) for part in parts)
+    q, more, last = (np.ceil(total * 256 / 243) for total in sums)
+    return record(block, d, q, more=more, last=last)
+
+
+def encode_tq2_0(x: Array, block: np.dtype[Any]) -> Array:
+    d, q = whole(x, 1)
+    return record(block, d, np.sum((q.reshape(-1, 2, 4, 32) + 1) * 4 ** np.arange(4)[:, np.newaxis], axis=2))
+
+
+# Codes that name levels: floats of four bits, twice their value; and levels fitted to weights.
+
+E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
+FITTED = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
+
+
+def two_to(e: Array) -> Any:
+    return np.ldexp(np.float32(1), e.astype(np.int32) - 128)
+
+
+def encode_mxfp4(x: Array, block: np.dtype[Any]) -> Array:
+    top = np.abs(x).max(axis=1, keepdims=True)
+    e = np.floor(np.log2(top, out=np.full_like(top, -np.inf), where=top > 0)) + 125
+    d = np.clip(e, 0, 255).astype(np.uint8)
+    errors = np.abs((two_to(d) * E2M1)[:, np.newaxis] - x[:, :, np.newaxis])
+    return record(block, d, packed(errors.argmin(axis=2).astype(np.uint8)))
+
+
+def decode_nvfp4(b: Array) -> Any:
+    exponent, digits = (b["d"] >> 3 & 15).astype(np.int32), (b["d"] & 7).astype(np.float32)
+    d = np.ldexp(digits + 8 * (exponent > 0), np.maximum(exponent, 1) - 11)
+    return runs(np.where(b["d"] == 127, np.float32(0), d), E2M1[fields(b["q"], 4, 8)])
+
+
+def decode_iq4_xs(b: Array) -> Any:
+    scales = fields(b["low"], 4) | fields(b["high"], 2).astype(np.uint8) << 4
+    return runs(column(b) * (scales.astype(np.int8) - 32), FITTED[fields(b["q"], 4, 16)])
+
+
+# Codes that name vectors of 4 or 8 numbers. Their signs lie apart, or (IQ1) they are moved by an eighth.
+
+
+@cache
+def grids() -> dict[str, Array]:
+    """The vectors of each kind; see data/LICENSE.md."""
+    with np.load(Path(__file__).with_name("data") / "grids.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def vectors(b: Array, step: float, s: Array, kind: str, q: Array, minus: Array) -> Array:
+    """``d (2 s + 1) step v``: s is a whole number of few bits, and v the vectors with their signs."""
+    v = grids()[kind][q]
+    scale = column(b) * (2 * s.astype(np.uint8) + 1) * np.float32(step)
+    return runs(scale, np.where(minus.reshape(v.shape), -v, v))
+
+
+def even(seven: Array) -> Any:
+    """Eight signs from seven: an even number of them is minus."""
+    bits = seven[..., np.newaxis] >> np.arange(8, dtype=seven.dtype) & 1
+    bits[..., 7] = bits.sum(axis=-1) & 1
+    return bits
+
+
+def longer(q: Array, high: Array) -> Any:
+    """Codes of a byte with the bits above it."""
+    return q | high.astype(np.uint16).reshape(q.shape) << 8
+
+
+def decode_iq2_xxs(b: Array) -> Array:
+    q, last = b["q"][:, ::2].copy().view(np.uint8), fields(b["q"][:, 1::2], 7).reshape(-1, 8, 5)
+    return vectors(b, 1 / 8, last[..., 4], "IQ2_XXS", q, even(last[..., :4]))
+
+
+def decode_iq3_xxs(b: Array) -> Array:
+    last = fields(b["signs"], 7).reshape(-1, 8, 5)
+    return vectors(b, 1 / 4, last[..., 4], "IQ3_XXS", b["q"], even(last[..., :4]))
+
+
+def decode_iq2_xs(b: Array) -> Array:
+    return vectors(b, 1 / 8, fields(b["scales"], 4), "IQ2_XS", b["q"] & 511, even(b["q"] >> 9))
+
+
+def with_signs(kind: str, step: float, bits: int) -> Callable[[Array], Array]:
+    def decode(b: Array) -> Array:
+        q, s = longer(b["q"], fields(b["high"], bits)), fields(b["scales"], 4)
+        return vectors(b, step, s, kind, q, fields(b["signs"], 1))
+
+    return decode
+
+
+def moved(d: Array, s: Array, q: Array, minus: Array) -> Array:
+    """``d (2 s + 1) (v - 1 / 8)`` where minus, and plus elsewhere."""
+    eighths = 8 * grids()["IQ1"][q] + (1 - 2 * (minus > 0).astype(np.int8)).reshape(*q.shape, 1)
+    return runs(d * (2 * s + 1) * np.float32(1 / 8), eighths)
+
+
+def decode_iq1_s(b: Array) -> Array:
+    high = fields(b["high"], 3).reshape(-1, 8, 6)  # four times three bits, a scale, a sign
+    minus = np.repeat(high[..., 5], 4, axis=1)
+    return moved(column(b), high[..., 4], longer(b["q"], high[..., :4]), minus)
+
+
+def decode_iq1_m(b: Array) -> Array:
+    high, s = fields(b["high"], 4), fields(b["scales"], 3).reshape(-1, 4, 6)[..., :4].reshape(-1, 16)
+    d = (b["scales"] >> 12 << np.arange(0, 16, 4, dtype=np.uint16)).sum(axis=1, dtype=np.uint16)
+    return moved(d.view(np.float16).astype(np.float32)[:, np.newaxis], s, longer(b["q"], high & 7), high & 8)
+
+
+def kind(numbers: int, places: str, decode: Callable[[Array], Array], encode: Any = None) -> Layout:
+    """A row of the table: numbers in a block, name and form of each place, and the equations."""
+    forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
+    return Layout(numbers, np.dtype(forms), decode, encode)
 
 
 LAYOUTS = {
-    "F32": Layout(1, np.dtype("<f4"), lambda b: b[:, np.newaxis], lambda x: x[:, 0].astype("<f4")),
-    "F16": Layout(1, np.dtype("<f2"), lambda b: b[:, np.newaxis], lambda x: x[:, 0].astype("<f2")),
-    "BF16": Layout(1, np.dtype("<u2"), decode_bf16, encode_bf16),
-    "Q4_0": Layout(32, Q4_0, lambda b: decode_symmetric(b, 8), lambda x: encode_symmetric(x, 8, Q4_0)),
-    "Q4_1": Layout(32, Q4_1, decode_affine, lambda x: encode_affine(x, 15, Q4_1)),
-    "Q5_0": Layout(32, Q5_0, lambda b: decode_symmetric(b, 16), lambda x: encode_symmetric(x, 16, Q5_0)),
-    "Q5_1": Layout(32, Q5_1, decode_affine, lambda x: encode_affine(x, 31, Q5_1)),
-    "Q8_0": Layout(32, Q8_0, decode_q8_0, encode_q8_0),
-    "Q4_K": Layout(256, Q4_K, decode_q4_k),
-    "Q6_K": Layout(256, Q6_K, decode_q6_k),
+    "F32": Layout(1, np.dtype("<f4"), lambda b: b[:, np.newaxis], lambda x, block: x[:, 0].astype(block)),
+    "F16": Layout(1, np.dtype("<f2"), lambda b: b[:, np.newaxis], lambda x, block: x[:, 0].astype(block)),
+    "BF16": Layout(
+        1, np.dtype("<u2"), lambda b: (b.astype("<u4") << 16).view("<f4")[:, np.newaxis], encode_bf16
+    ),
+    "Q4_0": kind(32, "d <f2, q 16u1", decode_codes, encode_codes),
+    "Q4_1": kind(32, "d <f2, m <f2, q 16u1", decode_codes, encode_codes),
+    "Q5_0": kind(32, "d <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
+    "Q5_1": kind(32, "d <f2, m <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
+    "Q8_0": kind(32, "d <f2, q 32i1", lambda b: column(b) * b["q"], lambda x, b: record(b, *whole(x, 127))),
+    "Q2_K": kind(256, "scales 16u1, q 64u1, d <f2, m <f2", decode_q2_k),
+    "Q3_K": kind(256, "high 32u1, q 64u1, scales 12u1, d <f2", decode_q3_k),
+    "Q4_K": kind(256, "d <f2, m <f2, scales 12u1, q 128u1", decode_q45_k),
+    "Q5_K": kind(256, "d <f2, m <f2, scales 12u1, fifth 32u1, q 128u1", decode_q45_k),
+    "Q6_K": kind(256, "low 128u1, high 64u1, scales 16i1, d <f2", decode_q6_k),
+    "TQ1_0": kind(256, "q 32u1, more 16u1, last 4u1, d <f2", decode_tq1_0, encode_tq1_0),
+    "TQ2_0": kind(
+        256, "q 64u1, d <f2", lambda b: column(b) * (fields(b["q"], 2, 32) - np.int8(1)), encode_tq2_0
+    ),
+    "MXFP4": kind(
+        32, "d (1,)u1, q 16u1", lambda b: two_to(b["d"]) * E2M1[fields(b["q"], 4, 16)], encode_mxfp4
+    ),
+    "NVFP4": kind(64, "d 4u1, q 32u1", decode_nvfp4),
+    "IQ4_NL": kind(32, "d <f2, q 16u1", lambda b: column(b) * FITTED[fields(b["q"], 4, 16)]),
+    "IQ4_XS": kind(256, "d <f2, high (1,)<u2, low 4u1, q 128u1", decode_iq4_xs),
+    "IQ2_XXS": kind(256, "d <f2, q 16<u4", decode_iq2_xxs),
+    "IQ2_XS": kind(256, "d <f2, q 32<u2, scales 8u1", decode_iq2_xs),
+    "IQ2_S": kind(256, "d <f2, q 32u1, signs 32u1, high 8u1, scales 8u1", with_signs("IQ2_S", 1 / 8, 2)),
+    "IQ3_XXS": kind(256, "d <f2, q 64u1, signs 8<u4", decode_iq3_xxs),
+    "IQ3_S": kind(256, "d <f2, q 64u1, high 8u1, signs 32u1, scales 4u1", with_signs("IQ3_S", 1, 1)),
+    "IQ1_S": kind(256, "d <f2, q 32u1, high 8<u2", decode_iq1_s),
+    "IQ1_M": kind(256, "q 32u1, high 16u1, scales 4<u2", decode_iq1_m),
 }

@@ -28,6 +28,8 @@ def quantise(W: npt.ArrayLike, kind: str, *, block: int = 64, double: bool = Fal
         - "nf4": 16 levels at quantiles of the normal distribution, the same blocks (as bitsandbytes);
         - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as GGUF), with a scale, or a scale
           and a least value;
+        - "TQ1_0", "TQ2_0", "MXFP4": blocks of 256, with the numbers -1, 0 and 1 and a scale, and of 32, with
+          floats of four bits and a power of two (as GGUF);
         - "F16", "BF16": rounded, without scales.
     block : int
         For int4 and nf4, how many numbers share a scale.

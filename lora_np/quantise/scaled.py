@@ -50,12 +50,8 @@ class Int8(Quantised):
     def nbytes(self) -> int:
         return int(self.codes.nbytes + self.scales.nbytes)
 
-    def dequantised(self) -> Array:
-        """``codes * scales / 127``, float32 of shape (d, k)."""
-        return self.rows(slice(None))
-
     def rows(self, index: Any) -> Array:
-        """Some rows of `dequantised`."""
+        """Some rows of `dequantised`: ``codes * scales / 127``."""
         # one rounding after the other in the order of bitsandbytes: the row's scale times the code, over 127
         values: Array = self.codes[index] * self.scales[index][..., np.newaxis] * np.float32(1 / 127)
         return values
@@ -132,11 +128,6 @@ class FourBit(Quantised):
     @property
     def nbytes(self) -> int:
         return int(self.packed.nbytes + self.scales.nbytes)
-
-    @property
-    def codes(self) -> Array:
-        """The codes, one to a byte: uint8 of shape (d, k)."""
-        return unpacked(self.packed)[: self.size].reshape(self.shape)
 
     def dequantised(self) -> Array:
         """``level[code] * scale``, float32 of shape (d, k)."""

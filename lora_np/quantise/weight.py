@@ -38,14 +38,14 @@ class Quantised:
         ndarray of shape (d, k)
             float32, and new with each call.
         """
-        raise NotImplementedError
+        return self.rows(slice(None))
 
-    def rows(self, index: npt.ArrayLike) -> Array:
+    def rows(self, index: Any) -> Array:
         """Some rows of `dequantised`, without the others.
 
         Parameters
         ----------
-        index : array_like of int
+        index : array_like of int or slice
             Of any shape; entries from 0 to d - 1.
 
         Returns

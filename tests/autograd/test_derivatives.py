@@ -479,3 +479,14 @@ def test_rows_that_are_picked_more_than_once_add_up(dtype, shape, rest):
         expected = np.zeros((n, *rest))
         np.add.at(expected, index, g)
         np.testing.assert_allclose(W.grad, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_kink_has_slope_zero_whatever_follows():
+    x, z = Tensor(0.0), Tensor(0.0)
+    np.arctan2(x, z).backward()
+    assert (x.grad, z.grad) == (0, 0)
+    for f in (np.std, np.linalg.norm):
+        x = Tensor([0.0, 0.0])
+        (f(x) ** 0.5).backward()  # whose own slope is infinite
+        np.testing.assert_array_equal(x.grad, [0, 0])

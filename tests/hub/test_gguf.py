@@ -178,9 +178,9 @@ def test_requests_that_do_not_fit(path, tmp_path):
     with pytest.raises(HubError, match=r"has no tensor 'norms'; close names: norm"):
         file.read("norms")
     place = tmp_path / "model.gguf"
-    place.write_bytes(header(tensors=[("W", (256,), 10, 0)], tail=bytes(96)))
-    assert gguf.open(place).tensors["W"].nbytes == 84
-    with pytest.raises(HubError, match="'W' is stored as Q2_K, which is not read; those that are: F32"):
+    place.write_bytes(header(tensors=[("W", (256,), 24, 0)], tail=bytes(256)))
+    assert gguf.open(place).tensors["W"].nbytes == 256
+    with pytest.raises(HubError, match="'W' is stored as I8, which is not read; those that are: F32"):
         gguf.open(place).read("W")
     gguf.save({"W": np.ones(64, np.float32)}, place)
     file = gguf.open(place)

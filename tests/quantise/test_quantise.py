@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lora_np.hub import gguf
 from lora_np.linalg import rank_errors
 from lora_np.quantise import (
     KINDS,
@@ -21,7 +22,7 @@ from tests.drawing import every
 BLOCKED = [kind for kind in KINDS if kind.startswith("Q")]
 FLAT = ["int4", "nf4"]
 SHAPES = [(1, 1), (1, 2), (3, 5), (1, 64), (7, 9), (13, 128), (65, 1), (100, 120), (5, 257)]
-WHOLE = [(1, 32), (3, 64), (17, 96)]
+WHOLE = [(1, 1), (3, 2), (17, 3)]  # in blocks
 DRAWS = {
     "normal": lambda rng, shape: rng.normal(size=shape),
     "outliers": lambda rng, shape: rng.standard_t(2, size=shape),
@@ -33,8 +34,13 @@ DRAWS = {
 }
 
 
+def block_length(kind):
+    return LAYOUTS[kind].numbers if kind in LAYOUTS else 1
+
+
 def shapes(kind):
-    return WHOLE if kind in BLOCKED else SHAPES
+    n = block_length(kind)
+    return [(d, blocks * n) for d, blocks in WHOLE] if n > 1 else SHAPES
 
 
 def cases():
@@ -52,7 +58,7 @@ def matrix(draw, shape, seed=0):
 
 def blocks_of(W, kind):
     """The numbers that share a scale, one block after the other, as pairs of slices of the flattened matrix."""
-    length = {"int8": W.shape[1], "int4": 64, "nf4": 64}.get(kind, 32)
+    length = {"int8": W.shape[1], "int4": 64, "nf4": 64}.get(kind, block_length(kind))
     return [slice(start, start + length) for start in range(0, W.size, length)]
 
 
@@ -71,6 +77,10 @@ def bound(kind, x):
     if kind == "BF16":
         return top * 2.0**-8
     tiny = 2.0**-25  # half the least float16 above zero
+    if kind.startswith("TQ"):  # -d, 0 and d
+        return top / 2 + top * half + tiny
+    if kind == "MXFP4":  # from 8 to 12 and, not there, 16
+        return top / 4
     if kind in ("Q4_0", "Q5_0"):  # the side without the largest magnitude has one code too few
         codes = 8 if kind == "Q4_0" else 16
         return top / codes + codes * (top / codes * half + tiny)
@@ -112,7 +122,7 @@ def test_blocks_whose_scale_is_a_float16_are_exact(kind):
 
 
 @every("kind", KINDS)
-@every("shape", [(1, 64), (3, 32)])
+@every("shape", [(1, 256), (3, 512)])
 def test_zero_stays_zero(kind, shape):
     Q = quantise(np.zeros(shape), kind)
     assert not Q.dequantised().any()
@@ -157,7 +167,7 @@ def test_blocks_of_any_length(kind, block, double):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_those_of_the_whole(kind):
-    W = matrix("normal", (9, 32))
+    W = matrix("normal", (9, 256))
     Q = quantise(W, kind)
     for index in ([0], [[8, 1], [1, 1]], []):
         index = np.array(index, int)
@@ -235,16 +245,17 @@ def test_what_is_not_finite_is_refused(kind, wrong):
         quantise(W, kind)
 
 
-@pytest.mark.parametrize("kind", BLOCKED)
+@pytest.mark.parametrize("kind", [*BLOCKED, "TQ1_0", "TQ2_0", "MXFP4"])
 def test_rows_must_be_whole_blocks(kind):
-    with pytest.raises(ValueError, match=f"{kind} needs rows of whole blocks of 32 numbers, got rows of 33"):
+    n = block_length(kind)
+    with pytest.raises(ValueError, match=f"{kind} needs rows of whole blocks of {n} numbers, got rows of 33"):
         quantise(np.ones((2, 33)), kind)
 
 
-@pytest.mark.parametrize("kind", [*BLOCKED, "F16"])
+@pytest.mark.parametrize("kind", [*BLOCKED, "TQ1_0", "TQ2_0", "F16"])
 def test_scales_that_do_not_fit_are_refused(kind):
     with pytest.raises(ValueError, match="too large"):
-        quantise(np.full((1, 32), 1e30) * np.where(np.arange(32) % 2, 1, -1), kind)
+        quantise(np.full((1, 256), 1e30) * np.where(np.arange(256) % 2, 1, -1), kind)
 
 
 def test_a_number_above_the_largest_bfloat16_is_refused():
@@ -275,15 +286,15 @@ def test_other_refusals():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_object_is_small_frozen_and_tells_what_it_is(kind):
-    W = matrix("normal", (8, 32))
+    W = matrix("normal", (8, 256))
     Q = quantise(W, kind)
-    assert (Q.kind, Q.shape, Q.ndim, Q.size, Q.dtype) == (kind, (8, 32), 2, 256, np.float32)
-    assert repr(Q).startswith(f"<{kind} matrix, 8 x 32, ")
+    assert (Q.kind, Q.shape, Q.ndim, Q.size, Q.dtype) == (kind, (8, 256), 2, 2048, np.float32)
+    assert repr(Q).startswith(f"<{kind} matrix, 8 x 256, ")
     with pytest.raises(dataclasses.FrozenInstanceError):
         Q.kind = "other"
     assert Q.dequantised() is not Q.dequantised()
     assert Q.dequantised().flags.writeable
-    np.testing.assert_array_equal(W, matrix("normal", (8, 32)))
+    np.testing.assert_array_equal(W, matrix("normal", (8, 256)))
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-39, 1e-42, 1e-45])
@@ -294,3 +305,16 @@ def test_rows_of_denormal_numbers_are_quantised_twice(scale):
         W[0] = 0
         for kind in ("nf4", "int4"):
             assert np.abs(quantise(W, kind, double=True).dequantised() - W).max() <= 2 * np.abs(W).max()
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_a_matrix_of_any_kind_is_read_by_rows_and_written_to_gguf(kind, tmp_path):
+    layout = LAYOUTS[kind]
+    rng = np.random.default_rng(0)
+    raw = rng.integers(0, 256, (3, 2, layout.block.itemsize), dtype=np.uint8)
+    Q = Blocks(kind, raw.view(layout.block)[..., 0], (3, 2 * layout.numbers))
+    assert Q.nbytes == raw.size
+    gguf.save({"W": Q}, tmp_path / "W.gguf")
+    again = gguf.open(tmp_path / "W.gguf").quantised("W")
+    assert again.data.tobytes() == raw.tobytes()
+    np.testing.assert_array_equal(again.rows(np.array([2, 0])), Q.dequantised()[[2, 0]])
