@@ -313,8 +313,8 @@ def named(thing: Any) -> str | None:
 def holds(module: Any, name: str, thing: Any) -> bool:
     """Whether a module has ``thing`` under a dotted name."""
     found: Any = sys.modules.get(module) if isinstance(module, str) else None
-    for part in name.split("."):
-        found = getattr(found, part, None)
+    for part in name.split("."):  # a module may do anything where it is asked for what it does not have
+        found = vars(found).get(part) if isinstance(found, types.ModuleType) else getattr(found, part, None)
     return found is thing
 
 
