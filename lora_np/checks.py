@@ -1,4 +1,4 @@
-"""Checks of what users pass in. Every message names the value that is wrong and what would be right."""
+"""Checks of what users pass in. Every message names the wrong value and what would be right."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ OTHER_SPELLINGS = {
 
 
 def brief(text: str, longest: int) -> str:
-    """``text`` for a message: what comes from a file may be long."""
+    """``text`` for a message, shortened: text from a file may be long."""
     half = longest // 2
     return printable(text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}")
 
 
 def printable(text: str) -> str:
-    """``text`` with what a terminal or a browser obeys instead of showing it as Python's escapes."""
+    """``text`` in which control characters, which a terminal or browser would obey, are Python escapes."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -68,7 +68,7 @@ def whole_numbers(name: str, value: object) -> tuple[int, ...]:
 def matrix(name: str, value: npt.ArrayLike) -> Array:
     """``value`` as a finite, non-empty, two-dimensional float32 or float64 array.
 
-    Those are what LAPACK computes in: float16 becomes float32; integers, booleans and longdouble float64.
+    LAPACK computes in these: float16 becomes float32; integers, booleans and longdouble become float64.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise masked(name)
@@ -86,7 +86,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
 
 def masked(name: str) -> TypeError:
-    """The error of a masked array: functions of NumPy's would look behind the mask."""
+    """The error for a masked array: NumPy's functions would ignore the mask."""
     return TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
 
 
@@ -141,7 +141,7 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
 
 
 def generator(rng: object) -> np.random.Generator:
-    """``rng`` as a Generator: itself, or one that is made from a whole number."""
+    """``rng`` as a Generator: itself, or one seeded with a whole number."""
     if isinstance(rng, np.random.Generator):
         return rng
     right = "rng must be a numpy.random.Generator or a whole number from 0"
@@ -164,7 +164,7 @@ def float_name(dtype: object, known: Collection[str]) -> str:
 
 
 def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """``dtype`` if numbers are computed in it: float32 or float64, by name or as NumPy has them."""
+    """``dtype`` if computation uses it: float32 or float64, by name or as a NumPy dtype."""
     if isinstance(dtype, (type, np.dtype)):
         dtype = np.dtype(dtype).name
     return np.dtype(float_name(dtype, ("float32", "float64")))
@@ -196,9 +196,9 @@ def close_names(name: str, known: Iterable[str]) -> str:
 
 
 def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function (or an ``__init__``): where a call does not fit it, the error says what to type.
+    """Decorate a function (or an ``__init__``): if a call does not fit it, the error says what to type.
 
-    ``remedies`` says it for parameters of other names, as other libraries have them.
+    ``remedies`` does so for parameter names of other libraries.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -31,10 +31,10 @@ def target_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A sibling of ``path`` to write into; it takes its place when the block ends without an error.
+    """A sibling of ``path`` to write into; it replaces ``path`` when the block ends without an error.
 
-    The sibling is locked for as long: one that nobody holds was left by a run that was killed, and is removed
-    by the next run with the same ``path``.
+    The sibling is locked meanwhile: an unlocked one was left by a killed run, and is removed by the next run
+    with the same ``path``.
     """
     prefix, suffix = f".{path.name[:100]}.", f".new{path.suffix}"  # matplotlib goes by the ending
     if not path.parent.is_dir():
@@ -61,7 +61,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def named(path: Path, stage: Path) -> Iterator[None]:
-    """A full disk names no file, and the name of a stage would say nothing to anybody: name ``path``."""
+    """Name ``path`` in the error: a full disk names no file, and the temporary name would mean nothing."""
     try:
         yield
     except OSError as error:
@@ -76,13 +76,13 @@ def _clear(folder: Path, ours: re.Pattern[str]) -> None:
         return
     for name in os.listdir(folder):
         if ours.fullmatch(name) and (folder / name).is_file():
-            with suppress(OSError), open(folder / name, "rb") as file:  # locked: somebody writes it now
+            with suppress(OSError), open(folder / name, "rb") as file:  # locked: another run is writing it
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (folder / name).unlink(missing_ok=True)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """What ``write`` puts into a file, which is on the disk before it takes the place of an older one."""
+    """What ``write`` puts into a file, which is on the disk before it replaces an older one."""
     with whole(path) as stage, open(stage, "wb") as file:
         write(file)
         file.flush()
@@ -90,7 +90,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
-    """Write the files that are not there yet, or none of them: nobody's work is ever overwritten.
+    """Write the files that are not there yet, or none of them: existing work is never overwritten.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
         for path in begun:
             path.unlink(missing_ok=True)
         for folder in sorted(folders, reverse=True):  # the deepest first
-            with suppress(OSError):  # it was not made, or somebody has put something into it
+            with suppress(OSError):  # it was not made, or something was put into it
                 folder.rmdir()
         raise
     return written, kept
@@ -136,7 +136,7 @@ def write_json(path: Path, content: object) -> None:
 def write_figure(figure: Any, path: Path, *, dpi: int) -> None:
     """A figure of matplotlib, in the format of the ending.
 
-    It is drawn in memory: what matplotlib raises where the disk is full differs from format to format.
+    It is drawn in memory: what matplotlib raises on a full disk differs between formats.
     """
     drawn = picture(figure, path.suffix[1:].lower(), dpi=dpi)
     write_whole(path, lambda file: file.write(drawn))
@@ -165,7 +165,7 @@ def replacing(
     """A new directory to write into, which becomes ``target`` when the block ends without an error.
 
     An old target is moved aside first and removed last, so that at every moment the old or the new one is
-    whole on the disk. Both lie in a directory next to it, which one run holds at a time: nothing else is ever
+    whole on the disk. Both are in a directory next to it, which one run holds at a time: nothing else is ever
     removed, by this run or by the next one after a crash.
 
     Parameters
@@ -175,10 +175,10 @@ def replacing(
     force : bool
         Whether an adapter or a checkpoint that is there may be replaced.
     writes : callable
-        Whether a path relative to the target is one that the block writes. A target that holds any other is
-        refused, since it would be lost.
+        Whether a path relative to the target is one that the block writes. A target that holds any other file
+        is refused, since that would be lost.
     keeps : collection of str
-        Names of files that go over from the old target, unless the block writes them anew.
+        Names of files that are taken over from the old target, unless the block writes new ones.
     inputs : collection of paths
         What the block reads from: a target that would take one of them with it is refused.
 
@@ -213,14 +213,14 @@ def replacing(
 
 @contextmanager
 def _parents(target: Path) -> Iterator[None]:
-    """Make the directories above ``target``; those that are new go again if the block fails."""
+    """Make the directories above ``target``; new ones are removed again if the block fails."""
     new = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for folder in new:
-            with suppress(OSError):  # not there, or somebody has put something into it
+            with suppress(OSError):  # not there, or something was put into it
                 folder.rmdir()
         raise
 
@@ -229,8 +229,8 @@ def _parents(target: Path) -> Iterator[None]:
 def _leased(work: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     """Places for the new and the old target in ``work``, a directory that one run holds at a time.
 
-    Their names cannot be guessed, and stand in the lock before there is anything to find in them: what a run
-    that was killed has left is known by them, and nothing else is ours.
+    Their names cannot be guessed, and are written to the lock before anything is put there: they identify
+    what a killed run left, and nothing else is ours.
     """
     lock, dead = _locked(work, target)
     try:
@@ -345,13 +345,13 @@ def _swap(stage: Path, target: Path, aside: Path) -> None:
 
 
 def _remove(folder: Path, *, ignore_errors: bool = False) -> None:
-    import shutil  # late: it brings all kinds of archives
+    import shutil  # late: it imports all kinds of archives
 
     shutil.rmtree(folder, ignore_errors=ignore_errors)
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold what was written, so that a rename cannot overtake it in a power cut."""
+    """Flush to the disk what was written, so that a rename cannot overtake it in a power cut."""
     if (os.name == "nt" and path.is_dir()) or not (path.is_file() or path.is_dir()):
         return  # Windows has no handle on a directory to flush
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)

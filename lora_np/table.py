@@ -98,7 +98,7 @@ class Table:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """A Markdown table (title above, notes below), numbers to the right."""
+        """A Markdown table (title above, notes below), numbers aligned right."""
         title, columns, notes = self._said
         heading = [_pipe(name) for name in columns]
         rule = ["---:" if right else "---" for right in self._numeric]
@@ -108,7 +108,7 @@ class Table:
         return "\n\n".join([*above, table, *notes]) + "\n"
 
     def __str__(self) -> str:
-        """Aligned plain text, numbers to the right."""
+        """Aligned plain text, numbers aligned right."""
         title, columns, notes = self._said
         grid = [columns, *self._texts]
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
@@ -139,9 +139,9 @@ class Table:
         return f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>{below}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What rich prints in a terminal: title, table, notes. Text is wrapped at spaces, numbers never.
+        """What rich prints in a terminal: title, table, notes. Text wraps at spaces, numbers never.
 
-        Where the terminal is too narrow for that, the table is wider than the terminal.
+        If the terminal is too narrow for that, the table is wider than the terminal.
         """
         from rich import box
         from rich.table import Table as RichTable
@@ -184,7 +184,7 @@ class Table:
 
     @property
     def _numeric(self) -> list[bool]:
-        """Whether each column holds numbers and nothing else, which is what puts it to the right."""
+        """Whether each column holds only numbers, and is therefore aligned right."""
         kinds: list[bool] = []
         for index in range(len(self.columns)):
             cells = [row[index] for row in self.rows if row[index] is not None]
@@ -208,7 +208,7 @@ class Shown:
 
 
 def json_text(content: object) -> str:
-    """``content`` as indented JSON, in which what a terminal would obey is escaped."""
+    """``content`` as indented JSON, with control characters escaped."""
     import json
 
     text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)

@@ -68,9 +68,9 @@ def _libraries() -> Any:
 
 
 def progress_bar(total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it") -> Any:
-    """A tqdm bar for people, in a terminal or a notebook; elsewhere, and where not ``shown``, a silent one.
+    """A tqdm bar for people, in a terminal or a notebook; elsewhere, and if not ``shown``, a silent one.
 
-    A string for ``shown`` takes the place of ``label``.
+    A string for ``shown`` replaces ``label``.
     """
     # Widgets load ipykernel too, wherever they are: only in a notebook is there a shell.
     ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None

@@ -1,4 +1,4 @@
-"""Adapters as files: read and write PEFT's, look into them, and operate on them without PyTorch."""
+"""Adapter files: read, write, inspect and transform those of PEFT, without PyTorch."""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,4 @@
-"""An adapter, whatever file it is from: what it does to each module, in arrays that are read when used."""
+"""An adapter from any kind of file: its effect on each module, in arrays that are read when used."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Stored:
     dtype: str  # in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
     read: Callable[[], Array]  # bfloat16 as float32
-    blocks: int = 1  # on the diagonal; the file that it is read from holds nothing else
+    blocks: int = 1  # on the diagonal; the file holds nothing else
 
     @property
     def size(self) -> int:
-        """How many numbers it takes in the file that it is read from."""
+        """How many numbers it has in its file."""
         return prod(self.shape) // self.blocks
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
-        """What ``view`` makes of it: the same numbers in another shape or order, or some of them."""
+        """The result of ``view``: the same numbers in another shape or order, or some of them."""
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape  # without an array's worth of memory
         return replace(self, shape=shape, read=lambda: view(self.read()))
 
@@ -56,8 +56,8 @@ class TokenRows(NamedTuple):
 class AdapterModule:
     """What an adapter does to one module: ``W0 + scale * B @ A``.
 
-    ``A`` (r, k), ``B`` (d, r) and, where there are, ``magnitude`` (d,) and ``bias`` (d,) are read from the
-    file each time they are used. Several maps under one name, those of experts or of a convolution's groups,
+    ``A`` (r, k), ``B`` (d, r) and, if present, ``magnitude`` (d,) and ``bias`` (d,) are read from the file
+    each time they are used. Several maps under one name, those of experts or of a convolution's groups,
     are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A convolution is the map of its patches: k is the number
     of inputs times the size of the kernel.
 
@@ -125,7 +125,7 @@ class AdapterModule:
 
     @cached_property
     def directions(self) -> int:
-        """The rank of each of the stacked maps; where there is but one, the rank."""
+        """The rank of each of the stacked maps; if there is only one, its rank."""
         return self.parts["A"].shape[-2]
 
     @cached_property
@@ -152,7 +152,7 @@ class AdapterModule:
 
     @property
     def kind(self) -> tuple[tuple[int, ...], int, bool, bool]:
-        """What two modules have in common whose updates can be added."""
+        """What two modules must have in common for their updates to be added."""
         return self.shape, self.groups, self.embedding, self.parameter
 
     @cached_property
@@ -228,7 +228,7 @@ class Adapter(Mapping[str, AdapterModule]):
         What is done to each module, by its path.
     full : mapping of str to Stored
         Parameters that are replaced rather than adapted, by their names in the base model: those of
-        ``modules_to_save``, trained biases, embeddings that were saved with their adapter.
+        ``modules_to_save``, trained biases, and embeddings saved with their adapter.
     raw : mapping
         The settings of ``adapter_config.json``.
     path : path, optional
@@ -301,7 +301,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
-    """What a file will say of these tensors, floating-point ones rounded to ``dtype`` if one is given."""
+    """How a file will describe these tensors, floating-point ones rounded to ``dtype`` if one is given."""
     return {
         key: TensorInfo(dtype if dtype and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
         for key, tensor in tensors.items()
@@ -326,7 +326,7 @@ def at_least_single(array: Array) -> Array:
 
 
 def misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:
-    """Why the shapes of one module do not fit each other, if so."""
+    """Why the shapes of one module do not fit each other, if they do not."""
     A, B = parts["A"].shape, parts["B"].shape
     if not (len(A) == len(B) in (2, 3) and A[:-2] == B[:-2] and A[-2] == B[-1]):
         return f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}"

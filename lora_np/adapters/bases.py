@@ -1,4 +1,4 @@
-"""Whether checkpoints and adapters are of the same base: otherwise a result is read, and does nothing."""
+"""Whether checkpoints and adapters have the same base: otherwise a result would load and do nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INSIST = "; pass any_base=True (--any-base) to insist"
 _SAME = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads",
-    # what changes outputs without being in the weights
+    # settings that change outputs without being in the weights
     "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
     "moe_intermediate_size", "hidden_act", "hidden_activation", "activation_function", "rms_norm_eps",
     "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_parameters", "layer_types", "sliding_window",
@@ -38,9 +38,9 @@ def check_pair(
     tuned: OpenModel,
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
 ) -> None:
-    """Refuse checkpoints of different models, one whose modules' names cannot be told, and other widths.
+    """Refuse checkpoints of different models, ones whose module names are unknown, and different widths.
 
-    A vocabulary may have grown, and a head be new.
+    A vocabulary may have grown, and a head may be new.
     """
     _same(base.config, base.path, tuned.config, tuned.path)
     if not names_are_known(tuned.config):
@@ -54,10 +54,10 @@ def check_pair(
 
 
 def check_base(config: Mapping[str, Any], path: str | os.PathLike[str], adapter: Adapter) -> tuple[str, ...]:
-    """Refuse a base of another kind than the adapter's; a note where the adapter does not tell it.
+    """Refuse a base of another kind than the adapter's; a note if the adapter does not say which.
 
-    It does so by the path of its base, if that is on this disk, and by the class that PEFT wrote down. A name
-    on the hub is no proof either way.
+    It can say so by the path of its base, if that is on this disk, and by the class that PEFT recorded. A
+    name on the hub proves nothing either way.
     """
     theirs, ours = _class_of(adapter), _families(config)
     if theirs and ours and ours.isdisjoint(theirs):
@@ -92,15 +92,15 @@ def check_bases(sources: Sequence[Adapter]) -> None:
 
 
 def _base_of(adapter: Adapter) -> str | None:
-    """What the adapter calls its base, if it does."""
+    """The adapter's name for its base, if it has one."""
     name = adapter.raw.get("base_model_name_or_path")
     return name if isinstance(name, str) and name else None
 
 
 def _class_of(adapter: Adapter) -> tuple[str, str, str] | None:
-    """The class that PEFT writes down where it is told no task, its family, and transformers' folder of it.
+    """The class that PEFT records if it is given no task, its family, and its folder in transformers.
 
-    None if that is not a class of transformers.
+    None if it is not a class of transformers.
     """
     said = adapter.raw.get("auto_mapping")
     said = said if isinstance(said, Mapping) else {}
@@ -112,13 +112,13 @@ def _class_of(adapter: Adapter) -> tuple[str, str, str] | None:
 
 
 def _family(name: str) -> str:
-    """The part of a class name that is the family's; empty if the name is not of that form."""
+    """The family's part of a class name; empty if the name does not have that form."""
     found = _TASK.search(name)
     return name[: found.start()] if found and not name.startswith("Auto") else ""
 
 
 def _families(config: Mapping[str, Any]) -> set[str]:
-    """The families that a base may be of, by any of their names; empty if its config does not say."""
+    """The families that a base may belong to, under any of their names; empty if its config does not say."""
     kind, architectures = config.get("model_type"), config.get("architectures")
     found = {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()
     if isinstance(kind, str) and kind:

@@ -53,7 +53,7 @@ def combine(
     force: bool = False,
     progress: bool = False,
 ) -> Written[CombinedModule]:
-    """Write one adapter whose updates are the weighted sum of the given ones', or near it.
+    """Write one adapter whose updates are the weighted sum of those given, or close to it.
 
     Parameters
     ----------
@@ -62,15 +62,15 @@ def combine(
     out : path
         The directory to make.
     weights : sequence of float, optional
-        One for each adapter, perhaps negative; by default 1.
+        One for each adapter; may be negative; by default 1.
     method : {"cat", "linear", "svd"}
-        "cat" stacks the factors: exact, and the ranks add up. "svd" cuts that to ``rank``: the best of its
-        rank. "linear" adds up the As and the Bs separately, which is **not** the sum of the updates: products
-        of one adapter's B with another's A come in. The table says how far off it is.
+        "cat" stacks the factors: exact, and the ranks add up. "svd" truncates that to ``rank``: the best of
+        its rank. "linear" adds the As and the Bs separately, which is **not** the sum of the updates: it
+        includes products of one adapter's B with another's A. The table says how far off it is.
     rank : int, optional
         For "svd": by default the largest rank among the adapters, as in PEFT.
     any_base : bool
-        Whether to go on where the adapters name different bases.
+        Whether to continue if the adapters name different bases.
     jobs : int
         How many modules to work on at a time.
     force : bool
@@ -100,8 +100,8 @@ def combine(
 
     Notes
     -----
-    Unlike PEFT, which leaves them as they were initialised, biases of B are added up as well; and the result
-    never uses rank-stabilised scaling, whose factor PEFT carries over into a sum that has it already.
+    Unlike in PEFT, which leaves them as initialised, biases of B are added as well; and the result never uses
+    rank-stabilised scaling, whose factor PEFT applies again to a sum that already has it.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def combine(
 def _combined(
     method: Method, rank: int, with_bias: bool, work: tuple[str, list[tuple[AdapterModule, float]], Path]
 ) -> tuple[AdapterModule, float]:
-    """The combined module, put aside; and how far it is from the weighted sum of the updates."""
+    """The combined module, stored on disk, and how far it is from the weighted sum of the updates."""
     name, terms, path = work
     first, off = terms[0][0], 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused

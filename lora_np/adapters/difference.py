@@ -1,4 +1,4 @@
-"""Whether two adapters do the same thing: as maps, not as factors."""
+"""Whether two adapters do the same: as maps, not as factors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def diff(
     first, second : path or Adapter
         Directories as PEFT writes them, or what `load` made of them.
     tolerance : float
-        The relative difference up to which two updates are the same; by default some float32 rounding.
+        The relative difference up to which two updates count as the same; by default some float32 rounding.
     jobs : int
         How many modules to work on at a time.
     progress : bool
@@ -88,7 +88,7 @@ def diff(
     Returns
     -------
     Difference
-        Part by part; `Difference.same` says it in one word.
+        Part by part; `Difference.same` is the verdict.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def diff(
 
     See Also
     --------
-    inspect : Look into one adapter.
+    inspect : Inspect one adapter.
 
     Examples
     --------

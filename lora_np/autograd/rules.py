@@ -195,7 +195,7 @@ derivative(np.matmul, lambda y, a, b: pull_left(a.ndim, b), lambda y, a, b: pull
 
 
 def pull_left(ndim: int, b: Array) -> Pull:
-    """Gradient of ``a`` in ``a @ b``: ``g b^T``. A vector gets its missing axis for the while."""
+    """Gradient of ``a`` in ``a @ b``: ``g b^T``. Vectors are treated as one-row matrices."""
     if ndim == 2 == b.ndim:
         return lambda g: np.dot(g, b.T)
     if b.ndim == 1:

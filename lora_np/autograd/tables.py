@@ -48,7 +48,7 @@ class Row:
         self,
         function: Callable[..., Any],
         rules: Sequence[Rule | Each | None],
-        joint: Callable[..., Pull] | None = None,  # one rule for all arguments, in the place of theirs
+        joint: Callable[..., Pull] | None = None,  # one rule for all arguments, instead of theirs
         keeps: bool = False,  # the forward function returns (y, kept), and the rules see kept instead of y
         composed: Callable[..., Any] | None = None,  # the same in NumPy functions, for `grad`
     ) -> None:
@@ -81,8 +81,8 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
     *rules : callable, Each or None
         For each argument, ``rule(y, *arguments, **keywords)`` returns ``pull``, and ``pull(g)`` returns the
         gradient of that argument when ``g`` is the gradient of the result ``y``. The engine sums over
-        broadcast axes and restores the dtype. Let ``pull`` capture only what it needs: that is what stays in
-        memory. ``NOT_DIFFERENTIABLE`` makes a Tensor in that place an error; ``Each(rule)`` is for an
+        broadcast axes and restores the dtype. ``pull`` should capture only what it needs: that is what stays
+        in memory. ``NOT_DIFFERENTIABLE`` makes a Tensor in that position an error; ``Each(rule)`` is for an
         argument that is a sequence of arrays.
 
     Examples
@@ -113,16 +113,16 @@ def primitive(
     *rules : callable, Each or None
         As for `derivative`.
     joint : callable, optional
-        One rule for all arguments, in the place of ``rules``, which lets their gradients share work:
+        One rule for all arguments, instead of ``rules``, which lets their gradients share work:
         ``joint(y, *arguments, wanted)`` returns ``pull``, and ``pull(g)`` a tuple with the gradient of each
         argument, or None where ``wanted``, a tuple of booleans, says that it is not wanted. Its positional
         parameters after ``y`` are the array arguments; those after ``wanted`` are settings.
     keeps : bool
-        Whether the forward pass returns ``(y, kept)``: the result, and something that the rules shall find in
-        the place of ``y``, which saves computing it twice.
+        Whether the forward pass returns ``(y, kept)``: the result, and something that the rules get instead
+        of ``y``, which saves computing it twice.
     composed : callable, optional
-        The same operation written in NumPy functions. It defines the operation, and inside `grad` it runs in
-        its place. An operation with ``joint`` or ``keeps`` needs one: their rules are for arrays alone.
+        The same operation written in NumPy functions. It defines the operation, and runs instead of it inside
+        `grad`. An operation with ``joint`` or ``keeps`` needs one: their rules work only on arrays.
 
     Returns
     -------
@@ -190,13 +190,13 @@ def constant(*functions: Callable[..., Any]) -> None:
 
 
 def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a definition of a NumPy function in terms of functions that the tables know.
+    """Decorate a definition of a NumPy function in terms of functions in the tables.
 
     Parameters
     ----------
     function : callable
-        The NumPy function. The definition takes arguments of the same names; those that it lacks may only
-        have NumPy's default.
+        The NumPy function. The definition takes arguments of the same names; those that it lacks must have
+        NumPy's default.
 
     Returns
     -------
@@ -226,7 +226,7 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
 
 
 def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Answer a NumPy call that has a Tensor among its arguments."""
+    """Handle a NumPy call that has a Tensor among its arguments."""
     if function in DERIVATIVES:
         return record(function, args, kwargs)
     if function in COMPOSITIONS:
@@ -313,7 +313,7 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
     else:
         pulls = []
         for rule in compress(rules, wanted):
-            pulls.append(rule(seen, *values, **kwargs))  # quicker than a comprehension, which is a call
+            pulls.append(rule(seen, *values, **kwargs))  # faster than a comprehension, which is a call
         pull = one_by_one(pulls)
     return tensor(y, level, Node(row.name, y, targets, pull))
 
@@ -346,7 +346,7 @@ HOLDERS = (Tensor, *LISTS)
 
 
 def as_array(function: Callable[..., Any], i: int, a: Any) -> Any:
-    """What ``function`` gets for a list or tuple in the place of an array."""
+    """What ``function`` gets for a list or tuple instead of an array."""
     row = DERIVATIVES[function]
     if not isinstance(a, LISTS) or i in row.fixed:
         return a
@@ -370,7 +370,7 @@ def constants(a: Any) -> Any:
     return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
 
 
-# Who is who among the arguments
+# Which argument is which
 
 
 def arrange(
@@ -378,7 +378,7 @@ def arrange(
 ) -> tuple[Sequence[Any], dict[str, Any]]:
     """Array arguments by position, settings by keyword, whichever way the caller wrote them.
 
-    A setting that is NumPy's default says nothing and goes; any other must be among what the rule ``covers``.
+    A setting that equals NumPy's default is dropped; any other must be one that the rule ``covers``.
     """
     usual = parameters(function)
     names = list(usual)
@@ -412,7 +412,7 @@ def signature(rule: Callable[..., Any]) -> tuple[list[str], int | None]:
 
 
 REQUIRED = inspect.Parameter.empty
-# What NumPy means by its "no value", and what a function in C does not tell.
+# NumPy's "no value", and what a C function does not reveal.
 USUAL = {"out": None, "where": True, "dtype": None, "casting": "same_kind", "order": "K", "subok": True}
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class RMSNorm:
-    """``h = W x / sqrt(mean(x^2) + eps)``; with ``from_one``, ``1 + W`` in the place of W (Gemma).
+    """``h = W x / sqrt(mean(x^2) + eps)``; with ``from_one``, ``1 + W`` instead of W (Gemma).
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ class RMSNorm:
 
 
 class Cache:
-    """Keys and values of one layer that were computed before, for generation token by token.
+    """Keys and values that one layer has computed so far, for generation token by token.
 
     Parameters
     ----------
     longest : int
-        How many tokens there will be.
+        The largest number of tokens.
 
     Examples
     --------
@@ -87,11 +87,11 @@ class SelfAttention:
     Parameters
     ----------
     q_proj, k_proj, v_proj, o_proj : Linear
-        Or what `lora_np.inject` makes of them.
+        Or their adapted versions from `lora_np.inject`.
     heads, kv : int
         Heads of queries, and of keys and values.
     rotary : Rotary
-        How positions turn queries and keys.
+        How positions rotate queries and keys.
     window : int, optional
         How many tokens back a query sees.
     q_norm, k_norm : RMSNorm, optional
@@ -270,8 +270,8 @@ def build(
     config : mapping
         The contents of a ``config.json``.
     read : callable
-        ``read(name)`` gives an array, or None where there is none: which layers have a bias, and which heads
-        a norm, is what the checkpoint has.
+        ``read(name)`` gives an array, or None if there is none: the checkpoint decides which layers have a
+        bias, and which heads a norm.
     vocabulary : object, optional
         Between text and tokens.
 
@@ -342,7 +342,7 @@ def build(
 def composed_operations(model: T) -> T:
     """The same model, whose norms, attention and gated units are composed of NumPy's functions.
 
-    Slower, and what the fused primitives are held equal to.
+    Slower, and the reference that the fused primitives are tested against.
 
     Parameters
     ----------

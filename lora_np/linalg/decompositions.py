@@ -1,6 +1,6 @@
-"""Four decompositions, written out to be read. Work on large matrices is for LAPACK, which NumPy calls.
+"""Four decompositions, written to be read. For large matrices use LAPACK, which NumPy calls.
 
-Each is backward stable: the factors belong exactly to a matrix that differs from ``M`` by rounding alone.
+Each is backward stable: the factors are exact for a matrix that differs from ``M`` only by rounding.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy.typing as npt
 from lora_np.checks import Array, matrix
 from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
-SWEEPS = 60  # some ten are usual, and sixteen the most that was met
+SWEEPS = 60  # about ten are usual; the most ever seen is sixteen
 
 
 def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
-    """``M[order] = L @ U``: elimination, remembered. Partial pivoting brings the largest candidate up.
+    """``M[order] = L @ U``: elimination, recorded. Partial pivoting moves the largest candidate up.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
 
 
 def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
-    """``M = Q @ R`` by Householder: one mirror after the other lays a column onto its axis.
+    """``M = Q @ R`` by Householder: one reflection after another turns a column onto its axis.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
     Notes
     -----
     Cost: ``2 d k^2 - 2 k^3 / 3`` operations for R where d >= k, and as many again for Q.
-    Guarantee: Q is orthonormal to rounding for every M, because mirrors are. Gram-Schmidt, which is
-    shorter, loses that for nearly dependent columns.
+    Guarantee: Q is orthonormal to rounding for every M, because reflections are. Gram-Schmidt, which is
+    shorter, loses this for nearly dependent columns.
     Failure mode: the diagonal of R can hide a small singular value; `qr_pivoted` hides it less.
 
     References
@@ -175,9 +175,9 @@ def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
 
     Notes
     -----
-    Cost: that of `qr` and half as much again, for the column norms. They are computed afresh at every step;
-    LAPACK updates them, which is cheaper and needs a guard against cancellation.
-    Guarantee: ``|R[j, j]|`` is at least as large as every entry of the columns that are left, so a zero says
+    Cost: that of `qr` and half as much again, for the column norms. They are recomputed at every step; LAPACK
+    updates them, which is cheaper but needs a guard against cancellation.
+    Guarantee: ``|R[j, j]|`` is at least as large as every entry of the columns that are left, so a zero means
     that all of them are spanned. In practice it follows the singular values within a small factor.
     Failure mode: on Kahan's matrix the last entry of the diagonal is larger than the smallest singular value,
     by a factor that grows exponentially with the size.

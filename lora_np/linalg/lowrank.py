@@ -18,7 +18,7 @@ Method = Literal["auto", "full", "krylov"]
 SMALL = 200  # up to this size the full SVD is fast enough
 # The share of the squared norm by which `errors`, `inspect` and `resize` say which rank is enough.
 ENOUGH = 0.99
-OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that convergence lives on
+OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that convergence depends on
 
 
 @guided()
@@ -39,14 +39,14 @@ def truncated_svd(
     rank : int
         ``1 <= rank <= min(d, k)``.
     method : {"auto", "full", "krylov"}
-        "full" is LAPACK's SVD, cut. "krylov" iterates from a random subspace and keeps all iterates. "auto"
-        is "full" for small matrices and "krylov" for large ones.
+        "full" is LAPACK's SVD, truncated. "krylov" iterates from a random subspace and keeps all iterates.
+        "auto" is "full" for small matrices and "krylov" for large ones.
     tolerance : float
         The iteration goes on until its error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
-        smallest possible one by at most this fraction, or by what rounding hides. Where that would cost as
-        much as the full SVD, they return the full SVD.
+        smallest possible one by at most this fraction, or by what rounding hides. If that would cost as much
+        as the full SVD, the full SVD is returned.
     rng : Generator or int, optional
-        Where the iterative methods start. By default always the same, so that results repeat.
+        Start of the iteration. By default always the same, so that results are reproducible.
 
     Returns
     -------
@@ -69,8 +69,8 @@ def truncated_svd(
     Notes
     -----
     Signs of paired singular vectors are arbitrary. One iteration costs ``4 d k (rank + 12)`` operations, the
-    full SVD some ``10 d k min(d, k)``. LAPACK, called through NumPy, works in float64: a full SVD needs
-    some 18 times the memory of a float32 matrix, and 8 times that of one in float64.
+    full SVD about ``10 d k min(d, k)``. LAPACK, called through NumPy, works in float64: a full SVD needs
+    about 18 times the memory of a float32 matrix, and 8 times that of one in float64.
 
     References
     ----------
@@ -106,8 +106,8 @@ def low_rank_factors(
 ) -> tuple[Array, Array]:
     """Best rank-``rank`` factors of ``M``: ``B @ A`` minimises ``||M - B @ A||`` (Eckart-Young).
 
-    Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exactly on large matrices. Any
-    other decomposition can be cut as well, and is never better.
+    Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exact it is on large matrices.
+    Any other decomposition can be truncated as well, but is never better.
 
     Parameters
     ----------
@@ -116,7 +116,8 @@ def low_rank_factors(
     rank : int
         ``1 <= rank <= min(d, k)``.
     method : {"svd", "qr", "lu"}
-        What to cut: the SVD, or, for comparison and on small matrices, `linalg.qr_pivoted` or `linalg.lu`.
+        What to truncate: the SVD, or, for comparison and on small matrices, `linalg.qr_pivoted` or
+        `linalg.lu`.
 
     Returns
     -------
@@ -294,7 +295,7 @@ def rank_for_energy(M: npt.ArrayLike, *, share: float = ENOUGH) -> int:
 def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
     """The first rank whose relative error is at most ``tolerance``: the one rule for which rank is enough.
 
-    To keep a share of the squared norm is to have a relative Frobenius error of at most ``sqrt(1 - share)``.
+    Keeping a share of the squared norm means a relative Frobenius error of at most ``sqrt(1 - share)``.
 
     Parameters
     ----------
@@ -306,7 +307,7 @@ def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
     Returns
     -------
     int
-        A rank; 0 if even rank 0 is good enough, as for a zero matrix, or where none is.
+        A rank; 0 if even rank 0 is good enough, as for a zero matrix, or if none is.
 
     Raises
     ------
@@ -321,7 +322,7 @@ def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
 
     Notes
     -----
-    An error that is above the tolerance by no more than rounding (``4 sqrt(n) eps`` of the dtype of
+    An error that exceeds the tolerance by no more than rounding (``4 sqrt(n) eps`` of the dtype of
     ``errors``) is within it. So the answer does not depend on how the singular values were computed, even
     where a rank meets the tolerance exactly.
 
@@ -368,8 +369,8 @@ def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
 
     Notes
     -----
-    Costs ``O((d + k) r^2)`` operations instead of ``O(d k min(d, k))``: an update is inspected without
-    ever paying for a d x k matrix.
+    Costs ``O((d + k) r^2)`` operations instead of ``O(d k min(d, k))``: an update can be inspected without
+    ever forming a d x k matrix.
 
     Examples
     --------
@@ -399,7 +400,7 @@ def _rank(rank: int, M: Array) -> int:
 
 
 def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator) -> SVD | None:
-    """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD were as cheap.
+    """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD would be as cheap.
 
     Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So the SVD
     of the small ``T`` gives the best approximation within Q, and the part outside tells how far off it is.

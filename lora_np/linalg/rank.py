@@ -1,4 +1,4 @@
-"""Rank: by elimination, as on paper; by singular values, as in floating point; by the spectrum's shape."""
+"""Rank: by elimination, as on paper; by singular values, for floating point; by the spectrum's shape."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Ar
     form : ndarray of shape (d, k)
         Zero below the staircase; its nonzero rows span the row space of ``M``.
     pivots : list of int
-        The column of the first nonzero entry of each nonzero row. ``len(pivots)`` is the rank as
-        elimination sees it.
+        The column of the first nonzero entry of each nonzero row. ``len(pivots)`` is the rank found by
+        elimination.
 
     Raises
     ------
@@ -167,9 +167,9 @@ def matrix_rank(M: npt.ArrayLike, *, tolerance: float | None = None) -> int:
     M : array_like of shape (d, k)
         Finite real numbers.
     tolerance : float, optional
-        By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone could
-        have made of a zero. Measured data has noise far above it, and then every matrix has full rank;
-        ask `rank_for_error` or `effective_rank` instead.
+        By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone can make
+        of a zero. Measured data have noise far above it, and then every matrix has full rank; use
+        `rank_for_error` or `effective_rank` instead.
 
     Returns
     -------
@@ -201,9 +201,9 @@ def matrix_rank(M: npt.ArrayLike, *, tolerance: float | None = None) -> int:
 
 
 def stable_rank(M: npt.ArrayLike) -> float:
-    """``||M||_F^2 / ||M||_2^2``: how many directions as strong as the strongest would weigh the same.
+    """``||M||_F^2 / ||M||_2^2``: how many directions as strong as the strongest would have the same norm.
 
-    Between 1 and the rank (0 for a zero matrix), and unlike the rank it hardly moves with small noise.
+    Between 1 and the rank (0 for a zero matrix), and, unlike the rank, it hardly changes with small noise.
 
     Parameters
     ----------
@@ -282,8 +282,8 @@ def effective_rank(M: npt.ArrayLike) -> float:
 def energy(M: npt.ArrayLike) -> Array:
     """``sum(s[:r]**2) / sum(s**2)`` for r from 0 to min(d, k): the share that the best rank-r matrix keeps.
 
-    It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. A zero matrix has nothing to
-    lose: its shares are all 1.
+    It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero matrix all shares are
+    1.
 
     Parameters
     ----------

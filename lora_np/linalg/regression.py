@@ -1,12 +1,12 @@
 """The best any LoRA can do: reduced-rank regression, in closed form.
 
 Inputs ``X`` (n, k), targets ``Y`` (n, d), a frozen ``W0`` (d, k), and an update ``D = B A`` of rank r.
-Gradient descent on B and A minimises ``mean((Y - X (W0 + B A)^T)**2)``; here is the minimum.
+Gradient descent on B and A minimises ``mean((Y - X (W0 + B A)^T)**2)``; this module computes the minimum.
 
 With ``C = X^T X / n + ridge I`` the objective is a constant plus ``||(D - D*) C^(1/2)||_F^2``, where
 ``D*`` is the best update of any rank. So the best rank-r update is the truncated SVD **in whitened
-coordinates**, carried back: ``D_r = [D* C^(1/2)]_r C^(-1/2)``. Only if ``C`` is a multiple of the identity
-(white inputs) is that the truncated SVD of ``D*`` itself.
+coordinates**, transformed back: ``D_r = [D* C^(1/2)]_r C^(-1/2)``. Only if ``C`` is a multiple of the
+identity (white inputs) is that the truncated SVD of ``D*`` itself.
 
 ``C`` is never formed, which would square the condition of X. With ``X = U S V^T`` and the residual
 ``E = Y - X W0^T``, the whitened update is ``E^T U``: the residual in an orthonormal basis of the inputs.
@@ -38,7 +38,7 @@ def reduced_rank_regression(
     Y : array_like of shape (n, d)
         Targets, one a row.
     rank : int, optional
-        ``1 <= rank <= min(d, k)``. By default ``min(d, k)``: the best update of all.
+        ``1 <= rank <= min(d, k)``. By default ``min(d, k)``: the best update of any rank.
     W0 : array_like of shape (d, k), optional
         The frozen weight that is adapted; by default zero.
     ridge : float
@@ -63,7 +63,7 @@ def reduced_rank_regression(
 
     See Also
     --------
-    optimal_losses : What the optimum of each rank leaves.
+    optimal_losses : The loss at the optimum of each rank.
 
     Notes
     -----
@@ -106,8 +106,8 @@ def optimal_losses(
 ) -> Array:
     """Mean squared error of the best update of rank r, for r from 0 to min(d, k), from one decomposition.
 
-    The mean is over all ``n d`` entries, as in `lora_np.mean_squared_error`, so that a trained loss compares
-    directly: without ridge, no rank-r update has a smaller one on ``X, Y``.
+    The mean is over all ``n d`` entries, as in `lora_np.mean_squared_error`, so a trained loss can be
+    compared directly: without ridge, no rank-r update has a smaller loss on ``X, Y``.
 
     Parameters
     ----------
@@ -118,10 +118,10 @@ def optimal_losses(
     W0 : array_like of shape (d, k), optional
         The frozen weight that is adapted; by default zero.
     ridge : float
-        As in `reduced_rank_regression`. It takes part in choosing the updates, not in the errors returned.
+        As in `reduced_rank_regression`. It affects the choice of the updates, not the errors returned.
     validation : pair of array_like of shapes (m, k) and (m, d), optional
-        Measure the same updates on these inputs and targets instead. There the curve need not fall, and
-        a trained model may end a little below it.
+        Measure the same updates on these inputs and targets instead. There the curve may rise, and a trained
+        model may end a little below it.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def optimal_losses(
 def _problem(
     X: npt.ArrayLike, Y: npt.ArrayLike, W0: npt.ArrayLike | None
 ) -> tuple[Array, Array, Array, Array]:
-    """X, Y and W0, checked, and what ``X @ W0.T`` leaves of Y."""
+    """X, Y and W0, checked, and the residual of Y after ``X @ W0.T``."""
     X, Y = matrix("X", X), matrix("Y", Y)
     if len(X) != len(Y):
         raise ValueError(f"X and Y must have as many rows, got shapes {X.shape} and {Y.shape}")

@@ -1,4 +1,4 @@
-"""What the subspaces of an update say: how much two adapters share, and what is new in a tuned weight."""
+"""The subspaces of an update: how much two adapters share, and what is new in a tuned weight."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def similarity_grid(A1: npt.ArrayLike, A2: npt.ArrayLike) -> Array:
 def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
     """The angles between the column spaces of ``M1`` and ``M2``, in radians, the smallest first.
 
-    The first is the least angle between a vector of one and a vector of the other; each next one likewise,
-    among the vectors orthogonal to those before.
+    The first is the smallest angle between a vector of one and a vector of the other; each next one is the
+    same among the vectors orthogonal to the previous ones.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
 
     Notes
     -----
-    Small angles come from sines and large ones from cosines: each where it has its digits.
+    Small angles are computed from sines and large ones from cosines, each where it is accurate.
 
     References
     ----------
@@ -163,9 +163,9 @@ def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
 
 
 def amplification_factor(W0: npt.ArrayLike, dW: npt.ArrayLike, *, rank: int) -> float:
-    """``||dW||_F / ||U^T W0 V||_F``: how much louder the update is than ``W0`` in the update's directions.
+    """``||dW||_F / ||U^T W0 V||_F``: how much stronger the update is than ``W0`` in the update's directions.
 
-    U and V are the top-``rank`` left and right singular vectors of ``dW``. A large factor says that the
+    U and V are the top-``rank`` left and right singular vectors of ``dW``. A large factor means that the
     update strengthens what ``W0`` has learned but not emphasised.
 
     Parameters
@@ -215,10 +215,10 @@ def amplification_factor(W0: npt.ArrayLike, dW: npt.ArrayLike, *, rank: int) -> 
 def intruder_dimensions(
     W0: npt.ArrayLike, W: npt.ArrayLike, *, top: int = 10, threshold: float = 0.6
 ) -> list[int]:
-    """Which of the tuned weight's leading singular vectors are close to none of the base's.
+    """Which of the tuned weight's leading singular vectors are not close to any of the base's.
 
     The j-th left singular vector of ``W`` is an intruder if its largest absolute cosine with any left
-    singular vector of ``W0`` is below ``threshold``. Low-rank updates tend to bring a few; full fine-tuning
+    singular vector of ``W0`` is below ``threshold``. Low-rank updates tend to have a few; full fine-tuning
     hardly any.
 
     Parameters
@@ -235,7 +235,7 @@ def intruder_dimensions(
     Returns
     -------
     list of int
-        Their places in the spectrum of ``W``, counted from 0.
+        Their positions in the spectrum of ``W``, counted from 0.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def intruder_dimensions(
 
     See Also
     --------
-    amplification_factor : How much louder known directions become.
+    amplification_factor : How much stronger known directions become.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""How A starts. B starts at zero always, so that training begins exactly at the base model."""
+"""How A starts. B always starts at zero, so that training begins exactly at the base model."""
 
 from __future__ import annotations
 

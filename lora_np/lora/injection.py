@@ -1,4 +1,4 @@
-"""Put adapters into a model, and take them out again: one rewrite of the tree each way."""
+"""Put adapters into a model, or merge them: one rewrite of the tree each way."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def inject(
     model : tree
         Any model with `Linear` layers; it is not changed, and the new one shares its arrays.
     rank : int
-        r, at least 1. Above min(d, k) it is legal, but warned about: B A can then be any matrix at all.
+        r, at least 1. A rank above min(d, k) gives a warning: B A can then be any matrix.
     rng : Generator or int
         Randomness for A.
     alpha : float, optional
@@ -68,46 +68,46 @@ def inject(
     targets : str, iterable of str, or callable
         Which `Linear` and `Embedding` layers to adapt, as in PEFT: a list of ends of paths, such as
         ``["q_proj", "v_proj"]``; a regular expression for whole paths; ``"all-linear"`` for every linear
-        layer but the output layer (one that is called ``lm_head``, or shares the array of an embedding); or
+        layer but the output layer (one called ``lm_head``, or one that shares the array of an embedding); or
         a function of (path, layer). An embedding takes no dropout and no ``init``.
     train : collection of str
         Paths of parts that are trained in full instead (a new head, say): exceptions from freezing. A tied
         weight can be named by any of its paths, is trained once, and stays tied.
     variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "loftq"}
-        A row of `lora_np.lora.VARIANTS`. LoRA+ differs in its optimizer alone: see `lora_np.lora.lora_plus`.
+        A row of `lora_np.lora.VARIANTS`. LoRA+ differs only in its optimizer: see `lora_np.lora.lora_plus`.
         "loftq" needs ``quantise``.
     bias : {"none", "lora_only", "all"}
         Which b of the linear layers to train as well: those of adapted layers, or all. A merged model keeps
-        what they have become.
+        their trained values.
     quantise : str or callable, optional
         Hold the adapted linear weights in few bits (QLoRA): one of `lora_np.quantise.KINDS`, or a function of
-        a matrix. The model then starts with the error of quantisation, which the variant "loftq" repairs in
-        part. A model whose weights are quantised already needs nothing of this.
+        a matrix. The model then starts with the quantisation error, which the variant "loftq" partly repairs.
+        A model whose weights are already quantised does not need this.
     steps : int
         Of `lora_np.lora.loftq`.
 
     Returns
     -------
     tree
-        The adapted model; A and B are its only Tensors, next to what ``train`` names.
+        The adapted model; its only Tensors are A, B and what ``train`` names.
 
     Raises
     ------
     ValueError
-        If ``targets``, or one name in the list, selects no layer, the model has adapters already, ``train``
-        names nothing in it, the variant or ``bias`` is not known, or a weight does not fit the variant or
-        ``quantise``, or is quantised already.
+        If ``targets``, or one name in the list, selects no layer, the model already has adapters, ``train``
+        names nothing in it, the variant or ``bias`` is unknown, or a weight does not fit the variant or
+        ``quantise``, or is already quantised.
     TypeError
         If ``rank`` is not a whole number, ``rng`` is neither, or ``targets`` is of another kind.
 
     See Also
     --------
-    merge : The way back.
-    lora_np.adapters.save : Write what was trained as PEFT does.
+    merge : The reverse.
+    lora_np.adapters.save : Write the trained adapter as PEFT does.
 
     Notes
     -----
-    A and B have the dtype of the weight, but at least float32, in which training is safe (as in PEFT).
+    A and B have the weight's dtype, but at least float32, in which training is safe (as in PEFT).
 
     References
     ----------
@@ -181,8 +181,8 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
         An adapted model; it is not changed.
     quantise : str or callable, optional
         Round each sum to few bits: "same" to those of its W0, where that is quantised; or one of
-        `lora_np.quantise.KINDS`; or a function of a matrix. Part of what was learnt is lost by that, often
-        most of it, because an update is small next to a step of the code.
+        `lora_np.quantise.KINDS`; or a function of a matrix. This loses part of what was learned, often most
+        of it, because an update is small compared with a quantisation step.
 
     Returns
     -------
@@ -192,12 +192,12 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     Raises
     ------
     ValueError
-        If a weight cannot be given the kind, or none is quantised.
+        If a weight cannot have that kind, or none is quantised.
 
     Warns
     -----
     UserWarning
-        If rounding takes away more than the update has added, and where.
+        If rounding loses more than the update added, and where.
 
     Examples
     --------

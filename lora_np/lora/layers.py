@@ -1,4 +1,4 @@
-"""The layer that the paper is about, and the same for an embedding."""
+"""The layer of the paper, and its counterpart for an embedding."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ class LoRAEmbedding:
 
     Notes
     -----
-    As in loralib and PEFT the roles at the start are changed over: A is zero and B is random, so that the
-    first steps reach the tokens that occur and leave all others where they are.
+    As in loralib and PEFT, the starting roles are swapped: A is zero and B is random, so that the first steps
+    change only the tokens that occur.
 
     Examples
     --------

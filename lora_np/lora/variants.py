@@ -1,6 +1,6 @@
-"""Variants of LoRA: one row each in a table, one small function each, all of them on the same tree.
+"""Variants of LoRA: each is one row in a table and one small function, all on the same tree.
 
-A variant says what takes the place of a layer (its ``adapt``), and may change how the optimizer moves it.
+A variant says what replaces a layer (its ``adapt``), and may change how the optimizer moves it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Settings(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A row of the table: what takes the place of a layer, and what becomes of the optimizer."""
+    """A row of the table: what replaces a layer, and how the optimizer changes."""
 
     adapt: Callable[[Any, Settings], Any]
     optimizer: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
@@ -70,7 +70,7 @@ def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding
 def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
     """LoRA with A frozen (Zhang et al., arXiv 2308.03303).
 
-    Half of the numbers to train, and of the activations only ``x A^T`` is kept, not x.
+    Half as many numbers to train, and only the activations ``x A^T`` are kept, not x.
     """
     adapted = lora(linear("lora-fa", layer), s)
     assert isinstance(adapted, LoRALinear)
@@ -109,7 +109,7 @@ def olora(layer: Linear, s: Settings) -> LoRALinear:
 
 
 def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
-    """A and B start as what repairs the error of few bits: see `loftq`."""
+    """A and B start as a repair of the quantisation error: see `loftq`."""
     if s.few_bits is None:
         raise ValueError("loftq repairs the error of few bits: pass quantise=, such as 'nf4'")
     found = loftq(value(linear("loftq", layer).W), rank=s.rank, kind=s.few_bits, steps=s.steps)
@@ -131,19 +131,19 @@ VARIANTS: dict[str, Variant] = {
 
 
 class LoftQ(NamedTuple):
-    """``Q + B A``, close to W: what `loftq` gives.
+    """``Q + B A``, close to W: the result of `loftq`.
 
     Attributes
     ----------
     Q : Quantised of shape (d, k)
         In few bits.
     B : ndarray of shape (d, r)
-        What it is repaired with: left factor.
+        Left factor of the repair.
     A : ndarray of shape (r, k)
         Right factor.
     errors : tuple of float
-        ``||W - Q - B A||_F / ||W||_F`` after each step; the first is that of quantisation alone, and the
-        smallest that of Q, B and A.
+        ``||W - Q - B A||_F / ||W||_F`` after each step; the first is that of quantisation alone, the smallest
+        that of Q, B and A.
     """
 
     Q: Quantised
@@ -153,16 +153,16 @@ class LoftQ(NamedTuple):
 
 
 def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: int = 5) -> LoftQ:
-    """A quantised matrix and a low-rank one whose sum is close to W: quantise and cut an SVD, in turn.
+    """A quantised matrix and a low-rank one whose sum is close to W: quantise and truncate an SVD, in turn.
 
     ``Q = quantised(W - B A)``, then ``B A`` = the best rank-r approximation of ``W - Q``, and again. The
-    second half of a step is optimal (Eckart-Young); the first is rounding, which may do worse than before. So
-    the best of the steps is kept.
+    second half of a step is optimal (Eckart-Young); the first is rounding, which may make things worse. So
+    the best step is kept.
 
     Parameters
     ----------
     W : array_like of shape (d, k)
-        What is to be approximated.
+        The matrix to approximate.
     rank : int
         Of B A: ``1 <= rank <= min(d, k)``.
     kind : str or callable
@@ -223,7 +223,7 @@ class DoRALinear:
     """``h = m (W0 + (alpha/r) B A) x / ||W0 + (alpha/r) B A|| + b``, the norm taken of each row.
 
     The norm is a constant in the backward pass (section 4.3 of the paper): that costs little accuracy and
-    spares the memory of its graph.
+    saves the memory of its graph.
 
     Parameters
     ----------
@@ -282,15 +282,15 @@ ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what replaces a layer that 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
     """A larger step for B: ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
 
-    B starts at zero and A at random, so that equal steps change them at unequal speeds; in wide layers B is
-    much too slow.
+    B starts at zero and A at random, so equal steps change them at unequal speeds; in wide layers B is much
+    too slow.
 
     Parameters
     ----------
     optimizer : Optimizer
         Used unchanged for everything but the adapters' B.
     ratio : float
-        Above 0; 16 is the paper's advice, the best value depends on the task.
+        Above 0; the paper recommends 16, but the best value depends on the task.
 
     Returns
     -------
@@ -310,7 +310,7 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
 
 
 def rebase(tuned: T, original: T) -> T:
-    """The same function as adapters on the ``original`` weights, for variants that moved W0 (PiSSA, OLoRA).
+    """The same function, as adapters on the ``original`` weights, for variants that moved W0 (PiSSA, OLoRA).
 
     ``W_res + s B A = W0 + s B A - (W0 - W_res)``, and the last term, which is ``s B A`` at the start of
     training, has rank r. So the update against W0 has rank 2r: ``[B, -B_start] [A; A_start]``.
@@ -366,14 +366,14 @@ def rebase(tuned: T, original: T) -> T:
 
 
 def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
-    """B A next to ``W0 - (alpha/r) B A``: the layer computes what it did, from other parts."""
+    """B A next to ``W0 - (alpha/r) B A``: the layer computes the same as before, from other parts."""
     residual = value(layer.W) - (s.alpha / s.rank) * (B @ A)
     base = Residual(residual if s.few_bits is None else s.few_bits(residual), layer.b)
     return LoRALinear(base, Tensor(A), Tensor(B), s.alpha, s.dropout)
 
 
 class Residual(Linear):
-    """What is left of a layer whose W0 was moved: A and B fit this one, not the original. See `rebase`.
+    """What remains of a layer whose W0 was moved: A and B belong to it, not to the original. See `rebase`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layers: frozen dataclasses whose call is their equation. ``rng`` in a call switches dropout on."""
+"""Layers: frozen dataclasses whose call is their equation. Passing ``rng`` in a call turns dropout on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Linear:
     Parameters
     ----------
     W : Tensor, ndarray or Quantised of shape (d, k)
-        A Tensor is trained, an ndarray is frozen, and so is a quantised weight, whose numbers
-        exist while a product is taken.
+        A Tensor is trained, an ndarray is frozen, and so is a quantised weight, which is dequantised only
+        during a product.
     b : Tensor or ndarray of shape (d,), optional
         The bias, added to each row; none by default.
 
@@ -32,7 +32,7 @@ class Linear:
     ValueError
         If the shapes do not fit each other.
     TypeError
-        If W or b is no array. To have a layer of some size, use `Linear.init`.
+        If W or b is not an array. To make a layer of a given size, use `Linear.init`.
 
     Examples
     --------
@@ -47,7 +47,7 @@ class Linear:
     __repr__ = outline
 
     def __post_init__(self) -> None:
-        if isinstance(self.W, int):  # as other libraries have it: the sizes
+        if isinstance(self.W, int):  # the sizes, as in other libraries
             sizes = f"d_in={self.W!r}, d_out={self.b if isinstance(self.b, int) else '...'}"
             raise TypeError(f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)")
         check_weight("W", self.W)
@@ -79,7 +79,7 @@ class Linear:
         rng : Generator or int
             Randomness for W.
         bias : bool
-            Whether to have b.
+            Whether to add b.
         dtype : dtype
             float64 or float32.
 
@@ -127,7 +127,7 @@ class Embedding:
     Raises
     ------
     ValueError
-        If W is not a matrix, or, in a call, a token is none of its rows.
+        If W is not a matrix, or, in a call, a token is not one of its rows.
     TypeError
         If tokens are not whole numbers.
 
@@ -222,7 +222,7 @@ class Sequential:
         return x
 
 
-# The numbers of W are made for the product, and again on the way back: never are there those of two layers.
+# W is dequantised for the product, and again in the backward pass: never two layers at once.
 def affine_dequantised(x: Any, b: Any = None, *, W: Quantised) -> Any:
     return affine(x, W.dequantised(), b)
 
@@ -346,7 +346,7 @@ def softmax(x: Any, *, axis: int = -1) -> Any:
 
 
 def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
-    """``x`` with entries set to zero at ``rate`` and the rest scaled up; ``x`` itself without ``rng``.
+    """``x`` with entries set to zero at ``rate`` and the rest scaled up; without ``rng``, ``x`` itself.
 
     Parameters
     ----------
@@ -355,7 +355,8 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
     rate : float
         Chance of each entry to be dropped, ``0 <= rate < 1``.
     rng : Generator or None
-        Randomness; ``None`` switches dropout off. Not an int: each layer would drop the same entries.
+        Randomness; ``None`` turns dropout off. An int is not accepted: each layer would drop the same
+        entries.
 
     Returns
     -------

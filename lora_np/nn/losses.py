@@ -16,9 +16,9 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     Parameters
     ----------
     prediction : Tensor or ndarray of shape (n, d)
-        What the model gives.
+        The model's output.
     target : ndarray of shape (n, d)
-        What it should give.
+        The desired output.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     Raises
     ------
     ValueError
-        If the shapes differ (broadcasting here is a mistake more often than a wish).
+        If the shapes differ (broadcasting here is usually a mistake).
 
     See Also
     --------
@@ -57,13 +57,13 @@ def squared_forward(a: Array, b: Array) -> tuple[Any, Array]:
 def squared_gradients(residual: Array, a: Array, b: Array, *, wanted: tuple[bool, ...]) -> Any:
     def pull(g: Array) -> tuple[Array, Array | None]:
         gradient = residual
-        gradient *= 2 * float(g) / gradient.size  # nobody else has it
+        gradient *= 2 * float(g) / gradient.size  # no other reference to it exists
         return gradient, -gradient if wanted[1] else None
 
     return pull
 
 
-# In one step: its parts would make four more arrays of that size on the way back.
+# In one step: its parts would need four more arrays of that size in the backward pass.
 mean_squared_difference = primitive(
     squared_forward,
     joint=squared_gradients,

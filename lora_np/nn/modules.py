@@ -1,4 +1,4 @@
-"""A tree's layers as what selects modules by name knows them."""
+"""A tree's layers in the form that selects modules by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def layer_specs(model: Any) -> Iterator[ModuleSpec]:
     Yields
     ------
     ModuleSpec
-        Whose role is ``"head"`` for the output layer: one that is called ``lm_head``, or shares the array of
+        The role is ``"head"`` for the output layer: one called ``lm_head``, or one that shares the array of
         an embedding.
 
     See Also

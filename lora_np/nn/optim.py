@@ -1,4 +1,4 @@
-"""Optimizers hold settings; ``start`` gives the state that a run of them needs, over a flat bank of numbers.
+"""Optimizers hold settings; ``start`` makes the state that a run needs, over a flat bank of numbers.
 
 All trainable arrays of a model are moved into one vector (one for each dtype), so that a step is a handful of
 ufunc calls for any number of arrays, and nothing is allocated.
@@ -23,10 +23,10 @@ from lora_np.nn.tree import leaves, trainable
 
 
 class Optimizer:
-    """What `start` needs of an optimizer: settings, and how they move a flat vector.
+    """What `start` needs from an optimizer: settings, and how they move a flat vector.
 
-    A subclass has a field ``lr``, and either overrides ``vectors`` and ``update``, or hands leaves to other
-    optimizers in ``of``.
+    A subclass has a field ``lr``, and either overrides ``vectors`` and ``update``, or delegates leaves to
+    other optimizers in ``of``.
     """
 
     lr: LearningRate
@@ -144,8 +144,8 @@ class Adam(Optimizer):
             v = beta2 v + (1 - beta2) g^2
             p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-        In place, and with m and v kept without their factors (1 - beta): these and both bias corrections go
-        into two scalars, which spares four passes over the vectors.
+        In place, with m and v stored without their factors (1 - beta): these and both bias corrections go
+        into two scalars, which saves four passes over the vectors.
         """
         m, v = state
         b1, b2 = self.beta1, self.beta2
@@ -291,10 +291,10 @@ class Bank:
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
     def gather(self) -> bool:
-        """Take the gradients, clear them, and say if there were any. A leaf without one counts as zero."""
+        """Take the gradients, clear them, and tell if there were any. A leaf without one counts as zero."""
         found = False
         for leaf, values, gradient in self.views:
-            if leaf.data is not values:  # somebody has given the leaf another array meanwhile
+            if leaf.data is not values:  # the leaf has been given another array meanwhile
                 values[...] = leaf.data
                 leaf.data = values
             if leaf.grad is None:
@@ -350,7 +350,7 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the optimizer's state: for Adam two numbers for each one that is trained."""
+        """Bytes of the optimizer's state: for Adam, two numbers for each trained number."""
         return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
@@ -377,9 +377,9 @@ class Run:
 
 @functools.cache
 def keep_pages() -> None:
-    """Let the C library keep what a step frees: given back, the next step would fault it in again.
+    """Let the C library keep what a step frees: otherwise the next step would page it in again.
 
-    These are the settings that glibc itself comes to once an array of 32 MiB has been freed (mallopt(3)).
+    These are the settings that glibc itself adopts once an array of 32 MiB has been freed (mallopt(3)).
     """
     if sys.platform == "linux":
         import ctypes  # which Pyodide need not have
@@ -403,8 +403,8 @@ def start(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run
     model : tree
         Its Tensors are trained, its ndarrays are not touched.
     clip : float, optional
-        The longest that the gradient of all leaves together may be (Pascanu et al., arXiv 1211.5063); a
-        longer one is scaled down.
+        The largest norm that the gradient of all leaves together may have (Pascanu et al., arXiv 1211.5063);
+        a larger one is scaled down.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Learning rates that change on the way: a schedule is called with the step (0, 1, ...)."""
+"""Learning rates that change during training: a schedule is called with the step (0, 1, ...)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model is a tree of frozen dataclasses; one walk and one rewrite serve everything that is done to it.
+"""A model is a tree of frozen dataclasses; one walk and one rewrite serve every operation on it.
 
 A leaf is a ``Tensor`` (trainable), an ``ndarray`` (frozen) or a ``Quantised`` weight (frozen, in few bits).
 Dataclasses, tuples, lists and dicts are branches; anything else in a field (a number, a function,
@@ -32,8 +32,8 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
     Returns
     -------
     list of (str, Tensor, ndarray or Quantised)
-        A path joins field names and positions by dots: ``"layers.0.W"``. An array that is in several
-        places (a tied weight) comes once, under all of them: ``"embedding.W = head.W"``.
+        A path joins field names and positions by dots: ``"layers.0.W"``. An array in several places (a tied
+        weight) is listed once, under all its paths: ``"embedding.W = head.W"``.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def trainable(tree: Any) -> list[tuple[str, Tensor]]:
     See Also
     --------
     leaves : All arrays.
-    freeze : Makes arrays of them.
+    freeze : Turns them into arrays.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def trainable(tree: Any) -> list[tuple[str, Tensor]]:
 
 
 def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]) -> T:
-    """A tree in which every node of type ``kind`` is ``f(path, node)``; all else is shared with ``tree``.
+    """A tree with ``f(path, node)`` for every node of type ``kind``; all else is shared with ``tree``.
 
     A node in several places is rewritten once, so what was tied stays tied. ``f`` sees a
     node before its children, and what it returns is not entered again.
@@ -92,7 +92,7 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
     kind : type or tuple of types
         What to look for: a leaf type or a layer type.
     f : callable
-        Receives the path and the node, returns what takes its place.
+        Receives the path and the node, returns the replacement.
 
     Returns
     -------
@@ -189,7 +189,7 @@ def walk(tree: Any) -> list[tuple[str, Any]]:
 
 
 def outline(node: Any) -> str:
-    """A model's repr: its fields, with the shapes of arrays in place of their numbers.
+    """A model's repr: its fields, with the shapes of arrays instead of their numbers.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def outline(node: Any) -> str:
     Returns
     -------
     str
-        One line, or where that is long, one for each field.
+        One line, or if that is too long, one for each field.
 
     Examples
     --------
@@ -236,7 +236,7 @@ FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every othe
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """Named children of a branch; nothing for a setting. A small model is all overhead, so this is quick."""
+    """Named children of a branch; nothing for a setting. A small model is all overhead, so this is fast."""
     kind = type(node)
     if kind not in FIELDS:
         FIELDS[kind] = (

@@ -1,4 +1,4 @@
-"""A run of `fit` on disk: all that the next step depends on, written whole or not at all, nothing pickled."""
+"""A run of `fit` on disk: all that the next step depends on, written completely or not at all, no pickles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """A file that a run saves itself to.
 
-    ``identity`` says what has to be the same for the file to fit, each as a short text. A ``training`` is
+    ``identity`` says what must be the same for the file to fit, each as a short text. A ``training`` is
     that of ``fitting.py``.
     """
 
@@ -40,7 +40,7 @@ class Checkpoint:
         whole_number("checkpoint_every", self.every)
 
     def begin(self, training: Any, *, resume: bool) -> None:
-        """Continue from the file if it exists, if that was asked for."""
+        """Continue from the file if it exists and resuming was requested."""
         if not self.path.exists():
             return
         arrays, facts = self.read()
@@ -49,7 +49,7 @@ class Checkpoint:
         for name, ours in self.identity.items():
             theirs = facts["identity"].get(name)
             if theirs != ours:
-                # what has an article is too long to say
+                # descriptions with an article are too long to show
                 difference = (
                     f"what differs is {name}"
                     if name.startswith("the ")
@@ -62,7 +62,7 @@ class Checkpoint:
             raise self.damaged(error) from None
 
     def restore(self, training: Any, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
-        """Put back what was saved, once all of it has been checked: whole or not at all."""
+        """Restore what was saved, once all of it has been checked: completely or not at all."""
         for name, current in moved_by(training).items():
             fits(name, arrays[name], current)
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
@@ -106,7 +106,7 @@ class Checkpoint:
                 raise ValueError("its sum does not match its content")
         except FileNotFoundError:
             raise
-        except Exception as error:  # whatever zipfile, zlib and NumPy raise for foreign bytes
+        except Exception as error:  # whatever zipfile, zlib and NumPy raise for arbitrary bytes
             raise self.damaged(error) from None
         return arrays, facts
 
@@ -140,7 +140,7 @@ def moved_by(training: Any) -> dict[str, Array]:
 
 
 def arrays_in(stream: IO[bytes]) -> dict[str, Array]:
-    """The arrays that `numpy.savez` has written; a small file that says it is large is refused."""
+    """The arrays that `numpy.savez` has written; a small file that claims to be large is refused."""
     with zipfile.ZipFile(stream) as file:
         members = file.infolist()
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)

@@ -1,4 +1,4 @@
-"""What a step of training sees: rows of two arrays, or the batches of a stream."""
+"""The data of a training step: rows of two arrays, or the batches of a stream."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Rows:
 
 
 class Stream:
-    """Batches of any kind: a function of the step, or a sequence that is gone through again and again."""
+    """Batches of any kind: a function of the step, or a sequence that is repeated as often as needed."""
 
     whole = False
     order = np.arange(0)

@@ -37,7 +37,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What was seen on the way.
+    """The record of a run.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class History:
         Steps already taken at each validation.
     validation_loss : ndarray of shape (m,)
     seconds : float
-        Time spent in training, validation included; in a run that was resumed, since then.
+        Time spent in training, validation included; in a resumed run, since it was resumed.
     optimum : float or None
         The lowest possible loss, if it was passed to `fit`.
     """
@@ -66,7 +66,7 @@ class History:
         return self.loss / self.optimum - 1
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """The gap to the optimum where it is known, else training and validation loss; on a log scale."""
+        """The gap to the optimum if it is known, otherwise training and validation loss; on a log scale."""
         from lora_np.plots import lines, training_curve
 
         if self.optimum is not None:
@@ -83,10 +83,11 @@ class Fit(Generic[T]):
     Attributes
     ----------
     model : tree
-        The trained model. What was trained is a Tensor still; `lora_np.freeze` and `lora_np.merge` end that.
+        The trained model. Its trained arrays are still Tensors; `lora_np.freeze` and `lora_np.merge` make
+        them plain.
     history : History
     interrupted : bool
-        Whether Ctrl-C ended the run early; the model and the history are what had been reached.
+        Whether Ctrl-C ended the run early; model and history are then those of the last step.
     """
 
     model: T
@@ -123,7 +124,8 @@ def fit(
     Parameters
     ----------
     model : tree
-        Its Tensors are copied and trained, its ndarrays are shared and stay; the model itself is not changed.
+        Its Tensors are copied and trained, its ndarrays are shared and stay fixed; the model itself is not
+        changed.
     x : array_like of shape (n, ...), or batches
         The data, one row per example; or, without ``y``, batches of any kind: a function of the step (0, 1,
         ...) that returns a batch, or a sequence of batches, which is gone through again and again.
@@ -132,16 +134,16 @@ def fit(
     optimizer : Optimizer, optional
         `SGD`, `Adam`, `AdamW`, `Groups` of them, ...; default ``Adam(lr=1e-2)``.
     loss : callable, optional
-        ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is needed, and is
+        ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is required, and
         called as ``loss(model, batch, rng=rng)``, in validation as ``loss(model, batch)``.
     steps : int
         Number of steps.
     batch_size : int, optional
         Rows in a step, drawn without replacement until too few are left; by default all, the full batch.
     accumulate : int
-        Batches whose gradients are averaged in one step: the memory of one, the step of all.
+        Batches whose gradients are averaged in one step: it takes the memory of one batch.
     clip : float, optional
-        Scale a gradient down that is longer than this, over all leaves together.
+        Scale the gradient down if its norm over all leaves together exceeds this.
     validation : (array_like, array_like) or sequence of batches, optional
         Held-out x and y; or held-out batches, over which the loss is averaged.
     validate_every : int, optional
@@ -150,21 +152,21 @@ def fit(
     optimum : float, optional
         The best loss that can be reached, see `lora_np.training.optimum`. The history then plots the gap.
     within : float, optional
-        Stop as soon as ``loss <= (1 + within) optimum``. For the full batch only, since the loss of a smaller
+        Stop as soon as ``loss <= (1 + within) optimum``. Only for the full batch, since the loss of a smaller
         batch says little about the distance.
     watch : callable, optional
-        ``watch(step, model)`` is called in every step when the gradients are known and nothing has moved yet.
+        ``watch(step, model)`` is called in every step when the gradients are known but nothing has moved yet.
     sample : callable, optional
         ``sample(step, model)`` is called at each validation, with the model frozen; text that it returns is
         printed above the progress bar.
     checkpoint : path, optional
-        A file that is written every ``checkpoint_every`` steps and at the end; it is always whole. It may be
-        deleted when the run is over.
+        A file that is written every ``checkpoint_every`` steps and at the end; it is always complete. It may
+        be deleted when the run is over.
     checkpoint_every : int, optional
         Steps between two checkpoints, by default a twentieth of ``steps``.
     resume : bool
-        Continue from ``checkpoint`` if it is there. Everything then comes out bit for bit as without the
-        interruption, provided the same call is made.
+        Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit for bit
+        as without the interruption.
     rng : Generator or int
         Random seed of the batches and of dropout.
     progress : bool or str
@@ -178,7 +180,7 @@ def fit(
     Raises
     ------
     ValueError
-        If the data does not fit together, is not finite, or a setting is out of range.
+        If the data do not match or are not finite, or a setting is out of range.
     TypeError
         If the data is neither two arrays nor batches with a loss, the optimizer is not one, or a checkpoint
         is asked for and something that the run depends on cannot be recognised later.
@@ -281,7 +283,7 @@ class Training:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What has to be the same for a checkpoint to fit, each in words."""
+        """What must be the same for a checkpoint to fit, each in words."""
         from lora_np.training.identity import Description, describe, digest, versions
 
         settings = {
@@ -303,9 +305,9 @@ class Training:
         }
 
     def gradients(self, goal: float) -> float:
-        """Leave the gradients of the next step in the leaves, and return its loss.
+        """Compute the gradients of the next step, leave them in the leaves, and return its loss.
 
-        Where that is not finite or reaches the goal, no gradient is taken.
+        If the loss is not finite or reaches the goal, no gradient is computed.
         """
         total, first = 0.0, self.run.steps * self.accumulate
         for i in range(self.accumulate):
@@ -321,7 +323,7 @@ class Training:
         return total
 
     def validate(self, sample: Callable[[int, Any], str | None] | None, bar: Any) -> None:
-        """Once for each step, however often it is called; a run that continues has done it before."""
+        """Once for each step, however often it is called; a resumed run has already done it."""
         if self.data.validation is None and sample is None:
             return
         step = self.run.steps
@@ -343,7 +345,7 @@ class Training:
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
-    """The result of a run that is useless in part: Ctrl-C is raised again.
+    """The result of a run that is useless unless complete: Ctrl-C is raised again.
 
     Parameters
     ----------

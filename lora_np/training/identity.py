@@ -1,8 +1,8 @@
-"""What a run is, in words that a person can read and a program can compare.
+"""What a run depends on, in words that a person can read and a program can compare.
 
-A run that is continued, or whose result is looked up, must be the same in all that its numbers depend on:
-the structure of the model, the code of its activations, of the loss and of the optimizer, the data, and the
-versions of what computes. Each is described here with its state, and what cannot be described is refused.
+A run that is resumed, or whose result is looked up, must be the same in everything its numbers depend on: the
+structure of the model, the code of its activations, of the loss and of the optimizer, the data, and the
+versions of the software. Each is described here with its state, and what cannot be described is refused.
 
 All of it is one graph, in which a repeat is the number of what it repeats: ``a, b, a`` is not ``a, b, b``,
 though both have the same parts. (joblib knows a function by its name; cloudpickle numbers classes at random.)
@@ -33,7 +33,7 @@ from lora_np.checks import Array
 from lora_np.version import __version__
 
 ATOMS = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
-PARTS: dict[type, Callable[[Any], Any]] = {  # what stands for others, and what a subclass is underneath
+PARTS: dict[type, Callable[[Any], Any]] = {  # the built-in values that subclasses are made of
     types.MethodType: lambda thing: (thing.__self__, thing.__func__),
     types.MappingProxyType: dict,
     staticmethod: lambda thing: thing.__func__,
@@ -44,7 +44,7 @@ PARTS: dict[type, Callable[[Any], Any]] = {  # what stands for others, and what 
     set: lambda thing: set(set.__iter__(thing)),
     frozenset: lambda thing: frozenset(frozenset.__iter__(thing)),
 }
-DULL = {  # what a class holds that no number depends on, or that is described as a field
+DULL = {  # class attributes that no number depends on, or that are described as fields
     *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__repr__"),
     *("__dataclass_fields__", "__match_args__", "__abstractmethods__", "_abc_impl", "__slots__"),
     *("__firstlineno__", "__static_attributes__", "__annotate_func__", "__annotations_cache__"),
@@ -53,7 +53,7 @@ DULL = {  # what a class holds that no number depends on, or that is described a
 
 
 class UnknownIdentityError(TypeError):
-    """Something of which nobody can say whether it is the same in another process."""
+    """Something that cannot be recognised in another process."""
 
 
 def versions() -> str:
@@ -77,7 +77,7 @@ def digest(*arrays: Array) -> str:
 
 
 def describe(thing: Any) -> str:
-    """``thing`` in words: the same in every process, and another one if anything about it is.
+    """``thing`` in words: the same in every process, and different if anything about it differs.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def describe(thing: Any) -> str:
 
 
 class Description:
-    """A description that grows: what it has described once is from then on a number."""
+    """A description that grows: whatever it has described once becomes a number."""
 
     def __init__(self, apart: Iterable[Tensor] = ()) -> None:
         self.apart = set(map(id, apart))  # leaves whose values are compared one by one
@@ -112,7 +112,7 @@ class Description:
         self.kept: list[Any] = []  # so that no id is given twice
 
     def branch(self) -> Description:
-        """One that goes on from here, and leaves this one as it is."""
+        """One that continues from here, and leaves this one unchanged."""
         other = Description()
         other.numbers, other.kept = dict(self.numbers), list(self.kept)
         return other
@@ -144,7 +144,7 @@ class Description:
         return ", ".join(map(self.of, things))
 
     def repeats(self, key: Any, thing: Any) -> str | None:
-        """The number of what was described before; a new one, and None, the first time."""
+        """The number of something described before; the first time, a new one and None."""
         if key in self.numbers:
             return f"#{self.numbers[key]}"
         self.numbers[key] = len(self.numbers)
@@ -152,7 +152,7 @@ class Description:
         return None
 
     def first(self, kind: type, thing: Any) -> str:
-        """What is described for the first time."""
+        """The description of something for the first time."""
         if kind is np.ndarray:
             order = "" if thing.flags.c_contiguous else f" strides {thing.strides}"  # sums may depend on it
             values = self.all(thing.ravel()) if thing.dtype.hasobject else digest(thing)
@@ -175,9 +175,9 @@ class Description:
         return self.object_(kind, thing)
 
     def object_(self, kind: type, thing: Any) -> str:
-        """Its class, its attributes, and what it is underneath or what pickle would keep of it."""
+        """Its class, its attributes, and the value it is based on or what pickle would keep of it."""
         if kind.__module__.startswith("lora_np.") and isinstance(getattr(thing, "identity", None), str):
-            return f"{self.of(kind)} {thing.identity!r}"  # it says itself what it is
+            return f"{self.of(kind)} {thing.identity!r}"  # it describes itself
         attributes = attributes_of(thing)  # first: some make a dict that is asked for
         parts = [part(thing) for base, part in PARTS.items() if isinstance(thing, base)] or pickled(thing)
         if parts is None:
@@ -190,7 +190,7 @@ class Description:
         return f"{title}({', '.join(told)}){f' {self.of(parts)}' if parts else ''}"
 
     def function(self, function: types.FunctionType) -> str:
-        """Its name and code, with what it closes over, its defaults, and the names that it looks up."""
+        """Its name and code, with its closure, its defaults, and the names that it looks up."""
         code, names = function.__code__, function.__globals__
         # A version says what a function is; what it closes over, such as a schedule's rate, is ours.
         version = version_of(names.get("__name__"))
@@ -260,7 +260,7 @@ def safe(name: str) -> str:
 
 
 def attributes_of(thing: Any) -> dict[str, Any]:
-    """What an object holds in slots and in its dict, without what it computes once and keeps."""
+    """What an object holds in slots and in its dict, without cached properties."""
     held, dull = dict(getattr(thing, "__dict__", {})), set(DULL)
     for base in type(thing).__mro__:
         for name, member in vars(base).items():
@@ -274,12 +274,12 @@ def attributes_of(thing: Any) -> dict[str, Any]:
 
 
 def pickled(thing: Any) -> list[Any] | None:
-    """What pickle keeps of an object besides its attributes; None if it refuses, or keeps only a name."""
+    """What pickle keeps besides an object's attributes; None if it refuses, or keeps only a name."""
     kind = type(thing)
     reduce: Any = copyreg.dispatch_table.get(kind)
     try:
         kept = reduce(thing) if reduce else thing.__reduce_ex__(4)
-    except Exception:  # whatever a class raises that is not to be pickled
+    except Exception:  # whatever an unpicklable class raises
         return None
     if isinstance(kept, str):  # of functools.cache: the rest is what it wraps, an attribute
         return [] if hasattr(thing, "__wrapped__") else None
@@ -292,7 +292,7 @@ def pickled(thing: Any) -> list[Any] | None:
 
 
 def named(thing: Any) -> str | None:
-    """The name of what a library's module has under that name, with the version that says what it is."""
+    """The name of a library's object, with the version that determines what it is."""
     name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
     homes = [getattr(thing, "__module__", None)]
     if isinstance(thing, np.ufunc):  # which does not know where it is from
@@ -300,7 +300,7 @@ def named(thing: Any) -> str | None:
     if not isinstance(name, str):
         return None
     if isinstance(thing, types.FunctionType) and version_of(thing.__globals__.get("__name__")) is None:
-        return None  # put there by somebody else
+        return None  # put there by other code
     # Not every type of the interpreter is in a module.
     in_c = isinstance(thing, type) and not thing.__flags__ & 2**9
     for home in homes:
@@ -359,6 +359,6 @@ def imported(code: types.CodeType, where: dict[str, Any]) -> Iterator[types.Modu
         before: list[Any] = [None, None]
         for step in dis.get_instructions(inner):
             if step.opname == "IMPORT_NAME":
-                with suppress(ImportError):  # a library that is not there
+                with suppress(ImportError):  # a library that is not installed
                     yield import_module("." * before[-2] + step.argval, where.get("__package__"))
             before.append(step.argval)

@@ -49,7 +49,7 @@ class Problem:
     validation : (ndarray, ndarray), optional
         Held-out x and y.
     loss : callable
-        A function of a module, not a lambda: worker processes have to find it.
+        A function in a module, not a lambda: worker processes must be able to find it.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class Problem:
             object.__setattr__(self, name, arrays)
 
     def optimum(self, rank: int) -> float | None:
-        """The best training loss of a rank, where there is a closed form."""
+        """The best training loss of a rank, if there is a closed form."""
         if self.loss is not mean_squared_error or not isinstance(self.model, Linear):
             return None
         rng = np.random.default_rng(0)
@@ -193,8 +193,8 @@ def sweep(
     jobs : int, optional
         Worker processes; -1 for all cores. By default what ``joblib.parallel_config`` says, else one.
     cache : path, optional
-        A directory in which every finished run is noted. A sweep that was interrupted, or is called with more
-        settings, runs only what is missing.
+        A directory in which every finished run is stored. An interrupted sweep, or one with more settings,
+        runs only what is missing.
     progress : bool
         Show a progress bar, in a terminal or a notebook.
 
@@ -321,7 +321,7 @@ def fingerprint(content: object) -> str:
 
 
 class Store:
-    """Finished runs in a directory: a file each, which says in words what the result depends on."""
+    """Finished runs in a directory: one file each, which says in words what the result depends on."""
 
     def __init__(
         self, path: Path, problem: Problem, optimizer: Callable[[float], Optimizer], settings: tuple[Any, ...]
@@ -341,7 +341,7 @@ class Store:
         return self.path / f"{fingerprint(identity)}.json"
 
     def read(self, point: Point) -> dict[str, Any] | None:
-        """The record of a run, or None if there is none that is whole, and of this very run."""
+        """The record of a run, or None if there is no complete one of exactly this run."""
         identity = self.identity(point)
         try:
             with open_regular(self.file(identity)) as file:

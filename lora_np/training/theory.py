@@ -19,7 +19,7 @@ def optimum(model: Any, x: Array, y: Array) -> float:
     Parameters
     ----------
     model : Linear or LoRALinear
-        What is a Tensor in it counts as free, what is an ndarray as given. For plain LoRA this is
+        Its Tensors count as free, its ndarrays as given. For plain LoRA this is
         reduced-rank regression; with A frozen (LoRA-FA) or with all of W trained it is least squares.
     x : ndarray of shape (n, k)
         Inputs.
@@ -73,13 +73,12 @@ def stable_rate(model: Any, x: Array, *, momentum: float = 0.0) -> float:
     """The learning rate above which gradient descent on the mean squared error diverges: ``2 / lambda``.
 
     The loss is a quadratic in W, with ``lambda = 2 ||x||_2^2 / (n d)`` the largest eigenvalue of its
-    curvature. With LoRA it is a quadratic in B as long as A stays what it is, with ``(alpha/r) x A^T`` in the
-    place of x.
+    curvature. With LoRA it is a quadratic in B as long as A is fixed, with ``(alpha/r) x A^T`` instead of x.
 
     Parameters
     ----------
     model : Linear or LoRALinear
-        With a W, or a B, that is trained.
+        With a trained W or B.
     x : ndarray of shape (n, k)
         The full batch.
     momentum : float
