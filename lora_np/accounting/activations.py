@@ -1,4 +1,4 @@
-"""What forward keeps for backward, estimated from shapes and roles."""
+"""What the forward pass keeps for the backward pass, estimated from shapes and roles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHOICES = {
     "cross_entropy": ("plain", "fused"),
 }
 
-# numbers that an activation function keeps for each it computes: GPT-2's gelu is written out in steps
+# numbers that an activation function keeps for each result: GPT-2's gelu is computed in several steps
 _KEPT = {"gelu_new": 4}
 
 
@@ -33,8 +33,8 @@ class TrainingOptions:
     Parameters
     ----------
     dtype : {"float32", "bfloat16", "float16", "int8", "nf4"}
-        How the base is held. Under int8 and nf4 the linear maps (and experts) are quantised, all but the
-        output head.
+        How the base is held. With int8 and nf4, all linear maps (and experts) but the output head are
+        quantised.
     unquantised_dtype : {"float32", "bfloat16", "float16"}
         How the rest of a quantised base is held: embeddings, norms, the head, and with them the hidden
         states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
@@ -44,9 +44,9 @@ class TrainingOptions:
     adapter_dtype : {"float32", "bfloat16", "float16"}
         How LoRA's factors are held; PEFT holds them in float32 for every base.
     optimizer : {"adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "momentum", "sgd"}
-        What is kept for each trained number: AdamW two moments of the number's own type, or of a byte each
-        and a constant for each block of 256 in 8 bits; Adafactor one number for each row and column. The
-        paged ones may leave their state for large tensors in the memory of the host.
+        It decides what is kept for each trained number: AdamW two moments of the number's own type, or, in 8
+        bits, of a byte each and a constant for each block of 256; Adafactor one number for each row and
+        column. The paged ones may leave their state for large tensors in the memory of the host.
     master_copy : bool
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch_size : int
@@ -58,9 +58,9 @@ class TrainingOptions:
     attention : {"fused", "eager"}
         Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
     cross_entropy : {"plain", "fused"}
-        Whether the logits of all tokens are there at once, or in parts that are never kept.
+        Whether the logits of all tokens exist at once, or in parts that are never kept.
     checkpointing : bool
-        Whether only the input of each layer is kept and the rest computed again (gradient checkpointing).
+        Whether only the input of each layer is kept and the rest recomputed (gradient checkpointing).
 
     Raises
     ------
@@ -142,12 +142,12 @@ class Growth(NamedTuple):
 
 
 class Activations(NamedTuple):
-    """What a step keeps, or needs for a moment: what `activations` gives."""
+    """What a step keeps, or needs briefly: the result of `activations`."""
 
     kept: Growth  # by the layers, all through backward
     layers: tuple[tuple[Growth, int], ...]  # by stacks, and how many layers share it: one is computed again
     logits: Growth  # of the loss, until its gradient is known
-    copies: Growth  # what computing the loss and its gradient takes beside them
+    copies: Growth  # additional memory for computing the loss and its gradient
     norms: int  # bytes that the norms of one of DoRA's matrices take
 
 
@@ -200,7 +200,7 @@ class _Kept:
         token += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
             token += 2 * attention * stack.width * self.item
-        # PEFT adds B A to a parameter that is no linear map, and the sum is kept
+        # PEFT adds B A to a parameter that is not a linear map, and the sum is kept
         merged = sum(a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router"))
         return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
@@ -245,7 +245,7 @@ class _Kept:
         token = times * (stack.heads + kv_heads) * (stack.head_width + stack.value_width) * self.item
         if not keeps_weights:
             return token, 0
-        # a softmax in float32 is rounded; dropout keeps its mask and its result besides, a cap its tanh
+        # a softmax in float32 is rounded; dropout also keeps its mask and its result, a cap its tanh
         softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
         dropped = 2 * self.item if stack.attention_dropout else 0
         capped = self.item if stack.soft_cap else 0
@@ -257,7 +257,7 @@ class _Kept:
             width *= stack.kv_heads if module.role == "key_norm" else stack.heads
         if module.bias:
             return width * module.copies * self.item
-        # an RMS norm is computed in float32, and the gradient of its weight needs what it normalised
+        # an RMS norm is computed in float32, and the gradient of its weight needs the normalised values
         scaled = 4 if any(each.float_norm for each in self.spec.layers) else self.item
         return width * module.copies * (4 + (scaled if self.full else 0))
 
@@ -326,7 +326,7 @@ class _Kept:
         return total
 
     def _loss(self) -> tuple[int, int]:
-        """Of cross-entropy, of each token: what is kept, and what else is there for a moment."""
+        """Of cross-entropy, for each token: what is kept, and what else exists briefly."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0
@@ -351,7 +351,7 @@ class _Kept:
 
 
 def _growth(stack: Layers, token: int, pair: int = 0) -> Growth:
-    """Of a stack: a vision tower or an audio encoder has a number of tokens of its own."""
+    """Of a stack: a vision tower or an audio encoder has its own number of tokens."""
     token, pair = token * stack.repeats, pair * stack.repeats
     if stack.tokens:
         return Growth(sample=stack.tokens * (token + stack.tokens * pair))

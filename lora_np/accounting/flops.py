@@ -15,7 +15,7 @@ from lora_np.table import Shown, Table
 
 @dataclass(frozen=True, repr=False)
 class Flops(Shown):
-    """Operations for each token, by pass and by product: what `count_flops` gives.
+    """Operations for each token, by pass and by product: the result of `count_flops`.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     """Operations for each token; a multiplication and an addition count two.
 
     Every linear map of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w + v)`` for
-    h heads of width w and values of width v over s tokens (a causal mask is not taken advantage of). Routed
-    experts count as often as a token sees one. Norms and activation functions are left out: they are of
-    order d. In an encoder with a decoder a token passes both.
+    h heads of width w and values of width v over s tokens (a causal mask saves nothing here). Routed experts
+    count as often as a token sees one. Norms and activation functions are left out: they are of order d. In
+    an encoder with a decoder a token passes both.
 
-    Full fine-tuning costs three times the forward pass. LoRA saves the product dW0, which is a third, but not
-    dx: the gradient still flows back through W0.
+    Full fine-tuning costs three times the forward pass. LoRA saves the product dW0, one third, but not dx:
+    the gradient still flows back through W0.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
         A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is counted,
         without them the model is fine-tuned in full.
     context : int
-        Tokens that attention looks at; counted only where a config gives the layers.
+        Tokens that attention looks at; counted only if a config gives the layers.
     **options
         Those of `count`.
 

@@ -1,4 +1,4 @@
-"""Models of ours in memory: their modules, and their numbers by leaf."""
+"""Our own models in memory: their modules, and their numbers by leaf."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tree_spec(model: Any) -> ModelSpec:
 
 
 def _modules(model: Any) -> Iterator[ModuleSpec]:
-    """Layers as such, and every array outside them as a bare parameter."""
+    """Layers, and every array outside them as a bare parameter."""
     nodes = walk(model)
     first = {id(node): path for path, node in reversed(nodes)}
     paths = dict(nodes)

@@ -1,4 +1,4 @@
-"""What a LoRA on a whole model costs, however the model is given."""
+"""What a LoRA on a whole model costs, for every way to specify the model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lora_np.table import Cell, Shown, Table, shape_text
 
 
 class AdaptedModules(NamedTuple):
-    """LoRA of one rank on a group of alike modules, or on those of it that are named."""
+    """LoRA of one rank on a group of identical modules, or on some of them."""
 
     module: ModuleSpec
     rank: int
@@ -64,7 +64,7 @@ class AdaptedModules(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class LoraCount(Shown):
-    """What a LoRA on a model costs: the report that `count_model` gives.
+    """What a LoRA on a model costs: the result of `count_model`.
 
     Parameters
     ----------
@@ -73,12 +73,12 @@ class LoraCount(Shown):
     rank : int
         The requested rank; ``rank_pattern`` may give some modules another.
     adapters : tuple of AdaptedModules
-        What is adapted, alike modules together.
+        What is adapted, identical modules together.
     saved : mapping of str to int
         Numbers in the copies that ``modules_to_save`` trains, and in the rows of
         ``trainable_token_indices``, by module.
     biases : int
-        Numbers in the biases of the base that are trained as well.
+        Numbers in the base's biases that are also trained.
     experts : str
         The convention for experts, ``"peft"`` or ``"per-expert"``; empty without experts.
     dora : bool
@@ -100,7 +100,7 @@ class LoraCount(Shown):
 
     @property
     def trainable(self) -> int:
-        """All that is trained: adapter, saved copies, biases."""
+        """Everything trained: adapter, saved copies, biases."""
         return self.adapter + sum(self.saved.values()) + self.biases
 
     @cached_property
@@ -128,7 +128,7 @@ class LoraCount(Shown):
 
     @property
     def verdict(self) -> str:
-        """PEFT's line, or what was assumed where that line may be wrong."""
+        """PEFT's line, or the assumptions if that line may be wrong."""
         return self.spec.assumed or self.peft_line
 
     @property
@@ -175,13 +175,13 @@ class LoraCount(Shown):
 
 @dataclass(frozen=True, repr=False)
 class ModelCount(Shown):
-    """The numbers in a model: what `count` gives without a rank.
+    """The numbers in a model: the result of `count` without a rank.
 
     Parameters
     ----------
     trainable, total : int
         Of a model of ours, the numbers in Tensors and in all arrays; of torch's, in parameters with a
-        gradient and in all. A described model is all trainable.
+        gradient and in all. In a described model everything is trainable.
     nbytes : int or None
         The memory that the arrays take; of a quantised weight, that of its codes and scales. None of shapes.
     table : Table
@@ -209,10 +209,10 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     rank : int, optional
         Of a LoRA.
     config : str, Path, mapping or LoraConfig, optional
-        Instead, all that PEFT says of a LoRA: an ``adapter_config.json`` or a directory with one, its fields,
-        or the object. Every setting that changes how many numbers are trained counts as in PEFT.
+        Instead, PEFT's whole config: an ``adapter_config.json`` or a directory with one, its fields, or the
+        object. Every setting that changes how many numbers are trained works as in PEFT.
     **options
-        Other options of `count_model`; with a config, ``experts`` alone.
+        Other options of `count_model`; with a config, only ``experts``.
 
     Returns
     -------
@@ -317,7 +317,7 @@ def count_model(
     bias : {"none", "all", "lora_only"}
         Which biases of the base model are trained as well.
     exclude : str or sequence of str
-        Modules that are left out, by ends of names or one expression: PEFT's ``exclude_modules``.
+        Modules to leave out, by ends of names or one expression: PEFT's ``exclude_modules``.
     layers : int or sequence of int
         Only layers of these numbers, of modules that a list of targets names: ``layers_to_transform``.
     layers_pattern : str or sequence of str
@@ -325,14 +325,14 @@ def count_model(
     target_parameters : iterable of str
         Ends of the names of parameters that are adapted by themselves, such as ``"experts.down_proj"``.
     trainable_token_indices : sequence of int, or mapping of str to sequence of int
-        Rows that are trained of the input embedding, or of the modules whose names end so.
+        Rows to train of the input embedding, or of the modules whose names end in a key.
     lora_bias : bool
         Whether B has a bias, of d_out numbers.
     experts : {"peft", "per-expert"}
         How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT does
         with them: gate and up projection share one pair of factors of rank 2 r, and in the fused families
         the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only. ``"per-expert"``
-        adapts each linear map of each expert by itself.
+        adapts each linear map of each expert separately.
 
     Returns
     -------
@@ -391,7 +391,7 @@ def count_model(
     return LoraCount(spec, rank, tuple(adapters), copies, biases, experts if has_experts else "", dora)
 
 
-# the names that PEFT may translate where transformers fuses experts
+# the names that PEFT may translate if transformers fuses experts
 _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_up_proj", "experts")
 
 
@@ -526,8 +526,8 @@ def model_spec(model: object) -> ModelSpec:
     model : str, Path, mapping, ModelSpec or model
         ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``, a
         ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a
-        config, a model of ours, or any object with ``named_modules()``, such as a torch model, on the meta
-        device too (torch is never imported here).
+        config, a model of ours, or any object with ``named_modules()``, such as a torch model, including one
+        on the meta device (torch is never imported here).
 
     Returns
     -------

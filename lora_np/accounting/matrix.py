@@ -50,7 +50,7 @@ def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
     d, k : int
         Rows (outputs) and columns (inputs) of the adapted matrix.
     rank : int
-        At least 1. A rank above ``min(d, k)`` is counted too, though it can express nothing more.
+        At least 1. A rank above ``min(d, k)`` is counted too, although it can express nothing more.
     dora : bool
         Count DoRA's magnitude vector as well.
 
@@ -83,7 +83,7 @@ def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
 
 
 def pair_size(d: int, k: int, rank: int) -> int:
-    """``r (d + k)``, of numbers that are known to be sound."""
+    """``r (d + k)``, for numbers that have been checked."""
     return rank * (d + k)
 
 
@@ -231,7 +231,7 @@ def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
 
 @dataclass(frozen=True, repr=False)
 class MatrixCount(Shown):
-    """One matrix at several ranks: what `count_matrix` gives.
+    """One matrix at several ranks: the result of `count_matrix`.
 
     Parameters
     ----------

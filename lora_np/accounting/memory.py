@@ -1,4 +1,4 @@
-"""What training needs in memory, by cause: weights, gradients, optimizer state, activations."""
+"""The memory that training needs, by cause: weights, gradients, optimizer state, activations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAUSES = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
 
 @dataclass(frozen=True, repr=False)
 class Memory(Shown):
-    """Bytes by cause at the moment when a step needs most: what :func:`training_memory` gives.
+    """Bytes by cause at the moment when a step needs most: the result of :func:`training_memory`.
 
     Parameters
     ----------
@@ -39,13 +39,13 @@ class Memory(Shown):
     optimizer : int
         Its state, and the master copy if there is one.
     activations : int or None
-        What forward keeps for backward: an estimate, and None where the layers are not known (a checkpoint
-        does not tell them; a config does). The total is then without it and the next two.
+        What the forward pass keeps for the backward pass: an estimate, or None if the layers are unknown (a
+        config gives them, a checkpoint does not). The total then excludes it and the next two.
     logits : int or None
-        What the loss keeps; 0 if most is needed later, when a layer is computed again.
+        What the loss keeps; 0 if the peak comes later, when a layer is recomputed.
     workspace : int or None
-        What is there for a moment: copies of the logits, a quantised matrix in 16 bits, or the matrices
-        of which DoRA takes norms.
+        What exists only briefly: copies of the logits, a quantised matrix in 16 bits, or the matrices of
+        which DoRA takes norms.
     host : int
         State of a paged optimizer that can wait in the memory of the host. It is not in the total.
     """
@@ -90,14 +90,14 @@ class Memory(Shown):
 
 
 def training_memory(model: Any, **options: Any) -> Memory:
-    """What training a model needs in memory, by cause.
+    """The memory that training a model needs, by cause.
 
     Parameters
     ----------
     model : object
         A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is counted,
-        without them the model is fine-tuned in full. LoRA over ``dtype="nf4"`` is QLoRA; a GGUF file, and a
-        checkpoint by bitsandbytes, then takes its own bytes instead of nf4's.
+        without them full fine-tuning. LoRA over ``dtype="nf4"`` is QLoRA; a GGUF file or a bitsandbytes
+        checkpoint then counts with its own bytes instead of nf4's.
     **options
         The fields of `TrainingOptions`, and the options of `count`.
 
@@ -133,8 +133,8 @@ def training_memory(model: Any, **options: Any) -> Memory:
     largest is computed again. The loss keeps the log-probabilities of the vocabulary, and for a moment needs
     the logits and their float32 copy, or their gradient. Whichever moment needs more is counted.
 
-    For most families that is within a few percent of PyTorch's own count; docs/use/plan.md has the errors,
-    and published measurements. CUDA's context and what the allocator cannot use come on top.
+    For most families this is within a few percent of PyTorch's own count; docs/use/plan.md has the errors and
+    published measurements. CUDA's context and memory that the allocator cannot use are extra.
 
     References
     ----------
@@ -198,7 +198,7 @@ class Estimate(NamedTuple):
     memory: Memory
     training: TrainingOptions
     positions: int
-    moments: tuple[tuple[Growth, int], ...]  # n times what is needed in some moment, and n
+    moments: tuple[tuple[Growth, int], ...]  # n times what is needed at some moment, and n
 
     def most(self, name: str, room: int) -> int:
         """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``."""
@@ -228,7 +228,7 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
     parts: tuple[Any, Any, Any] = (None, None, None)
     moments: list[tuple[Growth, int]] = [(Growth(), 1)]
     if steps is not None:
-        # logits are gone by the time that the first layer is computed again
+        # logits are freed before the first layer is recomputed
         matrix = 0 if dtype in ITEMSIZE else 2 * _largest_matrix(spec)
         work = max(matrix, steps.norms)
         kept, logits, copies = (each.at(training) for each in (steps.kept, steps.logits, steps.copies))
@@ -275,7 +275,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
 
 
 def what_holds(spec: ModelSpec, dtype: str, unquantised: str) -> str:
-    """In words, what the base is held in: a type, or the bits of the file where it is in few already."""
+    """In words, how the base is held: a type, or the file's bits if it is already quantised."""
     if not _stored(spec, dtype):
         return dtype
     size = decimal_bytes(spec.quantised[1])
@@ -461,7 +461,7 @@ def last_fitting(needed: Callable[[int], int], room: int, low: int, high: int) -
 
 @dataclass(frozen=True, repr=False)
 class MemoryComparison(Shown):
-    """Full fine-tuning, LoRA and QLoRA: what `compare_memory` gives.
+    """Full fine-tuning, LoRA and QLoRA: the result of `compare_memory`.
 
     Parameters
     ----------
@@ -496,7 +496,7 @@ class MemoryComparison(Shown):
 
 
 def compare_memory(model: Any, **options: Any) -> MemoryComparison:
-    """What training needs in full, with a LoRA, and with the same LoRA over a base in 4 bits.
+    """The memory of full training, of a LoRA, and of the same LoRA over a base in 4 bits.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which LoRA fits on a card, and what it costs: the parts of this package, put together."""
+"""Which LoRA fits on a card, and what it costs: the parts of this package combined."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Card:
     tflops : float or None
         Published peak rate of dense matrix products in 16 bits, in 10^12 operations a second.
     watts : float or None
-        The most it draws.
+        The maximum power draw.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Card:
 
     @property
     def room(self) -> int:
-        """What training may take of the memory."""
+        """The part of the memory that training may take."""
         return int(self.memory * (1 - _RESERVED))
 
 
 @cache
 def cards() -> Mapping[str, Card]:
-    """The cards that are known by name.
+    """The known cards.
 
     Returns
     -------
@@ -99,10 +99,10 @@ class Choice:
     verdict : {"fits", "tight", "no"}
         ``"tight"`` if less than a tenth of the card is left.
     largest_rank, largest_batch, largest_context : int
-        The most that fits with the others as they are, a tenth of the card left; 0 if nothing does. No
+        The largest value that fits with the others unchanged and a tenth of the card left; 0 if none does. No
         rank is above min(d, k), and no context longer than the model's positions.
     flops : int
-        Operations for each token, what checkpointing computes again included.
+        Operations for each token, including those that checkpointing repeats.
     disk : int
         What is saved: the adapter in float32, or the model in 16 bits.
     hours : tuple of float, or None
@@ -138,7 +138,7 @@ class Plan(Shown):
     model : str
         Its name.
     card : Card
-        With the memory that was asked for, if no card was named.
+        With the given memory, if no card was named.
     tokens : int
         Of training, for hours and energy.
     training : TrainingOptions
@@ -148,7 +148,7 @@ class Plan(Shown):
     kv_cache : int
         Bytes that serving keeps for each token in 16 bits.
     notes : tuple of str
-        What the numbers rest on.
+        The assumptions behind the numbers.
     """
 
     model: str
@@ -327,7 +327,7 @@ def plan(
 
 
 def _check_use(held: Mapping[str, str], given: list[str], dtype: str) -> None:
-    """Refuse what none of the methods could use: an option of LoRA in full, or another type of weights."""
+    """Refuse options that no method could use: one of LoRA in full, or another type of weights."""
     of_lora = [name for name in given if name != "dtype"]
     if of_lora and set(held) == {"full"}:
         raise ValueError(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")

@@ -26,7 +26,7 @@ class RankErrors:
     Parameters
     ----------
     source : str
-        Where the matrix was read, if it was.
+        Where the matrix was read from, if it was.
     shape : tuple of int
         Its rows and columns.
     norm : str
@@ -58,7 +58,7 @@ class RankErrors:
         return json.dumps(values, indent=2)
 
     def figure(self) -> Figure:
-        """The curve, with the error that is good enough and the rank that has it."""
+        """The curve, with the tolerated error and the rank that reaches it."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import ACCENT, MUTED, label_line, rank_error_curves, short_name

@@ -17,7 +17,7 @@ from lora_np.table import Cell, Table, decimal_bytes
 
 @dataclass(frozen=True)
 class CountReport:
-    """What `count_source` gives.
+    """The result of `count_source`.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def count_source(
     source : str
         Whatever `model_spec` takes, as text.
     rank : int or iterable of int
-        Without any, a matrix is counted by itself and a model is listed; no other option makes sense then.
+        Without a rank, a matrix is counted by itself and a model is listed; no other option applies then.
     config : str, optional
         An ``adapter_config.json``, or a directory with one, for ranks and all options of the LoRA.
     by : {"kind", "module"}, optional

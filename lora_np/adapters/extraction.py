@@ -24,14 +24,14 @@ from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open
 from lora_np.work import each_of
 
 _HEAD = HEAD.removesuffix(".weight")
-# What base + adapter may be off, relative to the change: the factors are rounded to the dtype.
+# Allowed error of base + adapter, relative to the change: the factors are rounded to the dtype.
 _ROUNDING = {"float64": 1e-5, "float32": 1e-5, "float16": 2**-8, "bfloat16": 2**-5}
 _FIRST_RANK = 16  # of the search for the rank that keeps enough energy
-_SEARCHED = 8  # it ends at an eighth of the full rank: beyond, the whole SVD is sooner there
+_SEARCHED = 8  # it ends at an eighth of the full rank: beyond that, the full SVD is faster
 
 
 class ExtractedTensor(NamedTuple):
-    """A tensor that differs, and what became of the difference.
+    """A tensor that differs, and how the difference was saved.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class ExtractedTensor(NamedTuple):
     rank : int or None
         Of the LoRA.
     norm, error : float or None
-        The norm of the difference, and the relative error that the rank leaves; None outside of LoRA.
+        The norm of the difference, and the relative error at this rank; None if it is not a LoRA.
     """
 
     name: str
@@ -89,10 +89,10 @@ def extract(
     total_rank : int
         The sum of all ranks, shared out likewise.
     save_others : bool
-        Keep what differs but can not carry a LoRA (norms, biases, convolutions) as PEFT's
-        ``modules_to_save``. Either way the table lists it.
+        Save what differs but cannot have a LoRA (norms, biases, convolutions) as PEFT's ``modules_to_save``.
+        Either way the table lists it.
     any_base : bool
-        Whether to go on where the configs are of different models, or the names of modules cannot be told.
+        Whether to continue if the configs are of different models, or the module names are unknown.
     jobs : int
         How many matrices to work on at a time.
     force : bool
@@ -109,7 +109,8 @@ def extract(
     Raises
     ------
     HubError
-        If the checkpoints are equal or do not belong together, hold what is not finite, or the target exists.
+        If the checkpoints are equal or do not belong together, hold numbers that are not finite, or the
+        target exists.
     TypeError
         If an option is of another kind.
     ValueError
@@ -121,12 +122,12 @@ def extract(
 
     Notes
     -----
-    One matrix at a time is in memory, in float32 and up to 8 times over. Where the goal needs more than about
-    an eighth of a matrix's rank, only LAPACK's whole SVD finds the directions: it works in float64, and takes
-    some 20 times the matrix in float32.
+    One matrix at a time is in memory, in float32 and up to 8 times over. If the goal needs more than about an
+    eighth of a matrix's rank, only LAPACK's full SVD finds the directions: it works in float64, and takes
+    about 20 times the memory of the float32 matrix.
 
-    What is an embedding, or stored transposed, follows from the tuned checkpoint's config where its family is
-    described, and otherwise from names and shapes.
+    Which weights are embeddings, or stored transposed, follows from the tuned checkpoint's config if its
+    family is described, and otherwise from names and shapes.
 
     Examples
     --------
@@ -167,7 +168,7 @@ def extract(
         labels = {name: work[name][0].label for name in found}
         adapted = [work[name][0].module for name in found]
         for name in {pair.target for pair in pairs if before.tied_embedding in pair.old} & found.keys():
-            module, spectrum = found[name]  # the head goes on with the base's numbers unless it has its own
+            module, spectrum = found[name]  # the head keeps the base's numbers unless it has its own
             found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
@@ -234,7 +235,7 @@ class _Pair:
 
     @property
     def target(self) -> str:
-        """What PEFT goes by: the module, or for what is no linear layer there, the parameter."""
+        """PEFT's name for it: the module, or, if that is not a linear layer, the parameter."""
         return self.name if self.is_parameter else self.holder
 
     @cached_property
@@ -244,7 +245,7 @@ class _Pair:
 
     @property
     def is_parameter(self) -> bool:
-        """Whether PEFT has to be told the parameter.
+        """Whether PEFT needs the name of the parameter.
 
         It takes some names of modules for those of fused experts.
         """
@@ -357,7 +358,7 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
         changed, wide = changed or bool(D.any()), D.dtype.name
         if not (stacked or changed):
             return None
-        # which rank the experts of a layer need, only all of them together tell
+        # the rank that the experts of a layer need depends on all of them
         every = stacked and goal.share is not None
         search = partial(_truncated, D, min(D.shape)) if every else partial(_leading, D, goal, itemsize)
         found, left = finite(place, search)
@@ -379,7 +380,7 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
 
 
 def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
-    """Refuse what is not the tuned parameter up to the promised error, by the way that `merge` takes."""
+    """Check that `merge` would restore the tuned parameter up to the promised error."""
     pair, promised = work
     lost = norm = 0.0
     readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted.read, pair.old))
@@ -401,7 +402,7 @@ def _as_head(embedding: AdapterModule) -> AdapterModule:
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
-    """As many singular triplets as the goal needs, or may need, and the squared norm of what they leave."""
+    """As many singular triplets as the goal needs, or may need, and the squared norm of the rest."""
     full = min(D.shape)
     if goal.share is None:
         most = goal.value // (itemsize * sum(D.shape)) if goal.name == "bytes" else goal.value

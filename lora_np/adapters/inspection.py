@@ -66,7 +66,7 @@ _PAGE = """<!doctype html>
 
 
 class InspectedKind(NamedTuple):
-    """What the modules of one kind have together.
+    """Totals for the modules of one kind.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class InspectedKind(NamedTuple):
 
 
 class InspectedModule(NamedTuple):
-    """What is seen of one module; fields after ``scale`` are None where it is not finite.
+    """Measurements of one module; fields after ``scale`` are None if it is not finite.
 
     Parameters
     ----------
@@ -114,9 +114,9 @@ class InspectedModule(NamedTuple):
     effective_rank, stable_rank : float or None
         See `lora_np.linalg`.
     needed : int or None
-        The smallest rank with 99 % of the module's squared norm, by `lora_np.linalg.rank_within`.
+        The smallest rank that keeps 99 % of the module's squared norm, by `lora_np.linalg.rank_within`.
     wasted : int or None
-        What the rank has beyond that.
+        The rank beyond that.
     relative : float or None
         With a base: ``||dW|| / ||W0||``.
     amplification : float or None
@@ -151,9 +151,9 @@ class Inspection(Findings[InspectedModule]):
     rows : tuple of InspectedModule
         All modules.
     notes : tuple of str
-        What is out of the ordinary.
+        Anything unusual.
     headings : tuple of str
-        Of the columns; those that compare with a base are there where one is given.
+        Of the columns; those that compare with a base exist only if one is given.
     contents : mapping of str to plain values
         What the adapter is: base, type, task, rank, alpha, scale and dtype (each value with how often it
         occurs), targets and what else its config names, modules, parameters, bytes.
@@ -231,7 +231,7 @@ def inspect(
     jobs: int = 1,
     progress: bool = False,
 ) -> Inspection:
-    """Look into an adapter, module by module, through thin QRs that never form B A.
+    """Inspect an adapter, module by module, through thin QRs that never form B A.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def inspect(
         The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
         weight.
     any_base : bool
-        Whether to go on where the adapter is for another kind of base.
+        Whether to continue if the adapter is for another kind of base.
     jobs : int
         How many modules to work on at a time.
     progress : bool
@@ -250,7 +250,7 @@ def inspect(
     Returns
     -------
     Inspection
-        Modules that are not finite, or do nothing, are called out.
+        Modules that are not finite, or do nothing, are flagged.
 
     Raises
     ------
@@ -301,14 +301,14 @@ def inspect(
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """What names are sorted by: layer 10 comes after layer 9."""
+    """The sort key of names: layer 10 comes after layer 9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
 def _look(
     work: tuple[str, str, AdapterModule, Callable[[], Any] | None, bool],
 ) -> tuple[InspectedModule, Array]:
-    """What is seen of one module, and its singular values."""
+    """The measurements of one module, and its singular values."""
     name, place, module, weight, fan_in_fan_out = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     B, A = module.factors()
@@ -332,7 +332,7 @@ def _look(
     W = W0.copy()
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
-    if W0.ndim == 2:  # the maps of experts or groups have directions of their own each
+    if W0.ndim == 2:  # the maps of experts or groups each have their own directions
         update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
         row = row._replace(
             amplification=amplification_factor(W0, update, rank=strongest) if norm else None,
@@ -361,7 +361,7 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
 
 
 def _contents(adapter: Adapter) -> dict[str, Any]:
-    """What the adapter says of itself, as `Inspection.contents` has it."""
+    """What the adapter says about itself, for `Inspection.contents`."""
     raw, tensors, modules = adapter.raw, adapter.stored, adapter.values()
     parts = {part for module in modules for part in module.parts}
     kind = "DoRA" if "magnitude" in parts else "MiCA" if raw.get("init_lora_weights") == "mica" else "LoRA"

@@ -1,4 +1,4 @@
-"""Between adapters on the disk and our own models: `save` and `attach`."""
+"""From our own models to adapters on disk and back: `save` and `attach`."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def save(
     Parameters
     ----------
     source : tree or Adapter
-        A model made by `lora_np.inject` or `attach`. Whatever else in it is trained is saved in full, as
+        A model made by `lora_np.inject` or `attach`. Anything else in it that is trained is saved in full, as
         PEFT's ``modules_to_save``.
     path : path
         The directory to make.
     base : str, optional
-        The name of the base model, noted in the config for those who load the adapter.
+        The name of the base model, recorded in the config for those who load the adapter.
     names : callable, optional
-        From a path in the model to PEFT's name of that module; by default the same. A model that is a single
-        layer has no path, and becomes ``"linear"``.
+        From a path in the model to PEFT's name of that module; by default they are the same. A model that is
+        a single layer has no path, and becomes ``"linear"``.
     dtype : {"float64", "float32", "float16", "bfloat16"}, optional
         Round the numbers to this; by default they are kept as they are.
     force : bool
@@ -56,8 +56,8 @@ def save(
     Raises
     ------
     HubError
-        If the target exists (unless ``force``), or the model has parts that the format cannot hold: whatever
-        is saved, `load` reads back as it was.
+        If the target exists (unless ``force``), or the model has parts that the format cannot hold: `load`
+        reads back exactly what was saved.
 
     See Also
     --------
@@ -65,10 +65,10 @@ def save(
 
     Notes
     -----
-    The directory appears when it is whole. A crash at any moment leaves the old one or none.
+    The directory appears when it is complete. A crash at any moment leaves the old one or none.
 
-    Variants that move W0 (PiSSA, OLoRA) are refused as they are, since nobody who loads them has those
-    weights: save what `lora_np.lora.rebase` makes of them.
+    Variants that move W0 (PiSSA, OLoRA) are refused, since whoever loads them does not have the moved
+    weights: save the result of `lora_np.lora.rebase` instead.
 
     Examples
     --------
@@ -109,12 +109,12 @@ def attach(
     names : callable, optional
         As in `save`: from a path in the model to the name in the adapter.
     any_base : bool
-        Whether to go on where the model has a config, and the adapter is for another kind of base.
+        Whether to continue if the model has a config and the adapter is for another kind of base.
 
     Returns
     -------
     tree
-        `lora_np.freeze` it for use, or `lora_np.fit` it to train on.
+        `lora_np.freeze` it for use, or `lora_np.fit` it to continue training.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def attach(
 
     See Also
     --------
-    save : The way back.
+    save : The reverse.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def _own_name(path: str) -> str:
 
 
 def _adapted_layers(model: Any) -> dict[str, Any]:
-    """The adapted layers by their paths; the `LoRALinear` inside of a `DoRALinear` is part of that."""
+    """The adapted layers by their paths; the `LoRALinear` inside a `DoRALinear` is part of it."""
     found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
     inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
     return {path: node for path, node in found.items() if path not in inner}
@@ -210,7 +210,7 @@ def _adapted_layers(model: Any) -> dict[str, Any]:
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Callable[[str], str]
 ) -> tuple[dict[str, Stored], list[str], str]:
-    """Trained parameters outside of adapters; the modules that are saved whole for it; PEFT's ``bias``."""
+    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's ``bias``."""
     own = {id(leaf) for _, leaf in adapter_leaves(model)}
     owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
     owner |= dict(zip(layers, layers, strict=True))

@@ -31,14 +31,14 @@ from lora_np.hub import (
 from lora_np.models import HEAD, OpenModel, open_model
 from lora_np.work import each
 
-# Weights in other formats, which would be the unmerged ones.
+# Weights in other formats, which would still be the unmerged ones.
 _OTHER_WEIGHTS = (*PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
 # What an older merge, of a base in other shards, may have left at the target.
 _WEIGHTS = re.compile(rf"{re.escape(SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(INDEX)}")
 
 
 class MergedTensor(NamedTuple):
-    """A tensor that a merge changed: its largest change, and the largest rounding error on the way.
+    """A tensor that a merge changed: its largest change and largest rounding error.
 
     Parameters
     ----------
@@ -77,23 +77,23 @@ def merge(
         The directory to make: the same shards, names and dtypes, and the base's other files, so that
         transformers loads it directly.
     any_base : bool
-        Whether to go on where the adapter is for another kind of base.
+        Whether to continue if the adapter is for another kind of base.
     full_precision : bool
         Whether to write a base that bitsandbytes quantised (nf4 or int8) in float32: all its quantised
-        weights, adapted or not, and a config that says so. Without this such a base is refused, since to
-        quantise the result would round it again.
+        weights, adapted or not, and a config that says so. Without this such a base is refused, since
+        quantising the result would round it again.
     jobs : int
         How many shards to work on at a time.
     force : bool
-        Whether to replace an existing checkpoint at ``out``. One that holds a file which is not written
-        again is refused, as are the base and the adapter.
+        Whether to replace an existing checkpoint at ``out``. One that holds a file that would not be
+        rewritten is refused, as are the base and the adapter.
     progress : bool
         Show a bar, if standard error is a terminal.
 
     Returns
     -------
     Written
-        For each changed tensor the largest change, and the largest rounding error on the way to its dtype.
+        For each changed tensor the largest change, and the largest error of rounding to its dtype.
 
     Raises
     ------
@@ -108,10 +108,10 @@ def merge(
     Notes
     -----
     With DoRA each output's row is brought to its magnitude: ``m * (W0 + scale * B A) / ||row||``
-    (arXiv 2402.09353). All is computed in one precision above the base's.
+    (arXiv 2402.09353). Everything is computed in a higher precision than the base's.
 
-    A head that shares the embedding's numbers gets its own where one of the two is adapted, since merging
-    into shared numbers would change both, which the adapter does not do.
+    A head that shares the embedding's weight gets its own copy if one of the two is adapted, since merging
+    into a shared weight would change both, which the adapter does not do.
 
     Examples
     --------

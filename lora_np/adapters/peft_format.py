@@ -1,6 +1,6 @@
-"""PEFT's adapter directories, read and written: the only place that knows a PEFT key.
+"""PEFT's adapter directories, read and written: the only file that knows PEFT's keys.
 
-What is saved here loads in PEFT, and what PEFT saved opens here.
+Adapters saved here load in PEFT, and PEFT's load here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 
-# What follows a module's path in a key: the part that it holds, and whether it belongs to an embedding.
+# The ending of a key after the module's path: the part it holds, and whether it belongs to an embedding.
 _PARTS = {
     "lora_A.weight": ("A", False),
     "lora_B.weight": ("B", False),
@@ -44,7 +44,7 @@ _EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
 
 
 def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
-    """Open an adapter's directory as PEFT writes it. All but the numbers is read and checked now.
+    """Open an adapter's directory as PEFT writes it. Everything but the numbers is read and checked now.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
     Raises
     ------
     HubError
-        If anything is missing, damaged, contradictory or not supported. Nothing is dropped in silence, and no
+        If anything is missing, damaged, contradictory or not supported. Nothing is dropped silently, and no
         pickle (``adapter_model.bin``) is ever opened.
     TypeError
         If ``adapter`` is something else.
@@ -178,9 +178,9 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
 
 
 def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
-    """``raw`` for exactly these modules, named by their full paths, each with factors of its own.
+    """``raw`` for exactly these modules, named by their full paths, each with its own factors.
 
-    A B that is not the one that MiCA froze is one to train.
+    If B differs from the one that MiCA froze, it is trained.
     """
     left_out = {
         "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters", "velora_config",
@@ -268,19 +268,19 @@ def _unwrapped(holder: str) -> tuple[str, int]:
 def nested(names: Collection[str]) -> list[str]:
     """Parameters of one module in the order in which PEFT wraps it: that in which the model registers them.
 
-    A file does not say it. Every model of transformers 5 registers what leads into its experts before what
-    leads out of them.
+    A file does not say it. Every model in transformers 5 registers the maps into its experts before those out
+    of them.
     """
     return sorted(names, key=lambda name: (name.rpartition(".")[2].startswith("down"), name))
 
 
 def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tuple[str, bool]:
-    """The name by which a wrapped module's factors go, and whether it is that of a parameter."""
+    """The name under which a wrapped module's factors are listed, and whether it is that of a parameter."""
     if said.targets(holder):
         return holder, False
     names = nested(said.parameters_of(holder))
     if not names:
-        if said.raw.get("ensure_weight_tying"):  # a head that follows the embedding without being named
+        if said.raw.get("ensure_weight_tying"):  # a head that is tied to the embedding without being named
             return holder, False
         raise HubError(f"{holder!r} is not among the config's target_modules; PEFT would ignore it")
     if len(names) != wraps or depth >= wraps:

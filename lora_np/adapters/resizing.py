@@ -1,4 +1,4 @@
-"""An adapter at other ranks: each module's update cut to its leading directions, never forming B A."""
+"""An adapter at other ranks: each module's update cut to its leading directions without forming B A."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ResizedModule(NamedTuple):
     name : str
         Its path.
     rank_before, rank : int
-        A rank of 0 says that the module was left out.
+        A rank of 0 means that the module was left out.
     error : float
         Relative to the norm of the update.
     """
@@ -57,7 +57,7 @@ class ResizeResult(Written[ResizedModule]):
     rows : tuple of ResizedModule
         All modules of the old adapter.
     notes : tuple of str
-        What was left out, and what errors are those of.
+        What was left out, and what the errors refer to.
     headings : tuple of str
         Of the columns.
     path : Path
@@ -87,7 +87,7 @@ def resize(
 ) -> ResizeResult:
     """Write the adapter at other ranks, each module the best approximation of its rank.
 
-    Exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank`` says what is wanted.
+    Pass exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank``.
 
     Parameters
     ----------
@@ -96,15 +96,14 @@ def resize(
     out : path
         The directory to make.
     rank : int
-        The same rank everywhere; modules that have less keep theirs.
+        The same rank everywhere; modules of a smaller rank keep theirs.
     energy : float
         The share of its squared norm that each module keeps.
     error : float
         The relative error in the Frobenius norm that each module may have.
     bytes : int or str
         The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``. It is shared out among all
-        modules so that the
-        summed squared error becomes small (see ``allocate_bytes``); modules may come to nothing.
+        modules so that the total squared error is small (see ``allocate_bytes``); modules may be left out.
     total_rank : int
         The sum of all ranks, shared out likewise.
     jobs : int
@@ -135,7 +134,7 @@ def resize(
 
     Notes
     -----
-    Scalings stay as they are, and modules that keep their rank are copied bit by bit. With DoRA, magnitudes
+    Scalings stay as they are, and modules that keep their rank are copied bit for bit. With DoRA, magnitudes
     are kept and directions approximated.
 
     Examples
@@ -177,7 +176,7 @@ def resize(
 
 
 def decomposed(work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
-    """The module with its directions in order, put aside, and the singular values of its update."""
+    """The module with its directions in order, stored on disk, and the singular values of its update."""
     name, module, path = work
     found = directions(name, *module.factors())
     ordered = balanced(found, path, **{part: module.parts[part].dtype for part in "BA"})
@@ -186,14 +185,14 @@ def decomposed(work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Sp
 
 def put_aside(array: Array, path: Path, dtype: str) -> Stored:
     """An array on the disk until it is read; a file will hold it as ``dtype``."""
-    # Not by `numpy.save`, whose error on a full disk says neither that it is full nor where.
+    # Not `numpy.save`: its error on a full disk says neither that the disk is full nor where.
     path.write_bytes(np.ascontiguousarray(array).data)
     kind, shape = array.dtype, array.shape
     return Stored(dtype, shape, lambda: np.fromfile(path, kind).reshape(shape))
 
 
 def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
-    """The factors of ``U s Vh``, the strongest direction first, put aside for files of these dtypes."""
+    """The factors of ``U s Vh``, strongest direction first, stored on disk for files of these dtypes."""
     root = np.sqrt(found.s)
     return {
         "B": put_aside(found.U * root[..., None, :], path.with_suffix(".B"), B),
@@ -209,7 +208,7 @@ def directions(place: str, B: Array, A: Array) -> SVD:
 
 
 def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Factors of the sum of the updates that pairs (B, A) make."""
+    """Factors of the sum of the updates given by pairs (B, A)."""
     B, A = zip(*factors, strict=True)
     return np.concatenate(B, axis=-1), np.concatenate(A, axis=-2)
 
@@ -219,7 +218,7 @@ def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             found = function(*arguments)
-    except np.linalg.LinAlgError:  # what LAPACK makes of an overflow inside of it
+    except np.linalg.LinAlgError:  # LAPACK's error for an overflow inside it
         found = np.nan
     except HubError:
         raise
@@ -287,16 +286,16 @@ class Spectrum:
 
 
 class Goal(NamedTuple):
-    """What a low-rank adapter is to meet; made by `of`.
+    """The goal of a low-rank adapter; made by `of`.
 
     Parameters
     ----------
     name : {"rank", "energy", "error", "bytes", "total_rank"}
         The same rank everywhere (less where a module has less); the share of its squared norm that each
         module keeps, or the relative error in the Frobenius norm that it may have; the size of
-        ``adapter_model.safetensors`` or the sum of the ranks, shared out where they serve best.
+        ``adapter_model.safetensors`` or the sum of the ranks, shared out where they help most.
     value : int or float
-        How much of it.
+        Its value.
     """
 
     name: str
@@ -304,7 +303,7 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, **goals: Any) -> Goal:
-        """The one of these goals that is not None; the names are those that the caller's users know."""
+        """The one of these goals that is not None, under the name that the caller's users know."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             *first, last = goals
@@ -336,7 +335,7 @@ class Goal(NamedTuple):
                 name: min(max(1, self.value // modules[name].groups), len(spectrum.s))
                 for name, spectrum in spectra.items()
             }
-        # A magnitude or a bias does something without any direction, and PEFT knows no rank of 0.
+        # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
         at_least = {
             name: int("magnitude" in module.parts or "bias" in module.parts)
             for name, module in modules.items()
@@ -376,7 +375,7 @@ def allocate(
     entry: Mapping[str, int] | None = None,
     name: str = "budget",
 ) -> dict[str, int]:
-    """Ranks within a budget: greedily the directions that keep most for what they cost, or one module alone.
+    """Ranks within a budget: greedily, the directions that keep most for their cost, or one module alone.
 
     Parameters
     ----------
@@ -388,7 +387,7 @@ def allocate(
     at_least : mapping of str to int, optional
         Ranks that are taken first.
     fixed : int
-        What is spent at any rank.
+        The cost at any rank.
     entry : mapping of str to int, optional
         What the first direction of a module costs in addition.
     name : str
@@ -402,7 +401,7 @@ def allocate(
     Raises
     ------
     ValueError
-        If the budget does not suffice for ``at_least``, or for any direction at all.
+        If the budget is too small for ``at_least``, or for any direction at all.
 
     Notes
     -----
@@ -440,7 +439,7 @@ def allocate(
     waiting: list[tuple[float, str, int]] = []
 
     def offer(module: str) -> None:
-        """The next directions that keep most for their price: one, except where an entry is due."""
+        """The next directions that keep most for their price: one, unless an entry has to be paid."""
         found = gains(module) if due(module) else gains(module)[:1]
         if len(found):
             worth = found / (due(module) + costs[module] * np.arange(1, len(found) + 1))
@@ -466,8 +465,8 @@ def allocate_bytes(
     """Ranks with which the file of ``adapter``, given at its largest, has at most ``size`` bytes.
 
     A module of rank 0 leaves the file and takes its part of the header with it. The header is estimated from
-    above, by some 20 bytes for each module: lengths of numbers in it depend on all ranks. With that, what
-    `allocate` says of a budget holds.
+    above, by some 20 bytes for each module: lengths of numbers in it depend on all ranks. Thus the guarantees
+    of `allocate` hold.
 
     Raises
     ------

@@ -22,7 +22,7 @@ class Findings(Shown, Generic[Row]):
     rows : tuple of named tuples
         Plain values.
     notes : tuple of str
-        What else is to be said.
+        Further remarks.
     headings : tuple of str
         Of the columns.
     """

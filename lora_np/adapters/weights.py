@@ -1,4 +1,4 @@
-"""What an adapter makes of a base's tensors, one tensor at a time and a block of rows at a time."""
+"""A base's tensors with an adapter applied, one tensor and one block of rows at a time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lora_np.checks import Array, close_names
 from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, read_bitsandbytes, rounded
 from lora_np.models import HEAD, OpenModel, Place
 
-BLOCK = 2**20  # entries that are worked on at a time, so that no second weight's worth is needed
+BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a tensor: ``start``, with ``rows`` replaced, on which ``module`` acts."""
+    """The change of a tensor: ``start``, with ``rows`` replaced, on which ``module`` acts."""
 
     start: Stored  # of the dtype that the result is to have
     module: AdapterModule | None = None
@@ -43,7 +43,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Merging:
-    """What an adapter makes of the tensors of a base."""
+    """The tensors of a base with an adapter applied."""
 
     source: OpenModel
     update: Adapter
@@ -93,7 +93,7 @@ class Merging:
         for name, module in self.update.modules.items():
             for target, part, transposed in self._targets(name, module):
                 if target == embedding:
-                    # The head goes on with the numbers from which the embedding's adapter starts.
+                    # The head keeps the numbers from which the embedding's adapter starts.
                     heads_own = heads_own or changes.get(target) or self.unchanged(target)
                 before = changes.get(target) or self._original(target, name)
                 changes[target] = replace(before, module=part, transposed=transposed)
@@ -119,7 +119,7 @@ class Merging:
             elif module.maps == 1 or module.kernel:
                 yield target, module, self.update.fan_in_fan_out
             else:
-                # The shape tells how they are stored, or where inputs and outputs are as many, the type.
+                # The shape shows how they are stored, or, if inputs and outputs are equally many, the type.
                 square = module.shape[-1] == module.shape[-2]
                 turned = source.module_of(place.parameter).transposed
                 yield target, module, not square or turned != place.transposed
@@ -168,8 +168,8 @@ def weight_name(name: str, module: AdapterModule) -> str:
 def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -> Array:
     """A base weight seen as the module's maps, outputs by inputs: (d, k) or a stack of those.
 
-    Embeddings are stored as (k, d). Where ``transposed`` says that others may be too (GPT-2's Conv1D, the
-    experts of gpt-oss), the shape decides where it can: a config says it of all layers, and means some.
+    Embeddings are stored as (k, d). If ``transposed`` says that others may be too (GPT-2's Conv1D, the
+    experts of gpt-oss), the shape decides if it can: a config says so for all layers, but means some.
     """
     if module.kernel and module.groups > 1:
         raise HubError(
@@ -190,7 +190,7 @@ def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -
 def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
     """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` as a file of ``dtype`` holds it.
 
-    Computed in one precision above ``dtype``. With DoRA each output's row is brought to its magnitude.
+    Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its magnitude.
     Returns the largest change and the largest rounding error.
     """
     wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
