@@ -33,12 +33,12 @@ class Tensor(ArrayMethods):
     Attributes
     ----------
     data : ndarray
-        The values. Write neither to them nor to an array of NumPy's that a computation used before its
-        ``backward()``: the rules look at both once more on the way back, and nothing can tell that they have
-        changed. The gradient would be wrong without a word.
+        The values. Write neither to them nor to a NumPy array that a computation used before its
+        ``backward()``: the rules read both again in the backward pass, and cannot detect a change. The
+        gradient would be silently wrong.
     grad : ndarray or None
-        In a leaf (a Tensor that was not computed from others): the sum of what every ``backward()`` since the
-        last clearing has brought. Set it to ``None`` to start afresh.
+        In a leaf (a Tensor that was not computed from others): the sum of the gradients of every
+        ``backward()`` since it was last cleared. Set it to ``None`` to clear it.
 
     Raises
     ------
@@ -88,12 +88,12 @@ class Tensor(ArrayMethods):
     def backward(self, gradient: npt.ArrayLike | None = None) -> None:
         """Add the gradient of this Tensor to ``.grad`` of every leaf it was computed from.
 
-        The graph is used up on the way: its memory is freed step by step, and a second call raises.
+        The graph is consumed: its memory is freed step by step, and a second call raises.
 
         Parameters
         ----------
         gradient : array_like, optional
-            What flows into this Tensor, of its shape. A scalar needs none: it starts from one.
+            The gradient with respect to this Tensor, of its shape. A scalar needs none: it starts from one.
 
         Raises
         ------
@@ -142,7 +142,7 @@ def tensor(data: Any, level: int, node: Node | None) -> Tensor:
 
 
 def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
-    """Go from ``root`` to the leaves, later steps first, and return what arrives at each leaf.
+    """Go from ``root`` to the leaves, later steps first, and return the gradient of each leaf.
 
     A step can only use results that existed before it, so the order of creation is a topological order.
     """
@@ -167,7 +167,7 @@ def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
                 arrived[target] = pulled
                 heapq.heappush(latest_first, (-target.order, target))
             else:
-                # A copy of what is not its own: addition hands one array to both of its inputs.
+                # A copy if the array is shared: addition passes one array to both of its inputs.
                 shared = isinstance(pulled, np.ndarray) and (pulled is g or pulled.base is not None)
                 arrived[target] = pulled.copy() if shared else pulled
         node.targets = ()
@@ -175,7 +175,7 @@ def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...], name: str = "a rule") -> Any:
-    """Sum ``g`` down to ``shape``: broadcasting copies, and the gradients of the copies add up."""
+    """Sum ``g`` down to ``shape``: broadcasting makes copies, and the gradients of copies add up."""
     added = g.ndim - len(shape)
     total = g.sum(axis=tuple(range(added))) if added > 0 else g
     total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)

@@ -1,4 +1,4 @@
-"""What layers are made of: several NumPy functions in one step, since a network consists of little else."""
+"""The building blocks of layers: several NumPy functions in one step, since a network is mostly these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_np.checks import Array
 
 
 def product(a: Array, b: Array) -> Array:
-    """``a @ b`` for a matrix b: ndarray.dot makes it with half the overhead of np.matmul.
+    """``a @ b`` for a matrix b: ndarray.dot computes it with half the overhead of np.matmul.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def sum_of_outer(g: Any, x: Any) -> Any:
     """
     if g.ndim != 2:
         g, x = rows(g), rows(x)
-    # BLAS is quicker with the wide one first.
+    # BLAS is faster with the wide one first.
     return np.dot(g.T, x) if g.shape[1] > x.shape[1] else np.dot(x.T, g).T
 
 
@@ -84,7 +84,7 @@ def affine(x: Any, W: Any, b: Any = None) -> Any:
     W : Tensor or ndarray of shape (d, k)
         The weight, as PyTorch arranges it.
     b : Tensor or ndarray of shape (d,), optional
-        The bias; or what is added to each entry, of the result's shape.
+        The bias, or an addend of the result's shape.
 
     Returns
     -------
@@ -120,12 +120,12 @@ affine = primitive(
 
 
 def plus_low_rank(h: Any, x: Any, A: Any, B: Any, scale: Any) -> Any:
-    """``h + scale (x A^T) B^T`` in one step; composed of NumPy's functions it would be six.
+    """``h + scale (x A^T) B^T`` in one step; in NumPy's functions it would take six.
 
     Parameters
     ----------
     h : Tensor or ndarray of shape (..., d)
-        What a frozen layer makes of x.
+        The frozen layer's output.
     x : Tensor or ndarray of shape (..., k)
         Inputs, one a row.
     A : Tensor or ndarray of shape (r, k)
@@ -216,7 +216,7 @@ def adapted_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) ->
     """
     if x.size <= sum(W.shape) * W.shape[1]:
         return affine_of_arrays(product(x, A.T) * scale, B, affine_of_arrays(x, W, b)), None
-    # more rows than W has rows and columns: the sum of matrices is small, and spares products with x
+    # more rows than W has rows and columns: the sum of matrices is small, and saves products with x
     update = (B * scale).dot(A)
     merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
     return affine_of_arrays(x, merged, b), merged

@@ -24,7 +24,7 @@ def check_derivative(
 ) -> float:
     """Check ``<w, J v> = <J^T w, v>`` for random v and w: J v by central differences, J^T w by ``backward``.
 
-    The Jacobian itself is never formed, so the law costs two calls of ``f`` and one ``backward`` a direction,
+    The Jacobian is never formed, so the law costs two calls of ``f`` and one ``backward`` per direction,
     whatever the sizes.
 
     Parameters
@@ -42,7 +42,7 @@ def check_derivative(
     directions : int
         Number of random (v, w) pairs for each argument.
     order : int
-        2 checks in addition that the gradients of ``<w, f>`` obey the law, by each pair of arguments; 3 the
+        2 also checks that the gradients of ``<w, f>`` obey the law, for each pair of arguments; 3 checks the
         gradients of these, and so on.
     rng : Generator or int
         Randomness for v and w.
@@ -50,13 +50,13 @@ def check_derivative(
     Returns
     -------
     float
-        The largest relative disagreement that was seen.
+        The largest relative disagreement found.
 
     Raises
     ------
     AssertionError
         If an argument's derivative is wrong, in its values, shape or dtype; the message says which argument,
-        and by how much. Or if ``f`` computes something else with a Tensor than with arrays.
+        and by how much. Also if ``f`` computes something different with a Tensor than with arrays.
     ValueError
         If a rule returns a gradient that does not fit the shape of its argument.
     TypeError
@@ -92,7 +92,7 @@ def check_derivative(
                 same_kind(f"the gradient of argument {i}", x.grad, "the argument", points[i])
             expected = float(np.sum(w * Jv))
             got = 0.0 if x.grad is None else float(np.sum(x.grad * v))
-            # What the difference of two rounded results may be off by.
+            # The possible error of the difference of two rounded results.
             noise = 8 * float(np.finfo(np.float64).eps) * float(np.sum(np.abs(w * plain))) / step
             scale = max(float(np.sum(np.abs(w * Jv))), step)
             error = (abs(got - expected) - noise) / scale

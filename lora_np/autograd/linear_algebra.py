@@ -1,13 +1,13 @@
 """The rules of np.linalg.
 
-Where a factorisation is not unique its derivative is not either, and holds for functions of it that do not
-notice (the gauge): signs of eigenvectors, and of pairs of singular vectors. Eigenvectors also need distinct
-eigenvalues, and singular vectors distinct singular values above zero. Where some are equal, the first
-gradient of a function of the values alone is still right if it is symmetric in them, as a sum of squares is;
-the second is not. Of a symmetric matrix cholesky, eigh and pinv (hermitian=True) read one triangle, and there
-its gradient is.
+If a factorisation is not unique, neither is its derivative, which then holds for functions that do not depend
+on the choice (the gauge): signs of eigenvectors, and of pairs of singular vectors. Eigenvectors also need
+distinct eigenvalues, and singular vectors distinct singular values above zero. Where some are equal, the
+first gradient of a function of the values alone is still right if it is symmetric in them, as a sum of
+squares is; the second is not. cholesky, eigh and pinv (hermitian=True) read one triangle of a symmetric
+matrix, and its gradient is there.
 
-A result of several arrays is one array to the engine, with the parts next to each other.
+To the engine, a result of several arrays is one array, with the parts next to each other.
 """
 
 from __future__ import annotations

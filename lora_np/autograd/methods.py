@@ -1,4 +1,4 @@
-"""What a ``Tensor`` has because an ndarray has it: attributes, operators, and methods that forward to NumPy.
+"""The interface that a ``Tensor`` shares with ndarray: attributes, operators, methods that forward to NumPy.
 
 Nothing here computes a gradient. Each method calls a NumPy function, which asks the Tensor what to do.
 """
@@ -46,7 +46,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
     data: Any
     node: Any
 
-    # The mixin's commonest operators by the short way: without NumPy asking whom to ask.
+    # The most common operators of the mixin, without NumPy's dispatch.
     __add__ = operation(np.add)
     __sub__ = operation(np.subtract)
     __mul__ = operation(np.multiply)

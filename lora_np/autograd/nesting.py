@@ -18,15 +18,15 @@ def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable
     """The gradient of ``f`` as a function, which has a gradient again.
 
     Inside, the arguments are Tensors around whatever they were, ndarray or Tensor. So the rules of the table
-    compute on Tensors where an outer ``grad``, or a ``backward()``, follows them: that is all there is to
-    gradients of gradients.
+    compute on Tensors if an outer ``grad``, or a ``backward()``, follows: that is all that gradients of
+    gradients need.
 
     Parameters
     ----------
     f : callable
         Takes arrays and returns a scalar; written with NumPy functions.
     argument : int or tuple of int
-        The position of the argument, or of the arguments, to differentiate by.
+        The position of the argument, or arguments, with respect to which to differentiate.
 
     Returns
     -------

@@ -27,7 +27,7 @@ from lora_np.cli.options import (
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
-    "error": (float, "Relative error that is accepted in each module."),
+    "error": (float, "Accepted relative error of each module."),
     "bytes": (byte_count, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
@@ -35,7 +35,7 @@ _GOALS: dict[str, tuple[Any, str]] = {
 
 @click.command()
 @click.argument("adapter", type=READ)
-@click.option("--base", type=READ, help="The base model, to compare with: a directory or a .gguf file.")
+@click.option("--base", type=READ, help="The base model to compare with: a directory or a .gguf file.")
 @click.option("--plot", type=READ, help="Write a figure of norms and spectra to this file.")
 @click.option("--html", type=READ, help="Write a page with the figure and the tables.")
 @any_base
@@ -80,14 +80,14 @@ def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 @click.argument("base", type=READ)
 @click.argument("tuned", type=READ)
 @out
-@click.option("--save-others", is_flag=True, help="Save the changed modules that cannot have a LoRA in full.")
+@click.option("--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA.")
 @any_base
 @jobs
 @force
 @as_json
 @options(_GOALS)
 def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> None:
-    """Write the difference of two checkpoints as a LoRA.
+    """Write the difference between two checkpoints as a LoRA.
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
@@ -123,7 +123,7 @@ def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) ->
 @click.argument("adapter", type=READ)
 @out
 @any_base
-@click.option("--full-precision", is_flag=True, help="Write a base that bitsandbytes quantised in float32.")
+@click.option("--full-precision", is_flag=True, help="Write a base quantised by bitsandbytes in float32.")
 @jobs
 @force
 @as_json
@@ -140,7 +140,7 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 @click.command()
 @click.argument("first", type=READ)
 @click.argument("second", type=READ)
-@click.option("--tolerance", type=float, default=1e-5, help="The relative difference that is ignored.")
+@click.option("--tolerance", type=float, default=1e-5, help="The relative difference to ignore.")
 @jobs
 @as_json
 def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:

@@ -31,17 +31,17 @@ _TRAINING: dict[str, tuple[Any, str]] = {
     "dtype": (str.lower, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
     "unquantised_dtype": (
         str.lower,
-        "How the rest of a quantised base is held (float32, as PEFT prepares it).",
+        "How the rest of a quantised base is held (float32, as in PEFT).",
     ),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
-    "adapter_dtype": (str.lower, "How LoRA's factors are held; PEFT has float32."),
+    "adapter_dtype": (str.lower, "How LoRA's factors are held; float32 in PEFT."),
     "optimizer": (str.lower, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
-    "master_copy": (bool, "Keep a float32 copy of weights that are trained in 16 bits."),
-    "batch_size": (int, "Sequences that are computed at a time."),
+    "master_copy": (bool, "Keep a float32 copy of weights trained in 16 bits."),
+    "batch_size": (int, "Sequences computed at a time."),
     "accumulate": (int, "Batches in a step."),
     "context": (int, "Tokens in a sequence (512)."),
     "attention": (str.lower, "fused (memory-efficient) or eager."),
-    "cross_entropy": (str.lower, "plain, or fused: the logits are never there at once."),
+    "cross_entropy": (str.lower, "plain, or fused: never holds all logits at once."),
     "checkpointing": (bool, "Keep only the input of each layer (on)."),
 }
 
@@ -56,7 +56,7 @@ _TRAINING: dict[str, tuple[Any, str]] = {
 @click.option(
     "--experts", type=str.lower, default="peft", help="How experts are counted: peft or per-expert."
 )
-@click.option("--by", type=str.lower, help="List what is adapted: module or kind.")
+@click.option("--by", type=str.lower, help="List what is adapted, by module or by kind.")
 @click.option("--memory", is_flag=True, help="Estimate the memory of training.")
 @click.option("--json", "forms", flag_value="json", multiple=True, help="Print JSON instead of tables.")
 @click.option("--markdown", "forms", flag_value="markdown", multiple=True, help="Print Markdown tables.")
@@ -103,13 +103,13 @@ def count(source: str, forms: tuple[str, ...], catalogue: bool, **asked: Any) ->
     help="May be repeated.",
 )  # fmt: skip
 @saved
-@click.option("--dora", is_flag=True, help="With the magnitudes of DoRA.")
+@click.option("--dora", is_flag=True, help="Include the magnitudes of DoRA.")
 @click.option("--tokens", type=int, help="Tokens of training, for hours and energy (a million).")
 @click.option("--plot", type=READ, help="Draw memory by cause to this file.")
 @as_json
 @options(_TRAINING)
 def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
-    """Say which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
+    """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
@@ -144,14 +144,14 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 @click.command()
 @click.argument("matrix")
 @click.option("--norm", type=str.lower, help="fro, spectral or nuclear.")
-@click.option("--energy", type=float, help="The share of the squared norm that is enough, by default 0.99.")
-@click.option("--tolerance", type=float, help="Instead, the relative error in the norm that is accepted.")
+@click.option("--energy", type=float, help="Share of the squared norm to keep, by default 0.99.")
+@click.option("--tolerance", type=float, help="Instead, the accepted relative error in the norm.")
 @click.option("--plot", type=READ, help="Write the curve to this file.")
 @as_json
 def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Print the error of the best approximation of each rank, and the smallest rank that is enough.
 
-    MATRIX is FILE.npy, or FILE.safetensors:TENSOR, of which only that tensor is read.
+    MATRIX is FILE.npy, or FILE.safetensors:TENSOR, which reads only that tensor.
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """

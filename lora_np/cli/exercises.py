@@ -76,7 +76,7 @@ def start_command(folder: Path, lessons: tuple[int, ...]) -> None:
 @click.option("--exercise", "names", multiple=True, help="The name of a function; may be repeated.")
 @as_json
 def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Show points, and the law that each wrong answer breaks. The exit status is 1 unless all is right.
+    """Show points, and the law that each wrong answer breaks. The exit status is 1 unless all are right.
 
     Example: lora-np exercises check my-exercises/01-see-rank.py
     """
@@ -95,7 +95,7 @@ def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
 @exercises.command("solution")
 @click.argument("name")
 def solution_command(name: str) -> None:
-    """Explain how an exercise can be solved: for after an attempt.
+    """Explain how an exercise can be solved, to be read after an attempt.
 
     Example: lora-np exercises solution lora_count
     """
@@ -147,7 +147,7 @@ def grade_command(
     check_out(out, submissions)
     memory = whole_number("memory", memory, maximum=2**20) * 2**20
     limits = Limits(seconds, memory, total_seconds, student_seconds)
-    # What a run that was killed has found by then is there for the next one.
+    # The next run finds here what a killed one had finished.
     journal = out.with_name(f".{out.stem}-journal.jsonl")
     grades = grade(
         submissions,

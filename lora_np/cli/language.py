@@ -43,10 +43,10 @@ def finetune(
     model: str, text: str, out: Path, sample_every: int, prompt: str, quantised: bool, force: bool,
     as_json: bool, **training: Any,
 ) -> None:  # fmt: skip
-    """Train a LoRA on a text; the last tenth of it is held out to measure by.
+    """Train a LoRA on a text; its last tenth is held out to measure the loss.
 
-    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model; TEXT is a UTF-8 file,
-    - for standard input, or a shipped text. Ctrl-C ends it early and keeps what was reached.
+    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model; TEXT is a UTF-8 file, -
+    for standard input, or a shipped text. Ctrl-C ends it early and keeps the result so far.
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
@@ -110,7 +110,9 @@ def finetune(
 @click.option(
     "--temperature", type=float, default=0.7, help="0 takes the most likely token every time (0.7)."
 )
-@click.option("--top-p", type=float, default=1.0, help="Draw among the most likely tokens of this share (1).")
+@click.option(
+    "--top-p", type=float, default=1.0, help="Draw among the likeliest tokens of this total probability (1)."
+)
 @seed
 def generate(model: str, adapter: str | None, any_base: bool, prompt: str, **sampling: Any) -> None:
     """Continue a prompt with a language model, adapted or not.

@@ -61,7 +61,7 @@ force = click.option(
     "--force", is_flag=True, help="Replace an existing directory, once the new one is complete."
 )
 any_base = click.option(
-    "--any-base", is_flag=True, help="Go on although the bases differ, or cannot be compared."
+    "--any-base", is_flag=True, help="Continue even if the bases differ or cannot be compared."
 )
 ranks = click.option("--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16.")
 _targets: dict[str, Any] = {
@@ -73,19 +73,19 @@ every_linear = click.option("--targets", default="all-linear", **_targets)
 saved = click.option(
     "--modules-to-save",
     callback=lambda context, parameter, text: None if text is None else named_modules(text),
-    help="Suffixes of the modules that are trained in full, separated by commas.",
+    help="Suffixes of modules to train in full, separated by commas.",
 )
 jobs = click.option(
     "--jobs",
     type=int,
     default=1,
     callback=possible_jobs,
-    help="Pieces of work at a time; the result does not depend on it.",
+    help="Pieces of work at a time; does not change the result.",
 )
 
 
 def options(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
-    """Decorate a command with an option for each name; it takes them as keywords, None where not given."""
+    """Decorate a command with an option for each name; it gets them as keywords, None if not given."""
 
     def decorate(command: Command) -> Command:
         for name, (kind, text) in reversed([*kinds.items()]):
@@ -107,7 +107,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(*tables: Table) -> None:
-    """Tables for people: by rich in a terminal, as aligned text where the output goes elsewhere."""
+    """Tables for people: by rich in a terminal, as aligned text elsewhere."""
     for table in tables:
         if sys.stdout.isatty():
             from rich.console import Console
@@ -125,7 +125,7 @@ def show_written(written: list[Path], kept: list[Path]) -> None:
 
 
 def show_as(found: Any, as_json: bool, *tables: Table) -> None:
-    """``found`` for programs, or for people its ``tables``: by default, the table that it is."""
+    """``found`` for programs, or its ``tables`` for people: by default, ``found`` itself."""
     if as_json:
         print(found.to_json())
     else:
@@ -160,7 +160,7 @@ def check_target(
 def parse_targets(text: str) -> str | list[str]:
     r"""Targets in a command line: ``all-linear``, names with commas, or a regular expression.
 
-    Text that holds anything but letters, digits, ``_``, ``-``, ``.`` and commas is a regular expression.
+    Text that contains anything but letters, digits, ``_``, ``-``, ``.`` and commas is a regular expression.
 
     Parameters
     ----------

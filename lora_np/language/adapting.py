@@ -1,4 +1,4 @@
-"""LoRA on a text, from a language model and a string to an adapted model and what it has learnt."""
+"""LoRA on a text: from a language model and a string to an adapted model and its losses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lora_np.nn import AdamW, cosine_schedule, freeze, trainable
 from lora_np.table import Table
 from lora_np.training import History, fit
 
-WATCHED = 64  # windows of the held-out end, that validation on the way does not take longer than training
+WATCHED = 64  # windows of the held-out end, so that validation does not take longer than training
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +30,13 @@ class Adapted:
     model : LanguageModel
         With its adapters.
     history : History
-        The loss of each step, and on the way that of at most 64 windows of the held-out end.
+        The loss of each step, and at each validation that of at most 64 windows of the held-out end.
     numbers : int
-        How many numbers were trained.
+        The number of trained numbers.
     before, after : float
         Loss on the held-out end of the text, in nats a token.
     interrupted : bool
-        Whether Ctrl-C ended it early; the model is what had been reached.
+        Whether Ctrl-C ended it early; the model is then that of the last step.
     """
 
     model: LanguageModel
@@ -53,23 +53,23 @@ class Adapted:
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss is worse than before on the text that was trained on, too."""
+        """Whether the loss is worse than before, also on the training text."""
         loss = self.history.loss
         worse = not self.after <= self.before
         return worse and not (math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0])
 
     @property
     def table(self) -> Table:
-        """All of it for people."""
+        """All results, for people."""
         names = ["numbers trained", "steps", "held-out loss before", "after (nats a token)", "seconds"]
         losses = [f"{loss:.4f}" for loss in (self.before, self.after)]
         return Table(names, [[self.numbers, self.steps, *losses, f"{self.history.seconds:.1f}"]])
 
 
 class Shuffled:
-    """Batches of windows by the number of the step: all of them in an order, then in another.
+    """Batches of windows by the number of the step: all of them in one order, then in another.
 
-    ``order`` is a random seed; ``settings`` say to a checkpoint which run it is of.
+    ``order`` is a random seed; ``settings`` tell a checkpoint which run it belongs to.
     """
 
     def __init__(self, rows: Array, batch_size: int, order: int, settings: Mapping[str, object]) -> None:
@@ -114,7 +114,7 @@ def finetune(
     model : LanguageModel
         It is not changed.
     text : str
-        What to learn from, as one text: where the vocabulary puts BOS before a text, only the first window
+        The text to learn from, as a whole: if the vocabulary puts BOS before a text, only the first window
         begins with it.
     rank : int
         Of each adapter: r, at most the model's hidden size.
@@ -158,8 +158,7 @@ def finetune(
         If the text is too short or has characters outside the vocabulary, ``targets`` match nothing, or a
         setting is out of range.
     FloatingPointError
-        If the loss is no longer finite. A run that only makes it worse returns, and its result is
-        ``diverged``.
+        If the loss is no longer finite. A run that only makes it worse returns with ``diverged`` set.
     CheckpointError
         If the checkpoint is damaged or belongs to another run.
     FileExistsError
@@ -218,7 +217,7 @@ def finetune(
         rng=random,
         progress="finetune" if progress else False,
     )
-    with np.errstate(over="ignore", invalid="ignore"):  # what diverged may still be finite
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverged loss may still be finite
         after = mean_loss(freeze(result.model), held_out)
     before = mean_loss(freeze(model), held_out)
     return Adapted(result.model, result.history, numbers, before, after, result.interrupted)

@@ -1,8 +1,8 @@
-"""The operations of `composed`, one primitive each: what a step on real text spends its time in.
+"""The operations of `composed`, one primitive each: where a step on real text spends its time.
 
-They save what composing costs in passes over memory: attention never normalises its weights and skips what no
-token may see, the head makes its logits a few rows at a time, and shared work is done once. Laws in the tests
-hold values and gradients equal to the composed texts.
+They save passes over memory: attention never normalises its weights and skips what no token may see, the head
+computes its logits a few rows at a time, and shared work is done once. Laws in the tests check that values
+and gradients equal those of the composed versions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lora_np.quantise import Quantised
 
 BLOCK = 32  # queries at a time
 HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
-KEPT = 2**22  # numbers: attention weights of a layer beyond that are made again on the way back
+KEPT = 2**22  # numbers: more attention weights of a layer than this are recomputed in the backward pass
 PIECE = 2**15  # numbers that several passes find in the cache
 ROWS = 1024  # of the head, at a time
 LOGITS = 2**18  # of the head, at a time
@@ -36,7 +36,7 @@ def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     inverse += eps
     np.sqrt(inverse, out=inverse)
     np.reciprocal(inverse, out=inverse)
-    y = inverse.dot(W[np.newaxis])  # quicker than to broadcast one after the other
+    y = inverse.dot(W[np.newaxis])  # faster than broadcasting one after the other
     y *= rows(x)
     return y.reshape(x.shape), inverse
 
@@ -67,8 +67,8 @@ def norm_joint(inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], 
 rms_norm = primitive(norm_forward, joint=norm_joint, keeps=True, composed=composed.rms_norm)
 
 
-# The gated unit, in pieces that stay in the cache from one pass to the next. What is between is made again on
-# the way back, since that takes less time than memory does to bring it.
+# The gated unit, in pieces that stay in the cache from one pass to the next. Intermediate values are
+# recomputed in the backward pass, since that is faster than loading them from memory.
 
 
 def gated_forward(gate: Array, up: Array) -> Array:
@@ -123,7 +123,7 @@ def attention_forward(
     tokens, each, d = q.shape[1], heads // kv, q.shape[2] // heads
     Q = by_group(turned(q, cos * d**-0.5, sin * d**-0.5), kv, d)
     K, V = by_group(turned(k, cos, sin), kv, d), by_group(v, kv, d)
-    KT = np.ascontiguousarray(K.swapaxes(-1, -2))  # BLAS is quicker with it
+    KT = np.ascontiguousarray(K.swapaxes(-1, -2))  # BLAS is faster with it
     largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, K) else None
     mixed = np.empty_like(Q)  # (batch, kv, tokens * each, d)
     sums = np.empty((*Q.shape[:-1], 1), Q.dtype)
@@ -202,10 +202,10 @@ attention = primitive(attention_forward, joint=attention_joint, keeps=True, comp
 def may_overflow(Q: Array, K: Array) -> bool:
     """Whether a score may be too large for exp: none is larger than the longest q times the longest k.
 
-    Where none is, nothing needs to be subtracted from them before, which spares two passes over the scores.
+    If none is, nothing needs to be subtracted from them first, which saves two passes over the scores.
     """
     d = Q.shape[-1]
-    if d * largest_of(Q) * largest_of(K) < HARMLESS:  # quick, and mostly enough
+    if d * largest_of(Q) * largest_of(K) < HARMLESS:  # fast, and usually enough
         return False
     longest_q, longest_k = (float(np.einsum("...i,...i->...", x, x).max()) for x in (Q, K))
     return not longest_q * longest_k < HARMLESS**2
@@ -226,7 +226,7 @@ def blocks(tokens: int, each: int, window: int | None) -> Any:
 def scores(Q: Array, KT: Array, t: int, end: int, first: int, each: int, window: int | None) -> Array:
     """``Q K^T`` of tokens t to end and the keys that they see, minus infinity where one does not."""
     S: Array = np.matmul(Q, KT[..., first:end])
-    if window is None and t > 4 * BLOCK:  # before that, one pass over all keys is the quicker one
+    if window is None and t > 4 * BLOCK:  # before that, one pass over all keys is faster
         S[..., t:] += barred(end - t, end - t, each, None, S.dtype)
     else:
         S += barred(end - t, end - first, each, window, S.dtype)
@@ -271,7 +271,8 @@ def turned(x: Array, cos: Array, sin: Array) -> Array:
 
 
 # The head and its loss, for some rows of h and a part of the vocabulary at a time, so that logits stay in the
-# cache. The gradient of h is made meanwhile: the mean of W's rows, as softmax weighs them, less the label's.
+# cache. The gradient of h is computed along the way: the mean of W's rows, weighted by the softmax, minus the
+# label's.
 
 
 def head_forward(
@@ -316,7 +317,7 @@ def head_joint(
 
     def pull(g: Array) -> tuple[Array | None, Array | None]:
         dW = None
-        if wanted[1]:  # where the head is trained, its logits are made again
+        if wanted[1]:  # if the head is trained, its logits are recomputed
             dW = np.zeros_like(W)
             for part, some, chosen in some_rows(rows(h), labels.reshape(-1), keep):
                 for start, W_part in some_tokens(W, len(some)):
@@ -361,7 +362,7 @@ def picks(labels: Array, start: int, n: int) -> tuple[Array, Array]:
 
 
 def row_sums(x: Array) -> Array:
-    """Sums over the last axis, which is kept: BLAS adds quicker than np.sum."""
+    """Sums over the last axis, which is kept: BLAS adds faster than np.sum."""
     total: Array = rows(x).dot(ones(x.shape[-1], x.dtype))
     return total.reshape(*x.shape[:-1], 1)
 
@@ -372,7 +373,7 @@ def ones(n: int, dtype: np.dtype[Any]) -> Array:
 
 
 def widened(column: Array, n: int) -> Array:
-    """The column n times, side by side: what is done with it then takes less than to broadcast it."""
+    """The column n times, side by side: working with it is then faster than broadcasting."""
     return np.repeat(column, n, axis=-1)
 
 

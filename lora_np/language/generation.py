@@ -24,17 +24,17 @@ def generate(
     rng: np.random.Generator | int = 0,
     stream: Callable[[str], Any] | None = None,
 ) -> str:
-    """The prompt, and what the model says after it.
+    """The prompt and the model's continuation.
 
     Parameters
     ----------
     model : LanguageModel
         With adapters or without.
     prompt : str
-        The beginning; at least one token. Where the vocabulary has a token for the beginning of a text (BOS),
-        it goes before, and is not part of the result.
+        The beginning; at least one token. If the vocabulary has a token for the beginning of a text (BOS), it
+        is put first, and is not part of the result.
     tokens : int
-        How many tokens to add at most. It stops before at a token that ends a text: those of
+        The largest number of tokens to add. Generation stops earlier at a token that ends a text: those of
         ``generation_config.json``, or else of ``config.json``.
     temperature : float
         Logits are divided by this; 0 takes the most likely token every time.
@@ -58,8 +58,8 @@ def generate(
 
     Notes
     -----
-    Keys and values of earlier tokens are kept. Beyond ``model.context`` the model knows no positions: it then
-    starts afresh from the last half of that many tokens.
+    Keys and values of earlier tokens are kept. Beyond ``model.context`` the model has no positions: it then
+    restarts from the last half of that many tokens.
     """
     whole_number("tokens", tokens, minimum=0)
     number("temperature", temperature, minimum=0)
@@ -79,7 +79,7 @@ def generate(
 
     def tell() -> None:
         nonlocal told
-        if stream is not None and not (now := text()).endswith("\ufffd"):  # a character not yet whole
+        if stream is not None and not (now := text()).endswith("\ufffd"):  # an incomplete character
             stream(now[told:])
             told = len(now)
 

@@ -1,6 +1,6 @@
 """The vocabulary of a GGUF file, as a ``tokenizer.json`` has it.
 
-llama.cpp keeps tokens, merges or scores, and a name for how texts are cut; what that name means is in its
+llama.cpp stores tokens, merges or scores, and a name for how texts are split; what that name means is in its
 ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that the names come from.
 """
 
@@ -39,8 +39,8 @@ class Cuts(NamedTuple):
 
     steps: list[dict[str, Any]]
     normal: str | None = None  # the Unicode form that texts are brought to first
-    whole: bool = False  # whether a piece that is a token is not looked into
-    bos: bool = False  # whether BOS stands before a text where the file does not say
+    whole: bool = False  # whether a piece that is a token is kept whole
+    bos: bool = False  # whether BOS precedes a text if the file does not say
 
 
 LLAMA3 = Cuts(split_by(CONTRACTIONS + WORDS + r"\p{N}{1,3}" + SIGNS + SPACES), whole=True, bos=True)
@@ -70,7 +70,7 @@ CUTS = {
 
 
 def gguf_tokenizer(metadata: Mapping[str, Any], where: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The contents of the ``tokenizer.json`` that a GGUF file's metadata stand for.
+    """The contents of the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: str | os.PathLike[str]) -
 
 
 def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``tokenizer_config.json`` says of the same vocabulary: special tokens, and the chat template."""
+    """The ``tokenizer_config.json`` of the same vocabulary: special tokens and the chat template."""
     tokens = metadata.get(f"{PREFIX}tokens")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
@@ -113,7 +113,7 @@ def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def described(said: Mapping[str, Any]) -> dict[str, Any]:
-    """All of it, from what stands under ``tokenizer.ggml``."""
+    """All of it, from the metadata under ``tokenizer.ggml``."""
     kind, tokens, types = said["model"], texts(said, "tokens"), np.asarray(said.get("token_type", ()))
     if kind not in ("gpt2", "llama"):
         raise ValueError(
@@ -140,7 +140,7 @@ def described(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Byte-level BPE, which keeps its merges, and whether BOS goes without saying."""
+    """Byte-level BPE, which keeps its merges, and whether BOS is implied."""
     cut, merges = said.get("pre"), texts(said, "merges")
     if not isinstance(cut, str) or cut not in CUTS:
         raise ValueError(f"texts cut as {shown(cut)} are not read, only as {', '.join(CUTS)}")
@@ -206,7 +206,7 @@ def texts(said: Mapping[str, Any], name: str) -> list[str]:
 
 
 def standing(said: Mapping[str, Any], name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
-    """The token that stands before ("bos") or after ("eos") each text, if there is one."""
+    """The token before ("bos") or after ("eos") each text, if there is one."""
     number = said.get(f"{name}_token_id")
     if not said.get(f"add_{name}_token", default and number is not None):
         return []

@@ -1,4 +1,4 @@
-"""Rotary positions: by which angle a pair of entries turns from one token to the next, and its scalings."""
+"""Rotary positions: the angle by which a pair of entries turns from token to token, and its scalings."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Rotary:
     kind : {"default", "linear", "dynamic", "llama3", "yarn", "none"}
         The scaling; with "none" nothing turns (layers without positions).
     factor : float
-        By how much the context was stretched.
+        The factor by which the context was stretched.
     trained : int
-        The context that the model was trained on before the stretch.
+        The context on which the model was trained before stretching.
     low, high : float
         llama3: wavelengths longer than ``trained / low`` are stretched, those shorter than
         ``trained / high`` are not. yarn: the same in turns within ``trained`` (beta_slow and beta_fast).
@@ -92,7 +92,7 @@ class Rotary:
 
 @functools.lru_cache(maxsize=16)
 def table(rotary: Rotary, size: int, tokens: int, dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
-    # In the precision of the model, as its peers have it.
+    # In the model's precision, as in its peers.
     angles = np.arange(size, dtype=dtype)[:, np.newaxis] * rotary.frequencies(tokens).astype(dtype)
     cos, sin = np.cos(angles), np.sin(angles)
     if rotary.attention != 1.0:

@@ -1,4 +1,4 @@
-"""What a ``config.json`` says about a decoder, by its family's data; what is not understood is refused."""
+"""The settings of a decoder in a ``config.json``, by its family's data; unknown ones are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_np.language.rotary import Rotary
 from lora_np.models import decoder_of
 
 CONTEXT = 2048  # tokens, where a config does not say
-# Fields by which some model computes otherwise, and the value that changes nothing; null never does.
+# Fields that make some model compute differently, and the neutral value; null is always neutral.
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window")),
     **dict.fromkeys(("attention_multiplier", "attn_logit_softcapping", "final_logit_softcapping")),
@@ -25,7 +25,7 @@ NEUTRAL: Mapping[str, Any] = {
 
 
 def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
-    """What a decoder needs to know of a config, under the names that its family's data has for it.
+    """What a decoder needs from a config, under the names in its family's data.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
     Raises
     ------
     ValueError
-        If the family is not one that runs, a field does not fit, or one that would change what is computed is
-        not understood.
+        If the family cannot be run, a field does not fit, or one that would change the computation is not
+        understood.
     """
     try:
         return understood(Said(config))

@@ -42,7 +42,7 @@ EMBEDDING = "model.embed_tokens.weight"
 CARD = "README.md"  # people write one next to a model
 WEIGHTS = "model.safetensors"
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
-# What belongs to a vocabulary beside tokenizer.json, and is kept as it came.
+# Other files of a vocabulary, next to tokenizer.json, which are kept unchanged.
 BESIDE = (
     SETTINGS,
     *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
@@ -63,10 +63,10 @@ def load(
         A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), a file
         ``.gguf`` as llama.cpp reads it, or a name from `shipped`. Nothing is ever downloaded.
     dtype : dtype
-        What the arrays become, however they are stored: float32 or float64.
+        The dtype of the arrays, however they are stored: float32 or float64.
     quantised : bool
-        Keep the weights of a GGUF file, or of a directory that bitsandbytes quantised, in their bits, and
-        make numbers of them for one layer at a time: less memory, more time.
+        Keep the weights of a GGUF file, or of a directory quantised by bitsandbytes, in their bits, and
+        dequantise one layer at a time: less memory, more time.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def load(
     if not (directory / "config.json").is_file():
         raise FileNotFoundError(f"{directory} has no config.json: it is not the directory of a model")
     stored = open_model(directory)
-    # what is read here becomes numbers, or remembers its bits itself
+    # weights read here become numbers, or keep their bits themselves
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
     used: set[str] = set()
     kept: set[str] = set()
@@ -121,11 +121,11 @@ def load(
         vocabulary = read_vocabulary(read_json(directory / TOKENIZER), beside)
     generation = read_json(directory / GENERATION) if GENERATION in there else {}
     if HEAD in stored and decoder_settings(settings).tied:
-        # A tied head may be stored all the same. One with other numbers has a right to them, whatever the
-        # config says: so transformers reads it, too.
+        # A tied head may be stored all the same. If its numbers differ, they count, whatever the config says,
+        # as in transformers.
         settings["tie_word_embeddings"] = same(read(HEAD), read(EMBEDDING))
     result = replace(build(settings, read, vocabulary=vocabulary), generation=generation)
-    # Old checkpoints hold what can be computed.
+    # Old checkpoints also store values that can be computed.
     left = [name for name in stored.places if name not in used and "inv_freq" not in name]
     if left:
         raise ValueError(
@@ -179,7 +179,7 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
 
 
 def existing(path: str | os.PathLike[str], kind: Literal["models", "adapters"]) -> Path:
-    """A directory that is there; the error lists those that are shipped."""
+    """An existing directory; the error lists the shipped ones."""
     directory = located(path)
     if directory.is_dir():
         return directory
@@ -251,7 +251,7 @@ def shipped() -> list[str]:
     Returns
     -------
     list of str
-        What `load` takes besides a directory.
+        What `load` accepts in addition to a directory.
 
     See Also
     --------
@@ -274,7 +274,7 @@ def save(
     dtype : {"float64", "float32", "bfloat16", "float16"}, optional
         Round the weights to this; by default they are kept as they are.
     force : bool
-        Whether to replace a model that is there.
+        Whether to replace an existing model.
 
     Raises
     ------
@@ -289,12 +289,12 @@ def save(
 
     Notes
     -----
-    The directory is there as a whole or not at all. What came with the model is written again as it came:
-    ``tokenizer.json`` and what belongs to it, such as a chat template, and ``generation_config.json``. The
-    README.md of a model that is replaced stays; where there are other files, nothing is replaced.
+    The directory is written completely or not at all. Files that came with the model are written back
+    unchanged: ``tokenizer.json`` and its companions, such as a chat template, and ``generation_config.json``.
+    The README.md of a replaced model stays; if there are other files, nothing is replaced.
 
-    A head that no longer has the embedding's numbers, since an adapter was merged into one of the two, is
-    stored by itself, and ``tie_word_embeddings`` is false.
+    A head that no longer has the embedding's numbers, because an adapter was merged into one of the two, is
+    stored separately, and ``tie_word_embeddings`` is false.
     """
     if dtype is not None:
         float_dtype(dtype)

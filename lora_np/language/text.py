@@ -64,7 +64,7 @@ def token_loss(
 
 
 def checked(labels: Array, tokens: Array, vocab: int) -> Array:
-    """Which labels count, where all are sound: a fused loss would index by one that is not."""
+    """Which labels count, after checking them: a fused loss would index with an invalid one."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.shape != np.shape(tokens):
@@ -80,19 +80,19 @@ def checked(labels: Array, tokens: Array, vocab: int) -> Array:
 
 
 def windows(tokens: Array, context: int) -> Array:
-    """A text in rows of ``context`` tokens and the one that follows: each token but the first is asked once.
+    """A text in rows of ``context`` tokens and the next one: each token but the first is predicted once.
 
     Parameters
     ----------
     tokens : ndarray of int, shape (n,)
         A text.
     context : int
-        Tokens of a row that something is predicted from.
+        Tokens in a row from which the next is predicted.
 
     Returns
     -------
     ndarray of int, shape (rows, context + 1)
-        The last token of a row is the first of the next. What is too short for a row at the end is left out.
+        The last token of a row is the first of the next. A remainder too short for a row is left out.
 
     Raises
     ------
@@ -141,12 +141,12 @@ class Likelihood:
 
     @property
     def perplexity(self) -> float:
-        """``exp(loss)``: among how many equally likely tokens it is as hard to choose."""
+        """``exp(loss)``: the number of equally likely tokens among which choosing is as hard."""
         return math.exp(self.loss)
 
     @property
     def table(self) -> Table:
-        """All of it for people."""
+        """All results, for people."""
         return Table(
             ["loss (nats a token)", "perplexity", "bits a byte", "tokens"],
             [[f"{self.loss:.4f}", f"{self.perplexity:.3f}", f"{self.bits_per_byte:.4f}", self.tokens]],
@@ -163,8 +163,8 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     text : str
         What is predicted.
     context : int, optional
-        Tokens of a window, by default ``model.context``, which is also the most. Each window starts without
-        what came before. Only the first one starts with BOS, where the vocabulary puts one before a text.
+        Tokens in a window: by default, and at most, ``model.context``. Each window starts without the text
+        before it. Only the first one starts with BOS, if the vocabulary puts one before a text.
 
     Returns
     -------

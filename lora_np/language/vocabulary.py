@@ -1,4 +1,4 @@
-"""Between text and tokens: characters of our own, and all else through the library ``tokenizers``."""
+"""Text to tokens and back: our own characters, and everything else by the library ``tokenizers``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Identified:
-    """What describes itself by a ``tokenizer.json``."""
+    """A vocabulary that can be described by a ``tokenizer.json``."""
 
     def tokenizer(self) -> dict[str, Any]:
         """The contents of that file."""
@@ -27,7 +27,7 @@ class Identified:
 
     @property
     def identity(self) -> str:
-        """By what a checkpoint recognises it."""
+        """How a checkpoint recognises it."""
         return hashlib.sha256(json.dumps(self.tokenizer()).encode()).hexdigest()[:16]
 
 
@@ -134,13 +134,13 @@ class Subwords(Identified):
         return tuple(found.ids[: found.special_tokens_mask.index(0)])
 
     def encode(self, text: str) -> Array:
-        """Tokens of ``text``, as whole numbers, with those that stand before and after each."""
+        """Tokens of ``text``, as whole numbers, with those that precede and follow each text."""
         library = self.library
-        text.encode()  # half of a surrogate pair is no text, and this says where it is
+        text.encode()  # half of a surrogate pair is not text, and this says where it is
         try:
             return np.array(library.encode(text).ids, dtype=np.int64)
         except BaseException as error:
-            # the library raises nothing narrower, and panics where an expression takes too long
+            # the library raises nothing narrower, and panics if an expression takes too long
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise ValueError(f"this model's vocabulary cannot cut the text: {error}") from None
@@ -191,7 +191,8 @@ def read_vocabulary(contents: Mapping[str, Any], files: Mapping[str, bytes] = NO
     Returns
     -------
     Characters or Subwords
-        Characters where it is exactly what `Characters` describes, else through the library ``tokenizers``.
+        Characters if it is exactly what `Characters` describes, otherwise Subwords through the library
+        ``tokenizers``.
 
     Raises
     ------
@@ -209,12 +210,12 @@ def read_vocabulary(contents: Mapping[str, Any], files: Mapping[str, bytes] = NO
         if numbers and found.numbers == numbers and settled(found.tokenizer()) == settled(contents):
             return found
     except (AttributeError, LookupError, TypeError, ValueError):
-        pass  # then it is something else, or damaged, as the library will say
+        pass  # then it is something else, or damaged, which the library will report
     return Subwords(contents, files)
 
 
 def settled(contents: Mapping[str, Any]) -> dict[str, Any]:
-    """What a ``tokenizer.json`` settles, without what is absent, false, or never asked of it."""
+    """The settings of a ``tokenizer.json`` that matter: not absent, false or unused."""
     model = {key: value for key, value in contents["model"].items() if value}
     unasked = ("version", "truncation", "padding")
     return {key: value for key, value in contents.items() if value and key not in unasked} | {"model": model}
