@@ -1,4 +1,4 @@
-"""What comes with the package for readers: the lessons, their sliders, and the tour."""
+"""Material for readers: the lessons, their sliders, and the tour."""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,4 @@
-"""The main job, end to end: adapt a real model, hold it against the optimum, measure what was saved.
+"""The main job, end to end: adapt a real model, compare it with the optimum, measure the savings.
 
 A linear model predicts the next 10 x 10 pixels from the 10 x 12 pixels to their left: its weight is a
 100 x 120 matrix. It is pretrained on a photograph and adapted to a terrain map, in full and with LoRA.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
 RIDGE = 0.01  # times the mean input variance: centred patches have a covariance that is not invertible
-TITLE = "<title>lora-np tour: "  # of the report, by which it is known again
+TITLE = "<title>lora-np tour: "  # of the report, by which it is recognised later
 GOAL = 0.97  # of the gain that the best update of the rank reaches
 
 
@@ -60,7 +60,7 @@ class Update:
     error, best_error : float
         On held-out data.
     share_of_gain : float
-        What training reached of the gain of the best update of the rank.
+        The share of the best update's gain, at this rank, that training reached.
     seconds : float
         Of training.
     """
@@ -119,7 +119,7 @@ class Tour:
     step_times : tuple of StepTime
         For a small and a large weight.
     voice : Voice
-        What a language model says before and after.
+        What a language model writes before and after.
     rank_for_gain : int
         The smallest whose best update brings 97 % of the gain of the best full one, on held-out data.
     rank_for_norm : int
@@ -206,7 +206,8 @@ class Tour:
 def tour(
     out: str | Path = "lora-np-tour", *, quick: bool = False, rng: int = 0, progress: bool = True
 ) -> Tour:
-    """Adapt a model of photographs to terrain, in full and with LoRA; hear a language model; write a report.
+    """Adapt a model of photographs to terrain, in full and with LoRA; sample a language model; write a
+    report.
 
     Parameters
     ----------
@@ -227,8 +228,8 @@ def tour(
     Raises
     ------
     OSError
-        If ``out`` cannot be written, or holds files of such names that no tour has made. An earlier tour is
-        replaced.
+        If ``out`` cannot be written, or holds files of the same names that no tour has made. An earlier tour
+        is replaced.
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
@@ -357,7 +358,7 @@ def describe(task: Task, rank: int | None, result: Fit[Any], file_bytes: int) ->
 
 
 def step_time(d: int, k: int, steps: int, *, rank: int = RANKS[-1], rounds: int = 15) -> StepTime:
-    """The least of interleaved runs on one thread: both are measured under the same load.
+    """The minimum of interleaved runs on one thread: both are measured under the same load.
 
     Runs go on until two more change the ratio of the least by 2 % at most, or ``rounds`` are over.
     """
@@ -521,7 +522,7 @@ def render(found: Tour, task: Task, figures: list[Path]) -> str:
 
 
 def time_sentence(times: tuple[StepTime, ...]) -> str:
-    """What was measured, in words: nothing is said that the table does not say."""
+    """The measurements in words: nothing that is not in the table."""
     parts = []
     for t in times:
         ratio = t.full / t.lora

@@ -1,4 +1,4 @@
-"""A figure that moves while a training run goes on, in JupyterLab and in the browser alike."""
+"""A figure that updates during a training run, in JupyterLab and in the browser."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def live(figure: Figure, *, every: float = 0.5) -> Iterator[Callable[[Line2D, float, float], None]]:
-    """Show a figure, and again in place as its lines change: ``with live(figure) as put: ...``.
+    """Show a figure, and update it in place as its lines change: ``with live(figure) as put: ...``.
 
     ``put(line, x, y)`` gives ``line`` the height ``y`` at ``x``: a new point, or one that moves.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        What is shown. At the end it is drawn once more, whatever has changed, and stays.
+        The figure to show. At the end it is drawn once more, and stays.
     every : float
-        Seconds between two pictures, at the least; longer where drawing takes more than a fifth of the time.
+        The least time between two pictures, in seconds; longer if drawing takes more than a fifth of the
+        time.
 
     Yields
     ------

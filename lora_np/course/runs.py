@@ -1,4 +1,4 @@
-"""What was trained beforehand for lessons that would else take minutes."""
+"""Runs trained in advance, for lessons that would otherwise take minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def adaptation_runs() -> list[dict[str, Any]]:
     -------
     list of dict
         One for each run. Its settings: ``targets``, ``rank`` (None where every weight was trained),
-        ``alpha``, ``lr``, ``seed``. What came of it: how many ``numbers`` were trained; the loss in nats a
+        ``alpha``, ``lr``, ``seed``. Its results: how many ``numbers`` were trained; the loss in nats a
         character on ``validation``, which chose the learning rate, on ``test``, and on held-out ``austen``;
         of the first ten directions of each map, how many are ``intruders``; the rank that has 90 % of an
         update's energy (``rank_90``); ``seconds`` of training.

@@ -19,7 +19,7 @@ TRAINED_ON = 60_000  # characters, of which the last tenth is held out
 
 @dataclass(frozen=True)
 class Voice:
-    """What a language model says without an adapter and with one, and what a short training run makes of it.
+    """What a language model writes without an adapter and with one, and after a short training run.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ class Voice:
         )
 
     def lines(self) -> Iterator[str]:
-        """What was said, for a terminal."""
+        """The texts, for a terminal."""
         for who, said in [(f"{BASE} alone", self.base), (f"with {ADAPTER}", self.adapted)]:
             yield f"{who}:\n{textwrap.indent(textwrap.fill(said, 76), '  ')}"
 
     def html(self) -> dict[str, str]:
-        """What was said, and how it changed in the run, for the report."""
+        """The texts, and how they changed in the run, for the report."""
         rows = "".join(f"<tr><td>{step}</td><td>{escape(said)}</td></tr>" for step, said in self.samples)
         return {
             "said_before": escape(self.base),

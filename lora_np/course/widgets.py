@@ -1,4 +1,4 @@
-"""Sliders for notebooks: a hand on rank, alpha and learning rate. Without ipywidgets, a static figure."""
+"""Sliders for notebooks: set rank, alpha and learning rate. Without ipywidgets, a static figure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from lora_np.checks import Array
 
-STATIC = 4  # pictures in a figure that takes the place of a slider
+STATIC = 4  # pictures in a figure that replaces a slider
 
 
 def sliders(
     show: Callable[..., tuple[Any, str]], *, limits: tuple[float, float] = (0.0, 1.0), **stops: Sequence[Any]
 ) -> Any:
-    """What ``show`` draws at the values under the reader's hand, with its caption: a slider for each value.
+    """What ``show`` draws at the values that the reader sets, with its caption: a slider for each value.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""An exercise, and what becomes of an answer to it."""
+"""An exercise, and the judgement of an answer to it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lora_np.exercises.running import call
 from lora_np.exercises.values import WireError, decode, encode
 
 Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]  # arguments, rules: see `call`
-QUESTIONS = (0, 1, 2, 3)  # what the inputs that students see are drawn from
+QUESTIONS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
-ATTEMPTS = 15  # at making an input smaller, for each case: fewer where calls take long
+ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
-LAWS = {  # that a call breaks which comes to nothing, by the kind of its error
+LAWS = {  # that a failed call breaks, by the kind of its error
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
     "Forbidden": "The exercise forbids it",
@@ -44,7 +44,8 @@ class Law:
     points : int
         What an answer earns that satisfies it.
     check : callable
-        ``check(draw, answer)`` draws an input, puts it to the answer and raises `LawBroken`.
+        ``check(draw, answer)`` draws an input, passes it to the answer and raises `LawBroken` if the law
+        fails.
     """
 
     slug: str
@@ -162,7 +163,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one law.
+    """The verdict on one law.
 
     Parameters
     ----------
@@ -184,7 +185,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check found.
+    """The result of a check.
 
     Parameters
     ----------
@@ -304,7 +305,7 @@ def plain(value: Any) -> Any:
 
 
 def alike(given: Any, left: Any) -> bool:
-    """Whether what was given is what is left, in lists and dicts too."""
+    """Whether the arguments are unchanged, in lists and dicts too."""
     if isinstance(given, dict):
         same_keys = isinstance(left, dict) and given.keys() == left.keys()
         return same_keys and all(alike(given[key], left[key]) for key in given)
@@ -315,7 +316,7 @@ def alike(given: Any, left: Any) -> bool:
 
 
 def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, smallest: bool = True) -> Outcome:
-    """Try each law on inputs from its space, small ones first, and make one that breaks it smaller.
+    """Try each law on inputs from its space, small ones first, and shrink one that breaks it.
 
     Parameters
     ----------
@@ -324,7 +325,7 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
     caller : callable
         ``caller(arguments, rules)`` calls the answer, here or in another process: see `call`.
     questions : sequence of int
-        What the inputs are drawn from.
+        Seeds of the inputs.
     smallest : bool
         Whether to look for the smallest input that breaks a law.
 
@@ -369,7 +370,7 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
         return found if found and found.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
-        # What takes too much takes it on large inputs: their entries are made simple, no more.
+        # Excessive cost occurs on large inputs: only their entries are simplified.
         attempts = 1 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(again, broken, attempts=attempts)
     why = LawBroken(name or law.name, broken.why.detail)
@@ -385,7 +386,7 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
         return None
     except LawBroken as broken:
         why = broken
-    except Exception as error:  # a law must not fall over an answer, but if one does, grading goes on
+    except Exception as error:  # a law must not crash on an answer, but if one does, grading goes on
         what = "The answer has the type that the exercise asks for"
         why = LawBroken(what, f"{type(error).__name__}: {error}")
     return Broken(draw.drawn, why, answer.last)

@@ -1,4 +1,4 @@
-"""The course, read from its files: all of their prose, and which laws are worth how much."""
+"""The course, read from its files: all of its prose, and the points of each law."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Solution:
 
     @property
     def body(self) -> str:
-        """What a student is to write: the function without the line that begins with def."""
+        """What a student has to write: the function without the line that begins with def."""
         return self.code.partition("\n")[2]
 
     def __repr__(self) -> str:
@@ -144,14 +144,14 @@ def solution(name: str) -> Solution:
 
 
 def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None = None) -> Outcome:
-    """Try the laws of the exercise that is called like a student's function, on inputs from small to large.
+    """Try the laws of the exercise named like a student's function, on inputs from small to large.
 
     Parameters
     ----------
     function : callable
         Called as an exercise is.
     rng : Generator or int, optional
-        Draws other inputs than those that students see.
+        Draws different inputs from those that students see.
 
     Returns
     -------
@@ -171,8 +171,8 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
 
     Notes
     -----
-    The function runs in this process, with nothing between it and you: right for your own work, and for a
-    browser. `lora_np.grading.grade` runs what others have written.
+    The function runs unprotected in this process: fine for your own work, and in a browser.
+    `lora_np.grading.grade` runs what others have written.
 
     Examples
     --------
@@ -245,7 +245,7 @@ def read(name: str) -> Exercise:
 
 
 def law_of(exercise: str, key: str) -> Callable[[Draw, Answer], None]:
-    """``exercise_key``, or the function of all laws of the exercise, which is told the key of one."""
+    """``exercise_key``, or the function for all laws of the exercise, which receives the key of one."""
     found = functions()
     return found.get(f"{exercise}_{key}") or partial(found[exercise], key=key)
 

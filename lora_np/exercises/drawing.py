@@ -1,8 +1,8 @@
-"""Inputs of a law: drawn small first, and made smaller once a law is broken.
+"""Inputs of a law: drawn small first, and shrunk once a law is broken.
 
 A law draws its inputs by name from a `Draw`, which remembers them. Handing remembered inputs that were made a
-little smaller to another `Draw` runs the same law again: what does not fit its space any more is cut or
-filled up there, so that whatever is tried is an input that the law could have drawn by itself.
+little smaller to another `Draw` runs the same law again: whatever no longer fits its space is cut or filled
+up there, so that every input tried is one that the law could have drawn itself.
 """
 
 from __future__ import annotations
@@ -119,13 +119,13 @@ class Draw:
         return value
 
     def assume(self, holds: bool | np.bool_) -> None:
-        """Leave this case out unless ``holds``."""
+        """Skip this case unless ``holds``."""
         if not holds:
             raise Rejected
 
 
 def shrink(breaks: Callable[[Choices], Broken | None], found: Broken, *, attempts: int) -> Broken:
-    """The smallest input found that still breaks a law, after so many attempts at most to make it smaller.
+    """The smallest input found that still breaks a law, after at most so many attempts to shrink it.
 
     ``breaks`` runs the law on such inputs, and returns how it broke, or None if it held.
     """

@@ -30,11 +30,11 @@ FAMILIES = {
 
 
 class Forbidden(Exception):  # noqa: N818
-    """A function was called that the exercise asks to do without."""
+    """A function was called that the exercise forbids."""
 
 
 class TooMuch(Forbidden):
-    """More was computed than what is asked for."""
+    """More was computed than the exercise asks for."""
 
 
 def watched(
@@ -47,9 +47,10 @@ def watched(
 ) -> Any:
     """``function(*arguments)``, unless it breaks one of the rules.
 
-    What Python runs is looked at, so a function is refused under an alias, from a list, or called by another
-    function of its library; and at the end, if the exception was caught. This keeps a student from handing in
-    the library's answer. Compiled functions and other threads are not seen: it does not stop malice.
+    Every call in Python is watched, so a function is refused under an alias, from a list, or called by
+    another function of its library; and at the end, if the exception was caught. This keeps a student from
+    handing in the library's answer. Compiled functions and other threads are not seen: it does not stop
+    malice.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def watched(
     try:
         value = function(*arguments)
     except BaseException:
-        if not refused:  # what fails after a refusal is of no interest
+        if not refused:  # failures after a refusal do not matter
             raise
     finally:
         sys.settrace(trace)

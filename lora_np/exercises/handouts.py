@@ -1,4 +1,4 @@
-"""What students get: the exercises of a lesson as a notebook and as a script."""
+"""Handouts for students: the exercises of a lesson as a notebook and as a script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What laws are made of: claims that any right answer satisfies, and messages that say what came instead."""
+"""Building blocks of laws: claims that any right answer satisfies, and messages that say what came out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def law(holds: bool | np.bool_, detail: str, *, name: str = "") -> None:
 def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
     """``answer`` as an array of finite real numbers of this shape; anything else breaks a law.
 
-    None in ``shape`` stands for any length.
+    None in ``shape`` means any length.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def apart(wanted: float, came: float) -> tuple[str, str]:
 
 
 def exactly(what: str, answer: Any, right: int) -> None:
-    """``answer`` is the whole number ``right``; a float with a whole value is taken.
+    """``answer`` is the whole number ``right``; a float with a whole value is accepted.
 
     Examples
     --------

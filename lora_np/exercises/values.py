@@ -1,4 +1,4 @@
-"""What an answer may be made of: numbers, text, arrays, lists, tuples, dicts; never a pickle."""
+"""The values allowed in an answer: numbers, text, arrays, lists, tuples, dicts; never a pickle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class WireError(ValueError):
-    """What arrived is not a message, or what should be sent cannot be."""
+    """A received value is not a message, or a value cannot be sent."""
 
 
 class Remote:
@@ -67,7 +67,7 @@ def encode(thing: Any, buffers: list[bytes]) -> Any:
     raise WireError(f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array")
 
 
-# What an answer may be at most. Each number is checked before memory is taken for it: an answer of a few
+# The limits of an answer. Each number is checked before memory is allocated for it: an answer of a few
 # bytes can ask for a thousand times more (arrays that share bytes, text that NumPy pads to the longest).
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
@@ -116,7 +116,7 @@ def decode(document: Any, arrays: memoryview) -> Any:
         nonlocal left
         if not isinstance(kind, str) or not isinstance(shape, list) or len(shape) > AXES:
             raise WireError(f"an array has a dtype and at most {AXES} axes")
-        # Not for NumPy to judge, which makes structures of any size from text, and gives that text to Python.
+        # Not left to NumPy, which makes structures of any size from text, and passes that text to Python.
         if not re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind) or not all(
             type(n) is int and 0 <= n < ITEMS for n in (*shape, start)
         ):

@@ -1,4 +1,4 @@
-"""Bytes on disk: safetensors, GGUF, bitsandbytes, JSON, and directories of them. It knows no model."""
+"""Bytes on disk: safetensors, GGUF, bitsandbytes, JSON, directories of them. It knows nothing of models."""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,4 @@
-"""Weights as bitsandbytes keeps them in safetensors: nf4 with scales and a note, int8 with a scale a row.
+"""Weights as bitsandbytes stores them in safetensors: nf4 with scales and a note, int8 with a scale per row.
 
 Source: bitsandbytes 0.50, ``functional.py`` (``QuantState.as_dict``) and ``nn/modules.py``.
 """

@@ -8,7 +8,7 @@ from lora_np.checks import Array, float_name
 
 # From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first, which is
 # the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a float32's, and no
-# floats of eight bits: those can be counted and copied, not read.
+# 8-bit floats: those can be counted and copied, but not read.
 TABLE = {
     "uint64": ("U64", "<u8"),
     "int64": ("I64", "<i8"),
@@ -88,7 +88,7 @@ def rounded(array: Array, dtype: str) -> Array:
     Returns
     -------
     ndarray
-        In the dtype of the file; bfloat16 as float32. What is too large has become infinite.
+        In the dtype of the file; bfloat16 as float32. Values that are too large become infinite.
 
     Raises
     ------

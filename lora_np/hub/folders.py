@@ -1,4 +1,4 @@
-"""A model's own weights on the disk: which files they are, as transformers decides it."""
+"""A model's own weights on disk: which files they are, as in transformers."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def open_directory(path: str | os.PathLike[str]) -> ModelDirectory:
 
 
 def directory(path: str | os.PathLike[str]) -> Path:
-    """``path`` as an existing directory, which may be that of a shipped model or adapter.
+    """``path`` as an existing directory, possibly that of a shipped model or adapter.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def inside(folder: Path, name: str) -> Path:
     Raises
     ------
     HubError
-        If the file does not exist (which is explained where pickles do instead of it) or is not inside.
+        If the file does not exist (with an explanation if there are pickles instead) or is not inside.
 
     See Also
     --------
@@ -199,7 +199,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """Say why nothing is read from a directory that holds pickles instead of safetensors."""
+    """Explain why nothing is read from a directory that holds pickles instead of safetensors."""
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLES:
             raise HubError(

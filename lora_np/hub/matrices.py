@@ -1,4 +1,4 @@
-"""A matrix from a file that need not be trusted."""
+"""A matrix from an untrusted file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that may be hostile: regular ones, JSON that means one thing, headers of tensors, and budgets."""
+"""Files that may be hostile: only regular ones, unambiguous JSON, headers of tensors, and budgets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HubError(ValueError):
     Parameters
     ----------
     message : str
-        Shortened in its middle if it is long, for it may quote what a file holds.
+        Shortened in the middle if it is long, since it may quote a file.
 
     Examples
     --------
@@ -45,7 +45,7 @@ class HubError(ValueError):
 
 
 class MissingError(HubError, FileNotFoundError):
-    """A file or a directory that is not there: whoever catches either class gets it."""
+    """A missing file or directory: it can be caught as either class."""
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -131,7 +131,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """The object that ``data`` are, as in `read_json`."""
+    """The object in ``data``, as in `read_json`."""
     if (
         sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS
     ):  # before it is parsed: each takes up to 100 bytes
@@ -204,7 +204,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What two formats share: a checked header, and the bytes of one tensor after the other.
+    """What two formats share: a checked header, and the bytes of one tensor after another.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the package ships: models, adapters and texts, which can be named wherever a path is taken."""
+"""Shipped models, adapters and texts, which can be named wherever a path is accepted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PATTERNS = {"models": "*/config.json", "adapters": "*/*/adapter_config.json", "
 
 
 def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Path]:
-    """The shipped things of a kind, by name.
+    """The shipped items of a kind, by name.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def located(path: str | os.PathLike[str]) -> Path:
     if path.name != str(path):
         return path
     if path.is_dir():
-        # a folder of that name in which nothing could be read, of texts say, hides no model
+        # a folder of that name without anything readable, such as texts, does not hide a model
         taken = any(file.suffix in (".json", ".safetensors") for file in path.iterdir())
     else:
         taken = path.exists()

@@ -1,4 +1,4 @@
-"""What a model is: its modules, their kinds and names, which of them `targets` mean, how it computes."""
+"""Models as lists of modules: their kinds and names, which of them `targets` select, how they compute."""
 
 from lora_np.lazy import on_demand
 

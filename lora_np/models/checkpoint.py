@@ -1,4 +1,4 @@
-"""A model's weights on the disk, by the names that its parameters have in the live model."""
+"""A model's weights on disk, under the names of the live model's parameters."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class OpenModel(ModelDirectory):
     def module_of(self, parameter: str) -> ModuleSpec:
         """The module that a parameter of the live model belongs to.
 
-        As the family of the model describes it, or else by the rule for what none describes.
+        As the model's family describes it, or otherwise by the rule for models without a family.
         """
         found = self._described_modules.get(parameter)
         if found is not None:
@@ -97,7 +97,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def table(self) -> str | None:
-        """The parameter of the live model that embeds tokens, if it may be that of other modules too."""
+        """The parameter of the live model that embeds tokens, if other modules may share it."""
         tables = {name: self.module_of(name) for name in self.parameters if name.endswith(".weight")}
         tables = {name: module for name, module in tables.items() if module.kind == "embedding"}
         if self.described:
@@ -160,7 +160,7 @@ class OpenModel(ModelDirectory):
         """From an adapter's names of parameters to this checkpoint's.
 
         They are those of the live model, or those of an older version. One may have been saved from a model
-        with a head and the other from its body alone: then all names differ by one segment at the front
+        with a head and the other only from its body: then all names differ by one segment at the front
         (``bert.encoder...`` and ``encoder...``).
         """
         names, parameters = NameMap(self.config), self.parameters
@@ -178,7 +178,7 @@ class OpenModel(ModelDirectory):
 def _best(
     tensor: Callable[[str], str], wanted: Iterable[str], names: Iterable[str], found: Container[str]
 ) -> Callable[[str], str]:
-    """``tensor`` of a name, of it without its first segment, or with one in front: what finds the most."""
+    """``tensor`` of a name, of it without its first segment, or with one in front: the one that finds most."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
     ways: list[Callable[[str], str]] = [

@@ -1,8 +1,8 @@
-"""Regular expressions from files and users, in Python's syntax, that cannot backtrack without end.
+"""Regular expressions from files and users, in Python's syntax, that cannot backtrack endlessly.
 
-A name is matched as Thompson did it (1968): all positions that the expression can have reached are moved on
-together, here as the bits of one integer. The work is bounded and counted; Python's own ``re`` is asked only
-where an expression leaves it next to no choices.
+Names are matched by Thompson's method (1968): all positions that the expression can have reached advance
+together, here as the bits of one integer. The work is bounded and counted; Python's own ``re`` is used only
+if an expression leaves it almost no choices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 _MAX_LENGTH = 4_000  # characters in an expression
 _MAX_STEPS = 1_000_000  # of one expression over all names that it is asked about: about a second
-_QUICK_NAME = 128  # characters in a name for which Python's re may be asked
+_QUICK_NAME = 128  # characters in a name for which Python's re may be used
 _QUICK_STEPS = 20_000_000  # of it in the worst case, at most: some tenths of a second
 _ONE = ("LITERAL", "NOT_LITERAL", "ANY", "IN")  # what takes one character
 
@@ -30,13 +30,13 @@ class Expression:
     Parameters
     ----------
     text : str
-        In the syntax of Python's ``re``, at most 4,000 characters. Where it has many repeats or branches, or
-        a group that is repeated, neither flags, nor references to groups, nor possessive repeats are
-        supported.
+        In the syntax of Python's ``re``, at most 4,000 characters. If it has many repeats or branches, or a
+        repeated group, then flags, references to groups and possessive repeats are not supported.
     what : str
         What messages call it.
     end : bool
-        Whether the end of a name will do, from its start or from a dot on, as in PEFT's ``rank_pattern``.
+        Whether to match only the end of a name, from its start or from a dot on, as in PEFT's
+        ``rank_pattern``.
 
     Raises
     ------
@@ -140,7 +140,7 @@ class Expression:
 
     def _repeat(self, what: tuple[int, int, Any], starts: int, name: str) -> int:
         least, most, items = what
-        for _ in range(min(least, len(name) + 1)):  # after that many, another changes nothing
+        for _ in range(min(least, len(name) + 1)):  # after that many, more change nothing
             starts = self._sequence(items, starts, name)
         found = starts
         for _ in range(min(most - least, len(name) + 1)):

@@ -1,6 +1,7 @@
 """Real architectures: from the fields of a ``config.json`` to the modules that transformers builds.
 
-Each family is a data file, ``data/<model_type>.toml``; ``docs/develop/family.md`` says what it holds. Names,
+Each family is a data file, ``data/<model_type>.toml``; ``docs/develop/family.md`` describes its
+contents. Names,
 shapes and defaults are those of transformers 5: ``models/<family>/modeling_<family>.py`` there, and
 ``configuration_<family>.py``.
 """
@@ -19,7 +20,7 @@ from lora_np.checks import choice, shown, whole_number
 from lora_np.models.formulas import Formulas
 from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec
 
-_LARGEST = 2**40  # of a number in a config: above it, and a product of four may not fit anywhere
+_LARGEST = 2**40  # of a number in a config: with more, a product of four may not fit anywhere
 _DEEPEST = 2**16  # layers of a stack
 
 
@@ -105,9 +106,9 @@ class Computing(NamedTuple):
     facts : mapping
         Of the whole: variables of the family, and the entries of its table ``decoder``.
     layers : list of mapping
-        The same of each layer, where they may differ.
+        The same for each layer, if layers may differ.
     read : frozenset of str
-        The fields of the config that this follows from.
+        The fields of the config that were used.
     """
 
     facts: Mapping[str, Any]
@@ -181,7 +182,7 @@ def _each_layer(field: Mapping[str, Any], entries: list[Any], values: Mapping[st
 
 
 class Family(NamedTuple):
-    """A data file, over those that it extends."""
+    """A data file, merged with those that it extends."""
 
     name: str
     classes: str  # what its class names start with
@@ -240,9 +241,9 @@ def _folder() -> Any:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """The tables of a file, over those of the file that it extends."""
+    """The tables of a file, merged over those of the file that it extends."""
     own = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-    own = {"llama_cpp": "", **own, "runs": "decoder" in own}  # what is not for those that extend it
+    own = {"llama_cpp": "", **own, "runs": "decoder" in own}  # not inherited
     heads: dict[str, Any] = {}
     for tasks, modules in own.get("heads", {}).items():
         for task in tasks.split(", "):
@@ -252,7 +253,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables ``above`` over those ``below``: ``false`` takes away, and a name is a field or a value."""
+    """The tables ``above`` over those ``below``: ``false`` removes, and a name is a field or a value."""
     merged = {**below, **above}
     for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
         entries = {**below.get(key, {}), **above.get(key, {})}
@@ -261,7 +262,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     fields, let = above.get("fields", {}), above.get("let", {})
     merged["fields"] = {name: entry for name, entry in merged["fields"].items() if name not in let}
     kept = {name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}}
-    merged["let"] = {**let, **kept}  # a new value first: what follows may need it
+    merged["let"] = {**let, **kept}  # a new value first: later ones may need it
     lower, upper = below.get("decoder", {}), above.get("decoder", {})
     both = {**lower.get("fields", {}), **upper.get("fields", {})}
     merged["decoder"] = {**lower, **upper, "fields": both}
@@ -272,7 +273,7 @@ _TYPES = {bool: "flag", float: "number"}
 
 
 def _whole_field(name: str, entry: Any) -> dict[str, Any]:
-    """A field with all that its entry leaves out."""
+    """A field with the defaults for what its entry omits."""
     said = entry if isinstance(entry, dict) else {"default": entry}
     usual = said["default"]
     kind = "text" if str(usual)[:1] == "'" else _TYPES.get(type(usual), "size")
@@ -356,7 +357,7 @@ def _append(
     depths: Mapping[str, Indices],
     modules: list[ModuleSpec],
 ) -> None:
-    """Append the modules that exist: alike ones together, with the indices where they are."""
+    """Append the modules that exist: identical ones together, with their indices."""
     value = family.expressions.value
     there = [path for path in entries if depths.keys() >= set(_stacks(path))]
     found: dict[tuple[str, Any], list[int]] = {}
@@ -388,7 +389,7 @@ def _stacks(path: str) -> tuple[str, ...]:
 
 @cache
 def _kind(role: str) -> Kind:
-    """What a module is, if its entry does not say it."""
+    """The kind of a module, if its entry does not give it."""
     if role in get_args(Kind):
         return role  # type: ignore[return-value]
     if role == "position":
@@ -416,7 +417,7 @@ _VARIABLES = ("tokens", "float_norm", "half_softmax", "soft_cap", "repeats", "ha
 
 
 def _indices(found: list[int]) -> Indices:
-    """The indices as a range where they are evenly spaced."""
+    """The indices as a range if they are evenly spaced."""
     step = found[1] - found[0] if len(found) > 1 else 1
     even = range(found[0], found[-1] + 1, step)
     return even if list(even) == found else tuple(found)
@@ -425,7 +426,7 @@ def _indices(found: list[int]) -> Indices:
 def _field(
     family: Family, field: Mapping[str, Any], values: Mapping[str, Any], env: Mapping[str, Any]
 ) -> Any:
-    """A field's value as what it should be: that of the first name that the config gives one."""
+    """A field's checked value: that of the first name that the config has."""
     for name in field["from"]:
         if values.get(name) is not None:
             break
@@ -466,7 +467,7 @@ def _labels(values: Mapping[str, Any]) -> int:
 
 
 def _positions(values: Mapping[str, Any], env: Mapping[str, Any]) -> int:
-    """The longest sequence: what learned positions there are for, or what the config says of rotary ones."""
+    """The longest sequence: the number of learned positions, or what the config says for rotary ones."""
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
     found = env.get("positions") or env.get("text.positions") or given

@@ -1,4 +1,4 @@
-"""Small expressions over the fields of a config: what a family's data file says of shapes and conditions."""
+"""Small expressions over the fields of a config: shapes and conditions in a family's data file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Formulas(ast.NodeTransformer):
 
     An expression holds names, whole numbers, strings, ``True`` and ``False``, lists, ``+ - * // / %``,
     comparisons, ``in``, ``and or not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``,
-    ``len`` and ``at(x, key, default)``. ``/`` divides without a remainder, or the config is refused.
+    ``len`` and ``at(x, key, default)``. ``/`` must divide without a remainder, or the config is refused.
     ``text.d`` is the variable ``d`` of the part ``text``.
 
     Parameters

@@ -31,22 +31,22 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
-    is a convolution, a vector a norm. Anything else is a bare parameter, and so is a ``weight`` whose bias is
-    of another shape. Where a ``config.json`` says which
-    type the model is of, and transformers has language models of that type, names and kinds are as there.
+    is a convolution, a vector a norm. Anything else is a bare parameter, and so is a ``weight`` whose bias
+    has another shape. If a ``config.json`` gives the model's type, and transformers has language models of
+    that type, names and kinds are as there.
 
     Parameters
     ----------
     source : str or Path
         The file, index or directory.
     kinds : mapping of str to str, optional
-        What modules are where their names mislead: from the end of a name to ``"linear"``, ``"embedding"``,
+        The kinds of modules with misleading names: from the end of a name to ``"linear"``, ``"embedding"``,
         ``"convolution"``, ``"norm"`` or ``"parameter"``.
 
     Returns
     -------
     ModelSpec
-        What was assumed is in its field ``assumed``.
+        Its field ``assumed`` says what was assumed.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
         names = list(map(str, model.config.get("architectures") or ()))
         with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
         if with_head and tables and all(module.name != head for module in modules):
-            # a checkpoint does not hold the head that is the embedding
+            # a checkpoint does not hold a head that is the embedding
             modules.append(ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True))
     modules = [each._replace(role="head") if each.name == head else each for each in modules]
     return ModelSpec(

@@ -1,4 +1,4 @@
-"""What a module is where no family describes it: one rule, from names and the shapes in headers."""
+"""The kind of a module that no family describes: one rule, from names and the shapes in headers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def judged(
     fused : mapping of str to str
         As `fused_names` gives it.
     told : mapping of str to str, optional
-        What modules are where their names mislead, by the ends of their names.
+        The kinds of modules with misleading names, by the ends of their names.
     """
     owner, _, last = name.rpartition(".")
     if (kind := kinds.get(starred(name), "")) in _EXPERTS:
@@ -70,7 +70,7 @@ def judged(
     chosen = next((kind for end, kind in (told or {}).items() if f".{owner}".endswith(f".{end}")), None)
     said = chosen or kinds.get(starred(owner), "")
     kind = said if said in get_args(Kind) else guess(owner, weight)
-    # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias gives that away
+    # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias reveals that
     turned = kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]
     weight = weight[::-1] if turned else weight
     fits = bias == weight[:1]

@@ -1,4 +1,4 @@
-"""The modules of models in memory that have ``named_modules()``, as those of torch do."""
+"""The modules of models in memory that have ``named_modules()``, such as torch's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ASSUMED = "The experts of this family are not described: PEFT may adapt them un
 def from_named_modules(model: Any) -> ModelSpec:
     """The modules of any object with ``named_modules()``, such as a torch model on the meta device.
 
-    torch is never imported here: what counts is that modules have ``named_parameters(recurse=False)`` with
+    torch is never imported here: modules only need ``named_parameters(recurse=False)`` with
     shapes.
 
     Parameters
@@ -46,7 +46,7 @@ def from_named_modules(model: Any) -> ModelSpec:
 
 
 def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, str]) -> Iterator[ModuleSpec]:
-    """A module's own parameters as one module where its kind is known, and by themselves where it is not."""
+    """A module's own parameters as one module if its kind is known, otherwise one by one."""
     shapes: dict[str, tuple[int, ...]] = {}
     tied: dict[str, bool] = {}
     for key, parameter in module.named_parameters(recurse=False):

@@ -1,4 +1,4 @@
-"""What llama.cpp makes of a model in a GGUF file, undone: names, config, order of rows.
+"""llama.cpp's changes to a model in a GGUF file, undone: names, config, order of rows.
 
 Sources: llama.cpp, ``convert_hf_to_gguf.py`` and ``gguf-py/gguf/tensor_mapping.py``.
 """
@@ -36,7 +36,7 @@ _NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attenti
 
 @dataclass(frozen=True)
 class GGUFModel:
-    """A model in a GGUF file, under the names and with the config that transformers has for it.
+    """A model in a GGUF file, with transformers' names and config.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class GGUFModel:
         Returns
         -------
         ndarray or Quantised
-            float32 where the file keeps that, and for all vectors; other matrices in the blocks of the file.
+            float32 if the file stores that, and for all vectors; other matrices in the blocks of the file.
 
         Raises
         ------
@@ -172,10 +172,9 @@ def _translated(name: str, names: Mapping[str, str]) -> str | None:
 
 
 def row_order(config: Mapping[str, Any], name: str) -> Array | None:
-    """Where each row of a module is in llama.cpp's file, or None if it is in its place.
+    """Where each row of a module is in llama.cpp's file, or None if rows are not moved.
 
-    transformers turns the pairs ``(i, i + d/2)`` of a head by its angles, llama.cpp the neighbours
-    ``(2i, 2i + 1)``.
+    transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i + 1)``.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-# where the parts of a composite model are, after `model.` if it has a head
+# the paths of the parts of a composite model, after `model.` if it has a head
 _HOMES = {
     "text_config": ("language_model", "text_model"),
     "vision_config": ("vision_tower", "visual", "vision_model", "image_tower", "video_tower"),
@@ -72,11 +72,11 @@ class NameMap:
         self._rules = _rules_of(tuple(_types(config)))
         architectures = config.get("architectures")
         name = architectures[0] if isinstance(architectures, list) and architectures else ""
-        # a body that was saved without its head: its names begin one level further in
+        # a body saved without its head: its names begin one level deeper
         self._bare = str(name).endswith("Model") and "vision_config" in config
 
     def place(self, name: str) -> Place | None:
-        """Where the tensor ``name`` goes; None if transformers splits or permutes it: that is not undone."""
+        """Where the tensor ``name`` goes; None if transformers splits or permutes it, which is not undone."""
         place: Place | None = None
         for rule in self._rules:
             for home in rule.homes:
@@ -98,14 +98,14 @@ class NameMap:
                 elif rule.kind == "transpose":
                     place = Place(name, transposed=True)
                 break
-            if place is not None:  # one rule that stacks, after all that rename
+            if place is not None:  # one stacking rule, after all renaming ones
                 break
         place = place or Place(name)
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
 
 def names_are_known(config: Mapping[str, Any]) -> bool:
-    """Whether ``NameMap`` knows what becomes of a model's names: of all but some that see or hear.
+    """Whether ``NameMap`` knows a model's names: true for all but some with vision or audio.
 
     Parameters
     ----------
@@ -115,8 +115,8 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
     Returns
     -------
     bool
-        False for a model whose type transformers renames in ways that are not in the file, and for one with a
-        vision or an audio part of a type that is not in it.
+        False if transformers renames the model's type in ways that are not in the file, or if a vision or
+        audio part has a type that is not in it.
 
     See Also
     --------
@@ -128,7 +128,7 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
 
 
 def fused_names(model_type: str) -> Mapping[str, str] | None:
-    """The names of separate experts that PEFT still takes where transformers fuses them, and what they mean.
+    """The names of separate experts that PEFT still accepts when transformers fuses them, and their meaning.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def fused_names(model_type: str) -> Mapping[str, str] | None:
 
 
 def default_targets(model_type: str) -> tuple[str, ...] | str:
-    """What PEFT adapts in a model of this type where no targets are named; empty where it has no default.
+    """What PEFT adapts in a model of this type if no targets are named; empty if it has no default.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""PEFT's ``adapter_config.json``: what it says about each module, and what it must not say."""
+"""PEFT's ``adapter_config.json``: its settings for each module, and the settings that are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["FRESH", "NAME", "SETTINGS", "AdapterConfig", "check_values", "checke
 
 Number = TypeVar("Number", int, float)
 NAME = "adapter_config.json"
-# What every adapter made here says first.
+# The first settings of every adapter made here.
 FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
 
 _BLOCK_DIAGONAL = {"A": "target_modules_bd_a", "B": "target_modules_bd_b"}  # of use_bdlora
@@ -63,7 +63,7 @@ _Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
 _SWITCH: _Wanted = ("true or false", bool, None)
 _NAMES: _Wanted = ("a list of names", list, _are_names)
 _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
-# In words, of which types, and what else must hold.
+# In words, the types allowed, and further conditions.
 SETTINGS: Mapping[str, _Wanted | None] = {
     "r": ("a whole number from 1 on", int, _is_whole),
     "lora_alpha": ("a finite number", (int, float), _is_real),
@@ -89,7 +89,7 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     "lora_bias": _SWITCH,
     "fan_in_fan_out": _SWITCH,
     "ensure_weight_tying": _SWITCH,
-    # what changes nothing in what the saved numbers compute
+    # settings that do not change what the saved numbers compute
     **dict.fromkeys((
         "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "inference_mode",
         "init_lora_weights", "loftq_config", "lora_ga_config", "megatron_core", "peft_type", "peft_version",
@@ -97,7 +97,7 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     )),
 }  # fmt: skip
 
-# Why some settings cannot be ignored where they are set.
+# Why some settings cannot be ignored if they are set.
 _REFUSED = {
     "alora_invocation_tokens": "aLoRA acts from its invocation tokens on, which no change of weights does",
     "arrow_config": "Arrow mixes several adapters anew for each token",
@@ -108,13 +108,13 @@ _REFUSED = {
     "monteclora_config": "MonteCLoRA draws its updates at random",
     "use_qalora": "QA-LoRA averages groups of inputs",
 }
-# The others move the base weight as they start, so that the saved factors belong to another base.
+# The others change the base weight at the start, so the saved factors belong to another base.
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The settings of one adapter, checked, and what they say of each module; made by `parse`.
+    """The checked settings of one adapter, and those for each module; made by `parse`.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class AdapterConfig:
 
 
 def check_values(raw: Mapping[str, Any], at: str = "") -> None:
-    """Refuse values that PEFT's settings do not have.
+    """Refuse values that PEFT's settings cannot have.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
 
 
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
-    """Settings with every value checked, and none that is not understood.
+    """Settings with every value checked; unknown ones are refused.
 
     Parameters
     ----------
@@ -263,8 +263,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) -> AdapterConfig:
     """``raw`` with r, lora_alpha and their patterns such that every module has its rank and alpha.
 
-    What ``raw`` already says is kept, if it is right for every module. Otherwise the commonest
-    values become the default, and each exception is named by its full path.
+    What ``raw`` already says is kept if it is right for every module. Otherwise the most common values become
+    the default, and each exception is listed by its full path.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     """
     path = Path(NAME)
     said = parse(path, raw)
-    given = "r" in raw and "lora_alpha" in raw  # without them PEFT would assume 8 and 8 in silence
+    given = "r" in raw and "lora_alpha" in raw  # without them PEFT would silently assume 8 and 8
     if given and {name: said.rank_and_alpha(name) for name in modules} == modules:
         return said
     r = _commonest(rank for rank, _ in modules.values())
@@ -308,7 +308,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
 
 
 def _commonest(numbers: Iterable[Number]) -> Number:
-    """The one that occurs most often, the smallest of several."""
+    """The most frequent value, the smallest of several."""
     return Counter(sorted(numbers)).most_common(1)[0][0]
 
 

@@ -1,4 +1,4 @@
-"""Which modules of a model a LoRA adapts: one selection for configs, checkpoints, and models in memory.
+"""Which modules of a model a LoRA adapts: one selection for configs, checkpoints and models in memory.
 
 Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``inject_adapter``), ``utils/other.py`` (``_set_trainable``)
 and, for fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
@@ -16,7 +16,7 @@ from lora_np.models.targets import ALL_LINEAR, Patterns, Targets, checked_names,
 from lora_np.table import shape_text
 
 ADAPTABLE = ("linear", "embedding", "convolution")
-# PEFT refuses what these models compute without calling the module (``_check_lora_target_modules_mamba``)
+# PEFT refuses modules that these models use without calling them (``_check_lora_target_modules_mamba``)
 _STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 _UNCALLED = ("out_proj", "conv1d")
 
@@ -33,7 +33,7 @@ class Pick(NamedTuple):
     times : int
         Factor of the rank: PEFT gives maps that were fused into one the ranks of all of them.
     parameter : str
-        Where not the module is adapted but a parameter: its name in the module, or nothing for a bare one.
+        If a parameter is adapted instead of the module: its name in the module, or empty for a bare one.
     """
 
     module: ModuleSpec
@@ -42,7 +42,7 @@ class Pick(NamedTuple):
     parameter: str | None = None
 
     def path(self, name: str) -> str:
-        """What patterns are matched with for the module ``name``."""
+        """The text that patterns are matched against for the module ``name``."""
         return f"{name}.{self.parameter}" if self.parameter else name
 
 
@@ -63,17 +63,17 @@ def pick(
     spec : ModelSpec
         The model.
     targets : str, iterable of str, callable or None
-        As PEFT reads them; None takes the family's default. A function is asked of (name, ModuleSpec).
+        As PEFT reads them; None takes the family's default. A function is called with (name, ModuleSpec).
     saved : collection of str
         Ends of names that ``modules_to_save`` trains in full.
     exclude : str or sequence of str
-        What is left out: ends of names, or one expression.
+        Modules to leave out: ends of names, or one expression.
     layers : int or sequence of int
         Of modules that a list names, only those in the layers of these numbers.
     layers_pattern : str or sequence of str
         The names of the lists of layers that ``layers`` counts; by default any.
     target_parameters : collection of str
-        Ends of the names of parameters that are adapted by themselves. With them ``targets`` may be empty.
+        Ends of the names of parameters to adapt directly. With them ``targets`` may be empty.
 
     Returns
     -------
@@ -165,10 +165,10 @@ def _defaults(spec: ModelSpec) -> tuple[str, ...] | str:
 
 
 def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Pick]:
-    """The modules that ``targets`` mean; all that they match must be such as LoRA can adapt."""
+    """The modules that ``targets`` select; LoRA must be able to adapt all that match."""
     wanted = matcher(targets, **filters)
     listed = targets if isinstance(targets, list) else []
-    # layers differ in an index, which only what holds an index can tell apart
+    # layers differ in an index, which only patterns with an index can tell apart
     alike = (listed or wanted.all_linear) and not any(filters.values()) and filters["layers"] == ()
     alike = bool(alike) and not any(part.isdecimal() for target in listed for part in target.split("."))
     paths = _paths(spec, alike=alike)
@@ -211,9 +211,9 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
-    """``targets`` less those that mean fused experts; the parameters that these are, and factors of the rank.
+    """``targets`` without those that mean fused experts; the parameters of these, and factors of the rank.
 
-    As PEFT does where transformers fuses experts: it looks for parameters under the names that were fused. A
+    As PEFT does if transformers fuses experts: it looks for parameters under the names that were fused. A
     string is first turned into last names, so a pattern cannot tell layers apart. The fused names
     (``down_proj``) then mean experts only, even where dense layers have maps of the same name.
     """
@@ -261,7 +261,7 @@ def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
 
 
 def _parameter(module: ModuleSpec) -> Pick:
-    """The module's weight by itself; a bare parameter has no name in a module."""
+    """The module's weight alone; a bare parameter has no name in a module."""
     return Pick(module, parameter="" if module.kind in ("parameter", "experts") else "weight")
 
 
@@ -298,7 +298,7 @@ def _pick_parameters(
 
 
 def _names(module: ModuleSpec, *, alike: bool) -> list[str]:
-    """Of alike modules perhaps the first alone."""
+    """Of identical modules, possibly only the first."""
     return module.at(*[indices[0] for indices in module.ranges]).names() if alike else module.names()
 
 

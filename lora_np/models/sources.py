@@ -49,7 +49,7 @@ def describe(source: object) -> ModelSpec:
     """
     if isinstance(source, Mapping):
         return from_config(source)
-    # what reads files and models in memory is imported late: the name of a preset needs none of it
+    # readers of files and of models in memory are imported late: the name of a preset needs none of them
     if not isinstance(source, (str, Path)):
         from lora_np.models.live import from_named_modules
 
@@ -79,7 +79,7 @@ def describe(source: object) -> ModelSpec:
 
 
 def _from_directory(path: Path) -> ModelSpec:
-    """From the config where its family is described, from headers where there are weights and it is not."""
+    """From the config if its family is described, otherwise from headers if there are weights."""
     if (path / "adapter_config.json").is_file():
         raise ValueError(
             f"{path} is an adapter: lora-np inspect shows what it holds; to count it, give its base and "
@@ -116,7 +116,7 @@ def _bits_of(path: Path) -> tuple[int, int]:
 
 
 def _from_gguf(path: Path) -> ModelSpec:
-    """Matrices stay in the blocks of the file; vectors, and what it keeps in float32, are numbers."""
+    """Matrices stay in the file's blocks; vectors, and tensors stored in float32, become numbers."""
     from lora_np.models.llama_cpp import open_gguf
 
     model = open_gguf(path)

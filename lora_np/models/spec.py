@@ -1,4 +1,4 @@
-"""Whole models as lists of named modules: what owns how many parameters."""
+"""Whole models as lists of named modules, with the parameters that each owns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ATTENTION = ("query", "key", "value", "qkv", "key_value", "position_query", "pos
 
 
 class ModuleSpec(NamedTuple):
-    """A module that owns parameters, or many alike whose names differ only in an index.
+    """A module that owns parameters, or many identical ones whose names differ only in an index.
 
     Names are those of transformers. ``{}`` in a name is an index, one for each entry of
     ``ranges``: ``model.layers.{}.self_attn.q_proj`` with ``(range(80),)`` is eighty modules.
@@ -53,8 +53,8 @@ class ModuleSpec(NamedTuple):
     transposed : bool
         Whether the weight is kept as inputs by outputs: that of GPT-2's Conv1D, and of some experts.
     called : bool
-        Whether the model calls the module as one of its kind. Where it does not, but takes the weight, an
-        adapter of PEFT does nothing or fails.
+        Whether the model calls the module as one of its kind. If it only uses the weight, a PEFT adapter does
+        nothing or fails.
     """
 
     name: str
@@ -88,7 +88,7 @@ class ModuleSpec(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """Numbers that all of these modules own; what is tied is counted where it belongs."""
+        """Numbers that all of these modules own; tied weights are counted with their owner."""
         own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
         return own * self.copies
 
@@ -108,7 +108,7 @@ class ModuleSpec(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """The facts about a stack of alike transformer layers that its parameters alone do not tell.
+    """Facts about a stack of transformer layers that do not follow from its parameters.
 
     Parameters
     ----------
@@ -135,15 +135,15 @@ class Layers(NamedTuple):
     attention_dropout : bool
         Whether attention weights are dropped in training.
     tokens : int
-        How many it sees of each sequence, where that is fixed (a vision tower); 0 where it sees the sequence.
+        How many it sees of each sequence, if that is fixed (a vision tower); 0 if it sees the sequence.
     float_norm : bool
         Whether its RMS norms multiply by their weight in float32.
     half_softmax : bool
-        Whether the softmax of attention that is not fused has the type of the weights rather than float32.
+        Whether the softmax of eager attention has the type of the weights rather than float32.
     soft_cap : bool
         Whether attention scores and logits go through a tanh.
     repeats : int
-        How often each layer is used, one time after the other.
+        How many times in a row each layer is used.
     half_loss : bool
         Whether the loss is computed in the type of the weights rather than in float32.
     """
@@ -192,7 +192,7 @@ class ModelSpec:
     positions : int
         The longest sequence that the config allows; 0 if it does not say.
     assumed : str
-        What had to be assumed, where PEFT may therefore count otherwise; empty where all is known.
+        The assumptions because of which PEFT may count differently; empty if everything is known.
     quantised : (int, int)
         Of a checkpoint in few bits: the numbers in its quantised weights, and the bytes that these take.
 
@@ -216,7 +216,7 @@ class ModelSpec:
 
     @property
     def head(self) -> str:
-        """The module that ``"all-linear"`` leaves out: what transformers calls the output embeddings."""
+        """The module that ``"all-linear"`` leaves out: transformers' output embeddings."""
         return next((module.name for module in self.groups if module.role == "head"), "")
 
     @property
@@ -230,12 +230,12 @@ class ModelSpec:
         return tuple(_expand(self.groups))
 
     def per_expert(self) -> ModelSpec:
-        """The same model with every expert's linear maps by themselves, under their names in checkpoints."""
+        """The same model with every expert's linear maps separate, under their names in checkpoints."""
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
     @property
     def table(self) -> Table:
-        """One row for each group of alike modules, and their parameters."""
+        """One row for each group of identical modules, with their parameters."""
         rows: list[tuple[Cell, ...]] = []
         for module in self.groups:
             name, shape = module.name.replace("{}", "*"), shape_text(module.shape)
@@ -248,7 +248,7 @@ _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a na
 
 
 def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
-    """Modules that differ only in an index, as one group where their indices run without a gap.
+    """Modules that differ only in an index, as one group if their indices have no gap.
 
     Parameters
     ----------

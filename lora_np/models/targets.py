@@ -1,4 +1,4 @@
-"""Which modules an adapter means: PEFT's rules on names, once for everything that has names.
+"""Which modules an adapter selects: PEFT's rules for names, for everything that has names.
 
 Source: PEFT 0.21, ``tuners/tuners_utils.py`` (``check_target_module_exists``) and ``utils/other.py``
 (``get_pattern_key``).
@@ -26,13 +26,13 @@ _PLAIN = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True, eq=False)
 class Matcher:
-    """Says of a path, and of the layer that is there, whether it is wanted; made by `matcher`.
+    """Decides whether a path and its layer are selected; made by `matcher`.
 
     Attributes
     ----------
     all_linear : bool
-        Whether the targets are ``"all-linear"``. Every path matches then: which modules are linear, and which
-        of them is the output layer, the caller knows.
+        Whether the targets are ``"all-linear"``. Every path matches then: the caller knows which modules are
+        linear, and which is the output layer.
     wanted : callable
         Whether a path and its layer are selected.
     unwanted : callable, optional
@@ -62,16 +62,16 @@ def matcher(
     ----------
     targets : str, iterable of str, or callable
         A list holds ends of paths, at a dot: ``["q_proj", "layers.0.mlp.up_proj"]``. A string is a regular
-        expression for whole paths, or ``"all-linear"``. A function of (path, layer) decides by itself.
+        expression for whole paths, or ``"all-linear"``. A function of (path, layer) returns whether to select
+        it.
     exclude : str or sequence of str
-        What is left out, likewise: PEFT's ``exclude_modules``.
+        What to leave out, in the same form: PEFT's ``exclude_modules``.
     layers : int or sequence of int
         Only layers of these numbers, of modules that a list names: PEFT's ``layers_to_transform``.
     layers_pattern : str or sequence of str
         The names of the lists of layers that ``layers`` counts; by default any.
     saved : collection of str
-        Modules that are trained in full, with all that is in them, and never adapted: PEFT's
-        ``modules_to_save``.
+        Modules trained in full, with everything in them, and never adapted: PEFT's ``modules_to_save``.
     what : str
         What messages call the targets.
 
@@ -164,7 +164,7 @@ def ends_with(path: str, target: str) -> bool:
     path : str
         Of a module or a parameter.
     target : str
-        The name that is looked for.
+        The name to look for.
 
     Returns
     -------
@@ -238,7 +238,7 @@ class Patterns:
         self._keys.extend(self.values)
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
-            # so many plain names are those of modules: a dot is a dot
+            # so many plain names must be those of modules: a dot is a dot
             if exact or (len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key)):
                 self._places.setdefault("^" + exact[1].replace("\\", "") if exact else key, place)
             elif len(self._others) >= _MAX_PATTERNS:

@@ -1,6 +1,6 @@
-"""Figures that more than one place uses: functions that take arrays and an optional ``ax=``.
+"""Figures used in several places: functions that take arrays and an optional ``ax=``.
 
-What they are made of is public too: `axes`, `sheet`, `label_line` and the colours, each with its meaning.
+Their building blocks are public too: `axes`, `sheet`, `label_line` and the colours, each with its meaning.
 """
 
 from lora_np.lazy import on_demand

@@ -1,4 +1,4 @@
-"""Figures of an adapter: where it is strong, how many directions hold it, and which rank would do."""
+"""Figures of an adapter: where it is strong, how many directions hold it, and which rank is enough."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a segment of a path that is a number
-_KINDS = 12  # with a line each; what is beyond shares one
+_KINDS = 12  # with a line each; the others share one
 _NORM = "norm of the update, $\\|\\Delta W\\|_F$"
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 Spectra = Mapping[str, Array]
@@ -166,7 +166,7 @@ def update_shares(spectra: Spectra, *, share: float = 0.99, ax: Axes | None = No
         low, high = (reduce([*kept.values()], axis=0) for reduce in (np.min, np.max))
         ax.fill_between(directions, low, high, color=MUTED, alpha=0.25, linewidth=0, label="all modules")
     colors = [*(line.get_color() for line in ax.lines), MUTED]
-    if given:  # nothing is drawn of updates that are zero
+    if given:  # zero updates are not drawn
         ax.legend(labelcolor=colors, loc="lower right", ncols=1 + (len(kinds) > 5), frameon=False, fontsize=9)
     ax.axhline(share, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     label_line(ax, 0, share, f"{100 * share:g} %", MUTED, xytext=(3, -7))
@@ -178,7 +178,7 @@ def update_shares(spectra: Spectra, *, share: float = 0.99, ax: Axes | None = No
 
 
 def update_ranks(ranks: Mapping[str, tuple[int, int]], *, ax: Axes | None = None) -> Axes:
-    """The rank that is enough, by kind of module: median and range, beside the rank that the file has.
+    """The rank that is enough, by kind of module: median and range, next to the rank in the file.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def update_ranks(ranks: Mapping[str, tuple[int, int]], *, ax: Axes | None = None
 
 
 def module_kinds(paths: Iterable[str]) -> dict[str, str]:
-    """What each module is called among its like in other layers: its last name, or more if others share it.
+    """The name that each module shares with those in other layers: its last name, or more if ambiguous.
 
     Parameters
     ----------

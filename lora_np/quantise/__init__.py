@@ -1,4 +1,4 @@
-"""Matrices in few bits: the levels, the blocks, and the error next to W0."""
+"""Matrices in few bits: levels, blocks, and the error relative to W0."""
 
 from lora_np.lazy import on_demand
 

@@ -21,7 +21,7 @@ from lora_np.quantise.weight import Quantised
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of block is laid out, read, and (where it can be) made.
+    """How one kind of block is laid out, read, and (if possible) made.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Blocks(Quantised):
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
         numbers = np.empty((flat.size, layout.numbers), np.float32)
-        # by pieces, so that codes and scales on their way to numbers stay small
+        # in pieces, so that intermediate codes and scales stay small
         with np.errstate(over="ignore", invalid="ignore"):  # a damaged file's scales may be anything
             for start in range(0, flat.size, step := max(1, 2**16 // layout.numbers)):
                 numbers[start : start + step] = layout.decode(flat[start : start + step])

@@ -1,4 +1,4 @@
-"""One door to every kind of quantisation."""
+"""One function for every kind of quantisation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def quantise(W: npt.ArrayLike, kind: str, *, block: int = 64, double: bool = Fal
     Parameters
     ----------
     W : array_like of shape (d, k)
-        Computed with in float32.
+        Converted to float32.
     kind : str
         One of `KINDS`:
 
@@ -52,7 +52,7 @@ def quantise(W: npt.ArrayLike, kind: str, *, block: int = 64, double: bool = Fal
     Notes
     -----
     With even levels the error of a number is at most half a step: ``scale / 254`` for int8, ``scale / 14``
-    for int4. Smaller blocks have smaller scales, and pay for them in bits: 32 / 64 = 0.5 a number in blocks
+    for int4. Smaller blocks have smaller scales, but cost more bits: 32 / 64 = 0.5 a number in blocks
     of 64, or 0.127 with double quantisation.
 
     References

@@ -52,7 +52,7 @@ class Int8(Quantised):
 
     def rows(self, index: Any) -> Array:
         """Some rows of `dequantised`: ``codes * scales / 127``."""
-        # one rounding after the other in the order of bitsandbytes: the row's scale times the code, over 127
+        # roundings in the order of bitsandbytes: the row's scale times the code, over 127
         values: Array = self.codes[index] * self.scales[index][..., np.newaxis] * np.float32(1 / 127)
         return values
 
@@ -171,7 +171,7 @@ def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
 
 
 def double_quantised(scales: Array) -> BlockScales:
-    """8-bit codes of what the scales differ by from their mean."""
+    """8-bit codes of the scales' differences from their mean."""
     offset = mean_as_torch(scales)
     levels = dynamic_levels()
     rest = scales - offset
