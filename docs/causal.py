@@ -1,7 +1,7 @@
 """How every causal language model of transformers is counted, as a page: ``python -m docs.causal``.
 
 Builds a model of each type on the meta device, with the defaults of its config, and holds the count against
-it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what headers do not tell of
+it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what headers do not say about
 the types that no file describes. Needs the extra ``peers``; takes some minutes.
 """
 
@@ -215,7 +215,7 @@ def differences(model: Any, spec: Any) -> str:
 
 
 def row(kind: str, model: Any) -> tuple[str, str]:
-    """How a type is counted, and a remark. A refusal that the package holds already is found anew."""
+    """How a type is counted, and a remark. A refusal that the package already has is determined again."""
     from lora_np.models.headers import MEMORY
     from lora_np.models.kinds import kinds_by_type
 

@@ -1,4 +1,4 @@
-"""Run what docs/use/plan.md shows, and set our figures beside published ones: python docs/plan_page.py"""
+"""Run what docs/use/plan.md shows, and compare our figures with published ones: python docs/plan_page.py"""
 
 import contextlib
 import io
@@ -241,7 +241,7 @@ CLAIMS = [
 
 
 def published() -> str:
-    """The published measurements beside our figures, as a Markdown table."""
+    """The published measurements next to our figures, as a Markdown table."""
     rows = []
     for model, how, source, measured, counted, options, reason in CLAIMS:
         options = dict(options)

@@ -64,7 +64,7 @@ STILL = "<!-- still -->"  # where a fragment has what it shows without scripts
 
 
 def still(name: str, fragment: str, root: str) -> str:
-    """In place of controls that do nothing: a figure that the package has made, and a sentence."""
+    """Instead of controls that do nothing: a figure made by the package, and a sentence."""
     if STILL not in fragment:
         return ""
     found = STILLS[name]

@@ -26,7 +26,7 @@ require(main).init({ loader: { load: ["input/tex"], paths: { mathjax: path } } }
   console.log(JSON.stringify(made));
 });
 """
-Formula = tuple[str, bool]  # TeX, and whether it stands by itself
+Formula = tuple[str, bool]  # TeX, and whether it is a displayed formula
 
 
 def add_mathml(app: Sphinx, problem: Exception | None) -> None:

@@ -159,7 +159,7 @@ def wabt() -> None:
 
 @contextmanager
 def from_npm(name: str) -> Iterator[Path]:
-    """The folder of an npm package, for the while."""
+    """A temporary folder for an npm package."""
     npm = shutil.which("npm")
     if npm is None:
         raise ConfigError(f"npm is needed to fetch {name} for the site; install Node.js")

@@ -1,4 +1,4 @@
-"""What teachers run: submissions in a process without rights, grades, feedback, and courses for nbgrader."""
+"""Tools for teachers: submissions in an unprivileged process, grades, feedback, courses for nbgrader."""
 
 from lora_np.lazy import on_demand
 

@@ -66,7 +66,7 @@ def teacher_notebook(lesson: Lesson) -> str:
             answered = f"    ### BEGIN SOLUTION\n{body}    ### END SOLUTION"
         else:  # several definitions: the solution's come after those that students fill in
             answered = f"\n\n### BEGIN SOLUTION\n{solution(name).code}### END SOLUTION"
-        # What is printed is the feedback; the last value is the points.
+        # The printed text is the feedback; the last value is the points.
         hidden = f"""
 ### BEGIN HIDDEN TESTS
 outcome = exercises.check({name}, rng={HIDDEN})
@@ -82,7 +82,7 @@ outcome.points
 
 
 def solution_page(lesson: Lesson) -> str:
-    """Each exercise with its explained solution, and what is usually done wrong, as Markdown."""
+    """Each exercise with its explained solution and the usual mistakes, as Markdown."""
     parts = [f"# Solutions: {lesson.title}"]
     for number, exercise in enumerate(lesson.exercises, start=1):
         parts += [heading(exercise, number), exercise.statement, solution(exercise.name).text]
@@ -95,7 +95,7 @@ def solution_page(lesson: Lesson) -> str:
 
 
 def marks_of(name: str, *, solution: bool = False, points: int | None = None) -> dict[str, Any]:
-    """What nbgrader knows of a cell: one that a student fills in, or one that is worth points."""
+    """Metadata of a cell for nbgrader: one that a student fills in, or one that is worth points."""
     graded = points is not None
     marks = {"grade": graded, "grade_id": name, "locked": graded, "solution": solution, "task": False}
     return {**marks, "schema_version": 3, **({"points": points} if graded else {})}

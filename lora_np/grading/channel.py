@@ -1,4 +1,4 @@
-"""Another Python process, talked to in messages: with a deadline for each, and an end that is certain."""
+"""Another Python process, reached by messages: each has a deadline, and the process surely ends."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import numpy as np
 from lora_np.exercises import WireError
 from lora_np.grading.wire import receive, send
 
-TICK = 0.05  # seconds between two looks at the clock
+TICK = 0.05  # seconds between checks of the clock
 STARTING = 60.0  # seconds for Python and NumPy, on a slow and busy machine
-PRINTED = 2_000  # characters of what it prints that are kept
+PRINTED = 2_000  # characters of its output to keep
 CODE = "import sys; sys.path[:0] = sys.argv[1:]; from lora_np.grading.{} import main; main()"
 
 
@@ -32,8 +32,8 @@ class Ended(Exception):  # noqa: N818
 class Channel:
     """One life of a process that runs ``main`` of a module of this package, until `kill` at the latest.
 
-    What it prints is read and forgotten beyond the first 2,000 characters; messages wait in a short queue, so
-    that a process that floods its pipe is stopped by the pipe.
+    Its output is read, and dropped beyond the first 2,000 characters; messages wait in a short queue, so a
+    process that floods its pipe is stopped by the pipe.
     """
 
     def __init__(self, module: str, *, folder: Path, environment: Mapping[str, str]) -> None:
@@ -81,7 +81,7 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Seconds, without those for which the process was kept from a processor (which Linux says)."""
+        """Seconds, not counting those in which the process waited for a processor (as reported by Linux)."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             _, waited, *_ = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
             self.kept_waiting = int(waited) / 1e9
@@ -89,7 +89,7 @@ class Channel:
 
     def message(self, deadline: float) -> dict[str, Any]:
         """The next message; `Ended` if there is none by ``deadline`` (of `clock`), or it makes no sense."""
-        # Not even what is there already once the time is over: messages may come without end.
+        # Not even messages that are already there once the time is over: they may never end.
         while (left := deadline - self.clock()) > 0:
             with contextlib.suppress(queue.Empty):
                 message = self.received.get(timeout=left)
@@ -135,6 +135,6 @@ def opened(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 def import_path() -> list[str]:
-    """Where NumPy and this package are, for a process that does not look around."""
+    """The paths of NumPy and this package, for a process that does not search for them."""
     files = [Path(np.__file__).resolve().parent, Path(__file__).resolve().parents[1]]
     return list(dict.fromkeys(str(package.parent) for package in files))

@@ -1,4 +1,4 @@
-"""The process in which a submission runs. It answers calls; what is right, the other side decides."""
+"""The process in which a submission runs. It answers calls; the other side decides what is right."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def answer(request: Any, names: dict[str, Any], requests: BinaryIO, replies: Bin
 
 
 def take_standard_streams() -> None:
-    """Standard input becomes empty; what is printed goes where standard error goes already."""
+    """Standard input becomes empty; standard output goes where standard error goes."""
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.dup2(2, 1)
@@ -76,7 +76,7 @@ def prepare() -> None:
 
 
 def import_matplotlib(folder: str) -> None:
-    """While it may write its list of fonts, which it must not do later: whoever plots loses nothing."""
+    """Import it while it may still write its list of fonts, so that students who plot lose nothing."""
     os.environ["MPLCONFIGDIR"] = folder
     with contextlib.suppress(Exception):
         importlib.import_module("matplotlib.pyplot")
@@ -84,6 +84,6 @@ def import_matplotlib(folder: str) -> None:
 
 
 def is_checkout(folder: Path) -> bool:
-    """Whether a folder has this package, and is none in which packages are installed."""
+    """Whether a folder contains this package, and is not one in which packages are installed."""
     installed = folder.name in ("site-packages", "dist-packages") or (folder / "numpy").is_dir()
     return (folder / "lora_np").is_dir() and not installed

@@ -1,4 +1,4 @@
-"""Grade a folder of submissions: other questions than students saw, a process for each submission."""
+"""Grade a folder of submissions: new questions, and a process for each submission."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Grades:
     lessons : tuple of Lesson
         What was graded.
     rng : int
-        What the questions were drawn from; the same number gives the same grades.
+        The seed of the questions; the same number gives the same grades.
     reports : dict of str to list of Report
         For each student, one for each file.
     """
@@ -70,7 +70,7 @@ class Grades:
         return {k: v for files in self.reports.values() for file in files for k, v in file.missing.items()}
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
-        """The best that a student has handed in, if it is in several files."""
+        """The student's best answer, if it is in several files."""
         outcomes = [
             file.outcomes[exercise.name] for file in self.reports[student] if exercise.name in file.outcomes
         ]
@@ -89,7 +89,7 @@ class Grades:
         return Table(["student", "points", "of"], rows, notes=notes)
 
     def warnings(self) -> list[str]:
-        """What a teacher must know: limits that did not hold, and files that could not be judged."""
+        """Warnings for the teacher: limits that did not hold, and files that could not be judged."""
         return [
             *(f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()),
             *(f"{file}: {why}" for file, why in self.failures.items()),
@@ -111,7 +111,7 @@ class Grades:
         return Table(columns, rows).to_csv()
 
     def feedback(self, student: str) -> str:
-        """What a student should read, as Markdown: points, and for each loss the law that was broken."""
+        """A student's feedback, as Markdown: points, and for each loss the law that was broken."""
         lines = [f"# {student}: {self.points(student)} of {plural(self.maximum, 'point')}", ""]
         for lesson in self.lessons:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
@@ -130,7 +130,7 @@ class Grades:
         return "\n".join(lines).rstrip() + "\n"
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """How many solved each exercise, by lesson; what fewer than half have solved is dark."""
+        """How many solved each exercise, by lesson; those solved by fewer than half are dark."""
         from lora_np.plots import INK, MUTED, axes
 
         names, students = [exercise.name for exercise in self.exercises], len(self.reports)
@@ -188,16 +188,16 @@ def grade(
 
     Three processes share the work: this one holds names and grades; a judge for each file decodes and checks
     the answers; the file's code runs in a process without rights. Whatever happens to the second and third
-    costs that file's points and nobody else's.
+    costs only that file's points.
 
     Parameters
     ----------
     folder : Path
         ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: the file or folder has the student's name.
     numbers : sequence of int
-        The lessons to grade; by default those that somebody has handed something in for.
+        The lessons to grade; by default those for which somebody has handed something in.
     rng : Generator or int, optional
-        Draws the questions; by default new ones each time.
+        Draws the questions; by default, new ones each time.
     limits : Limits, optional
         For each submission.
     jobs : int, optional
@@ -206,7 +206,7 @@ def grade(
         Show a progress bar in a terminal.
     journal : Path, optional
         A file that takes each result as soon as it is known. If this run is killed, the next one with the
-        same journal, lessons and limits goes on from there, with the same questions.
+        same journal, lessons and limits continues from there, with the same questions.
 
     Returns
     -------
@@ -306,7 +306,7 @@ class Journal:
 
 
 def check_out(path: Path, submissions: Path) -> None:
-    """Refuse a place for the grades that would cost a file, or all grades once they are made.
+    """Refuse an output path that would overwrite a file, or fail once the grades are ready.
 
     Parameters
     ----------
@@ -366,13 +366,13 @@ def readable_name(name: str) -> str:
 
 
 def unused(name: str, taken: Container[str]) -> str:
-    """``name``, or with a number behind it: names that differ on the disk may be the same to read."""
+    """``name``, perhaps with a number appended: names that differ on disk may look the same."""
     return next(found for i in count(1) if (found := name if i == 1 else f"{name} ({i})") not in taken)
 
 
 @dataclass(frozen=True)
 class HandedIn:
-    """What the supervisor knows of a file: its bytes are read once, and only searched."""
+    """What the supervisor knows about a file: its bytes are read once, and only searched."""
 
     path: Path
     answers: frozenset[str] = frozenset()  # names of exercises that it seems to define
@@ -418,13 +418,13 @@ def quoted(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """A name that a spreadsheet does not take for a formula."""
+    """A name that a spreadsheet does not mistake for a formula."""
     clean = printable(text).replace("\n", " ")
     return f"'{clean}" if clean.lstrip()[:1] in {"=", "+", "-", "@"} else clean
 
 
 def file_name(student: str) -> str:
-    """A name for a student's feedback that every file system takes."""
+    """A name for a student's feedback that every file system accepts."""
     if len(student.encode()) <= 200 and "/" not in student and "\\" not in student:
         return f"{student}.md"
     clean = re.sub(r"[/\\]", "_", student).encode()[:150].decode("utf-8", "ignore")

@@ -1,9 +1,10 @@
-"""What a submission may use: limits that a process puts on itself before it runs a line of it.
+"""What a submission may use: limits that its process sets on itself before it runs any of its code.
 
-Nothing is taken on trust: each limit is tried once it is set, and `confine` returns what does not hold here.
+Nothing is taken on trust: each limit is tested once it is set, and `confine` returns those that do not hold.
 Resource limits work on every POSIX system; with them no file can be written at all. On Linux, Landlock
 (kernel 5.13) confines what can be read, and seccomp allows a list of system calls that reach nothing outside
-the process. Where the grader runs as root, the process becomes nobody, since limits do not hold for root.
+the process. If the grader runs as root, the process becomes the user nobody, since limits do not hold for
+root.
 
 References
 ----------
@@ -38,14 +39,14 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use. It may write no file.
+    """What one submission may use. It may not write any file.
 
     Parameters
     ----------
     seconds : float
         For each call of a function, and for each cell as the file is run; at most a day.
     memory : int
-        Bytes beyond what Python and the library take.
+        Bytes beyond those that Python and the library take.
     total_seconds : float
         For the whole file; at most a week.
     student_seconds : float
@@ -56,7 +57,7 @@ class Limits:
     TypeError
         If one is not a number.
     ValueError
-        If one is not above 0, or more than any computer has.
+        If one is not above 0, or is more than any computer has.
 
     Examples
     --------
@@ -107,7 +108,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to overstep each limit; those that let it happen, with the step that should have set them."""
+    """Try to exceed each limit; return those that did not hold, with the step that should have set them."""
     tests: list[tuple[str, str, Callable[[], Any]]] = [
         ("memory", "resources", lambda: mmap.mmap(-1, address_space(limits.memory) + 2**20).close()),
         ("writing files", "resources", lambda: Path("written").write_bytes(b"x")),
@@ -139,7 +140,7 @@ def signal_the_parent() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, however that ends."""
+    """Have the kernel end this process when its parent ends, for whatever reason."""
     if sys.platform != "linux":
         raise OSError("needs Linux")
     prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -163,7 +164,7 @@ def become_nobody(*, may_read: bool) -> None:
 
 
 def address_space(beyond: int) -> int:
-    """Bytes that Python and the library take by now, where that can be known, and ``beyond``."""
+    """Bytes that Python and the library take so far, if that is known, plus ``beyond``."""
     used = sys.platform == "linux" and int(Path("/proc/self/statm").read_text().split()[0])
     return used * mmap.PAGESIZE + beyond
 
@@ -186,7 +187,7 @@ def limit_resources(limits: Limits) -> None:
             resource.setrlimit(kind, (least, least))
 
 
-# Landlock: nothing can be read but Python and the library, nothing written at all.
+# Landlock: only Python and the library can be read, and nothing can be written.
 
 ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # from which version on there are so many rights
 READ = 0b1101  # execute, read file, read folder
@@ -226,7 +227,7 @@ def readable() -> Iterator[tuple[Path, int]]:
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
     packages = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-    packages.append(str(Path(np.__file__).parents[1]))  # which may be of any name
+    packages.append(str(Path(np.__file__).parents[1]))  # which may have any name
     # The package that runs need not be the only copy: a checkout may be first in the path of an environment.
     exercises = [Path(entry, "lora_np", "exercises") for entry in {*python, *packages}]
     hidden = {(place / name).resolve() for place in (DATA.parent, *exercises) for name in ("data", "checks")}
@@ -249,7 +250,7 @@ def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
 
 
 # Seccomp: a filter in the kernel that answers every system call that is not listed with "not permitted".
-# What is listed reads (Landlock says which files), computes, waits, or asks about the process itself. So no
+# The calls listed read (Landlock says which files), compute, wait, or ask about the process itself. So no
 # process or thread, no signal to others, no socket, no shared memory or queue, and no change of modes, owners
 # or times.
 

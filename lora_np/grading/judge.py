@@ -1,8 +1,8 @@
 """The judge: a process for one submission's checks, which may fail without harm to the grades of others.
 
-It runs the submission in another process (`Sandbox`), puts the questions, and reports each exercise as soon
-as it is decided. It is our code, but what it decodes and compares comes from a stranger: so it limits its
-own memory, its time is limited, and it ends when the supervisor ends.
+It runs the submission in another process (`Sandbox`), asks the questions, and reports each exercise as soon
+as it is decided. It is our code, but what it decodes and compares comes from a stranger: so it limits its own
+memory, its time is limited, and it ends when the supervisor ends.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from lora_np.grading.submissions import Report, check_file
 from lora_np.grading.wire import receive, send
 
 MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take: sixteen times the largest message
-SLACK = 4  # times as long as a file may take, by the clock
+SLACK = 4  # multiple of a file's time limit, by the clock
 TELLING = 10.0  # seconds for the report of what was decided, once the submission's time is over
 
 
 def judged(
     path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits
 ) -> tuple[dict[str, Any], float]:
-    """What `Report.to_dict` gives for one file, from a judge in a separate process, and the seconds it took.
+    """The result of `Report.to_dict` for one file, from a judge in a separate process, and its seconds.
 
-    If the judge fails, what it has reported by then counts, and every other exercise says why there are no
+    If the judge fails, whatever it has reported so far counts, and every other exercise says why it has no
     points.
     """
     outcomes: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
-"""Usual mistakes and other right answers: in a checkout of the repository, not in what is installed.
+"""Usual mistakes and other right answers: only in a checkout of the repository, not when installed.
 
-A file of ``exercises/`` holds functions that are called like an exercise, each marked by `mistake` or
-`alternative`. They are read as text: nothing of them is run here.
+A file in ``exercises/`` holds functions named after an exercise, each marked by `mistake` or `alternative`.
+They are read as text: none of them is run here.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Attempt:
 
 @cache
 def attempts() -> tuple[Attempt, ...]:
-    """Usual mistakes and other right answers, as far as this checkout has them.
+    """The usual mistakes and other right answers in this checkout.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""A submission in a separate process, which can be asked and never trusted.
+"""A submission in a separate process, which can be questioned but never trusted.
 
-The process can start no other and write no file. Only arrays, numbers and text come out of it, and they are
-answers: nothing that it writes is taken for a verdict.
+The process can neither start another nor write a file. Only arrays, numbers and text come out of it, and only
+as answers: nothing that it writes is taken as a verdict.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Sandbox:
     Parameters
     ----------
     cells : sequence of str
-        Its source. A cell that ends the process, or hangs, is left out from then on.
+        Its source. A cell that ends the process, or hangs, is skipped from then on.
     limits : Limits
 
     Attributes
@@ -92,11 +92,11 @@ class Sandbox:
             self.process = None
 
     def deadline(self, process: Process, seconds: float) -> float:
-        """On the clock of the process; the file as a whole has no more than what is left of its time."""
+        """The deadline on the process's clock; never beyond the time left for the whole file."""
         return process.clock() + min(seconds, self.left)
 
     def message(self, process: Process, deadline: float) -> dict[str, Any]:
-        """The next message, whose time is the file's."""
+        """The next message; waiting counts towards the file's time."""
         began = process.clock()
         try:
             return process.message(deadline)
@@ -104,7 +104,7 @@ class Sandbox:
             self.left -= max(0.0, process.clock() - began)
 
     def running(self) -> Process:
-        """The process, started if there is none. A cell that it cannot get past is dropped."""
+        """The process, started if there is none. A cell that it cannot pass is dropped."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(f"the whole file took longer than {self.limits.total_seconds:g} seconds")
@@ -139,7 +139,7 @@ class Sandbox:
         *,
         seconds: float | None = None,
     ) -> dict[str, Any]:
-        """What `lora_np.exercises.call` gives, from the other process."""
+        """The result of `lora_np.exercises.call` in the other process."""
         seconds = self.limits.seconds if seconds is None else seconds
         functions = [a for a in arguments if callable(a)]
         places = iter(range(len(functions)))
@@ -165,7 +165,7 @@ class Sandbox:
 
 
 def reply_to(message: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:
-    """The value of the function that the submission asks for. The grader goes on, whatever it asks."""
+    """The value of the function that the submission calls. The grader goes on, whatever it asks for."""
     try:
         return {"value": functions[message["ask"]](*message["arguments"])}
     except Exception as error:
@@ -173,7 +173,7 @@ def reply_to(message: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Nothing of the teacher's; one thread, since no more can be started."""
+    """None of the teacher's environment; one thread, since no more can be started."""
     kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
     own = {"HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8", "MPLBACKEND": "Agg"}
     return kept | own | {f"{library}_NUM_THREADS": "1" for library in THREADS}

@@ -1,4 +1,4 @@
-"""What a student hands in: a notebook or a script, as cells of Python."""
+"""A student's submission: a notebook or a script, as cells of Python."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NUMBERED = 5_000  # lines of a script up to which an error's line is that of the
 CELLS = 1_000  # with code in them
 PROBLEMS = 50  # cells whose problems are shown
 LONGEST = 2_000  # characters of one message to a student
-PATIENCE = 3  # an exercise may take as many times as long as one call
+PATIENCE = 3  # an exercise may take this many times as long as one call
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one file.
+    """The result for one file.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def check_file(
     limits : Limits, optional
         By default those of `Limits`.
     told : callable, optional
-        Is called with each outcome as soon as it is known.
+        Called with each outcome as soon as it is known.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def problems_of(box: Sandbox) -> list[str]:
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """The outcome with texts that a student can read, whatever the submission puts into them."""
+    """The outcome with texts that are safe to read, whatever the submission puts into them."""
     verdicts = [
         replace(one, message=printable(one.message), call=printable(one.call)) for one in outcome.verdicts
     ]

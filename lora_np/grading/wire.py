@@ -1,7 +1,7 @@
-"""What travels between the grader and a submission: JSON and the bytes of arrays, never a pickle.
+"""Messages between the grader and a submission: JSON and the bytes of arrays, never a pickle.
 
 A message is a length, a JSON document and the bytes of its arrays. Whatever the other side writes, reading it
-gives arrays, numbers, strings, lists and dicts, or a `WireError`.
+yields arrays, numbers, strings, lists and dicts, or a `WireError`.
 """
 
 from __future__ import annotations

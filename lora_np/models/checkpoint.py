@@ -178,7 +178,7 @@ class OpenModel(ModelDirectory):
 def _best(
     tensor: Callable[[str], str], wanted: Iterable[str], names: Iterable[str], found: Container[str]
 ) -> Callable[[str], str]:
-    """``tensor`` of a name, of it without its first segment, or with one in front: the one that finds most."""
+    """``tensor`` of a name, of it without its first segment, or with one in front: whichever finds most."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
     ways: list[Callable[[str], str]] = [
