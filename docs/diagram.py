@@ -1,7 +1,7 @@
 """The diagram of the packages, drawn from what the code imports: python docs/diagram.py
 
 An arrow leads from a package to one that it imports; arrows that follow from others are left out. A test
-holds the picture against the code, and the code against the layers.
+compares the picture with the code, and the code with the layers.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""What the theme leaves out for people who listen: levels of headings in the sidebar, names of both sides."""
+"""Additions to the theme for screen readers: heading levels in the sidebar, names of both sidebars."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A doctest needs a blank line before the end of its block; on the page it would be a gap."""
+"""A doctest needs a blank line at the end of its block, which would be a gap on the page."""
 
 from docutils import nodes
 from sphinx.application import Sphinx

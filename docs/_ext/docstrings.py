@@ -1,7 +1,7 @@
-"""What docstrings say, as they mean it: names are links, types are words.
+"""Docstrings on the site: names are links, types are words.
 
-Single backticks find a public name of the package wherever it is documented, and complain of any other. Types
-lose what Napoleon makes of them, a reference for each word: ``array_like of shape (d, k)`` is one piece.
+Single backticks find a public name of the package wherever it is documented, and complain about any other.
+Types lose Napoleon's markup, a reference for each word: ``array_like of shape (d, k)`` is one piece.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What the site needs and Git does not hold, made before Sphinx reads: lessons, wheels, MathJax, data.
+"""Files of the site that are not in Git, made before Sphinx reads: lessons, wheels, MathJax, data.
 
 PYODIDE_DIST=DIR makes a site that serves the Pyodide runtime in DIR and needs no network; without it the
 notebooks in the browser fetch the kernel's normal Pyodide.
@@ -211,7 +211,7 @@ def lite() -> None:
 
 
 def for_the_browser(wheel: Path) -> None:
-    """Take out of the wheel what no notebook in the browser uses, and put in what only they do."""
+    """Remove from the wheel what no notebook in the browser uses, and add what only they use."""
     parts = {}
     with zipfile.ZipFile(wheel) as whole:
         for name in whole.namelist():
@@ -244,7 +244,7 @@ def assembled(source: Path) -> bytes:
           console.log(Buffer.from(module.toBinary({}).buffer).toString("hex"));
         });"""
     binary = bytes.fromhex(run("node", "-e", script, str(MADE / "wabt.js"), str(source)))
-    content = b"\x08dylink.0" + bytes([1, 4, 0, 0, 0, 0])  # it has no data and no table of its own
+    content = b"\x08dylink.0" + bytes([1, 4, 0, 0, 0, 0])  # it has neither data nor a table
     return binary[:8] + bytes([0, len(content)]) + content + binary[8:]
 
 
@@ -276,7 +276,7 @@ def copy_runtime(source: Path, target: Path) -> None:
 
 
 def stay_local(path: Path) -> None:
-    """A site that serves its runtime asks no other host, not even for a missing wheel."""
+    """A site that serves its runtime contacts no other host, not even for a missing wheel."""
     settings = json.loads(path.read_text(encoding="utf-8"))
     plugins = settings["jupyter-config-data"].setdefault("litePluginSettings", {})
     kernel = plugins.setdefault(KERNEL, {})

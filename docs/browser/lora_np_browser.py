@@ -1,4 +1,4 @@
-"""What a notebook in the browser imports first: a quicker product of matrices, and no font cache to build.
+"""Imported first by notebooks in the browser: a faster matrix product, and no font cache to build.
 
 NumPy has no BLAS there. ``product.wat``, which the site's build assembles, multiplies float32 matrices about
 nine times as fast.

@@ -1,6 +1,6 @@
 """The task of the live training, from the package: python docs/explorer/training_data.py > training-data.js
 
-A map from 24 inputs to 20 outputs is to change by four directions of falling strength; the outputs are
+A map from 24 inputs to 20 outputs is to change by four directions of decreasing strength; the outputs are
 measured with noise. Reduced-rank regression knows the optimum of each rank, and training has to find it.
 """
 

@@ -1,4 +1,4 @@
-"""Rank, decompositions, the best low-rank approximation, and what subspaces say."""
+"""Rank, decompositions, the best low-rank approximation, and subspaces."""
 
 from lora_np.lazy import on_demand
 

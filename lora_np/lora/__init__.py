@@ -1,4 +1,4 @@
-"""LoRA: the layer, its variants, putting it into a model, taking it out again."""
+"""LoRA: the layer and its variants, and how to put it into a model and merge it."""
 
 from lora_np.lazy import on_demand
 
