@@ -1,4 +1,4 @@
-"""What a model is: its modules, their kinds and names, which of them `targets` mean, how it computes."""
+"""What a model is: its modules, their kinds and names, which of them ``targets`` mean, how it computes."""
 
 from lora_np.lazy import on_demand
 
