@@ -1,13 +1,16 @@
 """Files that are there whole, or not at all, and nothing left behind."""
 
+import ast
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lora_np
 from lora_np import adapters
 from lora_np.files import whole, write_figure, write_whole
 
@@ -140,3 +143,49 @@ def test_the_same_figure_is_the_same_file(form):
 
     assert drawn(2) == drawn(2)
     assert drawn(2) != drawn(3)
+
+
+# Who writes without `lora_np.files`, and why nobody sees a half of it.
+WRITERS = {
+    "adapters/merging.py": "into the directory that `replacing` makes",
+    "adapters/peft_format.py": "into the directory that `replacing` makes",
+    "adapters/resizing.py": "beside the directory that `replacing` makes",
+    "course/widgets.py": "into memory",
+    "exercises/checks/build_a_lora.py": "a question for a student's function, in a temporary directory",
+    "grading/classroom.py": "appends a line to the journal, whose last line may be half",
+    "grading/confine.py": "a probe, in the sandbox's own directory",
+    "hub/safetensors.py": "into the file that `whole` makes",
+    "language/storing.py": "into the directory that `replacing` makes",
+    "training/checkpoint.py": "into the file that `write_whole` makes",
+}
+WRITES = {"write_text", "write_bytes", "save", "savez", "savefig", "copyfile", "copy2", "copytree"}
+
+
+def writes(path):
+    """Whether a file of the package calls what writes to the disk."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+        texts = {
+            word.value
+            for word in ast.walk(node)
+            if isinstance(word, ast.Constant) and isinstance(word.value, str)
+        }
+        if (
+            name == "open"
+            and texts & {"w", "wb", "a", "ab", "x", "xb"}
+            and "devnull" not in ast.unparse(node)
+        ):
+            return True
+        # a function of ours may be called save or write_text too
+        if name in WRITES and owner and owner not in ("adapters", "safetensors", "language", "gguf", "store"):
+            return True
+    return False
+
+
+def test_nothing_is_written_but_by_the_functions_that_write_whole():
+    package = Path(lora_np.__file__).parent
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if writes(path)}
+    assert found - {"files.py"} == WRITERS.keys()

@@ -99,9 +99,7 @@ def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
 @out
-@click.option(
-    "--method", type=str.lower, default="svd", help="cat, linear (adds factors, not updates) or svd."
-)
+@click.option("--method", type=str.lower, default="svd", help="cat, linear (adds the factors) or svd.")
 @click.option("--rank", type=int, help="For svd; by default, the largest rank among the adapters.")
 @any_base
 @jobs

@@ -136,7 +136,7 @@ def directory(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     HubError
-        If there is none: it is a `FileNotFoundError` too.
+        If there is none: it is a ``FileNotFoundError`` too.
 
     See Also
     --------

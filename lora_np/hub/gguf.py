@@ -19,7 +19,7 @@ import numpy as np
 from lora_np.checks import Array, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
-from lora_np.hub.reading import HubError, TensorFile, TensorInfo, open_regular
+from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, open_regular
 from lora_np.quantise import LAYOUTS, Blocks
 
 __all__ = ["GGUFFile", "open", "save"]
@@ -214,7 +214,7 @@ class _Header:
     """The bytes of the header, taken one piece after the other; none that is not there."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
-        self.stream, self.size, self.position = stream, size, 0
+        self.stream, self.size, self.position, self.items = stream, size, 0, 0
 
     def take(self, count: int, what: str) -> bytes:
         left = self.size - self.position
@@ -245,6 +245,9 @@ class _Header:
         number: int = self.number("Q", what)
         if number * least > self.size - self.position:
             raise HubError(f"{what} is {number}, for which {self.size - self.position} bytes are too few")
+        self.items += number if least > 1 else 0  # an array of numbers is one object
+        if self.items > MAX_ITEMS:
+            raise HubError(f"{what} is {number}; a header has at most {MAX_ITEMS:,} names and texts")
         return number
 
 

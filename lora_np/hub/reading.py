@@ -64,7 +64,7 @@ def open_regular(path: Path) -> BufferedReader:
     Raises
     ------
     HubError
-        If it is another kind of file. If there is none, the error is a `FileNotFoundError` too.
+        If it is another kind of file. If there is none, the error is a ``FileNotFoundError`` too.
     OSError
         If it cannot be opened.
 

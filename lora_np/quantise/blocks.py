@@ -83,7 +83,7 @@ class Blocks(Quantised):
         return int(self.data.nbytes)
 
     def rows(self, index: Any) -> Array:
-        """Some rows of `dequantised`."""
+        """Some rows of ``dequantised``."""
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
         numbers = np.empty((flat.size, layout.numbers), np.float32)

@@ -51,7 +51,7 @@ class Int8(Quantised):
         return int(self.codes.nbytes + self.scales.nbytes)
 
     def rows(self, index: Any) -> Array:
-        """Some rows of `dequantised`: ``codes * scales / 127``."""
+        """Some rows of ``dequantised``: ``codes * scales / 127``."""
         # roundings in the order of bitsandbytes: the row's scale times the code, over 127
         values: Array = self.codes[index] * self.scales[index][..., np.newaxis] * np.float32(1 / 127)
         return values
@@ -136,7 +136,7 @@ class FourBit(Quantised):
         return values.reshape(self.shape)
 
     def rows(self, index: npt.ArrayLike) -> Array:
-        """Some rows of `dequantised`."""
+        """Some rows of ``dequantised``."""
         k = self.shape[-1]
         flat = np.asarray(index)[..., np.newaxis] * k + np.arange(k)
         byte = self.packed[flat // 2]

@@ -41,7 +41,7 @@ class Quantised:
         return self.rows(slice(None))
 
     def rows(self, index: Any) -> Array:
-        """Some rows of `dequantised`, without the others.
+        """Some rows of ``dequantised``, without the others.
 
         Parameters
         ----------

@@ -113,6 +113,18 @@ def text(value):
 
 
 U32 = struct.pack("<I", 4)
+
+
+def test_a_header_has_a_budget_of_texts(tmp_path):
+    """Three million empty texts fit into 24 MB, and would take ten times as much as objects."""
+    place = tmp_path / "many.gguf"
+    count = 3_000_001
+    field = text("tokens") + struct.pack("<IIQ", 9, 8, count) + bytes(8 * count)
+    place.write_bytes(header(fields=[field]))
+    with pytest.raises(HubError, match=r"a header has at most 3,000,000 names and texts"):
+        gguf.open(place)
+
+
 LIES = {
     "begins with b'GGML'": b"GGML" + bytes(60),
     "the magic number takes 4 bytes, but the file ends 2 further": b"GG",
