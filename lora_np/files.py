@@ -102,7 +102,7 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
     written : list of Path
         New files.
     kept : list of Path
-        What was there before.
+        Existing files, which were kept.
     """
     kept = [path for path in files if os.path.lexists(path)]
     written = [path for path in files if path not in kept]

@@ -120,7 +120,7 @@ class LoraCount(Shown):
 
     @property
     def peft_line(self) -> str:
-        """What PEFT's ``print_trainable_parameters()`` prints, character for character."""
+        """The line printed by PEFT's ``print_trainable_parameters()``, character for character."""
         return (
             f"trainable params: {self.trainable:,d} || all params: {self.total:,d} || "
             f"trainable%: {self.percent:.4f}"
@@ -133,7 +133,7 @@ class LoraCount(Shown):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know: the convention for experts, ranks that are too high."""
+        """Remarks for the reader: the convention for experts, ranks that are too high."""
         notes = []
         if self.experts:
             notes.append(f"Experts are counted by the {self.experts} convention.")

@@ -72,7 +72,7 @@ class Memory(Shown):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is not in the total."""
+        """Remarks on what the total leaves out."""
         paged = f"{decimal_bytes(self.host)} of optimizer state can wait in the memory of the host."
         return (*([_UNKNOWN] if self.activations is None else []), *([paged] if self.host else []))
 

@@ -166,7 +166,7 @@ class Plan(Shown):
 
     @property
     def table(self) -> Table:
-        """What fits, and the most that would."""
+        """What fits, and the largest values that would."""
         columns = ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest context")
         rows: list[tuple[Cell, ...]] = []
         for each in self.choices:

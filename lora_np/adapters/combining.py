@@ -58,7 +58,7 @@ def combine(
     Parameters
     ----------
     adapters : sequence of path or Adapter
-        Directories as PEFT writes them, or what `load` made of them.
+        Directories as PEFT writes them, or results of `load`.
     out : path
         The directory to make.
     weights : sequence of float, optional

@@ -77,7 +77,7 @@ def diff(
     Parameters
     ----------
     first, second : path or Adapter
-        Directories as PEFT writes them, or what `load` made of them.
+        Directories as PEFT writes them, or results of `load`.
     tolerance : float
         The relative difference up to which two updates count as the same; by default some float32 rounding.
     jobs : int

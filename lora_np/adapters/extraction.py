@@ -70,7 +70,7 @@ def extract(
 ) -> Written[ExtractedTensor]:
     """Write the best low-rank adapter that leads from one checkpoint to another.
 
-    Exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank`` says what is wanted.
+    Pass exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank``.
 
     Parameters
     ----------

@@ -142,7 +142,7 @@ class InspectedModule(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Inspection(Findings[InspectedModule]):
-    """What `inspect` found.
+    """The result of `inspect`.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class Inspection(Findings[InspectedModule]):
 
     @property
     def contents_table(self) -> Table:
-        """What the adapter is."""
+        """The adapter's settings and contents."""
         rows = [(what, _in_words(what, content)) for what, content in self.contents.items()]
         return Table(("what", "it says"), [row for row in rows if row[1]], title=self.title)
 
@@ -187,7 +187,7 @@ class Inspection(Findings[InspectedModule]):
 
     @property
     def legend(self) -> dict[str, str]:
-        """What each column of the table says."""
+        """The meaning of each column of the table."""
         return {name: _LEGEND[name] for name in self.headings}
 
     def to_json(self) -> str:
@@ -236,7 +236,7 @@ def inspect(
     Parameters
     ----------
     adapter : path or Adapter
-        A directory as PEFT writes it, or what `load` made of it.
+        A directory as PEFT writes it, or the result of `load`.
     base : path, optional
         The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
         weight.

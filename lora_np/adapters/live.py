@@ -105,7 +105,7 @@ def attach(
     model : tree
         A model of ours without adapters; it is not changed.
     adapter : path or Adapter
-        A directory as PEFT writes it, or what `load` made of it.
+        A directory as PEFT writes it, or the result of `load`.
     names : callable, optional
         As in `save`: from a path in the model to the name in the adapter.
     any_base : bool

@@ -72,7 +72,7 @@ def merge(
     base : path
         A model's directory: safetensors in one file or in shards, and its config. A GGUF file is refused.
     adapter : path or Adapter
-        A directory as PEFT writes it, or what `load` made of it.
+        A directory as PEFT writes it, or the result of `load`.
     out : path
         The directory to make: the same shards, names and dtypes, and the base's other files, so that
         transformers loads it directly.

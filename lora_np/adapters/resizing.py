@@ -48,7 +48,7 @@ class ResizedModule(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class ResizeResult(Written[ResizedModule]):
-    """What `resize` wrote.
+    """The result of `resize`.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def resize(
     Parameters
     ----------
     adapter : path or Adapter
-        A directory as PEFT writes it, or what `load` made of it.
+        A directory as PEFT writes it, or the result of `load`.
     out : path
         The directory to make.
     rank : int

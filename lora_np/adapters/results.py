@@ -1,4 +1,4 @@
-"""What operations on adapters return: rows, their table, and where the result is."""
+"""Results of operations on adapters: rows, their table, and the path of the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = TypeVar("Row", bound=tuple[Any, ...])
 
 @dataclass(frozen=True, repr=False)
 class Findings(Shown, Generic[Row]):
-    """What an operation did or found: a row for each module or tensor, and notes.
+    """The result of an operation: a row for each module or tensor, and notes.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Findings(Shown, Generic[Row]):
 
 @dataclass(frozen=True, repr=False)
 class Written(Findings[Row]):
-    """What `combine`, `extract`, `merge` or `resize` did, and where the result is.
+    """What `combine`, `extract`, `merge` or `resize` did, and the path of the result.
 
     Parameters
     ----------

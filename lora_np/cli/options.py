@@ -1,4 +1,4 @@
-"""What the commands share: options, output, checks of the files they write."""
+"""Shared by the commands: options, output, checks of the files they write."""
 
 from __future__ import annotations
 

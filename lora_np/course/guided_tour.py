@@ -104,7 +104,7 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Tour:
-    """What the tour found. Errors are mean squared errors, in units of the variance of the map.
+    """The results of the tour. Errors are mean squared errors, in units of the variance of the map.
 
     Parameters
     ----------
@@ -212,7 +212,8 @@ def tour(
     Parameters
     ----------
     out : path
-        Folder for the figures, the adapter, the full update and ``report.html``; made if it is not there.
+        Folder for the figures, the adapter, the full update and ``report.html``; created if it does not
+        exist.
     quick : bool
         A quarter of the data and of the steps, for a first look.
     rng : int

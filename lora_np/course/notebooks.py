@@ -41,14 +41,14 @@ def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]
     Parameters
     ----------
     folder : path
-        Made if it is not there.
+        Created if it does not exist.
 
     Returns
     -------
     written : list of Path
         Copies just made.
     kept : list of Path
-        Files that existed, and were kept.
+        Existing files, which were kept.
 
     Raises
     ------

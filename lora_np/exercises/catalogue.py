@@ -193,7 +193,7 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
 
 
 def other_questions(rng: np.random.Generator | int) -> list[int]:
-    """What other inputs are drawn from than those that students see.
+    """Seeds of inputs other than those that students see.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from lora_np.exercises.laws import LawBroken
 
 
 class Rejected(Exception):  # noqa: N818
-    """What was drawn is outside the space of the law."""
+    """The drawn input is outside the law's space."""
 
 
 class Size(int):

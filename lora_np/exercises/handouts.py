@@ -20,7 +20,7 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
     Parameters
     ----------
     folder : Path
-        Made if it is not there.
+        Created if it does not exist.
     numbers : sequence of int
         Of lessons; all by default.
 
@@ -29,7 +29,7 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
     written : list of Path
         New files.
     kept : list of Path
-        What was there before.
+        Existing files, which were kept.
 
     Raises
     ------

@@ -29,7 +29,7 @@ class LawBroken(AssertionError):  # noqa: N818
         self.detail = detail
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython prints: the law. Where in the check it was broken is of no use to a student."""
+        """Let IPython print only the law: where in the check it was broken does not help a student."""
         return [str(self)]
 
 

@@ -31,7 +31,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
     Parameters
     ----------
     folder : Path
-        Made if it is not there.
+        Created if it does not exist.
     numbers : sequence of int
         Of lessons; all by default.
 

@@ -151,7 +151,7 @@ def check_file(
 
 
 def problems_of(box: Sandbox) -> list[str]:
-    """What went wrong in which cell."""
+    """The problems, with their cells."""
     first = sorted(box.problems.items())[:PROBLEMS]
     return [printable(f"cell {number}: {text}") for number, text in first]
 

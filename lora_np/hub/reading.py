@@ -174,7 +174,7 @@ def _no_constant(text: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says of one tensor.
+    """The header's entry for one tensor.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ class TensorFile:
     metadata: Mapping[str, Any] = field(repr=False)
 
     def info(self, name: str) -> TensorInfo:
-        """What the header says of the tensor ``name``.
+        """The header's entry for the tensor ``name``.
 
         Raises
         ------

@@ -270,7 +270,7 @@ class SafetensorsWriter:
         self._missing.remove(name)
 
     def _begin(self, name: str) -> TensorInfo:
-        """What the header says of a tensor that is still to be written, the file being where it begins."""
+        """The header's entry for a tensor still to be written, with the file positioned at its start."""
         if name not in self._missing:
             problem = "was written already" if name in self._tensors else "is not in the header"
             raise HubError(f"{self.path}: {name!r} {problem}")

@@ -143,7 +143,7 @@ def finetune(
     checkpoint : path, optional
         As for `lora_np.fit`.
     resume : bool
-        Continue from ``checkpoint`` if it is there.
+        Continue from ``checkpoint`` if it exists.
     progress : bool
         Show a progress bar, in a terminal.
 

@@ -144,7 +144,7 @@ class GatedMLP:
     Parameters
     ----------
     gate_proj, up_proj, down_proj : Linear
-        Or what `lora_np.inject` makes of them.
+        Or their adapted versions from `lora_np.inject`.
     activation : {"silu", "gelu"}
     fused : bool
         Whether one primitive does the middle, for silu.

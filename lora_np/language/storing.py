@@ -270,7 +270,7 @@ def save(
     model : LanguageModel
         Without adapters: `lora_np.merge` it first.
     path : path
-        The directory; made if it is not there.
+        The directory; created if it does not exist.
     dtype : {"float64", "float32", "bfloat16", "float16"}, optional
         Round the weights to this; by default they are kept as they are.
     force : bool

@@ -112,7 +112,7 @@ class Subwords(Identified):
     ValueError
         If the library cannot read it; in `encode`, if a text cannot be cut.
     ImportError
-        When it is first used, if ``tokenizers`` is not installed.
+        On first use, if ``tokenizers`` is not installed.
     """
 
     def __init__(self, contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES) -> None:

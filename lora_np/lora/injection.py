@@ -98,7 +98,7 @@ def inject(
         names nothing in it, the variant or ``bias`` is unknown, or a weight does not fit the variant or
         ``quantise``, or is already quantised.
     TypeError
-        If ``rank`` is not a whole number, ``rng`` is neither, or ``targets`` is of another kind.
+        If ``rank`` is not a whole number, or ``rng`` or ``targets`` is of another type.
 
     See Also
     --------
@@ -241,7 +241,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
 
 
 def like(Q: Quantised) -> Quantiser:
-    """What quantises to the kind, blocks and scales of ``Q``."""
+    """A function that quantises to the kind, blocks and scales of ``Q``."""
     from lora_np.quantise import BlockScales, FourBit, quantise
 
     if isinstance(Q, FourBit):

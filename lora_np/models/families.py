@@ -398,7 +398,7 @@ def _kind(role: str) -> Kind:
 
 
 def _facts(family: Family, stack: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, Any]:
-    """What `Layers` holds of a stack with attention."""
+    """The `Layers` of a stack with attention."""
     said = {name: env[name] for name in _VARIABLES if name in env}
     said |= {name: env[name] > 0 for name in ("dropout", "attention_dropout") if name in env}
     texts = _FACTS | {name: stack[name] for name in Layers._fields if name in stack}

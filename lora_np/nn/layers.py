@@ -88,7 +88,7 @@ class Linear:
         ValueError
             If a size is below 1, or ``dtype`` is another.
         TypeError
-            If ``rng`` is neither.
+            If ``rng`` is neither a Generator nor an int.
 
         Examples
         --------
@@ -366,7 +366,7 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
     Raises
     ------
     TypeError
-        If ``rng`` is neither.
+        If ``rng`` is neither a Generator nor None.
 
     Examples
     --------

@@ -41,7 +41,7 @@ def parameters_against_rank(
     Returns
     -------
     Axes
-        What was drawn on.
+        The axes with the drawing.
 
     See Also
     --------
@@ -96,7 +96,7 @@ def memory_by_cause(
     Returns
     -------
     Axes
-        What was drawn on.
+        The axes with the drawing.
 
     See Also
     --------

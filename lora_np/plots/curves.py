@@ -37,7 +37,7 @@ def lines(
     xlabel, ylabel : str
         What the axes show, with units.
     logarithmic : {"", "x", "y", "xy"}
-        Axes with a logarithmic scale. What is not above zero has no place on one.
+        Axes with a logarithmic scale. Values that are not above zero are not drawn on one.
     dashed : str
         A name in ``curves``: a reference, drawn in dashes and muted.
     level : float, optional
@@ -110,7 +110,7 @@ def singular_spectrum(
     Returns
     -------
     Axes
-        What was drawn on.
+        The axes with the drawing.
 
     See Also
     --------
@@ -148,7 +148,7 @@ def rank_error_curves(
     Returns
     -------
     Axes
-        What was drawn on.
+        The axes with the drawing.
 
     See Also
     --------

@@ -49,7 +49,7 @@ def heatmap(
     Returns
     -------
     Axes
-        What was drawn on.
+        The axes with the drawing.
 
     See Also
     --------

@@ -40,7 +40,7 @@ def matrix_tiles(
     Returns
     -------
     Figure
-        What was drawn on.
+        The figure with the drawing.
 
     See Also
     --------
@@ -91,7 +91,7 @@ def gallery(images: Mapping[str, Array], *, figure: Figure | None = None, width:
     Returns
     -------
     Figure
-        What was drawn on.
+        The figure with the drawing.
 
     See Also
     --------
@@ -138,7 +138,7 @@ def strips(
     Returns
     -------
     Figure
-        What was drawn on.
+        The figure with the drawing.
 
     See Also
     --------
@@ -192,7 +192,7 @@ def compression(
     Returns
     -------
     Figure
-        What was drawn on.
+        The figure with the drawing.
 
     See Also
     --------

@@ -31,7 +31,7 @@ def training_curve(
     Returns
     -------
     Axes
-        What was drawn on.
+        The axes with the drawing.
 
     See Also
     --------
@@ -80,7 +80,7 @@ def error_with_spread(
     Returns
     -------
     Axes
-        What was drawn on.
+        The axes with the drawing.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""A matrix in few bits: what every kind of it can do."""
+"""A matrix in few bits: the interface of every kind."""
 
 from __future__ import annotations
 

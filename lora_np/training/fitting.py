@@ -339,7 +339,7 @@ class Training:
             bar.write(text)
 
     def history(self, seconds: float, optimum: float | None) -> History:
-        """What was seen so far."""
+        """The history so far."""
         taken, errors = zip(*self.validated, strict=True) if self.validated else ((), ())
         return History(np.array(self.loss), np.array(taken, dtype=int), np.array(errors), seconds, optimum)
 
@@ -381,7 +381,7 @@ def check_goal(optimum: float | None, within: float | None, *, full_batch: bool)
 
 
 def diagnosis(training: Training, given: Any) -> str:
-    """What can be said about a loss that is not finite, and what to do."""
+    """The message for a loss that is not finite: what is known, and what to do."""
     run, losses, data = training.run, training.loss, training.data
     message = f"the loss is {losses[-1]} at step {run.steps}"
     largest = {path: float(np.abs(leaf.data).max()) for path, leaf in trainable(training.model)}
