@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO
 
 try:
@@ -260,7 +260,7 @@ def _locked(work: Path, target: Path) -> tuple[int, str]:
         try:
             with suppress(FileExistsError):
                 os.mkdir(work)
-            if work.is_symlink() or (work.exists() and not work.is_dir()):
+            if not S_ISDIR(os.lstat(work).st_mode):  # one look: it may be gone at the next
                 raise foreign
             names = set(os.listdir(work))
             if names and "lock" not in names:
