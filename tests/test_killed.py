@@ -201,6 +201,13 @@ FILES = {
     "plan": (["plan", "gpt2", "--card", "T4", "--plot", "{out}/p.svg"],) * 2,
     "start": (["exercises", "list"], ["exercises", "start", "{out}/x", "--lesson", "1,2"]),
     "nbgrader": (["exercises", "list"], ["exercises", "nbgrader", "{out}/x", "--lesson", "1"]),
+    "grade": (
+        ["exercises", "list"],
+        [
+            *["exercises", "grade", "{class}", "--lesson", "4", "--rng", "0", "--jobs", "1", "-o"],
+            "{out}/g.csv",
+        ],
+    ),
     "lessons": (["exercises", "list"], ["lessons", "{out}/x"]),  # what lab does before it opens JupyterLab
     "tour": (["tour", "--quick", "--out", "{out}/t"], ["tour", "--quick", "--rng", "1", "--out", "{out}/t"]),
 }
@@ -212,7 +219,9 @@ def test_each_file_is_old_or_new(name, tmp_path):
         pytest.importorskip("nbformat")
     np.save(tmp_path / "M.npy", np.diag([1.0, 0.5, 0.1]))
     folder = tmp_path / "here"
-    places = {"M": tmp_path / "M.npy", "out": folder}
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "ada.py").write_text("def lora_count(d, k, r):\n    return r * (d + k)\n")
+    places = {"M": tmp_path / "M.npy", "class": tmp_path / "class", "out": folder}
     check(folder, *([word.format(**places) for word in command] for command in FILES[name]))
 
 
