@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,16 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
 from lora_np.lora.initial import kaiming
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
-from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, quantiser
+from lora_np.lora.variants import (
+    ADAPTED,
+    VARIANTS,
+    DoRALinear,
+    HiRALinear,
+    Quantiser,
+    Settings,
+    XSLinear,
+    quantiser,
+)
 from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
 
@@ -48,6 +57,7 @@ def inject(
     bias: str = "none",
     quantise: str | Quantiser | None = None,
     steps: int = 5,
+    gradients: Mapping[str, Array] | None = None,
 ) -> T:
     """The same model, frozen, with ``(alpha/r) B A`` next to its linear layers; it computes what it did.
 
@@ -73,9 +83,9 @@ def inject(
     train : collection of str
         Paths of parts that are trained in full instead (a new head, say): exceptions from freezing. A tied
         weight can be named by any of its paths, is trained once, and stays tied.
-    variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "loftq"}
+    variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "loftq", "lora-ga", ...}
         A row of `lora_np.lora.VARIANTS`. LoRA+ differs only in its optimizer: see `lora_np.lora.lora_plus`.
-        "loftq" needs ``quantise``.
+        "loftq" needs ``quantise``, "lora-ga" and "lora-one" need ``gradients``.
     bias : {"none", "lora_only", "all"}
         Which b of the linear layers to train as well: those of adapted layers, or all. A merged model keeps
         their trained values.
@@ -85,6 +95,8 @@ def inject(
         A model whose weights are already quantised does not need this.
     steps : int
         Of `lora_np.lora.loftq`.
+    gradients : mapping of str to ndarray, optional
+        The gradient of the loss with respect to each adapted W, by the path of its layer.
 
     Returns
     -------
@@ -158,7 +170,7 @@ def inject(
         if few_bits and isinstance(layer.W, Quantised):
             raise ValueError(f"{path or 'the layer'} is already quantised: leave quantise= out")
         try:
-            return VARIANTS[variant].adapt(layer, settings)
+            return VARIANTS[variant].adapt(layer, settings._replace(gradient=(gradients or {}).get(path)))
         except ValueError as error:
             raise ValueError(f"{path or 'the layer'}: {error}") from None
 
@@ -269,10 +281,10 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     [('A', (1, 3)), ('B', (3, 1))]
     """
     nodes = [node for _, node in walk(model)]
-    factors = {
-        id(a) for node in nodes if isinstance(node, (LoRALinear, LoRAEmbedding)) for a in (node.A, node.B)
-    }
+    both = (LoRALinear, LoRAEmbedding, HiRALinear, XSLinear)
+    factors = {id(a) for node in nodes if isinstance(node, both) for a in (node.A, node.B)}
     own = factors | {id(node.m) for node in nodes if isinstance(node, DoRALinear)}
+    own |= {id(node.R) for node in nodes if isinstance(node, XSLinear)}
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 

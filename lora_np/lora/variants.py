@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace as replaced
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -37,6 +37,7 @@ class Settings(NamedTuple):
     rng: np.random.Generator
     few_bits: Quantiser | None = None  # what the frozen weight is held in; None as it is
     steps: int = 5  # of LoftQ
+    gradient: Array | None = None  # of the loss with respect to this layer's W
 
 
 class Variant(NamedTuple):
@@ -118,6 +119,48 @@ def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
     return LoRALinear(base, Tensor(root * found.A), Tensor(root * found.B), s.alpha, s.dropout)
 
 
+def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
+    """A and B start as singular vectors of the first gradient G (Wang et al., arXiv 2407.05000).
+
+    ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the start is taken off W0.
+    """
+    U, _, Vh = np.linalg.svd(first_gradient("lora-ga", layer, s), full_matrices=False)
+    r = whole_number("rank", s.rank, maximum=len(Vh) // 2, top="min(d, k) / 2")
+    c = layer.d_out**0.25 / 4
+    return around_residual(layer, c * U[:, r : 2 * r], c * Vh[:r], s)
+
+
+def lora_one(layer: Linear, s: Settings) -> LoRALinear:
+    """B A starts as the best step of rank r down the first gradient G (Zhang et al., arXiv 2502.01235).
+
+    ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, the singular values shared evenly. W0 stays, so the
+    model starts one step away from the base.
+    """
+    from lora_np.linalg import truncated_svd
+
+    U, S, Vh = truncated_svd(first_gradient("lora-one", layer, s), rank=s.rank)
+    root = np.sqrt(S / (128 * (S[0] or 1.0)))
+    start = lora(layer, s)
+    assert isinstance(start, LoRALinear)
+    return replaced(start, A=Tensor(root[:, None] * Vh), B=Tensor(-U * root))
+
+
+def lora_xs(layer: Linear, s: Settings) -> XSLinear:
+    """r^2 numbers between W0's top r singular triplets: see `XSLinear`."""
+    from lora_np.linalg import truncated_svd
+
+    U, S, Vh = truncated_svd(value(linear("lora-xs", layer).W), rank=s.rank)
+    base = layer if s.few_bits is None else Linear(s.few_bits(value(layer.W)), layer.b)
+    return XSLinear(base, Vh, Tensor(np.zeros((s.rank, s.rank), Vh.dtype)), U * S * (s.alpha / s.rank))
+
+
+def hira(layer: Linear, s: Settings) -> HiRALinear:
+    """An update of high rank from two thin factors: see `HiRALinear`."""
+    start = lora(linear("hira", layer), s)
+    assert isinstance(start, LoRALinear)
+    return HiRALinear(start.base, start.A, start.B, s.alpha)
+
+
 VARIANTS: dict[str, Variant] = {
     "lora": Variant(lora),
     "rslora": Variant(rslora),
@@ -127,6 +170,10 @@ VARIANTS: dict[str, Variant] = {
     "pissa": Variant(pissa),
     "olora": Variant(olora),
     "loftq": Variant(loftq_start),
+    "lora-ga": Variant(lora_ga),
+    "lora-one": Variant(lora_one),
+    "lora-xs": Variant(lora_xs),
+    "hira": Variant(hira),
 }
 
 
@@ -276,7 +323,93 @@ class DoRALinear:
         return freeze(Linear((value(self.m) / row_norms(W))[:, np.newaxis] * W, self.b))
 
 
-ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what replaces a layer that is adapted
+@dataclass(frozen=True, eq=False)
+class XSLinear:
+    """``h = W0 x + B R A x`` with only R trained: LoRA-XS.
+
+    Parameters
+    ----------
+    base : Linear
+        The layer that is adapted.
+    A : ndarray of shape (r, k)
+        The top right singular vectors of W0; frozen.
+    R : Tensor or ndarray of shape (r, r)
+        Zero at the start.
+    B : ndarray of shape (d, r)
+        The top left singular vectors of W0 times its singular values and ``alpha / r``; frozen.
+
+    References
+    ----------
+    Balazy et al., "LoRA-XS: low-rank adaptation with extremely small number of parameters", arXiv 2405.17604.
+
+    Examples
+    --------
+    >>> XSLinear(Linear(np.eye(2)), np.eye(1, 2), np.ones((1, 1)), np.ones((2, 1)))(np.array([2.0, 3.0]))
+    array([4., 5.])
+    """
+
+    base: Linear
+    A: Array  # (r, k)
+    R: Tensor | Array  # (r, r)  zero: training starts exactly at the base model
+    B: Array  # (d, r)
+
+    __repr__ = outline
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T
+
+    def merged(self) -> Linear:
+        """One frozen `Linear` that computes the same."""
+        return freeze(Linear(value(self.base.W) + self.B @ value(self.R) @ self.A, self.base.b))
+
+
+@dataclass(frozen=True, eq=False)
+class HiRALinear:
+    """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times that of W0.
+
+    Parameters
+    ----------
+    base : Linear
+        The layer that is adapted.
+    A : Tensor or ndarray of shape (r, k)
+        Random at the start.
+    B : Tensor or ndarray of shape (d, r)
+        Zero at the start.
+    alpha : float
+        The product is scaled by ``alpha / r``.
+
+    References
+    ----------
+    Huang et al., "HiRA: parameter-efficient Hadamard high-rank adaptation for large language models", ICLR
+    2025.
+
+    Examples
+    --------
+    >>> layer = HiRALinear(Linear(np.eye(2)), A=np.ones((1, 2)), B=np.ones((2, 1)), alpha=3.0)
+    >>> layer(np.array([1.0, 2.0]))
+    array([4., 8.])
+    """
+
+    base: Linear
+    A: Tensor | Array  # (r, k)
+    B: Tensor | Array  # (d, r)
+    alpha: float
+
+    __repr__ = outline
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        h = x @ self.weight().T
+        return h if self.base.b is None else h + self.base.b
+
+    def weight(self) -> Any:
+        return value(self.base.W) * (1 + (self.alpha / self.A.shape[0]) * (self.B @ self.A))
+
+    def merged(self) -> Linear:
+        """One frozen `Linear` that computes the same."""
+        return freeze(Linear(value(self.weight()), self.base.b))
+
+
+ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear, XSLinear, HiRALinear)  # what replaces a layer that is adapted
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
@@ -382,6 +515,14 @@ class Residual(Linear):
     b : ndarray of shape (d,), optional
         The bias.
     """
+
+
+def first_gradient(variant: str, layer: Linear, s: Settings) -> Array:
+    if s.gradient is None:
+        raise ValueError(f"{variant} starts from the gradient of the loss: pass gradients={{path: array}}")
+    if s.gradient.shape != linear(variant, layer).W.shape:
+        raise ValueError(f"the gradient must have W's shape {layer.W.shape}, got {s.gradient.shape}")
+    return s.gradient
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:
