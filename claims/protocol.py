@@ -262,6 +262,26 @@ def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     }
 
 
+def better(fixed: Read, *tuned: Read) -> str:
+    """For "is better than LoRA", from gains over it (a share of its loss), at LoRA's rate and at own rates.
+
+    Holds with a gain of 2 % or more at own rates on every bed, holds here with some gain on every bed or 2 %
+    on one; an artefact with a gain of 2 % at LoRA's rate only; otherwise it fails here.
+    """
+    if all(gain.low > 0.02 for gain in tuned):
+        return HOLDS
+    if all(gain.low > 0 for gain in tuned) or any(gain.low > 0.02 for gain in tuned):
+        return HERE_ONLY
+    return ARTEFACT if fixed.low > 0.02 else FAILS
+
+
+def gain(way: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None) -> np.ndarray:
+    """``1 - loss / loss of plain LoRA``, each at its best rate, or the way at the best rate of ``at``."""
+    ours = way.values(measure) if at is None else way.values(measure, at.place)
+    with np.errstate(all="ignore"):
+        return np.maximum(1 - ours / plain.values(measure), -9.0)  # a run that diverged counts as ten times
+
+
 def words(claim: Claim) -> dict[str, Any]:
     """All that a claim says, as JSON."""
     fields = ("title", "paper", "topic", "against", "bed", "dial", "setting", "published", "limits", "advice")

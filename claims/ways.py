@@ -91,7 +91,26 @@ class VeRA:
         return self.base(x) + x @ (self.inner * self.A).T @ (self.outer * self.B).T
 
 
-OTHERS = {"zero-a": zero_a, "a-only": a_only, "galore": galore, "vera": vera}
+@dataclass(frozen=True, eq=False)
+class MoRA:
+    """``h = W0 x + tile(M fold(x))``: a square M between sums of x's parts and copies (arXiv 2405.12130)."""
+
+    base: Any
+    M: Any  # (side, side)  zero
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        side, (d, k) = self.M.shape[0], self.base.W.shape
+        folded = sum(x[..., start : start + side] for start in range(0, k, side))
+        return self.base(x) + np.concatenate([folded @ self.M.T] * (d // side), axis=-1)
+
+
+def mora(layer: LoRALinear, rng: np.random.Generator) -> MoRA:
+    """The largest square that divides both sides; the rank of the layer is not used."""
+    side = int(np.gcd(*layer.base.W.shape))
+    return MoRA(layer.base, lnp.Tensor(np.zeros((side, side), layer.A.dtype)))
+
+
+OTHERS = {"zero-a": zero_a, "a-only": a_only, "galore": galore, "vera": vera, "mora": mora}
 
 
 def projected(step: int, model: Any, every: int, gradients: Any) -> None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "merge": "adapters",
     "diff": "adapters",
     "lab": "lessons",
+    "claims": "lessons",
     "exercises": "exercises",
 }
 

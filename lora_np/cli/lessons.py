@@ -1,4 +1,4 @@
-"""``tour`` and ``lab``: the main job in one run, and the lessons."""
+"""``tour``, ``lab`` and ``claims``: the main job in one run, the lessons, what papers say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lora_np.cli.options import WRITTEN, as_json, print_json, show
+from lora_np.cli.options import WRITTEN, as_json, print_json, show, show_as
 
 
 @click.command()
@@ -51,3 +51,16 @@ def lab(folder: Path, browser: bool, port: int | None) -> None:
     new, kept = copy_lessons(folder)
     print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)
     open_lab(folder, browser=browser, port=port)
+
+
+@click.command()
+@click.argument("name", required=False)
+@as_json
+def claims(name: str | None, as_json: bool) -> None:
+    """Show what papers say about LoRA and what our runs say: all claims in a table, or all about one.
+
+    Example: lora-np claims rslora
+    """
+    from lora_np.course import claims_table
+
+    show_as(claims_table(name), as_json)

@@ -6,6 +6,10 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from lora_np.checks import choice
+from lora_np.course.notebooks import carried
+from lora_np.table import Table
+
 
 def adaptation_runs() -> list[dict[str, Any]]:
     """The shipped model after learning Genesis: many ranks, targets, learning rates and random seeds.
@@ -36,3 +40,60 @@ def adaptation_runs() -> list[dict[str, Any]]:
     text = files("lora_np.course").joinpath("adaptation.json").read_text(encoding="utf-8")
     runs: list[dict[str, Any]] = json.loads(text)["runs"]
     return runs
+
+
+def claims() -> dict[str, dict[str, Any]]:
+    """What papers say about LoRA, and what came of it when it was tried: each claim by its name.
+
+    Returns
+    -------
+    dict of str to dict
+        In words: ``title``, ``paper``, ``against`` (what would contradict it), ``rule``, ``limits``,
+        ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and ``low`` to ``high``, the
+        interval of the mean; ``ways``, each with the runs at every rate that was tried.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package was installed without them.
+
+    Notes
+    -----
+    ``python -m claims run`` in the repository makes them; ``claims/protocol.py`` says how.
+
+    Examples
+    --------
+    >>> claims()["double-quantisation"]["verdict"]
+    'holds'
+    """
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in carried("claims/results", "*.json")}
+
+
+def claims_table(name: str | None = None) -> Table:
+    """All claims with their verdicts, or all about one.
+
+    Parameters
+    ----------
+    name : str, optional
+        Of a claim.
+
+    Returns
+    -------
+    Table
+        It prints, and renders in a notebook.
+
+    Raises
+    ------
+    ValueError
+        If there is no claim of this name.
+    """
+    known = claims()
+    if name is None:
+        return Table(["claim", "verdict", "what is said"], [(k, c["verdict"], c["title"]) for k, c in known.items()])
+    claim = known[choice("claim", name, known)]
+    figures = claim["figures"]
+    rows = [(claim["meaning"][key], *(f[part] for part in ("mean", "low", "high"))) for key, f in figures.items()]
+    said = {"Verdict": claim["verdict"], "Paper": claim["paper"], "Published": claim["published"]}
+    said |= {"Rule": claim["rule"], "Tried": claim["setting"], "Limits": claim["limits"], "Do": claim["advice"]}
+    notes = [f"{what}: {text}" for what, text in said.items() if text]
+    return Table(["figure", "mean", "from", "to"], rows, title=claim["title"], notes=notes)
