@@ -4,6 +4,7 @@
     python -m claims run NAME         write results/NAME.json
     python -m claims run --quick      all of them in small, at the rates that the full runs found
     python -m claims check            in small, against what is recorded: for CI
+    python -m claims reword           words and verdicts anew, from the recorded figures
 """
 
 from __future__ import annotations

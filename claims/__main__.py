@@ -12,9 +12,10 @@ from claims import protocol
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m claims", description=claims.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=["list", "run", "check"])
+    parser.add_argument("command", choices=["list", "run", "check", "reword"])
     parser.add_argument("name", nargs="*", help="all by default")
     parser.add_argument("--quick", action="store_true", help="in small, at the recorded rates")
+    parser.add_argument("--half", type=int, choices=[0, 1], help="without the language model, or with it alone")
     parser.add_argument("--other-seeds", action="store_true", help="in full, with five seeds that never ran")
     args = parser.parse_args()
     if unknown := set(args.name) - set(claims.names()):
@@ -22,8 +23,13 @@ def main() -> None:
     wrong = []
     for name in args.name or claims.names():
         claim = claims.claim(name)
+        if args.half is not None and ("language" in claim.bed) != bool(args.half):
+            continue
         if args.command == "list":
             print(f"{name:26} {claim.title}")
+            continue
+        if args.command == "reword":
+            protocol.reword(name, claim)
             continue
         if args.command == "check":
             wrong += check(name, claim)

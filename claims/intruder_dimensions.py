@@ -72,6 +72,6 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=rule,
-    limits="Maps of 64 to 352 by 128; after 100 steps; the threshold of 0.6 is one of those the paper uses.",
+    limits="Maps of 64 to 352 by 128; after 100 steps. The threshold is a choice: a lower one finds fewer.",
     advice="Where the old task matters: a lower rate or a higher rank; shrinking intruders is a cheap repair to try.",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from claims.beds import Digits, Linear
-from claims.protocol import ARTEFACT, FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.protocol import ARTEFACT, FAILS, HERE_ONLY, HOLDS, Claim, gain, share
 
 
 def measure(lab):
@@ -14,8 +14,8 @@ def measure(lab):
         found[name] = gain(pissa, plain)
         if name == "digits":
             low = plain.place - 2  # a rate below LoRA's best, as in a setting copied from full tuning
-            found["early"] = 1 - pissa.values("early", low) / plain.values("early", low)
-            found["fixed"] = 1 - pissa.values("test", low) / plain.values("test", low)
+            for name, measure in (("early", "early"), ("fixed", "test")):
+                found[name] = share(plain.values(measure, low), pissa.values(measure, low))
     return found
 
 

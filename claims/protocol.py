@@ -132,6 +132,8 @@ class Sweep:
             while True:
                 near = {p: self.at(p, seeds) for p in (self.place, self.place - 1, self.place + 1)}
                 best = min(near, key=near.__getitem__)
+                if not np.isfinite(near[best]):
+                    best -= 2  # all three diverged
                 if best == self.place:
                     break
                 self.place = best
@@ -168,8 +170,14 @@ class Sweep:
         return {"way": self.way, "best": rate(self.place), "rates": rates}
 
 
+IN_SMALL: dict[str, dict[str, float]] = {}  # the runs of this process
+
+
 class Lab:
-    """Where a claim is tried: it keeps every run, so that ways that claims share run once."""
+    """Where a claim is tried: it keeps every run, so that ways that claims share run once.
+
+    Full runs are noted in ``.runs.jsonl``, which is not committed: delete it after a change to a bed or a way.
+    """
 
     def __init__(self, *, quick: bool = False, first: int = 0, recorded: Mapping[str, Any] | None = None):
         self.quick = quick
@@ -179,7 +187,7 @@ class Lab:
         self.picture: dict[str, Any] | None = None
         self.seconds = 0.0
         self.notes = HERE / ".runs.jsonl"
-        self.known: dict[str, dict[str, float]] = {}
+        self.known = IN_SMALL if quick else {}
         if self.notes.exists() and not quick:
             self.known = dict(map(json.loads, self.notes.read_text(encoding="utf-8").splitlines()))
 
@@ -237,7 +245,8 @@ class Figures:
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         for name, figure in found.items():
-            numbers = {part: np.nan if figure[part] is None else figure[part] for part in ("mean", "low", "high")}
+            parts = ("mean", "low", "high")
+            numbers = {part: np.nan if figure[part] is None else figure[part] for part in parts}
             setattr(self, name, Read(**numbers))
 
 
@@ -276,10 +285,17 @@ def better(fixed: Read, *tuned: Read) -> str:
 
 
 def gain(way: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None) -> np.ndarray:
-    """``1 - loss / loss of plain LoRA``, each at its best rate, or the way at the best rate of ``at``."""
-    ours = way.values(measure) if at is None else way.values(measure, at.place)
-    with np.errstate(all="ignore"):
-        return np.maximum(1 - ours / plain.values(measure), -9.0)  # a run that diverged counts as ten times
+    """How much lower its loss is than that of plain LoRA on the same batches, as a share of the latter's mean.
+
+    Each at its best rate, or the way at the best rate of ``at``.
+    """
+    ours, theirs = way.values(measure, None if at is None else at.place), plain.values(measure)
+    return share(theirs, ours)
+
+
+def share(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """What is taken off a loss, as a share of its mean over the seeds; a run that diverged counts tenfold."""
+    return np.maximum((theirs - ours) / theirs.mean(), -9.0)
 
 
 def words(claim: Claim) -> dict[str, Any]:
@@ -311,10 +327,23 @@ def record(name: str, claim: Claim, *, quick: bool = False, others: bool = False
             "picture": lab.picture,
             "ways": {sweep.name: sweep.to_json() for sweep in lab.sweeps.values()},
         } | {part: before[part] for part in ("quick", "other seeds") if part in before}
-    text = json.dumps(result, ensure_ascii=False, indent=1)
-    RESULTS.mkdir(exist_ok=True)
-    write_whole(path, lambda file: file.write(compact(text).encode()))
+    write(name, result)
     return found
+
+
+def reword(name: str, claim: Claim) -> None:
+    """Words and verdicts of a file again, from what the claim says now and the figures that are recorded."""
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) | words(claim)
+    for part in (result, result.get("quick"), result.get("other seeds")):
+        if part is not None:
+            part["verdict"] = verdict(claim, part["figures"])
+    write(name, result)
+
+
+def write(name: str, result: Mapping[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    text = compact(json.dumps(result, ensure_ascii=False, indent=1))
+    write_whole(RESULTS / f"{name}.json", lambda file: file.write(text.encode()))
 
 
 def compact(text: str) -> str:

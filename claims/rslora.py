@@ -6,7 +6,7 @@ import numpy as np
 
 import lora_np as lnp
 from claims.beds import Digits
-from claims.protocol import Claim, better, gain
+from claims.protocol import Claim, better, gain, share
 
 
 def measure(lab):
@@ -14,9 +14,8 @@ def measure(lab):
     small = lab.sweep("LoRA, r = 4", bed, kind="lora", rank=4, alpha=16)
     plain = lab.sweep("LoRA, r = 64", bed, kind="lora", rank=64, alpha=16)
     stable = lab.sweep("rsLoRA, r = 64", bed, kind="rslora", rank=64, alpha=16)
-    at_small = 1 - stable.values(place=small.place) / plain.values(place=small.place)
     return {
-        "fixed": at_small,
+        "fixed": share(plain.values(place=small.place), stable.values(place=small.place)),
         "tuned": gain(stable, plain),
         "gradient": [steepness("lora", seed) for seed in lab.seeds],
         "stable": [steepness("rslora", seed) for seed in lab.seeds],

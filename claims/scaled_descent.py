@@ -6,7 +6,7 @@ import numpy as np
 
 import lora_np as lnp
 from claims.beds import HOOKS, Linear
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
 
 
 def measure(lab):
@@ -16,7 +16,7 @@ def measure(lab):
     scaled = lab.sweep("scaled descent", bed, start=4, hook="scaled descent", **way)
     apart = {hook: [drift(hook, seed) for seed in lab.seeds] for hook in (None, "scaled descent")}
     return {
-        "gain": 1 - scaled.values() / plain.values(),
+        "gain": gain(scaled, plain),
         "lower": plain.values(place=plain.place - 2) / scaled.values(place=scaled.place - 2),
         "drift": apart["scaled descent"],
         "plain_drift": apart[None],

@@ -58,6 +58,6 @@ CLAIM = Claim(
     measure=measure,
     rule=rule,
     published="Within 1 to 2 %.",
-    limits="Near the ceiling of the task: most read 97 % right, so there is little room for differences.",
+    limits="One task. The range of eight figures with noise is above zero even where all are alike.",
     advice="Spend the time on the rate. Distrust every comparison at one rate, ours too.",
 )

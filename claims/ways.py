@@ -92,25 +92,27 @@ class VeRA:
 
 
 @dataclass(frozen=True, eq=False)
-class MoRA:
-    """``h = W0 x + tile(M fold(x))``: a square M between sums of x's parts and copies (arXiv 2405.12130)."""
+class Sparse:
+    """``h = W0 x + S x`` where S has few entries, at random places, and all of them are trained."""
 
     base: Any
-    M: Any  # (side, side)  zero
+    values: Any  # (n,)  zero
+    columns: Array  # (n,)
+    rows: Array  # (n, d)  each with a single one
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        side, (d, k) = self.M.shape[0], self.base.W.shape
-        folded = sum(x[..., start : start + side] for start in range(0, k, side))
-        return self.base(x) + np.concatenate([folded @ self.M.T] * (d // side), axis=-1)
+        return self.base(x) + (x[..., self.columns] * self.values) @ self.rows
 
 
-def mora(layer: LoRALinear, rng: np.random.Generator) -> MoRA:
-    """The largest square that divides both sides; the rank of the layer is not used."""
-    side = int(np.gcd(*layer.base.W.shape))
-    return MoRA(layer.base, lnp.Tensor(np.zeros((side, side), layer.A.dtype)))
+def sparse(layer: LoRALinear, rng: np.random.Generator) -> Sparse:
+    """As many entries as the layer has numbers in A and B; their matrix has nearly full rank."""
+    d, k = layer.base.W.shape
+    places = rng.choice(d * k, layer.rank * (d + k), replace=False)
+    rows = np.eye(d, dtype=layer.A.dtype)[places // k]
+    return Sparse(layer.base, lnp.Tensor(np.zeros(len(places), layer.A.dtype)), places % k, rows)
 
 
-OTHERS = {"zero-a": zero_a, "a-only": a_only, "galore": galore, "vera": vera, "mora": mora}
+OTHERS = {"zero-a": zero_a, "a-only": a_only, "galore": galore, "vera": vera, "sparse": sparse}
 
 
 def projected(step: int, model: Any, every: int, gradients: Any) -> None:
