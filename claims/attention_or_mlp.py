@@ -34,6 +34,7 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=rule,
+    published="Attention alone behind the MLP alone, also at matched numbers; no better on top of it.",
     limits="Four layers; the MLP has 61 % of the weights here.",
     advice="Adapt all linear maps. If numbers are scarce, take them from attention, not from the MLP.",
 )
