@@ -15,7 +15,7 @@ def measure(lab):
     found = {}
     for name, (bed, lora, full) in pairs.items():
         small = lab.sweep(f"{name}, LoRA", bed, start=-1, **lora)
-        found[name] = small.peaks() / lab.sweep(f"{name}, full", bed, start=-2, **full).peaks()
+        found[name] = small.peaks() / lab.sweep(f"{name}, full", bed, start=-1, **full).peaks()
     return found
 
 

@@ -7,7 +7,7 @@ from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
 
 
 def measure(lab):
-    full = lab.sweep("full", LANGUAGE, start=-2, **FULL).values("rank 90")
+    full = lab.sweep("full", LANGUAGE, start=-1, **FULL).values("rank 90")
     found = {r: lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)).values("rank 90") for r in (16, 64)}
     return {"full": full, "r16": found[16], "r64": found[64], "ratio": full / found[16]}
 

@@ -239,7 +239,8 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
     left, right, top, bottom = (4, 4, 4, 4) if small else (62, 16, 12, 44)
     floor = min(y for points in drawn.values() for _, y in points)
     lows = [min(y for _, y in points) for points in drawn.values()]
-    ceiling = floor + 1.6 * max(max(lows) - floor, 0.35 * max(abs(floor), 1e-9))  # what lies above is off the picture
+    thirds = max(sorted(y for _, y in points)[:3][-1] for points in drawn.values())
+    ceiling = min(thirds, floor + 4 * max(max(lows) - floor, 0.25 * max(abs(floor), 1e-9)))  # the rest is off the picture
     xs = sorted({math.log10(x) for points in drawn.values() for x, y in points if y <= ceiling})
     x0, x1 = xs[0] - 0.1, xs[-1] + 0.1
     pad = 0.06 * (ceiling - floor)
