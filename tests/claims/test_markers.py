@@ -39,7 +39,7 @@ NOT_EMPIRICAL = {
     "every matrix has as many independent rows as independent columns.",
     "The rank is the number of directions that the outputs need.",
     "Every column of $BA$ is a mixture of the columns of $B$.",
-    "measured data has full rank, unless something is missing in all of it",
+    "measured data has full rank, unless its columns are tied by how they were made",
     "A direction matters if the error changes when you take it away.",
 }
 
