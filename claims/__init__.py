@@ -1,5 +1,7 @@
 """What papers say about LoRA, tried in minutes: one file for each claim, one protocol, results as data.
 
+Commands::
+
     python -m claims list
     python -m claims run NAME         write results/NAME.json
     python -m claims run --quick      all of them in small, at the rates that the full runs found

@@ -15,7 +15,9 @@ def main() -> None:
     parser.add_argument("command", choices=["list", "run", "check", "reword"])
     parser.add_argument("name", nargs="*", help="all by default")
     parser.add_argument("--quick", action="store_true", help="in small, at the recorded rates")
-    parser.add_argument("--half", type=int, choices=[0, 1], help="without the language model, or with it alone")
+    parser.add_argument(
+        "--half", type=int, choices=[0, 1], help="without the language model, or with it alone"
+    )
     parser.add_argument("--other-seeds", action="store_true", help="in full, with five seeds that never ran")
     args = parser.parse_intermixed_args()
     if unknown := set(args.name) - set(claims.names()):

@@ -9,7 +9,9 @@ from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
 
 
 def measure(lab):
-    sweeps = [lab.sweep(f"alpha = {alpha}", Digits(), kind="lora", rank=8, alpha=alpha) for alpha in (2, 16, 128)]
+    sweeps = [
+        lab.sweep(f"alpha = {alpha}", Digits(), kind="lora", rank=8, alpha=alpha) for alpha in (2, 16, 128)
+    ]
     losses = np.array([sweep.values() for sweep in sweeps])
     fixed = np.array([sweep.values(place=sweeps[1].place) for sweep in sweeps])
     peaks = [sweep.peaks() for sweep in sweeps]

@@ -12,13 +12,18 @@ def measure(lab):
     found = {}
     beds = {
         "digits": [Digits(steps=1200, batch=16), Digits(steps=75, batch=256)],
-        "linear": [Linear(decay=0.5, steps=600, batch=16, noise=0.3), Linear(decay=0.5, steps=38, batch=256, noise=0.3)],
+        "linear": [
+            Linear(decay=0.5, steps=600, batch=16, noise=0.3),
+            Linear(decay=0.5, steps=38, batch=256, noise=0.3),
+        ],
     }
     for name, (small, large) in beds.items():
         worse = {}
         for kind in ("lora", "full"):
             losses = [
-                lab.sweep(f"{name}, {kind}, batch {bed.batch}", bed, start=i, kind=kind, rank=8, alpha=32).values()
+                lab.sweep(
+                    f"{name}, {kind}, batch {bed.batch}", bed, start=i, kind=kind, rank=8, alpha=32
+                ).values()
                 for i, bed in enumerate((small, large), start=-1)
             ]
             worse[kind] = np.log2(losses[1] / losses[0])

@@ -159,8 +159,14 @@ def reader() -> tuple[Any, dict[str, tuple[Array, Array]]]:
     layer = lambda d: lnp.Linear.init(d_out=d, d_in=64, bias=True, rng=rng, dtype=np.float32)
     relu = lnp.Activation(lnp.nn.relu)
     network = lnp.Sequential([layer(64), relu, layer(64), relu, layer(10)])
-    settings = {"optimizer": lnp.Adam(lr=lnp.cosine_schedule(3e-3, steps=500)), "steps": 500, "batch_size": 64}
-    base = lnp.fit(network, x[order], answers[order], loss=lnp.cross_entropy, progress=False, **settings).model
+    settings = {
+        "optimizer": lnp.Adam(lr=lnp.cosine_schedule(3e-3, steps=500)),
+        "steps": 500,
+        "batch_size": 64,
+    }
+    base = lnp.fit(
+        network, x[order], answers[order], loss=lnp.cross_entropy, progress=False, **settings
+    ).model
     turned = (np.rot90(images, axes=(1, 2)).reshape(-1, 64) - 0.3).astype(np.float32)
     parts = zip(("training", "validation", "test"), np.split(order, [1000, 1300]), strict=True)
     return lnp.freeze(base), {name: (turned[part], answers[part]) for name, part in parts}
@@ -183,7 +189,9 @@ class Language:
         rows = {"validation": min(96, self.rows), "test": self.rows, "austen": self.rows}
         found = {name: mean_loss(tuned, parts[name][:n]) for name, n in rows.items()}
         numbers = sum(leaf.size for _, leaf in lnp.trainable(start))
-        return found | {"numbers": numbers} | (directions(tuned, way.get("rank", 16)) if way.get("look") else {})
+        return (
+            found | {"numbers": numbers} | (directions(tuned, way.get("rank", 16)) if way.get("look") else {})
+        )
 
     def train(self, lr: float, seed: int, **way: Any) -> tuple[Any, Any]:
         """The tuned model, frozen, and what it started as."""
@@ -191,7 +199,11 @@ class Language:
         training = texts()["training"]
         first = lambda model: language.token_loss(model, training[:16])
         start = ways.start(shipped(), rng, first, **way)
-        order = shuffled(seed).permutation(len(training))[: self.steps * self.batch].reshape(self.steps, self.batch)
+        order = (
+            shuffled(seed)
+            .permutation(len(training))[: self.steps * self.batch]
+            .reshape(self.steps, self.batch)
+        )
         rate = lnp.cosine_schedule(lr, steps=self.steps, warmup=min(10, self.steps // 4))
         fitted = lnp.fit(
             start, lambda step: training[order[step]], loss=language.token_loss, steps=self.steps, clip=1.0,
@@ -257,12 +269,12 @@ def directions(tuned: Any, rank: int) -> dict[str, float]:
         U, s, Vh = np.linalg.svd(D, full_matrices=False)
         found["rank 90"].append(1 + int(np.searchsorted(np.cumsum(s**2), 0.9 * np.sum(s**2))))
         found["intruders"].append(len(lnp.linalg.intruder_dimensions(W0, W, top=10, threshold=0.6)))
-        r, size = min(rank, *W0.shape), np.linalg.norm(D)
-        through = lambda U, V: float(size / np.linalg.norm(U[:, :r].T @ W0 @ V[:, :r]))
-        found["amplified"].append(through(U, Vh.T))
-        found["random"].append(through(*(np.linalg.qr(rng.normal(size=(n, r)))[0] for n in W0.shape)))
+        r = min(rank, *W0.shape)
         U0, _, Vh0 = np.linalg.svd(W0, full_matrices=False)
-        found["top"].append(through(U0, Vh0.T))
+        drawn = [np.linalg.qr(rng.normal(size=(n, r)))[0] for n in W0.shape]
+        for name, left, right in (("amplified", U, Vh.T), ("random", *drawn), ("top", U0, Vh0.T)):
+            inside = np.linalg.norm(left[:, :r].T @ W0 @ right[:, :r])
+            found[name].append(float(np.linalg.norm(D) / inside))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 

@@ -26,9 +26,9 @@ def rule(f):
     1 and 3.6. Otherwise it fails here.
     """
     ranks = (f.r1, f.r4, f.r8)
-    if all(1.5 < r.low and r.high < 2.5 for r in ranks):
+    if all(r.low > 1.5 and r.high < 2.5 for r in ranks):
         return HOLDS
-    return HERE_ONLY if all(1 < r.low and r.high < 3.6 for r in ranks) else FAILS
+    return HERE_ONLY if all(r.low > 1 and r.high < 3.6 for r in ranks) else FAILS
 
 
 CLAIM = Claim(

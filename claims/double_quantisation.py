@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from claims.beds import maps, mean_loss, shipped, texts
-from claims.protocol import FAILS, HOLDS, Claim
 import lora_np as lnp
+from claims.beds import mean_loss, shipped, texts
+from claims.protocol import FAILS, HOLDS, Claim
 from lora_np.quantise import quantise
 
 
@@ -14,7 +16,7 @@ def measure(lab):
     rows = 48 if lab.quick else 160
     loss = {}
     for double in (False, True):
-        few = lambda W: quantise(W, "nf4", double=double)
+        few = partial(quantise, kind="nf4", double=double)
         start = lnp.inject(shipped(), rank=1, quantise=few, rng=0)
         loss[double] = mean_loss(lnp.freeze(start), texts()["austen"][:rows])
     W = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)

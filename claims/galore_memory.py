@@ -31,7 +31,9 @@ def energy(seed, stage):
     x, y = (part[:256] for part in parts["training"])
     loss = lambda model: lnp.cross_entropy(model(x), y)
     if stage == "end":
-        start = ways.start(base, np.random.default_rng(seed), loss, kind="full", targets=["layers.0", "layers.2"])
+        start = ways.start(
+            base, np.random.default_rng(seed), loss, kind="full", targets=["layers.0", "layers.2"]
+        )
         rate = lnp.nn.linear_schedule(4e-3, steps=150)
         base = lnp.freeze(lnp.fit(
             start, *parts["training"], loss=lnp.cross_entropy, steps=150, batch_size=64, rng=seed, progress=False,

@@ -11,7 +11,9 @@ def measure(lab):
     lora = lab.sweep("LoRA, r = 4", bed, start=2, kind="lora", rank=4, alpha=4)
     hira = lab.sweep("HiRA, r = 4", bed, start=2, kind="hira", rank=4, alpha=4)
     sparse = lab.sweep("896 entries of W", bed, start=0, kind="sparse", rank=4)
-    bits = {name: sweep.values("bits") for name, sweep in (("lora", lora), ("hira", hira), ("sparse", sparse))}
+    bits = {
+        name: sweep.values("bits") for name, sweep in (("lora", lora), ("hira", hira), ("sparse", sparse))
+    }
     return bits | {"hira_more": bits["hira"] - bits["lora"], "sparse_more": bits["sparse"] - bits["lora"]}
 
 

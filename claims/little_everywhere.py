@@ -13,7 +13,9 @@ def measure(lab):
     first = lab.sweep("first only, r = 5", bed, kind="lora", rank=5, alpha=10, targets=layers[:1])
     second = lab.sweep("second only, r = 5", bed, kind="lora", rank=5, alpha=10, targets=layers[1:2])
     last = lab.sweep("last only, in full", bed, kind="full", targets=layers[2:])
-    return {name: gain(everywhere, one) for name, one in (("first", first), ("second", second), ("last", last))}
+    return {
+        name: gain(everywhere, one) for name, one in (("first", first), ("second", second), ("last", last))
+    }
 
 
 def rule(f):

@@ -11,7 +11,9 @@ def measure(lab):
     before = untrained("test", ranks[1].bed.rows)
     gain = {r: before - sweep.values() for r, sweep in ranks.items()}
     linear = {
-        decay: lab.sweep(f"linear, decay {decay:g}, r = 4", Linear(decay=decay), kind="lora", rank=4, alpha=32)
+        decay: lab.sweep(
+            f"linear, decay {decay:g}, r = 4", Linear(decay=decay), kind="lora", rank=4, alpha=32
+        )
         for decay in (0.5, 1.0)
     }
     return {

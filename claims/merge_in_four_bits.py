@@ -20,7 +20,9 @@ def measure(lab):
     loss = lambda model: mean_loss(lnp.freeze(model), texts()["test"][:rows])
     apart = lnp.adapters.attach(coarse, adapter)
     weak = lnp.replace(
-        apart, lnp.LoRALinear, lambda path, layer: lnp.LoRALinear(layer.base, layer.A, layer.B, layer.alpha / 10)
+        apart,
+        lnp.LoRALinear,
+        lambda path, layer: lnp.LoRALinear(layer.base, layer.A, layer.B, layer.alpha / 10),
     )
     before = loss(coarse)
 

@@ -17,16 +17,16 @@ def measure(lab):
         learning, testing = np.split(blocks.ravel(), [blocks.size // 2])
         ours = nf4_levels()
         means, medians = fitted(learning, ours, np.mean), fitted(learning, ours, np.median)
-        error = lambda levels, power: np.mean(np.abs(testing - nearest(testing, levels)) ** power)
-        found["squares"].append(error(ours, 2) / error(means, 2) - 1)
-        found["absolute"].append(error(ours, 1) / error(medians, 1) - 1)
+        found["squares"].append(error(testing, ours, 2) / error(testing, means, 2) - 1)
+        found["absolute"].append(error(testing, ours, 1) / error(testing, medians, 1) - 1)
         use = np.bincount(np.abs(testing[:, None] - ours).argmin(axis=1), minlength=16) / testing.size
         found["use"].append(use.max() / use.min())
     return found
 
 
-def nearest(x, levels):
-    return levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, x)]
+def error(x, levels, power):
+    nearest = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, x)]
+    return np.mean(np.abs(x - nearest) ** power)
 
 
 def fitted(x, levels, middle):

@@ -31,7 +31,10 @@ def rule(f):
     """Holds if both leave less than three quarters of the error, and both lose less on text than plain
     rounding does. Holds here if both have a smaller error. Otherwise it fails here.
     """
-    if max(f.loftq.mean, f.pissa.mean) < 0.75 and max(f.loftq_loss.mean, f.pissa_loss.mean) < f.plain_loss.mean:
+    if (
+        max(f.loftq.mean, f.pissa.mean) < 0.75
+        and max(f.loftq_loss.mean, f.pissa_loss.mean) < f.plain_loss.mean
+    ):
         return HOLDS
     return HERE_ONLY if max(f.loftq.mean, f.pissa.mean) < 1 else FAILS
 

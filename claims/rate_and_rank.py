@@ -13,7 +13,10 @@ RANKS = (1, 4, 16, 64)
 def measure(lab):
     text = [lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)) for r in RANKS]
     fixed, scaled = (
-        [lab.sweep(f"digits, r = {r}, alpha = {alpha(r)}", Digits(), kind="lora", rank=r, alpha=alpha(r)) for r in RANKS]
+        [
+            lab.sweep(f"digits, r = {r}, alpha = {alpha(r)}", Digits(), kind="lora", rank=r, alpha=alpha(r))
+            for r in RANKS
+        ]
         for alpha in (lambda r: 32, lambda r: 2 * r)
     )
     common = text[1].place  # the best of rank 4 for all

@@ -35,7 +35,13 @@ def drift(hook, seed):
         layer = lnp.LoRALinear(lnp.Linear(np.zeros((12, 12))), lnp.Tensor(right), lnp.Tensor(left), alpha=3.0)
         act = HOOKS[hook] if hook else lambda layer: None
         fitted = lnp.fit(
-            layer, x, y, optimizer=lnp.SGD(lr=0.1), steps=20, progress=False, watch=lambda step, layer: act(layer)
+            layer,
+            x,
+            y,
+            optimizer=lnp.SGD(lr=0.1),
+            steps=20,
+            progress=False,
+            watch=lambda step, layer, act=act: act(layer),
         )
         ends.append(fitted.model.delta())
     return np.linalg.norm(ends[0] - ends[1]) / np.linalg.norm(ends[0])

@@ -13,8 +13,12 @@ def measure(lab):
     sweeps = [lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)) for r in (4, 64)]
     first, rest = [], []
     for seed in lab.seeds:
-        small, large = (sweep.bed.train(sweep.best, seed + i, **sweep.way)[0] for i, sweep in enumerate(sweeps))
-        phi = [lnp.linalg.similarity_grid(A, A64) for A, A64 in zip(factors(small), factors(large), strict=True)]
+        small, large = (
+            sweep.bed.train(sweep.best, seed + i, **sweep.way)[0] for i, sweep in enumerate(sweeps)
+        )
+        phi = [
+            lnp.linalg.similarity_grid(A, A64) for A, A64 in zip(factors(small), factors(large), strict=True)
+        ]
         first.append(np.mean([grid[0, 0] for grid in phi]))
         # phi(4, 4) times 4 counts what four directions share; without the first pair, three are left
         rest.append(np.mean([(4 * grid[3, 3] - grid[0, 0]) / 3 for grid in phi]))

@@ -11,7 +11,9 @@ def measure(lab):
     before = untrained("test", best.bed.rows)
     found = {}
     for rank in (1, 16):
-        small = lab.sweep(f"LoRA-XS, r = {rank}", LANGUAGE, start=0, **adapted(rank, kind="lora-xs", alpha=rank))
+        small = lab.sweep(
+            f"LoRA-XS, r = {rank}", LANGUAGE, start=0, **adapted(rank, kind="lora-xs", alpha=rank)
+        )
         found[f"n{28 * rank**2}"] = (before - small.values()) / (before - best.values())
     return found
 

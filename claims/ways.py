@@ -14,12 +14,16 @@ from lora_np.lora import VARIANTS, LoRALinear, lora_plus
 GRADIENT_STARTS = ("lora-ga", "lora-one")
 
 
-def start(base: Any, rng: np.random.Generator, loss: Any, *, kind: str = "lora", rank: int = 8, **way: Any) -> Any:
+def start(
+    base: Any, rng: np.random.Generator, loss: Any, *, kind: str = "lora", rank: int = 8, **way: Any
+) -> Any:
     """The model that a way trains. ``loss`` of a model gives the first gradient, where a way starts from it."""
     targets = way.get("targets", "all-linear")
     if kind == "full":
         chosen = {path for path, _ in lnp.nn.walk(base)} if targets == "all" else linear_paths(base, targets)
-        thaw = lambda path, W: lnp.Tensor(W.copy()) if path.rpartition(".")[0] in chosen or targets == "all" else W
+        thaw = lambda path, W: (
+            lnp.Tensor(W.copy()) if path.rpartition(".")[0] in chosen or targets == "all" else W
+        )
         return lnp.replace(base, np.ndarray, lambda path, W: thaw(path.split(" = ")[0], W))
     settings = {"rank": rank, "alpha": way.get("alpha"), "targets": targets, "rng": rng}
     if kind in VARIANTS:

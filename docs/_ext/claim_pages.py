@@ -142,8 +142,10 @@ def page(name: str, claim: dict[str, Any]) -> str:
     table = "\n".join(f"| **{what}** | {text} |" for what, text in rows if text)
     parts = [
         f"# {claim['title'].rstrip('.')}",
-        raw(f'<p class="claim-verdict"><span class="verdict" data-verdict="{claim["verdict"]}">{claim["verdict"]}'
-            f"</span> {again(claim)}</p>"),  # fmt: skip
+        raw(
+            f'<p class="claim-verdict"><span class="verdict" data-verdict="{claim["verdict"]}">{claim["verdict"]}'
+            f"</span> {again(claim)}</p>"
+        ),
         "## What was found",
         figures(claim),
         raw(picture(claim)),
@@ -240,7 +242,9 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
     floor = min(y for points in drawn.values() for _, y in points)
     lows = [min(y for _, y in points) for points in drawn.values()]
     thirds = max(sorted(y for _, y in points)[:3][-1] for points in drawn.values())
-    ceiling = min(thirds, floor + 4 * max(max(lows) - floor, 0.25 * max(abs(floor), 1e-9)))  # the rest is off the picture
+    ceiling = min(
+        thirds, floor + 4 * max(max(lows) - floor, 0.25 * max(abs(floor), 1e-9))
+    )  # the rest is off the picture
     xs = sorted({math.log10(x) for points in drawn.values() for x, y in points if y <= ceiling})
     x0, x1 = xs[0] - 0.1, xs[-1] + 0.1
     pad = 0.06 * (ceiling - floor)
@@ -258,13 +262,18 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
             parts.append(f'<path class="axis" d="M{x:.1f} {height - bottom}v5"/>')
         middle = (left + width - right) / 2
         parts.append(f'<text class="x" x="{middle:.0f}" y="{height - 6}">learning rate</text>')
-        parts.append(f'<text class="x" transform="translate(14 {(height - bottom) / 2:.0f}) rotate(-90)">test loss</text>')
+        parts.append(
+            f'<text class="x" transform="translate(14 {(height - bottom) / 2:.0f}) rotate(-90)">test loss</text>'
+        )
     for i, points in enumerate(drawn.values()):
         colour = COLOURS[i % len(COLOURS)]
         inside = [(at_x(x), at_y(y)) for x, y in points if y <= ceiling]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in inside)
         parts.append(f'<polyline points="{path}" style="stroke:{colour}"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2 if small else 3.5}" style="fill:{colour}"/>' for x, y in inside]
+        parts += [
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2 if small else 3.5}" style="fill:{colour}"/>'
+            for x, y in inside
+        ]
     return "".join(parts)
 
 
@@ -283,7 +292,9 @@ def bars(claim: dict[str, Any], width: int, height: int, small: bool) -> str:
         )
         if not small:
             y = i * step + step / 2 + 5
-            parts.append(f'<text class="y" x="{room - 8}" y="{y:.0f}">{html.escape(name.replace("_", " "))}</text>')
+            parts.append(
+                f'<text class="y" x="{room - 8}" y="{y:.0f}">{html.escape(name.replace("_", " "))}</text>'
+            )
             parts.append(f'<text x="{room + long + 8:.0f}" y="{y:.0f}">{shown(mean)}</text>')
     return "".join(parts)
 
@@ -299,7 +310,9 @@ class ClaimFigures(SphinxDirective):
         if name not in known:
             raise self.error(f"no claim is called {name!r}")
         claim = known[name]
-        text = f"{figures(claim)}\n\n[{claim['title'].rstrip('.')}](/claims/{name}.md): **{claim['verdict']}**."
+        text = (
+            f"{figures(claim)}\n\n[{claim['title'].rstrip('.')}](/claims/{name}.md): **{claim['verdict']}**."
+        )
         return self.parse_text_to_nodes(text)
 
 

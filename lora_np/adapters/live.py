@@ -15,16 +15,7 @@ from lora_np.adapters.peft_format import load, new_adapter, targeting, write
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
-from lora_np.lora import (
-    ADAPTED,
-    DoRALinear,
-    HiRALinear,
-    LoRAEmbedding,
-    LoRALinear,
-    Residual,
-    XSLinear,
-    adapter_leaves,
-)
+from lora_np.lora import ADAPTED, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
 from lora_np.models import peft
 from lora_np.nn import Embedding, Linear, freeze, join, replace, trainable, walk
 
@@ -191,7 +182,7 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
                 f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
                 "the original weights: save lora_np.lora.rebase(model, original)"
             )
-        if isinstance(layer, (HiRALinear, XSLinear)):
+        if not isinstance(layer, (LoRALinear, LoRAEmbedding, DoRALinear)):
             raise HubError(f"{name} is a {type(layer).__name__}, which is not written to files: merge it")
         lora, m = (layer.lora, value(layer.m)) if isinstance(layer, DoRALinear) else (layer, None)
         A, B, embedding = value(lora.A), value(lora.B), isinstance(layer, LoRAEmbedding)

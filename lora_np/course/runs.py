@@ -66,7 +66,8 @@ def claims() -> dict[str, dict[str, Any]]:
     >>> claims()["double-quantisation"]["verdict"]
     'holds'
     """
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in carried("claims/results", "*.json")}
+    found = carried("claims/results", "*.json")
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in found}
 
 
 def claims_table(name: str | None = None) -> Table:
@@ -89,11 +90,11 @@ def claims_table(name: str | None = None) -> Table:
     """
     known = claims()
     if name is None:
-        return Table(["claim", "verdict", "what is said"], [(k, c["verdict"], c["title"]) for k, c in known.items()])
+        rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
+        return Table(["claim", "verdict", "what is said"], rows)
     claim = known[choice("claim", name, known)]
-    figures = claim["figures"]
-    rows = [(claim["meaning"][key], *(f[part] for part in ("mean", "low", "high"))) for key, f in figures.items()]
-    said = {"Verdict": claim["verdict"], "Paper": claim["paper"], "Published": claim["published"]}
-    said |= {"Rule": claim["rule"], "Tried": claim["setting"], "Limits": claim["limits"], "Do": claim["advice"]}
-    notes = [f"{what}: {text}" for what, text in said.items() if text]
+    named = [(claim["meaning"][key], figure) for key, figure in claim["figures"].items()]
+    rows = [(meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named]
+    said = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
+    notes = [f"{part}: {claim[part]}" for part in said if claim[part]]
     return Table(["figure", "mean", "from", "to"], rows, title=claim["title"], notes=notes)

@@ -12,17 +12,7 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
 from lora_np.lora.initial import kaiming
-from lora_np.lora.layers import LoRAEmbedding, LoRALinear
-from lora_np.lora.variants import (
-    ADAPTED,
-    VARIANTS,
-    DoRALinear,
-    HiRALinear,
-    Quantiser,
-    Settings,
-    XSLinear,
-    quantiser,
-)
+from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, quantiser
 from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
 
@@ -281,10 +271,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     [('A', (1, 3)), ('B', (3, 1))]
     """
     nodes = [node for _, node in walk(model)]
-    both = (LoRALinear, LoRAEmbedding, HiRALinear, XSLinear)
-    factors = {id(a) for node in nodes if isinstance(node, both) for a in (node.A, node.B)}
-    own = factors | {id(node.m) for node in nodes if isinstance(node, DoRALinear)}
-    own |= {id(node.R) for node in nodes if isinstance(node, XSLinear)}
+    own = {id(getattr(node, part, None)) for node in nodes if isinstance(node, ADAPTED) for part in "ABRm"}
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 

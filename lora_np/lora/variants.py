@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace as replaced
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -55,9 +55,7 @@ def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
         B = s.rng.normal(size=(d, s.rank)).astype(dtype)
         return LoRAEmbedding(layer, Tensor(np.zeros((s.rank, vocab), dtype)), Tensor(B), s.alpha)
     A = Tensor(np.asarray(s.init(s.rng, s.rank, layer.d_in), dtype=dtype))
-    if s.few_bits is not None:
-        layer = Linear(s.few_bits(value(layer.W)), layer.b)
-    return LoRALinear(layer, A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout)
+    return LoRALinear(held(layer, s), A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout)
 
 
 def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
@@ -140,9 +138,7 @@ def lora_one(layer: Linear, s: Settings) -> LoRALinear:
 
     U, S, Vh = truncated_svd(first_gradient("lora-one", layer, s), rank=s.rank)
     root = np.sqrt(S / (128 * (S[0] or 1.0)))
-    start = lora(layer, s)
-    assert isinstance(start, LoRALinear)
-    return replaced(start, A=Tensor(root[:, None] * Vh), B=Tensor(-U * root))
+    return LoRALinear(held(layer, s), Tensor(root[:, None] * Vh), Tensor(-U * root), s.alpha, s.dropout)
 
 
 def lora_xs(layer: Linear, s: Settings) -> XSLinear:
@@ -150,8 +146,9 @@ def lora_xs(layer: Linear, s: Settings) -> XSLinear:
     from lora_np.linalg import truncated_svd
 
     U, S, Vh = truncated_svd(value(linear("lora-xs", layer).W), rank=s.rank)
-    base = layer if s.few_bits is None else Linear(s.few_bits(value(layer.W)), layer.b)
-    return XSLinear(base, Vh, Tensor(np.zeros((s.rank, s.rank), Vh.dtype)), U * S * (s.alpha / s.rank))
+    return XSLinear(
+        held(layer, s), Vh, Tensor(np.zeros((s.rank, s.rank), Vh.dtype)), U * S * (s.alpha / s.rank)
+    )
 
 
 def hira(layer: Linear, s: Settings) -> HiRALinear:
@@ -398,8 +395,7 @@ class HiRALinear:
     __repr__ = outline
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        h = x @ self.weight().T
-        return h if self.base.b is None else h + self.base.b
+        return Linear(self.weight(), self.base.b)(x)
 
     def weight(self) -> Any:
         return value(self.base.W) * (1 + (self.alpha / self.A.shape[0]) * (self.B @ self.A))
@@ -409,7 +405,7 @@ class HiRALinear:
         return freeze(Linear(value(self.weight()), self.base.b))
 
 
-ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear, XSLinear, HiRALinear)  # what replaces a layer that is adapted
+ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear, XSLinear, HiRALinear)  # what replaces a layer
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
@@ -517,12 +513,17 @@ class Residual(Linear):
     """
 
 
+def held(layer: Linear, s: Settings) -> Linear:
+    return layer if s.few_bits is None else Linear(s.few_bits(value(layer.W)), layer.b)
+
+
 def first_gradient(variant: str, layer: Linear, s: Settings) -> Array:
-    if s.gradient is None:
-        raise ValueError(f"{variant} starts from the gradient of the loss: pass gradients={{path: array}}")
-    if s.gradient.shape != linear(variant, layer).W.shape:
-        raise ValueError(f"the gradient must have W's shape {layer.W.shape}, got {s.gradient.shape}")
-    return s.gradient
+    shape = linear(variant, layer).W.shape
+    if np.shape(s.gradient) != shape:
+        raise ValueError(
+            f"{variant} needs a gradient of shape {shape}, got {np.shape(s.gradient)}: pass gradients="
+        )
+    return np.asarray(s.gradient)
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:

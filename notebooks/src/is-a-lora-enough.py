@@ -245,7 +245,9 @@ Table(["claim", "verdict"], [(claims[name]["title"], claims[name]["verdict"]) fo
 
 # %%
 figures = claims["rate-and-rank"]["figures"]
-shown = [(claims["rate-and-rank"]["meaning"][name], f["mean"], f["low"], f["high"]) for name, f in figures.items()]
+shown = [
+    (claims["rate-and-rank"]["meaning"][name], f["mean"], f["low"], f["high"]) for name, f in figures.items()
+]
 Table(["rates and ranks", "mean", "from", "to"], shown)
 
 # %% [markdown]

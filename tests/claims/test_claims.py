@@ -4,6 +4,7 @@ import ast
 import copy
 import importlib
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import claims
 import lora_np as lnp
 from claims import protocol
 from claims.protocol import FACTOR, FAILS, HOLDS, RESULTS, SCALE, VERDICTS, Figure, Lab, verdict
-from lora_np.course import claims_table
 from lora_np.cli import run
+from lora_np.course import claims_table
 
 NAMES = claims.names()
 RECORDED = lnp.course.claims()
@@ -59,10 +60,20 @@ def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
 def mutations(figures):
     """The same figures with one or all of them moved: what a wrong digit or another world would give."""
     rng = np.random.default_rng(0)
-    moves = [lambda x: 0.0, lambda x: -x, lambda x: 10 * x, lambda x: x / 10, lambda x: x + 1, lambda x: x - 1]
+    moves = [
+        lambda x: 0.0,
+        lambda x: -x,
+        lambda x: 10 * x,
+        lambda x: x / 10,
+        lambda x: x + 1,
+        lambda x: x - 1,
+    ]
     for name in figures:
         for move in moves:
-            yield {**figures, name: {part: moved(move, figures[name][part]) for part in ("mean", "low", "high")}}
+            yield {
+                **figures,
+                name: {part: moved(move, figures[name][part]) for part in ("mean", "low", "high")},
+            }
     for _ in range(300):
         changed = copy.deepcopy(figures)
         for figure in changed.values():
@@ -94,7 +105,7 @@ def test_every_way_was_swept_until_neither_end_was_best(name):
         assert 0 < place < len(order) - 1
         for near in (place - 1, place, place + 1):
             assert rates[order[near]]["seeds"] == record["seeds"]
-        for low, high in zip(order[:-1], order[1:], strict=True):
+        for low, high in pairwise(order):
             assert 2 <= high / low <= 3
             assert high / low == pytest.approx(FACTOR, rel=0.03)
         assert all(len(runs["seeds"]) >= 2 for runs in rates.values())
@@ -109,7 +120,9 @@ def mean(values):
 def test_times_are_within_what_a_reader_is_told():
     for name, record in RECORDED.items():
         assert record["seconds"] <= (LANGUAGE if "language" in record["bed"] else 10 * 60), name
-    assert sum(record["quick"]["seconds"] for record in RECORDED.values()) < 10 * 60  # five minutes on two cores
+    assert (
+        sum(record["quick"]["seconds"] for record in RECORDED.values()) < 10 * 60
+    )  # five minutes on two cores
 
 
 def test_three_claims_keep_their_verdict_with_other_seeds():

@@ -40,7 +40,8 @@ def gradients(base):
 X = np.random.default_rng(1).normal(size=(40, 6))
 
 
-@pytest.mark.parametrize("variant", sorted({*VARIANTS} - {"loftq", "lora-one"}))  # few bits; starts a step away
+# loftq is for few bits, and lora-one starts a step away
+@pytest.mark.parametrize("variant", sorted({*VARIANTS} - {"loftq", "lora-one"}))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_starts_at_the_base_trains_and_merges(variant, dtype):
     base, x = network(dtype), X.astype(dtype)
@@ -102,9 +103,9 @@ def test_starts_along_the_first_gradient():
     for factor, vectors in [(ga.A.data, Vh[:2]), (ga.B.data.T, U[:, 2:4].T)]:
         np.testing.assert_allclose(np.abs(factor @ vectors.T), np.eye(2) * 9**0.25 / 4, atol=1e-12)
     np.testing.assert_allclose(ga.base.W + ga.delta(), W0)
-    with pytest.raises(ValueError, match="pass gradients"):
+    with pytest.raises(ValueError, match="pass gradients="):
         lnp.inject(lnp.Linear(W0), rank=2, variant="lora-ga")
-    with pytest.raises(ValueError, match=r"W's shape \(9, 7\), got \(7, 9\)"):
+    with pytest.raises(ValueError, match=r"of shape \(9, 7\), got \(7, 9\)"):
         lnp.inject(lnp.Linear(W0), rank=2, variant="lora-one", gradients={"": G.T})
 
 
