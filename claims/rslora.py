@@ -58,5 +58,5 @@ CLAIM = Claim(
     measure=measure,
     rule=rule,
     limits="Rank 64 is the full rank of this bed. Adam makes the size of a gradient matter little.",
-    advice="Use either. What matters is that the rate is tuned for the scale that you have.",
+    advice="At high ranks use rsLoRA, or raise alpha with the rank, and tune the rate for either.",
 )

@@ -395,14 +395,13 @@ class HiRALinear:
     __repr__ = outline
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        return Linear(self.weight(), self.base.b)(x)
-
-    def weight(self) -> Any:
-        return value(self.base.W) * (1 + (self.alpha / self.A.shape[0]) * (self.B @ self.A))
+        W = value(self.base.W) * (1 + (self.alpha / self.A.shape[0]) * (self.B @ self.A))
+        return Linear(W, self.base.b)(x)
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same."""
-        return freeze(Linear(value(self.weight()), self.base.b))
+        product = value(self.B) @ value(self.A) * (self.alpha / self.A.shape[0])
+        return freeze(Linear(value(self.base.W) * (1 + product), self.base.b))
 
 
 ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear, XSLinear, HiRALinear)  # what replaces a layer
