@@ -94,7 +94,7 @@ def claims_table(name: str | None = None) -> Table:
         return Table(["claim", "verdict", "what is said"], rows)
     claim = known[choice("claim", name, known)]
     named = [(claim["meaning"][key], figure) for key, figure in claim["figures"].items()]
-    rows = [(meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named]
+    intervals = [(meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named]
     said = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
     notes = [f"{part}: {claim[part]}" for part in said if claim[part]]
-    return Table(["figure", "mean", "from", "to"], rows, title=claim["title"], notes=notes)
+    return Table(["figure", "mean", "from", "to"], intervals, title=claim["title"], notes=notes)

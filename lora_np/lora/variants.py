@@ -517,12 +517,11 @@ def held(layer: Linear, s: Settings) -> Linear:
 
 
 def first_gradient(variant: str, layer: Linear, s: Settings) -> Array:
-    shape = linear(variant, layer).W.shape
-    if np.shape(s.gradient) != shape:
-        raise ValueError(
-            f"{variant} needs a gradient of shape {shape}, got {np.shape(s.gradient)}: pass gradients="
-        )
-    return np.asarray(s.gradient)
+    G, shape = s.gradient, linear(variant, layer).W.shape
+    if G is None or G.shape != shape:
+        got = None if G is None else G.shape
+        raise ValueError(f"{variant} needs the first gradient, of shape {shape}, got {got}: pass gradients=")
+    return G
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:

@@ -219,7 +219,9 @@ mean = {name: {what: value[0] for what, value in row.items()} for name, row in f
 assert (
     mean["full"]["test"] < mean["all maps, r = 64"]["test"] < mean["all maps, r = 4"]["test"]
 )  # learns less
-assert mean["full"]["austen"] > max(mean[name]["austen"] for name in list(mean)[1:])  # and, at these rates, forgets less
+assert mean["full"]["austen"] > max(
+    mean[name]["austen"] for name in list(mean)[1:]
+)  # and, at these rates, forgets less
 assert mean["full"]["rank_90"] > 3 * mean["all maps, r = 64"]["rank_90"]
 assert (
     mean["full"]["intruders"] < mean["all maps, r = 64"]["intruders"] < mean["q and v, r = 64"]["intruders"]

@@ -56,7 +56,9 @@ def test_the_sliders_show_what_was_recorded(open_page):
     ranks = sorted({way["way"]["rank"] for way in ways.values()})
     page.locator("#claim-try input").last.fill("1")
     assert page.locator('[data-show="rank"]').inner_text() == str(ranks[0])
-    assert page.locator(".claim-bars > div").count() == sum(w["way"]["rank"] == ranks[0] for w in ways.values())
+    assert page.locator(".claim-bars > div").count() == sum(
+        w["way"]["rank"] == ranks[0] for w in ways.values()
+    )
 
 
 def test_a_page_has_the_rule_the_figures_and_the_limits(open_page):
