@@ -13,11 +13,8 @@ from claims import ways
 from lora_np import language
 from lora_np.checks import Array
 
+EARLY = 4  # "early" is after this part of the steps
 HIDDEN = ["layers.0", "layers.2"]  # the maps of the digits' network that are adapted
-
-
-def share_of_steps(steps: int) -> int:
-    return steps // 4
 
 
 def shuffled(seed: int) -> np.random.Generator:
@@ -74,7 +71,7 @@ class Linear:
         def watch(step: int, model: Any) -> None:
             if way.get("kind") == "galore":
                 ways.projected(step, model, way["every"], lambda m: batch_loss(m, batches[step]))
-            if step == share_of_steps(self.steps):
+            if step == self.steps // EARLY:
                 early.append(error(model))
             if hook := way.get("hook"):
                 HOOKS[hook](model)
@@ -132,7 +129,7 @@ class Digits:
         def watch(step: int, model: Any) -> None:
             if way.get("kind") == "galore":
                 ways.projected(step, model, way["every"], first)
-            if step == share_of_steps(self.steps):
+            if step == self.steps // EARLY:
                 early.append(loss(lnp.freeze(model), parts["test"]))
 
         rate = lnp.nn.linear_schedule(lr, steps=self.steps)

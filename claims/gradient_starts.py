@@ -53,6 +53,9 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=rule,
-    limits="In a linear task with white inputs the first gradient is the task itself: the best case for both.",
+    limits=(
+        "In a linear task with white inputs the first gradient is the task itself: the best case for both. LoRA-GA takes "
+        "its start off W0, so that its change can have twice the rank of LoRA's."
+    ),
     advice="Worth a try where one gradient of the full model can be had: on digits LoRA-GA was ahead.",
 )

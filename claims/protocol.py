@@ -184,7 +184,6 @@ class Lab:
         self.seeds = [*range(first, first + (QUICK if quick else SETTLE))]
         self.recorded = recorded
         self.sweeps: dict[str, Sweep] = {}
-        self.picture: dict[str, Any] | None = None
         self.seconds = 0.0
         self.notes = HERE / ".runs.jsonl"
         self.known = IN_SMALL if quick else {}
@@ -220,11 +219,6 @@ class Lab:
                     file.write(json.dumps([key, self.known[key]]) + "\n")
         self.seconds += self.known[key]["seconds"]
         return self.known[key]
-
-    def plot(self, xlabel: str, ylabel: str, log: str = "", **curves: tuple[Any, Any]) -> None:
-        """What the picture of this claim shows, where it is not loss against rate."""
-        drawn = {name: [[*map(rounded, x)], [*map(rounded, y)]] for name, (x, y) in curves.items()}
-        self.picture = {"xlabel": xlabel, "ylabel": ylabel, "log": log, "curves": drawn}
 
 
 def rate(place: int) -> float:
@@ -324,7 +318,6 @@ def record(name: str, claim: Claim, *, quick: bool = False, others: bool = False
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-            "picture": lab.picture,
             "ways": {sweep.name: sweep.to_json() for sweep in lab.sweeps.values()},
         } | {part: before[part] for part in ("quick", "other seeds") if part in before}
     write(name, result)

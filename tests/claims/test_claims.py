@@ -63,6 +63,7 @@ def mutations(figures):
     moves = [
         lambda x: 0.0,
         lambda x: -x,
+        lambda x: 3 * x,
         lambda x: 10 * x,
         lambda x: x / 10,
         lambda x: x + 1,
