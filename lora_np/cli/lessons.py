@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from lora_np.checks import choice
 from lora_np.cli.options import WRITTEN, as_json, print_json, show, show_as
+from lora_np.table import Table
 
 
 @click.command()
@@ -61,6 +63,16 @@ def claims(name: str | None, as_json: bool) -> None:
 
     Example: lora-np claims rslora
     """
-    from lora_np.course import claims_table
+    from lora_np.course import claims as known_claims
 
-    show_as(claims_table(name), as_json)
+    known = known_claims()
+    if name is None:
+        rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
+        show_as(Table(["claim", "verdict", "what is said"], rows), as_json)
+        return
+    claim = known[choice("claim", name, known)]
+    named = [(claim["meaning"][key], figure) for key, figure in claim["figures"].items()]
+    intervals = [(meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named]
+    said = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
+    notes = [f"{part}: {claim[part]}" for part in said if claim[part]]
+    show_as(Table(["figure", "mean", "from", "to"], intervals, title=claim["title"], notes=notes), as_json)

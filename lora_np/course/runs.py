@@ -6,9 +6,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from lora_np.checks import choice
 from lora_np.course.notebooks import carried
-from lora_np.table import Table
 
 
 def adaptation_runs() -> list[dict[str, Any]]:
@@ -68,33 +66,3 @@ def claims() -> dict[str, dict[str, Any]]:
     """
     found = carried("claims/results", "*.json")
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in found}
-
-
-def claims_table(name: str | None = None) -> Table:
-    """All claims with their verdicts, or all about one.
-
-    Parameters
-    ----------
-    name : str, optional
-        Of a claim.
-
-    Returns
-    -------
-    Table
-        It prints, and renders in a notebook.
-
-    Raises
-    ------
-    ValueError
-        If there is no claim of this name.
-    """
-    known = claims()
-    if name is None:
-        rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
-        return Table(["claim", "verdict", "what is said"], rows)
-    claim = known[choice("claim", name, known)]
-    named = [(claim["meaning"][key], figure) for key, figure in claim["figures"].items()]
-    intervals = [(meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named]
-    said = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
-    notes = [f"{part}: {claim[part]}" for part in said if claim[part]]
-    return Table(["figure", "mean", "from", "to"], intervals, title=claim["title"], notes=notes)

@@ -303,7 +303,7 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 # Rank 2 trains as many numbers as the last layer alone, and reads better. At rank 8 LoRA is on a level with the
 # full update.
 #
-# Is a little in every layer worth more than much in one, then? That needs a **control**: the old digits and the new are the same pixels
+# Is a little in every layer worth more than much in one, then? That needs a control: the old digits and the new are the same pixels
 # in another order, and the first layer alone could put them back. So give it all the numbers, at rank 5:
 
 # %%

@@ -232,7 +232,7 @@ assert high[0]["intruders"] > mean["all maps, r = 64"]["intruders"]
 print(f"the full update at three times its best rate: {high[0]['intruders']:.1f} intruders in the first 10")
 
 # %% [markdown]
-# These are runs with one seed for each search, and $\alpha = 2r$. So ask the package for **verdicts**. There each way has its own sweep of
+# These are runs with one seed for each search, and $\alpha = 2r$. So ask the package for verdicts. There each way has its own sweep of
 # rates, with two seeds to find the best and five to settle it, and $\alpha = 32$ at each rank, as *LoRA Without Regret* has it. The rule that
 # turns figures into a verdict was written before the run.
 
@@ -267,10 +267,10 @@ assert rates["spread"]["high"] < 3 < rates["doubled"]["low"]
 assert forgetting["matched"]["high"] < 0 < forgetting["learns"]["low"]
 
 # %% [markdown]
-# - **Rate and rank.** With $\alpha$ fixed the best rates of ranks 1 to 64 are close together on text; with $\alpha = 2r$, on digits, they are not. That is
+# - *Rate and rank.* With $\alpha$ fixed the best rates of ranks 1 to 64 are close together on text; with $\alpha = 2r$, on digits, they are not. That is
 #   our picture above: another scale, another rate, and no contradiction. Nor is the factor of ten between rank 1 and the full update a law: it rests on
 #   0.005 of validation loss and one seed.
-# - **Forgetting.** In the runs above LoRA forgot less. But a full update at a lower rate, one that has learned as much, forgets less
+# - *Forgetting.* In the runs above LoRA forgot less. But a full update at a lower rate, one that has learned as much, forgets less
 #   still: what is forgotten goes by the rate. A comparison at one rate for each would never have shown it.
 #
 # What we did **not** test here: long training, larger models, tasks other than a style. `lora-np claims` lists all that was tried.
