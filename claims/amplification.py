@@ -45,5 +45,5 @@ CLAIM = Claim(
     rule=rule,
     published="21.5 at rank 4 (6.91 / 0.32), 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
     limits="In a map of 128 columns, 64 directions are half of all there are.",
-    advice="lora-np inspect --base prints the factor for an adapter; a very large one is worth a second look.",
+    advice="`lora-np inspect --base` prints the factor for an adapter; a very large one is worth a second look.",
 )

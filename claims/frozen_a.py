@@ -40,5 +40,5 @@ CLAIM = Claim(
     rule=rule,
     published="A total memory up to 1.4 times smaller than LoRA's, at a close accuracy.",
     limits="Both tasks change what the layer looks at; where the base already looks at the right thing, A matters less.",
-    advice="Use it when activations are what does not fit (lora-np plan says so), and measure what it costs.",
+    advice="Use it when activations are what does not fit (`lora-np plan` says so), and measure what it costs.",
 )

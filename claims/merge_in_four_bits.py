@@ -71,5 +71,5 @@ CLAIM = Claim(
         "One adapter, whose update is large against a step of nf4. The dial was added after a first run at full "
         "strength alone, which left more than the 98 % of the rule."
     ),
-    advice="Serve base and adapter apart, or merge into the weights in 16 bits. lora-np merge warns.",
+    advice="Serve base and adapter apart, or merge into the weights in 16 bits. `lora-np merge` warns.",
 )

@@ -57,5 +57,5 @@ CLAIM = Claim(
     rule=rule,
     published="phi(1, 1) above 0.5 for queries and values of GPT-3's layer 48.",
     limits="Runs of 100 steps, in which A has not moved far from its random start.",
-    advice="Compare what two adapters do (lora-np diff), not the directions of their factors, after a short run.",
+    advice="Compare what two adapters do (`lora-np diff`), not the directions of their factors, after a short run.",
 )
