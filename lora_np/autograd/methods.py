@@ -6,6 +6,7 @@ Nothing here computes a gradient. Each method calls a NumPy function, which asks
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -71,9 +72,6 @@ class ArrayMethods(NDArrayOperatorsMixin):
             "or pass lora_np.value(x) if a constant is meant"
         )
 
-    def __getitem__(self, index: Any) -> Any:
-        raise NotImplementedError
-
     def __repr__(self) -> str:
         if isinstance(self.data, ArrayMethods):  # inside a grad
             return f"Tensor({self.data!r})"
@@ -90,7 +88,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
             )
         return type(self), (self.data,)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self: Any) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
     def __len__(self) -> int:
@@ -106,25 +104,12 @@ class ArrayMethods(NDArrayOperatorsMixin):
         """The value of a Tensor with one element, as a Python number."""
         return self.data.item()  # type: ignore[no-any-return]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape  # type: ignore[no-any-return]
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim  # type: ignore[no-any-return]
-
-    @property
-    def size(self) -> int:
-        return self.data.size  # type: ignore[no-any-return]
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.data.dtype  # type: ignore[no-any-return]
+    # read at every step of a graph, so in C
+    shape: tuple[int, ...] = property(attrgetter("data.shape"))  # type: ignore[assignment]
+    ndim: int = property(attrgetter("data.ndim"))  # type: ignore[assignment]
+    size: int = property(attrgetter("data.size"))  # type: ignore[assignment]
+    nbytes: int = property(attrgetter("data.nbytes"))  # type: ignore[assignment]
+    dtype: np.dtype[Any] = property(attrgetter("data.dtype"))  # type: ignore[assignment]
 
     @property
     def T(self: Any) -> Any:

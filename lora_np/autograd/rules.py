@@ -549,16 +549,13 @@ composition(np.ravel)(lambda a, order="C": np.reshape(a, -1, order=order))
 composition(np.matrix_transpose)(lambda x: np.swapaxes(x, -1, -2))
 
 
-def at_least(function: Callable[..., Any]) -> None:
-    @composition(function)
-    def reshaped(*arys: Any) -> Any:
-        results = tuple(np.reshape(a, np.shape(function(value(a)))) for a in arys)
-        return results[0] if len(results) == 1 else results
+def at_least(function: Any, *arys: Any) -> Any:
+    results = tuple(np.reshape(a, np.shape(function(value(a)))) for a in arys)
+    return results[0] if len(results) == 1 else results
 
 
 for at_least_n in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
-    at_least(at_least_n)
-
+    composition(at_least_n)(functools.partial(at_least, at_least_n))
 
 composition(np.stack)(
     lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis=axis)
@@ -583,32 +580,21 @@ def append(arr: Any, values: Any, axis: int | None = None) -> Any:
     return np.concatenate([np.asarray(a) if isinstance(a, LISTS) else a for a in (arr, values)], axis=axis)
 
 
-def cut(function: Callable[..., Any], axis: int | None = None) -> None:
+def cut(function: Any, ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     """np.split and its relatives: NumPy decides where to cut, on the row numbers."""
-
-    def parts(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
-        axis = normalize_axis_index(axis, np.ndim(ary))
-        pieces = np.array_split if function is np.array_split else np.split
-        rows = pieces(np.arange(np.shape(ary)[axis]), indices_or_sections)
-        starts = np.cumsum([0, *map(len, rows)])
-        return [
-            ary[(slice(None),) * axis + (slice(start, start + len(part)),)]
-            for start, part in zip(starts[:-1], rows, strict=True)
-        ]
-
-    if axis is None:
-        composition(function)(parts)
-    else:
-        composition(function)(
-            lambda ary, indices_or_sections: parts(ary, indices_or_sections, axis if np.ndim(ary) > 1 else 0)
-        )
+    axis = normalize_axis_index(axis, np.ndim(ary))
+    parts = function(np.arange(np.shape(ary)[axis]), indices_or_sections)
+    cuts = np.cumsum([0, *map(len, parts)])
+    return [ary[(slice(None),) * axis + (slice(*cuts[i : i + 2]),)] for i in range(len(parts))]
 
 
-cut(np.split)
-cut(np.array_split)
-cut(np.vsplit, 0)
-cut(np.hsplit, 1)
-cut(np.dsplit, 2)
+for cutting in (np.split, np.array_split):
+    composition(cutting)(functools.partial(cut, cutting))
+composition(np.vsplit)(lambda ary, indices_or_sections: np.split(ary, indices_or_sections))
+composition(np.hsplit)(
+    lambda ary, indices_or_sections: np.split(ary, indices_or_sections, 1 if np.ndim(ary) > 1 else 0)
+)
+composition(np.dsplit)(lambda ary, indices_or_sections: np.split(ary, indices_or_sections, 2))
 
 
 # Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry went

@@ -51,7 +51,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``; Nesterov: ``p -= lr (g + momentum v)``.
+    """``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``.
 
     Parameters
     ----------
@@ -59,10 +59,6 @@ class SGD(Optimizer):
         Learning rate, or a schedule such as `cosine_schedule`.
     momentum : float
         ``0 <= momentum < 1``.
-    nesterov : bool
-        Look ahead along the momentum (Nesterov 1983).
-    weight_decay : float
-        Adds ``weight_decay p`` to the gradient: the derivative of ``weight_decay/2 ||p||^2``.
 
     Examples
     --------
@@ -75,31 +71,21 @@ class SGD(Optimizer):
 
     lr: LearningRate
     momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
-        number("weight_decay", self.weight_decay, minimum=0)
         number("momentum", self.momentum, minimum=0, maximum=1, open_maximum=True)
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov looks ahead along the momentum: momentum must be above 0, got 0")
 
     @property
     def vectors(self) -> int:
         return int(self.momentum > 0)
 
     def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
-        if self.weight_decay:  # g = g + weight_decay p
-            g += np.multiply(p, self.weight_decay, out=scratch)
         if self.momentum:  # v = momentum v + g
             (v,) = state
             v *= self.momentum
             v += g
-            if self.nesterov:
-                g += np.multiply(v, self.momentum, out=scratch)
-            else:
-                g = v
+            g = v
         p -= np.multiply(g, lr, out=scratch)
 
 
