@@ -290,7 +290,9 @@ class Answer:
             raise LawBroken("An answer is made of arrays and numbers", f"{reply['unusable']}{advice}")
         # Compared here: whatever the answer has done to its own process, it cannot reach this one.
         pairs = zip(self.exercise.parameters, arguments, reply["arguments"], strict=True)
-        changed = [name for name, given, left in pairs if not (callable(given) or alike(given, left))]
+        changed = [
+            name for name, given, left in pairs if not callable(given) and encode(given) != encode(left)
+        ]
         if changed:
             detail = f"your function has changed {' and '.join(changed)}"
             raise LawBroken("Arguments stay as they are", detail)
@@ -302,17 +304,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(plain, value))
     return int(value) if type(value) is Size else value
-
-
-def alike(given: Any, left: Any) -> bool:
-    """Whether the arguments are unchanged, in lists and dicts too."""
-    if isinstance(given, dict):
-        same_keys = isinstance(left, dict) and given.keys() == left.keys()
-        return same_keys and all(alike(given[key], left[key]) for key in given)
-    if isinstance(given, (list, tuple)):
-        same_length = isinstance(left, (list, tuple)) and len(given) == len(left)
-        return same_length and all(map(alike, given, left))
-    return not isinstance(left, (list, tuple, dict)) and np.array_equal(given, left)
 
 
 def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, smallest: bool = True) -> Outcome:
@@ -396,12 +387,10 @@ def here(function: Any) -> Caller:
     """Call a function of this process, with the same kinds of values as from another process."""
 
     def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
-        buffers: list[bytes] = []
         try:
-            document = encode(call(function, arguments, rules), buffers)
+            reply: dict[str, Any] = decode(*encode(call(function, arguments, rules)))
         except WireError as error:
             return {"unusable": str(error)}
-        reply: dict[str, Any] = decode(document, memoryview(b"".join(buffers)))
         return reply
 
     return caller

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
 from typing import IO, Any
-
-import numpy as np
 
 from lora_np.exercises import WireError, decode, encode
 
@@ -33,7 +30,7 @@ def receive(stream: IO[bytes]) -> Any:
     check_size(json_size, arrays_size)
     document, arrays = read(stream, json_size), read(stream, arrays_size)
     try:
-        return decode(json.loads(document, parse_int=whole), memoryview(arrays))
+        return decode(json.loads(document, parse_int=whole), arrays)
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         raise WireError(f"not a message: {str(error)[:200]}") from None
 
@@ -55,29 +52,13 @@ def whole(digits: str) -> int:
 
 def pack(message: Any) -> bytes:
     """One message as bytes."""
-    buffers: list[bytes] = []
     try:
-        document = json.dumps(encode(message, buffers)).encode()
+        document, arrays = encode(message)
+        text = json.dumps(document).encode()
     except (RecursionError, ValueError) as error:
         raise WireError(f"too deep or too long to send: {error}") from None
-    arrays = b"".join(buffers)
-    check_size(len(document), len(arrays))
-    return HEAD.pack(len(document), len(arrays)) + document + arrays
-
-
-def packed(cells: Mapping[int, str]) -> dict[str, Any]:
-    """Cells by their numbers, all of their text as one array: strings in a message are short."""
-    sources = [source.encode("utf-8", "surrogatepass") for source in cells.values()]
-    text = np.frombuffer(b"".join(sources) + b"\0", np.uint8)
-    return {"numbers": list(cells), "sizes": [*map(len, sources)], "text": text}
-
-
-def unpacked(message: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    """The opposite of `packed`."""
-    text, start = message["text"].tobytes(), 0
-    for number, size in zip(message["numbers"], message["sizes"], strict=True):
-        yield number, text[start : start + size].decode("utf-8", "surrogatepass")
-        start += size
+    check_size(len(text), len(arrays))
+    return HEAD.pack(len(text), len(arrays)) + text + arrays
 
 
 def read(stream: IO[bytes], size: int) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from lora_np import linalg
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
 from lora_np.exercises.samples import independent, mirror, scale, spectrum, turned
-from lora_np.linalg import row_echelon
 
 # See rank
 
@@ -93,7 +93,7 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
         s = [*np.linspace(2, 1, r), *[faint] * (min(d, k) - r)]
         M = scale(draw) * turned(draw, "M", d, k, s)
         unit = np.abs(M).max()
-        large, all_pivots = (row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4))
+        large, all_pivots = (linalg.row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4))
         draw.assume(faint == 1e-3 or large == all_pivots)  # small pivots spread errors
         exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
 
@@ -177,11 +177,9 @@ def cut_closest(draw: Draw, answer: Answer) -> None:
 
 
 def error_curve(draw: Draw, answer: Answer, key: str) -> None:
-    d, k = draw.sizes("dk", high=4)
-    M = scale(draw) * draw.array("M", d, k)
+    M, _ = matrix_and_rank(draw)
     draw.assume(M.any())
-    s = np.linalg.svdvals(M)
-    right = np.array([np.linalg.norm(s[r:]) for r in range(len(s) + 1)]) / np.linalg.norm(s)
+    right = linalg.rank_errors(M, relative=True)
     got = real_array("the errors", answer(M), right.shape)
     if key == "ends":
         same("the first error", got[0], 1.0)
@@ -254,9 +252,7 @@ def similarity_phi(draw: Draw, answer: Answer) -> None:
     m = min(r, k)
     A1, A2 = (turned(draw, name, r, k, spectrum(draw, f"s of {name}", m)) for name in ("A1", "A2"))
     i, j = draw.whole("i", 1, m), draw.whole("j", 1, m)
-    V1, V2 = (np.linalg.svd(A)[2][:n] for A, n in ((A1, i), (A2, j)))
-    right = np.square(V1 @ V2.T).sum() / min(i, j)
-    same("phi", answer(A1, scale(draw) * A2, i, j), right, size=1)
+    same("phi", answer(A1, scale(draw) * A2, i, j), linalg.subspace_similarity(A1, A2, i, j), size=1)
 
 
 def amplification(draw: Draw, answer: Answer, key: str) -> None:
@@ -264,16 +260,13 @@ def amplification(draw: Draw, answer: Answer, key: str) -> None:
     m = draw.whole("rank", 1, min(d, k))
     dW, r = turned(draw, "dW", d, k, spectrum(draw, "s", m)), int(draw.whole("r", 1, m))
     if key == "multiple":
-        times = draw.number("times", 0.5, 8) * scale(draw)
-        s = np.linalg.svdvals(dW)
-        right = np.linalg.norm(s) / np.linalg.norm(s[:r]) * times
-        same("the factor", answer(dW / times, dW, r), right, why="the update is a multiple of W0")
+        W0, why = dW / (draw.number("times", 0.5, 8) * scale(draw)), "the update is a multiple of W0"
+        same("the factor", answer(W0, dW, r), linalg.amplification_factor(W0, dW, rank=r), why=why)
     if key == "directions":
         W0 = draw.array("W0", d, k)
-        U, _, Vh = np.linalg.svd(dW)
-        seen = float(np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T))
-        draw.assume(seen > 0.1)
-        same("the factor", answer(W0, dW, r), np.linalg.norm(dW) / seen)
+        right = linalg.amplification_factor(W0, dW, rank=r)
+        draw.assume(right < 10 * np.linalg.norm(dW))  # else nearly nothing of W0 is in its directions
+        same("the factor", answer(W0, dW, r), right)
 
 
 def places(what: str, answer: Array, right: list[int]) -> None:
