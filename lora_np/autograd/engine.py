@@ -74,9 +74,7 @@ class Tensor(ArrayMethods):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
-            raise TypeError(
-                f"np.{ufunc.__name__}.{method} has no derivative; use np.sum, np.outer and the like"
-            )
+            raise TypeError(f"np.{ufunc.__name__}.{method} has no derivative; use np.sum, np.outer and so on")
         return Tensor.answer(ufunc, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:

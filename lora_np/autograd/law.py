@@ -118,10 +118,7 @@ def check_derivative(
 
 def same_kind(what: str, a: Array, of_what: str, b: Array) -> None:
     if a.shape != b.shape or a.dtype != b.dtype:
-        raise AssertionError(
-            f"{what} must have shape and dtype of {of_what}, {b.shape} and {b.dtype}, "
-            f"got {a.shape} and {a.dtype}"
-        )
+        raise AssertionError(f"{what} must be like {of_what}, {b.shape} {b.dtype}, got {a.shape} {a.dtype}")
 
 
 def moved(points: list[Any], i: int, by: Array) -> list[Any]:

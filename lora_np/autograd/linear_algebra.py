@@ -52,12 +52,7 @@ derivative(
 )
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
 derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g) * slope_of_det(y, a))
-derivative(
-    np.linalg.cholesky,
-    lambda y, a, upper=False: (
-        lambda g: mT(cholesky_gradient(mT(y), mT(g))) if upper else cholesky_gradient(y, g)
-    ),
-)
+derivative(np.linalg.cholesky, lambda y, a, upper=False: lambda g: cholesky_gradient(y, g, upper))
 derivative(
     np.linalg.pinv,  # where the rank does not change
     lambda y, a, rcond=None, hermitian=False, rtol=None: (
@@ -84,7 +79,9 @@ def with_matrix(g: Any) -> Any:
     return np.expand_dims(g, (-1, -2))
 
 
-def cholesky_gradient(L: Any, g: Any) -> Any:
+def cholesky_gradient(L: Any, g: Any, upper: bool) -> Any:
+    if upper:
+        return mT(cholesky_gradient(mT(L), mT(g), False))
     inner = np.tril(mT(L) @ g)
     inner = inner - diagonal_matrix(np.diagonal(inner, axis1=-2, axis2=-1)) / 2
     # L^-T inner L^-1
@@ -225,9 +222,7 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
     if not compute_uv:
         return y[..., m, :]
     if full_matrices and m != n:
-        raise TypeError(
-            "the further columns of U or V are not unique; pass full_matrices=False to np.linalg.svd"
-        )
+        raise TypeError("np.linalg.svd needs full_matrices=False: further columns of U or V are not unique")
     return type(np.linalg.svd(np.eye(1)))(y[..., :m, :], y[..., m, :], mT(y[..., m + 1 :, :]))
 
 
@@ -276,9 +271,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     if len(axes) == 1 or (axis is None and ord is None):
         return vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if ord is None else ord)
     if len(axes) != 2:
-        raise ValueError(
-            f"np.linalg.norm takes one axis or two, got an array of {np.ndim(x)} and axis={axis}"
-        )
+        raise ValueError(f"np.linalg.norm takes one axis or two, got {np.ndim(x)} axes and axis={axis}")
     y = matrix_size(x, ord, axes)
     return np.expand_dims(y, tuple(axes)) if keepdims else y
 
@@ -298,8 +291,6 @@ def vector_length(x: Any, p: Any, axis: int, keepdims: bool = False) -> Any:
         return np.min(size, axis=axis, keepdims=keepdims)
     if p == 0:
         return np.linalg.norm(value(x), 0, axis=axis, keepdims=keepdims)
-    if p == 1:
-        return np.sum(size, axis=axis, keepdims=keepdims)
     powers = np.where(size == 0, 0, np.where(size == 0, 1, size) ** p)
     total = np.sum(powers, axis=axis, keepdims=keepdims)
     zero = total == 0 if p > 0 else np.any(size == 0, axis=axis, keepdims=keepdims)
@@ -320,10 +311,7 @@ def matrix_size(x: Any, ord: Any, axes: Sequence[int]) -> Any:
         return extreme(np.sum(np.abs(x), axis=along), axis=-1)
     if ord in (2, -2):
         return (np.max if ord == 2 else np.min)(np.linalg.svdvals(x), axis=-1)
-    raise TypeError(
-        f"np.linalg.norm of matrices has no derivative for ord={ord!r}; "
-        "it has for None, 'fro', 'nuc', 1, -1, 2, -2, inf, -inf"
-    )
+    raise TypeError(f"ord of matrices must be None, 'fro', 'nuc', 1, -1, 2, -2, inf or -inf, got {ord!r}")
 
 
 @composition(np.linalg.vector_norm)
@@ -354,9 +342,7 @@ composition(np.linalg.trace)(lambda x, *, offset=0: np.trace(x, offset, -2, -1))
 composition(np.linalg.multi_dot)(lambda arrays: functools.reduce(np.dot, arrays))
 composition(np.linalg.svdvals)(lambda x: np.linalg.svd(x, compute_uv=False))
 composition(np.linalg.eigvalsh)(lambda a, UPLO="L": np.linalg.eigh(a, UPLO)[0])
-composition(np.linalg.matrix_norm)(
-    lambda x, *, keepdims=False, ord="fro": np.linalg.norm(x, ord, axis=(-2, -1), keepdims=keepdims)
-)
+composition(np.linalg.matrix_norm)(lambda x, *, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims))
 
 
 @composition(np.linalg.matrix_power)

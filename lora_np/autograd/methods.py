@@ -82,10 +82,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.node is not None:
-            raise TypeError(
-                f"the result of {self.node.name} is part of a graph and is not copied or pickled; "
-                "take lora_np.value(x)"
-            )
+            raise TypeError(f"the result of {self.node.name} is in a graph: copy or pickle lora_np.value(x)")
         return type(self), (self.data,)
 
     def __iter__(self: Any) -> Iterator[Any]:

@@ -237,11 +237,7 @@ composition(np.outer)(lambda a, b: np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1
 
 @composition(np.vecdot)
 def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Any:
-    return (
-        np.sum(np.multiply(x1, x2), axis=axis)
-        if axis == -1
-        else vecdot(np.moveaxis(x1, axis, -1), np.moveaxis(x2, axis, -1))
-    )
+    return np.sum(np.moveaxis(x1, axis, -1) * np.moveaxis(x2, axis, -1), axis=-1)
 
 
 if hasattr(np, "matvec"):  # since NumPy 2.2
@@ -376,19 +372,17 @@ einsum_of = primitive(einsum_forward, Each(einsum_rule))
 
 # Reductions
 
-derivative(np.sum, lambda y, a, axis=None, keepdims=False: spread_back(np.shape(a), axis, keepdims))
+derivative(np.sum, lambda y, a, axis=None, keepdims=False: spread_back(a, axis, keepdims))
 derivative(
-    np.mean,
-    lambda y, a, axis=None, keepdims=False: spread_back(
-        np.shape(a), axis, keepdims, y.size / max(np.size(a), 1)
-    ),
+    np.mean, lambda y, a, axis=None, keepdims=False: spread_back(a, axis, keepdims, y.size / max(a.size, 1))
 )
 derivative(np.max, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 
 
-def spread_back(shape: tuple[int, ...], axis: Any, keepdims: bool, weight: float = 1.0) -> Pull:
+def spread_back(a: Any, axis: Any, keepdims: bool, weight: float = 1.0) -> Pull:
     """Pull that hands every summed entry the same gradient. Needs the shape of the input, not the input."""
+    shape = np.shape(a)
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
 
@@ -435,10 +429,7 @@ def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = Fal
     return pull
 
 
-euclidean_norm = primitive(
-    lambda a, *, axis=None, keepdims=False: np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims)),
-    euclidean_rule,
-)
+euclidean_norm = primitive(lambda a, **along: np.sqrt(np.sum(np.square(a), **along)), euclidean_rule)
 
 
 of_deviation(np.var, lambda a, **along: np.sum(np.square(a), **along), float)
@@ -473,11 +464,10 @@ def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     axes = range(np.ndim(a)) if axis is None or np.ndim(a) == 0 else normalize_axis_tuple(axis, np.ndim(a))
     n = math.prod(np.shape(a)[i] for i in axes)
     rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (n, math.prod(shape)))
-    while n > 1:
-        half, odd = divmod(n, 2)
+    while len(rows) > 1:
+        half = len(rows) // 2
         products = rows[:half] * rows[half : 2 * half]
-        rows = np.concatenate([products, rows[2 * half :]]) if odd else products
-        n = half + odd
+        rows = np.concatenate([products, rows[-1:]]) if len(rows) % 2 else products
     return np.reshape(rows, shape) if n else np.ones(shape, rows.dtype)
 
 
@@ -512,13 +502,9 @@ def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
 
 derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)  # the engine sums back
 derivative(np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order))
-derivative(
-    np.transpose, lambda y, a, axes=None: lambda g: g.T if axes is None else g.transpose(inverse(axes))
-)
+derivative(np.transpose, lambda y, a, axes=None: lambda g: g.transpose(inverse(axes)))
 derivative(np.swapaxes, lambda y, a, axis1=None, axis2=None: lambda g: np.swapaxes(g, axis1, axis2))
-derivative(
-    np.moveaxis, lambda y, a, source=None, destination=None: lambda g: np.moveaxis(g, destination, source)
-)
+derivative(np.moveaxis, lambda y, a, source, destination: lambda g: np.moveaxis(g, destination, source))
 derivative(np.flip, lambda y, m, axis=None: lambda g: np.flip(g, axis))
 derivative(np.tril, lambda y, m, k=0: lambda g: np.tril(g, k))
 derivative(np.triu, lambda y, m, k=0: lambda g: np.triu(g, k))
@@ -529,8 +515,8 @@ def reshape_back(shape: tuple[int, ...], order: Any) -> Pull:
     return lambda g: g.reshape(shape, order=order)
 
 
-def inverse(axes: Sequence[int]) -> Any:
-    return tuple(np.argsort(normalize_axis_tuple(axes, len(axes))))
+def inverse(axes: Sequence[int] | None) -> Any:
+    return None if axes is None else tuple(np.argsort(normalize_axis_tuple(axes, len(axes))))
 
 
 def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
@@ -557,9 +543,7 @@ def at_least(function: Any, *arys: Any) -> Any:
 for at_least_n in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
     composition(at_least_n)(functools.partial(at_least, at_least_n))
 
-composition(np.stack)(
-    lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis=axis)
-)
+composition(np.stack)(lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis))
 composition(np.vstack)(lambda tup: np.concatenate([np.atleast_2d(a) for a in tup], axis=0))
 composition(np.dstack)(lambda tup: np.concatenate([np.atleast_3d(a) for a in tup], axis=2))
 
@@ -605,9 +589,7 @@ def rearranged(function: Callable[..., Any]) -> None:
     @functools.wraps(function)
     def gathered(a: Any, *args: Any, **kwargs: Any) -> Any:
         if any(map(holds_tensor, (*args, *kwargs.values()))):
-            raise TypeError(
-                f"np.{function.__name__} has a derivative for its first argument; pass lora_np.value(x)"
-            )
+            raise TypeError(f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)")
         # From 1 on, so that a zero is what the function has filled in.
         numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
         filled = numbers.size and not np.size(a)
@@ -689,9 +671,7 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     )
 
 
-composition(np.trace)(
-    lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1)
-)
+composition(np.trace)(lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), -1))
 
 
 # No gradient: the result is a plain array

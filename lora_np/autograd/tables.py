@@ -391,9 +391,7 @@ def arrange(
         raise TypeError(IN_PLACE)
     for name, setting in settings.items():
         if name not in covers:
-            raise TypeError(
-                f"{name_of(function)}: the derivative does not cover the argument {name}={setting!r}"
-            )
+            raise TypeError(f"{name_of(function)}: the derivative does not cover {name}={setting!r}")
         if function in DERIVATIVES and holds_tensor(setting):
             raise not_differentiable(function, name)
     return arrays, settings
@@ -434,21 +432,14 @@ def name_of(function: Callable[..., Any]) -> str:
     """``np.sum``, ``np.linalg.norm``, or the plain name of a primitive."""
     name = getattr(function, "__name__", repr(function))
     module = getattr(function, "__module__", None) or "numpy"
-    if not (isinstance(function, np.ufunc) or module.split(".")[0] == "numpy"):
+    if module.split(".")[0] != "numpy":
         return name
-    return (
-        f"{module.replace('numpy', 'np', 1)}.{name}"
-        if module in ("numpy.linalg", "numpy.fft")
-        else f"np.{name}"
-    )
+    return f"{module.replace('numpy', 'np')}.{name}" if module == "numpy.linalg" else f"np.{name}"
 
 
 def not_differentiable(function: Callable[..., Any], argument: int | str) -> TypeError:
     name = list(parameters(function))[argument] if isinstance(argument, int) else argument
-    return TypeError(
-        f"{name_of(function)}: the argument {name} has no derivative, so it cannot be a Tensor; "
-        f"pass lora_np.value({name})"
-    )
+    return TypeError(f"{name_of(function)}: the argument {name} has no derivative; use lora_np.value({name})")
 
 
 def known() -> list[str]:

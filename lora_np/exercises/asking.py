@@ -60,6 +60,8 @@ class Exercise:
 
     Parameters
     ----------
+    name : str
+        The function's name, which no other exercise has.
     title : str
         With a verb or a thing.
     difficulty : int
@@ -86,6 +88,7 @@ class Exercise:
         Exercises whose answers this one uses: the steps before it in a project.
     """
 
+    name: str
     title: str
     difficulty: int
     minutes: int
@@ -100,14 +103,11 @@ class Exercise:
     needs: tuple[str, ...] = ()
 
     @cached_property
-    def name(self) -> str:
-        """The function's name, which no other exercise has."""
-        return self.definition.name
-
-    @cached_property
     def parameters(self) -> list[str]:
         """The function's parameters."""
-        return [argument.arg for argument in self.definition.args.args]
+        function = ast.parse(self.stub).body[-1]
+        assert isinstance(function, ast.FunctionDef)
+        return [argument.arg for argument in function.args.args]
 
     @property
     def points(self) -> int:
@@ -118,12 +118,6 @@ class Exercise:
     def effort(self) -> str:
         """How hard and how long, as in ``"easy, 5 minutes"``."""
         return f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
-
-    @property
-    def definition(self) -> ast.FunctionDef:
-        function = ast.parse(self.stub).body[-1]
-        assert isinstance(function, ast.FunctionDef)
-        return function
 
 
 @dataclass(frozen=True)
@@ -280,19 +274,15 @@ class Answer:
         rules = {"forbids": list(self.exercise.forbids), "within": within, "steps": steps}
         reply = self.caller(arguments, rules)
         if "error" in reply:
-            error, name = (
-                str(reply["error"]),
-                LAWS.get(str(reply.get("kind")), "A call ends without an error"),
-            )
-            raise LawBroken(name, error * (reply.get("kind") != "NotImplementedError"))
+            kind = str(reply.get("kind"))
+            why = "" if kind == "NotImplementedError" else str(reply["error"])
+            raise LawBroken(LAWS.get(kind, "A call ends without an error"), why)
         if "unusable" in reply:
             advice = "; lora_np.value(x) is the array of a Tensor" * ("Tensor" in str(reply["unusable"]))
             raise LawBroken("An answer is made of arrays and numbers", f"{reply['unusable']}{advice}")
         # Compared here: whatever the answer has done to its own process, it cannot reach this one.
         pairs = zip(self.exercise.parameters, arguments, reply["arguments"], strict=True)
-        changed = [
-            name for name, given, left in pairs if not callable(given) and encode(given) != encode(left)
-        ]
+        changed = [name for name, a, left in pairs if not callable(a) and encode(a) != encode(left)]
         if changed:
             detail = f"your function has changed {' and '.join(changed)}"
             raise LawBroken("Arguments stay as they are", detail)

@@ -236,6 +236,7 @@ def read(name: str) -> Exercise:
     laws = [Law(key, law["law"], law["points"], law_of(name, key)) for key, law in about["laws"].items()]
     hints = re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]
     return Exercise(
+        name,
         **about | {"forbids": forbids, "needs": tuple(about.get("needs", ())), "laws": tuple(laws)},
         statement="\n\n".join(statement),
         stub=code_in(sections["Stub"]),

@@ -8,10 +8,10 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Event, Thread
 from typing import IO, Any
 
 import numpy as np
@@ -48,12 +48,10 @@ class Channel:
         )
         self.received: queue.Queue[Any] = queue.Queue(maxsize=4)
         self.to_send: queue.Queue[Any] = queue.Queue()
-        self.over = threading.Event()
+        self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0
-        self.threads = [
-            threading.Thread(target=work, daemon=True) for work in (self.read, self.write, self.listen)
-        ]
+        self.threads = [Thread(target=work, daemon=True) for work in (self.read, self.write, self.listen)]
         for thread in self.threads:
             thread.start()
 

@@ -71,9 +71,7 @@ class Grades:
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
         """The student's best answer, if it is in several files."""
-        outcomes = [
-            file.outcomes[exercise.name] for file in self.reports[student] if exercise.name in file.outcomes
-        ]
+        outcomes = filter(None, (file.outcomes.get(exercise.name) for file in self.reports[student]))
         handed_in = sorted(outcomes, key=lambda o: (-o.points, o.message.startswith("Not ")))
         return handed_in[0] if handed_in else Outcome.failed(exercise, "Not handed in")
 
@@ -117,10 +115,8 @@ class Grades:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
             for exercise in lesson.exercises:
                 outcome = self.outcome(student, exercise)
-                lines += [
-                    f"**{exercise.title}** (`{exercise.name}`): {outcome.points} of {exercise.points}",
-                    "",
-                ]
+                points = f"{outcome.points} of {exercise.points}"
+                lines += [f"**{exercise.title}** (`{exercise.name}`): {points}", ""]
                 lines += [quoted(text) for one in outcome.broken for text in (one.message, one.call) if text]
         for file in self.reports[student]:
             if problems := [text for text in (file.failure, *file.problems) if text]:
@@ -135,10 +131,7 @@ class Grades:
 
         names, students = [exercise.name for exercise in self.exercises], len(self.reports)
         lessons = np.repeat(np.arange(len(self.lessons)), [len(one.exercises) for one in self.lessons])
-        solved = np.array([
-            sum(self.outcome(student, exercise).passed for student in self.reports)
-            for exercise in self.exercises
-        ])  # fmt: skip
+        solved = np.array([sum(self.outcome(s, one).passed for s in self.reports) for one in self.exercises])
         ax = axes(ax, size=self.figure_size, grid="x")
         places = np.arange(len(names)) + 0.6 * lessons
         colors = [INK if 2 * count < students else SOLVED for count in solved]

@@ -155,11 +155,9 @@ def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
     if len(M1) != len(M2):
         raise ValueError(f"M1 and M2 must have as many rows, got shapes {M1.shape} and {M2.shape}")
     wide, narrow = sorted((column_space(M1), column_space(M2)), key=lambda Q: -Q.shape[1])
-    cosines = np.linalg.svdvals(wide.T @ narrow)
-    sines = np.linalg.svdvals(narrow - wide @ (wide.T @ narrow))[::-1]
-    return np.where(
-        np.square(cosines) > 0.5, np.arcsin(np.minimum(sines, 1)), np.arccos(np.minimum(cosines, 1))
-    )
+    cosines = np.minimum(np.linalg.svdvals(wide.T @ narrow), 1)
+    sines = np.minimum(np.linalg.svdvals(narrow - wide @ (wide.T @ narrow))[::-1], 1)
+    return np.where(np.square(cosines) > 0.5, np.arcsin(sines), np.arccos(cosines))
 
 
 def amplification_factor(W0: npt.ArrayLike, dW: npt.ArrayLike, *, rank: int) -> float:
@@ -278,7 +276,5 @@ def intruder_dimensions(
 def _pair(name1: str, M1: npt.ArrayLike, name2: str, M2: npt.ArrayLike) -> tuple[Array, Array]:
     first, second = matrix(name1, M1), matrix(name2, M2)
     if first.shape != second.shape:
-        raise ValueError(
-            f"{name1} and {name2} must have the same shape, got {first.shape} and {second.shape}"
-        )
+        raise ValueError(f"{name1} and {name2} must agree in shape, got {first.shape} and {second.shape}")
     return first, second

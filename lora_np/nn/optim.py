@@ -308,9 +308,7 @@ class Run:
     def __init__(self, optimizer: Optimizer, model: Any, clip: float | None) -> None:
         tensors = trainable(model)
         if not tensors:
-            raise ValueError(
-                "nothing to train: the model has no Tensor; make a weight trainable with Tensor(W)"
-            )
+            raise ValueError("nothing to train: the model has no Tensor; train a weight with Tensor(W)")
         parts: dict[Any, tuple[Optimizer, list[Tensor]]] = {}
         for path, leaf in tensors:
             part, dtype = optimizer.of(path), leaf.data.dtype
@@ -324,9 +322,7 @@ class Run:
             unused = set(optimizer.rules) - {optimizer.pattern(path) for path, _ in tensors}
             if unused:
                 known = ", ".join(path for path, _ in tensors[:6])
-                raise ValueError(
-                    f"the pattern {min(unused)!r} of Groups decides about no leaf; leaves: {known}"
-                )
+                raise ValueError(f"the pattern {min(unused)!r} of Groups fits no leaf; leaves: {known}")
         keep_pages()
         self.optimizer = optimizer
         self.model = model

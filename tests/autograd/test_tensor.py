@@ -345,7 +345,7 @@ def test_ufunc_methods_point_to_the_function():
 
 
 def test_matrix_norms_without_derivative():
-    with pytest.raises(TypeError, match="ord=3; it has for None, 'fro', 'nuc'"):
+    with pytest.raises(TypeError, match="ord of matrices must be None, 'fro', 'nuc', .*, got 3"):
         np.linalg.norm(Tensor(np.ones((2, 2))), 3)
 
 
@@ -417,7 +417,7 @@ def test_leaves_pickle_and_copy_and_results_do_not():
         np.testing.assert_array_equal(y.data, x.data)
         assert not np.shares_memory(y.data, x.data)
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match=r"take lora_np\.value\(x\)"):
+        with pytest.raises(TypeError, match=r"in a graph: copy or pickle lora_np\.value\(x\)"):
             attempt(x * 2)
 
 

@@ -182,7 +182,7 @@ def test_groups_keep_their_own_state_and_schedule():
 def test_groups_that_do_not_fit():
     with pytest.raises(ValueError, match=r"no pattern of Groups fits 'b': add it, or '\.\*' for the rest"):
         start(Groups({"a": SGD(lr=1.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
-    with pytest.raises(ValueError, match="the pattern 'c' of Groups decides about no leaf; leaves: a, b"):
+    with pytest.raises(ValueError, match="the pattern 'c' of Groups fits no leaf; leaves: a, b"):
         start(Groups({"c": SGD(lr=1.0), ".*": SGD(lr=2.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
     with pytest.raises(ValueError, match="at least one pattern"):
         Groups({})

@@ -245,7 +245,7 @@ def test_what_is_not_finite_is_refused(kind, wrong):
 @pytest.mark.parametrize("kind", [*BLOCKED, "TQ1_0", "TQ2_0", "MXFP4"])
 def test_rows_must_be_whole_blocks(kind):
     n = block_length(kind)
-    with pytest.raises(ValueError, match=f"{kind} needs rows of whole blocks of {n} numbers, got rows of 33"):
+    with pytest.raises(ValueError, match=f"{kind} needs rows of whole blocks of {n}, got rows of 33"):
         quantise(np.ones((2, 33)), kind)
 
 

@@ -119,9 +119,8 @@ def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
         weights.append(weight)
         total, ranks = total + weight * alpha / r * B @ A, ranks + r
         size += abs(weight) * alpha / r * float((np.abs(B) @ np.abs(A)).max())
-    B, A = parts(
-        "B A", answer(adapters, weights, within=4 * d * k if large else None), (d, ranks), (ranks, k)
-    )
+    answered = answer(adapters, weights, within=4 * d * k if large else None)
+    B, A = parts("B A", answered, (d, ranks), (ranks, k))
     if key == "sum":
         same("B @ A", B @ A, total, size=size)
 
@@ -159,9 +158,8 @@ def to_bfloat16(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def levels_of(draw: Draw) -> Array:
-    return np.unique(
-        [*np.rint(draw.array("levels", draw.whole("inner", 0, 3), low=-8, high=8)) / 8, 0.0, 1.0]
-    )
+    inner = draw.array("levels", draw.whole("inner", 0, 3), low=-8, high=8)
+    return np.unique([*np.rint(inner) / 8, 0.0, 1.0])
 
 
 def nearest_levels(draw: Draw, answer: Answer, key: str) -> None:

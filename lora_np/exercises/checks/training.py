@@ -52,9 +52,7 @@ def slope_square(draw: Draw, answer: Answer) -> None:
     x, c = draw.array("x", *shape), draw.array("c", *shape)
     f = Function("lambda x: float(np.sum(c * x * np.roll(x, 1) + c * x * x))", c=c)
     right = 2 * c * x + c * np.roll(x, 1) + np.roll(np.ravel(c * x), -1).reshape(x.shape)
-    same(
-        "the slope", answer(f, x), right, tolerance=1e-7, size=1, why="exact, for a polynomial of degree two"
-    )
+    same("the slope", answer(f, x), right, tolerance=1e-7, size=1, why="exact, for squares and products")
 
 
 def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
@@ -62,9 +60,7 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
     axes = draw.pick("axes", (1, 2, 3, 3, 3)) if ones else draw.whole("axes", 0, 3)
     front = draw.pick("front", (0, 0, 1, axes)) if ones else draw.whole("front", 0, axes)
     full = draw.sizes("abc"[:axes], high=3)
-    shape = tuple(
-        1 if ones and draw.pick(f"stretch {i}", (False, True)) else int(n) for i, n in enumerate(full)
-    )
+    shape = tuple(draw.pick(f"stretch {i}", (int(n), 1)) if ones else int(n) for i, n in enumerate(full))
     g = draw.array("g", *full)
     right = g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
     right = right.sum(axis=tuple(range(front)))
@@ -121,9 +117,8 @@ def lora_start(draw: Draw, answer: Answer, key: str) -> None:
         rank = np.linalg.matrix_rank(moving)
         law(rank == r, f"r is {r}, but the factor that is not zero has rank {rank}")
     if key == "rng":
-        again, other = (
-            all(map(np.array_equal, (A, B), answer(d, k, r, seed)[:2])) for seed in (rng, rng + 1)
-        )
+        starts = (answer(d, k, r, seed)[:2] for seed in (rng, rng + 1))
+        again, other = (all(map(np.array_equal, (A, B), start)) for start in starts)
         law(again, "the same rng must give the same start")
         law(not other, f"another rng must give another start, but {rng} and {rng + 1} give the same")
 
