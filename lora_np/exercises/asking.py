@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from lora_np.exercises.running import call
 from lora_np.exercises.values import WireError, decode, encode
 
 Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]  # arguments, rules: see `call`
+Claims = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
 QUESTIONS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long

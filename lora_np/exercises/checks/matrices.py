@@ -6,7 +6,7 @@ import numpy as np
 
 from lora_np import linalg
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer
+from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
 from lora_np.exercises.samples import independent, mirror, scale, spectrum, turned
@@ -40,13 +40,12 @@ def of_low_rank(draw: Draw) -> Array:
     return draw.array("B", d, r) @ draw.array("A", r, k)
 
 
-def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
+def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Claims:
     M = of_low_rank(draw)
     draw.assume(M.any())
     r = int(np.linalg.matrix_rank(M))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
-    if key == "thin":
-        same("B @ A", B @ A, M)
+    yield "thin", lambda: same("B @ A", B @ A, M)
     for j, column in enumerate(B.T if key == "columns" else ()):
         found = np.isclose(M, column[:, None], rtol=1e-4, atol=1e-4 * np.abs(M).max()).all(axis=0).any()
         law(found, f"column {j} of B is not a column of M")
@@ -107,18 +106,16 @@ def rank_one_parts_parts(draw: Draw, answer: Answer) -> None:
     same("the parts", answer(B, A), np.einsum("di,ik->idk", B, A))
 
 
-def cut_qr(draw: Draw, answer: Answer, key: str) -> None:
+def cut_qr(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k = draw.sizes("dk", high=4)
     M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
     B, A = parts("B A", answer(M, r), (d, r), (r, k))
-    if key == "first":
-        same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
-    if key == "angle":
-        orthonormal("B", B)
-        same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
+    yield "first", lambda: same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
+    yield "angle", lambda: orthonormal("B", B)
+    yield "angle", lambda: same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
 
 
-def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
+def lu_factors(draw: Draw, answer: Answer, key: str) -> Claims:
     """L and U of a matrix whose multipliers may be large: whoever swaps rows does so here."""
     n = draw.whole("n", 1, 4)
     right_L = np.tril(draw.array("L", n, n), -1) + np.eye(n)
@@ -126,38 +123,33 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
     L, U = parts("L U", answer(M), (n, n), (n, n))
-    if key == "triangles":
-        same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
-        same("the diagonal of L", np.diag(L), np.ones(n))
-        same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
-    if key == "product":
-        same("L @ U", L @ U, M, size=size)
+    yield "triangles", lambda: same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
+    yield "triangles", lambda: same("the diagonal of L", np.diag(L), np.ones(n))
+    yield "triangles", lambda: same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
+    yield "product", lambda: same("L @ U", L @ U, M, size=size)
 
 
-def gram_schmidt(draw: Draw, answer: Answer, key: str) -> None:
+def gram_schmidt(draw: Draw, answer: Answer, key: str) -> Claims:
     k = draw.whole("k", 1, 4)
     M = independent(draw, "M", draw.whole("d", k, 5), k)
     Q = real_array("Q", answer(M), M.shape)
-    if key == "orthonormal":
-        orthonormal("Q", Q)
+    yield "orthonormal", lambda: orthonormal("Q", Q)
     for j in range(1, k + 1 if key == "span" else 1):
         basis = Q[:, :j]
         same(f"the projection of the first {j} columns", basis @ (basis.T @ M[:, :j]), M[:, :j])
 
 
-def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> None:
+def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> Claims:
     k = draw.whole("k", 1, 4)
     d, sizes = draw.whole("d", k + 1, 6), 1 + spectrum(draw, "s", k, low=0, high=1)
     M = scale(draw) * turned(draw, "M", d, k, sizes)
     U, s, Vh = parts("U s Vh", answer(M), (d, k), (k,), (k, k))
-    if key == "values":
-        law((np.diff(s) <= 1e-4 * np.abs(s).max()).all(), f"the largest must come first, got {s.tolist()}")
-        same("s", s, np.linalg.svdvals(M))
-    if key == "vectors":
-        orthonormal("U", U)
-        orthonormal("Vh^T", Vh.T)
-    if key == "product":
-        same("(U * s) @ Vh", (U * s) @ Vh, M)
+    falls = (np.diff(s) <= 1e-4 * np.abs(s).max()).all()
+    yield "values", lambda: law(falls, f"the largest must come first, got {s.tolist()}")
+    yield "values", lambda: same("s", s, np.linalg.svdvals(M))
+    yield "vectors", lambda: orthonormal("U", U)
+    yield "vectors", lambda: orthonormal("Vh^T", Vh.T)
+    yield "product", lambda: same("(U * s) @ Vh", (U * s) @ Vh, M)
 
 
 # Cut the SVD
@@ -176,16 +168,14 @@ def cut_closest(draw: Draw, answer: Answer) -> None:
     closest("the error", M, got, r)
 
 
-def error_curve(draw: Draw, answer: Answer, key: str) -> None:
+def error_curve(draw: Draw, answer: Answer, key: str) -> Claims:
     M, _ = matrix_and_rank(draw)
     draw.assume(M.any())
     right = linalg.rank_errors(M, relative=True)
     got = real_array("the errors", answer(M), right.shape)
-    if key == "ends":
-        same("the first error", got[0], 1.0)
-        same("the last error", got[-1], 0.0, size=10)  # a root makes rounding errors large
-    if key == "squares":
-        same("errors", got, right, size=10)
+    yield "ends", lambda: same("the first error", got[0], 1.0)
+    yield "ends", lambda: same("the last error", got[-1], 0.0, size=10)  # a root makes rounding errors large
+    yield "squares", lambda: same("errors", got, right, size=10)
 
 
 def smallest_rank_share(draw: Draw, answer: Answer) -> None:
@@ -205,24 +195,22 @@ def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     exactly("the rank", answer(scale(draw) * M, 1.0), int(np.count_nonzero(M)))
 
 
-def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
+def balanced_factors(draw: Draw, answer: Answer, key: str) -> Claims:
     M, r = matrix_and_rank(draw)
     B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
-    if key == "closest":
-        closest("the error of B @ A", M, B @ A, r)
+    yield "closest", lambda: closest("the error of B @ A", M, B @ A, r)
     if key == "balanced":
         same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(M)), why="that is A A^T")
 
 
-def top_directions(draw: Draw, answer: Answer, key: str) -> None:
+def top_directions(draw: Draw, answer: Answer, key: str) -> Claims:
     r = draw.whole("r", 1, 3)
     d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
     large = 2 + spectrum(draw, "s", r, low=0, high=1)
     rest = draw.array("rest", min(d, k) - r, low=0, high=0.9)
     M = scale(draw) * turned(draw, "M", d, k, [*large, *rest])
     Q = real_array("Q", answer(M, r), (d, r))
-    if key == "orthonormal":
-        orthonormal("Q", Q)
+    yield "orthonormal", lambda: orthonormal("Q", Q)
     if key == "span":
         s = np.linalg.svdvals(M)
         lost = float(np.linalg.norm(M - Q @ (Q.T @ M)))

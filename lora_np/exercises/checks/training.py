@@ -6,7 +6,7 @@ import numpy as np
 
 from lora_np import nn
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer
+from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import (
     TOLERANCE,
@@ -105,12 +105,11 @@ def lora_forward_sum(draw: Draw, answer: Answer) -> None:
     same("h", answer(x, W0, A, B, alpha), right, size=float(np.abs(x).max()))
 
 
-def lora_start(draw: Draw, answer: Answer, key: str) -> None:
+def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
     r = draw.whole("r", 1, 3)
     d, k, rng = draw.whole("d", r, 8), draw.whole("k", r, 8), draw.whole("rng", 0, 100)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
-    if key == "zero":
-        same("B A", B @ A, np.zeros((d, k)))
+    yield "zero", lambda: same("B A", B @ A, np.zeros((d, k)))
     if key == "moves":
         moving = A if A.any() else B
         law(moving.any(), "if A and B are both zero, nothing ever moves")
@@ -123,17 +122,15 @@ def lora_start(draw: Draw, answer: Answer, key: str) -> None:
         law(not other, f"another rng must give another start, but {rng} and {rng + 1} give the same")
 
 
-def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
+def lora_gradients(draw: Draw, answer: Answer, key: str) -> Claims:
     x, W0, A, B = layer(draw)
     y, alpha = draw.array("y", len(x), len(W0)), draw.number("alpha", 1, 32)
     s = alpha / len(A)
     e = 2 * (x @ (W0 + s * B @ A).T - y) / y.size
     of_A, of_B = parts("dA dB", answer(x, y, W0, A, B, alpha), A.shape, B.shape)
     size, why = float(np.abs(e).max() * s), "the loss is the mean of all squared errors"
-    if key == "of_A":
-        same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size, why=why)
-    if key == "of_B":
-        same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size, why=why)
+    yield "of_A", lambda: same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size, why=why)
+    yield "of_B", lambda: same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size, why=why)
 
 
 def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
@@ -153,14 +150,12 @@ def near_best(loss: float, start: float, best: float) -> None:
     law(loss <= enough, f"the loss is {loss:.4f}, and must be at most {enough:.4f}; the best is {best:.4f}")
 
 
-def train_lora(draw: Draw, answer: Answer, key: str) -> None:
+def train_lora(draw: Draw, answer: Answer, key: str) -> Claims:
     x, y, W0, r, losses = regression(draw, high=3, stretched=True)
     B, A = parts("B A", answer(x, y, W0, r), (len(W0), r), (r, W0.shape[1]))
     loss = float(np.mean(np.square(x @ (W0 + B @ A).T - y)))
-    if key == "lower":
-        law(loss < losses[0], f"from {losses[0]:.4f} the loss came to {loss:.4f}")
-    if key == "best":
-        near_best(loss, losses[0], losses[r])
+    yield "lower", lambda: law(loss < losses[0], f"from {losses[0]:.4f} the loss came to {loss:.4f}")
+    yield "best", lambda: near_best(loss, losses[0], losses[r])
 
 
 # Adapt a real model
@@ -229,16 +224,15 @@ def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
         same("perplexity", perplexity, np.exp(mean))
 
 
-def attention_weights(draw: Draw, answer: Answer, key: str) -> None:
+def attention_weights(draw: Draw, answer: Answer, key: str) -> Claims:
     reach = draw.pick("reach", (1000.0, 200.0)) if key == "wide" else 1.0
     n, d = draw.sizes("nd", high=4)
     q, k = reach * draw.array("q", n, d), draw.array("k", n, d)
     right = nn.softmax(np.where(np.tri(n, dtype=bool), q @ k.T / np.sqrt(d), -np.inf))
     weights = real_array("the matrix of weights", answer(q, k), (n, n))
-    if key == "past":
-        same("the weights of later places", np.triu(weights, 1), np.zeros(weights.shape))
-        same("the sum of each row", weights.sum(axis=1), np.ones(len(weights)))
-    else:
+    yield "past", lambda: same("the weights of later places", np.triu(weights, 1), np.zeros(weights.shape))
+    yield "past", lambda: same("the sum of each row", weights.sum(axis=1), np.ones(len(weights)))
+    if key != "past":
         same("the weights", weights, right, tolerance=2e-3 if key == "wide" else TOLERANCE)
 
 
@@ -274,25 +268,22 @@ def alpha_for_rank(draw: Draw, answer: Answer, key: str) -> None:
     same("the new alpha", answer(alpha, r, new, key), alpha * times)
 
 
-def pissa_start(draw: Draw, answer: Answer, key: str) -> None:
+def pissa_start(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k = draw.sizes("dk", high=4)
     r, alpha = draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
     W0, s = scale(draw) * draw.array("W0", d, k), alpha / r
     W, B, A = parts("W B A", answer(W0, r, alpha), (d, k), (d, r), (r, k))
-    if key == "same":
-        same("W + (alpha / r) B A", W + s * B @ A, W0)
-    if key == "strongest":
-        closest("the norm of W0 - (alpha / r) B A", W0, s * B @ A, r)
+    yield "same", lambda: same("W + (alpha / r) B A", W + s * B @ A, W0)
+    yield "strongest", lambda: closest("the norm of W0 - (alpha / r) B A", W0, s * B @ A, r)
     if key == "balanced":
         same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(W0) / s), why="that is A A^T")
 
 
-def olora_start(draw: Draw, answer: Answer, key: str) -> None:
+def olora_start(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k = draw.sizes("dk", high=4)
     r, W0 = draw.whole("r", 1, min(d, k)), independent(draw, "W0", d, k)
     W, B, A = parts("W B A", answer(W0, r), (d, k), (d, r), (r, k))
-    if key == "same":
-        same("W + B A", W + B @ A, W0)
+    yield "same", lambda: same("W + B A", W + B @ A, W0)
     if key == "qr":
         orthonormal("B", B)
         same("the first r columns of B A", (B @ A)[:, :r], W0[:, :r])
@@ -300,7 +291,7 @@ def olora_start(draw: Draw, answer: Answer, key: str) -> None:
         same("B^T W", B.T @ W, np.zeros_like(A), size=size, why=why)
 
 
-def dora_weight(draw: Draw, answer: Answer, key: str) -> None:
+def dora_weight(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k, r = draw.sizes("dkr", high=4)
     W0, A, B = draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
     m, alpha, unit = draw.array("m", d, low=1), draw.number("alpha", 1, 16), scale(draw)
@@ -309,11 +300,9 @@ def dora_weight(draw: Draw, answer: Answer, key: str) -> None:
     draw.assume((sizes > 0.1).all())
     W = real_array("W", answer(unit * W0, A, unit * B, m, alpha), (d, k))
     lengths = np.linalg.norm(W, axis=1, keepdims=True)
-    if key == "lengths":
-        same("the lengths of the rows", lengths[:, 0], m)
-    if key == "directions":
-        law(lengths.all(), "a row of zeros has no direction")
-        same("the rows, divided by their lengths", W / lengths, V / sizes, size=1)
+    yield "lengths", lambda: same("the lengths of the rows", lengths[:, 0], m)
+    yield "directions", lambda: law(lengths.all(), "a row of zeros has no direction")
+    yield "directions", lambda: same("the rows, divided by their lengths", W / lengths, V / sizes, size=1)
 
 
 def smallest_good_rank(draw: Draw, answer: Answer, key: str) -> None:
