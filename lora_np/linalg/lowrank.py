@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array, choice, generator, guided, masked, matrix, number, whole_number
+from lora_np.checks import Array, ArrayLike, choice, generator, guided, masked, matrix, number, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, well_scaled
 
@@ -23,7 +22,7 @@ OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that c
 
 @guided()
 def truncated_svd(
-    M: npt.ArrayLike,
+    M: ArrayLike,
     *,
     rank: int,
     method: Method = "auto",
@@ -102,7 +101,7 @@ def truncated_svd(
 
 @guided()
 def low_rank_factors(
-    M: npt.ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
+    M: ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
 ) -> tuple[Array, Array]:
     """Best rank-``rank`` factors of ``M``: ``B @ A`` minimises ``||M - B @ A||`` (Eckart-Young).
 
@@ -167,7 +166,7 @@ def low_rank_factors(
     return U * root, root[:, None] * Vh
 
 
-def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
+def rank_errors(M: ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
     """``||M - M_r||`` of the best rank-r approximation ``M_r``, for r from 0 to min(d, k).
 
     No approximation is formed: the errors are sums over the singular values that were cut off.
@@ -220,7 +219,7 @@ def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False)
     return restored("the norm of M", errors.astype(M.dtype), unit)
 
 
-def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro") -> int:
+def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro") -> int:
     """The smallest rank r with ``||M - M_r|| <= tolerance * ||M||``, by the rule of `rank_within`.
 
     Parameters
@@ -257,7 +256,7 @@ def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "f
     return rank_within(rank_errors(M, norm=norm, relative=True), tolerance=tolerance)
 
 
-def rank_for_energy(M: npt.ArrayLike, *, share: float = ENOUGH) -> int:
+def rank_for_energy(M: ArrayLike, *, share: float = ENOUGH) -> int:
     """The smallest rank whose best approximation keeps this share of ``||M||_F^2``, by `rank_within`.
 
     Parameters
@@ -292,7 +291,7 @@ def rank_for_energy(M: npt.ArrayLike, *, share: float = ENOUGH) -> int:
     return rank_within(rank_errors(M, relative=True), tolerance=(1 - share) ** 0.5)
 
 
-def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
+def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
     """The first rank whose relative error is at most ``tolerance``: the one rule for which rank is enough.
 
     Keeping a share of the squared norm means a relative Frobenius error of at most ``sqrt(1 - share)``.
@@ -339,7 +338,7 @@ def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
     return int(np.argmax(errors <= tolerance + rounding))
 
 
-def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
+def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
     """The SVD of ``B @ A``, which is never formed: two thin QRs and an SVD of an r x r matrix.
 
     Parameters

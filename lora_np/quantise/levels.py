@@ -6,16 +6,15 @@ import math
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array, whole_number
+from lora_np.checks import Array, ArrayLike, whole_number
 
 # The outermost quantile: half a step from the end, averaged over 15 and 16 levels, 1 - (1/30 + 1/32) / 2,
 # with the digits that bitsandbytes keeps.
 _NF4_END = 0.9677083
 
 
-def normal_quantile(p: npt.ArrayLike) -> Array:
+def normal_quantile(p: ArrayLike) -> Array:
     """The x below which a standard normal variable lies with probability p.
 
     Newton's method on the tail ``Q(x) = erfc(x / sqrt 2) / 2``: with ``q = min(p, 1 - p)``, the step

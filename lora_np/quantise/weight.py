@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike
 
 
 class Quantised:
@@ -82,7 +82,7 @@ class Quantised:
         """Bits for each number, scales included."""
         return 8 * self.nbytes / self.size
 
-    def error(self, W: npt.ArrayLike, *, relative: bool = False) -> float:
+    def error(self, W: ArrayLike, *, relative: bool = False) -> float:
         """``||W - Q||_F``, the error next to the matrix that was quantised.
 
         Parameters

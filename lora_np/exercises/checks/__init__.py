@@ -1,1 +1,1 @@
-"""The laws of all exercises: a function for each; or one for an exercise, which yields what each law claims."""
+"""The laws of all exercises: a function for each, or one that yields what each law of an exercise claims."""
