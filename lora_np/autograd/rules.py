@@ -449,7 +449,6 @@ def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = F
         axes = normalize_axis_tuple(axis, np.ndim(a))
         weights = np.transpose(weights, np.argsort(axes))
         weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(np.shape(a))])
-        weights = np.broadcast_to(weights, np.shape(a))
     whole = [np.float64] * (value(a).dtype.kind != "f")
     # NumPy's dtype for the sums
     weights = weights * np.ones((), np.result_type(value(a), value(weights), *whole))

@@ -353,10 +353,7 @@ def as_array(function: Callable[..., Any], i: int, a: Any) -> Any:
     if not holds_tensor(a):
         return np.asarray(a)
     name = list(parameters(function))[0 if row.spread else i]
-    raise TypeError(
-        f"{row.name}: the argument {name} is a {type(a).__name__} with Tensors in it, whose "
-        "gradient would be lost; make it one Tensor with np.stack"
-    )
+    raise TypeError(f"{row.name}: {name} is a {type(a).__name__} of Tensors; make it one with np.stack")
 
 
 def holds_tensor(a: Any) -> bool:

@@ -21,12 +21,7 @@ from lora_np.linalg.spectrum import exponent, restored, tail_sums
 
 
 def reduced_rank_regression(
-    X: ArrayLike,
-    Y: ArrayLike,
-    *,
-    rank: int | None = None,
-    W0: ArrayLike | None = None,
-    ridge: float = 0.0,
+    X: ArrayLike, Y: ArrayLike, *, rank: int | None = None, W0: ArrayLike | None = None, ridge: float = 0.0
 ) -> tuple[Array, Array]:
     """The ``B A`` of rank r that minimises ``||Y - X (W0 + B A)^T||_F^2 / n + ridge ||B A||_F^2``.
 

@@ -310,11 +310,11 @@ def test_tensors_inside_a_list_do_not_lose_their_gradient():
     x, a = Tensor([1.0, 2.0]), Tensor(3.0)
     total = primitive(lambda arrays: np.sum(arrays), lambda y, arrays: lambda g: g)
     for call, name in [
-        (lambda: np.add(x, [a, 1.0]), r"np\.add: the argument b is a list with Tensors in it"),
-        (lambda: np.maximum((a, a), x), "the argument a is a tuple"),
-        (lambda: x @ [a, [a]], "the argument b is a list"),
-        (lambda: np.concatenate([[a], x]), "the argument arrays is a list"),
-        (lambda: total([x, x]), "<lambda>: the argument arrays is a list"),
+        (lambda: np.add(x, [a, 1.0]), r"np\.add: b is a list of Tensors"),
+        (lambda: np.maximum((a, a), x), ": a is a tuple of Tensors"),
+        (lambda: x @ [a, [a]], ": b is a list of Tensors"),
+        (lambda: np.concatenate([[a], x]), ": arrays is a list of Tensors"),
+        (lambda: total([x, x]), "<lambda>: arrays is a list of Tensors"),
         (lambda: x[(a,)], "the argument index has no derivative"),
         (lambda: np.where([a, 0.0], x, x), "the argument condition has no derivative"),
         (lambda: np.sum(x, axis=(a,)), "the argument axis has no derivative"),
