@@ -29,7 +29,7 @@ from lora_np.table import Cell, Table
 from lora_np.work import each
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
@@ -125,14 +125,15 @@ class Grades:
                 lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
         return "\n".join(lines).rstrip() + "\n"
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def figure(self, figure: Figure | None = None) -> Figure:
         """How many solved each exercise, by lesson; those solved by fewer than half are dark."""
-        from lora_np.plots import INK, MUTED, axes
+        from lora_np.plots import INK, MUTED, axes, sheet
 
         names, students = [exercise.name for exercise in self.exercises], len(self.reports)
         lessons = np.repeat(np.arange(len(self.lessons)), [len(one.exercises) for one in self.lessons])
         solved = np.array([sum(self.outcome(s, one).passed for s in self.reports) for one in self.exercises])
-        ax = axes(ax, size=self.figure_size, grid="x")
+        figure = sheet(figure, 6.5, 1.3 + 0.24 * len(names))
+        ax = axes(figure.add_subplot(), grid="x")
         places = np.arange(len(names)) + 0.6 * lessons
         colors = [INK if 2 * count < students else SOLVED for count in solved]
         bars = ax.barh(places, solved / students, height=0.72, color=colors)
@@ -144,12 +145,7 @@ class Grades:
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         label = f"students who solved it, of {students} (dark: fewer than half)"
         ax.set(xlim=(0, 1.08), ylim=(places[-1] + 0.6, -0.6), xlabel=label)
-        return ax
-
-    @property
-    def figure_size(self) -> tuple[float, float]:
-        """Inches."""
-        return 6.5, 1.3 + 0.24 * len(self.exercises)
+        return figure
 
     def write(self, path: Path) -> list[Path]:
         """Grades as CSV; next to it a folder of feedback, a file for each student, and the figure."""
@@ -160,10 +156,8 @@ class Grades:
         write_text(path, self.to_csv())
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
-        figure = Figure(figsize=self.figure_size, layout="constrained")
-        self.plot(figure.add_subplot())
         picture = path.with_name(f"{path.stem}-summary.png")
-        write_figure(figure, picture, dpi=150)
+        write_figure(self.figure(Figure()), picture, dpi=150)
         return [path, folder, picture]
 
 

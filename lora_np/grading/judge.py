@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -48,19 +46,16 @@ def judged(
         "parent": os.getpid(),
     }
     try:
-        with tempfile.TemporaryDirectory(prefix="lora-np-judge-", ignore_cleanup_errors=True) as folder:
-            channel = Channel("judge", folder=Path(folder), environment={**os.environ, "TMPDIR": folder})
-            channel.to_send.put(order)
-            # By the clock, where the processes of the file may have to wait for others.
-            deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
-            try:
-                while "seconds" not in (message := channel.message(deadline)):
-                    outcomes.append(message["outcome"])
-                more = message
-            finally:
-                channel.kill()
-                with contextlib.suppress(RecursionError, OSError):
-                    shutil.rmtree(folder, ignore_errors=True)
+        channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
+        channel.to_send.put(order)
+        # By the clock, where the processes of the file may have to wait for others.
+        deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
+        try:
+            while "seconds" not in (message := channel.message(deadline)):
+                outcomes.append(message["outcome"])
+            more = message
+        finally:
+            channel.kill()
     except (Ended, OSError) as error:
         more = {"failure": f"This file could not be judged to its end: {error}"}
     done = {outcome["exercise"] for outcome in outcomes}
