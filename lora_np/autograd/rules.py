@@ -316,10 +316,7 @@ def explicit(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
     inputs = left.split(",")
     if len(inputs) != len(ndims):
         raise ValueError(f"einsum subscripts {subscripts!r} name {len(inputs)} operands, got {len(ndims)}")
-    widths = [
-        n - len(part.replace("...", "")) if "..." in part else 0
-        for part, n in zip(inputs, ndims, strict=True)
-    ]
+    widths = [n - len(p.replace("...", "")) if "..." in p else 0 for p, n in zip(inputs, ndims, strict=True)]
     widest = max(widths)
     ellipsis = "".join(free[:widest])
     # Axes behind an ellipsis are aligned on the right, as in broadcasting.

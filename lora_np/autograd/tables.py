@@ -21,6 +21,9 @@ from lora_np.autograd.methods import IN_PLACE, value
 Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
 
 
+Wanted: TypeAlias = tuple[bool, ...]  # which arguments' gradients are
+
+
 class Each(NamedTuple):
     """Marks the rule of an argument that is a sequence of arrays: ``pull(g, i)`` is the gradient of item i.
 
@@ -334,7 +337,7 @@ def one_by_one(pulls: list[Pull]) -> Pull:
 def each_of(rule: Rule) -> Callable[..., Pull]:
     """The joint rule of the items of a sequence."""
 
-    def joint(y: Any, *arrays: Any, wanted: tuple[bool, ...], **settings: Any) -> Pull:
+    def joint(y: Any, *arrays: Any, wanted: Wanted, **settings: Any) -> Pull:
         pull = rule(y, arrays, **settings)
         return lambda g: (pull(g, i) if want else None for i, want in enumerate(wanted))
 

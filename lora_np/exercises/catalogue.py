@@ -265,7 +265,5 @@ def code_in(markdown: str) -> str:
 @cache
 def functions() -> dict[str, Any]:
     """Everything that the modules of ``checks`` define, by name."""
-    found: dict[str, Any] = {}
-    for module in pkgutil.iter_modules(checks.__path__):
-        found |= vars(importlib.import_module(f"{checks.__name__}.{module.name}"))
-    return found
+    files = [f"{checks.__name__}.{module.name}" for module in pkgutil.iter_modules(checks.__path__)]
+    return {name: f for file in files for name, f in vars(importlib.import_module(file)).items()}
