@@ -276,24 +276,20 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     return np.expand_dims(y, tuple(axes)) if keepdims else y
 
 
-def vector_length(x: Any, p: Any, axis: int, keepdims: bool = False) -> Any:
-    """``(sum |x|^p)^(1/p)``, with slope 0 at zero."""
+def vector_length(x: Any, p: Any) -> Any:
+    """``(sum |x|^p)^(1/p)`` along the last axis, with slope 0 at zero."""
     if p == 2:
-        return euclidean_norm(x, axis=axis, keepdims=keepdims)
-    if np.size(x) == 0:  # NumPy says of which norms that is 0, and of which an error
-        return np.linalg.norm(value(x), p, axis=axis, keepdims=keepdims)
+        return euclidean_norm(x, axis=-1)
+    if p == 0 or np.size(x) == 0:  # NumPy says of which norms that is 0, and of which an error
+        return np.linalg.norm(value(x), p, axis=-1)
     if isinstance(p, str):
         raise TypeError(f"np.linalg.norm of vectors has no ord={p!r}")
     size = np.abs(x)
-    if p == np.inf:
-        return np.max(size, axis=axis, keepdims=keepdims)
-    if p == -np.inf:
-        return np.min(size, axis=axis, keepdims=keepdims)
-    if p == 0:
-        return np.linalg.norm(value(x), 0, axis=axis, keepdims=keepdims)
+    if np.isinf(p):
+        return (np.max if p > 0 else np.min)(size, axis=-1)
     powers = np.where(size == 0, 0, np.where(size == 0, 1, size) ** p)
-    total = np.sum(powers, axis=axis, keepdims=keepdims)
-    zero = total == 0 if p > 0 else np.any(size == 0, axis=axis, keepdims=keepdims)
+    total = np.sum(powers, axis=-1)
+    zero = total == 0 if p > 0 else np.any(size == 0, axis=-1)
     return np.where(zero, 0, np.where(zero, 1, total) ** (1 / p))
 
 
@@ -316,15 +312,10 @@ def matrix_size(x: Any, ord: Any, axes: Sequence[int]) -> Any:
 
 @composition(np.linalg.vector_norm)
 def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
-    if axis is None:
-        y = vector_length(np.ravel(x), ord, 0)
-        return np.reshape(y, (1,) * np.ndim(x)) if keepdims else y
-    if np.ndim(axis) == 0:
-        return vector_length(x, ord, axis, keepdims)
-    axes = normalize_axis_tuple(axis, np.ndim(x))  # several axes are one long one
-    rows = np.moveaxis(x, axes, range(-len(axes), 0))
-    kept = np.shape(rows)[: np.ndim(x) - len(axes)]
-    y = vector_length(np.reshape(rows, (*kept, math.prod(np.shape(x)[i] for i in axes))), ord, -1)
+    axes = normalize_axis_tuple(range(np.ndim(x)) if axis is None else axis, np.ndim(x))
+    rows = np.moveaxis(x, axes, range(-len(axes), 0))  # several axes are one long one
+    kept, length = np.shape(rows)[: np.ndim(x) - len(axes)], math.prod(np.shape(x)[i] for i in axes)
+    y = vector_length(np.reshape(rows, (*kept, length)), ord)
     return np.expand_dims(y, axes) if keepdims else y
 
 
