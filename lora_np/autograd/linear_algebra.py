@@ -55,13 +55,7 @@ derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g) * slope_of_det(y
 derivative(np.linalg.cholesky, lambda y, a, upper=False: lambda g: cholesky_gradient(y, g, upper))
 derivative(
     np.linalg.pinv,  # where the rank does not change
-    lambda y, a, rcond=None, hermitian=False, rtol=None: (
-        lambda g: (
-            triangle(symmetric(pinv_gradient(y, np.tril(a) + mT(np.tril(a, -1)), g)))
-            if hermitian
-            else pinv_gradient(y, a, g)
-        )
-    ),
+    lambda y, a, rcond=None, hermitian=False, rtol=None: lambda g: pinv_gradient(y, a, g, hermitian),
 )
 
 
@@ -89,7 +83,9 @@ def cholesky_gradient(L: Any, g: Any, upper: bool) -> Any:
     return triangle(symmetric(mT(np.linalg.solve(mT(L), mT(half)))))
 
 
-def pinv_gradient(y: Any, a: Any, g: Any) -> Any:
+def pinv_gradient(y: Any, a: Any, g: Any, hermitian: bool) -> Any:
+    if hermitian:
+        return triangle(symmetric(pinv_gradient(y, np.tril(a) + mT(np.tril(a, -1)), g, False)))
     outside = y @ mT(y) @ (g - g @ a @ y) + (g - y @ a @ g) @ mT(y) @ y
     return mT(outside) - mT(y) @ g @ mT(y)
 
@@ -102,13 +98,11 @@ def slope_of_det(y: Any, a: Any) -> Any:
 
 def products_without(s: Any) -> Any:
     """``p_ij``, the product of all entries of ``s`` but i and j; of all but i on the diagonal."""
-    first = np.ones_like(s[..., :1])
-    before = np.concatenate([first, np.cumprod(s[..., :-1], axis=-1)], axis=-1)
-    after = np.flip(np.concatenate([first, np.cumprod(np.flip(s[..., 1:], -1), axis=-1)], axis=-1), -1)
-    rows = np.where(np.tri(np.shape(s)[-1], dtype=bool), 1, np.expand_dims(s, -2))  # s_k in row i if k > i
-    between = np.roll(np.cumprod(rows, axis=-1), 1, axis=-1)  # from behind i to before j, if i < j
-    upper = np.triu(np.expand_dims(before, -1) * between * np.expand_dims(after, -2), 1)
-    return upper + mT(upper) + diagonal_matrix(before * after)
+    rows = np.where(np.eye(np.shape(s)[-1], dtype=bool), 1, np.expand_dims(s, -2))  # without s_i in row i
+    first = np.ones_like(rows[..., :1])
+    before = np.concatenate([first, np.cumprod(rows[..., :-1], axis=-1)], axis=-1)
+    after = np.concatenate([first, np.cumprod(np.flip(rows[..., 1:], -1), axis=-1)], axis=-1)
+    return before * np.flip(after, -1)
 
 
 def cofactor_parts(a: Any) -> tuple[Any, Any, Any]:

@@ -13,6 +13,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -270,18 +271,16 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
 @composition(np.tensordot)
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     if isinstance(axes, int):
-        axes = (list(range(np.ndim(a) - axes, np.ndim(a))), list(range(axes)))
-    summed_a = normalize_axis_tuple(axes[0], np.ndim(a))
-    summed_b = normalize_axis_tuple(axes[1], np.ndim(b))
-    letters = iter(ALPHABET)
-    labels_a = [next(letters) for _ in range(np.ndim(a))]
-    labels_b = [next(letters) for _ in range(np.ndim(b))]
-    for i, j in zip(summed_a, summed_b, strict=True):
-        if np.shape(a)[i] != np.shape(b)[j]:  # einsum would broadcast an axis of size 1
-            raise ValueError(f"shape mismatch for sum: axis {i} of {np.shape(a)}, axis {j} of {np.shape(b)}")
-        labels_b[j] = labels_a[i]
-    kept = [c for c in labels_a if c not in labels_b] + [c for c in labels_b if c not in labels_a]
-    return np.einsum(f"{''.join(labels_a)},{''.join(labels_b)}->{''.join(kept)}", a, b)
+        axes = (range(-axes, 0), range(axes))
+    of_a, of_b = normalize_axis_tuple(axes[0], np.ndim(a)), normalize_axis_tuple(axes[1], np.ndim(b))
+    a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
+    left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
+    summed = np.shape(a)[len(left) :]
+    if summed != np.shape(b)[: len(of_b)]:  # a product of matrices sees only their numbers of entries
+        raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
+    n = math.prod(summed)
+    product = np.reshape(a, (math.prod(left), n)) @ np.reshape(b, (n, math.prod(right)))
+    return np.reshape(product, left + right)
 
 
 # Einstein sums
@@ -480,9 +479,7 @@ def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
 def cumprod(a: Any, axis: int | None = None) -> Any:
     if axis is None or np.ndim(a) == 0:
         a, axis = np.ravel(a), 0
-    steps: list[Any] = []
-    for factor in np.moveaxis(a, axis, 0):
-        steps.append(steps[-1] * factor if steps else factor)
+    steps = list(accumulate(np.moveaxis(a, axis, 0), operator.mul))
     return np.stack(steps, axis) if steps else np.positive(a)
 
 
