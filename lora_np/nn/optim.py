@@ -233,12 +233,9 @@ class Groups(Optimizer):
 
 
 TORCHS = {"learning_rate": "lr=", "params": "start(optimizer, model)"}
-for kind, more in (
-    (SGD, {}),
-    (Adam, {"betas": "beta1= and beta2="}),
-    (AdamW, {"betas": "beta1= and beta2="}),
-):
-    kind.__init__ = guided(**TORCHS, **more)(kind.__init__)  # type: ignore[method-assign]
+for kind in (SGD, Adam, AdamW):
+    words = TORCHS if kind is SGD else {**TORCHS, "betas": "beta1= and beta2="}
+    kind.__init__ = guided(**words)(kind.__init__)  # type: ignore[method-assign]
 
 
 def fits(pattern: str, path: str) -> bool:
@@ -313,10 +310,8 @@ class Run:
         for path, leaf in tensors:
             part, dtype = optimizer.of(path), leaf.data.dtype
             if dtype == np.float16 and isinstance(part, Adam):
-                raise ValueError(
-                    f"{path or 'the leaf'} is float16, in which the second moment of Adam vanishes: "
-                    "train it in float32"
-                )
+                where = path or "the leaf"
+                raise ValueError(f"the second moment of Adam vanishes in float16: train {where} in float32")
             parts.setdefault((id(part), dtype), (part, []))[1].append(leaf)
         if isinstance(optimizer, Groups):
             unused = set(optimizer.rules) - {optimizer.pattern(path) for path, _ in tensors}
@@ -337,10 +332,8 @@ class Run:
 
     def step(self) -> None:
         """Take the gradients that ``backward`` left, move the parameters, and clear the gradients."""
-        found = False
-        for bank in self.banks:
-            found |= bank.gather()
-        if not found:
+        found = [bank.gather() for bank in self.banks]
+        if not any(found):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
             self.shorten(self.clip)
