@@ -17,7 +17,7 @@ from lora_np.checks import Array
 IN_PLACE = "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
 
 
-def method(function: Callable[..., Any]) -> Callable[..., Any]:
+def method(function: Any) -> Callable[..., Any]:
     """``x.name(...)`` as ``np.name(x, ...)``."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -38,13 +38,9 @@ def judged(
     outcomes: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
     began = time.monotonic()
-    order = {
-        "path": os.fsencode(path.resolve()).hex(),
-        "exercises": list(exercises),
-        "questions": list(questions),
-        "limits": astuple(limits),
-        "parent": os.getpid(),
-    }
+    name = os.fsencode(path.resolve()).hex()
+    order: dict[str, Any] = {"path": name, "exercises": list(exercises), "questions": list(questions)}
+    order |= {"limits": astuple(limits), "parent": os.getpid()}
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         channel.to_send.put(order)
@@ -75,14 +71,13 @@ def main() -> None:
     limits = Limits(*order["limits"])
     limit_resources(limits)
     path = Path(os.fsdecode(bytes.fromhex(order["path"])))
+    exercises = [exercise(name) for name in order["exercises"]]
+
+    def tell(outcome: Outcome) -> None:
+        send(replies, {"outcome": outcome.to_dict()})
+
     try:
-        report = check_file(
-            path,
-            [exercise(name) for name in order["exercises"]],
-            questions=order["questions"],
-            limits=limits,
-            told=lambda outcome: send(replies, {"outcome": outcome.to_dict()}),
-        )
+        report = check_file(path, exercises, questions=order["questions"], limits=limits, told=tell)
     except (OSError, ValueError) as error:  # neither a notebook nor a script
         report = Report(path, {}, failure=str(error).replace(str(path), path.name))
     send(replies, {**report.to_dict(), "exercises": None, "seconds": report.seconds + time.process_time()})

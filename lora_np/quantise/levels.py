@@ -45,7 +45,7 @@ def normal_quantile(p: ArrayLike) -> Array:
     p = np.asarray(p, np.float64)
     if not ((p > 0) & (p < 1)).all():
         raise ValueError(f"p must lie between 0 and 1, got {p[~((p > 0) & (p < 1))].flat[0]}")
-    return np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])(p)
+    return np.asarray(np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])(p))
 
 
 def uniform_levels(bits: int = 4) -> Array:

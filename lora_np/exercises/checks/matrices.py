@@ -8,7 +8,7 @@ from lora_np import linalg
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.laws import closest, exactly, law, orthonormal, parts, real_array, same
 from lora_np.exercises.samples import independent, mirror, scale, spectrum, turned
 
 # See rank
@@ -179,8 +179,7 @@ def error_curve(draw: Draw, answer: Answer, key: str) -> Claims:
 
 
 def smallest_rank_share(draw: Draw, answer: Answer) -> None:
-    d, k = draw.sizes("dk", high=4)
-    M, share = scale(draw) * draw.array("M", d, k), draw.number("share", 0.01, 0.99)
+    M, share = matrix_and_rank(draw)[0], draw.number("share", 0.01, 0.99)
     draw.assume(M.any())
     kept = np.cumsum(np.square(np.linalg.svdvals(M))) / np.square(M).sum()
     draw.assume(np.abs(kept - share).min() > 1e-3)
@@ -211,10 +210,7 @@ def top_directions(draw: Draw, answer: Answer, key: str) -> Claims:
     M = scale(draw) * turned(draw, "M", d, k, [*large, *rest])
     Q = real_array("Q", answer(M, r), (d, r))
     yield "orthonormal", lambda: orthonormal("Q", Q)
-    if key == "span":
-        s = np.linalg.svdvals(M)
-        lost = float(np.linalg.norm(M - Q @ (Q.T @ M)))
-        at_most("what Q Q^T M loses of M", lost, float(np.linalg.norm(s[r:])), size=float(s[0]))
+    yield "span", lambda: closest("what Q Q^T M loses of M", M, Q @ (Q.T @ M), r)
 
 
 # Look inside an update
