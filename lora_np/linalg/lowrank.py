@@ -7,12 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, choice, generator, guided, masked, matrix, number, whole_number
+from lora_np.checks import Array, ArrayLike, choice, guided, masked, matrix, number, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, well_scaled
 
 Norm = Literal["fro", "spectral", "nuclear"]
-Method = Literal["auto", "full", "krylov"]
 
 SMALL = 200  # up to this size the full SVD is fast enough
 # The share of the squared norm by which `errors`, `inspect` and `resize` say which rank is enough.
@@ -21,15 +20,10 @@ OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that c
 
 
 @guided()
-def truncated_svd(
-    M: ArrayLike,
-    *,
-    rank: int,
-    method: Method = "auto",
-    tolerance: float = 1e-6,
-    rng: np.random.Generator | int | None = None,
-) -> SVD:
+def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
     """The ``rank`` largest singular triplets: ``(U * s) @ Vh`` is the rank-``rank`` matrix nearest to ``M``.
+
+    A large matrix (200 rows and columns) is met by iteration, from a random subspace that is always the same.
 
     Parameters
     ----------
@@ -37,15 +31,10 @@ def truncated_svd(
         Finite real numbers.
     rank : int
         ``1 <= rank <= min(d, k)``.
-    method : {"auto", "full", "krylov"}
-        "full" is LAPACK's SVD, truncated. "krylov" iterates from a random subspace and keeps all iterates.
-        "auto" is "full" for small matrices and "krylov" for large ones.
     tolerance : float
         The iteration goes on until its error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
         smallest possible one by at most this fraction, or by what rounding hides. If that would cost as much
         as the full SVD, the full SVD is returned.
-    rng : Generator or int, optional
-        Start of the iteration. By default always the same, so that results are reproducible.
 
     Returns
     -------
@@ -86,14 +75,9 @@ def truncated_svd(
     """
     unit, M = well_scaled(matrix("M", M))
     rank = _rank(rank, M)
-    choice("method", method, ("auto", "full", "krylov"))
     tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
-    random = generator(0 if rng is None else rng)
-    small = min(M.shape)
-    found = None
-    large = method == "krylov" or (method == "auto" and small > SMALL)
-    if large and 2 * (rank + OVERSAMPLING) <= small:
-        found = _iterate(M, rank, tolerance, random)
+    large = min(M.shape) > SMALL and 2 * (rank + OVERSAMPLING) <= min(M.shape)
+    found = _iterate(M, rank, tolerance) if large else None
     if found is None:
         found = SVD(*np.linalg.svd(M, full_matrices=False))
     return SVD(found.U[:, :rank], restored("the norm of M", found.s[:rank], unit), found.Vh[:rank])
@@ -398,7 +382,7 @@ def _rank(rank: int, M: Array) -> int:
     return whole_number("rank", rank, maximum=min(M.shape), top="min(d, k)")
 
 
-def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator) -> SVD | None:
+def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
     """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD would be as cheap.
 
     Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So the SVD
@@ -408,7 +392,8 @@ def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator) ->
     total = float(np.vdot(M, M))
     rounding = float(np.finfo(M.dtype).eps)
     hidden = (10 * rounding) ** 2 * total  # what rounding alone may contribute to a squared error
-    Q = np.linalg.qr(M @ rng.standard_normal((M.shape[1], width)).astype(M.dtype))[0]
+    start = np.random.default_rng(0).standard_normal((M.shape[1], width))
+    Q = np.linalg.qr(M @ start.astype(M.dtype))[0]
     P, T = np.linalg.qr(M.T @ Q)
     for _ in range(min(M.shape) // (2 * width)):
         image = M @ P[:, -width:]
