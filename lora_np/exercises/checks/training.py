@@ -40,19 +40,15 @@ def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
     same("the gradient", answer(g, x), g * (sigma + x * sigma * (1 - sigma)), size=np.abs(g).max())
 
 
-def slope_linear(draw: Draw, answer: Answer) -> None:
+def slope(draw: Draw, answer: Answer, key: str) -> Claims:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     x, c = draw.array("x", *shape), draw.array("c", *shape)
-    f = Function("lambda x: float(np.sum(c * x))", c=c)
-    same("the slope", answer(f, x), c, tolerance=1e-6, size=5)
-
-
-def slope_square(draw: Draw, answer: Answer) -> None:
-    shape = draw.sizes("abc"[: draw.whole("axes", 1, 2)], high=3)
-    x, c = draw.array("x", *shape), draw.array("c", *shape)
-    f = Function("lambda x: float(np.sum(c * x * np.roll(x, 1) + c * x * x))", c=c)
+    linear = Function("lambda x: float(np.sum(c * x))", c=c)
+    yield "linear", lambda: same("the slope", answer(linear, x), c, tolerance=1e-6, size=5)
+    square = Function("lambda x: float(np.sum(c * x * np.roll(x, 1) + c * x * x))", c=c)
     right = 2 * c * x + c * np.roll(x, 1) + np.roll(np.ravel(c * x), -1).reshape(x.shape)
-    same("the slope", answer(f, x), right, tolerance=1e-7, size=1, why="exact, for squares and products")
+    why = "exact, for a polynomial of degree two"
+    yield "square", lambda: same("the slope", answer(square, x), right, tolerance=1e-7, size=1, why=why)
 
 
 def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
