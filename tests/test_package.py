@@ -114,7 +114,7 @@ def test_public_names_exist_and_are_documented(module):
 
 
 def test_names_on_demand():
-    assert run("import lora_np as lnp; print(lnp.plots.training_curve.__name__)") == "training_curve"
+    assert run("import lora_np as lnp; print(lnp.plots.lines.__name__)") == "lines"
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = lora_np.nonsense
 

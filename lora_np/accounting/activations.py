@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
-from math import isqrt, prod
+from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
@@ -121,24 +121,9 @@ class Growth(NamedTuple):
         """The sum with so many times the other."""
         return Growth(*(ours + times * theirs for ours, theirs in zip(self, other, strict=True)))
 
-    def at(self, training: TrainingOptions) -> int:
+    def at(self, batch_size: int, context: int) -> int:
         """Bytes of a batch."""
-        s = training.context
-        return self.fixed + training.batch_size * (self.sample + s * (self.token + s * self.pair))
-
-    def most(self, name: str, training: TrainingOptions, room: int) -> int | None:
-        """The largest ``"batch_size"`` or ``"context"`` that takes at most ``room``: None if any does."""
-        if name == "context":
-            b = training.batch_size
-            fixed, slope, bend = self.fixed + b * self.sample, b * self.token, b * self.pair
-        else:
-            fixed, slope, bend = self.fixed, self._replace(fixed=0).at(replace(training, batch_size=1)), 0
-        room -= fixed
-        if room < 0:
-            return 0
-        if bend:
-            return (isqrt(slope * slope + 4 * bend * room) - slope) // (2 * bend)
-        return room // slope if slope else None
+        return self.fixed + batch_size * (self.sample + context * (self.token + context * self.pair))
 
 
 class Activations(NamedTuple):

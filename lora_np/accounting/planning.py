@@ -11,10 +11,11 @@ from typing import Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
-from lora_np.accounting.lora import LoraCount, count_model, model_spec
+from lora_np.accounting.lora import LoraCount, model_spec
 from lora_np.accounting.memory import (
     CAUSES,
     Memory,
+    by_rank,
     estimate,
     rank_within,
     split,
@@ -312,11 +313,11 @@ def plan(
             continue
         usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
         for wanted in usual if targets is None else [targets]:
-            lora = {**of_lora, "targets": wanted}
-            most = rank_within(spec, chosen.room, lora, settings)
+            counted_at = by_rank(spec, {**of_lora, "targets": wanted})
+            most = rank_within(counted_at, chosen.room, settings)
             named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
             for each in ranks:
-                counted = count_model(spec, rank=each, **lora)
+                counted = counted_at(each)
                 choices.append(_choice(method, named, counted, chosen, settings, tokens, most))
                 notes += counted.notes
     kv_cache = sum(

@@ -35,8 +35,6 @@ class Voice:
         Of that run.
     samples : tuple of (int, str)
         What the model said after so many steps.
-    seconds : float
-        Of training.
     """
 
     numbers: int
@@ -48,7 +46,6 @@ class Voice:
     trained_numbers: int
     steps: int
     samples: tuple[tuple[int, str], ...]
-    seconds: float
 
     @property
     def table(self) -> Table:
@@ -72,50 +69,35 @@ class Voice:
 
     def html(self) -> dict[str, str]:
         """The texts, and how they changed in the run, for the report."""
-        rows = "".join(f"<tr><td>{step}</td><td>{escape(said)}</td></tr>" for step, said in self.samples)
         return {
             "said_before": escape(self.base),
             "said_after": escape(self.adapted),
-            "samples": f"<table><tr><th>step</th><th>it says</th></tr>{rows}</table>",
+            "samples": Table(["step", "it says"], self.samples)._repr_html_(),
             "voice": self.table._repr_html_(),
         }
 
 
 def speak(*, steps: int, rng: int, progress: bool) -> Voice:
     """Switch the shipped adapter on, then train one on the same text, with samples above the progress bar."""
-    with one_thread():  # for products as small as these, threads only wait for each other
-        return spoken(steps, rng, progress)
-
-
-def spoken(steps: int, rng: int, progress: bool) -> Voice:
     model, text = language.load(BASE), language.read_text(TEXT)
     adapter = adapters.load(language.located_adapter(ADAPTER))
     adapted = adapters.attach(model, adapter)
-    held_out = text[-10_000:]
     samples: list[tuple[int, str]] = []
 
     def sample(step: int, learning: LanguageModel) -> str | None:
         samples.append((step, said(learning, tokens=70)))
         return f"step {step}: {samples[-1][1]}" if progress else None
 
-    run = language.finetune(
-        model, text[:TRAINED_ON], rank=4, batch_size=4, context=64, lr=1e-2, steps=steps, rng=rng,
-        progress=progress, validate_every=steps // 4, sample=sample,
-    )  # fmt: skip
-    if run.interrupted:
-        raise KeyboardInterrupt
-    return Voice(
-        numbers=sum(module.A.size + module.B.size for module in adapter.modules.values()),
-        base=said(model),
-        adapted=said(adapted),
-        base_loss=language.likelihood(model, held_out).loss,
-        adapted_loss=language.likelihood(adapted, held_out).loss,
-        trained_loss=language.likelihood(run.model, held_out).loss,
-        trained_numbers=run.numbers,
-        steps=run.steps,
-        samples=tuple(samples),
-        seconds=run.history.seconds,
-    )
+    with one_thread():  # for products as small as these, threads only wait for each other
+        run = language.finetune(
+            model, text[:TRAINED_ON], rank=4, batch_size=4, context=64, lr=1e-2, steps=steps, rng=rng,
+            progress=progress, validate_every=steps // 4, sample=sample,
+        )  # fmt: skip
+        if run.interrupted:
+            raise KeyboardInterrupt
+        losses = [language.likelihood(each, text[-10_000:]).loss for each in (model, adapted, run.model)]
+        numbers = sum(module.A.size + module.B.size for module in adapter.modules.values())
+        return Voice(numbers, said(model), said(adapted), *losses, run.numbers, run.steps, tuple(samples))
 
 
 def said(model: LanguageModel, *, tokens: int = 180) -> str:

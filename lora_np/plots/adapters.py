@@ -1,4 +1,4 @@
-"""Figures of an adapter: where it is strong, how many directions hold it, and which rank is enough."""
+"""Figures of an adapter: where it is strong, and which rank is enough."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.checks import Array
 from lora_np.plots.style import ACCENT, CYCLE, INK, LORA, MUTED, axes, label_ends, label_line
 
 if TYPE_CHECKING:
@@ -19,13 +18,13 @@ _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a segment of a path that is a nu
 _KINDS = 12  # with a line each; the others share one
 _NORM = "norm of the update, $\\|\\Delta W\\|_F$"
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
-Spectra = Mapping[str, Array]
+Spectra = Mapping[str, np.ndarray]
 
 
 def adapter_overview(
     spectra: Spectra, needed: Mapping[str, int], *, share: float = 0.99, title: str = ""
 ) -> Figure:
-    """How strong the update of each layer is, how many directions hold it, and which rank is enough.
+    """How strong the update of each layer is, and which rank is enough.
 
     Parameters
     ----------
@@ -41,7 +40,7 @@ def adapter_overview(
     Returns
     -------
     Figure
-        With `update_norms`, `update_shares` and `update_ranks`.
+        With `update_norms` and `update_ranks`.
 
     See Also
     --------
@@ -50,17 +49,14 @@ def adapter_overview(
     Examples
     --------
     >>> figure = adapter_overview({"layers.0.q_proj": np.array([2.0, 0.1])}, {"layers.0.q_proj": 1})
-    >>> [ax.get_title(loc="left") for ax in figure.get_axes()][2]
+    >>> [ax.get_title(loc="left") for ax in figure.get_axes()][1]
     'Which rank keeps 99 % of the squared norm?'
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14.0, 4.4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    figure = Figure(figsize=(10.0, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     update_norms(spectra, ax=left).set_title("How strong is each update?", loc="left", fontsize=11)
-    update_shares(spectra, share=share, ax=middle).set_title(
-        "How much do the first directions hold?", loc="left", fontsize=11
-    )
     ranks = {path: (needed[path], len(s)) for path, s in spectra.items() if len(s)}
     update_ranks(ranks, ax=right).set_title(
         f"Which rank keeps {100 * share:g} % of the squared norm?", loc="left", fontsize=11
@@ -128,55 +124,6 @@ def update_norms(spectra: Spectra, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def update_shares(spectra: Spectra, *, share: float = 0.99, ax: Axes | None = None) -> Axes:
-    """The share of the squared norm that the first directions hold: the median of each kind, and all modules.
-
-    Parameters
-    ----------
-    spectra : mapping of str to ndarray
-        The singular values of each module's update, by its path.
-    share : float
-        Drawn as a line: what is enough.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        The band goes from the module that spreads most to the one that spreads least.
-
-    See Also
-    --------
-    update_ranks : Where the curves cross that line.
-    """
-    ax = axes(ax)
-    given = {path: s for path, s in spectra.items() if len(s) and s[0] > 0}
-    longest = max((len(s) for s in given.values()), default=1)
-    directions = np.arange(longest + 1)
-    kept = {path: _kept(s, longest) for path, s in given.items()}
-    kinds = _kinds(given)
-    middle = {
-        kind: np.median([kept[path] for path in paths], axis=0) for kind, (_, _, paths) in kinds.items()
-    }
-    for kind in sorted(kinds, key=lambda kind: -float(middle[kind].sum())):  # as the lines lie, from the top
-        color, dash, _ = kinds[kind]
-        name = short_name(kind, 20)
-        ax.plot(directions, middle[kind], color=color, ls=dash, lw=1.7, marker="o", markersize=3, label=name)
-    if len(kept) > 1:
-        low, high = (reduce([*kept.values()], axis=0) for reduce in (np.min, np.max))
-        ax.fill_between(directions, low, high, color=MUTED, alpha=0.25, linewidth=0, label="all modules")
-    colors = [*(line.get_color() for line in ax.lines), MUTED]
-    if given:  # zero updates are not drawn
-        ax.legend(labelcolor=colors, loc="lower right", ncols=1 + (len(kinds) > 5), frameon=False, fontsize=9)
-    ax.axhline(share, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    label_line(ax, 0, share, f"{100 * share:g} %", MUTED, xytext=(3, -7))
-    ax.set(xlim=(0, longest), ylim=(0, 1.03))
-    ax.set(xlabel="directions kept", ylabel="share of $\\|\\Delta W\\|_F^2$")
-    ax.locator_params("x", integer=True)
-    ax.yaxis.set_major_formatter("{x:.0%}")
-    return ax
-
-
 def update_ranks(ranks: Mapping[str, tuple[int, int]], *, ax: Axes | None = None) -> Axes:
     """The rank that is enough, by kind of module: median and range, next to the rank in the file.
 
@@ -194,7 +141,7 @@ def update_ranks(ranks: Mapping[str, tuple[int, int]], *, ax: Axes | None = None
 
     See Also
     --------
-    update_shares : What each rank keeps.
+    singular_spectrum : What each rank keeps.
     """
     ax = axes(ax)
     kinds = _kinds(ranks)
@@ -320,11 +267,3 @@ def _kinds(paths: Iterable[str]) -> dict[str, tuple[str, object, list[str]]]:
         kind: (CYCLE[i % len(CYCLE)], _DASHES[i // len(CYCLE)], members)
         for i, (kind, members) in enumerate(groups.items())
     }
-
-
-def _kept(s: Array, length: int) -> Array:
-    """Shares of energy for 0 .. length directions; those beyond the rank keep all."""
-    squares = np.zeros(length + 1)
-    squares[1 : len(s) + 1] = np.square(s / s[0])
-    kept: Array = np.cumsum(squares) / squares.sum()
-    return kept

@@ -67,13 +67,15 @@ class History:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The gap to the optimum if it is known, otherwise training and validation loss; on a log scale."""
-        from lora_np.plots import lines, training_curve
+        from lora_np.plots import lines
 
+        steps, label = np.arange(len(self.loss)), "loss"
+        curves = {"training": (steps, self.loss)}
         if self.optimum is not None:
-            gap = {"": (np.arange(len(self.loss)), self.gap)}
-            label = "loss above the optimum, as a share of it"
-            return lines(gap, xlabel="step", ylabel=label, logarithmic="y", ax=ax)
-        return training_curve(self.loss, validation=(self.validation_steps, self.validation_loss), ax=ax)
+            curves, label = {"": (steps, self.gap)}, "loss above the optimum, as a share of it"
+        elif len(self.validation_steps):
+            curves["held out"] = (self.validation_steps, self.validation_loss)
+        return lines(curves, xlabel="step", ylabel=label, logarithmic="y", ax=ax)
 
 
 @dataclass(frozen=True, eq=False)

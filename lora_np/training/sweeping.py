@@ -110,14 +110,6 @@ class Sweep(Shown):
         """The records for people: it prints, and renders in a notebook."""
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
 
-    def to_json(self) -> str:
-        """The records as a JSON list."""
-        return json.dumps(self.records, indent=1)
-
-    def to_csv(self) -> str:
-        """The records as CSV with a header."""
-        return self.table.to_csv()
-
     def best(self, error: str = "loss") -> list[dict[str, Any]]:
         """For each variant and rank, the records of the alpha and the rate with the least median error."""
         groups: dict[tuple[str, int], dict[tuple[float, float], list[dict[str, Any]]]] = {}
@@ -131,7 +123,7 @@ class Sweep(Shown):
         return [run for settings in groups.values() for run in min(settings.values(), key=middle)]
 
     def plot(self, ax: Axes | None = None, *, error: str = "loss") -> Axes:
-        """Error against rank at the best alpha and learning rate, with the spread over seeds.
+        """Error against rank at the best alpha and learning rate: the median over seeds.
 
         Parameters
         ----------
@@ -140,17 +132,20 @@ class Sweep(Shown):
         error : {"loss", "validation_loss"}
             The first is drawn next to the optimum.
         """
-        from lora_np.plots import error_with_spread
+        from lora_np.plots import lines
 
         choice("error", error, ("loss", "validation_loss"))
-        curves: dict[str, dict[int, list[float]]] = {}
-        best: dict[int, float] = {}
+        found: dict[str, dict[int, list[float]]] = {}
         for run in self.best(error):
-            if run[error] is not None:
-                curves.setdefault(run["variant"], {}).setdefault(run["rank"], []).append(run[error])
-            if run["optimum"] is not None and error == "loss":
-                best[run["rank"]] = run["optimum"]
-        return error_with_spread(curves, optimum=best, ylabel=error.replace("_", " "), ax=ax)
+            for name, value in ((run["variant"], run[error]), ("optimum", run["optimum"])):
+                if value is not None and (name != "optimum" or error == "loss"):
+                    found.setdefault(name, {}).setdefault(run["rank"], []).append(value)
+        curves = {
+            name: (np.sort([*errors]), np.array([np.median(errors[rank]) for rank in sorted(errors)]))
+            for name, errors in found.items()
+        }
+        label = error.replace("_", " ")
+        return lines(curves, xlabel="rank", ylabel=label, logarithmic="y", dashed="optimum", ax=ax)
 
 
 def sweep(
