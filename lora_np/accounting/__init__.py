@@ -11,6 +11,7 @@ with on_demand(globals()):
         count as count,
         count_model as count_model,
         model_spec as model_spec,
+        totals as totals,
     )
     from lora_np.accounting.matrix import (
         MatrixCount as MatrixCount,
@@ -40,7 +41,6 @@ with on_demand(globals()):
         plan as plan,
     )
     from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
-    from lora_np.accounting.report import CountReport as CountReport, count_source as count_source
     from lora_np.models import (
         Catalogue as Catalogue,
         ModelSpec as ModelSpec,

@@ -19,7 +19,6 @@ from lora_np.cli.options import (
     render,
     saved,
     show,
-    show_as,
     targets,
 )
 
@@ -52,18 +51,18 @@ _TRAINING: dict[str, tuple[Any, str]] = {
 @targets
 @saved
 @click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
-@click.option("--dora", is_flag=True, help="Count the magnitudes of DoRA as well.")
+@click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
+@click.option("--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert.")
 @click.option(
-    "--experts", type=str.lower, default="peft", help="How experts are counted: peft or per-expert."
+    "--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="List what is adapted."
 )
-@click.option("--by", type=str.lower, help="List what is adapted, by module or by kind.")
-@click.option("--memory", is_flag=True, help="Estimate the memory of training.")
-@click.option("--json", "forms", flag_value="json", multiple=True, help="Print JSON instead of tables.")
-@click.option("--markdown", "forms", flag_value="markdown", multiple=True, help="Print Markdown tables.")
-@click.option("--csv", "forms", flag_value="csv", multiple=True, help="Print comma-separated values.")
+@click.option("--memory", is_flag=True, default=None, help="Estimate the memory of training.")
+@click.option("--json", "form", flag_value="json", help="Print JSON instead of tables.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown tables.")
+@click.option("--csv", "form", flag_value="csv", help="Print comma-separated values.")
 @click.option("--list", "catalogue", is_flag=True, help="List presets and families.")
 @options(_TRAINING)
-def count(source: str, forms: tuple[str, ...], catalogue: bool, **asked: Any) -> None:
+def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
@@ -74,23 +73,45 @@ def count(source: str, forms: tuple[str, ...], catalogue: bool, **asked: Any) ->
     from lora_np import accounting
 
     asked = given(asked)
-    if catalogue and source:
-        raise click.UsageError(f"--list takes no SOURCE, got {source!r}")
-    if catalogue and any(asked[name] for name in asked.keys() - {"experts"}):
-        raise click.UsageError("--list takes no option but a format: --json, --markdown or --csv")
-    if not (catalogue or source):
-        raise click.UsageError("name a SOURCE, or pass --list")
-    if len(forms) > 1:
-        raise click.UsageError(f"choose one of --{' and --'.join(forms)}")
+    if catalogue == bool(source) or (catalogue and asked):
+        raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
     if catalogue:
         listed = accounting.catalogue()
-        tables: tuple[Table, ...] = (listed.table, listed.family_table)
+        tables = [listed.table, listed.family_table]
     else:
-        tables = accounting.count_source(source, **asked).tables
-    if forms:
-        print(render(tables, forms[0]))
+        tables = _counted(source, **asked)
+    if form:
+        print(render(tables, form))
     else:
         show(*tables)
+
+
+def _counted(
+    source: str,
+    rank: tuple[int, ...] = (),
+    config: str | None = None,
+    by: str | None = None,
+    memory: bool = False,
+    **asked: Any,
+) -> list[Table]:
+    """Totals first, then what else was asked for."""
+    from lora_np import accounting
+    from lora_np.models import matrix_size
+
+    if not (rank or config) and (by or memory or asked):
+        raise click.UsageError("options can only be given with a rank, as in --rank 8, or with --config")
+    training = {name: asked.pop(name) for name in _TRAINING if name in asked}
+    if training and not memory:
+        raise click.UsageError(f"{' and '.join(training)} can only be given for the memory: add --memory")
+    spec, size = accounting.model_spec(source), matrix_size(source)
+    ranks = rank or ((None,) if config else ())
+    counts = [accounting.count(spec, rank=each, config=config, **asked) for each in ranks]
+    if size and not config and asked.keys() <= {"dora"}:
+        tables = [accounting.count_matrix(*size, rank=rank, **asked).table]
+    else:
+        tables = [accounting.totals(counts) if counts else spec.table]
+    tables += [each.by_module if by == "module" else each.table for each in counts if by]
+    return tables + [accounting.compare_memory(each, **training).table for each in counts if memory]
 
 
 @click.command()
@@ -103,7 +124,7 @@ def count(source: str, forms: tuple[str, ...], catalogue: bool, **asked: Any) ->
     help="May be repeated.",
 )  # fmt: skip
 @saved
-@click.option("--dora", is_flag=True, help="Include the magnitudes of DoRA.")
+@click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @click.option("--tokens", type=int, help="Tokens of training, for hours and energy (a million).")
 @click.option("--plot", type=READ, help="Draw memory by cause to this file.")
 @as_json
@@ -163,4 +184,7 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
         from lora_np.files import write_figure
 
         write_figure(found.figure(), plot, dpi=150)
-    show_as(found, as_json, found.table)
+    if as_json:
+        print_json(vars(found))
+    else:
+        show(found.table)

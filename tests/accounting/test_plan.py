@@ -148,6 +148,7 @@ def test_the_exit_status(arguments: list[str], status: int, capsys: pytest.Captu
     ("arguments", "status", "message"),
     [
         (["llama-3-8b", "--card", "RTX 4091"], 1, "did you mean 'RTX 4090'?"),
+        (["gpt2", "--card", "a10000"], 1, "did you mean 'A100 80GB'?"),
         (["llama-3-8b", "--card", "A100"], 1, "'A100 40GB', 'A100 80GB'"),
         (["llama-3-8b"], 2, "--card"),
         (
