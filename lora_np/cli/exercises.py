@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -127,16 +128,7 @@ def solution_command(name: str) -> None:
 )
 @as_json
 def grade_command(
-    submissions: Path,
-    out: Path,
-    lessons: tuple[int, ...],
-    rng: int | None,
-    seconds: float,
-    total_seconds: float,
-    student_seconds: float,
-    memory: int,
-    jobs: int | None,
-    as_json: bool,
+    submissions: Path, out: Path, lessons: tuple[int, ...], memory: int, as_json: bool, **asked: Any
 ) -> None:
     """Grade a folder of submissions, each in a separate process: points, feedback, a figure of the class.
 
@@ -145,19 +137,11 @@ def grade_command(
     from lora_np.grading import Limits, check_out, grade
 
     check_out(out, submissions)
-    memory = whole_number("memory", memory, maximum=2**20) * 2**20
-    limits = Limits(seconds, memory, total_seconds, student_seconds)
+    times = {name: asked.pop(name) for name in ("seconds", "total_seconds", "student_seconds")}
+    limits = Limits(memory=whole_number("memory", memory, maximum=2**20) * 2**20, **times)
     # The next run finds here what a killed one had finished.
     journal = out.with_name(f".{out.stem}-journal.jsonl")
-    grades = grade(
-        submissions,
-        numbers=lessons,
-        rng=rng,
-        limits=limits,
-        jobs=jobs,
-        progress=True,
-        journal=journal,
-    )
+    grades = grade(submissions, numbers=lessons, limits=limits, progress=True, journal=journal, **asked)
     if as_json:
         about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
         print_json({**about, "grades": grades.table.records})

@@ -31,6 +31,7 @@ COLUMNS = (
     "variant", "rank", "alpha", "learning_rate", "rng",
     "trainable", "loss", "validation_loss", "optimum", "diverged_at",
 )  # fmt: skip
+SWEPT = [name for name in VARIANTS if name != "loftq"]  # which needs to know the bits
 LONGEST = 16 * 2**20  # bytes of a note: a description of a model has a few hundred for each layer
 
 
@@ -178,7 +179,7 @@ def sweep(
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
-        Rows of `lora_np.lora.VARIANTS`.
+        Rows of `lora_np.lora.VARIANTS`, except "loftq".
     optimizer : callable
         ``optimizer(learning_rate)``, such as the class `Adam`.
     steps : int
@@ -254,7 +255,7 @@ def grid(
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
     settings: dict[str, list[Any]] = {
-        "variants": [choice("variant", variant, VARIANTS) for variant in variants],
+        "variants": [choice("variant", variant, SWEPT) for variant in variants],
         "ranks": [whole_number("rank", r) for r in ranks],
         "alphas": [None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas],
         "learning_rates": [

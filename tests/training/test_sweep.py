@@ -210,6 +210,7 @@ def test_classification_has_no_optimum():
     ({"alphas": [-1]}, ValueError, "alpha must be above 0, got -1"),
     ({"learning_rates": [0]}, ValueError, "learning rate must be above 0, got 0"),
     ({"variants": ["loraa"]}, ValueError, r"variant must be one of .*got 'loraa' \(did you mean 'lora'\?\)"),
+    ({"variants": ["lora", "loftq"]}, ValueError, "variant must be one of .*, got 'loftq'"),
     ({"rngs": [-1]}, ValueError, "rng must be at least 0, got -1"),
     ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
 ])  # fmt: skip
