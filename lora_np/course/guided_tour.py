@@ -229,7 +229,6 @@ def tour(
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
     updates = tuple(update(task, rank, fits[rank], folder) for rank in fits)
     step_times = tuple(step_time(d, k, steps) for d, k, steps in [(D, K, 100), (1024, 1024, 10)])
-    voice = speak(steps=20 if quick else 60, rng=rng, progress=progress)
     figures = draw(task, fits, updates, folder)
     gain = task.best_errors[0] - task.best_errors
     found = Tour(
@@ -238,7 +237,7 @@ def tour(
         float(task.best_errors[0]),
         updates,
         step_times,
-        voice,
+        speak(),
         int(np.argmax(gain >= GOAL * gain[-1])),
         rank_for_energy(task.best_update()),
         tuple(map(str, figures)),
@@ -400,7 +399,12 @@ def render(found: Tour, gain: Array, figures: list[Path]) -> str:
     }
     full, *trained = found.updates
     return template.substitute(
-        images | found.voice.html(),
+        images,
+        said_before=escape(found.voice.base),
+        said_after=escape(found.voice.adapted),
+        voice_numbers=f"{found.voice.numbers:,}",
+        loss_before=f"{found.voice.base_loss:.2f}",
+        loss_after=f"{found.voice.adapted_loss:.2f}",
         updates=found.table._repr_html_(),
         advantages=found.advantages._repr_html_(),
         base_error=f"{found.base_error:.3f}",

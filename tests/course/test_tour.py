@@ -89,13 +89,9 @@ def test_the_report_is_self_contained(found, folder):
 @whole_run
 def test_it_ends_with_a_model_that_speaks(found, folder):
     voice, page = found.voice, (folder / "report.html").read_text(encoding="utf-8")
-    assert (voice.numbers, voice.trained_numbers) == (74_752, 37_376)
-    assert voice.adapted_loss < voice.trained_loss < voice.base_loss - 0.3
-    assert [step for step, _ in voice.samples] == [0, 15, 30, 45, 60]
-    said = [text for _, text in voice.samples]
-    assert voice.base.startswith(said[0])  # the adapter of the run starts at the base model
-    assert len(set(said)) > 2
-    for text in (voice.base, voice.adapted, *said):
+    assert voice.numbers == 74_752
+    assert voice.adapted_loss < voice.base_loss - 0.3
+    for text in (voice.base, voice.adapted):
         assert text.startswith("And the ")
         assert html.escape(text) in page
     assert voice.base != voice.adapted
