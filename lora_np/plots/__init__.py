@@ -10,8 +10,6 @@ with on_demand(globals()):
         adapter_overview as adapter_overview,
         module_kinds as module_kinds,
         short_name as short_name,
-        update_norms as update_norms,
-        update_ranks as update_ranks,
     )
     from lora_np.plots.costs import memory_by_cause as memory_by_cause
     from lora_np.plots.curves import (
@@ -35,7 +33,6 @@ with on_demand(globals()):
         OPTIMUM as OPTIMUM,
         SKY as SKY,
         axes as axes,
-        label_ends as label_ends,
         label_line as label_line,
         sheet as sheet,
     )

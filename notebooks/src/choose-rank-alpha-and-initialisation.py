@@ -199,7 +199,7 @@ with lnp.course.live(axes.figure) as put:
 
 # %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal." tags=["cover"]
 axes = lnp.plots.heatmap(
-    ends, rows=alphas, columns=rates, numbers=True, xlabel="learning rate", ylabel="alpha"
+    ends, rows=alphas, columns=rates, numbers=".3f", xlabel="learning rate", ylabel="alpha"
 )
 
 # %% [markdown]

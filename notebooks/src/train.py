@@ -250,7 +250,8 @@ lines = [axes.plot([], [], color=color)[0] for color in (FULL, LORA)]
 with lnp.course.live(axes.figure) as put:
     full = train(lnp.Linear(lnp.Tensor(base.W)), lambda step, model: put(lines[0], step, error(model)))
     lora = train(lnp.inject(base, rank=8, rng=rng), lambda step, model: put(lines[1], step, error(model)))
-    lnp.plots.label_ends(axes, [(error(full), "full", FULL), (error(lora), "r = 8", LORA)])
+    lnp.plots.label_line(axes, steps, error(full), "full", FULL, va="bottom")
+    lnp.plots.label_line(axes, steps, error(lora), "r = 8", LORA, va="top")
 
 # %%
 rows = [
