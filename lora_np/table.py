@@ -151,11 +151,8 @@ class Table:
     @property
     def _numeric(self) -> list[bool]:
         """Whether each column holds only numbers, and is therefore aligned right."""
-        kinds: list[bool] = []
-        for index in range(len(self.columns)):
-            cells = [row[index] for row in self.rows if row[index] is not None]
-            kinds.append(bool(cells) and not any(isinstance(cell, (str, bool)) for cell in cells))
-        return kinds
+        columns = ([row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns)))
+        return [bool(cells) and not any(isinstance(cell, (str, bool)) for cell in cells) for cells in columns]
 
 
 class Shown:

@@ -7,7 +7,6 @@ A linear model predicts the next 10 x 10 pixels from the 10 x 12 pixels to their
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -32,7 +31,7 @@ from lora_np.training import Fit, fit, uninterrupted
 from lora_np.work import one_thread
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
@@ -40,10 +39,8 @@ RIDGE = 0.01  # times the mean input variance: centred patches have a covariance
 TITLE = "<title>lora-np tour: "  # of the report, by which it is recognised later
 GOAL = 0.97  # of the gain that the best update of the rank reaches
 FULL_UPDATE = "full-update.safetensors"
-FIGURES = {  # and what they show, in words
-    "rank-and-error": "Error of the best update against its rank, with the trained updates on the curve",
-    "training": "Loss against training steps for the full update and for ranks 20 and 8",
-}
+FIGURE = "rank-and-error.png"
+ALT = "Error of the best update against its rank, with the trained updates on the curve"
 
 
 @dataclass(frozen=True)
@@ -117,8 +114,8 @@ class Tour:
         The smallest whose best update brings 97 % of the gain of the best full one, on held-out data.
     rank_for_norm : int
         The smallest that keeps 99 % of the squared norm of the best full update, as ``lora-np errors`` does.
-    figures : tuple of str
-        Paths of the figures.
+    figure : str
+        Path of the figure.
     report : str
         Path of the report.
     """
@@ -131,7 +128,7 @@ class Tour:
     voice: Voice
     rank_for_gain: int
     rank_for_norm: int
-    figures: tuple[str, ...]
+    figure: str
     report: str
 
     @property
@@ -229,7 +226,8 @@ def tour(
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
     updates = tuple(update(task, rank, fits[rank], folder) for rank in fits)
     step_times = tuple(step_time(d, k, steps) for d, k, steps in [(D, K, 100), (1024, 1024, 10)])
-    figures = draw(task, fits, updates, folder)
+    figure = draw_errors(task.best_errors, updates)
+    write_figure(figure, folder / FIGURE, dpi=160)
     gain = task.best_errors[0] - task.best_errors
     found = Tour(
         rng,
@@ -240,10 +238,10 @@ def tour(
         speak(),
         int(np.argmax(gain >= GOAL * gain[-1])),
         rank_for_energy(task.best_update()),
-        tuple(map(str, figures)),
+        str(folder / FIGURE),
         str(folder / "report.html"),
     )
-    write_text(folder / "report.html", render(found, gain, figures))
+    write_text(folder / "report.html", render(found, gain))
     return found
 
 
@@ -253,7 +251,7 @@ def check_folder(folder: Path) -> None:
     if report.is_file() and TITLE in report.read_text(encoding="utf-8", errors="replace"):
         return
     adapter_folders = [f"adapter-r{rank}" for rank in RANKS]
-    for name in (report.name, FULL_UPDATE, *adapter_folders, *(f"{name}.png" for name in FIGURES)):
+    for name in (report.name, FULL_UPDATE, *adapter_folders, FIGURE):
         if (folder / name).exists():
             raise FileExistsError(
                 f"{folder / name} already exists, and not from a tour: choose another folder"
@@ -345,34 +343,17 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> StepTime:
     return StepTime(d, k, float(full), float(lora))
 
 
-# Figures and the report
+# The figure and the report
 
 
-def draw(
-    task: Task, fits: Mapping[int | None, Fit[Any]], updates: tuple[Update, ...], folder: Path
-) -> list[Path]:
+def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
+    """Error against rank: the best any update of that rank can do, and what training reached."""
     from matplotlib.figure import Figure
 
-    from lora_np.plots import OPTIMUM, label_line, lines
-
-    figures = {folder / f"{name}.png": Figure(figsize=(7.0, 3.8), layout="constrained") for name in FIGURES}
-    errors, training = figures.values()
-    draw_errors(task.best_errors, updates, errors.add_subplot())
-    full, high, low = updates  # as the first two lines they have their usual colours
-    histories = {each.name: fits[each.rank].history for each in (low, full, high)}
-    curves = {name: (each.validation_steps, each.validation_loss) for name, each in histories.items()}
-    ax = lines(curves, xlabel="step", ylabel="mean squared error, held out", ax=training.add_subplot())
-    ax.axhline(low.best_error, color=OPTIMUM, linewidth=3, zorder=1)
-    label_line(ax, 0, low.best_error, f"best possible, r = {low.rank}", "#a06f00", xytext=(4, -9))
-    for path, figure in figures.items():
-        write_figure(figure, path, dpi=160)
-    return list(figures)
-
-
-def draw_errors(best: Array, updates: tuple[Update, ...], ax: Axes) -> None:
-    """Error against rank: the best any update of that rank can do, and what training reached."""
     from lora_np import plots
 
+    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
+    ax = figure.add_subplot()
     ranks = np.array([1, 2, 4, 8, 12, 16, 20, 24, 32, 40])
     plots.lines({"": (ranks, best[ranks])}, xlabel="rank of the update",
                 ylabel="mean squared error, held out", ax=ax)  # fmt: skip
@@ -384,22 +365,19 @@ def draw_errors(best: Array, updates: tuple[Update, ...], ax: Axes) -> None:
     ):
         ax.axhline(height, color=color, linestyle=(0, (4, 3)))
         plots.label_line(ax, ranks[-1], height, name, color, ha="right", xytext=(0, -8))
-    for each in updates[1:]:
-        ax.plot(each.rank, each.error, "o", color=plots.LORA, markersize=8, markeredgecolor="white")
-        plots.label_line(ax, each.rank, each.error, each.name, plots.LORA, xytext=(0, 13), ha="center")
+    for rank, each in zip(RANKS, updates[1:], strict=True):
+        ax.plot(rank, each.error, "o", color=plots.LORA, markersize=8, markeredgecolor="white")
+        plots.label_line(ax, rank, each.error, each.name, plots.LORA, xytext=(0, 13), ha="center")
+    return figure
 
 
-def render(found: Tour, gain: Array, figures: list[Path]) -> str:
+def render(found: Tour, gain: Array) -> str:
     """The report as one HTML page with its figures inside."""
     template = Template(files("lora_np.course").joinpath("report.html").read_text(encoding="utf-8"))
-    images = {
-        path.stem.replace("-", "_"): f'<img alt="{escape(FIGURES[path.stem])}" src="data:image/png;base64,'
-        f'{base64.b64encode(path.read_bytes()).decode("ascii")}">'
-        for path in figures
-    }
+    encoded = base64.b64encode(Path(found.figure).read_bytes()).decode("ascii")
     full, *trained = found.updates
     return template.substitute(
-        images,
+        rank_and_error=f'<img alt="{ALT}" src="data:image/png;base64,{encoded}">',
         said_before=escape(found.voice.base),
         said_after=escape(found.voice.adapted),
         voice_numbers=f"{found.voice.numbers:,}",

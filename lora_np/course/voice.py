@@ -47,6 +47,9 @@ def speak() -> Voice:
     models = model, adapters.attach(model, adapter)
     numbers = sum(module.A.size + module.B.size for module in adapter.modules.values())
     with one_thread():  # for products as small as these, threads only wait for each other
-        said = [language.generate(each, PROMPT, tokens=180, temperature=0.6, rng=2) for each in models]
+        base, adapted = (
+            " ".join(language.generate(each, PROMPT, tokens=180, temperature=0.6, rng=2).split())
+            for each in models
+        )
         losses = [language.likelihood(each, held_out).loss for each in models]
-    return Voice(numbers, *(" ".join(text.split()) for text in said), *losses)
+    return Voice(numbers, base, adapted, *losses)

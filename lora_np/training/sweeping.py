@@ -342,14 +342,13 @@ class Store:
         try:
             with open_regular(self.file(identity)) as file:
                 content = json.loads(file.read(LONGEST))
-            record = content["record"]
-            whole = content["sum"] == fingerprint(record) and record.keys() == set(COLUMNS)
-            same = content["identity"] == identity and vars(point).items() <= record.items()
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            record: dict[str, Any] = content["record"]
+            whole = content["sum"] == fingerprint([identity, record])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
-        return record if whole and same else None
+        return record if whole else None
 
     def write(self, point: Point, record: dict[str, Any]) -> None:
         identity = self.identity(point)
-        content = {"identity": identity, "record": record, "sum": fingerprint(record)}
+        content = {"identity": identity, "record": record, "sum": fingerprint([identity, record])}
         write_text(self.file(identity), json.dumps(content, indent=1))
