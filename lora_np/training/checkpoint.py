@@ -72,7 +72,9 @@ class Checkpoint:
         if position > size or not np.array_equal(np.sort(order), np.arange(size)):
             raise ValueError(f"order must hold each row once, and position be in it, got {position}")
         loss = arrays["loss"]
-        fits("loss", loss, np.empty(steps))
+        if loss.shape != (steps,) or loss.dtype != np.float64:
+            raise ValueError(f"there must be {steps} losses, got {loss.dtype} {loss.shape}")
+        finite("loss", loss)
         validated = [
             (whole_number("step", step, minimum=0), float(error)) for step, error in facts["validated"]
         ]
