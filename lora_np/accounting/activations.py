@@ -24,6 +24,7 @@ CHOICES = {
 
 # numbers that an activation function keeps for each result: GPT-2's gelu is computed in several steps
 _KEPT = {"gelu_new": 4}
+_WIDENED = ("gate", "up", "gate_up")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,11 +177,12 @@ class _Kept:
         attention, mlp = self._reach(stack, here)
         depth = max(stack.depth, 1)
         norms = sum(self._norm(module, stack) for module in modules if module.kind == "norm")
+        gated = any(module.role in ("gate", "gate_up") for module in modules)
+        maps = [module for module in modules if module.kind in ("linear", "experts", "router")]
+        widened = sum(self._mlp(module, gated, stack.activation) for module in maps)
         linear, pair = self._attention(stack)
         token = linear * attention + self._inputs(modules, stack)
-        token += (
-            norms * attention + (self._activations(modules, stack) + self._routing(modules)) * mlp
-        ) // depth
+        token += (norms * attention + widened * mlp) // depth
         token += self.training.adapter_item * sum(adapted.rank * adapted.copies for adapted in here)
         token += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
@@ -246,27 +248,15 @@ class _Kept:
         scaled = 4 if any(each.float_norm for each in self.spec.layers) else self.item
         return width * module.copies * (4 + (scaled if self.full else 0))
 
-    def _activations(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
-        """Of activation functions; the input of the last map is counted with the inputs of maps."""
-        widened = [module for module in modules if module.role in ("gate", "up", "gate_up")]
-        gated = any(module.role != "up" for module in widened)
-        numbers = 0
-        for module in widened:
-            d_out = module.shape[-2] * self._chosen(module) * module.copies
-            # gate and up are two maps, or one twice as wide: with the activation's result 3 i
-            numbers += 3 * d_out // 2 if gated else _KEPT.get(stack.activation, 1) * d_out
-        return numbers * self.item
-
-    def _routing(self, modules: Iterable[ModuleSpec]) -> int:
-        """What experts return, because the router's gradient needs it, and the router's own softmax."""
-        size = 0
-        for module in modules:
-            if module.kind == "experts" and module.role == "down":
-                size += module.shape[-2] * self._chosen(module) * module.copies * self.item
-            elif module.kind == "router":
-                inputs = module.shape[-1] * self._trained(module) * self.item
-                size += 4 * module.shape[0] * module.copies + inputs
-        return size
+    def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
+        """Of activation functions and experts; the input of the last map is counted with those of maps."""
+        if module.kind == "router":  # its own softmax, and its input for the gradient of its weight
+            return 4 * module.shape[0] * module.copies + module.shape[-1] * self._trained(module) * self.item
+        numbers = module.shape[-2] * self._chosen(module) * module.copies
+        if module.role in _WIDENED:  # gate and up are two maps, or one twice as wide: with the result 3 i
+            return self.item * (3 * numbers // 2 if gated else _KEPT.get(activation, 1) * numbers)
+        # what experts return, because the router's gradient needs it
+        return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
         """Of maps that are trained or adapted: once for those that read the same array, unless each casts."""
