@@ -290,18 +290,11 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
     model: Any = Linear(Tensor(value(task.base.W)))
     if rank is not None:
         model = inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
-    x, y, x_held_out, y_held_out = (a.astype(np.float32) for a in (task.x, task.y, *task.held_out))
-    result = fit(
-        model, x, y,
-        optimizer=Adam(lr=cosine_schedule(1e-2, steps=task.steps)),
-        steps=task.steps,
-        batch_size=256,
-        validation=(x_held_out, y_held_out),
-        validate_every=task.steps // 40,
-        rng=task.rng,
-        progress=progress and ("full update" if rank is None else f"LoRA, r = {rank}"),
-    )  # fmt: skip
-    return uninterrupted(result)
+    x, y = task.x.astype(np.float32), task.y.astype(np.float32)
+    optimizer = Adam(lr=cosine_schedule(1e-2, steps=task.steps))
+    label = "full update" if rank is None else f"LoRA, r = {rank}"
+    settings = {"steps": task.steps, "batch_size": 256, "rng": task.rng, "progress": progress and label}
+    return uninterrupted(fit(model, x, y, optimizer=optimizer, **settings))
 
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:

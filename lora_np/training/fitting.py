@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,6 @@ from lora_np.nn import (
 )
 from lora_np.training.data import Rows, Stream
 from lora_np.work import progress_bar
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -63,18 +60,6 @@ class History:
         if self.optimum is None:
             raise ValueError("the gap needs the optimum: fit(..., optimum=training.optimum(model, x, y))")
         return self.loss / self.optimum - 1
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """The gap to the optimum if it is known, otherwise training and validation loss; on a log scale."""
-        from lora_np.plots import lines
-
-        steps, label = np.arange(len(self.loss)), "loss"
-        curves = {"training": (steps, self.loss)}
-        if self.optimum is not None:
-            curves, label = {"": (steps, self.gap)}, "loss above the optimum, as a share of it"
-        elif len(self.validation_steps):
-            curves["held out"] = (self.validation_steps, self.validation_loss)
-        return lines(curves, xlabel="step", ylabel=label, logarithmic="y", ax=ax)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +136,7 @@ def fit(
         Steps between validations, by default a twentieth of ``steps``. The first is before any training, and
         the last after it.
     optimum : float, optional
-        The best loss that can be reached, see `lora_np.training.optimum`. The history then plots the gap.
+        The best loss that can be reached, see `lora_np.training.optimum`. The history then has the gap.
     within : float, optional
         Stop as soon as ``loss <= (1 + within) optimum``. Only for the full batch, since the loss of a smaller
         batch says little about the distance.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from lora_np.training.fitting import fit, uninterrupted
 from lora_np.training.identity import Description, versions
 from lora_np.training.theory import optimum
 from lora_np.work import one_thread, progress_bar
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 COLUMNS = (
     "variant", "rank", "alpha", "learning_rate", "rng",
@@ -122,31 +119,6 @@ class Sweep(Shown):
             return float(np.median([np.inf if run[error] is None else run[error] for run in runs]))
 
         return [run for settings in groups.values() for run in min(settings.values(), key=middle)]
-
-    def plot(self, ax: Axes | None = None, *, error: str = "loss") -> Axes:
-        """Error against rank at the best alpha and learning rate: the median over seeds.
-
-        Parameters
-        ----------
-        ax : Axes, optional
-            Where to draw; by default a new figure.
-        error : {"loss", "validation_loss"}
-            The first is drawn next to the optimum.
-        """
-        from lora_np.plots import lines
-
-        choice("error", error, ("loss", "validation_loss"))
-        found: dict[str, dict[int, list[float]]] = {}
-        for run in self.best(error):
-            for name, value in ((run["variant"], run[error]), ("optimum", run["optimum"])):
-                if value is not None and (name != "optimum" or error == "loss"):
-                    found.setdefault(name, {}).setdefault(run["rank"], []).append(value)
-        curves = {
-            name: (np.sort([*errors]), np.array([np.median(errors[rank]) for rank in sorted(errors)]))
-            for name, errors in found.items()
-        }
-        label = error.replace("_", " ")
-        return lines(curves, xlabel="rank", ylabel=label, logarithmic="y", dashed="optimum", ax=ax)
 
 
 def sweep(

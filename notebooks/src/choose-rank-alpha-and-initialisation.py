@@ -335,14 +335,14 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 # %% alt="Held-out error against rank, each at its best rate, the mean of two seeds. It falls from rank 1 to rank 2 and stays level from there to rank 32."
 ranks = [1, 2, 4, 8, 16, 32]
 found = sweep(ranks=ranks, alphas=[8], learning_rates=[0.01, 0.03], rngs=[0, 1])
-axes = found.plot(error="validation_loss")
-axes.set_yscale("linear")
-axes.set_ylabel("mean squared error, held out")
-
 errors = {rank: [] for rank in ranks}
 for record in found.best("validation_loss"):
     errors[record["rank"]].append(record["validation_loss"])
 middle = {rank: np.median(errors[rank]) for rank in ranks}
+
+curve_of_ranks = {"": (np.array(ranks), np.array([*middle.values()]))}
+axes = lnp.plots.lines(curve_of_ranks, xlabel="rank", ylabel="mean squared error, held out", logarithmic="x")
+
 assert all(1.02 < middle[1] / middle[rank] < 1.03 for rank in ranks[1:])
 assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
 
