@@ -7,20 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_np.cli.options import (
-    PICTURES,
-    READ,
-    as_json,
-    check_target,
-    given,
-    options,
-    print_json,
-    ranks,
-    render,
-    saved,
-    show,
-    targets,
-)
+from lora_np.cli import options
 
 if TYPE_CHECKING:
     from lora_np.table import Table
@@ -47,9 +34,9 @@ _TRAINING: dict[str, tuple[Any, str]] = {
 
 @click.command()
 @click.argument("source", default="")
-@ranks
-@targets
-@saved
+@options.ranks
+@options.targets
+@options.saved
 @click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
 @click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
 @click.option("--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert.")
@@ -61,7 +48,7 @@ _TRAINING: dict[str, tuple[Any, str]] = {
 @click.option("--markdown", "form", flag_value="markdown", help="Print Markdown tables.")
 @click.option("--csv", "form", flag_value="csv", help="Print comma-separated values.")
 @click.option("--list", "catalogue", is_flag=True, help="List presets and families.")
-@options(_TRAINING)
+@options.each(_TRAINING)
 def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
@@ -72,7 +59,7 @@ def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
     """
     from lora_np import accounting
 
-    asked = given(asked)
+    asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked):
         raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
     if catalogue:
@@ -81,9 +68,9 @@ def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
     else:
         tables = _counted(source, **asked)
     if form:
-        print(render(tables, form))
+        print(options.render(tables, form))
     else:
-        show(*tables)
+        options.show(*tables)
 
 
 def _counted(
@@ -117,18 +104,18 @@ def _counted(
 @click.command()
 @click.argument("source")
 @click.option("--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.')
-@ranks
-@targets
+@options.ranks
+@options.targets
 @click.option(
     "--method", "methods", type=click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False), multiple=True,
     help="May be repeated.",
 )  # fmt: skip
-@saved
+@options.saved
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @click.option("--tokens", type=int, help="Tokens of training, for hours and energy (a million).")
-@click.option("--plot", type=READ, help="Draw memory by cause to this file.")
-@as_json
-@options(_TRAINING)
+@click.option("--plot", type=options.READ, help="Draw memory by cause to this file.")
+@options.as_json
+@options.each(_TRAINING)
 def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
@@ -142,8 +129,8 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 
     from lora_np import accounting
 
-    check_target("--plot", plot, PICTURES)
-    found = accounting.plan(source, **given(asked))
+    options.check_target("--plot", plot, options.PICTURES)
+    found = accounting.plan(source, **options.given(asked))
     if plot is not None:
         from matplotlib.figure import Figure
 
@@ -155,9 +142,9 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
         memory_by_cause(parts, room=found.card.memory, ax=figure.add_subplot())
         write_figure(figure, plot, dpi=150)
     if as_json:
-        print_json({**asdict(found), "fits": found.fits})
+        options.print_json({**asdict(found), "fits": found.fits})
     else:
-        show(found.table, found.causes, found.costs)
+        options.show(found.table, found.causes, found.costs)
     if not found.fits:
         click.get_current_context().exit(3)
 
@@ -167,8 +154,8 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 @click.option("--norm", type=str.lower, help="fro, spectral or nuclear.")
 @click.option("--energy", type=float, help="Share of the squared norm to keep, by default 0.99.")
 @click.option("--tolerance", type=float, help="Instead, the accepted relative error in the norm.")
-@click.option("--plot", type=READ, help="Write the curve to this file.")
-@as_json
+@click.option("--plot", type=options.READ, help="Write the curve to this file.")
+@options.as_json
 def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Print the error of the best approximation of each rank, and the smallest rank that is enough.
 
@@ -178,13 +165,13 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """
     from lora_np.accounting import rank_errors_of
 
-    check_target("--plot", plot, PICTURES)
-    found = rank_errors_of(matrix, **given(asked))
+    options.check_target("--plot", plot, options.PICTURES)
+    found = rank_errors_of(matrix, **options.given(asked))
     if plot is not None:
         from lora_np.files import write_figure
 
         write_figure(found.figure(), plot, dpi=150)
     if as_json:
-        print_json(vars(found))
+        options.print_json(vars(found))
     else:
-        show(found.table)
+        options.show(found.table)

@@ -83,7 +83,7 @@ jobs = click.option(
 )
 
 
-def options(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
+def each(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
     """Decorate a command with an option for each name; it gets them as keywords, None if not given."""
 
     def decorate(command: Command) -> Command:
