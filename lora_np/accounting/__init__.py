@@ -11,7 +11,6 @@ with on_demand(globals()):
         count as count,
         count_model as count_model,
         model_spec as model_spec,
-        totals as totals,
     )
     from lora_np.accounting.matrix import (
         MatrixCount as MatrixCount,

@@ -24,7 +24,7 @@ from lora_np.models import (
     pick,
     saved_modules,
 )
-from lora_np.table import Cell, Shown, Table, decimal_bytes, shape_text
+from lora_np.table import Cell, Shown, Table, shape_text
 
 
 class AdaptedModules(NamedTuple):
@@ -171,41 +171,6 @@ class LoraCount(Shown):
     def _titled(self, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
         title = f"{self.spec.name}, rank {self.rank}"
         return Table(columns, rows, title=title, notes=(*self.notes, self.verdict))
-
-
-def totals(counts: Sequence[LoraCount]) -> Table:
-    """What LoRAs on one model cost, and what PEFT would print.
-
-    Parameters
-    ----------
-    counts : sequence of LoraCount
-        At least one.
-
-    Returns
-    -------
-    Table
-        One row for each.
-
-    Examples
-    --------
-    >>> totals([count_model("llama-2-7b", rank=rank) for rank in (8, 16)])
-    llama-2-7b: 6,738,415,616 parameters
-    rank  trainable           base          total  percent   adapter
-    ----  ---------  -------------  -------------  -------  --------
-       8  4,194,304  6,738,415,616  6,742,609,920   0.0622  16.78 MB
-      16  8,388,608  6,738,415,616  6,746,804,224   0.1243  33.55 MB
-    trainable params: 4,194,304 || all params: 6,742,609,920 || trainable%: 0.0622
-    trainable params: 8,388,608 || all params: 6,746,804,224 || trainable%: 0.1243
-    """
-    names = ("rank", "trainable", "base", "total", "percent")
-    notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]
-    return Table(
-        (*names, "adapter"),
-        [(*(getattr(each, name) for name in names), 4 * each.trainable) for each in counts],
-        title=f"{counts[0].spec.name}: {counts[0].base:,} parameters",
-        notes=list(dict.fromkeys(notes)),
-        formats={"percent": "{:.4f}".format, "adapter": decimal_bytes},
-    )
 
 
 @dataclass(frozen=True, repr=False)

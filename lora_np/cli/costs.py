@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from lora_np.cli import options
 
 if TYPE_CHECKING:
+    from lora_np.accounting import LoraCount
     from lora_np.table import Table
 
 # the fields of TrainingOptions, each an option of every command that estimates memory
@@ -96,9 +98,24 @@ def _counted(
     if size and not config and asked.keys() <= {"dora"}:
         tables = [accounting.count_matrix(*size, rank=rank, **asked).table]
     else:
-        tables = [accounting.totals(counts) if counts else spec.table]
+        tables = [_totals(counts) if counts else spec.table]
     tables += [each.by_module if by == "module" else each.table for each in counts if by]
     return tables + [accounting.compare_memory(each, **training).table for each in counts if memory]
+
+
+def _totals(counts: Sequence[LoraCount]) -> Table:
+    """What LoRAs on one model cost, and what PEFT would print."""
+    from lora_np.table import Table, decimal_bytes
+
+    names = ("rank", "trainable", "base", "total", "percent")
+    notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]
+    return Table(
+        (*names, "adapter"),
+        [(*(getattr(each, name) for name in names), 4 * each.trainable) for each in counts],
+        title=f"{counts[0].spec.name}: {counts[0].base:,} parameters",
+        notes=list(dict.fromkeys(notes)),
+        formats={"percent": "{:.4f}".format, "adapter": decimal_bytes},
+    )
 
 
 @click.command()
