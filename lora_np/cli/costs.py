@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[Any, str]] = {
     "dtype": (str.lower, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
-    "unquantised_dtype": (
-        str.lower,
-        "How the rest of a quantised base is held (float32, as in PEFT).",
-    ),
+    "unquantised_dtype": (str.lower, "How the rest of a quantised base is held (float32, as in PEFT)."),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
     "adapter_dtype": (str.lower, "How LoRA's factors are held; float32 in PEFT."),
     "optimizer": (str.lower, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),

@@ -293,7 +293,12 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
     x, y = task.x.astype(np.float32), task.y.astype(np.float32)
     optimizer = Adam(lr=cosine_schedule(1e-2, steps=task.steps))
     label = "full update" if rank is None else f"LoRA, r = {rank}"
-    settings = {"steps": task.steps, "batch_size": 256, "rng": task.rng, "progress": progress and label}
+    settings: dict[str, Any] = {
+        "steps": task.steps,
+        "batch_size": 256,
+        "rng": task.rng,
+        "progress": progress and label,
+    }
     return uninterrupted(fit(model, x, y, optimizer=optimizer, **settings))
 
 

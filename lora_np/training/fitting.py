@@ -14,17 +14,7 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, generator, guided, number, whole_number
-from lora_np.nn import (
-    Adam,
-    Optimizer,
-    Run,
-    freeze,
-    mean_squared_error,
-    rate_at,
-    replace,
-    start,
-    trainable,
-)
+from lora_np.nn import Adam, Optimizer, Run, freeze, mean_squared_error, rate_at, replace, start, trainable
 from lora_np.training.data import Rows, Stream
 from lora_np.work import progress_bar
 

@@ -342,6 +342,8 @@ middle = {rank: np.median(errors[rank]) for rank in ranks}
 
 curve_of_ranks = {"": (np.array(ranks), np.array([*middle.values()]))}
 axes = lnp.plots.lines(curve_of_ranks, xlabel="rank", ylabel="mean squared error, held out", logarithmic="x")
+axes.minorticks_off()
+axes.set_xticks(ranks, ranks)
 
 assert all(1.02 < middle[1] / middle[rank] < 1.03 for rank in ranks[1:])
 assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
