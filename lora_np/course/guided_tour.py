@@ -292,14 +292,11 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
         model = inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
     x, y = task.x.astype(np.float32), task.y.astype(np.float32)
     optimizer = Adam(lr=cosine_schedule(1e-2, steps=task.steps))
-    label = "full update" if rank is None else f"LoRA, r = {rank}"
-    settings: dict[str, Any] = {
-        "steps": task.steps,
-        "batch_size": 256,
-        "rng": task.rng,
-        "progress": progress and label,
-    }
-    return uninterrupted(fit(model, x, y, optimizer=optimizer, **settings))
+    name = progress and ("full update" if rank is None else f"LoRA, r = {rank}")
+    steps, rng = task.steps, task.rng
+    return uninterrupted(
+        fit(model, x, y, optimizer=optimizer, steps=steps, batch_size=256, rng=rng, progress=name)
+    )
 
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:
