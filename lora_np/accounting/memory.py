@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lora_np.accounting.activations import ITEMSIZE, Growth, TrainingOptions, activations
 from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec, spec_of
-from lora_np.checks import choice
+from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
@@ -368,7 +368,8 @@ def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
 
 def by_rank(spec: ModelSpec, lora: Mapping[str, Any]) -> Callable[[int], LoraCount]:
     """The count of a LoRA at any rank from two counts: each of its numbers is linear in the rank."""
-    low = 1 + max((lora.get("rank_pattern") or {}).values(), default=0)  # where no module has the usual rank
+    own = [whole_number("rank_pattern", rank) for rank in (lora.get("rank_pattern") or {}).values()]
+    low = 1 + max(own, default=0)  # a usual rank that no module has by its own pattern
     first, second = (count_model(spec, rank=rank, **lora) for rank in (low, low + 1))
 
     def counted_at(rank: int) -> LoraCount:

@@ -19,6 +19,7 @@ from lora_np.accounting import (
     training_memory,
 )
 from lora_np.accounting.activations import CHOICES, OPTIMIZERS
+from lora_np.accounting.memory import by_rank
 from lora_np.models import family_names
 from tests.drawing import FULL, every
 
@@ -119,3 +120,22 @@ def test_the_rank_on_a_card_is_that_of_a_search(name: str, dtype: str) -> None:
             range(1, limit + 1), room, key=lambda rank: training_memory(spec, rank=rank, **options).total
         )
         assert largest_rank(spec, budget=room, **options) == found
+
+
+LORAS: list[dict[str, Any]] = [
+    {"targets": "all-linear"}, {"dora": True}, {"lora_bias": True}, {"rank_pattern": {"0.self_attn.q_proj": 1}},
+    {"targets": ["q_proj", "v_proj", "k_proj"], "rank_pattern": {"1.self_attn.q_proj": 2, "k_proj": 7}, "bias": "all"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lora", LORAS, ids=str)
+def test_a_count_at_any_rank_follows_from_two(lora: dict[str, Any]) -> None:
+    spec = from_config({"model_type": "llama", **SMALL})
+    counted = by_rank(spec, lora)
+    for rank in (1, 2, 3, 7, 8, 50):
+        found, expected = counted(rank), count_model(spec, rank=rank, **lora)
+        assert (found.rank, found.trainable, found.total) == (rank, expected.trainable, expected.total)
+        assert set(found.notes) == set(expected.notes)
+        assert training_memory(found) == training_memory(expected)
+        budget = training_memory(expected).total
+        assert largest_rank(spec, budget=budget, **lora) >= rank or rank > 24
