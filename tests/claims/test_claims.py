@@ -12,6 +12,7 @@ import pytest
 import claims
 import lora_np as lnp
 from claims import protocol
+from claims.__main__ import check
 from claims.protocol import FACTOR, FAILS, HOLDS, RESULTS, SCALE, VERDICTS, Figure, Lab, verdict
 from lora_np.cli import run
 
@@ -178,6 +179,18 @@ def test_a_gain_counts_only_if_its_interval_does():
     assert protocol.better(read(0.1, 0.2), read(-0.01, 0.1)) == protocol.ARTEFACT
     assert protocol.better(read(-0.1, 0.2), read(-0.01, 0.1)) == FAILS
     assert protocol.better(read(-0.1, 0.2), read(0.001, 0.1)) == protocol.HERE_ONLY
+
+
+def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdict(tmp_path, monkeypatch):
+    name = "nf4-optimal"
+    monkeypatch.setattr(protocol, "RESULTS", tmp_path)
+    for moved, verdict_then, found in [(0, None, 0), (1, None, 1), (0, HOLDS, 1)]:
+        record = copy.deepcopy(RECORDED[name])
+        figure = record["quick"]["figures"]["use"]
+        figure.update(low=figure["low"] + 9 * moved, high=figure["high"] + 9 * moved)
+        record["quick"]["verdict"] = verdict_then or record["quick"]["verdict"]
+        protocol.write(name, record)
+        assert len(check(name, claims.claim(name))) == found
 
 
 def test_an_interval_is_students():
