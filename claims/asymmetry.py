@@ -32,7 +32,7 @@ CLAIM = Claim(
     against="A alone that does as well as B alone, or both factors far ahead of B alone, at equal numbers.",
     bed="digits, linear",
     dial="the bed: ten classes out of 64 outputs, or all 48 outputs alike",
-    setting="Equal numbers: both factors at rank 8, one factor at rank 16, as in the paper.",
+    setting="Equal numbers: both factors at rank 8, one factor at rank 16.",
     figures={
         "digits_b": "share of the loss of A alone that B alone takes off, digits",
         "digits_both": "share of the loss of both factors that B alone takes off, digits (negative: it adds)",

@@ -42,7 +42,7 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=rule,
-    published="1 to 2 % better, up to 2 times faster, on models of widths from 768 to 4,096.",
+    published="1 to 2 % better, up to 2 times faster.",
     limits="The paper's argument is about width going to infinity; 256 is far from it.",
     advice="Tune one rate first. LoRA+ adds a second number to tune, and is worth a try in wide models.",
 )

@@ -53,7 +53,7 @@ def rule(f):
 
 CLAIM = Claim(
     title="Merging an adapter into a four-bit base and rounding again loses part of what was learned.",
-    paper="Xu et al., QA-LoRA, arXiv 2309.14717, introduction",
+    paper="Xu et al., QA-LoRA, arXiv 2309.14717, which sets out to avoid it",
     topic="four bits",
     against="A merged and rounded model as good as base and adapter apart.",
     bed="files",

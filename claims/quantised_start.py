@@ -46,7 +46,7 @@ CLAIM = Claim(
     against="Weights for which the repaired start is no closer, or predicts text no better.",
     bed="files",
     dial="none",
-    setting="nf4 in blocks of 64, rank 16, five steps of LoftQ, as in both papers, on all maps of a real model.",
+    setting="nf4 in blocks of 64, rank 16, five steps of LoftQ, on all maps of a real model.",
     figures={
         "loftq": "error of all maps with LoftQ's start over that of nf4 alone",
         "pissa": "the same for PiSSA's start",
