@@ -62,6 +62,7 @@ TRY = """\
 <div class="claim-try" id="claim-try" hidden>
 <label>learning rate <output data-show="rate"></output>
 <input type="range" name="rate" min="0" step="1"></label>
+<label class="claim-measure">measure <select name="measure"></select></label>
 <label class="claim-rank">rank <output data-show="rank"></output>
 <input type="range" name="rank" min="0" step="1"></label>
 <div class="claim-bars" data-show="bars"></div>
@@ -172,7 +173,8 @@ def again(claim: dict[str, Any]) -> str:
 
 def explain(claim: dict[str, Any]) -> str:
     return (
-        "Each bar is the test loss of a way at the rate of the slider, the mark its loss at its own best rate. "
+        "Each bar is the test loss of a way at the rate of the slider, the mark its loss at its own best rate; where "
+        "more was measured, choose it. "
         "The runs are recorded; between two rates nothing is guessed."
     )
 
@@ -191,13 +193,29 @@ def shown(x: float | None) -> str:
     return "diverged" if x is None else f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}"
 
 
+MEASURES = {
+    "test": "test loss",
+    "early": "test loss after a quarter of the steps",
+    "austen": "loss on the old text",
+    "right": "share read right",
+    "bits": "bits held for each number",
+    "intruders": "intruders in the first ten",
+}
+
+
 def slim(claim: dict[str, Any]) -> dict[str, Any]:
-    """What the sliders need: for each way its rank, its best rate, and the mean test loss at each rate."""
+    """What the sliders need: for each way its rank, its best rate, and the mean of each measure at each rate."""
     ways = []
     for name, sweep in claim["ways"].items():
-        losses = {rate: average(runs["test"]) for rate, runs in sweep["rates"].items() if "test" in runs}
-        ways.append({"name": name, "rank": sweep["way"].get("rank"), "best": sweep["best"], "losses": losses})
-    return {"ways": ways}
+        means = {
+            measure: {
+                rate: average(runs[measure]) for rate, runs in sweep["rates"].items() if measure in runs
+            }
+            for measure in MEASURES
+        }
+        ways.append({"name": name, "rank": sweep["way"].get("rank"), "best": sweep["best"], "means": means})
+    shared = {m: label for m, label in MEASURES.items() if all(way["means"][m] for way in ways)}
+    return {"measures": shared, "ways": ways}
 
 
 def average(values: list[float | None]) -> float | None:
@@ -231,7 +249,7 @@ def key(names: list[str]) -> str:
 def curves(claim: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     found = {}
     for way in slim(claim)["ways"] if claim.get("ways") else []:
-        points = [(float(rate), loss) for rate, loss in way["losses"].items() if loss is not None]
+        points = [(float(rate), loss) for rate, loss in way["means"]["test"].items() if loss is not None]
         if points:
             found[way["name"]] = points
     return found

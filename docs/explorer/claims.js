@@ -6,7 +6,7 @@
   if (filters) filter(filters);
   const root = document.getElementById("claim-try");
   const data = document.getElementById("claim-data");
-  if (root && data) turn(root, JSON.parse(data.textContent).ways);
+  if (root && data) turn(root, JSON.parse(data.textContent));
 
   function filter(form) {
     const cards = [...document.querySelectorAll(".claims > li")];
@@ -23,12 +23,16 @@
     show();
   }
 
-  function turn(root, ways) {
+  function turn(root, { ways, measures }) {
     const part = (name) => root.querySelector(`[data-show="${name}"]`);
-    const rates = [...new Set(ways.flatMap((way) => Object.keys(way.losses)))].sort((a, b) => a - b);
+    const rates = [...new Set(ways.flatMap((way) => Object.keys(way.means.test)))].sort((a, b) => a - b);
     const ranks = [...new Set(ways.map((way) => way.rank).filter((rank) => rank != null))].sort((a, b) => a - b);
     const rate = root.querySelector("[name=rate]"), rank = root.querySelector("[name=rank]");
-    const best = (way) => way.losses[Object.keys(way.losses).find((key) => Number(key) === way.best)];
+    const measure = root.querySelector("[name=measure]");
+    measure.replaceChildren(...Object.entries(measures).map(([name, label]) => new Option(label, name)));
+    root.querySelector(".claim-measure").hidden = measure.options.length < 2;
+    const means = (way) => way.means[measure.value];
+    const best = (way) => means(way)[Object.keys(means(way)).find((key) => Number(key) === way.best)];
     const number = (x) => (x == null ? "diverged" : Number(x.toPrecision(3)).toString());
     rate.max = rates.length - 1;
     rate.value = Math.max(0, rates.findIndex((key) => Number(key) === ways[0].best));
@@ -45,11 +49,11 @@
       part("rank").textContent = only ?? "all";
       rate.setAttribute("aria-valuetext", at);
       rank.setAttribute("aria-valuetext", only ?? "all");
-      part("bars").replaceChildren(...shown.map((way) => row(way, way.losses[at], most, at in way.losses)));
-      const here = shown.filter((way) => way.losses[at] != null).sort((a, b) => a.losses[at] - b.losses[at]);
+      part("bars").replaceChildren(...shown.map((way) => row(way, means(way)[at], most, at in means(way))));
+      const here = shown.filter((way) => means(way)[at] != null).sort((a, b) => means(a)[at] - means(b)[at]);
       const own = [...shown].sort((a, b) => best(a) - best(b))[0];
       part("said").textContent = here.length
-        ? `At ${at} the lowest loss is that of ${here[0].name}; at own rates, that of ${own.name}.`
+        ? `Lowest at ${at}: ${here[0].name}; at own rates: ${own.name}.`
         : `At ${at} nothing was recorded, or all diverged.`;
     }
 
@@ -69,7 +73,7 @@
       return line;
     }
 
-    for (const slider of [rate, rank]) slider.addEventListener("input", draw);
+    for (const control of [rate, rank, measure]) control.addEventListener("input", draw);
     root.hidden = false;
     draw();
   }

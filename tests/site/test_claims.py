@@ -61,6 +61,17 @@ def test_the_sliders_show_what_was_recorded(open_page):
     )
 
 
+def test_what_else_was_measured_can_be_chosen(open_page):
+    page = open_page("claims/forgets-less.html")
+    full = KNOWN["forgets-less"]["ways"]["full"]
+    page.select_option("#claim-try select", "austen")
+    page.locator("#claim-try input").first.fill(str(0))
+    rate = page.locator('[data-show="rate"]').inner_text()
+    runs = next(runs for key, runs in full["rates"].items() if float(key) == float(rate))
+    shown = page.locator(".claim-bars > div").last.locator("> span").last.inner_text()
+    assert float(shown) == pytest.approx(sum(runs["austen"]) / len(runs["austen"]), rel=6e-3)
+
+
 def test_a_page_has_the_rule_the_figures_and_the_limits(open_page):
     for name in ("rslora", "nf4-optimal", "thirteen-numbers"):
         page = open_page(f"claims/{name}.html")
