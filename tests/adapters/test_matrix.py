@@ -105,13 +105,13 @@ def parts_of(model: Any) -> Parts:
     )  # fmt: skip
 
 
-def ways(parts: Parts) -> dict[str, dict[str, Any] | None]:
+def ways(parts: Parts, family: str = "") -> dict[str, dict[str, Any] | None]:
     """Configs by what is unusual about them; None where the model has no such part."""
     some = parts.leaves[:2]
     first = parts.linear[0]
     stacks = sorted({name.rpartition(".")[2] for name in parts.stacks})
     table, head = parts.embedding, parts.head
-    old = ["w1", "w2", "w3"] if "w1" in str(parts) else ["gate_proj", "up_proj", "down_proj"]
+    old = ["w1", "w2", "w3"] if family == "mixtral" else ["gate_proj", "up_proj", "down_proj"]
 
     def if_(part: Any, **config: Any) -> dict[str, Any] | None:
         return config if part else None
@@ -218,7 +218,7 @@ def randomise(model: Any) -> None:
             if "magnitude" in name:
                 parameter.mul_(1 + 0.3 * torch.rand_like(parameter))
             else:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+                parameter.add_((0.3 if "lora_" in name else 0.1) * torch.randn_like(parameter))
 
 
 class Skipped(Exception):
@@ -233,7 +233,7 @@ def attempt(name: str, way: str, folder: Path) -> list[str]:
     model = base_of(name, classifier=way.startswith("classifier"))
     if model is None:
         raise Skipped("no such class")
-    options = ways(parts_of(model))[way]
+    options = ways(parts_of(model), name)[way]
     if options is None:
         raise Skipped("no such part")
     if name == "gpt2":
@@ -286,15 +286,17 @@ def attempt(name: str, way: str, folder: Path) -> list[str]:
         )
 
     def distance(model: Any, wanted: Any = after) -> str:
-        error = np.abs(outputs(model, given) - wanted).max() / change
-        return "" if error <= 1e-5 else f"differs by {error:.1e} of the change"
+        error = np.abs(outputs(model, given) - wanted).max()
+        rounding = 4 * np.finfo(np.float32).eps * np.abs(wanted).max()
+        return "" if error <= 1e-5 * change + rounding else f"differs by {error / change:.1e} of the change"
 
     def merged(adapter: str, out: str) -> Any:
         adapters.merge(folder / "base", folder / adapter, folder / out)
         return type(model).from_pretrained(folder / out).float().eval()
 
     def resized() -> str:
-        adapters.resize(folder / "adapter", folder / "small", rank=2)
+        small = adapters.rebase(folder / "adapter", folder / "base")  # itself, but for PiSSA and OLoRA
+        adapters.resize(small, folder / "small", rank=2)
         return distance(reloaded(model, folder / "small"), outputs(merged("small", "merged small"), given))
 
     def saved() -> str:
