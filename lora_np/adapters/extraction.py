@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -178,10 +178,11 @@ def extract(
             "lora_dropout": 0.0,
             "bias": "none",
             "fan_in_fan_out": any(each.transposed and each.kind == "linear" for each in adapted),
-            "modules_to_save": sorted(in_full) or None,
         }
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
+        full |= _shared(after, replaced)
+        raw["modules_to_save"] = sorted({name.rpartition(".")[0] for name in full}) or None
         whole = Adapter(modules, full, targeting(raw, modules))
         ranks = goal.ranks(whole, spectra)
         write(cut(whole, modules, ranks), stage)
@@ -199,11 +200,6 @@ def extract(
         notes.append(
             f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "
             "merge, because PEFT's own merge adds both changes to the one weight"
-        )
-    if shared := [pair.label for pair in replaced if pair.is_shared]:
-        notes.append(
-            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, since PEFT replaces "
-            "it in one alone"
         )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
@@ -335,6 +331,17 @@ def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterato
         return
     for _, parts in sorted(experts.items()):
         yield np.concatenate([read(parts[part]) for part in sorted(parts)])
+
+
+def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
+    """The tuned model's other modules with the weights that are saved in full, which PEFT replaces in one alone."""
+    whole = {tensor for pair in replaced for tensor in pair.new if pair.name == after.table}
+    holders = {name.rpartition(".")[0] for name, owner in after.tied.items() if owner in whole}
+    return {
+        name: Stored(after.info(owner).dtype, after.info(owner).shape, partial(after.read, owner))
+        for name, owner in after.tied.items()
+        if name.rpartition(".")[0] in holders
+    }
 
 
 def _differs(pair: _Pair) -> bool:
