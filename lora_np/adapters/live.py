@@ -198,7 +198,7 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
-    full, saved, bias = _trained_in_full(model, layers, named)
+    full, saved, bias, ties = _trained_in_full(model, layers, named)
     biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
     for path, layer in layers.items():
         name = named(path)
@@ -228,7 +228,6 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         "bias": bias,
         "modules_to_save": saved or None,
     }
-    ties = any(isinstance(layer, LoRAHead) for layer in layers.values())
     return Adapter(modules, full, {**targeting(raw, modules), "ensure_weight_tying": ties})
 
 
@@ -245,8 +244,11 @@ def _adapted_layers(model: Any) -> dict[str, Any]:
 
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Callable[[str], str]
-) -> tuple[dict[str, Stored], list[str], str]:
-    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's ``bias``."""
+) -> tuple[dict[str, Stored], list[str], str, bool]:
+    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's ``bias``.
+
+    And whether modules share what is trained.
+    """
     own = {id(leaf) for _, leaf in adapter_leaves(model)}
     owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
     owner |= dict(zip(layers, layers, strict=True))
@@ -254,10 +256,12 @@ def _trained_in_full(
     full: dict[str, Stored] = {}
     saved: set[str] = set()
     biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
+    ties = any(isinstance(layer, LoRAHead) for layer in layers.values())
     for path, leaf in trainable(model):
         if id(leaf) in own:
             continue
-        holder, _, field = path.split(" = ")[0].rpartition(".")
+        places = [place.rpartition(".")[::2] for place in path.split(" = ")]
+        holder, field = places[0]
         name = named(owner.get(holder, holder))
         if field == "b" and (holder in owner or not isinstance(getattr(nodes[holder], "W", None), Tensor)):
             full[f"{name}.bias"] = held(value(leaf))
@@ -266,11 +270,14 @@ def _trained_in_full(
             raise HubError(f"{path}: a weight that is adapted and trained too has no place in PEFT's format")
         else:
             # PEFT reads a module that is saved in full with all its parameters, trained or not.
-            saved.add(name)
-            for ours, theirs in _arrays(nodes[holder]).items():
-                full[f"{name}.{theirs}"] = held(value(getattr(nodes[holder], ours)))
+            sharing = {id(nodes[holder]): holder for holder, _ in reversed(places)}
+            ties = ties or len(sharing) > 1
+            for holder in sharing.values():
+                saved.add(named(holder))
+                for ours, theirs in _arrays(nodes[holder]).items():
+                    full[f"{named(holder)}.{theirs}"] = held(value(getattr(nodes[holder], ours)))
     bias = "all" if False in biased else "lora_only" if biased else "none"
-    return full, sorted(saved), bias
+    return full, sorted(saved), bias, ties
 
 
 class _Building:

@@ -150,7 +150,13 @@ class Merging:
             bias = module.parts["bias"]
             one = Stored(bias.dtype, (1, 1), lambda: np.ones((1, 1)))
             column = {"B": bias.seen(lambda b: b[:, None]), "A": one}
-            yield self.named(f"{name}.bias"), AdapterModule(column, alpha=module.scale), False
+            target = self.named(f"{name}.bias")
+            if target not in source:
+                raise HubError(
+                    f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which PEFT cannot "
+                    "merge either: use the adapter as it is, or train it without lora_bias"
+                )
+            yield target, AdapterModule(column, alpha=module.scale), False
 
     def unchanged(self, name: str) -> Change:
         """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
