@@ -402,7 +402,8 @@ def count_model(
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
-    return LoraCount(spec, rank, tuple(adapters), copies, biases, experts if has_experts else "", dora, frozen)
+    convention = experts if has_experts else ""
+    return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
 
 
 # the names that PEFT may translate if transformers fuses experts

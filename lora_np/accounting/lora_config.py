@@ -33,7 +33,7 @@ def lora_options(spec: ModelSpec, config: Any) -> dict[str, Any]:
             raise ValueError(f"{key} = {shown(value)} may change how many numbers are trained: not counted")
     peft.check_values(fields)
     task = getattr(fields.get("task_type"), "value", fields.get("task_type"))
-    if heads := peft.HEADS.get(task, ()):
+    if heads := peft.HEADS.get(str(task), ()):
         parts = {part for module in spec.groups for part in module.name.split(".")}
         there = [head for head in heads if any(part.endswith(head) for part in parts)]
         asked = [name for name in fields.get("modules_to_save", ()) if name not in heads]
@@ -46,9 +46,9 @@ def lora_options(spec: ModelSpec, config: Any) -> dict[str, Any]:
 
 
 def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What PEFT adapts, and what it trains in full, where ``ensure_weight_tying`` adds all that share an embedding.
+    """What PEFT adapts or trains in full where ``ensure_weight_tying`` adds all that share an embedding.
 
-    It does so if it is asked for one of them by the last name `peft.EMBEDDINGS`.
+    It does so if it is asked for one of them by a name that ends as `peft.EMBEDDINGS` do.
     """
     tables = [module for module in spec.modules if module.kind == "embedding" and not module.tied]
     tied = [module.name for module in spec.modules if module.tied]

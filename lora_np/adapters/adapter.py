@@ -314,8 +314,8 @@ def check_start(adapter: Adapter, *, known: Collection[str] = ()) -> None:
         if start in STARTS:
             remedy = "adapters.rebase(adapter, base) makes an ordinary LoRA of it"
         raise HubError(
-            f"{adapter}: init_lora_weights = {start!r} takes what A and B start with out of the base weights, so "
-            f"that B A is no update of the original ones; {remedy}"
+            f"{adapter}: init_lora_weights = {start!r} takes what A and B start with out of the base "
+            f"weights, so that B A is no update of the original ones; {remedy}"
         )
 
 

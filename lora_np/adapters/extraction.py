@@ -334,7 +334,7 @@ def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterato
 
 
 def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
-    """The tuned model's other modules with the weights that are saved in full, which PEFT replaces in one alone."""
+    """What else has the weights that are saved in full: PEFT replaces them in one module alone."""
     whole = {tensor for pair in replaced for tensor in pair.new if pair.name == after.table}
     holders = {name.rpartition(".")[0] for name, owner in after.tied.items() if owner in whole}
     return {

@@ -16,7 +16,14 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
 from lora_np.lora import (
-    ADAPTED, STARTS, DoRALinear, LoRAEmbedding, LoRAHead, LoRALinear, Residual, adapter_leaves,
+    ADAPTED,
+    STARTS,
+    DoRALinear,
+    LoRAEmbedding,
+    LoRAHead,
+    LoRALinear,
+    Residual,
+    adapter_leaves,
 )  # fmt: skip
 from lora_np.models import peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
@@ -180,7 +187,7 @@ def _arrays(node: Any) -> dict[str, str]:
 
 
 def _on_their_base(model: T, adapter: Adapter, named: Callable[[str], str]) -> T:
-    """The frozen model with the weights that the adapter's file holds of what it adapts, wherever they are."""
+    """The frozen model with the weights that the adapter's file holds of what it adapts."""
     theirs = {}
     for path, node in walk(model):
         key = f"{named(path)}.weight"
@@ -318,7 +325,7 @@ class _Building:
             if module.magnitude is not None:
                 raise HubError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
             return LoRAEmbedding(layer, A, B, alpha)
-        table = self.tables.get(id(layer.W))
+        table = self.tables.get(id(layer.W), "")
         if table in self.adapter:
             of_B, of_A = self.factors(table, dtype)
             if np.array_equal(value(of_B), value(A).T) and np.array_equal(value(of_A), value(B).T):

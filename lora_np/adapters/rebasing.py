@@ -13,7 +13,9 @@ from lora_np.models import open_model
 
 
 def rebase(adapter: Adapter | str | os.PathLike[str], base: str | os.PathLike[str]) -> Adapter:
-    """An adapter that PEFT began with PiSSA or OLoRA as an ordinary LoRA of the original base, of twice the rank.
+    """An adapter that PEFT began with PiSSA or OLoRA as an ordinary one of the original base.
+
+    It has twice the rank: ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
 
     Parameters
     ----------

@@ -116,9 +116,10 @@ class Merging:
         moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (adapted | full.keys())
         if any(name in changes or owner in moved for name, owner in tied.items() if name not in same):
             if not self.source.can_untie:
+                every = ", ".join({**before, **tied})
                 raise HubError(
-                    f"{self.source.path}: {self.update} changes one of {', '.join({**before, **tied})} alone, "
-                    "and models of this type have the same numbers in all of them: that cannot be merged"
+                    f"{self.source.path}: {self.update} changes one of {every} alone, and models of this type "
+                    "have the same numbers in all of them: that cannot be merged"
                 )
             return {name: before[owner] for name, owner in tied.items()} | changes
         return {name: change for name, change in changes.items() if name not in same}
@@ -139,9 +140,10 @@ class Merging:
             if place.expert is not None:
                 yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
                 continue
-            turned = source.module_of(place.parameter).transposed if place.parameter in source.parameters else False
+            known = place.parameter in source.parameters
+            turned = known and source.module_of(place.parameter).transposed
             if module.maps == 1 or module.kernel:
-                # Only what no family describes may be as the config says, which PEFT changes to fit some layer.
+                # Of what no family describes the config may say it, though PEFT fits it to some layer.
                 yield target, module, turned or (source.described is None and self.update.fan_in_fan_out)
             else:
                 # The shape shows how they are stored, or, if inputs and outputs are equally many, the type.
@@ -153,8 +155,8 @@ class Merging:
             target = self.named(f"{name}.bias")
             if target not in source:
                 raise HubError(
-                    f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which PEFT cannot "
-                    "merge either: use the adapter as it is, or train it without lora_bias"
+                    f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which PEFT "
+                    "cannot merge either: use the adapter as it is, or train it without lora_bias"
                 )
             yield target, AdapterModule(column, alpha=module.scale), False
 

@@ -140,7 +140,8 @@ class LoRAHead:
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same."""
-        return freeze(Linear(value(self.base.W) + value(self.A).T @ value(self.B).T * self.scale, self.base.b))
+        update = value(self.A).T @ value(self.B).T * self.scale
+        return freeze(Linear(value(self.base.W) + update, self.base.b))
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,8 +115,9 @@ def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
     return Q[:, :rank], R[:rank]
 
 
+Start: TypeAlias = Callable[[Array, int, float], tuple[Array, Array]]
 # B and A of the variants that start with a part of W, from it, the rank and the scale
-STARTS: dict[str, Callable[[Array, int, float], tuple[Array, Array]]] = {"pissa": pissa_start, "olora": olora_start}
+STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 
 def loftq_start(layer: Linear, s: Settings) -> LoRALinear:

@@ -4,7 +4,12 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.models import peft as peft
-    from lora_np.models.checkpoint import HEAD as HEAD, OpenModel as OpenModel, open_model as open_model, untied as untied
+    from lora_np.models.checkpoint import (
+        HEAD as HEAD,
+        OpenModel as OpenModel,
+        open_model as open_model,
+        untied as untied,
+    )
     from lora_np.models.families import (
         decoder_of as decoder_of,
         family_names as family_names,

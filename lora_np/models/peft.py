@@ -187,7 +187,7 @@ def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
 
 
 def start(raw: Mapping[str, Any]) -> str | None:
-    """The initialisation that took the first A and B out of the base weights; None if these are as they were."""
+    """The initialisation that took the first A and B out of the base weights; None for one that did not."""
     init = raw.get("init_lora_weights")
     return None if init in _INITS_THAT_KEEP_THE_BASE else str(init).lower()
 

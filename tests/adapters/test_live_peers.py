@@ -79,7 +79,7 @@ def test_an_attached_adapter_computes_and_trains_as_in_peft(tmp_path, base, conf
     (logits * weights).sum().backward()
 
     gradients = {}
-    for name, parameter in theirs.named_parameters():
+    for parameter in theirs.parameters():
         if parameter.requires_grad:  # PEFT gives tied factors one memory, and each its own gradient
             mine = gradients.setdefault(parameter.data_ptr(), np.zeros(0))
             grad = parameter.grad.numpy()

@@ -92,7 +92,11 @@ def parts_of(model: Any) -> Parts:
         if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not output
     ]
     tables = [name for name, module in modules.items() if isinstance(module, torch.nn.Embedding)]
-    owner = {f"{name}.{key}" for name, module in modules.items() for key, _ in module.named_parameters(recurse=False)}
+    owner = {
+        f"{name}.{key}"
+        for name, module in modules.items()
+        for key, _ in module.named_parameters(recurse=False)
+    }
     return Parts(
         linear=linear,
         leaves=list(dict.fromkeys(name.rpartition(".")[2] for name in linear)),
@@ -259,22 +263,22 @@ def randomise(model: Any, strength: float) -> None:
                 parameter.add_((strength if "lora_" in name else 0.1) * torch.randn_like(parameter))
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """PEFT does not make or reload such an adapter."""
 
 
 def attempt(name: str, way: str, folder: Path) -> list[str]:
-    """What goes wrong with one config; `Skipped` where PEFT does not do it."""
+    """What goes wrong with one config; `SkippedError` where PEFT does not do it."""
     import peft
     import torch
 
     model = base_of(name, classifier=way.startswith("classifier"))
     if model is None:
-        raise Skipped("no such class")
+        raise SkippedError("no such class")
     parts = parts_of(model)
     options, head = ways(parts, name)[way], parts.head
     if options is None:
-        raise Skipped("no such part")
+        raise SkippedError("no such part")
     if name == "gpt2":
         options.setdefault("fan_in_fan_out", True)
     model.save_pretrained(folder / "base")
@@ -292,13 +296,13 @@ def attempt(name: str, way: str, folder: Path) -> list[str]:
         again = reloaded(model, folder / "adapter")
         change = np.abs(after - before).max()
         if not np.isfinite(after).all() or change < 1e-4:
-            raise Skipped("no change")
+            raise SkippedError("no change")
         if np.abs(outputs(again, given) - after).max() > 1e-5 * change:
-            raise Skipped("PEFT reloads another model")
-    except Skipped:
+            raise SkippedError("PEFT reloads another model")
+    except SkippedError:
         raise
     except Exception as error:  # of any kind: it is PEFT's
-        raise Skipped(f"PEFT: {type(error).__name__} {error}"[:200]) from None
+        raise SkippedError(f"PEFT: {type(error).__name__} {error}"[:200]) from None
 
     wrong = []
 
@@ -365,9 +369,11 @@ def reloaded(model: Any, path: Path) -> Any:
 
 
 @pytest.mark.parametrize(("base", "way"), few(CASES, 20), ids=str)
-def test_what_peft_reloads_is_read_counted_merged_resized_and_saved(base: str, way: str, tmp_path: Path) -> None:
+def test_what_peft_reloads_is_read_counted_merged_resized_and_saved(
+    base: str, way: str, tmp_path: Path
+) -> None:
     try:
         wrong = attempt(base, way, tmp_path)
-    except Skipped as reason:
+    except SkippedError as reason:
         pytest.skip(str(reason))
     assert not [each for each in wrong if not is_known(base, way, each)]
