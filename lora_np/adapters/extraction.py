@@ -167,7 +167,7 @@ def extract(
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
         labels = {name: work[name][0].label for name in found}
         adapted = [work[name][0].module for name in found]
-        for name in {pair.target for pair in pairs if before.tied_embedding in pair.old} & found.keys():
+        for name in {pair.target for pair in pairs if before.tied.get(HEAD) in pair.old} & found.keys():
             module, spectrum = found[name]  # the head keeps the base's numbers unless it has its own
             found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}

@@ -41,9 +41,9 @@ def rebase(adapter: Adapter | str | os.PathLike[str], base: str | os.PathLike[st
     adapter = load(adapter)
     if adapter.start is None:
         return adapter
-    merging, modules = Merging(open_model(directory(base)), adapter), dict[str, AdapterModule]()
-    for name, module in adapter.modules.items():
-        change = merging.changes[merging.weights[name]]
+    modules: dict[str, AdapterModule] = {}
+    for name, change in Merging(open_model(directory(base)), adapter).by_module().items():
+        module = adapter[name]
         W = oriented(name, change.start.read(), module, transposed=change.transposed)
         modules[name] = from_start(module, W, adapter.start)
     raw = {**adapter.raw, "init_lora_weights": True}

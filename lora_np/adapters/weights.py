@@ -67,13 +67,10 @@ class Merging:
         """The tensor of each adapted module in the base."""
         return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
 
-    def base_weights(self) -> dict[str, Callable[[], Array]]:
-        """A reader of each adapted module's weight in the base, where that is one tensor."""
-        return {
-            name: self.changes[target].start.read
-            for name, target in self.weights.items()
-            if target in self.changes
-        }
+    def by_module(self) -> dict[str, Change]:
+        """The change of each adapted module's weight, where that is one tensor."""
+        changes = self.changes
+        return {name: changes[target] for name, target in self.weights.items() if target in changes}
 
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
@@ -118,8 +115,8 @@ class Merging:
             if not self.source.can_untie:
                 every = ", ".join({**before, **tied})
                 raise HubError(
-                    f"{self.source.path}: {self.update} changes one of {every} alone, and models of this type "
-                    "have the same numbers in all of them: that cannot be merged"
+                    f"{self.source.path}: {self.update} changes one of {every} alone, and models of this "
+                    "type have the same numbers in all of them: that cannot be merged"
                 )
             return {name: before[owner] for name, owner in tied.items()} | changes
         return {name: change for name, change in changes.items() if name not in same}
@@ -155,8 +152,8 @@ class Merging:
             target = self.named(f"{name}.bias")
             if target not in source:
                 raise HubError(
-                    f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which PEFT "
-                    "cannot merge either: use the adapter as it is, or train it without lora_bias"
+                    f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which "
+                    "PEFT cannot merge either: use the adapter as it is, or train it without lora_bias"
                 )
             yield target, AdapterModule(column, alpha=module.scale), False
 

@@ -90,11 +90,6 @@ class OpenModel(ModelDirectory):
                 return True
         return False
 
-    @property
-    def tied_embedding(self) -> str | None:
-        """The embedding that serves a language model as its head, if the checkpoint has no separate head."""
-        return self.tied.get(HEAD) if self.sharing == (_HEAD,) else None
-
     @cached_property
     def tied(self) -> Mapping[str, str]:
         """The live parameters that are not in the checkpoint, and the tensors whose numbers they have."""
@@ -212,7 +207,27 @@ def _best(
 
 
 def untied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config by which the head has its own numbers."""
+    """A config by which the head, or whatever shares the embedding's numbers, has its own.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of a ``config.json``.
+
+    Returns
+    -------
+    dict
+        The same with ``tie_word_embeddings`` false, in its ``text_config`` too.
+
+    See Also
+    --------
+    OpenModel : Which parameters share numbers.
+
+    Examples
+    --------
+    >>> untied({"model_type": "gemma"})
+    {'model_type': 'gemma', 'tie_word_embeddings': False}
+    """
     parts = {key: untied(part) for key, part in config.items() if key == "text_config" and part}
     return {**config, **parts, "tie_word_embeddings": False}
 

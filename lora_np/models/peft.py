@@ -169,7 +169,30 @@ class AdapterConfig:
 
 
 def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
-    """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of names."""
+    """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of names.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        Settings by their names in PEFT.
+    module : str
+        Its path.
+
+    Returns
+    -------
+    dict of str to int
+        From "A" or "B" to how many; empty if both are as usual.
+
+    Raises
+    ------
+    HubError
+        If both factors are named, or none and all modules must be.
+
+    Examples
+    --------
+    >>> blocks_of({"use_bdlora": {"target_modules_bd_a": ["q_proj"], "nblocks": 2}}, "layers.0.q_proj")
+    {'A': 2}
+    """
     said = raw.get("use_bdlora")
     if not said:
         return {}
@@ -187,7 +210,23 @@ def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
 
 
 def start(raw: Mapping[str, Any]) -> str | None:
-    """The initialisation that took the first A and B out of the base weights; None for one that did not."""
+    """The initialisation that took the first A and B out of the base weights; None for one that did not.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        Settings by their names in PEFT.
+
+    Returns
+    -------
+    str or None
+        In lower case.
+
+    Examples
+    --------
+    >>> start({"init_lora_weights": "pissa"}), start({"init_lora_weights": "gaussian"})
+    ('pissa', None)
+    """
     init = raw.get("init_lora_weights")
     return None if init in _INITS_THAT_KEEP_THE_BASE else str(init).lower()
 

@@ -105,3 +105,13 @@ def test_without_their_base_they_are_no_update_of_it(adapter, checkpoint, tmp_pa
         with pytest.raises(HubError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
             adapters.rebase(adapter, checkpoint)
     assert set(SHAPES) == set(adapters.load(adapter))
+
+
+def test_beside_the_base_they_are_measured_as_what_they_change(case):
+    folder, wanted = case
+    stored = [safetensors.open(path) for path in (folder / "base").glob("*.safetensors")]
+    for row in adapters.inspect(folder / "adapter", base=folder / "base").rows:
+        key = f"{row.name}.weight"
+        W = next(file.read(key) for file in stored if key in file.tensors)
+        change = np.linalg.norm(wanted[row.name] - W) / np.linalg.norm(W)
+        assert row.relative == pytest.approx(change, rel=1e-5)
