@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,12 @@ def base_of(name: str, *, classifier: bool) -> Any:
     with torch.no_grad():  # the biases that transformers starts at zero say nothing
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        try:
+            return kind.from_pretrained(folder).float().eval()
+        except RuntimeError:  # classifiers of Gemma 3, which transformers does not reload
+            return None
 
 
 _WAYS = list(ways(Parts(["l.0.a", "l.0.b"], ["a", "b"], "e", "h", ["n"], ["s"], ["c"], ["g"])))
