@@ -374,7 +374,7 @@ def reloaded(model: Any, path: Path) -> Any:
         return peft.PeftModel.from_pretrained(copy.deepcopy(model), path).eval()
 
 
-@pytest.mark.parametrize(("base", "way"), few(CASES, 20), ids=str)
+@pytest.mark.parametrize(("base", "way"), few(CASES, 23), ids=str)
 def test_what_peft_reloads_is_read_counted_merged_resized_and_saved(
     base: str, way: str, tmp_path: Path
 ) -> None:
