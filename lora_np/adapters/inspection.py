@@ -285,7 +285,7 @@ def inspect(
         source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
         unsure = () if any_base else check_base(source.config, base, opened)
         if isinstance(source, GGUFModel):
-            reads = {name: partial(source.read, f"{name}.weight") for name in opened}
+            reads: dict[str, Any] = {name: partial(source.read, f"{name}.weight") for name in opened}
             changes = {
                 name: Change(Stored("float32", (), read), began=opened.start) for name, read in reads.items()
             }
