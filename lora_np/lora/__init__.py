@@ -8,6 +8,7 @@ with on_demand(globals()):
     from lora_np.lora.layers import LoRAEmbedding as LoRAEmbedding, LoRALinear as LoRALinear
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,
+        STARTS as STARTS,
         VARIANTS as VARIANTS,
         DoRALinear as DoRALinear,
         HiRALinear as HiRALinear,

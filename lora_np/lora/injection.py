@@ -252,7 +252,7 @@ def like(Q: Quantised) -> Quantiser:
 
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
-    """The adapters' own arrays, A and B of each adapted layer (and DoRA's m), with their paths.
+    """The adapters' own arrays, A and B of each adapted layer (and its c, and DoRA's m), with their paths.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     [('A', (1, 3)), ('B', (3, 1))]
     """
     nodes = [node for _, node in walk(model)]
-    own = {id(getattr(node, part, None)) for node in nodes if isinstance(node, ADAPTED) for part in "ABRm"}
+    own = {id(getattr(node, part, None)) for node in nodes if isinstance(node, ADAPTED) for part in "ABRcm"}
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 
