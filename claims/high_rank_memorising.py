@@ -39,6 +39,7 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=rule,
-    limits="One linear map. Two bits are asked for each number, about what can be held.",
+    limits="One linear map. Two bits are asked for each number, about what can be held. The rule was kept and a way was changed after a "
+    "first run: MoRA's own tiled output cannot tell the labels apart (0.03 bits), so the sparse update took its place.",
     advice="Count numbers, not rank: for facts to learn by heart, raise LoRA's rank.",
 )
