@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
+from lora_np.adapters.mapped import MappedAdapter, read
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory, inside, read_json, safetensors
+from lora_np.lora import map_of
 from lora_np.models import peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -89,12 +91,18 @@ def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
     path = Path(adapter)
     folder = directory(path.parent if path.name in (WEIGHTS, peft.NAME) and path.is_file() else path)
     path = inside(folder, peft.NAME)
-    said = peft.parse(path, read_json(path))
-    return interpret(safetensors.open(inside(folder, WEIGHTS)), said, folder)
+    raw, file = read_json(path), safetensors.open(inside(folder, WEIGHTS))
+    if map_of(raw) is not None:
+        return read(file, raw, folder, PREFIX)
+    return interpret(file, peft.parse(path, raw), folder)
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
+    if isinstance(adapter, MappedAdapter):
+        raise HubError(
+            f"{adapter}: a {adapter.row.name} adapter, and only LoRAs are written: convert it (--to lora)"
+        )
     if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.modules.items():
