@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
 from lora_np.checks import choice, close_names, whole_number
+from lora_np.lora import MAPS, Map, map_of
 from lora_np.models import (
     ModelSpec,
     ModuleSpec,
@@ -83,6 +84,10 @@ class LoraCount(Shown):
         The convention for experts, ``"peft"`` or ``"per-expert"``; empty without experts.
     dora : bool
         Whether the adapters are DoRA's, whose forward keeps more.
+    tuner : str
+        Another tuner of PEFT.
+    constants : int
+        Numbers that it adds without training them.
     """
 
     spec: ModelSpec
@@ -92,6 +97,8 @@ class LoraCount(Shown):
     biases: int
     experts: str
     dora: bool = False
+    tuner: str = ""
+    constants: int = 0
 
     @cached_property
     def adapter(self) -> int:
@@ -111,7 +118,7 @@ class LoraCount(Shown):
     @property
     def total(self) -> int:
         """Base, adapter and saved copies: what is in memory, and what PEFT calls "all params"."""
-        return self.base + self.adapter + sum(self.saved.values())
+        return self.base + self.adapter + sum(self.saved.values()) + self.constants
 
     @property
     def percent(self) -> float:
@@ -169,7 +176,7 @@ class LoraCount(Shown):
         return self._titled(("module", "kind", "shape", "rank", "trainable"), rows)
 
     def _titled(self, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
-        title = f"{self.spec.name}, rank {self.rank}"
+        title = f"{self.spec.name}, {self.tuner or f'rank {self.rank}'}"
         return Table(columns, rows, title=title, notes=(*self.notes, self.verdict))
 
 
@@ -210,7 +217,8 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
         Of a LoRA.
     config : str, Path, mapping or LoraConfig, optional
         Instead, PEFT's whole config: an ``adapter_config.json`` or a directory with one, its fields, or the
-        object. Every setting that changes how many numbers are trained works as in PEFT.
+        object. Every setting that changes how many numbers are trained works as in PEFT. It may be that of
+        another tuner in `lora_np.lora.MAPS`.
     **options
         Other options of `count_model`; with a config, only ``experts``.
 
@@ -248,12 +256,15 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     B       100 x 8          800       0
     """
     if config is not None:
-        from lora_np.accounting.lora_config import lora_options
+        from lora_np.accounting.lora_config import config_fields, lora_options
 
         spec, experts = model_spec(model), options.pop("experts", "peft")
+        fields = config_fields(config)
         if given := [*["rank"] * (rank is not None), *options]:
             raise ValueError(f"config says all about the LoRA: leave out {', '.join(given)}")
-        return count_model(spec, **lora_options(spec, config), experts=experts)
+        if row := map_of(fields):
+            return _count_map(spec, row, fields)
+        return count_model(spec, **lora_options(spec, fields), experts=experts)
     if rank is not None or options:
         return count_model(model, rank=rank, **options)  # type: ignore[arg-type]
     if not is_described(model):
@@ -389,6 +400,46 @@ def count_model(
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
     return LoraCount(spec, rank, tuple(adapters), copies, biases, experts if has_experts else "", dora)
+
+
+def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCount:
+    """What another tuner of PEFT than LoRA trains, by its row in the table."""
+    settings, said = row.settings_by_module(fields), fields.get
+    names = tuple(said("modules_to_save", ()))
+    if said("target_modules") is None:
+        raise ValueError(
+            f"target_modules: PEFT's defaults for {row.name} are not known here; name the modules"
+        )
+    picks = pick(
+        spec,
+        said("target_modules"),
+        saved=names,
+        exclude=said("exclude_modules", ()),
+        layers=said("layers_to_transform", ()),
+        layers_pattern=said("layers_pattern", ()),
+    )
+    adapters: list[AdaptedModules] = []
+    for each in picks:
+        module, alike = each.module, dict[tuple[int, int], list[str]]()
+        if module.kind != "linear" or each.parameter is not None:
+            raise ValueError(
+                f"{row.name} is counted on linear maps, not on {_starred(module)}: {module.kind}"
+            )
+        for name in each.names or module.names():
+            own = settings(name)
+            alike.setdefault((own.get("r", 0), row.count(*module.shape, **own)), []).append(name)
+        for (rank, numbers), found in alike.items():
+            some = tuple(found) if each.names or len(alike) > 1 else None
+            adapters.append(AdaptedModules(module, rank, numbers, some))
+    saved = saved_modules(spec, names) if names else {}
+    copies = {name: _copy_size(module, saved) for name, module in saved.items()}
+    modules = sum(each.copies for each in adapters)
+    if shared := row.count_shared(modules, **settings("")):
+        copies["shared by the modules"] = shared
+    bias = str(said("bias", "none"))
+    biases = _bias_size(spec, "lora_only" if bias.endswith("_only") else bias, adapters, saved)
+    rank, constants = settings("").get("r", 0), modules * (row is MAPS["ADALORA"])  # the rank before pruning
+    return LoraCount(spec, rank, tuple(adapters), copies, biases, "", tuner=row.name, constants=constants)
 
 
 # the names that PEFT may translate if transformers fuses experts

@@ -269,8 +269,8 @@ class Adapter(Mapping[str, AdapterModule]):
     @property
     def stored(self) -> list[Stored]:
         """All its tensors."""
-        parts = [part for module in self.modules.values() for part in module.parts.values()]
-        return [*parts, *self.full.values(), *(rows.new for rows in self.rows.values())]
+        parts = {id(part): part for module in self.modules.values() for part in module.parts.values()}
+        return [*parts.values(), *self.full.values(), *(rows.new for rows in self.rows.values())]
 
     @property
     def config(self) -> dict[str, Any]:

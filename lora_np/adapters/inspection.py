@@ -6,24 +6,22 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header
-from lora_np.adapters.bases import check_base
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
+from lora_np.adapters.as_lora import on_base
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load
 from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
-from lora_np.adapters.weights import Merging, add_update, oriented
+from lora_np.adapters.weights import add_update
 from lora_np.checks import Array, printable
 from lora_np.files import picture
-from lora_np.hub import SafetensorsWriter, TensorInfo, directory
+from lora_np.hub import SafetensorsWriter, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
-from lora_np.models import GGUFModel, open_gguf, open_model
+from lora_np.lora import map_of
 from lora_np.plots import module_kinds
 from lora_np.table import Table, json_text
 from lora_np.work import each_of
@@ -276,18 +274,9 @@ def inspect(
     >>> q.rank, q.needed, q.wasted, round(q.stable_rank, 3)
     (2, 1, 1, 1.001)
     """
-    opened = load(adapter)
-    weights: Mapping[str, Callable[[], Any]] = {}
-    unsure: tuple[str, ...] = ()
-    if base is not None:
-        source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
-        unsure = () if any_base else check_base(source.config, base, opened)
-        if isinstance(source, GGUFModel):
-            weights = {name: partial(source.read, f"{name}.weight") for name in opened}
-        else:
-            weights = Merging(source, opened).base_weights()
+    opened, weights, _, unsure = on_base(load(adapter), base, any_base=any_base)
     work = {
-        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
+        name: (name, f"{adapter}: {name!r}", module, weights.get(name))
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
     found = each_of(_look, work, jobs=jobs, progress=progress, label="inspect")
@@ -306,10 +295,10 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _look(
-    work: tuple[str, str, AdapterModule, Callable[[], Any] | None, bool],
+    work: tuple[str, str, AdapterModule, Callable[[], Array] | None],
 ) -> tuple[InspectedModule, Array]:
     """The measurements of one module, and its singular values."""
-    name, place, module, weight, fan_in_fan_out = work
+    name, place, module, weight = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
@@ -328,7 +317,7 @@ def _look(
     )
     if weight is None:
         return row, s
-    W0 = oriented(place, at_least_single(np.asarray(weight())), module, transposed=fan_in_fan_out)
+    W0 = weight()
     W = W0.copy()
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
@@ -368,7 +357,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
     kind += ", block-diagonal" * any(tensor.blocks > 1 for tensor in tensors)
     kind += ", with a bias of B" * ("bias" in parts)
-    init = raw.get("init_lora_weights")
+    row, init = map_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
     if adapter.path:
         size = (adapter.path / WEIGHTS).stat().st_size
@@ -376,11 +365,11 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
         size = SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
     return {
         "base": raw.get("base_model_name_or_path") or None,
-        "type": kind,
+        "type": row.name if row else kind,
         "task": raw.get("task_type"),
         "rank": _counts(module.rank for module in modules),
-        "alpha": _counts(module.alpha for module in modules),
-        "scale": _counts(module.scale for module in modules),
+        "alpha": _counts(module.alpha for module in modules if not row),
+        "scale": _counts(module.scale for module in modules if not row),
         "targets": raw.get("target_modules"),
         "target parameters": raw.get("target_parameters"),
         "left out": raw.get("exclude_modules"),

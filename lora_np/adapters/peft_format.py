@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
-from lora_np.adapters.mapped import MappedAdapter, read
+from lora_np.adapters.mapped import read_mapped
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory, inside, read_json, safetensors
@@ -92,16 +92,16 @@ def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
     folder = directory(path.parent if path.name in (WEIGHTS, peft.NAME) and path.is_file() else path)
     path = inside(folder, peft.NAME)
     raw, file = read_json(path), safetensors.open(inside(folder, WEIGHTS))
-    if map_of(raw) is not None:
-        return read(file, raw, folder, PREFIX)
+    if row := map_of(raw):
+        return read_mapped(row, file, raw, folder, PREFIX)
     return interpret(file, peft.parse(path, raw), folder)
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
-    if isinstance(adapter, MappedAdapter):
+    if row := map_of(adapter.raw):
         raise HubError(
-            f"{adapter}: a {adapter.row.name} adapter, and only LoRAs are written: convert it (--to lora)"
+            f"{adapter}: {row.name} is not written, only LoRA: convert it (lora-np convert --to lora)"
         )
     if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")

@@ -60,14 +60,6 @@ class Merging:
         """The tensor of each adapted module in the base."""
         return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
 
-    def base_weights(self) -> dict[str, Callable[[], Array]]:
-        """A reader of each adapted module's weight in the base, where that is one tensor."""
-        return {
-            name: self.changes[target].start.read
-            for name, target in self.weights.items()
-            if target in self.changes
-        }
-
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
         if name not in self.changes:
@@ -131,9 +123,9 @@ class Merging:
             if module.moves_bias and (bias := self.named(f"{name}.bias")) in source:
                 yield bias, replace(module, size=(module.shape[0], 1)), False  # a weight of one column
         elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
-            bias = module.parts["bias"]
-            one = Stored(bias.dtype, (1, 1), lambda: np.ones((1, 1)))
-            column = {"B": bias.seen(lambda b: b[:, None]), "A": one}
+            trained = module.parts["bias"]
+            one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
+            column = {"B": trained.seen(lambda b: b[:, None]), "A": one}
             yield self.named(f"{name}.bias"), AdapterModule(column, alpha=module.scale), False
 
     def shape(self, parameter: str) -> tuple[int, ...]:
@@ -229,7 +221,7 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
 def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[Any], Array]:
     """The update of the rows at an index."""
     if isinstance(module, MappedModule):
-        update = replace(module, base=lambda: W.astype(wide)).delta()
+        update = replace(module, base=lambda: W, dtype=wide).delta()
         return lambda rows: update[rows]
     B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
     return lambda rows: B[rows] @ A[rows[:-1]]

@@ -139,6 +139,9 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 @click.argument("first", type=READ)
 @click.argument("second", type=READ)
 @click.option("--tolerance", type=float, default=1e-5, help="The relative difference to ignore.")
+@click.option(
+    "--base", type=READ, help="The base model, for adapters whose update depends on it (HRA, OFT, ...)."
+)
 @jobs
 @as_json
 def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:

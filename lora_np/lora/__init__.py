@@ -6,7 +6,14 @@ with on_demand(globals()):
     from lora_np.lora.initial import gaussian as gaussian, kaiming as kaiming
     from lora_np.lora.injection import adapter_leaves as adapter_leaves, inject as inject, merge as merge
     from lora_np.lora.layers import LoRAEmbedding as LoRAEmbedding, LoRALinear as LoRALinear
-    from lora_np.lora.maps import MAPS as MAPS, SELECTING as SELECTING, Map as Map, map_of as map_of
+    from lora_np.lora.maps import (
+        MAPS as MAPS,
+        SELECTING as SELECTING,
+        Map as Map,
+        group as group,
+        map_of as map_of,
+    )
+    from lora_np.lora.updates import first_normals as first_normals
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,
         VARIANTS as VARIANTS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
 from math import inf, isqrt, prod
@@ -16,19 +16,24 @@ from typing import Any
 
 from lora_np.checks import number, shown, whole_number
 from lora_np.lora import updates
-from lora_np.lora.updates import Pair, Shape
+from lora_np.lora.updates import Pair
 
 Shapes = dict[str, tuple[int, ...]]
 
-# The settings of every tuner: which modules are adapted, and what does not change what the numbers compute.
+# Settings by which modules are selected, and those that do not change what the saved numbers compute.
 SELECTING = (
     "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias",
     "fan_in_fan_out",
 )  # fmt: skip
-NEUTRAL = (
-    "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "task_type",
-    "inference_mode", "runtime_config", "init_weights",
-)  # fmt: skip
+_UNUSED = frozenset((
+    "beta1", "beta2", "boft_dropout", "d_initial", "deltaT", "delora_lambda", "feedforward_modules",
+    "init_ia3_weights", "init_logits_std", "init_v_bound", "init_vector_bank_bound", "init_weights",
+    "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout", "module_dropout",
+    "orth_reg_weight", "projection_prng_key", "psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter",
+    "randlora_dropout", "random_seed", "rank_dropout", "rank_dropout_scale", "save_only_topk_weights",
+    "save_projection", "sparse", "target_r", "tfinal", "tinit", "tinylora_dropout", "total_step",
+    "use_effective_conv2d", "vblora_dropout", "vera_dropout", "very_sparse",
+))  # fmt: skip
 _PATTERNS = {
     "rank_pattern": "r", "alpha_pattern": "alpha", "block_size_pattern": "block_size",
     "n_frequency_pattern": "n_frequency",
@@ -52,18 +57,14 @@ class Map:
         Of its tensors' names in the file.
     shapes : callable
         From d, k and settings to the shapes of what is trained for one matrix, by name.
+    settings : mapping of str to object
+        With PEFT's defaults; a tuple holds all values that are taken, the default first.
     factors : callable, optional
         B (d, R) and A (R, k) of the update, where it is a LoRA in disguise.
     update : callable, optional
         The update (d, k).
     weight : callable, optional
         The new weight, from ``W``.
-    settings : mapping of str to object
-        With PEFT's defaults; a tuple holds all values that are taken, the default first.
-    unused : tuple of str
-        Settings that do not change what the saved numbers compute.
-    size : callable, optional
-        From the tensors' shapes by name to (d, k), where they say it.
     rank : str
         R in words; empty if the update has no such factors.
     shared : callable, optional
@@ -87,12 +88,10 @@ class Map:
     paper: str
     prefix: str
     shapes: Callable[..., Shapes]
+    settings: Mapping[str, Any]
     factors: Callable[..., Pair] | None = None
     update: Callable[..., Any] | None = None
     weight: Callable[..., Any] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    unused: tuple[str, ...] = ()
-    size: Callable[[Mapping[str, Shape]], Shape] | None = None
     rank: str = ""
     shared: Callable[..., Shapes] | None = None
     outputs: bool = False
@@ -100,124 +99,108 @@ class Map:
     @property
     def formula(self) -> Callable[..., Any]:
         """That of its definition."""
-        found = self.weight or self.update or self.factors
-        assert found is not None
-        return found
+        return self.weight or self.update or self.factors  # type: ignore[return-value]
 
     @cached_property
-    def parameters(self) -> frozenset[str]:
-        """What the formulas take."""
-        formulas = (self.factors, self.update, self.weight)
-        return frozenset(name for each in formulas if each for name in signature(each).parameters)
-
-    @property
     def tensors(self) -> dict[str, bool]:
         """The names of the tensors, and whether each must be there."""
         found = signature(self.formula).parameters.values()
-        names = {each.name: each.default is each.empty for each in found}
-        return {name: must for name, must in names.items() if name not in (*self.settings, "W", "shape")}
+        others = (*self.settings, "W", "shape")
+        return {each.name: each.default is each.empty for each in found if each.name not in others}
 
-    def delta(
-        self, tensors: Mapping[str, Any], *, W: Any = None, shape: Shape | None = None, **settings: Any
-    ) -> Any:
-        """The update (d, k) of a weight ``W``, which only some rows need, or need the ``shape`` of."""
-        known = self._known(tensors, W, shape, settings)
-        if self.weight is not None:
-            return taking(self.weight, known) - W
-        if self.update is not None:
-            return taking(self.update, known)
-        B, A = self.lora(tensors, W=W, shape=shape, **settings)
-        return B @ A
-
-    def lora(
-        self, tensors: Mapping[str, Any], *, W: Any = None, shape: Shape | None = None, **settings: Any
-    ) -> Pair:
-        """``B`` (d, R) and ``A`` (R, k), whose product is the update."""
-        if self.factors is None:
-            raise ValueError(f"{self.name} is no LoRA in disguise: its update has no factors in closed form")
-        B, A = taking(self.factors, self._known(tensors, W, shape, settings))
-        return B, A
-
-    def count(self, d: int, k: int, **settings: Any) -> int:
-        """How many numbers are trained for one matrix."""
-        return sum(map(prod, self.trained(d, k, **settings).values()))
-
-    def trained(self, d: int, k: int, **settings: Any) -> Shapes:
-        """The shapes of what is trained for one matrix, by name; a ValueError if there is no such adapter."""
-        shapes: Shapes = taking(self.shapes, {**self.defaults, **settings, "d": d, "k": k})
-        return shapes
+    def needs(self, what: str) -> bool:
+        """Whether the formula takes the base's weight ``W``, or its ``shape``."""
+        return what in signature(self.formula).parameters
 
     def key(self, tensor: str) -> str:
         """A tensor's name in PEFT's file, after the module's path."""
         return self.prefix + tensor.rstrip("_")
 
+    def delta(self, tensors: Mapping[str, Any], *, W: Any = None, **others: Any) -> Any:
+        """The update (d, k) of a weight ``W``; others are settings and, without W, perhaps its ``shape``."""
+        if self.formula is self.factors:
+            B, A = self.lora(tensors, W=W, **others)
+            return B @ A
+        found = self._value(self.formula, tensors, W, others)
+        return found if self.weight is None else found - W
+
+    def lora(self, tensors: Mapping[str, Any], *, W: Any = None, **others: Any) -> Pair:
+        """``B`` (d, R) and ``A`` (R, k), whose product is the update."""
+        if self.factors is None:
+            raise ValueError(f"{self.name} is no LoRA in disguise: its update has no factors in closed form")
+        B, A = self._value(self.factors, tensors, W, others)
+        return B, A
+
+    def trained(self, d: int, k: int, **settings: Any) -> Shapes:
+        """The shapes of what is trained for one matrix; a ValueError if it cannot be adapted so."""
+        shapes: Shapes = self._value(self.shapes, {"d": d, "k": k}, None, settings)
+        return shapes
+
+    def count(self, d: int, k: int, **settings: Any) -> int:
+        """How many numbers are trained for one matrix."""
+        return sum(map(prod, self.trained(d, k, **settings).values()))
+
+    def count_shared(self, modules: int, **settings: Any) -> int:
+        """How many numbers are trained for the whole model, beside those for each module."""
+        shapes = self.shared and self._value(self.shared, {"modules": modules}, None, settings)
+        return sum(map(prod, (shapes or {}).values()))
+
     @property
     def defaults(self) -> dict[str, Any]:
         """PEFT's, of all settings."""
-        return {
-            name: value[0] if isinstance(value, tuple) else value for name, value in self.settings.items()
-        }
+        return {key: given[0] if isinstance(given, tuple) else given for key, given in self.settings.items()}
 
-    def _known(
-        self, tensors: Mapping[str, Any], W: Any, shape: Shape | None, settings: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        shape = shape if W is None else W.shape
-        return {**self.defaults, **settings, **tensors, "W": W, "shape": shape}
+    def _value(
+        self, formula: Callable[..., Any], given: Mapping[str, Any], W: Any, others: Mapping[str, Any]
+    ) -> Any:
+        shape = {} if W is None else {"shape": W.shape}
+        known = {**self.defaults, **others, **given, "W": W, **shape}
+        return formula(**{name: known[name] for name in signature(formula).parameters if name in known})
 
     def settings_by_module(self, raw: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
-        """The settings of each module, by its path, from those of a config.
-
-        Raises
-        ------
-        ValueError
-            If one is unknown and set, or its value is not taken.
-        """
-        from lora_np.models import Patterns, matcher
+        """The settings of each module, by its path, from those of a config; others are refused by name."""
+        from lora_np.models import Patterns, peft
 
         general, patterns = self.defaults, {}
-        for key, value in raw.items():
-            if key in self.settings:
-                general[key] = self._checked(key, value)
-            elif key in _PATTERNS and _PATTERNS[key] in self.settings:
-                own = {at: self._checked(_PATTERNS[key], each) for at, each in (value or {}).items()}
-                patterns[_PATTERNS[key]] = Patterns(own, key)
-            elif key == "rank_pattern" and "init_r" in self.settings:  # which directions AdaLoRA has left
-                own = {
-                    f"^{re.escape(at.removesuffix('.lora_E'))}": sum(left)
-                    for at, left in (value or {}).items()
-                }
-                patterns["kept"] = Patterns(own, key)
-            elif key not in (*SELECTING, *NEUTRAL, *self.unused) and value not in (None, False, "", [], {}):
-                raise ValueError(f"{key} = {shown(value)} is not supported for {self.name}")
-        general["kept"] = general.get("init_r")
-        feeding = raw.get("feedforward_modules") or ()
-        feeds = matcher(feeding) if isinstance(feeding, str) else lambda name: name.endswith((*feeding,))
+        if "init_r" in self.settings:  # the pattern of AdaLoRA says which directions are left
+            left = {
+                at.removesuffix(".lora_E"): sum(kept) for at, kept in (raw.get("rank_pattern") or {}).items()
+            }
+            left = {f"^{re.escape(at)}": rank for at, rank in left.items()}
+            raw = {**raw, "r": raw.get("init_r", general["init_r"]), "rank_pattern": left}
+        for key, given in raw.items():
+            name = _PATTERNS.get(key, key)
+            if name not in self.settings:
+                known = key in (*SELECTING, *_UNUSED) or peft.SETTINGS.get(key, "") is None
+                if not known and given not in (None, False, "", [], {}):
+                    raise ValueError(f"{key} = {shown(given)} is not supported for {self.name}")
+            elif key == name:
+                general[key] = self._checked(key, given)
+            elif given:
+                kind = type(general[name])
+                own = {at: kind(number(f"{key}[{at!r}]", each, minimum=0)) for at, each in given.items()}
+                patterns[name] = Patterns(own, key)
+        if "feedforward" in self.settings:
+            said = raw.get("feedforward_modules") or []
+            ends = [f"^{said}"] if isinstance(said, str) else [f".*{re.escape(name)}" for name in said]
+            patterns["feedforward"] = Patterns(dict.fromkeys(ends, True), "feedforward_modules")
+        return lambda name: general | {key: each.get(name, general[key]) for key, each in patterns.items()}
 
-        def of(name: str) -> dict[str, Any]:
-            own = {key: each.get(name, general[key]) for key, each in patterns.items()}
-            return {**general, **own, "feedforward": feeds(name)}
-
-        return of
-
-    def _checked(self, key: str, value: Any) -> Any:
+    def _checked(self, key: str, given: Any) -> Any:
         usual = self.settings[key]
         if isinstance(usual, tuple):
-            if value not in usual:
-                taken = " or ".join(map(repr, usual))
-                raise ValueError(f"{key} must be {taken} for {self.name}, got {shown(value)}")
-            return value
-        if usual is None or isinstance(usual, float):
-            return value if value is usual is None else number(key, value, minimum=-inf)
-        return whole_number(key, value, minimum=min(usual, 1))
-
-
-def taking(formula: Callable[..., Any], known: Mapping[str, Any]) -> Any:
-    """The formula's value, from those of the known things that it takes."""
-    return formula(**{name: known[name] for name in signature(formula).parameters if name in known})
+            if given not in usual:
+                wanted = " or ".join(map(repr, usual))
+                raise ValueError(f"{key} must be {wanted} for {self.name}, got {shown(given)}")
+        elif isinstance(usual, int):
+            return whole_number(key, given, minimum=min(usual, 1))
+        elif given is not None:
+            return number(key, given, minimum=-inf)
+        return given
 
 
 def split(n: int, factor: int) -> tuple[int, int]:
-    """LoKr's two factors of n: ``factor`` and the rest, or the divisors nearest the root, the small one first."""
+    """LoKr's factors of n: ``factor`` and the rest, or the divisors nearest the root, the smaller first."""
     if factor > 0 and n % factor == 0:
         return factor, n // factor
     most = isqrt(n) if factor < 0 else max(1, min(factor, isqrt(n)))
@@ -237,18 +220,6 @@ def lokr_shapes(d: int, k: int, *, r: int, decompose_both: bool, decompose_facto
     return shapes
 
 
-def lokr_size(at: Mapping[str, Shape]) -> Shape:
-    rows, columns = (
-        [at.get(f"w{i}", at.get(f"w{i}_{part}", (0, 0)))[axis] for i in (1, 2)]
-        for axis, part in enumerate("ab")
-    )
-    return prod(rows), prod(columns)
-
-
-def of_pair(at: Mapping[str, Shape]) -> Shape:
-    return at["B"][0], at["A"][1]
-
-
 def blocks(what: str, n: int, size: int) -> int:
     """How many blocks of this size n has."""
     if n % size:
@@ -266,8 +237,8 @@ def nearest_divisor(n: int, wanted: int) -> int:
     return min((m for m in range(1, n + 1) if n % m == 0), key=lambda m: (abs(m - wanted), m))
 
 
-def oft_shapes(d: int, k: int, *, r: int, oft_block_size: int, block_share: bool) -> Shapes:
-    b = nearest_divisor(k, oft_block_size) if not r else k // nearest_divisor(k, r)
+def oft_shapes(k: int, *, r: int, oft_block_size: int, block_share: bool) -> Shapes:
+    b = k // nearest_divisor(k, r) if r else nearest_divisor(k, oft_block_size)
     return {"weight": (1 if block_share else k // b, b * (b - 1) // 2)}
 
 
@@ -275,165 +246,146 @@ def boft_shapes(
     d: int, k: int, *, boft_block_size: int, boft_block_num: int, boft_n_butterfly_factor: int
 ) -> Shapes:
     b = boft_block_size or blocks("boft_block_num", k, boft_block_num)
-    n = blocks("boft_block_size", k, b)
-    return {"R": (boft_n_butterfly_factor, n, b, b), "s": (d, 1)}
+    return {"R": (boft_n_butterfly_factor, blocks("boft_block_size", k, b), b, b), "s": (d, 1)}
 
 
-def psoft_shapes(d: int, k: int, *, r: int, psoft_orth: bool, psoft_mag_a: bool, psoft_mag_b: bool) -> Shapes:
-    vectors = {"vector_a": psoft_mag_a, "vector_b": psoft_mag_b}
+def road_shapes(d: int, *, variant: str, group_size: int) -> Shapes:
+    size = blocks("group_size", d, group_size) * group_size * int(variant[-1]) // 2
+    return {"theta": (size,), "alpha": (size,)}
+
+
+def c3a_shapes(d: int, k: int, *, block_size: int) -> Shapes:
+    m, n = (blocks("block_size", size, block_size) for size in (d, k))
+    return {"kernel": (m, n, block_size)}
+
+
+def vblora_shapes(d: int, k: int, *, r: int, num_vectors: int, vector_length: int) -> Shapes:
+    m, n = (blocks("vector_length", size, vector_length) for size in (d, k))
+    return {"logits_A": (r, n, num_vectors), "logits_B": (m, r, num_vectors)}
+
+
+def randlora_shapes(d: int, k: int, *, r: int) -> Shapes:
+    n = -(-min(d, k) // r)
+    return {"lambda_": (r, n), "gamma": (n, min(d, k))}
+
+
+def psoft_shapes(*, r: int, psoft_orth: bool, psoft_mag_a: bool, psoft_mag_b: bool) -> Shapes:
     weight = (r * (r - 1) // 2,) if psoft_orth else (r, r)
-    return {"weight": weight} | {name: (r,) for name, there in vectors.items() if there}
+    vectors = {"vector_a": psoft_mag_a, "vector_b": psoft_mag_b}
+    return {"weight": weight, **{name: (r,) for name, there in vectors.items() if there}}
 
 
 def tied(modules: int, *, u: int, weight_tying: float) -> Shapes:
     """TinyLoRA's vectors: modules that follow one another share one."""
+    return {"v": (1 + group(modules - 1, modules, weight_tying), u)}
+
+
+def group(index: int, modules: int, weight_tying: float) -> int:
+    """The vector that TinyLoRA gives to the module of this index."""
     groups = max(1, round(modules * (1 - weight_tying)))
-    size = max(1, modules // groups)
-    return {"v": (len({min(i // size, groups - 1) for i in range(modules)}), u)}
+    return min(index // max(1, modules // groups), groups - 1)
 
 
-_BOTH = (False, True)
-_DROPOUTS = ("rank_dropout", "module_dropout", "rank_dropout_scale", "use_effective_conv2d")
-_RANDOM = ("projection_prng_key", "save_projection")
+_ON, _OFF = (True, False), (False, True)
 
 # By PEFT's peft_type, and a setting where that decides.
 MAPS: dict[str, Map] = {
     "LORA": Map(
         "LoRA", "2106.09685", "lora_", lambda d, k, r: {"A": (r, k), "B": (d, r)},
-        size=of_pair, factors=updates.lora_factors, settings={"r": 8, "lora_alpha": 8.0}, rank="r",
+        {"r": 8, "lora_alpha": 8.0}, updates.lora_factors, rank="r",
     ),
     "LORA use_dora": Map(
         "DoRA", "2402.09353", "lora_",
         lambda d, k, r: {"A": (r, k), "B": (d, r), "magnitude_vector": (d,)},
-        weight=updates.dora, settings={"r": 8, "lora_alpha": 8.0},
+        {"r": 8, "lora_alpha": 8.0}, weight=updates.dora,
     ),
     "ADALORA": Map(
-        "AdaLoRA", "2303.10512", "lora_",
-        lambda d, k, init_r, kept=None: {
-            "A": (init_r if kept is None else kept, k), "E": (init_r if kept is None else kept, 1),
-            "B": (d, init_r if kept is None else kept),
-        },
-        size=of_pair, factors=updates.adalora_factors, settings={"init_r": 12, "lora_alpha": 8.0}, rank="r",
-        unused=(
-            "r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",
-            "lora_dropout", "init_lora_weights", "qalora_group_size", "megatron_core",
-        ),
+        "AdaLoRA", "2303.10512", "lora_", lambda d, k, r: {"A": (r, k), "E": (r, 1), "B": (d, r)},
+        {"init_r": 12, "r": 12, "lora_alpha": 8.0}, updates.adalora_factors, rank="r",
     ),
     "LOHA": Map(
         "LoHa", "2108.06098", "hada_",
         lambda d, k, r: {"w1_a": (d, r), "w1_b": (r, k), "w2_a": (d, r), "w2_b": (r, k)},
-        size=lambda at: (at["w1_a"][0], at["w1_b"][1]), factors=updates.loha_factors, update=updates.loha, settings={"r": 8, "alpha": 8.0},
-        unused=_DROPOUTS, rank="r^2",
+        {"r": 8, "alpha": 8.0}, updates.loha_factors, update=updates.loha, rank="r^2",
     ),
     "LOKR": Map(
-        "LoKr", "2309.14859", "lokr_", lokr_shapes, size=lokr_size, factors=updates.lokr_factors, update=updates.lokr,
-        settings={"r": 8, "alpha": 8.0, "decompose_both": _BOTH, "decompose_factor": -1},
-        unused=_DROPOUTS, rank="rank(w1) rank(w2)",
+        "LoKr", "2309.14859", "lokr_", lokr_shapes,
+        {"r": 8, "alpha": 8.0, "decompose_both": _OFF, "decompose_factor": -1},
+        updates.lokr_factors, rank="rank(w1) rank(w2)",
     ),
     "VERA": Map(
-        "VeRA", "2310.11454", "vera_", lambda d, k, r: {"lambda_b": (d,), "lambda_d": (r,)},
-        factors=updates.vera_factors, settings={"r": 256},
-        unused=(*_RANDOM, "vera_dropout", "d_initial"), rank="r",
-    ),
-    "RANDLORA": Map(
-        "RandLoRA", "2502.00987", "randlora_",
-        lambda d, k, r: {"lambda_": (r, -(-min(d, k) // r)), "gamma": (-(-min(d, k) // r), min(d, k))},
-        factors=updates.randlora_factors, settings={"r": 32, "randlora_alpha": 640.0},
-        unused=(*_RANDOM, "sparse", "very_sparse", "randlora_dropout"), rank="min(d, k) or more",
+        "VeRA", "2310.11454", "vera_", lambda d, k, r: {"lambda_b": (d,), "lambda_d": (r,)}, {"r": 256},
+        updates.vera_factors, rank="r",
     ),
     "VBLORA": Map(
-        "VB-LoRA", "2405.15179", "vblora_",
-        lambda d, k, r, num_vectors, vector_length: {
-            "logits_A": (r, blocks("vector_length", k, vector_length), num_vectors),
-            "logits_B": (blocks("vector_length", d, vector_length), r, num_vectors),
-        },
-        size=lambda at: (
-            at["logits_B"][0] * at["vector_bank"][1], at["logits_A"][1] * at["vector_bank"][1],
-        ),
-        factors=updates.vblora_factors,
-        settings={"r": 4, "num_vectors": 256, "vector_length": 256, "topk": 2},
-        unused=("vblora_dropout", "init_vector_bank_bound", "init_logits_std", "save_only_topk_weights"),
-        shared=lambda modules, num_vectors, vector_length: {"vector_bank": (num_vectors, vector_length)},
-        rank="r",
+        "VB-LoRA", "2405.15179", "vblora_", vblora_shapes,
+        {"r": 4, "num_vectors": 256, "vector_length": 256, "topk": 2}, updates.vblora_factors, rank="r",
+        shared=lambda num_vectors, vector_length: {"vector_bank": (num_vectors, vector_length)},
     ),
     "TINYLORA": Map(
-        "TinyLoRA", "2602.04118", "tinylora_", lambda d, k: {}, size=of_pair, factors=updates.tinylora_factors,
-        settings={"r": 2, "u": 64, "weight_tying": 0.0, "projection_seed": 42},
-        unused=("save_projection", "init_v_bound", "tinylora_dropout"), shared=tied, rank="r",
+        "TinyLoRA", "2602.04118", "tinylora_", lambda: {},
+        {"r": 2, "u": 64, "weight_tying": 0.0, "projection_seed": 42}, updates.tinylora_factors, rank="r",
+        shared=tied,
     ),
     "DELORA": Map(
         "DeLoRA", "2503.18225", "delora_", lambda d, k, r: {"A": (r, k), "B": (d, r), "lambda_": (1,)},
-        size=of_pair, factors=updates.delora_factors, settings={"r": 8},
-        unused=("delora_lambda", "lambda_pattern", "module_dropout"), rank="r",
+        {"r": 8}, updates.delora_factors, rank="r",
     ),
     "MISS": Map(
         "MiSS", "2409.15371", "miss_",
-        lambda d, k, r, init_weights, mini_r: {"block": (r, mini_r if init_weights == "mini" else d)},
-        factors=updates.miss_factors,
-        settings={"r": 64, "init_weights": (True, False, "mini"), "mini_r": 1},
-        unused=("miss_dropout",), rank="r",
+        lambda d, r, init_weights, mini_r: {"block": (r, mini_r if init_weights == "mini" else d)},
+        {"r": 64, "init_weights": (True, False, "mini"), "mini_r": 1}, updates.miss_factors, rank="r",
     ),
     "MISS bat": Map(
-        "MiSS (bat)", "2409.15371", "miss_", bat_shapes,
-        weight=updates.miss_bat, settings={"r": 64, "init_weights": ("bat",)},
-        unused=("mini_r", "miss_dropout"),
+        "MiSS (bat)", "2409.15371", "miss_", bat_shapes, {"r": 64, "init_weights": ("bat",)},
+        weight=updates.miss_bat,
     ),
     "PSOFT": Map(
-        "PSOFT", "2505.11235", "psoft_R.", psoft_shapes, factors=updates.psoft_factors,
-        settings={
-            "r": 32, "ab_svd_init": ("psoft_init", "pissa_init"), "psoft_svd": ("full",),
-            "psoft_orth": (True, False), "psoft_mag_a": (True, False), "psoft_mag_b": (True, False),
-            "use_cayley_neumann": _BOTH, "num_cayley_neumann_terms": 5, "cayley_neumann_eps": None,
+        "PSOFT", "2505.11235", "psoft_R.", psoft_shapes,
+        {
+            "r": 32, "ab_svd_init": ("psoft_init", "pissa_init"), "psoft_svd": ("full",), "psoft_orth": _ON,
+            "psoft_mag_a": _ON, "psoft_mag_b": _ON, "use_cayley_neumann": _OFF,
+            "num_cayley_neumann_terms": 5, "cayley_neumann_eps": None,
         },
-        unused=("psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter", "random_seed"), rank="r",
+        updates.psoft_factors, rank="r",
     ),
     "HRA": Map(
-        "HRA", "2405.17484", "hra_", lambda d, k, r: {"u": (k, r)}, factors=updates.hra_factors,
-        weight=updates.hra, settings={"r": 8, "apply_GS": _BOTH}, rank="r",
+        "HRA", "2405.17484", "hra_", lambda k, r: {"u": (k, r)}, {"r": 8, "apply_GS": _OFF},
+        updates.hra_factors, weight=updates.hra, rank="r",
     ),
     "FOURIERFT": Map(
-        "FourierFT", "2405.03003", "fourierft_", lambda d, k, n_frequency: {"spectrum": (n_frequency,)},
-        factors=updates.fourierft_factors,
-        settings={"n_frequency": 1000, "scaling": 150.0, "random_loc_seed": 777}, rank="2 n",
+        "FourierFT", "2405.03003", "fourierft_", lambda n_frequency: {"spectrum": (n_frequency,)},
+        {"n_frequency": 1000, "scaling": 150.0, "random_loc_seed": 777},
+        updates.fourierft_factors, rank="2 n",
     ),
-    "C3A": Map(
-        "C3A", "2407.19342", "c3a_",
-        lambda d, k, block_size: {
-            "kernel": (blocks("block_size", d, block_size), blocks("block_size", k, block_size), block_size)
-        },
-        size=lambda at: (at["kernel"][0] * at["kernel"][2], at["kernel"][1] * at["kernel"][2]),
-        update=updates.c3a, settings={"block_size": 256},
+    "RANDLORA": Map(
+        "RandLoRA", "2502.00987", "randlora_", randlora_shapes, {"r": 32, "randlora_alpha": 640.0},
+        updates.randlora_factors, rank="min(d, k) or more",
     ),
+    "C3A": Map("C3A", "2407.19342", "c3a_", c3a_shapes, {"block_size": 256}, update=updates.c3a),
     "SHIRA": Map(
-        "SHiRA", "2406.13175", "shira_", lambda d, k, r: {"weight": (r * (d + k),)}, update=updates.shira,
-        settings={"r": 32}, unused=("mask_type", "random_seed"),
+        "SHiRA", "2406.13175", "shira_", lambda d, k, r: {"weight": (r * (d + k),)}, {"r": 32},
+        update=updates.shira,
     ),
     "IA3": Map(
-        "(IA)^3", "2205.05638", "ia3_",
-        lambda d, k, feedforward=False: {"l": (1, k) if feedforward else (d, 1)},
-        weight=updates.ia3, unused=("feedforward_modules", "init_ia3_weights"), outputs=True,
+        "(IA)^3", "2205.05638", "ia3_", lambda d, k, feedforward: {"l": (1, k) if feedforward else (d, 1)},
+        {"feedforward": False}, weight=updates.ia3, outputs=True,
     ),
     "OFT": Map(
-        "OFT", "2306.07280", "oft_R.", oft_shapes, weight=updates.oft,
-        settings={
-            "r": 0, "oft_block_size": 32, "block_share": _BOTH, "coft": _BOTH, "eps": 6e-5,
-            "use_cayley_neumann": (True, False), "num_cayley_neumann_terms": 5,
+        "OFT", "2306.07280", "oft_R.", oft_shapes,
+        {
+            "r": 0, "oft_block_size": 32, "block_share": _OFF, "coft": _OFF, "eps": 6e-5,
+            "use_cayley_neumann": _ON, "num_cayley_neumann_terms": 5,
         },
-        unused=("module_dropout",),
+        weight=updates.oft,
     ),
     "BOFT": Map(
-        "BOFT", "2311.06243", "boft_", boft_shapes, weight=updates.boft,
-        settings={"boft_block_size": 4, "boft_block_num": 0, "boft_n_butterfly_factor": 1},
-        unused=("boft_dropout",),
+        "BOFT", "2311.06243", "boft_", boft_shapes,
+        {"boft_block_size": 4, "boft_block_num": 0, "boft_n_butterfly_factor": 1}, weight=updates.boft,
     ),
     "ROAD": Map(
-        "RoAd", "2409.00119", "road_",
-        lambda d, k, variant, group_size: {
-            name: (blocks("group_size", d, group_size) * group_size * int(variant[-1]) // 2,)
-            for name in ("theta", "alpha")
-        },
-        weight=updates.road, settings={"variant": ("road_1", "road_2", "road_4"), "group_size": 64},
-        outputs=True,
+        "RoAd", "2409.00119", "road_", road_shapes,
+        {"variant": ("road_1", "road_2", "road_4"), "group_size": 64}, weight=updates.road, outputs=True,
     ),
 }  # fmt: skip
 

@@ -46,21 +46,14 @@ def loha_factors(w1_a: Any, w1_b: Any, w2_a: Any, w2_b: Any, *, alpha: float) ->
     return alpha / len(w1_b) * B, A
 
 
-def lokr(
-    w1: Any = None, w1_a: Any = None, w1_b: Any = None, w2: Any = None, w2_a: Any = None, w2_b: Any = None,
-    *, alpha: float, r: int,
-) -> Any:  # fmt: skip
-    """``dW = (alpha/r) w1 (x) w2``, Kronecker's product; ``w1 = w1_a w1_b`` or whole, and so is w2."""
-    first = w1_a @ w1_b if w1 is None else w1
-    second = w2_a @ w2_b if w2 is None else w2
-    return alpha / r * np.kron(first, second)
-
-
 def lokr_factors(
     w1: Any = None, w1_a: Any = None, w1_b: Any = None, w2: Any = None, w2_a: Any = None, w2_b: Any = None,
     *, alpha: float, r: int,
 ) -> Pair:  # fmt: skip
-    """``(B1 A1) (x) (B2 A2) = (B1 (x) B2) (A1 (x) A2)``."""
+    """``dW = (alpha/r) w1 (x) w2``, Kronecker's product; each whole, or a product of its own.
+
+    ``(B1 A1) (x) (B2 A2) = (B1 (x) B2) (A1 (x) A2)``.
+    """
     B1, A1 = (w1_a, w1_b) if w1 is None else thin(w1)
     B2, A2 = (w2_a, w2_b) if w2 is None else thin(w2)
     return alpha / r * np.kron(B1, B2), np.kron(A1, A2)
@@ -106,7 +99,7 @@ def miss_bat(W: Any, block: Any) -> Any:
 
 
 def delora_factors(A: Any, B: Any, lambda_: Any, w_norm: Any) -> Pair:
-    """``dW = B diag(lambda / (r ||A_i|| ||B_i||)) A diag(w)``, w being the norms of W's columns at the start."""
+    """``dW = B diag(lambda / (r ||A_i|| ||B_i||)) A diag(w)``, w the norms of W's columns at the start."""
     lengths = np.maximum(np.linalg.norm(A, axis=1), 1e-4) * np.maximum(np.linalg.norm(B, axis=0), 1e-4)
     return B * (lambda_ / len(A) / lengths), A * w_norm
 
@@ -173,6 +166,13 @@ def tinylora_factors(B: Any, A: Any, P: Any, v: Any) -> Pair:
     return B, np.einsum("i,ijk->jk", v, P) @ A
 
 
+def first_normals(seed: int) -> Any:
+    """The first 16 of at least 16 standard normal numbers that ``torch.normal`` makes with this seed."""
+    uniform = np.random.RandomState(seed).randint(0, 2**32, size=16, dtype=np.uint32) % 2**24 / 2**24
+    radius, angle = np.sqrt(-2 * np.log1p(-uniform[:8])), 2 * np.pi * uniform[8:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+
+
 def psoft_factors(
     W: Any, weight: Any, vector_a: Any = None, vector_b: Any = None,
     *, ab_svd_init: str, psoft_orth: bool, use_cayley_neumann: bool, num_cayley_neumann_terms: int,
@@ -218,7 +218,7 @@ def unit_columns(u: Any, orthogonal: bool) -> Any:
     return np.linalg.qr(u)[0] if orthogonal else u / np.linalg.norm(u, axis=0)
 
 
-def ia3(W: Any, l: Any) -> Any:  # noqa: E741
+def ia3(W: Any, l: Any) -> Any:
     """``W' = diag(l) W``, or ``W diag(l)`` in a feed-forward module: l is a column or a row."""
     return l * W
 
