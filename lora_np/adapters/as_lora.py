@@ -102,10 +102,8 @@ def to_lora(
     known = on_base(load(adapter), base, any_base=any_base)
     modules, before = {}, known.adapter
     for i, (name, module) in enumerate(before.modules.items()):
-        work = partial(
-            _factors, module, before.raw, known.weights.get(name), error, _whitener(name, inputs, grams)
-        )
-        factors = finite(f"{adapter}: {name!r}", work)
+        place, root = f"{adapter}: {name!r}", _whitener(name, inputs, grams)
+        factors = finite(place, _factors, place, module, before.raw, known.weights.get(name), error, root)
         if factors is None:
             modules[name] = module
         elif len(factors[1]):  # which one that does nothing has not
@@ -127,6 +125,7 @@ def to_lora(
 
 
 def _factors(
+    place: str,
     module: AdapterModule,
     raw: Mapping[str, Any],
     weight: Reader | None,
@@ -143,7 +142,7 @@ def _factors(
     elif module.magnitude is None and not moved:
         return None
     elif weight is None:
-        raise HubError("needs the base model: give it (--base)")
+        raise HubError(f"{place} needs the base model: give it (--base)")
     elif moved:
         B, A = module.weighted()
         start = beginning(weight(), module.rank, raw["init_lora_weights"])
@@ -151,7 +150,7 @@ def _factors(
     else:
         what = "DoRA is not exact as a LoRA"
     if error is None:
-        raise HubError(f"{what}: say which relative error is accepted (--error)")
+        raise HubError(f"{place}: {what}: say which relative error is accepted (--error)")
     return _nearest(_update(module, weight), error, root)
 
 

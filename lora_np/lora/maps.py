@@ -193,7 +193,7 @@ class Map:
                 wanted = " or ".join(map(repr, usual))
                 raise ValueError(f"{key} must be {wanted} for {self.name}, got {shown(given)}")
         elif isinstance(usual, int):
-            return whole_number(key, given, minimum=min(usual, 1))
+            return whole_number(key, given, minimum=min(usual, key == "r"))
         elif given is not None:
             return number(key, given, minimum=-inf)
         return given
@@ -222,7 +222,7 @@ def lokr_shapes(d: int, k: int, *, r: int, decompose_both: bool, decompose_facto
 
 def blocks(what: str, n: int, size: int) -> int:
     """How many blocks of this size n has."""
-    if n % size:
+    if size < 1 or n % size:
         raise ValueError(f"{what} must divide {n}, got {size}")
     return n // size
 
