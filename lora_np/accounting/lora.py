@@ -434,8 +434,8 @@ def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCoun
     saved = saved_modules(spec, names) if names else {}
     copies = {name: _copy_size(module, saved) for name, module in saved.items()}
     modules = sum(each.copies for each in adapters)
-    if shared := row.count_shared(modules, **settings("")):
-        copies["shared by the modules"] = shared
+    shared = row.trained_by_all(modules, **settings(""))
+    copies |= {f"{name}, of all": prod(shape) for name, shape in shared.items()}
     bias = str(said("bias", "none"))
     biases = _bias_size(spec, "lora_only" if bias.endswith("_only") else bias, adapters, saved)
     rank, constants = settings("").get("r", 0), modules * (row is MAPS["ADALORA"])  # the rank before pruning

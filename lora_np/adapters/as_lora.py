@@ -17,12 +17,12 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, at_least_single, he
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.peft_format import load, targeting
-from lora_np.adapters.resizing import Spectrum, finite, put_aside, side_by_side
+from lora_np.adapters.resizing import Spectrum, finite, put_aside
 from lora_np.adapters.weights import Change, Merging, oriented
 from lora_np.checks import Array, matrix, number
 from lora_np.hub import HubError, directory
 from lora_np.linalg import optimal_losses, rank_within, reduced_rank_regression, truncated_svd
-from lora_np.lora import SELECTING
+from lora_np.lora import MAPS, SELECTING, map_of
 from lora_np.models import GGUFModel, open_gguf, open_model, peft
 
 Reader = Callable[[], Array]
@@ -41,8 +41,7 @@ def to_lora(
     """The adapter as a LoRA for the same base: what it does to each weight as B A, at one scale of 1.
 
     Exact where the update has factors in closed form that are fewer numbers than itself: see
-    `lora_np.lora.MAPS`. A PiSSA or OLoRA, which belongs to a base that it changed, is exact at twice its
-    rank. Else each module gets the smallest rank within ``error``.
+    `lora_np.lora.MAPS`. Else each module gets the smallest rank within ``error``.
 
     Parameters
     ----------
@@ -100,21 +99,18 @@ def to_lora(
     if error is not None:
         error = number("error", error, minimum=0, maximum=1, open_maximum=True)
     known = on_base(load(adapter), base, any_base=any_base)
-    modules, before = {}, known.adapter
+    modules, before = dict(known.adapter.modules), known.adapter
+    if not (map_of(before.raw) or before.has_magnitudes):
+        return before
     for i, (name, module) in enumerate(before.modules.items()):
-        place, root = f"{adapter}: {name!r}", _whitener(name, inputs, grams)
-        factors = finite(place, _factors, place, module, before.raw, known.weights.get(name), error, root)
-        if factors is None:
-            modules[name] = module
-        elif len(factors[1]):  # which one that does nothing has not
-            stored = {part: at_least_single(x) for part, x in zip("BA", factors, strict=True)}
-            modules[name] = AdapterModule(
-                {
-                    part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
-                    for part, x in stored.items()
-                },
-                alpha=float(len(factors[1])),
-            )
+        place, root = f"{adapter}: {name!r}", _root(name, inputs, grams)
+        B, A = finite(place, _factors, place, module, known.weights.get(name), error, root)
+        stored = {
+            part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
+            for part, x in (("B", B), ("A", A))
+        }
+        modules[name] = AdapterModule(stored, alpha=float(len(A)))
+    modules = {name: module for name, module in modules.items() if module.rank}  # others do nothing
     if not modules:
         raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
     full = {**before.full, **{name: held(read()) for name, read in known.biases.items()}}
@@ -125,42 +121,25 @@ def to_lora(
 
 
 def _factors(
-    place: str,
-    module: AdapterModule,
-    raw: Mapping[str, Any],
-    weight: Reader | None,
-    error: float | None,
-    root: Array | None,
-) -> tuple[Array, Array] | None:
-    """``B, A`` of a module's update; None if it is a LoRA of this base already."""
-    moved = raw.get("init_lora_weights") in ("pissa", "olora")
+    place: str, module: AdapterModule, weight: Reader | None, error: float | None, root: Array | None
+) -> tuple[Array, Array]:
+    """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
     if isinstance(module, MappedModule):
-        B, A = module.factors() if module.row.factors else (np.zeros((0, 0)),) * 2
-        if 0 < len(A) * sum(module.shape) < prod(module.shape):
-            return B, A
-        what = f"{module.row.name} is not exact as a LoRA of fewer numbers than the update"
-    elif module.magnitude is None and not moved:
-        return None
+        row, update = module.row, module.delta
+        if row.factors is not None:
+            B, A = module.factors()
+            if len(A) * sum(module.shape) < prod(module.shape):
+                return B, A
     elif weight is None:
-        raise HubError(f"{place} needs the base model: give it (--base)")
-    elif moved:
-        B, A = module.weighted()
-        start = beginning(weight(), module.rank, raw["init_lora_weights"])
-        return side_by_side([(B, A), (-start[0], start[1])])
+        raise HubError(f"{place} is a DoRA: give the base model (--base)")
     else:
-        what = "DoRA is not exact as a LoRA"
+        row, W, alpha = MAPS["LORA use_dora"], weight(), module.scale * module.rank
+        tensors = {"A": module.A, "B": module.B, "magnitude_vector": module.magnitude}
+        update = partial(row.delta, tensors, W=W, lora_alpha=alpha)
     if error is None:
-        raise HubError(f"{place}: {what}: say which relative error is accepted (--error)")
-    return _nearest(_update(module, weight), error, root)
-
-
-def _update(module: AdapterModule, weight: Reader | None) -> Array:
-    if module.magnitude is None or weight is None:
-        return module.delta()
-    W = weight()
-    V: Array = W + module.delta()
-    V *= (module.magnitude / np.linalg.norm(V, axis=1))[:, None]
-    return V - W
+        why = f"{row.name} is not exact as a LoRA of fewer numbers than its update"
+        raise HubError(f"{place}: {why}; say which relative error is accepted (--error)")
+    return _nearest(update(), error, root)
 
 
 def _nearest(update: Array, error: float, root: Array | None) -> tuple[Array, Array]:
@@ -176,7 +155,7 @@ def _nearest(update: Array, error: float, root: Array | None) -> tuple[Array, Ar
     return U[:, :rank] * s[:rank], Vh[:rank]
 
 
-def _whitener(
+def _root(
     name: str, inputs: Mapping[str, npt.ArrayLike] | None, grams: Mapping[str, npt.ArrayLike] | None
 ) -> Array | None:
     """A matrix X of at most k rows with the module's ``X^T X``."""
@@ -191,15 +170,6 @@ def _whitener(
     values, vectors = np.linalg.eigh(X)
     root: Array = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
     return root
-
-
-def beginning(W: Array, rank: int, init: str) -> tuple[Array, Array]:
-    """What PiSSA or OLoRA took out of the base: its leading singular directions, or those of Q R = W."""
-    if init == "olora":
-        Q, R = np.linalg.qr(W)
-        return Q[:, :rank], R[:rank]
-    U, s, Vh = truncated_svd(W, rank=rank)
-    return U * s, Vh
 
 
 class Based(NamedTuple):

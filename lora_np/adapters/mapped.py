@@ -14,7 +14,7 @@ import numpy.typing as npt
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.checks import Array
 from lora_np.hub import HubError, safetensors
-from lora_np.lora import MAPS, SELECTING, Map, first_normals, group
+from lora_np.lora import MAPS, SELECTING, Map, vector_of
 from lora_np.models import peft
 
 Result = TypeVar("Result")
@@ -145,23 +145,27 @@ def read_mapped(
     if str(raw.get("bias")).endswith("_only"):
         chosen["bias"] = "lora_only"
     said = peft.parse(config, {"peft_type": "LORA", **chosen})
-    found: dict[str, dict[str, Stored]] = {}  # by module; those of the whole model at ""
+    found: dict[str, dict[str, Stored]] = {}
+    whole: dict[str, Stored] = {}  # tensors of the whole model
     full: dict[str, Stored] = {}
     for key, info in file.tensors.items():
         stored = Stored(info.dtype, info.shape, partial(file.read, key))
         holder, own, tensor = key.partition(f".{row.prefix}")
         module, _, parameter = key.removeprefix(prefix).rpartition(".")
-        if own and (holder.startswith(prefix) or holder == prefix.partition(".")[0]):
-            found.setdefault(f"{holder}.".removeprefix(prefix).removesuffix("."), {})[tensor] = stored
+        if own and holder == prefix.partition(".")[0]:
+            whole[tensor] = stored
+        elif own and holder.startswith(prefix):
+            found.setdefault(holder.removeprefix(prefix), {})[tensor] = stored
         elif said.saves(module) or (parameter == "bias" and said.raw.get("bias", "none") != "none"):
             full[f"{module.removesuffix('.base_layer')}.{parameter}"] = stored
         else:
             raise HubError(f"{file.path}: {key!r} belongs to no {row.name}, modules_to_save or trained bias")
-    whole = found.pop(prefix.partition(".")[0], {})
     try:
         if row is MAPS["TINYLORA"]:
             for name, parts in found.items():
-                parts["v"] = _vector(name, parts, whole, len(found), settings(name))
+                P = parts["P"].read() if "P" in parts else np.zeros(0)
+                which = vector_of(P, len(found), settings(name)) if "v.1" in whole else 0
+                parts |= {"v": whole[key] for key in [f"v.{which}"] if key in whole}
         modules = {
             name: _module(name, row, parts, whole, settings(name), said) for name, parts in found.items()
         }
@@ -194,25 +198,6 @@ def _module(
             raise
         shapes = {tensor: part.shape for tensor, part in named.items()}
         raise HubError(f"{name!r}: tensors of {row.name} do not fit each other: {shapes}") from None
-
-
-def _vector(
-    name: str, parts: Mapping[str, Stored], whole: Mapping[str, Stored], modules: int, settings: Mapping[str, Any]
-) -> Stored:  # fmt: skip
-    """TinyLoRA's v of a module, by its place among the adapted modules, which only the seed of its P tells."""
-    vectors = [v for key, v in sorted(whole.items()) if key.startswith("v.")]
-    if len(vectors) == 1:
-        return vectors[0]
-    P = parts["P"].read().ravel() if "P" in parts else np.zeros(0)
-    # torch draws the last 16 again where their number is not a multiple of that
-    head = P[: min(16, P.size - (P.size % 16 and 16))] * settings["r"] ** 0.5
-    for index in range(modules if len(head) else 0):
-        drawn = first_normals(settings["projection_seed"] + index)[: len(head)]
-        if np.allclose(drawn, head, atol=1e-4):
-            return whole[f"v.{group(index, modules, settings['weight_tying'])}"]
-    raise HubError(
-        f"which of {len(vectors)} vectors v is that of {name!r} is not known: P is not from the seed"
-    )
 
 
 def _logits(parts: Mapping[str, Stored], whole: Mapping[str, Stored]) -> dict[str, Stored]:

@@ -10,10 +10,9 @@ with on_demand(globals()):
         MAPS as MAPS,
         SELECTING as SELECTING,
         Map as Map,
-        group as group,
         map_of as map_of,
+        vector_of as vector_of,
     )
-    from lora_np.lora.updates import first_normals as first_normals
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,
         VARIANTS as VARIANTS,

@@ -14,6 +14,8 @@ from inspect import signature
 from math import inf, isqrt, prod
 from typing import Any
 
+import numpy as np
+
 from lora_np.checks import number, shown, whole_number
 from lora_np.lora import updates
 from lora_np.lora.updates import Pair
@@ -66,7 +68,7 @@ class Map:
     weight : callable, optional
         The new weight, from ``W``.
     rank : str
-        R in words; empty if the update has no such factors.
+        R in words; empty if the update has no such factors, or any rank.
     shared : callable, optional
         From settings and the number of modules to the shapes of what is trained for the whole model.
     outputs : bool
@@ -93,7 +95,7 @@ class Map:
     update: Callable[..., Any] | None = None
     weight: Callable[..., Any] | None = None
     rank: str = ""
-    shared: Callable[..., Shapes] | None = None
+    shared: Callable[..., Shapes] = lambda: {}
     outputs: bool = False
 
     @property
@@ -140,10 +142,10 @@ class Map:
         """How many numbers are trained for one matrix."""
         return sum(map(prod, self.trained(d, k, **settings).values()))
 
-    def count_shared(self, modules: int, **settings: Any) -> int:
-        """How many numbers are trained for the whole model, beside those for each module."""
-        shapes = self.shared and self._value(self.shared, {"modules": modules}, None, settings)
-        return sum(map(prod, (shapes or {}).values()))
+    def trained_by_all(self, modules: int, **settings: Any) -> Shapes:
+        """The shapes of what is trained for the whole model, beside that for each module."""
+        shapes: Shapes = self._value(self.shared, {"modules": modules}, None, settings)
+        return shapes
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -276,14 +278,40 @@ def psoft_shapes(*, r: int, psoft_orth: bool, psoft_mag_a: bool, psoft_mag_b: bo
 
 
 def tied(modules: int, *, u: int, weight_tying: float) -> Shapes:
-    """TinyLoRA's vectors: modules that follow one another share one."""
-    return {"v": (1 + group(modules - 1, modules, weight_tying), u)}
+    return {"v": (1 + _group(modules - 1, modules, weight_tying), u)}
 
 
-def group(index: int, modules: int, weight_tying: float) -> int:
-    """The vector that TinyLoRA gives to the module of this index."""
+def _group(index: int, modules: int, weight_tying: float) -> int:
+    """The vector of a module: those that follow one another share one."""
     groups = max(1, round(modules * (1 - weight_tying)))
     return min(index // max(1, modules // groups), groups - 1)
+
+
+def vector_of(P: Any, modules: int, settings: Mapping[str, Any]) -> int | None:
+    """Which of TinyLoRA's vectors a module has, by its place in the model: the seed of its P tells that.
+
+    Parameters
+    ----------
+    P : ndarray of shape (u, r, r)
+        The module's.
+    modules : int
+        How many are adapted.
+    settings : mapping of str to object
+        Of the row.
+
+    Returns
+    -------
+    int or None
+        None if P is not of that seed, or of fewer than 16 numbers.
+    """
+    # torch draws the last 16 again where the number is not a multiple of that
+    head = P.ravel()[: max(0, min(16, P.size - (P.size % 16 and 16)))] * settings["r"] ** 0.5
+    for index in range(modules if len(head) else 0):
+        if np.allclose(
+            updates.first_normals(settings["projection_seed"] + index)[: len(head)], head, atol=1e-4
+        ):
+            return _group(index, modules, settings["weight_tying"])
+    return None
 
 
 _ON, _OFF = (True, False), (False, True)
@@ -360,7 +388,7 @@ MAPS: dict[str, Map] = {
     ),
     "RANDLORA": Map(
         "RandLoRA", "2502.00987", "randlora_", randlora_shapes, {"r": 32, "randlora_alpha": 640.0},
-        updates.randlora_factors, rank="min(d, k) or more",
+        updates.randlora_factors,
     ),
     "C3A": Map("C3A", "2407.19342", "c3a_", c3a_shapes, {"block_size": 256}, update=updates.c3a),
     "SHIRA": Map(
