@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from operator import attrgetter
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
 from lora_np.checks import choice, close_names, whole_number
-from lora_np.lora import MAPS, Map, map_of
+from lora_np.lora import MAPS, Map, map_of, selecting
 from lora_np.models import (
     ModelSpec,
     ModuleSpec,
@@ -403,43 +403,39 @@ def count_model(
 
 
 def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCount:
-    """What another tuner of PEFT than LoRA trains, by its row in the table."""
-    settings, said = row.settings_by_module(fields), fields.get
-    names = tuple(said("modules_to_save", ()))
-    if said("target_modules") is None:
+    """What another tuner of PEFT than LoRA trains, by its row in the table, on the modules that a LoRA has."""
+    from lora_np.accounting.lora_config import lora_options
+
+    if fields.get("target_modules") is None:
         raise ValueError(
             f"target_modules: PEFT's defaults for {row.name} are not known here; name the modules"
         )
-    picks = pick(
-        spec,
-        said("target_modules"),
-        saved=names,
-        exclude=said("exclude_modules", ()),
-        layers=said("layers_to_transform", ()),
-        layers_pattern=said("layers_pattern", ()),
+    settings, alike = (
+        row.settings_by_module(fields),
+        count_model(spec, **lora_options(spec, selecting(fields))),
     )
     adapters: list[AdaptedModules] = []
-    for each in picks:
-        module, alike = each.module, dict[tuple[int, int], list[str]]()
-        if module.kind != "linear" or each.parameter is not None:
-            raise ValueError(
-                f"{row.name} is counted on linear maps, not on {_starred(module)}: {module.kind}"
-            )
-        for name in each.names or module.names():
+    for each in alike.adapters:
+        if each.module.kind != "linear":
+            kind = f"{_starred(each.module)}: {each.module.kind}"
+            raise ValueError(f"{row.name} is counted on linear maps, not on {kind}")
+        found: dict[tuple[int, int], list[str]] = {}
+        for name in each.names or each.module.names():
             own = settings(name)
-            alike.setdefault((own.get("r", 0), row.count(*module.shape, **own)), []).append(name)
-        for (rank, numbers), found in alike.items():
-            some = tuple(found) if each.names or len(alike) > 1 else None
-            adapters.append(AdaptedModules(module, rank, numbers, some))
-    saved = saved_modules(spec, names) if names else {}
-    copies = {name: _copy_size(module, saved) for name, module in saved.items()}
+            found.setdefault((own.get("r", 0), row.count(*each.module.shape, **own)), []).append(name)
+        for (rank, numbers), names in found.items():
+            some = tuple(names) if each.names or len(found) > 1 else None
+            adapters.append(AdaptedModules(each.module, rank, numbers, some))
     modules = sum(each.copies for each in adapters)
-    shared = row.trained_by_all(modules, **settings(""))
-    copies |= {f"{name}, of all": prod(shape) for name, shape in shared.items()}
-    bias = str(said("bias", "none"))
-    biases = _bias_size(spec, "lora_only" if bias.endswith("_only") else bias, adapters, saved)
-    rank, constants = settings("").get("r", 0), modules * (row is MAPS["ADALORA"])  # the rank before pruning
-    return LoraCount(spec, rank, tuple(adapters), copies, biases, "", tuner=row.name, constants=constants)
+    shared = row.trained_by_all(modules, **settings("")).items()
+    return replace(
+        alike,
+        rank=settings("").get("r", 0),
+        adapters=tuple(adapters),
+        saved={**alike.saved, **{f"{name}, of all": prod(shape) for name, shape in shared}},
+        tuner=row.name,
+        constants=modules * (row is MAPS["ADALORA"]),  # the rank before pruning
+    )
 
 
 # the names that PEFT may translate if transformers fuses experts

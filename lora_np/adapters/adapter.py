@@ -140,7 +140,7 @@ class AdapterModule:
 
     @cached_property
     def rank(self) -> int:
-        return self.parts["A"].shape[-2] * self.groups
+        return self.directions * self.groups
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

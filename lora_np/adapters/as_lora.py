@@ -22,7 +22,7 @@ from lora_np.adapters.weights import Change, Merging, oriented
 from lora_np.checks import Array, matrix, number
 from lora_np.hub import HubError, directory
 from lora_np.linalg import optimal_losses, rank_within, reduced_rank_regression, truncated_svd
-from lora_np.lora import MAPS, SELECTING, map_of
+from lora_np.lora import MAPS, map_of, selecting
 from lora_np.models import GGUFModel, open_gguf, open_model, peft
 
 Reader = Callable[[], Array]
@@ -114,9 +114,9 @@ def to_lora(
     if not modules:
         raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
     full = {**before.full, **{name: held(read()) for name, read in known.biases.items()}}
-    kept = {key: value for key, value in before.raw.items() if key in (*SELECTING, *peft.FRESH)}
-    only = known.biases or str(kept.get("bias")).endswith("_only")
-    raw = {**kept, "peft_type": "LORA", "bias": "lora_only" if only else kept.get("bias", "none")}
+    raw = {key: before.raw.get(key) for key in peft.FRESH} | selecting(before.raw)
+    if known.biases:
+        raw["bias"] = "lora_only"
     return Adapter(modules, full, targeting(raw, modules), rows=before.rows)
 
 

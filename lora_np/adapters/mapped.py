@@ -14,7 +14,7 @@ import numpy.typing as npt
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.checks import Array
 from lora_np.hub import HubError, safetensors
-from lora_np.lora import MAPS, SELECTING, Map, vector_of
+from lora_np.lora import MAPS, Map, selecting, vector_of
 from lora_np.models import peft
 
 Result = TypeVar("Result")
@@ -57,27 +57,24 @@ class MappedModule(AdapterModule):
             wanted = self.row.trained(*size, **self.settings)
         except ValueError as error:
             raise HubError(f"{self.name!r} of shape {size}: {error}") from None
-        optional = {name for name, must in self.row.tensors.items() if not must}
-        for tensor in (*wanted, *(optional & self.parts.keys())):
-            shape = self.parts[tensor].shape if tensor in self.parts else None
-            if shape != wanted.get(tensor):
-                at = f"{self.row.key(tensor)} of {self.name!r}, on a weight of shape {size},"
-                raise HubError(f"{at} must have shape {wanted.get(tensor)}, got {shape}")
+        has = {key: x.shape for key, x in self.parts.items() if key in wanted or not self.row.tensors[key]}
+        if has != wanted:
+            raise HubError(
+                f"{self.name!r}: on a weight of shape {size}, {self.row.name} has {wanted}, got {has}"
+            )
         return replace(self, size=size)
 
     def _with_tensors(self, compute: Callable[..., Result], read: Callable[[Stored], Array]) -> Result:
-        W, shape = None, {}
+        W, shape = None, self.shape if self.row.needs("shape") else None
         if self.row.needs("W"):
             if self.base is None:
                 raise HubError(f"{self.row.name} acts on the weight of {self.name!r}: give the base (--base)")
             W = self.base().astype(self.dtype, copy=False)
-        if self.row.needs("shape"):
-            shape = {"shape": self.shape}
         tensors = {name: read(part) for name, part in self.parts.items()}
         tensors = {name: x if x.dtype.kind in "iu" else x.astype(self.dtype) for name, x in tensors.items()}
         # who uses the result refuses what is not finite
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            return compute(tensors, W=W, **shape, **self.settings)
+            return compute(tensors, W=W, shape=shape, **self.settings)
 
     @property
     def moves_bias(self) -> bool:
@@ -112,10 +109,6 @@ class MappedModule(AdapterModule):
         return min(self.shape) if self.row.factors is None else len(self.A)
 
     @cached_property
-    def rank(self) -> int:
-        return self.directions
-
-    @cached_property
     def maps(self) -> int:
         return 1
 
@@ -141,10 +134,7 @@ def read_mapped(
         settings = row.settings_by_module(raw)
     except (TypeError, ValueError) as error:
         raise HubError(f"{config}: {error}") from None
-    chosen = {key: raw[key] for key in SELECTING if key in raw}
-    if str(raw.get("bias")).endswith("_only"):
-        chosen["bias"] = "lora_only"
-    said = peft.parse(config, {"peft_type": "LORA", **chosen})
+    said = peft.parse(config, selecting(raw))
     found: dict[str, dict[str, Stored]] = {}
     whole: dict[str, Stored] = {}  # tensors of the whole model
     full: dict[str, Stored] = {}
@@ -165,23 +155,23 @@ def read_mapped(
             for name, parts in found.items():
                 P = parts["P"].read() if "P" in parts else np.zeros(0)
                 which = vector_of(P, len(found), settings(name)) if "v.1" in whole else 0
-                parts |= {"v": whole[key] for key in [f"v.{which}"] if key in whole}
-        modules = {
-            name: _module(name, row, parts, whole, settings(name), said) for name, parts in found.items()
-        }
+                if f"v.{which}" in whole:
+                    parts["v"] = whole[f"v.{which}"]
+        modules = {name: _module(name, row, parts, whole, settings(name)) for name, parts in found.items()}
     except HubError as error:
         raise HubError(f"{file.path}: {error}") from None
+    for name in (name for name in modules if not said.targets(name)):
+        raise HubError(
+            f"{file.path}: {name!r} is not among the config's target_modules; PEFT would ignore it"
+        )
     if not modules:
         raise HubError(f"{file.path}: holds no {row.name}, no key such as '{prefix}<module>.{row.prefix}...'")
     return Adapter(modules, full, dict(raw), folder)
 
 
 def _module(
-    name: str, row: Map, parts: Mapping[str, Stored], whole: Mapping[str, Stored], settings: Mapping[str, Any],
-    said: peft.AdapterConfig,
-) -> MappedModule:  # fmt: skip
-    if not said.targets(name):
-        raise HubError(f"{name!r} is not among the config's target_modules; PEFT would ignore it")
+    name: str, row: Map, parts: Mapping[str, Stored], whole: Mapping[str, Stored], settings: Mapping[str, Any]
+) -> MappedModule:
     parts = {**whole, **_logits(parts, whole)}
     named = {tensor: parts.pop(tensor.rstrip("_")) for tensor in row.tensors if tensor.rstrip("_") in parts}
     if unread := sorted(parts.keys() - whole.keys()):

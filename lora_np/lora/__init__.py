@@ -8,9 +8,9 @@ with on_demand(globals()):
     from lora_np.lora.layers import LoRAEmbedding as LoRAEmbedding, LoRALinear as LoRALinear
     from lora_np.lora.maps import (
         MAPS as MAPS,
-        SELECTING as SELECTING,
         Map as Map,
         map_of as map_of,
+        selecting as selecting,
         vector_of as vector_of,
     )
     from lora_np.lora.variants import (

@@ -23,7 +23,7 @@ from lora_np.lora.updates import Pair
 Shapes = dict[str, tuple[int, ...]]
 
 # Settings by which modules are selected, and those that do not change what the saved numbers compute.
-SELECTING = (
+_SELECTING = (
     "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias",
     "fan_in_fan_out",
 )  # fmt: skip
@@ -120,10 +120,9 @@ class Map:
 
     def delta(self, tensors: Mapping[str, Any], *, W: Any = None, **others: Any) -> Any:
         """The update (d, k) of a weight ``W``; others are settings and, without W, perhaps its ``shape``."""
-        if self.formula is self.factors:
-            B, A = self.lora(tensors, W=W, **others)
-            return B @ A
         found = self._value(self.formula, tensors, W, others)
+        if self.formula is self.factors:
+            return found[0] @ found[1]
         return found if self.weight is None else found - W
 
     def lora(self, tensors: Mapping[str, Any], *, W: Any = None, **others: Any) -> Pair:
@@ -173,7 +172,7 @@ class Map:
         for key, given in raw.items():
             name = _PATTERNS.get(key, key)
             if name not in self.settings:
-                known = key in (*SELECTING, *_UNUSED) or peft.SETTINGS.get(key, "") is None
+                known = key in (*_SELECTING, *_UNUSED) or peft.SETTINGS.get(key, "") is None
                 if not known and given not in (None, False, "", [], {}):
                     raise ValueError(f"{key} = {shown(given)} is not supported for {self.name}")
             elif key == name:
@@ -244,11 +243,9 @@ def oft_shapes(k: int, *, r: int, oft_block_size: int, block_share: bool) -> Sha
     return {"weight": (1 if block_share else k // b, b * (b - 1) // 2)}
 
 
-def boft_shapes(
-    d: int, k: int, *, boft_block_size: int, boft_block_num: int, boft_n_butterfly_factor: int
-) -> Shapes:
+def boft_shapes(d: int, k: int, *, boft_block_size: int, boft_block_num: int) -> Shapes:
     b = boft_block_size or blocks("boft_block_num", k, boft_block_num)
-    return {"R": (boft_n_butterfly_factor, blocks("boft_block_size", k, b), b, b), "s": (d, 1)}
+    return {"R": (1, blocks("boft_block_size", k, b), b, b), "s": (d, 1)}
 
 
 def road_shapes(d: int, *, variant: str, group_size: int) -> Shapes:
@@ -409,13 +406,32 @@ MAPS: dict[str, Map] = {
     ),
     "BOFT": Map(
         "BOFT", "2311.06243", "boft_", boft_shapes,
-        {"boft_block_size": 4, "boft_block_num": 0, "boft_n_butterfly_factor": 1}, weight=updates.boft,
+        {"boft_block_size": 4, "boft_block_num": 0, "boft_n_butterfly_factor": (1,)}, weight=updates.boft,
     ),
     "ROAD": Map(
         "RoAd", "2409.00119", "road_", road_shapes,
         {"variant": ("road_1", "road_2", "road_4"), "group_size": 64}, weight=updates.road, outputs=True,
     ),
 }  # fmt: skip
+
+
+def selecting(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a LoRA on the same modules, from that of any tuner.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        As in ``adapter_config.json``.
+
+    Returns
+    -------
+    dict
+        Without a rank.
+    """
+    found = {key: raw[key] for key in _SELECTING if key in raw}
+    if str(raw.get("bias")).endswith("_only"):
+        found["bias"] = "lora_only"
+    return {**found, "peft_type": "LORA"}
 
 
 def map_of(raw: Mapping[str, Any]) -> Map | None:

@@ -240,20 +240,12 @@ def oft(
 
 
 def boft(W: Any, R: Any, s: Any) -> Any:
-    """``W' = diag(s) W R_1^T R_2^T ...``: block diagonal rotations of inputs in butterfly orders."""
-    skewed = (R - R.swapaxes(-1, -2)) / 2
-    rotations = np.linalg.solve(eye(skewed) + skewed, eye(skewed) - skewed)
-    factors, blocks, b, _ = R.shape
-    for i in range(factors):
-        order = butterfly(W.shape[1], blocks // 2**i, b // 2) if factors > 1 else np.arange(W.shape[1])
-        W = by_blocks(W[:, np.argsort(order)], rotations[i])[:, order]
-    return s * W
+    """``W' = diag(s) W R^T``, R block diagonal and orthogonal: one factor of a butterfly.
 
-
-def butterfly(k: int, blocks: int, width: int) -> Any:
-    """An order of k inputs: in each block, pieces of this width, first the even and then the odd."""
-    pieces = np.arange(k).reshape(blocks, -1, width)
-    return np.concatenate([pieces[:, ::2], pieces[:, 1::2]], axis=1).ravel()
+    PEFT computes several on GPUs alone.
+    """
+    Q = (R[0] - R[0].swapaxes(-1, -2)) / 2
+    return s * by_blocks(W, np.linalg.solve(eye(Q) + Q, eye(Q) - Q))
 
 
 def by_blocks(W: Any, R: Any) -> Any:
