@@ -422,7 +422,8 @@ def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCoun
         found: dict[tuple[int, int], list[str]] = {}
         for name in each.names or each.module.names():
             own = settings(name)
-            found.setdefault((own.get("r", 0), row.count(*each.module.shape, **own)), []).append(name)
+            numbers = row.count(*each.module.shape, **own)
+            found.setdefault((own.get("r", 0), numbers), []).append(name)
         for (rank, numbers), names in found.items():
             some = tuple(names) if each.names or len(found) > 1 else None
             adapters.append(AdaptedModules(each.module, rank, numbers, some))

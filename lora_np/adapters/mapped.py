@@ -68,13 +68,17 @@ class MappedModule(AdapterModule):
         W, shape = None, self.shape if self.row.needs("shape") else None
         if self.row.needs("W"):
             if self.base is None:
-                raise HubError(f"{self.row.name} acts on the weight of {self.name!r}: give the base (--base)")
+                raise self.unknown
             W = self.base().astype(self.dtype, copy=False)
         tensors = {name: read(part) for name, part in self.parts.items()}
         tensors = {name: x if x.dtype.kind in "iu" else x.astype(self.dtype) for name, x in tensors.items()}
         # who uses the result refuses what is not finite
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return compute(tensors, W=W, shape=shape, **self.settings)
+
+    @property
+    def unknown(self) -> HubError:
+        return HubError(f"what {self.row.name} does to {self.name!r} depends on the base: give it (--base)")
 
     @property
     def moves_bias(self) -> bool:
@@ -97,7 +101,7 @@ class MappedModule(AdapterModule):
         if self.size is not None:
             return self.size
         if self.row.needs("shape") or self.row.needs("W"):
-            raise HubError(f"the file does not say the shape of {self.name!r}: give the base model (--base)")
+            raise self.unknown
         zeros: Callable[[Stored], Array] = lambda part: np.zeros(part.shape)
         if self.row.factors is None:
             return tuple(self._with_tensors(self.row.delta, zeros).shape)

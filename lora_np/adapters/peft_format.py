@@ -97,12 +97,16 @@ def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
     return interpret(file, peft.parse(path, raw), folder)
 
 
+def only_lora(adapter: Adapter) -> Adapter:
+    """The same, unless it is an adapter of another tuner, which only some operations take."""
+    if row := map_of(adapter.raw):
+        raise HubError(f"{adapter}: {row.name} is no LoRA: convert it first (lora-np convert --to lora)")
+    return adapter
+
+
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
-    if row := map_of(adapter.raw):
-        raise HubError(
-            f"{adapter}: {row.name} is not written, only LoRA: convert it (lora-np convert --to lora)"
-        )
+    only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.modules.items():

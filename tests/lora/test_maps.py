@@ -6,7 +6,8 @@ import zlib
 import numpy as np
 import pytest
 
-from lora_np import Tensor, accounting, adapters
+from lora_np import Linear, Tensor, accounting, adapters
+from lora_np.cli import run
 from lora_np.hub import HubError, safetensors
 from lora_np.lora import MAPS
 from tests.drawing import FULL, every, few
@@ -350,16 +351,20 @@ def test_damaged_files_are_refused(kind, change, why, written):
 
 def test_what_is_not_a_lora_says_what_it_needs(written, tmp_path):
     for kind, why in (
-        ("HRA", "HRA acts on the weight of 'down': give the base"),
-        ("MISS", "the shape of 'down'"),
+        ("HRA", "what HRA does to 'down' depends on the base: give it"),
+        ("MISS", "what MiSS does to 'down'"),
     ):
         base, folder, _ = written(kind)
         with pytest.raises(HubError, match=why):
             adapters.to_lora(folder)
-        with pytest.raises(HubError, match="is not written, only LoRA: convert it"):
+        with pytest.raises(HubError, match="is no LoRA: convert it first"):
             adapters.save(adapters.load(folder), tmp_path / "copy")
-        with pytest.raises(HubError, match=r"is not written, only LoRA|give the base"):
+        with pytest.raises(HubError, match="is no LoRA: convert it first"):
             adapters.resize(folder, tmp_path / "copy", rank=1)
+        with pytest.raises(HubError, match="is no LoRA: convert it first"):
+            adapters.combine([folder, folder], tmp_path / "copy")
+        with pytest.raises(HubError, match="is no LoRA: convert it first"):
+            adapters.attach(Linear(np.ones((16, 12))), folder, names=lambda path: "up")
     wrong = rewritten(folder, lambda t: t | {"base_model.model.up.miss_block": np.ones((2, 15))})
     with pytest.raises(HubError, match=r"'up': on a weight of shape \(16, 12\), MiSS has"):
         adapters.merge(base, wrong, tmp_path / "merged", any_base=True)
@@ -402,6 +407,31 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
         )
         dW = MAPS["LORA use_dora"].delta(tensors, W=W, lora_alpha=2)
         assert np.linalg.norm(found.delta(name) - dW) <= 0.05 * np.linalg.norm(dW)
+
+
+def test_the_commands_take_them(written, tmp_path, capsys):
+    base, hra, _ = written("HRA")
+    _, vera, _ = written("VERA")
+    (base / "config.json").write_text(json.dumps({"model_type": "unknown"}))
+
+    def lora_np(*words):
+        status = run([str(word) for word in words])
+        return status, "".join(capsys.readouterr())
+
+    assert lora_np("merge", base, hra, "-o", tmp_path / "out", "--any-base")[0] == 0
+    assert "give it (--base)" in lora_np("inspect", hra)[1]
+    assert "HRA" in lora_np("inspect", hra, "--base", base, "--any-base")[1]
+    assert "give it (--base)" in lora_np("diff", hra, hra)[1]
+    assert lora_np("diff", hra, hra, "--base", base)[0] == 0
+    assert lora_np("diff", hra, vera, "--base", base)[0] == 3
+    settings = {"peft_type": "VERA", "r": 4, "target_modules": ["q_proj"]}
+    (vera / "adapter_config.json").write_text(json.dumps(settings))
+    said = lora_np("count", "llama-3.2-1b", "--config", vera)[1]
+    assert f"trainable params: {16 * (2048 + 4):,} " in said
+    (vera / "adapter_config.json").write_text(json.dumps(settings | {"target_modules": ["embed_tokens"]}))
+    assert "VeRA is counted on linear maps, not on" in lora_np("count", "llama-3.2-1b", "--config", vera)[1]
+    loha = written("LOHA")[1]
+    assert "convert it" in lora_np("resize", loha, "--rank", 1, "-o", tmp_path / "small")[1]
 
 
 @pytest.fixture
