@@ -403,17 +403,13 @@ def count_model(
 
 
 def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCount:
-    """What another tuner of PEFT than LoRA trains, by its row in the table, on the modules that a LoRA has."""
+    """What another tuner of PEFT than LoRA trains, by its row in the table, where a LoRA would be."""
     from lora_np.accounting.lora_config import lora_options
 
     if fields.get("target_modules") is None:
-        raise ValueError(
-            f"target_modules: PEFT's defaults for {row.name} are not known here; name the modules"
-        )
-    settings, alike = (
-        row.settings_by_module(fields),
-        count_model(spec, **lora_options(spec, selecting(fields))),
-    )
+        raise ValueError(f"target_modules must name modules: defaults for {row.name} are not known here")
+    settings = row.settings_by_module(fields)
+    alike = count_model(spec, **lora_options(spec, selecting(fields)))
     adapters: list[AdaptedModules] = []
     for each in alike.adapters:
         if each.module.kind != "linear":

@@ -1,7 +1,11 @@
 """PEFT's tuners as maps: formulas against PEFT, exact factors, conversion, counts, and what is refused."""
 
+import importlib.util
 import json
+import math
+import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from lora_np.hub import HubError, safetensors
 from lora_np.lora import MAPS
 from tests.drawing import FULL, every, few
 
-SHAPES = [(16, 12), (12, 16), (12, 12)]
+ROOT = Path(__file__).parents[2]
 # By the row: PEFT's class, and settings for matrices of 12 and 16.
 SETTINGS = {
     "ADALORA": ("AdaLoraConfig", [{"init_r": 3, "total_step": 9}, {"init_r": 2, "lora_alpha": 5, "total_step": 9}]),
@@ -432,6 +436,23 @@ def test_the_commands_take_them(written, tmp_path, capsys):
     assert "VeRA is counted on linear maps, not on" in lora_np("count", "llama-3.2-1b", "--config", vera)[1]
     loha = written("LOHA")[1]
     assert "convert it" in lora_np("resize", loha, "--rank", 1, "-o", tmp_path / "small")[1]
+
+
+def test_the_page_says_what_the_table_says():
+    pytest.importorskip("sphinx")
+    spec = importlib.util.spec_from_file_location("family", ROOT / "docs" / "_ext" / "family.py")
+    family = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(family)
+    rows = family.table().split('<tr><th scope="row">')[1:]
+    assert len(rows) == len(MAPS)
+    for (kind, row), shown in zip(MAPS.items(), rows, strict=True):
+        own = family.settings(kind, row)
+        numbers = row.count(100, 120, **own) + sum(map(math.prod, row.trained_by_all(1, **own).values()))
+        assert f"<td>{numbers:,}</td>" in shown
+        assert (f"exact, rank {row.rank}" in shown) == bool(row.rank)
+        assert not row.rank or row.factors
+        drawn = re.findall(r'class="part"[^>]*width="(\d+)" height="(\d+)"', shown)
+        assert len(drawn) >= len(row.trained(100, 120, **own))
 
 
 @pytest.fixture
