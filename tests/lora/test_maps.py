@@ -14,6 +14,7 @@ from lora_np import Linear, Tensor, accounting, adapters
 from lora_np.cli import run
 from lora_np.hub import HubError, safetensors
 from lora_np.lora import MAPS
+from lora_np.lora.updates import random_places
 from tests.drawing import FULL, every, few
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +122,7 @@ def test_exact_factors_are_the_update(kind, shape):
 
 
 def plainly(kind, t, W, s):
-    """The updates whose formulas are only factors, entry by entry."""
+    """Updates as their papers define them, with plain matrices."""
     d, k = W.shape
     if kind == "MISS":
         return np.array(
@@ -138,15 +139,54 @@ def plainly(kind, t, W, s):
     if kind == "ADALORA":
         return 8 / 2.00001 * t["B"] @ np.diag(t["E"][:, 0]) @ t["A"]
     if kind == "FOURIERFT":
-        from lora_np.lora.updates import random_places
-
         S = np.zeros(d * k)
         S[random_places(d * k, len(t["spectrum"]), 777)] = t["spectrum"]
         return 150 * np.fft.ifft2(S.reshape(d, k)).real
-    return None
+    if kind == "C3A":
+        b = t["kernel"].shape[2]
+        return np.array(
+            [[t["kernel"][i // b, j // b, (j - i) % b] for j in range(k)] for i in range(d)]
+        ) / k  # fmt: skip
+    if kind == "DELORA":
+        lengths = np.linalg.norm(t["A"], axis=1) * np.linalg.norm(t["B"], axis=0)
+        return t["B"] @ np.diag(t["lambda_"] / 2 / lengths) @ t["A"] @ np.diag(t["w_norm"])
+    if kind == "RANDLORA":
+        flat = t["B"][: max(d, k), : t["lambda_"].shape[1]].reshape(max(d, k), -1)
+        rows = [x * t["A"][i, 0, : min(d, k)] * g for i, row in enumerate(t["lambda_"])
+                for x, g in zip(row, t["gamma"], strict=True)]  # fmt: skip
+        update = 640 / 2 * flat @ np.array(rows)
+        return update if d >= k else update.T
+    if kind == "OFT":
+        R = np.eye(k)
+        for i, x in enumerate(t["weight"][:, 0]):
+            Q = np.array([[0, x], [-x, 0]])
+            R[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = (
+                np.eye(2) + 2 * Q + 2 * Q @ Q + 2 * Q @ Q @ Q + Q @ Q @ Q @ Q
+            )
+        return W @ R.T - W
+    R = np.eye(d)  # RoAd: pairs of neighbours
+    for i, (angle, length) in enumerate(zip(t["theta"], t["alpha"], strict=True)):
+        turn = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        R[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = length * np.array(turn)
+    return R @ W - W
 
 
-@every("kind", ["MISS", "VERA", "LOKR", "TINYLORA", "ADALORA", "FOURIERFT"])
+PLAIN = [
+    "MISS",
+    "VERA",
+    "LOKR",
+    "TINYLORA",
+    "ADALORA",
+    "FOURIERFT",
+    "C3A",
+    "DELORA",
+    "RANDLORA",
+    "OFT",
+    "ROAD",
+]
+
+
+@every("kind", PLAIN)
 @every("shape", SMALL)
 def test_products_are_what_their_definitions_say(kind, shape):
     tensors, settings, W = example(kind, *shape)
