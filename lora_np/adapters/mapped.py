@@ -19,8 +19,6 @@ from lora_np.models import peft
 
 Result = TypeVar("Result")
 
-_TOP_K = ("_topk_indices", "_topk_weights")  # of VB-LoRA, instead of the logits
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MappedModule(AdapterModule):
@@ -91,7 +89,13 @@ class MappedModule(AdapterModule):
 
     def factors(self) -> tuple[Array, Array]:
         if self.row.factors is not None:
-            return self._with_tensors(self.row.lora, lambda part: part.read())
+            B, A = self._with_tensors(self.row.lora, lambda part: part.read())
+            # AdaLoRA may leave no direction: one of zeros
+            return (
+                (B, A)
+                if len(A)
+                else (np.zeros_like(B, shape=(len(B), 1)), np.zeros_like(A, shape=(1, A.shape[1])))
+            )
         update = self.delta()
         one = np.eye(min(update.shape), dtype=update.dtype)
         return (update, one) if len(one) == update.shape[1] else (one, update)
@@ -176,7 +180,7 @@ def read_mapped(
 def _module(
     name: str, row: Map, parts: Mapping[str, Stored], whole: Mapping[str, Stored], settings: Mapping[str, Any]
 ) -> MappedModule:
-    parts = {**whole, **_logits(parts, whole)}
+    parts = {**whole, **parts}
     named = {tensor: parts.pop(tensor.rstrip("_")) for tensor in row.tensors if tensor.rstrip("_") in parts}
     if unread := sorted(parts.keys() - whole.keys()):
         raise HubError(f"{name!r} has {row.key(unread[0])}, which is not read for {row.name}")
@@ -187,28 +191,8 @@ def _module(
         return module
     try:
         return module.on(module.shape)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
         if isinstance(error, HubError):
             raise
         shapes = {tensor: part.shape for tensor, part in named.items()}
         raise HubError(f"{name!r}: tensors of {row.name} do not fit each other: {shapes}") from None
-
-
-def _logits(parts: Mapping[str, Stored], whole: Mapping[str, Stored]) -> dict[str, Stored]:
-    """The tensors, with VB-LoRA's logits also where the file has the weights of the largest instead."""
-    found = {name: part for name, part in parts.items() if not name.endswith(_TOP_K)}
-    for name in ("logits_A", "logits_B"):
-        where, weights = (parts.get(name + end) for end in _TOP_K)
-        if where and weights and "vector_bank" in whole:
-            shape = (*where.shape[:-1], *whole["vector_bank"].shape[:1])
-            found[name] = Stored(weights.dtype, shape, partial(_filled, where, weights, shape))
-    return found
-
-
-def _filled(where: Stored, weights: Stored, shape: tuple[int, ...]) -> Array:
-    """Logits whose softmax has these weights at these places, the last being what the others leave of 1."""
-    given, logits = weights.read(), np.full(shape, -np.inf, np.float32)
-    given = np.concatenate([given, 1 - given.sum(axis=-1, keepdims=True)], axis=-1)
-    with np.errstate(divide="ignore"):
-        np.put_along_axis(logits, where.read().astype(np.int64), np.log(given), axis=-1)
-    return logits

@@ -32,9 +32,9 @@ _UNUSED = frozenset((
     "init_ia3_weights", "init_logits_std", "init_v_bound", "init_vector_bank_bound", "init_weights",
     "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout", "module_dropout",
     "orth_reg_weight", "projection_prng_key", "psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter",
-    "randlora_dropout", "random_seed", "rank_dropout", "rank_dropout_scale", "save_only_topk_weights",
-    "save_projection", "sparse", "target_r", "tfinal", "tinit", "tinylora_dropout", "total_step",
-    "use_effective_conv2d", "vblora_dropout", "vera_dropout", "very_sparse",
+    "randlora_dropout", "random_seed", "rank_dropout", "rank_dropout_scale", "save_projection", "sparse",
+    "target_r", "tfinal", "tinit", "tinylora_dropout", "total_step", "use_effective_conv2d",
+    "vblora_dropout", "vera_dropout", "very_sparse",
 ))  # fmt: skip
 _PATTERNS = {
     "rank_pattern": "r", "alpha_pattern": "alpha", "block_size_pattern": "block_size",

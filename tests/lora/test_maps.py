@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_np import Linear, Tensor, accounting, adapters
+from lora_np import Linear, Sequential, Tensor, accounting, adapters
 from lora_np.cli import run
 from lora_np.hub import HubError, safetensors
 from lora_np.lora import MAPS
@@ -38,7 +38,6 @@ SETTINGS = {
         [
             {"r": 2, "num_vectors": 8, "vector_length": 4},
             {"r": 3, "num_vectors": 5, "vector_length": 2, "topk": 3},
-            {"r": 2, "num_vectors": 8, "vector_length": 4, "save_only_topk_weights": True},
         ],
     ),
     "TINYLORA": ("TinyLoraConfig", [{}, {"u": 7, "r": 3}, {"u": 16, "weight_tying": 0.5}, {"weight_tying": 1.0}]),
@@ -223,6 +222,11 @@ def test_counts_on_one_matrix():
     assert MAPS["LOKR"].count(256, 768) == 768
     assert MAPS["OFT"].count(256, 768) == 11_904
     assert MAPS["C3A"].count(256, 768) == 768
+    # divisors: of two that are as near, the smaller; up to a factor that does not divide
+    assert MAPS["OFT"].trained(1, 12, oft_block_size=5) == {"weight": (3, 6)}
+    assert MAPS["LOKR"].trained(12, 36, r=99, decompose_factor=3) == {"w1": (3, 3), "w2": (4, 12)}
+    assert MAPS["LOKR"].trained(14, 36, r=99, decompose_factor=5) == {"w1": (2, 4), "w2": (7, 9)}
+    assert MAPS["LOKR"].trained(14, 36, r=99) == {"w1": (2, 6), "w2": (7, 6)}
 
 
 def test_what_a_file_may_leave_out_is_known_by_the_row():
@@ -363,6 +367,8 @@ def rewritten(folder, change=None, **raw):
         ("BOFT", {"boft_n_butterfly_factor": 2}, "boft_n_butterfly_factor must be 1 for BOFT, got 2"),
         ("ROAD", {"variant": "road_3"}, "variant must be 'road_1' or"),
         ("ADALORA", {"use_rslora": True}, "use_rslora = True is not supported for AdaLoRA"),
+        ("VBLORA", {"save_only_topk_weights": True}, "save_only_topk_weights = True is not supported"),
+        ("LOKR", {"rank_pattern": {"up": 0}}, "LoKr do not fit"),
         ("HRA", {"target_modules": ["up"]}, "'down' is not among the config's target_modules"),
         ("LOHA", {"r": 3}, r"'\w+': on a weight of shape .*, LoHa has"),
         ("LOHA", {"peft_type": "BEFT"}, "peft_type must be 'LORA', got 'BEFT'"),
@@ -414,6 +420,35 @@ def test_what_is_not_a_lora_says_what_it_needs(written, tmp_path):
         adapters.merge(base, wrong, tmp_path / "merged", any_base=True)
 
 
+def test_adalora_that_was_pruned(written):
+    _, folder, named = written("ADALORA")
+    masks = {"up": [True, False], "down": [False, False]}
+
+    def prune(tensors):
+        for name, kept in masks.items():
+            for part, axis in (("A", 0), ("E", 0), ("B", 1)):
+                key = f"base_model.model.{name}.lora_{part}"
+                tensors[key] = np.compress(kept, tensors[key], axis=axis)
+        return tensors
+
+    pruned = rewritten(
+        folder, prune, init_r=2, rank_pattern={f"{name}.lora_E": m for name, m in masks.items()}
+    )
+    opened = adapters.load(pruned)
+    assert {name: module.rank for name, module in opened.items()} == {"up": 1, "down": 1}
+    A, E, B = (opened["up"].parts[part].read() for part in "AEB")
+    np.testing.assert_allclose(opened.delta("up"), 8 / 2.00001 * B @ (A * E), rtol=1e-5)
+    assert not adapters.to_lora(pruned).delta("down").any()
+    assert [row.status for row in adapters.inspect(pruned).rows] == ["DEAD", "ok"]
+    layers = Sequential([Linear(named[f"{name}.weight"]) for name in masks])
+    config = {
+        **opened.raw,
+        "target_modules": ["0", "1"],
+        "rank_pattern": {f"layers.{i}.lora_E": m for i, m in enumerate(masks.values())},
+    }
+    assert accounting.count(layers, config=config).trainable == 12 + 1 + 16
+
+
 def test_saved_modules_biases_and_shared_tensors_are_kept_and_counted_once(written):
     base, folder, _ = written("VERA")
     more = {
@@ -451,6 +486,17 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
         )
         dW = MAPS["LORA use_dora"].delta(tensors, W=W, lora_alpha=2)
         assert np.linalg.norm(found.delta(name) - dW) <= 0.05 * np.linalg.norm(dW)
+
+
+def test_ia3_in_a_feedforward_module_scales_inputs_and_no_bias(written, tmp_path):
+    base, folder, named = written("IA3", {"feedforward": True})
+    config = {"peft_type": "IA3", "target_modules": ["up", "down"], "feedforward_modules": ["p", "down"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    adapters.merge(base, folder, tmp_path / "merged", any_base=True)
+    merged = safetensors.open(tmp_path / "merged" / "model.safetensors")
+    l = adapters.load(folder)["up"].parts["l"].read()
+    np.testing.assert_allclose(merged.read("up.weight"), named["up.weight"] * l)
+    np.testing.assert_array_equal(merged.read("up.bias"), named["up.bias"])
 
 
 def test_the_commands_take_them(written, tmp_path, capsys):
