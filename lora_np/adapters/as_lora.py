@@ -126,10 +126,8 @@ def _factors(
     """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
     if isinstance(module, MappedModule):
         row, update = module.row, module.delta
-        if row.factors is not None:
-            B, A = module.factors()
-            if len(A) * sum(module.shape) < prod(module.shape):
-                return B, A
+        if module.exact and module.rank * sum(module.shape) < prod(module.shape):
+            return module.factors()
     elif weight is None:
         raise HubError(f"{place} is a DoRA: give the base model (--base)")
     else:

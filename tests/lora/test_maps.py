@@ -14,7 +14,7 @@ from lora_np import Linear, Sequential, Tensor, accounting, adapters
 from lora_np.cli import run
 from lora_np.hub import HubError, safetensors
 from lora_np.lora import MAPS
-from lora_np.lora.updates import random_places
+from lora_np.lora.updates import cayley, random_places
 from tests.drawing import FULL, every, few
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +117,7 @@ def test_exact_factors_are_the_update(kind, shape):
         tensors, settings, W = example(kind, *shape, seed)
         B, A = row.lora(tensors, W=W, **settings)
         assert (B.shape[0], A.shape[1]) == shape
+        assert len(A) == row.count_directions(*shape, **settings)
         np.testing.assert_allclose(B @ A, row.delta(tensors, W=W, **settings), atol=1e-12)
 
 
@@ -212,6 +213,20 @@ def test_gradients_flow_through_every_formula(kind, shape):
         np.testing.assert_allclose(
             (leaf.grad * push).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6
         )
+
+
+def test_terms_of_the_series_as_peft_counts_them():
+    Q = np.array([[0.0, 0.1], [-0.1, 0.0]])
+    powers = [np.linalg.matrix_power(Q, n) for n in range(6)]
+    for terms, coefficients in {
+        1: [1],
+        2: [1, 2],
+        3: [1, 2, 2, 1],
+        4: [1, 2, 2, 1],
+        5: [1, 2, 2, 2, 1],
+    }.items():
+        wanted = sum(c * P for c, P in zip(coefficients, powers, strict=False))
+        np.testing.assert_allclose(cayley(Q, terms), wanted)
 
 
 def test_counts_on_one_matrix():
@@ -368,7 +383,7 @@ def rewritten(folder, change=None, **raw):
         ("ROAD", {"variant": "road_3"}, "variant must be 'road_1' or"),
         ("ADALORA", {"use_rslora": True}, "use_rslora = True is not supported for AdaLoRA"),
         ("VBLORA", {"save_only_topk_weights": True}, "save_only_topk_weights = True is not supported"),
-        ("LOKR", {"rank_pattern": {"up": 0}}, "LoKr do not fit"),
+        ("LOKR", {"rank_pattern": {"up": 0}}, "'up': on a weight of shape .*, LoKr has"),
         ("HRA", {"target_modules": ["up"]}, "'down' is not among the config's target_modules"),
         ("LOHA", {"r": 3}, r"'\w+': on a weight of shape .*, LoHa has"),
         ("LOHA", {"peft_type": "BEFT"}, "peft_type must be 'LORA', got 'BEFT'"),
@@ -389,8 +404,22 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
         ),
         ("LOHA", lambda t: t | {"other": np.ones(2)}, "'other' belongs to no LoHa"),
         ("VERA", lambda t: {key: x for key, x in t.items() if key != "base_model.vera_A"}, "has no vera_A"),
-        ("LOKR", lambda t: {key: x for key, x in t.items() if "down.lokr_w1" not in key}, "LoKr do not fit"),
-        ("C3A", lambda t: t | {"base_model.model.up.c3a_kernel": np.ones((2, 2))}, "C3A do not fit"),
+        (
+            "LOKR",
+            lambda t: {key: x for key, x in t.items() if "down.lokr_w1" not in key},
+            "LoKr is read for matrices, not for shape",
+        ),
+        (
+            "C3A",
+            lambda t: t | {"base_model.model.up.c3a_kernel": np.ones((2, 2))},
+            "C3A has no tensors of such shapes",
+        ),
+        (
+            "C3A",
+            lambda t: t | {"base_model.model.up.c3a_kernel": np.ones((1, 1, 2**17))},
+            "more than 4,294,967,296",
+        ),
+        ("LOHA", lambda t: t | {"base_model.model.up.hada_w1_a": np.ones(3)}, "'up': on a weight of shape"),
         ("LOHA", lambda t: {"base_model.vera_A": np.ones(2)}, "belongs to no LoHa"),
     ],
 )
