@@ -48,6 +48,8 @@ _EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
 def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
     """Open an adapter's directory as PEFT writes it. Everything but the numbers is read and checked now.
 
+    It may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
+
     Parameters
     ----------
     adapter : path

@@ -1,5 +1,6 @@
 """PEFT's tuners as maps: formulas against PEFT, exact factors, conversion, counts, and what is refused."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -515,6 +516,21 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
         )
         dW = MAPS["LORA use_dora"].delta(tensors, W=W, lora_alpha=2)
         assert np.linalg.norm(found.delta(name) - dW) <= 0.05 * np.linalg.norm(dW)
+    (kept,) = adapters.to_lora(
+        adapters.Adapter({"up": dataclasses.replace(modules["up"], embedding=True)}, raw=dora.raw),
+        base=turned(base, tmp_path), error=0.05, any_base=True,
+    ).values()  # fmt: skip
+    assert kept.embedding
+    np.testing.assert_allclose(kept.delta(), found.delta("up"), atol=1e-4)
+
+
+def turned(base, tmp_path):
+    """A base whose weight of up is stored as that of an embedding."""
+    (tmp_path / "turned").mkdir()
+    file = safetensors.open(base / "model.safetensors")
+    tensors = {"up.weight": np.ascontiguousarray(file.read("up.weight").T)}
+    safetensors.save(tensors, tmp_path / "turned" / "model.safetensors")
+    return tmp_path / "turned"
 
 
 def test_ia3_in_a_feedforward_module_scales_inputs_and_no_bias(written, tmp_path):
