@@ -216,6 +216,11 @@ def test_gradients_flow_through_every_formula(kind, shape):
         )
 
 
+def test_a_circulant_block_turns_to_the_right():
+    found = MAPS["C3A"].delta({"kernel": np.array([[[1.0, 2.0, 3.0]]])})
+    np.testing.assert_allclose(3 * found, [[1, 2, 3], [3, 1, 2], [2, 3, 1]])
+
+
 def test_terms_of_the_series_as_peft_counts_them():
     Q = np.array([[0.0, 0.1], [-0.1, 0.0]])
     powers = [np.linalg.matrix_power(Q, n) for n in range(6)]
