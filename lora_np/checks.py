@@ -13,6 +13,7 @@ import numpy.typing as npt
 P = ParamSpec("P")
 R = TypeVar("R")
 Array = npt.NDArray[Any]
+ArrayLike = npt.ArrayLike
 OTHER_SPELLINGS = {
     "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
     "float32": ("f32", "fp32", "f4", "single", "torch.float32"),

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule
+from lora_np.adapters.adapter import Adapter, AdapterModule, check_start
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.peft_format import load, new_adapter, only_lora, targeting, write
 from lora_np.adapters.resizing import directions, no_overflow, norm, put_aside, side_by_side
@@ -202,6 +202,7 @@ def _check(sources: list[Adapter]) -> None:
     first: dict[str, AdapterModule] = {}
     replaced: set[str] = set()
     for source in sources:
+        check_start(source)
         if source.has_magnitudes:
             raise HubError(f"{source}: DoRA's magnitudes have no weighted sum without the base")
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:

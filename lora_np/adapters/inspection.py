@@ -16,7 +16,7 @@ from lora_np.adapters.as_lora import on_base
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load
 from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
-from lora_np.adapters.weights import add_update
+from lora_np.adapters.weights import add_update, from_start
 from lora_np.checks import Array, printable
 from lora_np.files import picture
 from lora_np.hub import SafetensorsWriter, TensorInfo
@@ -276,7 +276,7 @@ def inspect(
     """
     opened, weights, _, unsure = on_base(load(adapter), base, any_base=any_base)
     work = {
-        name: (name, f"{adapter}: {name!r}", module, weights.get(name))
+        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
     found = each_of(_look, work, jobs=jobs, progress=progress, label="inspect")
@@ -295,10 +295,10 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _look(
-    work: tuple[str, str, AdapterModule, Callable[[], Array] | None],
+    work: tuple[str, str, AdapterModule, Callable[[], Array] | None, str | None],
 ) -> tuple[InspectedModule, Array]:
     """The measurements of one module, and its singular values."""
-    name, place, module, weight = work
+    name, place, module, weight, start = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
@@ -319,6 +319,9 @@ def _look(
         return row, s
     W0 = weight()
     W = W0.copy()
+    if start is not None:
+        module = from_start(module, W0, start)
+        norm = float(np.linalg.norm(module.delta()))
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
     if W0.ndim == 2:  # the maps of experts or groups each have their own directions
@@ -337,6 +340,8 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
             notes.append(f"{status}: {', '.join(named)} {what}")
     if adapter.has_magnitudes:
         notes.append("DoRA: norms and spectra are those of the directions' updates, before magnitudes")
+    if adapter.start:
+        notes.append(f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's")
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
         notes.append(
             "stacks of maps, of experts or of a convolution's groups: norm, spectrum and needed are those of "

@@ -15,6 +15,7 @@ with on_demand(globals()):
     )
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,
+        STARTS as STARTS,
         VARIANTS as VARIANTS,
         DoRALinear as DoRALinear,
         LoftQ as LoftQ,

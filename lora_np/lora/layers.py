@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,8 @@ class LoRALinear:
         The update is scaled by ``alpha / r``.
     dropout : float
         Rate at which entries of x are dropped on their way to A, where the call is given an ``rng``.
+    c : Tensor or ndarray of shape (d,), optional
+        A bias of B: ``(alpha/r) (B A x + c)``, PEFT's ``lora_bias``.
 
     Raises
     ------
@@ -53,11 +55,14 @@ class LoRALinear:
     B: Tensor | Array  # (d, r)  zero: training starts exactly at the base model
     alpha: float
     dropout: float = 0.0
+    c: Tensor | Array | None = None  # (d,)
 
     __repr__ = outline
 
     def __post_init__(self) -> None:
         check_factors(self.A, self.B, self.base.W.shape)
+        if self.c is not None and self.c.shape != (self.base.d_out,):
+            raise ValueError(f"c must have shape ({self.base.d_out},), got {self.c.shape}")
         # Plain floats: a NumPy scalar would lift float32 to float64 in every call.
         alpha = number("alpha", self.alpha, minimum=0, open_minimum=True)
         rate = number("dropout", self.dropout, minimum=0, maximum=1, open_maximum=True)
@@ -78,8 +83,10 @@ class LoRALinear:
         kept = x if rng is None else dropout(x, self.dropout, rng=rng)
         W = self.base.W
         if kept is x and isinstance(W, (Tensor, np.ndarray)):
-            return adapted_affine(x, W, self.A, self.B, self.scale, self.base.b)
-        return plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
+            h = adapted_affine(x, W, self.A, self.B, self.scale, self.base.b)
+        else:
+            h = plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
+        return h if self.c is None else h + self.c * self.scale
 
     def delta(self) -> Array:
         """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
@@ -88,7 +95,10 @@ class LoRALinear:
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
-        return freeze(Linear(value(self.base.W) + self.delta(), self.base.b))
+        b = self.base.b
+        if self.c is not None:
+            b = (0 if b is None else value(b)) + value(self.c) * self.scale
+        return freeze(Linear(value(self.base.W) + self.delta(), b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +107,8 @@ class LoRAEmbedding:
 
     Parameters
     ----------
-    base : Embedding
-        The layer that is adapted.
+    base : Embedding or Linear
+        The layer that is adapted; or the head with the same W, which is then adapted by the same A and B.
     A : Tensor or ndarray of shape (r, vocab)
         Zero at the start.
     B : Tensor or ndarray of shape (d, r)
@@ -124,7 +134,7 @@ class LoRAEmbedding:
            [0., 0.]])
     """
 
-    base: Embedding
+    base: Embedding | Linear
     A: Tensor | Array  # (r, vocab)  zero: training starts exactly at the base model
     B: Tensor | Array  # (d, r)      random: breaks the symmetry
     alpha: float
@@ -145,8 +155,10 @@ class LoRAEmbedding:
         """``alpha / r``."""
         return self.alpha / self.rank
 
-    def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, tokens: Any, *, rng: np.random.Generator | None = None) -> Any:
         base = self.base(tokens)  # first, since it checks the tokens
+        if isinstance(self.base, Linear):
+            return plus_low_rank(base, tokens, self.B.T, self.A.T, self.scale)
         return base + (self.A.T[tokens] * self.scale) @ self.B.T
 
     def delta(self) -> Array:
@@ -154,9 +166,9 @@ class LoRAEmbedding:
         update: Array = value(self.A).T @ value(self.B).T * self.scale
         return update
 
-    def merged(self) -> Embedding:
-        """One frozen `Embedding` that computes the same."""
-        return Embedding(value(self.base.W) + self.delta())
+    def merged(self) -> Embedding | Linear:
+        """One frozen layer that computes the same."""
+        return freeze(replace(self.base, W=value(self.base.W) + self.delta()))
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
