@@ -39,6 +39,7 @@ extensions = [
     "explorables",
     "exercise_pages",
     "claim_pages",
+    "family",
     "gallery",
     "code_blocks",
     "accessible",

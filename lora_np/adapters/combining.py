@@ -13,7 +13,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, check_start
 from lora_np.adapters.bases import check_bases
-from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.peft_format import load, new_adapter, only_lora, targeting, write
 from lora_np.adapters.resizing import directions, no_overflow, norm, put_aside, side_by_side
 from lora_np.adapters.results import Written
 from lora_np.checks import Array, choice, number, whole_number
@@ -126,7 +126,7 @@ def combine(
     weights = [1.0] * len(adapters) if weights is None else weights
     if not len(adapters) == len(weights) > 0:
         raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
-    loaded = [load(path) for path in adapters]
+    loaded = [only_lora(load(path)) for path in adapters]
     weights = [
         number(f"the weight of {path}", weight, minimum=float("-inf"))
         for path, weight in zip(adapters, weights, strict=True)

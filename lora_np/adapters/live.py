@@ -11,7 +11,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, check_start, held
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.peft_format import load, new_adapter, only_lora, targeting, write
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
@@ -134,7 +134,7 @@ def attach(
     >>> lnp.freeze(model)(np.ones(3))
     array([3., 3.])
     """
-    adapter = load(adapter)
+    adapter = only_lora(load(adapter))
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     config = getattr(model, "config", None)

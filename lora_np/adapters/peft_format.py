@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
+from lora_np.adapters.mapped import read_mapped
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory, inside, read_json, safetensors
+from lora_np.lora import map_of
 from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -43,6 +45,8 @@ _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replace
 
 def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
     """Open an adapter's directory as PEFT writes it. Everything but the numbers is read and checked now.
+
+    It may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
 
     Parameters
     ----------
@@ -87,12 +91,22 @@ def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
     path = Path(adapter)
     folder = directory(path.parent if path.name in (WEIGHTS, peft.NAME) and path.is_file() else path)
     path = inside(folder, peft.NAME)
-    said = peft.parse(path, read_json(path))
-    return interpret(safetensors.open(inside(folder, WEIGHTS)), said, folder)
+    raw, file = read_json(path), safetensors.open(inside(folder, WEIGHTS))
+    if row := map_of(raw):
+        return read_mapped(row, file, raw, folder, PREFIX)
+    return interpret(file, peft.parse(path, raw), folder)
+
+
+def only_lora(adapter: Adapter) -> Adapter:
+    """The same, unless it is an adapter of another tuner, which only some operations take."""
+    if row := map_of(adapter.raw):
+        raise HubError(f"{adapter}: {row.name} is no LoRA: convert it first (lora-np convert --to lora)")
+    return adapter
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
+    only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.modules.items():

@@ -14,7 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load, new_adapter, targeting, write
+from lora_np.adapters.peft_format import (
+    METADATA,
+    WEIGHTS,
+    keyed,
+    load,
+    new_adapter,
+    only_lora,
+    targeting,
+    write,
+)
 from lora_np.adapters.results import Written
 from lora_np.checks import Array, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
@@ -148,7 +157,7 @@ def resize(
     (3, 2)
     """
     goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
-    before = load(adapter)
+    before = only_lora(load(adapter))
     check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
         modules = before.modules

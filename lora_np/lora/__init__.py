@@ -6,6 +6,13 @@ with on_demand(globals()):
     from lora_np.lora.initial import gaussian as gaussian, kaiming as kaiming
     from lora_np.lora.injection import adapter_leaves as adapter_leaves, inject as inject, merge as merge
     from lora_np.lora.layers import LoRAEmbedding as LoRAEmbedding, LoRALinear as LoRALinear
+    from lora_np.lora.maps import (
+        MAPS as MAPS,
+        Map as Map,
+        map_of as map_of,
+        selecting as selecting,
+        vector_of as vector_of,
+    )
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,
         STARTS as STARTS,

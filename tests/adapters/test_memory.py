@@ -65,6 +65,17 @@ def checkpoint(path, size, tensors, change=None):
     return path
 
 
+def hra(path, size, tensors):
+    """An adapter whose update is formed in full, and needs the base."""
+    path.mkdir()
+    config = {"peft_type": "HRA", "r": 8, "target_modules": ["q_proj"]}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    u = np.random.default_rng(0).standard_normal((size, 8), np.float32)
+    keys = [f"base_model.model.model.layers.{i}.q_proj.hra_u" for i in range(tensors)]
+    safetensors.save(dict.fromkeys(keys, u), path / "adapter_model.safetensors")
+    return path
+
+
 def check(tmp_path, size, tensors):
     base = checkpoint(tmp_path / "base", size, tensors)
     tuned = checkpoint(tmp_path / "tuned", size, tensors, change=0.001)
@@ -72,7 +83,8 @@ def check(tmp_path, size, tensors):
     extracted = peak("extract", base, tuned, "--rank", 8, "-o", tmp_path / "adapter")
     merged = peak("merge", base, tmp_path / "adapter", "-o", tmp_path / "merged")
     assert len(adapters.load(tmp_path / "adapter")) == tensors
-    return limit, {"extract": extracted, "merge": merged}
+    reflected = peak("merge", base, hra(tmp_path / "hra", size, tensors), "-o", tmp_path / "reflected")
+    return limit, {"extract": extracted, "merge": merged, "merge HRA": reflected}
 
 
 def test_small_checkpoints_stay_below_the_limit(tmp_path):
