@@ -47,31 +47,27 @@ class Template:
         source = vocabulary.chat_template(tools=tools)
         if not isinstance(source, str):
             raise ValueError(
-                "this model has no chat template, neither in tokenizer_config.json or chat_template.jinja nor in "
-                "its GGUF file, and none is invented: take an instructed model, or data of prompts and completions"
+                "this model has no chat template (in tokenizer_config.json, chat_template.jinja or GGUF), and none "
+                "is invented: take an instructed model, or data of prompts and completions"
             )
         self.vocabulary = vocabulary
         self.marked = MARKED.search(source) is not None
-        self.compiled, self.spans = compiled(source)
+        self.compiled, self.blocks, self.spans = compiled(source)
 
     def render(
         self, messages: Sequence[Message], *, tools: Any = None, add_generation_prompt: bool = False
     ) -> str:
         """The text of a conversation; ``self.spans`` then are the places of what it marks as generated."""
+        self.blocks.clear()
         self.spans.clear()
-        blocks = self.spans.blocks = []
+        told = [complete(message) for message in messages]
+        options = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
         try:
-            for block in self.compiled.generate(
-                messages=[complete(message) for message in messages],
-                tools=tools,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self.vocabulary.special,
-            ):
-                blocks.append(block)
+            for block in self.compiled.generate(messages=told, **options, **self.vocabulary.special):
+                self.blocks.append(block)
         except Exception as error:  # a template is a program, and fails in its own ways
             raise ValueError(f"the chat template does not take these messages: {error}") from None
-        return "".join(blocks)
+        return "".join(self.blocks)
 
     def tokens(self, messages: Sequence[Message], **options: Any) -> Array:
         """The tokens of a conversation; the template itself has put BOS before it, or not."""
@@ -95,8 +91,8 @@ class Template:
         -------
         tokens : ndarray of int, shape (n,)
         answer : ndarray of bool, shape (n,)
-            By the template's ``{% generation %}``; if it has none, what a message of the assistant adds to the
-            tokens of the conversation before it, with what begins an answer.
+            By the template's ``{% generation %}``; if it has none, what a message of the assistant adds to
+            the tokens of the conversation before it, with what begins an answer.
         left : int
             How many answers are not labelled, because later messages change how they are written.
         """
@@ -170,15 +166,9 @@ def apply_chat_template(
     return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
 
-class Spans(list[tuple[int, int]]):
-    """Places of generated text in what was rendered so far, which is ``blocks``."""
-
-    blocks: list[str]
-
-
 @functools.lru_cache(maxsize=8)
-def compiled(source: str) -> tuple[Any, Spans]:
-    """A template, and the places that it marks when it is rendered."""
+def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
+    """A template; what it has rendered so far is put in the list; and it notes what it marks as generated."""
     try:
         jinja2, sandbox, ext = (import_module(f"jinja2{name}") for name in ("", ".sandbox", ".ext"))
     except ImportError:
@@ -186,7 +176,8 @@ def compiled(source: str) -> tuple[Any, Spans]:
             "chat templates need the library jinja2, which comes with pip install 'lora-np[language]' or by "
             "itself with pip install jinja2"
         ) from None
-    spans = Spans()
+    blocks: list[str] = []
+    spans: list[tuple[int, int]] = []
 
     class Generation(ext.Extension):  # type: ignore[name-defined, misc]
         """``{% generation %}``: what the model is to say."""
@@ -199,8 +190,7 @@ def compiled(source: str) -> tuple[Any, Spans]:
             return jinja2.nodes.CallBlock(self.call_method("note"), [], [], body).set_lineno(line)
 
         def note(self, caller: Any) -> Any:
-            text = caller()
-            start = sum(map(len, spans.blocks))
+            text, start = caller(), sum(map(len, blocks))
             spans.append((start, start + len(text)))
             return text
 
@@ -213,7 +203,7 @@ def compiled(source: str) -> tuple[Any, Spans]:
         "strftime_now": lambda form: datetime.now().strftime(form),
     }
     try:
-        return environment.from_string(source), spans
+        return environment.from_string(source), blocks, spans
     except jinja2.TemplateError as error:
         raise ValueError(f"the chat template cannot be read: {error}") from None
 
