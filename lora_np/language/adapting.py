@@ -170,7 +170,7 @@ def finetune(
     likelihood : Its loss on another text.
     """
     number("lr", lr, minimum=0, open_minimum=True)
-    width = int(model.config["hidden_size"])  # no matrix of a decoder has a higher rank
+    width = model.model.last.W.shape[0]  # no matrix of a decoder has a higher rank
     whole_number("rank", rank, maximum=width, top="the model's hidden size")
     alpha = 2.0 * rank if alpha is None else alpha
     context = within(model, min(model.context, 256) if context is None else context)

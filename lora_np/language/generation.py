@@ -9,7 +9,8 @@ import numpy as np
 
 from lora_np.autograd import value
 from lora_np.checks import Array, generator, number, shown, whole_number
-from lora_np.language.decoder import Cache, LanguageModel
+from lora_np.language.blocks import Cache
+from lora_np.language.decoder import LanguageModel
 from lora_np.language.text import vocabulary_of
 from lora_np.nn import freeze
 
@@ -90,7 +91,7 @@ def generate(
             step, caches = said[-max(model.context // 2, 1) :], fresh(frozen, longest)
         with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, drawn tells
             hidden = frozen.model(np.array([step]), caches=caches)[:, -1:]
-            logits = value(frozen.lm_head(hidden))[0, 0]
+            logits = value(frozen.logits(hidden))[0, 0]
         said.append(drawn(logits, temperature, top_p, random))
         step = said[-1:]
         if said[-1] in stops:
@@ -111,7 +112,7 @@ def ends_of(model: LanguageModel) -> list[int]:
 
 
 def fresh(model: LanguageModel, longest: int) -> list[Cache]:
-    return [Cache(longest) for _ in model.model.layers]
+    return [Cache(longest) for _ in model.model.stack]
 
 
 def drawn(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import value
-from lora_np.checks import computed_dtype
+from lora_np.checks import Array, computed_dtype
 from lora_np.files import replacing, target_path
 from lora_np.hub import (
     INDEX,
@@ -38,7 +38,8 @@ from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
 MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn from
-EMBEDDING = "model.embed_tokens.weight"
+# What some checkpoints also store although it can be computed.
+COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
 CARD = "README.md"  # people write one next to a model
 WEIGHTS = "model.safetensors"
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
@@ -106,13 +107,19 @@ def load(
     kept: set[str] = set()
 
     def read(name: str) -> Any:
-        parts = bitsandbytes_parts(stored, name) or ((name,) if name in stored else ())
+        parts = bitsandbytes_parts(stored, name)
         used.update(parts)
         if len(parts) > 1:
             weight = read_bitsandbytes(stored, name)
             kept.add(name)
             return weight if quantised else np.asarray(weight, dtype)
-        return np.ascontiguousarray(stored.read(name), dtype=dtype) if parts else None
+        places = stored.parameters.get(name) or stored.parameters.get(name.partition(".")[2])  # without a head
+        if not places:
+            return None
+        used.update(places)
+        pieces = sorted((place.expert or 0, place.part, name) for name, place in places.items())
+        arrays = [np.ascontiguousarray(stored.read(piece), dtype=dtype) for *_, piece in pieces]
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(stored.shape(places))
 
     there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (directory / name).is_file()]
     vocabulary = None
@@ -120,13 +127,14 @@ def load(
         beside = {name: read_bytes(directory / name) for name in BESIDE if name in there}
         vocabulary = read_vocabulary(read_json(directory / TOKENIZER), beside)
     generation = read_json(directory / GENERATION) if GENERATION in there else {}
-    if HEAD in stored and decoder_settings(settings).tied:
+    expected = decoder_settings(settings)
+    if expected.tied and (head := read(HEAD)) is not None:
         # A tied head may be stored all the same. If its numbers differ, they count, whatever the config says,
         # as in transformers.
-        settings["tie_word_embeddings"] = same(read(HEAD), read(EMBEDDING))
+        embedding = read(f"{expected.embedding}.weight")
+        settings["tie_word_embeddings"] = np.array_equal(np.asarray(head), np.asarray(embedding))
     result = replace(build(settings, read, vocabulary=vocabulary), generation=generation)
-    # Old checkpoints also store values that can be computed.
-    left = [name for name in stored.places if name not in used and "inv_freq" not in name]
+    left = [name for name in stored.places if name not in used and not name.endswith((*COMPUTED, *expected.constants))]
     if left:
         raise ValueError(
             f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
@@ -135,11 +143,6 @@ def load(
     if quantised and not kept:
         raise ValueError(f"{directory} holds no quantised weights that could be kept in their bits")
     return result
-
-
-def same(head: Any, embedding: Any) -> bool:
-    """Whether a head has the numbers of the embedding."""
-    return np.array_equal(np.asarray(head), np.asarray(embedding))
 
 
 def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> LanguageModel:
@@ -307,9 +310,7 @@ def save(
     there = [name for name in WRITTEN if os.path.lexists(target / name)]
     if there and not force:
         raise FileExistsError(f"{target} already holds {there[0]}; pass force=True to replace it")
-    arrays = {checkpoint_name(paths.split(" = ")[0]): value(leaf) for paths, leaf in leaves(model)}
-    if HEAD in arrays and decoder_settings(model.config).tied and same(arrays[HEAD], arrays[EMBEDDING]):
-        del arrays[HEAD]
+    arrays = stored_arrays(model)
     kept = dtype or str(next(iter(arrays.values())).dtype)
     files: dict[str, bytes] = {
         "config.json": as_json({**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept})
@@ -329,6 +330,31 @@ def save(
         safetensors.save(arrays, stage / WEIGHTS, dtype=dtype, metadata={"format": "pt"})
         for name, content in files.items():
             (stage / name).write_bytes(content)
+
+
+def stored_arrays(model: LanguageModel) -> dict[str, Array]:
+    """The arrays of a model by their names in a checkpoint, as it keeps them."""
+    settings = decoder_settings(model.config)
+    found = {name: value(leaf) for paths, leaf in leaves(model) for name in paths.split(" = ")}
+    arrays: dict[str, Array] = {}
+    for module in settings.spec.modules:
+        name = module.alias or module.name
+        if module.kind == "experts":
+            home = name.rpartition(".")[0]
+            for i, expert in enumerate(found[module.name]):
+                for part, W in zip(module.parts, np.split(expert, len(module.parts)), strict=True):
+                    arrays[f"{home}.{i}.{part}.weight"] = W
+        elif module.kind == "parameter":
+            arrays[name] = found[module.name]
+            for end, number in settings.constants.items():
+                if name.rpartition(".")[0].endswith(end.rpartition(".")[0]):
+                    arrays[f"{name.rpartition('.')[0]}.{end.rpartition('.')[2]}"] = np.array(number, found[module.name].dtype)
+        elif not (module.tied and np.array_equal(found[f"{module.name}.W"], found[f"{settings.embedding}.W"])):
+            for path in ("W", "b"):
+                if (array := found.get(f"{module.name}.{path}")) is not None:
+                    turned = module.transposed and path == "W"
+                    arrays[checkpoint_name(f"{name}.{path}")] = np.asarray(array).T if turned else np.asarray(array)
+    return arrays
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:

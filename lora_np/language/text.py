@@ -57,9 +57,9 @@ def token_loss(
     labels = np.asarray(labels)
     counts = checked(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
-    if not isinstance(head, Linear) or head.b is not None:
+    if not isinstance(head, Linear) or head.b is not None or model.cap:
         return cross_entropy(model(tokens, rng=rng)[counts], labels[counts])
-    loss = fused.head_loss if model.model.norm.fused else composed.head_loss
+    loss = fused.head_loss if model.model.last.fused else composed.head_loss
     return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
 
 
