@@ -1,4 +1,4 @@
-"""Data as people have it: conversations, prompts and completions, instructions, texts; JSON lines, CSV or plain.
+"""Data as people have it: conversations, completions, instructions, texts; as JSON lines, CSV or plain text.
 
 Here it is told apart, checked and brought to one form; `documents` makes tokens of it.
 """
@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,21 +20,18 @@ from lora_np.hub import parse_json
 from lora_np.language.storing import read_text
 
 FORMATS = ("jsonl", "csv", "text")
+ONE = "one text"  # the kind of data that has no parts
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
-# What an example can be, told by its fields, and fields that it may have besides. The first that fits decides.
+# What an example can be, told by its fields, and fields that it may have besides; the first that fits.
 KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conversations": (("messages",), ("tools",)),
     "prompts and completions": (("prompt", "completion"), ("tools",)),
     "instructions and outputs": (("instruction", "output"), ("input",)),
     "texts": (("text",), ()),
 }
-RENAMED = {
-    "conversations": "messages",
-    "from": "role",
-    "value": "content",
-    "human": "user",
-    "gpt": "assistant",
-}
+# The names of ShareGPT.
+RENAMED = {"conversations": "messages", "from": "role", "value": "content"}
+ROLES = {"human": "user", "gpt": "assistant"}
 
 
 class Conversation(NamedTuple):
@@ -77,7 +74,7 @@ class Data:
     unused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        what = self.kind if self.kind == "one text" else f"{len(self.examples):,} {self.kind}"
+        what = self.kind if self.kind == ONE else f"{len(self.examples):,} {self.kind}"
         return f"{self.source}: {what}" + (f" (not used: {', '.join(self.unused)})" if self.unused else "")
 
 
@@ -129,9 +126,19 @@ def read_data(
     if form == "text":
         if columns:
             raise ValueError(f"{name}: columns are those of JSON lines and CSV, but this is read as one text")
-        return Data((Completion("", content),), ("",), "one text", name)
+        return replace(as_data(content), source=name)
     with at(name):
         return data_of(json_records(content) if form == "jsonl" else csv_records(content), columns, name)
+
+
+def as_data(data: Data | str | Iterable[Any]) -> Data:
+    """Data from one continuous text, or from examples: mappings, or texts."""
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, str):
+        return Data((Completion("", data),), ("",), ONE, "the text")
+    examples = ({"text": each} if isinstance(each, str) else each for each in data)
+    return data_of((f"example {i}", each) for i, each in enumerate(examples, start=1))
 
 
 def told_by(content: str, ending: str) -> str:
@@ -218,8 +225,8 @@ def kind_of(fields: Mapping[str, Any]) -> str:
         if fields.keys() >= {*needed}:
             return kind
     raise ValueError(
-        "an example has messages, prompt and completion, instruction and output, or text, but here the fields "
-        f"are {', '.join(fields) or 'none'}: name those that count with columns (--columns)"
+        "an example has messages, prompt and completion, instruction and output, or text, but here the fields"
+        f" are {', '.join(fields) or 'none'}: name those that count with columns (--columns)"
     )
 
 
@@ -265,7 +272,7 @@ def conversation(messages: Any, tools: Any, first: int = 0) -> Conversation:
             raise ValueError(f"message {i} must have text as its content, got {shown(content)}")
         if known.get("weight", 1) != 1:
             raise ValueError(f"message {i} has weight {shown(known['weight'])}, but only 1 is understood")
-        told.append({**known, "role": RENAMED.get(role, role)})
+        told.append({**known, "role": ROLES.get(role, role)})
     if not any(message["role"] == "assistant" for message in told[first:]):
         raise ValueError("it has no message of the assistant to learn from")
     return Conversation(told, tools, first)

@@ -47,8 +47,8 @@ class Template:
         source = vocabulary.chat_template(tools=tools)
         if not isinstance(source, str):
             raise ValueError(
-                "this model has no chat template (in tokenizer_config.json, chat_template.jinja or GGUF), and none "
-                "is invented: take an instructed model, or data of prompts and completions"
+                "this model has no chat template (in tokenizer_config.json, chat_template.jinja or GGUF) and "
+                "none is invented: take an instructed model, or data of prompts and completions"
             )
         self.vocabulary = vocabulary
         self.marked = MARKED.search(source) is not None
@@ -210,6 +210,10 @@ def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
 
 def as_json(x: Any, ensure_ascii: bool = False, **options: Any) -> str:
     return json.dumps(x, ensure_ascii=ensure_ascii, **options)
+
+
+def today(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def refuse(message: str) -> NoReturn:

@@ -24,6 +24,7 @@ def token_loss(
     tokens: Array,
     labels: Array | None = None,
     *,
+    texts: Array | None = None,
     rng: np.random.Generator | None = None,
 ) -> Any:
     """Mean cross-entropy in nats of the token that follows each one.
@@ -37,6 +38,8 @@ def token_loss(
     labels : ndarray of int, shape (batch, tokens), optional
         The token that follows each of ``tokens``, or -100 where it does not count. By default all of
         ``tokens`` but the first follow all but the last.
+    texts : ndarray of int, shape (batch, tokens), optional
+        Which text each token belongs to, where a row holds more than one: a token sees only its own.
     rng : Generator, optional
         Switches dropout on.
 
@@ -58,9 +61,10 @@ def token_loss(
     counts = checked(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
     if not isinstance(head, Linear) or head.b is not None or model.cap:
-        return cross_entropy(model(tokens, rng=rng)[counts], labels[counts])
+        return cross_entropy(model(tokens, texts=texts, rng=rng)[counts], labels[counts])
     loss = fused.head_loss if model.model.last.fused else composed.head_loss
-    return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
+    hidden = model.model(tokens, texts=texts, rng=rng)
+    return loss(hidden, head.W, labels=labels, ignore=IGNORED)
 
 
 def checked(labels: Array, tokens: Array, vocab: int) -> Array:

@@ -109,6 +109,7 @@ def fit(
     clip: float | None = None,
     validation: Any = None,
     validate_every: int | None = None,
+    patience: int | None = None,
     optimum: float | None = None,
     within: float | None = None,
     watch: Callable[[int, T], object] | None = None,
@@ -149,6 +150,8 @@ def fit(
     validate_every : int, optional
         Steps between validations, by default a twentieth of ``steps``. The first is before any training, and
         the last after it.
+    patience : int, optional
+        Stop after so many validations in a row without a new lowest loss, with the model of the lowest.
     optimum : float, optional
         The best loss that can be reached, see `lora_np.training.optimum`. The history then plots the gap.
     within : float, optional
@@ -229,12 +232,16 @@ def fit(
     steps = whole_number("steps", steps)
     every = max(1, steps // 20) if validate_every is None else whole_number("validate_every", validate_every)
     accumulate = whole_number("accumulate", accumulate)
+    if patience is not None:
+        whole_number("patience", patience)
+        if data.validation is None:
+            raise ValueError("patience needs held-out data: pass validation=")
     goal = check_goal(optimum, within, full_batch=data.whole and accumulate == 1)
     optimizer = Adam(lr=1e-2) if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
     given, model = model, replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
-    training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
+    training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate, patience)
     store = None
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the file to continue from: pass checkpoint=")
@@ -254,6 +261,8 @@ def fit(
             while (step := training.run.steps) < steps:
                 if step % every == 0:
                     training.validate(sample, bar)
+                    if patience is not None and training.waited >= patience:
+                        break
                 now = training.gradients(goal)
                 if not math.isfinite(now):
                     raise FloatingPointError(diagnosis(training, given))
@@ -266,6 +275,8 @@ def fit(
                 if store is not None and ((step + 1) % store.every == 0 or step + 1 == steps):
                     store.save(training)
             training.validate(sample, bar)
+            for bank, values in zip(training.run.banks, training.lowest, strict=False):
+                bank.values[...] = values
     except KeyboardInterrupt:
         interrupted = True
     return Fit(model, training.history(time.perf_counter() - begin, optimum), interrupted)
@@ -275,11 +286,25 @@ class Training:
     """A run of `fit`: what is trained, and how far it has come."""
 
     def __init__(
-        self, model: Any, run: Run, data: Rows | Stream, rng: np.random.Generator, accumulate: int
+        self,
+        model: Any,
+        run: Run,
+        data: Rows | Stream,
+        rng: np.random.Generator,
+        accumulate: int,
+        patience: int | None,
     ) -> None:
         self.model, self.run, self.data, self.rng, self.accumulate = model, run, data, rng, accumulate
+        self.patience = patience
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
+        self.lowest: list[Array] = []  # with patience: the values of each bank at the lowest held-out loss
+
+    @property
+    def waited(self) -> int:
+        """Validations since the one with the lowest loss."""
+        errors = [error for _, error in self.validated]
+        return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -293,6 +318,7 @@ class Training:
             "optimizer": self.run.optimizer,
             "clip": self.run.clip,
             "accumulate": self.accumulate,
+            **({} if self.patience is None else {"patience": self.patience}),
         }
         leaves = trainable(self.model)
         run = Description(apart=[leaf for _, leaf in leaves])
@@ -333,6 +359,8 @@ class Training:
         if self.data.validation is not None:
             error = self.data.validation_loss(frozen)
             self.validated.append((step, error))
+            if self.patience is not None and self.waited == 0:
+                self.lowest = [bank.values.copy() for bank in self.run.banks]
             bar.set_postfix(validation=f"{error:.4g}", refresh=False)
         text = None if sample is None else sample(step, frozen)
         if text:

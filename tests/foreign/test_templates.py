@@ -79,10 +79,10 @@ def conversation(rng):
     return turns if rng.random() < 0.8 else turns[:-1]
 
 
-def outcome(call):
+def outcome(call, *arguments, **options):
     """What comes out, or that it is refused."""
     try:
-        return call()
+        return call(*arguments, **options)
     except Exception:
         return "refused"
 
@@ -95,14 +95,9 @@ def test_text_tokens_and_labels_are_those_of_transformers(templates):
         for _ in range(DRAWN if FULL else 40):
             messages = conversation(rng)
             for prompt in (False, True):
-                expected = outcome(
-                    lambda: theirs.apply_chat_template(
-                        messages, tokenize=False, add_generation_prompt=prompt, bos_token="<bos>"
-                    )
-                )
-                assert outcome(lambda: template.render(messages, add_generation_prompt=prompt)) == expected, (
-                    name
-                )
+                how = {"add_generation_prompt": prompt}
+                expected = outcome(theirs.apply_chat_template, messages, tokenize=False, **how)
+                assert outcome(template.render, messages, **how) == expected, name
             if expected == "refused":
                 refused += 1
                 continue
