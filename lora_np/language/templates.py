@@ -74,7 +74,7 @@ class Template:
         return self.vocabulary.cut(self.render(messages, **options), special=False)[0]
 
     def labelled(
-        self, messages: Sequence[Message], *, tools: Any = None, first: int = 0
+        self, messages: Sequence[Message], tools: Any = None, first: int = 0
     ) -> tuple[Array, Array, int]:
         """Tokens of a conversation, and whether each is the model's to say.
 

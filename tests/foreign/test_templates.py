@@ -1,23 +1,29 @@
-"""Chat templates of real models, as trl's wheel carries them: rendered, cut and labelled as transformers does it.
+"""Chat templates of real models, as trl carries them: rendered, cut, labelled and packed as transformers and trl do it.
 
 Where a template does not say what the model is to say, trl has a copy that does: the labels are the same.
 """
 
 import re
-import subprocess
-import sys
-import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lora_np.language import Subwords
+from lora_np.language.data import as_data
+from lora_np.language.packing import documents, packed
 from lora_np.language.templates import Template
 from tests.drawing import FULL
 from tests.language.conftest import byte_level
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.foreign
+pytestmark = [
+    pytest.mark.foreign,
+    pytest.mark.skipif(find_spec("trl") is None, reason="trl is not here"),
+    pytest.mark.filterwarnings("default"),  # theirs
+]
 
 DRAWN = 200  # conversations for each template
 SAMPLE = ["qwen2_5_training", "llama3_training", "gemma_training", "phi3_training", "qwen3", "llama3_1"]
@@ -42,14 +48,9 @@ WORDS = [
 
 
 @pytest.fixture(scope="module")
-def templates(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trl")
-    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "trl", "--dest", str(folder)]
-    if subprocess.run(download, check=False, timeout=300).returncode:
-        pytest.skip("the wheel of trl cannot be downloaded")
-    with zipfile.ZipFile(next(folder.glob("trl-*.whl"))) as wheel:
-        names = [name for name in wheel.namelist() if name.endswith(".jinja")]
-        return {name.split("/")[-1].removesuffix(".jinja"): wheel.read(name).decode() for name in names}
+def templates():
+    files = Path(find_spec("trl").origin).parent.glob("chat_templates/*.jinja")
+    return {file.stem: file.read_text() for file in files}
 
 
 def vocabulary_for(template):
@@ -136,3 +137,57 @@ def test_labels_by_comparison_are_those_of_the_marked_copy(templates):
             else:
                 assert len(ours.decode(tokens[answer])) >= len(marked.decode(copy[0][copy[1]]))
     assert compared > 50
+
+
+def prepared(records, tokenizer, *, context=None, answers_only=False):
+    """What trl's trainer makes of a data set: tokens and labels, packed if ``context`` is given."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    asked = SimpleNamespace(
+        dataset_num_proc=None, dataset_text_field="text", assistant_only_loss=answers_only, max_length=context,
+        packing_strategy="bfd", shuffle_dataset=False,
+    )  # fmt: skip
+    trainer = SimpleNamespace(
+        _tokenizer=tokenizer, completion_only_loss="prompt" in records[0], chat_template=None
+    )
+    prepare = SFTTrainer._prepare_dataset
+    return prepare(
+        trainer, Dataset.from_list(records), tokenizer, asked, context is not None, None, "train"
+    ).to_list()
+
+
+def record(kind, rng):
+    messages = [m for m in conversation(rng) if m["role"] != "system"]
+    messages = [{"role": m["role"], "content": m["content"]} for m in messages][: len(messages) // 2 * 2]
+    while not messages:
+        messages = [{"role": role, "content": "Hi"} for role in ("user", "assistant")]
+    if kind == "messages":
+        return {"messages": messages}
+    if kind == "conversational prompts":
+        return {"prompt": messages[:-1], "completion": messages[-1:]}
+    texts = ["".join(rng.choice(WORDS, rng.integers(1, 30))) for _ in range(2)]
+    return {"text": texts[0]} if kind == "texts" else dict(zip(("prompt", "completion"), texts, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["messages", "conversational prompts", "prompts", "texts"])
+def test_labels_and_packing_are_those_of_trl(templates, kind):
+    name = "llama3_training" if kind == "messages" else "llama3"
+    ours, theirs = vocabulary_for(templates[name])
+    rng = np.random.default_rng(2)
+    records = [record(kind, rng) for _ in range(DRAWN)]
+    model = SimpleNamespace(vocabulary=ours, generation={}, config={})
+    for context in (10_000, 120):
+        found = documents(as_data(records), model, context)[0]
+        labels = [np.where(d.answer, d.tokens, -100).tolist() for d in found]
+        expected = prepared(records, theirs, context=None, answers_only=kind == "messages")
+        expected = [each for each in expected if any(label != -100 for label in each["labels"][1:context])]
+        assert [d.tokens.tolist() for d in found] == [each["input_ids"][:context] for each in expected]
+        assert labels == [each["labels"][:context] for each in expected]
+    rows = packed(found, 120)
+    theirs = prepared([{"input_ids": d.tokens.tolist(), "labels": label} for d, label in zip(found, labels, strict=True)],
+                      theirs, context=120)  # fmt: skip
+    assert [[len(d.tokens) for d in row] for row in rows] == [row["seq_lengths"] for row in theirs]
+    assert [[t for d in row for t in d.tokens.tolist()] for row in rows] == [
+        row["input_ids"] for row in theirs
+    ]
