@@ -17,7 +17,7 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.language import composed, fused
-from lora_np.language.rotary import Rotary
+from lora_np.language.rotary import GROWING, Rotary
 from lora_np.nn import gelu, relu, sigmoid, softmax
 
 
@@ -161,6 +161,18 @@ class Cache:
         return self.k[:, : self.tokens], self.v[:, : self.tokens]
 
 
+def positions(tokens: int, cache: Cache | None, texts: Array | None) -> Array:
+    """The place of each token in its own text: (tokens,) or (batch, tokens)."""
+    before = 0 if cache is None else cache.tokens
+    if texts is None:
+        return np.arange(before, before + tokens)
+    if cache is not None and cache.texts is not None:
+        texts = np.concatenate([cache.texts, texts], axis=1)
+    same = texts[:, before:, np.newaxis] == texts[:, np.newaxis]
+    found: Array = np.tril(same, before - 1).sum(axis=2)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class SelfAttention(Part):
     """``W_o softmax(s q k^T) v`` with rotated queries and keys; each key serves a group of queries.
@@ -216,12 +228,18 @@ class SelfAttention(Part):
             q, k, v = self.apart(self.qkv(x, rng=rng))
         if self.normed and self.normed_first:
             q, k = self.with_norms(q, k)
-        start = 0 if cache is None else cache.tokens
-        cos, sin = self.rotary.turns(start, start + x.shape[1], x.dtype)
+        start, stop = (0, x.shape[1]) if cache is None else (cache.tokens, cache.tokens + x.shape[1])
+        at = None  # the places of tokens in their texts, where scores depend on more than distances
+        if texts is not None and (self.rotary.kind in GROWING or not self.normed_first):
+            at = positions(x.shape[1], cache, texts)
+        cos, sin = self.rotary.turns(start, stop, x.dtype, None if at is None else int(at.max()) + 1)
         if self.rotary.moved:
             q, k = (self.rotary.halves(heads_of(y, n)).reshape(y.shape) for y, n in ((q, self.heads), (k, self.kv)))
         if not self.normed_first:
-            turned = (composed.rotate(heads_of(y, n), cos, sin) for y, n in ((q, self.heads), (k, self.kv)))
+            own = (cos, sin)
+            if at is not None:
+                own = tuple(table[at] for table in self.rotary.turns(0, int(at.max()) + 1, x.dtype))
+            turned = (composed.rotate(heads_of(y, n), *own) for y, n in ((q, self.heads), (k, self.kv)))
             q, k = self.with_norms(*(y.reshape(*x.shape[:2], -1) for y in turned))
             cos, sin = np.ones_like(cos), np.zeros_like(sin)
         if cache is not None:

@@ -32,7 +32,7 @@ def rotate(x: Any, cos: Array, sin: Array) -> Any:
     Parameters
     ----------
     x : Tensor or ndarray of shape (..., tokens, heads, d)
-    cos, sin : ndarray of shape (tokens, d/2)
+    cos, sin : ndarray of shape (tokens, d/2) or (batch, tokens, d/2)
 
     Examples
     --------
@@ -42,7 +42,7 @@ def rotate(x: Any, cos: Array, sin: Array) -> Any:
     """
     half = x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
-    cos, sin = cos[:, np.newaxis], sin[:, np.newaxis]
+    cos, sin = cos[..., np.newaxis, :], sin[..., np.newaxis, :]
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 

@@ -25,6 +25,7 @@ from lora_np.language.blocks import (
     Router,
     SelfAttention,
     named,
+    positions,
 )
 from lora_np.language.settings import decoder_settings
 from lora_np.models import ATTENTION, ModuleSpec
@@ -61,24 +62,11 @@ class Decoder(Part):
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:
-            x = x + self.position(places(tokens.shape[1], caches, texts))
+            x = x + self.position(positions(tokens.shape[1], caches[0] if caches else None, texts))
         for i, layer in enumerate(self.stack):
             x = layer(x, rng=rng, cache=None if caches is None else caches[i], texts=texts)
         x = self.last(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
-
-
-def places(tokens: int, caches: list[Cache] | None, texts: Array | None) -> Array:
-    """The positions of tokens, each in its own text: (tokens,) or (batch, tokens)."""
-    before = caches[0].tokens if caches else 0
-    if texts is None:
-        return np.arange(before, before + tokens)
-    if caches and caches[0].texts is not None:
-        texts = np.concatenate([caches[0].texts, texts], axis=1)
-    index = np.arange(texts.shape[1])
-    starts = np.where(np.diff(texts, axis=1, prepend=texts[:, :1] - 1) != 0, index, 0)
-    found: Array = (index - np.maximum.accumulate(starts, axis=1))[:, before:]
-    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,102 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 
 from lora_np.autograd import value
-from lora_np.checks import Array, generator, number, shown, whole_number
+from lora_np.checks import Array, generator, shown, whole_number
 from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel
+from lora_np.language.sampling import Sampling
 from lora_np.language.text import vocabulary_of
 from lora_np.nn import freeze
 
 
+@overload
+def generate(model: LanguageModel, prompt: str, **options: Any) -> str: ...
+@overload
+def generate(model: LanguageModel, prompt: Sequence[str], **options: Any) -> list[str]: ...
 def generate(
     model: LanguageModel,
-    prompt: str,
+    prompt: str | Sequence[str],
     *,
     tokens: int = 200,
-    temperature: float = 0.8,
-    top_p: float = 1.0,
     rng: np.random.Generator | int = 0,
     stream: Callable[[str], Any] | None = None,
-) -> str:
-    """The prompt and the model's continuation.
+    **sampling: Any,
+) -> str | list[str]:
+    """The prompt and the model's continuation; of several prompts, all at once.
 
     Parameters
     ----------
     model : LanguageModel
         With adapters or without.
-    prompt : str
+    prompt : str, or sequence of str
         The beginning; at least one token. If the vocabulary has a token for the beginning of a text (BOS), it
         is put first, and is not part of the result.
     tokens : int
         The largest number of tokens to add. Generation stops earlier at a token that ends a text: those of
         ``generation_config.json``, or else of ``config.json``.
-    temperature : float
-        Logits are divided by this; 0 takes the most likely token every time.
-    top_p : float
-        Draw among the most likely tokens that together have this probability.
     rng : Generator or int
         Randomness of the draws.
     stream : callable, optional
-        ``stream(text)`` is called with each new piece of text, the prompt first.
+        ``stream(text)`` is called with each new piece of text, the prompt first; for one prompt.
+    **sampling
+        How tokens are drawn: ``temperature`` (0.8; 0 takes the most likely token every time), ``top_k``,
+        ``top_p``, ``min_p`` and ``repetition_penalty``, as in `lora_np.language.sampling.Sampling`.
 
     Returns
     -------
-    str
-        The whole text, with the prompt.
+    str, or list of str
+        The whole text, with the prompt; one for each prompt.
 
     Raises
     ------
     ValueError
-        If the prompt is empty or has characters outside the vocabulary, a setting is out of range, or the
+        If a prompt is empty or has characters outside the vocabulary, a setting is out of range, or the
         model has no vocabulary.
 
     Notes
     -----
     Keys and values of earlier tokens are kept. Beyond ``model.context`` the model has no positions: it then
-    restarts from the last half of that many tokens.
+    restarts from the last half of that many tokens. Of several prompts, shorter ones are padded on the left,
+    where nothing sees it: at temperature 0 each text is the one that it would be alone, up to rounding.
     """
+    rule = Sampling(**sampling)
     whole_number("tokens", tokens, minimum=0)
-    number("temperature", temperature, minimum=0)
-    number("top_p", top_p, minimum=0, maximum=1, open_minimum=True)
     vocabulary = vocabulary_of(model)
-    said = [int(i) for i in vocabulary.encode(prompt)]
-    if not said:
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if stream is not None and len(prompts) != 1:
+        raise ValueError(f"stream is for one prompt, got {len(prompts)}")
+    said = [[int(i) for i in vocabulary.encode(each)] for each in prompts]
+    if not all(said):
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    random = generator(rng)
-    frozen = freeze(model)
-    longest = min(model.context, len(said) + tokens)
-    stops = ends_of(model)
     told = 0  # characters that have been streamed
 
-    def text() -> str:
-        return vocabulary.decode(said[len(vocabulary.begins) :])
+    def text(row: list[int]) -> str:
+        return vocabulary.decode(row[len(vocabulary.begins) :])
 
     def tell() -> None:
         nonlocal told
-        if stream is not None and not (now := text()).endswith("\ufffd"):  # an incomplete character
+        if stream is not None and not (now := text(said[0])).endswith("\ufffd"):  # an incomplete character
             stream(now[told:])
             told = len(now)
 
     tell()
-    step, caches = said[-model.context :], fresh(frozen, longest)
-    for _ in range(tokens):
-        if caches[0].tokens + len(step) > model.context:
-            step, caches = said[-max(model.context // 2, 1) :], fresh(frozen, longest)
-        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, drawn tells
-            hidden = frozen.model(np.array([step]), caches=caches)[:, -1:]
-            logits = value(frozen.logits(hidden))[0, 0]
-        said.append(drawn(logits, temperature, top_p, random))
-        step = said[-1:]
-        if said[-1] in stops:
-            break
+    for _ in continued(model, said, tokens=tokens, rule=rule, rng=generator(rng), ends=ends_of(model)):
         tell()
-    return text()
+    texts = [text(row) for row in said]
+    return texts[0] if isinstance(prompt, str) else texts
+
+
+def continued(
+    model: LanguageModel,
+    said: Sequence[list[int]],
+    *,
+    tokens: int,
+    rule: Sampling,
+    rng: np.random.Generator,
+    ends: Sequence[int],
+) -> Iterator[None]:
+    """Append a token to each of ``said``, and pause; until there are so many, or all have ended."""
+    frozen, context = freeze(model), model.context
+    longest = min(context, max(map(len, said), default=0) + tokens)
+    # where these kinds of positions change, all keys do
+    turning = [layer.attention.rotary for layer in frozen.model.stack]
+    trained = next((rotary.trained for rotary in turning if rotary.kind == "longrope"), 0)
+    going, caches = [*said], []
+    for _ in range(tokens if said else 0):
+        held = caches[0].tokens if caches else 0
+        if held in (0, trained, context):
+            most = max(context // 2, 1) if held == context else context
+            caches = [Cache(longest) for _ in frozen.model.stack]
+            step, texts = padded([row[-most:] for row in said])
+        else:
+            step = np.array([row[-1:] for row in said])
+            texts = None if caches[0].texts is None else np.ones_like(step)
+        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, draw tells
+            hidden = frozen.model(step, caches=caches, texts=texts)[:, -1:]
+            logits = value(frozen.logits(hidden))[:, 0]
+        for row, scores in zip(said, logits, strict=True):
+            if any(row is each for each in going):
+                row.append(rule.draw(scores, row, rng))
+        going = [row for row in going if row[-1] not in ends]
+        if not going:
+            return
+        yield
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
+    """Rows of tokens in one array, padded on the left, and which of its entries are theirs, if not all are.
+
+    Examples
+    --------
+    >>> padded([[3], [4, 5]])
+    (array([[0, 3],
+           [4, 5]]), array([[0, 1],
+           [1, 1]]))
+    """
+    longest = max(map(len, rows))
+    tokens = np.array([[0] * (longest - len(row)) + list(row) for row in rows])
+    theirs = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    return tokens, None if theirs.all() else theirs
 
 
 def ends_of(model: LanguageModel) -> list[int]:
@@ -109,26 +155,3 @@ def ends_of(model: LanguageModel) -> list[int]:
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in found):
         raise ValueError(f"{where}: eos_token_id must be a token or a list of tokens, got {shown(ends)}")
     return found
-
-
-def fresh(model: LanguageModel, longest: int) -> list[Cache]:
-    return [Cache(longest) for _ in model.model.stack]
-
-
-def drawn(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:
-    """A token by its probability, among the most likely ones that make up ``top_p``."""
-    if not np.isfinite(logits).all():
-        raise FloatingPointError(
-            "the model's logits are not finite: its weights, or an adapter's, are too large"
-        )
-    if temperature == 0:
-        return int(logits.argmax())
-    with np.errstate(over="ignore"):  # as temperature goes to 0, all but the most likely go to 0
-        p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
-    p /= p.sum()
-    if top_p < 1:
-        order = np.argsort(-p, kind="stable")
-        before = np.cumsum(p[order]) - p[order]
-        p[order[before >= top_p]] = 0
-        p /= p.sum()
-    return int(rng.choice(len(p), p=p))

@@ -118,10 +118,16 @@ class Rotary:
         """Which pair turns that many times within the old context."""
         return self.d * math.log(self.trained / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
 
-    def turns(self, start: int, stop: int, dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
-        """Cosines and sines of the angles of tokens ``start`` to ``stop``, each (tokens, width/2)."""
-        if self.kind in GROWING and stop > self.trained:
-            cos, sin = table(self, stop, stop, dtype)
+    def turns(
+        self, start: int, stop: int, dtype: np.dtype[np.floating], longest: int | None = None
+    ) -> tuple[Array, Array]:
+        """Cosines and sines of the angles of tokens ``start`` to ``stop``, each (tokens, width/2).
+
+        The longest text, on which the angles of some kinds depend, has ``stop`` tokens if nothing else is said.
+        """
+        longest = longest or stop
+        if self.kind in GROWING and longest > self.trained:
+            cos, sin = table(self, stop, longest, dtype)
         else:
             cos, sin = table(self, 1 << (stop - 1).bit_length(), 1, dtype)
         return cos[start:stop], sin[start:stop]
