@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from inspect import signature
+from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import choice, generator, number, whole_number
+from lora_np.checks import choice, generator, number, printable, whole_number
 from lora_np.language.data import Data, as_data
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.packing import Row, Shuffled, batch_loss, divided, marked, together
@@ -22,8 +24,11 @@ from lora_np.language.text import vocabulary_of, within
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, freeze, linear_schedule, start, trainable
-from lora_np.table import Table, binary_bytes
+from lora_np.table import Table, binary_bytes, page
 from lora_np.training import History, fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
@@ -49,6 +54,8 @@ class Adapted:
         In a step, on average.
     settings : dict
         What it was made with.
+    notes : tuple of str
+        What people should know of the data.
     """
 
     model: LanguageModel
@@ -59,6 +66,7 @@ class Adapted:
     interrupted: bool
     tokens: int
     settings: dict[str, Any]
+    notes: tuple[str, ...]
 
     @property
     def steps(self) -> int:
@@ -78,6 +86,34 @@ class Adapted:
         names = ["numbers trained", "steps", "held-out loss before", "after (nats a token)", "seconds"]
         losses = [f"{loss:.4f}" for loss in (self.before, self.after)]
         return Table(names, [[self.numbers, self.steps, *losses, f"{self.history.seconds:.1f}"]])
+
+    @property
+    def loss_table(self) -> Table:
+        """The held-out loss at each validation, and the mean training loss of the steps before it."""
+        ends = [int(step) for step in self.history.validation_steps]
+        parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
+        rows = zip(ends, [float(part.mean()) if part.size else None for part in parts],
+                   map(float, self.history.validation_loss), strict=True)  # fmt: skip
+        return Table(["step", "training loss", "held-out loss"], [*rows], title="Losses, nats a token")
+
+    def figure(self) -> Figure:
+        """The losses against the steps."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        self.history.plot(figure.add_subplot()).set(ylabel="loss, nats a token")
+        return figure
+
+    def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
+        """A page on the run: data, settings, losses, samples after some steps, and its command."""
+        settings = Table(["setting", "value"], [[name, str(each)] for name, each in self.settings.items()])
+        said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
+        spoken = [Table(["after steps", "sample"], samples)] if samples else []
+        again = (
+            [f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>"] if command else []
+        )
+        parts = [*said, self.table, self.figure(), self.loss_table, *spoken, settings, *again]
+        return page("A LoRA on a language model", parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +182,7 @@ def finetune(
     validation: Data | str | Sequence[Any] | None = None,
     validate_every: int | None = None,
     patience: int | None = None,
+    tell: Callable[[str], object] | None = None,
     watch: Callable[[int, LanguageModel], object] | None = None,
     sample: Callable[[int, LanguageModel], str | None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -201,6 +238,8 @@ def finetune(
         the work, a trained token counting as two; with this set, the rows alone.
     patience : int, optional
         Stop after so many validations without a new lowest loss, and keep the model of the lowest.
+    tell : callable, optional
+        ``tell(note)`` is called with what people should know of the data, such as what was cut.
     watch : callable, optional
         ``watch(step, model)`` is called in each step, before anything moves.
     sample : callable, optional
@@ -263,7 +302,15 @@ def finetune(
         before, after = float(losses[0]), float(losses[-1] if patience is None else losses.min())
     numbers = sum(leaf.size for _, leaf in trainable(plan.adapted))
     return Adapted(
-        result.model, history, numbers, before, after, result.interrupted, plan.tokens, plan.settings
+        result.model,
+        history,
+        numbers,
+        before,
+        after,
+        result.interrupted,
+        plan.tokens,
+        plan.settings,
+        plan.notes,
     )
 
 
@@ -318,7 +365,7 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     examples = [document for row in plan.rows for document in row][:3]
     return Forecast(
         tuple(marked(document, vocabulary_of(model)) for document in examples),
-        tuple(plan.notes),
+        plan.notes,
         tokens,
         sum(document.learnt for row in plan.rows for document in row),
         len(plan.rows),
@@ -333,16 +380,17 @@ class Plan:
     """A run of `finetune` before its first step, from its arguments."""
 
     def __init__(self, s: SimpleNamespace) -> None:
-        model, data, validation = s.model, as_data(s.data), s.validation
+        model, validation = s.model, s.validation
+        data = as_data(s.data)
         number("lr", s.lr, minimum=0, open_minimum=True)
         width = model.model.last.W.shape[0]  # no matrix of a decoder has a higher rank
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         context = within(model, min(model.context, 256) if s.context is None else s.context)
         self.steps, accumulate = whole_number("steps", s.steps), whole_number("accumulate", s.accumulate)
-        self.rows, held_out, self.notes = divided(
-            data, None if validation is None else as_data(validation), model, context
-        )
+        other = None if validation is None else as_data(validation)
+        self.rows, held_out, notes = divided(data, other, model, context)
+        self.notes = (str(data), *notes)
         self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
         self.tokens = round(sum(map(length, self.rows)) / len(self.rows) * self.size * accumulate)
         self.random = generator(s.rng)
@@ -384,6 +432,8 @@ class Plan:
             held_out, self.tokens * self.steps, self.steps, s.validate_every
         )
         self.watched = together([some[i : i + self.size] for i in range(0, len(some), self.size)])
+        for note in self.notes if s.tell is not None else ():
+            s.tell(note)
 
     def loss_of(self, model: LanguageModel) -> float:
         """The held-out loss."""

@@ -13,6 +13,7 @@ from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.sampling import Sampling
 from lora_np.language.text import vocabulary_of
+from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import freeze
 
 
@@ -25,6 +26,7 @@ def generate(
     prompt: str | Sequence[str],
     *,
     tokens: int = 200,
+    stop: Sequence[str] = (),
     rng: np.random.Generator | int = 0,
     stream: Callable[[str], Any] | None = None,
     **sampling: Any,
@@ -41,6 +43,8 @@ def generate(
     tokens : int
         The largest number of tokens to add. Generation stops earlier at a token that ends a text: those of
         ``generation_config.json``, or else of ``config.json``.
+    stop : sequence of str
+        Texts before which a continuation ends.
     rng : Generator or int
         Randomness of the draws.
     stream : callable, optional
@@ -75,22 +79,49 @@ def generate(
     said = [[int(i) for i in vocabulary.encode(each)] for each in prompts]
     if not all(said):
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    told = 0  # characters that have been streamed
-
-    def text(row: list[int]) -> str:
-        return vocabulary.decode(row[len(vocabulary.begins) :])
-
-    def tell() -> None:
-        nonlocal told
-        if stream is not None and not (now := text(said[0])).endswith("\ufffd"):  # an incomplete character
-            stream(now[told:])
-            told = len(now)
-
-    tell()
+    speeches = [Speech(vocabulary, row, len(vocabulary.begins), stop, stream) for row in said]
     for _ in continued(model, said, tokens=tokens, rule=rule, rng=generator(rng), ends=ends_of(model)):
-        tell()
-    texts = [text(row) for row in said]
+        if all([speech.hear(row) for speech, row in zip(speeches, said, strict=True)]):
+            break
+    texts = [speech.end(row) for speech, row in zip(speeches, said, strict=True)]
     return texts[0] if isinstance(prompt, str) else texts
+
+
+class Speech:
+    """The text of a row of tokens from the ``begins``-th on, up to one at which it stops, streamed as it grows."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, row: list[int], begins: int, stop: Sequence[str], stream: Any = None
+    ) -> None:
+        if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
+            raise ValueError(f"stop must be a list of texts that are not empty, got {shown(stop)}")
+        self.vocabulary, self.begins, self.stop, self.stream = vocabulary, begins, stop, stream
+        self.first = self.told = 0  # the first character that may stop it; how many have been streamed
+        self.hear(row)
+        self.first = len(self.text)
+
+    def hear(self, row: list[int]) -> bool:
+        """Take in the row as it has become, and tell whether the text stops."""
+        text = self.vocabulary.decode(row[self.begins :])
+        found = [place for each in self.stop if (place := text.find(each, self.first)) >= 0]
+        self.text = text[: min(found, default=None)]
+        begun = [k for each in self.stop for k in range(1, len(each)) if text.endswith(each[:k])]
+        if found or not text.endswith("\ufffd"):  # an incomplete character
+            self.tell(len(self.text) - (0 if found else max(begun, default=0)))
+        return bool(found)
+
+    def end(self, row: list[int]) -> str:
+        """All of it, after what is not yet streamed, except the token that ends it."""
+        self.tell(len(self.text))
+        self.stream = None
+        self.hear(row)
+        return self.text
+
+    def tell(self, end: int) -> None:
+        """Stream what comes before the ``end``-th character."""
+        if self.stream is not None and end > self.told:
+            self.stream(self.text[self.told : end])
+            self.told = end
 
 
 def continued(

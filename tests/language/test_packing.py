@@ -184,7 +184,9 @@ def test_what_is_too_long_is_cut_and_counted():
 
 
 def test_a_template_that_rewrites_what_it_wrote_leaves_those_answers_out():
-    thinking = TEMPLATE.replace("{{ m.content }}", "{{ 'hm ' if loop.last and m.role == 'assistant' else '' }}{{ m.content }}")
+    thinking = TEMPLATE.replace(
+        "{{ m.content }}", "{{ 'hm ' if loop.last and m.role == 'assistant' else '' }}{{ m.content }}"
+    )
     model = with_template(random_model(max_position_embeddings=64), thinking)
     (document,), notes = packing.documents(as_data([{"messages": CHAT}]), model, 64)
     assert packing.marked(document, model.vocabulary) == "u. hi\na. hello\nu. you\na. [[hm me\n]]"
