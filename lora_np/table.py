@@ -224,7 +224,7 @@ def page(title: str, parts: Iterable[Any]) -> str:
     def piece(part: Any) -> str:
         if isinstance(part, str):
             return part
-        if hasattr(part, "_repr_html_"):
+        if not hasattr(part, "savefig"):
             return str(part._repr_html_())
         drawing = picture(part, "svg", transparent=True).decode()
         return drawing[drawing.index("<svg") :]

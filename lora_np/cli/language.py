@@ -137,7 +137,7 @@ def finetune(
         write_figure(result.figure(), plot, dpi=150)
     if html is not None:
         command = shlex.join(["lora-np", *click.get_current_context().obj])
-        write_text(html, result.to_html(notes=[str(told)], samples=samples, command=command))
+        write_text(html, result.to_html(samples=samples, command=command))
     show_as(result.table, as_json, result.loss_table, result.table)
     if result.interrupted:
         tell(f"Stopped after {result.steps} steps; written: {out}")

@@ -19,7 +19,7 @@ import numpy as np
 from lora_np.checks import choice, generator, number, printable, whole_number
 from lora_np.language.data import Data, as_data
 from lora_np.language.decoder import LanguageModel
-from lora_np.language.packing import Row, Shuffled, batch_loss, divided, marked, together
+from lora_np.language.packing import Row, Shuffled, batch_loss, divided, marked, packed, together
 from lora_np.language.text import vocabulary_of, within
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
@@ -362,12 +362,11 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     batch_loss(freeze(plan.adapted), plan.watched[0])
     watching = (time.perf_counter() - begin) * len(plan.watched) * plan.times
     tokens, steps = sum(map(length, plan.rows)), plan.steps
-    examples = [document for row in plan.rows for document in row][:3]
     return Forecast(
-        tuple(marked(document, vocabulary_of(model)) for document in examples),
+        tuple(marked(document, vocabulary_of(model)) for document in plan.documents[:3]),
         plan.notes,
         tokens,
-        sum(document.learnt for row in plan.rows for document in row),
+        sum(document.learnt for document in plan.documents),
         len(plan.rows),
         steps,
         steps * plan.tokens / tokens,
@@ -389,8 +388,8 @@ class Plan:
         context = within(model, min(model.context, 256) if s.context is None else s.context)
         self.steps, accumulate = whole_number("steps", s.steps), whole_number("accumulate", s.accumulate)
         other = None if validation is None else as_data(validation)
-        self.rows, held_out, notes = divided(data, other, model, context)
-        self.notes = (str(data), *notes)
+        self.documents, held_out, notes = divided(data, other, model, context)
+        self.rows, self.notes = packed(self.documents, context), (str(data), *notes)
         self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
         self.tokens = round(sum(map(length, self.rows)) / len(self.rows) * self.size * accumulate)
         self.random = generator(s.rng)
@@ -421,7 +420,7 @@ class Plan:
             "dropout": s.dropout,
             "random seed": order if isinstance(s.rng, np.random.Generator) else s.rng,
         }
-        described = [(document.tokens, document.answer) for row in self.rows for document in row]
+        described = [(document.tokens, document.answer) for document in self.documents]
         identity = {**self.settings, "the data": described, "the model's weights": model.model}
         self.batches = Shuffled(self.rows, self.size, accumulate, order, identity)
         falls = cosine_schedule if choice("schedule", s.schedule, SCHEDULES) == "cosine" else linear_schedule
@@ -429,7 +428,7 @@ class Plan:
         rate = falls(s.lr, steps=self.steps, warmup=warmup, final=final)
         self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=rate, weight_decay=s.weight_decay))
         self.every, self.times, some = budget(
-            held_out, self.tokens * self.steps, self.steps, s.validate_every
+            packed(held_out, context), self.tokens * self.steps, self.steps, s.validate_every
         )
         self.watched = together([some[i : i + self.size] for i in range(0, len(some), self.size)])
         for note in self.notes if s.tell is not None else ():

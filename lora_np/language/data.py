@@ -119,6 +119,8 @@ def read_data(
     >>> read_data(path).examples
     (Completion(prompt='2 + 2 =', text=' 4'),)
     """
+    if len(columns or ()) > 2:
+        raise ValueError(f"columns must name one or two fields, got {', '.join(columns or ())}")
     content, name = read_text(source), str(source)
     form = (
         told_by(content, Path(name).suffix.lower()) if format is None else choice("format", format, FORMATS)
@@ -217,7 +219,7 @@ def renamed(record: Any, columns: Sequence[str] | None) -> dict[str, Any]:
         raise ValueError(f"it has no field {missing[0]!r}, only {', '.join(record)}")
     values = [record[name] for name in columns]
     one = "messages" if isinstance(values[0], list) else "text"
-    return dict(zip((one,) if len(values) == 1 else ("prompt", "completion"), values, strict=False))
+    return dict(zip((one,) if len(values) == 1 else ("prompt", "completion"), values, strict=True))
 
 
 def kind_of(fields: Mapping[str, Any]) -> str:

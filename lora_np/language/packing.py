@@ -51,8 +51,8 @@ Row = Sequence[Document]
 
 def divided(
     data: Data, validation: Data | None, model: LanguageModel, context: int
-) -> tuple[list[Row], list[Row], list[str]]:
-    """Rows to train on, rows that are held out, and what people should know."""
+) -> tuple[list[Document], list[Document], list[str]]:
+    """Documents to train on, those that are held out, and what people should know."""
     notes: list[str] = []
     if validation is not None:
         (learnt, notes), (held, more) = (documents(each, model, context) for each in (data, validation))
@@ -77,7 +77,7 @@ def divided(
             [document for i, document in enumerate(found) if (i % every == every - 1) is there]
             for there in (False, True)
         )
-    return packed(learnt, context), packed(held, context), notes
+    return learnt, held, notes
 
 
 def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Document], list[str]]:
