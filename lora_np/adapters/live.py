@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace as changed
 from typing import Any, TypeVar
 
@@ -16,11 +16,13 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
 from lora_np.lora import ADAPTED, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
-from lora_np.models import peft
+from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import Embedding, Linear, freeze, join, replace, trainable, walk
+from lora_np.quantise import Quantised
 
 T = TypeVar("T")
 
+_ARRAYS = (Tensor, np.ndarray, Quantised)
 _PARAMETERS = {"W": "weight", "b": "bias"}  # our names of a layer's arrays, and torch's
 
 
@@ -143,7 +145,7 @@ def attach(
     named = names or _own_name
     for name in adapter.rows:
         raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
-    waiting = {*adapter, *adapter.full}
+    waiting, turned = {*adapter, *adapter.full}, _stored_turned(model)
     dropout = float(adapter.raw.get("lora_dropout") or 0.0)
 
     def adapt(path: str, layer: Any) -> Any:
@@ -151,7 +153,7 @@ def attach(
         for ours, theirs in _PARAMETERS.items():
             key = f"{name}.{theirs}"
             if key in adapter.full:
-                new = _replaced(key, adapter.full[key], getattr(layer, ours, None))
+                new = _replaced(key, adapter.full[key], getattr(layer, ours, None), ours == "W" and path in turned)
                 layer = changed(layer, **{ours: new})
                 waiting.discard(key)
         if name not in adapter:
@@ -159,9 +161,10 @@ def attach(
         waiting.discard(name)
         return _adapted(name, layer, adapter[name], dropout)
 
-    result = replace(freeze(model), (Linear, Embedding), adapt)
+    layers = {path: node for path, node in walk(model) if isinstance(getattr(node, "W", None), _ARRAYS)}
+    result = replace(freeze(model), tuple({*map(type, layers.values())}), adapt)
     if waiting:
-        known = [named(path) for path, node in walk(model) if isinstance(node, (Linear, Embedding))]
+        known = [named(path) for path, node in layers.items() if isinstance(node, (Linear, Embedding))]
         raise HubError(f"the model has no {min(waiting)!r}{close_names(min(waiting), known)}")
     return result
 
@@ -214,7 +217,7 @@ def _trained_in_full(
     own = {id(leaf) for _, leaf in adapter_leaves(model)}
     owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
     owner |= dict(zip(layers, layers, strict=True))
-    nodes = dict(walk(model))
+    nodes, turned = dict(walk(model)), _stored_turned(model)
     full: dict[str, Stored] = {}
     saved: set[str] = set()
     biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
@@ -233,7 +236,8 @@ def _trained_in_full(
             saved.add(name)
             for ours, array in vars(nodes[holder]).items():
                 if isinstance(array, (Tensor, np.ndarray)):
-                    full[f"{name}.{_PARAMETERS.get(ours, ours)}"] = held(value(array))
+                    array = value(array).T if ours == "W" and holder in turned else value(array)
+                    full[f"{name}.{_PARAMETERS.get(ours, ours)}"] = held(array)
     bias = "all" if False in biased else "lora_only" if biased else "none"
     return full, sorted(saved), bias
 
@@ -263,8 +267,17 @@ def _adapted(name: str, layer: Any, module: AdapterModule, dropout: float) -> An
     return DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
 
 
-def _replaced(key: str, stored: Stored, old: Tensor | Array | None) -> Tensor:
+def _stored_turned(model: Any) -> Collection[str]:
+    """Paths of the layers whose W transformers keeps as inputs by outputs (GPT-2's Conv1D)."""
+    config = getattr(model, "config", None)
+    if not isinstance(config, Mapping) or config.get("model_type") not in family_names():
+        return ()
+    return {module.name for module in decoder_of(config).spec.modules if module.transposed}
+
+
+def _replaced(key: str, stored: Stored, old: Tensor | Array | None, turned: bool) -> Tensor:
     new = at_least_single(stored.read())
+    new = new.T if turned else new
     if old is None or new.shape != old.shape:
         has = "none" if old is None else old.shape
         raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {has}")

@@ -14,7 +14,8 @@ from lora_np.language.decoder import LanguageModel
 from lora_np.language.sampling import Sampling
 from lora_np.language.text import vocabulary_of
 from lora_np.language.vocabulary import Vocabulary
-from lora_np.nn import freeze
+from lora_np.nn import freeze, replace
+from lora_np.quantise import Blocks
 
 
 @overload
@@ -134,7 +135,9 @@ def continued(
     ends: Sequence[int],
 ) -> Iterator[None]:
     """Append a token to each of ``said``, and pause; until there are so many, or all have ended."""
-    frozen, context = freeze(model), model.context
+    # a byte for each code, as long as text is made: every token needs all weights
+    frozen = replace(freeze(model), Blocks, lambda path, W: W.expanded())
+    context = model.context
     longest = min(context, max(map(len, said), default=0) + tokens)
     # where these kinds of positions change, all keys do
     turning = [layer.attention.rotary for layer in frozen.model.stack]
