@@ -56,7 +56,7 @@ def divided(
     notes: list[str] = []
     if validation is not None:
         (learnt, notes), (held, more) = (documents(each, model, context) for each in (data, validation))
-        notes += more
+        notes += [note for note in more if note not in notes]
     elif data.kind == ONE:
         tokens = vocabulary_of(model).encode(data.examples[0].text)
         cut = min(len(tokens) * 9 // 10, len(tokens) - context - 1)
