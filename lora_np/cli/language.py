@@ -195,7 +195,7 @@ def continuation(model: Any, begin: Any, rng: int) -> str:
 
 def refuse_failure(result: Any) -> None:
     """Write nothing where nothing was learnt, and warn where it was only learnt by heart."""
-    rate = result.settings["learning rate"]
+    rate = result.settings["lr"]
     if result.diverged and not result.interrupted:
         raise FloatingPointError(
             f"training made the held-out loss worse, from {result.before:.4g} to {result.after:.4g} nats a "

@@ -13,14 +13,13 @@ with on_demand(globals()):
         finetune as finetune,
         forecast as forecast,
     )
-    from lora_np.language.conversing import answer as answer
     from lora_np.language.data import Data as Data, read_data as read_data
     from lora_np.language.decoder import (
         LanguageModel as LanguageModel,
         build as build,
         composed_operations as composed_operations,
     )
-    from lora_np.language.generation import generate as generate
+    from lora_np.language.generation import answer as answer, generate as generate
     from lora_np.language.gguf_adapters import save_gguf_adapter as save_gguf_adapter
     from lora_np.language.storing import (
         load as load,

@@ -19,7 +19,7 @@ import numpy as np
 from lora_np.checks import choice, generator, number, printable, whole_number
 from lora_np.language.data import Data, as_data
 from lora_np.language.decoder import LanguageModel
-from lora_np.language.packing import Row, Shuffled, batch_loss, divided, marked, packed, together
+from lora_np.language.packing import Row, Shuffled, batch_loss, divided, length, marked, packed, together
 from lora_np.language.text import vocabulary_of, within
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
@@ -31,6 +31,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
+SETTINGS = (
+    *(
+        "rank",
+        "alpha",
+        "targets",
+        "variant",
+        "steps",
+        "batch_size",
+        "accumulate",
+        "context",
+        "lr",
+        "schedule",
+    ),
+    *("warmup", "weight_decay", "clip", "dropout", "rng"),
+)
+SCHEDULES = ("cosine", "linear", "constant")
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
 
 
@@ -47,11 +63,9 @@ class Adapted:
     numbers : int
         The number of trained numbers.
     before, after : float
-        The loss on these rows, in nats a token.
+        The loss on these rows at the first and the last validation, in nats a token.
     interrupted : bool
         Whether Ctrl-C ended it early; the model is then that of the last step.
-    tokens : int
-        In a step, on average.
     settings : dict
         What it was made with.
     notes : tuple of str
@@ -64,7 +78,6 @@ class Adapted:
     before: float
     after: float
     interrupted: bool
-    tokens: int
     settings: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -106,7 +119,7 @@ class Adapted:
 
     def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
         """A page on the run: data, settings, losses, samples after some steps, and its command."""
-        settings = Table(["setting", "value"], [[name, str(each)] for name, each in self.settings.items()])
+        settings = Table(["setting", "value"], [(name, str(each)) for name, each in self.settings.items()])
         said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
         spoken = [Table(["after steps", "sample"], samples)] if samples else []
         again = (
@@ -156,7 +169,7 @@ class Forecast:
         names = ["tokens", "learnt", "rows", "steps", "times through", "about", "memory"]
         minutes, seconds = divmod(round(self.seconds), 60)
         memory = "unknown" if self.memory is None else binary_bytes(self.memory)
-        row = [self.tokens, self.learnt, self.rows, self.steps, f"{self.epochs:.1f}"]
+        row: list[Any] = [self.tokens, self.learnt, self.rows, self.steps, f"{self.epochs:.1f}"]
         return Table(names, [[*row, f"{minutes} min {seconds} s", memory]])
 
 
@@ -294,24 +307,11 @@ def finetune(
         rng=plan.random,
         progress="finetune" if progress else False,
     )
-    history = result.history
-    if len(history.validation_loss) < 2 or result.interrupted:
-        before, after = (plan.loss_of(each) for each in (model, result.model))
-    else:
-        losses = history.validation_loss
-        before, after = float(losses[0]), float(losses[-1] if patience is None else losses.min())
+    losses = result.history.validation_loss if len(result.history.validation_loss) else np.array([np.nan])
     numbers = sum(leaf.size for _, leaf in trainable(plan.adapted))
-    return Adapted(
-        result.model,
-        history,
-        numbers,
-        before,
-        after,
-        result.interrupted,
-        plan.tokens,
-        plan.settings,
-        plan.notes,
-    )
+    after = losses[-1] if patience is None else losses.min()
+    found = (result.model, result.history, numbers, float(losses[0]), float(after), result.interrupted)
+    return Adapted(*found, plan.settings, plan.notes)
 
 
 def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings: Any) -> Forecast:
@@ -361,65 +361,38 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     begin = time.perf_counter()
     batch_loss(freeze(plan.adapted), plan.watched[0])
     watching = (time.perf_counter() - begin) * len(plan.watched) * plan.times
-    tokens, steps = sum(map(length, plan.rows)), plan.steps
-    return Forecast(
-        tuple(marked(document, vocabulary_of(model)) for document in plan.documents[:3]),
-        plan.notes,
-        tokens,
-        sum(document.learnt for document in plan.documents),
-        len(plan.rows),
-        steps,
-        steps * plan.tokens / tokens,
-        step * steps * plan.tokens / int(part.labels.size) + watching,
-        peak_memory(),
-    )
+    tokens, passed = sum(map(length, plan.rows)), plan.steps * plan.batches.tokens
+    learnt = sum(document.learnt for document in plan.documents)
+    shown = tuple(marked(document, vocabulary_of(model)) for document in plan.documents[:3])
+    seconds = step * passed / part.labels.size + watching
+    counts = (tokens, learnt, len(plan.rows), plan.steps, passed / tokens)
+    return Forecast(shown, plan.notes, *counts, seconds, peak_memory())
 
 
 class Plan:
     """A run of `finetune` before its first step, from its arguments."""
 
     def __init__(self, s: SimpleNamespace) -> None:
-        model, validation = s.model, s.validation
-        data = as_data(s.data)
+        model, data = s.model, as_data(s.data)
         number("lr", s.lr, minimum=0, open_minimum=True)
         width = model.model.last.W.shape[0]  # no matrix of a decoder has a higher rank
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         context = within(model, min(model.context, 256) if s.context is None else s.context)
         self.steps, accumulate = whole_number("steps", s.steps), whole_number("accumulate", s.accumulate)
-        other = None if validation is None else as_data(validation)
+        other = None if s.validation is None else as_data(s.validation)
         self.documents, held_out, notes = divided(data, other, model, context)
         self.rows, self.notes = packed(self.documents, context), (str(data), *notes)
         self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
-        self.tokens = round(sum(map(length, self.rows)) / len(self.rows) * self.size * accumulate)
         self.random = generator(s.rng)
-        self.adapted = inject(
-            model,
-            rank=s.rank,
-            alpha=alpha,
-            dropout=s.dropout,
-            rng=self.random,
-            targets=s.targets,
-            variant=choice("variant", s.variant, VARIED),
-        )
+        choice("variant", s.variant, VARIED)
+        how: dict[str, Any] = {"rank": s.rank, "alpha": alpha, "dropout": s.dropout, "variant": s.variant}
+        self.adapted = inject(model, **how, targets=s.targets, rng=self.random)
         order = int(self.random.integers(2**32))
         warmup = min(10, self.steps) if s.warmup is None else s.warmup
-        self.settings = {
-            "rank": s.rank,
-            "alpha": float(alpha),
-            "targets": s.targets,
-            "variant": s.variant,
-            "number of steps": s.steps,
-            "batch size": s.batch_size,
-            "batches in a step": s.accumulate,
-            "context": context,
-            "learning rate": s.lr,
-            "schedule": s.schedule,
-            "warm-up": warmup,
-            "weight decay": s.weight_decay,
-            "dropout": s.dropout,
-            "random seed": order if isinstance(s.rng, np.random.Generator) else s.rng,
-        }
+        seed = order if isinstance(s.rng, np.random.Generator) else s.rng
+        chosen = {**vars(s), "alpha": float(alpha), "context": context, "warmup": warmup, "rng": seed}
+        self.settings = {name: chosen[name] for name in SETTINGS}
         described = [(document.tokens, document.answer) for document in self.documents]
         identity = {**self.settings, "the data": described, "the model's weights": model.model}
         self.batches = Shuffled(self.rows, self.size, accumulate, order, identity)
@@ -427,25 +400,11 @@ class Plan:
         final = s.lr if s.schedule == "constant" else 0.0
         rate = falls(s.lr, steps=self.steps, warmup=warmup, final=final)
         self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=rate, weight_decay=s.weight_decay))
-        self.every, self.times, some = budget(
-            packed(held_out, context), self.tokens * self.steps, self.steps, s.validate_every
-        )
+        held, tokens = packed(held_out, context), self.batches.tokens * self.steps
+        self.every, self.times, some = budget(held, tokens, self.steps, s.validate_every)
         self.watched = together([some[i : i + self.size] for i in range(0, len(some), self.size)])
         for note in self.notes if s.tell is not None else ():
             s.tell(note)
-
-    def loss_of(self, model: LanguageModel) -> float:
-        """The held-out loss."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a diverged loss may still be finite
-            return float(np.mean([batch_loss(freeze(model), part) for part in self.watched]))
-
-
-SCHEDULES = ("cosine", "linear", "constant")
-
-
-def length(row: Row) -> int:
-    """Tokens of a row that are passed."""
-    return sum(len(document.tokens) - 1 for document in row)
 
 
 def budget(rows: list[Row], tokens: int, steps: int, every: int | None) -> tuple[int, int, list[Row]]:

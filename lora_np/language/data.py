@@ -30,7 +30,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "texts": (("text",), ()),
 }
 # The names of ShareGPT.
-RENAMED = {"conversations": "messages", "from": "role", "value": "content"}
+RENAMED: Mapping[Any, str] = {"conversations": "messages", "from": "role", "value": "content"}
 ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -72,6 +72,11 @@ class Data:
     kind: str
     source: str = "the data"
     unused: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> str | None:
+        """The text, if it is one continuous text."""
+        return str(self.examples[0][1]) if self.kind == ONE else None
 
     def __str__(self) -> str:
         what = self.kind if self.kind == ONE else f"{len(self.examples):,} {self.kind}"
@@ -191,7 +196,12 @@ def data_of(
     for place, record in records:
         with at(place):
             fields = renamed(record, columns)
-            kind = kind or kind_of(fields)
+            kind = kind or next((each for each, needed in KINDS.items() if fields.keys() >= {*needed[0]}), "")
+            if not kind:
+                raise ValueError(
+                    "an example has messages, prompt and completion, instruction and output, or text; this "
+                    f"has {', '.join(fields) or 'none'}: name the fields that count with columns (--columns)"
+                )
             examples.append(example(fields, kind))
         places.append(place)
         unused |= dict.fromkeys(name for name in fields if name not in sum(KINDS[kind], ()))
@@ -220,16 +230,6 @@ def renamed(record: Any, columns: Sequence[str] | None) -> dict[str, Any]:
     values = [record[name] for name in columns]
     one = "messages" if isinstance(values[0], list) else "text"
     return dict(zip((one,) if len(values) == 1 else ("prompt", "completion"), values, strict=True))
-
-
-def kind_of(fields: Mapping[str, Any]) -> str:
-    for kind, (needed, _) in KINDS.items():
-        if fields.keys() >= {*needed}:
-            return kind
-    raise ValueError(
-        "an example has messages, prompt and completion, instruction and output, or text, but here the fields"
-        f" are {', '.join(fields) or 'none'}: name those that count with columns (--columns)"
-    )
 
 
 def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:

@@ -12,6 +12,7 @@ from lora_np.checks import Array, generator, shown, whole_number
 from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.sampling import Sampling
+from lora_np.language.templates import Message, Template
 from lora_np.language.text import vocabulary_of
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import freeze, replace
@@ -82,14 +83,75 @@ def generate(
         raise ValueError("the prompt must hold at least one token, got an empty text")
     speeches = [Speech(vocabulary, row, len(vocabulary.begins), stop, stream) for row in said]
     for _ in continued(model, said, tokens=tokens, rule=rule, rng=generator(rng), ends=ends_of(model)):
-        if all([speech.hear(row) for speech, row in zip(speeches, said, strict=True)]):
+        stopped = [speech.hear(row) for speech, row in zip(speeches, said, strict=True)]
+        if all(stopped):
             break
     texts = [speech.end(row) for speech, row in zip(speeches, said, strict=True)]
     return texts[0] if isinstance(prompt, str) else texts
 
 
+def answer(
+    model: LanguageModel,
+    messages: Sequence[Message],
+    *,
+    tools: Any = None,
+    tokens: int = 500,
+    stop: Sequence[str] = (),
+    rng: np.random.Generator | int = 0,
+    stream: Callable[[str], Any] | None = None,
+    **sampling: Any,
+) -> str:
+    """What the model says next in a conversation, written as its chat template writes it.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        With a chat template.
+    messages : sequence of mapping
+        The conversation so far, each message with ``role`` and ``content``.
+    tools : list, optional
+        Descriptions of functions, as the template takes them.
+    tokens : int
+        The largest number of tokens. The answer ends earlier at an end token of ``generation_config.json``,
+        or else of ``config.json``.
+    stop : sequence of str
+        Texts before which it ends.
+    rng : Generator or int
+        Randomness of the draws.
+    stream : callable, optional
+        ``stream(text)`` is called with each new piece of text.
+    **sampling
+        How tokens are drawn, as for `generate`.
+
+    Returns
+    -------
+    str
+        The answer, without its end token.
+
+    Raises
+    ------
+    ValueError
+        If the model has no chat template, it does not take the messages, or a setting is out of range.
+    ImportError
+        If jinja2 is not installed.
+
+    See Also
+    --------
+    generate : The continuation of a text.
+    """
+    vocabulary, ends = vocabulary_of(model), ends_of(model)
+    template = Template(vocabulary, tools=bool(tools))
+    row = template.tokens(messages, tools=tools, add_generation_prompt=True).tolist()
+    speech = Speech(vocabulary, row, len(row), stop, stream)
+    count, rule = whole_number("tokens", tokens, minimum=0), Sampling(**sampling)
+    for _ in continued(model, [row], tokens=count, rule=rule, rng=generator(rng), ends=ends):
+        if speech.hear(row):
+            break
+    return speech.end(row[:-1] if row[-1] in ends else row)
+
+
 class Speech:
-    """The text of a row of tokens from the ``begins``-th on, up to one at which it stops, streamed as it grows."""
+    """The text of a row of tokens from the ``begins``-th on, up to one at which it stops, streamed."""
 
     def __init__(
         self, vocabulary: Vocabulary, row: list[int], begins: int, stop: Sequence[str], stream: Any = None

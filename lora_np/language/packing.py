@@ -9,12 +9,13 @@ import functools
 from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.language.data import ONE, Completion, Conversation, Data, at
+from lora_np.language.data import Completion, Conversation, Data, at
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.generation import ends_of
 from lora_np.language.templates import Template, shared
@@ -29,7 +30,6 @@ class Document(NamedTuple):
 
     tokens: Array  # (n,) int
     answer: Array  # (n,) bool
-    example: Conversation | Completion | None = None
 
     @property
     def learnt(self) -> int:
@@ -53,40 +53,32 @@ def divided(
     data: Data, validation: Data | None, model: LanguageModel, context: int
 ) -> tuple[list[Document], list[Document], list[str]]:
     """Documents to train on, those that are held out, and what people should know."""
-    notes: list[str] = []
     if validation is not None:
         (learnt, notes), (held, more) = (documents(each, model, context) for each in (data, validation))
-        notes += [note for note in more if note not in notes]
-    elif data.kind == ONE:
-        tokens = vocabulary_of(model).encode(data.examples[0].text)
+        return learnt, held, list(dict.fromkeys([*notes, *more]))
+    if data.whole is not None:
+        tokens = vocabulary_of(model).encode(data.whole)
         cut = min(len(tokens) * 9 // 10, len(tokens) - context - 1)
         if cut <= context:
             raise ValueError(
                 f"the text has {len(tokens)} tokens, which is too short: training and the held-out end need "
                 f"more than a window of {context} each; use a longer text or a smaller context"
             )
-        learnt, held = pages(tokens[:cut], context), pages(tokens[cut:], context)
-    else:
-        found, notes = documents(data, model, context)
-        every = min(HELD_OUT, len(found))
-        if every < 2:
-            raise ValueError(
-                f"{data.source}: one example is too few: another one is held out to measure the loss"
-            )
-        learnt, held = (
-            [document for i, document in enumerate(found) if (i % every == every - 1) is there]
-            for there in (False, True)
-        )
-    return learnt, held, notes
+        return pages(tokens[:cut], context), pages(tokens[cut:], context), []
+    found, notes = documents(data, model, context)
+    if len(found) < 2:
+        raise ValueError(f"{data.source}: one example is too few, since one is held out to measure the loss")
+    every = min(HELD_OUT, len(found))
+    return [each for i, each in enumerate(found, start=1) if i % every], found[every - 1 :: every], notes
 
 
 def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Document], list[str]]:
     """The examples as documents of at most ``context`` tokens, and what people should know of them."""
     vocabulary, end = vocabulary_of(model), end_of(model)
-    if data.kind == ONE:
-        return pages(vocabulary.encode(data.examples[0].text), context), []
+    if data.whole is not None:
+        return pages(vocabulary.encode(data.whole), context), []
     template = functools.cache(lambda tools: Template(vocabulary, tools=tools))
-    found, cut, left, compared, endless = [], 0, 0, False, False
+    kept, cut, left, compared = [], 0, 0, False
     for example, place in zip(data.examples, data.places, strict=True):
         with at(f"{data.source}: {place}"):
             if isinstance(example, Conversation):
@@ -94,24 +86,24 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
                 left, compared = left + unlabelled, not template(bool(example.tools)).marked
             else:
                 tokens, answer = completed(example, vocabulary, end)
-                endless = not end
         cut += len(tokens) > context
-        found.append(Document(tokens[:context], answer[:context], example))
-    kept = [document for document in found if document.learnt]
+        document = Document(tokens[:context], answer[:context])
+        kept += [document] if document.learnt else []
     if not kept:
         raise ValueError(
-            f"{data.source}: there is nothing to learn in the first {context} tokens of its examples: use a "
-            "larger context"
+            f"{data.source}: there is nothing to learn in the first {context} tokens of an example"
         )
-    lost = len(found) - len(kept)
-    notes = [
-        (compared, "learnt: what the chat template adds for the assistant (it has no {% generation %})"),
-        (cut, f"{cut} of {len(found)} examples are longer than {context} tokens and were cut"),
-        (lost, f"{lost} examples had nothing to learn in these tokens and were left out"),
-        (left, f"{left} answers are not learnt, since the template writes earlier turns differently"),
-        (endless, "examples have no end, since the vocabulary has no end token"),
-    ]
-    return kept, [note for true, note in notes if true]
+    found = len(data.examples)
+    notes = {
+        "learnt: what the chat template adds for the assistant (it has no {% generation %})": compared,
+        f"{cut} of {found} examples are longer than {context} tokens and were cut": cut,
+        f"{found - len(kept)} examples had nothing to learn in these tokens and were left out": found
+        - len(kept),
+        f"{left} answers are not learnt, since the template writes earlier turns differently": left,
+        "examples have no end, since the vocabulary has no end token": not end
+        and not template.cache_info().misses,
+    }
+    return kept, [note for note, true in notes.items() if true]
 
 
 def completed(example: Completion, vocabulary: Vocabulary, end: str) -> tuple[Array, Array]:
@@ -124,9 +116,8 @@ def completed(example: Completion, vocabulary: Vocabulary, end: str) -> tuple[Ar
 def end_of(model: LanguageModel) -> str:
     """The token that ends a text, or nothing."""
     vocabulary = vocabulary_of(model)
-    end = vocabulary.special.get("eos_token") or "".join(
-        vocabulary.decode([token]) for token in ends_of(model)[:1] if token < len(vocabulary)
-    )
+    ends = (vocabulary.decode([token]) for token in ends_of(model) if token < len(vocabulary))
+    end = vocabulary.special.get("eos_token") or next(ends, "")
     return end if vocabulary.number(end) is not None else ""
 
 
@@ -135,7 +126,7 @@ def packed(documents: Sequence[Document], context: int) -> list[Row]:
 
     As trl packs them ("bfd").
     """
-    rows: list[list[Document]] = []
+    rows: list[Row] = []
     spaces: list[int] = []  # that rows have left, in order
     with_space: dict[int, deque[list[Document]]] = defaultdict(deque)
     for document in sorted(documents, key=lambda document: -len(document.tokens)):
@@ -154,6 +145,11 @@ def packed(documents: Sequence[Document], context: int) -> list[Row]:
     return rows
 
 
+def length(row: Row) -> int:
+    """Tokens of a row that are passed: from the last of a document nothing is foretold."""
+    return sum(len(document.tokens) - 1 for document in row)
+
+
 def pages(text: Array, context: int) -> list[Document]:
     """A continuous text in pieces of ``context`` tokens and the next one, which are all learnt."""
     return [Document(row, np.ones(len(row), bool)) for row in windows(text, context)]
@@ -169,7 +165,7 @@ def marked(document: Document, vocabulary: Vocabulary) -> str:
 
 def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
     """Rows as arrays; what is left of a row counts as a text of its own, without labels."""
-    width = max(sum(len(document.tokens) - 1 for document in row) for row in rows)
+    width = max(map(length, rows))
     tokens, texts = np.zeros((2, len(rows), width), np.int64)
     labels = np.full_like(tokens, IGNORED)
     for i, row in enumerate(rows):
@@ -194,22 +190,23 @@ def together(parts: Sequence[Sequence[Row]]) -> list[Batch]:
     return [batch(rows, n * len(parts) / sum(learnt)) for rows, n in zip(parts, learnt, strict=True)]
 
 
+@dataclass(frozen=True, eq=False)
 class Shuffled:
     """Batches of rows by the number of the batch: all rows in one order, then in another.
 
     ``order`` is a random seed; ``settings`` tell a checkpoint which run it belongs to.
     """
 
-    def __init__(
-        self, rows: Sequence[Row], size: int, accumulate: int, order: int, settings: Mapping[str, object]
-    ) -> None:
-        self.rows, self.size, self.accumulate, self.order, self.settings = (
-            rows,
-            size,
-            accumulate,
-            order,
-            settings,
-        )
+    rows: Sequence[Row]
+    size: int
+    accumulate: int
+    order: int
+    settings: Mapping[str, object]
+
+    @property
+    def tokens(self) -> int:
+        """In a step, on average."""
+        return round(sum(map(length, self.rows)) / len(self.rows) * self.size * self.accumulate)
 
     @property
     def identity(self) -> str:

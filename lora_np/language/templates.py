@@ -100,10 +100,10 @@ class Template:
         spans = list(self.spans)
         tokens, places = self.vocabulary.cut(text, special=False)
         answer, left = np.zeros(len(tokens), bool), 0
-        for start, end in spans if self.marked else ():
-            answer |= (places[:, 0] < end) & (places[:, 1] > start)
         if self.marked:
-            answer[: self.prompt(messages[:first], tokens, tools) if first else 0] = False
+            for start, end in spans:
+                answer |= (places[:, 0] < end) & (places[:, 1] > start)
+            answer[: self.prompt(messages[:first], tokens, tools)] = False
             return tokens, answer, left
         for i in range(first, len(messages)):
             if messages[i]["role"] == "assistant":
@@ -117,9 +117,8 @@ class Template:
 
     def prompt(self, messages: Sequence[Message], tokens: Array, tools: Any) -> int:
         """How many of ``tokens`` are the conversation so far and what begins an answer."""
-        return (
-            shared(self.tokens(messages, tools=tools, add_generation_prompt=True), tokens) if messages else 0
-        )
+        how = {"tools": tools, "add_generation_prompt": True}
+        return shared(self.tokens(messages, **how), tokens) if messages else 0
 
 
 def apply_chat_template(
@@ -197,23 +196,13 @@ def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
     environment = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
     )
-    environment.filters["tojson"] = as_json
-    environment.globals |= {
-        "raise_exception": refuse,
-        "strftime_now": lambda form: datetime.now().strftime(form),
-    }
+    environment.filters["tojson"] = lambda x, **how: json.dumps(x, **{"ensure_ascii": False, **how})
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["raise_exception"] = refuse
     try:
         return environment.from_string(source), blocks, spans
     except jinja2.TemplateError as error:
         raise ValueError(f"the chat template cannot be read: {error}") from None
-
-
-def as_json(x: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    return json.dumps(x, ensure_ascii=ensure_ascii, **options)
-
-
-def today(form: str) -> str:
-    return datetime.now().strftime(form)
 
 
 def refuse(message: str) -> NoReturn:

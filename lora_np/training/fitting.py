@@ -232,16 +232,16 @@ def fit(
     steps = whole_number("steps", steps)
     every = max(1, steps // 20) if validate_every is None else whole_number("validate_every", validate_every)
     accumulate = whole_number("accumulate", accumulate)
-    if patience is not None:
-        whole_number("patience", patience)
-        if data.validation is None:
-            raise ValueError("patience needs held-out data: pass validation=")
     goal = check_goal(optimum, within, full_batch=data.whole and accumulate == 1)
     optimizer = Adam(lr=1e-2) if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
     given, model = model, replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
-    training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate, patience)
+    training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
+    if patience is not None:
+        if data.validation is None:
+            raise ValueError("patience needs held-out data: pass validation=")
+        training.patience = whole_number("patience", patience)
     store = None
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the file to continue from: pass checkpoint=")
@@ -255,7 +255,9 @@ def fit(
 
     interrupted = False
     begin = time.perf_counter()
-    bar = progress_bar(steps, progress, done=training.run.steps, label="fit", unit="step")
+    # batches of text count in tokens
+    unit = {"unit": "token", "each": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
+    bar = progress_bar(steps, progress, done=training.run.steps, label="fit", **unit)
     try:
         with bar, np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
             while (step := training.run.steps) < steps:
@@ -285,17 +287,12 @@ def fit(
 class Training:
     """A run of `fit`: what is trained, and how far it has come."""
 
+    patience: int | None = None
+
     def __init__(
-        self,
-        model: Any,
-        run: Run,
-        data: Rows | Stream,
-        rng: np.random.Generator,
-        accumulate: int,
-        patience: int | None,
+        self, model: Any, run: Run, data: Rows | Stream, rng: np.random.Generator, accumulate: int
     ) -> None:
         self.model, self.run, self.data, self.rng, self.accumulate = model, run, data, rng, accumulate
-        self.patience = patience
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
         self.lowest: list[Array] = []  # with patience: the values of each bank at the lowest held-out loss

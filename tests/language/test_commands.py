@@ -331,12 +331,12 @@ def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
         ("--rank 2", "its rank is 1, here it is 2"),
         ("--alpha 3", "its alpha is 2.0, here it is 3.0"),
         ("--targets q_proj,v_proj", "its targets is 'all-linear', here it is ['q_proj', 'v_proj']"),
-        ("--steps 2", "its number of steps is 1, here it is 2"),
-        ("--batch-size 4", "its batch size is 8, here it is 4"),
+        ("--steps 2", "its steps is 1, here it is 2"),
+        ("--batch-size 4", "its batch_size is 8, here it is 4"),
         ("--context 16", "its context is 32, here it is 16"),
-        ("--lr 0.01", "its learning rate is 0.005, here it is 0.01"),
+        ("--lr 0.01", "its lr is 0.005, here it is 0.01"),
         ("--dropout 0.5", "its dropout is 0.0, here it is 0.5"),
-        ("--rng 1", "its random seed is 0, here it is 1"),
+        ("--rng 1", "its rng is 0, here it is 1"),
     ]:
         assert differs(f"{again} {options}") == words
     written(text.replace("king", "duke").encode())

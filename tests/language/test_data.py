@@ -117,7 +117,7 @@ WRONG = {
     "a list without an end": (f"[{GOOD}, ", "", "data: the list: not valid JSON"),
     "a list of text": ('[{"text": "a"}, "b"]', "", "item 2: it must be an object with named fields, got 'b'"),
     "an empty list": ("[\n]", "", "data: it holds no examples"),
-    "no known field": ('{"question": "a"}', "", r"fields are question: name those that count with columns"),
+    "no known field": ('{"question": "a"}', "", "this has question: name the fields that count"),
     "no field": ("{}", "--format jsonl", "line 1: an example has messages"),
     "another kind later": (
         f'{GOOD}\n{{"text": "a"}}',

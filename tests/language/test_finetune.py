@@ -105,11 +105,10 @@ def test_validations_take_at_most_a_tenth_of_the_work(seed):
         taken = {*range(0, steps, every), steps}
         assert times == len(taken)
         assert asked in (None, every)
-        passed = times * sum(map(adapting.length, watched))
-        mean = sum(map(adapting.length, rows)) / len(rows)
+        passed = times * sum(map(packing.length, watched))
+        mean = sum(map(packing.length, rows)) / len(rows)
         chance = (
-            len(watched) == 1
-            or passed <= 0.1 * 2 * steps * tokens * max(map(adapting.length, watched)) / mean
+            len(watched) == 1 or passed <= 0.1 * 2 * steps * tokens * max(map(packing.length, watched)) / mean
         )
         assert chance
         assert 1 <= len(watched) <= len(rows)
@@ -140,7 +139,8 @@ def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
     assert result.steps == 5 * (best + 2) < 200
     assert result.after == losses[best] < losses[-1]
     plan = adapting.Plan(settings(chatty, validation=wrong))
-    assert plan.loss_of(result.model) == pytest.approx(result.after, rel=1e-5)
+    watched = [packing.batch_loss(lnp.freeze(result.model), part) for part in plan.watched]
+    assert np.mean(watched) == pytest.approx(result.after, rel=1e-5)
 
     def die(step, model):
         if step == result.steps - 3:
@@ -201,7 +201,7 @@ def test_the_page_holds_the_whole_run(place, capsys):
     assert [line.split(":")[0] for line in err.splitlines()][-2:] == ["After 0 steps", "After 20 steps"]
     page = (place / "page.html").read_text()
     for part in (
-        "data.jsonl: 20 conversations", "learning rate", "0.02", "held-out loss", "<svg", "after steps",
+        "data.jsonl: 20 conversations", "weight_decay", "0.02", "held-out loss", "<svg", "after steps",
         f"lora-np {TUNE} --html page.html --plot losses.png",
     ):  # fmt: skip
         assert part in page
