@@ -182,6 +182,9 @@ def test_the_page_names_every_word():
 
 
 W, X = np.eye(3), np.ones((4, 3))
+AUSTEN = language.load("austen")
+TEMPLATE = {"chat_template.jinja": b"{% for m in messages %}{{ m.content }}{% endfor %}"}
+TALKER = dataclasses.replace(AUSTEN, vocabulary=language.Characters(AUSTEN.vocabulary.characters, TEMPLATE))
 DRAWING = {
     "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
     "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
@@ -191,6 +194,7 @@ DRAWING = {
     "kaiming": lambda rng: lora.kaiming(rng, 2, 3),
     "gaussian": lambda rng: lora.gaussian(rng, 2, 3),
     "generate": lambda rng: language.generate(language.load("austen"), "It", tokens=1, rng=rng),
+    "answer": lambda rng: language.answer(TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng),
     "finetune": lambda rng: language.finetune(
         language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
     ),

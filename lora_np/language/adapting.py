@@ -288,7 +288,7 @@ def finetune(
     generate : Generate text with the adapted model.
     likelihood : Its loss on another text.
     """
-    plan = Plan(SimpleNamespace(**locals()))
+    plan = Prepared(SimpleNamespace(**locals()))
     result = fit(
         plan.adapted,
         plan.batches,
@@ -350,7 +350,7 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     """
     call = signature(finetune).bind(model, data, **settings)
     call.apply_defaults()
-    plan = Plan(SimpleNamespace(**call.arguments))
+    plan = Prepared(SimpleNamespace(**call.arguments))
     run = start(plan.optimizer, plan.adapted, clip=call.arguments["clip"])
     part = together([sorted(plan.rows, key=length, reverse=True)[: plan.size]])[0]
     for _ in range(2):  # the first makes tables, and the system gives it memory page by page
@@ -369,7 +369,7 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     return Forecast(shown, plan.notes, *counts, seconds, peak_memory())
 
 
-class Plan:
+class Prepared:
     """A run of `finetune` before its first step, from its arguments."""
 
     def __init__(self, s: SimpleNamespace) -> None:

@@ -127,9 +127,7 @@ def read_data(
     if len(columns or ()) > 2:
         raise ValueError(f"columns must name one or two fields, got {', '.join(columns or ())}")
     content, name = read_text(source), str(source)
-    form = (
-        told_by(content, Path(name).suffix.lower()) if format is None else choice("format", format, FORMATS)
-    )
+    form = choice("format", format or told_by(content, Path(name).suffix.lower()), FORMATS)
     if form == "text":
         if columns:
             raise ValueError(f"{name}: columns are those of JSON lines and CSV, but this is read as one text")

@@ -56,7 +56,7 @@ def test_the_rate_is_that_of_the_schedule(chatty):
         "linear": [0.5, 1, *(1 - np.arange(7) / 8)],
         "constant": [0.5, *[1] * 8],
     }.items():
-        plan = adapting.Plan(settings(chatty, schedule=schedule, warmup=2, steps=10, lr=1.0))
+        plan = adapting.Prepared(settings(chatty, schedule=schedule, warmup=2, steps=10, lr=1.0))
         assert [plan.optimizer.lr(step) for step in range(9)] == pytest.approx(rates)
 
 
@@ -138,7 +138,7 @@ def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
     assert len(losses) == best + 3
     assert result.steps == 5 * (best + 2) < 200
     assert result.after == losses[best] < losses[-1]
-    plan = adapting.Plan(settings(chatty, validation=wrong))
+    plan = adapting.Prepared(settings(chatty, validation=wrong))
     watched = [packing.batch_loss(lnp.freeze(result.model), part) for part in plan.watched]
     assert np.mean(watched) == pytest.approx(result.after, rel=1e-5)
 
@@ -159,7 +159,7 @@ def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
     monkeypatch.setattr(adapting.time, "perf_counter", lambda: float(next(ticks)))
     how = {"rank": 2, "steps": 30, "context": 48, "batch_size": 2, "accumulate": 2}
     found = language.forecast(chatty, CHATS, **how)
-    plan = adapting.Plan(settings(chatty, **how))
+    plan = adapting.Prepared(settings(chatty, **how))
     documents = [document for row in plan.rows for document in row]
     assert len(documents) == 18
     assert found.tokens == sum(len(document.tokens) - 1 for document in documents)
