@@ -183,9 +183,10 @@ def build(
             continue
         turned = module.shape[::-1] if module.transposed else module.shape
         W = found[s.embedding].W if module.tied else array(f"{name}.weight", turned)
-        b = array(f"{name}.bias", module.shape[:1]) if module.bias else None
-        if module.kind == "linear" and not module.bias:  # a checkpoint may have one that its config does not say
-            b = read(f"{name}.bias")
+        # a checkpoint decides whether a linear map has a bias
+        b = read(f"{name}.bias") if module.kind == "linear" else None
+        if module.bias and module.kind == "norm":
+            b = array(f"{name}.bias", module.shape)
         found[name] = layer_of(module, W.T if module.transposed else W, b, s)
     return grown(found, modules, s, MappingProxyType(dict(config)), vocabulary)
 

@@ -159,10 +159,10 @@ def parameters_of(config: Said, layer: Mapping[str, Any]) -> Said:
         part = config.get(name, {})
         if not isinstance(part, Mapping):
             raise ValueError(f"{name} must be an object or null, got {shown(part)}")
-        if kind and name == "rope_parameters":  # one object for each kind of layer
-            part = Said(part).get(kind, {} if not part.keys() - KINDS else part)
-            if not isinstance(part, Mapping) or part.keys() & KINDS:
-                raise ValueError(f"{name}.{kind} must be an object, got {shown(part)}")
+        if kind and name == "rope_parameters":
+            if part.keys() - KINDS:
+                raise ValueError(f"{name} must have an object for each of {sorted(KINDS)}, got {shown(part)}")
+            part = Said(part).get(kind, {})
         elif kind == "sliding_attention":
             continue
         rope.update(part)
