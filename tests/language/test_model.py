@@ -271,8 +271,14 @@ PHI3 = {"model_type": "phi3"}
         ),
         ({"rope_scaling": {"rope_type": "dynamic", "alpha": 10.0}}, "rope_type must be one of .*got 'alpha'"),
         ({"rope_scaling": {"stretch": 2.0}}, "stretch is not understood among the parameters of rotary"),
-        (GEMMA3 | {"rope_parameters": LINEAR | {"factor": 2.0}}, "rope_parameters must have an object for each of .*full_attention"),
-        (GEMMA3 | {"use_bidirectional_attention": True}, "use_bidirectional_attention must be false in a gemma3"),
+        (
+            GEMMA3 | {"rope_parameters": LINEAR | {"factor": 2.0}},
+            "rope_parameters must have an object for each of .*full_attention",
+        ),
+        (
+            GEMMA3 | {"use_bidirectional_attention": True},
+            "use_bidirectional_attention must be false in a gemma3",
+        ),
         (GEMMA3 | {"final_logit_softcapping": "x"}, "final_logit_softcapping must be a number, got 'x'"),
         ({"router_jitter_noise": 0.1}, "router_jitter_noise must be 0 in a llama model"),
         ({"qk_layernorm": True}, "qk_layernorm must be false in a llama model"),
@@ -351,7 +357,8 @@ def test_the_cache_changes_nothing(model, tokens):
 )
 def test_mistral_has_a_window_unless_its_config_says_null(said, window):
     """As MistralConfig of transformers has it."""
-    assert decoder_settings({**CONFIG, **MISTRAL, **said}).windows == [window] * 2
+    layers = decoder_settings({**CONFIG, **MISTRAL, **said}).layers
+    assert [layer["window"] or None for layer in layers] == [window] * 2
 
 
 @pytest.mark.parametrize("window", [None, 40])
