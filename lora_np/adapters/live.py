@@ -153,7 +153,9 @@ def attach(
         for ours, theirs in _PARAMETERS.items():
             key = f"{name}.{theirs}"
             if key in adapter.full:
-                new = _replaced(key, adapter.full[key], getattr(layer, ours, None), ours == "W" and path in turned)
+                new = _replaced(
+                    key, adapter.full[key], getattr(layer, ours, None), ours == "W" and path in turned
+                )
                 layer = changed(layer, **{ours: new})
                 waiting.discard(key)
         if name not in adapter:

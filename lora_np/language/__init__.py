@@ -1,4 +1,4 @@
-"""Language models of the Llama family: load, adapt, generate, in plain NumPy.
+"""Language models: decoders of many families, to load, adapt and generate with, in plain NumPy.
 
 A path in a model is the name that transformers has for the module there, so `lora_np.inject`,
 `lora_np.adapters.save` and `attach` need no mapping.

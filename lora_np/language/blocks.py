@@ -1,7 +1,7 @@
 """What a layer of a decoder is made of: norms, attention, MLPs and experts, whatever a family calls them.
 
-A node's fields are called as transformers calls its modules, so that a path in the tree is the name there. The
-equations know them by their roles: `named` makes the class that has both.
+A node's fields are called as transformers calls its modules, so that a path in the tree is the name there.
+The equations know them by their roles: `named` makes the class that has both.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ def positions(tokens: int, cache: Cache | None, texts: Array | None) -> Array:
 class SelfAttention(Part):
     """``W_o softmax(s q k^T) v`` with rotated queries and keys; each key serves a group of queries.
 
-    Its modules are linear maps for ``query``, ``key`` and ``value``, or one for all (``qkv``), and ``output``;
-    and perhaps norms of queries and keys.
+    Its modules are linear maps for ``query``, ``key`` and ``value``, or one for all (``qkv``), and for
+    ``output``; and perhaps norms of queries and keys.
 
     Parameters
     ----------
@@ -188,14 +188,14 @@ class SelfAttention(Part):
         How positions rotate queries and keys.
     window : int, optional
         How many tokens back a query sees.
-    scale : float
+    score : float
         s, usually ``1 / sqrt(d)``.
-    cap : float
+    score_cap : float
         The scores go through ``cap tanh(x / cap)``; 0 for none.
-    by_head : bool
-        Whether the map for all has query, key and value of each head together.
-    normed : {"", "heads", "whole"}
-        Whether norms see each head, or all of them.
+    joined : {"parts", "heads"}
+        Whether a map for all gives all queries first, then keys and values; or those of each head together.
+    normed : str
+        "heads" if norms see each head, "whole" if all of them; empty without norms.
     normed_first : bool
         Whether they come before the rotation.
     fused : bool
@@ -206,9 +206,9 @@ class SelfAttention(Part):
     kv: int
     rotary: Rotary
     window: int | None
-    scale: float
-    cap: float = 0.0
-    by_head: bool = False
+    score: float
+    score_cap: float = 0.0
+    joined: str = "parts"
     normed: str = ""
     normed_first: bool = True
     fused: bool = True
@@ -234,11 +234,13 @@ class SelfAttention(Part):
             at = positions(x.shape[1], cache, texts)
         cos, sin = self.rotary.turns(start, stop, x.dtype, None if at is None else int(at.max()) + 1)
         if self.rotary.moved:
-            q, k = (self.rotary.halves(heads_of(y, n)).reshape(y.shape) for y, n in ((q, self.heads), (k, self.kv)))
+            q, k = (
+                self.rotary.halves(heads_of(y, n)).reshape(y.shape)
+                for y, n in ((q, self.heads), (k, self.kv))
+            )
         if not self.normed_first:
-            own = (cos, sin)
-            if at is not None:
-                own = tuple(table[at] for table in self.rotary.turns(0, int(at.max()) + 1, x.dtype))
+            tables = (cos, sin) if at is None else self.rotary.turns(0, int(at.max()) + 1, x.dtype)
+            own = tables if at is None else [table[at] for table in tables]
             turned = (composed.rotate(heads_of(y, n), *own) for y, n in ((q, self.heads), (k, self.kv)))
             q, k = self.with_norms(*(y.reshape(*x.shape[:2], -1) for y in turned))
             cos, sin = np.ones_like(cos), np.zeros_like(sin)
@@ -246,11 +248,11 @@ class SelfAttention(Part):
             keys, values = cache.extend(
                 composed.rotate(heads_of(k, self.kv), cos, sin), heads_of(v, self.kv), texts
             )
-        how: dict[str, Any] = {"window": self.window, "scale": self.scale}
-        if self.cap:
-            how["cap"] = self.cap
+        how: dict[str, Any] = {"window": self.window, "scale": self.score}
+        if self.score_cap:
+            how["cap"] = self.score_cap
         if cache is None or (start == 0 and x.shape[1] > 1):  # a prompt is long: by blocks
-            attention = fused.attention if self.fused and not self.cap else composed.attention
+            attention = fused.attention if self.fused and not self.score_cap else composed.attention
             mixed = attention(q, k, v, cos=cos, sin=sin, heads=self.heads, kv=self.kv, texts=texts, **how)
         else:
             q = composed.rotate(heads_of(q, self.heads), cos, sin)
@@ -259,7 +261,7 @@ class SelfAttention(Part):
 
     def apart(self, qkv: Any) -> tuple[Any, Any, Any]:
         """Queries, keys and values from what one map gives."""
-        if self.by_head:
+        if self.joined == "heads":
             each = qkv.reshape(*qkv.shape[:2], self.heads, 3, -1)
             q, k, v = (each[..., i, :].reshape(*qkv.shape[:2], -1) for i in range(3))
             return q, k, v
@@ -280,7 +282,9 @@ def heads_of(x: Any, heads: int) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class MLP(Part):
-    """``W_down (f(W_gate x) * W_up x)``, with one map for gate and up (``gate_up``) or two; or ``W_down f(W_up x)``.
+    """``W_down (f(W_gate x) * W_up x)``, or without a gate ``W_down f(W_up x)``.
+
+    Gate and up are two linear maps, or one (``gate_up``).
 
     Parameters
     ----------
@@ -326,7 +330,7 @@ ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class XIELU(Part):
-    """``a x^2 + x / 2`` above zero, ``b (exp(x) - 1 - x) + x / 2`` below (Huang and Schlag, arXiv 2411.13010).
+    """``a x^2 + x/2`` above zero, ``b (exp(x) - 1 - x) + x/2`` below (Huang and Schlag, arXiv 2411.13010).
 
     Its two numbers, ``alpha_p`` and ``alpha_n``, give ``a = softplus(alpha_p)`` and
     ``b = 1/2 + softplus(alpha_n)``.
@@ -363,29 +367,23 @@ class Routed(Part):
         How many experts see each token.
     to_one : bool
         Whether their weights are scaled to a sum of one.
-    activation : str
-        Of the experts.
     """
 
     chosen: int
     to_one: bool
-    activation: str
     shared: ClassVar[Any] = None
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
         flat = x.reshape(-1, x.shape[-1])
-        weights = self.router(flat)
-        best = np.argsort(-value(weights), axis=1, kind="stable")[:, : self.chosen]  # (tokens, chosen)
-        weights = weights[np.arange(len(best))[:, np.newaxis], best]
+        every = self.router(flat)
+        best = np.argsort(-value(every), axis=1, kind="stable")[:, : self.chosen]  # (tokens, chosen)
+        weights = every[np.arange(len(best))[:, np.newaxis], best]
         if self.to_one:
             weights = weights / np.sum(weights, axis=1, keepdims=True)
         order = np.argsort(best, axis=None, kind="stable")  # pairs of a token and an expert, by expert
-        starts = np.searchsorted(best.ravel()[order], np.arange(len(self.experts.gate_up_proj) + 1))
+        starts = np.searchsorted(best.ravel()[order], np.arange(every.shape[1] + 1))
         rows = flat[order // self.chosen]
-        parts = [
-            self.experts(rows[starts[i] : starts[i + 1]], i, self.activation)
-            for i in np.flatnonzero(np.diff(starts))
-        ]
+        parts = [self.experts(rows[starts[i] : starts[i + 1]], i) for i in np.flatnonzero(np.diff(starts))]
         each = np.concatenate(parts)[np.argsort(order)].reshape(*best.shape, -1)
         y = np.sum(each * weights[..., np.newaxis], axis=1)
         if self.shared is not None:
@@ -395,12 +393,14 @@ class Routed(Part):
 
 @dataclass(frozen=True, eq=False)
 class Experts(Part):
-    """Gated MLPs in two arrays: ``gate_up_proj`` (experts, 2 inner, d) and ``down_proj`` (experts, d, inner)."""
+    """Gated MLPs in two arrays: ``gate_up_proj`` (experts, 2 inner, d), ``down_proj`` (experts, d, inner)."""
 
-    def __call__(self, x: Any, i: int, activation: str) -> Any:
-        both = x @ self.gate_up_proj[i].T
+    activation: str
+
+    def __call__(self, x: Any, i: int) -> Any:
+        both = x @ self.gate_up[i].T
         half = both.shape[-1] // 2
-        return gated(both[..., :half], both[..., half:], activation, fast=True) @ self.down_proj[i].T
+        return gated(both[..., :half], both[..., half:], self.activation, fast=True) @ self.down[i].T
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from lora_np.language.blocks import (
 )
 from lora_np.language.settings import decoder_settings
 from lora_np.models import ATTENTION, ModuleSpec
-from lora_np.nn import Embedding, Linear, replace
+from lora_np.nn import Embedding, Linear, join, replace
 
 T = TypeVar("T")
 
@@ -183,11 +183,15 @@ def build(
             continue
         turned = module.shape[::-1] if module.transposed else module.shape
         W = found[s.embedding].W if module.tied else array(f"{name}.weight", turned)
-        b = array(f"{name}.bias", module.shape[:1]) if module.bias else None
-        if module.kind == "linear" and not module.bias:  # a checkpoint may have one that its config does not say
-            b = read(f"{name}.bias")
+        # a checkpoint decides whether a linear map has a bias
+        b = read(f"{name}.bias") if module.kind == "linear" else None
+        if module.bias and module.kind == "norm":
+            b = array(f"{name}.bias", module.shape)
         found[name] = layer_of(module, W.T if module.transposed else W, b, s)
-    return grown(found, modules, s, MappingProxyType(dict(config)), vocabulary)
+    model: LanguageModel = grown(
+        found, modules, s, config=MappingProxyType(dict(config)), vocabulary=vocabulary
+    )
+    return model
 
 
 def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
@@ -202,13 +206,9 @@ def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
 
 
 def grown(
-    found: Mapping[str, Any],
-    modules: Mapping[str, ModuleSpec],
-    s: SimpleNamespace,
-    config: Mapping[str, Any],
-    vocabulary: Any,
-) -> LanguageModel:
-    """The tree of the layers by their paths."""
+    found: Mapping[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any
+) -> Any:
+    """The tree of the layers by their paths; which of its nodes are what follows from the roles inside."""
     tree: dict[str, Any] = {}
     for name, layer in found.items():
         *path, last = name.split(".")
@@ -217,61 +217,59 @@ def grown(
             branch = branch.setdefault(part, {})
         branch[last] = layer
 
-    def role(path: str) -> str:
-        return modules[path].role if path in modules else ""
-
-    def node(path: str, inside: dict[str, Any]) -> Any:
-        parts = {name: grow(f"{path}.{name}", each) for name, each in inside.items()}
+    def node(path: str, inside: Any) -> Any:
+        if not isinstance(inside, dict):
+            return inside
+        parts = {name: node(join(path, name), each) for name, each in inside.items()}
         if "0" in parts:
             return tuple(parts.values())
-        roles = {role(f"{path}.{name}"): name for name in parts}
-        if "norms" in parts:
-            return HeadNorms(**parts)
-        if roles.keys() & set(ATTENTION):
+        own = {name: module for name in parts if (module := modules.get(join(path, name)))}
+        roles = {module.role: name for name, module in own.items()}
+        layer = s.layers[next((int(part) for part in path.split(".") if part.isdecimal()), 0)]
+        if "head" in roles:
+            return of(
+                LanguageModel,
+                parts,
+                {"model": next(iter(parts))},
+                cap=s.logit_cap,
+                context=s.context,
+                **whole,
+            )
+        if "embedding" in roles:
+            stack = next(name for name, each in parts.items() if isinstance(each, tuple))
+            roles |= {"last": roles["norm"], "stack": stack}
+            return of(Decoder, parts, roles, scale=s.scale, scale_after=s.logits)
+        if roles.keys() & {*ATTENTION}:
             norms = [name for name, each in parts.items() if not isinstance(each, Linear)]
-            return attention(path, parts, {**roles, **dict(zip(("query_norm", "key_norm"), norms, strict=False))})
-        if "alpha_p" in parts:
-            return of(XIELU, parts, {})
-        if "experts" in parts:
+            roles |= dict(zip(("query_norm", "key_norm"), norms, strict=False))
+            how = {name: layer[name] for name in ("heads", "score", "score_cap", "joined", "normed_first")}
+            how |= {"kv": s.kv_heads, "rotary": layer["rotary"], "window": layer["window"] or None}
+            seen = {
+                own[name].shape[0] > s.width for name in norms if name in own and own[name].role == "norm"
+            }
+            return of(
+                SelfAttention,
+                parts,
+                roles,
+                normed="whole" if True in seen else "heads" if norms else "",
+                **how,
+            )
+        if "router" in roles:
             shared = [name for name, each in parts.items() if isinstance(each, MLP)]
             roles |= dict(zip(("shared", "shared_gate"), (*shared, roles.get("linear", "")), strict=False))
-            return of(Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum, activation=s.activation)
-        if "gate_up_proj" in parts and not isinstance(parts["gate_up_proj"], Linear):
-            return of(Experts, parts, {})
+            return of(Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum)
         if "down" in roles:
-            return of(MLP, parts, roles, activation=s.activation)
-        at = s.layers[int(path.rpartition(".")[2])]
-        roles = {each: at[each] for each in NORMS if at[each]}
+            experts = own[roles["down"]].kind == "experts"
+            return of(Experts if experts else MLP, parts, roles, activation=s.activation)
+        if "parameter" in roles:
+            return of(XIELU, parts, roles)
+        if "norms" in parts:
+            return HeadNorms(**parts)
+        roles = {each: layer[each] for each in NORMS if layer[each]}
         roles["attention"] = next(name for name, each in parts.items() if isinstance(each, SelfAttention))
         return of(DecoderLayer, parts, roles, parallel=s.parallel, residual=s.residual)
 
-    def attention(path: str, parts: dict[str, Any], roles: dict[str, str]) -> SelfAttention:
-        i = next(int(part) for part in path.split(".") if part.isdecimal())
-        whole = any(role(f"{path}.{name}") == "norm" for name in parts)
-        settings = {
-            "rotary": s.rotary[i],
-            "window": s.windows[i],
-            "scale": s.layers[i]["score"],
-            "cap": s.score_cap,
-            "by_head": s.joined == "heads",
-            "normed": "whole" if whole else "heads" if "query_norm" in roles else "",
-            "normed_first": s.normed_first,
-        }
-        return of(SelfAttention, parts, roles, heads=s.heads, kv=s.kv_heads, **settings)
-
-    def grow(path: str, each: Any) -> Any:
-        return node(path, each) if isinstance(each, dict) else each
-
-    base = next(iter(tree))
-    parts = {name: grow(f"{base}.{name}", each) for name, each in tree[base].items()}
-    roles = {modules[path].role: name for name in parts if (path := f"{base}.{name}") in modules}
-    roles = {"last": roles.pop("norm"), "stack": next(k for k, v in parts.items() if isinstance(v, tuple)), **roles}
-    decoder = of(Decoder, parts, roles, scale=s.scale, scale_after=s.logits)
-    inside = {base: decoder, **{name: each for name, each in tree.items() if name != base}}
-    model: LanguageModel = of(
-        LanguageModel, inside, {"model": base}, config=config, vocabulary=vocabulary, context=s.context, cap=s.logit_cap
-    )
-    return model
+    return node("", tree)
 
 
 NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")

@@ -204,7 +204,8 @@ def continued(
     # where these kinds of positions change, all keys do
     turning = [layer.attention.rotary for layer in frozen.model.stack]
     trained = next((rotary.trained for rotary in turning if rotary.kind == "longrope"), 0)
-    going, caches = [*said], []
+    going = [*said]
+    caches: list[Cache] = []
     for _ in range(tokens if said else 0):
         held = caches[0].tokens if caches else 0
         if held in (0, trained, context):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,22 +82,23 @@ class Rotary:
             pairs = x.reshape(*x.shape[:-1], -1, 2)
             return np.concatenate([pairs[..., 0], pairs[..., 1]], axis=-1)
         cuts = (0, self.d // 2, self.d, (self.d + self.width) // 2, self.width)
-        first, second, third, fourth = (x[..., a:b] for a, b in zip(cuts, cuts[1:], strict=False))
+        first, second, third, fourth = (x[..., a:b] for a, b in pairwise(cuts))
         return np.concatenate([first, third, second, fourth], axis=-1)
 
     def frequencies(self, tokens: int) -> Array:
-        """Angles from one token to the next, (d/2,). Only "dynamic" and "longrope" look at the number of tokens."""
+        """Angles from one token to the next, (d/2,). Only kinds in `GROWING` look at the number of tokens."""
         theta = self.theta
         if self.kind == "alpha":
             theta *= self.factor ** (self.d / (self.d - 2))
         if self.kind == "dynamic":
             stretch = self.factor * max(tokens, self.trained) / self.trained - (self.factor - 1)
             theta *= stretch ** (self.d / (self.d - 2))
-        plain = theta ** -(np.arange(0, self.d, 2) / self.d)
+        plain: Array = theta ** -(np.arange(0, self.d, 2) / self.d)
         if self.kind == "none":
-            return 0 * plain
+            return np.zeros_like(plain)
         if self.kind == "longrope":
-            return plain / np.array(self.long if tokens > self.trained else self.short)
+            factors: Array = np.array(self.long if tokens > self.trained else self.short)
+            return plain / factors
         if self.kind == "linear":
             return plain / self.factor
         if self.kind == "llama3":
@@ -123,7 +125,7 @@ class Rotary:
     ) -> tuple[Array, Array]:
         """Cosines and sines of the angles of tokens ``start`` to ``stop``, each (tokens, width/2).
 
-        The longest text, on which the angles of some kinds depend, has ``stop`` tokens if nothing else is said.
+        Angles of some kinds depend on how long the longest text is: ``stop``, if nothing else is said.
         """
         longest = longest or stop
         if self.kind in GROWING and longest > self.trained:

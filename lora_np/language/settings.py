@@ -20,7 +20,9 @@ NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logit_scale", "logits_scaling"), 1),
     **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), 1),
     **dict.fromkeys(("is_causal", "scale_attn_weights"), True),
-    **dict.fromkeys(("use_bidirectional_attention", "use_sliding_window", "scale_attn_by_inverse_layer_idx"), False),
+    **dict.fromkeys(
+        ("use_bidirectional_attention", "use_sliding_window", "scale_attn_by_inverse_layer_idx"), False
+    ),
     **dict.fromkeys(("add_cross_attention", "alibi", "use_parallel_residual", "output_router_logits"), False),
     **dict.fromkeys(("qk_layernorm", "use_qk_norm"), False),
     "router_jitter_noise": 0,
@@ -44,9 +46,8 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
     Returns
     -------
     SimpleNamespace
-        The variables of the family and what its table ``decoder`` says; for each layer ``layers`` (the same
-        for it alone), ``rotary`` and ``windows``; ``spec``, its modules; ``embedding``, the name of one; and
-        ``context``.
+        The variables of the family and what its table ``decoder`` says; in ``layers``, the same for each
+        layer, with its ``rotary``; ``spec``, its modules; ``embedding``, the name of one; and ``context``.
 
     Raises
     ------
@@ -68,10 +69,9 @@ def understood(config: Said) -> SimpleNamespace:
     positions = facts["positions"] or config.get("max_position_embeddings", CONTEXT)
     context = whole_number("max_position_embeddings", positions)
     embedding = next(module.name for module in spec.groups if module.role == "embedding")
-    rotary = [rotary_of(config, layer, context) for layer in layers]
-    windows = [layer["window"] or None for layer in layers]
-    found = {"rotary": rotary, "windows": windows, "layers": layers, "context": context}
-    return SimpleNamespace(**{**facts, **found, "spec": spec, "embedding": embedding})
+    layers = [{**layer, "rotary": rotary_of(config, layer, context)} for layer in layers]
+    found = {"layers": layers, "context": context, "spec": spec, "embedding": embedding}
+    return SimpleNamespace(**{**facts, **found})
 
 
 def check_neutral(config: Said, facts: Mapping[str, Any], layers: int, read: Collection[str]) -> None:
@@ -159,10 +159,10 @@ def parameters_of(config: Said, layer: Mapping[str, Any]) -> Said:
         part = config.get(name, {})
         if not isinstance(part, Mapping):
             raise ValueError(f"{name} must be an object or null, got {shown(part)}")
-        if kind and name == "rope_parameters":  # one object for each kind of layer
-            part = Said(part).get(kind, {} if not part.keys() - KINDS else part)
-            if not isinstance(part, Mapping) or part.keys() & KINDS:
-                raise ValueError(f"{name}.{kind} must be an object, got {shown(part)}")
+        if kind and name == "rope_parameters":
+            if part.keys() - KINDS:
+                raise ValueError(f"{name} must have an object for each of {sorted(KINDS)}, got {shown(part)}")
+            part = Said(part).get(kind, {})
         elif kind == "sliding_attention":
             continue
         rope.update(part)

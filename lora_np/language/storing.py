@@ -113,7 +113,9 @@ def load(
             weight = read_bitsandbytes(stored, name)
             kept.add(name)
             return weight if quantised else np.asarray(weight, dtype)
-        places = stored.parameters.get(name) or stored.parameters.get(name.partition(".")[2])  # without a head
+        places = stored.parameters.get(name) or stored.parameters.get(
+            name.partition(".")[2]
+        )  # without a head
         if not places:
             return None
         used.update(places)
@@ -134,7 +136,11 @@ def load(
         embedding = read(f"{expected.embedding}.weight")
         settings["tie_word_embeddings"] = np.array_equal(np.asarray(head), np.asarray(embedding))
     result = replace(build(settings, read, vocabulary=vocabulary), generation=generation)
-    left = [name for name in stored.places if name not in used and not name.endswith((*COMPUTED, *expected.constants))]
+    left = [
+        name
+        for name in stored.places
+        if name not in used and not name.endswith((*COMPUTED, *expected.constants))
+    ]
     if left:
         raise ValueError(
             f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
@@ -348,12 +354,18 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
             arrays[name] = found[module.name]
             for end, number in settings.constants.items():
                 if name.rpartition(".")[0].endswith(end.rpartition(".")[0]):
-                    arrays[f"{name.rpartition('.')[0]}.{end.rpartition('.')[2]}"] = np.array(number, found[module.name].dtype)
-        elif not (module.tied and np.array_equal(found[f"{module.name}.W"], found[f"{settings.embedding}.W"])):
+                    arrays[f"{name.rpartition('.')[0]}.{end.rpartition('.')[2]}"] = np.array(
+                        number, found[module.name].dtype
+                    )
+        elif not (
+            module.tied and np.array_equal(found[f"{module.name}.W"], found[f"{settings.embedding}.W"])
+        ):
             for path in ("W", "b"):
                 if (array := found.get(f"{module.name}.{path}")) is not None:
                     turned = module.transposed and path == "W"
-                    arrays[checkpoint_name(f"{name}.{path}")] = np.asarray(array).T if turned else np.asarray(array)
+                    arrays[checkpoint_name(f"{name}.{path}")] = (
+                        np.asarray(array).T if turned else np.asarray(array)
+                    )
     return arrays
 
 

@@ -230,7 +230,7 @@ def affine_dequantised(x: Array, b: Array | None = None, *, W: Quantised) -> Arr
 
 affine_quantised = primitive(
     affine_dequantised,
-    lambda y, x, b=None, *, W: lambda g: W.pulled(g.reshape(-1, g.shape[-1])).reshape(x.shape),
+    lambda y, x, b=None, *, W: lambda g: W.pulled(g.reshape(-1, g.shape[-1])).reshape(*g.shape[:-1], -1),
     lambda y, x, b=None, *, W: lambda g: g,
     composed=lambda x, b=None, *, W: affine(x, W.dequantised(), b),
 )

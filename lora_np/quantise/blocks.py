@@ -18,7 +18,6 @@ import numpy as np
 from lora_np.checks import Array
 from lora_np.quantise.weight import Quantised
 
-
 FEW = 8  # rows of x, for which it pays to multiply with codes rather than numbers
 
 
@@ -99,7 +98,7 @@ class Blocks(Quantised):
         return numbers.reshape(shape)
 
     def expanded(self) -> Blocks | Codes:
-        """The same numbers with a byte for each code and scales in float32: larger, and several times as fast."""
+        """The same numbers with a byte for each code and scales in float32: larger, and faster to use."""
         layout = LAYOUTS[self.kind]
         if layout.block.names is None:
             return self
@@ -107,7 +106,8 @@ class Blocks(Quantised):
         scales: list[Array] = []
         for part in self.pieces():
             scale, codes[part], *least = (
-                each.reshape(part.stop - part.start, -1) for each in layout.decode(self.data[part].reshape(-1))
+                each.reshape(part.stop - part.start, -1)
+                for each in layout.decode(self.data[part].reshape(-1))
             )
             scales.append(np.stack([scale, *least]))
         return Codes(self.kind, codes, np.concatenate(scales, axis=1))
@@ -190,7 +190,9 @@ def fields(q: Array, bits: int, group: int = 1) -> Any:
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
     q = np.ascontiguousarray(q)  # whole passes are faster than one for each group
     for i, shift in enumerate(shifts):
-        parts[:, :, i] = (q >> q.dtype.type(shift) & q.dtype.type((1 << bits) - 1)).reshape(parts[:, :, i].shape)
+        parts[:, :, i] = (q >> q.dtype.type(shift) & q.dtype.type((1 << bits) - 1)).reshape(
+            parts[:, :, i].shape
+        )
     return parts.reshape(len(q), -1)
 
 
@@ -436,7 +438,10 @@ LAYOUTS = {
     "Q6_K": kind(256, "low 128u1, high 64u1, scales 16i1, d <f2", decode_q6_k),
     "TQ1_0": kind(256, "q 32u1, more 16u1, last 4u1, d <f2", decode_tq1_0, encode_tq1_0),
     "TQ2_0": kind(
-        256, "q 64u1, d <f2", lambda b: (column(b), fields(b["q"], 2, 32).astype(np.int8) - np.int8(1)), encode_tq2_0
+        256,
+        "q 64u1, d <f2",
+        lambda b: (column(b), fields(b["q"], 2, 32).astype(np.int8) - np.int8(1)),
+        encode_tq2_0,
     ),
     "MXFP4": kind(
         32, "d (1,)u1, q 16u1", lambda b: (two_to(b["d"]), E2M1[fields(b["q"], 4, 16)]), encode_mxfp4

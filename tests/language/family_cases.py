@@ -14,7 +14,14 @@ SIZE = {
 }
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 3.0, "original_max_position_embeddings": 16}
 YARN = {"factor": 4.0, "original_max_position_embeddings": 16}
-GPT2 = {"n_embd": 24, "n_layer": 3, "n_head": 6, "n_inner": 40, "n_positions": 64, "tie_word_embeddings": True}
+GPT2 = {
+    "n_embd": 24,
+    "n_layer": 3,
+    "n_head": 6,
+    "n_inner": 40,
+    "n_positions": 64,
+    "tie_word_embeddings": True,
+}
 EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 12, "head_dim": 8}
 KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
 
@@ -61,7 +68,12 @@ CASES = [
     (
         "gemma2",
         "no caps",
-        {"head_dim": 8, "attn_logit_softcapping": None, "final_logit_softcapping": None, "layer_types": KINDS},
+        {
+            "head_dim": 8,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "layer_types": KINDS,
+        },
     ),
     ("gemma3_text", "", {"head_dim": 12, "sliding_window": 6, "sliding_window_pattern": 2}),
     (
@@ -97,7 +109,11 @@ CASES = [
     (
         "olmo3",
         "yarn",
-        {**each(DEFAULT, {"rope_type": "yarn", "rope_theta": 300.0, **YARN}), "layer_types": KINDS, "sliding_window": 5},
+        {
+            **each(DEFAULT, {"rope_type": "yarn", "rope_theta": 300.0, **YARN}),
+            "layer_types": KINDS,
+            "sliding_window": 5,
+        },
     ),
     (
         "granite",
@@ -124,7 +140,11 @@ CASES = [
     ("gpt2", "", GPT2),
     ("gpt2", "scales", {**GPT2, "scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True}),
     ("gpt_neox", "", {"hidden_size": 48}),
-    ("gpt_neox", "one after the other", {"use_parallel_residual": False, "rotary_pct": 1.0, "attention_bias": False}),
+    (
+        "gpt_neox",
+        "one after the other",
+        {"use_parallel_residual": False, "rotary_pct": 1.0, "attention_bias": False},
+    ),
     ("mixtral", "", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     ("mixtral", "windows", {"num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 6}),
     (

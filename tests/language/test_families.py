@@ -48,7 +48,9 @@ def peer(case, dtype=torch.float32, seed=0):
     family, _, changes = CASES[NAMES.index(case)]
     torch.manual_seed(seed)
     config = transformers.AutoConfig.for_model(family, **{**SIZE, **changes})
-    experts = {"experts_implementation": "eager"} if "num_experts_per_tok" in changes else {}  # in float64 too
+    experts = (
+        {"experts_implementation": "eager"} if "num_experts_per_tok" in changes else {}
+    )  # in float64 too
     model = transformers.AutoModelForCausalLM.from_config(config, **experts).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -83,14 +85,24 @@ def closeness(one, other):
 def adapted(theirs, kind, seed=3):
     """PEFT's model with an adapter of this kind, all of which is random."""
     torch.manual_seed(seed)
-    settings = {"r": 3, "lora_alpha": 7, "target_modules": "all-linear", "init_lora_weights": False, **KINDS[kind]}
+    settings = {
+        "r": 3,
+        "lora_alpha": 7,
+        "target_modules": "all-linear",
+        "init_lora_weights": False,
+        **KINDS[kind],
+    }
     linear = {
         name.rpartition(".")[2]
         for name, module in theirs.named_modules()
         if type(module).__name__ in ("Linear", "Conv1D") and name != "lm_head" and "expert" not in name
     }
-    norms = sorted(name.rpartition(".")[2] for name, _ in theirs.named_modules() if "norm" in name or "ln_" in name)
-    if settings["target_modules"] == "all-linear" and any("experts" in name for name, _ in theirs.named_parameters()):
+    norms = sorted(
+        name.rpartition(".")[2] for name, _ in theirs.named_modules() if "norm" in name or "ln_" in name
+    )
+    if settings["target_modules"] == "all-linear" and any(
+        "experts" in name for name, _ in theirs.named_parameters()
+    ):
         settings["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj", "shared_expert_gate"]
     if settings["target_modules"] == "ends":
         settings["target_modules"] = sorted(linear)[:2]
@@ -100,7 +112,9 @@ def adapted(theirs, kind, seed=3):
     if settings.get("modules_to_save") == "a map":
         settings["modules_to_save"] = sorted(linear)[-1:]
     if settings.get("modules_to_save") == "norms":
-        settings["modules_to_save"] = [each for each in dict.fromkeys(norms) if not each.isdecimal() and each != "norms"]
+        settings["modules_to_save"] = [
+            each for each in dict.fromkeys(norms) if not each.isdecimal() and each != "norms"
+        ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT: of tied heads, and of Conv1D
         model = peft.get_peft_model(theirs, peft.LoraConfig(**settings)).eval()
@@ -178,7 +192,9 @@ def test_a_family_with_an_adapter(case, kind, tmp_path):
     found = {plain(path): leaf.grad for path, leaf in lnp.trainable(mine)}
     assert found.keys() == exact.keys()
     for path, gradient in exact.items():
-        conv1d = case.startswith("gpt2") and path.endswith(".W") and gradient.ndim == 2 and "lm_head" not in path
+        conv1d = (
+            case.startswith("gpt2") and path.endswith(".W") and gradient.ndim == 2 and "lm_head" not in path
+        )
         right = gradient.T if conv1d else gradient
         assert closeness(found[path], right) < max(1e-5, 2 * closeness(single[path], gradient)), path
 
@@ -228,7 +244,10 @@ def test_greedy_text_with_a_cache_and_padding_on_the_left_is_that_of_transformer
         said = theirs.generate(
             tokens, attention_mask=mask, max_new_tokens=30, do_sample=False, pad_token_id=0, eos_token_id=None
         )
-        expected = ["".join(letters[i] for i in row[longest - len(start) :]) for row, start in zip(said, some)]
+        expected = [
+            "".join(letters[i] for i in row[longest - len(start) :])
+            for row, start in zip(said, some, strict=True)
+        ]
         asked = ["".join(letters[i] for i in row) for row in some]
         assert language.generate(model, asked, tokens=30, temperature=0) == expected
 
