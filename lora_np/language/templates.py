@@ -71,7 +71,7 @@ class Template:
 
     def tokens(self, messages: Sequence[Message], **options: Any) -> Array:
         """The tokens of a conversation; the template itself has put BOS before it, or not."""
-        return self.vocabulary.cut(self.render(messages, **options), special=False)[0]
+        return self.vocabulary.encode(self.render(messages, **options), special=False)
 
     def labelled(
         self, messages: Sequence[Message], tools: Any = None, first: int = 0
@@ -98,7 +98,7 @@ class Template:
         """
         text = self.render(messages, tools=tools)
         spans = list(self.spans)
-        tokens, places = self.vocabulary.cut(text, special=False)
+        tokens, places = self.vocabulary.cut(text)
         answer, left = np.zeros(len(tokens), bool), 0
         if self.marked:
             for start, end in spans:
@@ -144,7 +144,7 @@ def apply_chat_template(
     Returns
     -------
     str
-        It may begin with BOS: encode it with ``vocabulary.cut(text, special=False)``.
+        It may begin with BOS: encode it with ``vocabulary.encode(text, special=False)``.
 
     Raises
     ------

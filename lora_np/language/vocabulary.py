@@ -28,34 +28,25 @@ class Described:
         """The contents of that file."""
         raise NotImplementedError
 
-    def cut(self, text: str, *, special: bool = True) -> tuple[Array, Array]:
-        """Tokens of ``text`` and where each begins and ends in it; ``special`` puts those around a text."""
-        raise NotImplementedError
-
-    def encode(self, text: str) -> Array:
-        """Tokens of ``text``, as whole numbers, with those that precede and follow each text."""
-        return self.cut(text)[0]
-
     @functools.cached_property
     def special(self) -> dict[str, str]:
         """Special tokens by the names that transformers has for them, such as ``eos_token``."""
         named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
-        texts = {
-            name: token.get("content") if isinstance(token, dict) else token for name, token in named.items()
-        }
-        return {
-            name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)
-        }
+        texts = (
+            (name, token.get("content") if isinstance(token, dict) else token)
+            for name, token in named.items()
+        )
+        return {name: text for name, text in texts if name.endswith("_token") and isinstance(text, str)}
 
-    def chat_template(self, *, tools: bool = False) -> str | None:
-        """The template of conversations, if there is one; some models have another for those with tools."""
+    def chat_template(self, *, tools: bool = False) -> Any:
+        """The template of conversations, or nothing; some models have another for those with tools."""
         if "chat_template.jinja" in self.files:
             return self.files["chat_template.jinja"].decode()
-        found = (self.beside("tokenizer_config.json") or self.beside("chat_template.json")).get(
+        found = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}.get(
             "chat_template"
         )
         if isinstance(found, list):
-            found = {each["name"]: each["template"] for each in found}
+            found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
         if isinstance(found, dict):
             found = found.get("tool_use" if tools and "tool_use" in found else "default")
         return found
@@ -108,18 +99,21 @@ class Characters(Described):
             twice = next(c for c in characters if characters.count(c) > 1)
             raise ValueError(f"a vocabulary names each character once, got {twice!r} twice")
 
-    def cut(self, text: str, *, special: bool = True) -> tuple[Array, Array]:
-        """Tokens of ``text``, which are its characters, and their places."""
-        starts = np.arange(len(text))
+    def encode(self, text: str, *, special: bool = True) -> Array:
+        """Tokens of ``text``, as whole numbers."""
         try:
-            tokens = np.array([self.numbers[c] for c in text], dtype=np.int64)
-            return tokens, np.stack([starts, starts + 1], axis=1)
+            return np.array([self.numbers[c] for c in text], dtype=np.int64)
         except KeyError as missing:
             c = missing.args[0]
             raise ValueError(
                 f"this model's vocabulary has no {c!r} (character {text.index(c) + 1} of the text); it has "
                 f"{len(self)} characters: {self.characters!r}"
             ) from None
+
+    def cut(self, text: str) -> tuple[Array, Array]:
+        """Tokens of ``text``, and where each begins and ends in it."""
+        starts = np.arange(len(text))
+        return self.encode(text), np.stack([starts, starts + 1], axis=1)
 
     def number(self, token: str) -> int | None:
         """The number of a token, if there is one."""
@@ -194,13 +188,21 @@ class Subwords(Described):
         found: int | None = self.library.token_to_id(token)
         return found
 
-    def cut(self, text: str, *, special: bool = True) -> tuple[Array, Array]:
-        """Tokens of ``text`` and their places, with those that precede and follow each text."""
+    def encode(self, text: str, *, special: bool = True) -> Array:
+        """Tokens of ``text``; unless ``special`` is false, with those that precede and follow each text."""
+        return np.array(self.encoding(text, special).ids, dtype=np.int64)
+
+    def cut(self, text: str) -> tuple[Array, Array]:
+        """Tokens of ``text`` alone, and where each begins and ends in it."""
+        found = self.encoding(text, False)
+        return np.array(found.ids, dtype=np.int64), np.array(found.offsets, dtype=np.int64).reshape(-1, 2)
+
+    def encoding(self, text: str, special: bool) -> Any:
+        """What the library says of ``text``."""
         library = self.library
         text.encode()  # half of a surrogate pair is not text, and this says where it is
         try:
-            found = library.encode(text, add_special_tokens=special)
-            return np.array(found.ids, dtype=np.int64), np.array(found.offsets, dtype=np.int64).reshape(-1, 2)
+            return library.encode(text, add_special_tokens=special)
         except BaseException as error:
             # the library raises nothing narrower, and panics if an expression takes too long
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
