@@ -46,6 +46,7 @@ SETTINGS = (
     ),
     *("warmup", "weight_decay", "clip", "dropout", "rng"),
 )
+PASSED = ("steps", "accumulate", "clip", "patience", "watch", "sample", "checkpoint", "resume")  # to fit
 SCHEDULES = ("cosine", "linear", "constant")
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
 
@@ -63,7 +64,7 @@ class Adapted:
     numbers : int
         The number of trained numbers.
     before, after : float
-        The loss on these rows at the first and the last validation, in nats a token.
+        The loss on these rows, in nats a token.
     interrupted : bool
         Whether Ctrl-C ended it early; the model is then that of the last step.
     settings : dict
@@ -288,26 +289,24 @@ def finetune(
     generate : Generate text with the adapted model.
     likelihood : Its loss on another text.
     """
-    plan = Prepared(SimpleNamespace(**locals()))
+    asked = SimpleNamespace(**locals())
+    plan = Prepared(asked)
     result = fit(
         plan.adapted,
         plan.batches,
         loss=batch_loss,
         optimizer=plan.optimizer,
-        steps=steps,
-        accumulate=accumulate,
-        clip=clip,
         validation=plan.watched,
         validate_every=plan.every,
-        patience=patience,
-        watch=watch,
-        sample=sample,
-        checkpoint=checkpoint,
-        resume=resume,
         rng=plan.random,
         progress="finetune" if progress else False,
+        **{name: getattr(asked, name) for name in PASSED},
     )
-    losses = result.history.validation_loss if len(result.history.validation_loss) else np.array([np.nan])
+    losses = result.history.validation_loss
+    if result.interrupted:  # which was not at a validation
+        with np.errstate(over="ignore", invalid="ignore"):
+            frozen = freeze(result.model)
+            losses = np.append(losses, np.mean([batch_loss(frozen, part) for part in plan.watched]))
     numbers = sum(leaf.size for _, leaf in trainable(plan.adapted))
     after = losses[-1] if patience is None else losses.min()
     found = (result.model, result.history, numbers, float(losses[0]), float(after), result.interrupted)

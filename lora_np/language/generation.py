@@ -159,9 +159,9 @@ class Speech:
         if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
             raise ValueError(f"stop must be a list of texts that are not empty, got {shown(stop)}")
         self.vocabulary, self.begins, self.stop, self.stream = vocabulary, begins, stop, stream
-        self.first = self.told = 0  # the first character that may stop it; how many have been streamed
+        self.told = 0  # characters that have been streamed
+        self.first = len(vocabulary.decode(row[begins:]))  # before it nothing stops
         self.hear(row)
-        self.first = len(self.text)
 
     def hear(self, row: list[int]) -> bool:
         """Take in the row as it has become, and tell whether the text stops."""

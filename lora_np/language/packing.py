@@ -164,7 +164,7 @@ def marked(document: Document, vocabulary: Vocabulary) -> str:
 
 
 def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
-    """Rows as arrays; what is left of a row counts as a text of its own, without labels."""
+    """Rows as arrays. What is left of a row has no labels, and comes last, where no document sees it."""
     width = max(map(length, rows))
     tokens, texts = np.zeros((2, len(rows), width), np.int64)
     labels = np.full_like(tokens, IGNORED)
@@ -175,7 +175,7 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
             tokens[place] = document.tokens[:-1]
             labels[place] = np.where(document.answer[1:], document.tokens[1:], IGNORED)
             texts[place] = number
-    return Batch(tokens, labels, None if (texts == 1).all() else texts, share)
+    return Batch(tokens, labels, None if texts.max() == 1 else texts, share)
 
 
 def batch_loss(model: LanguageModel, batch: Batch, *, rng: np.random.Generator | None = None) -> Any:

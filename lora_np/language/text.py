@@ -191,14 +191,9 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
 
 def mean_loss(model: LanguageModel, rows: Array) -> float:
     """Loss of a frozen model over windows, some at a time."""
-    parts = in_parts(rows)
-    return sum(float(token_loss(model, part)) * len(part) for part in parts) / len(rows)
-
-
-def in_parts(rows: Array) -> list[Array]:
-    """Windows, some at a time."""
     step = max(1, AT_ONCE // rows.shape[1])
-    return [rows[i : i + step] for i in range(0, len(rows), step)]
+    parts = (rows[i : i + step] for i in range(0, len(rows), step))
+    return sum(float(token_loss(model, part)) * len(part) for part in parts) / len(rows)
 
 
 def vocabulary_of(model: LanguageModel) -> Vocabulary:

@@ -259,6 +259,11 @@ def test_a_text_stops_before_a_stop_string_and_is_streamed_as_it_stays(model):
             model, "the ", tokens=40, temperature=0, stop=["QQ", stop], stream=told.append
         )
         assert said == "".join(told) == whole[: whole.index(stop, 4)]
+    # in the prompt it is of no matter
+    assert (
+        language.generate(model, "the ", tokens=40, temperature=0, stop=["the "])
+        == whole.partition("the the ")[0]
+    )
     # what only looks like the beginning of one is said after all, also at the end
     told = []
     near = whole[-3:] + "Q"
