@@ -308,7 +308,7 @@ def finetune(
             frozen = freeze(result.model)
             losses = np.append(losses, np.mean([batch_loss(frozen, part) for part in plan.watched]))
     numbers = sum(leaf.size for _, leaf in trainable(plan.adapted))
-    after = losses[-1] if patience is None else losses.min()
+    after = losses[-1] if patience is None or result.interrupted else losses.min()
     found = (result.model, result.history, numbers, float(losses[0]), float(after), result.interrupted)
     return Adapted(*found, plan.settings, plan.notes)
 
