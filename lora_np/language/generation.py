@@ -168,9 +168,9 @@ class Speech:
         text = self.vocabulary.decode(row[self.begins :])
         found = [place for each in self.stop if (place := text.find(each, self.first)) >= 0]
         self.text = text[: min(found, default=None)]
-        begun = [k for each in self.stop for k in range(1, len(each)) if text.endswith(each[:k])]
         if found or not text.endswith("\ufffd"):  # an incomplete character
-            self.tell(len(self.text) - (0 if found else max(begun, default=0)))
+            begun = 0 if found else max(map(len, self.stop), default=1) - 1  # may be the beginning of a stop
+            self.tell(len(self.text) - begun)
         return bool(found)
 
     def end(self, row: list[int]) -> str:

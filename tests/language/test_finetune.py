@@ -142,6 +142,9 @@ def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
     watched = [packing.batch_loss(lnp.freeze(result.model), part) for part in plan.watched]
     assert np.mean(watched) == pytest.approx(result.after, rel=1e-5)
 
+    with pytest.raises(ValueError, match="patience needs held-out data: pass validation="):
+        lnp.fit(lnp.inject(chatty, rank=1), [1], loss=packing.batch_loss, patience=1)
+
     def die(step, model):
         if step == result.steps - 3:
             raise RuntimeError
