@@ -314,7 +314,7 @@ def finetune(
 
 
 def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings: Any) -> Forecast:
-    """What `finetune` would take, from one step of it that is measured.
+    """What `finetune` would take, from a step of it that is measured.
 
     Parameters
     ----------
@@ -352,11 +352,12 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     plan = Prepared(SimpleNamespace(**call.arguments))
     run = start(plan.optimizer, plan.adapted, clip=call.arguments["clip"])
     part = together([sorted(plan.rows, key=length, reverse=True)[: plan.size]])[0]
-    for _ in range(2):  # the first makes tables, and the system gives it memory page by page
-        begin = time.perf_counter()
+    begin = 0.0
+    for done in range(3):  # the first is not measured: it makes tables, and gets its memory page by page
+        begin = time.perf_counter() if done == 1 else begin
         batch_loss(plan.adapted, part, rng=plan.random).backward()
         run.step()
-        step = time.perf_counter() - begin
+    step = (time.perf_counter() - begin) / 2
     begin = time.perf_counter()
     batch_loss(freeze(plan.adapted), plan.watched[0])
     watching = (time.perf_counter() - begin) * len(plan.watched) * plan.times
