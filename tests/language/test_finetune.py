@@ -288,6 +288,16 @@ def test_rules_of_sampling_reach_the_draw(model):
     assert len(set(kept)) > len(set(language.generate(model, "the ", tokens=25, temperature=0)))
 
 
+def test_the_bar_counts_tokens(chatty, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    result = tuned(chatty, steps=4, progress=True)
+    shown = capsys.readouterr().err
+    total = 4 * adapting.Prepared(settings(chatty)).batches.tokens
+    assert f"/{total} [" in shown
+    assert "token/s" in shown
+    assert result.steps == 4
+
+
 def test_an_adapter_made_on_chats_opens_again(place):
     result = tuned(language.load("base"))
     adapters.save(result.model, "adapter", base="base")
