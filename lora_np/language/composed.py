@@ -144,7 +144,7 @@ def exact_gelu(x: Any) -> Any:
 
 
 def _normal_below(x: Array) -> Array:
-    x, half = np.asarray(x), np.abs(x) * 0.5**0.5
+    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # beyond, exp is zero
     tail = 0.5 * np.exp(-half * half) * chebval(4 / (2 + half) - 1, erfc_series(np.asarray(x).dtype))
     found: Array = np.where(x > 0, 1 - tail, tail)
     return found
