@@ -109,16 +109,13 @@ def attention(
     sin: Array,
     heads: int,
     kv: int,
-    window: int | None = None,
-    scale: float | None = None,
-    cap: float = 0.0,
-    texts: Array | None = None,
+    **how: Any,
 ) -> Any:
     """`attend` after `rotate` of q (batch, tokens, heads * d) and k; k and v are (batch, tokens, kv * d)."""
     batch, tokens, width = q.shape
     d = width // heads
     q, k = (rotate(x.reshape(batch, tokens, -1, d), cos, sin) for x in (q, k))
-    return attend(q, k, v.reshape(batch, tokens, kv, d), window, scale=scale, cap=cap, texts=texts)
+    return attend(q, k, v.reshape(batch, tokens, kv, d), **how)
 
 
 def gated(gate: Any, up: Any) -> Any:
