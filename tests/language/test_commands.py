@@ -140,7 +140,7 @@ TUNE = "finetune base text.txt -o adapter --steps 2"
 @pytest.mark.parametrize(
     ("prepare", "command", "words"),
     [
-        (lambda: changed_config(model_type="bert"), TUNE, "model_type must be one of 'gemma'.*got 'bert'$"),
+        (lambda: changed_config(model_type="bert"), TUNE, "model_type must be one of 'apertus'.*got 'bert'$"),
         (lambda: changed_config(model_type="lama"), "generate base", "got 'lama'$"),
         (lambda: os.remove("base/tokenizer.json"), TUNE, "no tokenizer.json in its directory"),
         (lambda: os.remove("base/tokenizer.json"), "generate base", "no tokenizer.json in its directory"),

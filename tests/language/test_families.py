@@ -93,17 +93,19 @@ def adapted(theirs, kind, seed=3):
         "init_lora_weights": False,
         **KINDS[kind],
     }
+    moe = any(
+        "experts" in name for name, _ in theirs.named_parameters()
+    )  # PEFT takes down_proj for the experts' too
     linear = {
         name.rpartition(".")[2]
         for name, module in theirs.named_modules()
-        if type(module).__name__ in ("Linear", "Conv1D") and name != "lm_head" and "expert" not in name
+        if type(module).__name__ in ("Linear", "Conv1D")
+        and ("self_attn" in name if moe else name != "lm_head")
     }
     norms = sorted(
         name.rpartition(".")[2] for name, _ in theirs.named_modules() if "norm" in name or "ln_" in name
     )
-    if settings["target_modules"] == "all-linear" and any(
-        "experts" in name for name, _ in theirs.named_parameters()
-    ):
+    if settings["target_modules"] == "all-linear" and moe:
         settings["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj", "shared_expert_gate"]
     if settings["target_modules"] == "ends":
         settings["target_modules"] = sorted(linear)[:2]
