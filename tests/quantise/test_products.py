@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import lora_np as lnp
 from lora_np.quantise import KINDS, LAYOUTS, Blocks, Codes, quantise
 
 
@@ -75,3 +76,40 @@ def test_no_product_makes_a_copy_in_float32(kind):
         peak = tracemalloc.get_traced_memory()[1] - (0 if product == Q.product else 8192 * 1024 * 4)
         tracemalloc.stop()
         assert peak < 8192 * 1024 * 4 / 2
+
+
+@pytest.mark.parametrize("piece", [60, 2**18])
+@pytest.mark.parametrize(("k", "kind"), [(50, "nf4"), (33, "int4"), (7, "nf4"), (129, "int4")])
+def test_rows_may_begin_within_a_block_and_within_a_byte(kind, k, piece, monkeypatch):
+    monkeypatch.setattr("lora_np.quantise.weight.PIECE", piece)
+    rng = np.random.default_rng(k)
+    for double in (False, True):
+        Q = quantise(rng.normal(size=(13, k)).astype(np.float32), kind, double=double)
+        W = Q.dequantised()
+        for index in (slice(1, 2), slice(3, 9), slice(0, 13, 2), slice(12, 13), slice(4, 4)):
+            np.testing.assert_array_equal(Q.rows(index), W[index])
+        x = rng.normal(size=(2, k)).astype(np.float32)
+        np.testing.assert_allclose(Q.product(x), x @ W.T, atol=1e-4)
+        np.testing.assert_array_equal(Q.rows(np.arange(13)), W)
+
+
+@pytest.mark.parametrize("kind", [*dict.fromkeys([*KINDS, *LAYOUTS])])
+def test_an_adapter_on_any_kind_learns_as_on_the_numbers(kind):
+    """Outputs, and the gradients of x, A and B, two layers deep."""
+    Q = of(kind, 6, 512)
+    rng = np.random.default_rng(1)
+    first = rng.normal(size=(512, 3)).astype(np.float32) / np.abs(Q.dequantised()).max()
+    found = []
+    for W in (Q, Q.dequantised()):
+        model = lnp.inject(lnp.Sequential([lnp.Linear(first), lnp.Linear(W)]), rank=2, rng=0)
+        model = lnp.replace(
+            model,
+            lnp.Tensor,
+            lambda path, t: lnp.Tensor(np.cos(np.arange(t.size, dtype=np.float32)).reshape(t.shape)),
+        )
+        x = lnp.Tensor(rng.standard_normal((2, 5, 3), np.float32) if not found else found[0][0].copy())
+        y = model(x)
+        np.sum(np.tanh(y * 0.1)).backward()
+        found.append([x.data, y.data, x.grad, *(leaf.grad for _, leaf in lnp.trainable(model))])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4 * np.abs(other).max())
