@@ -209,7 +209,7 @@ def test_all_that_draws_is_asked():
         for name, thing in THINGS.items()
         if not inspect.isclass(thing) and "rng" in parameters(thing)
     }
-    assert drawing - set(DRAWING) == {*MEANING, "dropout", "other_questions", "token_loss", "tour"}
+    assert drawing - set(DRAWING) == {*MEANING, "dropout", "logits", "other_questions", "token_loss", "tour"}
 
 
 @pytest.mark.parametrize("name", DRAWING)

@@ -234,15 +234,13 @@ class SelfAttention(Part):
             at = positions(x.shape[1], cache, texts)
         cos, sin = self.rotary.turns(start, stop, x.dtype, None if at is None else int(at.max()) + 1)
         if self.rotary.moved:
-            q, k = (
-                self.rotary.halves(heads_of(y, n)).reshape(y.shape)
-                for y, n in ((q, self.heads), (k, self.kv))
-            )
+            q, k = self.on_heads(self.rotary.halves, self.rotary.halves, q, k)
         if not self.normed_first:
-            tables = (cos, sin) if at is None else self.rotary.turns(0, int(at.max()) + 1, x.dtype)
-            own = tables if at is None else [table[at] for table in tables]
-            turned = (composed.rotate(heads_of(y, n), *own) for y, n in ((q, self.heads), (k, self.kv)))
-            q, k = self.with_norms(*(y.reshape(*x.shape[:2], -1) for y in turned))
+            own = [cos, sin]
+            if at is not None:
+                own = [table[at] for table in self.rotary.turns(0, int(at.max()) + 1, x.dtype)]
+            turn = functools.partial(composed.rotate, cos=own[0], sin=own[1])
+            q, k = self.with_norms(*self.on_heads(turn, turn, q, k))
             cos, sin = np.ones_like(cos), np.zeros_like(sin)
         if cache is not None:
             keys, values = cache.extend(
@@ -272,8 +270,11 @@ class SelfAttention(Part):
     def with_norms(self, q: Any, k: Any) -> tuple[Any, Any]:
         if self.normed == "whole":
             return self.query_norm(q), self.key_norm(k)
-        q_heads, k_heads = self.query_norm(heads_of(q, self.heads)), self.key_norm(heads_of(k, self.kv))
-        return q_heads.reshape(q.shape), k_heads.reshape(k.shape)
+        return self.on_heads(self.query_norm, self.key_norm, q, k)
+
+    def on_heads(self, f: Any, g: Any, q: Any, k: Any) -> tuple[Any, Any]:
+        """For the heads of queries f, and for those of keys g."""
+        return f(heads_of(q, self.heads)).reshape(q.shape), g(heads_of(k, self.kv)).reshape(k.shape)
 
 
 def heads_of(x: Any, heads: int) -> Any:
@@ -422,16 +423,9 @@ class DecoderLayer(Part):
     before_mlp: ClassVar[Any] = None
     after_mlp: ClassVar[Any] = None
 
-    def __call__(
-        self,
-        x: Any,
-        *,
-        rng: np.random.Generator | None = None,
-        cache: Cache | None = None,
-        texts: Array | None = None,
-    ) -> Any:
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None, **how: Any) -> Any:
         y = x if self.before_attention is None else self.before_attention(x)
-        y = self.attention(y, rng=rng, cache=cache, texts=texts)
+        y = self.attention(y, rng=rng, **how)
         y = y if self.after_attention is None else self.after_attention(y)
         added = x + (y if self.residual == 1.0 else y * self.residual)
         seen = x if self.parallel else added

@@ -109,16 +109,13 @@ def attention(
     sin: Array,
     heads: int,
     kv: int,
-    window: int | None = None,
-    scale: float | None = None,
-    cap: float = 0.0,
-    texts: Array | None = None,
+    **how: Any,
 ) -> Any:
     """`attend` after `rotate` of q (batch, tokens, heads * d) and k; k and v are (batch, tokens, kv * d)."""
     batch, tokens, width = q.shape
     d = width // heads
     q, k = (rotate(x.reshape(batch, tokens, -1, d), cos, sin) for x in (q, k))
-    return attend(q, k, v.reshape(batch, tokens, kv, d), window, scale=scale, cap=cap, texts=texts)
+    return attend(q, k, v.reshape(batch, tokens, kv, d), **how)
 
 
 def gated(gate: Any, up: Any) -> Any:
@@ -144,7 +141,7 @@ def exact_gelu(x: Any) -> Any:
 
 
 def _normal_below(x: Array) -> Array:
-    x, half = np.asarray(x), np.abs(x) * 0.5**0.5
+    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # beyond, exp is zero
     tail = 0.5 * np.exp(-half * half) * chebval(4 / (2 + half) - 1, erfc_series(np.asarray(x).dtype))
     found: Array = np.where(x > 0, 1 - tail, tail)
     return found

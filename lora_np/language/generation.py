@@ -70,7 +70,8 @@ def generate(
     -----
     Keys and values of earlier tokens are kept. Beyond ``model.context`` the model has no positions: it then
     restarts from the last half of that many tokens. Of several prompts, shorter ones are padded on the left,
-    where nothing sees it: at temperature 0 each text is the one that it would be alone, up to rounding.
+    where nothing sees it: at temperature 0, and within the context, each text is the one that it would be
+    alone, up to rounding.
     """
     rule = Sampling(**sampling)
     whole_number("tokens", tokens, minimum=0)

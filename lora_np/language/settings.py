@@ -70,7 +70,14 @@ def understood(config: Said) -> SimpleNamespace:
     context = whole_number("max_position_embeddings", positions)
     embedding = next(module.name for module in spec.groups if module.role == "embedding")
     layers = [{**layer, "rotary": rotary_of(config, layer, context)} for layer in layers]
-    found = {"layers": layers, "context": context, "spec": spec, "embedding": embedding}
+    constants = {name: number for layer in layers for name, number in layer["constants"].items()}
+    found = {
+        "constants": constants,
+        "layers": layers,
+        "context": context,
+        "spec": spec,
+        "embedding": embedding,
+    }
     return SimpleNamespace(**{**facts, **found})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from lora_np.hub import (
     safetensors,
     shipped_paths,
 )
-from lora_np.language.decoder import LanguageModel, build, checkpoint_name
+from lora_np.language.decoder import LanguageModel, build
 from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
 from lora_np.language.settings import decoder_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
@@ -113,9 +114,8 @@ def load(
             weight = read_bitsandbytes(stored, name)
             kept.add(name)
             return weight if quantised else np.asarray(weight, dtype)
-        places = stored.parameters.get(name) or stored.parameters.get(
-            name.partition(".")[2]
-        )  # without a head
+        bare = name.partition(".")[2]  # as in a checkpoint without a head
+        places = stored.parameters.get(name) or stored.parameters.get(bare, {})
         if not places:
             return None
         used.update(places)
@@ -136,11 +136,8 @@ def load(
         embedding = read(f"{expected.embedding}.weight")
         settings["tie_word_embeddings"] = np.array_equal(np.asarray(head), np.asarray(embedding))
     result = replace(build(settings, read, vocabulary=vocabulary), generation=generation)
-    left = [
-        name
-        for name in stored.places
-        if name not in used and not name.endswith((*COMPUTED, *expected.constants))
-    ]
+    used.update(expected.constants)
+    left = [name for name in stored.places if name not in used and not name.endswith(COMPUTED)]
     if left:
         raise ValueError(
             f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
@@ -341,31 +338,23 @@ def save(
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
     """The arrays of a model by their names in a checkpoint, as it keeps them."""
     settings = decoder_settings(model.config)
-    found = {name: value(leaf) for paths, leaf in leaves(model) for name in paths.split(" = ")}
-    arrays: dict[str, Array] = {}
+    found = {path: value(leaf) for paths, leaf in leaves(model) for path in paths.split(" = ")}
+    arrays: dict[str, Array] = {name: np.array(n, np.float32) for name, n in settings.constants.items()}
     for module in settings.spec.modules:
-        name = module.alias or module.name
-        if module.kind == "experts":
+        name, whole = module.alias or module.name, found.get(module.name)
+        if whole is not None and module.kind == "experts":
             home = name.rpartition(".")[0]
-            for i, expert in enumerate(found[module.name]):
-                for part, W in zip(module.parts, np.split(expert, len(module.parts)), strict=True):
-                    arrays[f"{home}.{i}.{part}.weight"] = W
-        elif module.kind == "parameter":
-            arrays[name] = found[module.name]
-            for end, number in settings.constants.items():
-                if name.rpartition(".")[0].endswith(end.rpartition(".")[0]):
-                    arrays[f"{name.rpartition('.')[0]}.{end.rpartition('.')[2]}"] = np.array(
-                        number, found[module.name].dtype
-                    )
-        elif not (
-            module.tied and np.array_equal(found[f"{module.name}.W"], found[f"{settings.embedding}.W"])
-        ):
-            for path in ("W", "b"):
-                if (array := found.get(f"{module.name}.{path}")) is not None:
-                    turned = module.transposed and path == "W"
-                    arrays[checkpoint_name(f"{name}.{path}")] = (
-                        np.asarray(array).T if turned else np.asarray(array)
-                    )
+            for i, part in itertools.product(range(len(whole)), range(len(module.parts))):
+                rows = np.split(whole[i], len(module.parts))[part]
+                arrays[f"{home}.{i}.{module.parts[part]}.weight"] = rows
+        elif whole is not None:
+            arrays[name] = whole
+        else:
+            W, b = (found.get(f"{module.name}.{end}") for end in ("W", "b"))
+            if not module.tied or not np.array_equal(W, found[f"{settings.embedding}.W"]):
+                arrays[f"{name}.weight"] = np.asarray(W).T if module.transposed else np.asarray(W)
+            if b is not None:
+                arrays[f"{name}.bias"] = b
     return arrays
 
 

@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`"),
     pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings=True`"),
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False"),
 ]
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -92,17 +93,19 @@ def adapted(theirs, kind, seed=3):
         "init_lora_weights": False,
         **KINDS[kind],
     }
+    moe = any(
+        "experts" in name for name, _ in theirs.named_parameters()
+    )  # PEFT takes down_proj for the experts' too
     linear = {
         name.rpartition(".")[2]
         for name, module in theirs.named_modules()
-        if type(module).__name__ in ("Linear", "Conv1D") and name != "lm_head" and "expert" not in name
+        if type(module).__name__ in ("Linear", "Conv1D")
+        and ("self_attn" in name if moe else name != "lm_head")
     }
     norms = sorted(
         name.rpartition(".")[2] for name, _ in theirs.named_modules() if "norm" in name or "ln_" in name
     )
-    if settings["target_modules"] == "all-linear" and any(
-        "experts" in name for name, _ in theirs.named_parameters()
-    ):
+    if settings["target_modules"] == "all-linear" and moe:
         settings["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj", "shared_expert_gate"]
     if settings["target_modules"] == "ends":
         settings["target_modules"] = sorted(linear)[:2]
@@ -225,6 +228,38 @@ def test_a_family_with_an_adapter(case, kind, tmp_path):
     assert closeness(language.load(tmp_path / "merged")(tokens), merged(tokens)) < 1e-5
     opened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     assert closeness(mine(tokens), opened(torch.tensor(tokens)).logits) < 1e-5
+
+
+@every("case", twentieth(NAMES))
+def test_trained_rows_of_tokens_are_merged_into_the_files(case, tmp_path_factory):
+    """Attaching them is refused by name; merged on disk, the model is PEFT's."""
+    folder = tmp_path_factory.mktemp("rows")
+    theirs = peer(case)
+    theirs.save_pretrained(folder / "base")
+    name = next(n for n, m in theirs.named_modules() if isinstance(m, torch.nn.Embedding)).rpartition(".")[2]
+    torch.manual_seed(3)
+    model = peft.get_peft_model(
+        theirs,
+        peft.LoraConfig(
+            r=3,
+            init_lora_weights=False,
+            target_modules=["c_attn", "query_key_value", "v_proj", "qkv_proj"],
+            trainable_token_indices={name: [1, 5, 36]},
+        ),
+    ).eval()
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            if "trainable_tokens" in path:
+                parameter.normal_(0, 0.3)
+    model.save_pretrained(folder / "adapter")
+    with pytest.raises(
+        ValueError, match="trainable_token_indices are not supported in a model of ours; merge them"
+    ):
+        adapters.attach(language.load(folder / "base"), folder / "adapter")
+    adapters.merge(folder / "base", folder / "adapter", folder / "merged")
+    tokens, _ = data()
+    tokens[:, ::3] = 5
+    assert closeness(language.load(folder / "merged")(tokens), model(torch.tensor(tokens)).logits) < 1e-5
 
 
 # With the scaling "dynamic" the peer keeps keys that were turned by the angles of a shorter text.

@@ -390,6 +390,56 @@ def test_top_p_draws_among_the_most_likely(model):
     assert language.generate(model, "the ", tokens=20, top_p=1e-6, temperature=2.0) == greedy
 
 
+@pytest.mark.parametrize("changes", [{}, {"model_type": "mistral", "sliding_window": 5}])
+@pytest.mark.parametrize("tokens", [0, 1, 15, 60])  # the context is 32: then all start afresh
+def test_several_prompts_are_continued_as_each_alone(changes, tokens):
+    model = random_model(**changes)
+    prompts = ["the king ", "a", "the horse went. ", "sea"]
+    alone = [language.generate(model, prompt, tokens=tokens, temperature=0) for prompt in prompts]
+    together = language.generate(model, prompts, tokens=tokens, temperature=0)
+    assert together == alone or tokens == 60
+    assert [len(text) for text in together] == [len(prompt) + tokens for prompt in prompts]
+    assert language.generate(model, [], tokens=tokens) == []
+    assert language.generate(model, prompts[:1], tokens=tokens, temperature=0) == alone[:1]
+
+
+def test_each_of_several_texts_ends_where_it_would_alone(model):
+    prompts = ["the ", "a", "sea went "]
+    plain = language.generate(model, prompts, tokens=20, temperature=0)
+    end = plain[0][10]
+    ended = dataclasses.replace(model, generation={"eos_token_id": LETTERS.index(end)})
+    said = language.generate(ended, prompts, tokens=20, temperature=0)
+    for prompt, text, whole in zip(prompts, said, plain, strict=True):
+        at = whole.find(end, len(prompt))
+        assert text == (whole if at < 0 else whole[: at + 1])
+    with pytest.raises(ValueError, match="stream is for one prompt, got 3"):
+        language.generate(model, prompts, stream=print)
+    with pytest.raises(ValueError, match="at least one token"):
+        language.generate(model, ["a", ""])
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_token_sees_only_its_own_text(window):
+    """Texts packed in a row, and padding on both sides: logits are those of each text alone, with caches too."""
+    model = random_model(model_type="mistral", sliding_window=window)
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 30, (2, n)) for n in (5, 1, 12, 3)]
+    texts = np.repeat(np.repeat([[0, 1, 2, 1]], 2, axis=0), [5, 1, 12, 3], axis=1)
+    texts[:, -3:] = 3
+    tokens = np.concatenate(parts, axis=1)
+    alone = np.concatenate([model(part) for part in parts], axis=1)
+    for each in (model, language.composed_operations(model)):
+        np.testing.assert_allclose(each(tokens, texts=texts), alone, atol=1e-4)
+        caches = [Cache(tokens.shape[1]) for _ in model.model.layers]
+        steps = [each(tokens[:, :9], caches=caches, texts=texts[:, :9])]
+        steps += [each(tokens[:, i : i + 1], caches=caches, texts=texts[:, i : i + 1]) for i in range(9, 21)]
+        np.testing.assert_allclose(np.concatenate(steps, axis=1), alone, atol=1e-4)
+    mask = np.array([[0] * 4 + [1] * 12, [1] * 16])
+    padded = model(tokens[:, :16], texts=mask)
+    np.testing.assert_allclose(padded[:1, 4:], model(tokens[:1, 4:16]), atol=1e-4)
+    np.testing.assert_allclose(padded[1], model(tokens[:, :16])[1], atol=1e-4)
+
+
 @needs_tokenizers
 def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
     model = random_model(vocab_size=257)
