@@ -11,9 +11,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike
 from lora_np.quantise.levels import dynamic_levels, nf4_levels, uniform_levels
 from lora_np.quantise.weight import Quantised
 
@@ -133,7 +132,7 @@ class FourBit(Quantised):
         """``level[code] * scale``, float32 of shape (d, k)."""
         return self.rows(slice(None)).reshape(self.shape)
 
-    def rows(self, index: npt.ArrayLike | slice) -> Array:
+    def rows(self, index: ArrayLike | slice) -> Array:
         """Some rows of ``dequantised``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         if isinstance(index, slice):  # neighbours, from the block where they start
