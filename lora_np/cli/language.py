@@ -11,21 +11,7 @@ from typing import Any
 
 import click
 
-from lora_np.cli.options import (
-    PAGES,
-    PICTURES,
-    READ,
-    WRITTEN,
-    any_base,
-    as_json,
-    check_target,
-    every_linear,
-    force,
-    given,
-    options,
-    parse_names,
-    show_as,
-)
+from lora_np.cli import options
 
 seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
 quantised = click.option(
@@ -62,28 +48,30 @@ SAMPLING = {
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option("-o", "--out", **WRITTEN, help="The adapter: a directory for PEFT, or a .gguf for llama.cpp.")
+@click.option(
+    "-o", "--out", **options.WRITTEN, help="The adapter: a directory for PEFT, or a .gguf for llama.cpp."
+)
 @click.option("--format", help="jsonl, csv or text; by default told by the first line.")
 @click.option(
     "--columns", help="The fields of prompt and completion, such as question,answer, or of the text."
 )
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
-@every_linear
-@options(TRAINING)
+@options.every_linear
+@options.each(TRAINING)
 @click.option(
     "--sample-every", type=click.IntRange(min=0),
     help="Steps between samples of text on stderr; 0 for none. By default before and after.",
 )  # fmt: skip
 @click.option("--prompt", help="How the samples begin; by default as a held-out example.")
 @click.option("--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing.")
-@click.option("--html", type=READ, help="Write a page on the run: settings, losses, samples.")
-@click.option("--plot", type=READ, help="Draw the losses to this file.")
-@click.option("--checkpoint", **WRITTEN, help="A file to continue from after a crash.")
+@click.option("--html", type=options.READ, help="Write a page on the run: settings, losses, samples.")
+@click.option("--plot", type=options.READ, help="Draw the losses to this file.")
+@click.option("--checkpoint", **options.WRITTEN, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
 @quantised
 @seed
-@force
-@as_json
+@options.force
+@options.as_json
 def finetune(
     model: str, data: str, out: Path | None, format: str | None, columns: str | None, validation: str | None,
     sample_every: int | None, prompt: str | None, dry_run: bool, html: Path | None, plot: Path | None,
@@ -103,11 +91,11 @@ def finetune(
     # before the training, not after it
     if not dry_run:
         out = check_written(out, force, asked["checkpoint"], asked["resume"])
-    check_target("--html", html, PAGES)
-    check_target("--plot", plot, PICTURES)
+    options.check_target("--html", html, options.PAGES)
+    options.check_target("--plot", plot, options.PICTURES)
     base = language.load(model, quantised=quantised)
-    how: dict[str, Any] = {"format": format, "columns": parse_names(columns or "")}
-    told, training = language.read_data(data, **how), given(asked)
+    how: dict[str, Any] = {"format": format, "columns": options.parse_names(columns or "")}
+    told, training = language.read_data(data, **how), options.given(asked)
     if validation is not None:
         training["validation"] = language.read_data(validation, **how)
     if out is None or dry_run:
@@ -138,7 +126,7 @@ def finetune(
     if html is not None:
         command = shlex.join(["lora-np", *click.get_current_context().obj])
         write_text(html, result.to_html(samples=samples, command=command))
-    show_as(result.table, as_json, result.loss_table, result.table)
+    options.show_as(result.table, as_json, result.loss_table, result.table)
     if result.interrupted:
         tell(f"Stopped after {result.steps} steps; written: {out}")
         raise KeyboardInterrupt
@@ -173,7 +161,7 @@ def foretell(found: Any, as_json: bool) -> None:
     if not as_json:
         for i, example in enumerate(found.examples, start=1):
             print(f"--- example {i}: what is learnt is in [[ ]]\n{example}\n")
-    show_as(found.table, as_json)
+    options.show_as(found.table, as_json)
 
 
 def first_prompt(data: Any) -> Any:
@@ -224,11 +212,11 @@ def write_adapter(model: Any, base: str, out: Path, force: bool) -> None:
 @click.command()
 @click.argument("model", default="austen")
 @click.option("--adapter", help="A directory as PEFT writes it, or a shipped adapter.")
-@any_base
+@options.any_base
 @click.option("--prompt", help="How the text begins; in a chat, what is asked.")
 @click.option("--chat", is_flag=True, help="Converse, in the model's own template, until the input ends.")
 @click.option("--system", help="What a chat begins with: the system's message.")
-@options(SAMPLING)
+@options.each(SAMPLING)
 @click.option("--stop", multiple=True, help="A text before which it ends; may be repeated.")
 @quantised
 @seed
@@ -254,7 +242,7 @@ def generate(
         "tokens": 300,
         "temperature": 0.7,
         "stream": partial(print, end="", flush=True),
-        **given(asked),
+        **options.given(asked),
     }
     if not chat:
         language.generate(speaker, "It was " if prompt is None else prompt, **sampling)

@@ -114,8 +114,12 @@ class Adapted:
         """The losses against the steps."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        self.history.plot(figure.add_subplot()).set(ylabel="loss, nats a token")
+        from lora_np.plots import lines
+
+        figure, history = Figure(figsize=(7, 4), layout="constrained"), self.history
+        held_out = (history.validation_steps, history.validation_loss)
+        curves = {"training": (np.arange(self.steps), history.loss), "held out": held_out}
+        lines(curves, xlabel="step", ylabel="loss, nats a token", ax=figure.add_subplot())
         return figure
 
     def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
