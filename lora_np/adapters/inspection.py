@@ -19,7 +19,6 @@ from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
 from lora_np.adapters.weights import Merging, add_update, oriented
 from lora_np.checks import Array, printable
-
 from lora_np.hub import SafetensorsWriter, TensorInfo, directory
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.models import GGUFModel, open_gguf, open_model
