@@ -338,7 +338,9 @@ def save(
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
     """The arrays of a model by their names in a checkpoint, as it keeps them."""
     settings = decoder_settings(model.config)
-    found = {path: value(leaf) for paths, leaf in leaves(model) for path in paths.split(" = ")}
+    found: dict[str, Any] = {
+        path: value(leaf) for paths, leaf in leaves(model) for path in paths.split(" = ")
+    }
     arrays: dict[str, Array] = {name: np.array(n, np.float32) for name, n in settings.constants.items()}
     for module in settings.spec.modules:
         name, whole = module.alias or module.name, found.get(module.name)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, ArrayLike
 
-
 PIECE = 2**18  # numbers of a matrix at a time
 
 
