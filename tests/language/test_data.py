@@ -230,3 +230,20 @@ def test_the_library_of_templates_is_named_where_it_is_missing(place, capsys, mo
     assert "chat templates need the library jinja2, which comes with pip install 'lora-np[language]'" in (
         capsys.readouterr().err
     )
+
+
+def test_the_recipe_makes_conversations_of_our_pages(tmp_path, monkeypatch):
+    """As many as are asked for; what is held out is not among them."""
+    import sys
+
+    from recipes import conversations
+
+    out, held = (tmp_path / name for name in ("chat.jsonl", "held-out.jsonl"))
+    monkeypatch.setattr(sys, "argv", ["conversations", "-o", str(out), "--held-out", str(held)])
+    conversations.main()
+    learnt, others = language.read_data(out), language.read_data(held)
+    assert len(learnt.examples) == 200
+    answers = [{chat.messages[1]["content"] for chat in data.examples} for data in (learnt, others)]
+    assert len(answers[1]) > 10
+    assert not answers[0] & answers[1]
+    assert not any("{" in text or "](" in text for text in answers[0] | answers[1])
