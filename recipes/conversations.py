@@ -1,5 +1,4 @@
-"""Conversations from the pages of this project: a question and its answer for each term of the glossary and each
-question of the FAQ.
+"""Conversations from our pages: a question and its answer for each term of the glossary, and those of the FAQ.
 
     python -m recipes.conversations -o chat.jsonl --held-out held-out.jsonl
 
@@ -50,9 +49,13 @@ def conversations(entries: list[tuple[list[str], str]]) -> list[dict[str, object
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON lines to write")
-    parser.add_argument("--held-out", type=Path, required=True, help="JSON lines of the entries that are left out")
+    parser.add_argument(
+        "--held-out", type=Path, required=True, help="JSON lines of the entries that are left out"
+    )
     parser.add_argument("--number", type=int, default=200, help="how many conversations")
     given = parser.parse_args()
     entries = terms((DOCS / "reference" / "glossary.md").read_text(encoding="utf-8"))
@@ -62,7 +65,9 @@ def main() -> None:
         (given.out, [entry for entry in entries if entry not in held], given.number),
         (given.held_out, held, len(held)),
     ):
-        path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in conversations(chosen)[:number]))
+        path.write_text(
+            "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in conversations(chosen)[:number])
+        )
 
 
 if __name__ == "__main__":
