@@ -1,4 +1,4 @@
-"""Conversations from our pages: a question and its answer for each term of the glossary, and those of the FAQ.
+"""Conversations from our pages: questions and answers for the terms of the glossary, and those of the FAQ.
 
     python -m recipes.conversations -o chat.jsonl --held-out held-out.jsonl
 
