@@ -178,6 +178,38 @@ def json_text(content: object) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
+def page(title: str, parts: Iterable[Any]) -> str:
+    """An HTML page of tables, figures of matplotlib and pieces of HTML, which needs no other file."""
+    from html import escape
+
+    from lora_np.files import picture
+
+    def piece(part: Any) -> str:
+        if isinstance(part, str):
+            return part
+        if not hasattr(part, "savefig"):
+            return str(part._repr_html_())
+        drawing = picture(part, "svg", transparent=True).decode()
+        return drawing[drawing.index("<svg") :]
+
+    return _PAGE.format(escape(printable(title)), "\n".join(f"<div>{piece(part)}</div>" for part in parts))
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{0}</title>
+<style>
+body {{ font: 16px/1.5 sans-serif }} div {{ overflow-x: auto }} td {{ padding: .2em .7em }}
+pre {{ white-space: pre-wrap }}
+</style>
+<h1>{0}</h1>
+{1}
+</html>
+"""
+
+
 def shape_text(shape: tuple[int, ...]) -> str:
     """Sizes with ``x`` between them.
 

@@ -62,10 +62,12 @@ def _libraries() -> Any:
     return ThreadpoolController()
 
 
-def progress_bar(total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it") -> Any:
+def progress_bar(
+    total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it", each: int = 1
+) -> Any:
     """A tqdm bar for people, in a terminal or a notebook; elsewhere, and if not ``shown``, a silent one.
 
-    A string for ``shown`` replaces ``label``.
+    A string for ``shown`` replaces ``label``; one of ``total`` counts as ``each`` units.
     """
     # Widgets load ipykernel too, wherever they are: only in a notebook is there a shell.
     ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None
@@ -78,4 +80,5 @@ def progress_bar(total: int, shown: bool | str, *, label: str, done: int = 0, un
     label = shown if isinstance(shown, str) else label
     # Without tqdm's monitor, a thread that wakes bars which were silent for long: a browser has none.
     bar = type("Bar", (tqdm,), {"monitor_interval": 0})
-    return bar(total=total, initial=done, desc=label, unit=unit, leave=False, disable=not seen)
+    how = {"unit": unit, "unit_scale": each, "leave": False, "disable": not seen}
+    return bar(total=total, initial=done, desc=label, **how)

@@ -183,6 +183,9 @@ def test_the_page_names_every_word():
 
 
 W, X = np.eye(3), np.ones((4, 3))
+AUSTEN = language.load("austen")
+TEMPLATE = {"chat_template.jinja": b"{% for m in messages %}{{ m.content }}{% endfor %}"}
+TALKER = dataclasses.replace(AUSTEN, vocabulary=language.Characters(AUSTEN.vocabulary.characters, TEMPLATE))
 DRAWING = {
     "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
     "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
@@ -192,6 +195,7 @@ DRAWING = {
     "kaiming": lambda rng: lora.kaiming(rng, 2, 3),
     "gaussian": lambda rng: lora.gaussian(rng, 2, 3),
     "generate": lambda rng: language.generate(language.load("austen"), "It", tokens=1, rng=rng),
+    "answer": lambda rng: language.answer(TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng),
     "finetune": lambda rng: language.finetune(
         language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
     ),
@@ -206,11 +210,13 @@ def test_all_that_draws_is_asked():
         for name, thing in THINGS.items()
         if not inspect.isclass(thing) and "rng" in parameters(thing)
     }
-    assert drawing - set(DRAWING) == {*MEANING, "dropout", "other_questions", "token_loss", "tour"}
+    assert drawing - set(DRAWING) == {*MEANING, "dropout", "logits", "other_questions", "token_loss", "tour"}
 
 
 @pytest.mark.parametrize("name", DRAWING)
 def test_rng_is_a_generator_or_a_whole_number(name):
+    if name == "answer":
+        pytest.importorskip("jinja2")
     for wrong, error in [
         (None, TypeError),
         ("a", TypeError),

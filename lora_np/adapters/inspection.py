@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,12 +17,11 @@ from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
 from lora_np.adapters.weights import add_update, from_start
 from lora_np.checks import Array, printable
-from lora_np.files import picture
 from lora_np.hub import SafetensorsWriter, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.lora import map_of
 from lora_np.plots import module_kinds
-from lora_np.table import Table, json_text
+from lora_np.table import Table, json_text, page
 from lora_np.work import each_of
 
 if TYPE_CHECKING:
@@ -50,17 +48,6 @@ _LEGEND = {
 
 
 _FORMATS = {"share": "{:.1%}".format}
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{0}</title>
-<style>body {{ font: 16px/1.5 sans-serif }} div {{ overflow-x: auto }} td {{ padding: .2em .7em }}</style>
-<h1>{0}</h1>
-{1}
-</html>
-"""
 
 
 class InspectedKind(NamedTuple):
@@ -215,10 +202,7 @@ class Inspection(Findings[InspectedModule]):
 
     def to_html(self) -> str:
         """One page with the figure and the tables, which needs no other file."""
-        drawing = picture(self.figure(), "svg", transparent=True).decode()
-        contents, *tables = (x._repr_html_() for x in (self.contents_table, self.kinds_table, self.table))
-        parts = [contents, drawing[drawing.index("<svg") :], *tables]
-        return _PAGE.format(escape(printable(self.title)), "\n".join(f"<div>{part}</div>" for part in parts))
+        return page(self.title, [self.contents_table, self.figure(), self.kinds_table, self.table])
 
 
 def inspect(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import is_dataclass, replace as changed
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
 from lora_np.lora import ADAPTED, STARTS, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
-from lora_np.models import peft
+from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ def attach(
     named = names or _own_name
     for name in adapter.rows:
         raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
-    waiting = {*adapter, *adapter.full}
+    waiting, turned = {*adapter, *adapter.full}, _stored_turned(model)
     frozen = _on_their_base(freeze(model), adapter, named)
     nodes = [(named(path), node) for path, node in walk(frozen) if _arrays(node)]
     build = _Building(adapter, {id(node.W): name for name, node in nodes if isinstance(node, Embedding)})
@@ -156,7 +156,7 @@ def attach(
             if key in adapter.full:
                 waiting.discard(key)
                 if parameter != "weight" or name not in adapter:
-                    new = build.replaced(key, getattr(layer, field))
+                    new = build.replaced(key, getattr(layer, field), field == "W" and path in turned)
                     layer = changed(layer, **{field: new})
         waiting.discard(name)
         return build.adapted(name, layer) if name in adapter else layer
@@ -251,7 +251,7 @@ def _trained_in_full(
     own = {id(leaf) for _, leaf in adapter_leaves(model)}
     owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
     owner |= dict(zip(layers, layers, strict=True))
-    nodes = dict(walk(model))
+    nodes, turned = dict(walk(model)), _stored_turned(model)
     full: dict[str, Stored] = {}
     saved: set[str] = set()
     biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
@@ -274,7 +274,10 @@ def _trained_in_full(
             for holder in sharing.values():
                 saved.add(named(holder))
                 for ours, theirs in _arrays(nodes[holder]).items():
-                    full[f"{named(holder)}.{theirs}"] = held(value(getattr(nodes[holder], ours)))
+                    array = value(getattr(nodes[holder], ours))
+                    full[f"{named(holder)}.{theirs}"] = held(
+                        array.T if ours == "W" and holder in turned else array
+                    )
     bias = "all" if False in biased else "lora_only" if biased else "none"
     return full, sorted(saved), bias, ties
 
@@ -292,10 +295,10 @@ class _Building:
         made = self.made.setdefault(place, Tensor(array))
         return made if np.array_equal(value(made), array) else Tensor(array)
 
-    def replaced(self, key: str, old: Any) -> Tensor:
+    def replaced(self, key: str, old: Any, turned: bool) -> Tensor:
         """What is trained instead of an array: of what shares it too, if the adapter ties them."""
         place = id(old) if id(old) in self.tables else key
-        return self.tensor(place, _fitting(key, self.adapter.full[key], old))
+        return self.tensor(place, _fitting(key, self.adapter.full[key], old, turned))
 
     def factors(self, name: str, dtype: Any) -> tuple[Tensor | Array, Tensor]:
         """B and A of a module."""
@@ -335,9 +338,18 @@ class _Building:
         return DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
 
 
-def _fitting(key: str, stored: Stored, old: Any) -> Array:
+def _stored_turned(model: Any) -> Collection[str]:
+    """Paths of the layers whose W transformers keeps as inputs by outputs (GPT-2's Conv1D)."""
+    config = getattr(model, "config", None)
+    if not isinstance(config, Mapping) or config.get("model_type") not in family_names():
+        return ()
+    return {module.name for module in decoder_of(config).spec.modules if module.transposed}
+
+
+def _fitting(key: str, stored: Stored, old: Any, turned: bool = False) -> Array:
     """An array of the file, as the one of the model that it replaces."""
     new = at_least_single(stored.read())
+    new = new.T if turned else new
     if new.shape != old.shape:
         raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")
     return new.astype(old.dtype)

@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> int:
         if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
-        status: int = app.main(arguments, prog_name="lora-np", standalone_mode=False) or 0
+        status: int = app.main(arguments, prog_name="lora-np", standalone_mode=False, obj=arguments) or 0
         return fail("interrupted", status) if status == INTERRUPTED else status
     except click.ClickException as error:
         return fail(error.format_message(), 2)

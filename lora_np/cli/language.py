@@ -1,59 +1,145 @@
-"""``finetune`` and ``generate``: adapt a language model to a text, and generate text."""
+"""``finetune`` and ``generate``: adapt a language model to data, and generate text."""
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lora_np.cli.options import WRITTEN, any_base, as_json, every_linear, force, show_as
+from lora_np.cli import options
 
 seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
+quantised = click.option(
+    "--quantised", is_flag=True, help="Keep a quantised model in its bits: less memory, more time."
+)
+SAID = 60  # tokens of a sample
+TRAINING = {
+    "rank": (int, "r of each adapter (8)."),
+    "alpha": (float, "Scales by alpha/r; by default 2 r."),
+    "variant": (str, "lora, rslora, lora+, lora-fa or dora."),
+    "steps": (int, "Steps of training (300)."),
+    "batch_size": (int, "Rows of tokens in a batch (8)."),
+    "accumulate": (int, "Batches in a step (1)."),
+    "context": (int, "Tokens in a row; longer examples are cut (256)."),
+    "lr": (float, "The largest learning rate (0.005)."),
+    "schedule": (str, "How it falls: cosine, linear or constant."),
+    "warmup": (int, "Steps in which it rises (10)."),
+    "weight_decay": (float, "Of AdamW (0)."),
+    "clip": (float, "The largest norm of the gradient (1)."),
+    "dropout": (float, "Rate of dropout before A (0)."),
+    "validate_every": (int, "Steps between validations; by default they take a tenth of the work."),
+    "patience": (int, "Stop after so many validations without a new lowest loss, and keep that model."),
+}
+SAMPLING = {
+    "tokens": (int, "How many tokens to add (300)."),
+    "temperature": (float, "0 takes the most likely token every time (0.7)."),
+    "top_k": (int, "Draw among this many of the likeliest tokens."),
+    "top_p": (float, "Draw among the likeliest tokens of this total probability (1)."),
+    "min_p": (float, "Leave out tokens less likely than this share of the likeliest."),
+    "repetition_penalty": (float, "Makes tokens that were there before less likely, if above 1."),
+}
 
 
 @click.command()
 @click.argument("model")
-@click.argument("text")
+@click.argument("data")
 @click.option(
-    "-o", "--out", **WRITTEN, required=True,
-    help="The adapter to write: a directory for PEFT, or a .gguf for llama.cpp.",
-)  # fmt: skip
-@click.option("--rank", type=int, default=8, help="r of each adapter (8).")
-@click.option("--alpha", type=float, help="Scales by alpha/r; by default 2 r.")
-@every_linear
-@click.option("--steps", type=int, default=300, help="Steps of training (300).")
-@click.option("--batch-size", type=int, default=8, help="Windows of text in a step (8).")
-@click.option("--context", type=int, help="Tokens in a window.")
-@click.option("--lr", type=float, default=5e-3, help="The largest learning rate (0.005).")
-@click.option("--dropout", type=float, default=0.0, help="Rate of dropout before A (0).")
+    "-o", "--out", **options.WRITTEN, help="The adapter: a directory for PEFT, or a .gguf for llama.cpp."
+)
+@click.option("--format", help="jsonl, csv or text; by default told by the first line.")
 @click.option(
-    "--sample-every", type=click.IntRange(min=0), default=100,
-    help="Steps between samples of text on stderr (100); 0 for none.",
+    "--columns", help="The fields of prompt and completion, such as question,answer, or of the text."
+)
+@click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
+@options.every_linear
+@options.each(TRAINING)
+@click.option(
+    "--sample-every", type=click.IntRange(min=0),
+    help="Steps between samples of text on stderr; 0 for none. By default before and after.",
 )  # fmt: skip
-@click.option("--prompt", default="And ", help="How the samples begin.")
-@click.option("--checkpoint", **WRITTEN, help="A file to continue from after a crash.")
+@click.option("--prompt", help="How the samples begin; by default as a held-out example.")
+@click.option("--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing.")
+@click.option("--html", type=options.READ, help="Write a page on the run: settings, losses, samples.")
+@click.option("--plot", type=options.READ, help="Draw the losses to this file.")
+@click.option("--checkpoint", **options.WRITTEN, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
-@click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits: less memory, more time.")
+@quantised
 @seed
-@force
-@as_json
+@options.force
+@options.as_json
 def finetune(
-    model: str, text: str, out: Path, sample_every: int, prompt: str, quantised: bool, force: bool,
-    as_json: bool, **training: Any,
+    model: str, data: str, out: Path | None, format: str | None, columns: str | None, validation: str | None,
+    sample_every: int | None, prompt: str | None, dry_run: bool, html: Path | None, plot: Path | None,
+    quantised: bool, force: bool, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
-    """Train a LoRA on a text; its last tenth is held out to measure the loss.
+    """Train a LoRA on conversations, completions, instructions or text; a tenth is held out.
 
-    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model; TEXT is a UTF-8 file, -
-    for standard input, or a shipped text. Ctrl-C ends it early and keeps the result so far.
+    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. DATA is a file of JSON
+    lines with messages, prompt and completion, instruction and output, or text; CSV with such columns; any
+    text in UTF-8; - for standard input, or a shipped text. Ctrl-C ends it early and keeps the result so far.
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
-    from lora_np import adapters, language
+    from lora_np import language
+    from lora_np.files import write_figure, write_text
 
     # before the training, not after it
-    checkpoint, resume, lr = (training[name] for name in ("checkpoint", "resume", "lr"))
+    if not dry_run:
+        out = check_written(out, force, asked["checkpoint"], asked["resume"])
+    options.check_target("--html", html, options.PAGES)
+    options.check_target("--plot", plot, options.PICTURES)
+    base = language.load(model, quantised=quantised)
+    how: dict[str, Any] = {"format": format, "columns": options.parse_names(columns or "")}
+    told, training = language.read_data(data, **how), options.given(asked)
+    if validation is not None:
+        training["validation"] = language.read_data(validation, **how)
+    if out is None or dry_run:
+        foretell(language.forecast(base, told, **training, tell=tell), as_json)
+        return
+    begin = prompt or first_prompt(training.get("validation", told))
+    if sample_every:
+        training.setdefault("validate_every", sample_every)
+    samples: list[tuple[int, str]] = []
+
+    def sample(step: int, adapted: Any) -> None:
+        if sample_every or not samples:
+            say(step, adapted)
+
+    def say(step: int, adapted: Any) -> None:
+        samples.append((step, continuation(adapted, begin, asked["rng"])))
+        tell(f"After {step} steps: {samples[-1][1]}")
+
+    result = language.finetune(
+        base, told, **training, tell=tell, sample=None if sample_every == 0 else sample
+    )
+    refuse_failure(result)
+    if samples and samples[-1][0] != result.steps and not result.interrupted:
+        say(result.steps, result.model)
+    write_adapter(result.model, model, out, force)
+    if plot is not None:
+        write_figure(result.figure(), plot, dpi=150)
+    if html is not None:
+        command = shlex.join(["lora-np", *click.get_current_context().obj])
+        write_text(html, result.to_html(samples=samples, command=command))
+    options.show_as(result.table, as_json, result.loss_table, result.table)
+    if result.interrupted:
+        tell(f"Stopped after {result.steps} steps; written: {out}")
+        raise KeyboardInterrupt
+
+
+def tell(note: object) -> None:
+    print(note, file=sys.stderr, flush=True)
+
+
+def check_written(out: Path | None, force: bool, checkpoint: Path | None, resume: bool) -> Path:
+    """Where the adapter goes, if everything can be written."""
+    if out is None:
+        raise click.UsageError("name the adapter to write with -o, or ask for a --dry-run")
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir():
         raise ValueError(f"{above}: not a directory to write {out.name} into")
@@ -67,55 +153,78 @@ def finetune(
         raise ValueError(f"{checkpoint.absolute().parent}: no such directory to write {checkpoint.name} into")
     if checkpoint is not None and checkpoint.exists() and not resume:
         raise ValueError(f"{checkpoint} is there already: continue it with --resume, or delete it")
-    base = language.load(model, quantised=quantised)
-    content = language.read_text(text)
+    return out
 
-    def sample(step: int, adapted: Any) -> None:
-        said = language.generate(adapted, prompt, tokens=160, temperature=0.7, rng=training["rng"])
-        print(f"After {step} steps: {said}", file=sys.stderr, flush=True)
 
-    result = language.finetune(
-        base, content, **training, progress=True,
-        sample=sample if sample_every else None, validate_every=sample_every or None,
-    )  # fmt: skip
+def foretell(found: Any, as_json: bool) -> None:
+    """Examples with what is learnt in brackets, and the forecast."""
+    if not as_json:
+        for i, example in enumerate(found.examples, start=1):
+            print(f"--- example {i}: what is learnt is in [[ ]]\n{example}\n")
+    options.show_as(found.table, as_json)
+
+
+def first_prompt(data: Any) -> Any:
+    """How a held-out example begins: a text, or messages."""
+    example = data.examples[min(10, len(data.examples)) - 1]
+    if hasattr(example, "messages"):
+        last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
+        return example.messages[:last]
+    return example.prompt or "And "
+
+
+def continuation(model: Any, begin: Any, rng: int) -> str:
+    """A short sample, on one line."""
+    from lora_np import language
+
+    said = language.generate if isinstance(begin, str) else language.answer
+    return " ".join(said(model, begin, tokens=SAID, temperature=0.7, rng=rng).split())
+
+
+def refuse_failure(result: Any) -> None:
+    """Write nothing where nothing was learnt, and warn where it was only learnt by heart."""
+    rate = result.settings["lr"]
     if result.diverged and not result.interrupted:
         raise FloatingPointError(
             f"training made the held-out loss worse, from {result.before:.4g} to {result.after:.4g} nats a "
-            f"token, and nothing was written: try a learning rate below {lr:g}, or fewer steps"
+            f"token, and nothing was written: try a learning rate below {rate:g}, or fewer steps"
         )
     if result.after == result.before and not result.interrupted:
         raise ValueError(
             f"training did not change the held-out loss of {result.before:.4g} nats a token, and nothing was "
-            f"written: try a learning rate above {lr:g}, or more steps"
+            f"written: try a learning rate above {rate:g}, or more steps"
         )
     if result.after > result.before:
-        print("The loss fell on what was trained on only: try fewer steps or a longer text", file=sys.stderr)
+        tell("The loss fell on what was trained on only: try fewer steps or a longer text")
+
+
+def write_adapter(model: Any, base: str, out: Path, force: bool) -> None:
+    """For llama.cpp, or for PEFT."""
+    from lora_np import adapters, language
+
     if out.suffix == ".gguf":
         out.parent.mkdir(parents=True, exist_ok=True)
-        language.save_gguf_adapter(result.model, out)
+        language.save_gguf_adapter(model, out)
     else:
-        adapters.save(result.model, out, base=model, force=force)
-    show_as(result.table, as_json)
-    if result.interrupted:
-        print(f"Stopped after {result.steps} steps; written: {out}", file=sys.stderr)
-        raise KeyboardInterrupt
+        adapters.save(model, out, base=base, force=force)
 
 
 @click.command()
 @click.argument("model", default="austen")
 @click.option("--adapter", help="A directory as PEFT writes it, or a shipped adapter.")
-@any_base
-@click.option("--prompt", default="It was ", help="How the text begins.")
-@click.option("--tokens", type=int, default=300, help="How many tokens to add (300).")
-@click.option(
-    "--temperature", type=float, default=0.7, help="0 takes the most likely token every time (0.7)."
-)
-@click.option(
-    "--top-p", type=float, default=1.0, help="Draw among the likeliest tokens of this total probability (1)."
-)
+@options.any_base
+@click.option("--prompt", help="How the text begins; in a chat, what is asked.")
+@click.option("--chat", is_flag=True, help="Converse, in the model's own template, until the input ends.")
+@click.option("--system", help="What a chat begins with: the system's message.")
+@options.each(SAMPLING)
+@click.option("--stop", multiple=True, help="A text before which it ends; may be repeated.")
+@quantised
 @seed
-def generate(model: str, adapter: str | None, any_base: bool, prompt: str, **sampling: Any) -> None:
-    """Continue a prompt with a language model, adapted or not.
+def generate(
+    model: str, adapter: str | None, any_base: bool, prompt: str | None, chat: bool, system: str | None,
+    quantised: bool, **asked: Any,
+) -> None:  # fmt: skip
+    """Continue a prompt with a language model, adapted or not, or converse with an instructed one.
 
     MODEL is a directory as transformers writes it, a .gguf file, or a shipped model.
 
@@ -123,9 +232,36 @@ def generate(model: str, adapter: str | None, any_base: bool, prompt: str, **sam
     """
     from lora_np import adapters, language
 
-    speaker = language.load(model)
+    if system is not None and not chat:
+        raise click.UsageError("--system is what a --chat begins with")
+    speaker = language.load(model, quantised=quantised)
     if adapter is not None:
         opened = adapters.load(language.located_adapter(adapter))
         speaker = adapters.attach(speaker, opened, any_base=any_base)
-    language.generate(speaker, prompt, **sampling, stream=lambda piece: print(piece, end="", flush=True))
-    print()
+    sampling = {
+        "tokens": 300,
+        "temperature": 0.7,
+        "stream": partial(print, end="", flush=True),
+        **options.given(asked),
+    }
+    if not chat:
+        language.generate(speaker, "It was " if prompt is None else prompt, **sampling)
+        print()
+        return
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for asked_now in (prompt,) if prompt is not None else lines():
+        messages.append({"role": "user", "content": asked_now})
+        said = language.answer(speaker, messages, **sampling)
+        messages.append({"role": "assistant", "content": said})
+        print()
+
+
+def lines() -> Iterator[str]:
+    """What people type, line by line."""
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if line.strip():
+            yield line

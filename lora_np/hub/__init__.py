@@ -24,6 +24,7 @@ with on_demand(globals()):
         HubError as HubError,
         TensorInfo as TensorInfo,
         open_regular as open_regular,
+        parse_json as parse_json,
         read_json as read_json,
     )
     from lora_np.hub.safetensors import (

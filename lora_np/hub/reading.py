@@ -131,7 +131,32 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """The object in ``data``, as in `read_json`."""
+    """The object in UTF-8 ``data``, as in `read_json`.
+
+    Parameters
+    ----------
+    data : bytes
+        JSON.
+
+    Returns
+    -------
+    dict
+        What it holds.
+
+    Raises
+    ------
+    HubError
+        As for `read_json`.
+
+    See Also
+    --------
+    read_json : From a file.
+
+    Examples
+    --------
+    >>> parse_json(b'{"r": 8}')
+    {'r': 8}
+    """
     if (
         sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS
     ):  # before it is parsed: each takes up to 100 bytes

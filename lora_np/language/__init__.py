@@ -1,4 +1,4 @@
-"""Language models of the Llama family: load, adapt, generate, in plain NumPy.
+"""Language models: decoders of many families, to load, adapt and generate with, in plain NumPy.
 
 A path in a model is the name that transformers has for the module there, so `lora_np.inject`,
 `lora_np.adapters.save` and `attach` need no mapping.
@@ -7,13 +7,19 @@ A path in a model is the name that transformers has for the module there, so `lo
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.language.adapting import Adapted as Adapted, finetune as finetune
+    from lora_np.language.adapting import (
+        Adapted as Adapted,
+        Forecast as Forecast,
+        finetune as finetune,
+        forecast as forecast,
+    )
+    from lora_np.language.data import Data as Data, read_data as read_data
     from lora_np.language.decoder import (
         LanguageModel as LanguageModel,
         build as build,
         composed_operations as composed_operations,
     )
-    from lora_np.language.generation import generate as generate
+    from lora_np.language.generation import answer as answer, generate as generate
     from lora_np.language.gguf_adapters import save_gguf_adapter as save_gguf_adapter
     from lora_np.language.storing import (
         load as load,
@@ -22,6 +28,7 @@ with on_demand(globals()):
         save as save,
         shipped as shipped,
     )
+    from lora_np.language.templates import apply_chat_template as apply_chat_template
     from lora_np.language.text import (
         Likelihood as Likelihood,
         likelihood as likelihood,

@@ -1,24 +1,54 @@
-"""LoRA on a text: from a language model and a string to an adapted model and its losses."""
+"""LoRA on data: from a language model and examples, or one text, to an adapted model and its losses."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
+from inspect import signature
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import Array, generator, number, whole_number
+from lora_np.checks import choice, generator, number, printable, whole_number
+from lora_np.language.data import Data, as_data
 from lora_np.language.decoder import LanguageModel
-from lora_np.language.text import in_parts, mean_loss, token_loss, vocabulary_of, windows, within
-from lora_np.lora import inject
+from lora_np.language.packing import Row, Shuffled, batch_loss, divided, length, marked, packed, together
+from lora_np.language.text import vocabulary_of, within
+from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
-from lora_np.nn import AdamW, cosine_schedule, freeze, trainable
-from lora_np.table import Table
+from lora_np.nn import AdamW, cosine_schedule, freeze, linear_schedule, start, trainable
+from lora_np.table import Table, binary_bytes, page
 from lora_np.training import History, fit
 
-WATCHED = 64  # windows of the held-out end, so that validation does not take longer than training
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
+SETTINGS = (
+    *(
+        "rank",
+        "alpha",
+        "targets",
+        "variant",
+        "steps",
+        "batch_size",
+        "accumulate",
+        "context",
+        "lr",
+        "schedule",
+    ),
+    *("warmup", "weight_decay", "clip", "dropout", "rng"),
+)
+PASSED = ("steps", "accumulate", "clip", "patience", "watch", "sample", "checkpoint", "resume")  # to fit
+SCHEDULES = ("cosine", "linear", "constant")
+VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +60,17 @@ class Adapted:
     model : LanguageModel
         With its adapters.
     history : History
-        The loss of each step, and at each validation that of at most 64 windows of the held-out end.
+        The loss of each step, and at each validation that of some held-out rows.
     numbers : int
         The number of trained numbers.
     before, after : float
-        Loss on the held-out end of the text, in nats a token.
+        The loss on these rows, in nats a token.
     interrupted : bool
         Whether Ctrl-C ended it early; the model is then that of the last step.
+    settings : dict
+        What it was made with.
+    notes : tuple of str
+        What people should know of the data.
     """
 
     model: LanguageModel
@@ -45,6 +79,8 @@ class Adapted:
     before: float
     after: float
     interrupted: bool
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
 
     @property
     def steps(self) -> int:
@@ -65,77 +101,163 @@ class Adapted:
         losses = [f"{loss:.4f}" for loss in (self.before, self.after)]
         return Table(names, [[self.numbers, self.steps, *losses, f"{self.history.seconds:.1f}"]])
 
+    @property
+    def loss_table(self) -> Table:
+        """The held-out loss at each validation, and the mean training loss of the steps before it."""
+        ends = [int(step) for step in self.history.validation_steps]
+        parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
+        rows = zip(ends, [float(part.mean()) if part.size else None for part in parts],
+                   map(float, self.history.validation_loss), strict=True)  # fmt: skip
+        return Table(["step", "training loss", "held-out loss"], [*rows], title="Losses, nats a token")
 
-class Shuffled:
-    """Batches of windows by the number of the step: all of them in one order, then in another.
+    def figure(self) -> Figure:
+        """The losses against the steps."""
+        from matplotlib.figure import Figure
 
-    ``order`` is a random seed; ``settings`` tell a checkpoint which run it belongs to.
+        from lora_np.plots import lines
+
+        figure, history = Figure(figsize=(7, 4), layout="constrained"), self.history
+        held_out = (history.validation_steps, history.validation_loss)
+        curves = {"training": (np.arange(self.steps), history.loss), "held out": held_out}
+        lines(curves, xlabel="step", ylabel="loss, nats a token", ax=figure.add_subplot())
+        return figure
+
+    def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
+        """A page on the run: data, settings, losses, samples after some steps, and its command."""
+        settings = Table(["setting", "value"], [(name, str(each)) for name, each in self.settings.items()])
+        said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
+        spoken = [Table(["after steps", "sample"], samples)] if samples else []
+        again = (
+            [f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>"] if command else []
+        )
+        parts = [*said, self.table, self.figure(), self.loss_table, *spoken, settings, *again]
+        return page("A LoRA on a language model", parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What a run of `finetune` will take: see `forecast`.
+
+    Parameters
+    ----------
+    examples : tuple of str
+        Three of them as the model sees them, with what is learnt in double brackets.
+    notes : tuple of str
+        What people should know of the data.
+    tokens, learnt : int
+        Tokens to train on, and those with a label.
+    rows : int
+        Rows of at most ``context`` tokens that they fill.
+    steps : int
+        Steps of training.
+    epochs : float
+        How often they go through the data.
+    seconds : float
+        Of the whole run, without samples of text.
+    memory : int or None
+        The most bytes that the process will hold, where the system tells.
     """
 
-    def __init__(self, rows: Array, batch_size: int, order: int, settings: Mapping[str, object]) -> None:
-        self.rows, self.batch_size, self.order, self.settings = rows, batch_size, order, settings
+    examples: tuple[str, ...]
+    notes: tuple[str, ...]
+    tokens: int
+    learnt: int
+    rows: int
+    steps: int
+    epochs: float
+    seconds: float
+    memory: int | None
 
     @property
-    def identity(self) -> str:
-        # the rows are those of the text and the context, which the settings name
-        return f"{self.batch_size} at a time, in order {self.order}"
-
-    def __call__(self, step: int) -> Array:
-        """Windows of a step."""
-        epoch, i = divmod(step, len(self.rows) // self.batch_size)
-        order = np.random.default_rng([self.order, epoch]).permutation(len(self.rows))
-        return self.rows[order[i * self.batch_size :][: self.batch_size]]
+    def table(self) -> Table:
+        """The figures, for people."""
+        names = ["tokens", "learnt", "rows", "steps", "times through", "about", "memory"]
+        minutes, seconds = divmod(round(self.seconds), 60)
+        memory = "unknown" if self.memory is None else binary_bytes(self.memory)
+        row: list[Any] = [self.tokens, self.learnt, self.rows, self.steps, f"{self.epochs:.1f}"]
+        return Table(names, [[*row, f"{minutes} min {seconds} s", memory]])
 
 
 def finetune(
     model: LanguageModel,
-    text: str,
+    data: Data | str | Sequence[Any],
     *,
     rank: int = 8,
     alpha: float | None = None,
     targets: Targets = "all-linear",
+    variant: str = "lora",
     steps: int = 300,
     batch_size: int = 8,
+    accumulate: int = 1,
     context: int | None = None,
     lr: float = 5e-3,
+    schedule: str = "cosine",
+    warmup: int | None = None,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
     dropout: float = 0.0,
     rng: np.random.Generator | int = 0,
+    validation: Data | str | Sequence[Any] | None = None,
     validate_every: int | None = None,
+    patience: int | None = None,
+    tell: Callable[[str], object] | None = None,
     watch: Callable[[int, LanguageModel], object] | None = None,
     sample: Callable[[int, LanguageModel], str | None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Adapted:
-    """Train a LoRA on ``text``, whose last tenth is held out, with AdamW and a cosine schedule.
+    """Train a LoRA on ``data``, of which a tenth is held out, with AdamW.
 
     Parameters
     ----------
     model : LanguageModel
         It is not changed.
-    text : str
-        The text to learn from, as a whole: if the vocabulary puts BOS before a text, only the first window
-        begins with it.
+    data : Data, str or sequence
+        What `read_data` reads; one continuous text; or examples: texts, or mappings with ``messages``,
+        ``prompt`` and ``completion``, ``instruction`` and ``output``, or ``text``. Of conversations the
+        answers are learnt, of prompts the completion. Examples end in the vocabulary's end token, and share
+        rows without seeing one another.
     rank : int
         Of each adapter: r, at most the model's hidden size.
     alpha : float, optional
         The update is scaled by ``alpha / r``; by default alpha = 2 r.
     targets : str, list of str or callable
         Which layers: as for `lora_np.inject`.
+    variant : {"lora", "rslora", "lora+", "lora-fa", "dora"}
+        As for `lora_np.inject`; "lora+" moves B at 16 times the rate.
     steps : int
-        Steps of ``batch_size`` windows each.
+        Steps of ``batch_size`` rows each.
     batch_size : int
-        Windows in a step.
+        Rows in a batch.
+    accumulate : int
+        Batches in a step, which takes the memory of one; each label counts the same.
     context : int, optional
-        Tokens of a window, at most ``model.context``; by default that, but no more than 256.
+        Tokens of a row, at most ``model.context``; by default that, but no more than 256. Examples that are
+        longer are cut.
     lr : float
         The largest learning rate.
+    schedule : {"cosine", "linear", "constant"}
+        How it falls to zero after the warm-up, or does not.
+    warmup : int, optional
+        Steps in which it rises, by default 10.
+    weight_decay : float
+        Of AdamW.
+    clip : float
+        The largest norm of the gradient.
     dropout : float
         Rate of dropout before A.
     rng : Generator or int
         Randomness of A, the batches and dropout.
+    validation : Data, str or sequence, optional
+        Other data to hold out; by default each tenth example, or the last tenth of a text.
     validate_every : int, optional
-        Steps between validations, by default a twentieth of ``steps``.
+        Steps between validations. They and their rows are chosen so that together they are at most a tenth of
+        the work, a trained token counting as two; with this set, the rows alone.
+    patience : int, optional
+        Stop after so many validations without a new lowest loss, and keep the model of the lowest.
+    tell : callable, optional
+        ``tell(note)`` is called with what people should know of the data, such as what was cut.
     watch : callable, optional
         ``watch(step, model)`` is called in each step, before anything moves.
     sample : callable, optional
@@ -155,8 +277,9 @@ def finetune(
     Raises
     ------
     ValueError
-        If the text is too short or has characters outside the vocabulary, ``targets`` match nothing, or a
-        setting is out of range.
+        If the data are too short, an example is damaged or has characters outside the vocabulary,
+        conversations meet a model without a chat template, ``targets`` match nothing, or a setting is out of
+        range.
     FloatingPointError
         If the loss is no longer finite. A run that only makes it worse returns with ``diverged`` set.
     CheckpointError
@@ -166,58 +289,148 @@ def finetune(
 
     See Also
     --------
+    forecast : What it will take.
     generate : Generate text with the adapted model.
     likelihood : Its loss on another text.
     """
-    number("lr", lr, minimum=0, open_minimum=True)
-    width = int(model.config["hidden_size"])  # no matrix of a decoder has a higher rank
-    whole_number("rank", rank, maximum=width, top="the model's hidden size")
-    alpha = 2.0 * rank if alpha is None else alpha
-    context = within(model, min(model.context, 256) if context is None else context)
-    tokens = vocabulary_of(model).encode(text)
-    cut = min(len(tokens) * 9 // 10, len(tokens) - context - 1)
-    if cut <= context:
-        raise ValueError(
-            f"the text has {len(tokens)} tokens, which is too short: training and the held-out end need "
-            f"more than a window of {context} each; use a longer text or a smaller context"
-        )
-    training, held_out = windows(tokens[:cut], context), windows(tokens[cut:], context)
-    random = generator(rng)
-    adapted = inject(model, rank=rank, alpha=alpha, dropout=dropout, rng=random, targets=targets)
-    numbers = sum(leaf.size for _, leaf in trainable(adapted))
-    size = min(whole_number("batch_size", batch_size), len(training))
-    order = int(random.integers(2**32))
-    settings = {
-        "rank": rank,
-        "alpha": float(alpha),
-        "targets": targets,
-        "number of steps": steps,
-        "batch size": batch_size,
-        "context": context,
-        "learning rate": lr,
-        "dropout": dropout,
-        "random seed": order if isinstance(rng, np.random.Generator) else rng,
-        "the text": tokens,
-        "the model's weights": model.model,
-    }
-
+    asked = SimpleNamespace(**locals())
+    plan = Prepared(asked)
     result = fit(
-        adapted,
-        Shuffled(training, size, order, settings),
-        loss=token_loss,
-        optimizer=AdamW(lr=cosine_schedule(lr, steps=steps, warmup=min(10, steps)), weight_decay=0.0),
-        steps=steps,
-        clip=1.0,
-        validation=in_parts(held_out[:: -(-len(held_out) // WATCHED)]),
-        validate_every=validate_every,
-        watch=watch,
-        sample=sample,
-        checkpoint=checkpoint,
-        resume=resume,
-        rng=random,
+        plan.adapted,
+        plan.batches,
+        loss=batch_loss,
+        optimizer=plan.optimizer,
+        validation=plan.watched,
+        validate_every=plan.every,
+        rng=plan.random,
         progress="finetune" if progress else False,
+        **{name: getattr(asked, name) for name in PASSED},
     )
-    with np.errstate(over="ignore", invalid="ignore"):  # a diverged loss may still be finite
-        after = mean_loss(freeze(result.model), held_out)
-    before = mean_loss(freeze(model), held_out)
-    return Adapted(result.model, result.history, numbers, before, after, result.interrupted)
+    losses = result.history.validation_loss
+    if result.interrupted:  # which was not at a validation
+        with np.errstate(over="ignore", invalid="ignore"):
+            frozen = freeze(result.model)
+            losses = np.append(losses, np.mean([batch_loss(frozen, part) for part in plan.watched]))
+    numbers = sum(leaf.size for _, leaf in trainable(plan.adapted))
+    after = losses[-1] if patience is None or result.interrupted else losses.min()
+    found = (result.model, result.history, numbers, float(losses[0]), float(after), result.interrupted)
+    return Adapted(*found, plan.settings, plan.notes)
+
+
+def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings: Any) -> Forecast:
+    """What `finetune` would take, from a step of it that is measured.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        It is not changed.
+    data : Data, str or sequence
+        As for `finetune`.
+    **settings
+        Those of `finetune`.
+
+    Returns
+    -------
+    Forecast
+        Examples, tokens, steps, time and memory.
+
+    Raises
+    ------
+    ValueError
+        As for `finetune`.
+
+    See Also
+    --------
+    finetune : The run itself.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> text = language.read_text("genesis")[:9000]
+    >>> found = forecast(language.load("austen"), text, steps=10, batch_size=2, context=64)
+    >>> found.tokens, found.rows, found.steps
+    (8064, 126, 10)
+    """
+    call = signature(finetune).bind(model, data, **settings)
+    call.apply_defaults()
+    plan = Prepared(SimpleNamespace(**call.arguments))
+    run = start(plan.optimizer, plan.adapted, clip=call.arguments["clip"])
+    part = together([sorted(plan.rows, key=length, reverse=True)[: plan.size]])[0]
+    begin = 0.0
+    for done in range(3):  # the first is not measured: it makes tables, and gets its memory page by page
+        begin = time.perf_counter() if done == 1 else begin
+        batch_loss(plan.adapted, part, rng=plan.random).backward()
+        run.step()
+    step = (time.perf_counter() - begin) / 2
+    begin = time.perf_counter()
+    batch_loss(freeze(plan.adapted), plan.watched[0])
+    watching = (time.perf_counter() - begin) * len(plan.watched) * plan.times
+    tokens, passed = sum(map(length, plan.rows)), plan.steps * plan.batches.tokens
+    learnt = sum(document.learnt for document in plan.documents)
+    shown = tuple(marked(document, vocabulary_of(model)) for document in plan.documents[:3])
+    seconds = step * passed / part.labels.size + watching
+    counts = (tokens, learnt, len(plan.rows), plan.steps, passed / tokens)
+    return Forecast(shown, plan.notes, *counts, seconds, peak_memory())
+
+
+class Prepared:
+    """A run of `finetune` before its first step, from its arguments."""
+
+    def __init__(self, s: SimpleNamespace) -> None:
+        model, data = s.model, as_data(s.data)
+        number("lr", s.lr, minimum=0, open_minimum=True)
+        width = model.model.last.W.shape[0]  # no matrix of a decoder has a higher rank
+        whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
+        alpha = 2.0 * s.rank if s.alpha is None else s.alpha
+        context = within(model, min(model.context, 256) if s.context is None else s.context)
+        self.steps, accumulate = whole_number("steps", s.steps), whole_number("accumulate", s.accumulate)
+        other = None if s.validation is None else as_data(s.validation)
+        self.documents, held_out, notes = divided(data, other, model, context)
+        self.rows, self.notes = packed(self.documents, context), (str(data), *notes)
+        self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
+        self.random = generator(s.rng)
+        choice("variant", s.variant, VARIED)
+        how: dict[str, Any] = {"rank": s.rank, "alpha": alpha, "dropout": s.dropout, "variant": s.variant}
+        self.adapted = inject(model, **how, targets=s.targets, rng=self.random)
+        order = int(self.random.integers(2**32))
+        warmup = min(10, self.steps) if s.warmup is None else s.warmup
+        seed = order if isinstance(s.rng, np.random.Generator) else s.rng
+        chosen = {**vars(s), "alpha": float(alpha), "context": context, "warmup": warmup, "rng": seed}
+        self.settings = {name: chosen[name] for name in SETTINGS}
+        described = [(document.tokens, document.answer) for document in self.documents]
+        identity = {**self.settings, "the data": described, "the model's weights": model.model}
+        self.batches = Shuffled(self.rows, self.size, accumulate, order, identity)
+        falls = cosine_schedule if choice("schedule", s.schedule, SCHEDULES) == "cosine" else linear_schedule
+        final = s.lr if s.schedule == "constant" else 0.0
+        rate = falls(s.lr, steps=self.steps, warmup=warmup, final=final)
+        self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=rate, weight_decay=s.weight_decay))
+        held, tokens = packed(held_out, context), self.batches.tokens * self.steps
+        self.every, self.times, some = budget(held, tokens, self.steps, s.validate_every)
+        self.watched = together([some[i : i + self.size] for i in range(0, len(some), self.size)])
+        for note in self.notes if s.tell is not None else ():
+            s.tell(note)
+
+
+def budget(rows: list[Row], tokens: int, steps: int, every: int | None) -> tuple[int, int, list[Row]]:
+    """Steps between validations, how many there are, and their rows: at most a tenth of the work together.
+
+    A trained token costs two: it goes through the model and back. At least one row is watched, twice.
+    """
+    mean = max(1, sum(map(length, rows)) // len(rows))
+    affordable = tokens // 5 // mean  # rows
+    if every is None:
+        times = min(max(affordable // min(len(rows), FEWEST), 2), MOST)
+        every = -(-steps // (times - 1))
+    times = 1 + -(-steps // whole_number("validate_every", every))
+    stride = -(-len(rows) // min(max(affordable // times, 1), len(rows)))
+    return every, times, rows[::stride]
+
+
+def peak_memory() -> int | None:
+    """The most bytes that the process has held so far, where the system tells."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024

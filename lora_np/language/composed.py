@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.chebyshev import chebinterpolate, chebval
 
+from lora_np.autograd import primitive
 from lora_np.checks import Array
 from lora_np.nn import cross_entropy, sigmoid, softmax
 from lora_np.quantise import Quantised
@@ -29,7 +32,7 @@ def rotate(x: Any, cos: Array, sin: Array) -> Any:
     Parameters
     ----------
     x : Tensor or ndarray of shape (..., tokens, heads, d)
-    cos, sin : ndarray of shape (tokens, d/2)
+    cos, sin : ndarray of shape (tokens, d/2) or (batch, tokens, d/2)
 
     Examples
     --------
@@ -39,7 +42,7 @@ def rotate(x: Any, cos: Array, sin: Array) -> Any:
     """
     half = x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
-    cos, sin = cos[:, np.newaxis], sin[:, np.newaxis]
+    cos, sin = cos[..., np.newaxis, :], sin[..., np.newaxis, :]
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
@@ -50,8 +53,17 @@ def visible(queries: int, keys: int, window: int | None) -> Array:
     return (j <= i) & (True if window is None else j > i - window)
 
 
-def attend(q: Any, k: Any, v: Any, window: int | None = None) -> Any:
-    """``softmax(q k^T / sqrt(d)) v`` for each head, where no token sees a later one.
+def attend(
+    q: Any,
+    k: Any,
+    v: Any,
+    window: int | None = None,
+    *,
+    scale: float | None = None,
+    cap: float = 0.0,
+    texts: Array | None = None,
+) -> Any:
+    """``softmax(s q k^T) v`` for each head, where no token sees a later one.
 
     Parameters
     ----------
@@ -61,6 +73,12 @@ def attend(q: Any, k: Any, v: Any, window: int | None = None) -> Any:
         ``kv`` divides ``heads``: each key serves ``heads / kv`` of them.
     window : int, optional
         How many tokens back a query sees, itself included; by default all.
+    scale : float, optional
+        s; by default ``1 / sqrt(d)``.
+    cap : float
+        The scores go through ``cap tanh(x / cap)``; 0 for none.
+    texts : ndarray of int, shape (batch, keys), optional
+        A token sees only those of its own text.
 
     Returns
     -------
@@ -71,19 +89,33 @@ def attend(q: Any, k: Any, v: Any, window: int | None = None) -> Any:
     q = q.transpose(0, 2, 1, 3).reshape(batch, kv, heads // kv, queries, d)
     k = k.transpose(0, 2, 3, 1).reshape(batch, kv, 1, d, keys)
     v = v.transpose(0, 2, 1, 3).reshape(batch, kv, 1, keys, d)
-    scores = np.where(visible(queries, keys, window), q @ k * d**-0.5, -np.inf)
+    scores = q @ k * (d**-0.5 if scale is None else scale)
+    if cap:
+        scores = cap * np.tanh(scores / cap)
+    seen = visible(queries, keys, window)
+    if texts is not None:
+        seen = seen & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[:, np.newaxis, np.newaxis]
+    scores = np.where(seen, scores, -np.inf)
     mixed = (softmax(scores) @ v).reshape(batch, heads, queries, d)
     return mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
 
 
 def attention(
-    q: Any, k: Any, v: Any, *, cos: Array, sin: Array, heads: int, kv: int, window: int | None = None
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    cos: Array,
+    sin: Array,
+    heads: int,
+    kv: int,
+    **how: Any,
 ) -> Any:
     """`attend` after `rotate` of q (batch, tokens, heads * d) and k; k and v are (batch, tokens, kv * d)."""
     batch, tokens, width = q.shape
     d = width // heads
     q, k = (rotate(x.reshape(batch, tokens, -1, d), cos, sin) for x in (q, k))
-    return attend(q, k, v.reshape(batch, tokens, kv, d), window)
+    return attend(q, k, v.reshape(batch, tokens, kv, d), **how)
 
 
 def gated(gate: Any, up: Any) -> Any:
@@ -95,6 +127,44 @@ def gated(gate: Any, up: Any) -> Any:
     array([  0., 200.])
     """
     return gate * sigmoid(gate) * up
+
+
+def exact_gelu(x: Any) -> Any:
+    """``x Phi(x)``, where Phi(x) is how likely a standard normal number is below x (arXiv 1606.08415).
+
+    Examples
+    --------
+    >>> exact_gelu(np.array([0.0, 1.0, 100.0])).round(4)
+    array([  0.    ,   0.8413, 100.    ])
+    """
+    return x * normal_below(x)
+
+
+def _normal_below(x: Array) -> Array:
+    x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # beyond, exp is zero
+    tail = 0.5 * np.exp(-half * half) * chebval(4 / (2 + half) - 1, erfc_series(np.asarray(x).dtype))
+    found: Array = np.where(x > 0, 1 - tail, tail)
+    return found
+
+
+normal_below = primitive(
+    _normal_below, lambda y, x: lambda g: g * np.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
+)
+
+
+@functools.cache
+def erfc_series(dtype: np.dtype[Any]) -> Array:
+    """Chebyshev coefficients of ``exp(x^2) erfc(x)`` in ``4 / (2 + x) - 1``, for x from 0 to infinity."""
+
+    def scaled(z: Any) -> Any:
+        x = 4 / (z + 1) - 2
+        a = 0.5 / np.maximum(x, 1) ** 2
+        far = (1 - a + 3 * a**2 - 15 * a**3 + 105 * a**4) / (np.maximum(x, 1) * math.pi**0.5)
+        near = [math.exp(each * each) * math.erfc(each) for each in np.minimum(x, 25)]
+        return np.where(x > 25, far, near)  # where the asymptotic series is exact
+
+    series: Array = chebinterpolate(scaled, 14 if dtype == np.float32 else 30).astype(dtype)
+    return series
 
 
 def head_loss(h: Any, W: Any, *, labels: Array, ignore: int = -100) -> Any:

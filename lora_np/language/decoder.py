@@ -1,248 +1,128 @@
-"""A decoder of the Llama family as a tree: a path in it is the name that transformers has for that module."""
+"""Decoders of many families as trees: a path in one is the name that transformers has for that module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace as changed
-from types import MappingProxyType
-from typing import Any, TypeVar
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array
-from lora_np.language import composed, fused
-from lora_np.language.rotary import Rotary
-from lora_np.language.settings import CONTEXT, decoder_settings
-from lora_np.nn import Embedding, Linear, gelu, replace
+from lora_np.language.blocks import (
+    MLP,
+    XIELU,
+    Cache,
+    DecoderLayer,
+    Experts,
+    HeadNorms,
+    LayerNorm,
+    Part,
+    RMSNorm,
+    Routed,
+    Router,
+    SelfAttention,
+    named,
+    positions,
+)
+from lora_np.language.settings import decoder_settings
+from lora_np.models import ATTENTION, ModuleSpec
+from lora_np.nn import Embedding, Linear, join, replace
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class RMSNorm:
-    """``h = W x / sqrt(mean(x^2) + eps)``; with ``from_one``, ``1 + W`` instead of W (Gemma).
+class Decoder(Part):
+    """The embedding of the tokens, and perhaps of their positions; the layers; and a last norm.
 
     Parameters
     ----------
-    W : Tensor or ndarray of shape (d,)
-    eps : float
-    from_one : bool
-        Whether W is the distance from one.
-    fused : bool
-        Whether one primitive does it; see `composed_operations`.
-
-    Examples
-    --------
-    >>> RMSNorm(np.ones(2), eps=0.0)(np.array([[3.0, 4.0]])).round(3)
-    array([[0.849, 1.131]])
-    """
-
-    W: Tensor | Array  # (d,)
-    eps: float
-    from_one: bool = False
-    fused: bool = True
-
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        norm = fused.rms_norm if self.fused else composed.rms_norm
-        return norm(x, self.W + 1 if self.from_one else self.W, eps=self.eps)
-
-
-class Cache:
-    """Keys and values that one layer has computed so far, for generation token by token.
-
-    Parameters
-    ----------
-    longest : int
-        The largest number of tokens.
-
-    Examples
-    --------
-    >>> cache = Cache(longest=3)
-    >>> k, v = cache.extend(np.ones((1, 2, 1, 4)), np.zeros((1, 2, 1, 4)))
-    >>> cache.tokens, k.shape
-    (2, (1, 2, 1, 4))
-    """
-
-    def __init__(self, longest: int) -> None:
-        self.longest = longest
-        self.tokens = 0
-        self.k: Array | None = None
-        self.v: Array | None = None
-
-    def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """All keys and values so far, with these as the last: (batch, tokens, kv, d)."""
-        start, self.tokens = self.tokens, self.tokens + k.shape[1]
-        if self.k is None or self.v is None:
-            self.k, self.v = np.empty((2, len(k), self.longest, *k.shape[2:]), k.dtype)
-        self.k[:, start : self.tokens] = k
-        self.v[:, start : self.tokens] = v
-        return self.k[:, : self.tokens], self.v[:, : self.tokens]
-
-
-@dataclass(frozen=True, eq=False)
-class SelfAttention:
-    """``W_o softmax(q k^T / sqrt(d)) v`` with rotated queries and keys; each key serves a group of queries.
-
-    Parameters
-    ----------
-    q_proj, k_proj, v_proj, o_proj : Linear
-        Or their adapted versions from `lora_np.inject`.
-    heads, kv : int
-        Heads of queries, and of keys and values.
-    rotary : Rotary
-        How positions rotate queries and keys.
-    window : int, optional
-        How many tokens back a query sees.
-    q_norm, k_norm : RMSNorm, optional
-        Over each head, before the rotation (Qwen3).
-    fused : bool
-        Whether one primitive does the middle.
-    """
-
-    q_proj: Any
-    k_proj: Any
-    v_proj: Any
-    o_proj: Any
-    heads: int
-    kv: int
-    rotary: Rotary
-    window: int | None = None
-    q_norm: RMSNorm | None = None
-    k_norm: RMSNorm | None = None
-    fused: bool = True
-
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None, cache: Cache | None = None) -> Any:
-        q, k, v = self.q_proj(x, rng=rng), self.k_proj(x, rng=rng), self.v_proj(x, rng=rng)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = by_head(self.q_norm, q, self.heads), by_head(self.k_norm, k, self.kv)
-        start = 0 if cache is None else cache.tokens
-        cos, sin = self.rotary.turns(start, start + x.shape[1], x.dtype)
-        if cache is not None:
-            keys, values = cache.extend(composed.rotate(heads_of(k, self.kv), cos, sin), heads_of(v, self.kv))
-        if cache is None or (start == 0 and x.shape[1] > 1):  # a prompt is long: by blocks
-            attention = fused.attention if self.fused else composed.attention
-            mixed = attention(q, k, v, cos=cos, sin=sin, heads=self.heads, kv=self.kv, window=self.window)
-        else:
-            q = composed.rotate(heads_of(q, self.heads), cos, sin)
-            mixed = composed.attend(q, keys, values, self.window)
-        return self.o_proj(mixed, rng=rng)
-
-
-def heads_of(x: Any, heads: int) -> Any:
-    return x.reshape(*x.shape[:-1], heads, -1)
-
-
-def by_head(norm: RMSNorm, x: Any, heads: int) -> Any:
-    return norm(heads_of(x, heads)).reshape(x.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class GatedMLP:
-    """``W_down (f(W_gate x) * W_up x)`` with ``f(x) = x sigmoid(x)``, or gelu.
-
-    Parameters
-    ----------
-    gate_proj, up_proj, down_proj : Linear
-        Or their adapted versions from `lora_np.inject`.
-    activation : {"silu", "gelu"}
-    fused : bool
-        Whether one primitive does the middle, for silu.
-    """
-
-    gate_proj: Any
-    up_proj: Any
-    down_proj: Any
-    activation: str = "silu"
-    fused: bool = True
-
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        gate, up = self.gate_proj(x, rng=rng), self.up_proj(x, rng=rng)
-        if self.activation == "silu":
-            inner = (fused.gated if self.fused else composed.gated)(gate, up)
-        else:
-            inner = gelu(gate) * up
-        return self.down_proj(inner, rng=rng)
-
-
-@dataclass(frozen=True, eq=False)
-class DecoderLayer:
-    """``x = x + attention(norm(x)); x = x + mlp(norm(x))``."""
-
-    input_layernorm: RMSNorm
-    self_attn: SelfAttention
-    post_attention_layernorm: RMSNorm
-    mlp: GatedMLP
-
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None, cache: Cache | None = None) -> Any:
-        x = x + self.self_attn(self.input_layernorm(x), rng=rng, cache=cache)
-        return x + self.mlp(self.post_attention_layernorm(x), rng=rng)
-
-
-@dataclass(frozen=True, eq=False)
-class Decoder:
-    """The embedding of the tokens, the layers, and a last norm.
-
-    Parameters
-    ----------
-    embed_tokens : Embedding
-    layers : tuple of DecoderLayer
-    norm : RMSNorm
     scale : float
         A factor on the embedding (Gemma: sqrt(d)).
+    scale_after : float
+        A factor on the hidden states, and so on the logits.
     """
 
-    embed_tokens: Any
-    layers: tuple[DecoderLayer, ...]
-    norm: RMSNorm
     scale: float = 1.0
+    scale_after: float = 1.0
+    position: ClassVar[Any] = None
 
     def __call__(
-        self, tokens: Array, *, rng: np.random.Generator | None = None, caches: list[Cache] | None = None
+        self,
+        tokens: Array,
+        *,
+        rng: np.random.Generator | None = None,
+        caches: list[Cache] | None = None,
+        texts: Array | None = None,
     ) -> Any:
-        x = self.embed_tokens(tokens)
+        x = self.embedding(tokens)
         if self.scale != 1.0:
             x = x * self.scale
-        for i, layer in enumerate(self.layers):
-            x = layer(x, rng=rng, cache=None if caches is None else caches[i])
-        return self.norm(x)
+        if self.position is not None:
+            x = x + self.position(positions(tokens.shape[1], caches[0] if caches else None, texts))
+        for i, layer in enumerate(self.stack):
+            x = layer(x, rng=rng, cache=None if caches is None else caches[i], texts=texts)
+        x = self.last(x)
+        return x if self.scale_after == 1.0 else x * self.scale_after
 
 
 @dataclass(frozen=True, eq=False)
-class LanguageModel:
+class LanguageModel(Part):
     """Logits of the next token, at each token of a text: ``lm_head(model(tokens))``.
 
-    Made by `load`, or from scratch by `build`.
+    Made by `load`, or from scratch by `build`. Its modules are the decoder, which is also ``model`` in the
+    families that call it otherwise, and ``lm_head``; with a tied head, its W is the embedding's.
 
     Parameters
     ----------
-    model : Decoder
-        From tokens to hidden states.
-    lm_head : Linear
-        With a tied head, its W is the embedding's.
     config : mapping
         The contents of its ``config.json``.
     vocabulary : object, optional
         Between text and tokens: `encode` and `decode`.
     generation : mapping
         The contents of its ``generation_config.json``, if there is one.
+    context : int
+        Tokens of the longest text that the model was made for.
+    cap : float
+        The logits go through ``cap tanh(x / cap)``; 0 for none.
     """
 
-    model: Decoder
-    lm_head: Any
     config: Mapping[str, Any]
     vocabulary: Any = None
     generation: Mapping[str, Any] = field(default_factory=dict)
+    context: int = 0
+    cap: float = 0.0
 
     def __call__(
-        self, tokens: Array, *, rng: np.random.Generator | None = None, caches: list[Cache] | None = None
+        self,
+        tokens: Array,
+        *,
+        rng: np.random.Generator | None = None,
+        caches: list[Cache] | None = None,
+        texts: Array | None = None,
     ) -> Any:
-        return self.lm_head(self.model(tokens, rng=rng, caches=caches), rng=rng)
+        """Logits of shape (batch, tokens, vocab).
 
-    @property
-    def context(self) -> int:
-        """Tokens of the longest text that the model was made for."""
-        return int(self.config.get("max_position_embeddings") or CONTEXT)
+        Parameters
+        ----------
+        tokens : ndarray of int, shape (batch, tokens)
+        rng : Generator, optional
+            Switches dropout on.
+        caches : list of Cache, optional
+            One for each layer, with the tokens before these.
+        texts : ndarray of int, shape (batch, tokens), optional
+            Which text each token belongs to, where a row holds more than one: a token sees only its own.
+            Padding is a text like any other, so an attention mask of zeros and ones can be given as it is.
+        """
+        return self.logits(self.model(tokens, rng=rng, caches=caches, texts=texts), rng=rng)
+
+    def logits(self, hidden: Any, *, rng: np.random.Generator | None = None) -> Any:
+        """Logits from the hidden states that ``model`` gives."""
+        z = self.lm_head(hidden, rng=rng)
+        return self.cap * np.tanh(z / self.cap) if self.cap else z
 
 
 def checkpoint_name(path: str) -> str:
@@ -254,7 +134,7 @@ def checkpoint_name(path: str) -> str:
     'model.layers.0.self_attn.q_proj.weight'
     """
     module, _, name = path.rpartition(".")
-    return f"{module}.{ {'W': 'weight', 'b': 'bias'}[name] }"
+    return f"{module}.{ {'W': 'weight', 'b': 'bias'}.get(name, name) }"
 
 
 def build(
@@ -263,15 +143,15 @@ def build(
     *,
     vocabulary: Any = None,
 ) -> LanguageModel:
-    """A model with the shapes of ``config`` and the arrays that ``read`` gives for their checkpoint names.
+    """A model with the shapes of ``config`` and the arrays that ``read`` gives for their names.
 
     Parameters
     ----------
     config : mapping
         The contents of a ``config.json``.
     read : callable
-        ``read(name)`` gives an array, or None if there is none: the checkpoint decides which layers have a
-        bias, and which heads a norm.
+        ``read(name)`` gives the array of a parameter, as transformers calls it and keeps it, or None if there
+        is none.
     vocabulary : object, optional
         Between text and tokens.
 
@@ -286,57 +166,119 @@ def build(
         If the family is not understood, or an array is missing or of another shape than the config says.
     """
     s = decoder_settings(config)
-    queries, keys = s.heads * s.width, s.kv_heads * s.width
+    modules = {module.name: module for module in s.spec.modules}
+    found: dict[str, Any] = {}
 
-    def array(name: str, *shape: int) -> Any:
-        found = read(name)
-        if found is None:
+    def array(name: str, shape: tuple[int, ...]) -> Any:
+        read_one = read(name)
+        if read_one is None:
             raise ValueError(f"the checkpoint has no tensor {name}")
-        if found.shape != shape:
-            raise ValueError(f"{name} must have shape {shape} to fit config.json, got {found.shape}")
-        return found
+        if read_one.shape != shape:
+            raise ValueError(f"{name} must have shape {shape} to fit config.json, got {read_one.shape}")
+        return read_one
 
-    def linear(path: str, d: int, k: int) -> Linear:
-        return Linear(array(f"{path}.weight", d, k), read(f"{path}.bias"))
+    for name, module in modules.items():
+        if module.kind in ("parameter", "experts"):
+            found[name] = array(name, module.shape)
+            continue
+        turned = module.shape[::-1] if module.transposed else module.shape
+        W = found[s.embedding].W if module.tied else array(f"{name}.weight", turned)
+        # a checkpoint decides whether a linear map has a bias
+        b = read(f"{name}.bias") if module.kind == "linear" else None
+        if module.bias and module.kind == "norm":
+            b = array(f"{name}.bias", module.shape)
+        found[name] = layer_of(module, W.T if module.transposed else W, b, s)
+    model: LanguageModel = grown(
+        found, modules, s, config=MappingProxyType(dict(config)), vocabulary=vocabulary
+    )
+    return model
 
-    def norm(path: str, d: int) -> RMSNorm:
-        return RMSNorm(array(f"{path}.weight", d), s.eps, from_one=s.from_one)
 
-    def head_norm(path: str) -> RMSNorm | None:
-        found = read(f"{path}.weight")
-        return None if found is None else RMSNorm(found, s.eps)
+def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
+    """What computes with the weights of a module."""
+    if module.kind == "linear":
+        return Linear(W, b)
+    if module.kind == "embedding":
+        return Embedding(W)
+    if module.kind == "router":
+        return Router(W)
+    return RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else LayerNorm(W, b, s.eps)
 
-    def layer(i: int) -> DecoderLayer:
-        at = f"model.layers.{i}"
-        attn, mlp = f"{at}.self_attn", f"{at}.mlp"
-        return DecoderLayer(
-            norm(f"{at}.input_layernorm", s.d),
-            SelfAttention(
-                linear(f"{attn}.q_proj", queries, s.d),
-                linear(f"{attn}.k_proj", keys, s.d),
-                linear(f"{attn}.v_proj", keys, s.d),
-                linear(f"{attn}.o_proj", s.d, queries),
-                s.heads,
-                s.kv_heads,
-                s.rotary[i],
-                s.windows[i],
-                head_norm(f"{attn}.q_norm"),
-                head_norm(f"{attn}.k_norm"),
-            ),
-            norm(f"{at}.post_attention_layernorm", s.d),
-            GatedMLP(
-                linear(f"{mlp}.gate_proj", s.inner, s.d),
-                linear(f"{mlp}.up_proj", s.inner, s.d),
-                linear(f"{mlp}.down_proj", s.d, s.inner),
-                "silu" if s.activation == "silu" else "gelu",
-            ),
-        )
 
-    embedding = array("model.embed_tokens.weight", s.words, s.d)
-    head = embedding if s.tied else array("lm_head.weight", s.words, s.d)
-    layers = tuple(layer(i) for i in range(s.count))
-    decoder = Decoder(Embedding(embedding), layers, norm("model.norm", s.d), s.scale)
-    return LanguageModel(decoder, Linear(head), MappingProxyType(dict(config)), vocabulary)
+def grown(
+    found: Mapping[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any
+) -> Any:
+    """The tree of the layers by their paths; which of its nodes are what follows from the roles inside."""
+    tree: dict[str, Any] = {}
+    for name, layer in found.items():
+        *path, last = name.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = layer
+
+    def node(path: str, inside: Any) -> Any:
+        if not isinstance(inside, dict):
+            return inside
+        parts = {name: node(join(path, name), each) for name, each in inside.items()}
+        if "0" in parts:
+            return tuple(parts.values())
+        own = {name: module for name in parts if (module := modules.get(join(path, name)))}
+        roles = {module.role: name for name, module in own.items()}
+        layer = s.layers[next((int(part) for part in path.split(".") if part.isdecimal()), 0)]
+        if "head" in roles:
+            return of(
+                LanguageModel,
+                parts,
+                {"model": next(iter(parts))},
+                cap=s.logit_cap,
+                context=s.context,
+                **whole,
+            )
+        if "embedding" in roles:
+            stack = next(name for name, each in parts.items() if isinstance(each, tuple))
+            roles |= {"last": roles["norm"], "stack": stack}
+            return of(Decoder, parts, roles, scale=s.scale, scale_after=s.logits)
+        if roles.keys() & {*ATTENTION}:
+            norms = [name for name, each in parts.items() if not isinstance(each, Linear)]
+            roles |= dict(zip(("query_norm", "key_norm"), norms, strict=False))
+            how = {name: layer[name] for name in ("heads", "score", "score_cap", "joined", "normed_first")}
+            how |= {"kv": s.kv_heads, "rotary": layer["rotary"], "window": layer["window"] or None}
+            seen = {
+                own[name].shape[0] > s.width for name in norms if name in own and own[name].role == "norm"
+            }
+            return of(
+                SelfAttention,
+                parts,
+                roles,
+                normed="whole" if True in seen else "heads" if norms else "",
+                **how,
+            )
+        if "router" in roles:
+            shared = [name for name, each in parts.items() if isinstance(each, MLP)]
+            roles |= dict(zip(("shared", "shared_gate"), (*shared, roles.get("linear", "")), strict=False))
+            return of(Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum)
+        if "down" in roles:
+            experts = own[roles["down"]].kind == "experts"
+            return of(Experts if experts else MLP, parts, roles, activation=s.activation)
+        if "parameter" in roles:
+            return of(XIELU, parts, roles)
+        if "norms" in parts:
+            return HeadNorms(**parts)
+        roles = {each: layer[each] for each in NORMS if layer[each]}
+        roles["attention"] = next(name for name, each in parts.items() if isinstance(each, SelfAttention))
+        return of(DecoderLayer, parts, roles, parallel=s.parallel, residual=s.residual)
+
+    return node("", tree)
+
+
+NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
+
+
+def of(kind: type, parts: Mapping[str, Any], roles: Mapping[str, str], **settings: Any) -> Any:
+    """A node with these modules."""
+    known = tuple((role, name) for role, name in roles.items() if role and name in parts)
+    return named(kind, tuple(parts), known)(**settings, **parts)
 
 
 def composed_operations(model: T) -> T:
@@ -355,7 +297,7 @@ def composed_operations(model: T) -> T:
         Its results are the same up to rounding.
     """
     return replace(
-        replace(model, (SelfAttention, GatedMLP), lambda path, node: changed(node, fused=False)),
+        replace(model, (SelfAttention, MLP), lambda path, node: changed(node, fused=False)),
         RMSNorm,
         lambda path, node: changed(node, fused=False),
     )

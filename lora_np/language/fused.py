@@ -118,10 +118,21 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
 def attention_forward(
-    q: Array, k: Array, v: Array, *, cos: Array, sin: Array, heads: int, kv: int, window: int | None = None
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    cos: Array,
+    sin: Array,
+    heads: int,
+    kv: int,
+    window: int | None = None,
+    scale: float | None = None,
+    texts: Array | None = None,
 ) -> tuple[Array, Any]:
     tokens, each, d = q.shape[1], heads // kv, q.shape[2] // heads
-    Q = by_group(turned(q, cos * d**-0.5, sin * d**-0.5), kv, d)
+    scale = d**-0.5 if scale is None else scale
+    Q = by_group(turned(q, cos * scale, sin * scale), kv, d)
     K, V = by_group(turned(k, cos, sin), kv, d), by_group(v, kv, d)
     KT = np.ascontiguousarray(K.swapaxes(-1, -2))  # BLAS is faster with it
     largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, K) else None
@@ -130,7 +141,7 @@ def attention_forward(
     weights: list[Array | None] = []
     kept = 0
     for t, end, first, block in blocks(tokens, each, window):
-        E = scores(Q[:, :, block], KT, t, end, first, each, window)
+        E = scores(Q[:, :, block], KT, t, end, first, each, window, texts)
         if largest is not None:
             np.max(E, axis=-1, keepdims=True, out=largest[:, :, block])
             E -= largest[:, :, block]
@@ -155,9 +166,12 @@ def attention_joint(
     heads: int,
     kv: int,
     window: int | None = None,
+    scale: float | None = None,
+    texts: Array | None = None,
 ) -> Any:
     batch, tokens, width = q.shape
     each, d = heads // kv, width // heads
+    scale = d**-0.5 if scale is None else scale
 
     def pull(g: Array) -> tuple[Array | None, Array | None, Array | None]:
         Q, K, V, mixed, weights, largest, sums = kept
@@ -174,7 +188,7 @@ def attention_joint(
         for i, (t, end, first, block) in enumerate(blocks(tokens, each, window)):
             E, weights[i] = weights[i], None
             if E is None:
-                E = scores(Q[:, :, block], KT, t, end, first, each, window)
+                E = scores(Q[:, :, block], KT, t, end, first, each, window, texts)
                 if largest is not None:
                     E -= largest[:, :, block]
                 np.exp(E, out=E)
@@ -188,7 +202,7 @@ def attention_joint(
             if wanted[1]:
                 dK[:, :, first:end] += np.matmul(dS.swapaxes(-1, -2), Q[:, :, block])
         return (
-            turned(by_token(dQ, each), cos * d**-0.5, sin * -(d**-0.5)) if wanted[0] else None,
+            turned(by_token(dQ, each), cos * scale, sin * -scale) if wanted[0] else None,
             turned(by_token(dK, 1), cos, -sin) if wanted[1] else None,
             by_token(dV, 1) if wanted[2] else None,
         )
@@ -223,13 +237,18 @@ def blocks(tokens: int, each: int, window: int | None) -> Any:
         yield t, end, first, slice(t * each, end * each)
 
 
-def scores(Q: Array, KT: Array, t: int, end: int, first: int, each: int, window: int | None) -> Array:
+def scores(
+    Q: Array, KT: Array, t: int, end: int, first: int, each: int, window: int | None, texts: Array | None
+) -> Array:
     """``Q K^T`` of tokens t to end and the keys that they see, minus infinity where one does not."""
     S: Array = np.matmul(Q, KT[..., first:end])
     if window is None and t > 4 * BLOCK:  # before that, one pass over all keys is faster
         S[..., t:] += barred(end - t, end - t, each, None, S.dtype)
     else:
         S += barred(end - t, end - first, each, window, S.dtype)
+    if texts is not None:
+        other = texts[:, t:end, np.newaxis] != texts[:, np.newaxis, first:end]
+        S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, np.newaxis]
     return S
 
 

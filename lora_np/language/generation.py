@@ -2,101 +2,246 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 
 from lora_np.autograd import value
-from lora_np.checks import Array, generator, number, shown, whole_number
-from lora_np.language.decoder import Cache, LanguageModel
+from lora_np.checks import Array, generator, shown, whole_number
+from lora_np.language.blocks import Cache
+from lora_np.language.decoder import LanguageModel
+from lora_np.language.sampling import Sampling
+from lora_np.language.templates import Message, Template
 from lora_np.language.text import vocabulary_of
-from lora_np.nn import freeze
+from lora_np.language.vocabulary import Vocabulary
+from lora_np.nn import freeze, replace
+from lora_np.quantise import Blocks
 
 
+@overload
+def generate(model: LanguageModel, prompt: str, **options: Any) -> str: ...
+@overload
+def generate(model: LanguageModel, prompt: Sequence[str], **options: Any) -> list[str]: ...
 def generate(
     model: LanguageModel,
-    prompt: str,
+    prompt: str | Sequence[str],
     *,
     tokens: int = 200,
-    temperature: float = 0.8,
-    top_p: float = 1.0,
+    stop: Sequence[str] = (),
     rng: np.random.Generator | int = 0,
     stream: Callable[[str], Any] | None = None,
-) -> str:
-    """The prompt and the model's continuation.
+    **sampling: Any,
+) -> str | list[str]:
+    """The prompt and the model's continuation; of several prompts, all at once.
 
     Parameters
     ----------
     model : LanguageModel
         With adapters or without.
-    prompt : str
+    prompt : str, or sequence of str
         The beginning; at least one token. If the vocabulary has a token for the beginning of a text (BOS), it
         is put first, and is not part of the result.
     tokens : int
         The largest number of tokens to add. Generation stops earlier at a token that ends a text: those of
         ``generation_config.json``, or else of ``config.json``.
-    temperature : float
-        Logits are divided by this; 0 takes the most likely token every time.
-    top_p : float
-        Draw among the most likely tokens that together have this probability.
+    stop : sequence of str
+        Texts before which a continuation ends.
     rng : Generator or int
         Randomness of the draws.
     stream : callable, optional
-        ``stream(text)`` is called with each new piece of text, the prompt first.
+        ``stream(text)`` is called with each new piece of text, the prompt first; for one prompt.
+    **sampling
+        How tokens are drawn: ``temperature`` (0.8; 0 takes the most likely token every time), ``top_k``,
+        ``top_p``, ``min_p`` and ``repetition_penalty``, as in `lora_np.language.sampling.Sampling`.
 
     Returns
     -------
-    str
-        The whole text, with the prompt.
+    str, or list of str
+        The whole text, with the prompt; one for each prompt.
 
     Raises
     ------
     ValueError
-        If the prompt is empty or has characters outside the vocabulary, a setting is out of range, or the
+        If a prompt is empty or has characters outside the vocabulary, a setting is out of range, or the
         model has no vocabulary.
 
     Notes
     -----
     Keys and values of earlier tokens are kept. Beyond ``model.context`` the model has no positions: it then
-    restarts from the last half of that many tokens.
+    restarts from the last half of that many tokens. Of several prompts, shorter ones are padded on the left,
+    where nothing sees it: at temperature 0, and within the context, each text is the one that it would be
+    alone, up to rounding.
     """
+    rule = Sampling(**sampling)
     whole_number("tokens", tokens, minimum=0)
-    number("temperature", temperature, minimum=0)
-    number("top_p", top_p, minimum=0, maximum=1, open_minimum=True)
     vocabulary = vocabulary_of(model)
-    said = [int(i) for i in vocabulary.encode(prompt)]
-    if not said:
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if stream is not None and len(prompts) != 1:
+        raise ValueError(f"stream is for one prompt, got {len(prompts)}")
+    said = [[int(i) for i in vocabulary.encode(each)] for each in prompts]
+    if not all(said):
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    random = generator(rng)
-    frozen = freeze(model)
-    longest = min(model.context, len(said) + tokens)
-    stops = ends_of(model)
-    told = 0  # characters that have been streamed
-
-    def text() -> str:
-        return vocabulary.decode(said[len(vocabulary.begins) :])
-
-    def tell() -> None:
-        nonlocal told
-        if stream is not None and not (now := text()).endswith("\ufffd"):  # an incomplete character
-            stream(now[told:])
-            told = len(now)
-
-    tell()
-    step, caches = said[-model.context :], fresh(frozen, longest)
-    for _ in range(tokens):
-        if caches[0].tokens + len(step) > model.context:
-            step, caches = said[-max(model.context // 2, 1) :], fresh(frozen, longest)
-        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, drawn tells
-            hidden = frozen.model(np.array([step]), caches=caches)[:, -1:]
-            logits = value(frozen.lm_head(hidden))[0, 0]
-        said.append(drawn(logits, temperature, top_p, random))
-        step = said[-1:]
-        if said[-1] in stops:
+    speeches = [Speech(vocabulary, row, len(vocabulary.begins), stop, stream) for row in said]
+    for _ in continued(model, said, tokens=tokens, rule=rule, rng=generator(rng), ends=ends_of(model)):
+        stopped = [speech.hear(row) for speech, row in zip(speeches, said, strict=True)]
+        if all(stopped):
             break
-        tell()
-    return text()
+    texts = [speech.end(row) for speech, row in zip(speeches, said, strict=True)]
+    return texts[0] if isinstance(prompt, str) else texts
+
+
+def answer(
+    model: LanguageModel,
+    messages: Sequence[Message],
+    *,
+    tools: Any = None,
+    tokens: int = 500,
+    stop: Sequence[str] = (),
+    rng: np.random.Generator | int = 0,
+    stream: Callable[[str], Any] | None = None,
+    **sampling: Any,
+) -> str:
+    """What the model says next in a conversation, written as its chat template writes it.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        With a chat template.
+    messages : sequence of mapping
+        The conversation so far, each message with ``role`` and ``content``.
+    tools : list, optional
+        Descriptions of functions, as the template takes them.
+    tokens : int
+        The largest number of tokens. The answer ends earlier at an end token of ``generation_config.json``,
+        or else of ``config.json``.
+    stop : sequence of str
+        Texts before which it ends.
+    rng : Generator or int
+        Randomness of the draws.
+    stream : callable, optional
+        ``stream(text)`` is called with each new piece of text.
+    **sampling
+        How tokens are drawn, as for `generate`.
+
+    Returns
+    -------
+    str
+        The answer, without its end token.
+
+    Raises
+    ------
+    ValueError
+        If the model has no chat template, it does not take the messages, or a setting is out of range.
+    ImportError
+        If jinja2 is not installed.
+
+    See Also
+    --------
+    generate : The continuation of a text.
+    """
+    vocabulary, ends = vocabulary_of(model), ends_of(model)
+    template = Template(vocabulary, tools=bool(tools))
+    row = template.tokens(messages, tools=tools, add_generation_prompt=True).tolist()
+    speech = Speech(vocabulary, row, len(row), stop, stream)
+    count, rule = whole_number("tokens", tokens, minimum=0), Sampling(**sampling)
+    for _ in continued(model, [row], tokens=count, rule=rule, rng=generator(rng), ends=ends):
+        if speech.hear(row):
+            break
+    return speech.end(row[:-1] if row[-1] in ends else row)
+
+
+class Speech:
+    """The text of a row of tokens from the ``begins``-th on, up to one at which it stops, streamed."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, row: list[int], begins: int, stop: Sequence[str], stream: Any = None
+    ) -> None:
+        if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
+            raise ValueError(f"stop must be a list of texts that are not empty, got {shown(stop)}")
+        self.vocabulary, self.begins, self.stop, self.stream = vocabulary, begins, stop, stream
+        self.told = 0  # characters that have been streamed
+        self.first = len(vocabulary.decode(row[begins:]))  # before it nothing stops
+        self.hear(row)
+
+    def hear(self, row: list[int]) -> bool:
+        """Take in the row as it has become, and tell whether the text stops."""
+        text = self.vocabulary.decode(row[self.begins :])
+        found = [place for each in self.stop if (place := text.find(each, self.first)) >= 0]
+        self.text = text[: min(found, default=None)]
+        if found or not text.endswith("\ufffd"):  # an incomplete character
+            begun = 0 if found else max(map(len, self.stop), default=1) - 1  # may be the beginning of a stop
+            self.tell(len(self.text) - begun)
+        return bool(found)
+
+    def end(self, row: list[int]) -> str:
+        """All of it, after what is not yet streamed, except the token that ends it."""
+        self.tell(len(self.text))
+        self.stream = None
+        self.hear(row)
+        return self.text
+
+    def tell(self, end: int) -> None:
+        """Stream what comes before the ``end``-th character."""
+        if self.stream is not None and end > self.told:
+            self.stream(self.text[self.told : end])
+            self.told = end
+
+
+def continued(
+    model: LanguageModel,
+    said: Sequence[list[int]],
+    *,
+    tokens: int,
+    rule: Sampling,
+    rng: np.random.Generator,
+    ends: Sequence[int],
+) -> Iterator[None]:
+    """Append a token to each of ``said``, and pause; until there are so many, or all have ended."""
+    # a byte for each code, as long as text is made: every token needs all weights
+    frozen = replace(freeze(model), Blocks, lambda path, W: W.expanded())
+    context = model.context
+    longest = min(context, max(map(len, said), default=0) + tokens)
+    # where these kinds of positions change, all keys do
+    turning = [layer.attention.rotary for layer in frozen.model.stack]
+    trained = next((rotary.trained for rotary in turning if rotary.kind == "longrope"), 0)
+    going = [*said]
+    caches: list[Cache] = []
+    for _ in range(tokens if said else 0):
+        held = caches[0].tokens if caches else 0
+        if held in (0, trained, context):
+            most = max(context // 2, 1) if held == context else context
+            caches = [Cache(longest) for _ in frozen.model.stack]
+            step, texts = padded([row[-most:] for row in said])
+        else:
+            step = np.array([row[-1:] for row in said])
+            texts = None if caches[0].texts is None else np.ones_like(step)
+        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, draw tells
+            hidden = frozen.model(step, caches=caches, texts=texts)[:, -1:]
+            logits = value(frozen.logits(hidden))[:, 0]
+        for row, scores in zip(said, logits, strict=True):
+            if any(row is each for each in going):
+                row.append(rule.draw(scores, row, rng))
+        going = [row for row in going if row[-1] not in ends]
+        if not going:
+            return
+        yield
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
+    """Rows of tokens in one array, padded on the left, and which of its entries are theirs, if not all are.
+
+    Examples
+    --------
+    >>> padded([[3], [4, 5]])
+    (array([[0, 3],
+           [4, 5]]), array([[0, 1],
+           [1, 1]]))
+    """
+    longest = max(map(len, rows))
+    tokens = np.array([[0] * (longest - len(row)) + list(row) for row in rows])
+    theirs = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    return tokens, None if theirs.all() else theirs
 
 
 def ends_of(model: LanguageModel) -> list[int]:
@@ -108,26 +253,3 @@ def ends_of(model: LanguageModel) -> list[int]:
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in found):
         raise ValueError(f"{where}: eos_token_id must be a token or a list of tokens, got {shown(ends)}")
     return found
-
-
-def fresh(model: LanguageModel, longest: int) -> list[Cache]:
-    return [Cache(longest) for _ in model.model.layers]
-
-
-def drawn(logits: Array, temperature: float, top_p: float, rng: np.random.Generator) -> int:
-    """A token by its probability, among the most likely ones that make up ``top_p``."""
-    if not np.isfinite(logits).all():
-        raise FloatingPointError(
-            "the model's logits are not finite: its weights, or an adapter's, are too large"
-        )
-    if temperature == 0:
-        return int(logits.argmax())
-    with np.errstate(over="ignore"):  # as temperature goes to 0, all but the most likely go to 0
-        p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
-    p /= p.sum()
-    if top_p < 1:
-        order = np.argsort(-p, kind="stable")
-        before = np.cumsum(p[order]) - p[order]
-        p[order[before >= top_p]] = 0
-        p /= p.sum()
-    return int(rng.choice(len(p), p=p))

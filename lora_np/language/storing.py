@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import value
-from lora_np.checks import computed_dtype
+from lora_np.checks import Array, computed_dtype
 from lora_np.files import replacing, target_path
 from lora_np.hub import (
     INDEX,
@@ -28,7 +29,7 @@ from lora_np.hub import (
     safetensors,
     shipped_paths,
 )
-from lora_np.language.decoder import LanguageModel, build, checkpoint_name
+from lora_np.language.decoder import LanguageModel, build
 from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
 from lora_np.language.settings import decoder_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
@@ -38,7 +39,8 @@ from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
 MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn from
-EMBEDDING = "model.embed_tokens.weight"
+# What some checkpoints also store although it can be computed.
+COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
 CARD = "README.md"  # people write one next to a model
 WEIGHTS = "model.safetensors"
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
@@ -106,13 +108,20 @@ def load(
     kept: set[str] = set()
 
     def read(name: str) -> Any:
-        parts = bitsandbytes_parts(stored, name) or ((name,) if name in stored else ())
+        parts = bitsandbytes_parts(stored, name)
         used.update(parts)
         if len(parts) > 1:
             weight = read_bitsandbytes(stored, name)
             kept.add(name)
             return weight if quantised else np.asarray(weight, dtype)
-        return np.ascontiguousarray(stored.read(name), dtype=dtype) if parts else None
+        bare = name.partition(".")[2]  # as in a checkpoint without a head
+        places = stored.parameters.get(name) or stored.parameters.get(bare, {})
+        if not places:
+            return None
+        used.update(places)
+        pieces = sorted((place.expert or 0, place.part, name) for name, place in places.items())
+        arrays = [np.ascontiguousarray(stored.read(piece), dtype=dtype) for *_, piece in pieces]
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(stored.shape(places))
 
     there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (directory / name).is_file()]
     vocabulary = None
@@ -120,13 +129,15 @@ def load(
         beside = {name: read_bytes(directory / name) for name in BESIDE if name in there}
         vocabulary = read_vocabulary(read_json(directory / TOKENIZER), beside)
     generation = read_json(directory / GENERATION) if GENERATION in there else {}
-    if HEAD in stored and decoder_settings(settings).tied:
+    expected = decoder_settings(settings)
+    if expected.tied and (head := read(HEAD)) is not None:
         # A tied head may be stored all the same. If its numbers differ, they count, whatever the config says,
         # as in transformers.
-        settings["tie_word_embeddings"] = same(read(HEAD), read(EMBEDDING))
+        embedding = read(f"{expected.embedding}.weight")
+        settings["tie_word_embeddings"] = np.array_equal(np.asarray(head), np.asarray(embedding))
     result = replace(build(settings, read, vocabulary=vocabulary), generation=generation)
-    # Old checkpoints also store values that can be computed.
-    left = [name for name in stored.places if name not in used and "inv_freq" not in name]
+    used.update(expected.constants)
+    left = [name for name in stored.places if name not in used and not name.endswith(COMPUTED)]
     if left:
         raise ValueError(
             f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
@@ -135,11 +146,6 @@ def load(
     if quantised and not kept:
         raise ValueError(f"{directory} holds no quantised weights that could be kept in their bits")
     return result
-
-
-def same(head: Any, embedding: Any) -> bool:
-    """Whether a head has the numbers of the embedding."""
-    return np.array_equal(np.asarray(head), np.asarray(embedding))
 
 
 def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> LanguageModel:
@@ -307,9 +313,7 @@ def save(
     there = [name for name in WRITTEN if os.path.lexists(target / name)]
     if there and not force:
         raise FileExistsError(f"{target} already holds {there[0]}; pass force=True to replace it")
-    arrays = {checkpoint_name(paths.split(" = ")[0]): value(leaf) for paths, leaf in leaves(model)}
-    if HEAD in arrays and decoder_settings(model.config).tied and same(arrays[HEAD], arrays[EMBEDDING]):
-        del arrays[HEAD]
+    arrays = stored_arrays(model)
     kept = dtype or str(next(iter(arrays.values())).dtype)
     files: dict[str, bytes] = {
         "config.json": as_json({**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept})
@@ -329,6 +333,31 @@ def save(
         safetensors.save(arrays, stage / WEIGHTS, dtype=dtype, metadata={"format": "pt"})
         for name, content in files.items():
             (stage / name).write_bytes(content)
+
+
+def stored_arrays(model: LanguageModel) -> dict[str, Array]:
+    """The arrays of a model by their names in a checkpoint, as it keeps them."""
+    settings = decoder_settings(model.config)
+    found: dict[str, Any] = {
+        path: value(leaf) for paths, leaf in leaves(model) for path in paths.split(" = ")
+    }
+    arrays: dict[str, Array] = {name: np.array(n, np.float32) for name, n in settings.constants.items()}
+    for module in settings.spec.modules:
+        name, whole = module.alias or module.name, found.get(module.name)
+        if whole is not None and module.kind == "experts":
+            home = name.rpartition(".")[0]
+            for i, part in itertools.product(range(len(whole)), range(len(module.parts))):
+                rows = np.split(whole[i], len(module.parts))[part]
+                arrays[f"{home}.{i}.{module.parts[part]}.weight"] = rows
+        elif whole is not None:
+            arrays[name] = whole
+        else:
+            W, b = (found.get(f"{module.name}.{end}") for end in ("W", "b"))
+            if not module.tied or not np.array_equal(np.asarray(W), found[f"{settings.embedding}.W"]):
+                arrays[f"{name}.weight"] = np.asarray(W).T if module.transposed else np.asarray(W)
+            if b is not None:
+                arrays[f"{name}.bias"] = b
+    return arrays
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:

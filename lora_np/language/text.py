@@ -24,6 +24,7 @@ def token_loss(
     tokens: Array,
     labels: Array | None = None,
     *,
+    texts: Array | None = None,
     rng: np.random.Generator | None = None,
 ) -> Any:
     """Mean cross-entropy in nats of the token that follows each one.
@@ -37,6 +38,8 @@ def token_loss(
     labels : ndarray of int, shape (batch, tokens), optional
         The token that follows each of ``tokens``, or -100 where it does not count. By default all of
         ``tokens`` but the first follow all but the last.
+    texts : ndarray of int, shape (batch, tokens), optional
+        Which text each token belongs to, where a row holds more than one: a token sees only its own.
     rng : Generator, optional
         Switches dropout on.
 
@@ -57,10 +60,11 @@ def token_loss(
     labels = np.asarray(labels)
     counts = checked(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
-    if not isinstance(head, Linear) or head.b is not None:
-        return cross_entropy(model(tokens, rng=rng)[counts], labels[counts])
-    loss = fused.head_loss if model.model.norm.fused else composed.head_loss
-    return loss(model.model(tokens, rng=rng), head.W, labels=labels, ignore=IGNORED)
+    if not isinstance(head, Linear) or head.b is not None or model.cap:
+        return cross_entropy(model(tokens, texts=texts, rng=rng)[counts], labels[counts])
+    loss = fused.head_loss if model.model.last.fused else composed.head_loss
+    hidden = model.model(tokens, texts=texts, rng=rng)
+    return loss(hidden, head.W, labels=labels, ignore=IGNORED)
 
 
 def checked(labels: Array, tokens: Array, vocab: int) -> Array:
@@ -187,14 +191,9 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
 
 def mean_loss(model: LanguageModel, rows: Array) -> float:
     """Loss of a frozen model over windows, some at a time."""
-    parts = in_parts(rows)
-    return sum(float(token_loss(model, part)) * len(part) for part in parts) / len(rows)
-
-
-def in_parts(rows: Array) -> list[Array]:
-    """Windows, some at a time."""
     step = max(1, AT_ONCE // rows.shape[1])
-    return [rows[i : i + step] for i in range(0, len(rows), step)]
+    parts = (rows[i : i + step] for i in range(0, len(rows), step))
+    return sum(float(token_loss(model, part)) * len(part) for part in parts) / len(rows)
 
 
 def vocabulary_of(model: LanguageModel) -> Vocabulary:

@@ -14,16 +14,49 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lora_np.checks import Array
+from lora_np.hub import parse_json
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
-class Identified:
-    """A vocabulary that can be described by a ``tokenizer.json``."""
+class Described:
+    """A vocabulary that can be described by a ``tokenizer.json`` and its companions."""
+
+    files: Mapping[str, bytes]
 
     def tokenizer(self) -> dict[str, Any]:
         """The contents of that file."""
         raise NotImplementedError
+
+    @functools.cached_property
+    def special(self) -> dict[str, str]:
+        """Special tokens by the names that transformers has for them, such as ``eos_token``."""
+        named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
+        texts = (
+            (name, token.get("content") if isinstance(token, dict) else token)
+            for name, token in named.items()
+        )
+        return {name: text for name, text in texts if name.endswith("_token") and isinstance(text, str)}
+
+    def chat_template(self, *, tools: bool = False) -> Any:
+        """The template of conversations, or nothing; some models have another for those with tools."""
+        if "chat_template.jinja" in self.files:
+            return self.files["chat_template.jinja"].decode()
+        found = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}.get(
+            "chat_template"
+        )
+        if isinstance(found, list):
+            found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+        if isinstance(found, dict):
+            found = found.get("tool_use" if tools and "tool_use" in found else "default")
+        return found
+
+    def beside(self, name: str) -> dict[str, Any]:
+        """The JSON of a file that came with it, or nothing."""
+        try:
+            return parse_json(self.files[name]) if name in self.files else {}
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
     @property
     def identity(self) -> str:
@@ -31,7 +64,7 @@ class Identified:
         return hashlib.sha256(json.dumps(self.tokenizer()).encode()).hexdigest()[:16]
 
 
-class Characters(Identified):
+class Characters(Described):
     """One token for each character.
 
     Parameters
@@ -56,6 +89,7 @@ class Characters(Identified):
     """
 
     begins: tuple[int, ...] = ()  # what `encode` puts before each text
+    specials: frozenset[int] = frozenset()
 
     def __init__(self, characters: str, files: Mapping[str, bytes] = NO_FILES) -> None:
         self.characters = characters
@@ -65,7 +99,7 @@ class Characters(Identified):
             twice = next(c for c in characters if characters.count(c) > 1)
             raise ValueError(f"a vocabulary names each character once, got {twice!r} twice")
 
-    def encode(self, text: str) -> Array:
+    def encode(self, text: str, *, special: bool = True) -> Array:
         """Tokens of ``text``, as whole numbers."""
         try:
             return np.array([self.numbers[c] for c in text], dtype=np.int64)
@@ -75,6 +109,15 @@ class Characters(Identified):
                 f"this model's vocabulary has no {c!r} (character {text.index(c) + 1} of the text); it has "
                 f"{len(self)} characters: {self.characters!r}"
             ) from None
+
+    def cut(self, text: str) -> tuple[Array, Array]:
+        """Tokens of ``text``, and where each begins and ends in it."""
+        starts = np.arange(len(text))
+        return self.encode(text), np.stack([starts, starts + 1], axis=1)
+
+    def number(self, token: str) -> int | None:
+        """The number of a token, if there is one."""
+        return self.numbers.get(token)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of ``tokens``."""
@@ -97,7 +140,7 @@ class Characters(Identified):
         }
 
 
-class Subwords(Identified):
+class Subwords(Described):
     """Words and parts of words: a vocabulary of any kind, through the library ``tokenizers``.
 
     Parameters
@@ -133,12 +176,33 @@ class Subwords(Identified):
         found = made({"post_processor": self.contents.get("post_processor"), "model": one}).encode("a")
         return tuple(found.ids[: found.special_tokens_mask.index(0)])
 
-    def encode(self, text: str) -> Array:
-        """Tokens of ``text``, as whole numbers, with those that precede and follow each text."""
+    @functools.cached_property
+    def specials(self) -> frozenset[int]:
+        """Tokens that are not text."""
+        return frozenset(
+            each["id"] for each in self.contents.get("added_tokens") or () if each.get("special")
+        )
+
+    def number(self, token: str) -> int | None:
+        """The number of a token, if there is one."""
+        found: int | None = self.library.token_to_id(token)
+        return found
+
+    def encode(self, text: str, *, special: bool = True) -> Array:
+        """Tokens of ``text``; unless ``special`` is false, with those that precede and follow each text."""
+        return np.array(self.encoding(text, special).ids, dtype=np.int64)
+
+    def cut(self, text: str) -> tuple[Array, Array]:
+        """Tokens of ``text`` alone, and where each begins and ends in it."""
+        found = self.encoding(text, False)
+        return np.array(found.ids, dtype=np.int64), np.array(found.offsets, dtype=np.int64).reshape(-1, 2)
+
+    def encoding(self, text: str, special: bool) -> Any:
+        """What the library says of ``text``."""
         library = self.library
         text.encode()  # half of a surrogate pair is not text, and this says where it is
         try:
-            return np.array(library.encode(text).ids, dtype=np.int64)
+            return library.encode(text, add_special_tokens=special)
         except BaseException as error:
             # the library raises nothing narrower, and panics if an expression takes too long
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -167,7 +231,7 @@ def made(contents: Mapping[str, Any]) -> Any:
     except ImportError:
         raise ImportError(
             "this vocabulary is not one of characters: it needs the library tokenizers, which comes with "
-            "pip install 'lora-np[tokenizers]' or by itself with pip install tokenizers"
+            "pip install 'lora-np[language]' or by itself with pip install tokenizers"
         ) from None
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(contents))

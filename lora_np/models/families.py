@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple, get_args
 
-from lora_np.checks import choice, shown, whole_number
+from lora_np.checks import choice, number, shown, whole_number
 from lora_np.models.formulas import Formulas
 from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec
 
@@ -109,11 +109,14 @@ class Computing(NamedTuple):
         The same for each layer, if layers may differ.
     read : frozenset of str
         The fields of the config that were used.
+    spec : ModelSpec
+        Its modules.
     """
 
     facts: Mapping[str, Any]
     layers: list[Mapping[str, Any]]
     read: frozenset[str]
+    spec: ModelSpec
 
 
 def decoder_of(values: Mapping[str, Any]) -> Computing:
@@ -148,14 +151,19 @@ def decoder_of(values: Mapping[str, Any]) -> Computing:
         got = "but it is missing" if name is None else f"got {shown(name)}"
         raise ValueError(f"model_type must be one of {', '.join(map(repr, running))}, {got}")
     family = family_of(name)
+    task = "ForCausalLM" if "ForCausalLM" in family.tasks else family.tasks[0]
+    modules: list[ModuleSpec] = []
     try:
-        env = _place(family, values, "ForCausalLM", "", [], [])
+        env = _place(family, values, task, "", modules, [])
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError(f"the fields of this {name} config contradict one another: {error}") from None
-    said = dict(family.tables["decoder"])
+    said = _merged(_read("_decoder"), family.tables)["decoder"]
     fields = {each: _whole_field(each, entry) for each, entry in said.pop("fields").items()}
     for each, field in fields.items():
         env[each] = _field(family, field, values, env)
+        given = next((name for name in field["from"] if values.get(name) is not None), None)
+        if field["type"] == "number" and given:
+            env[each] = number(given, env[each], minimum=0, open_minimum=field["default"] > 0)
         if isinstance(env[each], list):
             _each_layer(field, env[each], values, env["count"])
 
@@ -167,7 +175,8 @@ def decoder_of(values: Mapping[str, Any]) -> Computing:
 
     known = (*fields.values(), *family.tables["fields"].values())
     read = frozenset(source for field in known for source in field["from"])
-    return Computing(at(0), [at(index) for index in range(env["count"])], read)
+    spec = ModelSpec(family.name, tuple(modules), family=family.name)
+    return Computing(at(0), [at(index) for index in range(env["count"])], read, spec)
 
 
 def _each_layer(field: Mapping[str, Any], entries: list[Any], values: Mapping[str, Any], layers: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.autograd import Tensor, affine, primitive, product, value
+from lora_np.autograd import Tensor, affine, primitive, value
 from lora_np.checks import Array, computed_dtype, generator, shown, whole_number
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
@@ -217,16 +217,17 @@ class Sequential:
         return x
 
 
-# W is dequantised for the product, and again in the backward pass: never two layers at once.
-def affine_dequantised(x: Any, b: Any = None, *, W: Quantised) -> Any:
-    return affine(x, W.dequantised(), b)
+# A few rows of W are dequantised at a time, and again in the backward pass.
+def affine_dequantised(x: Array, b: Array | None = None, *, W: Quantised) -> Array:
+    y = W.product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+    return y if b is None else y + b
 
 
 affine_quantised = primitive(
     affine_dequantised,
-    lambda y, x, b=None, *, W: lambda g: product(g, W.dequantised()),
+    lambda y, x, b=None, *, W: lambda g: W.pulled(g.reshape(-1, g.shape[-1])).reshape(*g.shape[:-1], -1),
     lambda y, x, b=None, *, W: lambda g: g,
-    composed=affine_dequantised,
+    composed=lambda x, b=None, *, W: affine(x, W.dequantised(), b),
 )
 
 

@@ -3,7 +3,12 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.quantise.blocks import LAYOUTS as LAYOUTS, Blocks as Blocks, Layout as Layout
+    from lora_np.quantise.blocks import (
+        LAYOUTS as LAYOUTS,
+        Blocks as Blocks,
+        Codes as Codes,
+        Layout as Layout,
+    )
     from lora_np.quantise.levels import (
         dynamic_levels as dynamic_levels,
         nf4_levels as nf4_levels,

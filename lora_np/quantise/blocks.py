@@ -18,6 +18,8 @@ import numpy as np
 from lora_np.checks import Array
 from lora_np.quantise.weight import Quantised
 
+FEW = 8  # rows of x, for which it pays to multiply with codes rather than numbers
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -30,14 +32,15 @@ class Layout:
     block : dtype
         The bytes of a block.
     decode : callable
-        From blocks (n,) to float32 numbers (n, `numbers`).
+        From blocks (n,) to what makes their numbers: scales (n, runs), codes (n, `numbers`), and perhaps what
+        is taken away in each run (n, runs); see `runs`. For plain floats, the numbers themselves.
     encode : callable or None
         The inverse, from numbers and `block`. None for kinds that are read only.
     """
 
     numbers: int
     block: np.dtype[Any]
-    decode: Callable[[Array], Array]
+    decode: Callable[[Array], Any]
     encode: Callable[[Array, np.dtype[Any]], Array] | None = None
 
 
@@ -89,9 +92,72 @@ class Blocks(Quantised):
         # in pieces, so that intermediate codes and scales stay small
         with np.errstate(over="ignore", invalid="ignore"):  # a damaged file's scales may be anything
             for start in range(0, flat.size, step := max(1, 2**16 // layout.numbers)):
-                numbers[start : start + step] = layout.decode(flat[start : start + step])
+                numbers[start : start + step] = decoded(layout, flat[start : start + step])
         shape = (*data.shape[:-1], data.shape[-1] * layout.numbers)
         return numbers.reshape(shape)
+
+    def expanded(self) -> Blocks | Codes:
+        """The same numbers with a byte for each code and scales in float32: larger, and faster to use."""
+        layout = LAYOUTS[self.kind]
+        if layout.block.names is None:
+            return self
+        codes = np.empty(self.shape, np.int8)
+        scales: list[Array] = []
+        for part in self.pieces():
+            scale, codes[part], *least = (
+                each.reshape(part.stop - part.start, -1)
+                for each in layout.decode(self.data[part].reshape(-1))
+            )
+            scales.append(np.stack([scale, *least]))
+        return Codes(self.kind, codes, np.concatenate(scales, axis=1))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Codes(Quantised):
+    """``scale code - least`` for each run of codes in a row: `Blocks.expanded`.
+
+    Parameters
+    ----------
+    kind : str
+        Of the blocks that it was made from.
+    codes : ndarray of shape (d, k)
+        int8.
+    scales : ndarray of shape (1, d, runs) or (2, d, runs)
+        The scale of each run, and perhaps what is taken away there; float32.
+    """
+
+    kind: str
+    codes: Array
+    scales: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.codes.shape
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.codes.nbytes + self.scales.nbytes)
+
+    def rows(self, index: Any) -> Array:
+        """Some rows of ``dequantised``."""
+        codes, (scale, *least) = self.codes[index], self.scales[:, index]
+        flat = (each.reshape(-1, each.shape[-1]) for each in (scale, codes, *least))
+        return runs(*flat).reshape(codes.shape)
+
+    def product(self, x: Array) -> Array:
+        """``x W^T``; for a few rows of x, scales are applied to the products of codes with x."""
+        if len(x) > FEW:
+            return super().product(x)
+        y = np.empty((self.shape[0], len(x)), np.result_type(x, np.float32))
+        by_run = np.ascontiguousarray(x.T).reshape(self.scales.shape[2], -1, len(x))
+        for part in self.pieces():
+            codes = self.codes[part].astype(x.dtype).reshape(-1, *by_run.shape[:2])
+            products = np.matmul(codes.swapaxes(0, 1), by_run)  # (runs, rows of W, rows of x)
+            products *= self.scales[0, part].T[..., np.newaxis]
+            np.sum(products, axis=0, out=y[part])
+        if len(self.scales) == 2:
+            y -= self.scales[1] @ by_run.sum(axis=1)
+        return y.T
 
 
 def encoded(W: Array, kind: str) -> Blocks:
@@ -104,7 +170,7 @@ def encoded(W: Array, kind: str) -> Blocks:
     with np.errstate(over="ignore"):
         data = layout.encode(W.reshape(-1, layout.numbers), layout.block)
     floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]
-    for held in floats or [layout.decode(data)]:
+    for held in floats or [decoded(layout, data)]:
         if not np.isfinite(held).all():
             raise ValueError(f"W is too large for {kind}: its largest magnitude is {np.abs(W).max():g}")
     return Blocks(kind, data.reshape(*W.shape[:-1], -1), W.shape)
@@ -117,9 +183,20 @@ def column(b: Array, name: str = "d") -> Array:
 
 def fields(q: Array, bits: int, group: int = 1) -> Any:
     """Codes of so many bits: of each group of words (n, m) first the lowest bits of all, then the next."""
-    shifts = np.arange(0, 8 * q.itemsize, bits, dtype=q.dtype)[:, np.newaxis]
-    parts = q.reshape(len(q), -1, 1, group) >> shifts & q.dtype.type((1 << bits) - 1)
+    shifts = range(0, 8 * q.itemsize, bits)
+    parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
+    q = np.ascontiguousarray(q)  # whole passes are faster than one for each group
+    for i, shift in enumerate(shifts):
+        parts[:, :, i] = (q >> q.dtype.type(shift) & q.dtype.type((1 << bits) - 1)).reshape(
+            parts[:, :, i].shape
+        )
     return parts.reshape(len(q), -1)
+
+
+def decoded(layout: Layout, b: Array) -> Array:
+    """The numbers of blocks."""
+    parts = layout.decode(b)
+    return runs(*parts) if isinstance(parts, tuple) else parts
 
 
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
@@ -168,8 +245,8 @@ def decode_codes(b: Array) -> Any:
     names = b.dtype.names or ()
     q = fields(b["q"], 4, 16) | (fields(b["fifth"], 1) << 4 if "fifth" in names else 0)
     if "m" in names:
-        return column(b) * q + column(b, "m")
-    return column(b) * (q.astype(np.int8) - (16 if "fifth" in names else 8))
+        return column(b), q, -column(b, "m")
+    return column(b), q.astype(np.int8) - np.int8(16 if "fifth" in names else 8)
 
 
 def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
@@ -188,28 +265,28 @@ def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
 # The K kinds: 256 numbers in runs of 16 or 32, whose scales have few bits themselves.
 
 
-def decode_q2_k(b: Array) -> Array:
-    return runs(column(b) * (b["scales"] & 15), fields(b["q"], 2, 32), column(b, "m") * (b["scales"] >> 4))
+def decode_q2_k(b: Array) -> Any:
+    return column(b) * (b["scales"] & 15), fields(b["q"], 2, 32), column(b, "m") * (b["scales"] >> 4)
 
 
-def decode_q3_k(b: Array) -> Array:
+def decode_q3_k(b: Array) -> Any:
     scales = fields(b["scales"][:, :8], 4, 8) | fields(b["scales"][:, 8:], 2, 4) << 4
     q = fields(b["q"], 2, 32) | fields(b["high"], 1, 32) << 2
-    return runs(column(b) * (scales.astype(np.int8) - 32), q.astype(np.int8) - 4)
+    return column(b) * (scales.astype(np.int8) - 32), q.astype(np.int8) - np.int8(4)
 
 
-def decode_q45_k(b: Array) -> Array:
+def decode_q45_k(b: Array) -> Any:
     """The scales and least numbers have six bits: in 12 bytes four, four more, and what is left of these."""
     first, second, rest = b["scales"][:, :4], b["scales"][:, 4:8], b["scales"][:, 8:]
     scales = np.concatenate([first & 63, rest & 15 | first >> 2 & 48], axis=1)
     least = np.concatenate([second & 63, rest >> 4 | second >> 2 & 48], axis=1)
     q = fields(b["q"], 4, 32) | (fields(b["fifth"], 1, 32) << 4 if "fifth" in (b.dtype.names or ()) else 0)
-    return runs(column(b) * scales, q, column(b, "m") * least)
+    return column(b) * scales, q, column(b, "m") * least
 
 
-def decode_q6_k(b: Array) -> Array:
+def decode_q6_k(b: Array) -> Any:
     q = fields(b["low"], 4, 64) | fields(b["high"], 2, 32) << 4
-    return runs(column(b) * b["scales"], q.astype(np.int8) - 32)
+    return column(b) * b["scales"], q.astype(np.int8) - np.int8(32)
 
 
 # Ternary: -1, 0 or 1 times d; four to a byte, or five as digits of base 3 of a fraction of 256.
@@ -220,7 +297,7 @@ THREES = 3 ** np.arange(5, dtype=np.uint8)[:, np.newaxis]
 def decode_tq1_0(b: Array) -> Any:
     parts = [b[name][:, np.newaxis] * THREES[:n] for name, n in (("q", 5), ("more", 5), ("last", 4))]
     q = np.concatenate([part.reshape(len(b), -1) for part in parts], axis=1).astype(np.int16)
-    return column(b) * ((q * 3 >> 8) - 1)
+    return column(b), (q * 3 >> 8) - 1
 
 
 def encode_tq1_0(x: Array, block: np.dtype[Any]) -> Array:
@@ -257,12 +334,12 @@ def encode_mxfp4(x: Array, block: np.dtype[Any]) -> Array:
 def decode_nvfp4(b: Array) -> Any:
     exponent, digits = (b["d"] >> 3 & 15).astype(np.int32), (b["d"] & 7).astype(np.float32)
     d = np.ldexp(digits + 8 * (exponent > 0), np.maximum(exponent, 1) - 11)
-    return runs(np.where(b["d"] == 127, np.float32(0), d), E2M1[fields(b["q"], 4, 8)])
+    return np.where(b["d"] == 127, np.float32(0), d), E2M1[fields(b["q"], 4, 8)]
 
 
 def decode_iq4_xs(b: Array) -> Any:
     scales = fields(b["low"], 4) | fields(b["high"], 2).astype(np.uint8) << 4
-    return runs(column(b) * (scales.astype(np.int8) - 32), FITTED[fields(b["q"], 4, 16)])
+    return column(b) * (scales.astype(np.int8) - 32), FITTED[fields(b["q"], 4, 16)]
 
 
 # Codes that name vectors of 4 or 8 numbers. Their signs lie apart, or (IQ1) they are moved by an eighth.
@@ -275,11 +352,11 @@ def grids() -> dict[str, Array]:
         return {name: file[name] for name in file.files}
 
 
-def vectors(b: Array, step: float, s: Array, kind: str, q: Array, minus: Array) -> Array:
+def vectors(b: Array, step: float, s: Array, kind: str, q: Array, minus: Array) -> Any:
     """``d (2 s + 1) step v``: s is a whole number of few bits, and v the vectors with their signs."""
     v = grids()[kind][q]
     scale = column(b) * (2 * s.astype(np.uint8) + 1) * np.float32(step)
-    return runs(scale, np.where(minus.reshape(v.shape), -v, v))
+    return scale, np.where(minus.reshape(v.shape), -v, v).reshape(len(b), -1)
 
 
 def even(seven: Array) -> Any:
@@ -294,47 +371,47 @@ def longer(q: Array, high: Array) -> Any:
     return q | high.astype(np.uint16).reshape(q.shape) << 8
 
 
-def decode_iq2_xxs(b: Array) -> Array:
+def decode_iq2_xxs(b: Array) -> Any:
     q, last = b["q"][:, ::2].copy().view(np.uint8), fields(b["q"][:, 1::2], 7).reshape(-1, 8, 5)
     return vectors(b, 1 / 8, last[..., 4], "IQ2_XXS", q, even(last[..., :4]))
 
 
-def decode_iq3_xxs(b: Array) -> Array:
+def decode_iq3_xxs(b: Array) -> Any:
     last = fields(b["signs"], 7).reshape(-1, 8, 5)
     return vectors(b, 1 / 4, last[..., 4], "IQ3_XXS", b["q"], even(last[..., :4]))
 
 
-def decode_iq2_xs(b: Array) -> Array:
+def decode_iq2_xs(b: Array) -> Any:
     return vectors(b, 1 / 8, fields(b["scales"], 4), "IQ2_XS", b["q"] & 511, even(b["q"] >> 9))
 
 
-def with_signs(kind: str, step: float, bits: int) -> Callable[[Array], Array]:
-    def decode(b: Array) -> Array:
+def with_signs(kind: str, step: float, bits: int) -> Callable[[Array], Any]:
+    def decode(b: Array) -> Any:
         q, s = longer(b["q"], fields(b["high"], bits)), fields(b["scales"], 4)
         return vectors(b, step, s, kind, q, fields(b["signs"], 1))
 
     return decode
 
 
-def moved(d: Array, s: Array, q: Array, minus: Array) -> Array:
+def moved(d: Array, s: Array, q: Array, minus: Array) -> Any:
     """``d (2 s + 1) (v - 1 / 8)`` where minus, and plus elsewhere."""
     eighths = 8 * grids()["IQ1"][q] + (1 - 2 * (minus > 0).astype(np.int8)).reshape(*q.shape, 1)
-    return runs(d * (2 * s + 1) * np.float32(1 / 8), eighths)
+    return d * (2 * s + 1) * np.float32(1 / 8), eighths.reshape(len(d), -1)
 
 
-def decode_iq1_s(b: Array) -> Array:
+def decode_iq1_s(b: Array) -> Any:
     high = fields(b["high"], 3).reshape(-1, 8, 6)  # four times three bits, a scale, a sign
     minus = np.repeat(high[..., 5], 4, axis=1)
     return moved(column(b), high[..., 4], longer(b["q"], high[..., :4]), minus)
 
 
-def decode_iq1_m(b: Array) -> Array:
+def decode_iq1_m(b: Array) -> Any:
     high, s = fields(b["high"], 4), fields(b["scales"], 3).reshape(-1, 4, 6)[..., :4].reshape(-1, 16)
     d = (b["scales"] >> 12 << np.arange(0, 16, 4, dtype=np.uint16)).sum(axis=1, dtype=np.uint16)
     return moved(d.view(np.float16).astype(np.float32)[:, np.newaxis], s, longer(b["q"], high & 7), high & 8)
 
 
-def kind(numbers: int, places: str, decode: Callable[[Array], Array], encode: Any = None) -> Layout:
+def kind(numbers: int, places: str, decode: Callable[[Array], Any], encode: Any = None) -> Layout:
     """A row of the table: numbers in a block, name and form of each place, and the equations."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
     return Layout(numbers, np.dtype(forms), decode, encode)
@@ -350,7 +427,7 @@ LAYOUTS = {
     "Q4_1": kind(32, "d <f2, m <f2, q 16u1", decode_codes, encode_codes),
     "Q5_0": kind(32, "d <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
     "Q5_1": kind(32, "d <f2, m <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
-    "Q8_0": kind(32, "d <f2, q 32i1", lambda b: column(b) * b["q"], lambda x, b: record(b, *whole(x, 127))),
+    "Q8_0": kind(32, "d <f2, q 32i1", lambda b: (column(b), b["q"]), lambda x, b: record(b, *whole(x, 127))),
     "Q2_K": kind(256, "scales 16u1, q 64u1, d <f2, m <f2", decode_q2_k),
     "Q3_K": kind(256, "high 32u1, q 64u1, scales 12u1, d <f2", decode_q3_k),
     "Q4_K": kind(256, "d <f2, m <f2, scales 12u1, q 128u1", decode_q45_k),
@@ -358,13 +435,16 @@ LAYOUTS = {
     "Q6_K": kind(256, "low 128u1, high 64u1, scales 16i1, d <f2", decode_q6_k),
     "TQ1_0": kind(256, "q 32u1, more 16u1, last 4u1, d <f2", decode_tq1_0, encode_tq1_0),
     "TQ2_0": kind(
-        256, "q 64u1, d <f2", lambda b: column(b) * (fields(b["q"], 2, 32) - np.int8(1)), encode_tq2_0
+        256,
+        "q 64u1, d <f2",
+        lambda b: (column(b), fields(b["q"], 2, 32).astype(np.int8) - np.int8(1)),
+        encode_tq2_0,
     ),
     "MXFP4": kind(
-        32, "d (1,)u1, q 16u1", lambda b: two_to(b["d"]) * E2M1[fields(b["q"], 4, 16)], encode_mxfp4
+        32, "d (1,)u1, q 16u1", lambda b: (two_to(b["d"]), E2M1[fields(b["q"], 4, 16)]), encode_mxfp4
     ),
     "NVFP4": kind(64, "d 4u1, q 32u1", decode_nvfp4),
-    "IQ4_NL": kind(32, "d <f2, q 16u1", lambda b: column(b) * FITTED[fields(b["q"], 4, 16)]),
+    "IQ4_NL": kind(32, "d <f2, q 16u1", lambda b: (column(b), FITTED[fields(b["q"], 4, 16)])),
     "IQ4_XS": kind(256, "d <f2, high (1,)<u2, low 4u1, q 128u1", decode_iq4_xs),
     "IQ2_XXS": kind(256, "d <f2, q 16<u4", decode_iq2_xxs),
     "IQ2_XS": kind(256, "d <f2, q 32<u2, scales 8u1", decode_iq2_xs),

@@ -130,17 +130,21 @@ class FourBit(Quantised):
 
     def dequantised(self) -> Array:
         """``level[code] * scale``, float32 of shape (d, k)."""
-        values = FOUR_BIT_LEVELS[self.kind]()[unpacked(self.packed)[: self.size]]
-        scale_blocks(values, self._scales(), self.block)
-        return values.reshape(self.shape)
+        return self.rows(slice(None)).reshape(self.shape)
 
-    def rows(self, index: ArrayLike) -> Array:
+    def rows(self, index: ArrayLike | slice) -> Array:
         """Some rows of ``dequantised``."""
-        k = self.shape[-1]
+        k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
+        if isinstance(index, slice):  # neighbours, from the block where they start
+            start, stop, step = index.indices(self.size // k)
+            first, last = start * k // self.block * self.block, stop * k
+            values = levels[unpacked(self.packed[first // 2 : (last + 1) // 2])[: last - first]]
+            scale_blocks(values, self._scales()[first // self.block : -(-last // self.block)], self.block)
+            return values[start * k - first :].reshape(-1, k)[::step]
         flat = np.asarray(index)[..., np.newaxis] * k + np.arange(k)
         byte = self.packed[flat // 2]
         code = np.where(flat % 2, byte & 15, byte >> 4)
-        values: Array = FOUR_BIT_LEVELS[self.kind]()[code] * self._scales()[flat // self.block]
+        values = levels[code] * self._scales()[flat // self.block]
         return values
 
     def _scales(self) -> Array:

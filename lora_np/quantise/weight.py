@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, ArrayLike
+
+PIECE = 2**18  # numbers of a matrix at a time
 
 
 class Quantised:
@@ -50,6 +53,35 @@ class Quantised:
         ndarray of shape (*index.shape, k)
         """
         raise NotImplementedError
+
+    def product(self, x: Array) -> Array:
+        """``x W^T``, where only some rows of W are numbers at a time.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, k)
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+        """
+        y = np.empty((len(x), self.shape[0]), np.result_type(x, np.float32))
+        for part in self.pieces():
+            np.matmul(x, self.rows(part).T, out=y[:, part])
+        return y
+
+    def pulled(self, g: Array) -> Array:
+        """``g W`` for g of shape (n, d): what `product` passes back."""
+        pieces = self.pieces()
+        total: Array = g[:, (first := next(pieces))] @ self.rows(first)
+        for part in pieces:
+            total += g[:, part] @ self.rows(part)
+        return total
+
+    def pieces(self) -> Iterator[slice]:
+        """Some rows after the other, as many as find a place in the cache."""
+        step = max(1, PIECE // self.shape[1])
+        return (slice(i, min(i + step, self.shape[0])) for i in range(0, self.shape[0], step))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """`dequantised`, for NumPy's functions: ``np.asarray(Q)``."""

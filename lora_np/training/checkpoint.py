@@ -65,6 +65,9 @@ class Checkpoint:
         """Restore what was saved, once all of it has been checked: completely or not at all."""
         for name, current in moved_by(training).items():
             fits(name, arrays[name], current)
+        lowest = [arrays[name] for name in sorted(arrays) if name.startswith("lowest.")]
+        for saved, bank in zip(lowest, training.run.banks if lowest else (), strict=True):
+            fits("lowest", saved, bank.values)
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
         steps = whole_number("steps", facts["steps"], minimum=0)
         size = order.size and len(getattr(training.data, "x", ()))  # 0 before the first draw
@@ -88,7 +91,7 @@ class Checkpoint:
                 vector[...] = saved
         training.run.steps = steps
         training.data.order, training.data.position = order, position
-        training.loss[:], training.validated[:] = loss.tolist(), validated
+        training.loss[:], training.validated[:], training.lowest[:] = loss.tolist(), validated, lowest
 
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
         try:
@@ -116,6 +119,7 @@ class Checkpoint:
     def save(self, training: Any) -> None:
         """Write the state of the run, after a step."""
         arrays = {"loss": np.array(training.loss), "order": training.data.order, **moved_by(training)}
+        arrays |= {f"lowest.{i:04}": values for i, values in enumerate(training.lowest)}
         facts = {
             "format": FORMAT,
             "identity": self.identity,

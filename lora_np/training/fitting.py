@@ -85,6 +85,7 @@ def fit(
     clip: float | None = None,
     validation: Any = None,
     validate_every: int | None = None,
+    patience: int | None = None,
     optimum: float | None = None,
     within: float | None = None,
     watch: Callable[[int, T], object] | None = None,
@@ -125,6 +126,8 @@ def fit(
     validate_every : int, optional
         Steps between validations, by default a twentieth of ``steps``. The first is before any training, and
         the last after it.
+    patience : int, optional
+        Stop after so many validations in a row without a new lowest loss, with the model of the lowest.
     optimum : float, optional
         The best loss that can be reached, see `lora_np.training.optimum`. The history then has the gap.
     within : float, optional
@@ -211,6 +214,10 @@ def fit(
         raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
     model = replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
     training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
+    if patience is not None:
+        if data.validation is None:
+            raise ValueError("patience needs held-out data: pass validation=")
+        training.patience = whole_number("patience", patience)
     store = None
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the file to continue from: pass checkpoint=")
@@ -224,12 +231,16 @@ def fit(
 
     interrupted = False
     begin = time.perf_counter()
-    bar = progress_bar(steps, progress, done=training.run.steps, label="fit", unit="step")
+    # batches of text count in tokens
+    unit = {"unit": "token", "each": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
+    bar = progress_bar(steps, progress, done=training.run.steps, label="fit", **unit)
     try:
         with bar, np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
             while (step := training.run.steps) < steps:
                 if step % every == 0:
                     training.validate(sample, bar)
+                    if patience is not None and training.waited >= patience:
+                        break
                 now = training.gradients(goal)
                 if not math.isfinite(now):
                     raise FloatingPointError(diagnosis(training))
@@ -242,6 +253,8 @@ def fit(
                 if store is not None and ((step + 1) % store.every == 0 or step + 1 == steps):
                     store.save(training)
             training.validate(sample, bar)
+            for bank, values in zip(training.run.banks, training.lowest, strict=False):
+                bank.values[...] = values
     except KeyboardInterrupt:
         interrupted = True
     return Fit(model, training.history(time.perf_counter() - begin, optimum), interrupted)
@@ -250,12 +263,21 @@ def fit(
 class Training:
     """A run of `fit`: what is trained, and how far it has come."""
 
+    patience: int | None = None
+
     def __init__(
         self, model: Any, run: Run, data: Rows | Stream, rng: np.random.Generator, accumulate: int
     ) -> None:
         self.model, self.run, self.data, self.rng, self.accumulate = model, run, data, rng, accumulate
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
+        self.lowest: list[Array] = []  # with patience: the values of each bank at the lowest held-out loss
+
+    @property
+    def waited(self) -> int:
+        """Validations since the one with the lowest loss."""
+        errors = [error for _, error in self.validated]
+        return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -269,6 +291,7 @@ class Training:
             "optimizer": self.run.optimizer,
             "clip": self.run.clip,
             "accumulate": self.accumulate,
+            **({} if self.patience is None else {"patience": self.patience}),
         }
         leaves = trainable(self.model)
         run = Description(apart=[leaf for _, leaf in leaves])
@@ -309,6 +332,8 @@ class Training:
         if self.data.validation is not None:
             error = self.data.validation_loss(frozen)
             self.validated.append((step, error))
+            if self.patience is not None and self.waited == 0:
+                self.lowest = [bank.values.copy() for bank in self.run.banks]
             bar.set_postfix(validation=f"{error:.4g}", refresh=False)
         text = None if sample is None else sample(step, frozen)
         if text:

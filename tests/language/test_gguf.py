@@ -17,6 +17,7 @@ from lora_np.accounting import compare_memory, count_model, model_spec, plan, tr
 from lora_np.cli import run
 from lora_np.hub import HubError, gguf
 from lora_np.language import fused
+from lora_np.language.templates import Template
 from lora_np.lora import LoRALinear
 from lora_np.models.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
 from lora_np.nn import leaves, replace, trainable
@@ -444,6 +445,33 @@ def mixed_text():
         rng.choice([" ", "  ", "\n", "\n\n", "\t", "a", "1", "'s", "don't", "\u00a0", "\r\n"], 20000)
     )
     return language.read_text("genesis")[:150_000] + code + odd + spaces
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_smollm2_writes_conversations_as_transformers_does(smollm2, theirs):
+    """200 of them, by the template in the file, which marks no answers: learnt is what an answer adds."""
+    from tokenizers import pre_tokenizers
+
+    vocabulary, tokenizer = language.load(smollm2, quantised=True).vocabulary, theirs[1]
+    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    assert vocabulary.chat_template() == tokenizer.chat_template
+    template, texts = Template(vocabulary), iter(nasty(range(2000)))
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        roles = ["system"] * int(rng.integers(2)) + ["user", "assistant"] * int(rng.integers(1, 4))
+        messages = [{"role": role, "content": next(texts).strip() or "so"} for role in roles]
+        tokens, answer, left = template.labelled(messages)
+        assert tokens.tolist() == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+        begun = tokenizer.apply_chat_template(messages[:-1], return_dict=True, add_generation_prompt=True)[
+            "input_ids"
+        ]
+        assert template.tokens(messages[:-1], add_generation_prompt=True).tolist() == begun
+        said = [f"{message['content']}<|im_end|>\n" for message in messages if message["role"] == "assistant"]
+        assert left == 0
+        assert vocabulary.decode(tokens[answer]) == "".join(said)
 
 
 @pytest.mark.peers

@@ -1,5 +1,7 @@
 """Fused primitives against the composed texts that define them: values and gradients, in float64."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,30 @@ def test_attention(tokens, heads, kv, window, kept, monkeypatch):
     compare("attention", [q, k, v], cos=cos, sin=sin, heads=heads, kv=kv, window=window)
 
 
+@every("kept", [0, 2**22])
+@every("window", [None, 3, 70])
+@every(("heads", "kv"), [(1, 1), (6, 2)])
+@every("lengths", [[1, 1], [2, 63], [40, 1, 89], [130]])
+def test_attention_within_texts(lengths, heads, kv, window, kept, monkeypatch):
+    """Texts one after the other in a row, another number of them in each row, and a factor of their own on scores."""
+    monkeypatch.setattr(fused, "KEPT", kept)
+    tokens = sum(lengths)
+    rng = np.random.default_rng(tokens * heads)
+    q, k, v = (random(rng, 2, tokens, n * 4) for n in (heads, kv, kv))
+    cos, sin = Rotary(4, 100.0).turns(0, tokens, np.dtype(float))
+    texts = np.stack([np.repeat(range(len(lengths)), lengths), np.arange(tokens) % 2])
+    how = {"cos": cos, "sin": sin, "heads": heads, "kv": kv, "window": window, "scale": 0.3, "texts": texts}
+    compare("attention", [q, k, v], **how)
+    whole = fused.attention(q.data, k.data, v.data, **how)
+    start = 0
+    for length in lengths:  # each text is the one that it would be alone: scores depend on distances
+        part = slice(start, start + length)
+        alone = [t.data[:1, part] for t in (q, k, v)]
+        found = fused.attention(*alone, **{**how, "texts": None, "cos": cos[:length], "sin": sin[:length]})
+        np.testing.assert_allclose(found, whole[:1, part], atol=1e-12)
+        start += length
+
+
 @pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
 def test_scores_that_would_overflow(size):
     """Scores up to 10^4, of which exp is beyond float64: then the largest is subtracted, and else need not be."""
@@ -106,6 +132,48 @@ def test_rotation_depends_on_the_distance_only():
 
     products = [float(np.vdot(turned(q, start + 3), turned(k, start))) for start in (0, 5, 31)]
     np.testing.assert_allclose(products, products[0])
+
+
+@every(
+    ("d", "width", "neighbours"), [(6, 6, True), (2, 8, False), (4, 6, False), (4, 10, False), (8, 8, False)]
+)
+def test_a_part_of_a_head_or_its_neighbours_turn(d, width, neighbours):
+    """As complex numbers: pair i times exp(i angle), and the rest as it is; up to the order of entries."""
+    rng = np.random.default_rng(d)
+    rotary = Rotary(d, 50.0, width=width, neighbours=neighbours)
+    x = rng.normal(size=(1, 5, 3, width))  # (batch, tokens, heads, width)
+    pairs = (
+        x[..., :d].reshape(1, 5, 3, d // 2, 2)
+        if neighbours
+        else np.stack([x[..., : d // 2], x[..., d // 2 : d]], -1)
+    )
+    angles = np.arange(5)[:, np.newaxis] * 50.0 ** -(np.arange(0, d, 2) / d)
+    z = (pairs[..., 0] + 1j * pairs[..., 1]) * np.exp(1j * angles)[:, np.newaxis]
+    expected = x.copy()
+    if neighbours:
+        expected[..., :d:2], expected[..., 1:d:2] = z.real, z.imag
+    else:
+        expected[..., : d // 2], expected[..., d // 2 : d] = z.real, z.imag
+    cos, sin = rotary.turns(0, 5, np.dtype(float))
+    moved = rotary.halves if rotary.moved else lambda x: x
+    np.testing.assert_allclose(composed.rotate(moved(x), cos, sin), moved(expected), atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float64, 1e-14), (np.float32, 2e-7)])
+def test_the_exact_gelu_is_that_of_erf(dtype, limit):
+    x = np.concatenate(
+        [np.linspace(-60, 60, 2001), [1e300, -1e300] if dtype == np.float64 else [1e30, -1e30], [0.0]]
+    )
+    x = x.astype(dtype)
+    expected = [each * 0.5 * math.erfc(-each / 2**0.5) for each in x.astype(float)]
+    y = composed.exact_gelu(x)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, expected, rtol=limit, atol=limit)
+    t = lnp.Tensor(np.linspace(-5, 5, 101))
+    np.sum(composed.exact_gelu(t)).backward()
+    step = 1e-5
+    slope = (composed.exact_gelu(t.data + step) - composed.exact_gelu(t.data - step)) / (2 * step)
+    np.testing.assert_allclose(t.grad, slope, atol=1e-9)
 
 
 def test_a_loss_of_nothing(model):

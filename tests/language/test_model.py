@@ -217,16 +217,18 @@ YARN = {"rope_type": "yarn", "factor": 2.0}
 MISTRAL = {"model_type": "mistral"}
 QWEN = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8}
 SMOLLM = {"model_type": "smollm3"}
+GEMMA3 = {"model_type": "gemma3_text", "head_dim": 4, "sliding_window": 8}
+PHI3 = {"model_type": "phi3"}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_type": "bert"}, "model_type must be one of 'gemma', 'llama',.* 'smollm3', got 'bert'$"),
-        ({"model_type": "gemma2"}, "model_type must be one of 'gemma', 'llama',.* 'smollm3', got 'gemma2'$"),
-        ({"model_type": "nonsuch"}, "model_type must be one of 'gemma', .*, got 'nonsuch'$"),
-        ({"model_type": ["llama"]}, r"model_type must be one of 'gemma', .*, got \['llama'\]$"),
-        ({"model_type": None}, "config.json: model_type must be one of 'gemma', 'llama',.* is missing$"),
+        ({"model_type": "bert"}, "model_type must be one of 'apertus', 'arcee',.* 'starcoder2', got 'bert'$"),
+        ({"model_type": "falcon"}, "model_type must be one of 'apertus',.* 'starcoder2', got 'falcon'$"),
+        ({"model_type": "nonsuch"}, "model_type must be one of 'apertus', .*, got 'nonsuch'$"),
+        ({"model_type": ["llama"]}, r"model_type must be one of 'apertus', .*, got \['llama'\]$"),
+        ({"model_type": None}, "config.json: model_type must be one of 'apertus', .* is missing$"),
         ({"hidden_size": None}, r"embed_tokens.weight must have shape \(30, 4096\) to fit config.json"),
         ({"hidden_size": "x"}, "config.json: hidden_size must be a whole number, got 'x'"),
         (
@@ -259,9 +261,28 @@ SMOLLM = {"model_type": "smollm3"}
         ({"num_key_value_heads": 3}, "num_key_value_heads must divide num_attention_heads = 4, got 3"),
         ({"head_dim": 3}, "head_dim must be even"),
         ({"intermediate_size": 25}, r"gate_proj.weight must have shape \(25, 16\) to fit config.json"),
-        ({"num_hidden_layers": 3}, "no tensor model.layers.2.input_layernorm.weight"),
+        ({"num_hidden_layers": 3}, "no tensor model.layers.2.self_attn.q_proj.weight"),
         ({"num_hidden_layers": 1}, r"model.layers.1.* has no place in a llama model"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type must be one of"),
+        ({"rope_scaling": {"rope_type": "proportional"}}, "rope_type must be one of"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "short_factor must be a list of 2 numbers, got None"),
+        (
+            {"rope_scaling": {"rope_type": "longrope", "short_factor": [1, 0], "long_factor": [1, 1]}},
+            "short_factor must be above 0, got 0",
+        ),
+        ({"rope_scaling": {"rope_type": "dynamic", "alpha": 10.0}}, "rope_type must be one of .*got 'alpha'"),
+        ({"rope_scaling": {"stretch": 2.0}}, "stretch is not understood among the parameters of rotary"),
+        (
+            GEMMA3 | {"rope_parameters": LINEAR | {"factor": 2.0}},
+            "rope_parameters must have an object for each of .*full_attention",
+        ),
+        (
+            GEMMA3 | {"use_bidirectional_attention": True},
+            "use_bidirectional_attention must be false in a gemma3",
+        ),
+        (GEMMA3 | {"final_logit_softcapping": "x"}, "final_logit_softcapping must be a number, got 'x'"),
+        ({"router_jitter_noise": 0.1}, "router_jitter_noise must be 0 in a llama model"),
+        ({"qk_layernorm": True}, "qk_layernorm must be false in a llama model"),
+        ({"partial_rotary_factor": 0.25, **PHI3}, "head_dim must be even .* got 4, of which 1 turn"),
         ({"hidden_act": "relu"}, "hidden_act must be one of"),
         (
             {"hidden_activation": "gelu_pytorch_tanh"},
@@ -336,7 +357,8 @@ def test_the_cache_changes_nothing(model, tokens):
 )
 def test_mistral_has_a_window_unless_its_config_says_null(said, window):
     """As MistralConfig of transformers has it."""
-    assert decoder_settings({**CONFIG, **MISTRAL, **said}).windows == [window] * 2
+    layers = decoder_settings({**CONFIG, **MISTRAL, **said}).layers
+    assert [layer["window"] or None for layer in layers] == [window] * 2
 
 
 @pytest.mark.parametrize("window", [None, 40])
@@ -366,6 +388,56 @@ def test_top_p_draws_among_the_most_likely(model):
     """With a tiny top_p only the most likely token is left."""
     greedy = language.generate(model, "the ", tokens=20, temperature=0)
     assert language.generate(model, "the ", tokens=20, top_p=1e-6, temperature=2.0) == greedy
+
+
+@pytest.mark.parametrize("changes", [{}, {"model_type": "mistral", "sliding_window": 5}])
+@pytest.mark.parametrize("tokens", [0, 1, 15, 60])  # the context is 32: then all start afresh
+def test_several_prompts_are_continued_as_each_alone(changes, tokens):
+    model = random_model(**changes)
+    prompts = ["the king ", "a", "the horse went. ", "sea"]
+    alone = [language.generate(model, prompt, tokens=tokens, temperature=0) for prompt in prompts]
+    together = language.generate(model, prompts, tokens=tokens, temperature=0)
+    assert together == alone or tokens == 60
+    assert [len(text) for text in together] == [len(prompt) + tokens for prompt in prompts]
+    assert language.generate(model, [], tokens=tokens) == []
+    assert language.generate(model, prompts[:1], tokens=tokens, temperature=0) == alone[:1]
+
+
+def test_each_of_several_texts_ends_where_it_would_alone(model):
+    prompts = ["the ", "a", "sea went "]
+    plain = language.generate(model, prompts, tokens=20, temperature=0)
+    end = plain[0][10]
+    ended = dataclasses.replace(model, generation={"eos_token_id": LETTERS.index(end)})
+    said = language.generate(ended, prompts, tokens=20, temperature=0)
+    for prompt, text, whole in zip(prompts, said, plain, strict=True):
+        at = whole.find(end, len(prompt))
+        assert text == (whole if at < 0 else whole[: at + 1])
+    with pytest.raises(ValueError, match="stream is for one prompt, got 3"):
+        language.generate(model, prompts, stream=print)
+    with pytest.raises(ValueError, match="at least one token"):
+        language.generate(model, ["a", ""])
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_token_sees_only_its_own_text(window):
+    """Texts packed in a row, and padding on both sides: logits are those of each text alone, with caches too."""
+    model = random_model(model_type="mistral", sliding_window=window)
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 30, (2, n)) for n in (5, 1, 12, 3)]
+    texts = np.repeat(np.repeat([[0, 1, 2, 1]], 2, axis=0), [5, 1, 12, 3], axis=1)
+    texts[:, -3:] = 3
+    tokens = np.concatenate(parts, axis=1)
+    alone = np.concatenate([model(part) for part in parts], axis=1)
+    for each in (model, language.composed_operations(model)):
+        np.testing.assert_allclose(each(tokens, texts=texts), alone, atol=1e-4)
+        caches = [Cache(tokens.shape[1]) for _ in model.model.layers]
+        steps = [each(tokens[:, :9], caches=caches, texts=texts[:, :9])]
+        steps += [each(tokens[:, i : i + 1], caches=caches, texts=texts[:, i : i + 1]) for i in range(9, 21)]
+        np.testing.assert_allclose(np.concatenate(steps, axis=1), alone, atol=1e-4)
+    mask = np.array([[0] * 4 + [1] * 12, [1] * 16])
+    padded = model(tokens[:, :16], texts=mask)
+    np.testing.assert_allclose(padded[:1, 4:], model(tokens[:1, 4:16]), atol=1e-4)
+    np.testing.assert_allclose(padded[1], model(tokens[:, :16])[1], atol=1e-4)
 
 
 @needs_tokenizers

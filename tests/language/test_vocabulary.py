@@ -33,7 +33,7 @@ def test_a_missing_library_is_named_where_it_is_needed(monkeypatch):
     read = language.read_vocabulary(byte_level())
     assert read.tokenizer() == byte_level()  # it can be kept
     for use in (lambda: read.encode("a"), lambda: read.decode([0]), lambda: len(read), lambda: read.begins):
-        with pytest.raises(ImportError, match=r"needs the library tokenizers.* 'lora-np\[tokenizers\]'"):
+        with pytest.raises(ImportError, match=r"needs the library tokenizers.* 'lora-np\[language\]'"):
             use()
 
 

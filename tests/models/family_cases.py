@@ -90,6 +90,10 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("seed_oss", "ForCausalLM", {**GROUPED, "head_dim": 12, "attention_out_bias": True}),
     ("arcee", "ForCausalLM", {**GROUPED, "mlp_bias": True, "head_dim": 12}),
     ("exaone4", "ForCausalLM", {**GROUPED, "num_hidden_layers": 3}),
+    ("apertus", "ForCausalLM", {**GROUPED, "attention_bias": True}),
+    ("apertus", "ForTokenClassification", GROUPED),
+    ("hunyuan_v1_dense", "ForCausalLM", {**GROUPED, "head_dim": 12}),
+    ("hunyuan_v1_dense", "ForSequenceClassification", {**GROUPED, "head_dim": 8, "attention_bias": True}),
     ("gemma3_text", "ForCausalLM", {**GROUPED, "head_dim": 12}),
     ("gemma3_text", "ForCausalLM", {**GROUPED, "attention_bias": True, "tie_word_embeddings": False}),
     ("gemma3n_text", "ForCausalLM", {

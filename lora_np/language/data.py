@@ -1,0 +1,278 @@
+"""Data as people have it: conversations, completions, instructions, texts; as JSON lines, CSV or plain text.
+
+Here it is told apart, checked and brought to one form; `documents` makes tokens of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lora_np.checks import choice, shown
+from lora_np.hub import parse_json
+from lora_np.language.storing import read_text
+
+FORMATS = ("jsonl", "csv", "text")
+ONE = "one text"  # the kind of data that has no parts
+ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
+# What an example can be, told by its fields, and fields that it may have besides; the first that fits.
+KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "conversations": (("messages",), ("tools",)),
+    "prompts and completions": (("prompt", "completion"), ("tools",)),
+    "instructions and outputs": (("instruction", "output"), ("input",)),
+    "texts": (("text",), ()),
+}
+# The names of ShareGPT.
+RENAMED: Mapping[Any, str] = {"conversations": "messages", "from": "role", "value": "content"}
+ROLES = {"human": "user", "gpt": "assistant"}
+
+
+class Conversation(NamedTuple):
+    """Messages, of which the assistant's are learnt, from the ``first`` on."""
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Any = None
+    first: int = 0
+
+
+class Completion(NamedTuple):
+    """A prompt, and the text that is learnt to follow it."""
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Examples to learn from: see `read_data`.
+
+    Parameters
+    ----------
+    examples : tuple of Conversation or Completion
+        In their order.
+    places : tuple of str
+        Where each stands, such as ``"line 3"``.
+    kind : str
+        What they are; "one text" has no ends.
+    source : str
+        Where they come from.
+    unused : tuple of str
+        Fields that nothing is learnt from.
+    """
+
+    examples: tuple[Conversation | Completion, ...]
+    places: tuple[str, ...]
+    kind: str
+    source: str = "the data"
+    unused: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> str | None:
+        """The text, if it is one continuous text."""
+        return str(self.examples[0][1]) if self.kind == ONE else None
+
+    def __str__(self) -> str:
+        what = self.kind if self.kind == ONE else f"{len(self.examples):,} {self.kind}"
+        return f"{self.source}: {what}" + (f" (not used: {', '.join(self.unused)})" if self.unused else "")
+
+
+def read_data(
+    source: str | os.PathLike[str], *, format: str | None = None, columns: Sequence[str] | None = None
+) -> Data:
+    """Examples from a file, or from standard input for "-".
+
+    Parameters
+    ----------
+    source : str or path
+        JSON lines (or one JSON list) of objects with ``messages``, ``prompt`` and ``completion``,
+        ``instruction``, ``output`` and perhaps ``input``, or ``text``; CSV whose first line names such
+        columns; anything else is one continuous text. A name such as "genesis" is a text that is shipped.
+    format : {"jsonl", "csv", "text"}, optional
+        How the file is written; by default told by its first line.
+    columns : sequence of str, optional
+        The field that holds the conversation or text, or the two that hold prompt and completion.
+
+    Returns
+    -------
+    Data
+        Examples of one kind.
+
+    Raises
+    ------
+    ValueError
+        If the file is empty or not text in UTF-8, or a line is damaged, not an example, or has nothing to
+        learn from; the message has its number.
+    FileNotFoundError
+        If there is no such file.
+
+    See Also
+    --------
+    finetune : Learn from it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "data.jsonl"
+    >>> _ = path.write_text('{"prompt": "2 + 2 =", "completion": " 4"}')
+    >>> read_data(path).examples
+    (Completion(prompt='2 + 2 =', text=' 4'),)
+    """
+    if len(columns or ()) > 2:
+        raise ValueError(f"columns must name one or two fields, got {', '.join(columns or ())}")
+    content, name = read_text(source), str(source)
+    form = choice("format", format or told_by(content, Path(name).suffix.lower()), FORMATS)
+    if form == "text":
+        if columns:
+            raise ValueError(f"{name}: columns are those of JSON lines and CSV, but this is read as one text")
+        return replace(as_data(content), source=name)
+    with at(name):
+        return data_of(json_records(content) if form == "jsonl" else csv_records(content), columns, name)
+
+
+def as_data(data: Data | str | Iterable[Any]) -> Data:
+    """Data from one continuous text, or from examples: mappings, or texts."""
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, str):
+        return Data((Completion("", data),), ("",), ONE, "the text")
+    examples = ({"text": each} if isinstance(each, str) else each for each in data)
+    return data_of((f"example {i}", each) for i, each in enumerate(examples, start=1))
+
+
+def told_by(content: str, ending: str) -> str:
+    """The format of a file: by its first line, or if that could be anything, by its ending."""
+    first = content.lstrip().partition("\n")[0]
+    if re.match(r'\[?\s*\{\s*"|\[\s*$', first):
+        return "jsonl"
+    names = {name.strip(' "') for name in re.split("[,;\t]", first)}
+    if any(len(fields) > 1 and names.issuperset(fields) for fields, _ in KINDS.values()):
+        return "csv"
+    return ENDINGS.get(ending, "text")
+
+
+def json_records(content: str) -> Iterator[tuple[str, Any]]:
+    """The places and objects of lines, or of one list."""
+    if content.lstrip().startswith("["):
+        with at("the list"):
+            listed = parse_json(f'{{"list": {content}}}'.encode())["list"]
+        yield from ((f"item {i}", each) for i, each in enumerate(listed, start=1))
+        return
+    for i, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            with at(f"line {i}"):
+                record = parse_json(line.encode())
+            yield f"line {i}", record
+
+
+def csv_records(content: str) -> Iterator[tuple[str, Any]]:
+    """Each row as an object, and the line where it ends."""
+    first = content.partition("\n")[0]
+    rows = csv.reader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    try:
+        names = [name.strip() for name in next(rows)]
+        for row in filter(None, rows):
+            if len(row) != len(names):
+                raise ValueError(f"line {rows.line_num}: it has {len(row)} fields, not {len(names)}")
+            yield f"line {rows.line_num}", dict(zip(names, row, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num}: {error}") from None
+
+
+def data_of(
+    records: Iterable[tuple[str, Any]], columns: Sequence[str] | None = None, source: str = "the data"
+) -> Data:
+    """Examples of one kind, which the first decides, from places and objects."""
+    examples, places, kind = [], [], ""
+    unused: dict[str, None] = {}
+    for place, record in records:
+        with at(place):
+            fields = renamed(record, columns)
+            kind = kind or next((each for each, needed in KINDS.items() if fields.keys() >= {*needed[0]}), "")
+            if not kind:
+                raise ValueError(
+                    "an example has messages, prompt and completion, instruction and output, or text; this "
+                    f"has {', '.join(fields) or 'none'}: name the fields that count with columns (--columns)"
+                )
+            examples.append(example(fields, kind))
+        places.append(place)
+        unused |= dict.fromkeys(name for name in fields if name not in sum(KINDS[kind], ()))
+    if not examples:
+        raise ValueError("it holds no examples")
+    return Data(tuple(examples), tuple(places), kind, source, tuple(unused))
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Within it, an error says where it was."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def renamed(record: Any, columns: Sequence[str] | None) -> dict[str, Any]:
+    """The fields under the names that `KINDS` has for them."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"it must be an object with named fields, got {shown(record)}")
+    if not columns:
+        return {RENAMED.get(name, name): value for name, value in record.items()}
+    if missing := [name for name in columns if name not in record]:
+        raise ValueError(f"it has no field {missing[0]!r}, only {', '.join(record)}")
+    values = [record[name] for name in columns]
+    one = "messages" if isinstance(values[0], list) else "text"
+    return dict(zip((one,) if len(values) == 1 else ("prompt", "completion"), values, strict=True))
+
+
+def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
+    """An example of a kind, checked."""
+    needed, optional = KINDS[kind]
+    found: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
+    if missing := [name for name in needed if found[name] is None]:
+        raise ValueError(f"it has no {missing[0]}, unlike the first example, only {', '.join(fields)}")
+    tools = found.pop("tools", None)
+    if isinstance(tools, str):  # as trl has them in tables
+        tools = parse_json(f'{{"tools": {tools}}}'.encode())["tools"]
+    if kind == "conversations":
+        return conversation(found["messages"], tools)
+    if all(isinstance(each, list) for each in found.values()):
+        return conversation([*found["prompt"], *found["completion"]], tools, len(found["prompt"]))
+    for name, text in found.items():
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{name} must be text, got {shown(text)}")
+    if not found[needed[-1]]:
+        raise ValueError(f"its {needed[-1]} is empty: there is nothing to learn")
+    if kind == "instructions and outputs":
+        asked = "\n\n".join(filter(None, (found["instruction"], found["input"])))
+        turns = {"user": asked, "assistant": found["output"]}
+        return Conversation([{"role": role, "content": text} for role, text in turns.items()])
+    return Completion(found.get("prompt", ""), found[needed[-1]])
+
+
+def conversation(messages: Any, tools: Any, first: int = 0) -> Conversation:
+    """A conversation, checked as far as no template does it."""
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"messages must be a list of them, got {shown(messages)}")
+    told: list[dict[str, Any]] = []
+    for i, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping):
+            raise ValueError(f"message {i} must be an object with role and content, got {shown(message)}")
+        known = {RENAMED.get(name, name): value for name, value in message.items()}
+        role, content = known.get("role"), known.get("content")
+        if not isinstance(role, str):
+            raise ValueError(f"message {i} must have a role, such as user or assistant, got {shown(role)}")
+        texts = [part.get("text") for part in content] if isinstance(content, list) else [content]
+        if not all(isinstance(text, str) for text in texts) and not known.get("tool_calls"):
+            raise ValueError(f"message {i} must have text as its content, got {shown(content)}")
+        if known.get("weight", 1) != 1:
+            raise ValueError(f"message {i} has weight {shown(known['weight'])}, but only 1 is understood")
+        told.append({**known, "role": ROLES.get(role, role)})
+    if not any(message["role"] == "assistant" for message in told[first:]):
+        raise ValueError("it has no message of the assistant to learn from")
+    return Conversation(told, tools, first)

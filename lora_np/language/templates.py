@@ -1,0 +1,222 @@
+"""Conversations as the text that a model was trained on: its own chat template, by jinja2 in its sandbox.
+
+Templates are rendered as in transformers, whose conventions they are written for.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import import_module
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+from lora_np.checks import Array
+from lora_np.language.vocabulary import Vocabulary
+
+Message: TypeAlias = Mapping[str, Any]
+MARKED = re.compile(
+    r"\{%-?\s*generation\s*-?%\}"
+)  # which part of an answer is the model's, the template says
+REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing
+
+
+class Template:
+    """The chat template of a vocabulary.
+
+    Parameters
+    ----------
+    vocabulary : Characters or Subwords
+        With the template among its files.
+    tools : bool
+        Whether conversations have tools.
+
+    Raises
+    ------
+    ValueError
+        If there is none: none is invented. Or if jinja2 cannot read it.
+    ImportError
+        If jinja2 is not installed.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, tools: bool = False) -> None:
+        source = vocabulary.chat_template(tools=tools)
+        if not isinstance(source, str):
+            raise ValueError(
+                "this model has no chat template (in tokenizer_config.json, chat_template.jinja or GGUF) and "
+                "none is invented: take an instructed model, or data of prompts and completions"
+            )
+        self.vocabulary = vocabulary
+        self.marked = MARKED.search(source) is not None
+        self.compiled, self.blocks, self.spans = compiled(source)
+
+    def render(
+        self, messages: Sequence[Message], *, tools: Any = None, add_generation_prompt: bool = False
+    ) -> str:
+        """The text of a conversation; ``self.spans`` then are the places of what it marks as generated."""
+        self.blocks.clear()
+        self.spans.clear()
+        told = [complete(message) for message in messages]
+        options = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        try:
+            for block in self.compiled.generate(messages=told, **options, **self.vocabulary.special):
+                self.blocks.append(block)
+        except Exception as error:  # a template is a program, and fails in its own ways
+            raise ValueError(f"the chat template does not take these messages: {error}") from None
+        return "".join(self.blocks)
+
+    def tokens(self, messages: Sequence[Message], **options: Any) -> Array:
+        """The tokens of a conversation; the template itself has put BOS before it, or not."""
+        return self.vocabulary.encode(self.render(messages, **options), special=False)
+
+    def labelled(
+        self, messages: Sequence[Message], tools: Any = None, first: int = 0
+    ) -> tuple[Array, Array, int]:
+        """Tokens of a conversation, and whether each is the model's to say.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            The conversation.
+        tools : list, optional
+            Descriptions of functions, as templates take them.
+        first : int
+            The first message to learn from.
+
+        Returns
+        -------
+        tokens : ndarray of int, shape (n,)
+        answer : ndarray of bool, shape (n,)
+            By the template's ``{% generation %}``; if it has none, what a message of the assistant adds to
+            the tokens of the conversation before it, with what begins an answer.
+        left : int
+            How many answers are not labelled, because later messages change how they are written.
+        """
+        text = self.render(messages, tools=tools)
+        spans = list(self.spans)
+        tokens, places = self.vocabulary.cut(text)
+        answer, left = np.zeros(len(tokens), bool), 0
+        if self.marked:
+            for start, end in spans:
+                answer |= (places[:, 0] < end) & (places[:, 1] > start)
+            answer[: self.prompt(messages[:first], tokens, tools)] = False
+            return tokens, answer, left
+        for i in range(first, len(messages)):
+            if messages[i]["role"] == "assistant":
+                upto = self.tokens(messages[: i + 1], tools=tools)
+                end = shared(upto, tokens)
+                if self.vocabulary.specials.issuperset(upto[end:].tolist()):
+                    answer[self.prompt(messages[:i], tokens, tools) : end] = True
+                else:
+                    left += 1
+        return tokens, answer, left
+
+    def prompt(self, messages: Sequence[Message], tokens: Array, tools: Any) -> int:
+        """How many of ``tokens`` are the conversation so far and what begins an answer."""
+        how = {"tools": tools, "add_generation_prompt": True}
+        return shared(self.tokens(messages, **how), tokens) if messages else 0
+
+
+def apply_chat_template(
+    vocabulary: Vocabulary,
+    messages: Sequence[Message],
+    *,
+    tools: Any = None,
+    add_generation_prompt: bool = False,
+) -> str:
+    """The text of a conversation, as the template of the vocabulary writes it.
+
+    Parameters
+    ----------
+    vocabulary : Characters or Subwords
+        Of a model: ``model.vocabulary``.
+    messages : sequence of mapping
+        Each with ``role`` and ``content``.
+    tools : list, optional
+        Descriptions of functions, as the template takes them.
+    add_generation_prompt : bool
+        Whether what begins an answer follows.
+
+    Returns
+    -------
+    str
+        It may begin with BOS: encode it with ``vocabulary.encode(text, special=False)``.
+
+    Raises
+    ------
+    ValueError
+        If there is no template, or it does not take the messages.
+    ImportError
+        If jinja2 is not installed.
+
+    Examples
+    --------
+    >>> from lora_np.language import Characters
+    >>> template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    >>> letters = Characters("abc", {"chat_template.jinja": template.encode()})
+    >>> apply_chat_template(letters, [{"role": "user", "content": "ab"}])
+    '<user>ab'
+    """
+    template = Template(vocabulary, tools=bool(tools))
+    return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
+    """A template; what it has rendered so far is put in the list; and it notes what it marks as generated."""
+    try:
+        jinja2, sandbox, ext = (import_module(f"jinja2{name}") for name in ("", ".sandbox", ".ext"))
+    except ImportError:
+        raise ImportError(
+            "chat templates need the library jinja2, which comes with pip install 'lora-np[language]' or by "
+            "itself with pip install jinja2"
+        ) from None
+    blocks: list[str] = []
+    spans: list[tuple[int, int]] = []
+
+    class Generation(ext.Extension):  # type: ignore[name-defined, misc]
+        """``{% generation %}``: what the model is to say."""
+
+        tags = frozenset({"generation"})
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return jinja2.nodes.CallBlock(self.call_method("note"), [], [], body).set_lineno(line)
+
+        def note(self, caller: Any) -> Any:
+            text, start = caller(), sum(map(len, blocks))
+            spans.append((start, start + len(text)))
+            return text
+
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = lambda x, **how: json.dumps(x, **{"ensure_ascii": False, **how})
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["raise_exception"] = refuse
+    try:
+        return environment.from_string(source), blocks, spans
+    except jinja2.TemplateError as error:
+        raise ValueError(f"the chat template cannot be read: {error}") from None
+
+
+def refuse(message: str) -> NoReturn:
+    raise ValueError(message)
+
+
+def complete(message: Message) -> dict[str, Any]:
+    """A message as templates expect it: without nulls, and reasoning under each of its names."""
+    known = {name: value for name, value in message.items() if value is not None}
+    thoughts = next((known[name] for name in REASONING if name in known), None)
+    return known if thoughts is None else {"thinking": thoughts, **known, "reasoning_content": thoughts}
+
+
+def shared(one: Array, other: Array) -> int:
+    """How many tokens two texts have in common before they differ."""
+    n = min(len(one), len(other))
+    return int(np.argmin(np.append(one[:n] == other[:n], False)))

@@ -1,0 +1,315 @@
+"""Every family that runs, with every kind of adapter, against transformers and PEFT."""
+
+import itertools
+import warnings
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import adapters, language
+from lora_np.models import family_names, family_of
+from tests.drawing import every, twentieth
+
+from .family_cases import CASES, SIZE
+
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
+    pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`"),
+    pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings=True`"),
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False"),
+]
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+TOKENS = 29
+RUNNING = [name for name in family_names() if family_of(name).tables["runs"]]
+NAMES = [f"{family}, {what}" if what else family for family, what, _ in CASES]
+#: What of PEFT's config makes the kind of an adapter.
+KINDS = {
+    "plain": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "patterns": {"rank_pattern": {r"layers\.1|h\.1|.*mlp.*": 2}, "alpha_pattern": {r".*\.0\..*": 3}},
+    "layers": {"layers_to_transform": [0, 2], "target_modules": "ends"},
+    "bias": {"bias": "all"},
+    "bias of the adapted": {"bias": "lora_only", "target_modules": "ends"},
+    "saved": {"modules_to_save": "norms"},
+    "saved maps": {"modules_to_save": "a map", "target_modules": "ends"},
+    "saved head": {"modules_to_save": ["lm_head"]},
+    "head and embedding": {"target_modules": "ends of the model"},
+}
+
+
+def peer(case, dtype=torch.float32, seed=0):
+    """A model of transformers with random weights, norms and biases included."""
+    family, _, changes = CASES[NAMES.index(case)]
+    torch.manual_seed(seed)
+    config = transformers.AutoConfig.for_model(family, **{**SIZE, **changes})
+    experts = (
+        {"experts_implementation": "eager"} if "num_experts_per_tok" in changes else {}
+    )  # in float64 too
+    model = transformers.AutoModelForCausalLM.from_config(config, **experts).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    return model.to(dtype)
+
+
+def data(seed=1):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, SIZE["vocab_size"], (2, TOKENS))
+    labels = np.where(rng.random(tokens.shape) < 0.2, -100, rng.integers(0, SIZE["vocab_size"], tokens.shape))
+    return tokens, labels
+
+
+def torch_loss(model, tokens, labels):
+    logits = model(torch.tensor(tokens)).logits
+    return torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), torch.tensor(labels).ravel()
+    )
+
+
+def array(x):
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(lnp.value(x))
+
+
+def closeness(one, other):
+    one, other = array(one), array(other)
+    assert one.shape == other.shape
+    return np.abs(one - other).max() / np.abs(other).max()
+
+
+def adapted(theirs, kind, seed=3):
+    """PEFT's model with an adapter of this kind, all of which is random."""
+    torch.manual_seed(seed)
+    settings = {
+        "r": 3,
+        "lora_alpha": 7,
+        "target_modules": "all-linear",
+        "init_lora_weights": False,
+        **KINDS[kind],
+    }
+    moe = any(
+        "experts" in name for name, _ in theirs.named_parameters()
+    )  # PEFT takes down_proj for the experts' too
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in theirs.named_modules()
+        if type(module).__name__ in ("Linear", "Conv1D")
+        and ("self_attn" in name if moe else name != "lm_head")
+    }
+    norms = sorted(
+        name.rpartition(".")[2] for name, _ in theirs.named_modules() if "norm" in name or "ln_" in name
+    )
+    if settings["target_modules"] == "all-linear" and moe:
+        settings["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj", "shared_expert_gate"]
+    if settings["target_modules"] == "ends":
+        settings["target_modules"] = sorted(linear)[:2]
+    elif settings["target_modules"] == "ends of the model":
+        embedding = next(n for n, m in theirs.named_modules() if isinstance(m, torch.nn.Embedding))
+        settings["target_modules"] = ["lm_head", embedding.rpartition(".")[2], sorted(linear)[0]]
+    if settings.get("modules_to_save") == "a map":
+        settings["modules_to_save"] = sorted(linear)[-1:]
+    if settings.get("modules_to_save") == "norms":
+        settings["modules_to_save"] = [
+            each for each in dict.fromkeys(norms) if not each.isdecimal() and each != "norms"
+        ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT: of tied heads, and of Conv1D
+        model = peft.get_peft_model(theirs, peft.LoraConfig(**settings)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "lora_" not in name:
+                parameter.normal_(0, 0.3)
+            elif "magnitude" in name:
+                parameter.mul_(1.2)
+    return model
+
+
+def trained_names(model):
+    """PEFT's trained parameters by our paths."""
+    ends = {
+        ".lora_A.default.weight": ".A",
+        ".lora_B.default.weight": ".B",
+        ".lora_embedding_A.default": ".A",
+        ".lora_embedding_B.default": ".B",
+        ".lora_magnitude_vector.default.weight": ".m",
+        ".weight": ".W",
+        ".bias": ".b",
+    }
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            name = name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")
+            name = name.replace(".base_layer.", ".")
+            end = next(end for end in ends if name.endswith(end))
+            yield name.removesuffix(end) + ends[end], parameter
+
+
+def plain(path):
+    """Our path without what wraps a layer."""
+    return path.split(" = ")[0].replace(".lora.", ".").replace(".base.", ".")
+
+
+def gradients(model, tokens, labels):
+    model.zero_grad()
+    loss = torch_loss(model, tokens, labels)
+    loss.backward()
+    return loss, {path: array(parameter.grad).copy() for path, parameter in trained_names(model)}
+
+
+def twenty_steps(model):
+    """The losses of a model that torch trains."""
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.01
+    )
+    losses = []
+    for step in range(20):
+        loss = torch_loss(model, *data(seed=step))
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return np.array(losses)
+
+
+#: In an order of its own, so that a twentieth has each family and each kind.
+PAIRS = sorted(itertools.product(NAMES, KINDS), key=lambda pair: crc32(repr(pair).encode()))
+
+
+def test_every_family_that_runs_has_a_case():
+    assert {family for family, _, _ in CASES} == set(RUNNING)
+
+
+@pytest.mark.parametrize(("case", "kind"), twentieth(PAIRS))
+def test_a_family_with_an_adapter(case, kind, tmp_path):
+    """Logits, losses, gradients, twenty steps, files in both directions, merged and opened again."""
+    theirs = peer(case)
+    theirs.save_pretrained(tmp_path / "base")
+    base = language.load(tmp_path / "base")
+    tokens, labels = data()
+    assert closeness(base(tokens), theirs(torch.tensor(tokens)).logits) < 1e-5
+    try:
+        model = adapted(theirs, kind)
+    except ValueError as error:
+        pytest.skip(f"PEFT: {error}")
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    mine = adapters.attach(base, adapters.load(tmp_path / "adapter"))
+    assert closeness(mine(tokens), model(torch.tensor(tokens)).logits) < 1e-5
+    assert closeness(language.composed_operations(mine)(tokens), model(torch.tensor(tokens)).logits) < 1e-5
+
+    loss, single = gradients(model, tokens, labels)
+    ours = language.token_loss(mine, tokens, labels)
+    assert closeness(ours, loss) < 1e-5
+    ours.backward()
+    exact = gradients(model.double(), tokens, labels)[1]
+    model.float()
+    found = {plain(path): leaf.grad for path, leaf in lnp.trainable(mine)}
+    assert found.keys() == exact.keys()
+    for path, gradient in exact.items():
+        conv1d = (
+            case.startswith("gpt2") and path.endswith(".W") and gradient.ndim == 2 and "lm_head" not in path
+        )
+        right = gradient.T if conv1d else gradient
+        assert closeness(found[path], right) < max(1e-5, 2 * closeness(single[path], gradient)), path
+
+    mine = adapters.attach(base, adapters.load(tmp_path / "adapter"))
+    run = lnp.start(lnp.AdamW(lr=1e-3, weight_decay=0.01), mine)
+    losses = []
+    for step in range(20):
+        loss = language.token_loss(mine, *data(seed=step))
+        losses.append(loss.item())
+        loss.backward()
+        run.step()
+    theirs_32 = twenty_steps(model)
+    if not np.allclose(losses, theirs_32, rtol=1e-5, atol=0):  # then ours are no farther from float64
+        right = twenty_steps(adapted(peer(case), kind).double())
+        assert np.abs(losses / right - 1).max() <= np.abs(theirs_32 / right - 1).max()
+
+    adapters.save(mine, tmp_path / "ours")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = peft.PeftModel.from_pretrained(again, tmp_path / "ours").eval()
+    assert closeness(mine(tokens), again(torch.tensor(tokens)).logits) < 1e-5
+    merged = lnp.merge(mine)
+    language.save(merged, tmp_path / "merged")
+    assert closeness(merged(tokens), mine(tokens)) < 1e-5
+    assert closeness(language.load(tmp_path / "merged")(tokens), merged(tokens)) < 1e-5
+    opened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    assert closeness(mine(tokens), opened(torch.tensor(tokens)).logits) < 1e-5
+
+
+@every("case", twentieth(NAMES))
+def test_trained_rows_of_tokens_are_merged_into_the_files(case, tmp_path_factory):
+    """Attaching them is refused by name; merged on disk, the model is PEFT's."""
+    folder = tmp_path_factory.mktemp("rows")
+    theirs = peer(case)
+    theirs.save_pretrained(folder / "base")
+    name = next(n for n, m in theirs.named_modules() if isinstance(m, torch.nn.Embedding)).rpartition(".")[2]
+    torch.manual_seed(3)
+    model = peft.get_peft_model(
+        theirs,
+        peft.LoraConfig(
+            r=3,
+            init_lora_weights=False,
+            target_modules=["c_attn", "query_key_value", "v_proj", "qkv_proj"],
+            trainable_token_indices={name: [1, 5, 36]},
+        ),
+    ).eval()
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            if "trainable_tokens" in path:
+                parameter.normal_(0, 0.3)
+    model.save_pretrained(folder / "adapter")
+    with pytest.raises(
+        ValueError, match="trainable_token_indices are not supported in a model of ours; merge them"
+    ):
+        adapters.attach(language.load(folder / "base"), folder / "adapter")
+    adapters.merge(folder / "base", folder / "adapter", folder / "merged")
+    tokens, _ = data()
+    tokens[:, ::3] = 5
+    assert closeness(language.load(folder / "merged")(tokens), model(torch.tensor(tokens)).logits) < 1e-5
+
+
+# With the scaling "dynamic" the peer keeps keys that were turned by the angles of a shorter text.
+@pytest.mark.parametrize("case", twentieth(name for name in NAMES if name != "llama, dynamic"))
+def test_greedy_text_with_a_cache_and_padding_on_the_left_is_that_of_transformers(case, tmp_path):
+    theirs = peer(case, seed=5)
+    theirs.save_pretrained(tmp_path)
+    model = language.load(tmp_path)
+    letters = "".join(map(chr, range(65, 65 + SIZE["vocab_size"])))
+    model = type(model)(**{**vars(model), "vocabulary": language.Characters(letters)})
+    prompts = ["CABBAGE", "FACED", "BADGE"]
+    rows = [[ord(letter) - 65 for letter in prompt] for prompt in prompts]
+    for some in [[row] for row in rows] + [rows]:
+        longest = max(map(len, some))
+        tokens = torch.tensor([[0] * (longest - len(row)) + row for row in some])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in some])
+        said = theirs.generate(
+            tokens, attention_mask=mask, max_new_tokens=30, do_sample=False, pad_token_id=0, eos_token_id=None
+        )
+        expected = [
+            "".join(letters[i] for i in row[longest - len(start) :])
+            for row, start in zip(said, some, strict=True)
+        ]
+        asked = ["".join(letters[i] for i in row) for row in some]
+        assert language.generate(model, asked, tokens=30, temperature=0) == expected
+
+
+@every("case", twentieth(NAMES))
+def test_masks_hide_padding_and_keep_texts_apart(case, tmp_path_factory):
+    """A text between others in a row has the logits that it has alone."""
+    folder = tmp_path_factory.mktemp("base")
+    peer(case).save_pretrained(folder)
+    model = language.load(folder)
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 37, (2, n)) for n in (3, 9, 1, 6)]
+    texts = np.repeat([[0, 1, 2, 3]], 2, axis=0).repeat([3, 9, 1, 6], axis=1)
+    alone = np.concatenate([model(part) for part in parts], axis=1)
+    for each in (model, language.composed_operations(model)):
+        together = each(np.concatenate(parts, axis=1), texts=texts)
+        assert closeness(together, alone) < 2e-5

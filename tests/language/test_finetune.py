@@ -1,0 +1,306 @@
+"""Training as people expect it: schedules, variants, budgets of validation, early stop, a forecast, a page; and chat."""
+
+import io
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import adapters, language
+from lora_np.cli import run
+from lora_np.language import adapting, packing
+
+from .conftest import random_model
+from .test_packing import with_template
+
+pytest.importorskip("jinja2")
+
+ASKED = [("hi", "hello."), ("who", "a king."), ("where", "the sea."), ("when", "so soon.")]
+CHATS = [
+    {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in ASKED * 5
+]
+
+
+@pytest.fixture(scope="module")
+def chatty():
+    return with_template(random_model(max_position_embeddings=64))
+
+
+def tuned(model, data=CHATS, **settings):
+    settings = {"rank": 2, "steps": 30, "lr": 0.02, "context": 48, "progress": False, **settings}
+    return language.finetune(model, data, **settings)
+
+
+def test_answers_are_learnt_and_then_said(chatty):
+    result = tuned(chatty, steps=200, rank=8, lr=0.01)
+    assert result.after < 0.5 < 2 < result.before  # no lower: its logits are bounded
+    for question, answer in ASKED:
+        told = []
+        said = language.answer(
+            result.model,
+            [{"role": "user", "content": question}],
+            temperature=0,
+            tokens=20,
+            stop=["\n"],
+            stream=told.append,
+        )
+        assert said == "".join(told) == answer
+
+
+def test_the_rate_is_that_of_the_schedule(chatty):
+    for schedule, rates in {
+        "cosine": [0.5, 1, *(0.5 + 0.5 * np.cos(np.pi * np.arange(7) / 8))],
+        "linear": [0.5, 1, *(1 - np.arange(7) / 8)],
+        "constant": [0.5, *[1] * 8],
+    }.items():
+        plan = adapting.Prepared(settings(chatty, schedule=schedule, warmup=2, steps=10, lr=1.0))
+        assert [plan.optimizer.lr(step) for step in range(9)] == pytest.approx(rates)
+
+
+def settings(model, data=CHATS, **chosen):
+    from inspect import signature
+    from types import SimpleNamespace
+
+    call = signature(language.finetune).bind(model, data, **{"context": 48, **chosen})
+    call.apply_defaults()
+    return SimpleNamespace(**call.arguments)
+
+
+def test_variants_have_their_layers_and_their_optimizer(chatty):
+    plain, stable, plus, dora = (
+        tuned(chatty, variant=v, steps=1, rank=4) for v in ("lora", "rslora", "lora+", "dora")
+    )
+    layer = lambda result: result.model.model.layers[0].self_attn.q_proj
+    assert layer(stable).scale == pytest.approx(8 / 4**0.5)
+    assert isinstance(layer(dora), lnp.lora.DoRALinear)
+    moved = [np.abs(layer(result).B.data).max() for result in (plain, plus)]
+    assert moved[1] == pytest.approx(
+        16 * moved[0], rel=1e-4
+    )  # the first step of Adam has the size of the rate
+    decayed = tuned(chatty, weight_decay=50.0, steps=1, warmup=0)  # A times 1 - 0.02 * 50 before the step
+    assert np.abs(layer(decayed).A.data).max() < 0.03 < np.abs(layer(plain).A.data).max()
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_step_in_parts_is_the_same_step(chatty, parts):
+    """However many labels each part has."""
+    whole, split = (tuned(chatty, batch_size=8 // n, accumulate=n, steps=1, warmup=0) for n in (1, parts))
+    np.testing.assert_allclose(split.history.loss, whole.history.loss, rtol=1e-5)
+    assert split.after == pytest.approx(whole.after, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_validations_take_at_most_a_tenth_of_the_work(seed):
+    rng = np.random.default_rng(seed)
+    rows = [
+        [packing.Document(np.zeros(n, int), np.ones(n, bool))]
+        for n in rng.integers(2, 300, rng.integers(1, 200))
+    ]
+    steps, tokens = int(rng.integers(1, 400)), int(rng.integers(50, 5000))
+    for asked in (None, int(rng.integers(1, 50))):
+        every, times, watched = adapting.budget(rows, steps * tokens, steps, asked)
+        taken = {*range(0, steps, every), steps}
+        assert times == len(taken)
+        assert asked in (None, every)
+        passed = times * sum(map(packing.length, watched))
+        mean = sum(map(packing.length, rows)) / len(rows)
+        chance = (
+            len(watched) == 1 or passed <= 0.1 * 2 * steps * tokens * max(map(packing.length, watched)) / mean
+        )
+        assert chance
+        assert 1 <= len(watched) <= len(rows)
+        assert asked is not None or 2 <= times <= adapting.MOST
+
+
+def test_what_is_watched_is_told_before_and_after(chatty):
+    result = tuned(chatty, validate_every=10)
+    assert result.history.validation_steps.tolist() == [0, 10, 20, 30]
+    assert [result.before, result.after] == result.history.validation_loss[[0, -1]].tolist()
+    assert result.loss_table.records[0] == {
+        "step": 0, "training loss": None, "held-out loss": result.before
+    }  # fmt: skip
+    assert result.loss_table.records[2]["training loss"] == pytest.approx(result.history.loss[10:20].mean())
+
+
+def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
+    """Held-out answers that contradict what is learnt get worse; resumed, it ends the same."""
+    wrong = [
+        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": "no."}]}
+        for q, _ in ASKED
+    ]
+    how = {"validation": wrong, "validate_every": 5, "patience": 2, "steps": 200}
+    result = tuned(chatty, **how)
+    losses = result.history.validation_loss
+    best = int(losses.argmin())
+    assert len(losses) == best + 3
+    assert result.steps == 5 * (best + 2) < 200
+    assert result.after == losses[best] < losses[-1]
+    plan = adapting.Prepared(settings(chatty, validation=wrong))
+    watched = [packing.batch_loss(lnp.freeze(result.model), part) for part in plan.watched]
+    assert np.mean(watched) == pytest.approx(result.after, rel=1e-5)
+
+    with pytest.raises(ValueError, match="patience needs held-out data: pass validation="):
+        lnp.fit(lnp.inject(chatty, rank=1), [1], loss=packing.batch_loss, patience=1)
+
+    def die(step, model):
+        if step == result.steps - 3:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        tuned(chatty, **how, checkpoint=tmp_path / "run", watch=die)
+    again = tuned(chatty, **how, checkpoint=tmp_path / "run", resume=True)
+    for (_, one), (_, other) in zip(lnp.trainable(result.model), lnp.trainable(again.model), strict=True):
+        np.testing.assert_array_equal(one.data, other.data)
+
+
+def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
+    """With a clock that ticks once for each look at it, two steps take a second, and so does a validation batch."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr(adapting.time, "perf_counter", lambda: float(next(ticks)))
+    how = {"rank": 2, "steps": 30, "context": 48, "batch_size": 2, "accumulate": 2}
+    found = language.forecast(chatty, CHATS, **how)
+    plan = adapting.Prepared(settings(chatty, **how))
+    documents = [document for row in plan.rows for document in row]
+    assert len(documents) == 18
+    assert found.tokens == sum(len(document.tokens) - 1 for document in documents)
+    assert found.learnt == sum(document.learnt for document in documents)
+    assert found.epochs == pytest.approx(30 * 4 / len(plan.rows), rel=0.02)
+    assert len(found.examples) == 3
+    assert all(re.fullmatch(r"u. \w+\na. \[\[[\w ]+\.\n\]\]", example) for example in found.examples)
+    watching = len(plan.watched) * plan.times
+    assert found.seconds == pytest.approx(30 * 2 / 2 + watching, rel=0.3)
+    assert found.memory is None or found.memory > 10 * 2**20
+    assert "times through" in str(found.table)
+
+
+@pytest.fixture
+def place(chatty, tmp_path, monkeypatch):
+    language.save(chatty, tmp_path / "base")
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, CHATS)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+TUNE = "finetune base data.jsonl -o adapter --rank 2 --steps 20 --context 48 --lr 0.02"
+
+
+def test_a_dry_run_shows_and_writes_nothing(place, capsys):
+    assert run(f"{TUNE.replace('-o adapter', '')} --dry-run".split()) == 0
+    out, err = capsys.readouterr()
+    assert "u. hi\na. [[hello.\n]]" in out
+    assert "times through" in out
+    assert err.startswith("data.jsonl: 20 conversations\nlearnt: what the chat template adds")
+    assert sorted(path.name for path in place.iterdir()) == ["base", "data.jsonl"]
+    assert run(TUNE.replace("-o adapter", "").split()) == 2
+    assert "-o" in capsys.readouterr().err
+
+
+def test_the_page_holds_the_whole_run(place, capsys):
+    assert run(f"{TUNE} --html page.html --plot losses.png".split()) == 0
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in err.splitlines()][-2:] == ["After 0 steps", "After 20 steps"]
+    page = (place / "page.html").read_text()
+    for part in (
+        "data.jsonl: 20 conversations", "weight_decay", "0.02", "held-out loss", "<svg", "after steps",
+        f"lora-np {TUNE} --html page.html --plot losses.png",
+    ):  # fmt: skip
+        assert part in page
+    assert (place / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert "held-out loss before" in out
+
+
+def test_the_adapter_of_a_chat_is_heard_in_a_chat(place, monkeypatch, capsys):
+    assert run(f"{TUNE} --steps 200 --rank 8 --lr 0.01 --sample-every 0".split()) == 0
+    capsys.readouterr()
+    chat = [
+        "generate",
+        "base",
+        "--adapter",
+        "adapter",
+        "--chat",
+        "--temperature",
+        "0",
+        "--tokens",
+        "20",
+        "--stop",
+    ]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n\nwhere\n"))
+    assert run([*chat, "\n"]) == 0
+    first, second, nothing = capsys.readouterr().out.split("\n")
+    assert (first, nothing) == ("hello.", "")
+    speaker = adapters.attach(language.load("base"), adapters.load("adapter"))
+    so_far = [("user", "hi"), ("assistant", first), ("user", "where")]
+    messages = [{"role": role, "content": text} for role, text in so_far]
+    assert second == language.answer(speaker, messages, temperature=0, tokens=20, stop=["\n"])
+    assert run([*chat, "\n", "--prompt", "who"]) == 0
+    assert capsys.readouterr().out == "a king.\n"
+    assert run(["generate", "base", "--system", "so"]) == 2
+
+
+def test_an_instructed_base_that_is_merged_answers_as_before_and_keeps_its_template(place):
+    result = tuned(language.load("base"), steps=60)
+    language.save(lnp.merge(result.model), "merged")
+    merged = language.load("merged")
+    asked = [{"role": "user", "content": "hi"}]
+    both = [
+        language.answer(each, asked, temperature=0, tokens=12) for each in (lnp.merge(result.model), merged)
+    ]
+    assert both[0] == both[1]
+    assert (place / "merged/tokenizer_config.json").read_bytes() == (
+        place / "base/tokenizer_config.json"
+    ).read_bytes()
+
+
+def test_a_text_stops_before_a_stop_string_and_is_streamed_as_it_stays(model):
+    whole = language.generate(model, "the ", tokens=40, temperature=0)
+    for stop in (whole[20:23], whole[10], whole[15:40]):
+        told = []
+        said = language.generate(
+            model, "the ", tokens=40, temperature=0, stop=["QQ", stop], stream=told.append
+        )
+        assert said == "".join(told) == whole[: whole.index(stop, 4)]
+    # in the prompt it is of no matter
+    assert (
+        language.generate(model, "the ", tokens=40, temperature=0, stop=["the "])
+        == whole.partition("the the ")[0]
+    )
+    # what only looks like the beginning of one is said after all, also at the end
+    told = []
+    near = whole[-3:] + "Q"
+    assert (
+        language.generate(model, "the ", tokens=40, temperature=0, stop=[near], stream=told.append) == whole
+    )
+    assert "".join(told) == whole
+    for wrong in ("abc", [""], [3]):
+        with pytest.raises(ValueError, match="stop must be"):
+            language.generate(model, "the ", tokens=1, stop=wrong)
+
+
+def test_rules_of_sampling_reach_the_draw(model):
+    for rule in ({"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-9}):
+        assert language.generate(model, "the ", tokens=9, temperature=2.0, **rule) == language.generate(
+            model, "the ", tokens=9, temperature=0
+        )
+    kept = language.generate(model, "the ", tokens=25, temperature=0, repetition_penalty=1e6)
+    assert len(set(kept)) > len(set(language.generate(model, "the ", tokens=25, temperature=0)))
+
+
+def test_the_bar_counts_tokens(chatty, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    result = tuned(chatty, steps=4, progress=True)
+    shown = capsys.readouterr().err
+    total = 4 * adapting.Prepared(settings(chatty)).batches.tokens
+    assert f"/{total} [" in shown
+    assert "token/s" in shown
+    assert result.steps == 4
+
+
+def test_an_adapter_made_on_chats_opens_again(place):
+    result = tuned(language.load("base"))
+    adapters.save(result.model, "adapter", base="base")
+    opened = adapters.attach(language.load("base"), adapters.load("adapter"))
+    tokens = np.arange(20)[np.newaxis]
+    np.testing.assert_allclose(lnp.freeze(opened)(tokens), lnp.freeze(result.model)(tokens), atol=1e-5)
