@@ -23,7 +23,6 @@ from lora_np.checks import Array, printable
 from lora_np.files import picture
 from lora_np.hub import SafetensorsWriter, TensorInfo, directory
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
-from lora_np.lora import STARTS
 from lora_np.models import GGUFModel, open_gguf, open_model
 from lora_np.plots import module_kinds
 from lora_np.table import Table, json_text
@@ -281,7 +280,7 @@ def inspect(
     changes: Mapping[str, Change] = {}
     unsure: tuple[str, ...] = ()
     if base is not None:
-        check_start(opened, known=STARTS)
+        check_start(opened, with_base=True)
         source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
         unsure = () if any_base else check_base(source.config, base, opened)
         if isinstance(source, GGUFModel):

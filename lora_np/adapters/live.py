@@ -140,7 +140,7 @@ def attach(
     config = getattr(model, "config", None)
     if isinstance(config, Mapping) and not any_base:
         check_base(config, "this model", adapter)
-    check_start(adapter, known=STARTS)
+    check_start(adapter, with_base=True)
     named = names or _own_name
     for name in adapter.rows:
         raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")

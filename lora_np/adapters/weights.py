@@ -11,7 +11,6 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
 from lora_np.checks import Array, close_names
 from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, read_bitsandbytes, rounded
-from lora_np.lora import STARTS
 from lora_np.models import OpenModel, Place
 
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -53,7 +52,7 @@ class Merging:
     update: Adapter
 
     def __post_init__(self) -> None:
-        check_start(self.update, known=STARTS)
+        check_start(self.update, with_base=True)
         if self.update.start == "olora" and self.update.fan_in_fan_out:
             raise HubError(f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks")
 
@@ -193,6 +192,8 @@ def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
 
     ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
     """
+    from lora_np.lora import STARTS  # the layers load only for this
+
     B0, A0 = STARTS[start](W.astype(np.float64), module.rank, module.scale)
     B, A = module.factors()
     kinds = (module.parts[part].dtype for part in "BA")
