@@ -149,7 +149,7 @@ class Merging:
             one = Stored(bias.dtype, (1, 1), lambda: np.ones((1, 1)))
             column = {"B": bias.seen(lambda b: b[:, None]), "A": one}
             target = self.named(f"{name}.bias")
-            if target not in source:
+            if target not in source and target not in source.tied:
                 raise HubError(
                     f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which "
                     "PEFT cannot merge either: use the adapter as it is, or train it without lora_bias"
