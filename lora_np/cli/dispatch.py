@@ -27,6 +27,7 @@ COMMANDS = {
     "merge": "adapters",
     "diff": "adapters",
     "lab": "lessons",
+    "claims": "lessons",
     "exercises": "exercises",
 }
 
