@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, float_dtype
-from lora_np.lora import STARTS
 from lora_np.models import peft
 
 
@@ -306,15 +305,19 @@ class Adapter(Mapping[str, AdapterModule]):
         return self[name].delta()
 
 
-def check_start(adapter: Adapter, *, known: Collection[str] = ()) -> None:
-    """Refuse what is for a base that its initialisation changed, unless that is one of ``known``."""
-    start = adapter.start
-    if start is not None and start not in known:
+def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
+    """Refuse what is for a base that its initialisation changed, unless the base at hand gives the change."""
+    if adapter.start is None:
+        return
+    from lora_np.lora import STARTS  # the layers load only for this
+
+    if not (with_base and adapter.start in STARTS):
         ours = "adapters.rebase(adapter, base) makes an ordinary LoRA of it"
-        remedy = ours if start in STARTS else "save it with PEFT's path_initial_model_for_weight_conversion"
+        theirs = "save it with PEFT's path_initial_model_for_weight_conversion"
         raise HubError(
-            f"{adapter}: init_lora_weights = {start!r} takes what A and B start with out of the base "
-            f"weights, so that B A is no update of the original ones; {remedy}"
+            f"{adapter}: init_lora_weights = {adapter.start!r} takes what A and B start with out of the base "
+            "weights, so that B A is no update of the original ones; "
+            f"{ours if adapter.start in STARTS else theirs}"
         )
 
 

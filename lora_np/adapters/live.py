@@ -140,7 +140,7 @@ def attach(
     config = getattr(model, "config", None)
     if isinstance(config, Mapping) and not any_base:
         check_base(config, "this model", adapter)
-    check_start(adapter, known=STARTS)
+    check_start(adapter, with_base=True)
     named = names or _own_name
     for name in adapter.rows:
         raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
@@ -223,11 +223,12 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         **peft.FRESH,
         "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
         "use_dora": any("magnitude" in module.parts for module in modules.values()),
-        "lora_bias": biased,
         "bias": bias,
         "modules_to_save": saved or None,
     }
-    return Adapter(modules, full, {**targeting(raw, modules), "ensure_weight_tying": ties})
+    unusual = {"lora_bias": biased, "ensure_weight_tying": ties}
+    said = {key: value for key, value in unusual.items() if value}
+    return Adapter(modules, full, targeting(raw, modules) | said)
 
 
 def _own_name(path: str) -> str:

@@ -13,7 +13,6 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, 
 from lora_np.adapters.mapped import MappedModule
 from lora_np.checks import Array, close_names
 from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, read_bitsandbytes, rounded
-from lora_np.lora import STARTS
 from lora_np.models import OpenModel, Place
 
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -55,7 +54,7 @@ class Merging:
     update: Adapter
 
     def __post_init__(self) -> None:
-        check_start(self.update, known=STARTS)
+        check_start(self.update, with_base=True)
         if self.update.start == "olora" and self.update.fan_in_fan_out:
             raise HubError(f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks")
 
@@ -157,7 +156,7 @@ class Merging:
             one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
             column = {"B": trained.seen(lambda b: b[:, None]), "A": one}
             target = self.named(f"{name}.bias")
-            if target not in source:
+            if target not in source and target not in source.tied:
                 raise HubError(
                     f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which "
                     "PEFT cannot merge either: use the adapter as it is, or train it without lora_bias"
@@ -206,6 +205,8 @@ def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
 
     ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
     """
+    from lora_np.lora import STARTS  # the layers load only for this
+
     B0, A0 = STARTS[start](W.astype(np.float64), module.rank, module.scale)
     B, A = module.factors()
     kinds = (module.parts[part].dtype for part in "BA")
