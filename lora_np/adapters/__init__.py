@@ -1,10 +1,11 @@
-"""Adapter files: read, write, inspect and transform those of PEFT, without PyTorch."""
+"""Adapter files of PEFT, llama.cpp, mlx-lm and kohya: read, inspected, transformed, written, without PyTorch."""
 
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.adapters.adapter import Adapter as Adapter, AdapterModule as AdapterModule
     from lora_np.adapters.combining import CombinedModule as CombinedModule, combine as combine
+    from lora_np.adapters.converting import ConvertedModule as ConvertedModule, convert as convert
     from lora_np.adapters.difference import (
         ComparedPart as ComparedPart,
         Difference as Difference,
@@ -18,7 +19,7 @@ with on_demand(globals()):
     )
     from lora_np.adapters.live import attach as attach, save as save
     from lora_np.adapters.merging import MergedTensor as MergedTensor, merge as merge
-    from lora_np.adapters.peft_format import load as load
+    from lora_np.adapters.formats import load as load
     from lora_np.adapters.resizing import (
         ResizedModule as ResizedModule,
         ResizeResult as ResizeResult,

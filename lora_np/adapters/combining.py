@@ -13,7 +13,8 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule
 from lora_np.adapters.bases import check_bases
-from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import directions, no_overflow, norm, put_aside, side_by_side
 from lora_np.adapters.results import Written
 from lora_np.checks import Array, choice, number, whole_number

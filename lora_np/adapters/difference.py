@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
-from lora_np.adapters.peft_format import load
+from lora_np.adapters.formats import load
 from lora_np.adapters.resizing import directions, finite, norm, side_by_side
 from lora_np.adapters.results import Findings
 from lora_np.checks import number

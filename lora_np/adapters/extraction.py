@@ -13,7 +13,8 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
-from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
 from lora_np.adapters.results import Written
 from lora_np.adapters.weights import BLOCK, Merging

@@ -15,7 +15,8 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load
+from lora_np.adapters.formats import load
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
 from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
 from lora_np.adapters.weights import Merging, add_update, oriented

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load, new_adapter, targeting, write
+from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, targeting
 from lora_np.adapters.results import Written
 from lora_np.checks import Array, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter

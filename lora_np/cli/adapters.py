@@ -1,4 +1,4 @@
-"""``inspect``, ``resize``, ``extract``, ``combine``, ``merge``, ``diff``: work on adapter files."""
+"""``inspect``, ``resize``, ``combine``, ``merge``, ``convert``, ``check`` and more: work on adapter files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lora_np.cli.options import (
     PAGES,
     PICTURES,
     READ,
+    adapter_out,
     any_base,
     as_json,
     byte_count,
@@ -152,6 +153,27 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
     show_as(found.table, as_json)
     if not found.same:
         click.get_current_context().exit(3)
+
+
+@click.command()
+@click.argument("adapter", type=READ)
+@adapter_out
+@click.option("--to", required=True, help="peft, portable, gguf, mlx or kohya.")
+@click.option("--base", type=READ, help="The base model, or its config.json, for names and the order of rows.")
+@click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
+@force
+@as_json
+def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+    """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, or kohya's for images.
+
+    ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and
+    llama.cpp's converter read alike: one rank, one scale, no patterns.
+
+    Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
+    """
+    from lora_np import adapters
+
+    show_as(adapters.convert(adapter, out, **asked).table, as_json)
 
 
 def one_goal(asked: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ COMMANDS = {
     "combine": "adapters",
     "merge": "adapters",
     "diff": "adapters",
+    "convert": "adapters",
+    "check": "adapters",
     "lab": "lessons",
     "exercises": "exercises",
 }

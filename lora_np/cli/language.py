@@ -90,11 +90,7 @@ def finetune(
         )
     if result.after > result.before:
         print("The loss fell on what was trained on only: try fewer steps or a longer text", file=sys.stderr)
-    if out.suffix == ".gguf":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        language.save_gguf_adapter(result.model, out)
-    else:
-        adapters.save(result.model, out, base=model, force=force)
+    adapters.save(result.model, out, base=model, force=force)
     show_as(result.table, as_json)
     if result.interrupted:
         print(f"Stopped after {result.steps} steps; written: {out}", file=sys.stderr)
@@ -103,7 +99,7 @@ def finetune(
 
 @click.command()
 @click.argument("model", default="austen")
-@click.option("--adapter", help="A directory as PEFT writes it, or a shipped adapter.")
+@click.option("--adapter", help="An adapter, in any format that convert reads, or a shipped one.")
 @any_base
 @click.option("--prompt", default="It was ", help="How the text begins.")
 @click.option("--tokens", type=int, default=300, help="How many tokens to add (300).")
@@ -125,7 +121,7 @@ def generate(model: str, adapter: str | None, any_base: bool, prompt: str, **sam
 
     speaker = language.load(model)
     if adapter is not None:
-        opened = adapters.load(language.located_adapter(adapter))
+        opened = adapters.load(language.located_adapter(adapter), base=speaker.config)
         speaker = adapters.attach(speaker, opened, any_base=any_base)
     language.generate(speaker, prompt, **sampling, stream=lambda piece: print(piece, end="", flush=True))
     print()

@@ -1,0 +1,128 @@
+"""From one program's adapter to another's, the same updates throughout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lora_np.adapters.adapter import Adapter
+from lora_np.adapters.formats import Base, Format, load, names_of, new_adapter, write
+from lora_np.adapters.kohya_format import flat
+from lora_np.adapters.results import Written
+from lora_np.adapters.scaling import portable
+from lora_np.checks import choice
+from lora_np.hub import float_dtype
+
+Target = Literal["peft", "portable", "gguf", "mlx", "kohya"]
+TARGETS = ("peft", "portable", "gguf", "mlx", "kohya")
+
+
+class ConvertedModule(NamedTuple):
+    """A module, and how the two files say its strength.
+
+    Parameters
+    ----------
+    name : str
+        Its path.
+    rank_before, rank : int
+        In the old file and in the new one.
+    scale_before, scale : float
+        What multiplies B A.
+    """
+
+    name: str
+    rank_before: int
+    scale_before: float
+    rank: int
+    scale: float
+
+
+def convert(
+    adapter: Adapter | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    to: Target,
+    base: Base | None = None,
+    dtype: str | None = None,
+    force: bool = False,
+) -> Written[ConvertedModule]:
+    """Write the same adapter for another program. What its format cannot say is refused by name, never dropped.
+
+    Parameters
+    ----------
+    adapter : path or Adapter
+        In any format that `load` reads.
+    out : path
+        The directory to make, or, for llama.cpp and kohya, the file.
+    to : {"peft", "portable", "gguf", "mlx", "kohya"}
+        A directory for PEFT; the same with every scale folded into B, one rank and no patterns, which all
+        programs that read PEFT's directories read alike; a GGUF file for llama.cpp; a folder for mlx-lm; a file of
+        kohya's sd-scripts, for programs that make images.
+    base : path or mapping, optional
+        The base model, or its config, where names or the order of rows depend on it: to and from GGUF, for experts
+        in mlx-lm, and from kohya. By default the one that the adapter names, if it is on this disk.
+    dtype : {"float32", "float16", "bfloat16"}, optional
+        Round the numbers to this. By default they are kept as they are, but where a scale other than a power of
+        two is folded into 16 bits, B becomes float32.
+    force : bool
+        Whether to replace an existing adapter at ``out``, though not ``adapter`` itself.
+
+    Returns
+    -------
+    Written
+        For each module its rank and scale in the two files.
+
+    Raises
+    ------
+    HubError
+        If the adapter is damaged, has what the format cannot say, or needs a base.
+    TypeError
+        If an option is of another kind.
+    ValueError
+        If an option is out of range, or the target exists.
+
+    See Also
+    --------
+    check : What programs make of an adapter as it is.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp, numpy as np
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> module = lnp.adapters.AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0, rslora=True)
+    >>> adapter = Adapter({"q": module}, raw={"peft_type": "LORA", "target_modules": ["q"], "use_rslora": True})
+    >>> convert(adapter, folder / "mlx", to="mlx").rows[0].scale
+    5.656854249492381
+    >>> bool(np.allclose(lnp.adapters.load(folder / "mlx").delta("q"), module.delta()))
+    True
+    """
+    choice("to", to, TARGETS)
+    if dtype is not None:
+        float_dtype(dtype)
+    before = load(adapter, base=base)
+    wanted = before
+    if to == "portable":
+        wanted = portable(before)
+        if base is not None:
+            wanted = replace(wanted, raw={**wanted.raw, "target_modules": _shortest(wanted, names_of(base))})
+    form: Format = "peft" if to == "portable" else to  # type: ignore[assignment]
+    with new_adapter(out, force=force, inputs=[before], to=form) as (stage, _):
+        write(wanted, stage, to=form, base=base, dtype=dtype)
+    after = load(out, base=base, ordered=False)
+    found = {name: after.get(name) or after[flat(name)] for name in before}
+    rows = tuple(
+        ConvertedModule(name, old.rank, old.scale, found[name].rank, found[name].scale)
+        for name, old in before.items()
+    )
+    headings = ("module", "rank before", "scale before", "rank", "scale")
+    return Written(f"{adapter} for {to}", rows, (), headings, Path(out))
+
+
+def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:
+    """The last names of the adapted modules if the base has no others of these names, else whole paths."""
+    wanted = {name for name, module in adapter.items() if not module.parameter}
+    ends = {name.rpartition(".")[2] for name in wanted}
+    return sorted(ends if {name for name in known if name.rpartition(".")[2] in ends} == wanted else wanted)

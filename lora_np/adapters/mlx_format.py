@@ -1,0 +1,111 @@
+"""mlx-lm's adapter folders, read and written.
+
+Source: mlx-lm, ``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header, misfit
+from lora_np.adapters.scaling import check_sayable, joined, named_as_peft, padded, parted, rescaled, usual
+from lora_np.checks import number, shown
+from lora_np.files import write_json
+from lora_np.hub import FLOATS, HubError, SafetensorsWriter, inside, read_json, safetensors
+from lora_np.models import family_names, named_in, names_for
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
+_PARTS = {"lora_a": "A", "lora_b": "B", "m": "magnitude"}
+# whose names of experts are those of all: their modules are called alike in transformers, not in mlx-lm
+_FAMILIES = ("qwen3_moe", "mixtral")
+_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embeddings", "embed_in")
+
+
+def write(
+    adapter: Adapter, folder: Path, config: Mapping[str, Any] | None, *, dtype: str | None = None
+) -> None:
+    """The two files of a folder, one tensor in memory at a time; the base's ``config`` is for names of experts."""
+    dora = adapter.has_magnitudes
+    check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
+    if dora and (plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]):
+        raise HubError(f"{adapter}: {plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none")
+    scale = usual(module.scale for module in adapter.values())
+    rank = max(module.rank for module in adapter.values())
+    tensors: dict[str, Stored] = {}
+    for name, module in adapter.items():
+        names = _names(adapter, name, config)
+        for place, part in zip(names, parted(module, len(names)), strict=True):
+            for suffix, what in _PARTS.items():
+                if what in module.parts:
+                    stored = padded(rescaled(part, scale), rank).parts[what]
+                    tensors[f"{place}.{suffix}"] = stored.seen(np.transpose) if len(stored.shape) == 2 else stored
+    infos = header(tensors, dtype)
+    infos = {key: replace(info, dtype="float32") if info.dtype == "float64" else info for key, info in infos.items()}
+    with SafetensorsWriter(folder / WEIGHTS, infos, metadata={"format": "mlx"}) as writer:
+        for key, stored in tensors.items():
+            writer.write(key, stored.read())
+    said = {
+        "model": adapter.raw.get("base_model_name_or_path"),
+        "fine_tune_type": "dora" if dora else "lora",
+        "num_layers": -1,  # all: `keys` are whole paths, which select the modules one by one
+        "lora_parameters": {
+            "rank": rank,
+            "scale": scale,
+            "dropout": 0.0,
+            "keys": sorted({key.rpartition(".")[0] for key in tensors}),
+        },
+    }
+    write_json(folder / CONFIG, said)
+
+
+def _names(adapter: Adapter, name: str, config: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The names of a module's parts in mlx-lm's model."""
+    if not adapter[name].parameter:
+        return (name,)
+    bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
+    names = names_for("mlx", bare, str(family)) if family in family_names() else ()
+    if not names and (config is None or ".experts." in name):
+        raise HubError(f"{adapter}: what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)")
+    return names or (bare,)
+
+
+def read(folder: Path) -> dict[str, AdapterModule]:
+    """The modules of a folder."""
+    path = inside(folder, CONFIG)
+    said = read_json(path)
+    kind, parameters = said.get("fine_tune_type", "lora"), said.get("lora_parameters")
+    if kind not in ("lora", "dora"):
+        raise HubError(f"{path}: fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA")
+    if not isinstance(parameters, Mapping) or "scale" not in parameters:
+        raise HubError(f"{path}: lora_parameters must have a scale, got {shown(parameters)}")
+    try:
+        scale = number("lora_parameters.scale", parameters["scale"], minimum=-np.inf)
+    except (TypeError, ValueError) as error:
+        raise HubError(f"{path}: {error}") from None
+    file = safetensors.open(inside(folder, WEIGHTS))
+    by_place: dict[str, dict[str, Stored]] = {}
+    for key, info in file.tensors.items():
+        place, _, suffix = key.rpartition(".")
+        if suffix not in _PARTS or info.dtype not in FLOATS:
+            raise HubError(f"{file.path}: {key!r} of {info.dtype} is not what mlx-lm writes for a LoRA")
+        stored = Stored(info.dtype, info.shape, partial(file.read, key))
+        turned = stored.seen(np.transpose) if len(info.shape) == 2 else stored
+        by_place.setdefault(place, {})[_PARTS[suffix]] = turned
+    found: dict[str, list[AdapterModule | None]] = {}
+    for place, parts in by_place.items():
+        if not {"A", "B"} <= parts.keys() or ("magnitude" in parts) != (kind == "dora"):
+            raise HubError(f"{file.path}: {place!r} must have lora_a, lora_b and, if it is a dora, m")
+        if wrong := misfit(parts, f" of {place!r}"):
+            raise HubError(f"{file.path}: {wrong}")
+        known = named_in("mlx", place, _FAMILIES)
+        name, parameter = named_as_peft(known.parameter if known else place)
+        embedding = place.rpartition(".")[2] in _EMBEDDINGS
+        module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding, parameter=parameter)
+        found.setdefault(name, [None] * (known.parts if known else 1))[known.part if known else 0] = module
+    return {name: joined(parts) for name, parts in found.items()}
