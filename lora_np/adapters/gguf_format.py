@@ -42,8 +42,8 @@ def write(adapter: Adapter, path: Path, config: Mapping[str, Any], *, dtype: str
         names = names_for("llama_cpp", name.removesuffix(".weight"), family)
         if not names:
             raise HubError(f"{adapter}: llama.cpp has no name for {name!r} of {family}")
-        if name in tied:
-            raise HubError(f"{adapter}: {name!r} is tied to the embedding, and llama.cpp adapts no tied head")
+        if tied and (module.embedding or name in tied):
+            raise HubError(f"{adapter}: {name!r} is a tied weight of the base: llama.cpp ends in a crash when it is adapted")
         for place, part in zip(names, parted(module, len(names)), strict=True):
             part = _moved(name, rescaled(part, alpha / part.rank), heads, path, back=True)
             A, B = part.parts["A"], part.parts["B"]

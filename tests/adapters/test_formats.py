@@ -16,7 +16,7 @@ from tests.drawing import few
 SMALL = {
     "hidden_size": 16, "intermediate_size": 24, "moe_intermediate_size": 12, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 20, "head_dim": 4, "num_local_experts": 3,
-    "num_experts": 3, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 8,
+    "num_experts": 3, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 8, "tie_word_embeddings": False,
 }  # fmt: skip
 LLAMA = {"model_type": "llama", **SMALL}
 SUFFIX = {"gguf": ".gguf", "kohya": ".safetensors"}
