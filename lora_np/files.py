@@ -196,7 +196,7 @@ def replacing(
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
     work = target.with_name(f".{target.name}.lora-np")
-    with with_parents(target), named(target, work), _leased(work, target) as (stage, aside):
+    with _parents(target), named(target, work), _leased(work, target) as (stage, aside):
         _check_target(target, force, writes, real_inputs)
         stage.mkdir()
         yield stage
@@ -212,7 +212,25 @@ def replacing(
 
 
 @contextmanager
-def with_parents(target: Path) -> Iterator[None]:
+def replacing_file(target: Path, check: Callable[[], object]) -> Iterator[Path]:
+    """The same for a file: where to write it, in a directory for whatever else has to be put aside.
+
+    ``check`` refuses what must not be replaced; it is called before and after.
+    """
+    target = Path(os.path.abspath(target))
+    work = target.with_name(f".{target.name}.lora-np")
+    with _parents(target), named(target, work), _leased(work, target) as (stage, _):
+        check()
+        stage.mkdir()
+        yield stage / target.name
+        check()
+        _sync(stage / target.name)
+        os.replace(stage / target.name, target)
+        _sync(target.parent)
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
     """Make the directories above ``target``; new ones are removed again if the block fails."""
     new = [folder for folder in target.parents if not folder.exists()]
     try:

@@ -12,7 +12,7 @@ from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.formats import Base, Format, load, names_of, new_adapter, write
 from lora_np.adapters.kohya_format import flat
 from lora_np.adapters.results import Written
-from lora_np.adapters.scaling import portable
+from lora_np.adapters.scaling import made_portable
 from lora_np.checks import choice
 from lora_np.hub import float_dtype
 
@@ -49,7 +49,7 @@ def convert(
     dtype: str | None = None,
     force: bool = False,
 ) -> Written[ConvertedModule]:
-    """Write the same adapter for another program. What its format cannot say is refused by name, never dropped.
+    """Write the same adapter for another program; what its format cannot say is refused, never dropped.
 
     Parameters
     ----------
@@ -59,14 +59,14 @@ def convert(
         The directory to make, or, for llama.cpp and kohya, the file.
     to : {"peft", "portable", "gguf", "mlx", "kohya"}
         A directory for PEFT; the same with every scale folded into B, one rank and no patterns, which all
-        programs that read PEFT's directories read alike; a GGUF file for llama.cpp; a folder for mlx-lm; a file of
-        kohya's sd-scripts, for programs that make images.
+        programs that read PEFT's directories read alike; a GGUF file for llama.cpp; a folder for mlx-lm; a
+        file of kohya's sd-scripts, for programs that make images.
     base : path or mapping, optional
-        The base model, or its config, where names or the order of rows depend on it: to and from GGUF, for experts
-        in mlx-lm, and from kohya. By default the one that the adapter names, if it is on this disk.
+        The base model, or its config, where names or the order of rows depend on it: to and from GGUF, for
+        experts in mlx-lm, and from kohya. By default the one that the adapter names, if it is on this disk.
     dtype : {"float32", "float16", "bfloat16"}, optional
-        Round the numbers to this. By default they are kept as they are, but where a scale other than a power of
-        two is folded into 16 bits, B becomes float32.
+        Round the numbers to this. By default they are kept as they are, but where a scale other than a power
+        of two is folded into 16 bits, B becomes float32.
     force : bool
         Whether to replace an existing adapter at ``out``, though not ``adapter`` itself.
 
@@ -93,9 +93,10 @@ def convert(
     >>> import tempfile, lora_np as lnp, numpy as np
     >>> folder = Path(tempfile.mkdtemp())
     >>> module = lnp.adapters.AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0, rslora=True)
-    >>> adapter = Adapter({"q": module}, raw={"peft_type": "LORA", "target_modules": ["q"], "use_rslora": True})
-    >>> convert(adapter, folder / "mlx", to="mlx").rows[0].scale
-    5.656854249492381
+    >>> raw = {"peft_type": "LORA", "target_modules": ["q"], "use_rslora": True}
+    >>> adapter = Adapter({"q": module}, raw=raw)
+    >>> round(convert(adapter, folder / "mlx", to="mlx").rows[0].scale, 6)
+    5.656854
     >>> bool(np.allclose(lnp.adapters.load(folder / "mlx").delta("q"), module.delta()))
     True
     """
@@ -105,10 +106,10 @@ def convert(
     before = load(adapter, base=base)
     wanted = before
     if to == "portable":
-        wanted = portable(before)
+        wanted = made_portable(before)
         if base is not None:
             wanted = replace(wanted, raw={**wanted.raw, "target_modules": _shortest(wanted, names_of(base))})
-    form: Format = "peft" if to == "portable" else to  # type: ignore[assignment]
+    form: Format = "peft" if to == "portable" else to
     with new_adapter(out, force=force, inputs=[before], to=form) as (stage, _):
         write(wanted, stage, to=form, base=base, dtype=dtype)
     after = load(out, base=base, ordered=False)

@@ -15,7 +15,7 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.peft_format import targeting
-from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
+from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite, strength_notes
 from lora_np.adapters.results import Written
 from lora_np.adapters.weights import BLOCK, Merging
 from lora_np.checks import Array
@@ -63,6 +63,7 @@ def extract(
     error: float | None = None,
     bytes: int | str | None = None,
     total_rank: int | None = None,
+    portable: bool = False,
     save_others: bool = False,
     any_base: bool = False,
     jobs: int = 1,
@@ -78,7 +79,7 @@ def extract(
     base, tuned : path
         Directories of the same model, each in one file or in shards.
     out : path
-        The directory to make.
+        The directory to make, or a file that ends in ``.gguf``.
     rank : int
         The same rank everywhere; less where a matrix is smaller.
     energy : float
@@ -89,6 +90,9 @@ def extract(
         The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in `resize`.
     total_rank : int
         The sum of all ranks, shared out likewise.
+    portable : bool
+        Write it as ``convert --to portable`` does, every module padded to the largest rank, which ``bytes``
+        then counts.
     save_others : bool
         Save what differs but cannot have a LoRA (norms, biases, convolutions) as PEFT's ``modules_to_save``.
         Either way the table lists it.
@@ -184,8 +188,9 @@ def extract(
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         whole = Adapter(modules, full, targeting(raw, modules))
-        ranks = goal.ranks(whole, spectra)
-        write(cut(whole, modules, ranks), stage)
+        ranks = goal.ranks(whole, spectra, modules if portable else None)
+        made = cut(whole, modules, ranks, portable=portable)
+        write(made, stage, base=before.config)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
         checked = {name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)}
         check = partial(_check, Merging(before, load(stage)), Path(out))
@@ -196,6 +201,7 @@ def extract(
     ]
     rows += [ExtractedTensor(p.label, "in full" if p.holder in in_full else "not kept") for p in others]
     notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"]
+    notes += strength_notes(made, out)
     if _HEAD in found and _HEAD not in work:
         notes.append(
             f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "

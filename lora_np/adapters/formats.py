@@ -11,16 +11,18 @@ from typing import Any, Literal
 
 from lora_np.adapters import gguf_format, kohya_format, mlx_format, peft_format
 from lora_np.adapters.adapter import Adapter
-from lora_np.files import with_parents
+from lora_np.files import replacing_file
 from lora_np.hub import HubError, directory, inside, located, read_json
-from lora_np.models import describe, open_gguf, peft
+from lora_np.models import ModelSpec, describe, open_gguf, peft
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
 Base = str | os.PathLike[str] | Mapping[str, Any]
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}  # the others are directories
 
 
-def load(adapter: Adapter | str | os.PathLike[str], *, base: Base | None = None, ordered: bool = True) -> Adapter:
+def load(
+    adapter: Adapter | str | os.PathLike[str], *, base: Base | None = None, ordered: bool = True
+) -> Adapter:
     """Open an adapter of any format. Everything but the numbers is read and checked now.
 
     Parameters
@@ -29,8 +31,8 @@ def load(adapter: Adapter | str | os.PathLike[str], *, base: Base | None = None,
         A directory as PEFT or mlx-lm writes it, a GGUF file of llama.cpp, a safetensors file of kohya's
         sd-scripts, or the name of a shipped adapter. An `Adapter` is returned as it is.
     base : path or mapping, optional
-        The base model, or its config. A GGUF file of an architecture like Llama's that was not written here needs
-        it for the order of rows of q and k, and kohya's file for the names of its modules.
+        The base model, or its config. A GGUF file of an architecture like Llama's that was not written here
+        needs it for the order of rows of q and k, and kohya's file for the names of its modules.
     ordered : bool
         Without it the rows of a GGUF file stay in the file's order, for whatever does not depend on it.
 
@@ -95,7 +97,7 @@ def format_of(adapter: str | os.PathLike[str]) -> tuple[Format, Path]:
 
 
 def config_of(base: Base | None) -> Mapping[str, Any] | None:
-    """The fields of the config of a base, which is given by them, or as a directory, a config.json or a GGUF file."""
+    """The fields of a base's config, from themselves, a directory, a config.json or a GGUF file."""
     if base is None or isinstance(base, Mapping):
         return base
     path = located(base)
@@ -104,10 +106,14 @@ def config_of(base: Base | None) -> Mapping[str, Any] | None:
     return read_json(path if path.is_file() else inside(directory(path), "config.json"))
 
 
+def described(base: Base) -> ModelSpec:
+    """The modules of a base."""
+    return describe(base if isinstance(base, Mapping) else str(base))
+
+
 def names_of(base: Base) -> list[str]:
     """The names of the modules of a base."""
-    spec = describe(base if isinstance(base, Mapping) else str(base))
-    return [name for module in spec.modules for name in module.names()]
+    return [name for module in described(base).modules for name in module.names()]
 
 
 def write(
@@ -118,14 +124,14 @@ def write(
     base: Base | None = None,
     dtype: str | None = None,
 ) -> None:
-    """Write an adapter in a format, by default in that of the path's ending; ``path`` is new, or a whole file."""
+    """Write an adapter in a format, by default in that of the path's ending."""
     to = to or FILES.get(path.suffix, "peft")
     if not adapter.modules and to != "peft":
         raise HubError(f"{adapter}: adapts no module, so there is nothing to write for {to}")
-    if to != "kohya" and (flat := [name for name in adapter if kohya_format.is_flat(name)]):
+    if to != "kohya" and (flat := [name for name in adapter if kohya_format.is_flat(str(name))]):
         raise HubError(
-            f"{adapter}: {flat[0]!r} is kohya's name, which does not say where the dots of the path are: give the "
-            "base (--base MODEL)"
+            f"{adapter}: {flat[0]!r} is kohya's name, which does not say where the dots of the path are: "
+            "give the base (--base MODEL)"
         )
     if to == "peft":
         peft_format.write(adapter, path, dtype=dtype)
@@ -137,17 +143,27 @@ def write(
         config = config_of(base) or _named_base(adapter)
         if config is None:
             raise HubError(
-                f"{path}: llama.cpp's names and order of rows depend on the base, and the adapter names none that "
-                "is on this disk: convert it with lora-np convert --to gguf --base MODEL"
+                f"{path}: llama.cpp's names and order of rows depend on the base, and the adapter names "
+                "none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
             )
         gguf_format.write(adapter, path, config, dtype=dtype)
 
 
 def _named_base(adapter: Adapter) -> Mapping[str, Any] | None:
-    """The config of the base that an adapter names, if it is on this disk."""
+    """The config of the base that an adapter names, if it is here, or what its own GGUF file says of it."""
+    if adapter.path and adapter.path.suffix == ".gguf":
+        return gguf_format.base_of(adapter.path)
     name = adapter.raw.get("base_model_name_or_path")
     path = located(name) if isinstance(name, str) and name else None
     return read_json(path / "config.json") if path and (path / "config.json").is_file() else None
+
+
+def weights_file(path: Path) -> Path:
+    """The file that holds the numbers of the adapter at a path."""
+    if path.is_file():
+        return path
+    mlx = path / mlx_format.WEIGHTS
+    return mlx if format_of(path)[0] == "mlx" else path / peft_format.WEIGHTS
 
 
 @contextmanager
@@ -158,10 +174,7 @@ def new_adapter(
     inputs: Iterable[Adapter | str | os.PathLike[str]],
     to: Format | None = None,
 ) -> Iterator[tuple[Path, Path]]:
-    """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside.
-
-    A file is written whole, by `write` itself.
-    """
+    """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside."""
     target = Path(target)
     read = [Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)]
     if (to or FILES.get(target.suffix, "peft")) in ("peft", "mlx"):
@@ -174,11 +187,15 @@ def new_adapter(
     if target.suffix not in FILES or (to and FILES[target.suffix] != to):
         endings = [ending for ending, form in FILES.items() if form == to]
         raise ValueError(f"{target}: must end in {endings[0]}, as files of this format do")
-    if os.path.lexists(target):
+
+    def check() -> None:
+        if not os.path.lexists(target):
+            return
         if any(path.exists() and path.samefile(target) for path in read):
             raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another file")
         if not force:
             raise ValueError(f"{target}: already exists; pass force=True (--force) to replace it")
         load(target, ordered=False)  # nothing but an adapter is replaced
-    with with_parents(target), TemporaryDirectory(dir=target.parent, prefix=".lora-np-") as aside:
-        yield target, Path(aside)
+
+    with replacing_file(target, check) as stage, TemporaryDirectory(dir=stage.parent) as aside:
+        yield stage, Path(aside)

@@ -39,12 +39,14 @@ def write(adapter: Adapter, path: Path, config: Mapping[str, Any], *, dtype: str
     tied = {name for module in from_config(config).modules if module.tied for name in module.names()}
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
-        names = names_for("llama_cpp", name.removesuffix(".weight"), family)
-        if not names:
+        places = names_for("llama_cpp", name.removesuffix(".weight"), family)
+        if not places:
             raise HubError(f"{adapter}: llama.cpp has no name for {name!r} of {family}")
         if tied and (module.embedding or name in tied):
-            raise HubError(f"{adapter}: {name!r} is a tied weight of the base: llama.cpp ends in a crash when it is adapted")
-        for place, part in zip(names, parted(module, len(names)), strict=True):
+            raise HubError(
+                f"{adapter}: {name!r} is a tied weight of the base; llama.cpp crashes when one is adapted"
+            )
+        for place, part in zip(places, parted(module, len(places)), strict=True):
             part = _moved(name, rescaled(part, alpha / part.rank), heads, path, back=True)
             A, B = part.parts["A"], part.parts["B"]
             tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
@@ -55,26 +57,32 @@ def write(adapter: Adapter, path: Path, config: Mapping[str, Any], *, dtype: str
         "general.name": "LoRA",
         "adapter.type": "lora",
         "adapter.lora.alpha": alpha,
-        # llama.cpp knows them from the base; whoever reads only this file needs them to undo the order of rows
+        # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
         **{f"{architecture}.{_HEADS[end]}": count for end, count in heads.items()},
     }
-    infos = {name: TensorInfo(_KINDS[info.dtype], info.shape) for name, info in header(tensors, dtype).items()}
+    infos = {
+        name: TensorInfo(_KINDS[info.dtype], info.shape) for name, info in header(tensors, dtype).items()
+    }
     gguf.write(infos, lambda name: tensors[name].read(), path, metadata=metadata)
 
 
 def read(
     path: str | os.PathLike[str], config: Mapping[str, Any] | None = None, *, ordered: bool = True
 ) -> dict[str, AdapterModule]:
-    """The modules of a file, with the rows of q and k in transformers' order, or in the file's if not ``ordered``."""
+    """The modules of a file, the rows of q and k in transformers' order, or in the file's if not ``ordered``."""
     file = gguf.open(path)
     said = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if said.get(key) != wanted:
-            raise HubError(f"{path}: {key} is {shown(said.get(key))}, not {wanted!r}: not a LoRA for llama.cpp")
+            raise HubError(
+                f"{path}: {key} is {shown(said.get(key))}, not {wanted!r}: not a LoRA for llama.cpp"
+            )
     if "adapter.alora.invocation_tokens" in said:
         raise HubError(f"{path}: aLoRA acts from its invocation tokens on, which no change of weights does")
     architecture, alpha = said.get("general.architecture"), said.get("adapter.lora.alpha", 0.0)
-    families = {name: known for name in family_names() if (known := llama_cpp_of(name)) and known[0] == architecture}
+    families = {
+        name: known for name in family_names() if (known := llama_cpp_of(name)) and known[0] == architecture
+    }
     if not families:
         raise HubError(f"{path}: the names of the architecture {shown(architecture)} are not known")
     if config is not None and config.get("model_type") not in families:
@@ -83,7 +91,9 @@ def read(
     for key, info in file.tensors.items():
         name, _, part = key.rpartition(".weight.lora_")
         if part not in ("a", "b"):
-            raise HubError(f"{path}: {shown(key)} is no factor of a LoRA: llama.cpp ignores it, or refuses the file")
+            raise HubError(
+                f"{path}: {shown(key)} is no factor of a LoRA: llama.cpp ignores it, or refuses the file"
+            )
         stored = Stored(_DTYPES.get(info.dtype, "float32"), info.shape, partial(file.read, key))
         pairs.setdefault(name, {})[part.upper()] = stored
     heads: Mapping[str, int] | None = {}
@@ -101,9 +111,23 @@ def read(
         if wrong := misfit(factors, f" of {shown(key)}"):
             raise HubError(f"{path}: {wrong}")
         name, parameter = named_as_peft(place.parameter)
-        own = AdapterModule(factors, alpha or float(factors["A"].shape[-2]), embedding=embedding, parameter=parameter)
+        own = AdapterModule(
+            factors, alpha or float(factors["A"].shape[-2]), embedding=embedding, parameter=parameter
+        )
         found.setdefault(name, [None] * place.parts)[place.part] = _moved(name, own, heads, path)
     return {name: joined(parts) for name, parts in found.items()}
+
+
+def base_of(path: Path) -> dict[str, Any]:
+    """What a file says of the config of its base: a family with these names, and heads."""
+    file = gguf.open(path)
+    architecture = file.metadata.get("general.architecture")
+    families = [name for name in family_names() if (llama_cpp_of(name) or ("",))[0] == architecture]
+    names = {key.rpartition(".weight.lora_")[0] for key in file.tensors}
+    known = {family: {name for name in names if named_in("llama_cpp", name, [family])} for family in families}
+    heads = _said_heads(file.metadata, str(architecture)) or {}
+    counts = zip(("num_attention_heads", "num_key_value_heads"), heads.values(), strict=False)
+    return {"model_type": max(known, key=lambda family: len(known[family])), **dict(counts)}
 
 
 def _heads(config: Mapping[str, Any]) -> dict[str, int]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.formats import load
+from lora_np.adapters.formats import load, weights_file
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
 from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
@@ -237,7 +237,7 @@ def inspect(
     Parameters
     ----------
     adapter : path or Adapter
-        A directory as PEFT writes it, or the result of `load`.
+        In any format that `load` reads, or its result.
     base : path, optional
         The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
         weight.
@@ -277,7 +277,7 @@ def inspect(
     >>> q.rank, q.needed, q.wasted, round(q.stable_rank, 3)
     (2, 1, 1, 1.001)
     """
-    opened = load(adapter)
+    opened = load(adapter, base=base, ordered=base is not None)
     weights: Mapping[str, Callable[[], Any]] = {}
     unsure: tuple[str, ...] = ()
     if base is not None:
@@ -372,7 +372,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     init = raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
     if adapter.path:
-        size = (adapter.path / WEIGHTS).stat().st_size
+        size = weights_file(adapter.path).stat().st_size
     else:
         size = SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
     return {

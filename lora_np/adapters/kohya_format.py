@@ -21,7 +21,13 @@ from lora_np.hub import FLOATS, HubError, SafetensorsWriter, safetensors
 
 _PARTS = {"lora_down.weight": "A", "lora_up.weight": "B", "alpha": "alpha"}
 _PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
-_TEXT = ("text_model.", "encoder.block.", "model.layers.", "model.embed_tokens", "lm_head")  # encoders of texts
+_TEXT = (
+    "text_model.",
+    "encoder.block.",
+    "model.layers.",
+    "model.embed_tokens",
+    "lm_head",
+)  # encoders of texts
 
 
 def is_flat(name: str) -> bool:
@@ -59,7 +65,7 @@ def write(adapter: Adapter, path: Path, *, dtype: str | None = None) -> None:
 
 
 def read(path: str | os.PathLike[str], known: Iterable[str] | None = None) -> dict[str, AdapterModule]:
-    """The modules of a file, under the ``known`` names of the base's modules or, without them, under kohya's."""
+    """The modules of a file, under the ``known`` names of the base's or, without them, under kohya's."""
     file = safetensors.open(path)
     places: dict[str, dict[str, Stored]] = {}
     for key, info in file.tensors.items():

@@ -34,7 +34,7 @@ def save(
     dtype: str | None = None,
     force: bool = False,
 ) -> None:
-    """Write the adapters of a model, or an `Adapter`, as a directory that PEFT loads, or a file for llama.cpp.
+    """Write the adapters of a model, or an `Adapter`, as a directory for PEFT, or a file for llama.cpp.
 
     Parameters
     ----------
@@ -86,11 +86,12 @@ def save(
     if dtype is not None:
         float_dtype(dtype)
     adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
+    config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     inputs = [adapter.path] if adapter.path else []
     with new_adapter(path, force=force, inputs=inputs) as (stage, _):
-        write(adapter, stage, base=getattr(source, "config", None), dtype=dtype)
+        write(adapter, stage, base=config, dtype=dtype)
 
 
 def attach(

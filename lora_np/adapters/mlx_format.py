@@ -30,11 +30,13 @@ _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embe
 def write(
     adapter: Adapter, folder: Path, config: Mapping[str, Any] | None, *, dtype: str | None = None
 ) -> None:
-    """The two files of a folder, one tensor in memory at a time; the base's ``config`` is for names of experts."""
+    """The two files of a folder, one tensor in memory at a time; ``config`` is the base's, for experts."""
     dora = adapter.has_magnitudes
     check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
     if dora and (plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]):
-        raise HubError(f"{adapter}: {plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none")
+        raise HubError(
+            f"{adapter}: {plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none"
+        )
     scale = usual(module.scale for module in adapter.values())
     rank = max(module.rank for module in adapter.values())
     tensors: dict[str, Stored] = {}
@@ -44,9 +46,14 @@ def write(
             for suffix, what in _PARTS.items():
                 if what in module.parts:
                     stored = padded(rescaled(part, scale), rank).parts[what]
-                    tensors[f"{place}.{suffix}"] = stored.seen(np.transpose) if len(stored.shape) == 2 else stored
+                    tensors[f"{place}.{suffix}"] = (
+                        stored.seen(np.transpose) if len(stored.shape) == 2 else stored
+                    )
     infos = header(tensors, dtype)
-    infos = {key: replace(info, dtype="float32") if info.dtype == "float64" else info for key, info in infos.items()}
+    infos = {
+        key: replace(info, dtype="float32") if info.dtype == "float64" else info
+        for key, info in infos.items()
+    }
     with SafetensorsWriter(folder / WEIGHTS, infos, metadata={"format": "mlx"}) as writer:
         for key, stored in tensors.items():
             writer.write(key, stored.read())
@@ -71,7 +78,9 @@ def _names(adapter: Adapter, name: str, config: Mapping[str, Any] | None) -> tup
     bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
     names = names_for("mlx", bare, str(family)) if family in family_names() else ()
     if not names and (config is None or ".experts." in name):
-        raise HubError(f"{adapter}: what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)")
+        raise HubError(
+            f"{adapter}: what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)"
+        )
     return names or (bare,)
 
 
@@ -81,7 +90,9 @@ def read(folder: Path) -> dict[str, AdapterModule]:
     said = read_json(path)
     kind, parameters = said.get("fine_tune_type", "lora"), said.get("lora_parameters")
     if kind not in ("lora", "dora"):
-        raise HubError(f"{path}: fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA")
+        raise HubError(
+            f"{path}: fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
+        )
     if not isinstance(parameters, Mapping) or "scale" not in parameters:
         raise HubError(f"{path}: lora_parameters must have a scale, got {shown(parameters)}")
     try:

@@ -6,8 +6,7 @@ Adapters written here load in PEFT, and PEFT's are read here.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
 from lora_np.checks import Array
 from lora_np.files import replacing
-from lora_np.hub import FLOATS, HubError, TensorInfo, directory, inside, read_json, safetensors
+from lora_np.hub import FLOATS, HubError, TensorInfo, inside, read_json, safetensors
 from lora_np.models import peft
 
 WEIGHTS = "adapter_model.safetensors"

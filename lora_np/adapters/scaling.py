@@ -24,13 +24,17 @@ _EXTRAS = {
     "parameter": "a parameter by its name (target_parameters)",
 }
 # the settings of an adapter in its plain form, beside those of ranks and names
-_PLAIN = ("task_type", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "fan_in_fan_out",
-          "lora_dropout")  # fmt: skip
+_PLAIN = (
+    "task_type", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "fan_in_fan_out",
+    "lora_dropout",
+)  # fmt: skip
 
 
 def extras(module: AdapterModule) -> set[str]:
     """What a module has beside the factors of a linear map."""
-    return {what for what in _EXTRAS if what in module.parts or getattr(module, what) not in (None, False, ())}
+    return {
+        what for what in _EXTRAS if what in module.parts or getattr(module, what) not in (None, False, ())
+    }
 
 
 def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) -> None:
@@ -52,7 +56,7 @@ def usual(numbers: Iterable[float]) -> float:
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
     """The same update with another scale: B takes the rest, in float32 where 16 bits would round it."""
     factor, B = module.scale / scale, module.parts["B"]
-    if factor != 1:
+    if abs(factor - 1) > 2**-23:  # which a file of float32 can say
         exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # a power of two
         dtype = B.dtype if exact or B.dtype in ("float64", "float32") else "float32"
         B = replace(B, dtype=dtype, read=partial(_times, B, factor))
@@ -94,7 +98,7 @@ def _rows(B: Array, rows: slice) -> Array:
 
 
 def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
-    """The reverse of `parted`: one A if it is the same in all, else the directions of all. None is not adapted."""
+    """The reverse of `parted`: one A if all have the same, else the directions of all. None is not adapted."""
     known = next(part for part in parts if part is not None)
     zeros = partial(np.zeros, known.parts["B"].shape, np.float32)
     silent = replace(known, parts={**known.parts, "B": replace(known.parts["B"], read=zeros)})
@@ -125,24 +129,33 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
 
 
 def named_as_peft(path: str) -> tuple[str, bool]:
-    """PEFT's name of what is at a path, and whether that is a parameter: experts and routers are no modules to it."""
+    """PEFT's name of what is at a path, and whether that is a parameter, as experts and routers are."""
     if path.endswith(".mlp.gate"):
         return f"{path}.weight", True
     return path, ".experts." in path
 
 
-def portable(adapter: Adapter) -> Adapter:
-    """The same updates of scale 1 and of one rank, with the plainest settings: every program reads them alike."""
+def made_portable(adapter: Adapter) -> Adapter:
+    """The same updates of scale 1 and of one rank, with the plainest settings, which all programs read alike."""
     check_sayable(adapter, "the portable form", ("embedding", "parameter", "kernel"))
     groups = math.lcm(*(module.groups for module in adapter.values()))
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups
     modules = {name: padded(rescaled(module, 1.0), rank) for name, module in adapter.items()}
     said = adapter.raw
     raw = {**peft.FRESH, **{key: said[key] for key in _PLAIN if key in said}}
-    raw |= {"r": rank, "lora_alpha": rank, "rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False, "bias": "none"}
+    raw |= {
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "use_rslora": False,
+        "bias": "none",
+    }
     # a list of names, without layers or exceptions, is exact for the model that it was made for
     names = said.get("target_modules")
-    exact = isinstance(names, list) and not any(said.get(key) for key in ("exclude_modules", "layers_pattern"))
+    exact = isinstance(names, list) and not any(
+        said.get(key) for key in ("exclude_modules", "layers_pattern")
+    )
     linear = sorted(name for name, module in modules.items() if not module.parameter)
     raw["target_modules"] = names if exact and said.get("layers_to_transform") is None else linear
     if parameters := sorted({*modules} - {*linear}):

@@ -21,6 +21,7 @@ from lora_np.cli.options import (
     jobs,
     options,
     out,
+    portable,
     show_as,
 )
 
@@ -62,7 +63,8 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 
 @click.command()
 @click.argument("adapter", type=READ)
-@out
+@adapter_out
+@portable
 @jobs
 @force
 @as_json
@@ -80,7 +82,8 @@ def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 @click.command()
 @click.argument("base", type=READ)
 @click.argument("tuned", type=READ)
-@out
+@adapter_out
+@portable
 @click.option("--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA.")
 @any_base
 @jobs
@@ -99,7 +102,8 @@ def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
-@out
+@adapter_out
+@portable
 @click.option("--method", type=str.lower, default="svd", help="cat, linear (adds the factors) or svd.")
 @click.option("--rank", type=int, help="For svd; by default, the largest rank among the adapters.")
 @any_base
@@ -159,21 +163,47 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 @click.argument("adapter", type=READ)
 @adapter_out
 @click.option("--to", required=True, help="peft, portable, gguf, mlx or kohya.")
-@click.option("--base", type=READ, help="The base model, or its config.json, for names and the order of rows.")
+@click.option(
+    "--base", type=READ, help="The base model, or its config.json, for names and the order of rows."
+)
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
 @force
 @as_json
 def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, or kohya's for images.
 
-    ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and
-    llama.cpp's converter read alike: one rank, one scale, no patterns.
+    ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM
+    and llama.cpp's converter read alike: one rank, one scale, no patterns.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
     from lora_np import adapters
 
     show_as(adapters.convert(adapter, out, **asked).table, as_json)
+
+
+@click.command()
+@click.argument("adapter", type=READ)
+@click.option(
+    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx or all."
+)
+@click.option(
+    "--base", type=READ, help="The base model, or its config.json, to compare names and know tied weights."
+)
+@as_json
+def check(adapter: Path, as_json: bool, **asked: Any) -> None:
+    """Show what programs would make of an adapter. The exit status is 3 if anything is not fine.
+
+    The rules are those of one version of each program, which the table names; no program is run.
+
+    Example: lora-np check my-adapter --for vllm
+    """
+    from lora_np import adapters
+
+    found = adapters.check(adapter, **asked)
+    show_as(found, as_json, found.table)
+    if not found.fine:
+        click.get_current_context().exit(3)
 
 
 def one_goal(asked: dict[str, Any]) -> dict[str, Any]:

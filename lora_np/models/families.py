@@ -193,7 +193,7 @@ class Family(NamedTuple):
     expressions: Formulas
 
     def names_in(self, program: str) -> dict[str, tuple[str, ...]]:
-        """The names that ``"llama_cpp"`` or ``"mlx"`` has for modules, by those in a checkpoint, ``{}`` for a layer.
+        """What a program, ``"llama_cpp"`` or ``"mlx"``, calls the modules of a checkpoint, ``{}`` being a layer.
 
         Several, if the program keeps apart what is stacked here along the outputs.
         """
@@ -210,7 +210,7 @@ class Family(NamedTuple):
 
 @cache
 def llama_cpp_of(name: str) -> tuple[str, str] | None:
-    """llama.cpp's architecture for a family, and what it turns: "neighbours", or "halves" as transformers does.
+    """llama.cpp's architecture for a family, and what it turns: "neighbours", or "halves" like transformers.
 
     None if adapters for the family cannot be named for llama.cpp.
     """

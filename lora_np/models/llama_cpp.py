@@ -162,8 +162,8 @@ def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
 
     Examples
     --------
-    >>> [names_for("llama_cpp", name, "mixtral") for name in ("model.layers.7.self_attn.q_proj", "lm_head", "a")]
-    [('blk.7.attn_q',), ('output',), ()]
+    >>> names_for("llama_cpp", "model.layers.7.self_attn.q_proj", "mixtral")
+    ('blk.7.attn_q',)
     >>> names_for("llama_cpp", "model.layers.7.mlp.experts.gate_up_proj", "mixtral")
     ('blk.7.ffn_gate_exps', 'blk.7.ffn_up_exps')
     """
@@ -173,7 +173,7 @@ def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
 
 
 def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
-    """The module that a program calls ``name`` in models of these families, and which part of its outputs it is.
+    """The module that a program calls ``name`` in models of these families, and which part of its outputs.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.formats import format_of
 from lora_np.adapters.peft_format import targeting
-from lora_np.hub import HubError, gguf, safetensors
+from lora_np.hub import HubError
 from lora_np.models import describe, family_names, llama_cpp_of, names_for, peft
 from tests.drawing import few
 
@@ -22,7 +22,16 @@ LLAMA = {"model_type": "llama", **SMALL}
 SUFFIX = {"gguf": ".gguf", "kohya": ".safetensors"}
 
 
-def drawn(config, *, seed=0, roles=("linear", "head"), ranks=(1, 2, 3, 5), scales=(1.0, 2.0, 0.3), parts=(), rslora=False):
+def drawn(
+    config,
+    *,
+    seed=0,
+    roles=("linear", "head"),
+    ranks=(1, 2, 3, 5),
+    scales=(1.0, 2.0, 0.3),
+    parts=(),
+    rslora=False,
+):
     """An adapter of every module of these kinds, of ranks and scales that differ."""
     rng = np.random.default_rng(seed)
     modules = {}
@@ -59,7 +68,11 @@ def same(one, two, tolerance=1e-6):
         assert (one[name].embedding, one[name].parameter) == (two[name].embedding, two[name].parameter)
 
 
-EVERYTHING = {"linear": ("linear",), "embedding": ("linear", "embedding"), "experts": ("linear", "experts", "router")}
+EVERYTHING = {
+    "linear": ("linear",),
+    "embedding": ("linear", "embedding"),
+    "experts": ("linear", "experts", "router"),
+}
 CASES = [
     (to, family, kinds, seed)
     for to, says in {"peft": EVERYTHING, "portable": EVERYTHING, "gguf": EVERYTHING, "mlx": EVERYTHING,

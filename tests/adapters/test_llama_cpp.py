@@ -1,13 +1,9 @@
 """What llama.cpp makes of adapters, by its own library, which is built from source: only where that is installed."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from lora_np import adapters, freeze, language
-from lora_np.hub import HubError, gguf
 from lora_np.models import open_gguf
 from tests.adapters.test_formats import drawn
 from tests.language.test_gguf import WORDS, write

@@ -53,7 +53,9 @@ def by_peft(base, adapter):
     from transformers import AutoModelForCausalLM
 
     with torch.no_grad():
-        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
+        model = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter
+        )
         return model(torch.tensor(TOKENS)).logits[0].numpy()
 
 
@@ -75,7 +77,11 @@ def apart(one, two, start):
     return float(np.linalg.norm(one - two) / np.linalg.norm(two - start))
 
 
-KINDS = {"linear": ["linear"], "embedding": ["linear", "embedding"], "experts": ["linear", "experts", "router"]}
+KINDS = {
+    "linear": ["linear"],
+    "embedding": ["linear", "embedding"],
+    "experts": ["linear", "experts", "router"],
+}
 CASES = [
     *((family, "linear") for family in ("llama", "tied", "qwen2")),
     *((family, "embedding") for family in ("llama", "qwen2")),

@@ -201,7 +201,10 @@ def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
 def test_names_there_and_back():
     for family in ("llama", "qwen2", "qwen3"):
         for module in [*shapes(LLAMA, "llama"), "lm_head"]:
-            assert checkpoint_tensor(f"{names_for('llama_cpp', module, family)[0]}.weight", family) == f"{module}.weight"
+            assert (
+                checkpoint_tensor(f"{names_for('llama_cpp', module, family)[0]}.weight", family)
+                == f"{module}.weight"
+            )
     assert checkpoint_tensor("blk.0.attn_q.scale", "llama") is None
     assert checkpoint_tensor("blk.x.attn_q.weight", "llama") is None
     assert checkpoint_tensor("blk.0.attn_q_norm.weight", "llama") is None
@@ -299,7 +302,9 @@ def test_an_adapter_for_llama_cpp_adds_what_ours_adds(tmp_path, family):
         "general.name": "LoRA",
         "adapter.type": "lora",
         "adapter.lora.alpha": 6.0,
-        **({"llama.attention.head_count": 4, "llama.attention.head_count_kv": 2} if family == "llama" else {}),
+        **(
+            {"llama.attention.head_count": 4, "llama.attention.head_count_kv": 2} if family == "llama" else {}
+        ),
     }
     assert len(written.tensors) == 2 * 4
     merged = dict(leaves(merge(model)))

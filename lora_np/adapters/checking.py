@@ -1,0 +1,273 @@
+"""What programs make of an adapter: the rules of each, as data, held against the adapter's modules."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from lora_np.adapters.adapter import Adapter
+from lora_np.adapters.formats import Base, described, format_of, load
+from lora_np.adapters.results import Findings
+from lora_np.adapters.scaling import extras
+from lora_np.checks import choice
+from lora_np.table import Table
+
+_WORST = ("refused", "ignored", "wrong strength", "fine")
+_CLOSE = 1e-6  # a strength that differs by less is right
+
+
+class CheckedModule(NamedTuple):
+    """What one program makes of one module.
+
+    Parameters
+    ----------
+    runtime : str
+        The program.
+    module : str
+        Its path, the name of a parameter that is replaced, or "(all)".
+    finding : {"fine", "wrong strength", "ignored", "refused"}
+        What becomes of it.
+    factor : float or None
+        How much too strong the update is.
+    why : str
+        The reason.
+    cure : str
+        The option or the conversion that helps; empty if none does.
+    source, version, date : str
+        Who says so, of which version of the program, and when.
+    """
+
+    runtime: str
+    module: str
+    finding: str
+    factor: float | None = None
+    why: str = ""
+    cure: str = ""
+    source: str = ""
+    version: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Checked(Findings[CheckedModule]):
+    """The result of `check`.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of CheckedModule
+        One for each program and module.
+    notes : tuple of str
+        The version and the date of each program's rules, and where they are from.
+    headings : tuple of str
+        Of the columns.
+    fine : bool
+        Whether every program makes of every module what PEFT makes of it.
+    """
+
+    fine: bool
+
+    @property
+    def table(self) -> Table:
+        """One row for each program and finding, with the names of the modules."""
+        groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+        for row in self.rows:
+            factor = None if row.factor is None else float(f"{row.factor:.4g}")
+            groups[row.runtime, row.finding, factor, row.why, row.cure].append(row.module)
+        rows = [
+            (runtime, self._listed(names), finding, factor, why, cure)
+            for (runtime, finding, factor, why, cure), names in groups.items()
+        ]
+        return Table(self.headings, rows, title=self.title, notes=self.notes)
+
+    def _listed(self, names: Sequence[str]) -> str:
+        """Names, or how many if they are all or many."""
+        if len(names) > 2 and len(names) == len({row.module for row in self.rows} - {"(all)"}):
+            return f"all {len(names)}"
+        return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
+
+    def to_json(self) -> str:
+        """For programs: every row, with all its fields."""
+        return Table(CheckedModule._fields, self.rows, title=self.title, notes=self.notes).to_json()
+
+
+def check(
+    adapter: Adapter | str | os.PathLike[str], *, runtime: str = "all", base: Base | None = None
+) -> Checked:
+    """What programs make of an adapter as it is: the modules that they refuse, ignore, or run too strongly.
+
+    Parameters
+    ----------
+    adapter : path or Adapter
+        In any format that `load` reads.
+    runtime : {"peft", "vllm", "sglang", "llama.cpp", "tensorrt-llm", "mlx", "all"}
+        The program.
+    base : path or mapping, optional
+        The base model or its config: with it, names are compared, and tied weights are known.
+
+    Returns
+    -------
+    Checked
+        Finding by finding; `Checked.fine` is the verdict.
+
+    Raises
+    ------
+    HubError
+        If the adapter is damaged.
+    ValueError
+        If the runtime is not known.
+
+    See Also
+    --------
+    convert : What cures most of it.
+
+    Notes
+    -----
+    The rules are those of the version that a note names, from ``runtimes.toml`` in this package. A directory
+    for PEFT is judged for llama.cpp as its own converter writes it, and for mlx-lm as a script that renames
+    its tensors.
+
+    Examples
+    --------
+    >>> import lora_np as lnp, numpy as np
+    >>> from lora_np.adapters import AdapterModule
+    >>> modules = {
+    ...     name: AdapterModule.of(A=np.ones((r, 3)), B=np.ones((4, r)), alpha=2.0 * r)
+    ...     for name, r in [("q", 4), ("k", 2)]
+    ... }
+    >>> for row in check(Adapter(modules), runtime="llama.cpp").rows:
+    ...     print(row.module, row.finding, row.factor)
+    q fine 1.0
+    k wrong strength 2.0
+    """
+    choice("runtime", runtime, [*runtimes(), "all"])
+    form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
+    opened = load(adapter, base=base, ordered=False)
+    known = runtimes() if runtime == "all" else {runtime: runtimes()[runtime]}
+    rows = tuple(
+        row._replace(version=rules["version"], date=rules["date"])
+        for name, rules in known.items()
+        for row in _findings(name, rules, opened, form, base)
+    )
+    notes = [
+        f"{name} {rules['version']}, {rules['date']}: {rules['source']}" for name, rules in known.items()
+    ]
+    headings = ("runtime", "modules", "finding", "factor", "why", "what to do")
+    fine = all(row.finding == "fine" for row in rows)
+    return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
+
+
+@cache
+def runtimes() -> Mapping[str, Any]:
+    """The rules of every program."""
+    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
+
+
+def misreading(adapter: Adapter) -> list[str]:
+    """The programs that read PEFT's directories and would run a module of this one at another strength."""
+    return [
+        name
+        for name, rules in runtimes().items()
+        if "peft" in rules["reads"]
+        and any(abs(factor - 1) > _CLOSE for factor in _factors(rules, adapter).values())
+    ]
+
+
+def _factors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:
+    """How much too strong each module is where these rules take the strength from a directory for PEFT."""
+    said, found = adapter.config, {}
+    for name, module in adapter.items():
+        alpha = module.alpha if rules["alpha"] == "own" else said["lora_alpha"]
+        rank = module.rank if rules["rank"] == "own" else said["r"]
+        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
+        found[name] = 1.0 if scale == module.scale else scale / module.scale if module.scale else float("inf")
+    return found
+
+
+def _findings(
+    runtime: str, rules: Mapping[str, Any], adapter: Adapter, form: str, base: Base | None
+) -> Iterator[CheckedModule]:
+    """One row for each module, and for what is replaced; one for all if the format is not read."""
+    has = _features(adapter, base)
+    found: dict[str, list[CheckedModule]] = {name: [] for name in (*adapter, *adapter.full, *adapter.rows)}
+    if form not in rules["reads"]:
+        why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
+        yield CheckedModule(runtime, "(all)", "refused", None, why, rules["instead"], rules["source"])
+    for rule in rules.get("rules", ()):
+        said = (rule["finding"], None, rule["why"], rule.get("cure", ""), rule.get("source", rules["source"]))
+        for name in {name for what in rule["has"] for name in has[what]}:
+            found.setdefault(name, []).append(CheckedModule(runtime, name, *said))
+    factors = _factors(rules, adapter) if form == "peft" else {}
+    for row in _over_rank(runtime, rules, adapter):
+        found.setdefault(row.module, []).append(row)
+    for name, rows in found.items():
+        factor = factors.get(name)
+        if factor is not None and abs(factor - 1) > _CLOSE:
+            ways = {"own": "each module's own", "config": "the config's one"}
+            why = f"divides {ways[rules['alpha']]} alpha by {ways[rules['rank']]} rank"
+            why += "" if rules["rslora"] or not adapter[name].rslora else ", not by its root"
+            source = rules.get("strength", rules["source"])
+            rows.append(CheckedModule(runtime, name, "wrong strength", factor, why, rules["instead"], source))
+        if form in rules["reads"]:
+            rows.append(CheckedModule(runtime, name, "fine", factor))
+        if rows:
+            yield min(rows, key=lambda row: _WORST.index(row.finding))
+
+
+def _over_rank(runtime: str, rules: Mapping[str, Any], adapter: Adapter) -> Iterator[CheckedModule]:
+    """What is refused for its rank: above the limit that is usual, or, where there is one rank, another."""
+    r = adapter.config["r"] if len(adapter) else 0
+    ranks = {"(all)": r, **{name: module.rank for name, module in adapter.items()}}
+    if rules.get("one_rank"):
+        over = {name: rank for name, rank in ranks.items() if rank != r}
+        why, cure = f"all modules must have the rank {r}", rules["instead"]
+    else:
+        usual, largest = rules.get("usual", float("inf")), max(ranks.values())
+        over = {name: rank for name, rank in ranks.items() if rank > usual}
+        allowed = [limit for limit in rules.get("ranks", ()) if limit >= largest] or [largest] * rules.get(
+            "any_rank", 0
+        )
+        why = f"the largest rank is {usual} unless it is started with another"
+        cure = (
+            rules["option"].format(allowed[0])
+            if allowed
+            else f"lora-np resize --rank {max(rules.get('ranks', [0]))}"
+        )
+    for name in over.keys() - {"(all)"} or over:
+        yield CheckedModule(
+            runtime, name, "refused", None, f"rank {ranks[name]}: {why}", cure, rules["source"]
+        )
+
+
+def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
+    """The names of what has something that a rule may be about."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, module in adapter.items():
+        for what in extras(module):
+            found[what].add(name)
+    found["head"] = {name for name in adapter if name.rpartition(".")[2] == "lm_head"}
+    biases = adapter.raw.get("bias", "none") != "none"
+    for name in adapter.full:
+        norm = "norm" in name.split(".")[-2]
+        found["trained bias" if biases and name.endswith(".bias") else "saved norm" if norm else "saved"].add(
+            name
+        )
+    found["rows"] = {*adapter.rows}
+    targets = adapter.raw.get("target_modules")
+    if isinstance(targets, str) and targets not in ("all", "all-linear"):
+        found["expression"] = {"(all)"}
+    if base is not None:
+        spec = described(base)
+        names = {name for module in spec.modules for name in module.names()}
+        found["unknown"] = {name for name in adapter if name.removesuffix(".weight") not in names}
+        tied = {name for module in spec.modules if module.tied for name in module.names()}
+        found["tied embedding"] = found["embedding"] if tied else set()
+        found["tied"] = {name for name in adapter if name in tied} | found["tied embedding"]
+    return found
