@@ -98,7 +98,7 @@ def _rows(B: Array, rows: slice) -> Array:
 
 
 def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
-    """The reverse of `parted`: one A if all have the same, else the directions of all. None is not adapted."""
+    """The reverse of `parted`: one A if all have the same, else the directions of all; None is unadapted."""
     known = next(part for part in parts if part is not None)
     zeros = partial(np.zeros, known.parts["B"].shape, np.float32)
     silent = replace(known, parts={**known.parts, "B": replace(known.parts["B"], read=zeros)})
@@ -136,7 +136,7 @@ def named_as_peft(path: str) -> tuple[str, bool]:
 
 
 def made_portable(adapter: Adapter) -> Adapter:
-    """The same updates of scale 1 and of one rank, with the plainest settings, which all programs read alike."""
+    """The same updates of scale 1 and of one rank, with plain settings, which all programs read alike."""
     check_sayable(adapter, "the portable form", ("embedding", "parameter", "kernel"))
     groups = math.lcm(*(module.groups for module in adapter.values()))
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups

@@ -193,7 +193,7 @@ class Family(NamedTuple):
     expressions: Formulas
 
     def names_in(self, program: str) -> dict[str, tuple[str, ...]]:
-        """What a program, ``"llama_cpp"`` or ``"mlx"``, calls the modules of a checkpoint, ``{}`` being a layer.
+        """What a program, "llama_cpp" or "mlx", calls the modules of a checkpoint; ``{}`` is a layer.
 
         Several, if the program keeps apart what is stacked here along the outputs.
         """
