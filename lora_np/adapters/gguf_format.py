@@ -69,7 +69,7 @@ def write(adapter: Adapter, path: Path, config: Mapping[str, Any], *, dtype: str
 def read(
     path: str | os.PathLike[str], config: Mapping[str, Any] | None = None, *, ordered: bool = True
 ) -> dict[str, AdapterModule]:
-    """The modules of a file, the rows of q and k in transformers' order or, unless ``ordered``, in the file's."""
+    """The modules of a file, rows of q and k in transformers' order or, unless ``ordered``, the file's."""
     file = gguf.open(path)
     said = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):

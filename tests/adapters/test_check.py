@@ -1,6 +1,5 @@
 """What is said of programs: the cases that are known to go wrong, and factors against the programs' own rules."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -12,7 +11,7 @@ from lora_np.adapters.adapter import TokenRows, held
 from lora_np.adapters.checking import runtimes
 from lora_np.cli import run
 from lora_np.models import peft
-from tests.adapters.test_formats import LLAMA, SMALL, drawn
+from tests.adapters.test_formats import LLAMA, drawn
 
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
 
@@ -41,7 +40,7 @@ def findings(adapter, runtime, base=None):
 
 # the case; then for each program what becomes of q or of what is named, and how much too strong k runs
 CASES = {
-    "nothing special": ({}, {name: ("fine", 1.0) for name in ("peft", "vllm", "sglang", "llama.cpp", "tensorrt-llm")}),
+    "nothing special": ({}, dict.fromkeys(("peft", "vllm", "sglang", "llama.cpp", "tensorrt-llm"), ("fine", 1.0))),
     "ranks that differ": (
         {"ranks": (4, 2), "alphas": (8.0, 4.0)},
         {"peft": ("fine", 1.0), "vllm": ("fine", 1.0), "sglang": ("fine", 1.0), "llama.cpp": ("wrong strength", 2.0),
@@ -49,7 +48,7 @@ CASES = {
     ),
     "alphas that differ": (
         {"alphas": (8.0, 2.0), "r": 4, "lora_alpha": 8, "alpha_pattern": {"k_proj": 2}},
-        {"peft": ("fine", 1.0), **{name: ("wrong strength", 4.0) for name in ("vllm", "sglang", "llama.cpp", "tensorrt-llm", "mlx")}},
+        {"peft": ("fine", 1.0), **dict.fromkeys(("vllm", "sglang", "llama.cpp", "tensorrt-llm", "mlx"), ("wrong strength", 4.0))},
     ),
     "rank-stabilised": (
         {"use_rslora": True},
@@ -67,7 +66,7 @@ CASES = {
     ),
     "a bias of B": (
         {"parts": ["bias"], "raw": {"lora_bias": True}},
-        {"peft": ("fine", 1.0), **{name: ("refused", None) for name in ("vllm", "sglang", "llama.cpp", "tensorrt-llm", "mlx")}},
+        {"peft": ("fine", 1.0), **dict.fromkeys(("vllm", "sglang", "llama.cpp", "tensorrt-llm", "mlx"), ("refused", None))},
     ),
 }  # fmt: skip
 ASKED = [(case, runtime) for case, (_, wanted) in CASES.items() for runtime in wanted]

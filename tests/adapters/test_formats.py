@@ -7,9 +7,11 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
+from lora_np.adapters.adapter import held
 from lora_np.adapters.formats import format_of
 from lora_np.adapters.peft_format import targeting
-from lora_np.hub import HubError
+from lora_np.hub import HubError, gguf, located, safetensors
+from lora_np.language import located_adapter
 from lora_np.models import describe, family_names, llama_cpp_of, names_for, peft
 from tests.drawing import few
 
@@ -135,3 +137,255 @@ def test_what_a_format_cannot_say_is_refused_by_name(tmp_path, to, options, mess
     with pytest.raises(HubError, match=message):
         adapters.convert(drawn(LLAMA, **options), out, to=to, base=LLAMA)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gguf_file_that_says_nothing_of_heads_needs_its_base(tmp_path, capsys):
+    """As convert_lora_to_gguf.py writes it: the order of the rows of q and k is the base's."""
+    adapter, path = drawn(LLAMA), tmp_path / "a.gguf"
+    adapters.convert(adapter, path, to="gguf", base=LLAMA)
+    file = gguf.open(path)
+    metadata = {key: value for key, value in file.metadata.items() if "head_count" not in key}
+    gguf.save({name: file.read(name) for name in file.tensors}, path, metadata=metadata)
+    same(adapter, adapters.load(path, base=LLAMA))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    same(adapter, adapters.load(path, base=tmp_path))
+    found = adapters.load(path)
+    np.testing.assert_array_equal(found.delta("lm_head"), adapters.load(path, base=LLAMA).delta("lm_head"))
+    with pytest.raises(HubError, match=r"a.gguf: 'model.layers.0.self_attn.k_proj': .* --base MODEL"):
+        found.delta("model.layers.0.self_attn.k_proj")
+    norms = {row.name: row.norm for row in adapters.inspect(path).rows}  # which no order changes
+    for name in adapter:
+        assert norms[name] == pytest.approx(np.linalg.norm(adapter.delta(name)), rel=1e-5)
+
+
+def test_sixteen_bits_stay_where_scales_are_powers_of_two(tmp_path):
+    half = drawn(LLAMA, scales=(0.5, 2.0), ranks=(4,))
+    adapters.save(half, tmp_path / "a", dtype="bfloat16")
+    for to in ("portable", "mlx", "gguf"):
+        out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
+        adapters.convert(tmp_path / "a", out, to=to, base=LLAMA)
+        found = adapters.load(out)
+        assert {stored.dtype for stored in found.stored} == {"bfloat16"}
+        same(adapters.load(tmp_path / "a"), found)
+    adapters.save(drawn(LLAMA, scales=(0.3, 2.0), ranks=(4,)), tmp_path / "b", dtype="float16")
+    adapters.convert(tmp_path / "b", tmp_path / "b.gguf", to="gguf", base=LLAMA)
+    found = adapters.load(tmp_path / "b.gguf")
+    assert {module.parts["A"].dtype for module in found.values()} == {"float16"}
+    assert {module.parts["B"].dtype for module in found.values()} == {"float16", "float32"}
+    same(adapters.load(tmp_path / "b"), found)
+    adapters.convert(tmp_path / "b", tmp_path / "c.gguf", to="gguf", base=LLAMA, dtype="float16")
+    assert {stored.dtype for stored in adapters.load(tmp_path / "c.gguf").stored} == {"float16"}
+
+
+def test_an_adapter_of_equal_scales_and_ranks_keeps_its_numbers(tmp_path):
+    adapter = drawn(LLAMA, scales=(0.3,), ranks=(4,), rslora=True)
+    for to in ("mlx", "gguf", "kohya", "peft"):
+        out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
+        adapters.convert(adapter, out, to=to, base=LLAMA)
+        found = adapters.load(out, base=LLAMA)
+        for name, module in adapter.items():
+            np.testing.assert_array_equal(found[name].A, module.A)
+            np.testing.assert_array_equal(found[name].B, module.B)
+
+
+def test_parts_of_experts_may_differ_or_be_missing(tmp_path):
+    """llama.cpp and mlx-lm keep gate and up apart: A may differ, or one may not be adapted."""
+    config = {"model_type": "qwen3_moe", **SMALL}
+    adapter = drawn(config, roles=["experts"], scales=(2.0,), ranks=(2,))
+    adapters.convert(adapter, tmp_path / "a.gguf", to="gguf", base=config)
+    file = gguf.open(tmp_path / "a.gguf")
+    tensors = {name: file.read(name) for name in file.tensors}
+    tensors["blk.0.ffn_up_exps.weight.lora_a"] += 1
+    del tensors["blk.1.ffn_gate_exps.weight.lora_a"], tensors["blk.1.ffn_gate_exps.weight.lora_b"]
+    gguf.save(tensors, tmp_path / "a.gguf", metadata=file.metadata)
+    found, scale = adapters.load(tmp_path / "a.gguf"), file.metadata["adapter.lora.alpha"] / 2
+    gate, up = (
+        scale
+        * tensors[f"blk.0.ffn_{part}_exps.weight.lora_b"]
+        @ tensors[f"blk.0.ffn_{part}_exps.weight.lora_a"]
+        for part in ("gate", "up")
+    )
+    wanted = np.concatenate([gate, up], axis=1)
+    np.testing.assert_allclose(
+        found.delta("model.layers.0.mlp.experts.gate_up_proj"), wanted, rtol=1e-5, atol=1e-5
+    )
+    assert found["model.layers.0.mlp.experts.gate_up_proj"].rank == 4
+    half = found.delta("model.layers.1.mlp.experts.gate_up_proj")
+    assert not half[:, :12].any()
+    before = adapter.delta("model.layers.1.mlp.experts.gate_up_proj")
+    np.testing.assert_allclose(half[:, 12:], before[:, 12:], rtol=1e-5, atol=1e-5)
+
+
+def test_kohyas_names_need_the_base_and_convolutions_stay(tmp_path):
+    rng = np.random.default_rng(0)
+    factors = {
+        "A": held(rng.standard_normal((2, 3 * 9)).astype(np.float32)),
+        "B": held(rng.standard_normal((4, 2)).astype(np.float32)),
+    }
+    modules = {
+        "down_blocks.0.to_out.0": AdapterModule.of(A=np.ones((1, 3)), B=np.ones((4, 1)), alpha=0.5, dtype="float32"),
+        "down_blocks.0.conv": AdapterModule(factors, 3.0, kernel=(3, 3)),
+        "text_model.q_proj": AdapterModule.of(A=np.ones((1, 3)), B=np.ones((4, 1)), alpha=0.0, dtype="float32"),
+    }  # fmt: skip
+    adapter = Adapter(modules, raw=targeting(peft.FRESH, modules))
+    adapters.convert(adapter, tmp_path / "a.safetensors", to="kohya")
+    file = safetensors.open(tmp_path / "a.safetensors")
+    assert file.tensors["lora_unet_down_blocks_0_conv.lora_down.weight"].shape == (2, 3, 3, 3)
+    assert file.tensors["lora_unet_down_blocks_0_conv.lora_up.weight"].shape == (4, 2, 1, 1)
+    assert file.read("lora_unet_down_blocks_0_conv.alpha") == 3.0
+    flat = adapters.load(tmp_path / "a.safetensors")
+    assert set(flat) == {
+        "lora_unet_down_blocks_0_to_out_0",
+        "lora_unet_down_blocks_0_conv",
+        "lora_te_text_model_q_proj",
+    }
+    assert not flat.delta("lora_te_text_model_q_proj").any()  # alpha 0 would mean the rank
+    with pytest.raises(HubError, match=r"is kohya's name, .* give the base"):
+        adapters.convert(tmp_path / "a.safetensors", tmp_path / "b", to="peft")
+    base = {
+        f"{name}.weight": np.zeros((4, 3, 3, 3) if "conv" in name else (4, 3), np.float32) for name in modules
+    }
+    safetensors.save(base, tmp_path / "base.safetensors")
+    same(adapter, adapters.load(tmp_path / "a.safetensors", base=tmp_path / "base.safetensors"))
+    base["down_blocks.0.to_out_0.weight"] = base["down_blocks.0.to_out.0.weight"]
+    safetensors.save(base, tmp_path / "base.safetensors")
+    with pytest.raises(HubError, match=r"is down_blocks.0.to_out.0 or down_blocks.0.to_out_0 of the base"):
+        adapters.load(tmp_path / "a.safetensors", base=tmp_path / "base.safetensors")
+    twice = Adapter(dict.fromkeys(("a.b_c", "a_b.c"), modules["text_model.q_proj"]))
+    with pytest.raises(HubError, match=r"'a_b.c' and another module are both 'lora_unet_a_b_c'"):
+        adapters.convert(twice, tmp_path / "c.safetensors", to="kohya")
+
+
+DAMAGED = {
+    "gguf": [
+        (lambda t, m: m.update({"general.type": "model"}), "general.type is 'model', not 'adapter'"),
+        (lambda t, m: m.update({"adapter.type": "control"}), "adapter.type is 'control', not 'lora'"),
+        (lambda t, m: m.update({"general.architecture": "gpt9"}), "the architecture 'gpt9' are not known"),
+        (lambda t, m: m.update({"adapter.alora.invocation_tokens": [1, 2]}), "aLoRA"),
+        (lambda t, m: t.pop("output.weight.lora_a"), "'output' has only one factor"),
+        (lambda t, m: t.update({"blk.0.attn_norm.weight": np.ones(4, np.float32)}), "is no factor of a LoRA"),
+        (lambda t, m: t.update({"blk.0.x.weight.lora_a": np.ones((1, 4), np.float32)}), "'blk.0.x' has no place"),
+        (lambda t, m: t.update({"output.weight.lora_b": np.ones((4, 9), np.float32)}), "of 'output' must fit"),
+        (lambda t, m: m.update({"llama.attention.head_count": 5}), "16 outputs, which 5 heads do not share"),
+    ],
+    "kohya": [
+        (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), "'lora_te_lm_head.dora_scale' is not"),
+        (lambda t, m: t.pop("lora_te_lm_head.lora_up.weight"), "'lora_te_lm_head' must have lora_down, lora_up"),
+        (lambda t, m: t.clear(), "holds no LoRA"),
+    ],
+    "mlx": [
+        (lambda t, m: m.update(fine_tune_type="full"), "fine_tune_type must be 'lora' or 'dora', got 'full'"),
+        (lambda t, m: m["lora_parameters"].pop("scale"), "lora_parameters must have a scale"),
+        (lambda t, m: m["lora_parameters"].update(scale="2"), "lora_parameters.scale must be a number"),
+        (lambda t, m: t.pop("lm_head.lora_b"), "'lm_head' must have lora_a, lora_b"),
+        (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have lora_a, lora_b and, if"),
+        (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is not what mlx-lm"),
+        (lambda t, m: t.update({"lm_head.lora_a": np.ones((16, 9))}), "of 'lm_head' must fit"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "case"), [(form, case) for form in DAMAGED for case in range(len(DAMAGED[form]))]
+)
+def test_damaged_files_are_refused_by_name(tmp_path, form, case):
+    change, message = DAMAGED[form][case]
+    path = tmp_path / f"a{SUFFIX.get(form, '')}"
+    adapters.convert(drawn(LLAMA), path, to=form, base=LLAMA)
+    weights = path / "adapters.safetensors" if form == "mlx" else path
+    file = (gguf if form == "gguf" else safetensors).open(weights)
+    tensors = {name: file.read(name) for name in file.tensors}
+    said = json.loads((path / "adapter_config.json").read_text()) if form == "mlx" else dict(file.metadata)
+    change(tensors, said)
+    if form == "gguf":
+        gguf.save(tensors, path, metadata=said)
+    else:
+        safetensors.save(tensors, weights)
+    if form == "mlx":
+        (path / "adapter_config.json").write_text(json.dumps(said))
+    with pytest.raises(HubError, match=message) as caught:
+        adapters.load(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_base_of_another_kind_is_refused(tmp_path):
+    adapters.convert(drawn(LLAMA), tmp_path / "a.gguf", to="gguf", base=LLAMA)
+    with pytest.raises(HubError, match="is for llama, but the base is 'qwen2'"):
+        adapters.load(tmp_path / "a.gguf", base={"model_type": "qwen2", **SMALL})
+    with pytest.raises(HubError, match=r"llama.cpp's names are known for models of .*, not of 'bert'"):
+        adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf", base={"model_type": "bert"})
+    with pytest.raises(HubError, match="names none that is on this disk: convert"):
+        adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf")
+    experts = drawn({"model_type": "mixtral", **SMALL}, roles=["experts"])
+    with pytest.raises(
+        HubError, match=r"what mlx-lm calls 'model.layers.0.mlp.experts.gate_up_proj' depends on"
+    ):
+        adapters.convert(experts, tmp_path / "mlx", to="mlx")
+    tied = {**LLAMA, "tie_word_embeddings": True}
+    for roles in (["head"], ["embedding"]):
+        linear = {"roles": ["linear"]} if roles == ["head"] else {"roles": roles}
+        with pytest.raises(HubError, match="is a tied weight of the base"):
+            adapters.convert(drawn(LLAMA, **linear), tmp_path / "b.gguf", to="gguf", base=tied)
+
+
+def test_what_is_there_is_replaced_only_if_it_is_an_adapter(tmp_path):
+    adapter, path = drawn(LLAMA), tmp_path / "a.gguf"
+    adapters.convert(adapter, path, to="gguf", base=LLAMA)
+    old = path.read_bytes()
+    with pytest.raises(ValueError, match=r"already exists; pass force=True"):
+        adapters.convert(adapter, path, to="gguf", base=LLAMA)
+    with pytest.raises(ValueError, match="is an input itself"):
+        adapters.convert(path, path, to="gguf", base=LLAMA, force=True)
+    with pytest.raises(HubError, match=r"for which llama.cpp has no place"):
+        adapters.convert(drawn(LLAMA, parts=["magnitude"]), path, to="gguf", base=LLAMA, force=True)
+    assert path.read_bytes() == old
+    adapters.convert(adapter, path, to="gguf", base=LLAMA, dtype="float16", force=True)
+    assert len(path.read_bytes()) < len(old)
+    for other in (tmp_path / "model.gguf", tmp_path / "notes.gguf"):
+        gguf.save({}, other, metadata={"general.type": "model"})
+        if other.stem == "notes":
+            other.write_text("notes")
+        with pytest.raises(HubError):  # as of any file that is no adapter
+            adapters.convert(adapter, other, to="gguf", base=LLAMA, force=True)
+        assert other.stat().st_size
+    with pytest.raises(ValueError, match=r"must end in \.gguf"):
+        adapters.convert(adapter, tmp_path / "a", to="gguf", base=LLAMA)
+    with pytest.raises(ValueError, match="must not be called like a file"):
+        adapters.convert(adapter, tmp_path / "b.gguf", to="peft")
+    assert {each.name for each in tmp_path.iterdir()} == {"a.gguf", "model.gguf", "notes.gguf"}
+
+
+def test_every_command_reads_and_writes_them(tmp_path, capsys):
+    from lora_np.cli import run
+
+    adapter = located_adapter("king-james")
+    paths = {"gguf": tmp_path / "a.gguf", "mlx": tmp_path / "mlx", "kohya": tmp_path / "a.safetensors"}
+    for to, path in paths.items():
+        assert run(["convert", str(adapter), "--to", to, "--base", "austen", "-o", str(path)]) == 0
+        assert run(["inspect", str(path)]) == 0
+        assert run(["inspect", str(path), "--base", str(located("austen"))]) == 0
+        generate = ["generate", "austen", "--prompt", "And ", "--tokens", "20", "--adapter"]
+        capsys.readouterr()
+        said = []
+        for source in (path, adapter):
+            assert run([*generate, str(source)]) == 0
+            said.append(capsys.readouterr().out)
+        assert said[0] == said[1]
+        merged = [tmp_path / f"merged-{to}", tmp_path / f"right-{to}"]
+        for source, out in zip((path, adapter), merged, strict=True):
+            assert run(["merge", str(located("austen")), str(source), "-o", str(out)]) == 0
+        for name in safetensors.open(merged[0] / "model.safetensors").tensors:
+            mine, right = (safetensors.open(out / "model.safetensors").read(name) for out in merged)
+            np.testing.assert_allclose(mine, right, rtol=1e-5, atol=1e-6)
+    assert run(["diff", str(paths["gguf"]), str(adapter)]) == 0
+    assert run(["diff", str(paths["mlx"]), str(adapter)]) == 0
+    assert run(["resize", str(paths["gguf"]), "--rank", "2", "-o", str(tmp_path / "small.gguf")]) == 0
+    assert run(["resize", str(adapter), "--rank", "2", "-o", str(tmp_path / "small")]) == 0
+    assert run(["diff", str(tmp_path / "small.gguf"), str(tmp_path / "small")]) == 0
+    assert (
+        run(
+            ["combine", str(paths["gguf"]), str(paths["mlx"]), "--method", "cat", "-o", str(tmp_path / "two")]
+        )
+        == 0
+    )
+    assert adapters.load(tmp_path / "two").modules.keys() == adapters.load(adapter).modules.keys()

@@ -1,9 +1,12 @@
 """What llama.cpp makes of adapters, by its own library, which is built from source: only where that is installed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lora_np import adapters, freeze, language
+from lora_np.hub import gguf
 from lora_np.models import open_gguf
 from tests.adapters.test_formats import drawn
 from tests.language.test_gguf import WORDS, write
@@ -63,3 +66,26 @@ def test_converted_adapters_have_their_strength(tmp_path, base, rslora):
             out = tmp_path / f"{seed}-{number}.gguf"
             adapters.convert(source, out, to="gguf", base=config)
             assert apart(logits(base, out), wanted, start) < 1e-4
+
+
+@pytest.mark.parametrize("base", [("llama", True)], indirect=True)
+@pytest.mark.parametrize("options", [{}, {"rslora": True, "ranks": (4,), "scales": (0.05,)}])
+def test_a_strength_that_check_calls_wrong_is_wrong_by_its_factor(tmp_path, base, options):
+    config = open_gguf(base).config
+    adapter = drawn(config, roles=["linear"], **{"scales": (0.02, 0.05), **options})
+    adapters.save(adapter, tmp_path / "adapter")
+    alpha = adapter.config["lora_alpha"]
+    # what convert_lora_to_gguf.py makes of it: A and B as they are, one alpha
+    modules = {name: replace(module, alpha=alpha, rslora=False) for name, module in adapter.items()}
+    adapters.convert(replace(adapter, modules=modules), tmp_path / "as-it-is.gguf", to="gguf", base=config)
+    file = gguf.open(tmp_path / "as-it-is.gguf")
+    assert file.metadata["adapter.lora.alpha"] == np.float32(alpha)
+    np.testing.assert_array_equal(
+        file.read("blk.0.attn_v.weight.lora_b"), adapter["model.layers.0.self_attn.v_proj"].B
+    )
+    rows = {row.module: row for row in adapters.check(tmp_path / "adapter", runtime="llama.cpp").rows}
+    assert {row.finding for row in rows.values()} >= {"wrong strength"}
+    said = {name: replace(module, alpha=module.alpha * rows[name].factor) for name, module in adapter.items()}
+    found, start = logits(base, tmp_path / "as-it-is.gguf"), logits(base)
+    assert apart(found, ours(base, replace(adapter, modules=said)), start) < 1e-4
+    assert apart(found, ours(base, adapter), start) > 0.01

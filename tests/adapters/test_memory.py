@@ -65,6 +65,15 @@ def checkpoint(path, size, tensors, change=None):
     return path
 
 
+def wide_adapter(path, size, tensors):
+    """Of full rank, so that A and B are as large as the weights; the scale goes into B."""
+    A = adapters.AdapterModule.of(
+        A=np.ones((size, size), np.float32), B=np.ones((size, size), np.float32), alpha=3
+    )
+    modules = {f"model.layers.{i}.self_attn.q_proj": A for i in range(tensors)}
+    adapters.save(adapters.Adapter(modules, raw={"peft_type": "LORA", "target_modules": ["q_proj"]}), path)
+
+
 def check(tmp_path, size, tensors):
     base = checkpoint(tmp_path / "base", size, tensors)
     tuned = checkpoint(tmp_path / "tuned", size, tensors, change=0.001)
@@ -72,7 +81,20 @@ def check(tmp_path, size, tensors):
     extracted = peak("extract", base, tuned, "--rank", 8, "-o", tmp_path / "adapter")
     merged = peak("merge", base, tmp_path / "adapter", "-o", tmp_path / "merged")
     assert len(adapters.load(tmp_path / "adapter")) == tensors
-    return limit, {"extract": extracted, "merge": merged}
+    wide_adapter(tmp_path / "wide", size, tensors)
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_attention_heads": 8}')
+    converted = {
+        f"convert --to {to}": peak(
+            "convert", tmp_path / "wide", "--to", to, "--base", tmp_path / "config.json", "-o", tmp_path / out
+        )
+        for to, out in [
+            ("gguf", "a.gguf"),
+            ("mlx", "mlx"),
+            ("kohya", "a.safetensors"),
+            ("portable", "portable"),
+        ]
+    }
+    return limit, {"extract": extracted, "merge": merged, **converted}
 
 
 def test_small_checkpoints_stay_below_the_limit(tmp_path):
