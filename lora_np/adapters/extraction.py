@@ -147,7 +147,7 @@ def extract(
     >>> lnp.adapters.load(folder / "adapter").delta("q")[0].round(6)
     array([0., 3., 4., 0.])
     """
-    goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
+    goal = Goal.of(out, rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before, after = open_model(directory(base)), open_model(directory(tuned))
     pairs = list(_pairs(before, after))
     if not any_base:

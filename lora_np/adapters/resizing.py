@@ -155,7 +155,7 @@ def resize(
     >>> result.rows[0].rank_before, result.rows[0].rank
     (3, 2)
     """
-    goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
+    goal = Goal.of(out, rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = load(adapter)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
         modules = before.modules
@@ -312,8 +312,8 @@ class Goal(NamedTuple):
     value: Any
 
     @classmethod
-    def of(cls, **goals: Any) -> Goal:
-        """The one of these goals that is not None, under the name that the caller's users know."""
+    def of(cls, out: str | os.PathLike[str], /, **goals: Any) -> Goal:
+        """The one of these goals for ``out`` that is not None, under the name that the caller's users know."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             *first, last = goals
@@ -323,6 +323,8 @@ class Goal(NamedTuple):
         if name in ("energy", "error"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "error"}
             return cls(name, number(name, value, minimum=0, maximum=1, **ends))
+        if name == "bytes" and Path(out).suffix in FILES:
+            raise ValueError(f"bytes is the size of PEFT's file, and {Path(out).name} is of another format")
         if name == "bytes" and isinstance(value, str):
             value = parse_bytes(name, value)
         return cls(name, whole_number(name, value))
@@ -402,7 +404,7 @@ def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
         return []
     return [
         f"ranks or scales differ: {', '.join(programs)} would run some modules at another strength; "
-        "--portable pads them (lora-np check shows which)"
+        "portable=True (--portable) pads them (lora-np check shows which)"
     ]
 
 
