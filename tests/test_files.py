@@ -155,6 +155,7 @@ WRITERS = {
     "grading/classroom.py": "appends a line to the journal, whose last line may be half",
     "grading/confine.py": "a probe, in the sandbox's own directory",
     "hub/safetensors.py": "into the file that `whole` makes",
+    "mini.py": "shows how short a file of two factors is",
     "language/storing.py": "into the directory that `replacing` makes",
     "training/checkpoint.py": "into the file that `write_whole` makes",
 }

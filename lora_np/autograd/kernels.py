@@ -215,15 +215,16 @@ def adapted_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) ->
     array([[23.,  2.]])
     """
     if x.size <= sum(W.shape) * W.shape[1]:
-        return affine_of_arrays(product(x, A.T) * scale, B, affine_of_arrays(x, W, b)), None
+        z = product(x, A.T) * scale
+        return affine_of_arrays(z, B, affine_of_arrays(x, W, b)), (None, z)
     # more rows than W has rows and columns: the sum of matrices is small, and saves products with x
     update = (B * scale).dot(A)
     merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
-    return affine_of_arrays(x, merged, b), merged
+    return affine_of_arrays(x, merged, b), (merged, None)
 
 
 def adapted_gradients(
-    merged: Array | None,
+    kept: tuple[Array | None, Array | None],
     x: Array,
     W: Array,
     A: Array,
@@ -234,6 +235,7 @@ def adapted_gradients(
     wanted: tuple[bool, ...],
 ) -> Pull:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
+    merged, z = kept  # W + scale B A, or scale A x
     # One product with x takes less than four narrow ones, unless W has many more entries than A and B.
     by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
@@ -243,16 +245,15 @@ def adapted_gradients(
         gx: Any = product(g, merged) if for_x and merged is not None else None
         gW: Any = sum_of_outer(g, x) if for_W or by_W else None
         if by_W:
-            gA, gB = B.T.dot(gW), gW.dot(A.T)
-            gscale = np.sum(gA * A)
+            gA, gB = B.T.dot(gW) * scale, gW.dot(A.T) * scale
         else:
-            u, z = product(g, B), product(x, A.T)
+            u = product(g, B) * scale  # the scale goes on the smallest arrays, (n, r)
             if for_x and merged is None:
-                gx = affine_of_arrays(u * scale, A.T, product(g, W))
-            gA, gB = sum_of_outer(u, x) if for_A else None, sum_of_outer(g, z) if for_B else None
-            gscale = np.sum(u * z) if for_scale else None
-        # the scale goes on the smallest arrays
-        return gx, gW, gA * scale if for_A else None, gB * scale if for_B else None, gscale, g
+                gx = affine_of_arrays(u, A.T, product(g, W))
+            gA = sum_of_outer(u, x) if for_A else None
+            gB = sum_of_outer(g, product(x, A.T) * scale if z is None else z) if for_B else None
+        gscale = np.sum(product(g, B) * product(x, A.T)) if for_scale else None
+        return gx, gW, gA, gB, gscale, g
 
     return pull
 

@@ -318,7 +318,8 @@ print(f"adapter: {adapter:,} numbers, {2 * adapter / 1e6:.1f} million bytes, {2 
 print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as many")
 
 # %% [markdown]
-# The 35 are MiB, of 1,048,576 bytes each, and still one too few. The 10,000 are rounded up.
+# Neither unit gives 35, and the ratio is not 10,000 but 9,285. Perhaps 350 GB were divided by the rounded 10,000; the
+# paper does not say.
 #
 # ## Memory, and why the rank hardly moves it
 #
@@ -353,9 +354,13 @@ print(f"rank 256 over rank 8, memory:  {total['LoRA, r = 256'] / total['LoRA, r 
 small = methods["LoRA, r = 8"].parts
 trained = small["adapter"] + small["gradients"] + small["optimizer"]
 assert small["weights"] > 0.9 * total["LoRA, r = 8"]
+print(f"full, at 16 bytes a number:    {16 * 6_738_415_616 / 1e9:.1f} GB before any activation")
 assert trained < 0.01 * total["LoRA, r = 8"]
 
 # %% [markdown]
+# Two bytes for everything is the least that full training takes. More usual are master weights and two moments in 32 bits, $4 + 4 + 4$ bytes
+# beside weights and gradients in 16: 16 bytes a number, 108 GB.
+#
 # LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (*logits*, the model's last outputs, and
 # *workspace* in the picture), and
 # none of them knows the rank. **If memory is short at rank 64, rank 8 will seldom help.** What helps here is

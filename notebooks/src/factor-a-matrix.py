@@ -271,9 +271,10 @@ Table(["layers", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format
 # LU has sent the left edge exactly, and little of the rest: it takes the columns as they come. QR chooses its
 # columns, and chooses well.
 #
-# **The SVD is never beaten**: not here at any number of layers, and not by any method on any matrix. *Cut the
-# SVD* shows why, and how to know its error beforehand. So these are the layers to send first, the strongest
-# before the others.
+# **The SVD is never beaten**: not here at any number of layers, and not by any method on any matrix, as long as the
+# error is a size that turning the matrix does not change. The one used here, the root of the sum of squares, is such
+# a size; the largest error of a single pixel is not, and can be made smaller otherwise. *Cut the SVD* shows why, and
+# how to know its error beforehand. So these are the layers to send first, the strongest before the others.
 #
 # On the photograph LU is at times worse than sending nothing: its curve goes above 1. So it is with heights
 # above their mean, around the Jacksboro fault in Tennessee, after 20 layers:
@@ -328,7 +329,7 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 # - LU copies rows and columns. QR takes nearest points, with columns at right angles. The SVD has columns and
 #   rows at right angles.
 # - A matrix of rank $r$ needs $r$ layers. QR (with the column of most rest first) and the SVD never need more.
-# - Cut to the same number of layers, the SVD is never beaten.
+# - Cut to the same number of layers, the SVD has the smallest sum of squared errors.
 # - $BA$ and $(BC)(C^{-1}A)$ are the same matrix.
 #
 # **LoRA** goes this way from the end: it never has the matrix, it trains $B$ and $A$. Where training starts
