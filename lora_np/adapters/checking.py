@@ -89,7 +89,7 @@ class Checked(Findings[CheckedModule]):
 
     def _listed(self, names: Sequence[str]) -> str:
         """Names, or how many if they are all or many."""
-        if len(names) > 2 and len(names) == len({row.module for row in self.rows} - {"(all)"}):
+        if len(names) > 1 and len(names) == len({row.module for row in self.rows} - {"(all)"}):
             return f"all {len(names)}"
         return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
 
@@ -227,14 +227,14 @@ def _over_rank(runtime: str, rules: Mapping[str, Any], adapter: Adapter) -> Iter
     ranks = {"(all)": r, **{name: module.rank for name, module in adapter.items()}}
     if rules.get("one_rank"):
         over = {name: rank for name, rank in ranks.items() if rank != r}
-        why, cure = f"all modules must have the rank {r}", rules["instead"]
+        why, cure = f"but all must have the rank {r}", rules["instead"]
     else:
         usual, largest = rules.get("usual", float("inf")), max(ranks.values())
         over = {name: rank for name, rank in ranks.items() if rank > usual}
         allowed = [limit for limit in rules.get("ranks", ()) if limit >= largest] or [largest] * rules.get(
             "any_rank", 0
         )
-        why = f"the largest rank is {usual} unless it is started with another"
+        why = f"above the usual limit of {usual}"
         cure = (
             rules["option"].format(allowed[0])
             if allowed
@@ -242,7 +242,7 @@ def _over_rank(runtime: str, rules: Mapping[str, Any], adapter: Adapter) -> Iter
         )
     for name in over.keys() - {"(all)"} or over:
         yield CheckedModule(
-            runtime, name, "refused", None, f"rank {ranks[name]}: {why}", cure, rules["source"]
+            runtime, name, "refused", None, f"rank {ranks[name]}, {why}", cure, rules["source"]
         )
 
 

@@ -166,14 +166,15 @@ def resize(
         ranks = goal.ranks(before, spectra, ordered if portable else None)
         after = cut(before, ordered, ranks, portable=portable)
         write(after, stage)
-        size = weights_file(stage).stat().st_size
+        file = weights_file(stage)
+        size = file.stat().st_size
     rows = [
         ResizedModule(name, module.rank, ranks[name] * module.groups, spectra[name].error(ranks[name]))
         for name, module in before.modules.items()
     ]
     norm = sum(spectrum.left(0) for spectrum in spectra.values())
     together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
-    notes = [f"{size:,} bytes; relative error of all together {together:.3g}"]
+    notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
     if gone := [row.name for row in rows if row.rank == 0]:
         notes.append(
             f"left out, because they do nothing or the budget serves better elsewhere: {', '.join(gone)}"
@@ -404,7 +405,7 @@ def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
         return []
     return [
         f"ranks or scales differ: {', '.join(programs)} would run some modules at another strength; "
-        "portable=True (--portable) pads them (lora-np check shows which)"
+        "portable=True (--portable) pads them"
     ]
 
 
