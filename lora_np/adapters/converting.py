@@ -27,9 +27,13 @@ class ConvertedModule(NamedTuple):
     ----------
     name : str
         Its path.
-    rank_before, rank : int
-        In the old file and in the new one.
-    scale_before, scale : float
+    rank_before : int
+        In the old file.
+    scale_before : float
+        What multiplied B A.
+    rank : int
+        In the new file.
+    scale : float
         What multiplies B A.
     """
 

@@ -132,8 +132,8 @@ def base_of(path: Path) -> dict[str, Any]:
 
 def _heads(config: Mapping[str, Any]) -> dict[str, int]:
     """How many heads the rows of each module are for that llama.cpp keeps in another order."""
-    queries = config["num_attention_heads"]
-    return dict(zip(_HEADS, (queries, config.get("num_key_value_heads") or queries), strict=True))
+    layers = from_config(config).layers[0]
+    return dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True))
 
 
 def _said_heads(metadata: Mapping[str, Any], architecture: str) -> dict[str, int] | None:

@@ -210,9 +210,23 @@ class Family(NamedTuple):
 
 @cache
 def llama_cpp_of(name: str) -> tuple[str, str] | None:
-    """llama.cpp's architecture for a family, and what it turns: "neighbours", or "halves" like transformers.
+    """llama.cpp's architecture for a family, and what its rotary positions turn.
 
-    None if adapters for the family cannot be named for llama.cpp.
+    Parameters
+    ----------
+    name : str
+        As in the field ``model_type``.
+
+    Returns
+    -------
+    (str, str) or None
+        The second is "neighbours", or "halves" as in transformers. None if adapters for the family cannot be named
+        for llama.cpp.
+
+    Examples
+    --------
+    >>> llama_cpp_of("mixtral"), llama_cpp_of("bert")
+    (('llama', 'neighbours'), None)
     """
     others = tomllib.loads((_folder() / "_llama_cpp.toml").read_text(encoding="utf-8"))
     if name in family_names() and family_of(name).tables["llama_cpp"]:
