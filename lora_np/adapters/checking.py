@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 from lora_np.adapters.adapter import Adapter
+from lora_np.adapters.converting import without_copies
 from lora_np.adapters.formats import Base, described, format_of, load
 from lora_np.adapters.results import Findings
-from lora_np.adapters.scaling import extras
+from lora_np.adapters.scaling import copied, extras
 from lora_np.checks import choice
 from lora_np.table import Table
 
 _WORST = ("refused", "ignored", "wrong strength", "fine")
+_ALL = "(all)"  # of a finding about the adapter as a whole
+_OF = {"own": "each module's own", "config": "the config's one"}
 _CLOSE = 1e-6  # a strength that differs by less is right
 
 
@@ -89,7 +93,7 @@ class Checked(Findings[CheckedModule]):
 
     def _listed(self, names: Sequence[str]) -> str:
         """Names, or how many if they are all or many."""
-        if len(names) > 1 and len(names) == len({row.module for row in self.rows} - {"(all)"}):
+        if len(names) > 1 and len(names) == len({row.module for row in self.rows} - {_ALL}):
             return f"all {len(names)}"
         return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
 
@@ -149,7 +153,7 @@ def check(
     """
     choice("runtime", runtime, [*runtimes(), "all"])
     form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
-    opened = load(adapter, base=base, ordered=False)
+    opened = without_copies(load(adapter, base=base, ordered=False), base)
     known = runtimes() if runtime == "all" else {runtime: runtimes()[runtime]}
     rows = tuple(
         row._replace(version=rules["version"], date=rules["date"])
@@ -195,79 +199,64 @@ def _findings(
     runtime: str, rules: Mapping[str, Any], adapter: Adapter, form: str, base: Base | None
 ) -> Iterator[CheckedModule]:
     """One row for each module, and for what is replaced; one for all if the format is not read."""
-    has = _features(adapter, base)
+    has, instead = _features(adapter, base), rules["instead"]
     found: dict[str, list[CheckedModule]] = {name: [] for name in (*adapter, *adapter.full, *adapter.rows)}
+
+    def add(
+        names: Iterable[str], finding: str, factor: float | None, why: str, cure: str, source: str = ""
+    ) -> None:
+        for name in names:
+            row = CheckedModule(runtime, name, finding, factor, why, cure, source or rules["source"])
+            found.setdefault(name, []).append(row)
+
     if form not in rules["reads"]:
-        why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
-        yield CheckedModule(runtime, "(all)", "refused", None, why, rules["instead"], rules["source"])
+        add([_ALL], "refused", None, f"reads {' and '.join(rules['reads'])}, and this is {form}", instead)
     for rule in rules.get("rules", ()):
-        said = (rule["finding"], None, rule["why"], rule.get("cure", ""), rule.get("source", rules["source"]))
-        for name in {name for what in rule["has"] for name in has[what]}:
-            found.setdefault(name, []).append(CheckedModule(runtime, name, *said))
-    factors = _factors(rules, adapter) if form == "peft" else {}
-    for row in _over_rank(runtime, rules, adapter):
-        found.setdefault(row.module, []).append(row)
+        named = {name for what in rule["has"] for name in has[what]}
+        add(named, rule["finding"], None, rule["why"], rule.get("cure", instead), rule.get("source", ""))
+    ranks = {_ALL: adapter.config.get("r", 0), **{name: module.rank for name, module in adapter.items()}}
+    if max(ranks.values()) > (usual := rules.get("usual", math.inf)):
+        allowed = next((limit for limit in rules["ranks"] if limit >= max(ranks.values())), None)
+        cure = rules["option"].format(allowed) if allowed else f"lora-np resize --rank {rules['ranks'][-1]}"
+        over = [name for name, rank in ranks.items() if rank > usual and name != _ALL] or [_ALL]
+        add(over, "refused", None, f"a rank above {usual}, the usual limit", cure)
+    for name, factor in (_factors(rules, adapter) if form == "peft" else {}).items():
+        if abs(factor - 1) > _CLOSE:
+            why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
+            why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
+            add([name], "wrong strength", factor, why, instead, rules.get("strength", ""))
+        elif form in rules["reads"]:
+            add([name], "fine", factor, "", "")
     for name, rows in found.items():
-        factor = factors.get(name)
-        if factor is not None and abs(factor - 1) > _CLOSE:
-            ways = {"own": "each module's own", "config": "the config's one"}
-            why = f"divides {ways[rules['alpha']]} alpha by {ways[rules['rank']]} rank"
-            why += "" if rules["rslora"] or not adapter[name].rslora else ", not by its root"
-            source = rules.get("strength", rules["source"])
-            rows.append(CheckedModule(runtime, name, "wrong strength", factor, why, rules["instead"], source))
         if form in rules["reads"]:
-            rows.append(CheckedModule(runtime, name, "fine", factor))
+            rows.append(CheckedModule(runtime, name, "fine"))
         if rows:
             yield min(rows, key=lambda row: _WORST.index(row.finding))
-
-
-def _over_rank(runtime: str, rules: Mapping[str, Any], adapter: Adapter) -> Iterator[CheckedModule]:
-    """What is refused for its rank: above the limit that is usual, or, where there is one rank, another."""
-    r = adapter.config["r"] if len(adapter) else 0
-    ranks = {"(all)": r, **{name: module.rank for name, module in adapter.items()}}
-    if rules.get("one_rank"):
-        over = {name: rank for name, rank in ranks.items() if rank != r}
-        why, cure = f"but all must have the rank {r}", rules["instead"]
-    else:
-        usual, largest = rules.get("usual", float("inf")), max(ranks.values())
-        over = {name: rank for name, rank in ranks.items() if rank > usual}
-        allowed = [limit for limit in rules.get("ranks", ()) if limit >= largest] or [largest] * rules.get(
-            "any_rank", 0
-        )
-        why = f"above the usual limit of {usual}"
-        cure = (
-            rules["option"].format(allowed[0])
-            if allowed
-            else f"lora-np resize --rank {max(rules.get('ranks', [0]))}"
-        )
-    for name in over.keys() - {"(all)"} or over:
-        yield CheckedModule(
-            runtime, name, "refused", None, f"rank {ranks[name]}, {why}", cure, rules["source"]
-        )
 
 
 def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
     """The names of what has something that a rule may be about."""
     found: dict[str, set[str]] = defaultdict(set)
+    r, said = adapter.config.get("r"), adapter.raw
     for name, module in adapter.items():
         for what in extras(module):
             found[what].add(name)
-    found["head"] = {name for name in adapter if name.rpartition(".")[2] == "lm_head"}
-    biases = adapter.raw.get("bias", "none") != "none"
+        if name.rpartition(".")[2] == "lm_head":
+            found["head"].add(name)
+        if module.rank != r:
+            found["other rank"].add(name)
     for name in adapter.full:
-        norm = "norm" in name.split(".")[-2]
-        found["trained bias" if biases and name.endswith(".bias") else "saved norm" if norm else "saved"].add(
-            name
-        )
+        module_name, _, parameter = name.rpartition(".")
+        biases = parameter == "bias" and said.get("bias", "none") != "none"
+        kept = "trained bias" if biases else "saved norm" if "norm" in module_name else "saved"
+        found["copy" if name in copied(adapter) else kept].add(name)
     found["rows"] = {*adapter.rows}
-    targets = adapter.raw.get("target_modules")
-    if isinstance(targets, str) and targets not in ("all", "all-linear"):
-        found["expression"] = {"(all)"}
+    if isinstance(said.get("target_modules"), str) and said["target_modules"] not in ("all", "all-linear"):
+        found["expression"] = {_ALL}
     if base is not None:
-        spec = described(base)
-        names = {name for module in spec.modules for name in module.names()}
-        found["unknown"] = {name for name in adapter if name.removesuffix(".weight") not in names}
-        tied = {name for module in spec.modules if module.tied for name in module.names()}
+        modules = [(name, module) for module in described(base).modules for name in module.names()]
+        found["unknown"] = {name for name in adapter if name.removesuffix(".weight") not in dict(modules)}
+        tied = {name for name, module in modules if module.tied}
         found["tied embedding"] = found["embedding"] if tied else set()
-        found["tied"] = {name for name in adapter if name in tied} | found["tied embedding"]
+        found["tied"] = ({*adapter} & tied) | found["tied embedding"]
     return found

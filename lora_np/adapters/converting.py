@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.formats import Base, Format, load, names_of, new_adapter, write
 from lora_np.adapters.kohya_format import flat
 from lora_np.adapters.results import Written
-from lora_np.adapters.scaling import made_portable
+from lora_np.adapters.scaling import copied, made_portable
 from lora_np.checks import choice
-from lora_np.hub import float_dtype
+from lora_np.hub import float_dtype, located, rounded
+from lora_np.models import open_model
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya"]
 TARGETS = ("peft", "portable", "gguf", "mlx", "kohya")
@@ -108,6 +111,8 @@ def convert(
     if dtype is not None:
         float_dtype(dtype)
     before = load(adapter, base=base)
+    if to != "peft":
+        before = without_copies(before, base)
     wanted = before
     if to == "portable":
         wanted = made_portable(before)
@@ -124,6 +129,24 @@ def convert(
     )
     headings = ("module", "rank before", "scale before", "rank", "scale")
     return Written(f"{adapter} for {to}", rows, (), headings, Path(out))
+
+
+def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
+    """``adapter`` without its base's own weights, which PEFT saves next to adapted embeddings."""
+    copies = copied(adapter)
+    folder = adapter.raw.get("base_model_name_or_path") if base is None or isinstance(base, Mapping) else base
+    if not copies or not folder or not located(folder).is_dir():
+        return adapter
+    source = open_model(located(folder))
+    named = source.naming(copies)
+    full = dict(adapter.full)
+    for name in copies:
+        target = named(name) if named(name) in source else source.tied_embedding
+        if target and np.array_equal(
+            source.read(target), rounded(full[name].read(), source.info(target).dtype)
+        ):
+            del full[name]
+    return replace(adapter, full=full)
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lora_np.adapters import gguf_format, kohya_format, mlx_format, peft_format
 from lora_np.adapters.adapter import Adapter
 from lora_np.files import replacing_file
-from lora_np.hub import HubError, directory, inside, located, read_json
+from lora_np.hub import HubError, directory, gguf, inside, located, read_json
 from lora_np.models import ModelSpec, describe, open_gguf, peft
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
@@ -152,7 +152,7 @@ def write(
 def _named_base(adapter: Adapter) -> Mapping[str, Any] | None:
     """The config of the base that an adapter names, if it is here, or what its own GGUF file says of it."""
     if adapter.path and adapter.path.suffix == ".gguf":
-        return gguf_format.base_of(adapter.path)
+        return gguf_format.base_of(gguf.open(adapter.path))
     name = adapter.raw.get("base_model_name_or_path")
     path = located(name) if isinstance(name, str) and name else None
     return read_json(path / "config.json") if path and (path / "config.json").is_file() else None

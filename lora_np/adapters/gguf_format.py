@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header, misfit
-from lora_np.adapters.scaling import check_sayable, joined, named_as_peft, parted, rescaled, usual
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
+from lora_np.adapters.scaling import assembled, check_sayable, grouped, parted, rescaled, usual
 from lora_np.checks import Array, shown
 from lora_np.hub import HubError, TensorInfo, gguf
-from lora_np.models import family_names, from_config, interleaved, llama_cpp_of, named_in, names_for
+from lora_np.models import Place, family_names, from_config, llama_cpp_of, named_in, names_for, row_order
+from lora_np.quantise import LAYOUTS
 
 _KINDS = {"float64": "F32", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_DTYPES = {"F16": "float16", "BF16": "bfloat16"}  # others are read as float32
-_HEADS = {".self_attn.q_proj": "attention.head_count", ".self_attn.k_proj": "attention.head_count_kv"}
+_DTYPES = {**dict.fromkeys(LAYOUTS, "float32"), "F16": "float16", "BF16": "bfloat16"}
+_ENDS = {".weight.lora_a": "A", ".weight.lora_b": "B"}
+_HEADS = {"num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv"}
 
 
 def write(adapter: Adapter, path: Path, config: Mapping[str, Any], *, dtype: str | None = None) -> None:
@@ -32,11 +34,12 @@ def write(adapter: Adapter, path: Path, config: Mapping[str, Any], *, dtype: str
     if known is None:
         names = ", ".join(name for name in family_names() if llama_cpp_of(name))
         raise HubError(f"{path}: llama.cpp's names are known for models of {names}, not of {shown(family)}")
-    architecture, turned = known
+    (architecture, turned), spec = known, from_config(config)
     check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(np.float32(usual(module.scale * module.rank for module in adapter.values())))
-    heads = _heads(config) if turned == "neighbours" else {}
-    tied = {name for module in from_config(config).modules if module.tied for name in module.names()}
+    layers = spec.layers[0]
+    heads = dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True)) if turned == "neighbours" else {}
+    tied = {name for module in spec.modules if module.tied for name in module.names()}
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
         places = names_for("llama_cpp", name.removesuffix(".weight"), family)
@@ -47,8 +50,8 @@ def write(adapter: Adapter, path: Path, config: Mapping[str, Any], *, dtype: str
                 f"{adapter}: {name!r} is a tied weight of the base; llama.cpp crashes when one is adapted"
             )
         for place, part in zip(places, parted(module, len(places)), strict=True):
-            part = _moved(name, rescaled(part, alpha / part.rank), heads, path, back=True)
-            A, B = part.parts["A"], part.parts["B"]
+            part = rescaled(part, alpha / part.rank)
+            A, B = part.parts["A"], _ordered(name, part.parts["B"], {**config, **heads}, path, back=True)
             tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
             tensors[f"{place}.weight.lora_b"] = B
     metadata = {
@@ -58,7 +61,7 @@ def write(adapter: Adapter, path: Path, config: Mapping[str, Any], *, dtype: str
         "adapter.type": "lora",
         "adapter.lora.alpha": alpha,
         # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
-        **{f"{architecture}.{_HEADS[end]}": count for end, count in heads.items()},
+        **{f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()},
     }
     infos = {
         name: TensorInfo(_KINDS[info.dtype], info.shape) for name, info in header(tensors, dtype).items()
@@ -74,91 +77,57 @@ def read(
     said = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if said.get(key) != wanted:
-            raise HubError(
-                f"{path}: {key} is {shown(said.get(key))}, not {wanted!r}: not a LoRA for llama.cpp"
-            )
+            raise HubError(f"{path}: {key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp")
     if "adapter.alora.invocation_tokens" in said:
         raise HubError(f"{path}: aLoRA acts from its invocation tokens on, which no change of weights does")
-    architecture, alpha = said.get("general.architecture"), said.get("adapter.lora.alpha", 0.0)
-    families = {
-        name: known for name in family_names() if (known := llama_cpp_of(name)) and known[0] == architecture
-    }
+    architecture, alpha = said.get("general.architecture"), said.get("adapter.lora.alpha")
+    families = _families(architecture)
     if not families:
         raise HubError(f"{path}: the names of the architecture {shown(architecture)} are not known")
     if config is not None and config.get("model_type") not in families:
         raise HubError(f"{path}: is for {architecture}, but the base is {shown(config.get('model_type'))}")
-    pairs: dict[str, dict[str, Stored]] = {}
-    for key, info in file.tensors.items():
-        name, _, part = key.rpartition(".weight.lora_")
-        if part not in ("a", "b"):
-            raise HubError(
-                f"{path}: {shown(key)} is no factor of a LoRA: llama.cpp ignores it, or refuses the file"
-            )
-        stored = Stored(_DTYPES.get(info.dtype, "float32"), info.shape, partial(file.read, key))
-        pairs.setdefault(name, {})[part.upper()] = stored
-    heads: Mapping[str, int] | None = {}
-    if ordered and "neighbours" in {turned for _, turned in families.values()}:
-        heads = _heads(config) if config else _said_heads(said, str(architecture))
-    found: dict[str, list[AdapterModule | None]] = {}
-    for key, factors in pairs.items():
+    base = config or base_of(file)
+    found: list[tuple[Place, AdapterModule]] = []
+    for key, factors in grouped(file, _ENDS, dtypes=_DTYPES).items():
         place = named_in("llama_cpp", key, families)
-        if place is None or len(factors) != 2:
-            what = "has only one factor" if place else f"has no place in a model of {architecture}"
-            raise HubError(f"{path}: {shown(key)} {what}")
+        if place is None:
+            raise HubError(f"{path}: {shown(key)} has no place in a model of {architecture}")
         embedding = key == "token_embd"
-        if embedding:
-            factors["A"] = factors["A"].seen(np.transpose)
-        if wrong := misfit(factors, f" of {shown(key)}"):
-            raise HubError(f"{path}: {wrong}")
-        name, parameter = named_as_peft(place.parameter)
-        own = AdapterModule(
-            factors, alpha or float(factors["A"].shape[-2]), embedding=embedding, parameter=parameter
-        )
-        found.setdefault(name, [None] * place.parts)[place.part] = _moved(name, own, heads, path)
-    return {name: joined(parts) for name, parts in found.items()}
+        A, B = factors["A"].seen(np.transpose) if embedding else factors["A"], factors["B"]
+        if ordered:
+            B = _ordered(place.parameter, B, base, path)
+        strength = alpha or float(A.shape[-2])  # without an alpha, or with 0, llama.cpp does not scale
+        found.append((place, AdapterModule({"A": A, "B": B}, strength, embedding=embedding)))
+    return assembled(path, found)
 
 
-def base_of(path: Path) -> dict[str, Any]:
-    """What a file says of the config of its base: a family with these names, and heads."""
-    file = gguf.open(path)
+def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
+    """What an adapter's file says of the config of its base: a family with these names, and perhaps heads."""
     architecture = file.metadata.get("general.architecture")
-    families = [name for name in family_names() if (llama_cpp_of(name) or ("",))[0] == architecture]
-    names = {key.rpartition(".weight.lora_")[0] for key in file.tensors}
-    known = {family: {name for name in names if named_in("llama_cpp", name, [family])} for family in families}
-    heads = _said_heads(file.metadata, str(architecture)) or {}
-    counts = zip(("num_attention_heads", "num_key_value_heads"), heads.values(), strict=False)
-    return {"model_type": max(known, key=lambda family: len(known[family])), **dict(counts)}
+    keys = {key.removesuffix(end) for key in file.tensors for end in _ENDS if key.endswith(end)}
+    fitting = {
+        name: [key for key in keys if named_in("llama_cpp", key, [name])] for name in _families(architecture)
+    }
+    family = max(fitting, key=lambda name: len(fitting[name]))
+    heads = {field: file.metadata.get(f"{architecture}.{key}") for field, key in _HEADS.items()}
+    return {"model_type": family, **{field: heads[field] for field in heads if type(heads[field]) is int}}
 
 
-def _heads(config: Mapping[str, Any]) -> dict[str, int]:
-    """How many heads the rows of each module are for that llama.cpp keeps in another order."""
-    layers = from_config(config).layers[0]
-    return dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True))
+def _families(architecture: object) -> list[str]:
+    return [name for name in family_names() if (llama_cpp_of(name) or ("",))[0] == architecture]
 
 
-def _said_heads(metadata: Mapping[str, Any], architecture: str) -> dict[str, int] | None:
-    """The same from the file, if it was written here."""
-    found = {end: metadata.get(f"{architecture}.{key}") for end, key in _HEADS.items()}
-    return {end: count for end, count in found.items() if type(count) is int and count > 0} or None
-
-
-def _moved(
-    name: str, module: AdapterModule, heads: Mapping[str, int] | None, path: object, *, back: bool = False
-) -> AdapterModule:
-    """The module with its rows in transformers' order, or ``back`` in llama.cpp's."""
-    end = next((end for end in _HEADS if name.endswith(end)), None)
-    if end is None or heads == {}:
-        return module
-    B = module.parts["B"]
-    if heads is None:
-        moved = replace(B, read=partial(_no_order, f"{path}: {name!r}"))
-    else:
-        rows, count = B.shape[-2], heads[end]
-        if rows % (2 * count):
-            raise HubError(f"{path}: {name!r} has {rows} outputs, which {count} heads do not share")
-        order = interleaved(rows, count)
-        moved = B.seen(partial(np.take, indices=np.argsort(order) if back else order, axis=-2))
-    return replace(module, parts={**module.parts, "B": moved})
+def _ordered(name: str, B: Stored, config: Mapping[str, Any], path: object, *, back: bool = False) -> Stored:
+    """The rows of B in transformers' order, or ``back`` in llama.cpp's."""
+    try:
+        order = row_order(config, name, B.shape[-2])
+    except HubError as error:
+        raise HubError(f"{path}: {error}") from None
+    except KeyError:  # of the heads
+        return replace(B, read=partial(_no_order, f"{path}: {name!r}"))
+    if order is None:
+        return B
+    return B.seen(partial(np.take, indices=np.argsort(order) if back else order, axis=-2))
 
 
 def _no_order(place: str) -> Array:

@@ -15,11 +15,10 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header, misfit
 from lora_np.adapters.peft_format import as_maps, in_file
-from lora_np.adapters.scaling import check_sayable, rescaled
-from lora_np.checks import shown
-from lora_np.hub import FLOATS, HubError, SafetensorsWriter, safetensors
+from lora_np.adapters.scaling import check_sayable, grouped, rescaled
+from lora_np.hub import HubError, SafetensorsWriter, safetensors
 
-_PARTS = {"lora_down.weight": "A", "lora_up.weight": "B", "alpha": "alpha"}
+_ENDS = {".lora_down.weight": "A", ".lora_up.weight": "B", ".alpha": "alpha"}
 _PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
 _TEXT = (
     "text_model.",
@@ -66,27 +65,19 @@ def write(adapter: Adapter, path: Path, *, dtype: str | None = None) -> None:
 
 def read(path: str | os.PathLike[str], known: Iterable[str] | None = None) -> dict[str, AdapterModule]:
     """The modules of a file, under the ``known`` names of the base's or, without them, under kohya's."""
-    file = safetensors.open(path)
-    places: dict[str, dict[str, Stored]] = {}
-    for key, info in file.tensors.items():
-        place, _, end = key.partition(".")
-        if end not in _PARTS or info.dtype not in FLOATS:
-            raise HubError(f"{path}: {shown(key)} is not one of a LoRA's tensors in kohya's format")
-        places.setdefault(place, {})[_PARTS[end]] = Stored(info.dtype, info.shape, partial(file.read, key))
+    places = grouped(safetensors.open(path), _ENDS)
     names = {place: place for place in places} if known is None else _decoded(path, places, known)
     found: dict[str, AdapterModule] = {}
     for place, parts in places.items():
         alpha = parts.pop("alpha", None)
-        if parts.keys() != {"A", "B"} or (alpha is not None and alpha.size != 1):
-            raise HubError(f"{path}: {place!r} must have lora_down, lora_up and at most one number alpha")
+        if alpha is not None and alpha.size != 1:
+            raise HubError(f"{path}: {place!r} must have one number alpha, got shape {alpha.shape}")
         factors, kernel = as_maps(parts, 0)
         if wrong := misfit(factors, f" of {place!r}"):
             raise HubError(f"{path}: {wrong}")
         module = AdapterModule(factors, 1.0, kernel=kernel)
         strength = float(alpha.read().reshape(())) if alpha else 0.0
         found[names[place]] = replace(module, alpha=strength or float(module.rank))
-    if not found:
-        raise HubError(f"{path}: holds no LoRA")
     return found
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace as changed
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, held
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import targeting
+from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
@@ -90,6 +92,10 @@ def save(
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     inputs = [adapter.path] if adapter.path else []
+    if Path(path).suffix in FILES:  # for programs that know the base from elsewhere
+        adapter = changed(
+            adapter, full={name: x for name, x in adapter.full.items() if name not in copied(adapter)}
+        )
     with new_adapter(path, force=force, inputs=inputs) as (stage, _):
         write(adapter, stage, base=config, dtype=dtype)
 

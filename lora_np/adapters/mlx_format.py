@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header, misfit
-from lora_np.adapters.scaling import check_sayable, joined, named_as_peft, padded, parted, rescaled, usual
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
+from lora_np.adapters.scaling import assembled, check_sayable, grouped, padded, parted, rescaled, usual
 from lora_np.checks import number, shown
 from lora_np.files import write_json
-from lora_np.hub import FLOATS, HubError, SafetensorsWriter, inside, read_json, safetensors
-from lora_np.models import family_names, named_in, names_for
+from lora_np.hub import HubError, SafetensorsWriter, inside, read_json, safetensors
+from lora_np.models import Place, family_names, named_in, names_for
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 _PARTS = {"lora_a": "A", "lora_b": "B", "m": "magnitude"}
@@ -100,23 +99,12 @@ def read(folder: Path) -> dict[str, AdapterModule]:
     except (TypeError, ValueError) as error:
         raise HubError(f"{path}: {error}") from None
     file = safetensors.open(inside(folder, WEIGHTS))
-    by_place: dict[str, dict[str, Stored]] = {}
-    for key, info in file.tensors.items():
-        place, _, suffix = key.rpartition(".")
-        if suffix not in _PARTS or info.dtype not in FLOATS:
-            raise HubError(f"{file.path}: {key!r} of {info.dtype} is not what mlx-lm writes for a LoRA")
-        stored = Stored(info.dtype, info.shape, partial(file.read, key))
-        turned = stored.seen(np.transpose) if len(info.shape) == 2 else stored
-        by_place.setdefault(place, {})[_PARTS[suffix]] = turned
-    found: dict[str, list[AdapterModule | None]] = {}
-    for place, parts in by_place.items():
-        if not {"A", "B"} <= parts.keys() or ("magnitude" in parts) != (kind == "dora"):
-            raise HubError(f"{file.path}: {place!r} must have lora_a, lora_b and, if it is a dora, m")
-        if wrong := misfit(parts, f" of {place!r}"):
-            raise HubError(f"{file.path}: {wrong}")
-        known = named_in("mlx", place, _FAMILIES)
-        name, parameter = named_as_peft(known.parameter if known else place)
-        embedding = place.rpartition(".")[2] in _EMBEDDINGS
-        module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding, parameter=parameter)
-        found.setdefault(name, [None] * (known.parts if known else 1))[known.part if known else 0] = module
-    return {name: joined(parts) for name, parts in found.items()}
+    found = []
+    for key, stored in grouped(file, {f".{end}": part for end, part in _PARTS.items()}).items():
+        parts = {part: x.seen(np.transpose) if len(x.shape) == 2 else x for part, x in stored.items()}
+        if ("magnitude" in parts) != (kind == "dora"):
+            raise HubError(f"{file.path}: {key!r} must have m if it is a dora, and only then")
+        embedding = key.rpartition(".")[2] in _EMBEDDINGS
+        module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
+        found.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
+    return assembled(file.path, found)

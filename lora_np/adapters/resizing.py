@@ -314,7 +314,7 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, out: str | os.PathLike[str], /, **goals: Any) -> Goal:
-        """The one of these goals for ``out`` that is not None, under the name that the caller's users know."""
+        """The one of these goals for ``out`` that is not None, by the name that the caller's users know."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             *first, last = goals

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, misfit
 from lora_np.checks import Array
-from lora_np.hub import HubError
-from lora_np.models import peft
+from lora_np.hub import FLOATS, HubError, SafetensorsFile, gguf
+from lora_np.models import Place, peft
 
 # What a module may have beside the factors of a linear map, by attribute or part.
 _EXTRAS = {
@@ -44,7 +44,13 @@ def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) ->
             raise HubError(f"{adapter}: {name!r} has {_EXTRAS[what]}, for which {program} has no place")
     for name in (*adapter.full, *adapter.rows):
         how = "in full" if name in adapter.full else "in some rows (trainable_token_indices)"
-        raise HubError(f"{adapter}: {name!r} is replaced {how}, for which {program} has no place")
+        hint = "; if it is the base's own, give the base (--base)" if name in copied(adapter) else ""
+        raise HubError(f"{adapter}: {name!r} is replaced {how}, for which {program} has no place{hint}")
+
+
+def copied(adapter: Adapter) -> list[str]:
+    """Weights in full of modules that are adapted: the base's own, unless its vocabulary was changed."""
+    return [name for name in adapter.full if name.removesuffix(".weight") in adapter]
 
 
 def usual(numbers: Iterable[float]) -> float:
@@ -128,11 +134,39 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
     return first.with_factors(A=below, B=beside)
 
 
-def named_as_peft(path: str) -> tuple[str, bool]:
-    """PEFT's name of what is at a path, and whether that is a parameter, as experts and routers are."""
-    if path.endswith(".mlp.gate"):
-        return f"{path}.weight", True
-    return path, ".experts." in path
+def grouped(
+    file: SafetensorsFile | gguf.GGUFFile,
+    ends: Mapping[str, str],
+    *,
+    dtypes: Mapping[str, str] = dict(zip(FLOATS, FLOATS, strict=True)),
+) -> dict[str, dict[str, Stored]]:
+    """The tensors of a file by what they adapt and their part, told by the ends of their keys."""
+    found: dict[str, dict[str, Stored]] = {}
+    for key, info in file.tensors.items():
+        end = next((end for end in ends if key.endswith(end)), None)
+        if end is None or info.dtype not in dtypes:
+            raise HubError(f"{file.path}: {key!r} of {info.dtype} is no part of a LoRA in this format")
+        stored = Stored(dtypes[info.dtype], info.shape, partial(file.read, key))
+        found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
+    for place, parts in found.items():
+        if not {"A", "B"} <= parts.keys():
+            raise HubError(f"{file.path}: {place!r} has only one factor")
+    if not found:
+        raise HubError(f"{file.path}: holds no LoRA")
+    return found
+
+
+def assembled(path: object, parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
+    """The modules of PEFT that a program has in parts, each at a place in the model."""
+    found: dict[str, list[AdapterModule | None]] = {}
+    for place, module in parts:
+        if wrong := misfit(module.parts, f" of {place.parameter!r}"):
+            raise HubError(f"{path}: {wrong}")
+        router = place.parameter.endswith(".mlp.gate")  # neither it nor experts are modules that PEFT adapts
+        name = place.parameter + ".weight" * router
+        module = replace(module, parameter=router or ".experts." in name)
+        found.setdefault(name, [None] * place.parts)[place.part] = module
+    return {name: joined(each) for name, each in found.items()}
 
 
 def made_portable(adapter: Adapter) -> Adapter:

@@ -14,7 +14,6 @@ with on_demand(globals()):
     from lora_np.models.headers import from_safetensors as from_safetensors
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
-        interleaved as interleaved,
         named_in as named_in,
         names_for as names_for,
         open_gguf as open_gguf,

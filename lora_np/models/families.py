@@ -220,8 +220,8 @@ def llama_cpp_of(name: str) -> tuple[str, str] | None:
     Returns
     -------
     (str, str) or None
-        The second is "neighbours", or "halves" as in transformers. None if adapters for the family cannot be named
-        for llama.cpp.
+        The second is "neighbours", or "halves" as in transformers. None if adapters for the family cannot be
+        named for llama.cpp.
 
     Examples
     --------

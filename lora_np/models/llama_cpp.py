@@ -19,7 +19,7 @@ from lora_np.models.families import family_names, family_of, llama_cpp_of
 from lora_np.models.names import Place
 from lora_np.quantise import Blocks, Quantised
 
-__all__ = ["GGUFModel", "interleaved", "named_in", "names_for", "open_gguf", "row_order"]
+__all__ = ["GGUFModel", "named_in", "names_for", "open_gguf", "row_order"]
 
 _CONFIG = {
     "hidden_size": "embedding_length",
@@ -209,7 +209,7 @@ def checkpoint_tensor(name: str, family: str) -> str | None:
     return f"{found.parameter}.{part}" if found else None
 
 
-def row_order(config: Mapping[str, Any], name: str) -> Array | None:
+def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:
     """Where each row of a module is in llama.cpp's file, or None if rows are not moved.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i + 1)``.
@@ -220,11 +220,18 @@ def row_order(config: Mapping[str, Any], name: str) -> Array | None:
         As in ``config.json``.
     name : str
         Of a module or a tensor, as in a checkpoint.
+    rows : int, optional
+        How many it has; by default as the config says.
 
     Returns
     -------
     ndarray of int or None
         ``file[order]`` is in transformers' order.
+
+    Raises
+    ------
+    HubError
+        If the heads do not share the rows.
 
     Examples
     --------
@@ -237,28 +244,10 @@ def row_order(config: Mapping[str, Any], name: str) -> Array | None:
     if part is None or known is None or known[1] != "neighbours":
         return None
     queries = config["num_attention_heads"]
-    size = config.get("head_dim") or config["hidden_size"] // queries
     heads = queries if part == "q_proj" else config.get("num_key_value_heads") or queries
-    return interleaved(heads * size, heads)
-
-
-def interleaved(rows: int, heads: int) -> Array:
-    """Where llama.cpp keeps each row of q or k of a model whose neighbours it turns: see `row_order`.
-
-    Parameters
-    ----------
-    rows, heads : int
-        ``heads`` divides ``rows``.
-
-    Returns
-    -------
-    ndarray of int
-        ``file[order]`` is in transformers' order.
-
-    Examples
-    --------
-    >>> interleaved(8, heads=2)
-    array([0, 2, 1, 3, 4, 6, 5, 7])
-    """
+    if rows is None:
+        rows = heads * (config.get("head_dim") or config["hidden_size"] // queries)
+    if rows % (2 * heads):
+        raise HubError(f"{name!r} has {rows} outputs, which {heads} heads do not share")
     order: Array = np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
     return order

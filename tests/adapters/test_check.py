@@ -142,7 +142,7 @@ def test_what_is_portable_is_fine_everywhere_or_one_command_away(tmp_path):
 
 def test_every_rule_has_its_version_and_source_and_is_about_something_known():
     known = {"magnitude", "bias", "kernel", "embedding", "parameter", "head", "saved", "saved norm", "trained bias",
-             "rows", "expression", "unknown", "tied", "tied embedding"}  # fmt: skip
+             "rows", "expression", "unknown", "tied", "tied embedding", "copy", "other rank"}  # fmt: skip
     for rules in runtimes().values():
         assert all(rules[key] for key in ("version", "date", "source", "reads", "instead"))
         for rule in rules.get("rules", ()):

@@ -1,6 +1,7 @@
 """From each format to each other and back: the same updates, and nothing dropped."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -263,23 +264,23 @@ DAMAGED = {
         (lambda t, m: m.update({"general.architecture": "gpt9"}), "the architecture 'gpt9' are not known"),
         (lambda t, m: m.update({"adapter.alora.invocation_tokens": [1, 2]}), "aLoRA"),
         (lambda t, m: t.pop("output.weight.lora_a"), "'output' has only one factor"),
-        (lambda t, m: t.update({"blk.0.attn_norm.weight": np.ones(4, np.float32)}), "is no factor of a LoRA"),
-        (lambda t, m: t.update({"blk.0.x.weight.lora_a": np.ones((1, 4), np.float32)}), "'blk.0.x' has no place"),
-        (lambda t, m: t.update({"output.weight.lora_b": np.ones((4, 9), np.float32)}), "of 'output' must fit"),
+        (lambda t, m: t.update({"blk.0.attn_norm.weight": np.ones(4, np.float32)}), "'blk.0.attn_norm.weight' of F32 is no part of a LoRA"),
+        (lambda t, m: t.update({f"blk.0.x.weight.lora_{x}": np.ones((1, 1), np.float32) for x in "ab"}), "'blk.0.x' has no place"),
+        (lambda t, m: t.update({"output.weight.lora_b": np.ones((4, 9), np.float32)}), "of 'lm_head' must fit"),
         (lambda t, m: m.update({"llama.attention.head_count": 5}), "16 outputs, which 5 heads do not share"),
     ],
     "kohya": [
-        (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), "'lora_te_lm_head.dora_scale' is not"),
-        (lambda t, m: t.pop("lora_te_lm_head.lora_up.weight"), "'lora_te_lm_head' must have lora_down, lora_up"),
+        (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), "'lora_te_lm_head.dora_scale' of float64 is no part of a LoRA"),
+        (lambda t, m: t.pop("lora_te_lm_head.lora_up.weight"), "'lora_te_lm_head' has only one factor"),
         (lambda t, m: t.clear(), "holds no LoRA"),
     ],
     "mlx": [
         (lambda t, m: m.update(fine_tune_type="full"), "fine_tune_type must be 'lora' or 'dora', got 'full'"),
         (lambda t, m: m["lora_parameters"].pop("scale"), "lora_parameters must have a scale"),
         (lambda t, m: m["lora_parameters"].update(scale="2"), "lora_parameters.scale must be a number"),
-        (lambda t, m: t.pop("lm_head.lora_b"), "'lm_head' must have lora_a, lora_b"),
-        (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have lora_a, lora_b and, if"),
-        (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is not what mlx-lm"),
+        (lambda t, m: t.pop("lm_head.lora_b"), "'lm_head' has only one factor"),
+        (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have m if it is a dora"),
+        (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is no part of a LoRA"),
         (lambda t, m: t.update({"lm_head.lora_a": np.ones((16, 9))}), "of 'lm_head' must fit"),
     ],
 }  # fmt: skip
@@ -389,3 +390,35 @@ def test_every_command_reads_and_writes_them(tmp_path, capsys):
         == 0
     )
     assert adapters.load(tmp_path / "two").modules.keys() == adapters.load(adapter).modules.keys()
+
+
+def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
+    """PEFT saves those of embeddings and heads; one that was changed is refused, since it cannot be said."""
+    adapter = drawn(LLAMA, roles=["linear", "embedding"], ranks=(2,), scales=(1.0,))
+    names = ("model.embed_tokens.weight", "lm_head.weight")
+    weights = {
+        name: np.random.default_rng(i).standard_normal((20, 16)).astype(np.float32)
+        for i, name in enumerate(names)
+    }
+    (tmp_path / "base").mkdir()
+    safetensors.save(weights, tmp_path / "base" / "model.safetensors")
+    (tmp_path / "base" / "config.json").write_text(json.dumps(LLAMA))
+    full = {name: held(weight) for name, weight in weights.items()}
+    adapters.save(replace(adapter, full=full), tmp_path / "a")
+    for to in ("gguf", "mlx", "portable"):
+        out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
+        with pytest.raises(
+            HubError, match=r"'.*weight' is replaced in full, .*; if it is the base's own, give"
+        ):
+            adapters.convert(tmp_path / "a", out, to=to, base=LLAMA)
+        adapters.convert(tmp_path / "a", out, to=to, base=tmp_path / "base")
+        same(adapter, adapters.load(out))
+    assert {row.finding for row in adapters.check(tmp_path / "a", runtime="llama.cpp").rows} == {
+        "fine",
+        "ignored",
+    }
+    assert adapters.check(tmp_path / "a", runtime="llama.cpp", base=tmp_path / "base").fine
+    full["lm_head.weight"] = held(weights["lm_head.weight"] + 1)
+    adapters.save(replace(adapter, full=full), tmp_path / "b")
+    with pytest.raises(HubError, match=r"'lm_head.weight' is replaced in full"):
+        adapters.convert(tmp_path / "b", tmp_path / "b.gguf", to="gguf", base=tmp_path / "base")

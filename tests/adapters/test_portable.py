@@ -101,6 +101,8 @@ def test_bytes_count_what_is_written(tmp_path, size):
 def test_bytes_for_less_than_one_direction(tmp_path):
     with pytest.raises(ValueError, match=r"bytes must be at least \d+, got 100"):
         adapters.resize(located_adapter("king-james"), tmp_path / "a", bytes=100, portable=True)
-    with pytest.raises(ValueError, match=r"bytes is the size of PEFT's file, and a.gguf is of another format"):
+    with pytest.raises(
+        ValueError, match=r"bytes is the size of PEFT's file, and a.gguf is of another format"
+    ):
         adapters.resize(located_adapter("king-james"), tmp_path / "a.gguf", bytes=100_000)
     assert not list(tmp_path.iterdir())
