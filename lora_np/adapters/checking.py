@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.converting import without_copies
-from lora_np.adapters.formats import Base, described, format_of, load
+from lora_np.adapters.formats import FILES, Base, described, format_of, load
 from lora_np.adapters.results import Findings
 from lora_np.adapters.scaling import copied, extras
 from lora_np.checks import choice
@@ -174,14 +175,18 @@ def runtimes() -> Mapping[str, Any]:
     return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
 
 
-def misreading(adapter: Adapter) -> list[str]:
-    """The programs that read PEFT's directories and would run a module of this one at another strength."""
-    return [
-        name
+def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
+    """Which programs misread the strength of an adapter that was written to ``out``, a directory for PEFT."""
+    if Path(out).suffix in FILES:
+        return []
+    wrong = {
+        name: [factor for factor in _factors(rules, adapter).values() if abs(factor - 1) > _CLOSE]
         for name, rules in runtimes().items()
         if "peft" in rules["reads"]
-        and any(abs(factor - 1) > _CLOSE for factor in _factors(rules, adapter).values())
-    ]
+    }
+    names = ", ".join(name for name, factors in wrong.items() if factors)
+    note = f"ranks or scales differ: {names} would run some modules at another strength; "
+    return [note + "portable=True (--portable) pads them"] if names else []
 
 
 def _factors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule
 from lora_np.adapters.bases import check_bases
+from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import (
@@ -22,7 +23,6 @@ from lora_np.adapters.resizing import (
     norm,
     put_aside,
     side_by_side,
-    strength_notes,
 )
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable

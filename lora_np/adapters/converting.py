@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from lora_np.hub import float_dtype, located, rounded
 from lora_np.models import open_model
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya"]
-TARGETS = ("peft", "portable", "gguf", "mlx", "kohya")
 
 
 class ConvertedModule(NamedTuple):
@@ -107,7 +106,7 @@ def convert(
     >>> bool(np.allclose(lnp.adapters.load(folder / "mlx").delta("q"), module.delta()))
     True
     """
-    choice("to", to, TARGETS)
+    choice("to", to, get_args(Target))
     if dtype is not None:
         float_dtype(dtype)
     before = load(adapter, base=base)
@@ -142,9 +141,10 @@ def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
     full = dict(adapter.full)
     for name in copies:
         target = named(name) if named(name) in source else source.tied_embedding
-        if target and np.array_equal(
-            source.read(target), rounded(full[name].read(), source.info(target).dtype)
-        ):
+        if target is None:
+            continue
+        theirs = rounded(full[name].read(), source.info(target).dtype)
+        if np.array_equal(source.read(target), theirs):
             del full[name]
     return replace(adapter, full=full)
 

@@ -160,10 +160,8 @@ def _named_base(adapter: Adapter) -> Mapping[str, Any] | None:
 
 def weights_file(path: Path) -> Path:
     """The file that holds the numbers of the adapter at a path."""
-    if path.is_file():
-        return path
-    mlx = path / mlx_format.WEIGHTS
-    return mlx if format_of(path)[0] == "mlx" else path / peft_format.WEIGHTS
+    names = {"mlx": mlx_format.WEIGHTS, "peft": peft_format.WEIGHTS}
+    return path if path.is_file() else path / names[format_of(path)[0]]
 
 
 @contextmanager

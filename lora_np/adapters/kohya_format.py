@@ -13,20 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header, misfit
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, misfit
 from lora_np.adapters.peft_format import as_maps, in_file
-from lora_np.adapters.scaling import check_sayable, grouped, rescaled
-from lora_np.hub import HubError, SafetensorsWriter, safetensors
+from lora_np.adapters.scaling import check_sayable, grouped, rescaled, store
+from lora_np.hub import HubError, safetensors
 
 _ENDS = {".lora_down.weight": "A", ".lora_up.weight": "B", ".alpha": "alpha"}
 _PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
-_TEXT = (
-    "text_model.",
-    "encoder.block.",
-    "model.layers.",
-    "model.embed_tokens",
-    "lm_head",
-)  # encoders of texts
+_TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")  # how paths in encoders of texts begin
 
 
 def is_flat(name: str) -> bool:
@@ -58,9 +52,7 @@ def write(adapter: Adapter, path: Path, *, dtype: str | None = None) -> None:
         ("ss_network_alpha", {module.scale * module.rank for module in adapter.values()}),
     ):
         metadata[key] = f"{numbers.pop():g}" if len(numbers) == 1 else "Dynamic"
-    with SafetensorsWriter(path, header(tensors, dtype), metadata=metadata) as writer:
-        for key, stored in tensors.items():
-            writer.write(key, stored.read())
+    store(tensors, path, dtype=dtype, metadata=metadata)
 
 
 def read(path: str | os.PathLike[str], known: Iterable[str] | None = None) -> dict[str, AdapterModule]:

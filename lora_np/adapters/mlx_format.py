@@ -6,17 +6,16 @@ Source: mlx-lm, ``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
-from lora_np.adapters.scaling import assembled, check_sayable, grouped, padded, parted, rescaled, usual
-from lora_np.checks import number, shown
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.scaling import assembled, check_sayable, grouped, padded, parted, rescaled, store, usual
+from lora_np.checks import shown
 from lora_np.files import write_json
-from lora_np.hub import HubError, SafetensorsWriter, inside, read_json, safetensors
+from lora_np.hub import HubError, inside, read_json, safetensors
 from lora_np.models import Place, family_names, named_in, names_for
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
@@ -42,20 +41,13 @@ def write(
     for name, module in adapter.items():
         names = _names(adapter, name, config)
         for place, part in zip(names, parted(module, len(names)), strict=True):
+            parts = padded(rescaled(part, scale), rank).parts
             for suffix, what in _PARTS.items():
-                if what in module.parts:
-                    stored = padded(rescaled(part, scale), rank).parts[what]
-                    tensors[f"{place}.{suffix}"] = (
-                        stored.seen(np.transpose) if len(stored.shape) == 2 else stored
-                    )
-    infos = header(tensors, dtype)
-    infos = {
-        key: replace(info, dtype="float32") if info.dtype == "float64" else info
-        for key, info in infos.items()
-    }
-    with SafetensorsWriter(folder / WEIGHTS, infos, metadata={"format": "mlx"}) as writer:
-        for key, stored in tensors.items():
-            writer.write(key, stored.read())
+                if what in parts:
+                    flat = len(parts[what].shape) == 2
+                    tensors[f"{place}.{suffix}"] = parts[what].seen(np.transpose) if flat else parts[what]
+    wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # which only its CPU has
+    store(tensors, folder / WEIGHTS, dtype=dtype or ("float32" if wide else None), metadata={"format": "mlx"})
     said = {
         "model": adapter.raw.get("base_model_name_or_path"),
         "fine_tune_type": "dora" if dora else "lora",
@@ -92,12 +84,9 @@ def read(folder: Path) -> dict[str, AdapterModule]:
         raise HubError(
             f"{path}: fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
         )
-    if not isinstance(parameters, Mapping) or "scale" not in parameters:
-        raise HubError(f"{path}: lora_parameters must have a scale, got {shown(parameters)}")
-    try:
-        scale = number("lora_parameters.scale", parameters["scale"], minimum=-np.inf)
-    except (TypeError, ValueError) as error:
-        raise HubError(f"{path}: {error}") from None
+    scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        raise HubError(f"{path}: lora_parameters must have a number scale, got {shown(parameters)}")
     file = safetensors.open(inside(folder, WEIGHTS))
     found = []
     for key, stored in grouped(file, {f".{end}": part for end, part in _PARTS.items()}).items():

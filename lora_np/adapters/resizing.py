@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
-from lora_np.adapters.checking import misreading
+from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, targeting
 from lora_np.adapters.results import Written
@@ -397,16 +397,6 @@ def largest_rank(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -
     """Settings whose r, where programs with a limit look, will be the largest rank."""
     right = raw.get("r") == max(module.rank for module in modules.values())
     return {key: content for key, content in raw.items() if right or key not in ("r", "lora_alpha")}
-
-
-def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
-    """Which programs misread the strength of an adapter that was written as a directory for PEFT."""
-    if Path(out).suffix in FILES or not (programs := misreading(adapter)):
-        return []
-    return [
-        f"ranks or scales differ: {', '.join(programs)} would run some modules at another strength; "
-        "portable=True (--portable) pads them"
-    ]
 
 
 def _rank_of_size(

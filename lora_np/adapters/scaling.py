@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, misfit
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header, misfit
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, SafetensorsFile, gguf
+from lora_np.hub import FLOATS, HubError, SafetensorsFile, SafetensorsWriter, gguf
 from lora_np.models import Place, peft
 
 # What a module may have beside the factors of a linear map, by attribute or part.
@@ -94,7 +95,9 @@ def _widened(stored: Stored, shape: tuple[int, ...]) -> Stored:
 def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
     """The maps that are stacked along the outputs."""
     A, B = module.parts["A"], module.parts["B"]
-    d = B.shape[-2] // parts
+    d, over = divmod(B.shape[-2], parts)
+    if over:
+        raise HubError(f"{B.shape[-2]} outputs cannot be those of {parts} maps of one size")
     views = [partial(_rows, rows=slice(part * d, (part + 1) * d)) for part in range(parts)]
     return [module.with_factors(A=A, B=B.seen(view)) for view in views]
 
@@ -132,6 +135,15 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
     below = A[0] if shared else Stored(A[0].dtype, (*A[0].shape[:-2], rank, A[0].shape[-1]), inputs)
     beside = Stored(B[0].dtype, (*B[0].shape[:-2], int(tops[-1]), rank), outputs)
     return first.with_factors(A=below, B=beside)
+
+
+def store(
+    tensors: Mapping[str, Stored], path: Path, *, dtype: str | None, metadata: Mapping[str, str]
+) -> None:
+    """A safetensors file of ``tensors``, of which one is in memory at a time."""
+    with SafetensorsWriter(path, header(tensors, dtype), metadata=metadata) as writer:
+        for key, stored in tensors.items():
+            writer.write(key, stored.read())
 
 
 def grouped(
@@ -177,19 +189,10 @@ def made_portable(adapter: Adapter) -> Adapter:
     modules = {name: padded(rescaled(module, 1.0), rank) for name, module in adapter.items()}
     said = adapter.raw
     raw = {**peft.FRESH, **{key: said[key] for key in _PLAIN if key in said}}
-    raw |= {
-        "r": rank,
-        "lora_alpha": rank,
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        "use_rslora": False,
-        "bias": "none",
-    }
+    raw |= {"r": rank, "lora_alpha": rank, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
     # a list of names, without layers or exceptions, is exact for the model that it was made for
     names = said.get("target_modules")
-    exact = isinstance(names, list) and not any(
-        said.get(key) for key in ("exclude_modules", "layers_pattern")
-    )
+    exact = isinstance(names, list) and not said.get("exclude_modules")
     linear = sorted(name for name, module in modules.items() if not module.parameter)
     raw["target_modules"] = names if exact and said.get("layers_to_transform") is None else linear
     if parameters := sorted({*modules} - {*linear}):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.checking import misreading
+from lora_np.adapters.checking import strength_notes
 from lora_np.hub import located, safetensors
 from lora_np.language import located_adapter
 
@@ -45,6 +45,10 @@ def write(folder, options, made):
     for name, update in strengths(folder / "True").items():
         np.testing.assert_allclose(update, padded.delta(name), rtol=1e-5, atol=1e-6)
     return results, plain, padded
+
+
+def misreading(adapter):
+    return strength_notes(adapter, "a")
 
 
 GOALS = [{"rank": 2}, {"energy": 0.9}, {"error": 0.2}, {"total_rank": 20}]
