@@ -21,6 +21,7 @@ from lora_np.models import (
     check_patterns,
     describe,
     fused_names,
+    peft,
     pick,
     saved_modules,
 )
@@ -83,6 +84,8 @@ class LoraCount(Shown):
         The convention for experts, ``"peft"`` or ``"per-expert"``; empty without experts.
     dora : bool
         Whether the adapters are DoRA's, whose forward keeps more.
+    frozen : int
+        Numbers of the adapter that are not trained: MiCA's B.
     """
 
     spec: ModelSpec
@@ -92,6 +95,7 @@ class LoraCount(Shown):
     biases: int
     experts: str
     dora: bool = False
+    frozen: int = 0
 
     @cached_property
     def adapter(self) -> int:
@@ -111,7 +115,7 @@ class LoraCount(Shown):
     @property
     def total(self) -> int:
         """Base, adapter and saved copies: what is in memory, and what PEFT calls "all params"."""
-        return self.base + self.adapter + sum(self.saved.values())
+        return self.base + self.adapter + self.frozen + sum(self.saved.values())
 
     @property
     def percent(self) -> float:
@@ -292,6 +296,8 @@ def count_model(
     target_parameters: Iterable[str] = (),
     trainable_token_indices: Sequence[int] | Mapping[str, Sequence[int]] = (),
     lora_bias: bool = False,
+    mica: bool = False,
+    blocks: Mapping[str, Any] | None = None,
     experts: str = "peft",
 ) -> LoraCount:
     """What a LoRA on a model costs, to the last parameter, as PEFT would build it.
@@ -328,6 +334,10 @@ def count_model(
         Rows to train of the input embedding, or of the modules whose names end in a key.
     lora_bias : bool
         Whether B has a bias, of d_out numbers.
+    mica : bool
+        Whether A alone is trained, as with ``init_lora_weights="mica"``.
+    blocks : mapping of str to object, optional
+        Which modules have an A or B of blocks on the diagonal: PEFT's ``use_bdlora``.
     experts : {"peft", "per-expert"}
         How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT does
         with them: gate and up projection share one pair of factors of rank 2 r, and in the fused families
@@ -383,12 +393,17 @@ def count_model(
     )
     adapters: list[AdaptedModules] = []
     for each in picks:
-        adapters += _adapt(each, rank, patterns, dora=dora, lora_bias=lora_bias)
+        adapters += _adapt(each, rank, patterns, blocks, dora=dora, lora_bias=lora_bias)
+    frozen = 0
+    if mica:
+        frozen = sum(each.rank * _sides(each.module)[0] * each.copies for each in adapters)
+        adapters = [each._replace(each=each.rank * _sides(each.module)[1]) for each in adapters]
     saved = saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
-    return LoraCount(spec, rank, tuple(adapters), copies, biases, experts if has_experts else "", dora)
+    convention = experts if has_experts else ""
+    return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
 
 
 # the names that PEFT may translate if transformers fuses experts
@@ -417,21 +432,37 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
 
 
 def _adapt(
-    picked: Pick, rank: int, patterns: Patterns, *, dora: bool, lora_bias: bool
+    picked: Pick,
+    rank: int,
+    patterns: Patterns,
+    blocks: Mapping[str, Any] | None,
+    *,
+    dora: bool,
+    lora_bias: bool,
 ) -> list[AdaptedModules]:
-    """One adapter for each rank that the picked modules get."""
+    """One adapter for each rank, and number of blocks of A and B, that the picked modules get."""
     module = picked.module
     usual = rank * picked.times
-    by_rank: dict[int, list[str]] = {}
-    if patterns.values:
+    alike: dict[tuple[int, int, int], list[str]] = {}
+    if patterns.values or blocks:
         for name in picked.names or module.names():
-            by_rank.setdefault(patterns.get(picked.path(name), usual), []).append(name)
-    groups: list[tuple[int, Any]] = list(by_rank.items()) or [(usual, picked.names)]
+            parts = peft.blocks_of({"use_bdlora": blocks}, name)
+            key = patterns.get(picked.path(name), usual), parts.get("A", 1), parts.get("B", 1)
+            alike.setdefault(key, []).append(name)
+    groups: list[tuple[tuple[int, int, int], Any]] = list(alike.items()) or [((usual, 1, 1), picked.names)]
     adapted = []
-    for own, names in groups:
+    for (own, of_A, of_B), names in groups:
         each = _numbers(picked, own, dora=dora, lora_bias=lora_bias)
+        d_out, d_in = _sides(module)
+        each -= own * (d_in - d_in // of_A + d_out - d_out // of_B)
         adapted.append(AdaptedModules(module, own, each, names and tuple(names)))
     return adapted
+
+
+def _sides(module: ModuleSpec) -> tuple[int, int]:
+    """Outputs and inputs; of an embedding, its width and its vocabulary."""
+    d_out, d_in, *_ = module.shape[::-1] if module.kind == "embedding" else module.shape
+    return d_out, d_in
 
 
 def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
@@ -448,10 +479,10 @@ def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
         return prod(experts) * pair_size(d_out, d_in, rank)
     if lora_bias and module.kind == "embedding":
         raise ValueError(f"lora_bias must be False for an embedding ({_starred(module)})")
-    d_out, d_in, *kernel = module.shape[::-1] if module.kind == "embedding" else module.shape
+    d_out, d_in = _sides(module)
     extra = d_out * (dora + lora_bias)
     if module.kind == "convolution":
-        groups = module.groups
+        groups, kernel = module.groups, module.shape[2:]
         return extra + count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups)
     return extra + pair_size(d_out, d_in, rank)
 

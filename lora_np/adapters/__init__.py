@@ -21,6 +21,7 @@ with on_demand(globals()):
     )
     from lora_np.adapters.live import attach as attach, save as save
     from lora_np.adapters.merging import MergedTensor as MergedTensor, merge as merge
+    from lora_np.adapters.rebasing import rebase as rebase
     from lora_np.adapters.resizing import (
         ResizedModule as ResizedModule,
         ResizeResult as ResizeResult,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, TensorInfo, float_dtype
+from lora_np.hub import FLOATS, HubError, TensorInfo, float_dtype
+from lora_np.lora import STARTS
 from lora_np.models import peft
 
 
@@ -288,6 +289,11 @@ class Adapter(Mapping[str, AdapterModule]):
         return bool(self.raw.get("fan_in_fan_out"))
 
     @property
+    def start(self) -> str | None:
+        """The initialisation that took the first A and B out of the base weights: "pissa", "olora", ..."""
+        return peft.start(self.raw)
+
+    @property
     def has_magnitudes(self) -> bool:
         """Whether it is a DoRA."""
         return any("magnitude" in module.parts for module in self.modules.values())
@@ -298,6 +304,19 @@ class Adapter(Mapping[str, AdapterModule]):
         With DoRA this is the update of the direction, before rows are brought to their magnitudes.
         """
         return self[name].delta()
+
+
+def check_start(adapter: Adapter, *, known: Collection[str] = ()) -> None:
+    """Refuse what is for a base that its initialisation changed, unless that is one of ``known``."""
+    start = adapter.start
+    if start is not None and start not in known:
+        remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
+        if start in STARTS:
+            remedy = "adapters.rebase(adapter, base) makes an ordinary LoRA of it"
+        raise HubError(
+            f"{adapter}: init_lora_weights = {start!r} takes what A and B start with out of the base "
+            f"weights, so that B A is no update of the original ones; {remedy}"
+        )
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule
+from lora_np.adapters.adapter import Adapter, AdapterModule, check_start
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
@@ -217,6 +217,7 @@ def _check(sources: list[Adapter]) -> None:
     first: dict[str, AdapterModule] = {}
     replaced: set[str] = set()
     for source in sources:
+        check_start(source)
         if source.has_magnitudes:
             raise HubError(f"{source}: DoRA's magnitudes have no weighted sum without the base")
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:

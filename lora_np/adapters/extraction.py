@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -173,7 +173,7 @@ def extract(
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
         labels = {name: work[name][0].label for name in found}
         adapted = [work[name][0].module for name in found]
-        for name in {pair.target for pair in pairs if before.tied_embedding in pair.old} & found.keys():
+        for name in {pair.target for pair in pairs if before.tied.get(HEAD) in pair.old} & found.keys():
             module, spectrum = found[name]  # the head keeps the base's numbers unless it has its own
             found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
@@ -184,10 +184,11 @@ def extract(
             "lora_dropout": 0.0,
             "bias": "none",
             "fan_in_fan_out": any(each.transposed and each.kind == "linear" for each in adapted),
-            "modules_to_save": sorted(in_full) or None,
         }
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
+        full |= _shared(after, replaced)
+        raw["modules_to_save"] = sorted({name.rpartition(".")[0] for name in full}) or None
         whole = Adapter(modules, full, targeting(raw, modules))
         ranks = goal.ranks(whole, spectra, modules if portable else None)
         made = cut(whole, modules, ranks, portable=portable)
@@ -207,11 +208,6 @@ def extract(
         notes.append(
             f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "
             "merge, because PEFT's own merge adds both changes to the one weight"
-        )
-    if shared := [pair.label for pair in replaced if pair.is_shared]:
-        notes.append(
-            f"{shared[0]} is the weight of other modules too: merge with lora-np merge, since PEFT replaces "
-            "it in one alone"
         )
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
@@ -343,6 +339,17 @@ def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterato
         return
     for _, parts in sorted(experts.items()):
         yield np.concatenate([read(parts[part]) for part in sorted(parts)])
+
+
+def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
+    """What else has the weights that are saved in full: PEFT replaces them in one module alone."""
+    whole = {tensor for pair in replaced for tensor in pair.new if pair.name == after.table}
+    holders = {name.rpartition(".")[0] for name, owner in after.tied.items() if owner in whole}
+    return {
+        name: Stored(after.info(owner).dtype, after.info(owner).shape, partial(after.read, owner))
+        for name, owner in after.tied.items()
+        if name.rpartition(".")[0] in holders
+    }
 
 
 def _differs(pair: _Pair) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, check_start, header
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import load, weights_file
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
 from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
-from lora_np.adapters.weights import Merging, add_update, oriented
+from lora_np.adapters.weights import Change, Merging, add_update, from_start, oriented
 from lora_np.checks import Array, printable
 from lora_np.files import picture
 from lora_np.hub import SafetensorsWriter, TensorInfo, directory
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
+from lora_np.lora import STARTS
 from lora_np.models import GGUFModel, open_gguf, open_model
 from lora_np.plots import module_kinds
 from lora_np.table import Table, json_text
@@ -278,17 +279,21 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter, base=base, ordered=base is not None)
-    weights: Mapping[str, Callable[[], Any]] = {}
+    changes: Mapping[str, Change] = {}
     unsure: tuple[str, ...] = ()
     if base is not None:
+        check_start(opened, known=STARTS)
         source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
         unsure = () if any_base else check_base(source.config, base, opened)
         if isinstance(source, GGUFModel):
-            weights = {name: partial(source.read, f"{name}.weight") for name in opened}
+            reads = {name: partial(source.read, f"{name}.weight") for name in opened}
+            changes = {
+                name: Change(Stored("float32", (), read), began=opened.start) for name, read in reads.items()
+            }
         else:
-            weights = Merging(source, opened).base_weights()
+            changes = Merging(source, opened).by_module()
     work = {
-        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.fan_in_fan_out)
+        name: (name, f"{adapter}: {name!r}", module, changes.get(name))
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
     found = each_of(_look, work, jobs=jobs, progress=progress, label="inspect")
@@ -307,10 +312,10 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _look(
-    work: tuple[str, str, AdapterModule, Callable[[], Any] | None, bool],
+    work: tuple[str, str, AdapterModule, Change | None],
 ) -> tuple[InspectedModule, Array]:
     """The measurements of one module, and its singular values."""
-    name, place, module, weight, fan_in_fan_out = work
+    name, place, module, change = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
@@ -327,10 +332,14 @@ def _look(
         needed=needed,
         wasted=module.rank - needed,
     )
-    if weight is None:
+    if change is None:
         return row, s
-    W0 = oriented(place, at_least_single(np.asarray(weight())), module, transposed=fan_in_fan_out)
+    stored = at_least_single(np.asarray(change.start.read()))
+    W0 = oriented(place, stored, module, transposed=change.transposed)
     W = W0.copy()
+    if change.began:
+        module = from_start(module, W0, change.began)
+        norm = float(np.linalg.norm(module.delta()))
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
     if W0.ndim == 2:  # the maps of experts or groups each have their own directions
@@ -349,6 +358,8 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
             notes.append(f"{status}: {', '.join(named)} {what}")
     if adapter.has_magnitudes:
         notes.append("DoRA: norms and spectra are those of the directions' updates, before magnitudes")
+    if adapter.start:
+        notes.append(f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's")
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
         notes.append(
             "stacks of maps, of experts or of a convolution's groups: norm, spectrum and needed are those of "

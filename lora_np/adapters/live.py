@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace as changed
+from dataclasses import is_dataclass, replace as changed
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, held
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, check_start, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import targeting
@@ -18,9 +18,18 @@ from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
-from lora_np.lora import ADAPTED, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
+from lora_np.lora import (
+    ADAPTED,
+    STARTS,
+    DoRALinear,
+    LoRAEmbedding,
+    LoRAHead,
+    LoRALinear,
+    Residual,
+    adapter_leaves,
+)  # fmt: skip
 from lora_np.models import peft
-from lora_np.nn import Embedding, Linear, freeze, join, replace, trainable, walk
+from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
 
 T = TypeVar("T")
 
@@ -149,30 +158,53 @@ def attach(
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     if isinstance(config, Mapping) and not any_base:
         check_base(config, "this model", adapter)
+    check_start(adapter, known=STARTS)
     named = names or _own_name
     for name in adapter.rows:
         raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
     waiting = {*adapter, *adapter.full}
-    dropout = float(adapter.raw.get("lora_dropout") or 0.0)
+    frozen = _on_their_base(freeze(model), adapter, named)
+    nodes = [(named(path), node) for path, node in walk(frozen) if _arrays(node)]
+    build = _Building(adapter, {id(node.W): name for name, node in nodes if isinstance(node, Embedding)})
 
     def adapt(path: str, layer: Any) -> Any:
         name = named(path)
-        for ours, theirs in _PARAMETERS.items():
-            key = f"{name}.{theirs}"
+        for field, parameter in _arrays(layer).items():
+            key = f"{name}.{parameter}"
             if key in adapter.full:
-                new = _replaced(key, adapter.full[key], getattr(layer, ours, None))
-                layer = changed(layer, **{ours: new})
                 waiting.discard(key)
-        if name not in adapter:
-            return layer
+                if parameter != "weight" or name not in adapter:
+                    new = build.replaced(key, getattr(layer, field))
+                    layer = changed(layer, **{field: new})
         waiting.discard(name)
-        return _adapted(name, layer, adapter[name], dropout)
+        return build.adapted(name, layer) if name in adapter else layer
 
-    result = replace(freeze(model), (Linear, Embedding), adapt)
+    holders = {key.rpartition(".")[0] for key in adapter.full}
+    kinds = {type(node) for name, node in nodes if name in holders} | {Linear, Embedding}
+    result = replace(frozen, tuple(kinds), adapt)
     if waiting:
-        known = [named(path) for path, node in walk(model) if isinstance(node, (Linear, Embedding))]
-        raise HubError(f"the model has no {min(waiting)!r}{close_names(min(waiting), known)}")
+        raise HubError(
+            f"the model has no {min(waiting)!r}{close_names(min(waiting), [name for name, _ in nodes])}"
+        )
     return result
+
+
+def _arrays(node: Any) -> dict[str, str]:
+    """The names of the arrays that a layer holds, and torch's names for them."""
+    own = vars(node) if is_dataclass(node) else {}
+    return {field: _PARAMETERS.get(field, field) for field, array in own.items() if isinstance(array, LEAVES)}
+
+
+def _on_their_base(model: T, adapter: Adapter, named: Callable[[str], str]) -> T:
+    """The frozen model with the weights that the adapter's file holds of what it adapts."""
+    theirs = {}
+    for path, node in walk(model):
+        key = f"{named(path)}.weight"
+        if isinstance(node, (Linear, Embedding)) and named(path) in adapter and key in adapter.full:
+            new = _fitting(key, adapter.full[key], node.W)
+            if isinstance(node.W, np.ndarray) and not np.array_equal(new, node.W):
+                theirs[id(node.W)] = new
+    return replace(model, np.ndarray, lambda _, array: theirs.get(id(array), array)) if theirs else model
 
 
 def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
@@ -182,6 +214,8 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
+    full, saved, bias, ties = _trained_in_full(model, layers, named)
+    biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
     for path, layer in layers.items():
         name = named(path)
         if name in modules:
@@ -192,17 +226,25 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
                 "the original weights: save lora_np.lora.rebase(model, original)"
             )
         lora, m = (layer.lora, value(layer.m)) if isinstance(layer, DoRALinear) else (layer, None)
-        A, B, embedding = value(lora.A), value(lora.B), isinstance(layer, LoRAEmbedding)
-        modules[name] = AdapterModule.of(A=A, B=B, alpha=lora.alpha, magnitude=m, embedding=embedding)
-    full, saved, bias = _trained_in_full(model, layers, named)
+        A, B, c = value(lora.A), value(lora.B), None
+        if isinstance(layer, LoRAHead):
+            A, B = B.T, A.T
+        elif biased and isinstance(layer, LoRALinear):  # PEFT knows them for all layers or for none
+            c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
+        modules[name] = AdapterModule.of(
+            A=A, B=B, alpha=lora.alpha, magnitude=m, bias=c, embedding=isinstance(layer, LoRAEmbedding)
+        )
+        if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(lora.base.W, np.ndarray):
+            full[f"{name}.weight"] = held(lora.base.W)  # as PEFT does, since the vocabulary may have grown
     raw = {
         **peft.FRESH,
         "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
         "use_dora": any("magnitude" in module.parts for module in modules.values()),
+        "lora_bias": biased,
         "bias": bias,
         "modules_to_save": saved or None,
     }
-    return Adapter(modules, full, targeting(raw, modules))
+    return Adapter(modules, full, {**targeting(raw, modules), "ensure_weight_tying": ties})
 
 
 def _own_name(path: str) -> str:
@@ -218,8 +260,11 @@ def _adapted_layers(model: Any) -> dict[str, Any]:
 
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Callable[[str], str]
-) -> tuple[dict[str, Stored], list[str], str]:
-    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's ``bias``."""
+) -> tuple[dict[str, Stored], list[str], str, bool]:
+    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's ``bias``.
+
+    And whether modules share what is trained.
+    """
     own = {id(leaf) for _, leaf in adapter_leaves(model)}
     owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
     owner |= dict(zip(layers, layers, strict=True))
@@ -227,10 +272,12 @@ def _trained_in_full(
     full: dict[str, Stored] = {}
     saved: set[str] = set()
     biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
+    ties = any(isinstance(layer, LoRAHead) for layer in layers.values())
     for path, leaf in trainable(model):
         if id(leaf) in own:
             continue
-        holder, _, field = path.split(" = ")[0].rpartition(".")
+        places = [place.rpartition(".")[::2] for place in path.split(" = ")]
+        holder, field = places[0]
         name = named(owner.get(holder, holder))
         if field == "b" and (holder in owner or not isinstance(getattr(nodes[holder], "W", None), Tensor)):
             full[f"{name}.bias"] = held(value(leaf))
@@ -239,42 +286,74 @@ def _trained_in_full(
             raise HubError(f"{path}: a weight that is adapted and trained too has no place in PEFT's format")
         else:
             # PEFT reads a module that is saved in full with all its parameters, trained or not.
-            saved.add(name)
-            for ours, array in vars(nodes[holder]).items():
-                if isinstance(array, (Tensor, np.ndarray)):
-                    full[f"{name}.{_PARAMETERS.get(ours, ours)}"] = held(value(array))
+            sharing = {id(nodes[holder]): holder for holder, _ in reversed(places)}
+            ties = ties or len(sharing) > 1
+            for holder in sharing.values():
+                saved.add(named(holder))
+                for ours, theirs in _arrays(nodes[holder]).items():
+                    full[f"{named(holder)}.{theirs}"] = held(value(getattr(nodes[holder], ours)))
     bias = "all" if False in biased else "lora_only" if biased else "none"
-    return full, sorted(saved), bias
+    return full, sorted(saved), bias, ties
 
 
-def _adapted(name: str, layer: Any, module: AdapterModule, dropout: float) -> Any:
-    d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
-    if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
-        kind = "an embedding" if module.embedding else "a linear layer"
-        raise HubError(
-            f"{name!r} adapts {kind} of shape {module.shape}, which does not fit "
-            f"{type(layer).__name__} {layer.W.shape}"
-        )
-    dtype = layer.W.dtype
-    A, B = Tensor(module.A.astype(dtype)), Tensor(module.B.astype(dtype))
-    alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
-    if module.embedding:
-        if module.magnitude is not None:
-            raise HubError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
-        return LoRAEmbedding(layer, A, B, alpha)
-    if module.bias is not None:
-        # The bias of B is a constant added to the layer's: it goes on as one that is trained.
-        shift = (module.scale * module.bias).astype(dtype)
-        layer = changed(layer, b=Tensor(shift if layer.b is None else value(layer.b) + shift))
-    if module.magnitude is None:
-        return LoRALinear(layer, A, B, alpha, dropout)
-    direction = LoRALinear(Linear(layer.W), A, B, alpha, dropout)
-    return DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
+class _Building:
+    """The layers that an adapter makes of a model's, and what they share."""
+
+    def __init__(self, adapter: Adapter, tables: Mapping[int, str]) -> None:
+        self.adapter = adapter
+        self.tables = tables if adapter.raw.get("ensure_weight_tying") else {}  # embeddings by their arrays
+        self.made: dict[Any, Tensor] = {}
+
+    def replaced(self, key: str, old: Any) -> Tensor:
+        """What is trained instead of an array: of what shares it too, if the adapter ties them."""
+        new, place = _fitting(key, self.adapter.full[key], old), id(old) if id(old) in self.tables else key
+        made = self.made.setdefault(place, Tensor(new))
+        return made if np.array_equal(value(made), new) else Tensor(new)
+
+    def factors(self, name: str, dtype: Any) -> tuple[Tensor | Array, Tensor]:
+        """B and A of a module."""
+        module = self.adapter[name]
+        for part, array in (("B", module.B), ("A", module.A)):
+            self.made.setdefault((name, part), Tensor(array.astype(dtype)))
+        B, A = self.made[name, "B"], self.made[name, "A"]
+        return (value(B) if self.adapter.raw.get("init_lora_weights") == "mica" else B), A
+
+    def adapted(self, name: str, layer: Any) -> Any:
+        """The layer with its adapter."""
+        module, dtype = self.adapter[name], layer.W.dtype
+        d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
+        if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
+            kind = "an embedding" if module.embedding else "a linear layer"
+            raise HubError(
+                f"{name!r} adapts {kind} of shape {module.shape}, which does not fit "
+                f"{type(layer).__name__} {layer.W.shape}"
+            )
+        alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
+        B, A = self.factors(name, dtype)
+        if module.embedding:
+            if module.magnitude is not None:
+                raise HubError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
+            return LoRAEmbedding(layer, A, B, alpha)
+        table = self.tables.get(id(layer.W), "")
+        if table in self.adapter:
+            of_B, of_A = self.factors(table, dtype)
+            if np.array_equal(value(of_B), value(A).T) and np.array_equal(value(of_A), value(B).T):
+                return LoRAHead(layer, of_A, of_B, alpha)
+        if began := self.adapter.start:
+            B0, A0 = STARTS[began](value(layer.W).astype(np.float64), module.rank, module.scale)
+            layer = Residual((value(layer.W) - module.scale * (B0 @ A0)).astype(dtype), layer.b)
+        dropout = float(self.adapter.raw.get("lora_dropout") or 0.0)
+        if module.magnitude is None:
+            c = None if module.bias is None else Tensor(module.bias.astype(dtype))
+            return LoRALinear(layer, A, B, alpha, dropout, c)
+        direction = LoRALinear(changed(layer, b=None), A, B, alpha, dropout)
+        return DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
 
 
-def _replaced(key: str, stored: Stored, old: Tensor | Array | None) -> Tensor:
+def _fitting(key: str, stored: Stored, old: Any) -> Array:
+    """An array of the file, as the one of the model that it replaces."""
     new = at_least_single(stored.read())
     if old is None or new.shape != old.shape:
         has = "none" if old is None else old.shape
         raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {has}")
-    return Tensor(new.astype(old.dtype))
+    return new.astype(old.dtype)

@@ -28,7 +28,7 @@ from lora_np.hub import (
     directory,
     inside,
 )
-from lora_np.models import HEAD, OpenModel, open_model
+from lora_np.models import OpenModel, open_model, untied
 from lora_np.work import each
 
 # Weights in other formats, which would still be the unmerged ones.
@@ -169,16 +169,16 @@ def merge(
             shutil.copyfile(source.path / name, stage / name)
         if source.index is not None:
             write_json(stage / INDEX, _index(source.index, written))
-        if HEAD in added or quantised:
-            config = _config(source.config, untied=HEAD in added, widened=bool(quantised))
-            write_json(stage / "config.json", config)
+        if added or quantised:
+            config = _config(source.config) if quantised else source.config
+            write_json(stage / "config.json", untied(config) if source.tied.keys() & added else config)
     rows = tuple(row for rows in by_shard for row in rows if row.name in merging.changes)
     rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
     notes = [f"largest rounding error {rounding:.3g}", *unsure]
     if added:
         notes.append(f"added: {', '.join(added)}")
-    if HEAD in added:
-        notes.append(f"{HEAD} has its own numbers now (tie_word_embeddings is false)")
+    if own := sorted(source.tied.keys() & added):
+        notes.append(f"with their own numbers now: {', '.join(own)} (tie_word_embeddings is false)")
     if quantised:
         notes.append(f"in float32 now, adapted or not: {len(quantised)} weights that bitsandbytes quantised")
     if left_out:
@@ -234,15 +234,9 @@ def _index(old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo
     return new
 
 
-def _config(old: Mapping[str, Any], *, untied: bool, widened: bool) -> dict[str, Any]:
-    """A config that says that the head has its own numbers, or that nothing is quantised."""
-    new = {
-        key: _config(part, untied=untied, widened=widened) if key == "text_config" and part else part
-        for key, part in old.items()
-    }
-    if untied:
-        new["tie_word_embeddings"] = False
-    if widened:
-        new |= {key: "float32" for key in ("dtype", "torch_dtype") if key in new}
-        new.pop("quantization_config", None)
+def _config(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A config that says that nothing is quantised."""
+    new = {key: _config(part) if key == "text_config" and part else part for key, part in old.items()}
+    new |= {key: "float32" for key in ("dtype", "torch_dtype") if key in new}
+    new.pop("quantization_config", None)
     return new

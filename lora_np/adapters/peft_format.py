@@ -18,7 +18,7 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, 
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import FLOATS, HubError, TensorInfo, inside, read_json, safetensors
-from lora_np.models import peft
+from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
 CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
@@ -38,8 +38,6 @@ _PARTS = {
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
-# PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized.
-_EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
 
 
 def read(folder: Path) -> Adapter:
@@ -234,6 +232,9 @@ def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tup
     if said.targets(holder):
         return holder, False
     names = nested(said.parameters_of(holder))
+    if len(names) > wraps:  # a bare name may be that of a parameter of other modules alone
+        ends = said.raw["target_parameters"]
+        names = [name for name in names if any("." in end and ends_with(name, end) for end in ends)] or names
     if not names:
         if said.raw.get("ensure_weight_tying"):  # a head that is tied to the embedding without being named
             return holder, False
@@ -258,7 +259,7 @@ def _module(
             floats = f"{', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
             raise HubError(f"{part} of {name!r} is stored as {tensor.dtype}, not as {floats}")
     rank, alpha = said.rank_and_alpha(name)
-    for part, blocks in said.blocks_of(name).items():
+    for part, blocks in peft.blocks_of(said.raw, name).items():
         parts[part] = _expanded(name, parts[part], blocks)
     parts, kernel = as_maps(parts, rank if parameter else 0)
     if wrong := misfit(parts, f" of {name!r}"):
@@ -355,7 +356,8 @@ def _full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str]) -> 
     replaced = depth > 0 and bare in adapted
     module = bare if replaced else module
     trained_bias = parameter == "bias" and said.raw.get("bias", "none") != "none"
-    embedding = parameter == "weight" and module.rpartition(".")[2] in _EMBEDDING_LAYERS
+    # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized
+    embedding = parameter == "weight" and module.rpartition(".")[2] in peft.EMBEDDINGS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
         raise HubError(f"{PREFIX + key!r} belongs to no LoRA, modules_to_save or trained bias")
     return f"{module}.{parameter}"

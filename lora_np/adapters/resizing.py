@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, targeting
@@ -157,6 +157,7 @@ def resize(
     """
     goal = Goal.of(out, rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = load(adapter)
+    check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
         modules = before.modules
         work = {name: (name, modules[name], aside / str(i)) for i, name in enumerate(modules)}

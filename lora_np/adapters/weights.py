@@ -8,10 +8,11 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
 from lora_np.checks import Array, close_names
 from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, read_bitsandbytes, rounded
-from lora_np.models import HEAD, OpenModel, Place
+from lora_np.lora import STARTS
+from lora_np.models import OpenModel, Place
 
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
 
@@ -24,6 +25,7 @@ class Change:
     module: AdapterModule | None = None
     rows: TokenRows | None = None
     transposed: bool = False  # whether it may be stored as inputs by outputs
+    began: str | None = None  # the initialisation that took the module's first factors out of the weight
 
     def result(self, place: str, dtype: str | None = None) -> tuple[Array, float | None, float | None]:
         """The tensor as ``dtype`` (its own) holds it, the largest change and the largest rounding error."""
@@ -38,6 +40,8 @@ class Change:
             raise HubError(f"{place} is stored as {dtype}, into which nothing can be merged")
         W = np.asarray(W, np.float64) if dtype == "float64" else W
         maps = oriented(place, W, module, transposed=self.transposed)
+        if self.began:
+            module = from_start(module, maps, self.began)
         return W, *add_update(place, maps, module, dtype=dtype)
 
 
@@ -47,6 +51,11 @@ class Merging:
 
     source: OpenModel
     update: Adapter
+
+    def __post_init__(self) -> None:
+        check_start(self.update, known=STARTS)
+        if self.update.start == "olora" and self.update.fan_in_fan_out:
+            raise HubError(f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks")
 
     @cached_property
     def named(self) -> Callable[[str], str]:
@@ -58,13 +67,10 @@ class Merging:
         """The tensor of each adapted module in the base."""
         return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
 
-    def base_weights(self) -> dict[str, Callable[[], Array]]:
-        """A reader of each adapted module's weight in the base, where that is one tensor."""
-        return {
-            name: self.changes[target].start.read
-            for name, target in self.weights.items()
-            if target in self.changes
-        }
+    def by_module(self) -> dict[str, Change]:
+        """The change of each adapted module's weight, where that is one tensor."""
+        changes = self.changes
+        return {name: changes[target] for name, target in self.weights.items() if target in changes}
 
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
@@ -75,31 +81,45 @@ class Merging:
     @cached_property
     def changes(self) -> dict[str, Change]:
         """Every tensor that will not be the base's, by its name in the base."""
-        named, embedding = self.named, self.source.tied_embedding
+        named, tied = self.named, self.source.tied
         changes = {named(name): self._replacement(name) for name in self.update.full}
         for name, rows in self.update.rows.items():
-            before = changes.get(named(name)) or self._original(named(name), name)
-            shape = before.start.shape
+            old = changes.get(named(name)) or self._original(named(name), name)
+            shape = old.start.shape
             d, k = shape if len(shape) == 2 else (0, 0)
             if rows.new.shape[1] != k or max(rows.tokens) >= d:
                 raise HubError(
                     f"{self.source.path}: {name!r} of shape {shape} does not have the rows that "
                     f"{self.update} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
                 )
-            changes[named(name)] = replace(before, rows=rows)
-        heads_own = changes.get(HEAD)
-        # Rows are replaced in what the two share, as PEFT ties them.
-        unshared = {*map(named, self.update.full), *self.weights.values()}
+            changes[named(name)] = replace(old, rows=rows)
+        adapted, began = {*self.weights.values()}, self.update.start
+        before = {
+            owner: changes[owner] if owner in adapted & changes.keys() else self.unchanged(owner)
+            for owner in tied.values()
+        }
         for name, module in self.update.modules.items():
             for target, part, transposed in self._targets(name, module):
-                if target == embedding:
-                    # The head keeps the numbers from which the embedding's adapter starts.
-                    heads_own = heads_own or changes.get(target) or self.unchanged(target)
-                before = changes.get(target) or self._original(target, name)
-                changes[target] = replace(before, module=part, transposed=transposed)
-        if embedding in changes and embedding in unshared:
-            changes.setdefault(HEAD, heads_own or self.unchanged(embedding))
-        return changes
+                old = changes.get(target) or self._original(target, name)
+                changes[target] = replace(old, module=part, transposed=transposed, began=began)
+        full = {named(name): stored for name, stored in self.update.full.items()}
+        same = {
+            name
+            for name, owner in tied.items()
+            if {name, owner} <= full.keys() - adapted
+            and np.array_equal(full[name].read(), full[owner].read())
+        }
+        # Rows, and biases, are replaced in what modules share, as PEFT ties them.
+        moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (adapted | full.keys())
+        if any(name in changes or owner in moved for name, owner in tied.items() if name not in same):
+            if not self.source.can_untie:
+                every = ", ".join({**before, **tied})
+                raise HubError(
+                    f"{self.source.path}: {self.update} changes one of {every} alone, and models of this "
+                    "type have the same numbers in all of them: that cannot be merged"
+                )
+            return {name: before[owner] for name, owner in tied.items()} | changes
+        return {name: change for name, change in changes.items() if name not in same}
 
     def _targets(self, name: str, module: AdapterModule) -> Iterator[tuple[str, AdapterModule, bool]]:
         """The tensors that a module changes; what acts on each; whether it may be stored inputs by outputs.
@@ -116,18 +136,26 @@ class Merging:
         for target, place in tensors.items():
             if place.expert is not None:
                 yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
-            elif module.maps == 1 or module.kernel:
-                yield target, module, self.update.fan_in_fan_out
+                continue
+            known = place.parameter in source.parameters
+            turned = known and source.module_of(place.parameter).transposed
+            if module.maps == 1 or module.kernel:
+                # Of what no family describes the config may say it, though PEFT fits it to some layer.
+                yield target, module, turned or (source.described is None and self.update.fan_in_fan_out)
             else:
                 # The shape shows how they are stored, or, if inputs and outputs are equally many, the type.
-                square = module.shape[-1] == module.shape[-2]
-                turned = source.module_of(place.parameter).transposed
-                yield target, module, not square or turned != place.transposed
+                yield target, module, module.shape[-1] != module.shape[-2] or turned != place.transposed
         if "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
             bias = module.parts["bias"]
             one = Stored(bias.dtype, (1, 1), lambda: np.ones((1, 1)))
             column = {"B": bias.seen(lambda b: b[:, None]), "A": one}
-            yield self.named(f"{name}.bias"), AdapterModule(column, alpha=module.scale), False
+            target = self.named(f"{name}.bias")
+            if target not in source:
+                raise HubError(
+                    f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which "
+                    "PEFT cannot merge either: use the adapter as it is, or train it without lora_bias"
+                )
+            yield target, AdapterModule(column, alpha=module.scale), False
 
     def unchanged(self, name: str) -> Change:
         """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
@@ -154,10 +182,23 @@ class Merging:
         source = self.source
         if target in source:
             return self.unchanged(target)
-        if target == HEAD and source.tied_embedding is not None:
-            return self.unchanged(source.tied_embedding)
+        if target in source.tied:
+            return self.unchanged(source.tied[target])
         close = close_names(target, source.places)
         raise HubError(f"{source.path}: has no {target!r}, which {self.update} adapts as {name!r}{close}")
+
+
+def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
+    """What a module does to ``W`` (d, k) itself, of which it started with a part: of twice the rank.
+
+    ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
+    """
+    B0, A0 = STARTS[start](W.astype(np.float64), module.rank, module.scale)
+    B, A = module.factors()
+    kinds = (module.parts[part].dtype for part in "BA")
+    return module.with_factors(
+        B=held(np.hstack([B, -B0]), next(kinds)), A=held(np.vstack([A, A0]), next(kinds))
+    )
 
 
 def weight_name(name: str, module: AdapterModule) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
 from lora_np.lora.initial import kaiming
-from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, quantiser
 from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
@@ -250,7 +249,7 @@ def like(Q: Quantised) -> Quantiser:
 
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
-    """The adapters' own arrays, A and B of each adapted layer (and DoRA's m), with their paths.
+    """The adapters' own arrays, A and B of each adapted layer (and its c, and DoRA's m), with their paths.
 
     Parameters
     ----------
@@ -269,10 +268,13 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     [('A', (1, 3)), ('B', (3, 1))]
     """
     nodes = [node for _, node in walk(model)]
-    factors = {
-        id(a) for node in nodes if isinstance(node, (LoRALinear, LoRAEmbedding)) for a in (node.A, node.B)
+    own = {
+        id(getattr(node, field))
+        for node in nodes
+        if isinstance(node, ADAPTED)
+        for field in ("A", "B", "c", "m")
+        if getattr(node, field, None) is not None
     }
-    own = factors | {id(node.m) for node in nodes if isinstance(node, DoRALinear)}
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 

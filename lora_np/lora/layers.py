@@ -31,6 +31,8 @@ class LoRALinear:
         The update is scaled by ``alpha / r``.
     dropout : float
         Rate at which entries of x are dropped on their way to A, where the call is given an ``rng``.
+    c : Tensor or ndarray of shape (d,), optional
+        A bias of B: ``(alpha/r) (B A x + c)``, PEFT's ``lora_bias``.
 
     Raises
     ------
@@ -53,11 +55,14 @@ class LoRALinear:
     B: Tensor | Array  # (d, r)  zero: training starts exactly at the base model
     alpha: float
     dropout: float = 0.0
+    c: Tensor | Array | None = None  # (d,)
 
     __repr__ = outline
 
     def __post_init__(self) -> None:
         check_factors(self.A, self.B, self.base.W.shape)
+        if self.c is not None and self.c.shape != (self.base.d_out,):
+            raise ValueError(f"c must have shape ({self.base.d_out},), got {self.c.shape}")
         # Plain floats: a NumPy scalar would lift float32 to float64 in every call.
         alpha = number("alpha", self.alpha, minimum=0, open_minimum=True)
         rate = number("dropout", self.dropout, minimum=0, maximum=1, open_maximum=True)
@@ -78,8 +83,10 @@ class LoRALinear:
         kept = x if rng is None else dropout(x, self.dropout, rng=rng)
         W = self.base.W
         if kept is x and isinstance(W, (Tensor, np.ndarray)):
-            return adapted_affine(x, W, self.A, self.B, self.scale, self.base.b)
-        return plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
+            h = adapted_affine(x, W, self.A, self.B, self.scale, self.base.b)
+        else:
+            h = plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
+        return h if self.c is None else h + self.c * self.scale
 
     def delta(self) -> Array:
         """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
@@ -88,7 +95,53 @@ class LoRALinear:
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
-        return freeze(Linear(value(self.base.W) + self.delta(), self.base.b))
+        b = self.base.b
+        if self.c is not None:
+            b = (0 if b is None else value(b)) + value(self.c) * self.scale
+        return freeze(Linear(value(self.base.W) + self.delta(), b))
+
+
+@dataclass(frozen=True, eq=False)
+class LoRAHead:
+    """``h = (W0 + (alpha/r) A^T B^T) x``: a head with the weight of an embedding, and with its A and B.
+
+    Parameters
+    ----------
+    base : Linear
+        The head, of shape (vocab, d).
+    A : Tensor or ndarray of shape (r, vocab)
+        That of the `LoRAEmbedding`.
+    B : Tensor or ndarray of shape (d, r)
+        That of the `LoRAEmbedding`.
+    alpha : float
+        The update is scaled by ``alpha / r``.
+
+    Examples
+    --------
+    >>> head = LoRAHead(Linear(np.zeros((3, 2))), A=np.eye(1, 3), B=np.ones((2, 1)), alpha=2.0)
+    >>> head(np.ones(2))
+    array([4., 0., 0.])
+    """
+
+    base: Linear
+    A: Tensor | Array  # (r, vocab)
+    B: Tensor | Array  # (d, r)
+    alpha: float
+
+    __repr__ = outline
+
+    @property
+    def scale(self) -> float:
+        """``alpha / r``."""
+        return self.alpha / self.A.shape[0]
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        return plus_low_rank(self.base(x), x, self.B.T, self.A.T, self.scale)
+
+    def merged(self) -> Linear:
+        """One frozen `Linear` that computes the same."""
+        update = value(self.A).T @ value(self.B).T * self.scale
+        return freeze(Linear(value(self.base.W) + update, self.base.b))
 
 
 @dataclass(frozen=True, eq=False)

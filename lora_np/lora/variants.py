@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, matrix, number, whole_number
-from lora_np.lora.layers import LoRAEmbedding, LoRALinear
+from lora_np.lora.layers import LoRAEmbedding, LoRAHead, LoRALinear
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
 
@@ -90,11 +90,15 @@ def pissa(layer: Linear, s: Settings) -> LoRALinear:
 
     ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``.
     """
+    return around_residual(layer, *pissa_start(value(linear("pissa", layer).W), s.rank, s.alpha / s.rank), s)
+
+
+def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
     from lora_np.linalg import truncated_svd
 
-    U, S, Vh = truncated_svd(value(linear("pissa", layer).W), rank=s.rank)
-    root = np.sqrt(S * s.rank / s.alpha)
-    return around_residual(layer, U * root, root[:, None] * Vh, s)
+    U, S, Vh = truncated_svd(W, rank=rank)
+    root = np.sqrt(S / scale)
+    return U * root, root[:, None] * Vh
 
 
 def olora(layer: Linear, s: Settings) -> LoRALinear:
@@ -102,10 +106,18 @@ def olora(layer: Linear, s: Settings) -> LoRALinear:
 
     The residual ``W0 - (alpha/r) B A`` is frozen.
     """
-    W0 = value(linear("olora", layer).W)
-    rank = whole_number("rank", s.rank, maximum=min(W0.shape), top="min(d, k)")
-    Q, R = np.linalg.qr(W0)
-    return around_residual(layer, Q[:, :rank], R[:rank], s)
+    return around_residual(layer, *olora_start(value(linear("olora", layer).W), s.rank, s.alpha / s.rank), s)
+
+
+def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
+    rank = whole_number("rank", rank, maximum=min(W.shape), top="min(d, k)")
+    Q, R = np.linalg.qr(W)
+    return Q[:, :rank], R[:rank]
+
+
+Start: TypeAlias = Callable[[Array, int, float], tuple[Array, Array]]
+# B and A of the variants that start with a part of W, from it, the rank and the scale
+STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 
 def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
@@ -276,7 +288,7 @@ class DoRALinear:
         return freeze(Linear((value(self.m) / row_norms(W))[:, np.newaxis] * W, self.b))
 
 
-ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what replaces a layer that is adapted
+ADAPTED = (LoRALinear, LoRAEmbedding, LoRAHead, DoRALinear)  # what replaces a layer that is adapted
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:

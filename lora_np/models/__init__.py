@@ -4,7 +4,12 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.models import peft as peft
-    from lora_np.models.checkpoint import HEAD as HEAD, OpenModel as OpenModel, open_model as open_model
+    from lora_np.models.checkpoint import (
+        HEAD as HEAD,
+        OpenModel as OpenModel,
+        open_model as open_model,
+        untied as untied,
+    )
     from lora_np.models.families import (
         decoder_of as decoder_of,
         family_names as family_names,
@@ -49,7 +54,9 @@ with on_demand(globals()):
         fold as fold,
     )
     from lora_np.models.targets import (
+        ALL_LINEAR as ALL_LINEAR,
         Patterns as Patterns,
         Targets as Targets,
+        ends_with as ends_with,
         matcher as matcher,
     )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from lora_np.hub import HubError, ModelDirectory, open_directory
 from lora_np.models.families import build_spec, family_names
@@ -89,11 +90,27 @@ class OpenModel(ModelDirectory):
                 return True
         return False
 
+    @cached_property
+    def tied(self) -> Mapping[str, str]:
+        """The live parameters that are not in the checkpoint, and the tensors whose numbers they have."""
+        if self.table is None:
+            return {}
+        owners = {f"{name}.weight": self.table for name in self.sharing}
+        for module in self.described.modules if self.described else ():
+            if module.tied_bias:
+                owners[f"{module.name}.bias"] = f"{module.name.rpartition('.')[0]}.bias"
+        return {
+            name: next(iter(self.parameters[owner]))
+            for name, owner in owners.items()
+            if name not in self.parameters and owner in self.parameters
+        }
+
     @property
-    def tied_embedding(self) -> str | None:
-        """The embedding that serves a language model as its head, if the checkpoint has no separate head."""
-        only_head = self.sharing == (_HEAD,) and HEAD not in self.parameters
-        return next(iter(self.parameters[self.table])) if self.table and only_head else None
+    def can_untie(self) -> bool:
+        """Whether a config can say that the `tied` parameters have their own numbers."""
+        if self.described is None:
+            return "others" not in self.sharing
+        return not any(module.tied for module in build_spec(untied(self.config)).groups)
 
     @cached_property
     def table(self) -> str | None:
@@ -187,6 +204,32 @@ def _best(
         *[lambda name, front=front: tensor(f"{front}.{name}") for front in fronts],
     ]
     return max(ways, key=lambda way: sum(way(name) in found for name in wanted))
+
+
+def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config by which the head, or whatever shares the embedding's numbers, has its own.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of a ``config.json``.
+
+    Returns
+    -------
+    dict
+        The same with ``tie_word_embeddings`` false, in its ``text_config`` too.
+
+    See Also
+    --------
+    OpenModel : Which parameters share numbers.
+
+    Examples
+    --------
+    >>> untied({"model_type": "gemma"})
+    {'model_type': 'gemma', 'tie_word_embeddings': False}
+    """
+    parts = {key: untied(part) for key, part in config.items() if key == "text_config" and part}
+    return {**config, **parts, "tie_word_embeddings": False}
 
 
 def open_model(path: str | os.PathLike[str]) -> OpenModel:

@@ -14,12 +14,23 @@ from lora_np.checks import number, shown
 from lora_np.hub import HubError
 from lora_np.models.targets import ALL_LINEAR, Matcher, Patterns, ends_with, matcher
 
-__all__ = ["FRESH", "NAME", "SETTINGS", "AdapterConfig", "check_values", "checked_alpha", "compose", "parse"]
+__all__ = [
+    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "blocks_of", "check_values",
+    "checked_alpha", "compose", "parse", "start",
+]  # fmt: skip
 
 Number = TypeVar("Number", int, float)
 NAME = "adapter_config.json"
 # The first settings of every adapter made here.
 FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
+
+# What PEFT trains in full for a task, where the model has it.
+HEADS = {
+    **dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")),
+    "QUESTION_ANS": ("qa_outputs",),
+}
+# What PEFT takes for embeddings that may be tied, by their last names.
+EMBEDDINGS = ("embed_tokens", "lm_head")
 
 _BLOCK_DIAGONAL = {"A": "target_modules_bd_a", "B": "target_modules_bd_b"}  # of use_bdlora
 _MAX_ALPHA = 2**63
@@ -108,7 +119,7 @@ _REFUSED = {
     "monteclora_config": "MonteCLoRA draws its updates at random",
     "use_qalora": "QA-LoRA averages groups of inputs",
 }
-# The others change the base weight at the start, so the saved factors belong to another base.
+# The others take what A and B start with out of the base weight, so the saved factors belong to another base.
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 
 
@@ -143,23 +154,6 @@ class AdapterConfig:
         names = self.raw.get("modules_to_save") or ()
         return any(holder.endswith(name) for holder in holders for name in names)
 
-    def blocks_of(self, module: str) -> dict[str, int]:
-        """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of names."""
-        said = self.raw.get("use_bdlora")
-        if not said:
-            return {}
-        found = {
-            part: int(said.get("nblocks", 1))
-            for part, key in _BLOCK_DIAGONAL.items()
-            if any(name in module for name in said.get(key) or ())
-        }
-        if len(found) > 1 or (not found and said.get("match_strict", True)):
-            raise HubError(
-                f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for "
-                f"{'both' if found else 'neither, although match_strict is true'}"
-            )
-        return found
-
     def parameters_of(self, module: str) -> list[str]:
         """The parameters of a module that ``target_parameters`` name, by the ends of their paths."""
         ends = self.raw.get("target_parameters") or ()
@@ -172,6 +166,69 @@ class AdapterConfig:
         if isinstance(said, dict):
             said = next((tokens for name, tokens in said.items() if module.endswith(name)), None)
         return None if said is None else tuple(said)
+
+
+def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
+    """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of names.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        Settings by their names in PEFT.
+    module : str
+        Its path.
+
+    Returns
+    -------
+    dict of str to int
+        From "A" or "B" to how many; empty if both are as usual.
+
+    Raises
+    ------
+    HubError
+        If both factors are named, or none and all modules must be.
+
+    Examples
+    --------
+    >>> blocks_of({"use_bdlora": {"target_modules_bd_a": ["q_proj"], "nblocks": 2}}, "layers.0.q_proj")
+    {'A': 2}
+    """
+    said = raw.get("use_bdlora")
+    if not said:
+        return {}
+    found = {
+        part: int(said.get("nblocks", 1))
+        for part, key in _BLOCK_DIAGONAL.items()
+        if any(name in module for name in said.get(key) or ())
+    }
+    if len(found) > 1 or (not found and said.get("match_strict", True)):
+        raise HubError(
+            f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for "
+            f"{'both' if found else 'neither, although match_strict is true'}"
+        )
+    return found
+
+
+def start(raw: Mapping[str, Any]) -> str | None:
+    """The initialisation that took the first A and B out of the base weights; None for one that did not.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        Settings by their names in PEFT.
+
+    Returns
+    -------
+    str or None
+        In lower case.
+
+    Examples
+    --------
+    >>> start({"init_lora_weights": "pissa"}), start({"init_lora_weights": "gaussian"})
+    ('pissa', None)
+    """
+    init = raw.get("init_lora_weights")
+    return None if init in _INITS_THAT_KEEP_THE_BASE else str(init).lower()
 
 
 def check_values(raw: Mapping[str, Any], at: str = "") -> None:
@@ -233,12 +290,6 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
             why = f": {_REFUSED[key]}" if key in _REFUSED else ""
             raise HubError(f"{path}: {key} = {shown(content)} is not supported{why}")
     check_values(raw, f"{path}: ")
-    init = raw.get("init_lora_weights")
-    if init not in _INITS_THAT_KEEP_THE_BASE:
-        raise HubError(
-            f"{path}: init_lora_weights = {shown(init)} changes the base weights, so that this adapter does "
-            "not fit the original model; save it with PEFT's path_initial_model_for_weight_conversion"
-        )
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
         targets = "(?!)"  # no module at all

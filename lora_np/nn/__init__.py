@@ -35,6 +35,7 @@ with on_demand(globals()):
         rate_at as rate_at,
     )
     from lora_np.nn.tree import (
+        LEAVES as LEAVES,
         freeze as freeze,
         join as join,
         leaves as leaves,

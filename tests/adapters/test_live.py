@@ -95,7 +95,7 @@ def test_variants_that_move_the_base_are_saved_against_the_original(tmp_path, va
     assert {module.rank for module in adapters.load(tmp_path / "adapter").values()} == {4}
 
 
-def test_a_bias_of_b_becomes_a_trained_bias(tmp_path):
+def test_a_bias_of_b_is_trained_at_its_own_scale(tmp_path):
     layer = lnp.Linear(np.zeros((2, 3)))
     module = adapters.AdapterModule.of(
         A=np.ones((1, 3)), B=np.ones((2, 1)), bias=np.array([1.0, 2.0]), alpha=3.0
@@ -105,8 +105,13 @@ def test_a_bias_of_b_becomes_a_trained_bias(tmp_path):
     )
     model = adapters.attach(layer, adapter)
     np.testing.assert_allclose(lnp.freeze(model)(np.ones(3)), [12.0, 15.0])  # 3 (1 1^T 1 + b)
+    np.testing.assert_allclose(lnp.merge(model)(np.ones(3)), [12.0, 15.0])
+    model(np.ones(3)).sum().backward()
+    np.testing.assert_array_equal(model.c.grad, [3.0, 3.0])
     adapters.save(model, tmp_path / "adapter")
-    assert adapters.load(tmp_path / "adapter").raw["bias"] == "lora_only"
+    again = adapters.load(tmp_path / "adapter")
+    assert (again.raw["lora_bias"], again.raw["bias"]) == (True, "none")
+    np.testing.assert_array_equal(again["linear"].bias, [1.0, 2.0])
 
 
 def test_names_translate_both_ways(tmp_path):

@@ -152,7 +152,6 @@ CONFIGS = {
         {"target_modules": 3},
         "target_modules must be a list of names or one expression, got 3",
     ),
-    "PiSSA": ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' changes the base weights"),
     "a replicated layer": (
         {"layer_replication": [[0, 4]]},
         r"layer_replication = \[\[0, 4\]\] is not supported",
