@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.adapters.adapter import Adapter
-from lora_np.adapters.converting import without_copies
-from lora_np.adapters.formats import FILES, Base, described, format_of, load
+from lora_np.adapters.formats import FILES, Base, described, format_of, load, without_copies
 from lora_np.adapters.results import Findings
 from lora_np.adapters.scaling import copied, extras
 from lora_np.checks import choice
@@ -256,6 +255,7 @@ def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
         kept = "trained bias" if biases else "saved norm" if "norm" in module_name else "saved"
         found["copy" if name in copied(adapter) else kept].add(name)
     found["rows"] = {*adapter.rows}
+    found["moved base"] = {*adapter} if adapter.start else set()
     if isinstance(said.get("target_modules"), str) and said["target_modules"] not in ("all", "all-linear"):
         found["expression"] = {_ALL}
     if base is not None:

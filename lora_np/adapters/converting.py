@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-import numpy as np
-
-from lora_np.adapters.adapter import Adapter
-from lora_np.adapters.formats import Base, Format, load, names_of, new_adapter, write
+from lora_np.adapters.adapter import Adapter, check_start
+from lora_np.adapters.formats import (
+    Base,
+    Format,
+    base_folder,
+    load,
+    names_of,
+    new_adapter,
+    without_copies,
+    write,
+)  # fmt: skip
 from lora_np.adapters.kohya_format import flat
+from lora_np.adapters.rebasing import rebase
 from lora_np.adapters.results import Written
-from lora_np.adapters.scaling import copied, made_portable
+from lora_np.adapters.scaling import made_portable
 from lora_np.checks import choice
-from lora_np.hub import float_dtype, located, rounded
-from lora_np.models import open_model
+from lora_np.hub import float_dtype
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya"]
 
@@ -110,8 +117,11 @@ def convert(
     if dtype is not None:
         float_dtype(dtype)
     before = load(adapter, base=base)
+    folder = base_folder(before, base)
     if to != "peft":
-        before = without_copies(before, base)
+        if before.start is not None and folder is None:
+            check_start(before)
+        before = without_copies(rebase(before, folder) if before.start and folder else before, base)
     wanted = before
     if to == "portable":
         wanted = made_portable(before)
@@ -128,25 +138,6 @@ def convert(
     )
     headings = ("module", "rank before", "scale before", "rank", "scale")
     return Written(f"{adapter} for {to}", rows, (), headings, Path(out))
-
-
-def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
-    """``adapter`` without its base's own weights, which PEFT saves next to adapted embeddings."""
-    copies = copied(adapter)
-    folder = adapter.raw.get("base_model_name_or_path") if base is None or isinstance(base, Mapping) else base
-    if not copies or not folder or not located(folder).is_dir():
-        return adapter
-    source = open_model(located(folder))
-    named = source.naming(copies)
-    full = dict(adapter.full)
-    for name in copies:
-        target = named(name) if named(name) in source else source.tied_embedding
-        if target is None:
-            continue
-        theirs = rounded(full[name].read(), source.info(target).dtype)
-        if np.array_equal(source.read(target), theirs):
-            del full[name]
-    return replace(adapter, full=full)
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import numpy as np
+
 from lora_np.adapters import gguf_format, kohya_format, mlx_format, peft_format
 from lora_np.adapters.adapter import Adapter
+from lora_np.adapters.scaling import copied
 from lora_np.files import replacing_file
-from lora_np.hub import HubError, directory, gguf, inside, located, read_json
-from lora_np.models import ModelSpec, describe, open_gguf, peft
+from lora_np.hub import HubError, directory, gguf, inside, located, read_json, rounded
+from lora_np.models import ModelSpec, describe, open_gguf, open_model, peft
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
 Base = str | os.PathLike[str] | Mapping[str, Any]
@@ -116,6 +120,31 @@ def names_of(base: Base) -> list[str]:
     return [name for module in described(base).modules for name in module.names()]
 
 
+def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
+    """The directory of the base, or of the one that an adapter names, if it is on this disk."""
+    name = adapter.raw.get("base_model_name_or_path") if base is None or isinstance(base, Mapping) else base
+    path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
+    return path if path and path.is_dir() else None
+
+
+def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
+    """``adapter`` without its base's own weights, which PEFT saves next to adapted embeddings."""
+    copies, folder = copied(adapter), base_folder(adapter, base)
+    if not copies or not folder:
+        return adapter
+    source = open_model(folder)
+    named = source.naming(copies)
+    full = dict(adapter.full)
+    for name in copies:
+        target = named(name) if named(name) in source else source.tied.get(name)
+        if target is None:
+            continue
+        theirs = rounded(full[name].read(), source.info(target).dtype)
+        if np.array_equal(source.read(target), theirs):
+            del full[name]
+    return replace(adapter, full=full)
+
+
 def write(
     adapter: Adapter,
     path: Path,
@@ -153,9 +182,8 @@ def _named_base(adapter: Adapter) -> Mapping[str, Any] | None:
     """The config of the base that an adapter names, if it is here, or what its own GGUF file says of it."""
     if adapter.path and adapter.path.suffix == ".gguf":
         return gguf_format.base_of(gguf.open(adapter.path))
-    name = adapter.raw.get("base_model_name_or_path")
-    path = located(name) if isinstance(name, str) and name else None
-    return read_json(path / "config.json") if path and (path / "config.json").is_file() else None
+    folder = base_folder(adapter, None)
+    return read_json(folder / "config.json") if folder and (folder / "config.json").is_file() else None
 
 
 def weights_file(path: Path) -> Path:

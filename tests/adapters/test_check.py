@@ -64,6 +64,10 @@ CASES = {
         {"peft": ("fine", 1.0), "vllm": ("refused", None), "sglang": ("refused", None), "llama.cpp": ("refused", None),
          "tensorrt-llm": ("fine", 1.0)},
     ),
+    "PiSSA": (
+        {"init_lora_weights": "pissa"},
+        {"peft": ("fine", 1.0), "vllm": ("refused", None), **dict.fromkeys(("sglang", "llama.cpp", "tensorrt-llm", "mlx"), ("wrong strength", None))},
+    ),
     "a bias of B": (
         {"parts": ["bias"], "raw": {"lora_bias": True}},
         {"peft": ("fine", 1.0), **dict.fromkeys(("vllm", "sglang", "llama.cpp", "tensorrt-llm", "mlx"), ("refused", None))},
@@ -142,7 +146,7 @@ def test_what_is_portable_is_fine_everywhere_or_one_command_away(tmp_path):
 
 def test_every_rule_has_its_version_and_source_and_is_about_something_known():
     known = {"magnitude", "bias", "kernel", "embedding", "parameter", "head", "saved", "saved norm", "trained bias",
-             "rows", "expression", "unknown", "tied", "tied embedding", "copy", "other rank"}  # fmt: skip
+             "rows", "expression", "unknown", "tied", "tied embedding", "copy", "other rank", "moved base"}  # fmt: skip
     for rules in runtimes().values():
         assert all(rules[key] for key in ("version", "date", "source", "reads", "instead"))
         for rule in rules.get("rules", ()):

@@ -424,3 +424,26 @@ def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
     adapters.save(replace(adapter, full=full), tmp_path / "b")
     with pytest.raises(HubError, match=r"'lm_head.weight' is replaced in full"):
         adapters.convert(tmp_path / "b", tmp_path / "b.gguf", to="gguf", base=tmp_path / "base")
+
+
+def test_what_began_with_a_part_of_the_base_is_rebased(tmp_path):
+    adapter = drawn(LLAMA, ranks=(2,), scales=(2.0,))
+    adapter = replace(adapter, raw={**adapter.raw, "init_lora_weights": "pissa"})
+    rng = np.random.default_rng(0)
+    (tmp_path / "base").mkdir()
+    weights = {
+        f"{name}.weight": rng.standard_normal(module.shape).astype(np.float32)
+        for name, module in adapter.items()
+    }
+    safetensors.save(weights, tmp_path / "base" / "model.safetensors")
+    (tmp_path / "base" / "config.json").write_text(json.dumps(LLAMA))
+    wanted = adapters.rebase(adapter, tmp_path / "base")
+    for to in ("gguf", "mlx", "portable"):
+        out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
+        with pytest.raises(
+            HubError, match="init_lora_weights = 'pissa' takes what A and B start with out of the base"
+        ):
+            adapters.convert(adapter, out, to=to, base=LLAMA)
+        adapters.convert(adapter, out, to=to, base=tmp_path / "base")
+        same(wanted, adapters.load(out))
+        assert {module.rank for module in adapters.load(out).values()} == {4}
