@@ -198,7 +198,19 @@ FILES = {
         ["errors", "{M}", "--tolerance", "0.1", "--plot", "{out}/p.png"],
     ),
     "convert": tuple(
-        ["convert", ADAPTER, "--to", "gguf", "--base", BASE, "-o", "{out}/a.gguf", "--force", "--dtype", dtype]
+        [
+            "convert",
+            ADAPTER,
+            "--to",
+            "gguf",
+            "--base",
+            BASE,
+            "-o",
+            "{out}/a.gguf",
+            "--force",
+            "--dtype",
+            dtype,
+        ]
         for dtype in ("float32", "float16")
     ),
     "inspect": (["inspect", ADAPTER, "--html", "{out}/p.html"],) * 2,

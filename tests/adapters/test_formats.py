@@ -447,3 +447,21 @@ def test_what_began_with_a_part_of_the_base_is_rebased(tmp_path):
         adapters.convert(adapter, out, to=to, base=tmp_path / "base")
         same(wanted, adapters.load(out))
         assert {module.rank for module in adapters.load(out).values()} == {4}
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 3.0])
+def test_without_an_alpha_a_file_has_scale_1(tmp_path, alpha):
+    """In kohya's format none and 0 mean the rank, in llama.cpp's no scaling at all."""
+    tensors = {
+        "lora_te_q.lora_down.weight": np.ones((2, 3), np.float32),
+        "lora_te_q.lora_up.weight": np.ones((4, 2), np.float32),
+    }
+    if alpha is not None:
+        tensors["lora_te_q.alpha"] = np.array(alpha, np.float16)
+    safetensors.save(tensors, tmp_path / "a.safetensors")
+    assert adapters.load(tmp_path / "a.safetensors")["lora_te_q"].scale == (alpha or 2) / 2
+    said = {"general.type": "adapter", "general.architecture": "qwen2", "adapter.type": "lora"}
+    said |= {} if alpha is None else {"adapter.lora.alpha": alpha}
+    tensors = {f"output.weight.lora_{x}": each for x, each in zip("ab", tensors.values(), strict=False)}
+    gguf.save(tensors, tmp_path / "a.gguf", metadata=said)
+    assert adapters.load(tmp_path / "a.gguf")["lm_head"].scale == (alpha or 2) / 2
