@@ -38,6 +38,7 @@ extensions = [
     "lesson_links",
     "explorables",
     "exercise_pages",
+    "family",
     "gallery",
     "code_blocks",
     "accessible",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from operator import attrgetter
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
 from lora_np.checks import choice, close_names, whole_number
+from lora_np.lora import MAPS, Map, map_of, selecting
 from lora_np.models import (
     ModelSpec,
     ModuleSpec,
@@ -86,6 +87,10 @@ class LoraCount(Shown):
         Whether the adapters are DoRA's, whose forward keeps more.
     frozen : int
         Numbers of the adapter that are not trained: MiCA's B.
+    tuner : str
+        Another tuner of PEFT.
+    constants : int
+        Numbers that it adds without training them.
     """
 
     spec: ModelSpec
@@ -96,6 +101,8 @@ class LoraCount(Shown):
     experts: str
     dora: bool = False
     frozen: int = 0
+    tuner: str = ""
+    constants: int = 0
 
     @cached_property
     def adapter(self) -> int:
@@ -115,7 +122,7 @@ class LoraCount(Shown):
     @property
     def total(self) -> int:
         """Base, adapter and saved copies: what is in memory, and what PEFT calls "all params"."""
-        return self.base + self.adapter + self.frozen + sum(self.saved.values())
+        return self.base + self.adapter + self.frozen + sum(self.saved.values()) + self.constants
 
     @property
     def percent(self) -> float:
@@ -173,7 +180,7 @@ class LoraCount(Shown):
         return self._titled(("module", "kind", "shape", "rank", "trainable"), rows)
 
     def _titled(self, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
-        title = f"{self.spec.name}, rank {self.rank}"
+        title = f"{self.spec.name}, {self.tuner or f'rank {self.rank}'}"
         return Table(columns, rows, title=title, notes=(*self.notes, self.verdict))
 
 
@@ -214,7 +221,8 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
         Of a LoRA.
     config : str, Path, mapping or LoraConfig, optional
         Instead, PEFT's whole config: an ``adapter_config.json`` or a directory with one, its fields, or the
-        object. Every setting that changes how many numbers are trained works as in PEFT.
+        object. Every setting that changes how many numbers are trained works as in PEFT. It may be that of
+        another tuner in `lora_np.lora.MAPS`.
     **options
         Other options of `count_model`; with a config, only ``experts``.
 
@@ -252,12 +260,15 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     B       100 x 8          800       0
     """
     if config is not None:
-        from lora_np.accounting.lora_config import lora_options
+        from lora_np.accounting.lora_config import config_fields, lora_options
 
         spec, experts = model_spec(model), options.pop("experts", "peft")
+        fields = config_fields(config)
         if given := [*["rank"] * (rank is not None), *options]:
             raise ValueError(f"config says all about the LoRA: leave out {', '.join(given)}")
-        return count_model(spec, **lora_options(spec, config), experts=experts)
+        if row := map_of(fields):
+            return _count_map(spec, row, fields)
+        return count_model(spec, **lora_options(spec, fields), experts=experts)
     if rank is not None or options:
         return count_model(model, rank=rank, **options)  # type: ignore[arg-type]
     if not is_described(model):
@@ -404,6 +415,39 @@ def count_model(
     biases = _bias_size(spec, bias, adapters, saved)
     convention = experts if has_experts else ""
     return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
+
+
+def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCount:
+    """What another tuner of PEFT than LoRA trains, by its row in the table, where a LoRA would be."""
+    from lora_np.accounting.lora_config import lora_options
+
+    if fields.get("target_modules") is None:
+        raise ValueError(f"target_modules must name modules: defaults for {row.name} are not known here")
+    settings = row.settings_by_module(fields)
+    alike = count_model(spec, **lora_options(spec, selecting(fields)))
+    adapters: list[AdaptedModules] = []
+    for each in alike.adapters:
+        if each.module.kind != "linear":
+            kind = f"{_starred(each.module)}: {each.module.kind}"
+            raise ValueError(f"{row.name} is counted on linear maps, not on {kind}")
+        found: dict[tuple[int, int], list[str]] = {}
+        for name in each.names or each.module.names():
+            own = settings(name)
+            numbers = row.count(*each.module.shape, **own)
+            found.setdefault((own.get("r", 0), numbers), []).append(name)
+        for (rank, numbers), names in found.items():
+            some = tuple(names) if each.names or len(found) > 1 else None
+            adapters.append(AdaptedModules(each.module, rank, numbers, some))
+    modules = sum(each.copies for each in adapters)
+    shared = row.trained_by_all(modules, **settings("")).items()
+    return replace(
+        alike,
+        rank=settings("").get("r", 0),
+        adapters=tuple(adapters),
+        saved={**alike.saved, **{f"{name}, of all": prod(shape) for name, shape in shared}},
+        tuner=row.name,
+        constants=modules * (row is MAPS["ADALORA"]),  # the rank before pruning
+    )
 
 
 # the names that PEFT may translate if transformers fuses experts

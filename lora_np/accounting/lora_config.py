@@ -1,4 +1,4 @@
-"""A whole ``LoraConfig`` of PEFT as what `count_model` takes."""
+"""A whole config of PEFT, a ``LoraConfig`` or another tuner's: its fields, and what `count_model` takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from lora_np.checks import shown
 from lora_np.hub import read_json
+from lora_np.lora import MAPS
 from lora_np.models import ALL_LINEAR, ModelSpec, ends_with, matcher, peft
 
 # The settings that decide how many numbers are trained, by what `count_model` calls them.
@@ -22,12 +23,20 @@ _ALIKE = (
 )  # fmt: skip
 
 
-def lora_options(spec: ModelSpec, config: Any) -> dict[str, Any]:
-    """What `count_model` takes, from an ``adapter_config.json``, its directory, its fields, or the object."""
+def config_fields(config: Any) -> dict[str, Any]:
+    """What is set, in an ``adapter_config.json``, its directory, its fields, or the object."""
     fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(key, value)}
-    kind = getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))
-    if kind != "LORA":
-        raise ValueError(f"peft_type must be 'LORA', got {shown(kind)}")
+    return {**fields, "peft_type": getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))}
+
+
+def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
+    """What `count_model` takes, from the fields of a LoRA's config."""
+    if fields["peft_type"] != "LORA":
+        wanted = ", ".join(sorted({name.partition(" ")[0] for name in MAPS}))
+        raise ValueError(f"peft_type must be one of {wanted}, got {shown(fields['peft_type'])}")
+    fields = {key: value for key, value in fields.items() if value is not False}
+    if not any(module.tied for module in spec.groups):
+        fields.pop("ensure_weight_tying", None)
     for key, value in fields.items():
         if key == "velora_config" or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
             raise ValueError(f"{key} = {shown(value)} may change how many numbers are trained: not counted")
@@ -78,7 +87,7 @@ def _as_in_json(value: Any) -> Any:
 
 def _is_unset(key: str, value: Any) -> bool:
     empty = isinstance(value, (str, list, dict)) and not value and key != "target_modules"  # [] is no module
-    return value is None or value is False or empty
+    return value is None or empty
 
 
 def _fields(config: Any) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.adapters.adapter import Adapter as Adapter, AdapterModule as AdapterModule
+    from lora_np.adapters.as_lora import to_lora as to_lora
     from lora_np.adapters.checking import Checked as Checked, CheckedModule as CheckedModule, check as check
     from lora_np.adapters.combining import CombinedModule as CombinedModule, combine as combine
     from lora_np.adapters.converting import ConvertedModule as ConvertedModule, convert as convert

@@ -141,7 +141,7 @@ class AdapterModule:
 
     @cached_property
     def rank(self) -> int:
-        return self.parts["A"].shape[-2] * self.groups
+        return self.directions * self.groups
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -270,8 +270,8 @@ class Adapter(Mapping[str, AdapterModule]):
     @property
     def stored(self) -> list[Stored]:
         """All its tensors."""
-        parts = [part for module in self.modules.values() for part in module.parts.values()]
-        return [*parts, *self.full.values(), *(rows.new for rows in self.rows.values())]
+        parts = {id(part): part for module in self.modules.values() for part in module.parts.values()}
+        return [*parts.values(), *self.full.values(), *(rows.new for rows in self.rows.values())]
 
     @property
     def config(self) -> dict[str, Any]:

@@ -18,11 +18,13 @@ from lora_np.adapters.formats import FILES, Base, described, format_of, load, wi
 from lora_np.adapters.results import Findings
 from lora_np.adapters.scaling import copied, extras
 from lora_np.checks import choice
+from lora_np.lora import map_of
 from lora_np.table import Table
 
 _WORST = ("refused", "ignored", "wrong strength", "fine")
 _ALL = "(all)"  # of a finding about the adapter as a whole
 _OF = {"own": "each module's own", "config": "the config's one"}
+_TO_LORA = "lora-np convert --to lora"
 _CLOSE = 1e-6  # a strength that differs by less is right
 
 
@@ -203,6 +205,10 @@ def _findings(
     runtime: str, rules: Mapping[str, Any], adapter: Adapter, form: str, base: Base | None
 ) -> Iterator[CheckedModule]:
     """One row for each module, and for what is replaced; one for all if the format is not read."""
+    if row := map_of(adapter.raw):
+        said = ("fine", None) if runtime == "peft" else ("refused", None, f"{row.name} is no LoRA", _TO_LORA)
+        yield CheckedModule(runtime, _ALL, *said)
+        return
     has, instead = _features(adapter, base), rules["instead"]
     found: dict[str, list[CheckedModule]] = {name: [] for name in (*adapter, *adapter.full, *adapter.rows)}
 

@@ -15,7 +15,7 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, check_start
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
-from lora_np.adapters.peft_format import targeting
+from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import (
     directions,
     largest_rank,
@@ -139,7 +139,7 @@ def combine(
     weights = [1.0] * len(adapters) if weights is None else weights
     if not len(adapters) == len(weights) > 0:
         raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
-    loaded = [load(path) for path in adapters]
+    loaded = [only_lora(load(path)) for path in adapters]
     weights = [
         number(f"the weight of {path}", weight, minimum=float("-inf"))
         for path, weight in zip(adapters, weights, strict=True)

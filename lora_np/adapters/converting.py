@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from lora_np.adapters.adapter import Adapter, check_start
+from lora_np.adapters.as_lora import to_lora
 from lora_np.adapters.formats import (
     Base,
     Format,
@@ -20,13 +21,16 @@ from lora_np.adapters.formats import (
     write,
 )  # fmt: skip
 from lora_np.adapters.kohya_format import flat
+from lora_np.adapters.mapped import MappedModule
+from lora_np.adapters.peft_format import only_lora
 from lora_np.adapters.rebasing import rebase
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import choice
 from lora_np.hub import float_dtype
+from lora_np.lora import STARTS
 
-Target = Literal["peft", "portable", "gguf", "mlx", "kohya"]
+Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 
 
 class ConvertedModule(NamedTuple):
@@ -36,9 +40,9 @@ class ConvertedModule(NamedTuple):
     ----------
     name : str
         Its path.
-    rank_before : int
-        In the old file.
-    scale_before : float
+    rank_before : int or None
+        In the old file; None if it was no LoRA.
+    scale_before : float or None
         What multiplied B A.
     rank : int
         In the new file.
@@ -47,8 +51,8 @@ class ConvertedModule(NamedTuple):
     """
 
     name: str
-    rank_before: int
-    scale_before: float
+    rank_before: int | None
+    scale_before: float | None
     rank: int
     scale: float
 
@@ -59,6 +63,7 @@ def convert(
     *,
     to: Target,
     base: Base | None = None,
+    error: float | None = None,
     dtype: str | None = None,
     force: bool = False,
 ) -> Written[ConvertedModule]:
@@ -70,13 +75,15 @@ def convert(
         In any format that `load` reads.
     out : path
         The directory to make, or, for llama.cpp and kohya, the file.
-    to : {"peft", "portable", "gguf", "mlx", "kohya"}
+    to : {"peft", "portable", "gguf", "mlx", "kohya", "lora"}
         A directory for PEFT; the same with every scale folded into B, one rank and no patterns, which all
         programs that read PEFT's directories read alike; a GGUF file for llama.cpp; a folder for mlx-lm; a
-        file of kohya's sd-scripts, for programs that make images.
+        file of kohya's sd-scripts, for programs that make images; a LoRA of what another tuner of PEFT wrote.
     base : path or mapping, optional
         The base model, or its config, where names or the order of rows depend on it: to and from GGUF, for
         experts in mlx-lm, and from kohya. By default the one that the adapter names, if it is on this disk.
+    error : float, optional
+        For "lora": see `to_lora`.
     dtype : {"float32", "float16", "bfloat16"}, optional
         Round the numbers to this. By default they are kept as they are, but where a scale other than a power
         of two is folded into 16 bits, B becomes float32.
@@ -118,26 +125,31 @@ def convert(
         float_dtype(dtype)
     before = load(adapter, base=base)
     folder = base_folder(before, base)
-    if to != "peft":
-        if before.start is not None and folder is None:
-            check_start(before)
-        before = without_copies(rebase(before, folder) if before.start and folder else before, base)
-    wanted = before
-    if to == "portable":
-        wanted = made_portable(before)
-        if base is not None:
-            wanted = replace(wanted, raw={**wanted.raw, "target_modules": _shortest(wanted, names_of(base))})
-    form: Format = "peft" if to == "portable" else to
-    with new_adapter(out, force=force, inputs=[before], to=form) as (stage, _):
+    if to != "peft" and before.start is not None:
+        check_start(before, known=STARTS if folder else ())
+        before = rebase(before, folder) if folder else before
+    if to not in ("peft", "lora"):
+        before = without_copies(only_lora(before), base)
+    form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
+    with new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
+        wanted = before
+        if to == "lora":
+            weights = folder if base is None or isinstance(base, Mapping) else base
+            wanted = to_lora(before, base=weights, error=error, aside=aside)
+        elif to == "portable":
+            wanted = made_portable(before)
+            if base is not None:
+                names = _shortest(wanted, names_of(base))
+                wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
         write(wanted, stage, to=form, base=base, dtype=dtype)
     after = load(out, base=base, ordered=False)
-    found = {name: after.get(name) or after[flat(name)] for name in before}
-    rows = tuple(
-        ConvertedModule(name, old.rank, old.scale, found[name].rank, found[name].scale)
-        for name, old in before.items()
-    )
+    rows = []
+    for name, old in before.items():
+        if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA
+            rank, scale = (None, None) if isinstance(old, MappedModule) else (old.rank, old.scale)
+            rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")
-    return Written(f"{adapter} for {to}", rows, (), headings, Path(out))
+    return Written(f"{adapter} for {to}", tuple(rows), (), headings, Path(out))
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.as_lora import on_base
 from lora_np.adapters.formats import load
 from lora_np.adapters.resizing import directions, finite, norm, side_by_side
 from lora_np.adapters.results import Findings
@@ -67,6 +68,7 @@ def diff(
     second: Adapter | str | os.PathLike[str],
     *,
     tolerance: float = 1e-5,
+    base: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     progress: bool = False,
 ) -> Difference:
@@ -80,6 +82,8 @@ def diff(
         Directories as PEFT writes them, or results of `load`.
     tolerance : float
         The relative difference up to which two updates count as the same; by default some float32 rounding.
+    base : path, optional
+        The base model of both, where what an adapter does depends on it: see `lora_np.lora.MAPS`.
     jobs : int
         How many modules to work on at a time.
     progress : bool
@@ -112,7 +116,7 @@ def diff(
     True
     """
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
-    one, two = load(first), load(second)
+    one, two = (on_base(load(each), base).adapter for each in (first, second))
     work = {
         name: (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name))
         for name in (*one, *two)

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, check_start, header
-from lora_np.adapters.bases import check_base
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
+from lora_np.adapters.as_lora import on_base
 from lora_np.adapters.formats import load, weights_file
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
 from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
-from lora_np.adapters.weights import Change, Merging, add_update, from_start, oriented
+from lora_np.adapters.weights import add_update, from_start
 from lora_np.checks import Array, printable
 from lora_np.files import picture
-from lora_np.hub import SafetensorsWriter, TensorInfo, directory
+from lora_np.hub import SafetensorsWriter, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
-from lora_np.lora import STARTS
-from lora_np.models import GGUFModel, open_gguf, open_model
+from lora_np.lora import STARTS, map_of
 from lora_np.plots import module_kinds
 from lora_np.table import Table, json_text
 from lora_np.work import each_of
@@ -279,21 +276,11 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter, base=base, ordered=base is not None)
-    changes: Mapping[str, Change] = {}
-    unsure: tuple[str, ...] = ()
     if base is not None:
         check_start(opened, known=STARTS)
-        source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
-        unsure = () if any_base else check_base(source.config, base, opened)
-        if isinstance(source, GGUFModel):
-            reads = {name: partial(source.read, f"{name}.weight") for name in opened}
-            changes = {
-                name: Change(Stored("float32", (), read), began=opened.start) for name, read in reads.items()
-            }
-        else:
-            changes = Merging(source, opened).by_module()
+    opened, weights, _, unsure = on_base(opened, base, any_base=any_base)
     work = {
-        name: (name, f"{adapter}: {name!r}", module, changes.get(name))
+        name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
     found = each_of(_look, work, jobs=jobs, progress=progress, label="inspect")
@@ -312,10 +299,10 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _look(
-    work: tuple[str, str, AdapterModule, Change | None],
+    work: tuple[str, str, AdapterModule, Callable[[], Array] | None, str | None],
 ) -> tuple[InspectedModule, Array]:
     """The measurements of one module, and its singular values."""
-    name, place, module, change = work
+    name, place, module, weight, start = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
     B, A = module.factors()
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
@@ -332,13 +319,12 @@ def _look(
         needed=needed,
         wasted=module.rank - needed,
     )
-    if change is None:
+    if weight is None:
         return row, s
-    stored = at_least_single(np.asarray(change.start.read()))
-    W0 = oriented(place, stored, module, transposed=change.transposed)
+    W0 = weight()
     W = W0.copy()
-    if change.began:
-        module = from_start(module, W0, change.began)
+    if start:
+        module = from_start(module, W0, start)
         norm = float(np.linalg.norm(module.delta()))
     add_update(place, W, module, dtype=W0.dtype.name)
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
@@ -380,7 +366,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
     kind += ", block-diagonal" * any(tensor.blocks > 1 for tensor in tensors)
     kind += ", with a bias of B" * ("bias" in parts)
-    init = raw.get("init_lora_weights")
+    row, init = map_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
     if adapter.path:
         size = weights_file(adapter.path).stat().st_size
@@ -388,11 +374,11 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
         size = SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
     return {
         "base": raw.get("base_model_name_or_path") or None,
-        "type": kind,
+        "type": row.name if row else kind,
         "task": raw.get("task_type"),
         "rank": _counts(module.rank for module in modules),
-        "alpha": _counts(module.alpha for module in modules),
-        "scale": _counts(module.scale for module in modules),
+        "alpha": _counts(module.alpha for module in modules if not row),
+        "scale": _counts(module.scale for module in modules if not row),
         "targets": raw.get("target_modules"),
         "target parameters": raw.get("target_parameters"),
         "left out": raw.get("exclude_modules"),

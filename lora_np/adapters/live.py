@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, check_start, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
-from lora_np.adapters.peft_format import targeting
+from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
@@ -153,7 +153,7 @@ def attach(
     array([3., 3.])
     """
     config = getattr(model, "config", None)
-    adapter = load(adapter, base=config if isinstance(config, Mapping) else None)
+    adapter = only_lora(load(adapter, base=config if isinstance(config, Mapping) else None))
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     if isinstance(config, Mapping) and not any_base:

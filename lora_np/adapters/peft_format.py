@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
+from lora_np.adapters.mapped import read_mapped
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import FLOATS, HubError, TensorInfo, inside, read_json, safetensors
+from lora_np.lora import map_of
 from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -43,12 +45,22 @@ _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replace
 def read(folder: Path) -> Adapter:
     """The adapter in a directory, everything but the numbers checked."""
     path = inside(folder, peft.NAME)
-    said = peft.parse(path, read_json(path))
-    return interpret(safetensors.open(inside(folder, WEIGHTS)), said, folder)
+    raw, file = read_json(path), safetensors.open(inside(folder, WEIGHTS))
+    if row := map_of(raw):
+        return read_mapped(row, file, raw, folder, PREFIX)
+    return interpret(file, peft.parse(path, raw), folder)
+
+
+def only_lora(adapter: Adapter) -> Adapter:
+    """The same, unless it is an adapter of another tuner, which only some operations take."""
+    if row := map_of(adapter.raw):
+        raise HubError(f"{adapter}: {row.name} is no LoRA: convert it first (lora-np convert --to lora)")
+    return adapter
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
+    only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
     for name, module in adapter.modules.items():

@@ -17,7 +17,7 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, write
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, targeting
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, only_lora, targeting
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, number, whole_number
@@ -156,7 +156,7 @@ def resize(
     (3, 2)
     """
     goal = Goal.of(out, rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
-    before = load(adapter)
+    before = only_lora(load(adapter))
     check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
         modules = before.modules

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
+from lora_np.adapters.mapped import MappedModule
 from lora_np.checks import Array, close_names
 from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, read_bitsandbytes, rounded
 from lora_np.lora import STARTS
@@ -134,6 +136,8 @@ class Merging:
                 f"{source.path}: {weight!r} has {len(experts)} experts, but {module.maps} in {self.update}"
             )
         for target, place in tensors.items():
+            if isinstance(module, MappedModule):
+                module = module.on(self.shape(place.parameter))
             if place.expert is not None:
                 yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
                 continue
@@ -145,10 +149,13 @@ class Merging:
             else:
                 # The shape shows how they are stored, or, if inputs and outputs are equally many, the type.
                 yield target, module, module.shape[-1] != module.shape[-2] or turned != place.transposed
-        if "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
-            bias = module.parts["bias"]
-            one = Stored(bias.dtype, (1, 1), lambda: np.ones((1, 1)))
-            column = {"B": bias.seen(lambda b: b[:, None]), "A": one}
+        if isinstance(module, MappedModule):
+            if module.moves_bias and (bias := self.named(f"{name}.bias")) in source:
+                yield bias, replace(module, size=(module.shape[0], 1)), False  # a weight of one column
+        elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
+            trained = module.parts["bias"]
+            one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
+            column = {"B": trained.seen(lambda b: b[:, None]), "A": one}
             target = self.named(f"{name}.bias")
             if target not in source:
                 raise HubError(
@@ -156,6 +163,12 @@ class Merging:
                     "PEFT cannot merge either: use the adapter as it is, or train it without lora_bias"
                 )
             yield target, AdapterModule(column, alpha=module.scale), False
+
+    def shape(self, parameter: str) -> tuple[int, ...]:
+        """Outputs and inputs of a linear weight, however it is stored."""
+        module = self.source.module_of(parameter)
+        unsure = self.source.described is None and self.update.fan_in_fan_out and not module.transposed
+        return module.shape[::-1] if unsure else module.shape
 
     def unchanged(self, name: str) -> Change:
         """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
@@ -235,14 +248,14 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
     Returns the largest change and the largest rounding error.
     """
     wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
-    B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
+    change = changing(module, W, wide)
     magnitude, moved, lost = module.magnitude, 0.0, 0.0
     step = max(1, BLOCK // W.shape[-1])
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is refused below
         for index in np.ndindex(W.shape[:-2]):
             for start in range(0, W.shape[-2], step):
                 rows = (*index, slice(start, start + step))
-                exact = W[rows] + B[rows] @ A[index]
+                exact = W[rows] + change(rows)
                 if magnitude is not None:  # arXiv 2402.09353; a row of zeros has no direction
                     exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
                 stored = rounded(exact, dtype)
@@ -252,3 +265,12 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
                 lost = max(lost, float(np.abs(stored - exact).max()))
                 W[rows] = stored
     return moved, lost
+
+
+def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[Any], Array]:
+    """The update of the rows at an index."""
+    if isinstance(module, MappedModule):
+        update = replace(module, base=lambda: W, dtype=wide).delta()
+        return lambda rows: update[rows]
+    B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
+    return lambda rows: B[rows] @ A[rows[:-1]]

@@ -144,6 +144,9 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 @click.argument("first", type=READ)
 @click.argument("second", type=READ)
 @click.option("--tolerance", type=float, default=1e-5, help="The relative difference to ignore.")
+@click.option(
+    "--base", type=READ, help="The base model, for adapters whose update depends on it (HRA, OFT, ...)."
+)
 @jobs
 @as_json
 def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
@@ -162,18 +165,20 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 @click.command()
 @click.argument("adapter", type=READ)
 @adapter_out
-@click.option("--to", required=True, help="peft, portable, gguf, mlx or kohya.")
+@click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
 @click.option(
     "--base", type=READ, help="The base model, or its config.json, for names and the order of rows."
 )
+@click.option("--error", type=float, help="For lora: the accepted relative error where none is exact.")
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
 @force
 @as_json
 def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
-    """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, or kohya's for images.
+    """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, kohya's for images.
 
-    ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM
-    and llama.cpp's converter read alike: one rank, one scale, no patterns.
+    ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang,
+    TensorRT-LLM and llama.cpp's converter read alike: one rank, one scale, no patterns. "lora" makes a LoRA
+    of what another tuner of PEFT wrote, such as LoHa or VeRA.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """

@@ -10,6 +10,13 @@ with on_demand(globals()):
         LoRAHead as LoRAHead,
         LoRALinear as LoRALinear,
     )
+    from lora_np.lora.maps import (
+        MAPS as MAPS,
+        Map as Map,
+        map_of as map_of,
+        selecting as selecting,
+        vector_of as vector_of,
+    )
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,
         STARTS as STARTS,

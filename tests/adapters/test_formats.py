@@ -465,3 +465,37 @@ def test_without_an_alpha_a_file_has_scale_1(tmp_path, alpha):
     tensors = {f"output.weight.lora_{x}": each for x, each in zip("ab", tensors.values(), strict=False)}
     gguf.save(tensors, tmp_path / "a.gguf", metadata=said)
     assert adapters.load(tmp_path / "a.gguf")["lm_head"].scale == (alpha or 2) / 2
+
+
+def loha(folder):
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    settings = {"peft_type": "LOHA", "r": 1, "alpha": 2, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    shapes = {"w1_a": (16, 1), "w1_b": (1, 16), "w2_a": (16, 1), "w2_b": (1, 16)}
+    at = "base_model.model.model.layers.0.self_attn.q_proj"
+    tensors = {
+        f"{at}.hada_{name}": rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    safetensors.save(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_another_tuner_becomes_a_lora_first(tmp_path):
+    other = loha(tmp_path / "loha")
+    adapters.convert(other, tmp_path / "lora", to="lora")
+    (name,) = found = adapters.load(tmp_path / "lora")
+    np.testing.assert_allclose(found.delta(name), adapters.load(other)[name].delta(), rtol=1e-6)
+    for to in ("gguf", "mlx", "portable"):
+        out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
+        with pytest.raises(
+            HubError, match=r"LoHa is no LoRA: convert it first \(lora-np convert --to lora\)"
+        ):
+            adapters.convert(other, out, to=to, base=LLAMA)
+        adapters.convert(tmp_path / "lora", out, to=to, base=LLAMA)
+        same(found, adapters.load(out))
+    rows = adapters.check(other).rows
+    assert {row.runtime for row in rows if row.finding == "fine"} == {"peft"}
+    assert {row.cure for row in rows if row.finding != "fine"} == {"lora-np convert --to lora"}
+    with pytest.raises(HubError, match=r"is a DoRA: give the base model \(--base\)"):
+        adapters.convert(drawn(LLAMA, parts=["magnitude"]), tmp_path / "dora", to="lora")

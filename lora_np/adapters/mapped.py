@@ -1,0 +1,214 @@
+"""Adapters of PEFT's other tuners, as what they do to each module: read by the rows of `lora.MAPS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.checks import Array
+from lora_np.hub import HubError, safetensors
+from lora_np.lora import MAPS, Map, selecting, vector_of
+from lora_np.models import peft
+
+Result = TypeVar("Result")
+
+_TOP_K = ("_topk_indices", "_topk_weights")  # of VB-LoRA, instead of the logits
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MappedModule(AdapterModule):
+    """What a map other than B A does to one module. It has factors too: exact ones, or the update and ones.
+
+    Parameters
+    ----------
+    name : str
+        Its path, for messages.
+    row : Map
+        Its formula.
+    settings : mapping of str to object
+        Those that the formula takes.
+    size : tuple of int, optional
+        (d, k), which the file may not say: `on` tells it.
+    base : callable, optional
+        Reads the weight (d, k), which some formulas take.
+    dtype : dtype
+        In which it is computed.
+    """
+
+    name: str
+    row: Map
+    settings: Mapping[str, Any]
+    size: tuple[int, ...] | None = None
+    base: Callable[[], Array] | None = None
+    dtype: npt.DTypeLike = np.float32
+
+    def on(self, size: tuple[int, ...]) -> MappedModule:
+        """The same module on a weight of this shape; refused if the tensors are for another one."""
+        if len(size) != 2:
+            raise HubError(f"{self.name!r}: {self.row.name} is read for matrices, not for shape {size}")
+        try:
+            wanted = self.row.trained(*size, **self.settings)
+        except ValueError as error:
+            raise HubError(f"{self.name!r} of shape {size}: {error}") from None
+        has = {key: x.shape for key, x in self.parts.items() if key in wanted or not self.row.tensors[key]}
+        if has != wanted:
+            raise HubError(
+                f"{self.name!r}: on a weight of shape {size}, {self.row.name} has {wanted}, got {has}"
+            )
+        return replace(self, size=size)
+
+    def _with_tensors(self, compute: Callable[..., Result], read: Callable[[Stored], Array]) -> Result:
+        W, shape = None, self.shape if self.row.needs("shape") else None
+        if self.row.needs("W"):
+            if self.base is None:
+                raise self.unknown
+            W = self.base().astype(self.dtype, copy=False)
+        tensors = {name: read(part) for name, part in self.parts.items()}
+        tensors = {name: x if x.dtype.kind in "iu" else x.astype(self.dtype) for name, x in tensors.items()}
+        # who uses the result refuses what is not finite
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return compute(tensors, W=W, shape=shape, **self.settings)
+
+    @property
+    def unknown(self) -> HubError:
+        return HubError(f"what {self.row.name} does to {self.name!r} depends on the base: give it (--base)")
+
+    @property
+    def moves_bias(self) -> bool:
+        """Whether it acts on the outputs, and so on a bias of the base."""
+        return self.row.outputs and not self.settings.get("feedforward")
+
+    def delta(self) -> Array:
+        update: Array = self._with_tensors(self.row.delta, lambda part: part.read())
+        return update
+
+    def factors(self) -> tuple[Array, Array]:
+        if self.row.factors is not None:
+            return self._with_tensors(self.row.lora, lambda part: part.read())
+        update = self.delta()
+        one = np.eye(min(update.shape), dtype=update.dtype)
+        return (update, one) if len(one) == update.shape[1] else (one, update)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        if self.size is not None:
+            return self.size
+        if self.row.needs("shape") or self.row.needs("W"):
+            raise self.unknown
+        zeros: Callable[[Stored], Array] = lambda part: np.zeros(part.shape)
+        if self.row.factors is None:
+            return tuple(self._with_tensors(self.row.delta, zeros).shape)
+        B, A = self._with_tensors(self.row.lora, zeros)
+        return len(B), A.shape[1]
+
+    @cached_property
+    def directions(self) -> int:
+        return min(self.shape) if self.row.factors is None else len(self.A)
+
+    @cached_property
+    def maps(self) -> int:
+        return 1
+
+    @cached_property
+    def scale(self) -> float:
+        return 1.0  # it is in the formula
+
+    @property
+    def A(self) -> Array:
+        return self.factors()[1]
+
+    @property
+    def B(self) -> Array:
+        return self.factors()[0]
+
+
+def read_mapped(
+    row: Map, file: safetensors.SafetensorsFile, raw: Mapping[str, Any], folder: Path, prefix: str
+) -> Adapter:
+    """The tensors of ``file`` by module, every key and every setting accounted for."""
+    config = folder / peft.NAME
+    try:
+        settings = row.settings_by_module(raw)
+    except (TypeError, ValueError) as error:
+        raise HubError(f"{config}: {error}") from None
+    said = peft.parse(config, selecting(raw))
+    found: dict[str, dict[str, Stored]] = {}
+    whole: dict[str, Stored] = {}  # tensors of the whole model
+    full: dict[str, Stored] = {}
+    for key, info in file.tensors.items():
+        stored = Stored(info.dtype, info.shape, partial(file.read, key))
+        holder, own, tensor = key.partition(f".{row.prefix}")
+        module, _, parameter = key.removeprefix(prefix).rpartition(".")
+        if own and holder == prefix.partition(".")[0]:
+            whole[tensor] = stored
+        elif own and holder.startswith(prefix):
+            found.setdefault(holder.removeprefix(prefix), {})[tensor] = stored
+        elif said.saves(module) or (parameter == "bias" and said.raw.get("bias", "none") != "none"):
+            full[f"{module.removesuffix('.base_layer')}.{parameter}"] = stored
+        else:
+            raise HubError(f"{file.path}: {key!r} belongs to no {row.name}, modules_to_save or trained bias")
+    try:
+        if row is MAPS["TINYLORA"]:
+            for name, parts in found.items():
+                P = parts["P"].read() if "P" in parts else np.zeros(0)
+                which = vector_of(P, len(found), settings(name)) if "v.1" in whole else 0
+                if f"v.{which}" in whole:
+                    parts["v"] = whole[f"v.{which}"]
+        modules = {name: _module(name, row, parts, whole, settings(name)) for name, parts in found.items()}
+    except HubError as error:
+        raise HubError(f"{file.path}: {error}") from None
+    for name in (name for name in modules if not said.targets(name)):
+        raise HubError(
+            f"{file.path}: {name!r} is not among the config's target_modules; PEFT would ignore it"
+        )
+    if not modules:
+        raise HubError(f"{file.path}: holds no {row.name}, no key such as '{prefix}<module>.{row.prefix}...'")
+    return Adapter(modules, full, dict(raw), folder)
+
+
+def _module(
+    name: str, row: Map, parts: Mapping[str, Stored], whole: Mapping[str, Stored], settings: Mapping[str, Any]
+) -> MappedModule:
+    parts = {**whole, **_logits(parts, whole)}
+    named = {tensor: parts.pop(tensor.rstrip("_")) for tensor in row.tensors if tensor.rstrip("_") in parts}
+    if unread := sorted(parts.keys() - whole.keys()):
+        raise HubError(f"{name!r} has {row.key(unread[0])}, which is not read for {row.name}")
+    for tensor in (tensor for tensor, must in row.tensors.items() if must and tensor not in named):
+        raise HubError(f"{name!r} has no {row.key(tensor)}, which PEFT may save or not (save_projection)")
+    module = MappedModule(named, 1.0, name=name, row=row, settings=settings)
+    if row.needs("shape") or row.needs("W"):
+        return module
+    try:
+        return module.on(module.shape)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, HubError):
+            raise
+        shapes = {tensor: part.shape for tensor, part in named.items()}
+        raise HubError(f"{name!r}: tensors of {row.name} do not fit each other: {shapes}") from None
+
+
+def _logits(parts: Mapping[str, Stored], whole: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The tensors, with VB-LoRA's logits also where the file has the weights of the largest instead."""
+    found = {name: part for name, part in parts.items() if not name.endswith(_TOP_K)}
+    for name in ("logits_A", "logits_B"):
+        where, weights = (parts.get(name + end) for end in _TOP_K)
+        if where and weights and "vector_bank" in whole:
+            shape = (*where.shape[:-1], *whole["vector_bank"].shape[:1])
+            found[name] = Stored(weights.dtype, shape, partial(_filled, where, weights, shape))
+    return found
+
+
+def _filled(where: Stored, weights: Stored, shape: tuple[int, ...]) -> Array:
+    """Logits whose softmax has these weights at these places, the last being what the others leave of 1."""
+    given, logits = weights.read(), np.full(shape, -np.inf, np.float32)
+    given = np.concatenate([given, 1 - given.sum(axis=-1, keepdims=True)], axis=-1)
+    with np.errstate(divide="ignore"):
+        np.put_along_axis(logits, where.read().astype(np.int64), np.log(given), axis=-1)
+    return logits

@@ -1,0 +1,614 @@
+"""PEFT's tuners as maps: formulas against PEFT, exact factors, conversion, counts, and what is refused."""
+
+import importlib.util
+import json
+import math
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_np import Linear, Tensor, accounting, adapters
+from lora_np.cli import run
+from lora_np.hub import HubError, safetensors
+from lora_np.lora import MAPS
+from lora_np.lora.updates import random_places
+from tests.drawing import FULL, every, few
+
+ROOT = Path(__file__).parents[2]
+# By the row: PEFT's class, and settings for matrices of 12 and 16.
+SETTINGS = {
+    "ADALORA": ("AdaLoraConfig", [{"init_r": 3, "total_step": 9}, {"init_r": 2, "lora_alpha": 5, "total_step": 9}]),
+    "LOHA": ("LoHaConfig", [{"r": 2, "alpha": 3}, {"r": 1}, {"r": 4, "alpha": 16}]),
+    "LOKR": (
+        "LoKrConfig",
+        [
+            {"r": 1, "alpha": 3},
+            {"r": 8},
+            {"r": 1, "decompose_both": True, "decompose_factor": 4},
+            {"r": 1, "decompose_factor": 5},
+            {"r": 2, "decompose_factor": 3},
+        ],
+    ),
+    "VERA": ("VeraConfig", [{"r": 4}, {"r": 1}]),
+    "VBLORA": (
+        "VBLoRAConfig",
+        [
+            {"r": 2, "num_vectors": 8, "vector_length": 4},
+            {"r": 3, "num_vectors": 5, "vector_length": 2, "topk": 3},
+            {"r": 2, "num_vectors": 8, "vector_length": 4, "save_only_topk_weights": True},
+        ],
+    ),
+    "TINYLORA": ("TinyLoraConfig", [{}, {"u": 7, "r": 3}, {"u": 16, "weight_tying": 0.5}, {"weight_tying": 1.0}]),
+    "DELORA": ("DeloraConfig", [{"r": 3}, {"r": 1, "delora_lambda": 4}]),
+    "MISS": (
+        "MissConfig",
+        [{"r": 4}, {"r": 5}, {"r": 3, "init_weights": "mini", "mini_r": 2}, {"r": 5, "init_weights": False}],
+    ),
+    "MISS bat": ("MissConfig", [{"r": 4, "init_weights": "bat"}, {"r": 2, "init_weights": "bat"}]),
+    "PSOFT": (
+        "PsoftConfig",
+        [
+            {"r": 3},
+            {"r": 3, "ab_svd_init": "pissa_init", "use_cayley_neumann": True, "cayley_neumann_eps": 0.5},
+            {"r": 2, "psoft_orth": False, "psoft_mag_a": False},
+            {"r": 4, "psoft_mag_b": False, "use_cayley_neumann": True, "num_cayley_neumann_terms": 3},
+        ],
+    ),
+    "HRA": ("HRAConfig", [{"r": 3}, {"r": 2, "apply_GS": True}]),
+    "FOURIERFT": ("FourierFTConfig", [{"n_frequency": 3}, {"n_frequency": 30, "scaling": 7.0, "random_loc_seed": 5}]),
+    "RANDLORA": ("RandLoraConfig", [{"r": 5}, {"r": 4, "randlora_alpha": 20}, {"r": 3, "sparse": True}]),
+    "C3A": ("C3AConfig", [{"block_size": 4}, {"block_size": 2}]),
+    "SHIRA": ("ShiraConfig", [{"r": 1}, {"r": 2, "random_seed": 3}]),
+    "IA3": ("IA3Config", [{"feedforward_modules": ["down"]}, {"feedforward_modules": ".*up"}]),
+    "OFT": (
+        "OFTConfig",
+        [
+            {"oft_block_size": 4},
+            {"oft_block_size": 4, "use_cayley_neumann": False},
+            {"oft_block_size": 5},
+            {"r": 4, "oft_block_size": 0, "num_cayley_neumann_terms": 3},
+            {"oft_block_size": 2, "num_cayley_neumann_terms": 2},
+            {"oft_block_size": 4, "coft": True, "eps": 0.1, "block_share": True},
+        ],
+    ),
+    "BOFT": ("BOFTConfig", [{"boft_block_size": 4}, {"boft_block_size": 0, "boft_block_num": 2}]),
+    "ROAD": ("RoadConfig", [{"variant": f"road_{n}", "group_size": size} for n, size in ((1, 4), (2, 2), (4, 4))]),
+}  # fmt: skip
+CASES = [(kind, settings) for kind, (_, all_of_them) in SETTINGS.items() for settings in all_of_them]
+DISGUISED = sorted(kind for kind in SETTINGS if MAPS[kind].factors)
+
+
+def rng_of(*key):
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+def example(kind, d, k, seed=0, **settings):
+    """Tensors of a row by name, all of them random, and the settings, a weight and its shape."""
+    row, rng = MAPS[kind], rng_of(kind, d, k, seed)
+    small = {"r": 2, "init_r": 2, "num_vectors": 5, "vector_length": 2, "u": 3, "n_frequency": 3, "block_size": 2,
+             "oft_block_size": 2, "boft_block_size": 2, "group_size": 2}  # fmt: skip
+    own = {name: small[name] for name in small if name in row.settings and (kind, name) != ("OFT", "r")}
+    own |= settings
+    shapes = dict(row.trained(d, k, **own))
+    shapes |= {
+        "VERA": {"A": (2, k + 1), "B": (d + 2, 2)},
+        "VBLORA": {"vector_bank": (5, 2)},
+        "TINYLORA": {"B": (d, 2), "A": (2, k), "P": (3, 2, 2), "v": (3,)},
+        "DELORA": {"w_norm": (k,)},
+        "RANDLORA": {"A": (2, 1, max(d, k)), "B": (max(d, k) + 1, max(d, k), 2)},
+    }.get(kind, {})
+    tensors = {name: 0.5 * rng.normal(size=shape) for name, shape in shapes.items()}
+    if kind == "SHIRA":
+        places = rng.permutation(d * k)[: shapes["weight"][0]]
+        tensors["indices"] = np.stack(np.divmod(places, k))
+    return tensors, own, rng.normal(size=(d, k))
+
+
+SMALL = [(4, 6), (6, 4), (8, 8), (2, 12)]
+
+
+@every("kind", DISGUISED)
+@every("shape", SMALL)
+def test_exact_factors_are_the_update(kind, shape):
+    row = MAPS[kind]
+    for seed in range(2):
+        tensors, settings, W = example(kind, *shape, seed)
+        B, A = row.lora(tensors, W=W, **settings)
+        assert (B.shape[0], A.shape[1]) == shape
+        np.testing.assert_allclose(B @ A, row.delta(tensors, W=W, **settings), atol=1e-12)
+
+
+def plainly(kind, t, W, s):
+    """Updates as their papers define them, with plain matrices."""
+    d, k = W.shape
+    if kind == "MISS":
+        return np.array(
+            [[t["block"][j % len(t["block"]), i % t["block"].shape[1]] for j in range(k)] for i in range(d)]
+        )
+    if kind == "VERA":
+        return np.diag(t["lambda_b"]) @ t["B"][:d] @ np.diag(t["lambda_d"]) @ t["A"][:, :k]
+    if kind == "LOKR":
+        return (
+            s.get("alpha", 8) / s["r"] * np.kron(t.get("w1"), t["w2"] if "w2" in t else t["w2_a"] @ t["w2_b"])
+        )
+    if kind == "TINYLORA":
+        return t["B"] @ sum(v * P for v, P in zip(t["v"], t["P"], strict=True)) @ t["A"]
+    if kind == "ADALORA":
+        return 8 / 2.00001 * t["B"] @ np.diag(t["E"][:, 0]) @ t["A"]
+    if kind == "FOURIERFT":
+        S = np.zeros(d * k)
+        S[random_places(d * k, len(t["spectrum"]), 777)] = t["spectrum"]
+        return 150 * np.fft.ifft2(S.reshape(d, k)).real
+    if kind == "C3A":
+        b = t["kernel"].shape[2]
+        return np.array(
+            [[t["kernel"][i // b, j // b, (j - i) % b] for j in range(k)] for i in range(d)]
+        ) / k  # fmt: skip
+    if kind == "DELORA":
+        lengths = np.linalg.norm(t["A"], axis=1) * np.linalg.norm(t["B"], axis=0)
+        return t["B"] @ np.diag(t["lambda_"] / 2 / lengths) @ t["A"] @ np.diag(t["w_norm"])
+    if kind == "RANDLORA":
+        flat = t["B"][: max(d, k), : t["lambda_"].shape[1]].reshape(max(d, k), -1)
+        rows = [x * t["A"][i, 0, : min(d, k)] * g for i, row in enumerate(t["lambda_"])
+                for x, g in zip(row, t["gamma"], strict=True)]  # fmt: skip
+        update = 640 / 2 * flat @ np.array(rows)
+        return update if d >= k else update.T
+    if kind == "OFT":
+        R = np.eye(k)
+        for i, x in enumerate(t["weight"][:, 0]):
+            Q = np.array([[0, x], [-x, 0]])
+            R[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = (
+                np.eye(2) + 2 * Q + 2 * Q @ Q + 2 * Q @ Q @ Q + Q @ Q @ Q @ Q
+            )
+        return W @ R.T - W
+    R = np.eye(d)  # RoAd: pairs of neighbours
+    for i, (angle, length) in enumerate(zip(t["theta"], t["alpha"], strict=True)):
+        turn = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        R[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = length * np.array(turn)
+    return R @ W - W
+
+
+PLAIN = [
+    "MISS",
+    "VERA",
+    "LOKR",
+    "TINYLORA",
+    "ADALORA",
+    "FOURIERFT",
+    "C3A",
+    "DELORA",
+    "RANDLORA",
+    "OFT",
+    "ROAD",
+]
+
+
+@every("kind", PLAIN)
+@every("shape", SMALL)
+def test_products_are_what_their_definitions_say(kind, shape):
+    tensors, settings, W = example(kind, *shape)
+    found = MAPS[kind].delta(tensors, W=W, **settings)
+    np.testing.assert_allclose(found, plainly(kind, tensors, W, settings), atol=1e-12)
+
+
+@every("kind", sorted(SETTINGS))
+@every("shape", SMALL[:2])
+def test_gradients_flow_through_every_formula(kind, shape):
+    row = MAPS[kind]
+    tensors, settings, W = example(kind, *shape)
+    if kind == "OFT":
+        settings["use_cayley_neumann"] = False
+    pull, step = rng_of(kind).normal(size=shape), 1e-6
+    for name in row.trained(*shape, **settings):
+        leaf = Tensor(tensors[name])
+        (row.delta({**tensors, name: leaf}, W=W, **settings) * pull).sum().backward()
+        push = rng_of(kind, name).normal(size=leaf.shape)
+        ends = [
+            (row.delta({**tensors, name: tensors[name] + sign * step * push}, W=W, **settings) * pull).sum()
+            for sign in (1, -1)
+        ]
+        np.testing.assert_allclose(
+            (leaf.grad * push).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_counts_on_one_matrix():
+    assert MAPS["LORA"].count(100, 120, r=8) == accounting.count_lora(100, 120, rank=8) == 1760
+    assert MAPS["LORA use_dora"].count(100, 120, r=8) == accounting.count_lora(100, 120, rank=8, dora=True)
+    assert MAPS["VERA"].count(256, 768) == 512
+    assert MAPS["LOHA"].count(256, 768) == 16_384
+    assert MAPS["LOKR"].count(256, 768) == 768
+    assert MAPS["OFT"].count(256, 768) == 11_904
+    assert MAPS["C3A"].count(256, 768) == 768
+
+
+def test_what_a_file_may_leave_out_is_known_by_the_row():
+    assert {kind for kind, row in MAPS.items() if row.needs("W")} == {
+        "LORA use_dora", "MISS bat", "PSOFT", "HRA", "IA3", "OFT", "BOFT", "ROAD",
+    }  # fmt: skip
+    assert {kind for kind, row in MAPS.items() if row.needs("shape")} == {
+        "VERA", "MISS", "RANDLORA", "FOURIERFT", "SHIRA",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write a base of the modules up (16, 12), with a bias, and down (12, 16), and an adapter for it."""
+
+    def write(kind, settings=(), seed=0, **raw):
+        rng = rng_of(kind, seed)
+        weights = {"up": rng.normal(size=(16, 12)), "down": rng.normal(size=(12, 16))}
+        base, folder = tmp_path / f"base{seed}", tmp_path / f"{kind}{seed}".replace(" ", "-")
+        for each in (base, folder):
+            each.mkdir(exist_ok=True)
+        (base / "config.json").write_text("{}")
+        named = {f"{name}.weight": W for name, W in weights.items()} | {"up.bias": rng.normal(size=16)}
+        safetensors.save(named, base / "model.safetensors")
+        tensors, row = {}, MAPS[kind]
+        for name, W in weights.items():
+            own, found, _ = example(kind, *W.shape, seed, **dict(settings))
+            tensors |= {f"base_model.model.{name}.{row.key(each)}": x for each, x in own.items()}
+        for each, x in {"VERA": {"A": (2, 16), "B": (16, 2)}, "VBLORA": {"vector_bank": (5, 2)}}.get(
+            kind, {}
+        ).items():
+            tensors = {key: value for key, value in tensors.items() if not key.endswith(f".{row.key(each)}")}
+            tensors[f"base_model.{row.key(each)}"] = rng.normal(size=x)
+        if kind == "TINYLORA":
+            tensors = {key: value for key, value in tensors.items() if not key.endswith("_v")}
+            tensors["base_model.tinylora_v.0"] = rng.normal(size=3)
+            found["weight_tying"] = 1.0
+        if kind == "MISS bat":
+            found["init_weights"] = "bat"
+        config = {"peft_type": kind.split()[0], "target_modules": ["up", "down"], **found, **raw}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        safetensors.save(tensors, folder / "adapter_model.safetensors")
+        return base, folder, named
+
+    return write
+
+
+KINDS = sorted(SETTINGS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_is_the_weight_of_the_formula_and_as_lora_too(kind, written, tmp_path):
+    base, folder, named = written(kind)
+    opened = adapters.load(folder)
+    adapters.merge(base, folder, tmp_path / "merged", any_base=True)
+    as_lora = adapters.to_lora(folder, base=base, error=0.0, any_base=True)
+    adapters.save(as_lora, tmp_path / "lora")
+    adapters.merge(base, tmp_path / "lora", tmp_path / "merged-too", any_base=True)
+    one, two = (safetensors.open(tmp_path / name / "model.safetensors") for name in ("merged", "merged-too"))
+    for name in named:
+        np.testing.assert_allclose(one.read(name), two.read(name), rtol=1e-5, atol=1e-5)
+        if name.endswith("weight"):
+            module, W = opened[name.removesuffix(".weight")], named[name]
+            tensors = {each: part.read() for each, part in module.parts.items()}
+            wanted = module.row.delta(tensors, W=W, **module.settings)
+            np.testing.assert_allclose(one.read(name), W + wanted, atol=1e-9)
+            assert np.abs(wanted).max() > 1e-3
+    moved = not np.array_equal(one.read("up.bias"), named["up.bias"])
+    assert moved == (kind in ("IA3", "ROAD"))
+    found = adapters.inspect(folder, base=base, any_base=True)
+    assert found.contents["type"] == MAPS[kind].name
+    assert {row.status for row in found.rows} == {"ok"}
+    assert adapters.diff(folder, folder, base=base).same
+    assert adapters.diff(folder, tmp_path / "lora", base=base).largest < 1e-5 or moved
+
+
+def test_a_lora_in_disguise_is_exact_without_an_error(written):
+    for kind in DISGUISED:
+        base, folder, named = written(kind, {"r": 1} if kind == "LOKR" else ())
+        row, opened = MAPS[kind], adapters.load(folder)
+        ranks = {"LOHA": 4, "LOKR": 3, "FOURIERFT": 6}
+        if kind == "RANDLORA":
+            with pytest.raises(HubError, match=r"RandLoRA is not exact as a LoRA of fewer numbers.*--error"):
+                adapters.to_lora(folder, base=base, any_base=True)
+            continue
+        found = adapters.to_lora(
+            folder, base=base if row.needs("W") or row.needs("shape") else None, any_base=True
+        )
+        for name, module in found.items():
+            assert (type(module), module.scale) == (adapters.AdapterModule, 1.0)
+            tensors = {each: part.read() for each, part in opened[name].parts.items()}
+            wanted = row.delta(tensors, W=named[f"{name}.weight"], **opened[name].settings)
+            assert module.rank == ranks.get(kind, 2), kind
+            np.testing.assert_allclose(module.delta(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@every("kind", ["C3A", "SHIRA", "OFT"])
+@every("error", [0.5, 0.1])
+def test_the_rank_is_the_smallest_within_the_error(kind, error, written):
+    base, folder, named = written(kind, {"r": 1} if kind == "SHIRA" else ())
+    rng = rng_of(kind)
+    # inputs that lie mostly in a few directions
+    inputs = {name: rng.normal(size=(40, W.shape[1])) * 0.5 ** np.arange(W.shape[1])
+              for name, W in named.items() if W.ndim == 2 for name in [name.removesuffix(".weight")]}  # fmt: skip
+    grams = {name: X.T @ X for name, X in inputs.items()}
+    opened = adapters.load(folder)
+    for given in ({}, {"inputs": inputs}, {"grams": grams}):
+        found = adapters.to_lora(folder, base=base, error=error, any_base=True, **given)
+        for name, module in found.items():
+            tensors = {each: part.read() for each, part in opened[name].parts.items()}
+            dW = opened[name].row.delta(tensors, W=named[f"{name}.weight"], **opened[name].settings)
+            X = inputs[name] if given else np.eye(dW.shape[1])
+            products = X @ dW.T
+            left = np.linalg.norm(products - X @ module.delta().T) / np.linalg.norm(products)
+            best = np.sqrt(np.append(np.cumsum(np.linalg.svdvals(products)[::-1] ** 2)[::-1], 0))
+            assert left <= error * (1 + 1e-6)
+            assert best[module.rank - 1] / np.linalg.norm(products) > error
+    with pytest.raises(HubError, match="no inputs of 'down'"):
+        adapters.to_lora(folder, base=base, error=error, any_base=True, inputs={"up": inputs["up"]})
+
+
+def rewritten(folder, change=None, **raw):
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | raw))
+    if change:
+        file = safetensors.open(folder / "adapter_model.safetensors")
+        tensors = change({key: file.read(key) for key in file.tensors})
+        safetensors.save(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+@every(
+    "kind, raw, why",
+    [
+        ("LOHA", {"quantum": 3}, "quantum = 3 is not supported for LoHa"),
+        ("LOHA", {"r": "two"}, "r must be a whole number"),
+        ("PSOFT", {"psoft_svd": "lowrank"}, "psoft_svd must be 'full' for PSOFT, got 'lowrank'"),
+        ("BOFT", {"boft_n_butterfly_factor": 2}, "boft_n_butterfly_factor must be 1 for BOFT, got 2"),
+        ("ROAD", {"variant": "road_3"}, "variant must be 'road_1' or"),
+        ("ADALORA", {"use_rslora": True}, "use_rslora = True is not supported for AdaLoRA"),
+        ("HRA", {"target_modules": ["up"]}, "'down' is not among the config's target_modules"),
+        ("LOHA", {"r": 3}, r"'\w+': on a weight of shape .*, LoHa has"),
+        ("LOHA", {"peft_type": "BEFT"}, "peft_type must be 'LORA', got 'BEFT'"),
+    ],
+)
+def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
+    with pytest.raises(HubError, match=why):
+        adapters.load(rewritten(written(kind)[1], **raw))
+
+
+@every(
+    "kind, change, why",
+    [
+        (
+            "LOHA",
+            lambda t: t | {"base_model.model.up.hada_t1": np.ones(2)},
+            "up' has hada_t1, which is not read",
+        ),
+        ("LOHA", lambda t: t | {"other": np.ones(2)}, "'other' belongs to no LoHa"),
+        ("VERA", lambda t: {key: x for key, x in t.items() if key != "base_model.vera_A"}, "has no vera_A"),
+        ("LOKR", lambda t: {key: x for key, x in t.items() if "down.lokr_w1" not in key}, "LoKr do not fit"),
+        ("C3A", lambda t: t | {"base_model.model.up.c3a_kernel": np.ones((2, 2))}, "C3A do not fit"),
+        ("LOHA", lambda t: {"base_model.vera_A": np.ones(2)}, "belongs to no LoHa"),
+    ],
+)
+def test_damaged_files_are_refused(kind, change, why, written):
+    with pytest.raises(HubError, match=why):
+        adapters.load(rewritten(written(kind)[1], change))
+
+
+def test_what_is_not_a_lora_says_what_it_needs(written, tmp_path):
+    for kind, why in (
+        ("HRA", "what HRA does to 'down' depends on the base: give it"),
+        ("MISS", "what MiSS does to 'down'"),
+    ):
+        base, folder, _ = written(kind)
+        with pytest.raises(HubError, match=why):
+            adapters.to_lora(folder)
+        with pytest.raises(HubError, match="is no LoRA: convert it first"):
+            adapters.save(adapters.load(folder), tmp_path / "copy")
+        with pytest.raises(HubError, match="is no LoRA: convert it first"):
+            adapters.resize(folder, tmp_path / "copy", rank=1)
+        with pytest.raises(HubError, match="is no LoRA: convert it first"):
+            adapters.combine([folder, folder], tmp_path / "copy")
+        with pytest.raises(HubError, match="is no LoRA: convert it first"):
+            adapters.attach(Linear(np.ones((16, 12))), folder, names=lambda path: "up")
+    wrong = rewritten(folder, lambda t: t | {"base_model.model.up.miss_block": np.ones((2, 15))})
+    with pytest.raises(HubError, match=r"'up': on a weight of shape \(16, 12\), MiSS has"):
+        adapters.merge(base, wrong, tmp_path / "merged", any_base=True)
+
+
+def test_saved_modules_biases_and_shared_tensors_are_kept_and_counted_once(written):
+    base, folder, _ = written("VERA")
+    more = {
+        "base_model.model.head.weight": np.ones((2, 3)),
+        "base_model.model.up.base_layer.bias": np.ones(16),
+    }
+    opened = adapters.load(rewritten(folder, lambda t: t | more, modules_to_save=["head"], bias="vera_only"))
+    assert sorted(opened.full) == ["head.weight", "up.bias"]
+    assert sum(part.size for part in opened.stored) == (16 + 2) + (12 + 2) + 2 * 16 + 16 * 2 + 6 + 16
+    converted = adapters.to_lora(opened, base=base, any_base=True)
+    assert (sorted(converted.full), converted.raw["bias"]) == (["head.weight", "up.bias"], "lora_only")
+
+
+def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
+    base, _, named = written("LOHA")
+    rng = rng_of("dora")
+    modules = {
+        name: adapters.AdapterModule.of(
+            A=rng.normal(size=(2, k)), B=rng.normal(size=(d, 2)), alpha=2, magnitude=rng.uniform(1, 2, size=d)
+        )
+        for name, (d, k) in {"up": (16, 12), "down": (12, 16)}.items()
+    }
+    dora = adapters.Adapter(
+        modules, raw={"peft_type": "LORA", "use_dora": True, "target_modules": [*modules]}
+    )
+    with pytest.raises(HubError, match="is a DoRA: give the base"):
+        adapters.to_lora(dora)
+    with pytest.raises(HubError, match="DoRA is not exact as a LoRA of fewer"):
+        adapters.to_lora(dora, base=base, any_base=True)
+    found = adapters.to_lora(dora, base=base, error=0.05, any_base=True)
+    for name, module in modules.items():
+        W, tensors = (
+            named[f"{name}.weight"],
+            {"A": module.A, "B": module.B, "magnitude_vector": module.magnitude},
+        )
+        dW = MAPS["LORA use_dora"].delta(tensors, W=W, lora_alpha=2)
+        assert np.linalg.norm(found.delta(name) - dW) <= 0.05 * np.linalg.norm(dW)
+
+
+def test_the_commands_take_them(written, tmp_path, capsys):
+    base, hra, _ = written("HRA")
+    _, vera, _ = written("VERA")
+    (base / "config.json").write_text(json.dumps({"model_type": "unknown"}))
+
+    def lora_np(*words):
+        status = run([str(word) for word in words])
+        return status, "".join(capsys.readouterr())
+
+    assert lora_np("merge", base, hra, "-o", tmp_path / "out", "--any-base")[0] == 0
+    assert "give it (--base)" in lora_np("inspect", hra)[1]
+    assert "HRA" in lora_np("inspect", hra, "--base", base, "--any-base")[1]
+    assert "give it (--base)" in lora_np("diff", hra, hra)[1]
+    assert lora_np("diff", hra, hra, "--base", base)[0] == 0
+    assert lora_np("diff", hra, vera, "--base", base)[0] == 3
+    settings = {"peft_type": "VERA", "r": 4, "target_modules": ["q_proj"]}
+    (vera / "adapter_config.json").write_text(json.dumps(settings))
+    said = lora_np("count", "llama-3.2-1b", "--config", vera)[1]
+    assert f"trainable params: {16 * (2048 + 4):,} " in said
+    (vera / "adapter_config.json").write_text(json.dumps(settings | {"target_modules": ["embed_tokens"]}))
+    assert "VeRA is counted on linear maps, not on" in lora_np("count", "llama-3.2-1b", "--config", vera)[1]
+    loha = written("LOHA")[1]
+    assert "convert it" in lora_np("resize", loha, "--rank", 1, "-o", tmp_path / "small")[1]
+
+
+def test_the_page_says_what_the_table_says():
+    pytest.importorskip("sphinx")
+    spec = importlib.util.spec_from_file_location("family", ROOT / "docs" / "_ext" / "family.py")
+    family = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(family)
+    rows = family.table().split('<tr><th scope="row">')[1:]
+    assert len(rows) == len(MAPS)
+    for (kind, row), shown in zip(MAPS.items(), rows, strict=True):
+        own = family.settings(kind, row)
+        numbers = row.count(100, 120, **own) + sum(map(math.prod, row.trained_by_all(1, **own).values()))
+        assert f"<td>{numbers:,}</td>" in shown
+        assert (f"exact, rank {row.rank}" in shown) == bool(row.rank)
+        assert not row.rank or row.factors
+        drawn = re.findall(r'class="part"[^>]*width="(\d+)" height="(\d+)"', shown)
+        assert len(drawn) >= len(row.trained(100, 120, **own))
+
+
+@pytest.fixture
+def torch():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    torch.manual_seed(0)
+    return torch
+
+
+def net(torch, seed=0):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = torch.nn.Linear(12, 16), torch.nn.Linear(16, 12, bias=False)
+
+        def forward(self, x):
+            return self.down(torch.tanh(self.up(x)))
+
+    torch.manual_seed(seed)
+    model = Net()
+    # well apart, so that PSOFT's singular directions are sure in single precision
+    for layer in (model.up, model.down):
+        U, s, Vh = torch.linalg.svd(layer.weight.data, full_matrices=False)
+        layer.weight.data = U @ torch.diag(2.0 ** -torch.arange(len(s))) @ Vh
+    return model
+
+
+def weights_of(torch, model):
+    """The weight and the bias of each layer, as its forward pass shows them."""
+    found = {}
+    for name in ("up", "down"):
+        layer = getattr(model.base_model.model, name).double()
+        size = {"up": 12, "down": 16}[name]
+        bias = layer(torch.zeros(1, size, dtype=torch.float64))
+        found[f"{name}.weight"] = (layer(torch.eye(size, dtype=torch.float64)) - bias).T.detach().numpy()
+        found[f"{name}.bias"] = bias[0].detach().numpy()
+    return found
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_row_is_what_peft_computes(kind, torch, tmp_path):
+    """Merged weights, counts, and the LoRA made of it as PEFT reloads it."""
+    import peft
+
+    name, all_of_them = SETTINGS[kind]
+    for i, settings in enumerate(all_of_them if FULL else all_of_them[:1] + few(all_of_them[1:], 3)):
+        model, here = net(torch), tmp_path / str(i)
+        (here / "base").mkdir(parents=True)
+        (here / "base" / "config.json").write_text("{}")
+        base = {key: value.numpy().copy() for key, value in model.state_dict().items()}
+        safetensors.save(base, here / "base" / "model.safetensors")
+        config = getattr(peft, name)(target_modules=["up", "down"], **settings)
+        tuned = peft.get_peft_model(model, config)
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.data.normal_(0, 0.3)
+        tuned.eval().save_pretrained(here / "adapter")
+        assert accounting.count(net(torch), config=config).trainable == tuned.get_nb_trainable_parameters()[0]
+        counted = accounting.count(net(torch), config=here / "adapter")
+        assert (counted.trainable, counted.total) == tuned.get_nb_trainable_parameters()
+        adapters.merge(here / "base", here / "adapter", here / "merged", any_base=True)
+        merged = safetensors.open(here / "merged" / "model.safetensors")
+        wanted = weights_of(torch, tuned)
+        converted = adapters.to_lora(here / "adapter", base=here / "base", error=0.0, any_base=True)
+        adapters.save(converted, here / "lora")
+        reloaded = weights_of(torch, peft.PeftModel.from_pretrained(net(torch), here / "lora").eval())
+        for key in base:
+            change = np.abs(wanted[key] - base[key]).max()
+            assert change > 1e-3 or key == "up.bias"
+            scale = max(change, np.abs(base[key]).max())
+            assert np.abs(merged.read(key) - wanted[key]).max() <= 1e-6 * scale, (settings, key)
+            assert np.abs(reloaded[key] - wanted[key]).max() <= 1e-6 * scale, (settings, key)
+
+
+TRANSPOSED = {
+    "IA3": {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"]},
+    "FOURIERFT": {"n_frequency": 10},
+    "VERA": {"r": 4},
+    "VBLORA": {"r": 2, "num_vectors": 8, "vector_length": 4},
+    "RANDLORA": {"r": 5},
+    "ADALORA": {"init_r": 3, "total_step": 10},
+    "TINYLORA": {},
+}
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", TRANSPOSED if FULL else [*TRANSPOSED][:2])
+def test_weights_that_are_stored_transposed(kind, torch, tmp_path):
+    """GPT-2's Conv1D, judged by logits: merged, and as a LoRA that PEFT reloads."""
+    import peft
+
+    transformers = pytest.importorskip("transformers")
+    sizes = {"n_layer": 2, "n_embd": 12, "n_head": 2, "vocab_size": 40, "n_positions": 16}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "base")
+    load, tokens = transformers.GPT2LMHeadModel.from_pretrained, torch.arange(12)[None]
+    before = load(tmp_path / "base").eval()(tokens).logits
+    asked = {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True} | TRANSPOSED[kind]
+    tuned = peft.get_peft_model(load(tmp_path / "base"), getattr(peft, SETTINGS[kind][0])(**asked))
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.3)
+    tuned.eval().save_pretrained(tmp_path / "adapter")
+    counted = accounting.count(tmp_path / "base", config=tmp_path / "adapter")
+    assert counted.trainable == tuned.get_nb_trainable_parameters()[0]
+    adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
+    adapters.save(
+        adapters.to_lora(tmp_path / "adapter", base=tmp_path / "base", error=0.0), tmp_path / "lora"
+    )
+    wanted = tuned(tokens).logits
+    for model in (
+        load(tmp_path / "merged"),
+        peft.PeftModel.from_pretrained(load(tmp_path / "base"), tmp_path / "lora"),
+    ):
+        apart = (model.eval()(tokens).logits - wanted).abs().max() / (wanted - before).abs().max()
+        assert apart < 2e-6
