@@ -66,6 +66,11 @@ def test_converted_adapters_have_their_strength(tmp_path, base, rslora):
             out = tmp_path / f"{seed}-{number}.gguf"
             adapters.convert(source, out, to="gguf", base=config)
             assert apart(logits(base, out), wanted, start) < 1e-4
+            if number == 1:  # convert_lora_to_gguf.py would write the same: A and B as they are
+                file, said = gguf.open(out), adapters.load(source)
+                assert file.metadata["adapter.lora.alpha"] == said.config["lora_alpha"]
+                v = "model.layers.0.self_attn.v_proj"
+                np.testing.assert_array_equal(file.read("blk.0.attn_v.weight.lora_b"), said[v].B)
 
 
 @pytest.mark.parametrize("base", [("llama", True)], indirect=True)
