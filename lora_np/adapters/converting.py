@@ -142,7 +142,7 @@ def convert(
                 names = _shortest(wanted, names_of(base))
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
         write(wanted, stage, to=form, base=base, dtype=dtype)
-    after = load(out, base=base, ordered=False)
+        after = load(stage, base=base, ordered=False)
     rows = []
     for name, old in before.items():
         if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA

@@ -499,3 +499,10 @@ def test_another_tuner_becomes_a_lora_first(tmp_path):
     assert {row.cure for row in rows if row.finding != "fine"} == {"lora-np convert --to lora"}
     with pytest.raises(HubError, match=r"is a DoRA: give the base model \(--base\)"):
         adapters.convert(drawn(LLAMA, parts=["magnitude"]), tmp_path / "dora", to="lora")
+
+
+def test_a_file_that_would_not_be_read_back_is_not_written(tmp_path):
+    smaller = {**LLAMA, "num_hidden_layers": 1}
+    with pytest.raises(HubError, match=r"'lora_te_model_layers_1_\w+' is no module of the base"):
+        adapters.convert(drawn(LLAMA), tmp_path / "a.safetensors", to="kohya", base=smaller)
+    assert not list(tmp_path.iterdir())
