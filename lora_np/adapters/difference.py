@@ -116,7 +116,7 @@ def diff(
     True
     """
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
-    one, two = (on_base(load(each), base).adapter for each in (first, second))
+    one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
     work = {
         name: (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name))
         for name in (*one, *two)
