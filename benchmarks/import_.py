@@ -21,7 +21,7 @@ USES = {
 REPORT = """
 import atexit, time
 def report(modules=__import__("sys").modules):
-    heavy = [m for m in ("matplotlib", "click", "tqdm", "joblib", "rich") if m in modules]
+    heavy = [m for m in ("matplotlib", "click", "tqdm", "joblib") if m in modules]
     print(time.process_time(), *heavy, file=__import__("sys").stderr)
 atexit.register(report)
 """

@@ -13,6 +13,7 @@ import numpy.typing as npt
 P = ParamSpec("P")
 R = TypeVar("R")
 Array = npt.NDArray[Any]
+ArrayLike = npt.ArrayLike
 OTHER_SPELLINGS = {
     "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
     "float32": ("f32", "fp32", "f4", "single", "torch.float32"),
@@ -130,10 +131,11 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
     if value not in known:
         from difflib import get_close_matches  # rarely needed
 
-        text = str(value)[:100]
-        close = get_close_matches(text, known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        few = known if len(known) <= 24 else get_close_matches(text, known, n=12, cutoff=0.0)
+        text, names = str(value)[:100].lower(), {each.lower(): each for each in known}
+        close = [names[each] for each in get_close_matches(text, names, n=12, cutoff=0.0)]
+        likely = get_close_matches(text, names, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if likely else ""
+        few = known if len(known) <= 24 else close
         more = f" or {len(known) - len(few)} more" if few is not known else ""
         listed = ", ".join(map(repr, few))
         raise ValueError(f"{name} must be one of {listed}{more}, got {shown(value)}{hint}")

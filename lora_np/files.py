@@ -7,11 +7,10 @@ import io
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISREG
 from typing import Any, BinaryIO
 
 try:
@@ -165,8 +164,8 @@ def replacing(
     """A new directory to write into, which becomes ``target`` when the block ends without an error.
 
     An old target is moved aside first and removed last, so that at every moment the old or the new one is
-    whole on the disk. Both are in a directory next to it, which one run holds at a time: nothing else is ever
-    removed, by this run or by the next one after a crash.
+    whole on the disk. Both are next to it, under names that only its lock knows: nothing else is removed, by
+    this run or by the next one after a crash.
 
     Parameters
     ----------
@@ -195,8 +194,8 @@ def replacing(
     """
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
-    work = target.with_name(f".{target.name}.lora-np")
-    with _parents(target), named(target, work), _leased(work, target) as (stage, aside):
+    hidden = target.with_name(f".{target.name[:100]}")
+    with _parents(target), named(target, hidden), _leased(target) as (stage, aside):
         _check_target(target, force, writes, real_inputs)
         stage.mkdir()
         yield stage
@@ -218,8 +217,8 @@ def replacing_file(target: Path, check: Callable[[], object]) -> Iterator[Path]:
     ``check`` refuses what must not be replaced; it is called before and after.
     """
     target = Path(os.path.abspath(target))
-    work = target.with_name(f".{target.name}.lora-np")
-    with _parents(target), named(target, work), _leased(work, target) as (stage, _):
+    hidden = target.with_name(f".{target.name[:100]}")
+    with _parents(target), named(target, hidden), _leased(target) as (stage, _):
         check()
         stage.mkdir()
         yield stage / target.name
@@ -244,17 +243,24 @@ def _parents(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _leased(work: Path, target: Path) -> Iterator[tuple[Path, Path]]:
-    """Places for the new and the old target in ``work``, a directory that one run holds at a time.
+def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
+    """Places next to ``target`` for the new and the old one, while a lock is held that only one run can have.
 
     Their names cannot be guessed, and are written to the lock before anything is put there: they identify
     what a killed run left, and nothing else is ours.
     """
-    lock, dead = _locked(work, target)
+    path = target.with_name(f".{target.name}.lora-np")
+    lock, dead = _locked(path, target)
+
+    def places(key: str) -> tuple[Path, Path]:
+        name = f".{target.name[:100]}.{key}"
+        return target.with_name(f"{name}.new"), target.with_name(f"{name}.old")
+
     try:
-        _undo(work / f"{dead}.new", work / f"{dead}.old", target)
+        if dead:
+            _undo(*places(dead), target)
         key = os.urandom(16).hex()
-        stage, aside = work / f"{key}.new", work / f"{key}.old"
+        stage, aside = places(key)
         try:
             os.lseek(lock, 0, os.SEEK_SET)
             os.write(lock, key.encode())
@@ -264,41 +270,26 @@ def _leased(work: Path, target: Path) -> Iterator[tuple[Path, Path]]:
             if stage.exists():
                 _remove(stage, ignore_errors=True)
             if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
-                with suppress(OSError):  # another run has just begun
-                    (work / "lock").unlink()
-                    work.rmdir()
+                with suppress(OSError):
+                    path.unlink()
     finally:
         os.close(lock)
 
 
-def _locked(work: Path, target: Path) -> tuple[int, str]:
-    """The locked file in ``work``, a directory that may be a dead run's, and the key of that run or ""."""
-    foreign = ValueError(f"{work}: is in the way, and was not made by lora-np; move it")
+def _locked(path: Path, target: Path) -> tuple[int, str]:
+    """The lock, which may be a dead run's, and the key of that run or ""."""
+    foreign = ValueError(f"{path}: is in the way, and was not made by lora-np; move it")
     while True:
         try:
-            with suppress(FileExistsError):
-                os.mkdir(work)
-            if not S_ISDIR(os.lstat(work).st_mode):  # one look: it may be gone at the next
-                raise foreign
-            names = set(os.listdir(work))
-            if names and "lock" not in names:
-                time.sleep(0.05)  # a listing takes time, in which runs may have come and gone
-                # in this order: what has been there all the while is a run's only if there was its lock, too
-                if not os.path.lexists(work / "lock") and names & set(os.listdir(work)):
-                    raise foreign
-                continue
-            lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        except FileNotFoundError:
-            continue  # the run that had it has just finished and removed it
-        except IsADirectoryError:
-            raise foreign from None
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except OSError as error:
+            raise foreign if error.errno in (errno.EISDIR, errno.ELOOP) else error from None
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), os.stat(work / "lock")):
+            if os.path.samestat(os.fstat(lock), os.stat(path)):
                 key = os.read(lock, 100).decode("latin-1") if S_ISREG(os.fstat(lock).st_mode) else "pipe"
-                ours = {"lock", f"{key}.new", f"{key}.old"}
-                if re.fullmatch("([0-9a-f]{32})?", key) and ours.issuperset(os.listdir(work)):
+                if re.fullmatch("([0-9a-f]{32})?", key):
                     return lock, key
                 os.close(lock)
                 raise foreign
@@ -306,7 +297,7 @@ def _locked(work: Path, target: Path) -> tuple[int, str]:
             os.close(lock)
             raise ValueError(f"{target}: another run is writing it") from None
         except FileNotFoundError:
-            pass
+            pass  # the run that had it has just finished and removed it
         os.close(lock)
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lora_np.checks import printable, whole_number
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
 
 __all__ = ["Table", "binary_bytes", "decimal_bytes", "parse_bytes", "shape_text"]
 
@@ -23,8 +20,8 @@ class Table:
     """Named columns and rows of plain values, printed for people or handed to programs.
 
     People get thousands separators and formatted numbers: aligned text from ``print`` and at the prompt, HTML
-    in a notebook, a rich table where rich prints it, and Markdown. Programs get the values unchanged, from
-    :meth:`to_json`, :meth:`to_csv` and :attr:`records`.
+    in a notebook, and Markdown. Programs get the values unchanged, from :meth:`to_json`, :meth:`to_csv` and
+    :attr:`records`.
 
     Parameters
     ----------
@@ -138,37 +135,6 @@ class Table:
         below = "".join(f"\n<p>{escape(note)}</p>" for note in notes)
         return f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>{below}"
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What rich prints in a terminal: title, table, notes. Text wraps at spaces, numbers never.
-
-        If the terminal is too narrow for that, the table is wider than the terminal.
-        """
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        title, columns, notes = self._said
-        table = RichTable(box=box.SIMPLE_HEAD)
-        least = 1 + 3 * len(self.columns)  # what the box puts around and between the columns
-        texts = [[row[index] for row in self._texts] for index in range(len(self.columns))]
-        for name, right, column in zip(columns, self._numeric, texts, strict=True):
-            whole = column if right else [word for text in column for word in text.split()]
-            width = max(map(len, [*whole, *name.split()]), default=1)
-            least += width
-            table.add_column(
-                Text(name),
-                justify="right" if right else "left",
-                width=width if right else None,
-                min_width=width,
-            )
-        for row in self._texts:
-            table.add_row(*map(Text, row))
-        if title:
-            yield Text(title, style="bold")
-        fits = least <= options.max_width
-        yield from console.render(table, options if fits else options.update(max_width=10_000))
-        yield from map(Text, notes)
-
     @property
     def _said(self) -> tuple[str, list[str], list[str]]:
         """Title, headings and notes as people see them: names come from files."""
@@ -185,11 +151,8 @@ class Table:
     @property
     def _numeric(self) -> list[bool]:
         """Whether each column holds only numbers, and is therefore aligned right."""
-        kinds: list[bool] = []
-        for index in range(len(self.columns)):
-            cells = [row[index] for row in self.rows if row[index] is not None]
-            kinds.append(bool(cells) and not any(isinstance(cell, (str, bool)) for cell in cells))
-        return kinds
+        columns = ([row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns)))
+        return [bool(cells) and not any(isinstance(cell, (str, bool)) for cell in cells) for cells in columns]
 
 
 class Shown:
@@ -243,8 +206,8 @@ def _readable(cell: Cell) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar as the Python number it holds."""
-    return value.item() if hasattr(value, "item") else value
+    """What a NumPy scalar or array holds, as Python's numbers."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _align(text: str, width: int, right: bool) -> str:

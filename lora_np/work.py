@@ -15,12 +15,7 @@ Result = TypeVar("Result")
 
 
 def each(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    jobs: int,
-    progress: bool,
-    label: str,
+    function: Callable[[Item], Result], items: Iterable[Item], *, jobs: int, progress: bool, label: str
 ) -> list[Result]:
     """``[function(item) for item in items]`` on ``jobs`` threads, or where ``joblib.parallel_config`` says.
 

@@ -71,14 +71,14 @@ def test_imports_are_found_in_every_form(tmp_path):
         "if TYPE_CHECKING:\n"
         "    from lora_np.lora.injection import inject\n"
         "def late():\n"
-        "    from lora_np.plots import strips\n"
+        "    from lora_np.plots import gallery\n"
     )
     assert set(diagram.import_statements(module)) == {
         ("lora_np.nn.tree", None),
         ("lora_np", "linalg"),
         ("lora_np", "checks"),
         ("lora_np.lora.injection", "inject"),
-        ("lora_np.plots", "strips"),
+        ("lora_np.plots", "gallery"),
     }
 
 

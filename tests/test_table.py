@@ -8,7 +8,6 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from lora_np.accounting import count_matrix, count_source
 from lora_np.table import Table
 
 TABLE = Table(
@@ -65,45 +64,6 @@ def test_html_is_well_formed_and_escaped() -> None:
     assert tree.find("p").text == "one note"  # type: ignore[union-attr]
 
 
-def test_rich_prints_the_same_cells() -> None:
-    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=100)
-    console.print(count_matrix(100, 120, rank=[20, 8]).table)
-    printed = console.file.getvalue()
-    for text in ("12,000", "4,400", "1,760", "Break-even"):
-        assert text in printed
-
-
-@pytest.mark.parametrize("width", [10, 40, 60, 80, 100, 140])
-def test_rich_breaks_no_number_and_drops_nothing(width: int) -> None:
-    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=width)
-    for table in count_source(
-        "llama-3-70b", rank=[9_999], targets="all-linear", by="kind", memory=True
-    ).tables:
-        console.print(table, crop=False)
-        printed = console.file.getvalue()
-        numbers = [
-            cell for row in table._texts for cell, right in zip(row, table._numeric, strict=True) if right
-        ]
-        for text in numbers + [word for row in table._texts for cell in row for word in cell.split()]:
-            assert text in printed
-        for note in table.notes:
-            assert note.replace(" ", "") in "".join(printed.split())
-
-
-def test_rich_wraps_notes_between_words() -> None:
-    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=80)
-    console.print(*count_source("llama-3-70b", rank=[64], targets="all-linear").tables, crop=False)
-    assert console.file.getvalue().endswith("|| trainable%: \n1.1605\n")
-
-
-def test_square_brackets_are_not_markup_for_rich() -> None:
-    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=100)
-    console.print(Table(["[red]a"], [["[b]x[/b]"]], title="[i]t"))
-    printed = console.file.getvalue()
-    for text in ("[red]a", "[b]x[/b]", "[i]t"):
-        assert text in printed
-
-
 def test_an_empty_table_prints() -> None:
     assert str(Table(["a", "b"], [])) == "a  b\n-  -"
 
@@ -113,12 +73,3 @@ def test_misfits_are_refused() -> None:
         Table(["a", "b"], [(1,)])
     with pytest.raises(ValueError, match="formats must name columns"):
         Table(["a"], [], formats={"b": str})
-
-
-def test_rich_is_not_imported_before_it_prints() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, lora_np.accounting as a; a.count_model(a.preset('gpt2'), rank=8); print('rich' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

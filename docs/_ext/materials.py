@@ -46,7 +46,7 @@ INSTALL = """\
 import lora_np_browser"""
 WABT = "wabt@1.0.39"  # assembles product.wat
 NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
-NEEDED_BY_THEM = ("click", "rich")
+NEEDED_BY_THEM = ("click",)
 
 
 def make(app: Sphinx, config: Config) -> None:

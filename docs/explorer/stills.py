@@ -47,9 +47,7 @@ def trained() -> Figure:
 
 def looked_into() -> Figure:
     found = adapters.inspect(language.located_adapter("king-james"))
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    plots.update_norms(found.spectra, ax=figure.add_subplot())
-    return figure
+    return found.figure()
 
 
 def counted() -> Figure:

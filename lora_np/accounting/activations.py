@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
-from math import isqrt, prod
+from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
@@ -24,6 +24,7 @@ CHOICES = {
 
 # numbers that an activation function keeps for each result: GPT-2's gelu is computed in several steps
 _KEPT = {"gelu_new": 4}
+_WIDENED = ("gate", "up", "gate_up")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,24 +122,9 @@ class Growth(NamedTuple):
         """The sum with so many times the other."""
         return Growth(*(ours + times * theirs for ours, theirs in zip(self, other, strict=True)))
 
-    def at(self, training: TrainingOptions) -> int:
+    def at(self, batch_size: int, context: int) -> int:
         """Bytes of a batch."""
-        s = training.context
-        return self.fixed + training.batch_size * (self.sample + s * (self.token + s * self.pair))
-
-    def most(self, name: str, training: TrainingOptions, room: int) -> int | None:
-        """The largest ``"batch_size"`` or ``"context"`` that takes at most ``room``: None if any does."""
-        if name == "context":
-            b = training.batch_size
-            fixed, slope, bend = self.fixed + b * self.sample, b * self.token, b * self.pair
-        else:
-            fixed, slope, bend = self.fixed, self._replace(fixed=0).at(replace(training, batch_size=1)), 0
-        room -= fixed
-        if room < 0:
-            return 0
-        if bend:
-            return (isqrt(slope * slope + 4 * bend * room) - slope) // (2 * bend)
-        return room // slope if slope else None
+        return self.fixed + batch_size * (self.sample + context * (self.token + context * self.pair))
 
 
 class Activations(NamedTuple):
@@ -191,11 +177,12 @@ class _Kept:
         attention, mlp = self._reach(stack, here)
         depth = max(stack.depth, 1)
         norms = sum(self._norm(module, stack) for module in modules if module.kind == "norm")
+        gated = any(module.role in ("gate", "gate_up") for module in modules)
+        maps = [module for module in modules if module.kind in ("linear", "experts", "router")]
+        widened = sum(self._mlp(module, gated, stack.activation) for module in maps)
         linear, pair = self._attention(stack)
         token = linear * attention + self._inputs(modules, stack)
-        token += (
-            norms * attention + (self._activations(modules, stack) + self._routing(modules)) * mlp
-        ) // depth
+        token += (norms * attention + widened * mlp) // depth
         token += self.training.adapter_item * sum(adapted.rank * adapted.copies for adapted in here)
         token += sum(self._results(adapted) for adapted in here)
         if stack.dropout:
@@ -261,27 +248,15 @@ class _Kept:
         scaled = 4 if any(each.float_norm for each in self.spec.layers) else self.item
         return width * module.copies * (4 + (scaled if self.full else 0))
 
-    def _activations(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
-        """Of activation functions; the input of the last map is counted with the inputs of maps."""
-        widened = [module for module in modules if module.role in ("gate", "up", "gate_up")]
-        gated = any(module.role != "up" for module in widened)
-        numbers = 0
-        for module in widened:
-            d_out = module.shape[-2] * self._chosen(module) * module.copies
-            # gate and up are two maps, or one twice as wide: with the activation's result 3 i
-            numbers += 3 * d_out // 2 if gated else _KEPT.get(stack.activation, 1) * d_out
-        return numbers * self.item
-
-    def _routing(self, modules: Iterable[ModuleSpec]) -> int:
-        """What experts return, because the router's gradient needs it, and the router's own softmax."""
-        size = 0
-        for module in modules:
-            if module.kind == "experts" and module.role == "down":
-                size += module.shape[-2] * self._chosen(module) * module.copies * self.item
-            elif module.kind == "router":
-                inputs = module.shape[-1] * self._trained(module) * self.item
-                size += 4 * module.shape[0] * module.copies + inputs
-        return size
+    def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
+        """Of activation functions and experts; the input of the last map is counted with those of maps."""
+        if module.kind == "router":  # its own softmax, and its input for the gradient of its weight
+            return 4 * module.shape[0] * module.copies + module.shape[-1] * self._trained(module) * self.item
+        numbers = module.shape[-2] * self._chosen(module) * module.copies
+        if module.role in _WIDENED:  # gate and up are two maps, or one twice as wide: with the result 3 i
+            return self.item * (3 * numbers // 2 if gated else _KEPT.get(activation, 1) * numbers)
+        # what experts return, because the router's gradient needs it
+        return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
         """Of maps that are trained or adapted: once for those that read the same array, unless each casts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lora_np.accounting.activations import ITEMSIZE, Growth, TrainingOptions, activations
 from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec, spec_of
-from lora_np.checks import choice
+from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
@@ -204,9 +205,12 @@ class Estimate(NamedTuple):
         """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``."""
         room -= self.memory.total - sum(getattr(self.memory, cause) or 0 for cause in _GROWING)
         limit = self.positions if name == "context" and self.positions else _LARGEST
-        # floor(growth / n) <= room, where growth <= n (room + 1) - 1
-        found = [growth.most(name, self.training, n * (room + 1) - 1) for growth, n in self.moments]
-        return min([limit, *(each for each in found if each is not None)])
+        usual = {"batch_size": self.training.batch_size, "context": self.training.context}
+
+        def needed(number: int) -> int:
+            return max(growth.at(**usual | {name: number}) // n for growth, n in self.moments)
+
+        return bisect_right(range(1, limit + 1), room, key=needed)
 
 
 def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimate:
@@ -231,8 +235,9 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
         # logits are freed before the first layer is recomputed
         matrix = 0 if dtype in ITEMSIZE else 2 * _largest_matrix(spec)
         work = max(matrix, steps.norms)
-        kept, logits, copies = (each.at(training) for each in (steps.kept, steps.logits, steps.copies))
-        layer = max((each.at(training) // n for each, n in steps.layers), default=0)
+        size = training.batch_size, training.context
+        kept, logits, copies = (each.at(*size) for each in (steps.kept, steps.logits, steps.copies))
+        layer = max((each.at(*size) // n for each, n in steps.layers), default=0)
         parts = max((kept, logits, copies), (kept + layer, 0, work), key=sum)
         moments = [(steps.kept.plus(steps.logits).plus(steps.copies), 1)]
         for each, n in steps.layers or ((Growth(), 1),):
@@ -357,16 +362,34 @@ def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
         raise ValueError("largest_rank finds the rank: leave it out")
     training, lora = split(options)
     spec = model_spec(model)
-    return rank_within(spec, parse_bytes("budget", budget), lora, training_options(spec, training))
+    room = parse_bytes("budget", budget)
+    return rank_within(by_rank(spec, lora), room, training_options(spec, training))
 
 
-def rank_within(spec: ModelSpec, room: int, lora: Mapping[str, Any], training: TrainingOptions) -> int:
+def by_rank(spec: ModelSpec, lora: Mapping[str, Any]) -> Callable[[int], LoraCount]:
+    """The count of a LoRA at any rank from two counts: each of its numbers is linear in the rank."""
+    own = [whole_number("rank_pattern", rank) for rank in (lora.get("rank_pattern") or {}).values()]
+    low = 1 + max(own, default=0)  # a usual rank that no module has by its own pattern
+    first, second = (count_model(spec, rank=rank, **lora) for rank in (low, low + 1))
+
+    def counted_at(rank: int) -> LoraCount:
+        steps = rank - low
+        adapters = [
+            a._replace(rank=a.rank + steps * (b.rank - a.rank), each=a.each + steps * (b.each - a.each))
+            for a, b in zip(first.adapters, second.adapters, strict=True)
+        ]
+        return replace(first, rank=rank, adapters=tuple(adapters))
+
+    return counted_at
+
+
+def rank_within(counted_at: Callable[[int], LoraCount], room: int, training: TrainingOptions) -> int:
     """`largest_rank` in so many bytes."""
 
     def needed(rank: int) -> int:
-        return estimate(count_model(spec, rank=rank, **lora), training).memory.total
+        return estimate(counted_at(rank), training).memory.total
 
-    one, two = (count_model(spec, rank=rank, **lora) for rank in (1, 2))
+    one, two = counted_at(1), counted_at(2)
     limit = max(each.limit for each in one.adapters)
     # where a tensor grows past the size from which its state is smaller, or not on the card, memory falls
     falls = {1, limit + 1}
@@ -377,7 +400,7 @@ def rank_within(spec: ModelSpec, room: int, lora: Mapping[str, Any], training: T
                 falls.add(min(max(1 - (numbers - size) // (more - numbers), 1), limit))
     for first, end in reversed([*pairwise(sorted(falls))]):
         if needed(first) <= room:
-            return last_fitting(needed, room, first, end - 1)
+            return bisect_right(range(end), room, lo=first, key=needed) - 1
     return 0
 
 
@@ -439,24 +462,6 @@ def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
     10834
     """
     return estimate(*resolved(model, options)).most("context", parse_bytes("budget", budget))
-
-
-def last_fitting(needed: Callable[[int], int], room: int, low: int, high: int) -> int:
-    """The last number whose memory fits, from ``low``, which does, to ``high``: memory is nearly a line."""
-    least, most = needed(low), needed(high)
-    if most <= room:
-        return high
-    halve = False
-    while high - low > 1:
-        guess = (low + high) // 2 if halve else low + (room - least) * (high - low) // (most - least)
-        guess = min(max(guess, low + 1), high - 1)
-        found, before = needed(guess), high - low
-        if found <= room:
-            low, least = guess, found
-        else:
-            high, most = guess, found
-        halve = not halve and 2 * (high - low) > before
-    return low
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -11,10 +11,11 @@ from typing import Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.flops import count_flops
-from lora_np.accounting.lora import LoraCount, count_model, model_spec
+from lora_np.accounting.lora import LoraCount, model_spec
 from lora_np.accounting.memory import (
     CAUSES,
     Memory,
+    by_rank,
     estimate,
     rank_within,
     split,
@@ -164,32 +165,35 @@ class Plan(Shown):
         """Whether any of the choices does."""
         return any(each.verdict != "no" for each in self.choices)
 
+    def _table(
+        self, columns: Sequence[str], cells: Callable[[Choice], Sequence[Cell]], **about: Any
+    ) -> Table:
+        rows = [(each.method, each.targets or None, each.rank or None, *cells(each)) for each in self.choices]
+        return Table(("method", "targets", "rank", *columns), rows, **about)
+
     @property
     def table(self) -> Table:
         """What fits, and the largest values that would."""
-        columns = ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest context")
-        rows: list[tuple[Cell, ...]] = []
-        for each in self.choices:
-            most = (each.largest_rank or None, each.largest_batch, each.largest_context)
-            rows.append((*_named(each), each.trainable, each.memory.total, each.verdict, *most))
         training = self.training
-        return Table(
-            (*_NAMES, *columns),
-            rows,
+        return self._table(
+            ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest context"),
+            lambda each: (
+                each.trainable, each.memory.total, each.verdict,
+                each.largest_rank or None, each.largest_batch, each.largest_context,
+            ),
             title=f"{self.model} on {self.card.name} ({decimal_bytes(self.card.memory)}): batch "
             f"{training.batch_size:,} x {training.context:,} tokens, {training.optimizer}",
             notes=self.notes,
             formats={"memory": decimal_bytes},
-        )
+        )  # fmt: skip
 
     @property
     def causes(self) -> Table:
         """Memory by cause."""
         columns = (*CAUSES, "total")
-        rows = [(*_named(each), *(getattr(each.memory, cause) for cause in columns)) for each in self.choices]
-        return Table(
-            (*_NAMES, *columns),
-            rows,
+        return self._table(
+            columns,
+            lambda each: [getattr(each.memory, cause) for cause in columns],
             title="Memory by cause",
             notes=list(dict.fromkeys(note for each in self.choices for note in each.memory.notes)),
             formats=dict.fromkeys(columns, decimal_bytes),
@@ -198,37 +202,30 @@ class Plan(Shown):
     @property
     def costs(self) -> Table:
         """Operations, time, energy and disk."""
-        card, rows = self.card, []
-        step = self.training.batch_size * self.training.accumulate * self.training.context
-        for each in self.choices:
-            low, high = each.hours or (None, None)
-            energy = high * card.watts / 1000 if high and card.watts else None
-            rows.append((*_named(each), each.flops, low, high, energy, each.disk))
-        rates = []
-        if not card.tflops:
-            rates.append("Hours need a --card whose peak rate is known.")
-        elif any(each.hours is None for each in self.choices):
-            rates.append("No hours over float32 weights: the card's peak rate is that of 16 bits.")
+        card, training = self.card, self.training
+        step = training.batch_size * training.accumulate * training.context
+        notes = []
+        if not all(each.hours for each in self.choices):
+            notes.append("Hours need a --card whose peak rate in 16 bits is known, and no float32 weights.")
         if any(each.hours for each in self.choices):
-            rates.append(
+            notes.append(
                 f"Hours at 50 % and at 30 % of {card.tflops:g} TFLOPS, shares that LLaMA-Factory measured "
                 f"on an A100; energy at the longer one" + (f" and {card.watts:g} W." if card.watts else ".")
             )
-        return Table(
-            (*_NAMES, "operations per token", "hours from", "hours to", "kWh at most", "on disk"),
-            rows,
+
+        def cells(each: Choice) -> Sequence[Cell]:
+            low, high = each.hours or (None, None)
+            energy = high * card.watts / 1000 if high and card.watts else None
+            return each.flops, low, high, energy, each.disk
+
+        return self._table(
+            ("operations per token", "hours from", "hours to", "kWh at most", "on disk"),
+            cells,
             title=f"Cost of {self.tokens:,} tokens: {-(-self.tokens // step):,} steps of {step:,}",
-            notes=rates,
+            notes=notes,
             formats={"operations per token": "{:.3g}".format, "on disk": decimal_bytes}
             | dict.fromkeys(("hours from", "hours to", "kWh at most"), "{:,.2f}".format),
         )
-
-
-_NAMES = ("method", "targets", "rank")
-
-
-def _named(each: Choice) -> tuple[str, str | None, int | None]:
-    return each.method, each.targets or None, each.rank or None
 
 
 def plan(
@@ -303,22 +300,21 @@ def plan(
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
     _check_use(held, [name for name, value in given.items() if value], training.dtype)
     ranks = (8, 64) if rank is None else whole_numbers("rank", rank)
+    usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
+    counts = {}
+    for wanted in () if set(held) == {"full"} else usual if targets is None else [targets]:
+        named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
+        counts[named] = by_rank(spec, {**of_lora, "targets": wanted})
     choices: list[Choice] = []
-    notes: list[str] = []
     for method, dtype in held.items():
         settings = replace(training, dtype=dtype)
         if method == "full":
             choices.append(_choice(method, "", spec, chosen, settings, tokens, 0))
             continue
-        usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
-        for wanted in usual if targets is None else [targets]:
-            lora = {**of_lora, "targets": wanted}
-            most = rank_within(spec, chosen.room, lora, settings)
-            named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
-            for each in ranks:
-                counted = count_model(spec, rank=each, **lora)
-                choices.append(_choice(method, named, counted, chosen, settings, tokens, most))
-                notes += counted.notes
+        for named, at in counts.items():
+            most = rank_within(at, chosen.room, settings)
+            choices += [_choice(method, named, at(each), chosen, settings, tokens, most) for each in ranks]
+    notes = [note for at in counts.values() for each in ranks for note in at(each).notes]
     kv_cache = sum(
         2 * each.depth * each.kv_heads * (each.head_width + each.value_width) for each in spec.layers
     )

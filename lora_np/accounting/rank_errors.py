@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,33 +51,18 @@ class RankErrors:
     errors: Array  # (min(d, k) + 1,), from 1 to 0
     energy: Array  # (min(d, k) + 1,), from 0 to 1
 
-    def to_json(self) -> str:
-        """Everything, for programs."""
-        values = {**vars(self), "errors": self.errors.tolist(), "energy": self.energy.tolist()}
-        return json.dumps(values, indent=2)
-
     def figure(self) -> Figure:
-        """The curve, with the tolerated error and the rank that reaches it."""
+        """The curve, with the rank that is enough."""
         from matplotlib.figure import Figure
 
-        from lora_np.plots import ACCENT, MUTED, label_line, rank_error_curves, short_name
+        from lora_np.plots import rank_error_curves, short_name
 
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        ax = rank_error_curves({" ": self.errors}, ax=figure.add_subplot())
-        last = len(self.errors) - 1
-        in_this_norm = linalg.rank_within(self.errors, tolerance=self.tolerance)
-        if self.rank == in_this_norm:
-            ax.axhline(self.tolerance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            text = f"enough: an error of {self.tolerance:.3g}"
-            label_line(ax, ax.get_xlim()[1], self.tolerance, text, MUTED, ha="right", xytext=(-4, 8))
-        if self.errors[self.rank] > 0:
-            place = (self.rank, float(self.errors[self.rank]))
-            ax.plot(*place, "o", color=ACCENT, markersize=8, markeredgecolor="white", zorder=3)
-            label_line(ax, *place, f"rank {self.rank}", ACCENT, xytext=(8, 7))  # a falling line is below
+        enough = float(self.errors[self.rank]) or None  # a zero has no place on the scale
+        ax = rank_error_curves({"enough": self.errors}, tolerance=enough, ax=figure.add_subplot())
         ax.set_title(f"{short_name(self.source, 58)}, {shape_text(self.shape)}", loc="left", fontsize=10)
-        norm = {"fro": "Frobenius"}.get(self.norm, self.norm)
-        ax.set_ylabel(f"relative error in the {norm} norm")
-        ax.set_xlabel(f"rank r, of at most {last:,}")
+        ax.set_ylabel(f"relative error in the {self.norm} norm")
+        ax.set_xlabel(f"rank r, of at most {len(self.errors) - 1:,}")
         return figure
 
     @property

@@ -210,7 +210,8 @@ def _findings(
         yield CheckedModule(runtime, _ALL, *said)
         return
     has, instead = _features(adapter, base), rules["instead"]
-    found: dict[str, list[CheckedModule]] = {name: [] for name in (*adapter, *adapter.full, *adapter.rows)}
+    names = (_ALL, *adapter, *adapter.full, *adapter.rows)
+    found: dict[str, list[CheckedModule]] = {name: [] for name in names}
 
     def add(
         names: Iterable[str], finding: str, factor: float | None, why: str, cure: str, source: str = ""
@@ -238,7 +239,7 @@ def _findings(
         elif form in rules["reads"]:
             add([name], "fine", factor, "", "")
     for name, rows in found.items():
-        if form in rules["reads"]:
+        if form in rules["reads"] and name != _ALL:
             rows.append(CheckedModule(runtime, name, "fine"))
         if rows:
             yield min(rows, key=lambda row: _WORST.index(row.finding))

@@ -13,10 +13,9 @@ from itertools import count
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from lora_np.autograd.methods import ArrayMethods
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike
 
 Pull: TypeAlias = Callable[..., Any]  # takes a gradient one step back
 
@@ -64,7 +63,7 @@ class Tensor(ArrayMethods):
     level: int  # 0, or which `grad` it belongs to: the inner, the higher
     node: Node | None  # None in a leaf
 
-    def __init__(self, data: npt.ArrayLike) -> None:
+    def __init__(self, data: ArrayLike) -> None:
         values = np.array(data)
         if values.dtype.kind in "iub":
             values = values.astype(np.float64)
@@ -74,9 +73,7 @@ class Tensor(ArrayMethods):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
-            raise TypeError(
-                f"np.{ufunc.__name__}.{method} has no derivative; use np.sum, np.outer and the like"
-            )
+            raise TypeError(f"np.{ufunc.__name__}.{method} has no derivative; use np.sum, np.outer and so on")
         return Tensor.answer(ufunc, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -85,7 +82,7 @@ class Tensor(ArrayMethods):
     def __getitem__(self, index: Any) -> Any:
         return Tensor.answer(operator.getitem, (self, index), {})
 
-    def backward(self, gradient: npt.ArrayLike | None = None) -> None:
+    def backward(self, gradient: ArrayLike | None = None) -> None:
         """Add the gradient of this Tensor to ``.grad`` of every leaf it was computed from.
 
         The graph is consumed: its memory is freed step by step, and a second call raises.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd.engine import Pull
-from lora_np.autograd.tables import primitive
+from lora_np.autograd.tables import Wanted, primitive
 from lora_np.checks import Array
 
 
@@ -154,9 +154,7 @@ def plus_low_rank(h: Any, x: Any, A: Any, B: Any, scale: Any) -> Any:
     return affine_of_arrays(z, B, h), z
 
 
-def low_rank_gradients(
-    z: Array, h: Array, x: Array, A: Array, B: Array, scale: Any, *, wanted: tuple[bool, ...]
-) -> Pull:
+def low_rank_gradients(z: Any, h: Any, x: Any, A: Array, B: Array, scale: Any, *, wanted: Wanted) -> Pull:
     _, for_x, for_A, for_B, for_scale = wanted
 
     def pull(g: Array) -> tuple[Any, ...]:
@@ -224,15 +222,7 @@ def adapted_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) ->
 
 
 def adapted_gradients(
-    kept: tuple[Array | None, Array | None],
-    x: Array,
-    W: Array,
-    A: Array,
-    B: Array,
-    scale: Any,
-    b: Any = None,
-    *,
-    wanted: tuple[bool, ...],
+    kept: Any, x: Array, W: Array, A: Array, B: Array, scale: Any, b: Any = None, *, wanted: Wanted
 ) -> Pull:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
     merged, z = kept  # W + scale B A, or scale A x

@@ -104,18 +104,11 @@ def check_derivative(
             worst = max(worst, error)
     if order > 1:
         w = rng.standard_normal(plain.shape)
+        options: Any = {"step": step, "tolerance": tolerance, "directions": directions, "rng": rng}
         for i in real:
             gradient = grad(lambda *a: np.sum(w * f(*a)), argument=i)
             try:
-                error = check_derivative(
-                    gradient,
-                    *points,
-                    step=step,
-                    tolerance=tolerance,
-                    directions=directions,
-                    order=order - 1,
-                    rng=rng,
-                )
+                error = check_derivative(gradient, *points, order=order - 1, **options)
             except AssertionError as problem:
                 problem.add_note(f"(this is about the gradient of <w, f> by argument {i})")
                 raise
@@ -125,10 +118,7 @@ def check_derivative(
 
 def same_kind(what: str, a: Array, of_what: str, b: Array) -> None:
     if a.shape != b.shape or a.dtype != b.dtype:
-        raise AssertionError(
-            f"{what} must have shape and dtype of {of_what}, {b.shape} and {b.dtype}, "
-            f"got {a.shape} and {a.dtype}"
-        )
+        raise AssertionError(f"{what} must be like {of_what}, {b.shape} {b.dtype}, got {a.shape} {a.dtype}")
 
 
 def moved(points: list[Any], i: int, by: Array) -> list[Any]:

@@ -52,21 +52,10 @@ derivative(
 )
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
 derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g) * slope_of_det(y, a))
-derivative(
-    np.linalg.cholesky,
-    lambda y, a, upper=False: (
-        lambda g: mT(cholesky_gradient(mT(y), mT(g))) if upper else cholesky_gradient(y, g)
-    ),
-)
+derivative(np.linalg.cholesky, lambda y, a, upper=False: lambda g: cholesky_gradient(y, g, upper))
 derivative(
     np.linalg.pinv,  # where the rank does not change
-    lambda y, a, rcond=None, hermitian=False, rtol=None: (
-        lambda g: (
-            triangle(symmetric(pinv_gradient(y, np.tril(a) + mT(np.tril(a, -1)), g)))
-            if hermitian
-            else pinv_gradient(y, a, g)
-        )
-    ),
+    lambda y, a, rcond=None, hermitian=False, rtol=None: lambda g: pinv_gradient(y, a, g, hermitian),
 )
 
 
@@ -84,7 +73,9 @@ def with_matrix(g: Any) -> Any:
     return np.expand_dims(g, (-1, -2))
 
 
-def cholesky_gradient(L: Any, g: Any) -> Any:
+def cholesky_gradient(L: Any, g: Any, upper: bool) -> Any:
+    if upper:
+        return mT(cholesky_gradient(mT(L), mT(g), False))
     inner = np.tril(mT(L) @ g)
     inner = inner - diagonal_matrix(np.diagonal(inner, axis1=-2, axis2=-1)) / 2
     # L^-T inner L^-1
@@ -92,7 +83,9 @@ def cholesky_gradient(L: Any, g: Any) -> Any:
     return triangle(symmetric(mT(np.linalg.solve(mT(L), mT(half)))))
 
 
-def pinv_gradient(y: Any, a: Any, g: Any) -> Any:
+def pinv_gradient(y: Any, a: Any, g: Any, hermitian: bool) -> Any:
+    if hermitian:
+        return triangle(symmetric(pinv_gradient(y, np.tril(a) + mT(np.tril(a, -1)), g, False)))
     outside = y @ mT(y) @ (g - g @ a @ y) + (g - y @ a @ g) @ mT(y) @ y
     return mT(outside) - mT(y) @ g @ mT(y)
 
@@ -105,13 +98,11 @@ def slope_of_det(y: Any, a: Any) -> Any:
 
 def products_without(s: Any) -> Any:
     """``p_ij``, the product of all entries of ``s`` but i and j; of all but i on the diagonal."""
-    first = np.ones_like(s[..., :1])
-    before = np.concatenate([first, np.cumprod(s[..., :-1], axis=-1)], axis=-1)
-    after = np.flip(np.concatenate([first, np.cumprod(np.flip(s[..., 1:], -1), axis=-1)], axis=-1), -1)
-    rows = np.where(np.tri(np.shape(s)[-1], dtype=bool), 1, np.expand_dims(s, -2))  # s_k in row i if k > i
-    between = np.roll(np.cumprod(rows, axis=-1), 1, axis=-1)  # from behind i to before j, if i < j
-    upper = np.triu(np.expand_dims(before, -1) * between * np.expand_dims(after, -2), 1)
-    return upper + mT(upper) + diagonal_matrix(before * after)
+    rows = np.where(np.eye(np.shape(s)[-1], dtype=bool), 1, np.expand_dims(s, -2))  # without s_i in row i
+    first = np.ones_like(rows[..., :1])
+    before = np.concatenate([first, np.cumprod(rows[..., :-1], axis=-1)], axis=-1)
+    after = np.concatenate([first, np.cumprod(np.flip(rows[..., 1:], -1), axis=-1)], axis=-1)
+    return before * np.flip(after, -1)
 
 
 def cofactor_parts(a: Any) -> tuple[Any, Any, Any]:
@@ -225,9 +216,7 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
     if not compute_uv:
         return y[..., m, :]
     if full_matrices and m != n:
-        raise TypeError(
-            "the further columns of U or V are not unique; pass full_matrices=False to np.linalg.svd"
-        )
+        raise TypeError("np.linalg.svd needs full_matrices=False: further columns of U or V are not unique")
     return type(np.linalg.svd(np.eye(1)))(y[..., :m, :], y[..., m, :], mT(y[..., m + 1 :, :]))
 
 
@@ -276,33 +265,25 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     if len(axes) == 1 or (axis is None and ord is None):
         return vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if ord is None else ord)
     if len(axes) != 2:
-        raise ValueError(
-            f"np.linalg.norm takes one axis or two, got an array of {np.ndim(x)} and axis={axis}"
-        )
+        raise ValueError(f"np.linalg.norm takes one axis or two, got {np.ndim(x)} axes and axis={axis}")
     y = matrix_size(x, ord, axes)
     return np.expand_dims(y, tuple(axes)) if keepdims else y
 
 
-def vector_length(x: Any, p: Any, axis: int, keepdims: bool = False) -> Any:
-    """``(sum |x|^p)^(1/p)``, with slope 0 at zero."""
+def vector_length(x: Any, p: Any) -> Any:
+    """``(sum |x|^p)^(1/p)`` along the last axis, with slope 0 at zero."""
     if p == 2:
-        return euclidean_norm(x, axis=axis, keepdims=keepdims)
-    if np.size(x) == 0:  # NumPy says of which norms that is 0, and of which an error
-        return np.linalg.norm(value(x), p, axis=axis, keepdims=keepdims)
+        return euclidean_norm(x, axis=-1)
+    if p == 0 or np.size(x) == 0:  # NumPy says of which norms that is 0, and of which an error
+        return np.linalg.norm(value(x), p, axis=-1)
     if isinstance(p, str):
         raise TypeError(f"np.linalg.norm of vectors has no ord={p!r}")
     size = np.abs(x)
-    if p == np.inf:
-        return np.max(size, axis=axis, keepdims=keepdims)
-    if p == -np.inf:
-        return np.min(size, axis=axis, keepdims=keepdims)
-    if p == 0:
-        return np.linalg.norm(value(x), 0, axis=axis, keepdims=keepdims)
-    if p == 1:
-        return np.sum(size, axis=axis, keepdims=keepdims)
+    if np.isinf(p):
+        return (np.max if p > 0 else np.min)(size, axis=-1)
     powers = np.where(size == 0, 0, np.where(size == 0, 1, size) ** p)
-    total = np.sum(powers, axis=axis, keepdims=keepdims)
-    zero = total == 0 if p > 0 else np.any(size == 0, axis=axis, keepdims=keepdims)
+    total = np.sum(powers, axis=-1)
+    zero = total == 0 if p > 0 else np.any(size == 0, axis=-1)
     return np.where(zero, 0, np.where(zero, 1, total) ** (1 / p))
 
 
@@ -320,23 +301,15 @@ def matrix_size(x: Any, ord: Any, axes: Sequence[int]) -> Any:
         return extreme(np.sum(np.abs(x), axis=along), axis=-1)
     if ord in (2, -2):
         return (np.max if ord == 2 else np.min)(np.linalg.svdvals(x), axis=-1)
-    raise TypeError(
-        f"np.linalg.norm of matrices has no derivative for ord={ord!r}; "
-        "it has for None, 'fro', 'nuc', 1, -1, 2, -2, inf, -inf"
-    )
+    raise TypeError(f"ord of matrices must be None, 'fro', 'nuc', 1, -1, 2, -2, inf or -inf, got {ord!r}")
 
 
 @composition(np.linalg.vector_norm)
 def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
-    if axis is None:
-        y = vector_length(np.ravel(x), ord, 0)
-        return np.reshape(y, (1,) * np.ndim(x)) if keepdims else y
-    if np.ndim(axis) == 0:
-        return vector_length(x, ord, axis, keepdims)
-    axes = normalize_axis_tuple(axis, np.ndim(x))  # several axes are one long one
-    rows = np.moveaxis(x, axes, range(-len(axes), 0))
-    kept = np.shape(rows)[: np.ndim(x) - len(axes)]
-    y = vector_length(np.reshape(rows, (*kept, math.prod(np.shape(x)[i] for i in axes))), ord, -1)
+    axes = normalize_axis_tuple(range(np.ndim(x)) if axis is None else axis, np.ndim(x))
+    rows = np.moveaxis(x, axes, range(-len(axes), 0))  # several axes are one long one
+    kept, length = np.shape(rows)[: np.ndim(x) - len(axes)], math.prod(np.shape(x)[i] for i in axes)
+    y = vector_length(np.reshape(rows, (*kept, length)), ord)
     return np.expand_dims(y, axes) if keepdims else y
 
 
@@ -354,9 +327,7 @@ composition(np.linalg.trace)(lambda x, *, offset=0: np.trace(x, offset, -2, -1))
 composition(np.linalg.multi_dot)(lambda arrays: functools.reduce(np.dot, arrays))
 composition(np.linalg.svdvals)(lambda x: np.linalg.svd(x, compute_uv=False))
 composition(np.linalg.eigvalsh)(lambda a, UPLO="L": np.linalg.eigh(a, UPLO)[0])
-composition(np.linalg.matrix_norm)(
-    lambda x, *, keepdims=False, ord="fro": np.linalg.norm(x, ord, axis=(-2, -1), keepdims=keepdims)
-)
+composition(np.linalg.matrix_norm)(lambda x, *, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims))
 
 
 @composition(np.linalg.matrix_power)

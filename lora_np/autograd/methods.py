@@ -6,6 +6,7 @@ Nothing here computes a gradient. Each method calls a NumPy function, which asks
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,7 +17,7 @@ from lora_np.checks import Array
 IN_PLACE = "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
 
 
-def method(function: Callable[..., Any]) -> Callable[..., Any]:
+def method(function: Any) -> Callable[..., Any]:
     """``x.name(...)`` as ``np.name(x, ...)``."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -71,9 +72,6 @@ class ArrayMethods(NDArrayOperatorsMixin):
             "or pass lora_np.value(x) if a constant is meant"
         )
 
-    def __getitem__(self, index: Any) -> Any:
-        raise NotImplementedError
-
     def __repr__(self) -> str:
         if isinstance(self.data, ArrayMethods):  # inside a grad
             return f"Tensor({self.data!r})"
@@ -84,13 +82,10 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.node is not None:
-            raise TypeError(
-                f"the result of {self.node.name} is part of a graph and is not copied or pickled; "
-                "take lora_np.value(x)"
-            )
+            raise TypeError(f"the result of {self.node.name} is in a graph: copy or pickle lora_np.value(x)")
         return type(self), (self.data,)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self: Any) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
     def __len__(self) -> int:
@@ -106,25 +101,12 @@ class ArrayMethods(NDArrayOperatorsMixin):
         """The value of a Tensor with one element, as a Python number."""
         return self.data.item()  # type: ignore[no-any-return]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape  # type: ignore[no-any-return]
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim  # type: ignore[no-any-return]
-
-    @property
-    def size(self) -> int:
-        return self.data.size  # type: ignore[no-any-return]
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.data.dtype  # type: ignore[no-any-return]
+    # read at every step of a graph, so in C
+    shape: tuple[int, ...] = property(attrgetter("data.shape"))  # type: ignore[assignment]
+    ndim: int = property(attrgetter("data.ndim"))  # type: ignore[assignment]
+    size: int = property(attrgetter("data.size"))  # type: ignore[assignment]
+    nbytes: int = property(attrgetter("data.nbytes"))  # type: ignore[assignment]
+    dtype: np.dtype[Any] = property(attrgetter("data.dtype"))  # type: ignore[assignment]
 
     @property
     def T(self: Any) -> Any:
@@ -144,30 +126,13 @@ class ArrayMethods(NDArrayOperatorsMixin):
         return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
 
     flatten = ravel = method(np.ravel)
-    copy = method(np.copy)
-    sum = method(np.sum)
-    prod = method(np.prod)
-    mean = method(np.mean)
-    var = method(np.var)
-    std = method(np.std)
-    max = method(np.max)
-    min = method(np.min)
-    argmax = method(np.argmax)
-    argmin = method(np.argmin)
-    argsort = method(np.argsort)
-    all = method(np.all)
-    any = method(np.any)
-    round = method(np.round)
-    clip = method(np.clip)
-    cumsum = method(np.cumsum)
-    cumprod = method(np.cumprod)
-    dot = method(np.dot)
-    squeeze = method(np.squeeze)
-    swapaxes = method(np.swapaxes)
-    take = method(np.take)
-    repeat = method(np.repeat)
-    trace = method(np.trace)
-    diagonal = method(np.diagonal)
+    copy, dot, trace = map(method, (np.copy, np.dot, np.trace))
+    sum, prod, mean, var, std = map(method, (np.sum, np.prod, np.mean, np.var, np.std))
+    max, min, all, any = map(method, (np.max, np.min, np.all, np.any))
+    argmax, argmin, argsort = map(method, (np.argmax, np.argmin, np.argsort))
+    round, clip, cumsum, cumprod = map(method, (np.round, np.clip, np.cumsum, np.cumprod))
+    squeeze, swapaxes, diagonal = map(method, (np.squeeze, np.swapaxes, np.diagonal))
+    take, repeat = map(method, (np.take, np.repeat))
 
 
 def value(x: Any) -> Array:

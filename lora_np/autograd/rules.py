@@ -13,6 +13,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -237,11 +238,7 @@ composition(np.outer)(lambda a, b: np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1
 
 @composition(np.vecdot)
 def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Any:
-    return (
-        np.sum(np.multiply(x1, x2), axis=axis)
-        if axis == -1
-        else vecdot(np.moveaxis(x1, axis, -1), np.moveaxis(x2, axis, -1))
-    )
+    return np.sum(np.moveaxis(x1, axis, -1) * np.moveaxis(x2, axis, -1), axis=-1)
 
 
 if hasattr(np, "matvec"):  # since NumPy 2.2
@@ -274,18 +271,16 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
 @composition(np.tensordot)
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     if isinstance(axes, int):
-        axes = (list(range(np.ndim(a) - axes, np.ndim(a))), list(range(axes)))
-    summed_a = normalize_axis_tuple(axes[0], np.ndim(a))
-    summed_b = normalize_axis_tuple(axes[1], np.ndim(b))
-    letters = iter(ALPHABET)
-    labels_a = [next(letters) for _ in range(np.ndim(a))]
-    labels_b = [next(letters) for _ in range(np.ndim(b))]
-    for i, j in zip(summed_a, summed_b, strict=True):
-        if np.shape(a)[i] != np.shape(b)[j]:  # einsum would broadcast an axis of size 1
-            raise ValueError(f"shape mismatch for sum: axis {i} of {np.shape(a)}, axis {j} of {np.shape(b)}")
-        labels_b[j] = labels_a[i]
-    kept = [c for c in labels_a if c not in labels_b] + [c for c in labels_b if c not in labels_a]
-    return np.einsum(f"{''.join(labels_a)},{''.join(labels_b)}->{''.join(kept)}", a, b)
+        axes = (range(-axes, 0), range(axes))
+    of_a, of_b = normalize_axis_tuple(axes[0], np.ndim(a)), normalize_axis_tuple(axes[1], np.ndim(b))
+    a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
+    left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
+    summed = np.shape(a)[len(left) :]
+    if summed != np.shape(b)[: len(of_b)]:  # a product of matrices sees only their numbers of entries
+        raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
+    n = math.prod(summed)
+    product = np.reshape(a, (math.prod(left), n)) @ np.reshape(b, (n, math.prod(right)))
+    return np.reshape(product, left + right)
 
 
 # Einstein sums
@@ -320,10 +315,7 @@ def explicit(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
     inputs = left.split(",")
     if len(inputs) != len(ndims):
         raise ValueError(f"einsum subscripts {subscripts!r} name {len(inputs)} operands, got {len(ndims)}")
-    widths = [
-        n - len(part.replace("...", "")) if "..." in part else 0
-        for part, n in zip(inputs, ndims, strict=True)
-    ]
+    widths = [n - len(p.replace("...", "")) if "..." in p else 0 for p, n in zip(inputs, ndims, strict=True)]
     widest = max(widths)
     ellipsis = "".join(free[:widest])
     # Axes behind an ellipsis are aligned on the right, as in broadcasting.
@@ -376,19 +368,17 @@ einsum_of = primitive(einsum_forward, Each(einsum_rule))
 
 # Reductions
 
-derivative(np.sum, lambda y, a, axis=None, keepdims=False: spread_back(np.shape(a), axis, keepdims))
+derivative(np.sum, lambda y, a, axis=None, keepdims=False: spread_back(a, axis, keepdims))
 derivative(
-    np.mean,
-    lambda y, a, axis=None, keepdims=False: spread_back(
-        np.shape(a), axis, keepdims, y.size / max(np.size(a), 1)
-    ),
+    np.mean, lambda y, a, axis=None, keepdims=False: spread_back(a, axis, keepdims, y.size / max(a.size, 1))
 )
 derivative(np.max, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 
 
-def spread_back(shape: tuple[int, ...], axis: Any, keepdims: bool, weight: float = 1.0) -> Pull:
+def spread_back(a: Any, axis: Any, keepdims: bool, weight: float = 1.0) -> Pull:
     """Pull that hands every summed entry the same gradient. Needs the shape of the input, not the input."""
+    shape = np.shape(a)
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
 
@@ -435,10 +425,7 @@ def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = Fal
     return pull
 
 
-euclidean_norm = primitive(
-    lambda a, *, axis=None, keepdims=False: np.sqrt(np.sum(np.square(a), axis=axis, keepdims=keepdims)),
-    euclidean_rule,
-)
+euclidean_norm = primitive(lambda a, **along: np.sqrt(np.sum(np.square(a), **along)), euclidean_rule)
 
 
 of_deviation(np.var, lambda a, **along: np.sum(np.square(a), **along), float)
@@ -458,7 +445,6 @@ def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = F
         axes = normalize_axis_tuple(axis, np.ndim(a))
         weights = np.transpose(weights, np.argsort(axes))
         weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(np.shape(a))])
-        weights = np.broadcast_to(weights, np.shape(a))
     whole = [np.float64] * (value(a).dtype.kind != "f")
     # NumPy's dtype for the sums
     weights = weights * np.ones((), np.result_type(value(a), value(weights), *whole))
@@ -473,11 +459,10 @@ def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     axes = range(np.ndim(a)) if axis is None or np.ndim(a) == 0 else normalize_axis_tuple(axis, np.ndim(a))
     n = math.prod(np.shape(a)[i] for i in axes)
     rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (n, math.prod(shape)))
-    while n > 1:
-        half, odd = divmod(n, 2)
+    while len(rows) > 1:
+        half = len(rows) // 2
         products = rows[:half] * rows[half : 2 * half]
-        rows = np.concatenate([products, rows[2 * half :]]) if odd else products
-        n = half + odd
+        rows = np.concatenate([products, rows[-1:]]) if len(rows) % 2 else products
     return np.reshape(rows, shape) if n else np.ones(shape, rows.dtype)
 
 
@@ -494,9 +479,7 @@ def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
 def cumprod(a: Any, axis: int | None = None) -> Any:
     if axis is None or np.ndim(a) == 0:
         a, axis = np.ravel(a), 0
-    steps: list[Any] = []
-    for factor in np.moveaxis(a, axis, 0):
-        steps.append(steps[-1] * factor if steps else factor)
+    steps = list(accumulate(np.moveaxis(a, axis, 0), operator.mul))
     return np.stack(steps, axis) if steps else np.positive(a)
 
 
@@ -512,13 +495,9 @@ def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
 
 derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)  # the engine sums back
 derivative(np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order))
-derivative(
-    np.transpose, lambda y, a, axes=None: lambda g: g.T if axes is None else g.transpose(inverse(axes))
-)
+derivative(np.transpose, lambda y, a, axes=None: lambda g: g.transpose(inverse(axes)))
 derivative(np.swapaxes, lambda y, a, axis1=None, axis2=None: lambda g: np.swapaxes(g, axis1, axis2))
-derivative(
-    np.moveaxis, lambda y, a, source=None, destination=None: lambda g: np.moveaxis(g, destination, source)
-)
+derivative(np.moveaxis, lambda y, a, source, destination: lambda g: np.moveaxis(g, destination, source))
 derivative(np.flip, lambda y, m, axis=None: lambda g: np.flip(g, axis))
 derivative(np.tril, lambda y, m, k=0: lambda g: np.tril(g, k))
 derivative(np.triu, lambda y, m, k=0: lambda g: np.triu(g, k))
@@ -529,8 +508,8 @@ def reshape_back(shape: tuple[int, ...], order: Any) -> Pull:
     return lambda g: g.reshape(shape, order=order)
 
 
-def inverse(axes: Sequence[int]) -> Any:
-    return tuple(np.argsort(normalize_axis_tuple(axes, len(axes))))
+def inverse(axes: Sequence[int] | None) -> Any:
+    return None if axes is None else tuple(np.argsort(normalize_axis_tuple(axes, len(axes))))
 
 
 def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
@@ -549,20 +528,15 @@ composition(np.ravel)(lambda a, order="C": np.reshape(a, -1, order=order))
 composition(np.matrix_transpose)(lambda x: np.swapaxes(x, -1, -2))
 
 
-def at_least(function: Callable[..., Any]) -> None:
-    @composition(function)
-    def reshaped(*arys: Any) -> Any:
-        results = tuple(np.reshape(a, np.shape(function(value(a)))) for a in arys)
-        return results[0] if len(results) == 1 else results
+def at_least(function: Any, *arys: Any) -> Any:
+    results = tuple(np.reshape(a, np.shape(function(value(a)))) for a in arys)
+    return results[0] if len(results) == 1 else results
 
 
 for at_least_n in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
-    at_least(at_least_n)
+    composition(at_least_n)(functools.partial(at_least, at_least_n))
 
-
-composition(np.stack)(
-    lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis=axis)
-)
+composition(np.stack)(lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis))
 composition(np.vstack)(lambda tup: np.concatenate([np.atleast_2d(a) for a in tup], axis=0))
 composition(np.dstack)(lambda tup: np.concatenate([np.atleast_3d(a) for a in tup], axis=2))
 
@@ -583,32 +557,21 @@ def append(arr: Any, values: Any, axis: int | None = None) -> Any:
     return np.concatenate([np.asarray(a) if isinstance(a, LISTS) else a for a in (arr, values)], axis=axis)
 
 
-def cut(function: Callable[..., Any], axis: int | None = None) -> None:
+def cut(function: Any, ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     """np.split and its relatives: NumPy decides where to cut, on the row numbers."""
-
-    def parts(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
-        axis = normalize_axis_index(axis, np.ndim(ary))
-        pieces = np.array_split if function is np.array_split else np.split
-        rows = pieces(np.arange(np.shape(ary)[axis]), indices_or_sections)
-        starts = np.cumsum([0, *map(len, rows)])
-        return [
-            ary[(slice(None),) * axis + (slice(start, start + len(part)),)]
-            for start, part in zip(starts[:-1], rows, strict=True)
-        ]
-
-    if axis is None:
-        composition(function)(parts)
-    else:
-        composition(function)(
-            lambda ary, indices_or_sections: parts(ary, indices_or_sections, axis if np.ndim(ary) > 1 else 0)
-        )
+    axis = normalize_axis_index(axis, np.ndim(ary))
+    parts = function(np.arange(np.shape(ary)[axis]), indices_or_sections)
+    cuts = np.cumsum([0, *map(len, parts)])
+    return [ary[(slice(None),) * axis + (slice(*cuts[i : i + 2]),)] for i in range(len(parts))]
 
 
-cut(np.split)
-cut(np.array_split)
-cut(np.vsplit, 0)
-cut(np.hsplit, 1)
-cut(np.dsplit, 2)
+for cutting in (np.split, np.array_split):
+    composition(cutting)(functools.partial(cut, cutting))
+composition(np.vsplit)(lambda ary, indices_or_sections: np.split(ary, indices_or_sections))
+composition(np.hsplit)(
+    lambda ary, indices_or_sections: np.split(ary, indices_or_sections, 1 if np.ndim(ary) > 1 else 0)
+)
+composition(np.dsplit)(lambda ary, indices_or_sections: np.split(ary, indices_or_sections, 2))
 
 
 # Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry went
@@ -619,9 +582,7 @@ def rearranged(function: Callable[..., Any]) -> None:
     @functools.wraps(function)
     def gathered(a: Any, *args: Any, **kwargs: Any) -> Any:
         if any(map(holds_tensor, (*args, *kwargs.values()))):
-            raise TypeError(
-                f"np.{function.__name__} has a derivative for its first argument; pass lora_np.value(x)"
-            )
+            raise TypeError(f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)")
         # From 1 on, so that a zero is what the function has filled in.
         numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
         filled = numbers.size and not np.size(a)
@@ -703,9 +664,7 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     )
 
 
-composition(np.trace)(
-    lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1)
-)
+composition(np.trace)(lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), -1))
 
 
 # No gradient: the result is a plain array

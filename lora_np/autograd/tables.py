@@ -21,6 +21,9 @@ from lora_np.autograd.methods import IN_PLACE, value
 Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
 
 
+Wanted: TypeAlias = tuple[bool, ...]  # which arguments' gradients are
+
+
 class Each(NamedTuple):
     """Marks the rule of an argument that is a sequence of arrays: ``pull(g, i)`` is the gradient of item i.
 
@@ -334,7 +337,7 @@ def one_by_one(pulls: list[Pull]) -> Pull:
 def each_of(rule: Rule) -> Callable[..., Pull]:
     """The joint rule of the items of a sequence."""
 
-    def joint(y: Any, *arrays: Any, wanted: tuple[bool, ...], **settings: Any) -> Pull:
+    def joint(y: Any, *arrays: Any, wanted: Wanted, **settings: Any) -> Pull:
         pull = rule(y, arrays, **settings)
         return lambda g: (pull(g, i) if want else None for i, want in enumerate(wanted))
 
@@ -353,10 +356,7 @@ def as_array(function: Callable[..., Any], i: int, a: Any) -> Any:
     if not holds_tensor(a):
         return np.asarray(a)
     name = list(parameters(function))[0 if row.spread else i]
-    raise TypeError(
-        f"{row.name}: the argument {name} is a {type(a).__name__} with Tensors in it, whose "
-        "gradient would be lost; make it one Tensor with np.stack"
-    )
+    raise TypeError(f"{row.name}: {name} is a {type(a).__name__} of Tensors; make it one with np.stack")
 
 
 def holds_tensor(a: Any) -> bool:
@@ -391,9 +391,7 @@ def arrange(
         raise TypeError(IN_PLACE)
     for name, setting in settings.items():
         if name not in covers:
-            raise TypeError(
-                f"{name_of(function)}: the derivative does not cover the argument {name}={setting!r}"
-            )
+            raise TypeError(f"{name_of(function)}: the derivative does not cover {name}={setting!r}")
         if function in DERIVATIVES and holds_tensor(setting):
             raise not_differentiable(function, name)
     return arrays, settings
@@ -434,21 +432,14 @@ def name_of(function: Callable[..., Any]) -> str:
     """``np.sum``, ``np.linalg.norm``, or the plain name of a primitive."""
     name = getattr(function, "__name__", repr(function))
     module = getattr(function, "__module__", None) or "numpy"
-    if not (isinstance(function, np.ufunc) or module.split(".")[0] == "numpy"):
+    if module.split(".")[0] != "numpy":
         return name
-    return (
-        f"{module.replace('numpy', 'np', 1)}.{name}"
-        if module in ("numpy.linalg", "numpy.fft")
-        else f"np.{name}"
-    )
+    return f"{module.replace('numpy', 'np')}.{name}" if module == "numpy.linalg" else f"np.{name}"
 
 
 def not_differentiable(function: Callable[..., Any], argument: int | str) -> TypeError:
     name = list(parameters(function))[argument] if isinstance(argument, int) else argument
-    return TypeError(
-        f"{name_of(function)}: the argument {name} has no derivative, so it cannot be a Tensor; "
-        f"pass lora_np.value({name})"
-    )
+    return TypeError(f"{name_of(function)}: the argument {name} has no derivative; use lora_np.value({name})")
 
 
 def known() -> list[str]:

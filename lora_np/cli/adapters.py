@@ -7,42 +7,28 @@ from typing import Any
 
 import click
 
-from lora_np.cli.options import (
-    PAGES,
-    PICTURES,
-    READ,
-    adapter_out,
-    any_base,
-    as_json,
-    byte_count,
-    check_target,
-    force,
-    given,
-    jobs,
-    options,
-    out,
-    portable,
-    show_as,
-)
+from lora_np.cli import options
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
     "error": (float, "Accepted relative error of each module."),
-    "bytes": (byte_count, "Size of the file, such as 10MB, shared among the modules."),
+    "bytes": (options.byte_count, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
 
 
 @click.command()
-@click.argument("adapter", type=READ)
-@click.option("--base", type=READ, help="The base model to compare with: a directory or a .gguf file.")
-@click.option("--plot", type=READ, help="Write a figure of norms and spectra to this file.")
-@click.option("--html", type=READ, help="Write a page with the figure and the tables.")
-@any_base
-@jobs
-@as_json
+@click.argument("adapter", type=options.READ)
+@click.option(
+    "--base", type=options.READ, help="The base model to compare with: a directory or a .gguf file."
+)
+@click.option("--plot", type=options.READ, help="Write a figure of norms and spectra to this file.")
+@click.option("--html", type=options.READ, help="Write a page with the figure and the tables.")
+@options.any_base
+@options.jobs
+@options.as_json
 def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, **asked: Any) -> None:
     """Show what an adapter is, and each of its modules: norm, spectrum, unused rank, damage.
 
@@ -51,24 +37,24 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
     from lora_np import adapters
     from lora_np.files import write_figure, write_text
 
-    check_target("--plot", plot, PICTURES, inside=adapter)
-    check_target("--html", html, PAGES, inside=adapter)
+    options.check_target("--plot", plot, options.PICTURES, inside=adapter)
+    options.check_target("--html", html, options.PAGES, inside=adapter)
     found = adapters.inspect(adapter, **asked, progress=True)
     if plot is not None:
         write_figure(found.figure(), plot, dpi=150)
     if html is not None:
         write_text(html, found.to_html())
-    show_as(found, as_json, found.contents_table, found.kinds_table, found.table)
+    options.show_as(found, as_json, found.contents_table, found.kinds_table, found.table)
 
 
 @click.command()
-@click.argument("adapter", type=READ)
-@adapter_out
-@portable
-@jobs
-@force
-@as_json
-@options(_GOALS)
+@click.argument("adapter", type=options.READ)
+@options.adapter_out
+@options.portable
+@options.jobs
+@options.force
+@options.as_json
+@options.each(_GOALS)
 def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write the adapter at other ranks: for each module, the best approximation of its rank.
 
@@ -76,20 +62,20 @@ def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """
     from lora_np import adapters
 
-    show_as(adapters.resize(adapter, out, **one_goal(asked), progress=True).table, as_json)
+    options.show_as(adapters.resize(adapter, out, **one_goal(asked), progress=True).table, as_json)
 
 
 @click.command()
-@click.argument("base", type=READ)
-@click.argument("tuned", type=READ)
-@adapter_out
-@portable
+@click.argument("base", type=options.READ)
+@click.argument("tuned", type=options.READ)
+@options.adapter_out
+@options.portable
 @click.option("--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA.")
-@any_base
-@jobs
-@force
-@as_json
-@options(_GOALS)
+@options.any_base
+@options.jobs
+@options.force
+@options.as_json
+@options.each(_GOALS)
 def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write the difference between two checkpoints as a LoRA.
 
@@ -97,19 +83,19 @@ def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> 
     """
     from lora_np import adapters
 
-    show_as(adapters.extract(base, tuned, out, **one_goal(asked), progress=True).table, as_json)
+    options.show_as(adapters.extract(base, tuned, out, **one_goal(asked), progress=True).table, as_json)
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
-@adapter_out
-@portable
+@options.adapter_out
+@options.portable
 @click.option("--method", type=str.lower, default="svd", help="cat, linear (adds the factors) or svd.")
 @click.option("--rank", type=int, help="For svd; by default, the largest rank among the adapters.")
-@any_base
-@jobs
-@force
-@as_json
+@options.any_base
+@options.jobs
+@options.force
+@options.as_json
 def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) -> None:
     """Write one adapter for the weighted sum of several.
 
@@ -118,18 +104,18 @@ def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) ->
     from lora_np import adapters
 
     paths, weights = zip(*map(weighted, sources), strict=True)
-    show_as(adapters.combine(paths, out, weights=weights, **asked, progress=True).table, as_json)
+    options.show_as(adapters.combine(paths, out, weights=weights, **asked, progress=True).table, as_json)
 
 
 @click.command()
-@click.argument("base", type=READ)
-@click.argument("adapter", type=READ)
-@out
-@any_base
+@click.argument("base", type=options.READ)
+@click.argument("adapter", type=options.READ)
+@options.out
+@options.any_base
 @click.option("--full-precision", is_flag=True, help="Write a base quantised by bitsandbytes in float32.")
-@jobs
-@force
-@as_json
+@options.jobs
+@options.force
+@options.as_json
 def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write a base and an adapter as one checkpoint, which transformers loads without PEFT.
 
@@ -137,18 +123,20 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
     """
     from lora_np import adapters
 
-    show_as(adapters.merge(base, adapter, out, **asked, progress=True).table, as_json)
+    options.show_as(adapters.merge(base, adapter, out, **asked, progress=True).table, as_json)
 
 
 @click.command()
-@click.argument("first", type=READ)
-@click.argument("second", type=READ)
+@click.argument("first", type=options.READ)
+@click.argument("second", type=options.READ)
 @click.option("--tolerance", type=float, default=1e-5, help="The relative difference to ignore.")
 @click.option(
-    "--base", type=READ, help="The base model, for adapters whose update depends on it (HRA, OFT, ...)."
+    "--base",
+    type=options.READ,
+    help="The base model, for adapters whose update depends on it (HRA, OFT, ...).",
 )
-@jobs
-@as_json
+@options.jobs
+@options.as_json
 def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
     """Compare what two adapters do, as maps and not as factors. The exit status is 3 if they differ.
 
@@ -157,22 +145,22 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
     from lora_np import adapters
 
     found = adapters.diff(first, second, **asked, progress=True)
-    show_as(found.table, as_json)
+    options.show_as(found.table, as_json)
     if not found.same:
         click.get_current_context().exit(3)
 
 
 @click.command()
-@click.argument("adapter", type=READ)
-@adapter_out
+@click.argument("adapter", type=options.READ)
+@options.adapter_out
 @click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
 @click.option(
-    "--base", type=READ, help="The base model, or its config.json, for names and the order of rows."
+    "--base", type=options.READ, help="The base model, or its config.json, for names and the order of rows."
 )
 @click.option("--error", type=float, help="For lora: the accepted relative error where none is exact.")
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
-@force
-@as_json
+@options.force
+@options.as_json
 def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, kohya's for images.
 
@@ -184,18 +172,20 @@ def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     """
     from lora_np import adapters
 
-    show_as(adapters.convert(adapter, out, **asked).table, as_json)
+    options.show_as(adapters.convert(adapter, out, **asked).table, as_json)
 
 
 @click.command()
-@click.argument("adapter", type=READ)
+@click.argument("adapter", type=options.READ)
 @click.option(
     "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx or all."
 )
 @click.option(
-    "--base", type=READ, help="The base model, or its config.json, to compare names and know tied weights."
+    "--base",
+    type=options.READ,
+    help="The base model, or its config.json, to compare names and know tied weights.",
 )
-@as_json
+@options.as_json
 def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     """Show what programs would make of an adapter. The exit status is 3 if anything is not fine.
 
@@ -206,13 +196,13 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     from lora_np import adapters
 
     found = adapters.check(adapter, **asked)
-    show_as(found, as_json, found.table)
+    options.show_as(found, as_json, found.table)
     if not found.fine:
         click.get_current_context().exit(3)
 
 
 def one_goal(asked: dict[str, Any]) -> dict[str, Any]:
-    asked = given(asked)
+    asked = options.given(asked)
     if len(asked.keys() & _GOALS.keys()) != 1:
         names = [f"--{name.replace('_', '-')}" for name in _GOALS]
         raise click.UsageError(f"give one of {', '.join(names[:-1])} and {names[-1]}")

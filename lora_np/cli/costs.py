@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_np.cli.options import (
-    PICTURES,
-    READ,
-    as_json,
-    check_target,
-    given,
-    options,
-    print_json,
-    ranks,
-    render,
-    saved,
-    show,
-    show_as,
-    targets,
-)
+from lora_np.cli import options
 
 if TYPE_CHECKING:
+    from lora_np.accounting import LoraCount
     from lora_np.table import Table
 
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[Any, str]] = {
     "dtype": (str.lower, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
-    "unquantised_dtype": (
-        str.lower,
-        "How the rest of a quantised base is held (float32, as in PEFT).",
-    ),
+    "unquantised_dtype": (str.lower, "How the rest of a quantised base is held (float32, as in PEFT)."),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
     "adapter_dtype": (str.lower, "How LoRA's factors are held; float32 in PEFT."),
     "optimizer": (str.lower, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
@@ -48,22 +33,22 @@ _TRAINING: dict[str, tuple[Any, str]] = {
 
 @click.command()
 @click.argument("source", default="")
-@ranks
-@targets
-@saved
+@options.ranks
+@options.targets
+@options.saved
 @click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
-@click.option("--dora", is_flag=True, help="Count the magnitudes of DoRA as well.")
+@click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
+@click.option("--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert.")
 @click.option(
-    "--experts", type=str.lower, default="peft", help="How experts are counted: peft or per-expert."
+    "--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="List what is adapted."
 )
-@click.option("--by", type=str.lower, help="List what is adapted, by module or by kind.")
-@click.option("--memory", is_flag=True, help="Estimate the memory of training.")
-@click.option("--json", "forms", flag_value="json", multiple=True, help="Print JSON instead of tables.")
-@click.option("--markdown", "forms", flag_value="markdown", multiple=True, help="Print Markdown tables.")
-@click.option("--csv", "forms", flag_value="csv", multiple=True, help="Print comma-separated values.")
+@click.option("--memory", is_flag=True, default=None, help="Estimate the memory of training.")
+@click.option("--json", "form", flag_value="json", help="Print JSON instead of tables.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown tables.")
+@click.option("--csv", "form", flag_value="csv", help="Print comma-separated values.")
 @click.option("--list", "catalogue", is_flag=True, help="List presets and families.")
-@options(_TRAINING)
-def count(source: str, forms: tuple[str, ...], catalogue: bool, **asked: Any) -> None:
+@options.each(_TRAINING)
+def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
@@ -73,41 +58,78 @@ def count(source: str, forms: tuple[str, ...], catalogue: bool, **asked: Any) ->
     """
     from lora_np import accounting
 
-    asked = given(asked)
-    if catalogue and source:
-        raise click.UsageError(f"--list takes no SOURCE, got {source!r}")
-    if catalogue and any(asked[name] for name in asked.keys() - {"experts"}):
-        raise click.UsageError("--list takes no option but a format: --json, --markdown or --csv")
-    if not (catalogue or source):
-        raise click.UsageError("name a SOURCE, or pass --list")
-    if len(forms) > 1:
-        raise click.UsageError(f"choose one of --{' and --'.join(forms)}")
+    asked = options.given(asked)
+    if catalogue == bool(source) or (catalogue and asked):
+        raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
     if catalogue:
         listed = accounting.catalogue()
-        tables: tuple[Table, ...] = (listed.table, listed.family_table)
+        tables = [listed.table, listed.family_table]
     else:
-        tables = accounting.count_source(source, **asked).tables
-    if forms:
-        print(render(tables, forms[0]))
+        tables = _counted(source, **asked)
+    if form:
+        print(options.render(tables, form))
     else:
-        show(*tables)
+        options.show(*tables)
+
+
+def _counted(
+    source: str,
+    rank: tuple[int, ...] = (),
+    config: str | None = None,
+    by: str | None = None,
+    memory: bool = False,
+    **asked: Any,
+) -> list[Table]:
+    """Totals first, then what else was asked for."""
+    from lora_np import accounting
+    from lora_np.models import matrix_size
+
+    if not (rank or config) and (by or memory or asked):
+        raise click.UsageError("options can only be given with a rank, as in --rank 8, or with --config")
+    training = {name: asked.pop(name) for name in _TRAINING if name in asked}
+    if training and not memory:
+        raise click.UsageError(f"{' and '.join(training)} can only be given for the memory: add --memory")
+    spec, size = accounting.model_spec(source), matrix_size(source)
+    ranks = rank or ((None,) if config else ())
+    counts = [accounting.count(spec, rank=each, config=config, **asked) for each in ranks]
+    if size and not config and asked.keys() <= {"dora"}:
+        tables = [accounting.count_matrix(*size, rank=rank, **asked).table]
+    else:
+        tables = [_totals(counts) if counts else spec.table]
+    tables += [each.by_module if by == "module" else each.table for each in counts if by]
+    return tables + [accounting.compare_memory(each, **training).table for each in counts if memory]
+
+
+def _totals(counts: Sequence[LoraCount]) -> Table:
+    """What LoRAs on one model cost, and what PEFT would print."""
+    from lora_np.table import Table, decimal_bytes
+
+    names = ("rank", "trainable", "base", "total", "percent")
+    notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]
+    return Table(
+        (*names, "adapter"),
+        [(*(getattr(each, name) for name in names), 4 * each.trainable) for each in counts],
+        title=f"{counts[0].spec.name}: {counts[0].base:,} parameters",
+        notes=list(dict.fromkeys(notes)),
+        formats={"percent": "{:.4f}".format, "adapter": decimal_bytes},
+    )
 
 
 @click.command()
 @click.argument("source")
 @click.option("--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.')
-@ranks
-@targets
+@options.ranks
+@options.targets
 @click.option(
     "--method", "methods", type=click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False), multiple=True,
     help="May be repeated.",
 )  # fmt: skip
-@saved
-@click.option("--dora", is_flag=True, help="Include the magnitudes of DoRA.")
+@options.saved
+@click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @click.option("--tokens", type=int, help="Tokens of training, for hours and energy (a million).")
-@click.option("--plot", type=READ, help="Draw memory by cause to this file.")
-@as_json
-@options(_TRAINING)
+@click.option("--plot", type=options.READ, help="Draw memory by cause to this file.")
+@options.as_json
+@options.each(_TRAINING)
 def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
@@ -121,8 +143,8 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 
     from lora_np import accounting
 
-    check_target("--plot", plot, PICTURES)
-    found = accounting.plan(source, **given(asked))
+    options.check_target("--plot", plot, options.PICTURES)
+    found = accounting.plan(source, **options.given(asked))
     if plot is not None:
         from matplotlib.figure import Figure
 
@@ -134,9 +156,9 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
         memory_by_cause(parts, room=found.card.memory, ax=figure.add_subplot())
         write_figure(figure, plot, dpi=150)
     if as_json:
-        print_json({**asdict(found), "fits": found.fits})
+        options.print_json({**asdict(found), "fits": found.fits})
     else:
-        show(found.table, found.causes, found.costs)
+        options.show(found.table, found.causes, found.costs)
     if not found.fits:
         click.get_current_context().exit(3)
 
@@ -146,8 +168,8 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 @click.option("--norm", type=str.lower, help="fro, spectral or nuclear.")
 @click.option("--energy", type=float, help="Share of the squared norm to keep, by default 0.99.")
 @click.option("--tolerance", type=float, help="Instead, the accepted relative error in the norm.")
-@click.option("--plot", type=READ, help="Write the curve to this file.")
-@as_json
+@click.option("--plot", type=options.READ, help="Write the curve to this file.")
+@options.as_json
 def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Print the error of the best approximation of each rank, and the smallest rank that is enough.
 
@@ -157,10 +179,13 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """
     from lora_np.accounting import rank_errors_of
 
-    check_target("--plot", plot, PICTURES)
-    found = rank_errors_of(matrix, **given(asked))
+    options.check_target("--plot", plot, options.PICTURES)
+    found = rank_errors_of(matrix, **options.given(asked))
     if plot is not None:
         from lora_np.files import write_figure
 
         write_figure(found.figure(), plot, dpi=150)
-    show_as(found, as_json, found.table)
+    if as_json:
+        options.print_json(vars(found))
+    else:
+        options.show(found.table)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lora_np.checks import close_names
+from lora_np.version import __version__
 
 # Each command, and the file that has it: a command loads no other.
 COMMANDS = {
@@ -65,23 +66,8 @@ class Commands(click.Group):
             context.exit(INTERRUPTED)
 
 
-def show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from lora_np.version import __version__
-
-        print(f"lora-np {__version__}")
-        context.exit()
-
-
 @click.command(cls=Commands, invoke_without_command=True, context_settings=SETTINGS)
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=show_version,
-    help="Print the version.",
-)
+@click.version_option(__version__, message="%(prog)s %(version)s", help="Print the version.")
 @click.pass_context
 def app(context: click.Context) -> None:
     """LoRA in plain NumPy: understand it, train it, count it, work on adapter files."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lora_np.checks import whole_number
-from lora_np.cli.options import (
-    READ,
-    WRITTEN,
-    as_json,
-    possible_jobs,
-    print_json,
-    show,
-    show_written,
-    whole_numbers,
-)
+from lora_np.cli import options
 
 lessons = click.option(
-    "--lesson", "lessons", multiple=True, callback=whole_numbers, help="Numbers of lessons, such as 1 or 1,2."
+    "--lesson",
+    "lessons",
+    multiple=True,
+    callback=options.whole_numbers,
+    help="Numbers of lessons, such as 1 or 1,2.",
 )
-folder = click.argument("folder", **WRITTEN)
+folder = click.argument("folder", **options.WRITTEN)
 
 
 @click.group(invoke_without_command=True)
@@ -34,7 +30,7 @@ def exercises(context: click.Context) -> None:
 
 @exercises.command("list")
 @lessons
-@as_json
+@options.as_json
 def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
     """List all exercises, with their points.
 
@@ -52,9 +48,9 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
     notes = [f"{len(rows)} exercises, {sum(lesson.points for lesson in found)} points."]
     table = Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
     if as_json:
-        print_json(table.records)
+        options.print_json(table.records)
     else:
-        show(table)
+        options.show(table)
 
 
 @exercises.command("start")
@@ -67,14 +63,14 @@ def start_command(folder: Path, lessons: tuple[int, ...]) -> None:
     """
     from lora_np.exercises import start
 
-    show_written(*start(folder, lessons))
+    options.show_written(*start(folder, lessons))
     print("Then: lora-np exercises check FILE")
 
 
 @exercises.command("check")
-@click.argument("file", type=READ)
+@click.argument("file", type=options.READ)
 @click.option("--exercise", "names", multiple=True, help="The name of a function; may be repeated.")
-@as_json
+@options.as_json
 def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Show points, and the law that each wrong answer breaks. The exit status is 1 unless all are right.
 
@@ -85,7 +81,7 @@ def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
 
     report = check_file(file, [exercise(name) for name in names])
     if as_json:
-        print_json(report.to_dict())
+        options.print_json(report.to_dict())
     else:
         print(report)
     if not report.passed:
@@ -105,9 +101,13 @@ def solution_command(name: str) -> None:
 
 
 @exercises.command("grade")
-@click.argument("submissions", type=READ)
+@click.argument("submissions", type=options.READ)
 @click.option(
-    "-o", "--out", **WRITTEN, default="grades.csv", help="Grades; feedback and a figure go next to it."
+    "-o",
+    "--out",
+    **options.WRITTEN,
+    default="grades.csv",
+    help="Grades; feedback and a figure go next to it.",
 )
 @lessons
 @click.option("--rng", type=int, help="Random seed of the questions; by default, a new one each time.")
@@ -122,21 +122,12 @@ def solution_command(name: str) -> None:
 @click.option(
     "--jobs",
     type=int,
-    callback=possible_jobs,
+    callback=options.possible_jobs,
     help="Submissions graded at a time; by default, one per processor.",
 )
-@as_json
+@options.as_json
 def grade_command(
-    submissions: Path,
-    out: Path,
-    lessons: tuple[int, ...],
-    rng: int | None,
-    seconds: float,
-    total_seconds: float,
-    student_seconds: float,
-    memory: int,
-    jobs: int | None,
-    as_json: bool,
+    submissions: Path, out: Path, lessons: tuple[int, ...], memory: int, as_json: bool, **asked: Any
 ) -> None:
     """Grade a folder of submissions, each in a separate process: points, feedback, a figure of the class.
 
@@ -145,28 +136,20 @@ def grade_command(
     from lora_np.grading import Limits, check_out, grade
 
     check_out(out, submissions)
-    memory = whole_number("memory", memory, maximum=2**20) * 2**20
-    limits = Limits(seconds, memory, total_seconds, student_seconds)
+    times = {name: asked.pop(name) for name in ("seconds", "total_seconds", "student_seconds")}
+    limits = Limits(memory=whole_number("memory", memory, maximum=2**20) * 2**20, **times)
     # The next run finds here what a killed one had finished.
     journal = out.with_name(f".{out.stem}-journal.jsonl")
-    grades = grade(
-        submissions,
-        numbers=lessons,
-        rng=rng,
-        limits=limits,
-        jobs=jobs,
-        progress=True,
-        journal=journal,
-    )
+    grades = grade(submissions, numbers=lessons, limits=limits, progress=True, journal=journal, **asked)
     if as_json:
         about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
-        print_json({**about, "grades": grades.table.records})
+        options.print_json({**about, "grades": grades.table.records})
     else:
-        show(grades.table)
+        options.show(grades.table)
     written = grades.write(out)  # last: if a file cannot be written, the points are still on the screen
     journal.unlink(missing_ok=True)
     if not as_json:
-        show_written(written, [])
+        options.show_written(written, [])
 
 
 @exercises.command("nbgrader")
@@ -179,4 +162,4 @@ def nbgrader_command(folder: Path, lessons: tuple[int, ...]) -> None:
     """
     from lora_np.grading import nbgrader
 
-    show_written(*nbgrader(folder, lessons))
+    options.show_written(*nbgrader(folder, lessons))

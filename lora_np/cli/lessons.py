@@ -30,9 +30,7 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
         print_json(asdict(found))
         return
     show(found.table, found.advantages)
-    print(*found.voice.lines(), "", sep="\n")
-    show(found.voice.table)
-    print(f"Report with figures: {found.report}")
+    print(found.voice, "", f"Report with figures: {found.report}", sep="\n")
 
 
 @click.command()

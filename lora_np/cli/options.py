@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,7 +93,7 @@ jobs = click.option(
 )
 
 
-def options(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
+def each(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
     """Decorate a command with an option for each name; it gets them as keywords, None if not given."""
 
     def decorate(command: Command) -> Command:
@@ -117,14 +116,9 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(*tables: Table) -> None:
-    """Tables for people: by rich in a terminal, as aligned text elsewhere."""
+    """Tables for people."""
     for table in tables:
-        if sys.stdout.isatty():
-            from rich.console import Console
-
-            Console().print(table, crop=False)
-        else:
-            print(table, end="\n\n")
+        print(table, end="\n\n")
 
 
 def show_written(written: list[Path], kept: list[Path]) -> None:
@@ -236,8 +230,8 @@ def render(tables: Iterable[Table], form: str) -> str:
 
     Examples
     --------
-    >>> from lora_np.accounting import count_source
-    >>> print(render(count_source("100x120", rank=[8]).tables, "csv"), end="")
+    >>> from lora_np.accounting import count_matrix
+    >>> print(render([count_matrix(100, 120, rank=8).table], "csv"), end="")
     update,rank,trainable,of full,times fewer,base,total
     full,,12000,1.0,1.0,12000,12000
     LoRA,8,1760,0.14666666666666667,6.818181818181818,12000,13760

@@ -107,7 +107,7 @@ def _is_wide(picture: Array) -> bool:
 def _static(shown: Callable[..., tuple[Any, str]], stops: list[Any], middle: tuple[Any, ...]) -> Any:
     from matplotlib.figure import Figure
 
-    from lora_np.plots import gallery, strips
+    from lora_np.plots import gallery
 
     picture, _ = shown(*middle)
     if not isinstance(picture, np.ndarray):
@@ -115,4 +115,4 @@ def _static(shown: Callable[..., tuple[Any, str]], stops: list[Any], middle: tup
     places = dict.fromkeys(np.linspace(0, len(stops) - 1, min(STATIC, len(stops))).round().astype(int))
     images = {caption: image for image, caption in (shown(*stops[place]) for place in places)}
     # Not a pyplot figure: a notebook would show that one twice, as a value and as an open figure.
-    return (strips if _is_wide(picture) else gallery)(images, figure=Figure())
+    return gallery(images, stacked=_is_wide(picture), figure=Figure())

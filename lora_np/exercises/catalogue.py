@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,7 @@ def read(name: str) -> Exercise:
     laws = [Law(key, law["law"], law["points"], law_of(name, key)) for key, law in about["laws"].items()]
     hints = re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]
     return Exercise(
+        name,
         **about | {"forbids": forbids, "needs": tuple(about.get("needs", ())), "laws": tuple(laws)},
         statement="\n\n".join(statement),
         stub=code_in(sections["Stub"]),
@@ -245,9 +246,15 @@ def read(name: str) -> Exercise:
 
 
 def law_of(exercise: str, key: str) -> Callable[[Draw, Answer], None]:
-    """``exercise_key``, or the function for all laws of the exercise, which receives the key of one."""
+    """``exercise_key``, or what the function for all laws of the exercise claims by this key."""
     found = functions()
-    return found.get(f"{exercise}_{key}") or partial(found[exercise], key=key)
+
+    def check(draw: Draw, answer: Answer) -> None:
+        for slug, claim in found[exercise](draw, answer, key) or ():
+            if slug == key:
+                claim()
+
+    return found.get(f"{exercise}_{key}") or check
 
 
 def code_in(markdown: str) -> str:
@@ -258,7 +265,5 @@ def code_in(markdown: str) -> str:
 @cache
 def functions() -> dict[str, Any]:
     """Everything that the modules of ``checks`` define, by name."""
-    found: dict[str, Any] = {}
-    for module in pkgutil.iter_modules(checks.__path__):
-        found |= vars(importlib.import_module(f"{checks.__name__}.{module.name}"))
-    return found
+    files = [f"{checks.__name__}.{module.name}" for module in pkgutil.iter_modules(checks.__path__)]
+    return {name: f for file in files for name, f in vars(importlib.import_module(file)).items()}

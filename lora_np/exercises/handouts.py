@@ -61,16 +61,11 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     text = opening(lesson, 'After an attempt, `exercises.solution("NAME")` explains how it can be done.')
     cells = [markdown("title", text), code("imports", f"{HEADER}from lora_np import exercises")]
     for number, exercise in enumerate(lesson.exercises, start=1):
-        cells += [
-            markdown(f"{exercise.name}-statement", with_hints(exercise, number)),
-            code(exercise.name, exercise.stub),
-            code(f"{exercise.name}-check", f"exercises.check({exercise.name})"),
-        ]
-    if lesson.closing:
-        cells += [
-            markdown("closing", before_code(lesson.closing)),
-            code("closing-code", code_in(lesson.closing)),
-        ]
+        name = exercise.name
+        cells += [markdown(f"{name}-statement", with_hints(exercise, number)), code(name, exercise.stub)]
+        cells.append(code(f"{name}-check", f"exercises.check({name})"))
+    if closing := lesson.closing:
+        cells += [markdown("closing", before_code(closing)), code("closing-code", code_in(closing))]
     return {
         "cells": cells,
         "metadata": {

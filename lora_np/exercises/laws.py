@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike
 
 TOLERANCE = 1e-4  # of the largest number: right answers computed in float32 come closer
 
@@ -77,7 +76,7 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
 def same(
     what: str,
     answer: Any,
-    right: npt.ArrayLike,
+    right: ArrayLike,
     *,
     tolerance: float = TOLERANCE,
     size: float = 0.0,

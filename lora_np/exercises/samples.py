@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike
 from lora_np.exercises.asking import literal
 from lora_np.exercises.drawing import Draw
 
@@ -32,7 +31,7 @@ def mirror(v: Array) -> Array:
     return np.eye(len(v)) - 2 * np.outer(v, v) / (length if length else 1.0)
 
 
-def turned(draw: Draw, name: str, d: int, k: int, s: npt.ArrayLike) -> Array:
+def turned(draw: Draw, name: str, d: int, k: int, s: ArrayLike) -> Array:
     """A d x k matrix with these singular values, and zeros after them; its directions are drawn."""
     s = np.asarray(s, dtype=np.float64)
     U, V = mirror(draw.array(f"left of {name}", d)), mirror(draw.array(f"right of {name}", k))

@@ -26,45 +26,51 @@ class Remote:
         self.number = number
 
 
-def encode(thing: Any, buffers: list[bytes]) -> Any:
-    """What JSON can say; arrays become their dtype, shape and place among the ``buffers``.
+def encode(thing: Any) -> tuple[Any, bytes]:
+    """What JSON can say, and bytes: arrays become their dtype, shape and place among the bytes.
 
     Parameters
     ----------
     thing : Any
         An answer, or arguments.
-    buffers : list of bytes
-        The bytes of arrays are appended to it.
 
     Returns
     -------
-    Any
+    document : Any
         For ``json.dumps``.
+    arrays : bytes
+        All arrays, one after the other.
 
     Raises
     ------
     WireError
         If it holds something else than numbers, text, arrays, lists, tuples and dicts.
     """
-    if thing is None or type(thing) in (bool, int, float, str):
-        return thing
-    if isinstance(thing, (np.ndarray, np.generic)):
-        array = np.asarray(thing)
-        if array.dtype.kind not in "biufc":
-            raise WireError(f"an array of dtype {array.dtype} is not made of numbers")
-        start = sum(map(len, buffers))
-        buffers.append(array.tobytes())
-        return {"array": array.dtype.str, "shape": list(array.shape), "start": start}
-    if isinstance(thing, Remote):
-        return {"function": thing.number}
-    if isinstance(thing, (list, tuple)):
-        items = [encode(item, buffers) for item in thing]
-        return {"tuple": items} if isinstance(thing, tuple) else items
-    if isinstance(thing, dict):
-        if not all(isinstance(key, (str, int, float)) for key in thing):
-            raise WireError("the keys of a dict must be strings or numbers")
-        return {"dict": [[encode(key, buffers), encode(value, buffers)] for key, value in thing.items()]}
-    raise WireError(f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array")
+    arrays = bytearray()
+
+    def part(thing: Any) -> Any:
+        if thing is None or type(thing) in (bool, int, float, str):
+            return thing
+        if isinstance(thing, (np.ndarray, np.generic)):
+            array, start = np.asarray(thing), len(arrays)
+            if array.dtype.kind not in "biufc":
+                raise WireError(f"an array of dtype {array.dtype} is not made of numbers")
+            arrays.extend(array.tobytes())
+            return {"array": array.dtype.str, "shape": list(array.shape), "start": start}
+        if isinstance(thing, Remote):
+            return {"function": thing.number}
+        if isinstance(thing, (list, tuple)):
+            items = list(map(part, thing))
+            return {"tuple": items} if isinstance(thing, tuple) else items
+        if isinstance(thing, dict):
+            if not all(isinstance(key, (str, int, float)) for key in thing):
+                raise WireError("the keys of a dict must be strings or numbers")
+            return {"dict": [[part(key), part(value)] for key, value in thing.items()]}
+        raise WireError(
+            f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array"
+        )
+
+    return part(thing), bytes(arrays)
 
 
 # The limits of an answer. Each number is checked before memory is allocated for it: an answer of a few
@@ -72,15 +78,15 @@ def encode(thing: Any, buffers: list[bytes]) -> Any:
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
-def decode(document: Any, arrays: memoryview) -> Any:
+def decode(document: Any, arrays: bytes) -> Any:
     """The opposite of `encode`: a document of JSON and the bytes of its arrays.
 
     Parameters
     ----------
     document : Any
         As ``json.loads`` gives it.
-    arrays : memoryview
-        All buffers, one after the other.
+    arrays : bytes
+        All arrays, one after the other.
 
     Returns
     -------

@@ -8,10 +8,11 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Event, Thread
 from typing import IO, Any
 
 import numpy as np
@@ -30,30 +31,32 @@ class Ended(Exception):  # noqa: N818
 
 
 class Channel:
-    """One life of a process that runs ``main`` of a module of this package, until `kill` at the latest.
+    """One life of a process, in an empty folder, that runs ``main`` of a module here; `kill` ends it.
 
     Its output is read, and dropped beyond the first 2,000 characters; messages wait in a short queue, so a
     process that floods its pipe is stopped by the pipe.
     """
 
-    def __init__(self, module: str, *, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, module: str, environment: Callable[[Path], Mapping[str, str]]) -> None:
+        self.place = tempfile.TemporaryDirectory(prefix="lora-np-", ignore_cleanup_errors=True)
+        folder = Path(self.place.name, "work")
+        folder.mkdir()
+        folder.parent.chmod(0o711)
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-B", "-c", CODE.format(module), *import_path()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder,
-            env=environment,
+            env=environment(folder),
             start_new_session=True,
         )
         self.received: queue.Queue[Any] = queue.Queue(maxsize=4)
         self.to_send: queue.Queue[Any] = queue.Queue()
-        self.over = threading.Event()
+        self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0
-        self.threads = [
-            threading.Thread(target=work, daemon=True) for work in (self.read, self.write, self.listen)
-        ]
+        self.threads = [Thread(target=work, daemon=True) for work in (self.read, self.write, self.listen)]
         for thread in self.threads:
             thread.start()
 
@@ -111,7 +114,7 @@ class Channel:
         return Ended(why)
 
     def kill(self) -> None:
-        """End the whole group."""
+        """End the whole group, and clear its folder."""
         if self.over.is_set():
             return
         self.over.set()
@@ -127,6 +130,8 @@ class Channel:
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             with contextlib.suppress(OSError):
                 opened(stream).close()
+        with contextlib.suppress(RecursionError, OSError):  # the folder may be as deep as the disk allows
+            self.place.cleanup()
 
 
 def opened(stream: IO[bytes] | None) -> IO[bytes]:

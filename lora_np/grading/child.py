@@ -13,14 +13,14 @@ from typing import Any, BinaryIO
 
 from lora_np.exercises import Namespace, Remote, WireError, call
 from lora_np.grading.confine import Limits, confine
-from lora_np.grading.wire import receive, send, unpacked
+from lora_np.grading.wire import receive, send
 
 
 def main() -> None:
     """Set the limits, run the cells, then answer calls until the other side closes."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests)
-    cells = dict(unpacked(settings["cells"]))
+    cells = {n: text.tobytes().decode("utf-8", "surrogatepass") for n, text in settings["cells"].items()}
     take_standard_streams()
     prepare()
     if any("matplotlib" in source for source in cells.values()):

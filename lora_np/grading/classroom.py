@@ -29,7 +29,7 @@ from lora_np.table import Cell, Table
 from lora_np.work import each
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
@@ -71,9 +71,7 @@ class Grades:
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
         """The student's best answer, if it is in several files."""
-        outcomes = [
-            file.outcomes[exercise.name] for file in self.reports[student] if exercise.name in file.outcomes
-        ]
+        outcomes = filter(None, (file.outcomes.get(exercise.name) for file in self.reports[student]))
         handed_in = sorted(outcomes, key=lambda o: (-o.points, o.message.startswith("Not ")))
         return handed_in[0] if handed_in else Outcome.failed(exercise, "Not handed in")
 
@@ -117,10 +115,8 @@ class Grades:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
             for exercise in lesson.exercises:
                 outcome = self.outcome(student, exercise)
-                lines += [
-                    f"**{exercise.title}** (`{exercise.name}`): {outcome.points} of {exercise.points}",
-                    "",
-                ]
+                points = f"{outcome.points} of {exercise.points}"
+                lines += [f"**{exercise.title}** (`{exercise.name}`): {points}", ""]
                 lines += [quoted(text) for one in outcome.broken for text in (one.message, one.call) if text]
         for file in self.reports[student]:
             if problems := [text for text in (file.failure, *file.problems) if text]:
@@ -129,17 +125,15 @@ class Grades:
                 lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
         return "\n".join(lines).rstrip() + "\n"
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def figure(self, figure: Figure | None = None) -> Figure:
         """How many solved each exercise, by lesson; those solved by fewer than half are dark."""
-        from lora_np.plots import INK, MUTED, axes
+        from lora_np.plots import INK, MUTED, axes, sheet
 
         names, students = [exercise.name for exercise in self.exercises], len(self.reports)
         lessons = np.repeat(np.arange(len(self.lessons)), [len(one.exercises) for one in self.lessons])
-        solved = np.array([
-            sum(self.outcome(student, exercise).passed for student in self.reports)
-            for exercise in self.exercises
-        ])  # fmt: skip
-        ax = axes(ax, size=self.figure_size, grid="x")
+        solved = np.array([sum(self.outcome(s, one).passed for s in self.reports) for one in self.exercises])
+        figure = sheet(figure, 6.5, 1.3 + 0.24 * len(names))
+        ax = axes(figure.add_subplot(), grid="x")
         places = np.arange(len(names)) + 0.6 * lessons
         colors = [INK if 2 * count < students else SOLVED for count in solved]
         bars = ax.barh(places, solved / students, height=0.72, color=colors)
@@ -151,12 +145,7 @@ class Grades:
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         label = f"students who solved it, of {students} (dark: fewer than half)"
         ax.set(xlim=(0, 1.08), ylim=(places[-1] + 0.6, -0.6), xlabel=label)
-        return ax
-
-    @property
-    def figure_size(self) -> tuple[float, float]:
-        """Inches."""
-        return 6.5, 1.3 + 0.24 * len(self.exercises)
+        return figure
 
     def write(self, path: Path) -> list[Path]:
         """Grades as CSV; next to it a folder of feedback, a file for each student, and the figure."""
@@ -167,10 +156,8 @@ class Grades:
         write_text(path, self.to_csv())
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
-        figure = Figure(figsize=self.figure_size, layout="constrained")
-        self.plot(figure.add_subplot())
         picture = path.with_name(f"{path.stem}-summary.png")
-        write_figure(figure, picture, dpi=150)
+        write_figure(self.figure(Figure()), picture, dpi=150)
         return [path, folder, picture]
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -40,27 +38,20 @@ def judged(
     outcomes: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
     began = time.monotonic()
-    order = {
-        "path": os.fsencode(path.resolve()).hex(),
-        "exercises": list(exercises),
-        "questions": list(questions),
-        "limits": astuple(limits),
-        "parent": os.getpid(),
-    }
+    name = os.fsencode(path.resolve()).hex()
+    order: dict[str, Any] = {"path": name, "exercises": list(exercises), "questions": list(questions)}
+    order |= {"limits": astuple(limits), "parent": os.getpid()}
     try:
-        with tempfile.TemporaryDirectory(prefix="lora-np-judge-", ignore_cleanup_errors=True) as folder:
-            channel = Channel("judge", folder=Path(folder), environment={**os.environ, "TMPDIR": folder})
-            channel.to_send.put(order)
-            # By the clock, where the processes of the file may have to wait for others.
-            deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
-            try:
-                while "seconds" not in (message := channel.message(deadline)):
-                    outcomes.append(message["outcome"])
-                more = message
-            finally:
-                channel.kill()
-                with contextlib.suppress(RecursionError, OSError):
-                    shutil.rmtree(folder, ignore_errors=True)
+        channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
+        channel.to_send.put(order)
+        # By the clock, where the processes of the file may have to wait for others.
+        deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
+        try:
+            while "seconds" not in (message := channel.message(deadline)):
+                outcomes.append(message["outcome"])
+            more = message
+        finally:
+            channel.kill()
     except (Ended, OSError) as error:
         more = {"failure": f"This file could not be judged to its end: {error}"}
     done = {outcome["exercise"] for outcome in outcomes}
@@ -80,14 +71,13 @@ def main() -> None:
     limits = Limits(*order["limits"])
     limit_resources(limits)
     path = Path(os.fsdecode(bytes.fromhex(order["path"])))
+    exercises = [exercise(name) for name in order["exercises"]]
+
+    def tell(outcome: Outcome) -> None:
+        send(replies, {"outcome": outcome.to_dict()})
+
     try:
-        report = check_file(
-            path,
-            [exercise(name) for name in order["exercises"]],
-            questions=order["questions"],
-            limits=limits,
-            told=lambda outcome: send(replies, {"outcome": outcome.to_dict()}),
-        )
+        report = check_file(path, exercises, questions=order["questions"], limits=limits, told=tell)
     except (OSError, ValueError) as error:  # neither a notebook nor a script
         report = Report(path, {}, failure=str(error).replace(str(path), path.name))
     send(replies, {**report.to_dict(), "exercises": None, "seconds": report.seconds + time.process_time()})

@@ -7,41 +7,20 @@ as answers: nothing that it writes is taken as a verdict.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from lora_np.exercises import Remote
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import Limits
-from lora_np.grading.wire import packed
 
 DROPPED = 5  # cells that hang or end the process; a file with more is not run
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
-
-
-class Process(Channel):
-    """One life of a submission, in an empty folder."""
-
-    def __init__(self, cells: Mapping[int, str], limits: Limits) -> None:
-        self.place = tempfile.TemporaryDirectory(prefix="lora-np-", ignore_cleanup_errors=True)
-        base = Path(self.place.name)
-        folder, secret = base / "work", base / "secret"
-        folder.mkdir()
-        secret.touch(mode=0o644)
-        base.chmod(0o711)
-        super().__init__("child", folder=folder, environment=environment(folder))
-        figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
-        settings = {"limits": astuple(limits), "secret": str(secret), "parent": os.getpid()}
-        self.to_send.put({**settings, "figures": figures, "cells": packed(cells)})
-
-    def kill(self) -> None:
-        """End it, and clear its folder."""
-        super().kill()
-        self.place.cleanup()
 
 
 class Sandbox:
@@ -74,7 +53,7 @@ class Sandbox:
         self.printed = ""
         self.dropped = 0
         self.calls = 0
-        self.process: Process | None = None
+        self.process: Channel | None = None
         self.names: list[str] = []
 
     def __enter__(self) -> Sandbox:
@@ -91,11 +70,11 @@ class Sandbox:
             self.printed = (self.printed + self.process.printed)[:PRINTED]
             self.process = None
 
-    def deadline(self, process: Process, seconds: float) -> float:
+    def deadline(self, process: Channel, seconds: float) -> float:
         """The deadline on the process's clock; never beyond the time left for the whole file."""
         return process.clock() + min(seconds, self.left)
 
-    def message(self, process: Process, deadline: float) -> dict[str, Any]:
+    def message(self, process: Channel, deadline: float) -> dict[str, Any]:
         """The next message; waiting counts towards the file's time."""
         began = process.clock()
         try:
@@ -103,12 +82,22 @@ class Sandbox:
         finally:
             self.left -= max(0.0, process.clock() - began)
 
-    def running(self) -> Process:
+    def settings(self, secret: Path) -> dict[str, Any]:
+        """What a process needs to know; ``secret`` is a file outside its folder, which it must not read."""
+        secret.touch(mode=0o644)
+        figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
+        known = {"limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid()}
+        # as arrays, since text in a message is short
+        texts = {n: np.frombuffer(c.encode("utf-8", "surrogatepass"), "u1") for n, c in self.cells.items()}
+        return {**known, "figures": figures, "cells": texts}
+
+    def running(self) -> Channel:
         """The process, started if there is none. A cell that it cannot pass is dropped."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(f"the whole file took longer than {self.limits.total_seconds:g} seconds")
-            self.process = process = Process(self.cells, self.limits)
+            self.process = process = Channel("child", environment)
+            process.to_send.put(self.settings(Path(process.place.name, "secret")))
             try:
                 self.missing = self.message(process, self.deadline(process, STARTING))["limits"]
             except (Ended, KeyError, TypeError) as error:

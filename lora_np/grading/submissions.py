@@ -81,9 +81,8 @@ class Report:
     @classmethod
     def from_dict(cls, path: Path, values: Mapping[str, Any]) -> Report:
         """The report that `to_dict` has written."""
-        outcomes = {
-            one["exercise"]: Outcome.from_dict(exercise(one["exercise"]), one) for one in values["exercises"]
-        }
+        told = {one["exercise"]: one for one in values["exercises"]}
+        outcomes = {name: Outcome.from_dict(exercise(name), one) for name, one in told.items()}
         problems, missing = list(values.get("problems", [])), dict(values.get("limits not enforced", {}))
         failure = printable(values.get("failure", ""))
         return cls(path, outcomes, problems, missing, values.get("printed", ""), failure)
@@ -158,10 +157,8 @@ def problems_of(box: Sandbox) -> list[str]:
 
 def bounded(outcome: Outcome) -> Outcome:
     """The outcome with texts that are safe to read, whatever the submission puts into them."""
-    verdicts = [
-        replace(one, message=printable(one.message), call=printable(one.call)) for one in outcome.verdicts
-    ]
-    return replace(outcome, verdicts=tuple(verdicts))
+    safe = (replace(v, message=printable(v.message), call=printable(v.call)) for v in outcome.verdicts)
+    return replace(outcome, verdicts=tuple(safe))
 
 
 def printable(text: str) -> str:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
 from typing import IO, Any
-
-import numpy as np
 
 from lora_np.exercises import WireError, decode, encode
 
 LIMIT = 64 * 2**20  # bytes of one message
 DOCUMENT = 2**20  # bytes of its JSON, which takes up to sixty times as much memory once it is read
-DIGITS = 1_000  # of a number
 HEAD = struct.Struct(">II")  # bytes of the JSON document, bytes of the arrays
 
 
@@ -33,51 +29,26 @@ def receive(stream: IO[bytes]) -> Any:
     check_size(json_size, arrays_size)
     document, arrays = read(stream, json_size), read(stream, arrays_size)
     try:
-        return decode(json.loads(document, parse_int=whole), memoryview(arrays))
+        return decode(json.loads(document), arrays)
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         raise WireError(f"not a message: {str(error)[:200]}") from None
 
 
 def check_size(document: int, arrays: int) -> None:
     if document > DOCUMENT or document + arrays > LIMIT:
-        raise WireError(
-            f"a message may have at most {LIMIT:,} bytes, {DOCUMENT:,} of them outside arrays, "
-            f"got {document + arrays:,}"
-        )
-
-
-def whole(digits: str) -> int:
-    # Python takes a time that grows with the square of the digits.
-    if len(digits) > DIGITS:
-        raise WireError(f"a whole number may have {DIGITS:,} digits, got {len(digits):,}")
-    return int(digits)
+        size = document + arrays
+        raise WireError(f"a message may have {LIMIT:,} bytes, {DOCUMENT:,} outside arrays, got {size:,}")
 
 
 def pack(message: Any) -> bytes:
     """One message as bytes."""
-    buffers: list[bytes] = []
     try:
-        document = json.dumps(encode(message, buffers)).encode()
+        document, arrays = encode(message)
+        text = json.dumps(document).encode()
     except (RecursionError, ValueError) as error:
         raise WireError(f"too deep or too long to send: {error}") from None
-    arrays = b"".join(buffers)
-    check_size(len(document), len(arrays))
-    return HEAD.pack(len(document), len(arrays)) + document + arrays
-
-
-def packed(cells: Mapping[int, str]) -> dict[str, Any]:
-    """Cells by their numbers, all of their text as one array: strings in a message are short."""
-    sources = [source.encode("utf-8", "surrogatepass") for source in cells.values()]
-    text = np.frombuffer(b"".join(sources) + b"\0", np.uint8)
-    return {"numbers": list(cells), "sizes": [*map(len, sources)], "text": text}
-
-
-def unpacked(message: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    """The opposite of `packed`."""
-    text, start = message["text"].tobytes(), 0
-    for number, size in zip(message["numbers"], message["sizes"], strict=True):
-        yield number, text[start : start + size].decode("utf-8", "surrogatepass")
-        start += size
+    check_size(len(text), len(arrays))
+    return HEAD.pack(len(text), len(arrays)) + text + arrays
 
 
 def read(stream: IO[bytes], size: int) -> bytes:

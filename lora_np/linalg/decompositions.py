@@ -8,15 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array, matrix
+from lora_np.checks import Array, ArrayLike, matrix
 from lora_np.linalg.spectrum import SVD, binary_unit, restored, well_scaled
 
 SWEEPS = 60  # about ten are usual; the most ever seen is sixteen
 
 
-def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
+def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
     """``M[order] = L @ U``: elimination, recorded. Partial pivoting moves the largest candidate up.
 
     Parameters
@@ -88,7 +87,7 @@ def lu(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
     return order, L, restored("U", U[:m], unit)
 
 
-def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
+def qr(M: ArrayLike) -> tuple[Array, Array]:
     """``M = Q @ R`` by Householder: one reflection after another turns a column onto its axis.
 
     Parameters
@@ -143,7 +142,7 @@ def qr(M: npt.ArrayLike) -> tuple[Array, Array]:
     return _product(mirrors, len(R)), restored("R", R[: len(mirrors)], unit)
 
 
-def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
+def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
     """``M[:, order] = Q @ R``, each step taking the column with the most left outside the span so far.
 
     Parameters
@@ -208,7 +207,7 @@ def qr_pivoted(M: npt.ArrayLike) -> tuple[Array, Array, Array]:
     return _product(mirrors, len(R)), restored("R", R[: len(mirrors)], unit), order
 
 
-def svd(M: npt.ArrayLike) -> SVD:
+def svd(M: ArrayLike) -> SVD:
     """``M = (U * s) @ Vh`` by one-sided Jacobi: turn pairs of columns until all are orthogonal.
 
     What the columns have become is ``U * s``; the turns, collected, are ``V``.

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array, choice, generator, guided, masked, matrix, number, whole_number
+from lora_np.checks import Array, ArrayLike, choice, guided, masked, matrix, number, whole_number
 from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, well_scaled
 
 Norm = Literal["fro", "spectral", "nuclear"]
-Method = Literal["auto", "full", "krylov"]
 
 SMALL = 200  # up to this size the full SVD is fast enough
 # The share of the squared norm by which `errors`, `inspect` and `resize` say which rank is enough.
@@ -22,15 +20,10 @@ OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that c
 
 
 @guided()
-def truncated_svd(
-    M: npt.ArrayLike,
-    *,
-    rank: int,
-    method: Method = "auto",
-    tolerance: float = 1e-6,
-    rng: np.random.Generator | int | None = None,
-) -> SVD:
+def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
     """The ``rank`` largest singular triplets: ``(U * s) @ Vh`` is the rank-``rank`` matrix nearest to ``M``.
+
+    A large matrix (200 rows and columns) is met by iteration, from a random subspace that is always the same.
 
     Parameters
     ----------
@@ -38,15 +31,10 @@ def truncated_svd(
         Finite real numbers.
     rank : int
         ``1 <= rank <= min(d, k)``.
-    method : {"auto", "full", "krylov"}
-        "full" is LAPACK's SVD, truncated. "krylov" iterates from a random subspace and keeps all iterates.
-        "auto" is "full" for small matrices and "krylov" for large ones.
     tolerance : float
         The iteration goes on until its error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
         smallest possible one by at most this fraction, or by what rounding hides. If that would cost as much
         as the full SVD, the full SVD is returned.
-    rng : Generator or int, optional
-        Start of the iteration. By default always the same, so that results are reproducible.
 
     Returns
     -------
@@ -87,14 +75,9 @@ def truncated_svd(
     """
     unit, M = well_scaled(matrix("M", M))
     rank = _rank(rank, M)
-    choice("method", method, ("auto", "full", "krylov"))
     tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
-    random = generator(0 if rng is None else rng)
-    small = min(M.shape)
-    found = None
-    large = method == "krylov" or (method == "auto" and small > SMALL)
-    if large and 2 * (rank + OVERSAMPLING) <= small:
-        found = _iterate(M, rank, tolerance, random)
+    large = min(M.shape) > SMALL and 2 * (rank + OVERSAMPLING) <= min(M.shape)
+    found = _iterate(M, rank, tolerance) if large else None
     if found is None:
         found = SVD(*np.linalg.svd(M, full_matrices=False))
     return SVD(found.U[:, :rank], restored("the norm of M", found.s[:rank], unit), found.Vh[:rank])
@@ -102,7 +85,7 @@ def truncated_svd(
 
 @guided()
 def low_rank_factors(
-    M: npt.ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
+    M: ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
 ) -> tuple[Array, Array]:
     """Best rank-``rank`` factors of ``M``: ``B @ A`` minimises ``||M - B @ A||`` (Eckart-Young).
 
@@ -167,7 +150,7 @@ def low_rank_factors(
     return U * root, root[:, None] * Vh
 
 
-def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
+def rank_errors(M: ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
     """``||M - M_r||`` of the best rank-r approximation ``M_r``, for r from 0 to min(d, k).
 
     No approximation is formed: the errors are sums over the singular values that were cut off.
@@ -220,7 +203,7 @@ def rank_errors(M: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False)
     return restored("the norm of M", errors.astype(M.dtype), unit)
 
 
-def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro") -> int:
+def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro") -> int:
     """The smallest rank r with ``||M - M_r|| <= tolerance * ||M||``, by the rule of `rank_within`.
 
     Parameters
@@ -257,7 +240,7 @@ def rank_for_error(M: npt.ArrayLike, *, tolerance: float = 0.01, norm: Norm = "f
     return rank_within(rank_errors(M, norm=norm, relative=True), tolerance=tolerance)
 
 
-def rank_for_energy(M: npt.ArrayLike, *, share: float = ENOUGH) -> int:
+def rank_for_energy(M: ArrayLike, *, share: float = ENOUGH) -> int:
     """The smallest rank whose best approximation keeps this share of ``||M||_F^2``, by `rank_within`.
 
     Parameters
@@ -292,7 +275,7 @@ def rank_for_energy(M: npt.ArrayLike, *, share: float = ENOUGH) -> int:
     return rank_within(rank_errors(M, relative=True), tolerance=(1 - share) ** 0.5)
 
 
-def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
+def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
     """The first rank whose relative error is at most ``tolerance``: the one rule for which rank is enough.
 
     Keeping a share of the squared norm means a relative Frobenius error of at most ``sqrt(1 - share)``.
@@ -339,7 +322,7 @@ def rank_within(errors: npt.ArrayLike, *, tolerance: float) -> int:
     return int(np.argmax(errors <= tolerance + rounding))
 
 
-def svd_of_product(B: npt.ArrayLike, A: npt.ArrayLike) -> SVD:
+def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
     """The SVD of ``B @ A``, which is never formed: two thin QRs and an SVD of an r x r matrix.
 
     Parameters
@@ -399,7 +382,7 @@ def _rank(rank: int, M: Array) -> int:
     return whole_number("rank", rank, maximum=min(M.shape), top="min(d, k)")
 
 
-def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator) -> SVD | None:
+def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
     """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD would be as cheap.
 
     Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So the SVD
@@ -409,7 +392,8 @@ def _iterate(M: Array, rank: int, tolerance: float, rng: np.random.Generator) ->
     total = float(np.vdot(M, M))
     rounding = float(np.finfo(M.dtype).eps)
     hidden = (10 * rounding) ** 2 * total  # what rounding alone may contribute to a squared error
-    Q = np.linalg.qr(M @ rng.standard_normal((M.shape[1], width)).astype(M.dtype))[0]
+    start = np.random.default_rng(0).standard_normal((M.shape[1], width))
+    Q = np.linalg.qr(M @ start.astype(M.dtype))[0]
     P, T = np.linalg.qr(M.T @ Q)
     for _ in range(min(M.shape) // (2 * width)):
         image = M @ P[:, -width:]

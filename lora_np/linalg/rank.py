@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array, matrix, number
+from lora_np.checks import Array, ArrayLike, matrix, number
 from lora_np.linalg.lowrank import rank_errors
 from lora_np.linalg.spectrum import restored, scaled_svd, singular_values, well_scaled
 
 
-def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Array, list[int]]:
+def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array, list[int]]:
     """Gaussian elimination with partial pivoting: ``(form, pivots)``, a staircase and its columns.
 
     Parameters
@@ -80,7 +79,7 @@ def row_echelon(M: npt.ArrayLike, *, tolerance: float | None = None) -> tuple[Ar
     return restored("the form", form, unit), pivots
 
 
-def independent_columns(M: npt.ArrayLike, *, tolerance: float | None = None) -> list[int]:
+def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list[int]:
     """The leftmost columns that span all others: none is a combination of the columns before it.
 
     They are the pivot columns of `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of the
@@ -121,7 +120,7 @@ def independent_columns(M: npt.ArrayLike, *, tolerance: float | None = None) -> 
     return row_echelon(M, tolerance=tolerance)[1]
 
 
-def column_space(M: npt.ArrayLike, *, tolerance: float | None = None) -> Array:
+def column_space(M: ArrayLike, *, tolerance: float | None = None) -> Array:
     """Orthonormal basis of all ``M @ x``: the left singular vectors that the rank counts.
 
     Parameters
@@ -159,7 +158,7 @@ def column_space(M: npt.ArrayLike, *, tolerance: float | None = None) -> Array:
     return U[:, : _count(unit, s, M, tolerance)]
 
 
-def matrix_rank(M: npt.ArrayLike, *, tolerance: float | None = None) -> int:
+def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
     """The number of singular values above ``tolerance``.
 
     Parameters
@@ -200,7 +199,7 @@ def matrix_rank(M: npt.ArrayLike, *, tolerance: float | None = None) -> int:
     return _count(unit, s, M, tolerance)
 
 
-def stable_rank(M: npt.ArrayLike) -> float:
+def stable_rank(M: ArrayLike) -> float:
     """``||M||_F^2 / ||M||_2^2``: how many directions as strong as the strongest would have the same norm.
 
     Between 1 and the rank (0 for a zero matrix), and, unlike the rank, it hardly changes with small noise.
@@ -239,7 +238,7 @@ def stable_rank(M: npt.ArrayLike) -> float:
     return float(np.sum(np.square(s / s[0]))) if s[0] > 0 else 0.0
 
 
-def effective_rank(M: npt.ArrayLike) -> float:
+def effective_rank(M: ArrayLike) -> float:
     """``exp(entropy(s / sum(s)))``: the rank of an even spectrum that would be as spread out.
 
     Between 1 and the rank (0 for a zero matrix).
@@ -279,7 +278,7 @@ def effective_rank(M: npt.ArrayLike) -> float:
     return float(np.exp(-np.sum(share * np.log(share)))) if share.size else 0.0
 
 
-def energy(M: npt.ArrayLike) -> Array:
+def energy(M: ArrayLike) -> Array:
     """``sum(s[:r]**2) / sum(s**2)`` for r from 0 to min(d, k): the share that the best rank-r matrix keeps.
 
     It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero matrix all shares are

@@ -15,19 +15,13 @@ identity (white inputs) is that the truncated SVD of ``D*`` itself.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array, matrix, number, whole_number
+from lora_np.checks import Array, ArrayLike, matrix, number, whole_number
 from lora_np.linalg.spectrum import exponent, restored, tail_sums
 
 
 def reduced_rank_regression(
-    X: npt.ArrayLike,
-    Y: npt.ArrayLike,
-    *,
-    rank: int | None = None,
-    W0: npt.ArrayLike | None = None,
-    ridge: float = 0.0,
+    X: ArrayLike, Y: ArrayLike, *, rank: int | None = None, W0: ArrayLike | None = None, ridge: float = 0.0
 ) -> tuple[Array, Array]:
     """The ``B A`` of rank r that minimises ``||Y - X (W0 + B A)^T||_F^2 / n + ridge ||B A||_F^2``.
 
@@ -97,12 +91,12 @@ def reduced_rank_regression(
 
 
 def optimal_losses(
-    X: npt.ArrayLike,
-    Y: npt.ArrayLike,
+    X: ArrayLike,
+    Y: ArrayLike,
     *,
-    W0: npt.ArrayLike | None = None,
+    W0: ArrayLike | None = None,
     ridge: float = 0.0,
-    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Array:
     """Mean squared error of the best update of rank r, for r from 0 to min(d, k), from one decomposition.
 
@@ -164,9 +158,7 @@ def optimal_losses(
         return restored("a loss", np.ldexp(losses, 2 * optima.out), 1, divide="Y and W0")
 
 
-def _problem(
-    X: npt.ArrayLike, Y: npt.ArrayLike, W0: npt.ArrayLike | None
-) -> tuple[Array, Array, Array, Array]:
+def _problem(X: ArrayLike, Y: ArrayLike, W0: ArrayLike | None) -> tuple[Array, Array, Array, Array]:
     """X, Y and W0, checked, and the residual of Y after ``X @ W0.T``."""
     X, Y = matrix("X", X), matrix("Y", Y)
     if len(X) != len(Y):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array, matrix, number, whole_number
+from lora_np.checks import Array, ArrayLike, matrix, number, whole_number
 from lora_np.linalg.lowrank import truncated_svd
 from lora_np.linalg.rank import column_space
 from lora_np.linalg.spectrum import scaled_svd, well_scaled
 
 
-def subspace_similarity(A1: npt.ArrayLike, A2: npt.ArrayLike, i: int, j: int) -> float:
+def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
     """``phi(A1, A2, i, j)``: how much of the top-i and the top-j input directions is shared, from 0 to 1.
 
     ``||V1[:, :i]^T V2[:, :j]||_F^2 / min(i, j)`` with V1, V2 the right singular vectors. It is 1 if one
@@ -63,7 +62,7 @@ def subspace_similarity(A1: npt.ArrayLike, A2: npt.ArrayLike, i: int, j: int) ->
     return float(grid[i - 1, j - 1])
 
 
-def similarity_grid(A1: npt.ArrayLike, A2: npt.ArrayLike) -> Array:
+def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
     """``phi(A1, A2, i, j)`` for all i and j at once: entry ``[i - 1, j - 1]``, as in figure 3 of the paper.
 
     Parameters
@@ -109,7 +108,7 @@ def similarity_grid(A1: npt.ArrayLike, A2: npt.ArrayLike) -> Array:
     return phi
 
 
-def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
+def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
     """The angles between the column spaces of ``M1`` and ``M2``, in radians, the smallest first.
 
     The first is the smallest angle between a vector of one and a vector of the other; each next one is the
@@ -155,14 +154,12 @@ def principal_angles(M1: npt.ArrayLike, M2: npt.ArrayLike) -> Array:
     if len(M1) != len(M2):
         raise ValueError(f"M1 and M2 must have as many rows, got shapes {M1.shape} and {M2.shape}")
     wide, narrow = sorted((column_space(M1), column_space(M2)), key=lambda Q: -Q.shape[1])
-    cosines = np.linalg.svdvals(wide.T @ narrow)
-    sines = np.linalg.svdvals(narrow - wide @ (wide.T @ narrow))[::-1]
-    return np.where(
-        np.square(cosines) > 0.5, np.arcsin(np.minimum(sines, 1)), np.arccos(np.minimum(cosines, 1))
-    )
+    cosines = np.minimum(np.linalg.svdvals(wide.T @ narrow), 1)
+    sines = np.minimum(np.linalg.svdvals(narrow - wide @ (wide.T @ narrow))[::-1], 1)
+    return np.where(np.square(cosines) > 0.5, np.arcsin(sines), np.arccos(cosines))
 
 
-def amplification_factor(W0: npt.ArrayLike, dW: npt.ArrayLike, *, rank: int) -> float:
+def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
     """``||dW||_F / ||U^T W0 V||_F``: how much stronger the update is than ``W0`` in the update's directions.
 
     U and V are the top-``rank`` left and right singular vectors of ``dW``. A large factor means that the
@@ -212,9 +209,7 @@ def amplification_factor(W0: npt.ArrayLike, dW: npt.ArrayLike, *, rank: int) -> 
     return float(np.linalg.norm(dW)) / heard * (of_dW / of_W0) if heard > 0 else float("inf")
 
 
-def intruder_dimensions(
-    W0: npt.ArrayLike, W: npt.ArrayLike, *, top: int = 10, threshold: float = 0.6
-) -> list[int]:
+def intruder_dimensions(W0: ArrayLike, W: ArrayLike, *, top: int = 10, threshold: float = 0.6) -> list[int]:
     """Which of the tuned weight's leading singular vectors are not close to any of the base's.
 
     The j-th left singular vector of ``W`` is an intruder if its largest absolute cosine with any left
@@ -275,10 +270,8 @@ def intruder_dimensions(
     return [int(j) for j in np.flatnonzero(closest < threshold)]
 
 
-def _pair(name1: str, M1: npt.ArrayLike, name2: str, M2: npt.ArrayLike) -> tuple[Array, Array]:
+def _pair(name1: str, M1: ArrayLike, name2: str, M2: ArrayLike) -> tuple[Array, Array]:
     first, second = matrix(name1, M1), matrix(name2, M2)
     if first.shape != second.shape:
-        raise ValueError(
-            f"{name1} and {name2} must have the same shape, got {first.shape} and {second.shape}"
-        )
+        raise ValueError(f"{name1} and {name2} must agree in shape, got {first.shape} and {second.shape}")
     return first, second

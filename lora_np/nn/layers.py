@@ -56,9 +56,7 @@ class Linear:
         if self.b is not None:
             check_weight("b", self.b, quantised=False)
             if self.b.shape != (self.d_out,):
-                raise ValueError(
-                    f"b must have shape ({self.d_out},) to fit W {self.W.shape}, got {self.b.shape}"
-                )
+                raise ValueError(f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}")
 
     @classmethod
     def init(
@@ -145,10 +143,7 @@ class Embedding:
 
     def __post_init__(self) -> None:
         if isinstance(self.W, int):
-            raise TypeError(
-                "Embedding takes its weight W, an array; from sizes: "
-                "Embedding(Tensor(rng.normal(size=(vocab, d))))"
-            )
+            raise TypeError("Embedding takes its weight: Embedding(Tensor(rng.normal(size=(vocab, d))))")
         check_weight("W", self.W)
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")

@@ -40,9 +40,7 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     2.0
     """
     if prediction.shape != target.shape:
-        raise ValueError(
-            f"prediction and target must agree in shape, got {prediction.shape} and {target.shape}"
-        )
+        raise ValueError(f"prediction and target differ in shape: {prediction.shape} and {target.shape}")
     return mean_squared_difference(prediction, target)
 
 
@@ -107,11 +105,10 @@ def cross_entropy(logits: Any, labels: Array) -> Any:
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
-    if np.ndim(logits) != 2 or labels.shape != np.shape(logits)[:1]:
-        raise ValueError(
-            f"logits (n, classes) and labels (n,) must fit, got {np.shape(logits)} and {labels.shape}"
-        )
-    n, classes = np.shape(logits)
+    shape = np.shape(logits)
+    if len(shape) != 2 or labels.shape != shape[:1]:
+        raise ValueError(f"logits (n, classes) and labels (n,) must fit, got {shape} and {labels.shape}")
+    n, classes = shape
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise ValueError(f"labels must be between 0 and {classes - 1}, got {wrong[0]}")

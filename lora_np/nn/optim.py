@@ -51,7 +51,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``; Nesterov: ``p -= lr (g + momentum v)``.
+    """``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``.
 
     Parameters
     ----------
@@ -59,10 +59,6 @@ class SGD(Optimizer):
         Learning rate, or a schedule such as `cosine_schedule`.
     momentum : float
         ``0 <= momentum < 1``.
-    nesterov : bool
-        Look ahead along the momentum (Nesterov 1983).
-    weight_decay : float
-        Adds ``weight_decay p`` to the gradient: the derivative of ``weight_decay/2 ||p||^2``.
 
     Examples
     --------
@@ -75,31 +71,21 @@ class SGD(Optimizer):
 
     lr: LearningRate
     momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
-        number("weight_decay", self.weight_decay, minimum=0)
         number("momentum", self.momentum, minimum=0, maximum=1, open_maximum=True)
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov looks ahead along the momentum: momentum must be above 0, got 0")
 
     @property
     def vectors(self) -> int:
         return int(self.momentum > 0)
 
     def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
-        if self.weight_decay:  # g = g + weight_decay p
-            g += np.multiply(p, self.weight_decay, out=scratch)
         if self.momentum:  # v = momentum v + g
             (v,) = state
             v *= self.momentum
             v += g
-            if self.nesterov:
-                g += np.multiply(v, self.momentum, out=scratch)
-            else:
-                g = v
+            g = v
         p -= np.multiply(g, lr, out=scratch)
 
 
@@ -247,12 +233,9 @@ class Groups(Optimizer):
 
 
 TORCHS = {"learning_rate": "lr=", "params": "start(optimizer, model)"}
-for kind, more in (
-    (SGD, {}),
-    (Adam, {"betas": "beta1= and beta2="}),
-    (AdamW, {"betas": "beta1= and beta2="}),
-):
-    kind.__init__ = guided(**TORCHS, **more)(kind.__init__)  # type: ignore[method-assign]
+for kind in (SGD, Adam, AdamW):
+    words = TORCHS if kind is SGD else {**TORCHS, "betas": "beta1= and beta2="}
+    kind.__init__ = guided(**words)(kind.__init__)  # type: ignore[method-assign]
 
 
 def fits(pattern: str, path: str) -> bool:
@@ -322,25 +305,19 @@ class Run:
     def __init__(self, optimizer: Optimizer, model: Any, clip: float | None) -> None:
         tensors = trainable(model)
         if not tensors:
-            raise ValueError(
-                "nothing to train: the model has no Tensor; make a weight trainable with Tensor(W)"
-            )
+            raise ValueError("nothing to train: the model has no Tensor; train a weight with Tensor(W)")
         parts: dict[Any, tuple[Optimizer, list[Tensor]]] = {}
         for path, leaf in tensors:
             part, dtype = optimizer.of(path), leaf.data.dtype
             if dtype == np.float16 and isinstance(part, Adam):
-                raise ValueError(
-                    f"{path or 'the leaf'} is float16, in which the second moment of Adam vanishes: "
-                    "train it in float32"
-                )
+                where = path or "the leaf"
+                raise ValueError(f"the second moment of Adam vanishes in float16: train {where} in float32")
             parts.setdefault((id(part), dtype), (part, []))[1].append(leaf)
         if isinstance(optimizer, Groups):
             unused = set(optimizer.rules) - {optimizer.pattern(path) for path, _ in tensors}
             if unused:
                 known = ", ".join(path for path, _ in tensors[:6])
-                raise ValueError(
-                    f"the pattern {min(unused)!r} of Groups decides about no leaf; leaves: {known}"
-                )
+                raise ValueError(f"the pattern {min(unused)!r} of Groups fits no leaf; leaves: {known}")
         keep_pages()
         self.optimizer = optimizer
         self.model = model
@@ -355,10 +332,8 @@ class Run:
 
     def step(self) -> None:
         """Take the gradients that ``backward`` left, move the parameters, and clear the gradients."""
-        found = False
-        for bank in self.banks:
-            found |= bank.gather()
-        if not found:
+        found = [bank.gather() for bank in self.banks]
+        if not any(found):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
             self.shorten(self.clip)

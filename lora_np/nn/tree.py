@@ -239,9 +239,8 @@ def children(node: Any) -> list[tuple[str, Any]]:
     """Named children of a branch; nothing for a setting. A small model is all overhead, so this is fast."""
     kind = type(node)
     if kind not in FIELDS:
-        FIELDS[kind] = (
-            tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
-        )
+        fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+        FIELDS[kind] = tuple(field.name for field in fields)
     if names := FIELDS[kind]:
         return list(zip(names, map(getattr, repeat(node), names), strict=True))
     if isinstance(node, (tuple, list)):

@@ -10,14 +10,8 @@ with on_demand(globals()):
         adapter_overview as adapter_overview,
         module_kinds as module_kinds,
         short_name as short_name,
-        update_norms as update_norms,
-        update_ranks as update_ranks,
-        update_shares as update_shares,
     )
-    from lora_np.plots.costs import (
-        memory_by_cause as memory_by_cause,
-        parameters_against_rank as parameters_against_rank,
-    )
+    from lora_np.plots.costs import memory_by_cause as memory_by_cause
     from lora_np.plots.curves import (
         lines as lines,
         rank_error_curves as rank_error_curves,
@@ -28,7 +22,6 @@ with on_demand(globals()):
         compression as compression,
         gallery as gallery,
         matrix_tiles as matrix_tiles,
-        strips as strips,
     )
     from lora_np.plots.style import (
         ACCENT as ACCENT,
@@ -40,11 +33,6 @@ with on_demand(globals()):
         OPTIMUM as OPTIMUM,
         SKY as SKY,
         axes as axes,
-        label_ends as label_ends,
         label_line as label_line,
         sheet as sheet,
-    )
-    from lora_np.plots.training import (
-        error_with_spread as error_with_spread,
-        training_curve as training_curve,
     )

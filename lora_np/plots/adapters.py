@@ -1,4 +1,4 @@
-"""Figures of an adapter: where it is strong, how many directions hold it, and which rank is enough."""
+"""Figures of an adapter: where it is strong, and which rank is enough."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.checks import Array
-from lora_np.plots.style import ACCENT, CYCLE, INK, LORA, MUTED, axes, label_ends, label_line
+from lora_np.plots.maps import heatmap
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a segment of a path that is a number
-_KINDS = 12  # with a line each; the others share one
-_NORM = "norm of the update, $\\|\\Delta W\\|_F$"
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
-Spectra = Mapping[str, Array]
+_FEW = 12  # columns, whose tiles have room for numbers
 
 
 def adapter_overview(
-    spectra: Spectra, needed: Mapping[str, int], *, share: float = 0.99, title: str = ""
+    spectra: Mapping[str, np.ndarray], needed: Mapping[str, int], *, share: float = 0.99, title: str = ""
 ) -> Figure:
-    """How strong the update of each layer is, how many directions hold it, and which rank is enough.
+    """How strong the update of each layer is, and which rank is enough: a row for each kind of module.
 
     Parameters
     ----------
@@ -41,7 +36,8 @@ def adapter_overview(
     Returns
     -------
     Figure
-        With `update_norms`, `update_shares` and `update_ranks`.
+        Two maps, of ``||dW||_F`` and of the ranks. Where several modules of a kind are in one layer, such as
+        experts, each tile has their median.
 
     See Also
     --------
@@ -50,171 +46,38 @@ def adapter_overview(
     Examples
     --------
     >>> figure = adapter_overview({"layers.0.q_proj": np.array([2.0, 0.1])}, {"layers.0.q_proj": 1})
-    >>> [ax.get_title(loc="left") for ax in figure.get_axes()][2]
-    'Which rank keeps 99 % of the squared norm?'
+    >>> [text.get_text() for ax in figure.get_axes() for text in ax.texts]
+    ['2', '1']
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14.0, 4.4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    update_norms(spectra, ax=left).set_title("How strong is each update?", loc="left", fontsize=11)
-    update_shares(spectra, share=share, ax=middle).set_title(
-        "How much do the first directions hold?", loc="left", fontsize=11
-    )
-    ranks = {path: (needed[path], len(s)) for path, s in spectra.items() if len(s)}
-    update_ranks(ranks, ax=right).set_title(
-        f"Which rank keeps {100 * share:g} % of the squared norm?", loc="left", fontsize=11
-    )
-    if title:
-        figure.suptitle(short_name(title, 110), fontsize=12)
-    return figure
-
-
-def update_norms(spectra: Spectra, *, ax: Axes | None = None) -> Axes:
-    """``||dW||_F`` against the layer, a line for each kind of module; bars where there is but one layer.
-
-    Parameters
-    ----------
-    spectra : mapping of str to ndarray
-        The singular values of each module's update, by its path.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        Where several modules of a kind are in one layer, such as experts, with their median and range.
-
-    See Also
-    --------
-    update_ranks : How many directions each kind needs.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    ax = axes(ax)
-    norms = {path: float(np.linalg.norm(s)) for path, s in spectra.items() if len(s)}
-    layers = {path: int(found[0]) if (found := _INDEX.search(path)) else None for path in norms}
-    numbers = {layer for layer in layers.values() if layer is not None}
-    if len(numbers) < 2:
-        _bars(ax, norms)
-        ax.set_xlabel(_NORM)
-        return ax
-    first, last = min(numbers), max(numbers)
-    outside = None in layers.values()
-    right = last + max(1.0, 0.08 * (last - first)) if outside else float(last)
-    ends = []
-    for kind, (color, dash, members) in _kinds(norms).items():
-        at: dict[float, list[float]] = {}
-        for path in members:
-            layer = layers[path]
-            at.setdefault(right if layer is None else layer, []).append(norms[path])
-        x = np.array(sorted(at))
-        low, middle, high = (
-            np.array([reduce(at[place]) for place in x]) for reduce in (np.min, np.median, np.max)
-        )
-        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-        ax.plot(x, middle, color=color, ls=dash, lw=1.5, marker="o", markersize=3, clip_on=False)
-        ax.plot([x[-1], right], [middle[-1]] * 2, color=color, ls=":", lw=0.8)  # leads to the label
-        ends.append((float(middle[-1]), short_name(kind, 20), color))
-    ax.set_ylim(bottom=0)
-    ax.set(xlim=(first - 0.02 * (right - first), right), xlabel="layer", ylabel=_NORM)
-    label_ends(ax, ends)
-    ticks = [x for x in MaxNLocator(6, integer=True).tick_values(first, last) if first <= x <= last]
-    names = [f"{x:.0f}" for x in ticks]
-    if outside:
-        ticks = [x for x in ticks if x < last - 0.5] + [right]
-        names = [*names[: len(ticks) - 1], "no layer"]
-    ax.set_xticks(ticks, names)
-    return ax
-
-
-def update_shares(spectra: Spectra, *, share: float = 0.99, ax: Axes | None = None) -> Axes:
-    """The share of the squared norm that the first directions hold: the median of each kind, and all modules.
-
-    Parameters
-    ----------
-    spectra : mapping of str to ndarray
-        The singular values of each module's update, by its path.
-    share : float
-        Drawn as a line: what is enough.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        The band goes from the module that spreads most to the one that spreads least.
-
-    See Also
-    --------
-    update_ranks : Where the curves cross that line.
-    """
-    ax = axes(ax)
-    given = {path: s for path, s in spectra.items() if len(s) and s[0] > 0}
-    longest = max((len(s) for s in given.values()), default=1)
-    directions = np.arange(longest + 1)
-    kept = {path: _kept(s, longest) for path, s in given.items()}
-    kinds = _kinds(given)
-    middle = {
-        kind: np.median([kept[path] for path in paths], axis=0) for kind, (_, _, paths) in kinds.items()
+    kinds = module_kinds(path for path, s in spectra.items() if len(s))
+    layers = {path: found[0] if (found := _INDEX.search(path)) else "none" for path in kinds}
+    rows = list(dict.fromkeys(kinds.values()))
+    columns = sorted(set(layers.values()), key=lambda layer: (layer == "none", len(layer), layer))
+    figure = Figure(figsize=(12.0, 1.4 + 0.3 * len(rows)), layout="constrained")
+    figure.suptitle(short_name(title, 110), fontsize=12)
+    norms = {path: float(np.linalg.norm(spectra[path])) for path in kinds}
+    panels = {
+        "How strong is each update? Norm of $\\Delta W$": (norms, ".3g"),
+        f"Which rank keeps {100 * share:g} % of the squared norm?": (needed, "g"),
     }
-    for kind in sorted(kinds, key=lambda kind: -float(middle[kind].sum())):  # as the lines lie, from the top
-        color, dash, _ = kinds[kind]
-        name = short_name(kind, 20)
-        ax.plot(directions, middle[kind], color=color, ls=dash, lw=1.7, marker="o", markersize=3, label=name)
-    if len(kept) > 1:
-        low, high = (reduce([*kept.values()], axis=0) for reduce in (np.min, np.max))
-        ax.fill_between(directions, low, high, color=MUTED, alpha=0.25, linewidth=0, label="all modules")
-    colors = [*(line.get_color() for line in ax.lines), MUTED]
-    if given:  # zero updates are not drawn
-        ax.legend(labelcolor=colors, loc="lower right", ncols=1 + (len(kinds) > 5), frameon=False, fontsize=9)
-    ax.axhline(share, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    label_line(ax, 0, share, f"{100 * share:g} %", MUTED, xytext=(3, -7))
-    ax.set(xlim=(0, longest), ylim=(0, 1.03))
-    ax.set(xlabel="directions kept", ylabel="share of $\\|\\Delta W\\|_F^2$")
-    ax.locator_params("x", integer=True)
-    ax.yaxis.set_major_formatter("{x:.0%}")
-    return ax
-
-
-def update_ranks(ranks: Mapping[str, tuple[int, int]], *, ax: Axes | None = None) -> Axes:
-    """The rank that is enough, by kind of module: median and range, next to the rank in the file.
-
-    Parameters
-    ----------
-    ranks : mapping of str to (int, int)
-        The rank that each module needs, and that it has, by its path.
-    ax : Axes, optional
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        One row for each kind; a bar for a kind with one module.
-
-    See Also
-    --------
-    update_shares : What each rank keeps.
-    """
-    ax = axes(ax)
-    kinds = _kinds(ranks)
-    for row, (_, _, members) in enumerate(kinds.values()):
-        needed, given = zip(*[ranks[path] for path in members], strict=True)
-        middle = float(np.median(needed))
-        ax.barh(row, max(given), height=0.4, color=MUTED, alpha=0.25)
-        if len(members) == 1:
-            ax.barh(row, middle, height=0.4, color=ACCENT)
-        else:
-            ax.barh(row, max(needed) - min(needed), left=min(needed), height=0.4, color=ACCENT, alpha=0.4)
-            ax.plot(middle, row, "o", color=ACCENT, markersize=6)
-        text = f"{middle:g} of {max(given)}"
-        label_line(ax, 1, row, text, INK, xycoords=("axes fraction", "data"))
-    longest = max((given for _, given in ranks.values()), default=1)
-    ax.set_yticks(range(len(kinds)), [short_name(kind, 22) for kind in kinds])
-    _rows(ax, len(kinds))
-    ax.set(xlim=(0, longest), xlabel="rank: enough (green), in the file (grey)")
-    ax.locator_params("x", integer=True)
-    return ax
+    for ax, (heading, (values, number)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        tiles: dict[tuple[int, int], list[float]] = {}
+        for path, kind in kinds.items():
+            place = rows.index(kind), columns.index(layers[path])
+            tiles.setdefault(place, []).append(values[path])
+        grid = np.full((len(rows), len(columns)), np.nan)
+        for place, several in tiles.items():
+            grid[place] = np.median(several)
+        if tiles:
+            heatmap(
+                grid, rows=[short_name(row, 26) for row in rows], columns=columns, xlabel="layer", ylabel="",
+                numbers=number if len(columns) <= _FEW else "", ax=ax,
+            )  # fmt: skip
+        ax.invert_yaxis()
+        ax.set_title(heading, loc="left", fontsize=11)
+    return figure
 
 
 def module_kinds(paths: Iterable[str]) -> dict[str, str]:
@@ -284,47 +147,3 @@ def short_name(name: str, longest: int) -> str:
     end = name[len(name) - longest + 1 :]
     _, separator, whole = end.partition(".")
     return "…" + (whole if separator and len(whole) > longest // 2 else end)
-
-
-def _bars(ax: Axes, heights: Mapping[str, float]) -> None:
-    """A bar for each module, with its name and value; the strongest, where there are many."""
-    names = list(heights) if len(heights) <= 16 else sorted(heights, key=lambda name: -heights[name])[:16]
-    bars = ax.barh(range(len(names)), [heights[name] for name in names], height=0.5, color=LORA)
-    ax.bar_label(bars, fmt="{:.3g}", padding=4, fontsize=9, color=LORA)
-    ax.set_yticks(range(len(names)), [short_name(name, 26) for name in names])
-    _rows(ax, len(names))
-    ax.set_xlim(0, 1.18 * (max(heights.values(), default=0) or 1.0))
-    if len(names) < len(heights):
-        ax.set_ylabel(f"the strongest {len(names)} of {len(heights)} modules")
-
-
-def _rows(ax: Axes, count: int) -> None:
-    """Limits for rows of bars, from the top, that are no thicker where they are few."""
-    spare = max(0.0, (5 - count) / 2)
-    ax.set_ylim(count - 0.4 + spare, -0.6 - spare)
-    ax.grid(False, axis="y")
-    ax.tick_params(axis="y", length=0)
-
-
-def _kinds(paths: Iterable[str]) -> dict[str, tuple[str, object, list[str]]]:
-    """Colour, dashes and paths of each kind; rare kinds beyond the first share the last line."""
-    groups: dict[str, list[str]] = {}
-    for path, kind in module_kinds(paths).items():
-        groups.setdefault(kind, []).append(path)
-    if len(groups) > _KINDS:
-        most = sorted(groups, key=lambda kind: -len(groups[kind]))[: _KINDS - 1]
-        rest = [path for kind, members in groups.items() if kind not in most for path in members]
-        other = f"{len(groups) - len(most)} other kinds"
-        groups = {kind: members for kind, members in groups.items() if kind in most} | {other: rest}
-    return {
-        kind: (CYCLE[i % len(CYCLE)], _DASHES[i // len(CYCLE)], members)
-        for i, (kind, members) in enumerate(groups.items())
-    }
-
-
-def _kept(s: Array, length: int) -> Array:
-    """Shares of energy for 0 .. length directions; those beyond the rank keep all."""
-    squares = np.zeros(length + 1)
-    squares[1 : len(s) + 1] = np.square(s / s[0])
-    kept: Array = np.cumsum(squares) / squares.sum()
-    return kept

@@ -24,7 +24,7 @@ def lines(
     xlabel: str,
     ylabel: str,
     logarithmic: str = "",
-    dashed: str = "",
+    dashed: str | None = None,
     level: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -38,7 +38,7 @@ def lines(
         What the axes show, with units.
     logarithmic : {"", "x", "y", "xy"}
         Axes with a logarithmic scale. Values that are not above zero are not drawn on one.
-    dashed : str
+    dashed : str, optional
         A name in ``curves``: a reference, drawn in dashes and muted.
     level : float, optional
         Draw this height, and mark on each line the first point that reaches it, from above or below.

@@ -23,7 +23,7 @@ def heatmap(
     columns: npt.ArrayLike | None = None,
     label: str = "",
     limits: tuple[float, float] | None = None,
-    numbers: bool = False,
+    numbers: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """A map of ``values``, the first row at the bottom: bright is low.
@@ -31,18 +31,18 @@ def heatmap(
     Parameters
     ----------
     values : ndarray of shape (n, m)
-        What is not finite is dark.
+        What is not finite is left out.
     xlabel, ylabel : str
         What changes along a row, and along a column.
     rows, columns : array_like of shape (n,) and (m,), optional
-        The places of the rows and columns, evenly spaced; by default 1, 2, 3, ...
+        The places of the rows and columns, evenly spaced, or their names; by default 1, 2, 3, ...
     label : str
         What the values are: next to the colour bar.
     limits : (float, float), optional
         The values that are brightest and darkest; by default the least and the largest.
-    numbers : bool
-        Write each value into its tile instead of drawing a colour bar; then rows and columns need not be
-        evenly spaced.
+    numbers : str
+        A format such as ``".3f"``: write each value into its tile instead of drawing a colour bar; then rows
+        and columns need not be evenly spaced.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -58,7 +58,7 @@ def heatmap(
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> ax = heatmap(np.array([[0.2, 0.1]]), rows=[8], columns=[1e-3, 1e-2], numbers=True,
+    >>> ax = heatmap(np.array([[0.2, 0.1]]), rows=[8], columns=[1e-3, 1e-2], numbers=".3f",
     ...              xlabel="learning rate", ylabel="alpha", ax=Figure().add_subplot())
     >>> [text.get_text() for text in ax.texts]
     ['0.200', '0.100']
@@ -68,22 +68,24 @@ def heatmap(
     values = np.asarray(values, dtype=np.float64)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if limits is None else limits
-    shown = np.where(np.isfinite(values), values, high)
     y, x = (
         np.arange(1, n + 1) if given is None else np.asarray(given)
         for n, given in zip(values.shape, (rows, columns), strict=True)
     )
-    extent = None if numbers else (*edges(x), *edges(y))
-    image = ax.imshow(shown, cmap="cividis_r", vmin=low, vmax=high, aspect="auto", interpolation="nearest",
+    named = numbers or "U" in x.dtype.kind + y.dtype.kind
+    extent = None if named else (*edges(x), *edges(y))
+    image = ax.imshow(values, cmap="cividis_r", vmin=low, vmax=high, aspect="auto", interpolation="nearest",
                       origin="lower", extent=extent)  # fmt: skip
+    if named:
+        for axis, names, step in ((ax.xaxis, x, 1 + len(x) // 24), (ax.yaxis, y, 1)):
+            texts = [name if isinstance(name, str) else f"{name:g}" for name in names[::step]]
+            axis.set_ticks(range(0, len(names), step), texts)
+        ax.tick_params(length=0)
     if numbers:
         for (row, column), value in np.ndenumerate(values):
-            text = f"{value:.3f}" if np.isfinite(value) else "diverged"
-            color = INK if value < (low + high) / 2 else "white"
+            text = f"{value:{numbers}}" if np.isfinite(value) else ""
+            color = INK if value <= (low + high) / 2 else "white"
             ax.text(column, row, text, ha="center", va="center", fontsize=9, color=color)
-        ax.set_xticks(range(len(x)), [f"{place:g}" for place in x])
-        ax.set_yticks(range(len(y)), [f"{place:g}" for place in y])
-        ax.tick_params(length=0)
     else:
         bar = ax.figure.colorbar(image, ax=ax, fraction=0.05, pad=0.03, label=label)
         bar.outline.set_visible(False)

@@ -76,60 +76,17 @@ def matrix_tiles(
     return figure
 
 
-def gallery(images: Mapping[str, Array], *, figure: Figure | None = None, width: float = 8.0) -> Figure:
-    """Images side by side, each on its own grey scale.
+def gallery(
+    images: Mapping[str, Array], *, stacked: bool = False, figure: Figure | None = None, width: float = 8.0
+) -> Figure:
+    """Images side by side, or under each other, each on its own grey scale.
 
     Parameters
     ----------
     images : mapping of str to ndarray
         Heading and image.
-    figure : Figure, optional
-        Where to draw; by default a new pyplot figure.
-    width : float
-        Inches.
-
-    Returns
-    -------
-    Figure
-        The figure with the drawing.
-
-    See Also
-    --------
-    strips : On one scale, with errors.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> len(gallery({"stripes": np.ones((4, 1)) * [0, 1, 0, 1]}, figure=Figure()).axes)
-    1
-    """
-    ratios = [image.shape[1] / image.shape[0] for image in images.values()]
-    figure = sheet(figure, width, width / sum(ratios) + 0.3)
-    grid = figure.subplots(1, len(images), squeeze=False, width_ratios=ratios)[0]
-    for ax, (heading, image) in zip(grid, images.items(), strict=True):
-        ax.imshow(image, cmap="gray")
-        ax.set_title(heading, fontsize=9, color=INK)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_color(MUTED)  # a frame, so that white has an end
-    return figure
-
-
-def strips(
-    images: Mapping[str, Array],
-    *,
-    errors: Mapping[str, Array] | None = None,
-    figure: Figure | None = None,
-    width: float = 7.5,
-) -> Figure:
-    """Images under each other with a heading each, and below them signed error maps on one symmetric scale.
-
-    Parameters
-    ----------
-    images : mapping of str to ndarray
-        Heading and image; all on the grey scale of the first.
-    errors : mapping of str to ndarray, optional
-        Heading and signed error; blue is too low, red too high, white is right.
+    stacked : bool
+        Under each other, which suits wide ones.
     figure : Figure, optional
         Where to draw; by default a new pyplot figure.
     width : float
@@ -147,29 +104,22 @@ def strips(
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> len(strips({"truth": np.eye(4)}, errors={"error": np.eye(4)}, figure=Figure()).axes)
-    3
+    >>> len(gallery({"stripes": np.ones((4, 1)) * [0, 1, 0, 1]}, figure=Figure()).axes)
+    1
     """
-    errors = errors or {}
-    panels = [*images.values(), *errors.values()]
-    height = sum(0.9 * width * panel.shape[0] / panel.shape[1] + 0.24 for panel in panels)
-    figure = sheet(figure, width, height)
-    grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    first = next(iter(images.values()))
-    low, high = np.quantile(first, [0.005, 0.995])
-    for ax, (heading, image) in zip(grid, images.items(), strict=False):
-        ax.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-        ax.set_title(heading, fontsize=9, loc="left", pad=3)
-    limit = max((float(np.quantile(np.abs(e), 0.995)) for e in errors.values()), default=1.0)
-    for ax, (heading, error) in zip(grid[len(images) :], errors.items(), strict=True):
-        shown = ax.imshow(error, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        ax.set_title(heading, fontsize=9, loc="left", pad=3)
-    for ax in grid:
-        ax.set_axis_off()
-    if errors:
-        bar = figure.colorbar(shown, ax=list(grid[len(images) :]), fraction=0.03, pad=0.01)
-        bar.ax.tick_params(labelsize=8)
-        bar.outline.set_visible(False)
+    ratios = [image.shape[1] / image.shape[0] for image in images.values()]
+    if stacked:
+        figure = sheet(figure, width, sum(width / ratio + 0.3 for ratio in ratios))
+        grid = figure.subplots(len(images), squeeze=False)
+    else:
+        figure = sheet(figure, width, width / sum(ratios) + 0.3)
+        grid = figure.subplots(1, len(images), squeeze=False, width_ratios=ratios)
+    for ax, (heading, image) in zip(grid.flat, images.items(), strict=True):
+        ax.imshow(image, cmap="gray")
+        ax.set_title(heading, fontsize=9, color=INK)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_color(MUTED)  # a frame, so that white has an end
     return figure
 
 
@@ -196,7 +146,7 @@ def compression(
 
     See Also
     --------
-    strips : Any pictures under each other.
+    gallery : Any pictures.
 
     Examples
     --------

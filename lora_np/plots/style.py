@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,24 +111,3 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
     place: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": 9, "va": "center"}
     halo = [withStroke(linewidth=3, foreground="white")]  # so that a line behind it can be crossed
     ax.annotate(text, (x, y), color=color, path_effects=halo, annotation_clip=False, **place | options)
-
-
-def label_ends(ax: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
-    """Label lines that end at the right of the axes, moved apart where labels would cover each other.
-
-    Parameters
-    ----------
-    ax : Axes
-        On which the lines are, with its final limits.
-    ends : iterable of (float, str, str)
-        The last height of each line, its label and its colour.
-
-    See Also
-    --------
-    label_line : One label.
-    """
-    low, high = ax.get_ylim()
-    height = -np.inf
-    for y, text, color in sorted(ends):
-        height = max(y, height + 0.055 * (high - low))
-        label_line(ax, ax.get_xlim()[1], height, text, color)

@@ -74,9 +74,8 @@ class Blocks(Quantised):
         layout = LAYOUTS[self.kind]
         expected = (*self.shape[:-1], self.shape[-1] // layout.numbers)
         if self.shape[-1] % layout.numbers or self.data.shape != expected or self.data.dtype != layout.block:
-            raise ValueError(
-                f"{self.kind} of shape {self.shape} needs blocks of shape {expected}, got {self.data.shape}"
-            )
+            got = f"got {self.data.shape}"
+            raise ValueError(f"{self.kind} of shape {self.shape} needs blocks of shape {expected}, {got}")
 
     @property
     def nbytes(self) -> int:
@@ -101,9 +100,7 @@ def encoded(W: Array, kind: str) -> Blocks:
     if layout.encode is None:
         raise ValueError(f"{kind} can be read, not made")
     if W.shape[-1] % layout.numbers:
-        raise ValueError(
-            f"{kind} needs rows of whole blocks of {layout.numbers} numbers, got rows of {W.shape[-1]}"
-        )
+        raise ValueError(f"{kind} needs rows of whole blocks of {layout.numbers}, got rows of {W.shape[-1]}")
     with np.errstate(over="ignore"):
         data = layout.encode(W.reshape(-1, layout.numbers), layout.block)
     floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]

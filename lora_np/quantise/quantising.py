@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import choice, matrix, whole_number
+from lora_np.checks import ArrayLike, choice, matrix, whole_number
 from lora_np.quantise.blocks import LAYOUTS, encoded
 from lora_np.quantise.scaled import FOUR_BIT_LEVELS, four_bit, int8
 from lora_np.quantise.weight import Quantised
@@ -13,7 +12,7 @@ from lora_np.quantise.weight import Quantised
 KINDS = ("int8", "int4", "nf4", *(kind for kind in LAYOUTS if LAYOUTS[kind].encode and kind != "F32"))
 
 
-def quantise(W: npt.ArrayLike, kind: str, *, block: int = 64, double: bool = False) -> Quantised:
+def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) -> Quantised:
     """W in few bits: each number becomes the nearest of a few levels, times the scale of its block.
 
     Parameters

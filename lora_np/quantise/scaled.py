@@ -11,9 +11,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike
 from lora_np.quantise.levels import dynamic_levels, nf4_levels, uniform_levels
 from lora_np.quantise.weight import Quantised
 
@@ -135,7 +134,7 @@ class FourBit(Quantised):
         scale_blocks(values, self._scales(), self.block)
         return values.reshape(self.shape)
 
-    def rows(self, index: npt.ArrayLike) -> Array:
+    def rows(self, index: ArrayLike) -> Array:
         """Some rows of ``dequantised``."""
         k = self.shape[-1]
         flat = np.asarray(index)[..., np.newaxis] * k + np.arange(k)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array
-
-if TYPE_CHECKING:
-    from lora_np.linalg import Norm
+from lora_np.checks import Array, ArrayLike
 
 
 class Quantised:
@@ -85,16 +82,14 @@ class Quantised:
         """Bits for each number, scales included."""
         return 8 * self.nbytes / self.size
 
-    def error(self, W: npt.ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> float:
-        """``||W - Q||``, the error next to the matrix that was quantised.
+    def error(self, W: ArrayLike, *, relative: bool = False) -> float:
+        """``||W - Q||_F``, the error next to the matrix that was quantised.
 
         Parameters
         ----------
         W : array_like of shape (d, k)
-        norm : {"fro", "spectral", "nuclear"}
-            As in `lora_np.linalg.rank_errors`, so that the two compare.
         relative : bool
-            Divide by ``||W||``. A zero matrix has an error of 0.
+            Divide by ``||W||_F``. A zero matrix has an error of 0.
 
         Returns
         -------
@@ -103,7 +98,7 @@ class Quantised:
         Raises
         ------
         ValueError
-            If W has another shape, is not finite, or the norm is not known.
+            If W has another shape.
 
         Examples
         --------
@@ -115,18 +110,9 @@ class Quantised:
         W = np.asarray(W)
         if W.shape != self.shape:
             raise ValueError(f"W must have shape {self.shape}, got {W.shape}")
-        lost = size_of(W - self.dequantised(), norm)
-        return lost / (size_of(W, norm) or 1.0) if relative else lost
+        lost, size = (float(np.linalg.norm(M.astype(np.float64))) for M in (W - self.dequantised(), W))
+        return lost / (size or 1.0) if relative else lost
 
     def __repr__(self) -> str:
         shape = " x ".join(f"{n:,}" for n in self.shape)
         return f"<{self.kind} matrix, {shape}, {self.bits:.3g} bits a number>"
-
-
-def size_of(M: Array, norm: Norm) -> float:
-    """``||M||``; without an SVD where none is needed."""
-    if norm == "fro":
-        return float(np.linalg.norm(M.astype(np.float64)))
-    from lora_np.linalg import rank_errors
-
-    return float(rank_errors(M, norm=norm)[0])

@@ -11,4 +11,4 @@ with on_demand(globals()):
         uninterrupted as uninterrupted,
     )
     from lora_np.training.sweeping import Problem as Problem, Sweep as Sweep, sweep as sweep
-    from lora_np.training.theory import optimum as optimum, stable_rate as stable_rate
+    from lora_np.training.theory import optimum as optimum

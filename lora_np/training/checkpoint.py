@@ -67,16 +67,13 @@ class Checkpoint:
             fits(name, arrays[name], current)
         order, position = arrays["order"], whole_number("position", facts["position"], minimum=0)
         steps = whole_number("steps", facts["steps"], minimum=0)
-        if order.dtype != training.data.order.dtype or order.ndim != 1 or position > len(order):
-            raise ValueError(f"order and position must fit the data, got {order.shape} and {position}")
-        rows = len(getattr(training.data, "x", ()))
-        if len(order) not in (0, rows) or not np.array_equal(np.sort(order), np.arange(len(order))):
-            raise ValueError("order must hold each row once")
+        size = order.size and len(getattr(training.data, "x", ()))  # 0 before the first draw
+        fits("order", np.sort(order), np.arange(size, dtype=training.data.order.dtype))
+        if position > size or not np.array_equal(np.sort(order), np.arange(size)):
+            raise ValueError(f"order must hold each row once, and position be in it, got {position}")
         loss = arrays["loss"]
         if loss.shape != (steps,) or loss.dtype != np.float64:
-            raise ValueError(
-                f"there must be a loss for each of the {steps} steps, got {loss.dtype} {loss.shape}"
-            )
+            raise ValueError(f"there must be {steps} losses, got {loss.dtype} {loss.shape}")
         finite("loss", loss)
         validated = [
             (whole_number("step", step, minimum=0), float(error)) for step, error in facts["validated"]

@@ -7,30 +7,16 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, generator, guided, number, whole_number
-from lora_np.nn import (
-    SGD,
-    Adam,
-    Optimizer,
-    Run,
-    freeze,
-    mean_squared_error,
-    rate_at,
-    replace,
-    start,
-    trainable,
-)
+from lora_np.nn import Adam, Optimizer, Run, freeze, mean_squared_error, rate_at, replace, start, trainable
 from lora_np.training.data import Rows, Stream
 from lora_np.work import progress_bar
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -64,16 +50,6 @@ class History:
         if self.optimum is None:
             raise ValueError("the gap needs the optimum: fit(..., optimum=training.optimum(model, x, y))")
         return self.loss / self.optimum - 1
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """The gap to the optimum if it is known, otherwise training and validation loss; on a log scale."""
-        from lora_np.plots import lines, training_curve
-
-        if self.optimum is not None:
-            gap = {"": (np.arange(len(self.loss)), self.gap)}
-            label = "loss above the optimum, as a share of it"
-            return lines(gap, xlabel="step", ylabel=label, logarithmic="y", ax=ax)
-        return training_curve(self.loss, validation=(self.validation_steps, self.validation_loss), ax=ax)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +126,7 @@ def fit(
         Steps between validations, by default a twentieth of ``steps``. The first is before any training, and
         the last after it.
     optimum : float, optional
-        The best loss that can be reached, see `lora_np.training.optimum`. The history then plots the gap.
+        The best loss that can be reached, see `lora_np.training.optimum`. The history then has the gap.
     within : float, optional
         Stop as soon as ``loss <= (1 + within) optimum``. Only for the full batch, since the loss of a smaller
         batch says little about the distance.
@@ -190,7 +166,7 @@ def fit(
         If a checkpoint already exists and ``resume`` is False.
     FloatingPointError
         If the loss is no longer finite. The message names the step and the parameter, and if training has
-        diverged, a learning rate that is too large, with the bound where one is known.
+        diverged, a learning rate that is too large.
 
     See Also
     --------
@@ -233,7 +209,7 @@ def fit(
     optimizer = Adam(lr=1e-2) if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
-    given, model = model, replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
+    model = replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
     training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
     store = None
     if resume and checkpoint is None:
@@ -256,7 +232,7 @@ def fit(
                     training.validate(sample, bar)
                 now = training.gradients(goal)
                 if not math.isfinite(now):
-                    raise FloatingPointError(diagnosis(training, given))
+                    raise FloatingPointError(diagnosis(training))
                 if now <= goal:
                     break
                 if watch is not None:
@@ -380,9 +356,9 @@ def check_goal(optimum: float | None, within: float | None, *, full_batch: bool)
     return (1 + number("within", within, minimum=0)) * optimum
 
 
-def diagnosis(training: Training, given: Any) -> str:
+def diagnosis(training: Training) -> str:
     """The message for a loss that is not finite: what is known, and what to do."""
-    run, losses, data = training.run, training.loss, training.data
+    run, losses = training.run, training.loss
     message = f"the loss is {losses[-1]} at step {run.steps}"
     largest = {path: float(np.abs(leaf.data).max()) for path, leaf in trainable(training.model)}
     if broken := [path for path, size in largest.items() if not math.isfinite(size)]:
@@ -395,14 +371,4 @@ def diagnosis(training: Training, given: Any) -> str:
     if max(losses[:-1]) > 2 * losses[0]:
         message += f"; training diverged, from {losses[0]:.3g} to {losses[-2]:.3g}"
     rate = max(rate_at(bank.optimizer.lr, run.steps) for bank in run.banks)
-    message += f"; try a learning rate below {rate:g}"
-    if isinstance(run.optimizer, SGD) and isinstance(data, Rows) and data.whole:
-        try:
-            if data.loss is mean_squared_error:
-                from lora_np.training.theory import stable_rate
-
-                bound = stable_rate(given, data.x, momentum=run.optimizer.momentum)
-                message += f": gradient descent on this layer is stable up to {bound:.3g}"
-        except TypeError:  # no bound is known for this model
-            pass
-    return message
+    return f"{message}; try a learning rate below {rate:g}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +24,11 @@ from lora_np.training.identity import Description, versions
 from lora_np.training.theory import optimum
 from lora_np.work import one_thread, progress_bar
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 COLUMNS = (
     "variant", "rank", "alpha", "learning_rate", "rng",
     "trainable", "loss", "validation_loss", "optimum", "diverged_at",
 )  # fmt: skip
+SWEPT = [name for name in VARIANTS if name != "loftq"]  # which needs to know the bits
 LONGEST = 16 * 2**20  # bytes of a note: a description of a model has a few hundred for each layer
 
 
@@ -110,14 +108,6 @@ class Sweep(Shown):
         """The records for people: it prints, and renders in a notebook."""
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
 
-    def to_json(self) -> str:
-        """The records as a JSON list."""
-        return json.dumps(self.records, indent=1)
-
-    def to_csv(self) -> str:
-        """The records as CSV with a header."""
-        return self.table.to_csv()
-
     def best(self, error: str = "loss") -> list[dict[str, Any]]:
         """For each variant and rank, the records of the alpha and the rate with the least median error."""
         groups: dict[tuple[str, int], dict[tuple[float, float], list[dict[str, Any]]]] = {}
@@ -129,28 +119,6 @@ class Sweep(Shown):
             return float(np.median([np.inf if run[error] is None else run[error] for run in runs]))
 
         return [run for settings in groups.values() for run in min(settings.values(), key=middle)]
-
-    def plot(self, ax: Axes | None = None, *, error: str = "loss") -> Axes:
-        """Error against rank at the best alpha and learning rate, with the spread over seeds.
-
-        Parameters
-        ----------
-        ax : Axes, optional
-            Where to draw; by default a new figure.
-        error : {"loss", "validation_loss"}
-            The first is drawn next to the optimum.
-        """
-        from lora_np.plots import error_with_spread
-
-        choice("error", error, ("loss", "validation_loss"))
-        curves: dict[str, dict[int, list[float]]] = {}
-        best: dict[int, float] = {}
-        for run in self.best(error):
-            if run[error] is not None:
-                curves.setdefault(run["variant"], {}).setdefault(run["rank"], []).append(run[error])
-            if run["optimum"] is not None and error == "loss":
-                best[run["rank"]] = run["optimum"]
-        return error_with_spread(curves, optimum=best, ylabel=error.replace("_", " "), ax=ax)
 
 
 def sweep(
@@ -183,7 +151,7 @@ def sweep(
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
-        Rows of `lora_np.lora.VARIANTS`.
+        Rows of `lora_np.lora.VARIANTS`, except "loftq".
     optimizer : callable
         ``optimizer(learning_rate)``, such as the class `Adam`.
     steps : int
@@ -259,7 +227,7 @@ def grid(
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
     settings: dict[str, list[Any]] = {
-        "variants": [choice("variant", variant, VARIANTS) for variant in variants],
+        "variants": [choice("variant", variant, SWEPT) for variant in variants],
         "ranks": [whole_number("rank", r) for r in ranks],
         "alphas": [None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas],
         "learning_rates": [
@@ -346,14 +314,13 @@ class Store:
         try:
             with open_regular(self.file(identity)) as file:
                 content = json.loads(file.read(LONGEST))
-            record = content["record"]
-            whole = content["sum"] == fingerprint(record) and record.keys() == set(COLUMNS)
-            same = content["identity"] == identity and vars(point).items() <= record.items()
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            record: dict[str, Any] = content["record"]
+            whole = content["sum"] == fingerprint([identity, record])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
-        return record if whole and same else None
+        return record if whole else None
 
     def write(self, point: Point, record: dict[str, Any]) -> None:
         identity = self.identity(point)
-        content = {"identity": identity, "record": record, "sum": fingerprint(record)}
+        content = {"identity": identity, "record": record, "sum": fingerprint([identity, record])}
         write_text(self.file(identity), json.dumps(content, indent=1))

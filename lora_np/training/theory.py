@@ -1,4 +1,4 @@
-"""What theory says about training one linear layer on squared error: the best loss, and the largest rate."""
+"""What theory says about training one linear layer on squared error: the best loss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, matrix, number
+from lora_np.checks import Array, matrix
 from lora_np.linalg import optimal_losses
 from lora_np.lora import LoRALinear
 from lora_np.nn import Linear
@@ -67,53 +67,3 @@ def optimum(model: Any, x: Array, y: Array) -> float:
     if not isinstance(model.A, Tensor):
         return float(optimal_losses(X @ model.A.T, residual)[-1])
     return float(optimal_losses(X, residual)[min(model.rank, *layer.W.shape)])
-
-
-def stable_rate(model: Any, x: Array, *, momentum: float = 0.0) -> float:
-    """The learning rate above which gradient descent on the mean squared error diverges: ``2 / lambda``.
-
-    The loss is a quadratic in W, with ``lambda = 2 ||x||_2^2 / (n d)`` the largest eigenvalue of its
-    curvature. With LoRA it is a quadratic in B as long as A is fixed, with ``(alpha/r) x A^T`` instead of x.
-
-    Parameters
-    ----------
-    model : Linear or LoRALinear
-        With a trained W or B.
-    x : ndarray of shape (n, k)
-        The full batch.
-    momentum : float
-        Heavy-ball momentum stretches the bound to ``2 (1 + momentum) / lambda``.
-
-    Returns
-    -------
-    float
-        The bound.
-
-    Raises
-    ------
-    TypeError
-        If no bound is known for such a model.
-
-    References
-    ----------
-    B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
-
-    Examples
-    --------
-    >>> stable_rate(Linear(Tensor(np.zeros((1, 2)))), np.array([[2.0, 0.0], [0.0, 1.0]]))
-    0.5
-    """
-    momentum = number("momentum", momentum, minimum=0, maximum=1, open_maximum=True)
-    X = matrix("x", x)
-    if isinstance(model, Linear) and isinstance(model.W, Tensor):
-        features, b = X, model.b
-    elif isinstance(model, LoRALinear) and isinstance(model.B, Tensor):
-        features, b = X @ value(model.A).T * model.scale, model.base.b
-    else:
-        raise TypeError(
-            f"a bound is known for a Linear or LoRALinear that is trained, got {type(model).__name__}"
-        )
-    if isinstance(b, Tensor):
-        features = np.concatenate([features, np.ones_like(features[:, :1])], axis=1)
-    d = (model.base if isinstance(model, LoRALinear) else model).d_out
-    return float((1 + momentum) * len(X) * d / np.linalg.norm(features, 2) ** 2)

@@ -231,7 +231,8 @@ sideways = np.rot90(images, axes=(1, 2))
 rows = [
     np.hstack([np.pad(1 - image, 1, constant_values=1) for image in some[:8]]) for some in (images, sideways)
 ]
-figure = lnp.plots.strips({"old task: upright": rows[0], "new task: on their side": rows[1]}, width=6)
+pictures = {"old task: upright": rows[0], "new task: on their side": rows[1]}
+figure = lnp.plots.gallery(pictures, stacked=True, width=6)
 
 # %%
 rng = np.random.default_rng(0)

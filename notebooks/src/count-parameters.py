@@ -113,13 +113,13 @@ print(f"at rank 54: {lnp.count_lora(d, k, rank=54):,}")
 print(f"at rank 55: {lnp.count_lora(d, k, rank=55):,}")
 
 ranks = np.arange(1, 71)
-axes = lnp.plots.parameters_against_rank(
-    ranks,
-    np.array([lnp.count_lora(d, k, rank=int(rank)) for rank in ranks]),
-    full=lnp.count_full(d, k),
-    break_even=lnp.break_even_rank(d, k),
-    chosen=[8, 20],
-)
+counts = np.array([lnp.count_lora(d, k, rank=int(rank)) for rank in ranks])
+curves = {"": counts, "full update": np.full_like(counts, lnp.count_full(d, k))}
+axes = lnp.plots.lines(curves, xlabel="rank r", ylabel="trainable parameters")
+for rank in (8, 20, 54):
+    count = counts[rank - 1]
+    axes.plot(rank, count, "o", color=lnp.plots.ACCENT)
+    lnp.plots.label_line(axes, rank, count, f"LoRA, r = {rank}: {count:,}", lnp.plots.ACCENT, xytext=(8, -8))
 
 # %% [markdown]
 # For a square matrix, $d = k$, the limit is half of $d$. For a long and narrow one it is close to the short

@@ -191,9 +191,10 @@ print("rank of the product with noise:", lnp.matrix_rank(noisy))
 # %% [markdown]
 # Noise that no eye would see has turned rank 8 into rank 100, the largest there is. A random column almost
 # never happens to be a combination of the others. Most measurements carry noise in each number, so **measured
-# data has full rank, unless its columns are tied by how they were made**: a pixel that is black in every picture
-# is a column of zeros; a total is the sum of its parts; "yes" and "no" as two columns add up to a column of ones;
-# and rows from which their mean was subtracted add up to zero.
+# data has full rank, unless its columns are tied by how they were made**.
+#
+# Ties are common: a pixel that is black in every picture is a column of zeros; a total is the sum of its parts;
+# "yes" and "no" as two columns add up to a column of ones; and rows less their mean add up to zero.
 #
 # The 8 is still there, if you ask for sizes instead of counting. The **singular values** of a matrix, the
 # subject of *Cut the SVD*, say how strong it is in its strongest direction, in the next, and so on. The rank

@@ -246,11 +246,11 @@ def train(model, report):
 
 axes = lnp.plots.axes()
 axes.set(xlabel="step", ylabel="mean squared error, held out")
-lines = [axes.plot([], [], color=color)[0] for color in (FULL, LORA)]
+lines = axes.plot([], [], FULL, [], [], LORA)
+axes.legend(lines, ["full update", "LoRA, r = 8"], frameon=False)
 with lnp.course.live(axes.figure) as put:
     full = train(lnp.Linear(lnp.Tensor(base.W)), lambda step, model: put(lines[0], step, error(model)))
     lora = train(lnp.inject(base, rank=8, rng=rng), lambda step, model: put(lines[1], step, error(model)))
-    lnp.plots.label_ends(axes, [(error(full), "full", FULL), (error(lora), "r = 8", LORA)])
 
 # %%
 rows = [

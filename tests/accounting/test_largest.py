@@ -19,7 +19,7 @@ from lora_np.accounting import (
     training_memory,
 )
 from lora_np.accounting.activations import CHOICES, OPTIMIZERS
-from lora_np.accounting.memory import last_fitting
+from lora_np.accounting.memory import by_rank
 from lora_np.models import family_names
 from tests.drawing import FULL, every
 
@@ -89,7 +89,7 @@ def test_the_rank_is_the_largest_of_all_that_fit(fields: dict[str, Any], optimiz
     options = drawn(draw) | {"optimizer": optimizer, "context": 3}
     spec = from_config({"model_type": "llama", **fields})
     lora = draw.choice([
-        {"targets": "all-linear"}, {"dora": True}, {"rank_pattern": {"q_proj": 3}}, {"lora_bias": True}
+        {"targets": "all-linear"}, {"dora": True}, {"rank_pattern": {"q_proj": 1, "up_proj": 2}}, {"lora_bias": True}
     ])  # fmt: skip
     limit = max(each.limit for each in count_model(spec, rank=1, **lora).adapters)
     every = [*range(1, limit + 1)] if limit < 100 else [*range(1, 130), *range(130, limit, 97), limit]
@@ -122,22 +122,20 @@ def test_the_rank_on_a_card_is_that_of_a_search(name: str, dtype: str) -> None:
         assert largest_rank(spec, budget=room, **options) == found
 
 
-@every("seed", range(20))
-def test_the_last_of_any_rising_function(seed: int) -> None:
-    draw = random.Random(seed)
-    kinks = sorted(draw.randint(1, 2000) for _ in range(3))
-    slopes = [draw.randint(0, 9) for _ in kinks]
-    power = draw.choice([1, 2, 3])
+LORAS: list[dict[str, Any]] = [
+    {"targets": "all-linear"}, {"dora": True}, {"lora_bias": True}, {"rank_pattern": {"0.self_attn.q_proj": 1}},
+    {"targets": ["q_proj", "v_proj", "k_proj"], "rank_pattern": {"1.self_attn.q_proj": 2, "k_proj": 7}, "bias": "all"},
+]  # fmt: skip
 
-    def memory(size: int) -> int:
-        calls.append(size)
-        bends = sum(slope * max(0, size - kink) for slope, kink in zip(slopes, kinks, strict=True))
-        return 5 + bends + size**power
 
-    for room in (6, draw.randint(7, 10**4), draw.randint(10**4, 10**9), 10**40):
-        calls: list[int] = []
-        limit = draw.choice([1, 2, 50, 10**6])
-        found = last_fitting(memory, room, 1, limit)
-        assert len(calls) <= 2 + 2 * limit.bit_length() + 2
-        assert found == limit or memory(found + 1) > room
-        assert memory(found) <= room
+@pytest.mark.parametrize("lora", LORAS, ids=str)
+def test_a_count_at_any_rank_follows_from_two(lora: dict[str, Any]) -> None:
+    spec = from_config({"model_type": "llama", **SMALL})
+    counted = by_rank(spec, lora)
+    for rank in (1, 2, 3, 7, 8, 50):
+        found, expected = counted(rank), count_model(spec, rank=rank, **lora)
+        assert (found.rank, found.trainable, found.total) == (rank, expected.trainable, expected.total)
+        assert set(found.notes) == set(expected.notes)
+        assert training_memory(found) == training_memory(expected)
+        budget = training_memory(expected).total
+        assert largest_rank(spec, budget=budget, **lora) >= rank or rank > 24

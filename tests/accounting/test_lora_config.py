@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting import count, count_model, count_source, from_config, model_spec, preset
+from lora_np.accounting import count, count_model, from_config, model_spec, preset
+from lora_np.cli import run
 
 SIZES = {
     "vocab_size": 97,
@@ -86,7 +87,9 @@ def built(kind: str) -> Any:
 
 @pytest.mark.peers
 @pytest.mark.parametrize(("kind", "settings"), CASES, ids=str)
-def test_every_setting_counts_as_in_peft(tmp_path: Path, kind: str, settings: dict[str, Any]) -> None:
+def test_every_setting_counts_as_in_peft(
+    tmp_path: Path, kind: str, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     import peft
 
     config = peft.LoraConfig(r=4, **settings)
@@ -99,14 +102,11 @@ def test_every_setting_counts_as_in_peft(tmp_path: Path, kind: str, settings: di
         for given in (config, {"r": 4, **settings}, tmp_path, str(tmp_path / "adapter_config.json")):
             found = count(spec, config=given)
             assert (found.trainable, found.total) == expected
-    printed = count_source_of(kind, tmp_path)
-    assert f"trainable params: {expected[0]:,} || all params: {expected[1]:,}" in printed
-
-
-def count_source_of(kind: str, folder: Path) -> str:
-    path = folder / "config.json"
+    path = tmp_path / "config.json"
     path.write_text(json.dumps(MODELS[kind]))
-    return str(count_source(str(path), config=str(folder)).table)
+    assert run(["count", str(path), "--config", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"trainable params: {expected[0]:,} || all params: {expected[1]:,}" in printed
 
 
 def test_a_config_is_the_same_as_arguments() -> None:
@@ -146,12 +146,14 @@ def test_what_is_not_counted_is_refused_by_name(settings: dict[str, Any], messag
         count(from_config(MODELS["tied"]), config=settings)
 
 
-def test_a_config_leaves_no_room_for_other_options(tmp_path: Path) -> None:
+def test_a_config_leaves_no_room_for_other_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
     with pytest.raises(ValueError, match="says all about the LoRA: leave out rank, dora"):
-        count_source("gpt2", rank=[8], dora=True, config=str(tmp_path))
-    with pytest.raises(ValueError, match="takes ranks and DoRA"):
-        count_source("3x4", config=str(tmp_path))
+        count("gpt2", rank=8, dora=True, config=str(tmp_path))
+    assert run(["count", "gpt2", "--rank", "8", "--dora", "--config", str(tmp_path)]) == 1
+    assert "says all about the LoRA: leave out rank, dora" in capsys.readouterr().err
     with pytest.raises(
         TypeError, match=r"config must be an adapter_config\.json, its fields or a LoraConfig"
     ):

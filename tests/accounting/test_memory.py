@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import warnings
 from typing import Any
 
@@ -16,7 +17,6 @@ from lora_np.accounting import (
     compare_memory,
     count_flops,
     count_model,
-    count_source,
     from_config,
     largest_batch,
     largest_context,
@@ -26,6 +26,7 @@ from lora_np.accounting import (
     training_memory,
 )
 from lora_np.accounting.activations import activations
+from lora_np.cli import run
 from lora_np.models.families import build_spec
 from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
 from tests.accounting import torch_memory
@@ -209,20 +210,18 @@ def test_routed_experts_work_only_when_chosen() -> None:
     assert 12.6e9 < active < 12.9e9
 
 
-def test_what_the_command_prints() -> None:
-    assert [row["trainable"] for row in count_source("100x120", rank=[20, 8]).table.records] == [
-        12_000,
-        4_400,
-        1_760,
-    ]
-    tables = count_source("gpt2", rank=[4, 8], by="kind", memory=True).tables
-    assert len(tables) == 5
-    assert [row["trainable"] for row in tables[0].records] == [147_456, 294_912]
-    assert count_source("gpt2").table.title == "gpt2: 124,439,808 parameters"
-    with pytest.raises(ValueError, match="a single matrix, 100x120, takes ranks and DoRA"):
-        count_source("100x120", rank=[8], by="kind")
-    with pytest.raises(ValueError, match="by must be one of"):
-        count_source("gpt2", rank=[8], by="layer")
+def test_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*arguments: str) -> Any:
+        assert run(["count", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    full, *lora = printed("100x120", "--rank", "20,8")["rows"]
+    assert [row["trainable"] for row in (full, *lora)] == [12_000, 4_400, 1_760]
+    totals, *others = printed("gpt2", "--rank", "4,8", "--by", "kind", "--memory")
+    assert len(others) == 4
+    assert [row["trainable"] for row in totals["rows"]] == [147_456, 294_912]
+    assert printed("gpt2")["title"] == "gpt2: 124,439,808 parameters"
+    assert printed("100x120", "--rank", "8", "--by", "module")[1]["rows"][0]["trainable"] == 1_760
 
 
 # where an estimate may be further off than a tenth, as docs/use/plan.md says

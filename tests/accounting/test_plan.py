@@ -100,9 +100,9 @@ def test_hours_and_energy_follow_from_operations() -> None:
 def test_no_hours_over_float32_where_the_rate_is_that_of_16_bits() -> None:
     found = accounting.plan("gpt2", card="T4", rank=8, targets="all-linear", dtype="float32")
     assert [each.hours is None for each in found.choices] == [True, True, False]  # QLoRA is over nf4
-    assert "No hours over float32 weights" in str(found.costs)
+    assert "Hours need a --card whose peak rate in 16 bits" in str(found.costs)
     alone = accounting.plan("gpt2", card="T4", methods=["full"], dtype="float32")
-    assert alone.costs.notes == ("No hours over float32 weights: the card's peak rate is that of 16 bits.",)
+    assert [note[:10] for note in alone.costs.notes] == ["Hours need"]
 
 
 def test_notes_say_what_each_row_is_over_and_which_rank_is_too_high() -> None:
@@ -148,6 +148,7 @@ def test_the_exit_status(arguments: list[str], status: int, capsys: pytest.Captu
     ("arguments", "status", "message"),
     [
         (["llama-3-8b", "--card", "RTX 4091"], 1, "did you mean 'RTX 4090'?"),
+        (["gpt2", "--card", "a10000"], 1, "did you mean 'A100 80GB'?"),
         (["llama-3-8b", "--card", "A100"], 1, "'A100 40GB', 'A100 80GB'"),
         (["llama-3-8b"], 2, "--card"),
         (

@@ -73,9 +73,8 @@ def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succ
             pass
         patch.undo()
     new = dict.fromkeys(old, b"new")
-    work = tmp_path / ".target.lora-np"
     standing = [
-        content(place) for place in (target, *work.glob("*.new"), *work.glob("*.old")) if place.is_dir()
+        content(place) for place in (target, *tmp_path.glob(".target.*.[no][el][wd]")) if place.is_dir()
     ]
     assert any(found in (old, new) for found in standing)
     recover(target)
@@ -341,20 +340,19 @@ def test_names_that_look_like_ours_are_left_alone(tmp_path):
     assert all((tmp_path / name / "letter.txt").exists() for name in mine)
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "link", "new", "lock and new", "lock and old", "a lock"])
-def test_what_is_in_the_place_of_our_directory_is_not_touched(tmp_path, kind):
-    work = tmp_path / ".target.lora-np"
+@pytest.mark.parametrize("kind", ["file", "key and more", "folder", "empty folder", "link"])
+def test_what_is_in_the_place_of_our_lock_is_not_touched(tmp_path, kind):
+    lock = tmp_path / ".target.lora-np"
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "new").write_text("dear")
-    if kind == "file":
-        work.write_text("dear")
+    (tmp_path / "home" / "new").write_text("")
+    if kind in ("file", "key and more"):
+        lock.write_text("dear" if kind == "file" else "5" * 32 + "\n")
     elif kind == "link":
-        work.symlink_to(tmp_path / "home")
+        lock.symlink_to(tmp_path / "home" / "new")
+    elif kind == "folder":
+        shutil.copytree(tmp_path / "home", lock)
     else:
-        shutil.copytree(tmp_path / "home", work)
-        (work / "new").rename(work / {"folder": "letter", "a lock": "lock"}.get(kind, kind.split()[-1]))
-        if kind.startswith("lock"):
-            (work / "lock").touch()
+        lock.mkdir()
     before = content(tmp_path)
     with (
         pytest.raises(ValueError, match="is in the way, and was not made by lora-np; move it"),
@@ -362,6 +360,14 @@ def test_what_is_in_the_place_of_our_directory_is_not_touched(tmp_path, kind):
     ):
         pass
     assert content(tmp_path) == before
+    assert lock.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_in_the_place_of_our_lock_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".target.lora-np")
+    with pytest.raises(ValueError, match="is in the way"):
+        recover(tmp_path / "target")
 
 
 def test_of_two_writers_of_one_target_the_second_is_told(tmp_path):
@@ -378,33 +384,39 @@ def test_of_two_writers_of_one_target_the_second_is_told(tmp_path):
 
 
 def test_what_was_made_after_a_crash_is_not_deleted(tmp_path):
-    work = tmp_path / ".target.lora-np"
     key = "5" * 32
-    stage, aside = work / f"{key}.new", work / f"{key}.old"
+    stage, aside = tmp_path / f".target.{key}.new", tmp_path / f".target.{key}.old"
     for folder, text in ((stage, "new"), (aside, "old"), (tmp_path / "target", "mine")):
         folder.mkdir(parents=True)
         write(folder, text)
-    (work / "lock").write_text(key)
+    (tmp_path / ".target.lora-np").write_text(key)
     before = content(tmp_path)
     with pytest.raises(ValueError, match="has been made since a run that was to replace it was killed"):
         recover(tmp_path / "target")
     assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["letter", "new", "0" * 32 + ".new"])
+@pytest.mark.parametrize(
+    "name", ["letter", ".target.new", f".target.{'0' * 32}.new", f".target.{'0' * 32}.old"]
+)
 def test_next_to_what_a_dead_run_left_nothing_else_is_deleted(tmp_path, name):
-    work, key = tmp_path / ".target.lora-np", "5" * 32
-    for folder in (work / f"{key}.new", work / name):
+    key = "5" * 32
+    for folder in (tmp_path / f".target.{key}.new", tmp_path / name):
         folder.mkdir(parents=True)
         (folder / "text").write_text("dear")
-    (work / "lock").write_text(key)
-    before = content(tmp_path)
-    with pytest.raises(ValueError, match="is in the way, and was not made by lora-np; move it"):
-        recover(tmp_path / "target")
-    assert content(tmp_path) == before
-    shutil.rmtree(work / name)
+    (tmp_path / ".target.lora-np").write_text(key)
     recover(tmp_path / "target")
-    assert os.listdir(tmp_path) == []
+    assert content(tmp_path) == {Path(name, "text"): b"dear"}
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("length", [100, 101, 240])
+def test_a_long_name_is_no_trouble(tmp_path, length):
+    target = tmp_path / ("x" * length)
+    for _ in range(2):
+        with replacing(target, force=True, writes=OURS.__contains__) as stage:
+            write(stage)
+    assert os.listdir(tmp_path) == [target.name]
 
 
 def test_the_stage_cannot_be_guessed(tmp_path):

@@ -214,7 +214,7 @@ def test_powers_of_zero_are_torchs():
 
 
 def test_full_svd_of_a_rectangle_is_refused():
-    with pytest.raises(TypeError, match="pass full_matrices=False"):
+    with pytest.raises(TypeError, match="needs full_matrices=False"):
         np.linalg.svd(Tensor(np.ones((2, 3))))
     with pytest.raises(TypeError, match="no derivative for mode='complete'"):
         np.linalg.qr(Tensor(np.ones((2, 3))), "complete")
@@ -301,13 +301,13 @@ def test_of_a_singular_matrix_det_and_slogdet_have_torchs_gradients():
 def test_arguments_that_cannot_carry_a_gradient_are_named():
     x = Tensor(np.ones((2, 3)))
     for call, message in [
-        (lambda: np.roll(x, Tensor(1.0)), "np.roll has a derivative for its first argument"),
+        (lambda: np.roll(x, Tensor(1.0)), "np.roll differentiates its first argument"),
         (lambda: np.pad(x, 1, "mean"), "np.pad has no derivative for mode='mean'"),
         (lambda: np.cross(np.ones(2), Tensor(np.ones(2))), "vectors of 3"),
-        (lambda: np.linalg.svd(x, hermitian=True), "does not cover the argument hermitian=True"),
-        (lambda: np.std(x, dtype=np.float32), "does not cover the argument dtype="),
-        (lambda: np.concatenate([x, x], casting="unsafe"), "does not cover the argument casting='unsafe'"),
-        (lambda: np.sort(x, order="f"), "does not cover the argument order='f'"),
+        (lambda: np.linalg.svd(x, hermitian=True), "does not cover hermitian=True"),
+        (lambda: np.std(x, dtype=np.float32), "does not cover dtype="),
+        (lambda: np.concatenate([x, x], casting="unsafe"), "does not cover casting='unsafe'"),
+        (lambda: np.sort(x, order="f"), "does not cover order='f'"),
     ]:
         with pytest.raises(TypeError, match=message):
             call()
@@ -348,8 +348,8 @@ def test_check_compares_shape_and_dtype():
     with pytest.raises(ValueError, match=r"gradient of shape \(2,\) for an argument of shape \(10, 2\)"):
         check_derivative(short, np.ones((10, 2)), np.ones((1, 2)))
     for other, message in [
-        (lambda a: a.astype(np.float32), r"must have shape and dtype of that for arrays, \(3,\) and float64"),
-        (lambda a: a[:1], r"got \(1,\) and float64"),
+        (lambda a: a.astype(np.float32), r"must be like that for arrays, \(3,\) float64"),
+        (lambda a: a[:1], r"got \(1,\) float64"),
         (lambda a: a + 1, "is not f of arrays"),
     ]:
         twofold = primitive(lambda a, other=other: other(a), lambda y, a: lambda g: g)

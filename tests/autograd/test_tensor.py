@@ -310,11 +310,11 @@ def test_tensors_inside_a_list_do_not_lose_their_gradient():
     x, a = Tensor([1.0, 2.0]), Tensor(3.0)
     total = primitive(lambda arrays: np.sum(arrays), lambda y, arrays: lambda g: g)
     for call, name in [
-        (lambda: np.add(x, [a, 1.0]), r"np\.add: the argument b is a list with Tensors in it"),
-        (lambda: np.maximum((a, a), x), "the argument a is a tuple"),
-        (lambda: x @ [a, [a]], "the argument b is a list"),
-        (lambda: np.concatenate([[a], x]), "the argument arrays is a list"),
-        (lambda: total([x, x]), "<lambda>: the argument arrays is a list"),
+        (lambda: np.add(x, [a, 1.0]), r"np\.add: b is a list of Tensors"),
+        (lambda: np.maximum((a, a), x), ": a is a tuple of Tensors"),
+        (lambda: x @ [a, [a]], ": b is a list of Tensors"),
+        (lambda: np.concatenate([[a], x]), ": arrays is a list of Tensors"),
+        (lambda: total([x, x]), "<lambda>: arrays is a list of Tensors"),
         (lambda: x[(a,)], "the argument index has no derivative"),
         (lambda: np.where([a, 0.0], x, x), "the argument condition has no derivative"),
         (lambda: np.sum(x, axis=(a,)), "the argument axis has no derivative"),
@@ -345,7 +345,7 @@ def test_ufunc_methods_point_to_the_function():
 
 
 def test_matrix_norms_without_derivative():
-    with pytest.raises(TypeError, match="ord=3; it has for None, 'fro', 'nuc'"):
+    with pytest.raises(TypeError, match=r"ord of matrices must be None, 'fro', 'nuc', .*, got 3"):
         np.linalg.norm(Tensor(np.ones((2, 2))), 3)
 
 
@@ -417,7 +417,7 @@ def test_leaves_pickle_and_copy_and_results_do_not():
         np.testing.assert_array_equal(y.data, x.data)
         assert not np.shares_memory(y.data, x.data)
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match=r"take lora_np\.value\(x\)"):
+        with pytest.raises(TypeError, match=r"in a graph: copy or pickle lora_np\.value\(x\)"):
             attempt(x * 2)
 
 

@@ -13,7 +13,7 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters
 from lora_np.course import guided_tour, tour
-from lora_np.course.guided_tour import ALT, RANKS, StepTime, time_sentence
+from lora_np.course.guided_tour import FIGURE, RANKS
 from lora_np.hub import safetensors
 from tests.drawing import QUARTER
 
@@ -38,11 +38,6 @@ def folder(found):
 def test_every_update_reaches_97_percent_of_what_is_possible(found):
     for update in found.updates:
         assert update.share_of_gain >= 0.97, update
-
-
-def test_the_optimum_bounds_its_own_training_objective(found):
-    for update in found.updates:
-        assert update.best_training_error <= update.training_error
 
 
 @whole_run
@@ -86,43 +81,25 @@ def test_the_report_is_self_contained(found, folder):
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "$" not in page
     images = re.findall(r'<img alt="([^"]+)" src="data:image/png;base64,[^"]{1000,}">', page)
-    assert len(images) == len(found.figures) == 5
+    assert len(images) == 1
     for number in ("12,000", "4,400", "1,760"):
         assert number in page
-
-
-@pytest.mark.parametrize(("full", "lora", "words"), [
-    (5.0, 1.0, "is 5.0 times faster"), (0.8, 1.0, "is 1.2 times slower"), (1.05, 1.0, "takes as long as one"),
-])  # fmt: skip
-def test_words_follow_the_times(full, lora, words):
-    text = time_sentence((StepTime(1024, 1024, 8, full, lora),))
-    assert text == f"At 1,024 x 1,024 a step of LoRA {words} {text.split(words)[1].strip()}"
-    assert "full update" in text
-
-
-def test_the_report_says_what_the_table_says(found, folder):
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert time_sentence(found.step_times) in page
 
 
 @whole_run
 def test_it_ends_with_a_model_that_speaks(found, folder):
     voice, page = found.voice, (folder / "report.html").read_text(encoding="utf-8")
-    assert (voice.numbers, voice.trained_numbers) == (74_752, 37_376)
-    assert voice.adapted_loss < voice.trained_loss < voice.base_loss - 0.3
-    assert [step for step, _ in voice.samples] == [0, 15, 30, 45, 60]
-    said = [text for _, text in voice.samples]
-    assert voice.base.startswith(said[0])  # the adapter of the run starts at the base model
-    assert len(set(said)) > 2
-    for text in (voice.base, voice.adapted, *said):
+    assert voice.numbers == 74_752
+    assert voice.adapted_loss < voice.base_loss - 0.3
+    for text in (voice.base, voice.adapted):
         assert text.startswith("And the ")
         assert html.escape(text) in page
     assert voice.base != voice.adapted
 
 
-def test_figures_are_written(found, folder):
-    for figure in found.figures:
-        assert (folder / figure).read_bytes().startswith(b"\x89PNG")
+def test_the_figure_is_written(found, folder):
+    assert Path(found.figure) == folder / FIGURE
+    assert (folder / FIGURE).read_bytes().startswith(b"\x89PNG")
 
 
 def test_it_turns_into_json(found):
@@ -139,17 +116,15 @@ def test_quick_runs_repeat_themselves_over_the_old_files(tmp_path):
     assert (tmp_path / "adapter-r8/adapter_model.safetensors").read_bytes() == adapter
 
 
-@pytest.mark.parametrize("name", ["report.html", "training.png", "adapter-r8", "full-update.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["report.html", "rank-and-error.png", "adapter-r8", "full-update.safetensors"]
+)
 def test_what_no_tour_has_made_is_not_replaced(tmp_path, name):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / name).write_text("mine")
     with pytest.raises(FileExistsError, match=f"{name} already exists"):
         tour(tmp_path, quick=True, progress=False)
     assert (tmp_path / name).read_text() == "mine"
-
-
-def test_every_figure_is_one_that_the_check_knows(found):
-    assert [Path(figure).stem for figure in found.figures] == list(ALT)
 
 
 def test_an_interrupted_tour_writes_nothing(tmp_path, monkeypatch):

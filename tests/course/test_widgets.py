@@ -83,7 +83,7 @@ def test_matrices_as_a_figure_of_up_to_four(without_ipywidgets, n, wide):
     shape = (4, 40) if wide else (4, 4)
     figure = sliders(lambda rank: (rank * np.eye(*shape), f"rank {rank}"), rank=range(1, n + 1))
     assert isinstance(figure, Figure)
-    titles = [ax.get_title(loc="left" if wide else "center") for ax in figure.axes]
+    titles = [ax.get_title() for ax in figure.axes]
     assert titles[0] == "rank 1"
     assert titles[-1] == f"rank {n}"
     assert len(titles) == min(n, 4)

@@ -31,7 +31,7 @@ FILES = {
 # How a call may be refused: with Tensors, these say what they do not do, by the name of function or argument.
 REFUSALS = {
     "writes into an array": r"writing into an array",
-    "an argument that the derivative does not cover": r"does not cover the argument",
+    "an argument that the derivative does not cover": r"the derivative does not cover",
     "a mode, or a choice of result, without a derivative":
         r"np\.pad has no derivative for mode|np\.linalg\.qr has no derivative for mode|further columns of U or V",
     "a cross product of vectors of 2": r"np\.cross has a derivative for vectors of 3",

@@ -94,7 +94,7 @@ def test_what_is_written(graded, tmp_path):
 
 
 def test_the_figure_shows_what_was_hard(graded):
-    ax = graded.plot(ax=Figure().add_subplot())
+    (ax,) = graded.figure(Figure()).axes
     widths = dict(
         zip(
             [t.get_text() for t in ax.get_yticklabels()], [bar.get_width() for bar in ax.patches], strict=True

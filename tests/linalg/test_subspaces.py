@@ -131,7 +131,7 @@ def test_the_threshold_decides():
         (lambda M: subspace_similarity(M, M, 0, 1), r"i must be between 1 and min\(r1, k\) = 3, got 0"),
         (lambda M: subspace_similarity(M, M, 1, 4), r"j must be between 1 and min\(r2, k\) = 3, got 4"),
         (lambda M: principal_angles(M, np.ones((2, 2))), r"as many rows, got shapes \(3, 4\) and \(2, 2\)"),
-        (lambda M: amplification_factor(M, M.T, rank=1), r"W0 and dW must have the same shape"),
+        (lambda M: amplification_factor(M, M.T, rank=1), r"W0 and dW must agree in shape"),
         (lambda M: amplification_factor(M, 0 * M, rank=1), "dW must not be zero"),
         (lambda M: amplification_factor(M, M, rank=4), r"rank must be between 1 and min\(d, k\) = 3, got 4"),
         (lambda M: intruder_dimensions(M, M, top=4), r"top must be between 1 and min\(d, k\) = 3, got 4"),

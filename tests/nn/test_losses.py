@@ -15,7 +15,7 @@ def test_mean_squared_error():
     assert mean_squared_error(a, b) == pytest.approx(np.mean((a - b) ** 2))
     check_derivative(lambda p: mean_squared_error(p, b), a, order=2)
     check_derivative(lambda t: mean_squared_error(a, t), b, order=2)
-    with pytest.raises(ValueError, match=r"agree in shape, got \(4, 3\) and \(4,\)"):
+    with pytest.raises(ValueError, match=r"differ in shape: \(4, 3\) and \(4,\)"):
         mean_squared_error(a, b[:, 0])
 
 

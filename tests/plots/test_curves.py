@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lora_np.plots import compression, heatmap, lines, rank_error_curves, singular_spectrum
+from lora_np.plots import compression, gallery, heatmap, lines, rank_error_curves, singular_spectrum
 
 ERRORS = {"fast": np.array([1.0, 0.1, 0.01, 0.0]), "slow": np.array([1.0, 0.7, 0.5, 0.3])}
 
@@ -40,6 +40,11 @@ def test_lines_on_logarithmic_axes_and_a_reference_in_dashes(ax, logarithmic):
     assert (ax.get_xscale() == "log", ax.get_yscale() == "log") == ("x" in logarithmic, "y" in logarithmic)
     assert [line.get_linestyle() for line in ax.lines] == ["--", "-"]
     assert len(ax.lines[1].get_xdata()) == (1 if "y" in logarithmic else 2)  # zero has no place on it
+
+
+def test_a_line_without_a_name_is_no_reference(ax):
+    lines({"": np.array([2.0, 1.0])}, xlabel="", ylabel="", ax=ax)
+    assert ax.lines[0].get_linestyle() == "-"
 
 
 def test_rank_error_curves_name_the_smallest_rank_that_is_enough(ax):
@@ -85,13 +90,13 @@ def test_more_curves_than_colours_can_be_drawn(ax):
     assert len(ax.lines) == 9
 
 
-def test_a_map_has_a_number_in_each_tile_and_says_what_diverged(ax):
+def test_a_map_has_a_number_in_each_tile_that_is_finite(ax):
     losses = np.array([[0.5, 0.25, 0.1], [0.3, np.nan, np.inf]])
     rates = [1e-3, 1e-2, 1e-1]
-    heatmap(losses, rows=[1, 16], columns=rates, numbers=True, xlabel="rate", ylabel="alpha", ax=ax)
+    heatmap(losses, rows=[1, 16], columns=rates, numbers=".3f", xlabel="rate", ylabel="alpha", ax=ax)
     found = {text.get_position(): text.get_text() for text in ax.texts}
     assert [found[column, 0] for column in range(3)] == ["0.500", "0.250", "0.100"]
-    assert [found[column, 1] for column in range(3)] == ["0.300", "diverged", "diverged"]
+    assert [found[column, 1] for column in range(3)] == ["0.300", "", ""]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.001", "0.01", "0.1"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "16"]
 
@@ -118,6 +123,18 @@ def test_compression_shows_each_approximation_and_what_it_lacks():
     assert len(scales) == 1
     low, high = scales.pop()
     assert low == -high
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_gallery_shows_its_pictures_side_by_side_or_stacked(stacked):
+    images = {"wide": np.eye(3, 12), "also": 1 - np.eye(2, 8)}
+    figure = gallery(images, stacked=stacked, figure=Figure())
+    for ax, (heading, image) in zip(figure.axes, images.items(), strict=True):
+        assert ax.get_title() == heading
+        np.testing.assert_array_equal(ax.images[0].get_array(), image)
+    first, second = (ax.get_subplotspec().get_geometry()[2] for ax in figure.axes)
+    assert figure.axes[0].get_gridspec().get_geometry() == ((2, 1) if stacked else (1, 2))
+    assert first < second
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ FILES = {
     "tests/grading/test_nbgrader.py": PROCESSES,
 }
 TESTS = {
-    "tests/test_table.py::test_rich_is_not_imported_before_it_prints": PROCESSES,
     "tests/accounting/test_assumed.py::test_hostile_configs_*": PROCESSES,
     "tests/adapters/test_files.py::test_of_two_writers_of_one_target_the_second_is_told": "has no locks",
     "tests/hub/test_gguf.py::test_opening_reads_the_header_alone": "a file of gigabytes, with 32-bit sizes",

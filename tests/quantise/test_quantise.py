@@ -1,6 +1,7 @@
 """Every kind of quantisation: bounds from theory, exactness where numbers can be held, and what is refused."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -196,15 +197,12 @@ def test_more_bits_less_error():
     assert errors == sorted(errors, reverse=True)
 
 
-@pytest.mark.parametrize("norm", ["fro", "spectral", "nuclear"])
-def test_the_error_is_that_of_linalg(norm):
+def test_the_error_is_that_of_linalg():
     W = matrix("normal", (20, 32))
     Q = quantise(W, "nf4")
-    expected = rank_errors(W - Q.dequantised(), norm=norm)[0]
-    assert Q.error(W, norm=norm) == pytest.approx(expected, rel=1e-5)
-    assert Q.error(W, norm=norm, relative=True) == pytest.approx(
-        expected / rank_errors(W, norm=norm)[0], rel=1e-5
-    )
+    expected = rank_errors(W - Q.dequantised())[0]
+    assert Q.error(W) == pytest.approx(expected, rel=1e-5)
+    assert Q.error(W, relative=True) == pytest.approx(expected / rank_errors(W)[0], rel=1e-5)
 
 
 def test_levels():
@@ -225,14 +223,11 @@ def test_levels():
 
 
 def test_the_quantile_inverts_the_distribution_far_into_both_tails():
-    from statistics import NormalDist
-
-    p = np.concatenate(
-        [10.0 ** -np.arange(1, 16), np.linspace(0.01, 0.99, 99), 1 - 10.0 ** -np.arange(1, 10)]
-    )
-    np.testing.assert_allclose(
-        normal_quantile(p), [NormalDist().inv_cdf(x) for x in p], rtol=1e-12, atol=1e-15
-    )
+    for p in [*10.0 ** -np.arange(1, 16), *np.linspace(0.01, 0.99, 99), *(1 - 10.0 ** -np.arange(1, 10))]:
+        x = float(normal_quantile(p))
+        tail = min(p, 1 - p)
+        np.testing.assert_allclose(math.erfc(abs(x) / math.sqrt(2)) / 2, tail, rtol=1e-12)
+        assert np.sign(x) == np.sign(p - 0.5)
     assert normal_quantile(0.5) == 0
 
 
@@ -248,7 +243,7 @@ def test_what_is_not_finite_is_refused(kind, wrong):
 @pytest.mark.parametrize("kind", [*BLOCKED, "TQ1_0", "TQ2_0", "MXFP4"])
 def test_rows_must_be_whole_blocks(kind):
     n = block_length(kind)
-    with pytest.raises(ValueError, match=f"{kind} needs rows of whole blocks of {n} numbers, got rows of 33"):
+    with pytest.raises(ValueError, match=f"{kind} needs rows of whole blocks of {n}, got rows of 33"):
         quantise(np.ones((2, 33)), kind)
 
 

@@ -438,7 +438,7 @@ if sys.argv[1] == "reads":
     def fail(*args): raise SystemExit("ran again")
     sweeping.run = fail
 problem = Problem(model, x, x[:, :2], loss=acts.loss)
-print(sweep(problem, ranks=[1, 2], variants=["lora", "lora+"], steps=2, cache="cache", progress=False).to_json())
+print(sweep(problem, ranks=[1, 2], variants=["lora", "lora+"], steps=2, cache="cache", progress=False).records)
 """
 ORDERS = [
     ("", "", ""),

@@ -1,10 +1,10 @@
-"""The optimum and the largest stable rate."""
+"""The optimum, and what is said about a rate that is too large."""
 
 import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np.training import optimum, stable_rate
+from lora_np.training import optimum
 
 
 def problem(d=6, k=7, n=80, seed=0, bias=None):
@@ -73,9 +73,6 @@ def test_fit_stops_at_a_distance():
     assert len(gap) < 5000
     assert gap[-1] <= 1e-3 < gap[-2]
     assert loss(result.model, x, y) == pytest.approx(result.history.loss[-1])
-    ax = result.history.plot()
-    assert ax.get_yscale() == "log"
-    assert "optimum" in ax.get_ylabel()
     longer = lnp.fit(model, x, y, optimizer=lnp.Adam(lr=0.02), steps=20, progress=False)
     with pytest.raises(ValueError, match="the gap needs the optimum"):
         longer.history.gap
@@ -94,35 +91,17 @@ def test_bad_goals(settings, match):
         lnp.fit(lnp.inject(base, rank=2, rng=rng), x, y, progress=False, **settings)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.8])
-@pytest.mark.parametrize("name", ["full", "full and b", "A frozen"])
-def test_gradient_descent_converges_below_the_bound_and_diverges_above(name, momentum):
-    x, y, models = variants()
-    model, bound = models[name], stable_rate(models[name], x, momentum=momentum)
-    best = optimum(model, x, y)
-
-    def final(rate, steps):
-        descent = lnp.SGD(lr=rate, momentum=momentum)
-        return lnp.fit(model, x, y, optimizer=descent, steps=steps, progress=False).history.loss[-1]
-
-    assert final(0.97 * bound, 4000) < best * 1.01
-    assert final(1.03 * bound, 800) > 1e3 * best
-
-
-def test_divergence_is_told_with_the_bound():
+def test_divergence_is_told():
     x, y, models = variants()
     for name in ("full", "lora", "A frozen"):
-        bound = stable_rate(models[name], x)
         with pytest.raises(FloatingPointError) as error:
-            lnp.fit(models[name], x, y, optimizer=lnp.SGD(lr=100 * bound), steps=2000, progress=False)
+            lnp.fit(models[name], x, y, optimizer=lnp.SGD(lr=1e3), steps=2000, progress=False)
         message = str(error.value)
         assert "training diverged, from" in message
-        assert f"try a learning rate below {100 * bound:g}" in message
-        assert f"stable up to {bound:.3g}" in message
+        assert message.endswith("try a learning rate below 1000")
     deep = lnp.Sequential([models["full"], lnp.Linear(np.ones((6, 6)))])
-    with pytest.raises(FloatingPointError, match=r"at step \d+.*in layers.0.W|parameter layers.0.W") as error:
+    with pytest.raises(FloatingPointError, match=r"at step \d+.*in layers.0.W|parameter layers.0.W"):
         lnp.fit(deep, x, y, optimizer=lnp.SGD(lr=1e3), steps=2000, progress=False)
-    assert "stable up to" not in str(error.value)
 
 
 def test_a_loss_that_is_nan_from_the_start_blames_no_rate():
@@ -136,10 +115,3 @@ def test_a_loss_that_is_nan_from_the_start_blames_no_rate():
         FloatingPointError, match="the loss is nan at step 0, where the parameter W is no longer finite"
     ):
         lnp.fit(broken, x, y, progress=False)
-
-
-def test_stable_rate_of_what_is_not_known():
-    with pytest.raises(
-        TypeError, match="a bound is known for a Linear or LoRALinear that is trained, got Linear"
-    ):
-        stable_rate(lnp.Linear(np.eye(2)), np.eye(2))

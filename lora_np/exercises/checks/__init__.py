@@ -1,1 +1,1 @@
-"""The laws of all exercises: a function for each, or for all laws of an exercise, called after it."""
+"""The laws of all exercises: a function for each, or one that yields what each law of an exercise claims."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer
+from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.checks.files import PATHS, drawn_layers
 from lora_np.exercises.checks.training import layer, near_best, regression
 from lora_np.exercises.drawing import Draw
@@ -44,25 +44,22 @@ def project_tensor(draw: Draw, answer: Answer, key: str) -> None:
             same(f"the gradient of t[{i}] in {expression}", answered[1][i], value(one.grad), size=5)
 
 
-def project_linear(draw: Draw, answer: Answer, key: str) -> None:
+def project_linear(draw: Draw, answer: Answer, key: str) -> Claims:
     n, d, k = draw.sizes("ndk", high=4)
     x, y, W = draw.array("x", n, k), draw.array("y", n, d), draw.array("W", d, k)
     h, gradient = parts("h gradient", answer(x, y, W), (n, d), (d, k))
-    if key == "forward":
-        same("h", h, x @ W.T, size=1)
-    if key == "gradient":
-        same("the gradient of W", gradient, 2 * (x @ W.T - y).T @ x / y.size, size=1)
+    yield "forward", lambda: same("h", h, x @ W.T, size=1)
+    yield "gradient", lambda: same("the gradient of W", gradient, 2 * (x @ W.T - y).T @ x / y.size, size=1)
 
 
-def project_lora(draw: Draw, answer: Answer, key: str) -> None:
+def project_lora(draw: Draw, answer: Answer, key: str) -> Claims:
     x, W0, A, B = layer(draw)
     x, alpha, r = scale(draw) * x, draw.number("alpha", 1, 32), len(A)
     draw.assume(r <= min(W0.shape))
     right = x @ (W0 + alpha / r * B @ A).T
     answered = answer(x, W0, r, alpha, draw.whole("rng", 0, 9), A, B)
     A, B, h = parts("A B h", answered, A.shape, B.shape, right.shape)
-    if key == "forward":
-        same("h", h, right, size=float(np.abs(x).max()))
+    yield "forward", lambda: same("h", h, right, size=float(np.abs(x).max()))
     if key == "start":
         law(not B.any(), f"B must be zero at the start, got {B.tolist()}")
         rank = np.linalg.matrix_rank(A)
@@ -86,14 +83,12 @@ def project_training_best(draw: Draw, answer: Answer) -> None:
     near_best(float(np.mean(np.square(x @ W.T - y))), losses[0], losses[r])
 
 
-def project_counting(draw: Draw, answer: Answer, key: str) -> None:
+def project_counting(draw: Draw, answer: Answer, key: str) -> Claims:
     shapes = [(draw.whole(f"d{i}", 1, 20), draw.whole(f"k{i}", 1, 20)) for i in range(draw.whole("n", 1, 3))]
     r = draw.whole("rank", 1, 4)
     trained, frozen = parts("trained frozen", answer(shapes, r), (), ())
-    if key == "trained":
-        exactly("the count", trained, r * sum(d + k for d, k in shapes))
-    if key == "frozen":
-        exactly("the count", frozen, sum(d * k for d, k in shapes))
+    yield "trained", lambda: exactly("the count", trained, r * sum(d + k for d, k in shapes))
+    yield "frozen", lambda: exactly("the count", frozen, sum(d * k for d, k in shapes))
 
 
 def project_adapter(draw: Draw, answer: Answer, key: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer
+from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import at_most, closest, exactly, law, parts, same, whole
 from lora_np.exercises.samples import scale
@@ -24,28 +24,27 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
     exactly("the count", answer(d, k, r), d * r + r * k)
 
 
-def largest(answered: Any, one: int, budget: int, key: str) -> None:
+def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> Claims:
     """A rank whose parameters, ``one`` for each unit, are within the budget; with one more they are not."""
     r = whole("the rank", answered)
-    if key == "fits":
-        law(r * one <= budget, f"rank {r} takes {r * one:,} numbers, more than {budget:,}")
-    if key == "largest":
-        law(r >= 0, f"a rank is not negative, got {r}")
-        more = (r + 1) * one
-        law(more > budget, f"rank {r + 1} takes {more:,} numbers, at most {budget:,} are allowed")
+    size, more = r * one, (r + 1) * one
+    yield within, lambda: law(size <= budget, f"rank {r} takes {size:,} numbers, more than {budget:,}")
+    yield beyond, lambda: law(r >= 0, f"a rank is not negative, got {r}")
+    told = f"rank {r + 1} takes {more:,} numbers, at most {budget:,} are allowed"
+    yield beyond, lambda: law(more > budget, told)
 
 
-def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
+def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Claims:
     d = draw.whole("d", 1, 400)
     k = d if draw.pick("square", (False, True)) else draw.whole("k", 1, 400)
-    largest(answer(d, k), d + k, d * k - 1, "fits" if key == "saves" else "largest")
+    return largest("saves", "next", answer(d, k), d + k, d * k - 1)
 
 
-def rank_within(draw: Draw, answer: Answer, key: str) -> None:
+def rank_within(draw: Draw, answer: Answer, key: str) -> Claims:
     shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
     one = sum(d + k for d, k in shapes)
     budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
-    largest(answer(shapes, budget), one, budget, key)
+    return largest("fits", "largest", answer(shapes, budget), one, budget)
 
 
 def attention_count(draw: Draw, answer: Answer, key: str) -> None:
@@ -104,7 +103,7 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
             same(f"the tensor of {n}", tensor, right[f"base_model.model.{paths[0]}.lora_{factor}.weight"])
 
 
-def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
+def combine_adapters(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k, count = draw.sizes("d k count", high=3)
     large = key == "ranks" and draw.effort > 0.5 and draw.pick("large", (False, True))
     if large:  # enough to see a d x k matrix
@@ -119,11 +118,9 @@ def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
         weights.append(weight)
         total, ranks = total + weight * alpha / r * B @ A, ranks + r
         size += abs(weight) * alpha / r * float((np.abs(B) @ np.abs(A)).max())
-    B, A = parts(
-        "B A", answer(adapters, weights, within=4 * d * k if large else None), (d, ranks), (ranks, k)
-    )
-    if key == "sum":
-        same("B @ A", B @ A, total, size=size)
+    answered = answer(adapters, weights, within=4 * d * k if large else None)
+    B, A = parts("B A", answered, (d, ranks), (ranks, k))
+    yield "sum", lambda: same("B @ A", B @ A, total, size=size)
 
 
 def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
@@ -159,19 +156,17 @@ def to_bfloat16(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def levels_of(draw: Draw) -> Array:
-    return np.unique(
-        [*np.rint(draw.array("levels", draw.whole("inner", 0, 3), low=-8, high=8)) / 8, 0.0, 1.0]
-    )
+    inner = draw.array("levels", draw.whole("inner", 0, 3), low=-8, high=8)
+    return np.unique([*np.rint(inner) / 8, 0.0, 1.0])
 
 
-def nearest_levels(draw: Draw, answer: Answer, key: str) -> None:
+def nearest_levels(draw: Draw, answer: Answer, key: str) -> Claims:
     w, levels = scale(draw) * draw.array("w", draw.whole("n", 1, 5)), levels_of(draw)
     codes, got = parts("codes scale", answer(w, levels), (len(w),), ())
     inside = np.isin(codes, range(len(levels))).all()
     law(inside, f"codes are places from 0 to {len(levels) - 1}, got {codes.tolist()}")
     size = float(np.abs(w).max())
-    if key == "scale":
-        same("the scale", float(got), size)
+    yield "scale", lambda: same("the scale", float(got), size)
     if key == "nearest":
         least = np.abs(w[:, None] - size * levels).min(axis=1)
         distances = np.abs(w - size * levels[codes.astype(int)])
@@ -186,14 +181,13 @@ def read_in_blocks(draw: Draw, answer: Answer, key: str) -> None:
     same("the numbers", answer(codes, scales, levels, size), right, tolerance=1e-6)
 
 
-def repair(draw: Draw, answer: Answer, key: str) -> None:
+def repair(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k = draw.sizes("dk", high=4)
     unit, r, alpha = scale(draw), draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
     W, Q = unit * draw.array("W", d, k), unit * draw.array("Q", d, k)
     B, A = parts("B A", answer(W, Q, r, alpha), (d, r), (r, k))
     update, before = alpha / r * B @ A, float(np.linalg.norm(W - Q))
     size = float(np.linalg.norm(W)) + before
-    if key == "closest":
-        closest("the distance to W", W - Q, update, r, size=size)
+    yield "closest", lambda: closest("the distance to W", W - Q, update, r, size=size)
     if key == "smaller":
         at_most("the distance to W", float(np.linalg.norm(W - Q - update)), before, size=size)

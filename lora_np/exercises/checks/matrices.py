@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from lora_np import linalg
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer
+from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.laws import closest, exactly, law, orthonormal, parts, real_array, same
 from lora_np.exercises.samples import independent, mirror, scale, spectrum, turned
-from lora_np.linalg import row_echelon
 
 # See rank
 
@@ -40,13 +40,12 @@ def of_low_rank(draw: Draw) -> Array:
     return draw.array("B", d, r) @ draw.array("A", r, k)
 
 
-def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
+def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Claims:
     M = of_low_rank(draw)
     draw.assume(M.any())
     r = int(np.linalg.matrix_rank(M))
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
-    if key == "thin":
-        same("B @ A", B @ A, M)
+    yield "thin", lambda: same("B @ A", B @ A, M)
     for j, column in enumerate(B.T if key == "columns" else ()):
         found = np.isclose(M, column[:, None], rtol=1e-4, atol=1e-4 * np.abs(M).max()).all(axis=0).any()
         law(found, f"column {j} of B is not a column of M")
@@ -93,7 +92,7 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
         s = [*np.linspace(2, 1, r), *[faint] * (min(d, k) - r)]
         M = scale(draw) * turned(draw, "M", d, k, s)
         unit = np.abs(M).max()
-        large, all_pivots = (row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4))
+        large, all_pivots = (linalg.row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4))
         draw.assume(faint == 1e-3 or large == all_pivots)  # small pivots spread errors
         exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
 
@@ -107,18 +106,16 @@ def rank_one_parts_parts(draw: Draw, answer: Answer) -> None:
     same("the parts", answer(B, A), np.einsum("di,ik->idk", B, A))
 
 
-def cut_qr(draw: Draw, answer: Answer, key: str) -> None:
+def cut_qr(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k = draw.sizes("dk", high=4)
     M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
     B, A = parts("B A", answer(M, r), (d, r), (r, k))
-    if key == "first":
-        same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
-    if key == "angle":
-        orthonormal("B", B)
-        same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
+    yield "first", lambda: same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
+    yield "angle", lambda: orthonormal("B", B)
+    yield "angle", lambda: same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
 
 
-def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
+def lu_factors(draw: Draw, answer: Answer, key: str) -> Claims:
     """L and U of a matrix whose multipliers may be large: whoever swaps rows does so here."""
     n = draw.whole("n", 1, 4)
     right_L = np.tril(draw.array("L", n, n), -1) + np.eye(n)
@@ -126,38 +123,33 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
     L, U = parts("L U", answer(M), (n, n), (n, n))
-    if key == "triangles":
-        same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
-        same("the diagonal of L", np.diag(L), np.ones(n))
-        same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
-    if key == "product":
-        same("L @ U", L @ U, M, size=size)
+    yield "triangles", lambda: same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
+    yield "triangles", lambda: same("the diagonal of L", np.diag(L), np.ones(n))
+    yield "triangles", lambda: same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
+    yield "product", lambda: same("L @ U", L @ U, M, size=size)
 
 
-def gram_schmidt(draw: Draw, answer: Answer, key: str) -> None:
+def gram_schmidt(draw: Draw, answer: Answer, key: str) -> Claims:
     k = draw.whole("k", 1, 4)
     M = independent(draw, "M", draw.whole("d", k, 5), k)
     Q = real_array("Q", answer(M), M.shape)
-    if key == "orthonormal":
-        orthonormal("Q", Q)
+    yield "orthonormal", lambda: orthonormal("Q", Q)
     for j in range(1, k + 1 if key == "span" else 1):
         basis = Q[:, :j]
         same(f"the projection of the first {j} columns", basis @ (basis.T @ M[:, :j]), M[:, :j])
 
 
-def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> None:
+def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> Claims:
     k = draw.whole("k", 1, 4)
     d, sizes = draw.whole("d", k + 1, 6), 1 + spectrum(draw, "s", k, low=0, high=1)
     M = scale(draw) * turned(draw, "M", d, k, sizes)
     U, s, Vh = parts("U s Vh", answer(M), (d, k), (k,), (k, k))
-    if key == "values":
-        law((np.diff(s) <= 1e-4 * np.abs(s).max()).all(), f"the largest must come first, got {s.tolist()}")
-        same("s", s, np.linalg.svdvals(M))
-    if key == "vectors":
-        orthonormal("U", U)
-        orthonormal("Vh^T", Vh.T)
-    if key == "product":
-        same("(U * s) @ Vh", (U * s) @ Vh, M)
+    falls = (np.diff(s) <= 1e-4 * np.abs(s).max()).all()
+    yield "values", lambda: law(falls, f"the largest must come first, got {s.tolist()}")
+    yield "values", lambda: same("s", s, np.linalg.svdvals(M))
+    yield "vectors", lambda: orthonormal("U", U)
+    yield "vectors", lambda: orthonormal("Vh^T", Vh.T)
+    yield "product", lambda: same("(U * s) @ Vh", (U * s) @ Vh, M)
 
 
 # Cut the SVD
@@ -176,23 +168,18 @@ def cut_closest(draw: Draw, answer: Answer) -> None:
     closest("the error", M, got, r)
 
 
-def error_curve(draw: Draw, answer: Answer, key: str) -> None:
-    d, k = draw.sizes("dk", high=4)
-    M = scale(draw) * draw.array("M", d, k)
+def error_curve(draw: Draw, answer: Answer, key: str) -> Claims:
+    M, _ = matrix_and_rank(draw)
     draw.assume(M.any())
-    s = np.linalg.svdvals(M)
-    right = np.array([np.linalg.norm(s[r:]) for r in range(len(s) + 1)]) / np.linalg.norm(s)
+    right = linalg.rank_errors(M, relative=True)
     got = real_array("the errors", answer(M), right.shape)
-    if key == "ends":
-        same("the first error", got[0], 1.0)
-        same("the last error", got[-1], 0.0, size=10)  # a root makes rounding errors large
-    if key == "squares":
-        same("errors", got, right, size=10)
+    yield "ends", lambda: same("the first error", got[0], 1.0)
+    yield "ends", lambda: same("the last error", got[-1], 0.0, size=10)  # a root makes rounding errors large
+    yield "squares", lambda: same("errors", got, right, size=10)
 
 
 def smallest_rank_share(draw: Draw, answer: Answer) -> None:
-    d, k = draw.sizes("dk", high=4)
-    M, share = scale(draw) * draw.array("M", d, k), draw.number("share", 0.01, 0.99)
+    M, share = matrix_and_rank(draw)[0], draw.number("share", 0.01, 0.99)
     draw.assume(M.any())
     kept = np.cumsum(np.square(np.linalg.svdvals(M))) / np.square(M).sum()
     draw.assume(np.abs(kept - share).min() > 1e-3)
@@ -207,28 +194,23 @@ def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     exactly("the rank", answer(scale(draw) * M, 1.0), int(np.count_nonzero(M)))
 
 
-def balanced_factors(draw: Draw, answer: Answer, key: str) -> None:
+def balanced_factors(draw: Draw, answer: Answer, key: str) -> Claims:
     M, r = matrix_and_rank(draw)
     B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
-    if key == "closest":
-        closest("the error of B @ A", M, B @ A, r)
+    yield "closest", lambda: closest("the error of B @ A", M, B @ A, r)
     if key == "balanced":
         same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(M)), why="that is A A^T")
 
 
-def top_directions(draw: Draw, answer: Answer, key: str) -> None:
+def top_directions(draw: Draw, answer: Answer, key: str) -> Claims:
     r = draw.whole("r", 1, 3)
     d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
     large = 2 + spectrum(draw, "s", r, low=0, high=1)
     rest = draw.array("rest", min(d, k) - r, low=0, high=0.9)
     M = scale(draw) * turned(draw, "M", d, k, [*large, *rest])
     Q = real_array("Q", answer(M, r), (d, r))
-    if key == "orthonormal":
-        orthonormal("Q", Q)
-    if key == "span":
-        s = np.linalg.svdvals(M)
-        lost = float(np.linalg.norm(M - Q @ (Q.T @ M)))
-        at_most("what Q Q^T M loses of M", lost, float(np.linalg.norm(s[r:])), size=float(s[0]))
+    yield "orthonormal", lambda: orthonormal("Q", Q)
+    yield "span", lambda: closest("what Q Q^T M loses of M", M, Q @ (Q.T @ M), r)
 
 
 # Look inside an update
@@ -254,9 +236,7 @@ def similarity_phi(draw: Draw, answer: Answer) -> None:
     m = min(r, k)
     A1, A2 = (turned(draw, name, r, k, spectrum(draw, f"s of {name}", m)) for name in ("A1", "A2"))
     i, j = draw.whole("i", 1, m), draw.whole("j", 1, m)
-    V1, V2 = (np.linalg.svd(A)[2][:n] for A, n in ((A1, i), (A2, j)))
-    right = np.square(V1 @ V2.T).sum() / min(i, j)
-    same("phi", answer(A1, scale(draw) * A2, i, j), right, size=1)
+    same("phi", answer(A1, scale(draw) * A2, i, j), linalg.subspace_similarity(A1, A2, i, j), size=1)
 
 
 def amplification(draw: Draw, answer: Answer, key: str) -> None:
@@ -264,16 +244,13 @@ def amplification(draw: Draw, answer: Answer, key: str) -> None:
     m = draw.whole("rank", 1, min(d, k))
     dW, r = turned(draw, "dW", d, k, spectrum(draw, "s", m)), int(draw.whole("r", 1, m))
     if key == "multiple":
-        times = draw.number("times", 0.5, 8) * scale(draw)
-        s = np.linalg.svdvals(dW)
-        right = np.linalg.norm(s) / np.linalg.norm(s[:r]) * times
-        same("the factor", answer(dW / times, dW, r), right, why="the update is a multiple of W0")
+        W0, why = dW / (draw.number("times", 0.5, 8) * scale(draw)), "the update is a multiple of W0"
+        same("the factor", answer(W0, dW, r), linalg.amplification_factor(W0, dW, rank=r), why=why)
     if key == "directions":
         W0 = draw.array("W0", d, k)
-        U, _, Vh = np.linalg.svd(dW)
-        seen = float(np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T))
-        draw.assume(seen > 0.1)
-        same("the factor", answer(W0, dW, r), np.linalg.norm(dW) / seen)
+        right = linalg.amplification_factor(W0, dW, rank=r)
+        draw.assume(right < 10 * np.linalg.norm(dW))  # else nearly nothing of W0 is in its directions
+        same("the factor", answer(W0, dW, r), right)
 
 
 def places(what: str, answer: Array, right: list[int]) -> None:

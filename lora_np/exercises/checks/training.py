@@ -1,11 +1,12 @@
-"""Laws of the lessons on derivatives, training, adapting and choosing."""
+"""Laws of the lessons on derivatives, training, adapting (language models too) and choosing."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from lora_np import nn
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer
+from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import (
     TOLERANCE,
@@ -39,21 +40,15 @@ def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
     same("the gradient", answer(g, x), g * (sigma + x * sigma * (1 - sigma)), size=np.abs(g).max())
 
 
-def slope_linear(draw: Draw, answer: Answer) -> None:
+def slope(draw: Draw, answer: Answer, key: str) -> Claims:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     x, c = draw.array("x", *shape), draw.array("c", *shape)
-    f = Function("lambda x: float(np.sum(c * x))", c=c)
-    same("the slope", answer(f, x), c, tolerance=1e-6, size=5)
-
-
-def slope_square(draw: Draw, answer: Answer) -> None:
-    shape = draw.sizes("abc"[: draw.whole("axes", 1, 2)], high=3)
-    x, c = draw.array("x", *shape), draw.array("c", *shape)
-    f = Function("lambda x: float(np.sum(c * x * np.roll(x, 1) + c * x * x))", c=c)
+    linear = Function("lambda x: float(np.sum(c * x))", c=c)
+    yield "linear", lambda: same("the slope", answer(linear, x), c, tolerance=1e-6, size=5)
+    square = Function("lambda x: float(np.sum(c * x * np.roll(x, 1) + c * x * x))", c=c)
     right = 2 * c * x + c * np.roll(x, 1) + np.roll(np.ravel(c * x), -1).reshape(x.shape)
-    same(
-        "the slope", answer(f, x), right, tolerance=1e-7, size=1, why="exact, for a polynomial of degree two"
-    )
+    why = "exact, for a polynomial of degree two"
+    yield "square", lambda: same("the slope", answer(square, x), right, tolerance=1e-7, size=1, why=why)
 
 
 def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
@@ -61,9 +56,7 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
     axes = draw.pick("axes", (1, 2, 3, 3, 3)) if ones else draw.whole("axes", 0, 3)
     front = draw.pick("front", (0, 0, 1, axes)) if ones else draw.whole("front", 0, axes)
     full = draw.sizes("abc"[:axes], high=3)
-    shape = tuple(
-        1 if ones and draw.pick(f"stretch {i}", (False, True)) else int(n) for i, n in enumerate(full)
-    )
+    shape = tuple(draw.pick(f"stretch {i}", (int(n), 1)) if ones else int(n) for i, n in enumerate(full))
     g = draw.array("g", *full)
     right = g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
     right = right.sum(axis=tuple(range(front)))
@@ -108,36 +101,32 @@ def lora_forward_sum(draw: Draw, answer: Answer) -> None:
     same("h", answer(x, W0, A, B, alpha), right, size=float(np.abs(x).max()))
 
 
-def lora_start(draw: Draw, answer: Answer, key: str) -> None:
+def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
     r = draw.whole("r", 1, 3)
     d, k, rng = draw.whole("d", r, 8), draw.whole("k", r, 8), draw.whole("rng", 0, 100)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
-    if key == "zero":
-        same("B A", B @ A, np.zeros((d, k)))
+    yield "zero", lambda: same("B A", B @ A, np.zeros((d, k)))
     if key == "moves":
         moving = A if A.any() else B
         law(moving.any(), "if A and B are both zero, nothing ever moves")
         rank = np.linalg.matrix_rank(moving)
         law(rank == r, f"r is {r}, but the factor that is not zero has rank {rank}")
     if key == "rng":
-        again, other = (
-            all(map(np.array_equal, (A, B), answer(d, k, r, seed)[:2])) for seed in (rng, rng + 1)
-        )
+        starts = (answer(d, k, r, seed)[:2] for seed in (rng, rng + 1))
+        again, other = (all(map(np.array_equal, (A, B), start)) for start in starts)
         law(again, "the same rng must give the same start")
         law(not other, f"another rng must give another start, but {rng} and {rng + 1} give the same")
 
 
-def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
+def lora_gradients(draw: Draw, answer: Answer, key: str) -> Claims:
     x, W0, A, B = layer(draw)
     y, alpha = draw.array("y", len(x), len(W0)), draw.number("alpha", 1, 32)
     s = alpha / len(A)
     e = 2 * (x @ (W0 + s * B @ A).T - y) / y.size
     of_A, of_B = parts("dA dB", answer(x, y, W0, A, B, alpha), A.shape, B.shape)
     size, why = float(np.abs(e).max() * s), "the loss is the mean of all squared errors"
-    if key == "of_A":
-        same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size, why=why)
-    if key == "of_B":
-        same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size, why=why)
+    yield "of_A", lambda: same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size, why=why)
+    yield "of_B", lambda: same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size, why=why)
 
 
 def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
@@ -157,14 +146,12 @@ def near_best(loss: float, start: float, best: float) -> None:
     law(loss <= enough, f"the loss is {loss:.4f}, and must be at most {enough:.4f}; the best is {best:.4f}")
 
 
-def train_lora(draw: Draw, answer: Answer, key: str) -> None:
+def train_lora(draw: Draw, answer: Answer, key: str) -> Claims:
     x, y, W0, r, losses = regression(draw, high=3, stretched=True)
     B, A = parts("B A", answer(x, y, W0, r), (len(W0), r), (r, W0.shape[1]))
     loss = float(np.mean(np.square(x @ (W0 + B @ A).T - y)))
-    if key == "lower":
-        law(loss < losses[0], f"from {losses[0]:.4f} the loss came to {loss:.4f}")
-    if key == "best":
-        near_best(loss, losses[0], losses[r])
+    yield "lower", lambda: law(loss < losses[0], f"from {losses[0]:.4f} the loss came to {loss:.4f}")
+    yield "best", lambda: near_best(loss, losses[0], losses[r])
 
 
 # Adapt a real model
@@ -182,8 +169,7 @@ def cross_entropy(draw: Draw, answer: Answer, key: str) -> None:
     n, classes = draw.sizes("n classes", high=4)
     logits = reach * draw.array("logits", n, classes)
     labels = np.array([int(draw.whole(f"label {i}", 0, classes - 1)) for i in range(n)])
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    right = np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(n), labels])
+    right = nn.cross_entropy(logits, labels)
     same("the loss", answer(logits, labels), right, size=1, tolerance=tolerance)
 
 
@@ -216,6 +202,59 @@ def best_update(draw: Draw, answer: Answer, key: str) -> None:
     at_most("the loss", loss, float(losses[r]), size=float(losses[0]))
 
 
+# Adapt a language model
+
+
+def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
+    n = draw.whole("n", 1, 5)
+    least = -5 if key == "ignored" else 0  # a label drawn below zero does not count
+    nats, labels = draw.array("nats", n, low=0), np.rint(draw.array("labels", n, low=least, high=9))
+    counts = labels >= 0
+    draw.assume(counts.any())
+    answered = answer(nats, np.where(counts, labels, -100).astype(int))
+    bits, perplexity = parts("bits perplexity", answered, (), ())
+    mean = float(np.mean(nats[counts]))
+    if key != "perplexity":
+        same("bits", bits, mean / np.log(2), size=1)
+    if key != "bits":
+        same("perplexity", perplexity, np.exp(mean))
+
+
+def attention_weights(draw: Draw, answer: Answer, key: str) -> Claims:
+    reach = draw.pick("reach", (1000.0, 200.0)) if key == "wide" else 1.0
+    n, d = draw.sizes("nd", high=4)
+    q, k = reach * draw.array("q", n, d), draw.array("k", n, d)
+    right = nn.softmax(np.where(np.tri(n, dtype=bool), q @ k.T / np.sqrt(d), -np.inf))
+    weights = real_array("the matrix of weights", answer(q, k), (n, n))
+    yield "past", lambda: same("the weights of later places", np.triu(weights, 1), np.zeros(weights.shape))
+    yield "past", lambda: same("the sum of each row", weights.sum(axis=1), np.ones(len(weights)))
+    if key != "past":
+        same("the weights", weights, right, tolerance=2e-3 if key == "wide" else TOLERANCE)
+
+
+# Ask whether a LoRA is enough
+
+
+def bits_per_number(draw: Draw, answer: Answer, key: str) -> None:
+    n, classes = draw.whole("n", 1, 5), draw.whole("classes", 2, 96)
+    d, k, r = draw.sizes("dkr")
+    losses = draw.array("losses", n, low=0, high=5.0 if key == "bits" else 0.0)
+    right = (n * np.log2(classes) - losses.sum() / np.log(2)) / (r * (d + k))
+    same("the bits for each number", answer(losses, classes, d, k, r), right, size=1)
+
+
+def fair_shares(draw: Draw, answer: Answer, key: str) -> None:
+    seeds = draw.whole("seeds", 1, 4) if key == "seeds" else 1
+    contestants, rates = draw.sizes("contestants rates", high=4)
+    base = draw.number("base", 7, 10)
+    validation = draw.array("validation", contestants, rates, low=0, high=10)
+    test = draw.array("test", contestants, rates, seeds, low=0, high=10)
+    loss = np.array([test[i, list(row).index(min(row))].mean() for i, row in enumerate(validation)])
+    draw.assume(base - loss[0] > 0.5)
+    right = (base - loss) / (base - loss[0])
+    same("the shares", answer(base, validation, test), right, size=20)
+
+
 # Choose rank, alpha and initialisation
 
 
@@ -225,25 +264,22 @@ def alpha_for_rank(draw: Draw, answer: Answer, key: str) -> None:
     same("the new alpha", answer(alpha, r, new, key), alpha * times)
 
 
-def pissa_start(draw: Draw, answer: Answer, key: str) -> None:
+def pissa_start(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k = draw.sizes("dk", high=4)
     r, alpha = draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
     W0, s = scale(draw) * draw.array("W0", d, k), alpha / r
     W, B, A = parts("W B A", answer(W0, r, alpha), (d, k), (d, r), (r, k))
-    if key == "same":
-        same("W + (alpha / r) B A", W + s * B @ A, W0)
-    if key == "strongest":
-        closest("the norm of W0 - (alpha / r) B A", W0, s * B @ A, r)
+    yield "same", lambda: same("W + (alpha / r) B A", W + s * B @ A, W0)
+    yield "strongest", lambda: closest("the norm of W0 - (alpha / r) B A", W0, s * B @ A, r)
     if key == "balanced":
         same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(W0) / s), why="that is A A^T")
 
 
-def olora_start(draw: Draw, answer: Answer, key: str) -> None:
+def olora_start(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k = draw.sizes("dk", high=4)
     r, W0 = draw.whole("r", 1, min(d, k)), independent(draw, "W0", d, k)
     W, B, A = parts("W B A", answer(W0, r), (d, k), (d, r), (r, k))
-    if key == "same":
-        same("W + B A", W + B @ A, W0)
+    yield "same", lambda: same("W + B A", W + B @ A, W0)
     if key == "qr":
         orthonormal("B", B)
         same("the first r columns of B A", (B @ A)[:, :r], W0[:, :r])
@@ -251,7 +287,7 @@ def olora_start(draw: Draw, answer: Answer, key: str) -> None:
         same("B^T W", B.T @ W, np.zeros_like(A), size=size, why=why)
 
 
-def dora_weight(draw: Draw, answer: Answer, key: str) -> None:
+def dora_weight(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k, r = draw.sizes("dkr", high=4)
     W0, A, B = draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
     m, alpha, unit = draw.array("m", d, low=1), draw.number("alpha", 1, 16), scale(draw)
@@ -260,11 +296,9 @@ def dora_weight(draw: Draw, answer: Answer, key: str) -> None:
     draw.assume((sizes > 0.1).all())
     W = real_array("W", answer(unit * W0, A, unit * B, m, alpha), (d, k))
     lengths = np.linalg.norm(W, axis=1, keepdims=True)
-    if key == "lengths":
-        same("the lengths of the rows", lengths[:, 0], m)
-    if key == "directions":
-        law(lengths.all(), "a row of zeros has no direction")
-        same("the rows, divided by their lengths", W / lengths, V / sizes, size=1)
+    yield "lengths", lambda: same("the lengths of the rows", lengths[:, 0], m)
+    yield "directions", lambda: law(lengths.all(), "a row of zeros has no direction")
+    yield "directions", lambda: same("the rows, divided by their lengths", W / lengths, V / sizes, size=1)
 
 
 def smallest_good_rank(draw: Draw, answer: Answer, key: str) -> None:
