@@ -310,9 +310,8 @@ def check_start(adapter: Adapter, *, known: Collection[str] = ()) -> None:
     """Refuse what is for a base that its initialisation changed, unless that is one of ``known``."""
     start = adapter.start
     if start is not None and start not in known:
-        remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
-        if start in STARTS:
-            remedy = "adapters.rebase(adapter, base) makes an ordinary LoRA of it"
+        ours = "adapters.rebase(adapter, base) makes an ordinary LoRA of it"
+        remedy = ours if start in STARTS else "save it with PEFT's path_initial_model_for_weight_conversion"
         raise HubError(
             f"{adapter}: init_lora_weights = {start!r} takes what A and B start with out of the base "
             f"weights, so that B A is no update of the original ones; {remedy}"

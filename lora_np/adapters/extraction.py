@@ -173,8 +173,9 @@ def extract(
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
         labels = {name: work[name][0].label for name in found}
         adapted = [work[name][0].module for name in found]
-        for name in {pair.target for pair in pairs if before.tied.get(HEAD) in pair.old} & found.keys():
-            module, spectrum = found[name]  # the head keeps the base's numbers unless it has its own
+        table = None if HEAD in after.parameters else before.tied.get(HEAD)
+        for name in {pair.target for pair in pairs if table in pair.old} & found.keys():
+            module, spectrum = found[name]
             found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
@@ -322,8 +323,10 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     for name, new in {**after.parameters, **unread}.items():
         first = named(next(iter(new)))
         # a checkpoint of the same model may hold as one tensor what the other has in parts
-        alone = {first: Place(name)} if first in before else {}
-        old = before.parameters.get(by_tensor.get(first, name)) or alone
+        alone = before.tied.get(name, first)
+        old = before.parameters.get(by_tensor.get(first, name)) or (
+            {alone: Place(name)} if alone in before else {}
+        )
         yield _Pair(before, after, name, old, new)
 
 
@@ -398,7 +401,8 @@ def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
     """Check that `merge` would restore the tuned parameter up to the promised error."""
     pair, promised = work
     lost = norm = 0.0
-    readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted.read, pair.old))
+    where = {pair.name: Place(pair.name)} if pair.name in pair.before.tied else pair.old
+    readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted.read, where))
     for W, W0, made in zip(*(pair.maps(*reader) for reader in readers), strict=True):
         lost += float(np.square(W - made).sum())
         norm += float(np.square(W.astype(np.float64) - W0).sum())

@@ -18,16 +18,7 @@ from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
-from lora_np.lora import (
-    ADAPTED,
-    STARTS,
-    DoRALinear,
-    LoRAEmbedding,
-    LoRAHead,
-    LoRALinear,
-    Residual,
-    adapter_leaves,
-)  # fmt: skip
+from lora_np.lora import ADAPTED, STARTS, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
 from lora_np.models import peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
 
@@ -227,24 +218,24 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
             )
         lora, m = (layer.lora, value(layer.m)) if isinstance(layer, DoRALinear) else (layer, None)
         A, B, c = value(lora.A), value(lora.B), None
-        if isinstance(layer, LoRAHead):
+        embedding = isinstance(lora.base, Embedding)
+        if isinstance(layer, LoRAEmbedding) and not embedding:  # a head, with the embedding's factors
             A, B = B.T, A.T
         elif biased and isinstance(layer, LoRALinear):  # PEFT knows them for all layers or for none
             c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
-        modules[name] = AdapterModule.of(
-            A=A, B=B, alpha=lora.alpha, magnitude=m, bias=c, embedding=isinstance(layer, LoRAEmbedding)
-        )
+        modules[name] = AdapterModule.of(A=A, B=B, alpha=lora.alpha, magnitude=m, bias=c, embedding=embedding)
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(lora.base.W, np.ndarray):
             full[f"{name}.weight"] = held(lora.base.W)  # as PEFT does, since the vocabulary may have grown
     raw = {
         **peft.FRESH,
         "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
         "use_dora": any("magnitude" in module.parts for module in modules.values()),
-        "lora_bias": biased,
         "bias": bias,
         "modules_to_save": saved or None,
     }
-    return Adapter(modules, full, {**targeting(raw, modules), "ensure_weight_tying": ties})
+    unusual = {"lora_bias": biased, "ensure_weight_tying": ties}
+    said = {key: value for key, value in unusual.items() if value}
+    return Adapter(modules, full, targeting(raw, modules) | said)
 
 
 def _own_name(path: str) -> str:
@@ -272,7 +263,7 @@ def _trained_in_full(
     full: dict[str, Stored] = {}
     saved: set[str] = set()
     biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
-    ties = any(isinstance(layer, LoRAHead) for layer in layers.values())
+    ties = any(isinstance(x, LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values())
     for path, leaf in trainable(model):
         if id(leaf) in own:
             continue
@@ -304,19 +295,21 @@ class _Building:
         self.tables = tables if adapter.raw.get("ensure_weight_tying") else {}  # embeddings by their arrays
         self.made: dict[Any, Tensor] = {}
 
+    def tensor(self, place: Any, array: Array) -> Tensor:
+        """The one for a place, if it holds these numbers."""
+        made = self.made.setdefault(place, Tensor(array))
+        return made if np.array_equal(value(made), array) else Tensor(array)
+
     def replaced(self, key: str, old: Any) -> Tensor:
         """What is trained instead of an array: of what shares it too, if the adapter ties them."""
-        new, place = _fitting(key, self.adapter.full[key], old), id(old) if id(old) in self.tables else key
-        made = self.made.setdefault(place, Tensor(new))
-        return made if np.array_equal(value(made), new) else Tensor(new)
+        place = id(old) if id(old) in self.tables else key
+        return self.tensor(place, _fitting(key, self.adapter.full[key], old))
 
     def factors(self, name: str, dtype: Any) -> tuple[Tensor | Array, Tensor]:
         """B and A of a module."""
-        module = self.adapter[name]
-        for part, array in (("B", module.B), ("A", module.A)):
-            self.made.setdefault((name, part), Tensor(array.astype(dtype)))
-        B, A = self.made[name, "B"], self.made[name, "A"]
-        return (value(B) if self.adapter.raw.get("init_lora_weights") == "mica" else B), A
+        B, A = (getattr(self.adapter[name], part).astype(dtype) for part in "BA")
+        frozen = self.adapter.raw.get("init_lora_weights") == "mica"
+        return B if frozen else self.tensor((name, "B"), B), self.tensor((name, "A"), A)
 
     def adapted(self, name: str, layer: Any) -> Any:
         """The layer with its adapter."""
@@ -338,7 +331,7 @@ class _Building:
         if table in self.adapter:
             of_B, of_A = self.factors(table, dtype)
             if np.array_equal(value(of_B), value(A).T) and np.array_equal(value(of_A), value(B).T):
-                return LoRAHead(layer, of_A, of_B, alpha)
+                return LoRAEmbedding(layer, of_A, of_B, alpha)
         if began := self.adapter.start:
             B0, A0 = STARTS[began](value(layer.W).astype(np.float64), module.rank, module.scale)
             layer = Residual((value(layer.W) - module.scale * (B0 @ A0)).astype(dtype), layer.b)
@@ -353,7 +346,6 @@ class _Building:
 def _fitting(key: str, stored: Stored, old: Any) -> Array:
     """An array of the file, as the one of the model that it replaces."""
     new = at_least_single(stored.read())
-    if old is None or new.shape != old.shape:
-        has = "none" if old is None else old.shape
-        raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {has}")
+    if new.shape != old.shape:
+        raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")
     return new.astype(old.dtype)

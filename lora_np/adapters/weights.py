@@ -77,7 +77,7 @@ class Merging:
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
         if name not in self.changes:
-            return self.source.read(name)
+            return self.source.read(self.source.tied.get(name, name))
         return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -102,56 +102,13 @@ class LoRALinear:
 
 
 @dataclass(frozen=True, eq=False)
-class LoRAHead:
-    """``h = (W0 + (alpha/r) A^T B^T) x``: a head with the weight of an embedding, and with its A and B.
-
-    Parameters
-    ----------
-    base : Linear
-        The head, of shape (vocab, d).
-    A : Tensor or ndarray of shape (r, vocab)
-        That of the `LoRAEmbedding`.
-    B : Tensor or ndarray of shape (d, r)
-        That of the `LoRAEmbedding`.
-    alpha : float
-        The update is scaled by ``alpha / r``.
-
-    Examples
-    --------
-    >>> head = LoRAHead(Linear(np.zeros((3, 2))), A=np.eye(1, 3), B=np.ones((2, 1)), alpha=2.0)
-    >>> head(np.ones(2))
-    array([4., 0., 0.])
-    """
-
-    base: Linear
-    A: Tensor | Array  # (r, vocab)
-    B: Tensor | Array  # (d, r)
-    alpha: float
-
-    __repr__ = outline
-
-    @property
-    def scale(self) -> float:
-        """``alpha / r``."""
-        return self.alpha / self.A.shape[0]
-
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        return plus_low_rank(self.base(x), x, self.B.T, self.A.T, self.scale)
-
-    def merged(self) -> Linear:
-        """One frozen `Linear` that computes the same."""
-        update = value(self.A).T @ value(self.B).T * self.scale
-        return freeze(Linear(value(self.base.W) + update, self.base.b))
-
-
-@dataclass(frozen=True, eq=False)
 class LoRAEmbedding:
     """``h = W0[i] + (alpha/r) B A[:, i]``: LoRA for the rows of an embedding.
 
     Parameters
     ----------
-    base : Embedding
-        The layer that is adapted.
+    base : Embedding or Linear
+        The layer that is adapted; or the head with the same W, which is then adapted by the same A and B.
     A : Tensor or ndarray of shape (r, vocab)
         Zero at the start.
     B : Tensor or ndarray of shape (d, r)
@@ -177,7 +134,7 @@ class LoRAEmbedding:
            [0., 0.]])
     """
 
-    base: Embedding
+    base: Embedding | Linear
     A: Tensor | Array  # (r, vocab)  zero: training starts exactly at the base model
     B: Tensor | Array  # (d, r)      random: breaks the symmetry
     alpha: float
@@ -198,8 +155,10 @@ class LoRAEmbedding:
         """``alpha / r``."""
         return self.alpha / self.rank
 
-    def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, tokens: Any, *, rng: np.random.Generator | None = None) -> Any:
         base = self.base(tokens)  # first, since it checks the tokens
+        if isinstance(self.base, Linear):
+            return plus_low_rank(base, tokens, self.B.T, self.A.T, self.scale)
         return base + (self.A.T[tokens] * self.scale) @ self.B.T
 
     def delta(self) -> Array:
@@ -207,9 +166,9 @@ class LoRAEmbedding:
         update: Array = value(self.A).T @ value(self.B).T * self.scale
         return update
 
-    def merged(self) -> Embedding:
-        """One frozen `Embedding` that computes the same."""
-        return Embedding(value(self.base.W) + self.delta())
+    def merged(self) -> Embedding | Linear:
+        """One frozen layer that computes the same."""
+        return freeze(replace(self.base, W=value(self.base.W) + self.delta()))
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:

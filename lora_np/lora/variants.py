@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, matrix, number, whole_number
-from lora_np.lora.layers import LoRAEmbedding, LoRAHead, LoRALinear
+from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
 
@@ -288,7 +288,7 @@ class DoRALinear:
         return freeze(Linear((value(self.m) / row_norms(W))[:, np.newaxis] * W, self.b))
 
 
-ADAPTED = (LoRALinear, LoRAEmbedding, LoRAHead, DoRALinear)  # what replaces a layer that is adapted
+ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what replaces a layer that is adapted
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,12 @@ def base_of(name: str, *, classifier: bool) -> Any:
     with torch.no_grad():  # the biases that transformers starts at zero say nothing
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        try:
+            return kind.from_pretrained(folder).float().eval()
+        except RuntimeError:  # classifiers of Gemma 3, which transformers does not reload
+            return None
 
 
 _WAYS = list(ways(Parts(["l.0.a", "l.0.b"], ["a", "b"], "e", "h", ["n"], ["s"], ["c"], ["g"])))
@@ -217,6 +223,10 @@ KNOWN = [
     (
         "t5", ".*(table|head|tying|tokens).*", "merge: .*the same numbers in all of them",
         "transformers ties all four embeddings of a T5, whatever the config says",
+    ),
+    (
+        "qwen3_next", ".*tokens.*", r"merge: differs by 1\.\de-05",
+        "rounding in float32 grows in its recurrence",
     ),
     (
         "jamba", ".*", "merge: differs|resize: differs",
@@ -368,7 +378,7 @@ def reloaded(model: Any, path: Path) -> Any:
         return peft.PeftModel.from_pretrained(copy.deepcopy(model), path).eval()
 
 
-@pytest.mark.parametrize(("base", "way"), few(CASES, 20), ids=str)
+@pytest.mark.parametrize(("base", "way"), few(CASES, 23), ids=str)
 def test_what_peft_reloads_is_read_counted_merged_resized_and_saved(
     base: str, way: str, tmp_path: Path
 ) -> None:
