@@ -110,7 +110,8 @@ def to_lora(
             part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
             for part, x in (("B", B), ("A", A))
         }
-        modules[name] = AdapterModule(stored, alpha=float(len(A)))
+        kind = module.embedding, module.kernel, module.parameter
+        modules[name] = AdapterModule(stored, float(len(A)), False, *kind)
     modules = {name: module for name, module in modules.items() if module.rank}  # others do nothing
     if not modules:
         raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
@@ -127,12 +128,11 @@ def _factors(
     """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
     if isinstance(module, MappedModule):
         row, update = module.row, module.delta
-        if row.factors is not None:
-            B, A = module.factors()
-            if len(A) * sum(module.shape) < prod(module.shape):
-                return B, A
-    elif weight is None:
-        raise HubError(f"{place} is a DoRA: give the base model (--base)")
+        if module.exact and module.rank * sum(module.shape) < prod(module.shape):
+            return module.factors()
+    elif weight is None or "bias" in module.parts:
+        missing = "it has a bias of B, which is not converted" if weight else "give the base model (--base)"
+        raise HubError(f"{place} is a DoRA: {missing}")
     else:
         row, W, alpha = MAPS["LORA use_dora"], weight(), module.scale * module.rank
         tensors = {"A": module.A, "B": module.B, "magnitude_vector": module.magnitude}

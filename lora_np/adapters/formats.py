@@ -29,6 +29,8 @@ def load(
 ) -> Adapter:
     """Open an adapter of any format. Everything but the numbers is read and checked now.
 
+    That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
+
     Parameters
     ----------
     adapter : path

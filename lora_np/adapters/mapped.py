@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from lora_np.models import peft
 
 Result = TypeVar("Result")
 
-_TOP_K = ("_topk_indices", "_topk_weights")  # of VB-LoRA, instead of the logits
+_MOST = 2**32  # numbers of a weight; a small file could ask for any number
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,7 +52,7 @@ class MappedModule(AdapterModule):
 
     def on(self, size: tuple[int, ...]) -> MappedModule:
         """The same module on a weight of this shape; refused if the tensors are for another one."""
-        if len(size) != 2:
+        if len(size) != 2 or min(size) < 1:
             raise HubError(f"{self.name!r}: {self.row.name} is read for matrices, not for shape {size}")
         try:
             wanted = self.row.trained(*size, **self.settings)
@@ -64,13 +65,13 @@ class MappedModule(AdapterModule):
             )
         return replace(self, size=size)
 
-    def _with_tensors(self, compute: Callable[..., Result], read: Callable[[Stored], Array]) -> Result:
+    def _with_tensors(self, compute: Callable[..., Result]) -> Result:
         W, shape = None, self.shape if self.row.needs("shape") else None
         if self.row.needs("W"):
             if self.base is None:
                 raise self.unknown
             W = self.base().astype(self.dtype, copy=False)
-        tensors = {name: read(part) for name, part in self.parts.items()}
+        tensors = {name: part.read() for name, part in self.parts.items()}
         tensors = {name: x if x.dtype.kind in "iu" else x.astype(self.dtype) for name, x in tensors.items()}
         # who uses the result refuses what is not finite
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -86,31 +87,36 @@ class MappedModule(AdapterModule):
         return self.row.outputs and not self.settings.get("feedforward")
 
     def delta(self) -> Array:
-        update: Array = self._with_tensors(self.row.delta, lambda part: part.read())
+        update: Array = self._with_tensors(self.row.delta)
         return update
 
     def factors(self) -> tuple[Array, Array]:
-        if self.row.factors is not None:
-            return self._with_tensors(self.row.lora, lambda part: part.read())
+        if self.exact:
+            B, A = self._with_tensors(self.row.lora)
+            d, k = self.shape
+            # AdaLoRA may leave no direction
+            return (B, A) if len(A) else (np.zeros((d, 1), B.dtype), np.zeros((1, k), A.dtype))
         update = self.delta()
         one = np.eye(min(update.shape), dtype=update.dtype)
         return (update, one) if len(one) == update.shape[1] else (one, update)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        if self.size is not None:
-            return self.size
-        if self.row.needs("shape") or self.row.needs("W"):
+        if self.size is None:
             raise self.unknown
-        zeros: Callable[[Stored], Array] = lambda part: np.zeros(part.shape)
-        if self.row.factors is None:
-            return tuple(self._with_tensors(self.row.delta, zeros).shape)
-        B, A = self._with_tensors(self.row.lora, zeros)
-        return len(B), A.shape[1]
+        return self.size
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether it has factors in closed form, of a rank that is not full."""
+        return self.row.factors is not None and self.directions < min(self.shape)
 
     @cached_property
     def directions(self) -> int:
-        return min(self.shape) if self.row.factors is None else len(self.A)
+        most = min(self.shape)
+        if self.row.factors is None:
+            return most
+        return min(most, max(1, self.row.count_directions(*self.shape, **self.settings)))
 
     @cached_property
     def maps(self) -> int:
@@ -176,39 +182,20 @@ def read_mapped(
 def _module(
     name: str, row: Map, parts: Mapping[str, Stored], whole: Mapping[str, Stored], settings: Mapping[str, Any]
 ) -> MappedModule:
-    parts = {**whole, **_logits(parts, whole)}
+    parts = {**whole, **parts}
     named = {tensor: parts.pop(tensor.rstrip("_")) for tensor in row.tensors if tensor.rstrip("_") in parts}
     if unread := sorted(parts.keys() - whole.keys()):
         raise HubError(f"{name!r} has {row.key(unread[0])}, which is not read for {row.name}")
     for tensor in (tensor for tensor, must in row.tensors.items() if must and tensor not in named):
         raise HubError(f"{name!r} has no {row.key(tensor)}, which PEFT may save or not (save_projection)")
     module = MappedModule(named, 1.0, name=name, row=row, settings=settings)
-    if row.needs("shape") or row.needs("W"):
+    if row.size is None:
         return module
+    shapes = {tensor: part.shape for tensor, part in named.items()}
     try:
-        return module.on(module.shape)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        if isinstance(error, HubError):
-            raise
-        shapes = {tensor: part.shape for tensor, part in named.items()}
-        raise HubError(f"{name!r}: tensors of {row.name} do not fit each other: {shapes}") from None
-
-
-def _logits(parts: Mapping[str, Stored], whole: Mapping[str, Stored]) -> dict[str, Stored]:
-    """The tensors, with VB-LoRA's logits also where the file has the weights of the largest instead."""
-    found = {name: part for name, part in parts.items() if not name.endswith(_TOP_K)}
-    for name in ("logits_A", "logits_B"):
-        where, weights = (parts.get(name + end) for end in _TOP_K)
-        if where and weights and "vector_bank" in whole:
-            shape = (*where.shape[:-1], *whole["vector_bank"].shape[:1])
-            found[name] = Stored(weights.dtype, shape, partial(_filled, where, weights, shape))
-    return found
-
-
-def _filled(where: Stored, weights: Stored, shape: tuple[int, ...]) -> Array:
-    """Logits whose softmax has these weights at these places, the last being what the others leave of 1."""
-    given, logits = weights.read(), np.full(shape, -np.inf, np.float32)
-    given = np.concatenate([given, 1 - given.sum(axis=-1, keepdims=True)], axis=-1)
-    with np.errstate(divide="ignore"):
-        np.put_along_axis(logits, where.read().astype(np.int64), np.log(given), axis=-1)
-    return logits
+        size = row.size(shapes)
+    except IndexError:
+        raise HubError(f"{name!r}: {row.name} has no tensors of such shapes: {shapes}") from None
+    if prod(size) > _MOST:
+        raise HubError(f"{name!r}: {row.name} of shape {size} is for a weight of more than {_MOST:,} numbers")
+    return module.on(size)

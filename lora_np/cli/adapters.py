@@ -130,11 +130,7 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 @click.argument("first", type=options.READ)
 @click.argument("second", type=options.READ)
 @click.option("--tolerance", type=float, default=1e-5, help="The relative difference to ignore.")
-@click.option(
-    "--base",
-    type=options.READ,
-    help="The base model, for adapters whose update depends on it (HRA, OFT, ...).",
-)
+@click.option("--base", type=options.READ, help="The base model, for tuners whose update depends on it.")
 @options.jobs
 @options.as_json
 def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:

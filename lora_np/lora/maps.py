@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from math import inf, isqrt, prod
@@ -32,9 +32,9 @@ _UNUSED = frozenset((
     "init_ia3_weights", "init_logits_std", "init_v_bound", "init_vector_bank_bound", "init_weights",
     "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout", "module_dropout",
     "orth_reg_weight", "projection_prng_key", "psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter",
-    "randlora_dropout", "random_seed", "rank_dropout", "rank_dropout_scale", "save_only_topk_weights",
-    "save_projection", "sparse", "target_r", "tfinal", "tinit", "tinylora_dropout", "total_step",
-    "use_effective_conv2d", "vblora_dropout", "vera_dropout", "very_sparse",
+    "randlora_dropout", "random_seed", "rank_dropout", "rank_dropout_scale", "save_projection", "sparse",
+    "target_r", "tfinal", "tinit", "tinylora_dropout", "total_step", "use_effective_conv2d",
+    "vblora_dropout", "vera_dropout", "very_sparse",
 ))  # fmt: skip
 _PATTERNS = {
     "rank_pattern": "r", "alpha_pattern": "alpha", "block_size_pattern": "block_size",
@@ -67,8 +67,12 @@ class Map:
         The update (d, k).
     weight : callable, optional
         The new weight, from ``W``.
+    size : callable, optional
+        From the tensors' shapes by name to (d, k), where they say it.
     rank : str
         R in words; empty if the update has no such factors, or any rank.
+    directions : callable
+        From d, k and settings to R.
     shared : callable, optional
         From settings and the number of modules to the shapes of what is trained for the whole model.
     outputs : bool
@@ -94,8 +98,10 @@ class Map:
     factors: Callable[..., Pair] | None = None
     update: Callable[..., Any] | None = None
     weight: Callable[..., Any] | None = None
+    size: Callable[[Mapping[str, tuple[int, ...]]], tuple[int, int]] | None = None
     rank: str = ""
-    shared: Callable[..., Shapes] = lambda: {}
+    directions: Callable[..., int] = field(default_factory=lambda: lambda r: r)
+    shared: Callable[..., Shapes] = field(default_factory=lambda: lambda: {})
     outputs: bool = False
 
     @property
@@ -140,6 +146,10 @@ class Map:
     def count(self, d: int, k: int, **settings: Any) -> int:
         """How many numbers are trained for one matrix."""
         return sum(map(prod, self.trained(d, k, **settings).values()))
+
+    def count_directions(self, d: int, k: int, **settings: Any) -> int:
+        """R, of the factors in closed form."""
+        return int(self._value(self.directions, {"d": d, "k": k}, None, settings))
 
     def trained_by_all(self, modules: int, **settings: Any) -> Shapes:
         """The shapes of what is trained for the whole model, beside that for each module."""
@@ -219,6 +229,23 @@ def lokr_shapes(d: int, k: int, *, r: int, decompose_both: bool, decompose_facto
         else:
             shapes |= {f"{name}_a": (rows, r), f"{name}_b": (r, columns)}
     return shapes
+
+
+def lokr_size(at: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+    d, k = (
+        [at.get(f"w{i}", at.get(f"w{i}_{end}", (0, 0)))[axis] for i in (1, 2)]
+        for axis, end in enumerate("ab")
+    )
+    return prod(d), prod(k)
+
+
+def lokr_directions(d: int, k: int, *, r: int, decompose_both: bool, decompose_factor: int) -> int:
+    shapes = lokr_shapes(d, k, r=r, decompose_both=decompose_both, decompose_factor=decompose_factor)
+    return prod(min(shapes.get(f"w{i}") or shapes[f"w{i}_b"][:1]) for i in (1, 2))
+
+
+def of_pair(at: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+    return at["B"][0], at["A"][1]
 
 
 def blocks(what: str, n: int, size: int) -> int:
@@ -317,7 +344,7 @@ _ON, _OFF = (True, False), (False, True)
 MAPS: dict[str, Map] = {
     "LORA": Map(
         "LoRA", "2106.09685", "lora_", lambda d, k, r: {"A": (r, k), "B": (d, r)},
-        {"r": 8, "lora_alpha": 8.0}, updates.lora_factors, rank="r",
+        {"r": 8, "lora_alpha": 8.0}, updates.lora_factors, size=of_pair, rank="r",
     ),
     "LORA use_dora": Map(
         "DoRA", "2402.09353", "lora_",
@@ -326,17 +353,18 @@ MAPS: dict[str, Map] = {
     ),
     "ADALORA": Map(
         "AdaLoRA", "2303.10512", "lora_", lambda d, k, r: {"A": (r, k), "E": (r, 1), "B": (d, r)},
-        {"init_r": 12, "r": 12, "lora_alpha": 8.0}, updates.adalora_factors, rank="r",
+        {"init_r": 12, "r": 12, "lora_alpha": 8.0}, updates.adalora_factors, size=of_pair, rank="r",
     ),
     "LOHA": Map(
         "LoHa", "2108.06098", "hada_",
         lambda d, k, r: {"w1_a": (d, r), "w1_b": (r, k), "w2_a": (d, r), "w2_b": (r, k)},
-        {"r": 8, "alpha": 8.0}, updates.loha_factors, update=updates.loha, rank="r^2",
+        {"r": 8, "alpha": 8.0}, updates.loha_factors, update=updates.loha,
+        size=lambda at: (at["w1_a"][0], at["w1_b"][1]), rank="r^2", directions=lambda r: r * r,
     ),
     "LOKR": Map(
         "LoKr", "2309.14859", "lokr_", lokr_shapes,
         {"r": 8, "alpha": 8.0, "decompose_both": _OFF, "decompose_factor": -1},
-        updates.lokr_factors, rank="rank(w1) rank(w2)",
+        updates.lokr_factors, size=lokr_size, rank="rank(w1) rank(w2)", directions=lokr_directions,
     ),
     "VERA": Map(
         "VeRA", "2310.11454", "vera_", lambda d, k, r: {"lambda_b": (d,), "lambda_d": (r,)}, {"r": 256},
@@ -344,17 +372,21 @@ MAPS: dict[str, Map] = {
     ),
     "VBLORA": Map(
         "VB-LoRA", "2405.15179", "vblora_", vblora_shapes,
-        {"r": 4, "num_vectors": 256, "vector_length": 256, "topk": 2}, updates.vblora_factors, rank="r",
+        {"r": 4, "num_vectors": 256, "vector_length": 256, "topk": 2}, updates.vblora_factors,
+        size=lambda at: (
+            at["logits_B"][0] * at["vector_bank"][1], at["logits_A"][1] * at["vector_bank"][1],
+        ),
+        rank="r",
         shared=lambda num_vectors, vector_length: {"vector_bank": (num_vectors, vector_length)},
     ),
     "TINYLORA": Map(
         "TinyLoRA", "2602.04118", "tinylora_", lambda: {},
-        {"r": 2, "u": 64, "weight_tying": 0.0, "projection_seed": 42}, updates.tinylora_factors, rank="r",
-        shared=tied,
+        {"r": 2, "u": 64, "weight_tying": 0.0, "projection_seed": 42}, updates.tinylora_factors, size=of_pair,
+        rank="r", directions=lambda d, k, r: min(d, k, r), shared=tied,
     ),
     "DELORA": Map(
         "DeLoRA", "2503.18225", "delora_", lambda d, k, r: {"A": (r, k), "B": (d, r), "lambda_": (1,)},
-        {"r": 8}, updates.delora_factors, rank="r",
+        {"r": 8}, updates.delora_factors, size=of_pair, rank="r",
     ),
     "MISS": Map(
         "MiSS", "2409.15371", "miss_",
@@ -381,13 +413,16 @@ MAPS: dict[str, Map] = {
     "FOURIERFT": Map(
         "FourierFT", "2405.03003", "fourierft_", lambda n_frequency: {"spectrum": (n_frequency,)},
         {"n_frequency": 1000, "scaling": 150.0, "random_loc_seed": 777},
-        updates.fourierft_factors, rank="2 n",
+        updates.fourierft_factors, rank="2 n", directions=lambda n_frequency: 2 * n_frequency,
     ),
     "RANDLORA": Map(
         "RandLoRA", "2502.00987", "randlora_", randlora_shapes, {"r": 32, "randlora_alpha": 640.0},
-        updates.randlora_factors,
+        updates.randlora_factors, directions=lambda d, k, r: r * -(-min(d, k) // r),
     ),
-    "C3A": Map("C3A", "2407.19342", "c3a_", c3a_shapes, {"block_size": 256}, update=updates.c3a),
+    "C3A": Map(
+        "C3A", "2407.19342", "c3a_", c3a_shapes, {"block_size": 256}, update=updates.c3a,
+        size=lambda at: (at["kernel"][0] * at["kernel"][2], at["kernel"][1] * at["kernel"][2]),
+    ),
     "SHIRA": Map(
         "SHiRA", "2406.13175", "shira_", lambda d, k, r: {"weight": (r * (d + k),)}, {"r": 32},
         update=updates.shira,
@@ -435,7 +470,18 @@ def selecting(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def map_of(raw: Mapping[str, Any]) -> Map | None:
-    """The row of an adapter's config; None if there is none, or if it is a LoRA, which has its own reader."""
+    """The row of another tuner than LoRA.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        As in ``adapter_config.json``.
+
+    Returns
+    -------
+    Map or None
+        None of a LoRA, and of what has no row.
+    """
     kind = raw.get("peft_type")
     if kind == "LORA" or not isinstance(kind, str):
         return None

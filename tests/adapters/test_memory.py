@@ -74,6 +74,17 @@ def wide_adapter(path, size, tensors):
     adapters.save(adapters.Adapter(modules, raw={"peft_type": "LORA", "target_modules": ["q_proj"]}), path)
 
 
+def hra(path, size, tensors):
+    """An adapter whose update is formed in full, and needs the base."""
+    path.mkdir()
+    config = {"peft_type": "HRA", "r": 8, "target_modules": ["q_proj"]}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    u = np.random.default_rng(0).standard_normal((size, 8), np.float32)
+    keys = [f"base_model.model.model.layers.{i}.q_proj.hra_u" for i in range(tensors)]
+    safetensors.save(dict.fromkeys(keys, u), path / "adapter_model.safetensors")
+    return path
+
+
 def check(tmp_path, size, tensors):
     base = checkpoint(tmp_path / "base", size, tensors)
     tuned = checkpoint(tmp_path / "tuned", size, tensors, change=0.001)
@@ -89,7 +100,8 @@ def check(tmp_path, size, tensors):
         )
         for to, out in [("gguf", "a.gguf"), ("mlx", "mlx")]
     }
-    return limit, {"extract": extracted, "merge": merged, **converted}
+    reflected = peak("merge", base, hra(tmp_path / "hra", size, tensors), "-o", tmp_path / "reflected")
+    return limit, {"extract": extracted, "merge": merged, "merge HRA": reflected, **converted}
 
 
 def test_small_checkpoints_stay_below_the_limit(tmp_path):

@@ -1,5 +1,6 @@
 """PEFT's tuners as maps: formulas against PEFT, exact factors, conversion, counts, and what is refused."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -10,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_np import Linear, Tensor, accounting, adapters
+from lora_np import Linear, Sequential, Tensor, accounting, adapters
 from lora_np.cli import run
 from lora_np.hub import HubError, safetensors
 from lora_np.lora import MAPS
-from lora_np.lora.updates import random_places
+from lora_np.lora.updates import cayley, random_places
 from tests.drawing import FULL, every, few
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,6 @@ SETTINGS = {
         [
             {"r": 2, "num_vectors": 8, "vector_length": 4},
             {"r": 3, "num_vectors": 5, "vector_length": 2, "topk": 3},
-            {"r": 2, "num_vectors": 8, "vector_length": 4, "save_only_topk_weights": True},
         ],
     ),
     "TINYLORA": ("TinyLoraConfig", [{}, {"u": 7, "r": 3}, {"u": 16, "weight_tying": 0.5}, {"weight_tying": 1.0}]),
@@ -118,6 +118,7 @@ def test_exact_factors_are_the_update(kind, shape):
         tensors, settings, W = example(kind, *shape, seed)
         B, A = row.lora(tensors, W=W, **settings)
         assert (B.shape[0], A.shape[1]) == shape
+        assert len(A) == row.count_directions(*shape, **settings)
         np.testing.assert_allclose(B @ A, row.delta(tensors, W=W, **settings), atol=1e-12)
 
 
@@ -215,6 +216,20 @@ def test_gradients_flow_through_every_formula(kind, shape):
         )
 
 
+def test_terms_of_the_series_as_peft_counts_them():
+    Q = np.array([[0.0, 0.1], [-0.1, 0.0]])
+    powers = [np.linalg.matrix_power(Q, n) for n in range(6)]
+    for terms, coefficients in {
+        1: [1],
+        2: [1, 2],
+        3: [1, 2, 2, 1],
+        4: [1, 2, 2, 1],
+        5: [1, 2, 2, 2, 1],
+    }.items():
+        wanted = sum(c * P for c, P in zip(coefficients, powers, strict=False))
+        np.testing.assert_allclose(cayley(Q, terms), wanted)
+
+
 def test_counts_on_one_matrix():
     assert MAPS["LORA"].count(100, 120, r=8) == accounting.count_lora(100, 120, rank=8) == 1760
     assert MAPS["LORA use_dora"].count(100, 120, r=8) == accounting.count_lora(100, 120, rank=8, dora=True)
@@ -223,6 +238,11 @@ def test_counts_on_one_matrix():
     assert MAPS["LOKR"].count(256, 768) == 768
     assert MAPS["OFT"].count(256, 768) == 11_904
     assert MAPS["C3A"].count(256, 768) == 768
+    # divisors: of two that are as near, the smaller; up to a factor that does not divide
+    assert MAPS["OFT"].trained(1, 12, oft_block_size=5) == {"weight": (3, 6)}
+    assert MAPS["LOKR"].trained(12, 36, r=99, decompose_factor=3) == {"w1": (3, 3), "w2": (4, 12)}
+    assert MAPS["LOKR"].trained(14, 36, r=99, decompose_factor=5) == {"w1": (2, 4), "w2": (7, 9)}
+    assert MAPS["LOKR"].trained(14, 36, r=99) == {"w1": (2, 6), "w2": (7, 6)}
 
 
 def test_what_a_file_may_leave_out_is_known_by_the_row():
@@ -363,6 +383,8 @@ def rewritten(folder, change=None, **raw):
         ("BOFT", {"boft_n_butterfly_factor": 2}, "boft_n_butterfly_factor must be 1 for BOFT, got 2"),
         ("ROAD", {"variant": "road_3"}, "variant must be 'road_1' or"),
         ("ADALORA", {"use_rslora": True}, "use_rslora = True is not supported for AdaLoRA"),
+        ("VBLORA", {"save_only_topk_weights": True}, "save_only_topk_weights = True is not supported"),
+        ("LOKR", {"rank_pattern": {"up": 0}}, "'up': on a weight of shape .*, LoKr has"),
         ("HRA", {"target_modules": ["up"]}, "'down' is not among the config's target_modules"),
         ("LOHA", {"r": 3}, r"'\w+': on a weight of shape .*, LoHa has"),
         ("LOHA", {"peft_type": "BEFT"}, "peft_type must be 'LORA', got 'BEFT'"),
@@ -383,8 +405,22 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
         ),
         ("LOHA", lambda t: t | {"other": np.ones(2)}, "'other' belongs to no LoHa"),
         ("VERA", lambda t: {key: x for key, x in t.items() if key != "base_model.vera_A"}, "has no vera_A"),
-        ("LOKR", lambda t: {key: x for key, x in t.items() if "down.lokr_w1" not in key}, "LoKr do not fit"),
-        ("C3A", lambda t: t | {"base_model.model.up.c3a_kernel": np.ones((2, 2))}, "C3A do not fit"),
+        (
+            "LOKR",
+            lambda t: {key: x for key, x in t.items() if "down.lokr_w1" not in key},
+            "LoKr is read for matrices, not for shape",
+        ),
+        (
+            "C3A",
+            lambda t: t | {"base_model.model.up.c3a_kernel": np.ones((2, 2))},
+            "C3A has no tensors of such shapes",
+        ),
+        (
+            "C3A",
+            lambda t: t | {"base_model.model.up.c3a_kernel": np.ones((1, 1, 2**17))},
+            "more than 4,294,967,296",
+        ),
+        ("LOHA", lambda t: t | {"base_model.model.up.hada_w1_a": np.ones(3)}, "'up': on a weight of shape"),
         ("LOHA", lambda t: {"base_model.vera_A": np.ones(2)}, "belongs to no LoHa"),
     ],
 )
@@ -412,6 +448,35 @@ def test_what_is_not_a_lora_says_what_it_needs(written, tmp_path):
     wrong = rewritten(folder, lambda t: t | {"base_model.model.up.miss_block": np.ones((2, 15))})
     with pytest.raises(HubError, match=r"'up': on a weight of shape \(16, 12\), MiSS has"):
         adapters.merge(base, wrong, tmp_path / "merged", any_base=True)
+
+
+def test_adalora_that_was_pruned(written):
+    _, folder, named = written("ADALORA")
+    masks = {"up": [True, False], "down": [False, False]}
+
+    def prune(tensors):
+        for name, kept in masks.items():
+            for part, axis in (("A", 0), ("E", 0), ("B", 1)):
+                key = f"base_model.model.{name}.lora_{part}"
+                tensors[key] = np.compress(kept, tensors[key], axis=axis)
+        return tensors
+
+    pruned = rewritten(
+        folder, prune, init_r=2, rank_pattern={f"{name}.lora_E": m for name, m in masks.items()}
+    )
+    opened = adapters.load(pruned)
+    assert {name: module.rank for name, module in opened.items()} == {"up": 1, "down": 1}
+    A, E, B = (opened["up"].parts[part].read() for part in "AEB")
+    np.testing.assert_allclose(opened.delta("up"), 8 / 2.00001 * B @ (A * E), rtol=1e-5)
+    assert not adapters.to_lora(pruned).delta("down").any()
+    assert [row.status for row in adapters.inspect(pruned).rows] == ["DEAD", "ok"]
+    layers = Sequential([Linear(named[f"{name}.weight"]) for name in masks])
+    config = {
+        **opened.raw,
+        "target_modules": ["0", "1"],
+        "rank_pattern": {f"layers.{i}.lora_E": m for i, m in enumerate(masks.values())},
+    }
+    assert accounting.count(layers, config=config).trainable == 12 + 1 + 16
 
 
 def test_saved_modules_biases_and_shared_tensors_are_kept_and_counted_once(written):
@@ -451,6 +516,32 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
         )
         dW = MAPS["LORA use_dora"].delta(tensors, W=W, lora_alpha=2)
         assert np.linalg.norm(found.delta(name) - dW) <= 0.05 * np.linalg.norm(dW)
+    (kept,) = adapters.to_lora(
+        adapters.Adapter({"up": dataclasses.replace(modules["up"], embedding=True)}, raw=dora.raw),
+        base=turned(base, tmp_path), error=0.05, any_base=True,
+    ).values()  # fmt: skip
+    assert kept.embedding
+    np.testing.assert_allclose(kept.delta(), found.delta("up"), atol=1e-4)
+
+
+def turned(base, tmp_path):
+    """A base whose weight of up is stored as that of an embedding."""
+    (tmp_path / "turned").mkdir()
+    file = safetensors.open(base / "model.safetensors")
+    tensors = {"up.weight": np.ascontiguousarray(file.read("up.weight").T)}
+    safetensors.save(tensors, tmp_path / "turned" / "model.safetensors")
+    return tmp_path / "turned"
+
+
+def test_ia3_in_a_feedforward_module_scales_inputs_and_no_bias(written, tmp_path):
+    base, folder, named = written("IA3", {"feedforward": True})
+    config = {"peft_type": "IA3", "target_modules": ["up", "down"], "feedforward_modules": ["p", "down"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    adapters.merge(base, folder, tmp_path / "merged", any_base=True)
+    merged = safetensors.open(tmp_path / "merged" / "model.safetensors")
+    l = adapters.load(folder)["up"].parts["l"].read()
+    np.testing.assert_allclose(merged.read("up.weight"), named["up.weight"] * l)
+    np.testing.assert_array_equal(merged.read("up.bias"), named["up.bias"])
 
 
 def test_the_commands_take_them(written, tmp_path, capsys):
