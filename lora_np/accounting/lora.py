@@ -89,8 +89,6 @@ class LoraCount(Shown):
         Numbers of the adapter that are not trained: MiCA's B.
     tuner : str
         Another tuner of PEFT.
-    constants : int
-        Numbers that it adds without training them.
     """
 
     spec: ModelSpec
@@ -102,7 +100,6 @@ class LoraCount(Shown):
     dora: bool = False
     frozen: int = 0
     tuner: str = ""
-    constants: int = 0
 
     @cached_property
     def adapter(self) -> int:
@@ -122,7 +119,7 @@ class LoraCount(Shown):
     @property
     def total(self) -> int:
         """Base, adapter and saved copies: what is in memory, and what PEFT calls "all params"."""
-        return self.base + self.adapter + self.frozen + sum(self.saved.values()) + self.constants
+        return self.base + self.adapter + self.frozen + sum(self.saved.values())
 
     @property
     def percent(self) -> float:
@@ -446,7 +443,7 @@ def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCoun
         adapters=tuple(adapters),
         saved={**alike.saved, **{f"{name}, of all": prod(shape) for name, shape in shared}},
         tuner=row.name,
-        constants=modules * (row is MAPS["ADALORA"]),  # the rank before pruning
+        frozen=modules * (row is MAPS["ADALORA"]),  # the rank before pruning
     )
 
 

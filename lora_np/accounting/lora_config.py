@@ -35,8 +35,6 @@ def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
         wanted = ", ".join(sorted({name.partition(" ")[0] for name in MAPS}))
         raise ValueError(f"peft_type must be one of {wanted}, got {shown(fields['peft_type'])}")
     fields = {key: value for key, value in fields.items() if value is not False}
-    if not any(module.tied for module in spec.groups):
-        fields.pop("ensure_weight_tying", None)
     for key, value in fields.items():
         if key == "velora_config" or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
             raise ValueError(f"{key} = {shown(value)} may change how many numbers are trained: not counted")

@@ -13,17 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, at_least_single, held
+from lora_np.adapters.adapter import Adapter, AdapterModule, at_least_single, check_start, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import load
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.peft_format import targeting
+from lora_np.adapters.rebasing import rebase
 from lora_np.adapters.resizing import Spectrum, finite, put_aside
 from lora_np.adapters.weights import Change, Merging, oriented
 from lora_np.checks import Array, matrix, number
 from lora_np.hub import HubError, directory
 from lora_np.linalg import optimal_losses, rank_within, reduced_rank_regression, truncated_svd
-from lora_np.lora import MAPS, map_of, selecting
+from lora_np.lora import MAPS, STARTS, map_of, selecting
 from lora_np.models import GGUFModel, open_gguf, open_model, peft
 
 Reader = Callable[[], Array]
@@ -42,7 +43,8 @@ def to_lora(
     """The adapter as a LoRA for the same base: what it does to each weight as B A, at one scale of 1.
 
     Exact where the update has factors in closed form that are fewer numbers than itself: see
-    `lora_np.lora.MAPS`. Else each module gets the smallest rank within ``error``.
+    `lora_np.lora.MAPS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the smallest rank
+    within ``error``.
 
     Parameters
     ----------
@@ -101,6 +103,9 @@ def to_lora(
         error = number("error", error, minimum=0, maximum=1, open_maximum=True)
     known = on_base(load(adapter), base, any_base=any_base)
     modules, before = dict(known.adapter.modules), known.adapter
+    if before.start is not None:
+        check_start(before, known=STARTS if base is not None else ())
+        return before if base is None else rebase(before, base)
     if not (map_of(before.raw) or before.has_magnitudes):
         return before
     for i, (name, module) in enumerate(before.modules.items()):
@@ -187,6 +192,7 @@ def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: 
     if base is None:
         return Based(adapter, {}, {}, ())
     source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
+    check_start(adapter, known=STARTS)
     unsure = () if any_base else check_base(source.config, base, adapter)
     weights: dict[str, Reader] = {}
     biases: dict[str, Reader] = {}
@@ -199,15 +205,14 @@ def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: 
             weights[name] = partial(_oriented, f"{base}: {name!r}", read, module, False)
     else:
         merging = Merging(source, adapter)
-        for name, target in merging.weights.items():
-            if change := merging.changes.get(target):
-                module = change.module or modules[name]
-                if isinstance(module, MappedModule):
-                    modules[name] = module
-                    if module.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
-                        biases[f"{name}.bias"] = partial(_moved, moved, f"{base}: bias of {name!r}")
-                turned, place = change.transposed, f"{base}: {target!r}"
-                weights[name] = partial(_oriented, place, change.start.read, module, turned)
+        for name, change in merging.by_module().items():
+            module = change.module or modules[name]
+            if isinstance(module, MappedModule):
+                modules[name] = module
+                if module.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
+                    biases[f"{name}.bias"] = partial(_moved, moved, f"{base}: bias of {name!r}")
+            read, turned = change.start.read, change.transposed
+            weights[name] = partial(_oriented, f"{base}: {name!r}", read, module, turned)
     for name, module in modules.items():
         if isinstance(module, MappedModule) and name in weights:
             modules[name] = replace(module, base=weights[name])

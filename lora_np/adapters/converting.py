@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from lora_np.adapters.adapter import Adapter, check_start
+from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.as_lora import to_lora
 from lora_np.adapters.formats import (
     Base,
@@ -23,12 +23,10 @@ from lora_np.adapters.formats import (
 from lora_np.adapters.kohya_format import flat
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.peft_format import only_lora
-from lora_np.adapters.rebasing import rebase
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import choice
 from lora_np.hub import float_dtype
-from lora_np.lora import STARTS
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 
@@ -125,11 +123,9 @@ def convert(
         float_dtype(dtype)
     before = load(adapter, base=base)
     folder = base_folder(before, base)
-    if to != "peft" and before.start is not None:
-        check_start(before, known=STARTS if folder else ())
-        before = rebase(before, folder) if folder else before
     if to not in ("peft", "lora"):
-        before = without_copies(only_lora(before), base)
+        before = to_lora(before, base=folder) if before.start is not None else only_lora(before)
+        before = without_copies(before, base)
     form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
     with new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
         wanted = before

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
 from lora_np.adapters.as_lora import on_base
 from lora_np.adapters.formats import load, weights_file
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
@@ -22,7 +22,7 @@ from lora_np.checks import Array, printable
 from lora_np.files import picture
 from lora_np.hub import SafetensorsWriter, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
-from lora_np.lora import STARTS, map_of
+from lora_np.lora import map_of
 from lora_np.plots import module_kinds
 from lora_np.table import Table, json_text
 from lora_np.work import each_of
@@ -276,8 +276,6 @@ def inspect(
     (2, 1, 1, 1.001)
     """
     opened = load(adapter, base=base, ordered=base is not None)
-    if base is not None:
-        check_start(opened, known=STARTS)
     opened, weights, _, unsure = on_base(opened, base, any_base=any_base)
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
@@ -323,7 +321,7 @@ def _look(
         return row, s
     W0 = weight()
     W = W0.copy()
-    if start:
+    if start is not None:
         module = from_start(module, W0, start)
         norm = float(np.linalg.norm(module.delta()))
     add_update(place, W, module, dtype=W0.dtype.name)

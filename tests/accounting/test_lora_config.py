@@ -121,10 +121,10 @@ def test_a_config_is_the_same_as_arguments() -> None:
     [
         ({"layer_replication": [[0, 4]]}, r"layer_replication = \[\[0, 4\]\] may change"),
         ({"no_such_setting": 1}, "no_such_setting = 1 may change"),
-        ({"velora_config": {"groups": 2}}, "velora_config = {'groups': 2} may change"),
         ({"peft_type": "XLORA"}, "peft_type must be one of ADALORA, .*, got 'XLORA'"),
         ({"peft_type": "IA3"}, r"defaults for \(IA\)\^3 are not known here"),
         ({"peft_type": "VERA", "target_modules": ["q_proj"], "lora_alpha": 4}, "lora_alpha = 4 is not supported"),
+        ({"velora_config": {"groups": 2}}, "velora_config = {'groups': 2} may change"),
         ({"r": "8"}, "r must be a whole number from 1 on, got '8'"),
         ({"r": True}, "r must be a whole number from 1 on, got True"),
         ({"layers_to_transform": ["0"]}, r"layers_to_transform must be whole numbers, got \['0'\]"),

@@ -216,6 +216,11 @@ def test_gradients_flow_through_every_formula(kind, shape):
         )
 
 
+def test_a_circulant_block_turns_to_the_right():
+    found = MAPS["C3A"].delta({"kernel": np.array([[[1.0, 2.0, 3.0]]])})
+    np.testing.assert_allclose(3 * found, [[1, 2, 3], [3, 1, 2], [2, 3, 1]])
+
+
 def test_terms_of_the_series_as_peft_counts_them():
     Q = np.array([[0.0, 0.1], [-0.1, 0.0]])
     powers = [np.linalg.matrix_power(Q, n) for n in range(6)]
@@ -703,3 +708,25 @@ def test_weights_that_are_stored_transposed(kind, torch, tmp_path):
     ):
         apart = (model.eval()(tokens).logits - wanted).abs().max() / (wanted - before).abs().max()
         assert apart < 2e-6
+
+
+@every("start", ["pissa", "olora"])
+def test_what_began_with_a_part_of_the_base_is_rebased(start, written):
+    base, _, named = written("LOHA")
+    rng = rng_of(start)
+    modules = {
+        name: adapters.AdapterModule.of(A=rng.normal(size=(2, k)), B=rng.normal(size=(d, 2)), alpha=3)
+        for name, (d, k) in {"up": (16, 12), "down": (12, 16)}.items()
+    }
+    raw = {"peft_type": "LORA", "init_lora_weights": start, "target_modules": [*modules]}
+    moved = adapters.Adapter(modules, raw=raw)
+    with pytest.raises(HubError, match="takes what A and B start with out of the base"):
+        adapters.to_lora(moved)
+    found = adapters.to_lora(moved, base=base, any_base=True)
+    for name, module in modules.items():
+        W = named[f"{name}.weight"]
+        U, s, Vh = np.linalg.svd(W)
+        Q, R = np.linalg.qr(W)
+        taken = U[:, :2] * s[:2] @ Vh[:2] if start == "pissa" else 1.5 * Q[:, :2] @ R[:2]
+        assert found[name].rank == 4
+        np.testing.assert_allclose(found.delta(name), module.delta() - taken, atol=1e-5)
