@@ -15,7 +15,7 @@ import numpy as np
 from lora_np.adapters import gguf_format, kohya_format, mlx_format, peft_format
 from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.scaling import copied
-from lora_np.files import replacing_file
+from lora_np.files import replacing_file, target_path
 from lora_np.hub import HubError, directory, gguf, inside, located, read_json, rounded
 from lora_np.models import ModelSpec, describe, open_gguf, open_model, peft
 
@@ -203,7 +203,7 @@ def new_adapter(
     to: Format | None = None,
 ) -> Iterator[tuple[Path, Path]]:
     """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside."""
-    target = Path(target)
+    target = target_path(target)
     read = [Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)]
     if (to or FILES.get(target.suffix, "peft")) in ("peft", "mlx"):
         if target.suffix in FILES:
