@@ -39,6 +39,7 @@ extensions = [
     "explorables",
     "exercise_pages",
     "family",
+    "claim_pages",
     "gallery",
     "code_blocks",
     "accessible",

@@ -39,8 +39,8 @@ def abilities(notebook: Any) -> list[str]:
 
 
 def minutes(notebook: Any) -> float:
-    """How long it takes to read, without what is folded away."""
-    read = re.sub(r"<details>.*?</details>", "", prose(notebook), flags=re.DOTALL)
+    """How long it takes to read, without what is folded away and markers."""
+    read = re.sub(r"<details>.*?</details>|<!--.*?-->", "", prose(notebook), flags=re.DOTALL)
     code = "".join("".join(cell["source"]) for cell in cells(notebook, "code"))
     return len(read.split()) / WORDS + code.count("\n") / LINES
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import claim_pages
 import exercise_pages
 import gallery
 import inventories
@@ -54,6 +55,7 @@ def make(app: Sphinx, config: Config) -> None:
     notebooks_for_the_browser()
     explorables()
     exercise_pages.write(DOCS / "practice")
+    claim_pages.write(DOCS / "claims")
     gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")
     once("mathjax-node", mathjax)

@@ -216,6 +216,8 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
                 f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
                 "the original weights: save lora_np.lora.rebase(model, original)"
             )
+        if not isinstance(layer, (LoRALinear, LoRAEmbedding, DoRALinear)):
+            raise HubError(f"{name} is a {type(layer).__name__}, which is not written to files: merge it")
         lora, m = (layer.lora, value(layer.m)) if isinstance(layer, DoRALinear) else (layer, None)
         A, B, c = value(lora.A), value(lora.B), None
         embedding = isinstance(lora.base, Embedding)

@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": "adapters",
     "check": "adapters",
     "lab": "lessons",
+    "claims": "lessons",
     "exercises": "exercises",
 }
 

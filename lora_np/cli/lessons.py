@@ -1,4 +1,4 @@
-"""``tour`` and ``lab``: the main job in one run, and the lessons."""
+"""``tour``, ``lab`` and ``claims``: the main job in one run, the lessons, what papers say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from lora_np.cli.options import WRITTEN, as_json, print_json, show
+from lora_np.checks import choice
+from lora_np.cli.options import WRITTEN, as_json, print_json, show, show_as
+from lora_np.table import Table
 
 
 @click.command()
@@ -49,3 +51,26 @@ def lab(folder: Path, browser: bool, port: int | None) -> None:
     new, kept = copy_lessons(folder)
     print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)
     open_lab(folder, browser=browser, port=port)
+
+
+@click.command()
+@click.argument("name", required=False)
+@as_json
+def claims(name: str | None, as_json: bool) -> None:
+    """Show what papers say about LoRA and what our runs say: all claims in a table, or all about one.
+
+    Example: lora-np claims rslora
+    """
+    from lora_np.course import claims as known_claims
+
+    known = known_claims()
+    if name is None:
+        rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
+        show_as(Table(["claim", "verdict", "what is said"], rows), as_json)
+        return
+    claim = known[choice("claim", name, known)]
+    named = [(claim["meaning"][key], figure) for key, figure in claim["figures"].items()]
+    intervals = [(meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named]
+    said = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
+    notes = [f"{part}: {claim[part]}" for part in said if claim[part]]
+    show_as(Table(["figure", "mean", "from", "to"], intervals, title=claim["title"], notes=notes), as_json)

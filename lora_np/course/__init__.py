@@ -10,6 +10,6 @@ with on_demand(globals()):
         lessons as lessons,
         open_lab as open_lab,
     )
-    from lora_np.course.runs import adaptation_runs as adaptation_runs
+    from lora_np.course.runs import adaptation_runs as adaptation_runs, claims as claims
     from lora_np.course.voice import Voice as Voice
     from lora_np.course.widgets import sliders as sliders

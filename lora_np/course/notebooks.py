@@ -28,11 +28,16 @@ def lessons() -> list[Path]:
     >>> lessons()[0].name
     '01-see-rank.ipynb'
     """
+    return carried("notebooks", "*.ipynb")
+
+
+def carried(folder: str, names: str) -> list[Path]:
+    """Files that a wheel carries inside the package, and that are next to it in a checkout."""
     package = Path(__file__).parents[1]
-    for folder in (package / "notebooks", package.parent / "notebooks"):
-        if found := sorted(folder.glob("*.ipynb")):
+    for place in (package, package.parent):
+        if found := sorted((place / folder).glob(names)):
             return found
-    raise FileNotFoundError(f"the lessons are missing from this installation of lora_np in {package}")
+    raise FileNotFoundError(f"{folder} is missing from this installation of lora_np in {package}")
 
 
 def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:

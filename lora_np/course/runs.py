@@ -6,6 +6,8 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from lora_np.course.notebooks import carried
+
 
 def adaptation_runs() -> list[dict[str, Any]]:
     """The shipped model after learning Genesis: many ranks, targets, learning rates and random seeds.
@@ -36,3 +38,31 @@ def adaptation_runs() -> list[dict[str, Any]]:
     text = files("lora_np.course").joinpath("adaptation.json").read_text(encoding="utf-8")
     runs: list[dict[str, Any]] = json.loads(text)["runs"]
     return runs
+
+
+def claims() -> dict[str, dict[str, Any]]:
+    """What papers say about LoRA, and what came of it when it was tried: each claim by its name.
+
+    Returns
+    -------
+    dict of str to dict
+        In words: ``title``, ``paper``, ``against`` (what would contradict it), ``rule``, ``limits``,
+        ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and ``low`` to ``high``, the
+        interval of the mean; ``ways``, each with the runs at every rate that was tried.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package was installed without them.
+
+    Notes
+    -----
+    ``python -m claims run`` in the repository makes them; ``claims/protocol.py`` says how.
+
+    Examples
+    --------
+    >>> claims()["double-quantisation"]["verdict"]
+    'holds'
+    """
+    found = carried("claims/results", "*.json")
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in found}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,6 +47,7 @@ def inject(
     bias: str = "none",
     quantise: str | Quantiser | None = None,
     steps: int = 5,
+    gradients: Mapping[str, Array] | None = None,
 ) -> T:
     """The same model, frozen, with ``(alpha/r) B A`` next to its linear layers; it computes what it did.
 
@@ -72,9 +73,9 @@ def inject(
     train : collection of str
         Paths of parts that are trained in full instead (a new head, say): exceptions from freezing. A tied
         weight can be named by any of its paths, is trained once, and stays tied.
-    variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "loftq"}
+    variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "loftq", "lora-ga", ...}
         A row of `lora_np.lora.VARIANTS`. LoRA+ differs only in its optimizer: see `lora_np.lora.lora_plus`.
-        "loftq" needs ``quantise``.
+        "loftq" needs ``quantise``, "lora-ga" and "lora-one" need ``gradients``.
     bias : {"none", "lora_only", "all"}
         Which b of the linear layers to train as well: those of adapted layers, or all. A merged model keeps
         their trained values.
@@ -84,6 +85,8 @@ def inject(
         A model whose weights are already quantised does not need this.
     steps : int
         Of `lora_np.lora.loftq`.
+    gradients : mapping of str to ndarray, optional
+        The gradient of the loss with respect to each adapted W, by the path of its layer.
 
     Returns
     -------
@@ -157,7 +160,7 @@ def inject(
         if few_bits and isinstance(layer.W, Quantised):
             raise ValueError(f"{path or 'the layer'} is already quantised: leave quantise= out")
         try:
-            return VARIANTS[variant].adapt(layer, settings)
+            return VARIANTS[variant].adapt(layer, settings._replace(gradient=(gradients or {}).get(path)))
         except ValueError as error:
             raise ValueError(f"{path or 'the layer'}: {error}") from None
 
@@ -268,13 +271,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     [('A', (1, 3)), ('B', (3, 1))]
     """
     nodes = [node for _, node in walk(model)]
-    own = {
-        id(getattr(node, field))
-        for node in nodes
-        if isinstance(node, ADAPTED)
-        for field in ("A", "B", "c", "m")
-        if getattr(node, field, None) is not None
-    }
+    own = {id(getattr(node, part, None)) for node in nodes if isinstance(node, ADAPTED) for part in "ABRcm"}
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 

@@ -37,6 +37,7 @@ class Settings(NamedTuple):
     rng: np.random.Generator
     few_bits: Quantiser | None = None  # what the frozen weight is held in; None as it is
     steps: int = 5  # of LoftQ
+    gradient: Array | None = None  # of the loss with respect to this layer's W
 
 
 class Variant(NamedTuple):
@@ -54,9 +55,7 @@ def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
         B = s.rng.normal(size=(d, s.rank)).astype(dtype)
         return LoRAEmbedding(layer, Tensor(np.zeros((s.rank, vocab), dtype)), Tensor(B), s.alpha)
     A = Tensor(np.asarray(s.init(s.rng, s.rank, layer.d_in), dtype=dtype))
-    if s.few_bits is not None:
-        layer = Linear(s.few_bits(value(layer.W)), layer.b)
-    return LoRALinear(layer, A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout)
+    return LoRALinear(held(layer, s), A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout)
 
 
 def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
@@ -130,6 +129,47 @@ def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
     return LoRALinear(base, Tensor(root * found.A), Tensor(root * found.B), s.alpha, s.dropout)
 
 
+def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
+    """A and B start as singular vectors of the first gradient G (Wang et al., arXiv 2407.05000).
+
+    ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the start is taken off W0.
+    """
+    U, _, Vh = np.linalg.svd(first_gradient("lora-ga", layer, s), full_matrices=False)
+    r = whole_number("rank", s.rank, maximum=len(Vh) // 2, top="min(d, k) / 2")
+    c = layer.d_out**0.25 / 4
+    return around_residual(layer, c * U[:, r : 2 * r], c * Vh[:r], s)
+
+
+def lora_one(layer: Linear, s: Settings) -> LoRALinear:
+    """B A starts as the best step of rank r down the first gradient G (Zhang et al., arXiv 2502.01235).
+
+    ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, the singular values shared evenly. W0 stays, so the
+    model starts one step away from the base.
+    """
+    from lora_np.linalg import truncated_svd
+
+    U, S, Vh = truncated_svd(first_gradient("lora-one", layer, s), rank=s.rank)
+    root = np.sqrt(S / (128 * (S[0] or 1.0)))
+    return LoRALinear(held(layer, s), Tensor(root[:, None] * Vh), Tensor(-U * root), s.alpha, s.dropout)
+
+
+def lora_xs(layer: Linear, s: Settings) -> XSLinear:
+    """r^2 numbers between W0's top r singular triplets: see `XSLinear`."""
+    from lora_np.linalg import truncated_svd
+
+    U, S, Vh = truncated_svd(value(linear("lora-xs", layer).W), rank=s.rank)
+    return XSLinear(
+        held(layer, s), Vh, Tensor(np.zeros((s.rank, s.rank), Vh.dtype)), U * S * (s.alpha / s.rank)
+    )
+
+
+def hira(layer: Linear, s: Settings) -> HiRALinear:
+    """An update of high rank from two thin factors: see `HiRALinear`."""
+    start = lora(linear("hira", layer), s)
+    assert isinstance(start, LoRALinear)
+    return HiRALinear(start.base, start.A, start.B, s.alpha)
+
+
 VARIANTS: dict[str, Variant] = {
     "lora": Variant(lora),
     "rslora": Variant(rslora),
@@ -139,6 +179,10 @@ VARIANTS: dict[str, Variant] = {
     "pissa": Variant(pissa),
     "olora": Variant(olora),
     "loftq": Variant(loftq_start),
+    "lora-ga": Variant(lora_ga),
+    "lora-one": Variant(lora_one),
+    "lora-xs": Variant(lora_xs),
+    "hira": Variant(hira),
 }
 
 
@@ -288,7 +332,91 @@ class DoRALinear:
         return freeze(Linear((value(self.m) / row_norms(W))[:, np.newaxis] * W, self.b))
 
 
-ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear)  # what replaces a layer that is adapted
+@dataclass(frozen=True, eq=False)
+class XSLinear:
+    """``h = W0 x + B R A x`` with only R trained: LoRA-XS.
+
+    Parameters
+    ----------
+    base : Linear
+        The layer that is adapted.
+    A : ndarray of shape (r, k)
+        The top right singular vectors of W0; frozen.
+    R : Tensor or ndarray of shape (r, r)
+        Zero at the start.
+    B : ndarray of shape (d, r)
+        The top left singular vectors of W0 times its singular values and ``alpha / r``; frozen.
+
+    References
+    ----------
+    Balazy et al., "LoRA-XS: low-rank adaptation with extremely small number of parameters", arXiv 2405.17604.
+
+    Examples
+    --------
+    >>> XSLinear(Linear(np.eye(2)), np.eye(1, 2), np.ones((1, 1)), np.ones((2, 1)))(np.array([2.0, 3.0]))
+    array([4., 5.])
+    """
+
+    base: Linear
+    A: Array  # (r, k)
+    R: Tensor | Array  # (r, r)  zero: training starts exactly at the base model
+    B: Array  # (d, r)
+
+    __repr__ = outline
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T
+
+    def merged(self) -> Linear:
+        """One frozen `Linear` that computes the same."""
+        return freeze(Linear(value(self.base.W) + self.B @ value(self.R) @ self.A, self.base.b))
+
+
+@dataclass(frozen=True, eq=False)
+class HiRALinear:
+    """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times that of W0.
+
+    Parameters
+    ----------
+    base : Linear
+        The layer that is adapted.
+    A : Tensor or ndarray of shape (r, k)
+        Random at the start.
+    B : Tensor or ndarray of shape (d, r)
+        Zero at the start.
+    alpha : float
+        The product is scaled by ``alpha / r``.
+
+    References
+    ----------
+    Huang et al., "HiRA: parameter-efficient Hadamard high-rank adaptation for large language models", ICLR
+    2025.
+
+    Examples
+    --------
+    >>> layer = HiRALinear(Linear(np.eye(2)), A=np.ones((1, 2)), B=np.ones((2, 1)), alpha=3.0)
+    >>> layer(np.array([1.0, 2.0]))
+    array([4., 8.])
+    """
+
+    base: Linear
+    A: Tensor | Array  # (r, k)
+    B: Tensor | Array  # (d, r)
+    alpha: float
+
+    __repr__ = outline
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        W = value(self.base.W) * (1 + (self.alpha / self.A.shape[0]) * (self.B @ self.A))
+        return Linear(W, self.base.b)(x)
+
+    def merged(self) -> Linear:
+        """One frozen `Linear` that computes the same."""
+        product = value(self.B) @ value(self.A) * (self.alpha / self.A.shape[0])
+        return freeze(Linear(value(self.base.W) * (1 + product), self.base.b))
+
+
+ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear, XSLinear, HiRALinear)  # what replaces a layer
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
@@ -394,6 +522,18 @@ class Residual(Linear):
     b : ndarray of shape (d,), optional
         The bias.
     """
+
+
+def held(layer: Linear, s: Settings) -> Linear:
+    return layer if s.few_bits is None else Linear(s.few_bits(value(layer.W)), layer.b)
+
+
+def first_gradient(variant: str, layer: Linear, s: Settings) -> Array:
+    G, shape = s.gradient, linear(variant, layer).W.shape
+    if G is None or G.shape != shape:
+        got = None if G is None else G.shape
+        raise ValueError(f"{variant} needs the first gradient, of shape {shape}, got {got}: pass gradients=")
+    return G
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:

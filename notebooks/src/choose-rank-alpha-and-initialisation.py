@@ -69,7 +69,7 @@ assert np.allclose(np.array(rows)[:, 1:], [[1, 1, 1, 1], [1 / 4, 1, 1, 2], [1 / 
 Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 
 # %% [markdown]
-# With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**. That is what rsLoRA repairs:
+# With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. That is what rsLoRA repairs:
 # it takes $\alpha / \sqrt r$. With Adam it is the other way round: $\alpha / r$ keeps the step, and
 # $\alpha / \sqrt r$ lets it grow. (The paper of rsLoRA proves its rule for gradient descent and trains with
 # AdamW. What it shows there is this growth: a higher rank gets further.)
@@ -142,7 +142,7 @@ for rank in [1, 4, 16, 64]:
 
 # %% [markdown]
 # So a comparison of ranks at one learning rate says more about the scale than about the rank. **Each rank
-# needs its own search.**
+# needs its own search.**<!-- claim: rate-and-rank -->
 
 # %%
 assert last["descent", "alpha / r"][64] > 0.99 * start
@@ -223,7 +223,7 @@ lnp.course.sliders(curve, alpha=alphas, rate=rates)
 
 # %% [markdown]
 # One row up and one column to the left, hardly anything changes. Good settings lie on such a diagonal, bad ones
-# on both sides of it. So there is no need to search the map: **keep alpha, and search the learning rate.** The
+# on both sides of it. So there is no need to search the map: **keep alpha, and search the learning rate.**<!-- claim: alpha-is-a-rate --> The
 # authors of LoRA do so, and say that it is the same "if we scale the initialization appropriately".
 
 # %%
@@ -326,7 +326,7 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 # while a badly chosen rate costs LoRA 8 to 10 %.
 #
 # That is one problem, linear and small, and no verdict on the variants. The way to compare is what carries
-# over: **a variant must win at its own best learning rate, against the others at theirs.**
+# over: **a variant must win at its own best learning rate, against the others at theirs.**<!-- claim: variants-tie -->
 #
 # ## Choose the rank last
 #

@@ -257,7 +257,7 @@ assert at_start["loftq"] < at_start["lora"]
 # %% [markdown]
 # Every map is closer to its original, and so is the loss: nearly half of what four bits cost is back.
 #
-# **That is not always so.** On SmolLM2, with 135 million parameters, the same start lowered the error of all 210 maps. The loss on Genesis fell from 2.148 to
+# **That is not always so.**<!-- claim: quantised-start --> On SmolLM2, with 135 million parameters, the same start lowered the error of all 210 maps. The loss on Genesis fell from 2.148 to
 # 2.100; on a text of a few sentences it rose from 3.951 to 3.959 (the how-to page *Work with four bits* says how to repeat it). An
 # error in the Frobenius norm counts all inputs alike. The model does not.
 #

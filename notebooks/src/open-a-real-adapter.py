@@ -346,7 +346,7 @@ axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
 
 # %% [markdown]
 # The rounding error goes by the size of $W_0$, a fraction of a per cent of each number, however weak the update
-# is. **So it is weak updates that suffer.** In a short format a merged adapter can not even be taken out again
+# is. **So it is weak updates that suffer.**<!-- claim: merge-in-four-bits --> In a short format a merged adapter can not even be taken out again
 # exactly. (The LoRA paper swaps tasks by subtraction; in float32 that does little harm.)
 
 # %%

@@ -289,7 +289,7 @@ with lnp.course.live(axes.figure) as put:
 
 # %% [markdown]
 # Rank 0 is $W_0$ alone. One direction brings most of the gain, and beyond rank 4 hardly anything is left to
-# gain. **The data asks for a low-rank update**, so LoRA loses nothing by being one.
+# gain. **The data asks for a low-rank update**<!-- claim: low-rank-suffices -->, so LoRA loses nothing by being one.
 #
 # The same in numbers. The optimum is computed from the training data, and there no update of the same rank
 # can be below it. Held-out data is other data, so there a trained model may end a little below.

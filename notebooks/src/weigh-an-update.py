@@ -109,7 +109,7 @@ assert trained[2] > 0.5 * own
 # new directions. It turns up some that $W_0$ has.
 #
 # The paper's $W_0$ has 21.67 in its own first four directions: its updates turn up what $W_0$ hardly uses. **Ours
-# does the opposite**: it acts where $W_0$ is strong.
+# does the opposite**<!-- claim: amplification -->: it acts where $W_0$ is strong.
 #
 # ## Intruder dimensions
 #

@@ -5,6 +5,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.autograd import check_derivative
+from lora_np.hub import HubError
 from lora_np.lora import (
     VARIANTS,
     DoRALinear,
@@ -13,7 +14,7 @@ from lora_np.lora import (
     lora_plus,
     rebase,
 )
-from lora_np.nn import Embedding, Groups
+from lora_np.nn import Embedding, Groups, walk
 
 
 def network(dtype=np.float64):
@@ -30,14 +31,22 @@ def trained(model, x, steps=20, **settings):
     return lnp.fit(model, x, y, steps=steps, progress=False, **settings).model
 
 
+def gradients(base):
+    rng = np.random.default_rng(4)
+    pairs = [(path, node) for path, node in walk(base) if isinstance(node, lnp.Linear)]
+    return {path: rng.normal(size=layer.W.shape).astype(layer.W.dtype) for path, layer in pairs}
+
+
 X = np.random.default_rng(1).normal(size=(40, 6))
 
 
-@pytest.mark.parametrize("variant", sorted({*VARIANTS} - {"loftq"}))  # which is for few bits
+# loftq is for few bits, and lora-one starts a step away
+@pytest.mark.parametrize("variant", sorted({*VARIANTS} - {"loftq", "lora-one"}))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_starts_at_the_base_trains_and_merges(variant, dtype):
     base, x = network(dtype), X.astype(dtype)
-    tuned = lnp.inject(base, rank=3, alpha=6, variant=variant, rng=np.random.default_rng(2))
+    rank, rng = 2 if variant == "lora-ga" else 3, np.random.default_rng(2)
+    tuned = lnp.inject(base, rank=rank, alpha=6, variant=variant, rng=rng, gradients=gradients(base))
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(lnp.value(tuned(x)), lnp.value(base(x)), atol=20 * eps)
     model = trained(tuned, x)
@@ -52,10 +61,12 @@ def test_starts_at_the_base_trains_and_merges(variant, dtype):
 @pytest.mark.parametrize("variant", sorted({*VARIANTS} - {"loftq"}))  # which is for few bits
 def test_what_is_trained(variant):
     layer = lnp.Linear(np.random.default_rng(0).normal(size=(4, 6)))
-    tuned = lnp.inject(layer, rank=2, variant=variant, rng=np.random.default_rng(0))
+    tuned = lnp.inject(
+        layer, rank=2, variant=variant, rng=np.random.default_rng(0), gradients=gradients(layer)
+    )
     names = {path.split(".")[-1] for path, _ in lnp.trainable(tuned)}
-    assert names == {"lora-fa": {"B"}, "dora": {"A", "B", "m"}}.get(variant, {"A", "B"})
-    assert {path.split(".")[-1] for path, _ in adapter_leaves(tuned)} == names | {"A"}
+    assert names == {"lora-fa": {"B"}, "dora": {"A", "B", "m"}, "lora-xs": {"R"}}.get(variant, {"A", "B"})
+    assert {path.split(".")[-1] for path, _ in adapter_leaves(tuned)} == names | {"A", "B"}
 
 
 def test_rslora_is_scaled_by_the_root_of_r():
@@ -79,6 +90,41 @@ def test_olora_starts_with_orthonormal_columns():
     tuned = lnp.inject(lnp.Linear(W0), rank=2, variant="olora", rng=np.random.default_rng(0))
     np.testing.assert_allclose(tuned.B.data.T @ tuned.B.data, np.eye(2), atol=1e-12)
     np.testing.assert_allclose(np.tril(tuned.A.data, -1), 0, atol=1e-12)
+
+
+def test_starts_along_the_first_gradient():
+    W0, G = (np.random.default_rng(seed).normal(size=(9, 7)) for seed in (0, 1))
+    U, S, Vh = np.linalg.svd(G, full_matrices=False)
+    settings = {"rank": 2, "alpha": 6, "gradients": {"": G}}
+    one = lnp.inject(lnp.Linear(W0), variant="lora-one", **settings)
+    np.testing.assert_allclose(one.delta(), -3 * (U[:, :2] * S[:2]) @ Vh[:2] / (128 * S[0]))
+    assert one.base.W is W0
+    ga = lnp.inject(lnp.Linear(W0), variant="lora-ga", **settings)
+    for factor, vectors in [(ga.A.data, Vh[:2]), (ga.B.data.T, U[:, 2:4].T)]:
+        np.testing.assert_allclose(np.abs(factor @ vectors.T), np.eye(2) * 9**0.25 / 4, atol=1e-12)
+    np.testing.assert_allclose(ga.base.W + ga.delta(), W0)
+    with pytest.raises(ValueError, match="pass gradients="):
+        lnp.inject(lnp.Linear(W0), rank=2, variant="lora-ga")
+    with pytest.raises(ValueError, match=r"of shape \(9, 7\), got \(7, 9\)"):
+        lnp.inject(lnp.Linear(W0), rank=2, variant="lora-one", gradients={"": G.T})
+
+
+def test_lora_xs_and_hira_compute_their_equations_and_are_not_saved_as_lora(tmp_path):
+    rng = np.random.default_rng(0)
+    W0, b, x = rng.normal(size=(9, 7)), rng.normal(size=9), rng.normal(size=(5, 7))
+    U, S, Vh = np.linalg.svd(W0, full_matrices=False)
+    for variant in ("lora-xs", "hira"):
+        tuned = lnp.inject(lnp.Linear(W0, b), rank=2, alpha=6, variant=variant, rng=0)
+        moved = lnp.replace(tuned, lnp.Tensor, lambda path, a: lnp.Tensor(rng.normal(size=a.shape)))
+        if variant == "lora-xs":
+            W = W0 + 3 * (U[:, :2] * S[:2]) @ moved.R.data @ Vh[:2]
+        else:
+            W = W0 + W0 * (3 * moved.B.data @ moved.A.data)
+            assert np.linalg.matrix_rank(lnp.merge(moved).W - W0) > 2
+        np.testing.assert_allclose(moved(x).data, x @ W.T + b)
+        np.testing.assert_allclose(lnp.merge(moved)(x), x @ W.T + b)
+        with pytest.raises(HubError, match="not written to files"):
+            lnp.adapters.save(moved, tmp_path / variant)
 
 
 def test_doras_equation_and_its_constant_norm():

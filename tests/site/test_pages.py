@@ -30,6 +30,9 @@ KINDS = {
     "index": "genindex.html",
     "search": "search.html?q=rank",
     "explorer": "learn/explorer.html",
+    "claims": "claims/index.html",
+    "claim": "claims/rslora.html",
+    "questions": "understand/questions.html",
     "not found": "404.html",
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}

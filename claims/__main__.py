@@ -1,0 +1,69 @@
+"""``python -m claims``: run claims, in full or in small, and check what is recorded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import claims
+from claims import protocol
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m claims", description=claims.__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("command", choices=["list", "run", "check", "reword"])
+    parser.add_argument("name", nargs="*", help="all by default")
+    parser.add_argument("--quick", action="store_true", help="in small, at the recorded rates")
+    parser.add_argument(
+        "--half", type=int, choices=[0, 1], help="without the language model, or with it alone"
+    )
+    parser.add_argument("--other-seeds", action="store_true", help="in full, with five seeds that never ran")
+    args = parser.parse_intermixed_args()
+    if unknown := set(args.name) - set(claims.names()):
+        parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
+    wrong = []
+    for name in args.name or claims.names():
+        claim = claims.claim(name)
+        if args.half is not None and ("language" in claim.bed) != bool(args.half):
+            continue
+        if args.command == "list":
+            print(f"{name:26} {claim.title}")
+            continue
+        if args.command == "reword":
+            protocol.reword(name, claim)
+            continue
+        if args.command == "check":
+            wrong += check(name, claim)
+            continue
+        found = protocol.record(name, claim, quick=args.quick, others=args.other_seeds)
+        print(f"{name}: {found['verdict']} ({found['seconds']:.0f} s)", flush=True)
+        for figure, numbers in found["figures"].items():
+            print(f"    {figure} = {numbers['mean']} ({numbers['low']} to {numbers['high']})", flush=True)
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+
+
+def check(name: str, claim: protocol.Claim) -> list[str]:
+    """What is not as it is recorded: the verdict in small, or a figure outside its interval."""
+    recorded = json.loads((protocol.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    found = protocol.tried(claim, protocol.Lab(quick=True, recorded=recorded))
+    expected = recorded["quick"]
+    wrong = []
+    if found["verdict"] != expected["verdict"]:
+        wrong.append(f"{name}: the verdict is {found['verdict']!r}, recorded: {expected['verdict']!r}")
+    for figure, numbers in found["figures"].items():
+        then = expected["figures"][figure]
+        room = 1e-3 * max(abs(then["mean"] or 0), 1e-3)  # for what has no spread but rounding
+        if numbers["mean"] is None or then["mean"] is None:
+            outside = numbers["mean"] is not then["mean"]
+        else:
+            outside = not then["low"] - room <= numbers["mean"] <= then["high"] + room
+        if outside:
+            wrong.append(f"{name}: {figure} = {numbers['mean']}, recorded: {then['low']} to {then['high']}")
+    print(f"{name}: {found['verdict']} ({found['seconds']:.1f} s)", flush=True)
+    return wrong
+
+
+if __name__ == "__main__":
+    main()

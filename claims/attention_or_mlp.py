@@ -1,0 +1,40 @@
+"""Attention alone is worse than the MLP alone, at equal numbers."""
+
+from __future__ import annotations
+
+from claims.beds import LANGUAGE, adapted
+from claims.protocol import FAILS, HOLDS, Claim
+
+ATTENTION, MLP = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
+
+
+def measure(lab):
+    attention = lab.sweep("attention, r = 8", LANGUAGE, start=0, **adapted(8, targets=ATTENTION))
+    mlp = lab.sweep("MLP, r = 5", LANGUAGE, start=0, **adapted(5, targets=MLP))
+    numbers = attention.values("numbers") / mlp.values("numbers")
+    return {"gap": attention.values() - mlp.values(), "numbers": numbers}
+
+
+def rule(f):
+    """Holds if attention's loss is higher at numbers within 2 % of the MLP's. Otherwise it fails here."""
+    return HOLDS if f.gap.low > 0 and 0.98 < f.numbers.mean < 1.02 else FAILS
+
+
+CLAIM = Claim(
+    title="A LoRA on attention alone learns less than one on the MLP alone, also at equal numbers.",
+    paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
+    topic="modules",
+    against="Attention alone with the same loss, or a lower one, at the same number of trained numbers.",
+    bed="language",
+    dial="which maps are adapted",
+    setting="Equal numbers by unequal ranks, as in the source: 28,672 on attention, 28,800 on the MLP.",
+    figures={
+        "gap": "loss with attention adapted minus loss with the MLP adapted, nats a character",
+        "numbers": "trained numbers on attention over those on the MLP",
+    },
+    measure=measure,
+    rule=rule,
+    published="Attention alone behind the MLP alone, also at matched numbers; no better on top of it.",
+    limits="Four layers; the MLP has 61 % of the weights here.",
+    advice="Adapt all linear maps. If numbers are scarce, take them from attention, not from the MLP.",
+)

@@ -1,0 +1,314 @@
+"""Beds: what a way is trained on. Each gives a validation loss, which chooses rates, and a test loss."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import lora_np as lnp
+from claims import ways
+from lora_np import language
+from lora_np.checks import Array
+
+EARLY = 4  # "early" is after this part of the steps
+HIDDEN = ["layers.0", "layers.2"]  # the maps of the digits' network that are adapted
+
+
+def shuffled(seed: int) -> np.random.Generator:
+    """What orders the batches: the same for every way, however many numbers its start has drawn."""
+    return np.random.default_rng([seed, 1])
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear student shall become a linear teacher, ``W0 + D``; D has singular values ``decay^i``.
+
+    Inputs are standard normal, so the test loss is exact: ``||W - W0 - D||^2 / ||D||^2``, and the best that
+    rank r can do is `floor`. Each step sees a new batch.
+    """
+
+    width: int = 48
+    decay: float = 0.9
+    steps: int = 150
+    batch: int = 64
+    noise: float = 0.0  # standard deviation added to each target, in units of the signal's
+
+    def shortened(self) -> Linear:
+        return replace(self, steps=self.steps // 2)
+
+    def floor(self, rank: int) -> float:
+        """The smallest test loss of a rank (Eckart-Young)."""
+        squares = self.decay ** (2.0 * np.arange(self.width))
+        return float(squares[rank:].sum() / squares.sum())
+
+    def task(self, seed: int) -> tuple[Array, Array]:
+        """W0 and D, which turns a typical input into an output of the same length."""
+        rng = np.random.default_rng([seed, 7])
+        d = self.width
+        W0 = rng.normal(size=(d, d)) / d**0.5
+        U, V = (np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2))
+        s = self.decay ** np.arange(d)
+        D = (U * (s * np.sqrt(d / np.sum(s**2)))) @ V.T
+        return W0.astype(np.float32), D.astype(np.float32)
+
+    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+        W0, D = self.task(seed)
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(self.steps * self.batch + 256, self.width)).astype(np.float32)
+        y = x @ (W0 + D).T
+        y += self.noise * rng.normal(size=y.shape).astype(np.float32)
+        held, x, y = (x[:256], y[:256]), x[256:], y[256:]
+        first = lambda model: lnp.mean_squared_error(model(held[0]), held[1])
+        model = ways.start(lnp.Linear(W0), rng, first, **way)
+        error = lambda model: float(np.sum((matrix(model) - W0 - D) ** 2) / np.sum(D**2))
+        early: list[float] = []
+        x, y = (part.reshape(self.steps, self.batch, -1) for part in (x, y))
+        batches = list(zip(x, y, strict=True))
+
+        def watch(step: int, model: Any) -> None:
+            if way.get("kind") == "galore":
+                ways.projected(step, model, way["every"], lambda m: batch_loss(m, batches[step]))
+            if step == self.steps // EARLY:
+                early.append(error(model))
+            if hook := way.get("hook"):
+                HOOKS[hook](model)
+
+        rate = lnp.nn.linear_schedule(lr, steps=self.steps)
+        tuned = lnp.fit(
+            model, batches, loss=batch_loss, steps=self.steps, progress=False, watch=watch,
+            optimizer=ways.optimizer(rate, **way),
+        ).model  # fmt: skip
+        apart = matrix(tuned) @ held[0].T - held[1].T
+        validation = float(np.mean(apart**2))
+        return {"validation": validation, "test": error(tuned), "early": early[0]}
+
+
+def matrix(model: Any) -> Array:
+    """The matrix that a layer multiplies by."""
+    eye = np.eye(lnp.leaves(model)[0][1].shape[1], dtype=np.float32)
+    return np.asarray(lnp.freeze(model)(eye)).T
+
+
+def batch_loss(model: Any, batch: tuple[Array, Array], rng: Any = None) -> Any:
+    return lnp.mean_squared_error(model(batch[0]), batch[1])
+
+
+def scaled_descent(layer: Any) -> None:
+    """``dA <- (s^2 B^T B + damping I)^-1 dA``, ``dB <- dB (s^2 A A^T + damping I)^-1`` (arXiv 2402.02347)."""
+    A, B, eye = layer.A, layer.B, 1e-4 * np.eye(layer.rank, dtype=np.float32)
+    gram_b, gram_a = layer.scale**2 * (B.data.T @ B.data) + eye, layer.scale**2 * (A.data @ A.data.T) + eye
+    A.grad, B.grad = np.linalg.solve(gram_b, A.grad), np.linalg.solve(gram_a, B.grad.T).T
+
+
+HOOKS = {"scaled descent": scaled_descent}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """A network 64-64-64-10 that reads upright digits shall read them on their side; cross-entropy."""
+
+    steps: int = 300
+    batch: int = 64
+
+    def shortened(self) -> Digits:
+        return replace(self, steps=self.steps // 2)
+
+    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+        base, parts = reader()
+        rng = np.random.default_rng(seed)
+        way = {"targets": HIDDEN, **way}
+        some = parts["training"]
+        first = lambda model: lnp.cross_entropy(model(some[0][:512]), some[1][:512])
+        model = ways.start(base, rng, first, **way)
+        numbers = sum(leaf.size for _, leaf in lnp.trainable(model))
+        early: list[float] = []
+
+        def watch(step: int, model: Any) -> None:
+            if way.get("kind") == "galore":
+                ways.projected(step, model, way["every"], first)
+            if step == self.steps // EARLY:
+                early.append(loss(lnp.freeze(model), parts["test"]))
+
+        rate = lnp.nn.linear_schedule(lr, steps=self.steps)
+        tuned = lnp.freeze(lnp.fit(
+            model, *some, loss=lnp.cross_entropy, steps=self.steps, batch_size=self.batch, progress=False,
+            watch=watch, rng=shuffled(seed), optimizer=ways.optimizer(rate, **way),
+        ).model)  # fmt: skip
+        right = float(lnp.nn.accuracy(tuned(parts["test"][0]), parts["test"][1]))
+        losses = {name: loss(tuned, parts[name]) for name in ("validation", "test")}
+        return losses | {"right": right, "early": early[0], "numbers": numbers}
+
+
+def loss(model: Any, part: tuple[Array, Array]) -> float:
+    return float(lnp.cross_entropy(model(part[0]), part[1]))
+
+
+@functools.cache
+def reader() -> tuple[Any, dict[str, tuple[Array, Array]]]:
+    """The network that has learnt upright digits, and the digits on their side in three parts."""
+    images, answers = lnp.datasets.digits()
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(images))
+    x = (images.reshape(-1, 64) - 0.3).astype(np.float32)
+    layer = lambda d: lnp.Linear.init(d_out=d, d_in=64, bias=True, rng=rng, dtype=np.float32)
+    relu = lnp.Activation(lnp.nn.relu)
+    network = lnp.Sequential([layer(64), relu, layer(64), relu, layer(10)])
+    settings = {
+        "optimizer": lnp.Adam(lr=lnp.cosine_schedule(3e-3, steps=500)),
+        "steps": 500,
+        "batch_size": 64,
+    }
+    base = lnp.fit(
+        network, x[order], answers[order], loss=lnp.cross_entropy, progress=False, **settings
+    ).model
+    turned = (np.rot90(images, axes=(1, 2)).reshape(-1, 64) - 0.3).astype(np.float32)
+    parts = zip(("training", "validation", "test"), np.split(order, [1000, 1300]), strict=True)
+    return lnp.freeze(base), {name: (turned[part], answers[part]) for name, part in parts}
+
+
+@dataclass(frozen=True)
+class Language:
+    """The shipped model of 750,720 weights, which has read Austen, shall learn Genesis; nats a character."""
+
+    steps: int = 100
+    batch: int = 4
+    rows: int = 160  # of test text
+
+    def shortened(self) -> Language:
+        return replace(self, steps=20, rows=32)
+
+    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+        tuned, start = self.train(lr, seed, **way)
+        parts = texts()
+        rows = {"validation": min(96, self.rows), "test": self.rows, "austen": self.rows}
+        found = {name: mean_loss(tuned, parts[name][:n]) for name, n in rows.items()}
+        numbers = sum(leaf.size for _, leaf in lnp.trainable(start))
+        return (
+            found | {"numbers": numbers} | (directions(tuned, way.get("rank", 16)) if way.get("look") else {})
+        )
+
+    def train(self, lr: float, seed: int, **way: Any) -> tuple[Any, Any]:
+        """The tuned model, frozen, and what it started as."""
+        rng = np.random.default_rng(seed)
+        training = texts()["training"]
+        first = lambda model: language.token_loss(model, training[:16])
+        start = ways.start(shipped(), rng, first, **way)
+        order = (
+            shuffled(seed)
+            .permutation(len(training))[: self.steps * self.batch]
+            .reshape(self.steps, self.batch)
+        )
+        rate = lnp.cosine_schedule(lr, steps=self.steps, warmup=min(10, self.steps // 4))
+        fitted = lnp.fit(
+            start, lambda step: training[order[step]], loss=language.token_loss, steps=self.steps, clip=1.0,
+            progress=False, optimizer=ways.optimizer(rate, **way),
+        )  # fmt: skip
+        return lnp.freeze(fitted.model), start
+
+
+LANGUAGE = Language()
+FULL = {"kind": "full", "targets": "all", "look": True}
+
+
+def adapted(rank: int, **more: Any) -> dict[str, Any]:
+    """LoRA on all linear maps, with alpha 32 at each rank, as *LoRA Without Regret* has it."""
+    return {"kind": "lora", "rank": rank, "alpha": 32, "targets": "all-linear", "look": True} | more
+
+
+def untrained(part: str, rows: int) -> float:
+    """The loss of the shipped model itself."""
+    return mean_loss(shipped(), texts()[part][:rows])
+
+
+@functools.cache
+def shipped() -> Any:
+    return language.load("austen")
+
+
+@functools.cache
+def texts() -> dict[str, Array]:
+    """Windows of Genesis, in three parts, and of Austen that the model has not read."""
+    vocabulary = shipped().vocabulary
+    genesis = vocabulary.encode(language.read_text("genesis"))
+    cut = np.split(genesis, np.array([8, 9]) * len(genesis) // 10)
+    parts = dict(zip(("training", "validation", "test"), cut, strict=True))
+    parts["austen"] = vocabulary.encode(language.read_text("austen-held-out"))
+    return {name: language.windows(tokens, 64) for name, tokens in parts.items()}
+
+
+def mean_loss(model: Any, rows: Array) -> float:
+    parts = np.array_split(rows, max(1, len(rows) // 32))
+    return float(np.average([language.token_loss(model, part) for part in parts], weights=[*map(len, parts)]))
+
+
+def maps(before: Any, after: Any) -> list[tuple[Array, Array]]:
+    """The linear maps that changed, before and after."""
+    old = dict(lnp.leaves(before))
+    merged = lnp.merge(after) if any(isinstance(node, LORA) for _, node in lnp.nn.walk(after)) else after
+    pairs = ((old[path], W) for path, W in lnp.leaves(merged) if "_proj" in path)
+    return [(W0, W) for W0, W in pairs if not np.array_equal(W0, W)]
+
+
+LORA = lnp.lora.ADAPTED
+
+
+def directions(tuned: Any, rank: int) -> dict[str, float]:
+    """Of the changed maps: intruders in the first ten, the rank with 90 % of an update's energy, and how far
+    an update amplifies what W0 has in its own directions, in random ones, and in W0's own top ones.
+    """
+    found: dict[str, list[float]] = {"intruders": [], "rank 90": [], "amplified": [], "random": [], "top": []}
+    rng = np.random.default_rng(0)
+    for W0, W in maps(shipped(), tuned):
+        D = W.astype(np.float64) - W0
+        U, s, Vh = np.linalg.svd(D, full_matrices=False)
+        found["rank 90"].append(1 + int(np.searchsorted(np.cumsum(s**2), 0.9 * np.sum(s**2))))
+        found["intruders"].append(len(lnp.linalg.intruder_dimensions(W0, W, top=10, threshold=0.6)))
+        r = min(rank, *W0.shape)
+        U0, _, Vh0 = np.linalg.svd(W0, full_matrices=False)
+        drawn = [np.linalg.qr(rng.normal(size=(n, r)))[0] for n in W0.shape]
+        for name, left, right in (("amplified", U, Vh.T), ("random", *drawn), ("top", U0, Vh0.T)):
+            inside = np.linalg.norm(left[:, :r].T @ W0 @ right[:, :r])
+            found[name].append(float(np.linalg.norm(D) / inside))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Random labels for places of a text, by a LoRA on the shipped model's head: bits held for each number.
+
+    ``asked`` is how many bits there are for each trained number. Nothing generalises, so the loss on the
+    labels themselves is what counts, for the validation as for the test.
+    """
+
+    asked: float = 2.0
+    steps: int = 400
+
+    def shortened(self) -> Memory:
+        return replace(self, steps=self.steps // 2)
+
+    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+        rng = np.random.default_rng(seed)
+        head = lnp.Linear(lnp.value(shipped().lm_head.W))
+        model = ways.start(head, rng, None, **{"targets": "all-linear", **way})
+        numbers = sum(leaf.size for _, leaf in lnp.trainable(model))
+        n = round(self.asked * numbers / np.log2(96))
+        x, labels = rng.permutation(places())[:n], rng.integers(96, size=n)
+        tuned = lnp.freeze(lnp.fit(
+            model, x, labels, loss=lnp.cross_entropy, steps=self.steps, progress=False,
+            optimizer=ways.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **way),
+        ).model)  # fmt: skip
+        logits = tuned(x)
+        nats = float(lnp.cross_entropy(logits, labels))
+        bits = n * (np.log2(96) - nats / np.log(2)) / numbers
+        return {"validation": nats, "test": nats, "bits": bits, "numbers": numbers}
+
+
+@functools.cache
+def places() -> Array:
+    """What the head is given after 32 characters or more of Genesis: no two alike."""
+    genesis = shipped().vocabulary.encode(language.read_text("genesis"))
+    found = lnp.freeze(shipped()).model(language.windows(genesis, 256)[:60, :-1])
+    return np.asarray(found)[:, 32:].reshape(-1, 128)

@@ -1,0 +1,346 @@
+"""The protocol that every claim goes through: a sweep of rates for each way, seeds, intervals, and a verdict.
+
+Each way of training has a sweep of its own along one grid of rates, a factor of 2.5 apart: two seeds find the
+rate whose validation loss is lowest, and the search goes on until neither end of what was tried is the best.
+Five seeds run at the best rate and at both its neighbours, and settle which of the three it is. Steps, batches
+and schedule are those of the bed, the same for all. Figures are means over the seeds, of test data that
+nothing was chosen by, with the interval that would hold the true mean in 95 of 100 such experiments.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lora_np.files import write_whole
+from lora_np.version import __version__
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+FACTOR, MIDDLE = 2.5, 1e-2
+FIND, SETTLE, QUICK = 2, 5, 3  # seeds: to find the rate, to settle it, and with --quick
+STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % of Student's t with n - 1 degrees of freedom
+
+HOLDS, HERE_ONLY, ARTEFACT = "holds", "holds here", "an artefact of the rate"
+FAILS, SCALE = "fails here", "needs scale"
+VERDICTS = (HOLDS, HERE_ONLY, ARTEFACT, FAILS, SCALE)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number for each seed, their mean, and the interval of the mean: ``low`` to ``high``."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def half(self) -> float:
+        n = len(self.values)
+        return STUDENT[n] * float(np.std(self.values, ddof=1)) / n**0.5 if n > 1 else 0.0
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half
+
+    def to_json(self) -> dict[str, Any]:
+        numbers = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {name: rounded(x) for name, x in numbers.items()} | {"values": [*map(rounded, self.values)]}
+
+
+@dataclass(frozen=True)
+class Read:
+    """A figure as a rule reads it, from the JSON."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, how it is tried, and the rule for the verdict, written before the run."""
+
+    title: str  # the claim in our words, a sentence
+    paper: str  # authors, arXiv number, section or figure
+    topic: str
+    against: str  # what would contradict it
+    bed: str
+    setting: str  # what of the paper's own setting was tried
+    figures: Mapping[str, str]  # what each figure is, with its unit
+    measure: Callable[[Lab], Mapping[str, Iterable[float]]]
+    rule: Callable[[Any], str]  # from figures to a verdict; its docstring says it in words
+    limits: str
+    advice: str  # what a reader should do about it
+    published: str = ""  # the paper's own figure, where we know it
+    dial: str = ""  # what is turned, beside the rate
+
+
+class Bed(Protocol):
+    """Something to train on."""
+
+    def run(self, rate: float, seed: int, **way: Any) -> dict[str, float]:
+        """Train once: ``validation`` and ``test`` loss, and whatever else is measured."""
+        ...
+
+    def shortened(self) -> Bed:
+        """The same in small, for --quick."""
+        ...
+
+
+@dataclass
+class Sweep:
+    """A way at many rates: ``runs[place][seed]`` are what was measured at ``rate(place)``."""
+
+    name: str
+    lab: Lab
+    bed: Any
+    way: dict[str, Any]
+    runs: dict[int, dict[int, dict[str, float]]] = field(default_factory=dict)
+    place: int = 0  # of the best rate
+
+    @property
+    def best(self) -> float:
+        return rate(self.place)
+
+    def at(self, place: int, seeds: Sequence[int]) -> float:
+        """Mean validation loss at a rate, after the runs that are missing."""
+        here = self.runs.setdefault(place, {})
+        for seed in seeds:
+            if seed not in here:
+                here[seed] = self.lab.once(self.bed, rate(place), seed, self.way)
+        losses = [here[seed]["validation"] for seed in seeds]
+        return float(np.mean(losses)) if np.all(np.isfinite(losses)) else np.inf
+
+    def search(self, start: int) -> None:
+        """Find the best rate with few seeds, settle it with all."""
+        for seeds in (self.lab.seeds[:FIND], self.lab.seeds):
+            self.place = start
+            while True:
+                near = {p: self.at(p, seeds) for p in (self.place, self.place - 1, self.place + 1)}
+                best = min(near, key=near.__getitem__)
+                if not np.isfinite(near[best]):
+                    best -= 2  # all three diverged
+                if best == self.place:
+                    break
+                self.place = best
+            start = self.place
+
+    def values(self, measure: str = "test", place: int | None = None) -> np.ndarray:
+        """One number for each seed, at the best rate or at another one."""
+        place = self.place if place is None else place
+        self.at(place, self.lab.seeds)
+        return np.array([self.runs[place][seed].get(measure, np.inf) for seed in self.lab.seeds])
+
+    def peaks(self) -> np.ndarray:
+        """The best rate of each seed: the vertex of a parabola through the best rate and its neighbours."""
+        lower, middle, upper = (self.values("validation", self.place + i) for i in (-1, 0, 1))
+        with np.errstate(all="ignore"):
+            offset = (lower - upper) / (2 * (lower - 2 * middle + upper))
+        offset = np.where(np.isfinite(offset), np.clip(offset, -1, 1), 0)
+        return MIDDLE * FACTOR ** (self.place + offset)
+
+    def curve(self, measure: str = "test") -> dict[float, float]:
+        """The mean over the seeds that ran, for each rate that was tried."""
+        return {
+            rate(place): float(np.mean([run.get(measure, np.inf) for run in self.runs[place].values()]))
+            for place in sorted(self.runs)
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        rates = {}
+        for place, runs in sorted(self.runs.items()):
+            names = [name for name in next(iter(runs.values())) if name != "seconds"]
+            rates[f"{rate(place):g}"] = {"seeds": [*runs]} | {
+                name: [rounded(run.get(name, np.inf)) for run in runs.values()] for name in names
+            }
+        return {"way": self.way, "best": rate(self.place), "rates": rates}
+
+
+IN_SMALL: dict[str, dict[str, float]] = {}  # the runs of this process
+
+
+class Lab:
+    """Where a claim is tried: it keeps every run, so that ways that claims share run once.
+
+    Full runs are noted in ``.runs.jsonl``, which is not committed: delete it after a change to a bed or a way.
+    """
+
+    def __init__(self, *, quick: bool = False, first: int = 0, recorded: Mapping[str, Any] | None = None):
+        self.quick = quick
+        self.seeds = [*range(first, first + (QUICK if quick else SETTLE))]
+        self.recorded = recorded
+        self.sweeps: dict[str, Sweep] = {}
+        self.seconds = 0.0
+        self.notes = HERE / ".runs.jsonl"
+        self.known = IN_SMALL if quick else {}
+        if self.notes.exists() and not quick:
+            self.known = dict(map(json.loads, self.notes.read_text(encoding="utf-8").splitlines()))
+
+    def sweep(self, name: str, bed: Bed, *, start: int = 0, **way: Any) -> Sweep:
+        """A way with its own best rate: searched, or in small the one that the full run has found."""
+        found = Sweep(name, self, bed.shortened() if self.quick else bed, way)
+        self.sweeps[name] = found
+        if not self.quick:
+            found.search(start)
+        elif self.recorded is None:
+            raise SystemExit("--quick runs at the rates that a full run has found: run that first")
+        else:
+            found.place = round(np.log(self.recorded["ways"][name]["best"] / MIDDLE) / np.log(FACTOR))
+        return found
+
+    def once(self, bed: Any, lr: float, seed: int, way: Mapping[str, Any]) -> dict[str, float]:
+        """One run, from the notes if they have it."""
+        key = json.dumps([repr(bed), lr, seed, way], sort_keys=True)
+        if key not in self.known:
+            begin = time.process_time()
+            try:
+                with np.errstate(all="ignore"):
+                    result = bed.run(lr, seed, **way)
+            except (FloatingPointError, np.linalg.LinAlgError):  # it diverged
+                result = {"validation": np.inf}
+            result = {name: float(x) if np.isfinite(x) else np.inf for name, x in result.items()}
+            self.known[key] = result | {"seconds": time.process_time() - begin}
+            if not self.quick:
+                with self.notes.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([key, self.known[key]]) + "\n")
+        self.seconds += self.known[key]["seconds"]
+        return self.known[key]
+
+
+def rate(place: int) -> float:
+    """The grid of rates."""
+    return float(f"{MIDDLE * FACTOR**place:.3g}")
+
+
+def rounded(x: float) -> float | None:
+    return float(f"{x:.5g}") if np.isfinite(x) else None
+
+
+def figures_of(found: Mapping[str, Iterable[float]]) -> dict[str, Any]:
+    return {name: Figure(tuple(map(float, values))).to_json() for name, values in found.items()}
+
+
+class Figures:
+    """The figures of a claim by name, for its rule."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        for name, figure in found.items():
+            parts = ("mean", "low", "high")
+            numbers = {part: np.nan if figure[part] is None else figure[part] for part in parts}
+            setattr(self, name, Read(**numbers))
+
+
+def verdict(claim: Claim, figures: Mapping[str, Any]) -> str:
+    """What the rule makes of figures in JSON."""
+    said = claim.rule(Figures(figures))
+    assert said in VERDICTS, said
+    return said
+
+
+def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
+    """Figures, verdict and seconds of one go."""
+    begin, before = time.process_time(), lab.seconds
+    figures = figures_of(claim.measure(lab))
+    assert figures.keys() == claim.figures.keys(), (figures.keys(), claim.figures.keys())
+    seconds = max(time.process_time() - begin, lab.seconds - before)
+    return {
+        "seeds": lab.seeds,
+        "figures": figures,
+        "verdict": verdict(claim, figures),
+        "seconds": round(seconds, 1),
+    }
+
+
+def better(fixed: Read, *tuned: Read) -> str:
+    """For "is better than LoRA", from gains over it (a share of its loss), at LoRA's rate and at own rates.
+
+    Holds with a gain of 2 % or more at own rates on every bed, holds here with some gain on every bed or 2 %
+    on one; an artefact with a gain of 2 % at LoRA's rate only; otherwise it fails here.
+    """
+    if all(gain.low > 0.02 for gain in tuned):
+        return HOLDS
+    if all(gain.low > 0 for gain in tuned) or any(gain.low > 0.02 for gain in tuned):
+        return HERE_ONLY
+    return ARTEFACT if fixed.low > 0.02 else FAILS
+
+
+def gain(way: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None) -> np.ndarray:
+    """How much lower its loss is than that of plain LoRA on the same batches, as a share of the latter's mean.
+
+    Each at its best rate, or the way at the best rate of ``at``.
+    """
+    ours, theirs = way.values(measure, None if at is None else at.place), plain.values(measure)
+    return share(theirs, ours)
+
+
+def share(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """What is taken off a loss, as a share of its mean over the seeds; a run that diverged counts tenfold."""
+    return np.maximum((theirs - ours) / theirs.mean(), -9.0)
+
+
+def words(claim: Claim) -> dict[str, Any]:
+    """All that a claim says, as JSON."""
+    fields = ("title", "paper", "topic", "against", "bed", "dial", "setting", "published", "limits", "advice")
+    rule = " ".join((claim.rule.__doc__ or "").split())
+    return {name: getattr(claim, name) for name in fields} | {"rule": rule, "meaning": dict(claim.figures)}
+
+
+def record(name: str, claim: Claim, *, quick: bool = False, others: bool = False) -> dict[str, Any]:
+    """Run a claim and write its file: the full run, what it gives in small, or with five other seeds."""
+    path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    lab = Lab(quick=quick, first=5 if others else 0, recorded=before or None)
+    found = tried(claim, lab)
+    if quick or others:
+        result = before | words(claim) | {"quick" if quick else "other seeds": found}
+    else:
+        result = {
+            "name": name,
+            **words(claim),
+            **found,
+            "machine": f"{platform.machine()}, {platform.system()}, one core",
+            "versions": {
+                "lora_np": __version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "ways": {sweep.name: sweep.to_json() for sweep in lab.sweeps.values()},
+        } | {part: before[part] for part in ("quick", "other seeds") if part in before}
+    write(name, result)
+    return found
+
+
+def reword(name: str, claim: Claim) -> None:
+    """Words and verdicts of a file again, from what the claim says now and the figures that are recorded."""
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) | words(claim)
+    for part in (result, result.get("quick"), result.get("other seeds")):
+        if part is not None:
+            part["verdict"] = verdict(claim, part["figures"])
+    write(name, result)
+
+
+def write(name: str, result: Mapping[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    text = compact(json.dumps(result, ensure_ascii=False, indent=1))
+    write_whole(RESULTS / f"{name}.json", lambda file: file.write(text.encode()))
+
+
+def compact(text: str) -> str:
+    """JSON with each list of numbers on one line."""
+    import re
+
+    return re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found.group().split()), text) + "\n"

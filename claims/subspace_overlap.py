@@ -1,0 +1,61 @@
+"""The top direction of a small rank is that of a large one; the rest is not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import lora_np as lnp
+from claims.beds import LANGUAGE, adapted
+from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+
+
+def measure(lab):
+    sweeps = [lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)) for r in (4, 64)]
+    first, rest = [], []
+    for seed in lab.seeds:
+        small, large = (
+            sweep.bed.train(sweep.best, seed + i, **sweep.way)[0] for i, sweep in enumerate(sweeps)
+        )
+        phi = [
+            lnp.linalg.similarity_grid(A, A64) for A, A64 in zip(factors(small), factors(large), strict=True)
+        ]
+        first.append(np.mean([grid[0, 0] for grid in phi]))
+        # phi(4, 4) times 4 counts what four directions share; without the first pair, three are left
+        rest.append(np.mean([(4 * grid[3, 3] - grid[0, 0]) / 3 for grid in phi]))
+    return {"first": first, "rest": rest}
+
+
+def factors(model):
+    """A of each queries' and values' map: what the paper looks at."""
+    layers = ((path, node) for path, node in lnp.nn.walk(model) if isinstance(node, lnp.LoRALinear))
+    return [lnp.value(layer.A) for path, layer in layers if path.endswith(("q_proj", "v_proj"))]
+
+
+def rule(f):
+    """Holds if the top directions of A at ranks 4 and 64 share more than 0.5 of each other and the next three
+    less. Holds here if the first share more than ten times what random ones do (1 / 128), and more than the
+    next three. Otherwise it fails here.
+    """
+    if f.first.low > 0.5 > f.rest.high:
+        return HOLDS
+    return HERE_ONLY if f.first.low > max(10 / 128, f.rest.high) else FAILS
+
+
+CLAIM = Claim(
+    title="The top direction that a small rank learns is also that of a large rank; the others are not.",
+    paper="Hu et al., arXiv 2106.09685, section 7.2, figure 3",
+    topic="what an update is like",
+    against="Top directions of two ranks that share no more than random ones.",
+    bed="language",
+    dial="the rank",
+    setting="The paper's measure phi(A, A', 1, 1) for queries and values, on two seeds; rank 4 for its rank 8.",
+    figures={
+        "first": "phi(1, 1) of A at ranks 4 and 64, mean over queries and values of all layers",
+        "rest": "the same for the next three directions of each",
+    },
+    measure=measure,
+    rule=rule,
+    published="phi(1, 1) above 0.5 for queries and values of GPT-3's layer 48.",
+    limits="Runs of 100 steps, in which A has not moved far from its random start.",
+    advice="Compare what two adapters do (`lora-np diff`), not the directions of their factors, after a short run.",
+)

@@ -1,0 +1,346 @@
+"""What papers say, tried: the gallery, a page for each claim, and the directive ``claim-figures``.
+
+The pages are generated into docs/claims/ (see materials.py) from the results that the package carries.
+"""
+
+import html
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from lora_np.course import claims
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d00", "#7f7f7f")
+VERDICTS = ("holds", "holds here", "an artefact of the rate", "fails here", "needs scale")
+MEANING = {
+    "holds": "by its rule, on every bed where it was tried",
+    "holds here": "in part, or within the limits of the bed",
+    "an artefact of the rate": "at one learning rate, and not when each way has its own",
+    "fails here": "not on these beds, by its rule; the paper's own bed is larger",
+    "needs scale": "its bed cannot be had here, and the page says which it needs",
+}
+
+INTRODUCTION = """\
+# LoRA, checked
+
+{{.lead}}
+Papers say that a rank of one is enough, that their start is faster, that a number holds two bits. Here {count} such claims are
+tried in minutes, by one protocol: **each way has its own sweep of learning rates**, five seeds, and test data that chose nothing. The
+rule for each verdict was written before the run. A small bed refutes nobody: it shows what to look for, and with what.
+
+Each claim is a file of 40 to 100 lines in `claims/`. Try one yourself, in full or in small:
+
+```console
+$ python -m claims run rslora
+$ python -m claims run rslora --quick
+$ lora-np claims rslora
+```
+"""
+
+FILTERS = """\
+<form class="claim-filters" id="claim-filters" hidden>
+<label>Verdict <select name="verdict"><option value="">all</option>{verdicts}</select></label>
+<label>Topic <select name="topic"><option value="">all</option>{topics}</select></label>
+<output role="status"></output>
+</form>
+"""
+
+CARD = """\
+<li data-verdict="{verdict}" data-topic="{topic}">
+<p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdict}</span> <span>{topic}</span></p>
+<p><a href="{name}.html">{title}</a></p>
+{picture}
+<p class="claim-paper">{paper}</p>
+</li>"""
+
+TRY = """\
+<div class="claim-try" id="claim-try" hidden>
+<label>learning rate <output data-show="rate"></output>
+<input type="range" name="rate" min="0" step="1"></label>
+<label class="claim-measure">measure <select name="measure"></select></label>
+<label class="claim-rank">rank <output data-show="rank"></output>
+<input type="range" name="rank" min="0" step="1"></label>
+<div class="claim-bars" data-show="bars"></div>
+<p role="status" aria-live="polite" data-show="said"></p>
+</div>
+<noscript><p>The sliders need JavaScript; the cell below needs Python.</p></noscript>
+<script type="application/json" id="claim-data">{data}</script>
+"""
+
+CELL = """\
+```python
+import lora_np as lnp
+
+claim = lnp.course.claims()["{name}"]
+for way, sweep in claim["ways"].items():
+    losses = {{rate: runs["test"] for rate, runs in sweep["rates"].items()}}
+    print(way, "best at", sweep["best"], losses)
+```
+"""
+
+
+def write(folder: Path) -> None:
+    """The pages, touched only where they have changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = claims()
+    pages = {"index.md": index(known)} | {f"{name}.md": page(name, claim) for name, claim in known.items()}
+    for name, text in pages.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    for path in folder.glob("*.md"):
+        if path.name not in pages:
+            path.unlink()
+
+
+def index(known: dict[str, Any]) -> str:
+    """The table of all, the filters, and the cards."""
+    order = sorted(known, key=lambda name: (known[name]["topic"], name))
+    topics = sorted({claim["topic"] for claim in known.values()})
+    options = lambda names: "".join(f"<option>{html.escape(name)}</option>" for name in names)
+    count = {verdict: sum(claim["verdict"] == verdict for claim in known.values()) for verdict in VERDICTS}
+    verdicts = "\n".join(f"- **{verdict}** ({count[verdict]}): {MEANING[verdict]}" for verdict in VERDICTS)
+    rows = "\n".join(
+        f"| [{known[name]['title']}]({name}.md) | {known[name]['verdict']} | {known[name]['advice']} |"
+        for name in order
+    )
+    cards = "\n".join(card(name, known[name]) for name in order)
+    return "\n\n".join([
+        INTRODUCTION.format(count=len(known)),
+        "## What to do about each",
+        f"| claim | verdict | what to do |\n|---|---|---|\n{rows}",
+        verdicts,
+        "## The gallery",
+        raw(FILTERS.format(verdicts=options(VERDICTS), topics=options(topics))),
+        raw(f'<ul class="gallery claims">\n{cards}\n</ul>'),
+        "```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(order) + "\n```",
+    ])  # fmt: skip
+
+
+def card(name: str, claim: dict[str, Any]) -> str:
+    said = {part: html.escape(claim[part]) for part in ("verdict", "topic", "title", "paper")}
+    return CARD.format(name=name, picture=picture(claim, small=True), **said)
+
+
+def page(name: str, claim: dict[str, Any]) -> str:
+    """One claim: what is said, what was done, figure, table, limits, and what the reader can turn."""
+    rows = [
+        ("The paper", claim["paper"]),
+        ("What would contradict it", claim["against"]),
+        ("The bed", claim["bed"]),
+        ("The dial", claim["dial"]),
+        ("Of the paper's own setting", claim["setting"]),
+        ("Published", claim["published"]),
+        ("The rule, written before the run", claim["rule"]),
+        ("Limits", claim["limits"]),
+        ("What to do about it", claim["advice"]),
+    ]
+    table = "\n".join(f"| **{what}** | {text} |" for what, text in rows if text)
+    parts = [
+        f"# {claim['title'].rstrip('.')}",
+        raw(
+            f'<p class="claim-verdict"><span class="verdict" data-verdict="{claim["verdict"]}">{claim["verdict"]}'
+            f"</span> {again(claim)}</p>"
+        ),
+        "## What was found",
+        figures(claim),
+        raw(picture(claim)),
+        "## What was tried",
+        f"| | |\n|---|---|\n{table}",
+    ]
+    if claim.get("ways"):
+        data = json.dumps(slim(claim), ensure_ascii=False).replace("<", "\\u003c")
+        parts += ["## Try it", explain(claim), raw(TRY.format(data=data)), CELL.format(name=name)]
+    machine = f"{claim['machine']}, NumPy {claim['versions']['numpy']}, seeds {claim['seeds'][0]} to {claim['seeds'][-1]}"
+    parts.append(
+        f"`python -m claims run {name}` makes it again: {claim['seconds']:.0f} seconds of one core here ({machine})."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def again(claim: dict[str, Any]) -> str:
+    """Whether it was the same with other seeds, and in small."""
+    said = [f"in small: {claim['quick']['verdict']}"] if "quick" in claim else []
+    if "other seeds" in claim:
+        said.append(f"with five other seeds: {claim['other seeds']['verdict']}")
+    return f"({'; '.join(said)})" if said else ""
+
+
+def explain(claim: dict[str, Any]) -> str:
+    return (
+        "Each bar is the test loss of a way at the rate of the slider, the mark its loss at its own best rate; where "
+        "more was measured, choose it. "
+        "The runs are recorded; between two rates nothing is guessed."
+    )
+
+
+def figures(claim: dict[str, Any]) -> str:
+    rows = []
+    for name, meaning in claim["meaning"].items():
+        figure = claim["figures"][name]
+        exact = figure["low"] == figure["high"]
+        interval = "exact" if exact else f"{shown(figure['low'])} to {shown(figure['high'])}"
+        rows.append(f"| {meaning} | {shown(figure['mean'])} | {interval} |")
+    return "| figure | mean | 95 % interval |\n|---|---:|---:|\n" + "\n".join(rows)
+
+
+def shown(x: float | None) -> str:
+    return "diverged" if x is None else f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}"
+
+
+MEASURES = {
+    "test": "test loss",
+    "early": "test loss after a quarter of the steps",
+    "austen": "loss on the old text",
+    "right": "share read right",
+    "bits": "bits held for each number",
+    "intruders": "intruders in the first ten",
+}
+
+
+def slim(claim: dict[str, Any]) -> dict[str, Any]:
+    """What the sliders need: for each way its rank, its best rate, and the mean of each measure at each rate."""
+    ways = []
+    for name, sweep in claim["ways"].items():
+        means = {
+            measure: {
+                rate: average(runs[measure]) for rate, runs in sweep["rates"].items() if measure in runs
+            }
+            for measure in MEASURES
+        }
+        ways.append({"name": name, "rank": sweep["way"].get("rank"), "best": sweep["best"], "means": means})
+    shared = {m: label for m, label in MEASURES.items() if all(way["means"][m] for way in ways)}
+    return {"measures": shared, "ways": ways}
+
+
+def average(values: list[float | None]) -> float | None:
+    return None if None in values or not values else float(f"{sum(values) / len(values):.5g}")
+
+
+def raw(text: str) -> str:
+    return f"```{{raw}} html\n{text}\n```"
+
+
+def picture(claim: dict[str, Any], *, small: bool = False) -> str:
+    """An SVG: loss against rate for each way, or the figures as bars where nothing was trained."""
+    width, height = (260, 110) if small else (680, 330)
+    drawn = curves(claim)
+    inside = lines(drawn, width, height, small) if drawn else bars(claim, width, height, small)
+    what = "Test loss against learning rate" if drawn else "The figures of the table"
+    label = html.escape(f"{what}. {claim['title']} Verdict: {claim['verdict']}.")
+    kind = "claim-picture small" if small else "claim-picture"
+    legend = "" if small or not drawn else key([*drawn])
+    return f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inside}</svg>{legend}'
+
+
+def key(names: list[str]) -> str:
+    items = (
+        f'<li><i style="background:{COLOURS[i % len(COLOURS)]}"></i>{html.escape(name)}</li>'
+        for i, name in enumerate(names)
+    )
+    return f'<ul class="claim-key">{"".join(items)}</ul>'
+
+
+def curves(claim: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    found = {}
+    for way in slim(claim)["ways"] if claim.get("ways") else []:
+        points = [(float(rate), loss) for rate, loss in way["means"]["test"].items() if loss is not None]
+        if points:
+            found[way["name"]] = points
+    return found
+
+
+def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
+    left, right, top, bottom = (4, 4, 4, 4) if small else (62, 16, 12, 44)
+    floor = min(y for points in drawn.values() for _, y in points)
+    lows = [min(y for _, y in points) for points in drawn.values()]
+    thirds = max(sorted(y for _, y in points)[:3][-1] for points in drawn.values())
+    ceiling = min(
+        thirds, floor + 4 * max(max(lows) - floor, 0.25 * max(abs(floor), 1e-9))
+    )  # the rest is off the picture
+    xs = sorted({math.log10(x) for points in drawn.values() for x, y in points if y <= ceiling})
+    x0, x1 = xs[0] - 0.1, xs[-1] + 0.1
+    pad = 0.06 * (ceiling - floor)
+    at_x = lambda x: left + (math.log10(x) - x0) / (x1 - x0) * (width - left - right)
+    at_y = lambda y: top + (ceiling - y) / (ceiling - floor + pad) * (height - top - bottom)
+    parts = []
+    if not small:
+        parts += [f'<path class="axis" d="M{left} {top}V{height - bottom}H{width - right}"/>']
+        for i in range(4):
+            y = floor + i * (ceiling - floor) / 3
+            parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.3g}</text>')
+        for power in range(math.ceil(x0), math.floor(x1) + 1):
+            x = at_x(10.0**power)
+            parts.append(f'<text class="x" x="{x:.1f}" y="{height - bottom + 18}">{10.0**power:g}</text>')
+            parts.append(f'<path class="axis" d="M{x:.1f} {height - bottom}v5"/>')
+        middle = (left + width - right) / 2
+        parts.append(f'<text class="x" x="{middle:.0f}" y="{height - 6}">learning rate</text>')
+        parts.append(
+            f'<text class="x" transform="translate(14 {(height - bottom) / 2:.0f}) rotate(-90)">test loss</text>'
+        )
+    for i, points in enumerate(drawn.values()):
+        colour = COLOURS[i % len(COLOURS)]
+        inside = [(at_x(x), at_y(y)) for x, y in points if y <= ceiling]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in inside)
+        parts.append(f'<polyline points="{path}" style="stroke:{colour}"/>')
+        parts += [
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2 if small else 3.5}" style="fill:{colour}"/>'
+            for x, y in inside
+        ]
+    return "".join(parts)
+
+
+def bars(claim: dict[str, Any], width: int, height: int, small: bool) -> str:
+    found = [(name, figure["mean"] or 0.0) for name, figure in claim["figures"].items()]
+    largest = max(abs(mean) for _, mean in found) or 1.0
+    step = height / len(found)
+    room = 0 if small else 150
+    parts = []
+    for i, (name, mean) in enumerate(found):
+        long = abs(mean) / largest * (width - room - (0 if small else 80))
+        colour = COLOURS[0 if mean >= 0 else 1]
+        parts.append(
+            f'<rect x="{room}" y="{i * step + step * 0.2:.1f}" width="{max(long, 1):.1f}" height="{step * 0.6:.1f}" '
+            f'style="fill:{colour}"/>'
+        )
+        if not small:
+            y = i * step + step / 2 + 5
+            parts.append(
+                f'<text class="y" x="{room - 8}" y="{y:.0f}">{html.escape(name.replace("_", " "))}</text>'
+            )
+            parts.append(f'<text x="{room + long + 8:.0f}" y="{y:.0f}">{shown(mean)}</text>')
+    return "".join(parts)
+
+
+class ClaimFigures(SphinxDirective):
+    """The verdict and the figures of a claim, from its results; the argument is its name."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        known = claims()
+        name = self.arguments[0]
+        if name not in known:
+            raise self.error(f"no claim is called {name!r}")
+        claim = known[name]
+        text = (
+            f"{figures(claim)}\n\n[{claim['title'].rstrip('.')}](/claims/{name}.md): **{claim['verdict']}**."
+        )
+        return self.parse_text_to_nodes(text)
+
+
+def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    if pagename.startswith("claims/"):
+        app.add_css_file("claims.css")
+        app.add_js_file("claims.js", loading_method="defer")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("claim-figures", ClaimFigures)
+    app.connect("html-page-context", add_files)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,216 @@
+"""Claims: what is recorded follows the protocol, and every verdict follows from its numbers by the written rule."""
+
+import ast
+import copy
+import importlib
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import claims
+import lora_np as lnp
+from claims import protocol
+from claims.__main__ import check
+from claims.protocol import FACTOR, FAILS, HOLDS, RESULTS, SCALE, VERDICTS, Figure, Lab, verdict
+from lora_np.cli import run
+
+NAMES = claims.names()
+RECORDED = lnp.course.claims()
+LANGUAGE = 90 * 60 * 2  # seconds of a core: ninety minutes on two
+
+
+def test_there_are_two_dozen_claims_all_recorded():
+    assert len(NAMES) >= 24
+    assert sorted(RECORDED) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_claim_is_short_complete_and_public(name):
+    path = RESULTS.parent / f"{name.replace('-', '_')}.py"
+    text = path.read_text(encoding="utf-8")
+    assert 40 <= text.count("\n") <= 100
+    claim = claims.claim(name)
+    for part in ("title", "paper", "topic", "against", "bed", "setting", "limits", "advice"):
+        assert getattr(claim, part), part
+    assert claim.rule.__doc__.startswith("Holds if")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("lora_np"):
+            assert node.module.count(".") <= 1, node.module
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
+    claim, record = claims.claim(name), RECORDED[name]
+    assert protocol.words(claim).items() <= record.items()
+    for part in (record, record["quick"], *([record["other seeds"]] if "other seeds" in record else [])):
+        assert part["verdict"] == verdict(claim, part["figures"])
+        assert part["figures"].keys() == claim.figures.keys()
+        for figure in part["figures"].values():
+            if None not in figure["values"]:
+                again = Figure(tuple(figure["values"]))
+                for what in ("mean", "low", "high"):
+                    size = max(1e-4, abs(again.mean), again.half)
+                    assert getattr(again, what) == pytest.approx(figure[what], abs=2e-3 * size)
+
+
+def mutations(figures):
+    """The same figures with one or all of them moved: what a wrong digit or another world would give."""
+    rng = np.random.default_rng(0)
+    moves = [
+        lambda x: 0.0,
+        lambda x: -x,
+        lambda x: 3 * x,
+        lambda x: 10 * x,
+        lambda x: x / 10,
+        lambda x: x + 1,
+        lambda x: x - 1,
+    ]
+    for name in figures:
+        for move in moves:
+            yield {
+                **figures,
+                name: {part: moved(move, figures[name][part]) for part in ("mean", "low", "high")},
+            }
+    for _ in range(300):
+        changed = copy.deepcopy(figures)
+        for figure in changed.values():
+            move = moves[rng.integers(len(moves))]
+            figure.update({part: moved(move, figure[part]) for part in ("mean", "low", "high")})
+        yield changed
+
+
+def moved(move, x):
+    return None if x is None else move(x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_numbers_turn_the_verdict(name):
+    claim, record = claims.claim(name), RECORDED[name]
+    reached = {verdict(claim, figures) for figures in mutations(record["figures"])}
+    assert len(reached | {record["verdict"]}) >= 2
+    assert reached - {record["verdict"]}
+    assert reached <= {*VERDICTS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_way_was_swept_until_neither_end_was_best(name):
+    record = RECORDED[name]
+    for sweep in record["ways"].values():
+        rates = {float(rate): runs for rate, runs in sweep["rates"].items()}
+        order = sorted(rates)
+        place = order.index(sweep["best"])
+        assert 0 < place < len(order) - 1
+        for near in (place - 1, place, place + 1):
+            assert rates[order[near]]["seeds"] == record["seeds"]
+        for low, high in pairwise(order):
+            assert 2 <= high / low <= 3
+            assert high / low == pytest.approx(FACTOR, rel=0.03)
+        assert all(len(runs["seeds"]) >= 2 for runs in rates.values())
+        means = [mean(rates[order[near]]["validation"]) for near in (place - 1, place, place + 1)]
+        assert means[1] == min(means)
+
+
+def mean(values):
+    return np.inf if None in values else np.mean(values)
+
+
+def test_times_are_within_what_a_reader_is_told():
+    for name, record in RECORDED.items():
+        assert record["seconds"] <= (LANGUAGE if "language" in record["bed"] else 10 * 60), name
+    assert (
+        sum(record["quick"]["seconds"] for record in RECORDED.values()) < 10 * 60
+    )  # five minutes on two cores
+
+
+def test_three_claims_keep_their_verdict_with_other_seeds():
+    again = {name: record for name, record in RECORDED.items() if "other seeds" in record}
+    assert len(again) >= 3
+    for name, record in again.items():
+        assert not {*record["seeds"]} & {*record["other seeds"]["seeds"]}
+        assert record["other seeds"]["verdict"] == record["verdict"], name
+
+
+def test_published_figures_stand_beside_ours_and_what_needs_scale_says_which():
+    assert sum(bool(record["published"]) for record in RECORDED.values()) >= 5
+    needing = [record for record in RECORDED.values() if record["verdict"] == SCALE]
+    assert needing
+    assert all("billions" in record["limits"] for record in needing)
+
+
+class Bowl:
+    """A bed whose best rate is known: the loss is smallest at ``best`` and grows with the distance in powers."""
+
+    def __init__(self, best):
+        self.best, self.runs = best, 0
+
+    def __repr__(self):
+        return f"Bowl({self.best}, {id(self)})"
+
+    def shortened(self):
+        return self
+
+    def run(self, lr, seed, **way):
+        self.runs += 1
+        noise = 1e-3 * np.random.default_rng([seed, round(1e6 * lr)]).normal()
+        loss = (np.log10(lr) - np.log10(self.best)) ** 2 + noise
+        return {"validation": loss, "test": loss} if lr < 30 * self.best else {"validation": np.nan}
+
+
+@pytest.mark.parametrize("best", [1e-4, 3e-3, 1e-2, 0.05, 1.0])
+def test_the_search_finds_the_best_rate_wherever_it_starts(best, tmp_path, monkeypatch):
+    for start in (-3, 0, 2):
+        bed, lab = Bowl(best), Lab()
+        lab.notes, lab.known = tmp_path / "notes", {}
+        sweep = lab.sweep("way", bed, start=start)
+        assert abs(np.log(sweep.best / best)) <= np.log(FACTOR) / 2 + 1e-2
+        assert np.abs(np.log(sweep.peaks() / best)).max() < 0.2
+        once = bed.runs
+        lab.sweep("again", bed, start=start)
+        assert bed.runs == once  # what is noted is not run again
+
+
+def test_a_gain_counts_only_if_its_interval_does():
+    read = lambda low, high: protocol.Read((low + high) / 2, low, high)
+    assert protocol.better(read(0.1, 0.2), read(0.03, 0.1)) == HOLDS
+    assert protocol.better(read(0.1, 0.2), read(-0.01, 0.1)) == protocol.ARTEFACT
+    assert protocol.better(read(-0.1, 0.2), read(-0.01, 0.1)) == FAILS
+    assert protocol.better(read(-0.1, 0.2), read(0.001, 0.1)) == protocol.HERE_ONLY
+
+
+def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdict(tmp_path, monkeypatch):
+    name = "nf4-optimal"
+    monkeypatch.setattr(protocol, "RESULTS", tmp_path)
+    for moved, verdict_then, found in [(0, None, 0), (1, None, 1), (0, HOLDS, 1)]:
+        record = copy.deepcopy(RECORDED[name])
+        figure = record["quick"]["figures"]["use"]
+        figure.update(low=figure["low"] + 9 * moved, high=figure["high"] + 9 * moved)
+        record["quick"]["verdict"] = verdict_then or record["quick"]["verdict"]
+        protocol.write(name, record)
+        assert len(check(name, claims.claim(name))) == found
+
+
+def test_an_interval_is_students():
+    figure = Figure((1.0, 2.0, 3.0, 4.0, 5.0))
+    assert figure.high - figure.mean == pytest.approx(2.776 * np.sqrt(2.5 / 5))
+    assert Figure((2.0,)).low == 2.0
+
+
+def test_the_command_shows_all_and_one(capsys):
+    def said(*arguments):
+        assert run([*arguments]) == 0
+        return capsys.readouterr().out
+
+    shown = said("claims")
+    for name, record in RECORDED.items():
+        assert name in shown
+        assert record["title"] in shown
+    one = said("claims", "rslora")
+    for part in ("verdict", "rule", "limits", "advice"):
+        assert RECORDED["rslora"][part] in one
+    assert json.loads(said("claims", "rslora", "--json"))["title"] == RECORDED["rslora"]["title"]
+    assert run(["claims", "nonsense"]) == 1
+    assert "nonsense" in capsys.readouterr().err
