@@ -211,6 +211,24 @@ def replacing(
 
 
 @contextmanager
+def replacing_file(target: Path, check: Callable[[], object]) -> Iterator[Path]:
+    """The same for a file: where to write it, in a directory for whatever else has to be put aside.
+
+    ``check`` refuses what must not be replaced; it is called before and after.
+    """
+    target = Path(os.path.abspath(target))
+    hidden = target.with_name(f".{target.name[:100]}")
+    with _parents(target), named(target, hidden), _leased(target) as (stage, _):
+        check()
+        stage.mkdir()
+        yield stage / target.name
+        check()
+        _sync(stage / target.name)
+        os.replace(stage / target.name, target)
+        _sync(target.parent)
+
+
+@contextmanager
 def _parents(target: Path) -> Iterator[None]:
     """Make the directories above ``target``; new ones are removed again if the block fails."""
     new = [folder for folder in target.parents if not folder.exists()]

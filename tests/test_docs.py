@@ -82,11 +82,14 @@ def write_example_files():
     for name in ("base", "llama", "my-model", "tuned", "my-llama", "path/to"):
         weights = W0 if name in ("base", "llama", "my-model") else W0 + rng.normal(size=W0.shape).astype("f4")
         Path(name).mkdir(parents=True)
-        safetensors.save({"model.layers.0.q_proj.weight": weights}, Path(name, "model.safetensors"))
+        safetensors.save({"model.layers.0.self_attn.q_proj.weight": weights}, Path(name, "model.safetensors"))
         Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
     for name in ("adapter", "my-adapter", "small-adapter", "big", "style", "task", "lora-np-tour/adapter-r8"):
         module = adapters.AdapterModule.of(A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16)
-        adapters.save(adapters.Adapter({"model.layers.0.q_proj": module}), name)
+        adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), name)
+    adapters.convert("adapter", "adapter.gguf", to="gguf", base="llama")
+    adapters.convert(adapters.Adapter({"down.0.to_q": module}), "unet.safetensors", to="kohya")
+    safetensors.save({"down.0.to_q.weight": W0}, "diffusion_pytorch_model.safetensors")
     for folder in ("week-1", "my-exercises"):
         assert run(["exercises", "start", folder, "--lesson", "1"]) == 0
 
@@ -98,7 +101,8 @@ def test_a_command_that_is_shown_runs(command, example_files, capsys):
             pytest.skip(where)
     words = shlex.split(command, comments=True)[1:]
     if "-o" in words:
-        shutil.rmtree(words[words.index("-o") + 1], ignore_errors=True)
+        target = Path(words[words.index("-o") + 1])
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     if words[:2] == ["exercises", "start"]:
         shutil.rmtree(words[2])
     capsys.readouterr()

@@ -197,6 +197,22 @@ FILES = {
         ["errors", "{M}", "--plot", "{out}/p.png"],
         ["errors", "{M}", "--tolerance", "0.1", "--plot", "{out}/p.png"],
     ),
+    "convert": tuple(
+        [
+            "convert",
+            ADAPTER,
+            "--to",
+            "gguf",
+            "--base",
+            BASE,
+            "-o",
+            "{out}/a.gguf",
+            "--force",
+            "--dtype",
+            dtype,
+        ]
+        for dtype in ("float32", "float16")
+    ),
     "inspect": (["inspect", ADAPTER, "--html", "{out}/p.html"],) * 2,
     "plan": (["plan", "gpt2", "--card", "T4", "--plot", "{out}/p.svg"],) * 2,
     "start": (["exercises", "list"], ["exercises", "start", "{out}/x", "--lesson", "1,2"]),

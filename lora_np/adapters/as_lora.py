@@ -15,15 +15,16 @@ import numpy.typing as npt
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, at_least_single, check_start, held
 from lora_np.adapters.bases import check_base
+from lora_np.adapters.formats import load
 from lora_np.adapters.mapped import MappedModule
-from lora_np.adapters.peft_format import load, targeting
+from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.rebasing import rebase
 from lora_np.adapters.resizing import Spectrum, finite, put_aside
 from lora_np.adapters.weights import Change, Merging, oriented
 from lora_np.checks import Array, matrix, number
 from lora_np.hub import HubError, directory
 from lora_np.linalg import optimal_losses, rank_within, reduced_rank_regression, truncated_svd
-from lora_np.lora import MAPS, STARTS, map_of, selecting
+from lora_np.lora import MAPS, map_of, selecting
 from lora_np.models import GGUFModel, open_gguf, open_model, peft
 
 Reader = Callable[[], Array]
@@ -103,7 +104,7 @@ def to_lora(
     known = on_base(load(adapter), base, any_base=any_base)
     modules, before = dict(known.adapter.modules), known.adapter
     if before.start is not None:
-        check_start(before, known=STARTS if base is not None else ())
+        check_start(before, with_base=base is not None)
         return before if base is None else rebase(before, base)
     if not (map_of(before.raw) or before.has_magnitudes):
         return before
@@ -191,7 +192,7 @@ def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: 
     if base is None:
         return Based(adapter, {}, {}, ())
     source = open_gguf(base) if Path(base).suffix == ".gguf" else open_model(directory(base))
-    check_start(adapter, known=STARTS)
+    check_start(adapter, with_base=True)
     unsure = () if any_base else check_base(source.config, base, adapter)
     weights: dict[str, Reader] = {}
     biases: dict[str, Reader] = {}

@@ -13,9 +13,19 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, check_start
 from lora_np.adapters.bases import check_bases
-from lora_np.adapters.peft_format import load, new_adapter, only_lora, targeting, write
-from lora_np.adapters.resizing import directions, no_overflow, norm, put_aside, side_by_side
+from lora_np.adapters.checking import strength_notes
+from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.peft_format import only_lora, targeting
+from lora_np.adapters.resizing import (
+    directions,
+    largest_rank,
+    no_overflow,
+    norm,
+    put_aside,
+    side_by_side,
+)
 from lora_np.adapters.results import Written
+from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, choice, number, whole_number
 from lora_np.hub import HubError
 from lora_np.work import each_of
@@ -48,6 +58,7 @@ def combine(
     weights: Sequence[float] | None = None,
     method: Method = "svd",
     rank: int | None = None,
+    portable: bool = False,
     any_base: bool = False,
     jobs: int = 1,
     force: bool = False,
@@ -58,9 +69,9 @@ def combine(
     Parameters
     ----------
     adapters : sequence of path or Adapter
-        Directories as PEFT writes them, or results of `load`.
+        In any format that `load` reads, or its results.
     out : path
-        The directory to make.
+        The directory to make, or a file that ends in ``.gguf``.
     weights : sequence of float, optional
         One for each adapter; may be negative; by default 1.
     method : {"cat", "linear", "svd"}
@@ -69,6 +80,8 @@ def combine(
         includes products of one adapter's B with another's A. The table says how far off it is.
     rank : int, optional
         For "svd": by default the largest rank among the adapters, as in PEFT.
+    portable : bool
+        Write it as ``convert --to portable`` does, every module padded to the largest rank.
     any_base : bool
         Whether to continue if the adapters name different bases.
     jobs : int
@@ -148,11 +161,13 @@ def combine(
         combined = {name: module for name, (module, _) in results.items()}
         full = {name: tensor for source in loaded for name, tensor in source.full.items()}
         tokens = {name: rows for source in loaded for name, rows in source.rows.items()}
-        write(Adapter(combined, full, _raw(loaded, with_bias, combined), rows=tokens), stage)
+        made = Adapter(combined, full, _raw(loaded, with_bias, combined), rows=tokens)
+        made = made_portable(made) if portable else made
+        write(made, stage)
     rows = tuple(CombinedModule(name, module.rank, error) for name, (module, error) in results.items())
     title = " + ".join(f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True))
     note = "'linear' adds up factors, not updates: the last column is what that changes"
-    notes = (note,) if method == "linear" else ()
+    notes = (*((note,) if method == "linear" else ()), *strength_notes(made, out))
     headings = ("module", "rank", "relative difference")
     return Written(f"{method}: {title}", rows, notes, headings, Path(out))
 
@@ -231,4 +246,4 @@ def _raw(sources: list[Adapter], with_bias: bool, modules: Mapping[str, AdapterM
         "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
         "trainable_token_indices": tokens or None,
     }
-    return targeting(raw, modules)
+    return targeting(largest_rank(raw, modules), modules)

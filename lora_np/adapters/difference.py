@@ -10,7 +10,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.as_lora import on_base
-from lora_np.adapters.peft_format import load
+from lora_np.adapters.formats import load
 from lora_np.adapters.resizing import directions, finite, norm, side_by_side
 from lora_np.adapters.results import Findings
 from lora_np.checks import number
@@ -116,7 +116,7 @@ def diff(
     True
     """
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
-    one, two = (on_base(load(each), base).adapter for each in (first, second))
+    one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
     work = {
         name: (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name))
         for name in (*one, *two)

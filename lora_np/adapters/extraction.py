@@ -13,7 +13,9 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
-from lora_np.adapters.peft_format import load, new_adapter, targeting, write
+from lora_np.adapters.checking import strength_notes
+from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
 from lora_np.adapters.results import Written
 from lora_np.adapters.weights import BLOCK, Merging
@@ -62,6 +64,7 @@ def extract(
     error: float | None = None,
     bytes: int | str | None = None,
     total_rank: int | None = None,
+    portable: bool = False,
     save_others: bool = False,
     any_base: bool = False,
     jobs: int = 1,
@@ -77,7 +80,7 @@ def extract(
     base, tuned : path
         Directories of the same model, each in one file or in shards.
     out : path
-        The directory to make.
+        The directory to make, or a file that ends in ``.gguf``.
     rank : int
         The same rank everywhere; less where a matrix is smaller.
     energy : float
@@ -88,6 +91,9 @@ def extract(
         The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in `resize`.
     total_rank : int
         The sum of all ranks, shared out likewise.
+    portable : bool
+        Write it as ``convert --to portable`` does, every module padded to the largest rank, which ``bytes``
+        then counts.
     save_others : bool
         Save what differs but cannot have a LoRA (norms, biases, convolutions) as PEFT's ``modules_to_save``.
         Either way the table lists it.
@@ -142,7 +148,7 @@ def extract(
     >>> lnp.adapters.load(folder / "adapter").delta("q")[0].round(6)
     array([0., 3., 4., 0.])
     """
-    goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
+    goal = Goal.of(out, rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before, after = open_model(directory(base)), open_model(directory(tuned))
     pairs = list(_pairs(before, after))
     if not any_base:
@@ -185,8 +191,9 @@ def extract(
         full |= _shared(after, replaced)
         raw["modules_to_save"] = sorted({name.rpartition(".")[0] for name in full}) or None
         whole = Adapter(modules, full, targeting(raw, modules))
-        ranks = goal.ranks(whole, spectra)
-        write(cut(whole, modules, ranks), stage)
+        ranks = goal.ranks(whole, spectra, modules if portable else None)
+        made = cut(whole, modules, ranks, portable=portable)
+        write(made, stage, base=before.config)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
         checked = {name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)}
         check = partial(_check, Merging(before, load(stage)), Path(out))
@@ -197,6 +204,7 @@ def extract(
     ]
     rows += [ExtractedTensor(p.label, "in full" if p.holder in in_full else "not kept") for p in others]
     notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"]
+    notes += strength_notes(made, out)
     if _HEAD in found and _HEAD not in work:
         notes.append(
             f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "

@@ -12,7 +12,8 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
 from lora_np.adapters.as_lora import on_base
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, load
+from lora_np.adapters.formats import load, weights_file
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
 from lora_np.adapters.resizing import Spectrum, directions
 from lora_np.adapters.results import Findings
 from lora_np.adapters.weights import add_update, from_start
@@ -218,7 +219,7 @@ def inspect(
     Parameters
     ----------
     adapter : path or Adapter
-        A directory as PEFT writes it, or the result of `load`.
+        In any format that `load` reads, or its result.
     base : path, optional
         The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
         weight.
@@ -258,7 +259,8 @@ def inspect(
     >>> q.rank, q.needed, q.wasted, round(q.stable_rank, 3)
     (2, 1, 1, 1.001)
     """
-    opened, weights, _, unsure = on_base(load(adapter), base, any_base=any_base)
+    opened = load(adapter, base=base, ordered=base is not None)
+    opened, weights, _, unsure = on_base(opened, base, any_base=any_base)
     work = {
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
@@ -349,7 +351,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     row, init = map_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
     if adapter.path:
-        size = (adapter.path / WEIGHTS).stat().st_size
+        size = weights_file(adapter.path).stat().st_size
     else:
         size = SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
     return {

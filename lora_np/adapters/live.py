@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import is_dataclass, replace as changed
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, check_start, held
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.peft_format import load, new_adapter, only_lora, targeting, write
+from lora_np.adapters.formats import FILES, load, new_adapter, write
+from lora_np.adapters.peft_format import only_lora, targeting
+from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, float_dtype
@@ -33,7 +36,7 @@ def save(
     dtype: str | None = None,
     force: bool = False,
 ) -> None:
-    """Write the adapters of a model, or an `Adapter`, as a directory that PEFT loads.
+    """Write the adapters of a model, or an `Adapter`, as a directory for PEFT, or a file for llama.cpp.
 
     Parameters
     ----------
@@ -41,7 +44,8 @@ def save(
         A model made by `lora_np.inject` or `attach`. Anything else in it that is trained is saved in full, as
         PEFT's ``modules_to_save``.
     path : path
-        The directory to make.
+        The directory to make; or a file that ends in ``.gguf``, for llama.cpp's ``--lora``, or in
+        ``.safetensors``, as kohya's sd-scripts writes it.
     base : str, optional
         The name of the base model, recorded in the config for those who load the adapter.
     names : callable, optional
@@ -84,11 +88,16 @@ def save(
     if dtype is not None:
         float_dtype(dtype)
     adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
+    config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     inputs = [adapter.path] if adapter.path else []
+    if Path(path).suffix in FILES:  # for programs that know the base from elsewhere
+        adapter = changed(
+            adapter, full={name: x for name, x in adapter.full.items() if name not in copied(adapter)}
+        )
     with new_adapter(path, force=force, inputs=inputs) as (stage, _):
-        write(adapter, stage, dtype=dtype)
+        write(adapter, stage, base=config, dtype=dtype)
 
 
 def attach(
@@ -134,10 +143,10 @@ def attach(
     >>> lnp.freeze(model)(np.ones(3))
     array([3., 3.])
     """
-    adapter = only_lora(load(adapter))
+    config = getattr(model, "config", None)
+    adapter = only_lora(load(adapter, base=config if isinstance(config, Mapping) else None))
     if any(isinstance(node, ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
-    config = getattr(model, "config", None)
     if isinstance(config, Mapping) and not any_base:
         check_base(config, "this model", adapter)
     check_start(adapter, with_base=True)

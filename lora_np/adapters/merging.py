@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lora_np.adapters.adapter import Adapter, header
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.peft_format import load
+from lora_np.adapters.formats import load
 from lora_np.adapters.results import Written
 from lora_np.adapters.weights import Change, Merging
 from lora_np.files import replacing, write_json
@@ -132,7 +132,7 @@ def merge(
             f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: language.load it, "
             "adapters.attach the adapter, lora_np.merge, and language.save the result in full precision"
         )
-    source, update = open_model(directory(base)), load(adapter)
+    source, update = open_model(directory(base)), load(adapter, base=base)
     unsure = () if any_base else check_base(source.config, source.path, update)
     merging = Merging(source, update)
     quantised = {name: parts for name in source.places if (parts := bitsandbytes_parts(source, name))}

@@ -1,13 +1,12 @@
 """PEFT's adapter directories, read and written: the only file that knows PEFT's keys.
 
-Adapters saved here load in PEFT, and PEFT's load here.
+Adapters written here load in PEFT, and PEFT's are read here.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, 
 from lora_np.adapters.mapped import read_mapped
 from lora_np.checks import Array
 from lora_np.files import replacing
-from lora_np.hub import FLOATS, HubError, TensorInfo, directory, inside, read_json, safetensors
+from lora_np.hub import FLOATS, HubError, TensorInfo, inside, read_json, safetensors
 from lora_np.lora import map_of
 from lora_np.models import ends_with, peft
 
@@ -43,53 +42,8 @@ _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
 
 
-def load(adapter: Adapter | str | os.PathLike[str]) -> Adapter:
-    """Open an adapter's directory as PEFT writes it. Everything but the numbers is read and checked now.
-
-    It may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
-
-    Parameters
-    ----------
-    adapter : path
-        A directory with ``adapter_config.json`` and ``adapter_model.safetensors``, one of these files, or the
-        name of a shipped adapter. An `Adapter` is returned as it is.
-
-    Returns
-    -------
-    Adapter
-        A mapping from module paths to `AdapterModule`, with ``delta(name)``.
-
-    Raises
-    ------
-    HubError
-        If anything is missing, damaged, contradictory or not supported. Nothing is dropped silently, and no
-        pickle (``adapter_model.bin``) is ever opened.
-    TypeError
-        If ``adapter`` is something else.
-
-    See Also
-    --------
-    save : Write one.
-
-    Examples
-    --------
-    >>> import tempfile, lora_np as lnp
-    >>> rng = np.random.default_rng(0)
-    >>> model = lnp.inject(lnp.Linear.init(d_out=100, d_in=120, rng=rng), rank=8, alpha=16, rng=rng)
-    >>> path = Path(tempfile.mkdtemp()) / "adapter"
-    >>> lnp.adapters.save(model, path)
-    >>> {name: (module.rank, module.scale) for name, module in load(path).items()}
-    {'linear': (8, 2.0)}
-    """
-    if isinstance(adapter, Adapter):
-        return adapter
-    if not isinstance(adapter, (str, os.PathLike)):
-        raise TypeError(
-            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; "
-            "adapters.save writes the adapters of a model"
-        )
-    path = Path(adapter)
-    folder = directory(path.parent if path.name in (WEIGHTS, peft.NAME) and path.is_file() else path)
+def read(folder: Path) -> Adapter:
+    """The adapter in a directory, everything but the numbers checked."""
     path = inside(folder, peft.NAME)
     raw, file = read_json(path), safetensors.open(inside(folder, WEIGHTS))
     if row := map_of(raw):
@@ -126,15 +80,14 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
 
 @contextmanager
 def new_adapter(
-    target: str | os.PathLike[str], *, force: bool, inputs: Iterable[Adapter | str | os.PathLike[str]]
+    target: Path, *, force: bool, inputs: Collection[Path], names: Collection[str] = (peft.NAME, WEIGHTS)
 ) -> Iterator[tuple[Path, Path]]:
     """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
     from tempfile import TemporaryDirectory
 
-    read = [each.path if isinstance(each, Adapter) else each for each in inputs]
-    options: dict[str, Any] = {"writes": (peft.NAME, WEIGHTS, CARD).__contains__, "keeps": [CARD]}
+    writes = {*names, CARD}.__contains__
     with (
-        replacing(target, force=force, inputs=[path for path in read if path], **options) as stage,
+        replacing(target, force=force, inputs=inputs, writes=writes, keeps=[CARD]) as stage,
         TemporaryDirectory(dir=stage) as aside,
     ):
         yield stage, Path(aside)
@@ -151,7 +104,7 @@ def keyed(adapter: Adapter) -> dict[str, Stored]:
             module = adapter.modules[name]
             for suffix, (part, embedding) in _PARTS.items():
                 if part in module.parts and embedding in (None, module.embedding):
-                    found[f"{PREFIX}{holder}{_WRAPPED * depth}.{suffix}"] = _in_file(module, part)
+                    found[f"{PREFIX}{holder}{_WRAPPED * depth}.{suffix}"] = in_file(module, part)
     for name, stored in adapter.full.items():
         holder, _, parameter = name.rpartition(".")
         found[f"{PREFIX}{holder}{_WRAPPED * len(wrapped.get(holder, ()))}.{parameter}"] = stored
@@ -320,7 +273,7 @@ def _module(
     rank, alpha = said.rank_and_alpha(name)
     for part, blocks in peft.blocks_of(said.raw, name).items():
         parts[part] = _expanded(name, parts[part], blocks)
-    parts, kernel = _as_maps(parts, rank if parameter else 0)
+    parts, kernel = as_maps(parts, rank if parameter else 0)
     if wrong := misfit(parts, f" of {name!r}"):
         raise HubError(wrong)
     rslora = bool(said.raw.get("use_rslora"))
@@ -350,7 +303,7 @@ def _expanded(name: str, factor: Stored, blocks: int) -> Stored:
     return Stored(factor.dtype, (rows, blocks * columns), read, blocks)
 
 
-def _as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
+def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
     """Tensors as in the file, as A (r, k) and B (d, r) or stacks of them, and the kernel of a convolution.
 
     With a ``rank``, the factors may be those of several experts: PEFT has the rows of A by expert, and the
@@ -373,8 +326,8 @@ def _as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored],
     return found, kernel
 
 
-def _in_file(module: AdapterModule, part: str) -> Stored:
-    """One tensor of a module as PEFT shapes it: the reverse of `_as_maps`."""
+def in_file(module: AdapterModule, part: str) -> Stored:
+    """One tensor of a module as PEFT shapes it: the reverse of `as_maps`."""
     tensor, ones = module.parts[part], (1,) * len(module.kernel)
     if module.kernel and part != "bias":
         shape = {

@@ -6,7 +6,8 @@ import os
 from dataclasses import replace
 
 from lora_np.adapters.adapter import Adapter, AdapterModule
-from lora_np.adapters.peft_format import load, targeting
+from lora_np.adapters.formats import load
+from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.weights import Merging, from_start, oriented
 from lora_np.hub import directory
 from lora_np.models import open_model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,17 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
-from lora_np.adapters.peft_format import (
-    METADATA,
-    WEIGHTS,
-    keyed,
-    load,
-    new_adapter,
-    only_lora,
-    targeting,
-    write,
-)
+from lora_np.adapters.checking import strength_notes
+from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, write
+from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, only_lora, targeting
 from lora_np.adapters.results import Written
+from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
@@ -90,6 +85,7 @@ def resize(
     error: float | None = None,
     bytes: int | str | None = None,
     total_rank: int | None = None,
+    portable: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
@@ -101,9 +97,9 @@ def resize(
     Parameters
     ----------
     adapter : path or Adapter
-        A directory as PEFT writes it, or the result of `load`.
+        In any format that `load` reads, or its result.
     out : path
-        The directory to make.
+        The directory to make, or a file that ends in ``.gguf``.
     rank : int
         The same rank everywhere; modules of a smaller rank keep theirs.
     energy : float
@@ -115,6 +111,9 @@ def resize(
         modules so that the total squared error is small (see ``allocate_bytes``); modules may be left out.
     total_rank : int
         The sum of all ranks, shared out likewise.
+    portable : bool
+        Write it as ``convert --to portable`` does, every module padded to the largest rank, which ``bytes``
+        then counts.
     jobs : int
         How many modules to work on at a time.
     force : bool
@@ -143,8 +142,8 @@ def resize(
 
     Notes
     -----
-    Scalings stay as they are, and modules that keep their rank are copied bit for bit. With DoRA, magnitudes
-    are kept and directions approximated.
+    Unless it is to be portable, scalings stay as they are, and modules that keep their rank are copied bit
+    for bit. With DoRA, magnitudes are kept and directions approximated.
 
     Examples
     --------
@@ -156,7 +155,7 @@ def resize(
     >>> result.rows[0].rank_before, result.rows[0].rank
     (3, 2)
     """
-    goal = Goal.of(rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
+    goal = Goal.of(out, rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
     before = only_lora(load(adapter))
     check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
@@ -165,20 +164,23 @@ def resize(
         found = each_of(decomposed, work, jobs=jobs, progress=progress, label="decompose")
         ordered = {name: module for name, (module, _) in found.items()}
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
-        ranks = goal.ranks(before, spectra)
-        write(cut(before, ordered, ranks), stage)
-        size = (stage / WEIGHTS).stat().st_size
+        ranks = goal.ranks(before, spectra, ordered if portable else None)
+        after = cut(before, ordered, ranks, portable=portable)
+        write(after, stage)
+        file = weights_file(stage)
+        size = file.stat().st_size
     rows = [
         ResizedModule(name, module.rank, ranks[name] * module.groups, spectra[name].error(ranks[name]))
         for name, module in before.modules.items()
     ]
     norm = sum(spectrum.left(0) for spectrum in spectra.values())
     together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
-    notes = [f"{WEIGHTS}: {size:,} bytes; relative error of all together {together:.3g}"]
+    notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
     if gone := [row.name for row in rows if row.rank == 0]:
         notes.append(
             f"left out, because they do nothing or the budget serves better elsewhere: {', '.join(gone)}"
         )
+    notes += strength_notes(after, out)
     if before.has_magnitudes:
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
     headings = ("module", "rank before", "rank", "relative error")
@@ -312,8 +314,8 @@ class Goal(NamedTuple):
     value: Any
 
     @classmethod
-    def of(cls, **goals: Any) -> Goal:
-        """The one of these goals that is not None, under the name that the caller's users know."""
+    def of(cls, out: str | os.PathLike[str], /, **goals: Any) -> Goal:
+        """The one of these goals for ``out`` that is not None, by the name that the caller's users know."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             *first, last = goals
@@ -323,6 +325,8 @@ class Goal(NamedTuple):
         if name in ("energy", "error"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "error"}
             return cls(name, number(name, value, minimum=0, maximum=1, **ends))
+        if name == "bytes" and Path(out).suffix in FILES:
+            raise ValueError(f"bytes is the size of PEFT's file, and {Path(out).name} is of another format")
         if name == "bytes" and isinstance(value, str):
             value = parse_bytes(name, value)
         return cls(name, whole_number(name, value))
@@ -334,10 +338,16 @@ class Goal(NamedTuple):
             return float(1 - self.value**2)
         return float(self.value) if self.name == "energy" else None
 
-    def ranks(self, adapter: Adapter, spectra: Mapping[str, Spectrum]) -> dict[str, int]:
+    def ranks(
+        self,
+        adapter: Adapter,
+        spectra: Mapping[str, Spectrum],
+        padded: Mapping[str, AdapterModule] | None = None,
+    ) -> dict[str, int]:
         """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it out.
 
-        They are the rank, except of a convolution in groups, where they are the rank of each.
+        They are the rank, except of a convolution in groups, where they are the rank of each. With
+        ``padded``, the modules in the order of their strength, all will be padded to the largest rank.
         """
         modules = adapter.modules
         if self.name == "rank":
@@ -353,13 +363,21 @@ class Goal(NamedTuple):
         if self.share is not None:
             return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
         values = {name: spectrum.s for name, spectrum in spectra.items()}
+        if self.name == "bytes" and padded is not None:
+            return Goal("rank", _rank_of_size(adapter, spectra, padded, self.value)).ranks(adapter, spectra)
         if self.name == "bytes":
             return allocate_bytes(adapter, values, self.value, at_least=at_least)
         groups = {name: module.groups for name, module in modules.items()}
         return allocate(values, groups, self.value, at_least=at_least, name=self.name)
 
 
-def cut(adapter: Adapter, ordered: Mapping[str, AdapterModule], ranks: Mapping[str, int]) -> Adapter:
+def cut(
+    adapter: Adapter,
+    ordered: Mapping[str, AdapterModule],
+    ranks: Mapping[str, int],
+    *,
+    portable: bool = False,
+) -> Adapter:
     """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their strength."""
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
@@ -372,7 +390,29 @@ def cut(adapter: Adapter, ordered: Mapping[str, AdapterModule], ranks: Mapping[s
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):
         raw = targeting(raw, modules)
-    return replace(adapter, modules=modules, raw=raw)
+    made = replace(adapter, modules=modules, raw=largest_rank(raw, modules))
+    return made_portable(made) if portable else made
+
+
+def largest_rank(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
+    """Settings whose r, where programs with a limit look, will be the largest rank."""
+    right = raw.get("r") == max(module.rank for module in modules.values())
+    return {key: content for key, content in raw.items() if right or key not in ("r", "lora_alpha")}
+
+
+def _rank_of_size(
+    adapter: Adapter, spectra: Mapping[str, Spectrum], ordered: Mapping[str, AdapterModule], size: int
+) -> int:
+    """The largest rank of all modules at which the portable file has at most ``size`` bytes."""
+
+    def taken(rank: int) -> int:
+        made = cut(adapter, ordered, Goal("rank", rank).ranks(adapter, spectra), portable=True)
+        return SafetensorsWriter(WEIGHTS, header(keyed(made)), metadata=METADATA).size
+
+    most = max(module.rank for module in adapter.values())
+    if size < taken(1):
+        raise ValueError(f"bytes must be at least {taken(1)}, got {size}")
+    return bisect_right(range(1, most + 1), size, key=taken)
 
 
 def allocate(

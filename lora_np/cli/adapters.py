@@ -1,4 +1,4 @@
-"""``inspect``, ``resize``, ``extract``, ``combine``, ``merge``, ``diff``: work on adapter files."""
+"""``inspect``, ``resize``, ``combine``, ``merge``, ``convert``, ``check`` and more: work on adapter files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
-@options.out
+@options.adapter_out
+@options.portable
 @options.jobs
 @options.force
 @options.as_json
@@ -67,7 +68,8 @@ def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 @click.command()
 @click.argument("base", type=options.READ)
 @click.argument("tuned", type=options.READ)
-@options.out
+@options.adapter_out
+@options.portable
 @click.option("--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA.")
 @options.any_base
 @options.jobs
@@ -86,7 +88,8 @@ def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
-@options.out
+@options.adapter_out
+@options.portable
 @click.option("--method", type=str.lower, default="svd", help="cat, linear (adds the factors) or svd.")
 @click.option("--rank", type=int, help="For svd; by default, the largest rank among the adapters.")
 @options.any_base
@@ -140,6 +143,57 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
     found = adapters.diff(first, second, **asked, progress=True)
     options.show_as(found.table, as_json)
     if not found.same:
+        click.get_current_context().exit(3)
+
+
+@click.command()
+@click.argument("adapter", type=options.READ)
+@options.adapter_out
+@click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
+@click.option(
+    "--base", type=options.READ, help="The base model, or its config.json, for names and the order of rows."
+)
+@click.option("--error", type=float, help="For lora: the accepted relative error where none is exact.")
+@click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
+@options.force
+@options.as_json
+def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+    """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, kohya's for images.
+
+    ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang,
+    TensorRT-LLM and llama.cpp's converter read alike: one rank, one scale, no patterns. "lora" makes a LoRA
+    of what another tuner of PEFT wrote, such as LoHa or VeRA.
+
+    Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
+    """
+    from lora_np import adapters
+
+    options.show_as(adapters.convert(adapter, out, **asked).table, as_json)
+
+
+@click.command()
+@click.argument("adapter", type=options.READ)
+@click.option(
+    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx or all."
+)
+@click.option(
+    "--base",
+    type=options.READ,
+    help="The base model, or its config.json, to compare names and know tied weights.",
+)
+@options.as_json
+def check(adapter: Path, as_json: bool, **asked: Any) -> None:
+    """Show what programs would make of an adapter. The exit status is 3 if anything is not fine.
+
+    The rules are those of one version of each program, which the table names; no program is run.
+
+    Example: lora-np check my-adapter --for vllm
+    """
+    from lora_np import adapters
+
+    found = adapters.check(adapter, **asked)
+    options.show_as(found, as_json, found.table)
+    if not found.fine:
         click.get_current_context().exit(3)
 
 

@@ -26,6 +26,8 @@ COMMANDS = {
     "combine": "adapters",
     "merge": "adapters",
     "diff": "adapters",
+    "convert": "adapters",
+    "check": "adapters",
     "lab": "lessons",
     "claims": "lessons",
     "exercises": "exercises",

@@ -85,7 +85,7 @@ def finetune(
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
-    from lora_np import language
+    from lora_np import adapters, language
     from lora_np.files import write_figure, write_text
 
     # before the training, not after it
@@ -120,7 +120,7 @@ def finetune(
     refuse_failure(result)
     if samples and samples[-1][0] != result.steps and not result.interrupted:
         say(result.steps, result.model)
-    write_adapter(result.model, model, out, force)
+    adapters.save(result.model, out, base=model, force=force)
     if plot is not None:
         write_figure(result.figure(), plot, dpi=150)
     if html is not None:
@@ -198,20 +198,9 @@ def refuse_failure(result: Any) -> None:
         tell("The loss fell on what was trained on only: try fewer steps or a longer text")
 
 
-def write_adapter(model: Any, base: str, out: Path, force: bool) -> None:
-    """For llama.cpp, or for PEFT."""
-    from lora_np import adapters, language
-
-    if out.suffix == ".gguf":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        language.save_gguf_adapter(model, out)
-    else:
-        adapters.save(model, out, base=base, force=force)
-
-
 @click.command()
 @click.argument("model", default="austen")
-@click.option("--adapter", help="A directory as PEFT writes it, or a shipped adapter.")
+@click.option("--adapter", help="An adapter, in any format that convert reads, or a shipped one.")
 @options.any_base
 @click.option("--prompt", help="How the text begins; in a chat, what is asked.")
 @click.option("--chat", is_flag=True, help="Converse, in the model's own template, until the input ends.")
@@ -236,7 +225,7 @@ def generate(
         raise click.UsageError("--system is what a --chat begins with")
     speaker = language.load(model, quantised=quantised)
     if adapter is not None:
-        opened = adapters.load(language.located_adapter(adapter))
+        opened = adapters.load(language.located_adapter(adapter), base=speaker.config)
         speaker = adapters.attach(speaker, opened, any_base=any_base)
     sampling = {
         "tokens": 300,

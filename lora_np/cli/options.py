@@ -56,9 +56,19 @@ def byte_count(context: click.Context, parameter: click.Parameter, text: str | N
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 out = click.option("-o", "--out", **WRITTEN, required=True, help="The directory to write.")
-force = click.option(
-    "--force", is_flag=True, help="Replace an existing directory, once the new one is complete."
+adapter_out = click.option(
+    "-o",
+    "--out",
+    **WRITTEN,
+    required=True,
+    help="The adapter to write: a directory, or a .gguf for llama.cpp.",
 )
+portable = click.option(
+    "--portable",
+    is_flag=True,
+    help="Pad every module to one rank, scale 1: all programs read its strength alike.",
+)
+force = click.option("--force", is_flag=True, help="Replace what is there, once the new one is complete.")
 any_base = click.option(
     "--any-base", is_flag=True, help="Continue even if the bases differ or cannot be compared."
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,15 +20,17 @@ from lora_np.checks import Array, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, open_regular
+from lora_np.hub.safetensors import as_stored
 from lora_np.quantise import LAYOUTS, Blocks
 
-__all__ = ["GGUFFile", "open", "save"]
+__all__ = ["GGUFFile", "open", "save", "write"]
 
 _NUMBERS = {kind: number for number, (kind, _, _) in GGUF_KINDS.items()}
 _SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?")))
 _SCALARS |= {10: "<u8", 11: "<i8", 12: "<f8"}
 _SCALAR_NUMBERS = {np.dtype(name): number for number, name in _SCALARS.items()}
 _STRING, _ARRAY = 8, 9
+_FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _MAX_HEADER = 2**28  # the largest vocabularies take a tenth of this
 _MAX_NAME = 2**16 - 1  # as in the specification
@@ -187,27 +189,71 @@ def save(
     >>> open(path).quantised("output.weight")
     <Q8_0 matrix, 32 x 32, 8.5 bits a number>
     """
+    blocks = {name: _as_blocks(name, tensor) for name, tensor in tensors.items()}
+    infos = {name: TensorInfo(tensor.kind, tensor.shape) for name, tensor in blocks.items()}
+    write(infos, blocks.__getitem__, path, metadata=metadata)
+
+
+def write(
+    tensors: Mapping[str, TensorInfo],
+    read: Callable[[str], Array | Blocks],
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a GGUF file with one tensor in memory at a time.
+
+    Parameters
+    ----------
+    tensors : mapping of str to TensorInfo
+        The kind, such as "F32" or "BF16", and the shape of each tensor, by name.
+    read : callable
+        From a name to the numbers, which are rounded to the kind, or to blocks of it.
+    path : str or path-like
+        Replaced as a whole once everything is written, and left alone if anything fails.
+    metadata : mapping of str to object, optional
+        As `save` takes them.
+
+    Raises
+    ------
+    HubError
+        If a name, a kind, a shape or a value has no place in the format.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    save : The same for tensors in memory.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "model.gguf"
+    >>> write({"output.weight": TensorInfo("BF16", (2, 3))}, lambda name: np.ones((2, 3)), path)
+    >>> open(path).read("output.weight").sum()
+    np.float32(6.0)
+    """
     header = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata or {}))]
     alignment = _alignment(metadata or {})
     for key, value in (metadata or {}).items():
         header += [_packed_text(key), _packed_value(key, value)]
-    blocks = {name: _as_blocks(name, tensor) for name, tensor in tensors.items()}
     position = 0
-    for name, tensor in blocks.items():
+    for name, info in tensors.items():
         header.append(_packed_text(name))
-        sizes = tensor.shape[::-1]
-        header.append(struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, _NUMBERS[tensor.kind], position))
-        position += _padded(tensor.nbytes, alignment)
+        sizes = info.shape[::-1]
+        header.append(struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, _NUMBERS[info.dtype], position))
+        position += _padded(info.nbytes, alignment)
     start = b"".join(header)
 
-    def write(stream: BinaryIO) -> None:
+    def put(stream: BinaryIO) -> None:
         stream.write(start)
         stream.write(bytes(_padded(len(start), alignment) - len(start)))
-        for tensor in blocks.values():
+        for name, info in tensors.items():
+            tensor = _as_blocks(name, read(name), info)
             stream.write(np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data)
-            stream.write(bytes(_padded(tensor.nbytes, alignment) - tensor.nbytes))
+            stream.write(bytes(_padded(info.nbytes, alignment) - info.nbytes))
 
-    write_whole(target_path(path), write)
+    write_whole(target_path(path), put)
 
 
 class _Header:
@@ -342,15 +388,19 @@ def _padded(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment
 
 
-def _as_blocks(name: str, tensor: Array | Blocks) -> Blocks:
+def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo | None = None) -> Blocks:
+    """The blocks of a tensor: of the kind and shape of ``info``, or of its own."""
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
         raise HubError(f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}")
-    if isinstance(tensor, Blocks):
-        return tensor
-    kind = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}.get(tensor.dtype)
-    if kind is None:
-        raise HubError(f"{shown(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
-    return Blocks(kind, tensor.astype(LAYOUTS[kind].block, copy=False), tensor.shape)
+    if not isinstance(tensor, Blocks):
+        own = {"float32": "F32", "float16": "F16"}.get(tensor.dtype.name)
+        kind = info.dtype if info else own
+        if kind not in _FLOATS:
+            raise HubError(f"{shown(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
+        tensor = Blocks(kind, as_stored(name, tensor, _FLOATS[kind]), tensor.shape)
+    if info and (tensor.kind, tensor.shape) != (info.dtype, info.shape):
+        raise HubError(f"{shown(name)} must be {info.dtype} {info.shape}, got {tensor.kind} {tensor.shape}")
+    return tensor
 
 
 def _packed_text(text: str) -> bytes:

@@ -246,7 +246,7 @@ class SafetensorsWriter:
             raise HubError(f"{name!r} must have shape {info.shape}, got {array.shape}")
         flat = np.ascontiguousarray(array).reshape(-1)
         for start in range(0, max(flat.size, 1), _BLOCK):
-            self._file.write(_stored(name, flat[start : start + _BLOCK], info.dtype).data)
+            self._file.write(as_stored(name, flat[start : start + _BLOCK], info.dtype).data)
         self._missing.remove(name)
 
     def copy(self, name: str, source: SafetensorsFile) -> None:
@@ -386,7 +386,7 @@ def _layout(
     return len(text).to_bytes(8, "little") + text, moved
 
 
-def _stored(name: str, array: Array, dtype: str) -> Array:
+def as_stored(name: str, array: Array, dtype: str) -> Array:
     """``array`` in the byte order of the file."""
     if dtype.startswith("float8"):
         raise HubError(f"{name!r} of dtype {dtype} can only be copied from another file")

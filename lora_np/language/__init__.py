@@ -20,7 +20,6 @@ with on_demand(globals()):
         composed_operations as composed_operations,
     )
     from lora_np.language.generation import answer as answer, generate as generate
-    from lora_np.language.gguf_adapters import save_gguf_adapter as save_gguf_adapter
     from lora_np.language.storing import (
         load as load,
         located_adapter as located_adapter,

@@ -14,11 +14,13 @@ with on_demand(globals()):
         decoder_of as decoder_of,
         family_names as family_names,
         family_of as family_of,
+        llama_cpp_of as llama_cpp_of,
     )
     from lora_np.models.headers import from_safetensors as from_safetensors
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
-        gguf_name as gguf_name,
+        named_in as named_in,
+        names_for as names_for,
         open_gguf as open_gguf,
         row_order as row_order,
     )

@@ -201,15 +201,46 @@ class Family(NamedTuple):
     tables: Mapping[str, Any]  # fields, let, stacks, modules, heads, parts and decoder
     expressions: Formulas
 
-    @property
-    def llama_cpp(self) -> dict[str, str]:
-        """llama.cpp's names of modules, by those in a checkpoint; none where its files are not read."""
-        if not self.tables["llama_cpp"]:
-            return {}
-        modules = {_join(self.tables["base"], path): each for path, each in self.tables["modules"].items()}
-        modules |= self.tables["heads"][self.tasks[0]]
-        named = {path: each["llama_cpp"] for path, each in modules.items() if "llama_cpp" in each}
-        return {path.replace("*", "{}"): name.replace("*", "{}") for path, name in named.items()}
+    def names_in(self, program: str) -> dict[str, tuple[str, ...]]:
+        """What a program, "llama_cpp" or "mlx", calls the modules of a checkpoint; ``{}`` is a layer.
+
+        Several, if the program keeps apart what is stacked here along the outputs.
+        """
+        base = self.tables.get("base", "")
+        modules = {_join(base, path): each for path, each in self.tables["modules"].items()}
+        modules |= self.tables["heads"].get(self.tasks[0], {})
+        named = {path: each[program] for path, each in modules.items() if program in each}
+        each = {path: (names,) if isinstance(names, str) else names for path, names in named.items()}
+        return {
+            path.replace("*", "{}"): tuple(name.replace("*", "{}") for name in names)
+            for path, names in each.items()
+        }
+
+
+@cache
+def llama_cpp_of(name: str) -> tuple[str, str] | None:
+    """llama.cpp's architecture for a family, and what its rotary positions turn.
+
+    Parameters
+    ----------
+    name : str
+        As in the field ``model_type``.
+
+    Returns
+    -------
+    (str, str) or None
+        The second is "neighbours", or "halves" as in transformers. None if adapters for the family cannot be
+        named for llama.cpp.
+
+    Examples
+    --------
+    >>> llama_cpp_of("mixtral"), llama_cpp_of("bert")
+    (('llama', 'neighbours'), None)
+    """
+    others = tomllib.loads((_folder() / "_llama_cpp.toml").read_text(encoding="utf-8"))
+    if name in family_names() and family_of(name).tables["llama_cpp"]:
+        return name, family_of(name).tables["llama_cpp"]
+    return tuple(others[name]) if name in others else None
 
 
 @cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError, gguf
-from lora_np.models.families import family_names, family_of
+from lora_np.models.families import family_names, family_of, llama_cpp_of
+from lora_np.models.names import Place
 from lora_np.quantise import Blocks, Quantised
 
-__all__ = ["GGUFModel", "gguf_name", "open_gguf", "row_order"]
+__all__ = ["GGUFModel", "named_in", "names_for", "open_gguf", "row_order"]
 
 _CONFIG = {
     "hidden_size": "embedding_length",
@@ -31,6 +32,7 @@ _CONFIG = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
     "rope_theta": "rope.freq_base",
 }
+_NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
 _NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
 
 
@@ -105,8 +107,10 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     """
     file = gguf.open(path)
     family = file.metadata.get("general.architecture")
-    if family not in family_names() or not family_of(family).llama_cpp:
-        known = ", ".join(name for name in family_names() if family_of(name).llama_cpp)
+    if file.metadata.get("general.type", "model") != "model":
+        raise HubError(f"{path}: general.type is {file.metadata['general.type']!r:.40}, not 'model'")
+    if family not in family_names() or not family_of(family).tables["llama_cpp"]:
+        known = ", ".join(name for name in family_names() if family_of(name).tables["llama_cpp"])
         raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {known}")
     config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
     for ours, theirs in _CONFIG.items():
@@ -135,11 +139,13 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     return GGUFModel(file, config, names)
 
 
-def gguf_name(module: str, family: str) -> str | None:
-    """The name that llama.cpp has for a module.
+def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
+    """The names that a program has for a module, if they are known.
 
     Parameters
     ----------
+    program : {"llama_cpp", "mlx"}
+        llama.cpp, or mlx-lm, whose names are those of transformers but for a few.
     module : str
         As transformers calls it.
     family : str
@@ -147,31 +153,63 @@ def gguf_name(module: str, family: str) -> str | None:
 
     Returns
     -------
-    str or None
-        None if llama.cpp has no such module, or the family's files are not read.
+    tuple of str
+        One for each of the maps that transformers stacks along the outputs; empty if none is known.
+
+    See Also
+    --------
+    named_in : The reverse.
 
     Examples
     --------
-    >>> [gguf_name(name, "llama") for name in ("model.layers.7.self_attn.q_proj", "lm_head", "vision.conv")]
-    ['blk.7.attn_q', 'output', None]
+    >>> names_for("llama_cpp", "model.layers.7.self_attn.q_proj", "mixtral")
+    ('blk.7.attn_q',)
+    >>> names_for("llama_cpp", "model.layers.7.mlp.experts.gate_up_proj", "mixtral")
+    ('blk.7.ffn_gate_exps', 'blk.7.ffn_up_exps')
     """
-    return _translated(module, family_of(family).llama_cpp)
+    number = _NUMBER.search(module)
+    found = family_of(family).names_in(program).get(_NUMBER.sub("{}", module, count=1), ())
+    return tuple(name.format(number and number[0]) for name in found)
+
+
+def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
+    """The module that a program calls ``name`` in models of these families, and which part of its outputs.
+
+    Parameters
+    ----------
+    program : {"llama_cpp", "mlx"}
+        Whose name it is.
+    name : str
+        Of a module, without ``.weight``.
+    families : iterable of str
+        Model types; the first that has the name counts.
+
+    Returns
+    -------
+    Place or None
+        None if no family has such a module.
+
+    Examples
+    --------
+    >>> named_in("llama_cpp", "blk.7.ffn_up_exps", ["llama", "mixtral"])
+    Place(parameter='model.layers.7.mlp.experts.gate_up_proj', expert=None, part=1, parts=2, transposed=False)
+    """
+    number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
+    for family in families:
+        for path, names in family_of(family).names_in(program).items():
+            if pattern in names:
+                return Place(path.format(number and number[0]), None, names.index(pattern), len(names))
+    return None
 
 
 def checkpoint_tensor(name: str, family: str) -> str | None:
     """The inverse for a tensor: ``"blk.7.attn_q.weight"`` is ``"model.layers.7.self_attn.q_proj.weight"``."""
     module, _, part = name.rpartition(".")
-    found = _translated(module, {theirs: ours for ours, theirs in family_of(family).llama_cpp.items()})
-    return f"{found}.{part}" if found and part in ("weight", "bias") else None
+    found = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
+    return f"{found.parameter}.{part}" if found else None
 
 
-def _translated(name: str, names: Mapping[str, str]) -> str | None:
-    number = re.search(r"(?<=\.)\d{1,6}(?=\.)", name)
-    found = names.get(name if number is None else f"{name[: number.start()]}{{}}{name[number.end() :]}")
-    return found and found.format(number and number[0])
-
-
-def row_order(config: Mapping[str, Any], name: str) -> Array | None:
+def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:
     """Where each row of a module is in llama.cpp's file, or None if rows are not moved.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i + 1)``.
@@ -182,11 +220,18 @@ def row_order(config: Mapping[str, Any], name: str) -> Array | None:
         As in ``config.json``.
     name : str
         Of a module or a tensor, as in a checkpoint.
+    rows : int, optional
+        How many it has; by default as the config says.
 
     Returns
     -------
     ndarray of int or None
         ``file[order]`` is in transformers' order.
+
+    Raises
+    ------
+    HubError
+        If the heads do not share the rows.
 
     Examples
     --------
@@ -194,11 +239,15 @@ def row_order(config: Mapping[str, Any], name: str) -> Array | None:
     >>> row_order(config, "model.layers.0.self_attn.q_proj.weight")
     array([0, 2, 1, 3, 4, 6, 5, 7])
     """
+    known = llama_cpp_of(config["model_type"])
     part = next((part for part in ("q_proj", "k_proj") if f".self_attn.{part}" in name), None)
-    if part is None or family_of(config["model_type"]).tables["llama_cpp"] != "neighbours":
+    if part is None or known is None or known[1] != "neighbours":
         return None
     queries = config["num_attention_heads"]
-    size = config.get("head_dim") or config["hidden_size"] // queries
-    heads = queries if part == "q_proj" else config.get("num_key_value_heads", queries)
-    order: Array = np.arange(heads * size).reshape(heads, size // 2, 2).swapaxes(1, 2).reshape(-1)
+    heads = queries if part == "q_proj" else config.get("num_key_value_heads") or queries
+    if rows is None:
+        rows = heads * (config.get("head_dim") or config["hidden_size"] // queries)
+    if rows % (2 * heads):
+        raise HubError(f"{name!r} has {rows} outputs, which {heads} heads do not share")
+    order: Array = np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
     return order

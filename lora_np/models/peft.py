@@ -314,8 +314,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) -> AdapterConfig:
     """``raw`` with r, lora_alpha and their patterns such that every module has its rank and alpha.
 
-    What ``raw`` already says is kept if it is right for every module. Otherwise the most common values become
-    the default, and each exception is listed by its full path.
+    What ``raw`` already says is kept if it is right for every module. Otherwise the largest rank and its most
+    common alpha become the default, and each exception is listed by its full path.
 
     Parameters
     ----------
@@ -344,7 +344,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     given = "r" in raw and "lora_alpha" in raw  # without them PEFT would silently assume 8 and 8
     if given and {name: said.rank_and_alpha(name) for name in modules} == modules:
         return said
-    r = _commonest(rank for rank, _ in modules.values())
+    r = max(rank for rank, _ in modules.values())  # which those who limit it look at
     alpha = _commonest(alpha for rank, alpha in modules.values() if rank == r)
     ranks, alphas = {}, {}
     for name, (own_rank, own_alpha) in modules.items():

@@ -65,6 +65,15 @@ def checkpoint(path, size, tensors, change=None):
     return path
 
 
+def wide_adapter(path, size, tensors):
+    """Of full rank, so that A and B are as large as the weights; the scale goes into B."""
+    A = adapters.AdapterModule.of(
+        A=np.ones((size, size), np.float32), B=np.ones((size, size), np.float32), alpha=3
+    )
+    modules = {f"model.layers.{i}.self_attn.q_proj": A for i in range(tensors)}
+    adapters.save(adapters.Adapter(modules, raw={"peft_type": "LORA", "target_modules": ["q_proj"]}), path)
+
+
 def hra(path, size, tensors):
     """An adapter whose update is formed in full, and needs the base."""
     path.mkdir()
@@ -83,8 +92,16 @@ def check(tmp_path, size, tensors):
     extracted = peak("extract", base, tuned, "--rank", 8, "-o", tmp_path / "adapter")
     merged = peak("merge", base, tmp_path / "adapter", "-o", tmp_path / "merged")
     assert len(adapters.load(tmp_path / "adapter")) == tensors
+    wide_adapter(tmp_path / "wide", size, tensors // 4)  # together still more than the limit
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_attention_heads": 8}')
+    converted = {
+        f"convert --to {to}": peak(
+            "convert", tmp_path / "wide", "--to", to, "--base", tmp_path / "config.json", "-o", tmp_path / out
+        )
+        for to, out in [("gguf", "a.gguf"), ("mlx", "mlx")]
+    }
     reflected = peak("merge", base, hra(tmp_path / "hra", size, tensors), "-o", tmp_path / "reflected")
-    return limit, {"extract": extracted, "merge": merged, "merge HRA": reflected}
+    return limit, {"extract": extracted, "merge": merged, "merge HRA": reflected, **converted}
 
 
 def test_small_checkpoints_stay_below_the_limit(tmp_path):

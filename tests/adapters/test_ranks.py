@@ -223,4 +223,6 @@ def test_values_that_do_not_reach_the_share_say_so():
 )
 def test_goals_that_make_no_sense_are_refused(goal, error, message):
     with pytest.raises(error, match=message):
-        Goal.of(**{"rank": None, "energy": None, "error": None, "bytes": None, "total_rank": None, **goal})
+        Goal.of(
+            "", **{"rank": None, "energy": None, "error": None, "bytes": None, "total_rank": None, **goal}
+        )

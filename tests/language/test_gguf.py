@@ -19,7 +19,7 @@ from lora_np.hub import HubError, gguf
 from lora_np.language import fused
 from lora_np.language.templates import Template
 from lora_np.lora import LoRALinear
-from lora_np.models.llama_cpp import checkpoint_tensor, gguf_name, open_gguf, row_order
+from lora_np.models.llama_cpp import checkpoint_tensor, names_for, open_gguf, row_order
 from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
 
@@ -93,7 +93,7 @@ def write(path, *, kind="Q8_0", family="llama", head=False, biases=False, metada
             arrays[name] = array = quantise(array, kind).dequantised()
         order = row_order(config, name)
         theirs = array if order is None else array[np.argsort(order)]
-        tensors[f"{gguf_name(module, family)}.{part}"] = (
+        tensors[f"{names_for('llama_cpp', module, family)[0]}.{part}"] = (
             quantise(theirs, kind) if array.ndim == 2 and kind != "F32" else theirs
         )
     data |= {"general.architecture": family} | VOCABULARY | (metadata or {})
@@ -202,7 +202,10 @@ def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
 def test_names_there_and_back():
     for family in ("llama", "qwen2", "qwen3"):
         for module in [*shapes(LLAMA, "llama"), "lm_head"]:
-            assert checkpoint_tensor(f"{gguf_name(module, family)}.weight", family) == f"{module}.weight"
+            assert (
+                checkpoint_tensor(f"{names_for('llama_cpp', module, family)[0]}.weight", family)
+                == f"{module}.weight"
+            )
     assert checkpoint_tensor("blk.0.attn_q.scale", "llama") is None
     assert checkpoint_tensor("blk.x.attn_q.weight", "llama") is None
     assert checkpoint_tensor("blk.0.attn_q_norm.weight", "llama") is None
@@ -292,7 +295,7 @@ def test_an_adapter_for_llama_cpp_adds_what_ours_adds(tmp_path, family):
     rng = np.random.default_rng(0)
     for _, a in trainable(model):
         a.data[...] = rng.normal(size=a.shape)
-    language.save_gguf_adapter(model, tmp_path / "adapter.gguf")
+    adapters.save(model, tmp_path / "adapter.gguf")
     written = gguf.open(tmp_path / "adapter.gguf")
     assert written.metadata == {
         "general.type": "adapter",
@@ -300,6 +303,9 @@ def test_an_adapter_for_llama_cpp_adds_what_ours_adds(tmp_path, family):
         "general.name": "LoRA",
         "adapter.type": "lora",
         "adapter.lora.alpha": 6.0,
+        **(
+            {"llama.attention.head_count": 4, "llama.attention.head_count_kv": 2} if family == "llama" else {}
+        ),
     }
     assert len(written.tensors) == 2 * 4
     merged = dict(leaves(merge(model)))
@@ -321,7 +327,7 @@ def test_scales_that_differ_go_into_b(tmp_path):
     other = lambda at, layer: dataclasses.replace(
         layer, B=np.ones(layer.B.shape), alpha=3.0 if "v_proj" in at else 6.0
     )
-    language.save_gguf_adapter(replace(model, LoRALinear, other), tmp_path / "adapter.gguf", dtype="float16")
+    adapters.save(replace(model, LoRALinear, other), tmp_path / "adapter.gguf", dtype="float16")
     written = gguf.open(tmp_path / "adapter.gguf")
     assert (written.read("blk.0.attn_q.weight.lora_b") == 1).all()
     assert (written.read("blk.0.attn_v.weight.lora_b") == 0.5).all()
@@ -332,14 +338,14 @@ def test_adapters_that_llama_cpp_cannot_apply_are_refused(tmp_path):
     path, out = tmp_path / "model.gguf", tmp_path / "adapter.gguf"
     write(path)
     base = language.load(path)
-    with pytest.raises(ValueError, match="on linear layers only, got none"):
-        language.save_gguf_adapter(base, out)
-    with pytest.raises(ValueError, match=r"on linear layers only, got model.layers.0.self_attn.q_proj"):
-        language.save_gguf_adapter(inject(base, rank=1, targets=q_and_v, rng=0, variant="dora"), out)
+    with pytest.raises(ValueError, match="no LoRA adapters to save"):
+        adapters.save(base, out)
+    with pytest.raises(ValueError, match=r"q_proj' has a magnitude \(DoRA\), for which llama.cpp"):
+        adapters.save(inject(base, rank=1, targets=q_and_v, rng=0, variant="dora"), out)
     with pytest.raises(ValueError, match="no longer W0"):
-        language.save_gguf_adapter(inject(base, rank=1, targets=q_and_v, rng=0, variant="pissa"), out)
+        adapters.save(inject(base, rank=1, targets=q_and_v, rng=0, variant="pissa"), out)
     with pytest.raises(ValueError, match="dtype must be 'float32', not 'f32'"):
-        language.save_gguf_adapter(base, out, dtype="f32")
+        adapters.save(base, out, dtype="f32")
     assert not out.exists()
 
 

@@ -1,0 +1,229 @@
+"""Adapters on disk: which format a path is of, told by looking, and the one way to read and to write each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+
+from lora_np.adapters import gguf_format, kohya_format, mlx_format, peft_format
+from lora_np.adapters.adapter import Adapter
+from lora_np.adapters.scaling import copied
+from lora_np.files import replacing_file, target_path
+from lora_np.hub import HubError, directory, gguf, inside, located, read_json, rounded
+from lora_np.models import ModelSpec, describe, open_gguf, open_model, peft
+
+Format = Literal["peft", "gguf", "mlx", "kohya"]
+Base = str | os.PathLike[str] | Mapping[str, Any]
+FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}  # the others are directories
+
+
+def load(
+    adapter: Adapter | str | os.PathLike[str], *, base: Base | None = None, ordered: bool = True
+) -> Adapter:
+    """Open an adapter of any format. Everything but the numbers is read and checked now.
+
+    That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
+
+    Parameters
+    ----------
+    adapter : path
+        A directory as PEFT or mlx-lm writes it, a GGUF file of llama.cpp, a safetensors file of kohya's
+        sd-scripts, or the name of a shipped adapter. An `Adapter` is returned as it is.
+    base : path or mapping, optional
+        The base model, or its config. A GGUF file of an architecture like Llama's that was not written here
+        needs it for the order of rows of q and k, and kohya's file for the names of its modules.
+    ordered : bool
+        Without it the rows of a GGUF file stay in the file's order, for whatever does not depend on it.
+
+    Returns
+    -------
+    Adapter
+        A mapping from module paths to `AdapterModule`, with ``delta(name)``.
+
+    Raises
+    ------
+    HubError
+        If anything is missing, damaged, contradictory or not supported. Nothing is dropped silently, and no
+        pickle (``adapter_model.bin``) is ever opened.
+    TypeError
+        If ``adapter`` is something else.
+
+    See Also
+    --------
+    save : Write one.
+    convert : From one format to another.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp, numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> model = lnp.inject(lnp.Linear.init(d_out=100, d_in=120, rng=rng), rank=8, alpha=16, rng=rng)
+    >>> path = Path(tempfile.mkdtemp()) / "adapter"
+    >>> lnp.adapters.save(model, path)
+    >>> {name: (module.rank, module.scale) for name, module in load(path).items()}
+    {'linear': (8, 2.0)}
+    """
+    if isinstance(adapter, Adapter):
+        return adapter
+    if not isinstance(adapter, (str, os.PathLike)):
+        raise TypeError(
+            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; "
+            "adapters.save writes the adapters of a model"
+        )
+    kind, path = format_of(adapter)
+    if kind == "peft":
+        return peft_format.read(directory(path))
+    if kind == "gguf":
+        modules = gguf_format.read(path, config_of(base), ordered=ordered)
+    elif kind == "mlx":
+        modules = mlx_format.read(path)
+    else:
+        modules = kohya_format.read(path, None if base is None else names_of(base))
+    raw = {**peft.FRESH, "use_dora": any("magnitude" in module.parts for module in modules.values())}
+    return Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
+
+
+def format_of(adapter: str | os.PathLike[str]) -> tuple[Format, Path]:
+    """The format of what is at a path, and the file or the directory that has it."""
+    path = located(adapter)
+    inner = {peft.NAME, peft_format.WEIGHTS, mlx_format.WEIGHTS}
+    if not path.is_dir() and path.name not in inner and path.suffix in FILES:
+        return FILES[path.suffix], path
+    folder = path.parent if path.name in inner and path.is_file() else path
+    if (folder / mlx_format.WEIGHTS).is_file() and not (folder / peft_format.WEIGHTS).is_file():
+        return "mlx", folder
+    return "peft", folder
+
+
+def config_of(base: Base | None) -> Mapping[str, Any] | None:
+    """The fields of a base's config, from themselves, a directory, a config.json or a GGUF file."""
+    if base is None or isinstance(base, Mapping):
+        return base
+    path = located(base)
+    if path.suffix == ".gguf" and path.is_file():
+        return open_gguf(path).config
+    return read_json(path if path.is_file() else inside(directory(path), "config.json"))
+
+
+def described(base: Base) -> ModelSpec:
+    """The modules of a base."""
+    return describe(base if isinstance(base, Mapping) else str(base))
+
+
+def names_of(base: Base) -> list[str]:
+    """The names of the modules of a base."""
+    return [name for module in described(base).modules for name in module.names()]
+
+
+def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
+    """The directory of the base, or of the one that an adapter names, if it is on this disk."""
+    name = adapter.raw.get("base_model_name_or_path") if base is None or isinstance(base, Mapping) else base
+    path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
+    return path if path and path.is_dir() else None
+
+
+def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
+    """``adapter`` without its base's own weights, which PEFT saves next to adapted embeddings."""
+    copies, folder = copied(adapter), base_folder(adapter, base)
+    if not copies or not folder:
+        return adapter
+    source = open_model(folder)
+    named = source.naming(copies)
+    full = dict(adapter.full)
+    for name in copies:
+        target = named(name) if named(name) in source else source.tied.get(name)
+        if target is None:
+            continue
+        theirs = rounded(full[name].read(), source.info(target).dtype)
+        if np.array_equal(source.read(target), theirs):
+            del full[name]
+    return replace(adapter, full=full)
+
+
+def write(
+    adapter: Adapter,
+    path: Path,
+    *,
+    to: Format | None = None,
+    base: Base | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Write an adapter in a format, by default in that of the path's ending."""
+    to = to or FILES.get(path.suffix, "peft")
+    if not adapter.modules and to != "peft":
+        raise HubError(f"{adapter}: adapts no module, so there is nothing to write for {to}")
+    if to != "kohya" and (flat := [name for name in adapter if kohya_format.is_flat(str(name))]):
+        raise HubError(
+            f"{adapter}: {flat[0]!r} is kohya's name, which does not say where the dots of the path are: "
+            "give the base (--base MODEL)"
+        )
+    if to == "peft":
+        peft_format.write(adapter, path, dtype=dtype)
+    elif to == "mlx":
+        mlx_format.write(adapter, path, config_of(base) or _named_base(adapter), dtype=dtype)
+    elif to == "kohya":
+        kohya_format.write(adapter, path, dtype=dtype)
+    else:
+        config = config_of(base) or _named_base(adapter)
+        if config is None:
+            raise HubError(
+                f"{path}: llama.cpp's names and order of rows depend on the base, and the adapter names "
+                "none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
+            )
+        gguf_format.write(adapter, path, config, dtype=dtype)
+
+
+def _named_base(adapter: Adapter) -> Mapping[str, Any] | None:
+    """The config of the base that an adapter names, if it is here, or what its own GGUF file says of it."""
+    if adapter.path and adapter.path.suffix == ".gguf":
+        return gguf_format.base_of(gguf.open(adapter.path))
+    folder = base_folder(adapter, None)
+    return read_json(folder / "config.json") if folder and (folder / "config.json").is_file() else None
+
+
+def weights_file(path: Path) -> Path:
+    """The file that holds the numbers of the adapter at a path."""
+    names = {"mlx": mlx_format.WEIGHTS, "peft": peft_format.WEIGHTS}
+    return path if path.is_file() else path / names[format_of(path)[0]]
+
+
+@contextmanager
+def new_adapter(
+    target: str | os.PathLike[str],
+    *,
+    force: bool,
+    inputs: Iterable[Adapter | str | os.PathLike[str]],
+    to: Format | None = None,
+) -> Iterator[tuple[Path, Path]]:
+    """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside."""
+    target = target_path(target)
+    read = [Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)]
+    if (to or FILES.get(target.suffix, "peft")) in ("peft", "mlx"):
+        if target.suffix in FILES:
+            raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
+        names = (peft.NAME, mlx_format.WEIGHTS if to == "mlx" else peft_format.WEIGHTS)
+        with peft_format.new_adapter(target, force=force, inputs=read, names=names) as places:
+            yield places
+        return
+    if target.suffix not in FILES or (to and FILES[target.suffix] != to):
+        endings = [ending for ending, form in FILES.items() if form == to]
+        raise ValueError(f"{target}: must end in {endings[0]}, as files of this format do")
+
+    def check() -> None:
+        if not os.path.lexists(target):
+            return
+        if any(path.exists() and path.samefile(target) for path in read):
+            raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another file")
+        if not force:
+            raise ValueError(f"{target}: already exists; pass force=True (--force) to replace it")
+        load(target, ordered=False)  # nothing but an adapter is replaced
+
+    with replacing_file(target, check) as stage, TemporaryDirectory(dir=stage.parent) as aside:
+        yield stage, Path(aside)

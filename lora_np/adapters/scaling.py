@@ -1,0 +1,200 @@
+"""The same updates with other scales, ranks and parts, for programs that have only one of each."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header, misfit
+from lora_np.checks import Array
+from lora_np.hub import FLOATS, HubError, SafetensorsFile, SafetensorsWriter, gguf
+from lora_np.models import Place, peft
+
+# What a module may have beside the factors of a linear map, by attribute or part.
+_EXTRAS = {
+    "magnitude": "a magnitude (DoRA)",
+    "bias": "a bias of B",
+    "kernel": "a convolution",
+    "embedding": "an embedding",
+    "parameter": "a parameter by its name (target_parameters)",
+}
+# the settings of an adapter in its plain form, beside those of ranks and names
+_PLAIN = (
+    "task_type", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "fan_in_fan_out",
+    "lora_dropout",
+)  # fmt: skip
+
+
+def extras(module: AdapterModule) -> set[str]:
+    """What a module has beside the factors of a linear map."""
+    return {
+        what for what in _EXTRAS if what in module.parts or getattr(module, what) not in (None, False, ())
+    }
+
+
+def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) -> None:
+    """Refuse by name what a format has no place for."""
+    for name, module in adapter.items():
+        for what in sorted(extras(module) - {*says}):
+            raise HubError(f"{adapter}: {name!r} has {_EXTRAS[what]}, for which {program} has no place")
+    for name in (*adapter.full, *adapter.rows):
+        how = "in full" if name in adapter.full else "in some rows (trainable_token_indices)"
+        hint = "; if it is the base's own, give the base (--base)" if name in copied(adapter) else ""
+        raise HubError(f"{adapter}: {name!r} is replaced {how}, for which {program} has no place{hint}")
+
+
+def copied(adapter: Adapter) -> list[str]:
+    """Weights in full of modules that are adapted: the base's own, unless its vocabulary was changed."""
+    return [name for name in adapter.full if name.removesuffix(".weight") in adapter]
+
+
+def usual(numbers: Iterable[float]) -> float:
+    """The most frequent number other than 0; 1 if there is none."""
+    found = Counter(number for number in numbers if number)
+    return found.most_common(1)[0][0] if found else 1.0
+
+
+def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
+    """The same update with another scale: B takes the rest, in float32 where 16 bits would round it."""
+    factor, B = module.scale / scale, module.parts["B"]
+    if abs(factor - 1) > 2**-23:  # which a file of float32 can say
+        exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # a power of two
+        dtype = B.dtype if exact or B.dtype in ("float64", "float32") else "float32"
+        B = replace(B, dtype=dtype, read=partial(_times, B, factor))
+    return replace(module, parts={**module.parts, "B": B}, alpha=scale * module.rank, rslora=False)
+
+
+def _times(stored: Stored, factor: float) -> Array:
+    array = at_least_single(stored.read())
+    with np.errstate(over="raise"):
+        scaled: Array = array * array.dtype.type(factor)
+    return scaled
+
+
+def padded(module: AdapterModule, rank: int) -> AdapterModule:
+    """The same update at a larger rank, with directions that are zero."""
+    more = rank // module.groups - module.directions
+    if not more:
+        return module
+    A, B = module.parts["A"], module.parts["B"]
+    wider_A, wider_B = (*A.shape[:-2], A.shape[-2] + more, A.shape[-1]), (*B.shape[:-1], B.shape[-1] + more)
+    return module.with_factors(A=_widened(A, wider_A), B=_widened(B, wider_B))
+
+
+def _widened(stored: Stored, shape: tuple[int, ...]) -> Stored:
+    added = [(0, new - old) for new, old in zip(shape, stored.shape, strict=True)]
+    return Stored(stored.dtype, shape, lambda: np.pad(stored.read(), added))
+
+
+def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
+    """The maps that are stacked along the outputs."""
+    A, B = module.parts["A"], module.parts["B"]
+    d, over = divmod(B.shape[-2], parts)
+    if over:
+        raise HubError(f"{B.shape[-2]} outputs cannot be those of {parts} maps of one size")
+    views = [partial(_rows, rows=slice(part * d, (part + 1) * d)) for part in range(parts)]
+    return [module.with_factors(A=A, B=B.seen(view)) for view in views]
+
+
+def _rows(B: Array, rows: slice) -> Array:
+    return B[..., rows, :]
+
+
+def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
+    """The reverse of `parted`: one A if all have the same, else the directions of all; None is unadapted."""
+    known = next(part for part in parts if part is not None)
+    zeros = partial(np.zeros, known.parts["B"].shape, np.float32)
+    silent = replace(known, parts={**known.parts, "B": replace(known.parts["B"], read=zeros)})
+    modules = [part or silent for part in parts]
+    first, *others = modules
+    if not others:
+        return first
+    if any(other.scale != first.scale for other in others):
+        return joined([rescaled(module, 1.0) for module in modules])
+    A, B = ([module.parts[part] for module in modules] for part in "AB")
+    shared = all(a.shape == A[0].shape and np.array_equal(a.read(), A[0].read()) for a in A[1:])
+    tops = np.cumsum([0, *(b.shape[-2] for b in B)])
+    lefts = [0] * len(B) if shared else np.cumsum([0, *(b.shape[-1] for b in B)])
+    rank = A[0].shape[-2] if shared else sum(a.shape[-2] for a in A)
+
+    def outputs() -> Array:
+        made = np.zeros((*B[0].shape[:-2], tops[-1], rank), np.result_type(*(b.read() for b in B)))
+        for b, top, left in zip(B, tops, lefts, strict=False):
+            made[..., top : top + b.shape[-2], left : left + b.shape[-1]] = b.read()
+        return made
+
+    def inputs() -> Array:
+        return np.concatenate([a.read() for a in A], axis=-2)
+
+    below = A[0] if shared else Stored(A[0].dtype, (*A[0].shape[:-2], rank, A[0].shape[-1]), inputs)
+    beside = Stored(B[0].dtype, (*B[0].shape[:-2], int(tops[-1]), rank), outputs)
+    return first.with_factors(A=below, B=beside)
+
+
+def store(
+    tensors: Mapping[str, Stored], path: Path, *, dtype: str | None, metadata: Mapping[str, str]
+) -> None:
+    """A safetensors file of ``tensors``, of which one is in memory at a time."""
+    with SafetensorsWriter(path, header(tensors, dtype), metadata=metadata) as writer:
+        for key, stored in tensors.items():
+            writer.write(key, stored.read())
+
+
+def grouped(
+    file: SafetensorsFile | gguf.GGUFFile,
+    ends: Mapping[str, str],
+    *,
+    dtypes: Mapping[str, str] = dict(zip(FLOATS, FLOATS, strict=True)),
+) -> dict[str, dict[str, Stored]]:
+    """The tensors of a file by what they adapt and their part, told by the ends of their keys."""
+    found: dict[str, dict[str, Stored]] = {}
+    for key, info in file.tensors.items():
+        end = next((end for end in ends if key.endswith(end)), None)
+        if end is None or info.dtype not in dtypes:
+            raise HubError(f"{file.path}: {key!r} of {info.dtype} is no part of a LoRA in this format")
+        stored = Stored(dtypes[info.dtype], info.shape, partial(file.read, key))
+        found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
+    for place, parts in found.items():
+        if not {"A", "B"} <= parts.keys():
+            raise HubError(f"{file.path}: {place!r} has only one factor")
+    if not found:
+        raise HubError(f"{file.path}: holds no LoRA")
+    return found
+
+
+def assembled(path: object, parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
+    """The modules of PEFT that a program has in parts, each at a place in the model."""
+    found: dict[str, list[AdapterModule | None]] = {}
+    for place, module in parts:
+        if wrong := misfit(module.parts, f" of {place.parameter!r}"):
+            raise HubError(f"{path}: {wrong}")
+        router = place.parameter.endswith(".mlp.gate")  # neither it nor experts are modules that PEFT adapts
+        name = place.parameter + ".weight" * router
+        module = replace(module, parameter=router or ".experts." in name)
+        found.setdefault(name, [None] * place.parts)[place.part] = module
+    return {name: joined(each) for name, each in found.items()}
+
+
+def made_portable(adapter: Adapter) -> Adapter:
+    """The same updates of scale 1 and of one rank, with plain settings, which all programs read alike."""
+    check_sayable(adapter, "the portable form", ("embedding", "parameter", "kernel"))
+    groups = math.lcm(*(module.groups for module in adapter.values()))
+    rank = -(-max(module.rank for module in adapter.values()) // groups) * groups
+    modules = {name: padded(rescaled(module, 1.0), rank) for name, module in adapter.items()}
+    said = adapter.raw
+    raw = {**peft.FRESH, **{key: said[key] for key in _PLAIN if key in said}}
+    raw |= {"r": rank, "lora_alpha": rank, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
+    # a list of names, without layers or exceptions, is exact for the model that it was made for
+    names = said.get("target_modules")
+    exact = isinstance(names, list) and not said.get("exclude_modules")
+    linear = sorted(name for name, module in modules.items() if not module.parameter)
+    raw["target_modules"] = names if exact and said.get("layers_to_transform") is None else linear
+    if parameters := sorted({*modules} - {*linear}):
+        raw["target_parameters"] = parameters
+    return replace(adapter, modules=modules, raw=raw)
