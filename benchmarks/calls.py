@@ -77,19 +77,21 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "resize": Flow(
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
-            14,
-            "safetensors, PEFT's config, names and a directory that appears whole are six packages' concern",
+            18,
+            "safetensors, PEFT's config, names and a directory that appears whole are six packages' concern; "
+            "the formats, told by looking, and the programs that would misread the ranks are four more",
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            21,
+            23,
             "as resize, with a second checkpoint: its quantised tensors, its names, and its family, which "
             "says what shares the embedding's numbers",
         ),
         "finetune": Flow(
             lambda: language.finetune(llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False),
-            27,
-            "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and injected",
+            30,
+            "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and injected; "
+            "what the data says, how it is packed and the schedule are one each",
         ),
         "plan": Flow(
             lambda: plan(config, card="RTX 4090"),

@@ -28,7 +28,8 @@ COLUMNS = (
     "variant", "rank", "alpha", "learning_rate", "rng",
     "trainable", "loss", "validation_loss", "optimum", "diverged_at",
 )  # fmt: skip
-SWEPT = [name for name in VARIANTS if name != "loftq"]  # which needs to know the bits
+# those that need neither the bits nor gradients
+SWEPT = [name for name in VARIANTS if name not in ("loftq", "lora-ga", "lora-one")]
 LONGEST = 16 * 2**20  # bytes of a note: a description of a model has a few hundred for each layer
 
 
@@ -151,7 +152,7 @@ def sweep(
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
-        Rows of `lora_np.lora.VARIANTS`, except "loftq".
+        Rows of `lora_np.lora.VARIANTS`, except "loftq", "lora-ga" and "lora-one".
     optimizer : callable
         ``optimizer(learning_rate)``, such as the class `Adam`.
     steps : int

@@ -258,7 +258,7 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
             steps = activations(counted, training)
             assert steps is not None
             kept = found["activations"] + found["logits"]
-            held = steps.kept.at(training) + steps.logits.at(training)
+            held = steps.kept.at(batch, sequence) + steps.logits.at(batch, sequence)
             assert held == pytest.approx(kept, rel=tolerance)
             ours = training_memory(counted, **options, checkpointing=checkpointing)
             assert ours.weights + ours.adapter == found["parameters"]
@@ -270,7 +270,7 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
             total = ours.total - (ours.activations or 0) - (ours.logits or 0) - (ours.workspace or 0)
             assert total + held == pytest.approx(exact + kept, rel=tolerance)
             if checkpointing:
-                again = max(each.at(training) // n for each, n in steps.layers)
+                again = max(each.at(batch, sequence) // n for each, n in steps.layers)
                 assert again == pytest.approx(layer, rel=tolerance)
 
 

@@ -68,7 +68,7 @@ def test_a_package_without_lessons_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "lora_np.course.notebooks.__file__", str(tmp_path / "lora_np" / "course" / "notebooks.py")
     )
-    with pytest.raises(FileNotFoundError, match="the lessons are missing"):
+    with pytest.raises(FileNotFoundError, match="notebooks is missing from this installation"):
         lessons()
 
 
