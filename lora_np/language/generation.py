@@ -53,7 +53,7 @@ def generate(
         ``stream(text)`` is called with each new piece of text, the prompt first; for one prompt.
     **sampling
         How tokens are drawn: ``temperature`` (0.8; 0 takes the most likely token every time), ``top_k``,
-        ``top_p``, ``min_p`` and ``repetition_penalty``, as in `lora_np.language.sampling.Sampling`.
+        ``top_p``, ``min_p`` and ``repetition_penalty``, as transformers has them.
 
     Returns
     -------

@@ -33,7 +33,7 @@ class Layout:
         The bytes of a block.
     decode : callable
         From blocks (n,) to what makes their numbers: scales (n, runs), codes (n, `numbers`), and perhaps what
-        is taken away in each run (n, runs); see `runs`. For plain floats, the numbers themselves.
+        is taken away in each run (n, runs); see ``runs``. For plain floats, the numbers themselves.
     encode : callable or None
         The inverse, from numbers and `block`. None for kinds that are read only.
     """
