@@ -16,6 +16,8 @@ from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, float_dtype
 from lora_np.models import peft
 
+MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is known
+
 
 @dataclass(frozen=True)
 class Stored:

@@ -8,16 +8,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lora_np.adapters import gguf_format, kohya_format, mlx_format, peft_format
-from lora_np.adapters.adapter import Adapter
+from lora_np.adapters import peft_format
+from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter
 from lora_np.adapters.scaling import copied
 from lora_np.files import replacing_file, target_path
-from lora_np.hub import HubError, directory, gguf, inside, located, read_json, rounded
-from lora_np.models import ModelSpec, describe, open_gguf, open_model, peft
+from lora_np.hub import HubError, directory, inside, located, read_json, rounded
+from lora_np.models import peft
+
+if TYPE_CHECKING:
+    from lora_np.models import ModelSpec
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
 Base = str | os.PathLike[str] | Mapping[str, Any]
@@ -80,11 +83,18 @@ def load(
     kind, path = format_of(adapter)
     if kind == "peft":
         return peft_format.read(directory(path))
+    # a first use loads the one format that it reads
     if kind == "gguf":
+        from lora_np.adapters import gguf_format
+
         modules = gguf_format.read(path, config_of(base), ordered=ordered)
     elif kind == "mlx":
+        from lora_np.adapters import mlx_format
+
         modules = mlx_format.read(path)
     else:
+        from lora_np.adapters import kohya_format
+
         modules = kohya_format.read(path, None if base is None else names_of(base))
     raw = {**peft.FRESH, "use_dora": any("magnitude" in module.parts for module in modules.values())}
     return Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
@@ -93,11 +103,11 @@ def load(
 def format_of(adapter: str | os.PathLike[str]) -> tuple[Format, Path]:
     """The format of what is at a path, and the file or the directory that has it."""
     path = located(adapter)
-    inner = {peft.NAME, peft_format.WEIGHTS, mlx_format.WEIGHTS}
+    inner = {peft.NAME, peft_format.WEIGHTS, MLX_WEIGHTS}
     if not path.is_dir() and path.name not in inner and path.suffix in FILES:
         return FILES[path.suffix], path
     folder = path.parent if path.name in inner and path.is_file() else path
-    if (folder / mlx_format.WEIGHTS).is_file() and not (folder / peft_format.WEIGHTS).is_file():
+    if (folder / MLX_WEIGHTS).is_file() and not (folder / peft_format.WEIGHTS).is_file():
         return "mlx", folder
     return "peft", folder
 
@@ -108,12 +118,16 @@ def config_of(base: Base | None) -> Mapping[str, Any] | None:
         return base
     path = located(base)
     if path.suffix == ".gguf" and path.is_file():
+        from lora_np.models import open_gguf
+
         return open_gguf(path).config
     return read_json(path if path.is_file() else inside(directory(path), "config.json"))
 
 
 def described(base: Base) -> ModelSpec:
     """The modules of a base."""
+    from lora_np.models import describe
+
     return describe(base if isinstance(base, Mapping) else str(base))
 
 
@@ -134,6 +148,8 @@ def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
     copies, folder = copied(adapter), base_folder(adapter, base)
     if not copies or not folder:
         return adapter
+    from lora_np.models import open_model
+
     source = open_model(folder)
     named = source.naming(copies)
     full = dict(adapter.full)
@@ -156,6 +172,8 @@ def write(
     dtype: str | None = None,
 ) -> None:
     """Write an adapter in a format, by default in that of the path's ending."""
+    from lora_np.adapters import kohya_format
+
     to = to or FILES.get(path.suffix, "peft")
     if not adapter.modules and to != "peft":
         raise HubError(f"{adapter}: adapts no module, so there is nothing to write for {to}")
@@ -167,6 +185,8 @@ def write(
     if to == "peft":
         peft_format.write(adapter, path, dtype=dtype)
     elif to == "mlx":
+        from lora_np.adapters import mlx_format
+
         mlx_format.write(adapter, path, config_of(base) or _named_base(adapter), dtype=dtype)
     elif to == "kohya":
         kohya_format.write(adapter, path, dtype=dtype)
@@ -177,12 +197,17 @@ def write(
                 f"{path}: llama.cpp's names and order of rows depend on the base, and the adapter names "
                 "none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
             )
+        from lora_np.adapters import gguf_format
+
         gguf_format.write(adapter, path, config, dtype=dtype)
 
 
 def _named_base(adapter: Adapter) -> Mapping[str, Any] | None:
     """The config of the base that an adapter names, if it is here, or what its own GGUF file says of it."""
     if adapter.path and adapter.path.suffix == ".gguf":
+        from lora_np.adapters import gguf_format
+        from lora_np.hub import gguf
+
         return gguf_format.base_of(gguf.open(adapter.path))
     folder = base_folder(adapter, None)
     return read_json(folder / "config.json") if folder and (folder / "config.json").is_file() else None
@@ -190,7 +215,7 @@ def _named_base(adapter: Adapter) -> Mapping[str, Any] | None:
 
 def weights_file(path: Path) -> Path:
     """The file that holds the numbers of the adapter at a path."""
-    names = {"mlx": mlx_format.WEIGHTS, "peft": peft_format.WEIGHTS}
+    names = {"mlx": MLX_WEIGHTS, "peft": peft_format.WEIGHTS}
     return path if path.is_file() else path / names[format_of(path)[0]]
 
 
@@ -208,7 +233,7 @@ def new_adapter(
     if (to or FILES.get(target.suffix, "peft")) in ("peft", "mlx"):
         if target.suffix in FILES:
             raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
-        names = (peft.NAME, mlx_format.WEIGHTS if to == "mlx" else peft_format.WEIGHTS)
+        names = (peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS)
         with peft_format.new_adapter(target, force=force, inputs=read, names=names) as places:
             yield places
         return

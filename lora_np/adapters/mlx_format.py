@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.adapter import MLX_WEIGHTS as WEIGHTS, Adapter, AdapterModule, Stored
 from lora_np.adapters.scaling import assembled, check_sayable, grouped, padded, parted, rescaled, store, usual
 from lora_np.checks import shown
 from lora_np.files import write_json
 from lora_np.hub import HubError, inside, read_json, safetensors
 from lora_np.models import Place, family_names, named_in, names_for
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
+CONFIG = "adapter_config.json"
 _PARTS = {"lora_a": "A", "lora_b": "B", "m": "magnitude"}
 # whose names of experts are those of all: their modules are called alike in transformers, not in mlx-lm
 _FAMILIES = ("qwen3_moe", "mixtral")

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
-from lora_np.adapters.mapped import read_mapped
 from lora_np.checks import Array
 from lora_np.files import replacing
 from lora_np.hub import FLOATS, HubError, TensorInfo, inside, read_json, safetensors
-from lora_np.lora import map_of
 from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -46,13 +44,19 @@ def read(folder: Path) -> Adapter:
     """The adapter in a directory, everything but the numbers checked."""
     path = inside(folder, peft.NAME)
     raw, file = read_json(path), safetensors.open(inside(folder, WEIGHTS))
-    if row := map_of(raw):
-        return read_mapped(row, file, raw, folder, PREFIX)
+    if raw.get("peft_type") != "LORA":  # the other tuners load only for this
+        from lora_np.adapters.mapped import read_mapped
+        from lora_np.lora import map_of
+
+        if row := map_of(raw):
+            return read_mapped(row, file, raw, folder, PREFIX)
     return interpret(file, peft.parse(path, raw), folder)
 
 
 def only_lora(adapter: Adapter) -> Adapter:
     """The same, unless it is an adapter of another tuner, which only some operations take."""
+    from lora_np.lora import map_of
+
     if row := map_of(adapter.raw):
         raise HubError(f"{adapter}: {row.name} is no LoRA: convert it first (lora-np convert --to lora)")
     return adapter

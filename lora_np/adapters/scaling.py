@@ -8,13 +8,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header, misfit
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, SafetensorsFile, SafetensorsWriter, gguf
+from lora_np.hub import FLOATS, HubError, SafetensorsFile, SafetensorsWriter
 from lora_np.models import Place, peft
+
+if TYPE_CHECKING:
+    from lora_np.hub.gguf import GGUFFile
 
 # What a module may have beside the factors of a linear map, by attribute or part.
 _EXTRAS = {
@@ -147,7 +151,7 @@ def store(
 
 
 def grouped(
-    file: SafetensorsFile | gguf.GGUFFile,
+    file: SafetensorsFile | GGUFFile,
     ends: Mapping[str, str],
     *,
     dtypes: Mapping[str, str] = dict(zip(FLOATS, FLOATS, strict=True)),
