@@ -18,7 +18,7 @@ from lora_np.hub import FLOATS, HubError, SafetensorsFile, SafetensorsWriter
 from lora_np.models import Place, peft
 
 if TYPE_CHECKING:
-    from lora_np.hub.gguf import GGUFFile
+    from lora_np.hub import gguf
 
 # What a module may have beside the factors of a linear map, by attribute or part.
 _EXTRAS = {
@@ -151,7 +151,7 @@ def store(
 
 
 def grouped(
-    file: SafetensorsFile | GGUFFile,
+    file: SafetensorsFile | gguf.GGUFFile,
     ends: Mapping[str, str],
     *,
     dtypes: Mapping[str, str] = dict(zip(FLOATS, FLOATS, strict=True)),
