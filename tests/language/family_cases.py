@@ -1,5 +1,8 @@
 """Tiny models of each family that `language` runs, with odd sizes and settings; and of each kind of rotary positions."""
 
+import numpy as np
+
+TOKENS = 29
 SIZE = {
     "vocab_size": 37,
     "hidden_size": 24,
@@ -174,3 +177,19 @@ CASES = [
     ("hunyuan_v1_dense", "", {"head_dim": 8}),
     ("hunyuan_v1_dense", "alpha", {**rope("dynamic", alpha=50.0, factor=1.0), "head_dim": 8}),
 ]
+
+
+def data(seed=1):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, SIZE["vocab_size"], (2, TOKENS))
+    labels = np.where(rng.random(tokens.shape) < 0.2, -100, rng.integers(0, SIZE["vocab_size"], tokens.shape))
+    return tokens, labels
+
+
+def torch_loss(model, tokens, labels):
+    import torch
+
+    logits = model(torch.tensor(tokens)).logits
+    return torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), torch.tensor(labels).ravel()
+    )

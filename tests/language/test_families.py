@@ -12,7 +12,7 @@ from lora_np import adapters, language
 from lora_np.models import family_names, family_of
 from tests.drawing import every, twentieth
 
-from .family_cases import CASES, SIZE
+from .family_cases import CASES, SIZE, data, torch_loss
 
 pytestmark = [
     pytest.mark.peers,
@@ -25,7 +25,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-TOKENS = 29
 RUNNING = [name for name in family_names() if family_of(name).tables["runs"]]
 NAMES = [f"{family}, {what}" if what else family for family, what, _ in CASES]
 #: What of PEFT's config makes the kind of an adapter.
@@ -57,20 +56,6 @@ def peer(case, dtype=torch.float32, seed=0):
         for parameter in model.parameters():
             parameter.normal_(0, 0.3)
     return model.to(dtype)
-
-
-def data(seed=1):
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, SIZE["vocab_size"], (2, TOKENS))
-    labels = np.where(rng.random(tokens.shape) < 0.2, -100, rng.integers(0, SIZE["vocab_size"], tokens.shape))
-    return tokens, labels
-
-
-def torch_loss(model, tokens, labels):
-    logits = model(torch.tensor(tokens)).logits
-    return torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), torch.tensor(labels).ravel()
-    )
 
 
 def array(x):

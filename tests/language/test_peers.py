@@ -10,6 +10,7 @@ import lora_np as lnp
 from lora_np import adapters, language
 
 from .conftest import byte_level
+from .family_cases import SIZE, data, torch_loss
 
 pytestmark = [
     pytest.mark.peers,
@@ -19,20 +20,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 tokenizers = pytest.importorskip("tokenizers")
-
-SIZE = {
-    "vocab_size": 37,
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
-TOKENS = 29
 
 
 def rope(kind, **settings):
@@ -108,20 +95,6 @@ def in_double(model, ours):
 def opened(model, folder, dtype):
     model.save_pretrained(folder)
     return language.load(folder, dtype=dtype)
-
-
-def data(seed=1):
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, SIZE["vocab_size"], (2, TOKENS))
-    labels = np.where(rng.random(tokens.shape) < 0.2, -100, rng.integers(0, SIZE["vocab_size"], tokens.shape))
-    return tokens, labels
-
-
-def torch_loss(model, tokens, labels):
-    logits = model(torch.tensor(tokens)).logits
-    return torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), torch.tensor(labels).ravel()
-    )
 
 
 def closeness(one, other):
