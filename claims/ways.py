@@ -77,8 +77,8 @@ def vera(layer: LoRALinear, rng: np.random.Generator) -> VeRA:
     """A and B are drawn and stay; two vectors are trained."""
     r, d = layer.A.shape[0], layer.base.d_out
     A, B = (lnp.lora.kaiming(rng, *shape).astype(layer.A.dtype) for shape in (layer.A.shape, (d, r)))
-    inner = np.full((r, 1), 0.1, A.dtype)  # the paper's start
-    return VeRA(layer.base, A, B, lnp.Tensor(inner), lnp.Tensor(np.zeros((d, 1), A.dtype)))
+    inner = np.full(r, 0.1, A.dtype)  # the paper's start
+    return VeRA(layer.base, A, B, lnp.Tensor(inner), lnp.Tensor(np.zeros(d, A.dtype)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +88,13 @@ class VeRA:
     base: Any
     A: Array  # (r, k)
     B: Array  # (d, r)
-    inner: Any  # (r, 1)
-    outer: Any  # (d, 1)
+    inner: Any  # (r,)
+    outer: Any  # (d,)
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        return self.base(x) + x @ (self.inner * self.A).T @ (self.outer * self.B).T
+        tensors = {"lambda_b": self.outer, "lambda_d": self.inner, "A": self.A, "B": self.B}
+        B, A = lnp.lora.MAPS["VERA"].lora(tensors, shape=self.base.W.shape)
+        return self.base(x) + x @ A.T @ B.T
 
 
 @dataclass(frozen=True, eq=False)
