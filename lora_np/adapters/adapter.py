@@ -314,7 +314,7 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
     from lora_np.lora import STARTS  # the layers load only for this
 
     if not (with_base and adapter.start in STARTS):
-        ours = "adapters.rebase(adapter, base) makes an ordinary LoRA of it"
+        ours = "adapters.to_lora (lora-np convert --to lora --base MODEL) makes an ordinary LoRA of it"
         theirs = "save it with PEFT's path_initial_model_for_weight_conversion"
         raise HubError(
             f"{adapter}: init_lora_weights = {adapter.start!r} takes what A and B start with out of the base "

@@ -6,8 +6,7 @@ Adapters written here load in PEFT, and PEFT's are read here.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
 from lora_np.checks import Array
-from lora_np.files import replacing
 from lora_np.hub import FLOATS, HubError, TensorInfo, inside, read_json, safetensors
 from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
-CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 
@@ -82,19 +79,9 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     (folder / peft.NAME).write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def new_adapter(
-    target: Path, *, force: bool, inputs: Collection[Path], names: Collection[str] = (peft.NAME, WEIGHTS)
-) -> Iterator[tuple[Path, Path]]:
-    """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
-    from tempfile import TemporaryDirectory
-
-    writes = {*names, CARD}.__contains__
-    with (
-        replacing(target, force=force, inputs=inputs, writes=writes, keeps=[CARD]) as stage,
-        TemporaryDirectory(dir=stage) as aside,
-    ):
-        yield stage, Path(aside)
+def file_size(adapter: Adapter) -> int:
+    """The bytes of the file of its numbers."""
+    return safetensors.SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
 
 
 def keyed(adapter: Adapter) -> dict[str, Stored]:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header, misfit
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, SafetensorsFile, SafetensorsWriter
-from lora_np.models import Place, peft
-
-if TYPE_CHECKING:
-    from lora_np.hub import gguf
+from lora_np.hub import HubError
+from lora_np.models import peft
 
 # What a module may have beside the factors of a linear map, by attribute or part.
 _EXTRAS = {
@@ -33,6 +28,9 @@ _PLAIN = (
     "task_type", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "fan_in_fan_out",
     "lora_dropout",
 )  # fmt: skip
+
+KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
+_TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")  # how paths in encoders of texts begin
 
 
 def extras(module: AdapterModule) -> set[str]:
@@ -141,48 +139,14 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
     return first.with_factors(A=below, B=beside)
 
 
-def store(
-    tensors: Mapping[str, Stored], path: Path, *, dtype: str | None, metadata: Mapping[str, str]
-) -> None:
-    """A safetensors file of ``tensors``, of which one is in memory at a time."""
-    with SafetensorsWriter(path, header(tensors, dtype), metadata=metadata) as writer:
-        for key, stored in tensors.items():
-            writer.write(key, stored.read())
+def is_flat(name: str) -> bool:
+    """Whether a name is kohya's, in which dots and underscores look alike."""
+    return name.startswith(KOHYA_PREFIXES) and "." not in name
 
 
-def grouped(
-    file: SafetensorsFile | gguf.GGUFFile,
-    ends: Mapping[str, str],
-    *,
-    dtypes: Mapping[str, str] = dict(zip(FLOATS, FLOATS, strict=True)),
-) -> dict[str, dict[str, Stored]]:
-    """The tensors of a file by what they adapt and their part, told by the ends of their keys."""
-    found: dict[str, dict[str, Stored]] = {}
-    for key, info in file.tensors.items():
-        end = next((end for end in ends if key.endswith(end)), None)
-        if end is None or info.dtype not in dtypes:
-            raise HubError(f"{file.path}: {key!r} of {info.dtype} is no part of a LoRA in this format")
-        stored = Stored(dtypes[info.dtype], info.shape, partial(file.read, key))
-        found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
-    for place, parts in found.items():
-        if not {"A", "B"} <= parts.keys():
-            raise HubError(f"{file.path}: {place!r} has only one factor")
-    if not found:
-        raise HubError(f"{file.path}: holds no LoRA")
-    return found
-
-
-def assembled(path: object, parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
-    """The modules of PEFT that a program has in parts, each at a place in the model."""
-    found: dict[str, list[AdapterModule | None]] = {}
-    for place, module in parts:
-        if wrong := misfit(module.parts, f" of {place.parameter!r}"):
-            raise HubError(f"{path}: {wrong}")
-        router = place.parameter.endswith(".mlp.gate")  # neither it nor experts are modules that PEFT adapts
-        name = place.parameter + ".weight" * router
-        module = replace(module, parameter=router or ".experts." in name)
-        found.setdefault(name, [None] * place.parts)[place.part] = module
-    return {name: joined(each) for name, each in found.items()}
+def flat(name: str) -> str:
+    """Kohya's name of a module."""
+    return name if is_flat(name) else KOHYA_PREFIXES[name.startswith(_TEXT)] + name.replace(".", "_")
 
 
 def made_portable(adapter: Adapter) -> Adapter:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
+from lora_np.adapters.adapter import (
+    Adapter,
+    AdapterModule,
+    Stored,
+    TokenRows,
+    at_least_single,
+    check_start,
+    held,
+)
+from lora_np.adapters.bases import check_base
 from lora_np.adapters.mapped import MappedModule
 from lora_np.checks import Array, close_names
-from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, read_bitsandbytes, rounded
-from lora_np.models import OpenModel, Place
+from lora_np.hub import FLOATS, HubError, bitsandbytes_parts, directory, read_bitsandbytes, rounded
+from lora_np.models import OpenModel, Place, open_model
 
+Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
 
 
@@ -44,6 +55,16 @@ class Change:
         if self.began:
             module = from_start(module, maps, self.began)
         return W, *add_update(place, maps, module, dtype=dtype)
+
+    def array(self, place: str, dtype: str) -> Array:
+        """The tensor as `result` gives it."""
+        return self.result(place, dtype)[0]
+
+    def weight(self, place: str, module: AdapterModule) -> Array:
+        """The tensor before the change, in float32 or better, as the maps of ``module``: see `oriented`."""
+        return oriented(
+            place, at_least_single(np.asarray(self.start.read())), module, transposed=self.transposed
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,7 @@ class Merging:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
         if name not in self.changes:
             return self.source.read(self.source.tied.get(name, name))
-        return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
+        return self.changes[name].array(f"{self.source.path}: {name!r}", "float64")
 
     @cached_property
     def changes(self) -> dict[str, Change]:
@@ -275,3 +296,33 @@ def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[
         return lambda rows: update[rows]
     B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
     return lambda rows: B[rows] @ A[rows[:-1]]
+
+
+class Based(NamedTuple):
+    """An adapter whose modules know their weights; readers of these (d, k), and of biases that are moved."""
+
+    adapter: Adapter
+    weights: Mapping[str, Reader]
+    biases: Mapping[str, Reader]
+    unsure: tuple[str, ...]
+
+
+def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: bool = False) -> Based:
+    """The adapter on a base model in a directory; without one, as it is."""
+    if base is None:
+        return Based(adapter, {}, {}, ())
+    source = open_model(directory(base))
+    merging = Merging(source, adapter)
+    unsure = () if any_base else check_base(source.config, base, adapter)
+    weights: dict[str, Reader] = {}
+    biases: dict[str, Reader] = {}
+    modules = dict(adapter.modules)
+    for name, change in merging.by_module().items():
+        module = change.module or modules[name]
+        weights[name] = partial(change.weight, f"{base}: {name!r}", module)
+        if isinstance(module, MappedModule):
+            modules[name] = replace(module, base=weights[name])
+            moved = merging.changes.get(merging.named(f"{name}.bias")) if module.moves_bias else None
+            if moved:
+                biases[f"{name}.bias"] = partial(moved.array, f"{base}: bias of {name!r}", "float32")
+    return Based(replace(adapter, modules=modules), weights, biases, unsure)

@@ -437,7 +437,7 @@ def test_what_began_with_a_part_of_the_base_is_rebased(tmp_path):
     }
     safetensors.save(weights, tmp_path / "base" / "model.safetensors")
     (tmp_path / "base" / "config.json").write_text(json.dumps(LLAMA))
-    wanted = adapters.rebase(adapter, tmp_path / "base")
+    wanted = adapters.to_lora(adapter, base=tmp_path / "base")
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
