@@ -16,7 +16,7 @@ from lora_np.adapters import peft_format
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.files import replacing, replacing_file, target_path
-from lora_np.hub import HubError, directory, gguf, inside, located, read_json, rounded
+from lora_np.hub import HubError, directory, gguf, inside, located, naming, read_json, rounded, safetensors
 from lora_np.models import peft
 
 if TYPE_CHECKING:
@@ -83,15 +83,25 @@ def load(
         )
     kind, path = format_of(adapter)
     if kind == "peft":
-        return peft_format.read(directory(path))
+        folder = directory(path)
+        raw = read_json(inside(folder, peft.NAME))
+        file = safetensors.open(inside(folder, peft_format.WEIGHTS))
+        if raw.get("peft_type") != "LORA":  # the other tuners load only for this
+            from lora_np.adapters.mapped import read_mapped
+            from lora_np.lora import map_of
+
+            if row := map_of(raw):
+                return read_mapped(row, file, raw, folder)
+        return peft_format.interpret(file, peft.parse(folder / peft.NAME, raw), folder)
     from lora_np.adapters import programs
 
-    if kind == "gguf":
-        modules = programs.read_gguf(path, config_of(base), ordered=ordered)
-    elif kind == "mlx":
-        modules = programs.read_mlx(path)
-    else:
-        modules = programs.read_kohya(path, None if base is None else names_of(base))
+    with naming(path):
+        if kind == "gguf":
+            modules = programs.read_gguf(path, config_of(base), ordered=ordered)
+        elif kind == "mlx":
+            modules = programs.read_mlx(path)
+        else:
+            modules = programs.read_kohya(path, None if base is None else names_of(base))
     raw = {**peft.FRESH, "use_dora": any("magnitude" in module.parts for module in modules.values())}
     return Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
 
@@ -169,28 +179,26 @@ def write(
 ) -> None:
     """Write an adapter in a format, by default in that of the path's ending."""
     to = to or FILES.get(path.suffix, "peft")
-    if not adapter.modules and to != "peft":
-        raise HubError(f"{adapter}: adapts no module, so there is nothing to write for {to}")
-    if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
-        raise HubError(
-            f"{adapter}: {flat[0]!r} is kohya's name, which does not say where the dots of the path are: "
-            "give the base (--base MODEL)"
-        )
-    if to == "peft":
-        peft_format.write(adapter, path, dtype=dtype)
-        return
-    from lora_np.adapters import programs
+    with naming(adapter):
+        if not adapter.modules and to != "peft":
+            raise HubError(f"adapts no module, so there is nothing to write for {to}")
+        if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
+            raise HubError(
+                f"{flat[0]!r} is kohya's name, which does not say where the dots of the path are: "
+                "give the base (--base MODEL)"
+            )
+        if to == "peft":
+            peft_format.write(adapter, path, dtype=dtype)
+            return
+        from lora_np.adapters import programs
 
-    if to == "kohya":
-        programs.write_kohya(adapter, path, dtype)
-        return
-    config = config_of(base)
-    if config is None and adapter.path and adapter.path.suffix == ".gguf":  # which says it of its base
-        config = programs.base_of(gguf.open(adapter.path))
-    elif config is None and (folder := base_folder(adapter, None)) and (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-    by_program = {"gguf": programs.write_gguf, "mlx": programs.write_mlx}
-    by_program[to](adapter, path, config, dtype)
+        config = config_of(base)
+        if config is None and adapter.path and adapter.path.suffix == ".gguf":  # which says it of its base
+            config = programs.base_of(gguf.open(adapter.path))
+        elif config is None and (folder := base_folder(adapter, None)) and (folder / "config.json").is_file():
+            config = read_json(folder / "config.json")
+        writers = {"gguf": programs.write_gguf, "mlx": programs.write_mlx, "kohya": programs.write_kohya}
+        writers[to](adapter, path, config, dtype)
 
 
 def weights_file(path: Path) -> Path:

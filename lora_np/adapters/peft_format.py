@@ -15,7 +15,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, TensorInfo, inside, read_json, safetensors
+from lora_np.hub import FLOATS, HubError, TensorInfo, naming, safetensors
 from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -37,19 +37,6 @@ _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
 
 
-def read(folder: Path) -> Adapter:
-    """The adapter in a directory, everything but the numbers checked."""
-    path = inside(folder, peft.NAME)
-    raw, file = read_json(path), safetensors.open(inside(folder, WEIGHTS))
-    if raw.get("peft_type") != "LORA":  # the other tuners load only for this
-        from lora_np.adapters.mapped import read_mapped
-        from lora_np.lora import map_of
-
-        if row := map_of(raw):
-            return read_mapped(row, file, raw, folder, PREFIX)
-    return interpret(file, peft.parse(path, raw), folder)
-
-
 def only_lora(adapter: Adapter) -> Adapter:
     """The same, unless it is an adapter of another tuner, which only some operations take."""
     from lora_np.lora import map_of
@@ -67,9 +54,8 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     for name, module in adapter.modules.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
             raise HubError(f"a module must be called by its path, without lora_A and the like; got {name!r}")
-        for part in ("A", "B"):
-            if part not in module.parts:
-                raise HubError(f"{name!r} has no {part}")
+        if missing := {"A", "B"} - module.parts.keys():
+            raise HubError(f"{name!r} has no {min(missing)}")
     tensors = keyed(adapter)
     infos = header(tensors, dtype)
     text = _checked_config(adapter, infos)
@@ -152,11 +138,9 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
 
 def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
-    try:
-        modules, full, rows = _sorted(file, said)
-    except HubError as error:
-        raise HubError(f"{file.path}: {error}") from None
     raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw  # in full now
+    with naming(file.path):
+        modules, full, rows = _sorted(file, said)
     return Adapter(modules, full, raw, folder, rows)
 
 
@@ -174,19 +158,14 @@ def _sorted(
         if not key.startswith(PREFIX):
             raise HubError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         name, tensor = key.removeprefix(PREFIX), Stored(info.dtype, info.shape, partial(file.read, key))
-        for suffix in _PARTS:
-            if name.endswith(f".{suffix}"):
-                break
-        else:
+        suffix = next((each for each in _PARTS if name.endswith(f".{each}")), None)
+        if suffix is None:
             others[name] = tensor
             continue
         part, embedding = _PARTS[suffix]
         holder, depth = _unwrapped(name.removesuffix(f".{suffix}"))
         if _WRAPPED[1:] in holder.split("."):
-            raise HubError(
-                f"{key!r} adapts torch's MultiheadAttention, which reads its weights by itself and is not "
-                "supported"
-            )
+            raise HubError(f"{key!r} adapts torch's MultiheadAttention, which is not supported")
         if embedding is not None and embeddings.setdefault((holder, depth), embedding) != embedding:
             raise HubError(f"{holder!r} has factors of a linear layer and of an embedding")
         found.setdefault(holder, {}).setdefault(depth, {})[part] = tensor
@@ -202,7 +181,7 @@ def _sorted(
             name = key.removesuffix(_TOKENS)
             rows[f"{name}.weight"] = _rows(name, said, tensor)
             continue
-        name = _full_name(key, said, found)
+        name = full_name(PREFIX + key, said, found)
         if name in full:
             raise HubError(f"{PREFIX + key!r} gives {name!r} a second time")
         full[name] = tensor
@@ -347,13 +326,13 @@ def _rows(name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     return TokenRows(tokens, tensor)
 
 
-def _full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str]) -> str:
+def full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str], what: str = "LoRA") -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
-    *inner, parameter = key.split(".")
+    *inner, parameter = key.removeprefix(PREFIX).split(".")
     if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
-        raise HubError(f"{PREFIX + key!r} gives a bias a second time: trained, and saved in full")
+        raise HubError(f"{key!r} gives a bias a second time: trained, and saved in full")
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
-        raise HubError(f"{PREFIX + key!r} is not a key that PEFT writes for a LoRA")
+        raise HubError(f"{key!r} is not a key that PEFT writes for a LoRA")
     module = ".".join(inner)
     bare, depth = _unwrapped(module)
     replaced = depth > 0 and bare in adapted
@@ -362,5 +341,5 @@ def _full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str]) -> 
     # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized
     embedding = parameter == "weight" and module.rpartition(".")[2] in peft.EMBEDDINGS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
-        raise HubError(f"{PREFIX + key!r} belongs to no LoRA, modules_to_save or trained bias")
+        raise HubError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")
     return f"{module}.{parameter}"

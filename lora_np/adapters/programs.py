@@ -58,23 +58,23 @@ def grouped(
     for key, info in file.tensors.items():
         end = next((end for end in ends if key.endswith(end)), None)
         if end is None or info.dtype not in _DTYPES:
-            raise HubError(f"{file.path}: {key!r} of {info.dtype} is no part of a LoRA in this format")
+            raise HubError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
         stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key))
         found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
     for place, parts in found.items():
         if not {"A", "B"} <= parts.keys():
-            raise HubError(f"{file.path}: {place!r} has only one factor")
+            raise HubError(f"{place!r} has only one factor")
     if not found:
-        raise HubError(f"{file.path}: holds no LoRA")
+        raise HubError("holds no LoRA")
     return found
 
 
-def assembled(path: object, parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
+def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
     """The modules of PEFT that a program has in parts, each at a place in the model."""
     found: dict[str, list[AdapterModule | None]] = {}
     for place, module in parts:
         if wrong := misfit(module.parts, f" of {place.parameter!r}"):
-            raise HubError(f"{path}: {wrong}")
+            raise HubError(wrong)
         router = place.parameter.endswith(".mlp.gate")  # neither it nor experts are modules that PEFT adapts
         name = place.parameter + ".weight" * router
         module = replace(module, parameter=router or ".experts." in name)
@@ -93,14 +93,14 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
     """One file for a base with this config."""
     if config is None:
         raise HubError(
-            f"{path}: llama.cpp's names and order of rows depend on the base, and the adapter names "
+            "llama.cpp's names and order of rows depend on the base, and the adapter names "
             "none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
         )
     family = str(config.get("model_type"))
     known = llama_cpp_of(family)
     if known is None:
         names = ", ".join(name for name in family_names() if llama_cpp_of(name))
-        raise HubError(f"{path}: llama.cpp's names are known for models of {names}, not of {shown(family)}")
+        raise HubError(f"llama.cpp's names are known for models of {names}, not of {shown(family)}")
     (architecture, turned), spec = known, from_config(config)
     check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(np.float32(usual(module.scale * module.rank for module in adapter.values())))
@@ -111,11 +111,9 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
     for name, module in adapter.items():
         places = names_for("llama_cpp", name.removesuffix(".weight"), family)
         if not places:
-            raise HubError(f"{adapter}: llama.cpp has no name for {name!r} of {family}")
+            raise HubError(f"llama.cpp has no name for {name!r} of {family}")
         if tied and (module.embedding or name in tied):
-            raise HubError(
-                f"{adapter}: {name!r} is a tied weight of the base; llama.cpp crashes when one is adapted"
-            )
+            raise HubError(f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted")
         for place, part in zip(places, parted(module, len(places)), strict=True):
             part = rescaled(part, alpha / part.rank)
             A, B = part.parts["A"], _ordered(name, part.parts["B"], {**config, **heads}, path, back=True)
@@ -140,28 +138,28 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     said = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if said.get(key) != wanted:
-            raise HubError(f"{path}: {key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp")
+            raise HubError(f"{key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp")
     if "adapter.alora.invocation_tokens" in said:
-        raise HubError(f"{path}: aLoRA acts from its invocation tokens on, which no change of weights does")
+        raise HubError("aLoRA acts from its invocation tokens on, which no change of weights does")
     architecture, alpha = said.get("general.architecture"), said.get("adapter.lora.alpha")
     families = _families(architecture)
     if not families:
-        raise HubError(f"{path}: the names of the architecture {shown(architecture)} are not known")
+        raise HubError(f"the names of the architecture {shown(architecture)} are not known")
     if config is not None and config.get("model_type") not in families:
-        raise HubError(f"{path}: is for {architecture}, but the base is {shown(config.get('model_type'))}")
+        raise HubError(f"is for {architecture}, but the base is {shown(config.get('model_type'))}")
     base = config or base_of(file)
     found: list[tuple[Place, AdapterModule]] = []
     for key, factors in grouped(file, _GGUF).items():
         place = named_in("llama_cpp", key, families)
         if place is None:
-            raise HubError(f"{path}: {shown(key)} has no place in a model of {architecture}")
+            raise HubError(f"{shown(key)} has no place in a model of {architecture}")
         embedding = key == "token_embd"
         A, B = factors["A"].seen(np.transpose) if embedding else factors["A"], factors["B"]
         if ordered:
             B = _ordered(place.parameter, B, base, path)
         strength = alpha or float(A.shape[-2])  # without an alpha, or with 0, llama.cpp does not scale
         found.append((place, AdapterModule({"A": A, "B": B}, strength, embedding=embedding)))
-    return assembled(path, found)
+    return assembled(found)
 
 
 def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
@@ -180,12 +178,10 @@ def _families(architecture: object) -> list[str]:
     return [name for name in family_names() if (llama_cpp_of(name) or ("",))[0] == architecture]
 
 
-def _ordered(name: str, B: Stored, config: Config, path: object, *, back: bool = False) -> Stored:
+def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = False) -> Stored:
     """The rows of B in transformers' order, or ``back`` in llama.cpp's."""
     try:
         order = row_order(config, name, B.shape[-2])
-    except HubError as error:
-        raise HubError(f"{path}: {error}") from None
     except KeyError:  # of the heads
         return replace(B, read=partial(_no_order, f"{path}: {name!r}"))
     if order is None:
@@ -205,9 +201,7 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     dora = adapter.has_magnitudes
     check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
     if dora and (plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]):
-        raise HubError(
-            f"{adapter}: {plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none"
-        )
+        raise HubError(f"{plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none")
     scale = usual(module.scale for module in adapter.values())
     rank = max(module.rank for module in adapter.values())
     tensors: dict[str, Stored] = {}
@@ -244,9 +238,7 @@ def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str,
     bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
     names = names_for("mlx", bare, str(family)) if family in family_names() else ()
     if not names and (config is None or ".experts." in name):
-        raise HubError(
-            f"{adapter}: what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)"
-        )
+        raise HubError(f"what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)")
     return names or (bare,)
 
 
@@ -256,32 +248,30 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
     said = read_json(path)
     kind, parameters = said.get("fine_tune_type", "lora"), said.get("lora_parameters")
     if kind not in ("lora", "dora"):
-        raise HubError(
-            f"{path}: fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
-        )
+        raise HubError(f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA")
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise HubError(f"{path}: lora_parameters must have a number scale, got {shown(parameters)}")
+        raise HubError(f"lora_parameters must have a number scale, got {shown(parameters)}")
     file = safetensors.open(inside(folder, MLX_WEIGHTS))
     found = []
     for key, stored in grouped(file, _MLX).items():
         parts = _turned(stored)
         if ("magnitude" in parts) != (kind == "dora"):
-            raise HubError(f"{file.path}: {key!r} must have m if it is a dora, and only then")
+            raise HubError(f"{key!r} must have m if it is a dora, and only then")
         embedding = key.rpartition(".")[2] in _EMBEDDINGS
         module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
         found.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
-    return assembled(file.path, found)
+    return assembled(found)
 
 
-def write_kohya(adapter: Adapter, path: Path, dtype: str | None) -> None:
+def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | None) -> None:
     """One file."""
     check_sayable(adapter, "kohya's format", ("kernel",))
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
         place = flat(name)
         if f"{place}.alpha" in tensors:
-            raise HubError(f"{adapter}: {name!r} and another module are both {place!r} in kohya's format")
+            raise HubError(f"{name!r} and another module are both {place!r} in kohya's format")
         module = module if module.scale else rescaled(module, 1.0)  # alpha 0 means r
         alpha = np.array(module.scale * module.rank, np.float32)
         tensors[f"{place}.alpha"] = Stored("float32", (), partial(np.copy, alpha))
@@ -305,13 +295,13 @@ def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModu
         prefix = next((prefix for prefix in KOHYA_PREFIXES if place.startswith(prefix)), "")
         here = [place] if known is None else names.get(place.removeprefix(prefix), [])
         if len(here) != 1:
-            raise HubError(f"{path}: {place!r} is {' or '.join(here) or 'no module'} of the base")
+            raise HubError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")
         alpha = parts.pop("alpha", None)
         if alpha is not None and alpha.size != 1:
-            raise HubError(f"{path}: {place!r} must have one number alpha, got shape {alpha.shape}")
+            raise HubError(f"{place!r} must have one number alpha, got shape {alpha.shape}")
         factors, kernel = as_maps(parts, 0)
         if wrong := misfit(factors, f" of {place!r}"):
-            raise HubError(f"{path}: {wrong}")
+            raise HubError(wrong)
         module = AdapterModule(factors, 1.0, kernel=kernel)
         strength = float(alpha.read().reshape(())) if alpha else 0.0
         found[here[0]] = replace(module, alpha=strength or float(module.rank))

@@ -19,7 +19,7 @@ import numpy as np
 from lora_np.checks import Array, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
-from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, open_regular
+from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, naming, open_regular
 from lora_np.hub.safetensors import as_stored
 from lora_np.quantise import LAYOUTS, Blocks
 
@@ -142,13 +142,8 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
     ('small', np.float32(64.0))
     """
     path = Path(path)
-    with open_regular(path) as stream:
-        header = _Header(stream, os.fstat(stream.fileno()).st_size)
-        try:
-            tensors, metadata = _read(header)
-        except HubError as error:
-            raise HubError(f"{path} is not a valid GGUF file: {error}") from None
-    return GGUFFile(path, tensors, metadata)
+    with open_regular(path) as stream, naming(f"{path} is not a valid GGUF file"):
+        return GGUFFile(path, *_read(_Header(stream, os.fstat(stream.fileno()).st_size)))
 
 
 def save(

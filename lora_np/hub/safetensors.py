@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, Self, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, shown
+from lora_np.checks import Array, matrix, shown
 from lora_np.files import target_path, whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
-from lora_np.hub.reading import HubError, TensorFile, TensorInfo, open_regular, parse_json
+from lora_np.hub.reading import HubError, TensorFile, TensorInfo, naming, open_regular, parse_json
 
-__all__ = ["SafetensorsFile", "SafetensorsWriter", "open", "save"]
+__all__ = ["SafetensorsFile", "SafetensorsWriter", "load_matrix", "open", "save"]
 
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
@@ -110,14 +110,9 @@ def open(path: str | os.PathLike[str]) -> SafetensorsFile:
     np.float32(6.0)
     """
     path = Path(path)
-    with open_regular(path) as file:
+    with open_regular(path) as file, naming(f"{path} is not a valid safetensors file"):
         size = os.fstat(file.fileno()).st_size
-        try:
-            header, start = _read_header(file, size)
-            tensors, metadata = _checked(header, start, size)
-        except HubError as error:
-            raise HubError(f"{path} is not a valid safetensors file: {error}") from None
-    return SafetensorsFile(path, tensors, metadata)
+        return SafetensorsFile(path, *_checked(*_read_header(file, size), size))
 
 
 def save(
@@ -171,6 +166,61 @@ def save(
     with SafetensorsWriter(path, header, metadata=metadata) as writer:
         for name, array in arrays.items():
             writer.write(name, array)
+
+
+def load_matrix(source: str) -> Array:
+    """The matrix in ``FILE.npy``, or the tensor ``NAME`` of ``FILE.safetensors:NAME``; nothing else is read.
+
+    Parameters
+    ----------
+    source : str
+        The file, and the tensor after a colon.
+
+    Returns
+    -------
+    ndarray of shape (d, k)
+        In float32 or float64: half precisions become float32, which holds them exactly, integers float64.
+
+    Raises
+    ------
+    ValueError
+        If the source is of neither form; the file is malformed, or a pickle (never loaded, because it could
+        run code); no tensor has that name (the message lists close ones); or it is not a finite matrix.
+    TypeError
+        If it does not hold real numbers.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = f"{tempfile.mkdtemp()}/adapter.safetensors"
+    >>> save({"lora_A": np.eye(2, 3), "lora_B": np.zeros((4, 2))}, path)
+    >>> load_matrix(f"{path}:lora_A")
+    array([[1., 0., 0.],
+           [0., 1., 0.]])
+    """
+    head, extension, tensor = source.rpartition(".safetensors:")
+    if extension:
+        return matrix(repr(tensor), open(head + ".safetensors").read(tensor))
+    if source.endswith(".safetensors"):
+        names = [name for name, info in open(source).tensors.items() if len(info.shape) == 2]
+        example = f"{source}:{names[0]}" if names else "but it holds no matrix"
+        raise ValueError(f"name one of the {len(names)} matrices in {source}, as in {example}")
+    if not source.endswith(".npy"):
+        raise ValueError(f"a matrix is read from FILE.npy or FILE.safetensors:TENSOR, got {source!r}")
+    return matrix(Path(source).name, _read_npy(source))
+
+
+def _read_npy(path: str) -> Array:
+    open_regular(Path(path)).close()  # a pipe would never end
+    try:
+        # A memory map never unpickles and checks the size in the header against the file's.
+        return np.array(np.lib.format.open_memmap(path, mode="r"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a plain .npy array of numbers (pickles are never loaded): {error}"
+        ) from None
 
 
 class SafetensorsWriter:
@@ -302,10 +352,8 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _MAX_HEADER):
         raise HubError(f"its header is said to have {length} bytes, of {size} in the file")
-    try:
+    with naming("its header"):
         return parse_json(file.read(length)), 8 + length
-    except HubError as error:
-        raise HubError(f"its header: {error}") from None
 
 
 def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
