@@ -15,6 +15,7 @@ from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import load
 from lora_np.adapters.results import Written
 from lora_np.adapters.weights import Change, Merging
+from lora_np.checks import Array
 from lora_np.files import replacing, write_json
 from lora_np.hub import (
     INDEX,
@@ -22,11 +23,11 @@ from lora_np.hub import (
     SINGLE,
     HubError,
     SafetensorsFile,
-    SafetensorsWriter,
     TensorInfo,
     bitsandbytes_parts,
     directory,
     inside,
+    safetensors,
 )
 from lora_np.models import OpenModel, open_model, untied
 from lora_np.work import each
@@ -192,14 +193,15 @@ def _merge_shard(
 ) -> list[MergedTensor]:
     source, path, tensors = shard
     rows: list[MergedTensor] = []
-    with SafetensorsWriter(path, tensors, metadata=source.metadata) as writer:
-        for name in tensors:
-            if name in changes:
-                W, moved, lost = changes[name].result(f"{source.path}: {name!r}")
-                writer.write(name, W)
-                rows.append(MergedTensor(name, changes[name].start.dtype, moved, lost))
-            else:
-                writer.copy(name, source)
+
+    def merged(name: str) -> Array | SafetensorsFile:
+        if name not in changes:
+            return source
+        W, moved, lost = changes[name].result(f"{source.path}: {name!r}")
+        rows.append(MergedTensor(name, changes[name].start.dtype, moved, lost))
+        return W
+
+    safetensors.write(tensors, merged, path, metadata=source.metadata)
     return rows
 
 

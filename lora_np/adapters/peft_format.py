@@ -59,15 +59,13 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     tensors = keyed(adapter)
     infos = header(tensors, dtype)
     text = _checked_config(adapter, infos)
-    with safetensors.SafetensorsWriter(folder / WEIGHTS, infos, metadata=METADATA) as writer:
-        for key, stored in tensors.items():
-            writer.write(key, stored.read())
+    safetensors.write(infos, lambda key: tensors[key].read(), folder / WEIGHTS, metadata=METADATA)
     (folder / peft.NAME).write_text(text, encoding="utf-8")
 
 
 def file_size(adapter: Adapter) -> int:
     """The bytes of the file of its numbers."""
-    return safetensors.SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
+    return safetensors.file_size(header(keyed(adapter)), metadata=METADATA)
 
 
 def keyed(adapter: Adapter) -> dict[str, Stored]:

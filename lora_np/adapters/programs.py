@@ -28,7 +28,7 @@ from lora_np.adapters.scaling import (
 )
 from lora_np.checks import Array, shown
 from lora_np.files import write_json
-from lora_np.hub import FLOATS, HubError, SafetensorsWriter, TensorInfo, gguf, inside, read_json, safetensors
+from lora_np.hub import FLOATS, HubError, TensorInfo, gguf, inside, read_json, safetensors
 from lora_np.models import Place, family_names, from_config, llama_cpp_of, named_in, names_for, row_order
 from lora_np.quantise import LAYOUTS
 
@@ -80,13 +80,6 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
         module = replace(module, parameter=router or ".experts." in name)
         found.setdefault(name, [None] * place.parts)[place.part] = module
     return {name: joined(each) for name, each in found.items()}
-
-
-def store(tensors: Mapping[str, Stored], path: Path, dtype: str | None, metadata: Mapping[str, str]) -> None:
-    """A safetensors file of ``tensors``."""
-    with SafetensorsWriter(path, header(tensors, dtype), metadata=metadata) as writer:
-        for key, stored in tensors.items():
-            writer.write(key, stored.read())
 
 
 def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
@@ -211,7 +204,10 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
             parts = _turned(padded(rescaled(part, scale), rank).parts)
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
     wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # which only its CPU has
-    store(tensors, folder / MLX_WEIGHTS, dtype or ("float32" if wide else None), {"format": "mlx"})
+    infos = header(tensors, dtype or ("float32" if wide else None))
+    safetensors.write(
+        infos, lambda key: tensors[key].read(), folder / MLX_WEIGHTS, metadata={"format": "mlx"}
+    )
     said = {
         "model": adapter.raw.get("base_model_name_or_path"),
         "fine_tune_type": "dora" if dora else "lora",
@@ -282,7 +278,7 @@ def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | Non
         ("ss_network_alpha", {module.scale * module.rank for module in adapter.values()}),
     ):
         metadata[key] = f"{numbers.pop():g}" if len(numbers) == 1 else "Dynamic"
-    store(tensors, path, dtype, metadata)
+    safetensors.write(header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata)
 
 
 def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModule]:

@@ -29,7 +29,6 @@ with on_demand(globals()):
     )
     from lora_np.hub.safetensors import (
         SafetensorsFile as SafetensorsFile,
-        SafetensorsWriter as SafetensorsWriter,
         load_matrix as load_matrix,
     )
     from lora_np.hub.shipped import located as located, shipped_paths as shipped_paths

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, matrix, shown
-from lora_np.files import target_path, whole
+from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, TensorFile, TensorInfo, naming, open_regular, parse_json
 
-__all__ = ["SafetensorsFile", "SafetensorsWriter", "load_matrix", "open", "save"]
+__all__ = ["SafetensorsFile", "file_size", "load_matrix", "open", "save", "write"]
 
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
@@ -163,9 +162,7 @@ def save(
         if own is None:
             raise HubError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
         header[name] = TensorInfo(dtype if dtype and own in FLOATS else own, array.shape)
-    with SafetensorsWriter(path, header, metadata=metadata) as writer:
-        for name, array in arrays.items():
-            writer.write(name, array)
+    write(header, arrays.__getitem__, path, metadata=metadata)
 
 
 def load_matrix(source: str) -> Array:
@@ -223,25 +220,33 @@ def _read_npy(path: str) -> Array:
         ) from None
 
 
-class SafetensorsWriter:
-    """Write a safetensors file one tensor at a time; a context manager.
-
-    The header, with every name, dtype and shape, goes first, so no more than one tensor need be in memory.
-    The file appears under its name only when the block has ended without an error.
+def write(
+    tensors: Mapping[str, TensorInfo],
+    read: Callable[[str], npt.ArrayLike | SafetensorsFile],
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a safetensors file with one tensor in memory at a time.
 
     Parameters
     ----------
-    path : str or path-like
-        The file, which is replaced as a whole at the end.
     tensors : mapping of str to TensorInfo
-        What will be written, by name.
+        The dtype and the shape of each tensor, by name.
+    read : callable
+        From a name to the numbers, of the shape in ``tensors``: floats are rounded to the dtype there (to
+        nearest, ties to even), others must have it. Or to the file from which the tensor of this name is
+        copied byte for byte, in any dtype. The widest dtypes are asked for first.
+    path : str or path-like
+        Replaced as a whole once everything is written, and left alone if anything fails.
     metadata : mapping of str to str, optional
         Notes for readers, such as ``{"format": "pt"}``.
 
     Raises
     ------
     HubError
-        If a name, dtype, shape or the metadata do not fit the format.
+        If a name, dtype, shape or the metadata do not fit the format; if what is read has another shape or
+        dtype, or a finite value is too large for the dtype.
     OSError
         If the file cannot be written.
 
@@ -250,99 +255,61 @@ class SafetensorsWriter:
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "two.safetensors"
     >>> header = {"a": TensorInfo("float32", (2,)), "b": TensorInfo("bfloat16", (1, 2))}
-    >>> with SafetensorsWriter(path, header) as writer:
-    ...     writer.write("b", np.ones((1, 2)))
-    ...     writer.write("a", np.zeros(2))
+    >>> write(header, {"a": np.zeros(2), "b": np.ones((1, 2))}.__getitem__, path)
     >>> list(open(path).tensors)
     ['a', 'b']
     """
+    path = target_path(path)
+    header, placed = _layout(tensors, metadata or {})
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; give the name of a file")
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        tensors: Mapping[str, TensorInfo],
-        *,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        self.path = target_path(path)
-        self._header, self._tensors = _layout(tensors, metadata or {})
-        self._missing = set(self._tensors)
-        self._whole = ExitStack()
+    def put(stream: BinaryIO) -> None:
+        stream.write(header)
+        for name, info in placed.items():
+            found = read(name)
+            if isinstance(found, SafetensorsFile):
+                origin = found.info(name)
+                if (info.dtype, info.shape) != (origin.dtype, origin.shape):
+                    raise HubError(f"{path}: {name!r} differs in dtype or shape from {found.path}")
+                stream.write(found.raw(origin))
+                continue
+            array = np.asarray(found)
+            if array.shape != info.shape:
+                raise HubError(f"{name!r} must have shape {info.shape}, got {array.shape}")
+            flat = np.ascontiguousarray(array).reshape(-1)
+            for start in range(0, max(flat.size, 1), _BLOCK):
+                stream.write(as_stored(name, flat[start : start + _BLOCK], info.dtype).data)
 
-    @property
-    def size(self) -> int:
-        """The bytes that the file will have."""
-        return len(self._header) + sum(info.nbytes for info in self._tensors.values())
+    write_whole(path, put)
 
-    def write(self, name: str, array: npt.ArrayLike) -> None:
-        """Write the tensor ``name``; in any order, each once.
 
-        Parameters
-        ----------
-        name : str
-        array : array_like
-            Of the shape in the header. Floating-point values are rounded to the dtype in the header (to
-            nearest, ties to even); others must have that dtype.
+def file_size(tensors: Mapping[str, TensorInfo], *, metadata: Mapping[str, str] | None = None) -> int:
+    """The bytes of the file that `write` makes of such tensors.
 
-        Raises
-        ------
-        HubError
-            If the name is not in the header or was written before, the shape or dtype differs, or a finite
-            value is too large for the dtype.
-        """
-        info = self._begin(name)
-        array = np.asarray(array)
-        if array.shape != info.shape:
-            raise HubError(f"{name!r} must have shape {info.shape}, got {array.shape}")
-        flat = np.ascontiguousarray(array).reshape(-1)
-        for start in range(0, max(flat.size, 1), _BLOCK):
-            self._file.write(as_stored(name, flat[start : start + _BLOCK], info.dtype).data)
-        self._missing.remove(name)
+    Parameters
+    ----------
+    tensors : mapping of str to TensorInfo
+        The dtype and the shape of each tensor, by name.
+    metadata : mapping of str to str, optional
+        For the header.
 
-    def copy(self, name: str, source: SafetensorsFile) -> None:
-        """Write the tensor ``name`` from another file, byte for byte, in any dtype.
+    Returns
+    -------
+    int
 
-        Parameters
-        ----------
-        name : str
-        source : SafetensorsFile
+    Raises
+    ------
+    HubError
+        As in `write`.
 
-        Raises
-        ------
-        HubError
-            If the name is not in one of the headers or was written before, the shape or dtype differs, or the
-            source has changed since it was opened.
-        """
-        info, origin = self._begin(name), source.info(name)
-        if (info.dtype, info.shape) != (origin.dtype, origin.shape):
-            raise HubError(f"{self.path}: {name!r} differs in dtype or shape from {source.path}")
-        self._file.write(source.raw(origin))
-        self._missing.remove(name)
-
-    def _begin(self, name: str) -> TensorInfo:
-        """The header's entry for a tensor still to be written, with the file positioned at its start."""
-        if name not in self._missing:
-            problem = "was written already" if name in self._tensors else "is not in the header"
-            raise HubError(f"{self.path}: {name!r} {problem}")
-        self._file.seek(self._tensors[name].start)
-        return self._tensors[name]
-
-    def __enter__(self) -> Self:
-        if self.path.is_dir():
-            raise IsADirectoryError(f"{self.path} is a directory; give the name of a file")
-        with ExitStack() as stack:  # leaves nothing behind where the disk is full
-            self._file = stack.enter_context(stack.enter_context(whole(self.path)).open("wb"))
-            self._file.write(self._header)
-            self._whole = stack.pop_all()
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        with self._whole:
-            if raised[1] is not None:
-                raise raised[1]
-            if self._missing:
-                names = ", ".join(map(repr, sorted(self._missing)))
-                raise HubError(f"{self.path}: in the header but never written: {names}")
+    Examples
+    --------
+    >>> file_size({"a": TensorInfo("float32", (2,))})
+    72
+    """
+    header, placed = _layout(tensors, metadata or {})
+    return len(header) + sum(info.nbytes for info in placed.values())
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
