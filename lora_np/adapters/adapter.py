@@ -114,14 +114,10 @@ class AdapterModule:
         ValueError
             If the shapes do not fit, or alpha is not finite.
         """
-        if dtype is not None:
-            float_dtype(dtype)
-        parts = {"A": held(A, dtype, name="A"), "B": held(B, dtype, name="B")}
-        for part, array in (("magnitude", magnitude), ("bias", bias)):
-            if array is not None:
-                parts[part] = held(array, dtype, name=part)
-        wrong = misfit(parts)
-        if wrong:
+        others = {"magnitude": magnitude, "bias": bias}
+        given = {"A": A, "B": B, **{part: array for part, array in others.items() if array is not None}}
+        parts = {part: held(array, dtype, name=part) for part, array in given.items()}
+        if wrong := misfit(parts):
             raise ValueError(wrong)
         return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
 
@@ -325,8 +321,9 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
     """How a file will describe these tensors, floating-point ones rounded to ``dtype`` if one is given."""
+    wanted = float_dtype(dtype) if dtype is not None else ""
     return {
-        key: TensorInfo(dtype if dtype and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
+        key: TensorInfo(wanted if wanted and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
         for key, tensor in tensors.items()
     }
 
@@ -341,7 +338,7 @@ def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an ada
         raise ValueError(f"{name} must be an array: {error}") from None
     if array.dtype.name not in FLOATS:
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
-    return Stored(dtype or array.dtype.name, array.shape, lambda: array)
+    return Stored(float_dtype(dtype or array.dtype.name), array.shape, lambda: array)
 
 
 def at_least_single(array: Array) -> Array:

@@ -31,7 +31,7 @@ from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import flat, made_portable
 from lora_np.adapters.weights import Reader, from_start, on_base
 from lora_np.checks import Array, choice, matrix, number
-from lora_np.hub import HubError, float_dtype
+from lora_np.hub import HubError
 from lora_np.linalg import optimal_losses, rank_within, reduced_rank_regression, truncated_svd
 from lora_np.lora import MAPS, map_of, selecting
 from lora_np.models import peft
@@ -127,8 +127,6 @@ def convert(
     True
     """
     choice("to", to, get_args(Target))
-    if dtype is not None:
-        float_dtype(dtype)
     before = load(adapter, base=base)
     folder = base_folder(before, base)
     if to not in ("peft", "lora"):

@@ -216,8 +216,7 @@ def inspect(
     adapter : path or Adapter
         In any format that `load` reads, or its result.
     base : path, optional
-        The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
-        weight.
+        The base model's checkpoint, to compare with. This takes two full SVDs of each adapted weight.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     jobs : int

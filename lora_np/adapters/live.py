@@ -17,7 +17,7 @@ from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
-from lora_np.hub import HubError, float_dtype
+from lora_np.hub import HubError
 from lora_np.lora import ADAPTED, STARTS, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
 from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
@@ -85,18 +85,15 @@ def save(
     >>> sorted(file.name for file in path.iterdir())
     ['adapter_config.json', 'adapter_model.safetensors']
     """
-    if dtype is not None:
-        float_dtype(dtype)
     adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
     config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    inputs = [adapter.path] if adapter.path else []
     if Path(path).suffix in FILES:  # for programs that know the base from elsewhere
         adapter = changed(
             adapter, full={name: x for name, x in adapter.full.items() if name not in copied(adapter)}
         )
-    with new_adapter(path, force=force, inputs=inputs) as (stage, _):
+    with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
         write(adapter, stage, base=config, dtype=dtype)
 
 

@@ -121,22 +121,22 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
         return joined([rescaled(module, 1.0) for module in modules])
     A, B = ([module.parts[part] for module in modules] for part in "AB")
     shared = all(a.shape == A[0].shape and np.array_equal(a.read(), A[0].read()) for a in A[1:])
-    tops = np.cumsum([0, *(b.shape[-2] for b in B)])
-    lefts = [0] * len(B) if shared else np.cumsum([0, *(b.shape[-1] for b in B)])
-    rank = A[0].shape[-2] if shared else sum(a.shape[-2] for a in A)
+    ends = [A[0].shape[-2]] * len(A) if shared else np.cumsum([a.shape[-2] for a in A]).tolist()
+    rank = ends[-1]
 
     def outputs() -> Array:
-        made = np.zeros((*B[0].shape[:-2], tops[-1], rank), np.result_type(*(b.read() for b in B)))
-        for b, top, left in zip(B, tops, lefts, strict=False):
-            made[..., top : top + b.shape[-2], left : left + b.shape[-1]] = b.read()
-        return made
+        """Each B in its own columns."""
+        before = [(0, 0)] * (len(B[0].shape) - 1)
+        columns = [(end - b.shape[-1], rank - end) for b, end in zip(B, ends, strict=True)]
+        padded = [np.pad(b.read(), [*before, at]) for b, at in zip(B, columns, strict=True)]
+        return np.concatenate(padded, axis=-2)
 
     def inputs() -> Array:
         return np.concatenate([a.read() for a in A], axis=-2)
 
     below = A[0] if shared else Stored(A[0].dtype, (*A[0].shape[:-2], rank, A[0].shape[-1]), inputs)
-    beside = Stored(B[0].dtype, (*B[0].shape[:-2], int(tops[-1]), rank), outputs)
-    return first.with_factors(A=below, B=beside)
+    d = sum(b.shape[-2] for b in B)
+    return first.with_factors(A=below, B=Stored(B[0].dtype, (*B[0].shape[:-2], d, rank), outputs))
 
 
 def is_flat(name: str) -> bool:

@@ -21,9 +21,7 @@ _GOALS: dict[str, tuple[Any, str]] = {
 
 @click.command()
 @click.argument("adapter", type=options.READ)
-@click.option(
-    "--base", type=options.READ, help="The base model to compare with: a directory or a .gguf file."
-)
+@click.option("--base", type=options.READ, help="The directory of the base model to compare with.")
 @click.option("--plot", type=options.READ, help="Write a figure of norms and spectra to this file.")
 @click.option("--html", type=options.READ, help="Write a page with the figure and the tables.")
 @options.any_base
