@@ -25,11 +25,11 @@ from lora_np.adapters.formats import (
     write,
 )
 from lora_np.adapters.mapped import MappedModule
+from lora_np.adapters.merging import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import Spectrum, finite, put_aside
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import flat, made_portable
-from lora_np.adapters.weights import Reader, from_start, on_base
 from lora_np.checks import Array, choice, matrix, number
 from lora_np.hub import HubError
 from lora_np.linalg import optimal_losses, rank_within, reduced_rank_regression, truncated_svd

@@ -15,10 +15,10 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
 from lora_np.adapters.results import Written
-from lora_np.adapters.weights import BLOCK, Merging
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd

@@ -12,10 +12,10 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.formats import load, weights_file
+from lora_np.adapters.merging import Reader, add_update, from_start, on_base
 from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.resizing import Spectrum, directions, finite, norm, side_by_side
 from lora_np.adapters.results import Findings
-from lora_np.adapters.weights import Reader, add_update, from_start, on_base
 from lora_np.checks import Array, number, printable
 from lora_np.hub import HubError, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
