@@ -33,6 +33,11 @@ class Stored:
         """How many numbers it has in its file."""
         return prod(self.shape) // self.blocks
 
+    def single(self) -> Array:
+        """Its numbers in float32 or better."""
+        array = np.asarray(self.read())
+        return array.astype(np.float32) if array.dtype.itemsize < 4 else array
+
     def seen(self, view: Callable[[Array], Array]) -> Stored:
         """The result of ``view``: the same numbers in another shape or order, or some of them."""
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape  # without an array's worth of memory
@@ -199,7 +204,7 @@ class AdapterModule:
 
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""
-        return at_least_single(self.B), at_least_single(self.A)
+        return self.parts["B"].single(), self.parts["A"].single()
 
     def weighted(self, weight: float = 1.0) -> tuple[Array, Array]:
         """Factors of ``weight`` times the update, the scaling in A."""
@@ -339,10 +344,6 @@ def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an ada
     if array.dtype.name not in FLOATS:
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
     return Stored(float_dtype(dtype or array.dtype.name), array.shape, lambda: array)
-
-
-def at_least_single(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
 
 def misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:

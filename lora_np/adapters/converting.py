@@ -13,17 +13,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
+from lora_np.adapters import formats
 from lora_np.adapters.adapter import Adapter, AdapterModule, check_start, held
-from lora_np.adapters.formats import (
-    Base,
-    Format,
-    base_folder,
-    load,
-    names_of,
-    new_adapter,
-    without_copies,
-    write,
-)
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.merging import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
@@ -68,7 +59,7 @@ def convert(
     out: str | os.PathLike[str],
     *,
     to: Target,
-    base: Base | None = None,
+    base: formats.Base | None = None,
     error: float | None = None,
     dtype: str | None = None,
     force: bool = False,
@@ -127,13 +118,13 @@ def convert(
     True
     """
     choice("to", to, get_args(Target))
-    before = load(adapter, base=base)
-    folder = base_folder(before, base)
+    before = formats.load(adapter, base=base)
+    folder = formats.base_folder(before, base)
     if to not in ("peft", "lora"):
         before = to_lora(before, base=folder) if before.start else only_lora(before)
-        before = without_copies(before, base)
-    form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
-    with new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
+        before = formats.without_copies(before, base)
+    form: formats.Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
+    with formats.new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
         wanted = before
         if to == "lora":
             weights = folder if base is None or isinstance(base, Mapping) else base
@@ -141,10 +132,10 @@ def convert(
         elif to == "portable":
             wanted = made_portable(before)
             if base is not None:
-                names = _shortest(wanted, names_of(base))
+                names = _shortest(wanted, formats.names_of(base))
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
-        write(wanted, stage, to=form, base=base, dtype=dtype)
-        after = load(stage, base=base, ordered=False)
+        formats.write(wanted, stage, to=form, base=base, dtype=dtype)
+        after = formats.load(stage, base=base, ordered=False)
     rows = []
     for name, old in before.items():
         if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA
@@ -229,7 +220,7 @@ def to_lora(
     """
     if error is not None:
         error = number("error", error, minimum=0, maximum=1, open_maximum=True)
-    known = on_base(load(adapter), base, any_base=any_base)
+    known = on_base(formats.load(adapter), base, any_base=any_base)
     before = known.adapter
     check_start(before, with_base=base is not None)
     modules: dict[str, AdapterModule] = {}

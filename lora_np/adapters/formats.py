@@ -92,7 +92,9 @@ def load(
 
             if row := map_of(raw):
                 return read_mapped(row, file, raw, folder)
-        return peft_format.interpret(file, peft.parse(folder / peft.NAME, raw), folder)
+        said = peft.parse(folder / peft.NAME, raw)
+        with naming(file.path):
+            return peft_format.interpret(file, said, folder)
     from lora_np.adapters import programs
 
     with naming(path):

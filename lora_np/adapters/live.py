@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, check_start, held
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
@@ -198,7 +198,9 @@ def _on_their_base(model: T, adapter: Adapter, named: Callable[[str], str]) -> T
 def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
     """The adapters in a model of ours, and everything else in it that is trained."""
     named = names or _own_name
-    layers = _adapted_layers(model)
+    found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
+    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
+    layers = {path: node for path, node in found.items() if path not in inner}  # part of a DoRA
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
@@ -232,20 +234,12 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         "bias": bias,
         "modules_to_save": saved or None,
     }
-    unusual = {"lora_bias": biased, "ensure_weight_tying": ties}
-    said = {key: value for key, value in unusual.items() if value}
-    return Adapter(modules, full, targeting(raw, modules) | said)
+    unusual = {key: True for key, on in (("lora_bias", biased), ("ensure_weight_tying", ties)) if on}
+    return Adapter(modules, full, targeting(raw, modules) | unusual)
 
 
 def _own_name(path: str) -> str:
     return path or "linear"
-
-
-def _adapted_layers(model: Any) -> dict[str, Any]:
-    """The adapted layers by their paths; the `LoRALinear` inside a `DoRALinear` is part of it."""
-    found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
-    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
-    return {path: node for path, node in found.items() if path not in inner}
 
 
 def _trained_in_full(
@@ -355,8 +349,7 @@ def _stored_turned(model: Any) -> Collection[str]:
 
 def _fitting(key: str, stored: Stored, old: Any, turned: bool = False) -> Array:
     """An array of the file, as the one of the model that it replaces."""
-    new = at_least_single(stored.read())
-    new = new.T if turned else new
+    new = stored.single().T if turned else stored.single()
     if new.shape != old.shape:
         raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")
     return new.astype(old.dtype)

@@ -14,16 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np import hub
-from lora_np.adapters.adapter import (
-    Adapter,
-    AdapterModule,
-    Stored,
-    TokenRows,
-    at_least_single,
-    check_start,
-    header,
-    held,
-)
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, header, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import load
 from lora_np.adapters.mapped import MappedModule
@@ -283,9 +274,7 @@ class Change:
 
     def weight(self, place: str, module: AdapterModule) -> Array:
         """The tensor before the change, in float32 or better, as the maps of ``module``: see `oriented`."""
-        return oriented(
-            place, at_least_single(np.asarray(self.start.read())), module, transposed=self.transposed
-        )
+        return oriented(place, self.start.single(), module, transposed=self.transposed)
 
 
 @dataclass(frozen=True)
@@ -429,15 +418,14 @@ class Merging:
             raise HubError(
                 f"{self.update}: {name!r} has shape {tensor.shape}, but {before.shape} in {source.path}"
             )
-        new = replace(tensor, dtype=before.dtype, read=lambda: tensor.read().copy())  # it may be in memory
-        return Change(new)
+        # its rows may be replaced, and it may be in memory
+        return Change(replace(tensor, dtype=before.dtype, read=lambda: tensor.read().copy()))
 
     def _original(self, target: str, name: str) -> Change:
         source = self.source
-        if target in source:
-            return self.unchanged(target)
-        if target in source.tied:
-            return self.unchanged(source.tied[target])
+        owner = target if target in source else source.tied.get(target)
+        if owner is not None:
+            return self.unchanged(owner)
         close = close_names(target, source.places)
         raise HubError(f"{source.path}: has no {target!r}, which {self.update} adapts as {name!r}{close}")
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, TensorInfo, naming, safetensors
+from lora_np.hub import FLOATS, HubError, TensorInfo, safetensors
 from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -136,16 +136,6 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
 
 def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
-    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw  # in full now
-    with naming(file.path):
-        modules, full, rows = _sorted(file, said)
-    return Adapter(modules, full, raw, folder, rows)
-
-
-def _sorted(
-    file: safetensors.SafetensorsFile, said: peft.AdapterConfig
-) -> tuple[dict[str, AdapterModule], dict[str, Stored], dict[str, TokenRows]]:
-    """Modules, what is saved in full, and rows of embeddings."""
     found: dict[str, dict[int, dict[str, Stored]]] = {}  # by the module, and how often it is wrapped
     embeddings: dict[tuple[str, int], bool] = {}
     modules: dict[str, AdapterModule] = {}
@@ -187,7 +177,8 @@ def _sorted(
         raise HubError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if said.raw.get("trainable_token_indices") and not rows:
         raise HubError("has no rows for the config's trainable_token_indices")
-    return modules, full, rows
+    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw  # in full now
+    return Adapter(modules, full, raw, folder, rows)
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:

@@ -14,18 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from lora_np.adapters import scaling
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, AdapterModule, Stored, header, misfit
 from lora_np.adapters.peft_format import as_maps, in_file
-from lora_np.adapters.scaling import (
-    KOHYA_PREFIXES,
-    check_sayable,
-    flat,
-    joined,
-    padded,
-    parted,
-    rescaled,
-    usual,
-)
 from lora_np.checks import Array, shown
 from lora_np.files import write_json
 from lora_np.hub import FLOATS, HubError, TensorInfo, gguf, inside, read_json, safetensors
@@ -79,7 +70,7 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
         name = place.parameter + ".weight" * router
         module = replace(module, parameter=router or ".experts." in name)
         found.setdefault(name, [None] * place.parts)[place.part] = module
-    return {name: joined(each) for name, each in found.items()}
+    return {name: scaling.joined(each) for name, each in found.items()}
 
 
 def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
@@ -95,8 +86,8 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
         names = ", ".join(name for name in family_names() if llama_cpp_of(name))
         raise HubError(f"llama.cpp's names are known for models of {names}, not of {shown(family)}")
     (architecture, turned), spec = known, from_config(config)
-    check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
-    alpha = float(np.float32(usual(module.scale * module.rank for module in adapter.values())))
+    scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
+    alpha = float(np.float32(scaling.usual(module.scale * module.rank for module in adapter.values())))
     layers = spec.layers[0]
     heads = dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True)) if turned == "neighbours" else {}
     tied = {name for module in spec.modules if module.tied for name in module.names()}
@@ -107,8 +98,8 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
             raise HubError(f"llama.cpp has no name for {name!r} of {family}")
         if tied and (module.embedding or name in tied):
             raise HubError(f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted")
-        for place, part in zip(places, parted(module, len(places)), strict=True):
-            part = rescaled(part, alpha / part.rank)
+        for place, part in zip(places, scaling.parted(module, len(places)), strict=True):
+            part = scaling.rescaled(part, alpha / part.rank)
             A, B = part.parts["A"], _ordered(name, part.parts["B"], {**config, **heads}, path, back=True)
             tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
             tensors[f"{place}.weight.lora_b"] = B
@@ -192,16 +183,16 @@ def _no_order(place: str) -> Array:
 def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str | None) -> None:
     """The two files of a folder; ``config`` is the base's, for experts."""
     dora = adapter.has_magnitudes
-    check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
+    scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
     if dora and (plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]):
         raise HubError(f"{plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none")
-    scale = usual(module.scale for module in adapter.values())
+    scale = scaling.usual(module.scale for module in adapter.values())
     rank = max(module.rank for module in adapter.values())
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
         names = _mlx_names(adapter, name, config)
-        for place, part in zip(names, parted(module, len(names)), strict=True):
-            parts = _turned(padded(rescaled(part, scale), rank).parts)
+        for place, part in zip(names, scaling.parted(module, len(names)), strict=True):
+            parts = _turned(scaling.padded(scaling.rescaled(part, scale), rank).parts)
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
     wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # which only its CPU has
     infos = header(tensors, dtype or ("float32" if wide else None))
@@ -262,22 +253,17 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
 
 def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | None) -> None:
     """One file."""
-    check_sayable(adapter, "kohya's format", ("kernel",))
+    scaling.check_sayable(adapter, "kohya's format", ("kernel",))
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
-        place = flat(name)
+        place = scaling.flat(name)
         if f"{place}.alpha" in tensors:
             raise HubError(f"{name!r} and another module are both {place!r} in kohya's format")
-        module = module if module.scale else rescaled(module, 1.0)  # alpha 0 means r
+        module = module if module.scale else scaling.rescaled(module, 1.0)  # alpha 0 means r
         alpha = np.array(module.scale * module.rank, np.float32)
         tensors[f"{place}.alpha"] = Stored("float32", (), partial(np.copy, alpha))
         tensors |= {f"{place}{end}": in_file(module, part) for end, part in _KOHYA.items() if part in "AB"}
     metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
-    for key, numbers in (
-        ("ss_network_dim", {module.rank for module in adapter.values()}),
-        ("ss_network_alpha", {module.scale * module.rank for module in adapter.values()}),
-    ):
-        metadata[key] = f"{numbers.pop():g}" if len(numbers) == 1 else "Dynamic"
     safetensors.write(header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata)
 
 
@@ -288,7 +274,7 @@ def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModu
     for name in known or ():
         names.setdefault(name.replace(".", "_"), []).append(name)
     for place, parts in grouped(safetensors.open(path), _KOHYA).items():
-        prefix = next((prefix for prefix in KOHYA_PREFIXES if place.startswith(prefix)), "")
+        prefix = next((prefix for prefix in scaling.KOHYA_PREFIXES if place.startswith(prefix)), "")
         here = [place] if known is None else names.get(place.removeprefix(prefix), [])
         if len(here) != 1:
             raise HubError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.checks import Array
 from lora_np.hub import HubError
 from lora_np.models import peft
@@ -73,7 +73,7 @@ def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
 
 
 def _times(stored: Stored, factor: float) -> Array:
-    array = at_least_single(stored.read())
+    array = stored.single()
     with np.errstate(over="raise"):
         scaled: Array = array * array.dtype.type(factor)
     return scaled
@@ -100,12 +100,8 @@ def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
     d, over = divmod(B.shape[-2], parts)
     if over:
         raise HubError(f"{B.shape[-2]} outputs cannot be those of {parts} maps of one size")
-    views = [partial(_rows, rows=slice(part * d, (part + 1) * d)) for part in range(parts)]
-    return [module.with_factors(A=A, B=B.seen(view)) for view in views]
-
-
-def _rows(B: Array, rows: slice) -> Array:
-    return B[..., rows, :]
+    pieces = [partial(np.take, indices=range(part * d, (part + 1) * d), axis=-2) for part in range(parts)]
+    return [module.with_factors(A=A, B=B.seen(piece)) for piece in pieces]
 
 
 def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:

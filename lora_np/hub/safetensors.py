@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
@@ -370,14 +369,14 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
 def _layout(
     tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, TensorInfo]]:
-    """The bytes of the header, and the tensors with their places: the widest first, which aligns them all."""
+    """The bytes of the header, and the tensors in their order: the widest first, which aligns them all."""
     if [text for pair in metadata.items() for text in pair if not isinstance(text, str)]:
         raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")
     for name in tensors:
         if not isinstance(name, str):
             raise HubError(f"the name of a tensor must be text, got {shown(name)}")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    placed: dict[str, int] = {}
+    ordered: dict[str, TensorInfo] = {}
     position = 0
     for name in sorted(tensors, key=lambda name: (_ORDER.get(tensors[name].dtype, -1), name)):
         info = tensors[name]
@@ -389,16 +388,13 @@ def _layout(
             raise HubError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
         offsets = [position, position + info.nbytes]
         header[name] = {"dtype": TABLE[info.dtype][0], "shape": list(info.shape), "data_offsets": offsets}
-        placed[name] = position
-        position = offsets[1]
+        ordered[name], position = info, offsets[1]
     try:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise HubError(f"a name or the metadata cannot be encoded as UTF-8: {error}") from None
     text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    moved = {name: replace(tensors[name], start=start + offset) for name, offset in placed.items()}
-    return len(text).to_bytes(8, "little") + text, moved
+    return len(text).to_bytes(8, "little") + text, ordered
 
 
 def as_stored(name: str, array: Array, dtype: str) -> Array:

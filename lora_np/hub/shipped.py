@@ -63,11 +63,8 @@ def located(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.name != str(path):
         return path
-    if path.is_dir():
-        # a folder of that name without anything readable, such as texts, does not hide a model
-        taken = any(file.suffix in (".json", ".safetensors") for file in path.iterdir())
-    else:
-        taken = path.exists()
-    if taken:
+    # a folder of that name without anything readable, such as texts, does not hide a model
+    files = [*path.iterdir()] if path.is_dir() else [path] * path.exists()
+    if any(file == path or file.suffix in (".json", ".safetensors") for file in files):
         return path
     return (shipped_paths("models") | shipped_paths("adapters")).get(path.name, path)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from math import inf, isqrt, prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from lora_np.lora import updates
 from lora_np.lora.updates import Pair
 
 Shapes = dict[str, tuple[int, ...]]
+Found = TypeVar("Found")
 
 # Settings by which modules are selected, and those that do not change what the saved numbers compute.
 _SELECTING = (
@@ -136,13 +137,11 @@ class Map:
         """``B`` (d, R) and ``A`` (R, k), whose product is the update."""
         if self.factors is None:
             raise ValueError(f"{self.name} is no LoRA in disguise: its update has no factors in closed form")
-        B, A = self._value(self.factors, tensors, W, others)
-        return B, A
+        return self._value(self.factors, tensors, W, others)
 
     def trained(self, d: int, k: int, **settings: Any) -> Shapes:
         """The shapes of what is trained for one matrix; a ValueError if it cannot be adapted so."""
-        shapes: Shapes = self._value(self.shapes, {"d": d, "k": k}, None, settings)
-        return shapes
+        return self._value(self.shapes, {"d": d, "k": k}, None, settings)
 
     def count(self, d: int, k: int, **settings: Any) -> int:
         """How many numbers are trained for one matrix."""
@@ -150,12 +149,11 @@ class Map:
 
     def count_directions(self, d: int, k: int, **settings: Any) -> int:
         """R, of the factors in closed form."""
-        return int(self._value(self.directions, {"d": d, "k": k}, None, settings))
+        return self._value(self.directions, {"d": d, "k": k}, None, settings)
 
     def trained_by_all(self, modules: int, **settings: Any) -> Shapes:
         """The shapes of what is trained for the whole model, beside that for each module."""
-        shapes: Shapes = self._value(self.shared, {"modules": modules}, None, settings)
-        return shapes
+        return self._value(self.shared, {"modules": modules}, None, settings)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -163,8 +161,8 @@ class Map:
         return {key: given[0] if isinstance(given, tuple) else given for key, given in self.settings.items()}
 
     def _value(
-        self, formula: Callable[..., Any], given: Mapping[str, Any], W: Any, others: Mapping[str, Any]
-    ) -> Any:
+        self, formula: Callable[..., Found], given: Mapping[str, Any], W: Any, others: Mapping[str, Any]
+    ) -> Found:
         shape = {} if W is None else {"shape": W.shape}
         known = {**self.defaults, **others, **given, "W": W, **shape}
         return formula(**{name: known[name] for name in signature(formula).parameters if name in known})
