@@ -162,9 +162,7 @@ def check(
         for name, rules in known.items()
         for row in _findings(name, rules, opened, form, base)
     )
-    notes = [
-        f"{name} {rules['version']}, {rules['date']}: {rules['source']}" for name, rules in known.items()
-    ]
+    notes = (f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in known.items())
     headings = ("runtime", "modules", "finding", "factor", "why", "what to do")
     fine = all(row.finding == "fine" for row in rows)
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
@@ -231,16 +229,15 @@ def _findings(
         cure = rules["option"].format(allowed) if allowed else f"lora-np resize --rank {rules['ranks'][-1]}"
         over = [name for name, rank in ranks.items() if rank > usual and name != _ALL] or [_ALL]
         add(over, "refused", None, f"a rank above {usual}, the usual limit", cure)
-    for name, factor in (_factors(rules, adapter) if form == "peft" else {}).items():
+    factors = _factors(rules, adapter) if form == "peft" else {}
+    for name, factor in factors.items():
         if abs(factor - 1) > _CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
             add([name], "wrong strength", factor, why, instead, rules.get("strength", ""))
-        elif form in rules["reads"]:
-            add([name], "fine", factor, "", "")
     for name, rows in found.items():
         if form in rules["reads"] and name != _ALL:
-            rows.append(CheckedModule(runtime, name, "fine"))
+            rows.append(CheckedModule(runtime, name, "fine", factors.get(name)))
         if rows:
             yield min(rows, key=lambda row: _WORST.index(row.finding))
 

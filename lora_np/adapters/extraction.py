@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,9 +152,8 @@ def extract(
     before, after = open_model(directory(base)), open_model(directory(tuned))
     pairs = list(_pairs(before, after))
     if not any_base:
-        check_pair(
-            before, after, {pair.name: (pair.old_shape, pair.shape) for pair in pairs if pair.is_weight}
-        )
+        shapes = {pair.name: (pair.old_shape, pair.shape) for pair in pairs if pair.is_weight}
+        check_pair(before, after, shapes)
     if not any(pair.old for pair in pairs):
         raise HubError(f"{tuned}: has no tensor in common with {base}")
     options: dict[str, Any] = {"jobs": jobs, "progress": progress}
@@ -178,14 +177,14 @@ def extract(
         table = None if HEAD in after.parameters else before.tied.get(HEAD)
         for name in {pair.target for pair in pairs if table in pair.old} & found.keys():
             module, spectrum = found[name]
-            found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
+            A, B = (module.parts[part].seen(np.transpose) for part in "BA")
+            found[_HEAD] = AdapterModule({"A": A, "B": B}, alpha=module.alpha), spectrum
+            labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
         raw: dict[str, Any] = {
             **peft.FRESH,
             "base_model_name_or_path": str(base),
-            "lora_dropout": 0.0,
-            "bias": "none",
             "fan_in_fan_out": any(each.transposed and each.kind == "linear" for each in adapted),
         }
         replaced = [pair for pair in pairs if pair.holder in in_full]
@@ -305,9 +304,8 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
         first = named(next(iter(new)))
         # a checkpoint of the same model may hold as one tensor what the other has in parts
         alone = before.tied.get(name, first)
-        old = before.parameters.get(by_tensor.get(first, name)) or (
-            {alone: Place(name)} if alone in before else {}
-        )
+        one = {alone: Place(name)} if alone in before else {}
+        old = before.parameters.get(by_tensor.get(first, name)) or one
         module, holder = after.module_of(name), name.rpartition(".")[0]
         # PEFT takes some names of modules for those of fused experts
         whole = module.kind in ("linear", "embedding") and holder.rpartition(".")[2] not in fused
@@ -356,9 +354,9 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     place = f"{pair.after.path}: the change of {pair.label!r}"
     itemsize = TensorInfo(pair.dtype, ()).nbytes
     stacked = len(pair.shape) == 3
-    kept, missing, changed, wide = [], 0.0, False, ""
+    kept, missing, changed = [], 0.0, False
     for D in pair.differences():
-        changed, wide = changed or bool(D.any()), D.dtype.name
+        changed = changed or bool(D.any())
         if not (stacked or changed):
             return None
         # the rank that the experts of a layer need depends on all of them
@@ -370,8 +368,7 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     if not changed:
         return None
     U, s, Vh = (np.stack(arrays) for arrays in zip(*kept, strict=True)) if stacked else kept[0]
-    strengths = np.linalg.norm(s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0)
-    spectrum = Spectrum(strengths, missing, wide)
+    spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
     module = AdapterModule(
         parts,
@@ -397,12 +394,6 @@ def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
             f"{out}: base + adapter misses the tuned {pair.label!r} by {apart:.3g} of its change, not by "
             f"{promised:.3g} as it should; nothing was written"
         )
-
-
-def _as_head(embedding: AdapterModule) -> AdapterModule:
-    """What adapts an embedding, for the head that has the same weight."""
-    A, B = (embedding.parts[part].seen(np.transpose) for part in "BA")
-    return AdapterModule({"A": A, "B": B}, alpha=embedding.alpha)
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:

@@ -177,16 +177,9 @@ class Inspection(Findings[InspectedModule]):
         ``contents`` has its own keys, ``kinds`` and ``rows`` (modules) are lists of objects whose keys are
         the columns, and ``legend`` says what these are.
         """
-        return json_text(
-            {
-                "title": self.title,
-                "contents": self.contents,
-                "kinds": self.kinds_table.records,
-                "rows": self.table.records,
-                "legend": self.legend,
-                "notes": self.notes,
-            }
-        )
+        said = {"title": self.title, "contents": self.contents}
+        tables = {"kinds": self.kinds_table.records, "rows": self.table.records}
+        return json_text({**said, **tables, "legend": self.legend, "notes": self.notes})
 
     def figure(self) -> Figure:
         """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
@@ -369,12 +362,11 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 def _in_words(what: str, content: Any) -> str | None:
     """One of the contents for people: values with how often each occurs, names in full up to a dozen."""
     if what in ("rank", "alpha", "scale", "dtype"):
-        if len(content) == 1:
-            return str(*content)
         if len(content) > 4:
             low, *_, high = sorted(content, key=float)
             return f"{low} to {high}"
-        return ", ".join(f"{value} ({count} times)" for value, count in content.items())
+        often = "{} ({} times)" if len(content) > 1 else "{}"
+        return ", ".join(often.format(*item) for item in content.items())
     if what == "base" and content is None:
         return "not named"
     if isinstance(content, Mapping):

@@ -363,7 +363,7 @@ class DoRALinear:
     def __post_init__(self) -> None:
         if self.lora.base.b is not None:
             raise ValueError(
-                "the base of lora must not have a b: it would be scaled too; give it to DoRALinear"
+                "the base of lora must not have a b, which would be scaled: give it to DoRALinear"
             )
         for name, vector in (("m", self.m), ("b", self.b)):
             if vector is not None and vector.shape != (self.lora.base.d_out,):
