@@ -58,7 +58,6 @@ def merge(
     out: str | os.PathLike[str],
     *,
     any_base: bool = False,
-    full_precision: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
@@ -76,10 +75,6 @@ def merge(
         transformers loads it directly.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
-    full_precision : bool
-        Whether to write a base that bitsandbytes quantised (nf4 or int8) in float32: all its quantised
-        weights, adapted or not, and a config that says so. Without this such a base is refused, since
-        quantising the result would round it again.
     jobs : int
         How many shards to work on at a time.
     force : bool
@@ -96,8 +91,7 @@ def merge(
     Raises
     ------
     HubError
-        If base and adapter do not fit, a result is not finite, the base is quantised without
-        ``full_precision`` or not quantised with it, or the target exists.
+        If base and adapter do not fit, a result is not finite, or the target exists.
 
     See Also
     --------
@@ -107,6 +101,9 @@ def merge(
     -----
     With DoRA each output's row is brought to its magnitude: ``m * (W0 + scale * B A) / ||row||``
     (arXiv 2402.09353). Everything is computed in a higher precision than the base's.
+
+    A base that bitsandbytes quantised (nf4 or int8) is written in float32, all its quantised weights, adapted
+    or not, with a config that says so: quantising the result would round it again.
 
     A head that shares the embedding's weight gets its own copy if one of the two is adapted, since merging
     into a shared weight would change both, which the adapter does not do.
@@ -134,14 +131,7 @@ def merge(
     unsure = () if any_base else check_base(source.config, source.path, update)
     merging = Merging(source, update)
     quantised = {name: parts for name in source.places if (parts := bitsandbytes_parts(source, name))}
-    if full_precision and not quantised:
-        raise HubError(f"{source.path}: full_precision (--full-precision) is for what bitsandbytes quantised")
-    if not full_precision:
-        for name in (name for name, weight in merging.weights.items() if weight in quantised):
-            raise HubError(
-                f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging rounds it "
-                "again; pass full_precision=True (--full-precision) to write the model in float32"
-            )
+    if quantised.keys().isdisjoint(merging.weights.values()):
         quantised = {}
     changes = {**{name: merging.unchanged(name) for name in quantised}, **merging.changes}
     gone = {part for parts in quantised.values() for part in parts[1:]}
