@@ -112,8 +112,7 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     if tokens != restored:
         raise HubError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
     if unread := sorted(adapter.full.keys() - read.full.keys()):
-        names = ", ".join(map(repr, unread))
-        raise HubError(f"saved in full, but of a name that would not be read: {names}")
+        raise HubError(f"saved in full, but of a name that would not be read: {', '.join(map(repr, unread))}")
     return text
 
 
@@ -222,9 +221,8 @@ def _module(
     name: str, parts: dict[str, Stored], said: peft.AdapterConfig, *, embedding: bool, parameter: bool
 ) -> AdapterModule:
     """A module of these tensors, its factors as stacks of maps, if they fit each other and the config."""
-    for part in ("A", "B"):
-        if part not in parts:
-            raise HubError(f"{name!r} has no lora_{part}")
+    if missing := {"A", "B"} - parts.keys():
+        raise HubError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
         if tensor.dtype not in FLOATS:
             floats = f"{', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
@@ -242,8 +240,9 @@ def _module(
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
         wanted = bool(said.raw.get(flag))
         if (part in parts) != wanted:
-            has = "a" if part in parts else "no"
-            raise HubError(f"{name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
+            raise HubError(
+                f"{name!r} has {'no' if wanted else 'a'} {part}, but {flag} is {str(wanted).lower()}"
+            )
     return module
 
 

@@ -24,6 +24,7 @@ from lora_np.models import Place, family_names, from_config, llama_cpp_of, named
 from lora_np.quantise import LAYOUTS
 
 Config = Mapping[str, Any]
+File = safetensors.SafetensorsFile | gguf.GGUFFile
 
 # The dtype of a kind of tensor as it is read, by the ending of a file's keys the part of a module.
 _DTYPES = {**{name: name for name in FLOATS}, **dict.fromkeys(LAYOUTS, "float32"), "F16": "float16"}
@@ -41,9 +42,7 @@ _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embe
 _KOHYA = {".lora_down.weight": "A", ".lora_up.weight": "B", ".alpha": "alpha"}
 
 
-def grouped(
-    file: safetensors.SafetensorsFile | gguf.GGUFFile, ends: Mapping[str, str]
-) -> dict[str, dict[str, Stored]]:
+def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
     """The tensors of a file by what they adapt and their part, told by the ends of their keys."""
     found: dict[str, dict[str, Stored]] = {}
     for key, info in file.tensors.items():
@@ -199,16 +198,12 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     safetensors.write(
         infos, lambda key: tensors[key].read(), folder / MLX_WEIGHTS, metadata={"format": "mlx"}
     )
+    keys = sorted({key.rpartition(".")[0] for key in tensors})
     said = {
         "model": adapter.raw.get("base_model_name_or_path"),
         "fine_tune_type": "dora" if dora else "lora",
         "num_layers": -1,  # all: `keys` are whole paths, which select the modules one by one
-        "lora_parameters": {
-            "rank": rank,
-            "scale": scale,
-            "dropout": 0.0,
-            "keys": sorted({key.rpartition(".")[0] for key in tensors}),
-        },
+        "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": keys},
     }
     write_json(folder / _MLX_CONFIG, said)
 

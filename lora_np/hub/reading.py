@@ -58,6 +58,10 @@ def naming(place: object) -> Iterator[None]:
     place : object
         Such as a path.
 
+    Yields
+    ------
+    None
+
     See Also
     --------
     HubError : The error.

@@ -296,6 +296,7 @@ def file_size(tensors: Mapping[str, TensorInfo], *, metadata: Mapping[str, str] 
     Returns
     -------
     int
+        Its size.
 
     Raises
     ------
