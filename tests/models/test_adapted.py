@@ -77,7 +77,7 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             module = modules.get(name) or modules[name.rpartition(".")[0]]
-            own = name in base.parameters and name not in shared  # not in a tied or fused tensor, which is refused
+            own = name in base.parameters and name not in shared  # tied or fused tensors are refused
             if module.kind in KINDS and module.called and own and not name.endswith("bias"):
                 *stack, d, k = parameter.shape
                 parameter += 0.05 * torch.randn(*stack, d, 2) @ torch.randn(*stack, 2, k)
