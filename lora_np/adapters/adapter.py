@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -306,6 +307,9 @@ class Adapter(Mapping[str, AdapterModule]):
         With DoRA this is the update of the direction, before rows are brought to their magnitudes.
         """
         return self[name].delta()
+
+
+Source = Adapter | str | os.PathLike[str]
 
 
 def check_start(adapter: Adapter, *, with_base: bool = False) -> None:

@@ -226,9 +226,8 @@ def to_lora(
     modules: dict[str, AdapterModule] = {}
     if began := before.start:
         modules = {name: from_start(before[name], known.weights[name](), began) for name in before}
-        return replace(
-            before, modules=modules, raw=targeting({**before.raw, "init_lora_weights": True}, modules)
-        )
+        raw = {**before.raw, "init_lora_weights": True}
+        return replace(before, modules=modules, raw=targeting(raw, modules))
     if not (map_of(before.raw) or before.has_magnitudes):
         return before
     for i, (name, module) in enumerate(before.items()):
@@ -243,7 +242,7 @@ def to_lora(
     modules = {name: module for name, module in modules.items() if module.rank}  # others do nothing
     if not modules:
         raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
-    full = {**before.full, **{name: held(read()) for name, read in known.biases.items()}}
+    full = {**before.full, **{name: held(read()[0]) for name, read in known.biases.items()}}
     raw = {key: before.raw.get(key) for key in peft.FRESH} | selecting(before.raw)
     if known.biases:
         raw["bias"] = "lora_only"

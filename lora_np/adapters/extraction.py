@@ -182,11 +182,8 @@ def extract(
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        raw: dict[str, Any] = {
-            **peft.FRESH,
-            "base_model_name_or_path": str(base),
-            "fan_in_fan_out": any(each.transposed and each.kind == "linear" for each in adapted),
-        }
+        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base)}
+        raw["fan_in_fan_out"] = any(each.transposed and each.kind == "linear" for each in adapted)
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
@@ -370,13 +367,8 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     U, s, Vh = (np.stack(arrays) for arrays in zip(*kept, strict=True)) if stacked else kept[0]
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
-    module = AdapterModule(
-        parts,
-        alpha=float(s.shape[-1]),  # of scale 1
-        embedding=pair.module.kind == "embedding",
-        parameter=pair.target == pair.name,
-    )
-    return module, spectrum
+    kind = {"embedding": pair.module.kind == "embedding", "parameter": pair.target == pair.name}
+    return AdapterModule(parts, float(s.shape[-1]), **kind), spectrum  # of scale 1
 
 
 def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:

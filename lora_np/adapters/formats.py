@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lora_np.adapters import peft_format
-from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter
+from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.files import replacing, replacing_file, target_path
 from lora_np.hub import HubError, directory, gguf, inside, located, naming, read_json, rounded, safetensors
@@ -28,9 +28,7 @@ _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}  # the others are directories
 
 
-def load(
-    adapter: Adapter | str | os.PathLike[str], *, base: Base | None = None, ordered: bool = True
-) -> Adapter:
+def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
     """Open an adapter of any format. Everything but the numbers is read and checked now.
 
     That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
@@ -211,11 +209,7 @@ def weights_file(path: Path) -> Path:
 
 @contextmanager
 def new_adapter(
-    target: str | os.PathLike[str],
-    *,
-    force: bool,
-    inputs: Iterable[Adapter | str | os.PathLike[str]],
-    to: Format | None = None,
+    target: str | os.PathLike[str], *, force: bool, inputs: Iterable[Source], to: Format | None = None
 ) -> Iterator[tuple[Path, Path]]:
     """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside."""
     target = target_path(target)

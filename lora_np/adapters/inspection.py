@@ -280,14 +280,9 @@ def _look(
     s = spectrum.s
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
-    row = row._replace(
-        status="ok" if norm else "DEAD",
-        norm=norm,
-        effective_rank=effective_rank(np.diag(s)),
-        stable_rank=stable_rank(np.diag(s)),
-        needed=needed,
-        wasted=module.rank - needed,
-    )
+    spread = {"effective_rank": effective_rank(np.diag(s)), "stable_rank": stable_rank(np.diag(s))}
+    status = "ok" if norm else "DEAD"
+    row = row._replace(status=status, norm=norm, needed=needed, wasted=module.rank - needed, **spread)
     if weight is None:
         return row, s
     W0 = weight()
@@ -401,9 +396,8 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
 
 def _total(kind: str, rows: Sequence[InspectedModule], held: Iterable[Stored]) -> InspectedKind:
     sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
-    found = InspectedKind(
-        kind, len(rows), sum(each.size for each in sizes), sum(each.nbytes for each in sizes)
-    )
+    numbers, nbytes = sum(each.size for each in sizes), sum(each.nbytes for each in sizes)
+    found = InspectedKind(kind, len(rows), numbers, nbytes)
     if not rows:
         return found
     known = [row for row in rows if row.needed is not None]  # the others are not finite

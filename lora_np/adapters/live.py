@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, held
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
@@ -90,19 +90,14 @@ def save(
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
     if Path(path).suffix in FILES:  # for programs that know the base from elsewhere
-        adapter = changed(
-            adapter, full={name: x for name, x in adapter.full.items() if name not in copied(adapter)}
-        )
+        full = {name: x for name, x in adapter.full.items() if name not in copied(adapter)}
+        adapter = changed(adapter, full=full)
     with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
         write(adapter, stage, base=config, dtype=dtype)
 
 
 def attach(
-    model: T,
-    adapter: Adapter | str | os.PathLike[str],
-    *,
-    names: Callable[[str], str] | None = None,
-    any_base: bool = False,
+    model: T, adapter: Source, *, names: Callable[[str], str] | None = None, any_base: bool = False
 ) -> T:
     """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
 
@@ -171,9 +166,8 @@ def attach(
     kinds = {type(node) for name, node in nodes if name in holders} | {Linear, Embedding}
     result = replace(frozen, tuple(kinds), adapt)
     if waiting:
-        raise HubError(
-            f"the model has no {min(waiting)!r}{close_names(min(waiting), [name for name, _ in nodes])}"
-        )
+        missing, known = min(waiting), [name for name, _ in nodes]
+        raise HubError(f"the model has no {missing!r}{close_names(missing, known)}")
     return result
 
 
@@ -227,13 +221,9 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         modules[name] = AdapterModule.of(A=A, B=B, alpha=lora.alpha, magnitude=m, bias=c, embedding=embedding)
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(lora.base.W, np.ndarray):
             full[f"{name}.weight"] = held(lora.base.W)  # as PEFT does, since the vocabulary may have grown
-    raw = {
-        **peft.FRESH,
-        "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
-        "use_dora": any("magnitude" in module.parts for module in modules.values()),
-        "bias": bias,
-        "modules_to_save": saved or None,
-    }
+    raw: dict[str, Any] = {**peft.FRESH, "bias": bias, "modules_to_save": saved or None}
+    raw["lora_dropout"] = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
+    raw["use_dora"] = any("magnitude" in module.parts for module in modules.values())
     unusual = {key: True for key, on in (("lora_bias", biased), ("ensure_weight_tying", ties)) if on}
     return Adapter(modules, full, targeting(raw, modules) | unusual)
 
@@ -276,9 +266,8 @@ def _trained_in_full(
                 saved.add(named(holder))
                 for ours, theirs in _arrays(nodes[holder]).items():
                     array = value(getattr(nodes[holder], ours))
-                    full[f"{named(holder)}.{theirs}"] = held(
-                        array.T if ours == "W" and holder in turned else array
-                    )
+                    array = array.T if ours == "W" and holder in turned else array
+                    full[f"{named(holder)}.{theirs}"] = held(array)
     bias = "all" if False in biased else "lora_only" if biased else "none"
     return full, sorted(saved), bias, ties
 
@@ -312,11 +301,9 @@ class _Building:
         module, dtype = self.adapter[name], layer.W.dtype
         d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
         if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
-            kind = "an embedding" if module.embedding else "a linear layer"
-            raise HubError(
-                f"{name!r} adapts {kind} of shape {module.shape}, which does not fit "
-                f"{type(layer).__name__} {layer.W.shape}"
-            )
+            kind, here = "an embedding" if module.embedding else "a linear layer", type(layer).__name__
+            shape = f"shape {module.shape}, which does not fit {here} {layer.W.shape}"
+            raise HubError(f"{name!r} adapts {kind} of {shape}")
         alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:

@@ -258,10 +258,6 @@ class Change:
             module = from_start(module, maps, self.began)
         return W, *add_update(place, maps, module, dtype=dtype)
 
-    def array(self, place: str, dtype: str) -> Array:
-        """The tensor as `result` gives it."""
-        return self.result(place, dtype)[0]
-
     def weight(self, place: str, module: AdapterModule) -> Array:
         """The tensor before the change, in float32 or better, as the maps of ``module``: see `oriented`."""
         return oriented(place, self.start.single(), module, transposed=self.transposed)
@@ -298,7 +294,7 @@ class Merging:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
         if name not in self.changes:
             return self.source.read(self.source.tied.get(name, name))
-        return self.changes[name].array(f"{self.source.path}: {name!r}", "float64")
+        return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
 
     @cached_property
     def changes(self) -> dict[str, Change]:
@@ -429,10 +425,8 @@ def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
 
     B0, A0 = STARTS[start](W.astype(np.float64), module.rank, module.scale)
     B, A = module.factors()
-    kinds = (module.parts[part].dtype for part in "BA")
-    return module.with_factors(
-        B=held(np.hstack([B, -B0]), next(kinds)), A=held(np.vstack([A, A0]), next(kinds))
-    )
+    b, a = (module.parts[part].dtype for part in "BA")
+    return module.with_factors(B=held(np.hstack([B, -B0]), b), A=held(np.vstack([A, A0]), a))
 
 
 def weight_name(name: str, module: AdapterModule) -> str:
@@ -502,7 +496,7 @@ class Based(NamedTuple):
 
     adapter: Adapter
     weights: Mapping[str, Reader]
-    biases: Mapping[str, Reader]
+    biases: Mapping[str, Callable[[], tuple[Array, Any, Any]]]
     unsure: tuple[str, ...]
 
 
@@ -514,14 +508,13 @@ def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: 
     merging = Merging(source, adapter)
     unsure = () if any_base else check_base(source.config, base, adapter)
     weights: dict[str, Reader] = {}
-    biases: dict[str, Reader] = {}
+    biases: dict[str, Callable[[], tuple[Array, Any, Any]]] = {}
     modules = dict(adapter.modules)
     for name, change in merging.by_module().items():
         module = change.module or modules[name]
         weights[name] = partial(change.weight, f"{base}: {name!r}", module)
         if isinstance(module, MappedModule):
             modules[name] = replace(module, base=weights[name])
-            moved = merging.changes.get(merging.named(f"{name}.bias")) if module.moves_bias else None
-            if moved:
-                biases[f"{name}.bias"] = partial(moved.array, f"{base}: bias of {name!r}", "float32")
+            if module.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
+                biases[f"{name}.bias"] = partial(moved.result, f"{base}: bias of {name!r}", "float32")
     return Based(replace(adapter, modules=modules), weights, biases, unsure)

@@ -288,11 +288,9 @@ def in_file(module: AdapterModule, part: str) -> Stored:
     """One tensor of a module as PEFT shapes it: the reverse of `as_maps`."""
     tensor, ones = module.parts[part], (1,) * len(module.kernel)
     if module.kernel and part != "bias":
-        shape = {
-            "A": (module.rank, *module.shape[1:]),
-            "B": (module.shape[0], module.directions, *ones),
-            "magnitude": (1, module.shape[0], *ones),
-        }[part]
+        d, *inputs = module.shape
+        shapes = {"A": (module.rank, *inputs), "B": (d, module.directions, *ones), "magnitude": (1, d, *ones)}
+        shape = shapes[part]
         return tensor.seen(lambda array: array.reshape(shape))
     if module.maps > 1 and part == "A":
         return tensor.seen(lambda A: A.reshape(-1, A.shape[-1]))

@@ -176,9 +176,8 @@ def resize(
     together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
     if gone := [row.name for row in rows if row.rank == 0]:
-        notes.append(
-            f"left out, because they do nothing or the budget serves better elsewhere: {', '.join(gone)}"
-        )
+        why = "because they do nothing or the budget serves better elsewhere"
+        notes.append(f"left out, {why}: {', '.join(gone)}")
     notes += strength_notes(after, out)
     if before.has_magnitudes:
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
@@ -245,9 +244,7 @@ def no_overflow(place: str, found: Result) -> Result:
         if isinstance(part, tuple):
             no_overflow(place, part)
         elif part is not None and not np.isfinite(part).all():
-            raise HubError(
-                f"{place}: the result is not finite: there is a NaN, or numbers that are too large overflow"
-            )
+            raise HubError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
     return found
 
 
@@ -296,6 +293,10 @@ class Spectrum:
         return max(1, rank_within(errors, tolerance=(1 - share) ** 0.5))
 
 
+Spectra = Mapping[str, Spectrum]
+Modules = Mapping[str, AdapterModule]
+
+
 class Goal(NamedTuple):
     """The goal of a low-rank adapter; made by `of`.
 
@@ -337,12 +338,7 @@ class Goal(NamedTuple):
             return float(1 - self.value**2)
         return float(self.value) if self.name == "energy" else None
 
-    def ranks(
-        self,
-        adapter: Adapter,
-        spectra: Mapping[str, Spectrum],
-        padded: Mapping[str, AdapterModule] | None = None,
-    ) -> dict[str, int]:
+    def ranks(self, adapter: Adapter, spectra: Spectra, padded: Modules | None = None) -> dict[str, int]:
         """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it out.
 
         They are the rank, except of a convolution in groups, where they are the rank of each. With
@@ -355,10 +351,7 @@ class Goal(NamedTuple):
         if self.name == "rank":
             return {name: min(max(1, self.value // groups[name]), len(s)) for name, s in values.items()}
         # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
-        at_least = {
-            name: int("magnitude" in module.parts or "bias" in module.parts)
-            for name, module in adapter.items()
-        }
+        at_least = {name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()}
         if self.share is not None:
             return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
         if self.name == "bytes":
@@ -366,13 +359,7 @@ class Goal(NamedTuple):
         return allocate(values, groups, self.value, at_least=at_least, name=self.name)
 
 
-def cut(
-    adapter: Adapter,
-    ordered: Mapping[str, AdapterModule],
-    ranks: Mapping[str, int],
-    *,
-    portable: bool = False,
-) -> Adapter:
+def cut(adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False) -> Adapter:
     """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their strength."""
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
@@ -395,9 +382,7 @@ def largest_rank(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -
     return {key: content for key, content in raw.items() if right or key not in ("r", "lora_alpha")}
 
 
-def _rank_of_size(
-    adapter: Adapter, spectra: Mapping[str, Spectrum], ordered: Mapping[str, AdapterModule], size: int
-) -> int:
+def _rank_of_size(adapter: Adapter, spectra: Spectra, ordered: Modules, size: int) -> int:
     """The largest rank of all modules at which the portable file has at most ``size`` bytes."""
 
     def taken(rank: int) -> int:

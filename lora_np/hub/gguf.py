@@ -277,7 +277,7 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
             raise HubError(f"it has two tensors {shown(name)}")
         if offset != position:
             raise HubError(
-                f"tensor {shown(name)} begins at {offset}; after the one before, {position} is its place"
+                f"tensor {shown(name)} begins at {offset}; after the one before, {position} is right"
             )
         tensor = TensorInfo(kind, shape, start + offset)
         if tensor.start + tensor.nbytes > header.size:
@@ -377,8 +377,6 @@ def _packed_value(key: str, value: Any) -> bytes:
         array = narrow
     number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
     if number is None or array.ndim > 1:
-        raise HubError(
-            f"{shown(key)} must be text, a number, a boolean or a list of them, got {shown(value)}"
-        )
+        raise HubError(f"{shown(key)} must be text, a number, a boolean or a list, got {shown(value)}")
     form = struct.pack("<IIQ", _ARRAY, number, array.size) if array.ndim else struct.pack("<I", number)
     return form + array.astype(_SCALARS[number]).tobytes()

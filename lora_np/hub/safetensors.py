@@ -214,9 +214,7 @@ def _read_npy(path: str) -> Array:
         # A memory map never unpickles and checks the size in the header against the file's.
         return np.array(np.lib.format.open_memmap(path, mode="r"))
     except ValueError as error:
-        raise ValueError(
-            f"{path} is not a plain .npy array of numbers (pickles are never loaded): {error}"
-        ) from None
+        raise ValueError(f"{path} is not a plain .npy array of numbers (pickles are not): {error}") from None
 
 
 def write(

@@ -33,9 +33,8 @@ def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Pat
     ['austen']
     """
     files = sorted(_DATA.glob(_PATTERNS[kind]))
-    return (
-        {file.stem: file for file in files} if kind == "texts" else {f.parent.name: f.parent for f in files}
-    )
+    paths = files if kind == "texts" else [file.parent for file in files]
+    return {path.stem if kind == "texts" else path.name: path for path in paths}
 
 
 def located(path: str | os.PathLike[str]) -> Path:

@@ -173,10 +173,8 @@ class Map:
 
         general, patterns = self.defaults, {}
         if "init_r" in self.settings:  # the pattern of AdaLoRA says which directions are left
-            left = {
-                at.removesuffix(".lora_E"): sum(kept) for at, kept in (raw.get("rank_pattern") or {}).items()
-            }
-            left = {f"^{re.escape(at)}": rank for at, rank in left.items()}
+            pattern = raw.get("rank_pattern") or {}
+            left = {f"^{re.escape(at.removesuffix('.lora_E'))}": sum(kept) for at, kept in pattern.items()}
             raw = {**raw, "r": raw.get("init_r", general["init_r"]), "rank_pattern": left}
         for key, given in raw.items():
             name = _PATTERNS.get(key, key)

@@ -362,9 +362,7 @@ class DoRALinear:
 
     def __post_init__(self) -> None:
         if self.lora.base.b is not None:
-            raise ValueError(
-                "the base of lora must not have a b, which would be scaled: give it to DoRALinear"
-            )
+            raise ValueError("lora's base must not have a b, which would be scaled: give it to DoRALinear")
         for name, vector in (("m", self.m), ("b", self.b)):
             if vector is not None and vector.shape != (self.lora.base.d_out,):
                 raise ValueError(f"{name} must have shape ({self.lora.base.d_out},), got {vector.shape}")
