@@ -173,9 +173,8 @@ def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
     """Which programs misread the strength of an adapter that was written to ``out``, a directory for PEFT."""
     if Path(out).suffix in FILES:
         return []
-    factors = {
-        name: _factors(rules, adapter) for name, rules in runtimes().items() if "peft" in rules["reads"]
-    }
+    known = {name: rules for name, rules in runtimes().items() if "peft" in rules["reads"]}
+    factors = {name: _factors(rules, adapter) for name, rules in known.items()}
     wrong = [name for name, each in factors.items() if any(abs(x - 1) > _CLOSE for x in each.values())]
     names = ", ".join(wrong)
     note = f"ranks or scales differ: {names} would run some modules at another strength; "

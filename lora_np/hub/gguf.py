@@ -276,9 +276,7 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
         if name in tensors:
             raise HubError(f"it has two tensors {shown(name)}")
         if offset != position:
-            raise HubError(
-                f"tensor {shown(name)} begins at {offset}; after the one before, {position} is right"
-            )
+            raise HubError(f"{shown(name)} begins at {offset}; after the one before, {position} is its place")
         tensor = TensorInfo(kind, shape, start + offset)
         if tensor.start + tensor.nbytes > header.size:
             raise HubError(
