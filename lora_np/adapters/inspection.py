@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored
 from lora_np.adapters.formats import load, weights_file
 from lora_np.adapters.merging import Reader, add_update, from_start, on_base
 from lora_np.adapters.peft_format import file_size
@@ -195,7 +195,7 @@ class Inspection(Findings[InspectedModule]):
 
 
 def inspect(
-    adapter: Adapter | str | os.PathLike[str],
+    adapter: Source,
     *,
     base: str | os.PathLike[str] | None = None,
     any_base: bool = False,
@@ -458,8 +458,8 @@ class Difference(Findings[ComparedPart]):
 
 
 def diff(
-    first: Adapter | str | os.PathLike[str],
-    second: Adapter | str | os.PathLike[str],
+    first: Source,
+    second: Source,
     *,
     tolerance: float = 1e-5,
     base: str | os.PathLike[str] | None = None,
