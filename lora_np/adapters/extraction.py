@@ -367,7 +367,10 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     U, s, Vh = (np.stack(arrays) for arrays in zip(*kept, strict=True)) if stacked else kept[0]
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
-    kind = {"embedding": pair.module.kind == "embedding", "parameter": pair.target == pair.name}
+    kind: dict[str, Any] = {
+        "embedding": pair.module.kind == "embedding",
+        "parameter": pair.target == pair.name,
+    }
     return AdapterModule(parts, float(s.shape[-1]), **kind), spectrum  # of scale 1
 
 

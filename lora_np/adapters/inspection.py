@@ -280,7 +280,10 @@ def _look(
     s = spectrum.s
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
-    spread = {"effective_rank": effective_rank(np.diag(s)), "stable_rank": stable_rank(np.diag(s))}
+    spread: dict[str, Any] = {
+        "effective_rank": effective_rank(np.diag(s)),
+        "stable_rank": stable_rank(np.diag(s)),
+    }
     status = "ok" if norm else "DEAD"
     row = row._replace(status=status, norm=norm, needed=needed, wasted=module.rank - needed, **spread)
     if weight is None:
