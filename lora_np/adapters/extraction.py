@@ -367,11 +367,9 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     U, s, Vh = (np.stack(arrays) for arrays in zip(*kept, strict=True)) if stacked else kept[0]
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
-    kind: dict[str, Any] = {
-        "embedding": pair.module.kind == "embedding",
-        "parameter": pair.target == pair.name,
-    }
-    return AdapterModule(parts, float(s.shape[-1]), **kind), spectrum  # of scale 1
+    embedding, parameter = pair.module.kind == "embedding", pair.target == pair.name
+    module = AdapterModule(parts, float(s.shape[-1]), embedding=embedding, parameter=parameter)  # of scale 1
+    return module, spectrum
 
 
 def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:

@@ -280,12 +280,8 @@ def _look(
     s = spectrum.s
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
-    spread: dict[str, Any] = {
-        "effective_rank": effective_rank(np.diag(s)),
-        "stable_rank": stable_rank(np.diag(s)),
-    }
-    status = "ok" if norm else "DEAD"
-    row = row._replace(status=status, norm=norm, needed=needed, wasted=module.rank - needed, **spread)
+    row = row._replace(status="ok" if norm else "DEAD", norm=norm, needed=needed, wasted=module.rank - needed)
+    row = row._replace(effective_rank=effective_rank(np.diag(s)), stable_rank=stable_rank(np.diag(s)))
     if weight is None:
         return row, s
     W0 = weight()
