@@ -182,8 +182,9 @@ def extract(
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base)}
-        raw["fan_in_fan_out"] = any(each.transposed and each.kind == "linear" for each in adapted)
+        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base), "lora_dropout": 0.0}
+        turned = any(each.transposed and each.kind == "linear" for each in adapted)
+        raw |= {"bias": "none", "fan_in_fan_out": turned}
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
