@@ -24,7 +24,6 @@ with on_demand(globals()):
     )
     from lora_np.accounting.memory import (
         Memory as Memory,
-        MemoryComparison as MemoryComparison,
         compare_memory as compare_memory,
         largest_batch as largest_batch,
         largest_context as largest_context,

@@ -52,8 +52,6 @@ class TrainingOptions:
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch_size : int
         Sequences that are computed at a time.
-    accumulate : int
-        How many such batches make a step. It changes the number of steps, not the memory.
     context : int
         Tokens in each sequence (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
@@ -68,7 +66,7 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch_size``, ``accumulate`` or ``context`` is not a whole number.
+        If ``batch_size`` or ``context`` is not a whole number.
 
     See Also
     --------
@@ -82,7 +80,6 @@ class TrainingOptions:
     optimizer: str = "adamw"
     master_copy: bool = False
     batch_size: int = 1
-    accumulate: int = 1
     context: int = 512
     attention: str = "fused"
     cross_entropy: str = "plain"
@@ -91,7 +88,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             choice(name, getattr(self, name), known)
-        for name in ("batch_size", "accumulate", "context"):
+        for name in ("batch_size", "context"):
             whole_number(name, getattr(self, name))
 
     @property

@@ -13,7 +13,7 @@ from lora_np.accounting.activations import ITEMSIZE, Growth, TrainingOptions, ac
 from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec, spec_of
 from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec, ModuleSpec
-from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
+from lora_np.table import Cell, Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _UNKNOWN = "Activations, logits and workspace are not in the total: without a config the layers are unknown."
 _LARGEST = 2**31 - 1  # of a batch, or of a context without positions
@@ -201,8 +201,11 @@ class Estimate(NamedTuple):
     positions: int
     moments: tuple[tuple[Growth, int], ...]  # n times what is needed at some moment, and n
 
-    def most(self, name: str, room: int) -> int:
-        """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``."""
+    def most(self, name: str, room: int) -> int | None:
+        """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``.
+
+        None where the memory does not depend on it: a picture has as many tokens whatever the context.
+        """
         room -= self.memory.total - sum(getattr(self.memory, cause) or 0 for cause in _GROWING)
         limit = self.positions if name == "context" and self.positions else _LARGEST
         usual = {"batch_size": self.training.batch_size, "context": self.training.context}
@@ -210,6 +213,8 @@ class Estimate(NamedTuple):
         def needed(number: int) -> int:
             return max(growth.at(**usual | {name: number}) // n for growth, n in self.moments)
 
+        if needed(1) == needed(_LARGEST):
+            return None
         return bisect_right(range(1, limit + 1), room, key=needed)
 
 
@@ -277,14 +282,6 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
             quantised = -(-numbers // 2) + constants
         size += (quantised - item * numbers) * module.copies
     return size
-
-
-def what_holds(spec: ModelSpec, dtype: str, unquantised: str) -> str:
-    """In words, how the base is held: a type, or the file's bits if it is already quantised."""
-    if not _stored(spec, dtype):
-        return dtype
-    size = decimal_bytes(spec.quantised[1])
-    return f"the bits of the file ({size}, what is not quantised in {unquantised})"
 
 
 def _stored(spec: ModelSpec, dtype: str) -> bool:
@@ -421,6 +418,11 @@ def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
     int
         Sequences that are computed at a time.
 
+    Raises
+    ------
+    ValueError
+        If the layers of the model are not known.
+
     See Also
     --------
     largest_rank : For a given batch.
@@ -431,7 +433,7 @@ def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
     >>> largest_batch("llama-3.2-1b", rank=8, budget="16 GiB", context=1024)
     10
     """
-    return estimate(*resolved(model, options)).most("batch_size", parse_bytes("budget", budget))
+    return _largest("batch_size", model, budget, options)
 
 
 def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
@@ -451,6 +453,11 @@ def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
     int
         Tokens in a sequence.
 
+    Raises
+    ------
+    ValueError
+        If the model sees pictures alone, or its layers are not known.
+
     See Also
     --------
     largest_rank : For a given context.
@@ -461,46 +468,18 @@ def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
     >>> largest_context("llama-3.2-1b", rank=8, budget="16 GiB")
     10834
     """
-    return estimate(*resolved(model, options)).most("context", parse_bytes("budget", budget))
+    return _largest("context", model, budget, options)
 
 
-@dataclass(frozen=True, repr=False)
-class MemoryComparison(Shown):
-    """Full fine-tuning, LoRA and QLoRA: the result of `compare_memory`.
-
-    Parameters
-    ----------
-    title : str
-        Of the table.
-    ways : mapping of str to Memory
-        What each way needs: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
-    disk : mapping of str to int
-        Bytes that each way saves: the whole model in bfloat16, or the adapter in float32.
-    notes : tuple of str
-        How each way holds the weights, and what is not in the total.
-    """
-
-    title: str
-    ways: Mapping[str, Memory]
-    disk: Mapping[str, int]
-    notes: tuple[str, ...]
-
-    @property
-    def table(self) -> Table:
-        """One row for each cause, in bytes."""
-        rows = [
-            (cause, *(getattr(each, cause) for each in self.ways.values())) for cause in (*CAUSES, "total")
-        ]
-        return Table(
-            ("cause", *self.ways),
-            [*rows, ("checkpoint on disk", *self.disk.values())],
-            title=self.title,
-            notes=self.notes,
-            formats=dict.fromkeys(self.ways, decimal_bytes),
-        )
+def _largest(name: str, model: Any, budget: int | str, options: Mapping[str, Any]) -> int:
+    found = estimate(*resolved(model, options))
+    most = found.most(name, parse_bytes("budget", budget))
+    if most is None:
+        raise ValueError(f"{found.memory.title}: the memory is not known to depend on {name}")
+    return most
 
 
-def compare_memory(model: Any, **options: Any) -> MemoryComparison:
+def compare_memory(model: Any, **options: Any) -> Table:
     """The memory of full training, of a LoRA, and of the same LoRA over a base in 4 bits.
 
     Parameters
@@ -513,8 +492,9 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
 
     Returns
     -------
-    MemoryComparison
-        Bytes by cause for each of the three, which print as a table.
+    Table
+        Bytes by cause for ``"full"``, ``"LoRA"`` and ``"QLoRA"``, and what each saves: the whole model in
+        bfloat16, or the adapter in float32.
 
     Raises
     ------
@@ -528,19 +508,39 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     count, training = resolved(model, options)
     if not isinstance(count, LoraCount):
         raise ValueError(f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone")
-    full = training.dtype if training.dtype in ITEMSIZE else "bfloat16"
-    ways = {
-        "full": estimate(count.spec, replace(training, dtype=full)).memory,
-        "LoRA": estimate(count, training).memory,
-        "QLoRA": estimate(count, replace(training, dtype="nf4")).memory,
-    }
-    over = what_holds(count.spec, "nf4", training.unquantised_dtype)
-    held = f"Full over {full} weights, LoRA over {training.dtype}, QLoRA over {over}; {training.optimizer}"
-    checkpointing = "with" if training.checkpointing else "without"
-    notes = [f"{held}; {checkpointing} gradient checkpointing. kB, MB and GB are decimal."]
-    return MemoryComparison(
-        f"{count.spec.name}, rank {count.rank}: memory to train",
-        ways,
-        {"full": 2 * count.base, "LoRA": 4 * count.trainable, "QLoRA": 4 * count.trainable},
-        (*notes, *dict.fromkeys(note for each in ways.values() for note in each.notes)),
+    trained = ways(training)
+    found = [estimate(count.spec if name == "full" else count, each).memory for name, each in trained.items()]
+    rows: list[tuple[Cell, ...]] = [
+        (cause, *[getattr(each, cause) for each in found]) for cause in (*CAUSES, "total")
+    ]
+    return Table(
+        ("cause", *trained),
+        [*rows, ("checkpoint on disk", 2 * count.base, *[4 * count.trainable] * 2)],
+        title=f"{count.spec.name}, rank {count.rank}: memory to train, {training.optimizer}",
+        notes=(
+            assumptions(count.spec, trained),
+            *dict.fromkeys(note for each in found for note in each.notes),
+        ),
+        formats=dict.fromkeys(trained, decimal_bytes),
     )
+
+
+def ways(training: TrainingOptions) -> dict[str, TrainingOptions]:
+    """Full fine-tuning, LoRA and QLoRA, each with the type in which it holds the base."""
+    full = training.dtype if training.dtype in ITEMSIZE else "bfloat16"
+    dtypes = {"full": full, "LoRA": training.dtype, "QLoRA": "nf4"}
+    return {name: replace(training, dtype=dtype) for name, dtype in dtypes.items()}
+
+
+def assumptions(spec: ModelSpec, trained: Mapping[str, TrainingOptions]) -> str:
+    """In words, over which weights each way trains, and how."""
+    over = []
+    for name, training in trained.items():
+        held = training.dtype
+        if _stored(spec, held):
+            size = decimal_bytes(spec.quantised[1])
+            held = f"the bits of the file ({size}, what is not quantised in {training.unquantised_dtype})"
+        over.append(f"{name.replace('full', 'Full')} over {held}")
+    checkpointing = "Gradient checkpointing is on" if training.checkpointing else "No gradient checkpointing"
+    kinds = f"{training.attention} attention, {training.cross_entropy} cross-entropy"
+    return f"{', '.join(over)}. {checkpointing}; {kinds}."
