@@ -111,12 +111,6 @@ class Description:
         self.numbers: dict[Any, int] = {}
         self.kept: list[Any] = []  # so that no id is given twice
 
-    def branch(self) -> Description:
-        """One that continues from here, and leaves this one unchanged."""
-        other = Description()
-        other.numbers, other.kept = dict(self.numbers), list(self.kept)
-        return other
-
     def of(self, thing: Any) -> str:
         """``thing`` in words, with numbers for what came before."""
         kind = type(thing)
