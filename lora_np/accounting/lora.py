@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
-from lora_np.checks import choice, close_names, whole_number
+from lora_np.checks import choice, whole_number
 from lora_np.lora import MAPS, Map, map_of, selecting
 from lora_np.models import (
     ModelSpec,
@@ -547,8 +547,8 @@ def _token_rows(
     for end, numbers in indices.items():
         found = [module for module in tables if f".{module.name}".endswith(f".{end}")]
         if not found:
-            close = close_names(end, [module.name.rpartition(".")[2] for module in tables])
-            raise ValueError(f"trainable_token_indices: {end!r} matches no embedding of {spec.name}{close}")
+            known = [module.name.rpartition(".")[2] for module in tables]
+            raise spec.missing("trainable_token_indices:", end, known, kind="embedding")
         for module in found:
             last = module.shape[0] - 1
             numbers = tuple(

@@ -6,10 +6,9 @@ and, for fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lora_np.checks import close_names
 from lora_np.models.expressions import Expression
 from lora_np.models.spec import ModelSpec, ModuleSpec
 from lora_np.models.targets import ALL_LINEAR, Patterns, Targets, checked_names, ends, ends_with, matcher
@@ -87,7 +86,12 @@ def pick(
     """
     if targets is None:
         lost = target_parameters and (spec.fused or not spec.default_targets)
-        targets = () if lost else _defaults(spec)
+        targets = () if lost else spec.default_targets
+        if not targets and not lost:
+            raise ValueError(
+                f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
+                f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
+            )
     if not isinstance(targets, str) and not callable(targets):
         targets = checked_names(targets) if targets or not target_parameters else []
     elif layers != ():
@@ -120,8 +124,7 @@ def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
     """
     names = [name for module in spec.modules for name in {module.name, _parameter(module).path(module.name)}]
     for key in patterns.unused(names):
-        close = close_names(key, _leaf_names(spec))
-        raise ValueError(f"{patterns.what}: {key!r} matches no module of {spec.name}{close}")
+        raise spec.missing(f"{patterns.what}:", key, _leaf_names(spec))
 
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
@@ -149,29 +152,16 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
         named = {module.name for module in spec.modules if any(path.endswith(end) for path in _homes(module))}
         if not named:
             paths = {path.rpartition(".")[2] for module in spec.modules for path in _homes(module)}
-            close = close_names(end, paths)
-            raise ValueError(f"modules_to_save: {end!r} matches no module of {spec.name}{close}")
+            raise spec.missing("modules_to_save:", end, paths)
         found |= named
     return {module.name: module for module in spec.modules if module.name in found}
-
-
-def _defaults(spec: ModelSpec) -> tuple[str, ...] | str:
-    if not spec.default_targets:
-        raise ValueError(
-            f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
-            f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
-        )
-    return spec.default_targets
 
 
 def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Pick]:
     """The modules that ``targets`` select; LoRA must be able to adapt all that match."""
     wanted = matcher(targets, **filters)
     listed = targets if isinstance(targets, list) else []
-    # layers differ in an index, which only patterns with an index can tell apart
-    alike = (listed or wanted.all_linear) and not any(filters.values()) and filters["layers"] == ()
-    alike = bool(alike) and not any(part.isdecimal() for target in listed for part in target.split("."))
-    paths = _paths(spec, alike=alike)
+    paths = _paths(spec)
     if wanted.all_linear or callable(targets):
         kinds = ("linear",) if wanted.all_linear else ADAPTABLE
         paths = {
@@ -188,17 +178,23 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
         missing = [] if every else [targets]
     for target in missing:  # perhaps by its name in checkpoints
         is_named = matcher([target] if listed else target, **filters)
-        aliased = {name for alias, name in _aliases(spec, alike=alike) if is_named(alias)}
+        stored = [each for each in spec.modules if each.alias and each.kind in ADAPTABLE]
+        aliased = {each.name for each in stored if is_named(each.alias)}
         if not aliased:
-            raise ValueError(_no_match(spec, target, listed))
+            raise _no_match(spec, target, listed)
         found |= aliased
-    for path in paths if found else ():
-        module = paths[path]
+    for path, module in paths.items() if found else ():
         if path in found and (module is None or module.kind not in ADAPTABLE):
-            raise ValueError(_unfit(spec, path, module, targets))
+            what = next((each for each in listed if ends_with(path, each)), targets)
+            inside = [each.name[len(path) + 1 :] for each in spec.modules if each.name.startswith(f"{path}.")]
+            parts = ", ".join(sorted({name.partition(".")[0] for name in inside}))
+            raise ValueError(
+                f"targets: {what!r} matches the {module.kind if module else 'container'} {path!r}, "
+                f"which LoRA cannot adapt{'' if module else f'; it holds {parts}'}"
+            )
     picks = []
     for module in spec.groups:
-        names = _names(module, alike=alike)
+        names = module.names()
         chosen = tuple(name for name in names if name in found and paths.get(name) is module)
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
             raise ValueError(
@@ -256,7 +252,7 @@ def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
             container = module.name.rpartition(".")[0]
             leaves.update(old for old in fused if pattern.matches(f"{container}.{old}"))
     if not leaves:
-        raise ValueError(_no_match(spec, text, ()))
+        raise _no_match(spec, text, ())
     return leaves
 
 
@@ -292,21 +288,15 @@ def _pick_parameters(
     for target in targets:
         if target not in found:
             known = {_parameter(module).path(module.name).rpartition("}.")[2] for module in spec.groups}
-            close = close_names(target, known)
-            raise ValueError(f"target_parameters: {target!r} matches no parameter of {spec.name}{close}")
+            raise spec.missing("target_parameters:", target, known, kind="parameter")
     return picks
 
 
-def _names(module: ModuleSpec, *, alike: bool) -> list[str]:
-    """Of identical modules, possibly only the first."""
-    return module.at(*[indices[0] for indices in module.ranges]).names() if alike else module.names()
-
-
-def _paths(spec: ModelSpec, *, alike: bool) -> dict[str, ModuleSpec | None]:
+def _paths(spec: ModelSpec) -> dict[str, ModuleSpec | None]:
     """Every module by its path, and every container's path."""
     paths: dict[str, ModuleSpec | None] = {}
     for module in spec.groups:
-        for name in _names(module, alike=alike):
+        for name in module.names():
             if module.kind not in ("parameter", "experts"):
                 paths[name] = module
             while (name := name.rpartition(".")[0]) and name not in paths:
@@ -314,55 +304,23 @@ def _paths(spec: ModelSpec, *, alike: bool) -> dict[str, ModuleSpec | None]:
     return paths
 
 
-def _aliases(spec: ModelSpec, *, alike: bool) -> Iterator[tuple[str, str]]:
-    """The names in checkpoints that differ, and those in the live model."""
-    for module in spec.groups:
-        if module.alias and module.kind in ADAPTABLE:
-            stored = module._replace(name=module.alias)
-            yield from zip(_names(stored, alike=alike), _names(module, alike=alike), strict=True)
-
-
-def _unfit(spec: ModelSpec, path: str, module: ModuleSpec | None, targets: Targets) -> str:
-    """Why what targets match cannot be adapted."""
-    what = (
-        next((each for each in targets if ends_with(path, each)), "")
-        if isinstance(targets, list)
-        else targets
-    )
-    kind, inside = "container", ""
-    if module:
-        kind = module.kind
-    else:
-        parts = {
-            each.name[len(path) + 1 :].partition(".")[0]
-            for each in spec.modules
-            if each.name.startswith(f"{path}.")
-        }
-        inside = f"; it holds {', '.join(sorted(parts))}"
-    return f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{inside}"
-
-
-def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> str:
+def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> ValueError:
     """Why a name in a list, a pattern, or a function selects nothing."""
     leaves = _leaf_names(spec)
     if not isinstance(target, str):
-        return f"targets: the function selected no module of {spec.name}"
+        return ValueError(f"targets: the function selected no module of {spec.name}")
     if listed:
-        stored = {module.alias.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE} - {
-            ""
-        }
-        return (
-            f"targets: {target!r} matches no module of {spec.name}{close_names(target, stored.union(leaves))}"
-        )
+        stored = [each.alias.rpartition(".")[2] for each in spec.groups if each.kind in ADAPTABLE]
+        return spec.missing("targets:", target, {*stored, *leaves} - {""})
     if target.lower() == ALL_LINEAR:
-        return f"targets {target!r} matches nothing: {spec.name} has no linear maps"
+        return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear maps")
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
-        return (
+        return ValueError(
             f"targets: the string {target!r} is a regular expression for whole names and matches none of "
             f"{spec.name}; for the ends of names give a list: {names}"
         )
-    return f"targets: the pattern {target!r} matches no module of {spec.name}{close_names(target, leaves)}"
+    return spec.missing("targets: the pattern", target, leaves)
 
 
 def _leaf_names(spec: ModelSpec) -> list[str]:
