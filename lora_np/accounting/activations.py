@@ -192,9 +192,7 @@ class _Kept:
         """Of W0 x and B A x: DoRA scales both by a vector that is trained. LoRA only adds them."""
         if not self.dora:
             return 0
-        module = adapted.module
-        d_out = module.shape[-1 if module.kind == "embedding" else 0]
-        return (self.item + self.training.adapter_item) * d_out * adapted.copies
+        return (self.item + self.training.adapter_item) * adapted.module.sides[1] * adapted.copies
 
     def _norms(self) -> int:
         """PEFT sends an identity through A and B, and adds the result to W0: in the adapter's type."""

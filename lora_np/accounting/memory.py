@@ -307,10 +307,8 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
     """Numbers, rows plus columns (a vector's length), and copies of each tensor that is trained."""
     if isinstance(model, LoraCount):
         for each in model.adapters:
-            shape = each.module.shape
-            inputs = {"embedding": shape[0], "experts": shape[0] * shape[-1]}.get(
-                each.module.kind, prod(shape[1:]) * each.module.groups
-            )
+            many, _, inputs = each.module.sides
+            inputs *= many
             outputs = each.each // each.rank - inputs  # DoRA's magnitudes go with B
             yield each.rank * inputs, each.rank + inputs, each.copies
             yield each.each - each.rank * inputs, each.rank + outputs, each.copies

@@ -83,6 +83,14 @@ class ModuleSpec(NamedTuple):
         return prod(self.shape)
 
     @property
+    def sides(self) -> tuple[int, int, int]:
+        """Matrices in one weight, and the outputs and inputs of each: the sides of B and A."""
+        if self.kind == "convolution":
+            return 1, self.shape[0], prod(self.shape[1:]) * self.groups
+        *many, d_out, d_in = self.shape
+        return (1, d_in, d_out) if self.kind == "embedding" else (prod(many), d_out, d_in)
+
+    @property
     def bias_size(self) -> int:
         """Numbers in one bias, wherever it is counted."""
         return self.shape[0] if self.bias else 0
