@@ -7,6 +7,7 @@ with on_demand(globals()):
     from lora_np.models.checkpoint import (
         HEAD as HEAD,
         OpenModel as OpenModel,
+        from_safetensors as from_safetensors,
         open_model as open_model,
         untied as untied,
     )
@@ -16,7 +17,6 @@ with on_demand(globals()):
         family_of as family_of,
         llama_cpp_of as llama_cpp_of,
     )
-    from lora_np.models.headers import from_safetensors as from_safetensors
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
         named_in as named_in,

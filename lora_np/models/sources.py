@@ -100,14 +100,13 @@ def _from_directory(path: Path) -> ModelSpec:
 
 
 def _from_headers(path: Path) -> ModelSpec:
-    from lora_np.models.headers import from_safetensors
+    from lora_np.models.checkpoint import from_safetensors
 
     return from_safetensors(path)
 
 
 def _bits_of(path: Path) -> tuple[int, int]:
-    from lora_np.models.checkpoint import open_model
-    from lora_np.models.headers import few_bits, quantised_size
+    from lora_np.models.checkpoint import few_bits, open_model, quantised_size
 
     try:
         return quantised_size(few_bits(open_model(path)))
