@@ -40,7 +40,6 @@ with on_demand(globals()):
     )
     from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
     from lora_np.models import (
-        Catalogue as Catalogue,
         ModelSpec as ModelSpec,
         ModuleSpec as ModuleSpec,
         catalogue as catalogue,

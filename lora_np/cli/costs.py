@@ -60,11 +60,7 @@ def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked):
         raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
-    if catalogue:
-        listed = accounting.catalogue()
-        tables = [listed.table, listed.family_table]
-    else:
-        tables = _counted(source, **asked)
+    tables = [*accounting.catalogue()] if catalogue else _counted(source, **asked)
     if form:
         print(options.render(tables, form))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -259,50 +259,15 @@ def preset_names() -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """What can be counted by name: made by `catalogue`.
-
-    Parameters
-    ----------
-    presets : mapping of str to ModelSpec
-        By name.
-    sources : mapping of str to str
-        Where each preset's config was published.
-    families : tuple of str
-        The values of ``model_type`` whose ``config.json`` can be counted.
-    """
-
-    presets: Mapping[str, ModelSpec]
-    sources: Mapping[str, str]
-    families: tuple[str, ...]
-
-    @property
-    def table(self) -> Table:
-        """Presets with their families, parameters and sources."""
-        rows = [
-            (name, spec.family, spec.total, " ".join(spec.default_targets) or None, self.sources[name])
-            for name, spec in self.presets.items()
-        ]
-        return Table(("preset", "family", "parameters", "default targets", "source"), rows, title="Presets")
-
-    @property
-    def family_table(self) -> Table:
-        """Families with their classes and default targets."""
-        rows = [
-            (name, ", ".join(found.classes + task for task in found.tasks), " ".join(found.targets) or None)
-            for name, found in ((name, family_of(name)) for name in self.families)
-        ]
-        return Table(("family", "architectures", "default targets"), rows, title="Families")
-
-
-def catalogue() -> Catalogue:
-    """The presets and the families that ship with the package.
+def catalogue() -> tuple[Table, Table]:
+    """The presets, and the families whose ``config.json`` can be counted.
 
     Returns
     -------
-    Catalogue
-        Presets and families.
+    Table
+        Presets with their families, parameters, default targets and where their configs were published.
+    Table
+        Families with their classes and default targets.
 
     See Also
     --------
@@ -310,14 +275,22 @@ def catalogue() -> Catalogue:
 
     Examples
     --------
-    >>> "llama" in catalogue().families
+    >>> presets, families = catalogue()
+    >>> "llama" in [row["family"] for row in families.records]
     True
     """
-    names = preset_names()
-    return Catalogue(
-        {name: preset(name) for name in names},
-        {name: _preset(name)["source"] for name in names},
-        family_names(),
+    presets = []
+    for name in preset_names():
+        spec, source = preset(name), _preset(name)["source"]
+        presets.append((name, spec.family, spec.total, " ".join(spec.default_targets) or None, source))
+    described = map(family_of, family_names())
+    families = [
+        (each.name, ", ".join(each.classes + task for task in each.tasks), " ".join(each.targets) or None)
+        for each in described
+    ]
+    columns = ("preset", "family", "parameters", "default targets", "source")
+    return Table(columns, presets, title="Presets"), Table(
+        ("family", "architectures", "default targets"), families, title="Families"
     )
 
 

@@ -9,12 +9,14 @@ with on_demand(globals()):
         Codes as Codes,
         Layout as Layout,
     )
-    from lora_np.quantise.levels import (
+    from lora_np.quantise.quantising import KINDS as KINDS, quantise as quantise
+    from lora_np.quantise.scaled import (
+        BlockScales as BlockScales,
+        FourBit as FourBit,
+        Int8 as Int8,
         dynamic_levels as dynamic_levels,
         nf4_levels as nf4_levels,
         normal_quantile as normal_quantile,
         uniform_levels as uniform_levels,
     )
-    from lora_np.quantise.quantising import KINDS as KINDS, quantise as quantise
-    from lora_np.quantise.scaled import BlockScales as BlockScales, FourBit as FourBit, Int8 as Int8
     from lora_np.quantise.weight import Quantised as Quantised

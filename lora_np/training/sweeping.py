@@ -13,8 +13,7 @@ from lora_np.checks import Array, choice, number, whole_number
 from lora_np.lora import VARIANTS, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Shown, Table
-from lora_np.training.data import rows
-from lora_np.training.fitting import fit, uninterrupted
+from lora_np.training.fitting import fit, rows, uninterrupted
 from lora_np.training.theory import optimum
 from lora_np.work import one_thread, progress_bar
 
