@@ -66,10 +66,8 @@ def _evaluated(
     family: Family, values: Mapping[str, Any], task: str, name: str
 ) -> tuple[ModelSpec, dict[str, Any]]:
     """A model and its variables."""
-    modules: list[ModuleSpec] = []
-    layers: list[Layers] = []
     try:
-        env = _place(family, values, task, "", modules, layers)
+        modules, layers, env = _place(family, values, task, "")
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError(f"the fields of this {family.name} config contradict one another: {error}") from None
     spec = ModelSpec(
@@ -394,16 +392,11 @@ def _whole_field(name: str, entry: Any) -> dict[str, Any]:
 # Evaluating it
 
 
-def _place(
-    family: Family,
-    values: Mapping[str, Any],
-    task: str,
-    path: str,
-    modules: list[ModuleSpec],
-    layers: list[Layers],
-) -> dict[str, Any]:
-    """Append the modules and the stacks of a model whose own name is ``path``; its variables."""
+def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _Found:
+    """The modules, the stacks and the variables of a model whose own name is ``path``."""
     tables, value = family.tables, family.expressions.value
+    modules: list[ModuleSpec] = []
+    layers: list[Layers] = []
     env: dict[str, Any] = {"task": task, "labels": _labels(values)}
     for name, field in tables["fields"].items():
         env[name] = _field(family, field, values, env)
@@ -416,8 +409,10 @@ def _place(
             raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
         kind = inner.get("model_type")
         other = family_of(part["family"] if kind in (None, family.name) else str(kind))
-        found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]), modules, layers)
-        env.update({f"{key}.{name}": each for name, each in found.items()})
+        found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]))
+        modules += found[0]
+        layers += found[1]
+        env.update({f"{key}.{name}": each for name, each in found[2].items()})
     for name, text in tables["let"].items():
         env[name] = value(text, env)
     depths: dict[str, Indices] = {}
@@ -431,7 +426,10 @@ def _place(
         if "each" in stack:
             alike[name] = _alike(family, stack["each"], depth, env)
         if stack.get("attention") is not False:
-            facts = _facts(family, stack, alike.get(name, alike[""])[0][0])
+            known = Layers._field_defaults | alike.get(name, alike[""])[0][0]
+            facts = {
+                fact: value(stack.get(fact, _FACTS.get(fact, fact)), known) for fact in Layers._fields[2:]
+            }
             layers.append(Layers(_join(prefix, name), depth, **facts))
     for home in alike:  # the stack of a module, if its layers differ
         here = {
@@ -439,11 +437,22 @@ def _place(
             for name, entry in tables["modules"].items()
             if (stack if (stack := name.partition(".*")[0]) in alike else "") == home
         }
-        _append(family, here, alike[home], home, prefix, depths, modules)
-    _append(family, tables["heads"].get(task, {}), alike[""], "", path, depths, modules)
-    return env
+        modules += _modules(family, here, alike[home], home, prefix, depths)
+    modules += _modules(family, tables["heads"].get(task, {}), alike[""], "", path, depths)
+    return modules, layers, env
 
 
+_FACTS = {
+    "width": "d",
+    "heads": "heads",
+    "kv_heads": "kv_heads",
+    "head_width": "width",
+    "value_width": "width",
+    "activation": "'silu'",
+    "dropout": "dropout > 0",
+    "attention_dropout": "attention_dropout > 0",
+}
+_Found = tuple[list[ModuleSpec], list[Layers], dict[str, Any]]
 _Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
 
 
@@ -458,16 +467,15 @@ def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str
     return list(found.values())
 
 
-def _append(
+def _modules(
     family: Family,
     entries: Mapping[str, Any],
     alike: _Alike,
     home: str,
     prefix: str,
     depths: Mapping[str, Indices],
-    modules: list[ModuleSpec],
-) -> None:
-    """Append the modules that exist: identical ones together, with their indices."""
+) -> list[ModuleSpec]:
+    """The modules that exist: identical ones together, with their indices."""
     value = family.expressions.value
     there = [path for path in entries if depths.keys() >= set(_stacks(path))]
     found: dict[tuple[str, Any], list[int]] = {}
@@ -478,6 +486,7 @@ def _append(
                 said = _COMPUTED | entry
                 computed = value("({shape},), {bias}, {tied}, {tied_bias}, {groups}".format_map(said), env)
                 found.setdefault((path, computed), []).extend(indices)
+    modules = []
     for (path, computed), indices in found.items():
         entry = entries[path]
         ranges = [_indices(sorted(indices)) if each == home else depths[each] for each in _stacks(path)]
@@ -486,6 +495,7 @@ def _append(
         known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
         flags = (entry.get("transposed", False), entry.get("called", True))
         modules.append(ModuleSpec._make((*known, tuple(ranges), entry["role"], *flags)))
+    return modules
 
 
 _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
@@ -505,25 +515,6 @@ def _kind(role: str) -> Kind:
     if role == "position":
         return "embedding"
     return "norm" if role.endswith("norm") else "linear"
-
-
-def _facts(family: Family, stack: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, Any]:
-    """The `Layers` of a stack with attention."""
-    said = {name: env[name] for name in _VARIABLES if name in env}
-    said |= {name: env[name] > 0 for name in ("dropout", "attention_dropout") if name in env}
-    texts = _FACTS | {name: stack[name] for name in Layers._fields if name in stack}
-    return said | {name: family.expressions.value(text, env) for name, text in texts.items()}
-
-
-_FACTS = {
-    "width": "d",
-    "heads": "heads",
-    "kv_heads": "kv_heads",
-    "head_width": "width",
-    "value_width": "width",
-    "activation": "'silu'",
-}
-_VARIABLES = ("tokens", "float_norm", "half_softmax", "soft_cap", "repeats", "half_loss")
 
 
 def _indices(found: list[int]) -> Indices:
