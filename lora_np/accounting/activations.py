@@ -115,29 +115,45 @@ class Growth(NamedTuple):
     token: int = 0
     pair: int = 0
 
-    def plus(self, other: Growth, times: int = 1) -> Growth:
-        """The sum with so many times the other."""
-        return Growth(*(ours + times * theirs for ours, theirs in zip(self, other, strict=True)))
+    def plus(self, other: Growth) -> Growth:
+        """The sum."""
+        return Growth(*map(sum, zip(self, other, strict=True)))
 
     def at(self, batch_size: int, context: int) -> int:
         """Bytes of a batch."""
         return self.fixed + batch_size * (self.sample + context * (self.token + context * self.pair))
 
 
-class Activations(NamedTuple):
-    """What a step keeps, or needs briefly: the result of `activations`."""
+class Moment(NamedTuple):
+    """What is held at some moment of a step, beside weights, gradients and state."""
 
     kept: Growth  # by the layers, all through backward
-    layers: tuple[tuple[Growth, int], ...]  # by stacks, and how many layers share it: one is computed again
+    again: Growth  # by the layers of a stack, one of which is computed again
+    layers: int  # of that stack
     logits: Growth  # of the loss, until its gradient is known
-    copies: Growth  # additional memory for computing the loss and its gradient
-    norms: int  # bytes that the norms of one of DoRA's matrices take
+    work: Growth  # briefly: for the loss and its gradient, or for one matrix
+
+    def at(self, batch_size: int, context: int) -> tuple[int, int, int]:
+        """Bytes of activations, logits and workspace."""
+        kept, again, logits, work = (
+            each.at(batch_size, context) for each in (self.kept, self.again, self.logits, self.work)
+        )
+        return kept + again // self.layers, logits, work
 
 
-def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> Activations | None:
-    """What a step keeps; `training_memory` states the formulas. None where layers are not known."""
+def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
+    """Moments at which a step may need most, the loss first; `training_memory` states the formulas.
+
+    Empty where layers are not known.
+    """
     kept = _Kept(model, training)
-    return kept.total() if kept.spec.layers else None
+    return kept.moments() if kept.spec.layers else []
+
+
+def quantisable(spec: ModelSpec) -> list[ModuleSpec]:
+    """The modules that int8 and nf4 hold in few bits."""
+    maps = [module for module in spec.groups if module.kind in ("linear", "experts")]
+    return [module for module in maps if module.name != spec.head and not module.tied]
 
 
 class _Kept:
@@ -152,7 +168,7 @@ class _Kept:
         self.saved: Collection[str] = getattr(model, "saved", ())
         self.dora: bool = getattr(model, "dora", False)
 
-    def total(self) -> Activations:
+    def moments(self) -> list[Moment]:
         kept = self._outside()
         layers = []
         below = self.full  # whether something is trained in an earlier stack
@@ -167,8 +183,11 @@ class _Kept:
                 layers.append((size, stack.depth * stack.repeats))
                 size = _growth(stack, stack.depth * stack.width * self.training.hidden_item)
             kept = kept.plus(size)
-        logits, copies = (Growth(token=size) for size in self._loss())
-        return Activations(kept, tuple(layers), logits, copies, self._norms())
+        # logits are freed before the first layer is recomputed
+        work = max(self._matrix(), self._norms())
+        again = [(size, n, Growth(), Growth(fixed=work)) for size, n in layers or [(Growth(), 1)]]
+        loss = (Growth(token=size) for size in self._loss())
+        return [Moment(kept, *each) for each in ((Growth(), 1, *loss), *again)]
 
     def _stack(self, stack: Layers, modules: list[ModuleSpec], here: list[AdaptedModules]) -> Growth:
         attention, mlp = self._reach(stack, here)
@@ -193,6 +212,11 @@ class _Kept:
         if not self.dora:
             return 0
         return (self.item + self.training.adapter_item) * adapted.module.sides[1] * adapted.copies
+
+    def _matrix(self) -> int:
+        """The largest quantised matrix, in 16 bits."""
+        few = () if self.training.dtype in ITEMSIZE else quantisable(self.spec)
+        return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
         """PEFT sends an identity through A and B, and adds the result to W0: in the adapter's type."""

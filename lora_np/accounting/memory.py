@@ -9,10 +9,10 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
-from lora_np.accounting.activations import ITEMSIZE, Growth, TrainingOptions, activations
+from lora_np.accounting.activations import ITEMSIZE, Moment, TrainingOptions, activations, quantisable
 from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec, spec_of
 from lora_np.checks import choice, whole_number
-from lora_np.models import ModelSpec, ModuleSpec
+from lora_np.models import ModelSpec
 from lora_np.table import Cell, Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _UNKNOWN = "Activations, logits and workspace are not in the total: without a config the layers are unknown."
@@ -199,7 +199,7 @@ class Estimate(NamedTuple):
     memory: Memory
     training: TrainingOptions
     positions: int
-    moments: tuple[tuple[Growth, int], ...]  # n times what is needed at some moment, and n
+    moments: list[Moment]
 
     def most(self, name: str, room: int) -> int | None:
         """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``.
@@ -211,7 +211,7 @@ class Estimate(NamedTuple):
         usual = {"batch_size": self.training.batch_size, "context": self.training.context}
 
         def needed(number: int) -> int:
-            return max(growth.at(**usual | {name: number}) // n for growth, n in self.moments)
+            return max((sum(moment.at(**usual | {name: number})) for moment in self.moments), default=0)
 
         if needed(1) == needed(_LARGEST):
             return None
@@ -233,34 +233,14 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
     item = ITEMSIZE[held]
     master = 4 * trained if training.master_copy and item < 4 else 0
     on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)
-    steps = activations(model, training)
-    parts: tuple[Any, Any, Any] = (None, None, None)
-    moments: list[tuple[Growth, int]] = [(Growth(), 1)]
-    if steps is not None:
-        # logits are freed before the first layer is recomputed
-        matrix = 0 if dtype in ITEMSIZE else 2 * _largest_matrix(spec)
-        work = max(matrix, steps.norms)
-        size = training.batch_size, training.context
-        kept, logits, copies = (each.at(*size) for each in (steps.kept, steps.logits, steps.copies))
-        layer = max((each.at(*size) // n for each, n in steps.layers), default=0)
-        parts = max((kept, logits, copies), (kept + layer, 0, work), key=sum)
-        moments = [(steps.kept.plus(steps.logits).plus(steps.copies), 1)]
-        for each, n in steps.layers or ((Growth(), 1),):
-            moments.append((each.plus(steps.kept, n).plus(Growth(fixed=work), n), n))
+    moments = activations(model, training)
+    needed = (moment.at(training.batch_size, training.context) for moment in moments)
+    parts: tuple[Any, Any, Any] = max(needed, key=sum, default=(None, None, None))
     title = f"{spec.name}: {what}, {training.optimizer}, batch {training.batch_size:,} x {training.context:,}"
     title += ", checkpointing" if training.checkpointing else ""
     base, adapter, state = _weights_bytes(spec, training), added * training.adapter_item, master + on_card
     memory = Memory(title, base, adapter, trained * item, state, *parts, host)
-    return Estimate(memory, training, spec.positions, tuple(moments))
-
-
-def _quantised(spec: ModelSpec) -> list[ModuleSpec]:
-    maps = [module for module in spec.groups if module.kind in ("linear", "experts")]
-    return [module for module in maps if module.name != spec.head and not module.tied]
-
-
-def _largest_matrix(spec: ModelSpec) -> int:
-    return max((prod(module.shape[-2:]) for module in _quantised(spec)), default=0)
+    return Estimate(memory, training, spec.positions, moments)
 
 
 def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
@@ -272,7 +252,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
         numbers, held = spec.quantised
         return held + item * (spec.total - numbers)
     size = item * spec.total
-    for module in _quantised(spec):
+    for module in quantisable(spec):
         numbers = module.weight
         if training.dtype == "int8":
             quantised = numbers + 4 * prod(module.shape[:-1])
