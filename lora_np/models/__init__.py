@@ -31,8 +31,13 @@ with on_demand(globals()):
         names_are_known as names_are_known,
     )
     from lora_np.models.selection import (
+        ALL_LINEAR as ALL_LINEAR,
+        Patterns as Patterns,
         Pick as Pick,
+        Targets as Targets,
         check_patterns as check_patterns,
+        ends_with as ends_with,
+        matcher as matcher,
         pick as pick,
         saved_modules as saved_modules,
     )
@@ -51,11 +56,4 @@ with on_demand(globals()):
         ModelSpec as ModelSpec,
         ModuleSpec as ModuleSpec,
         fold as fold,
-    )
-    from lora_np.models.targets import (
-        ALL_LINEAR as ALL_LINEAR,
-        Patterns as Patterns,
-        Targets as Targets,
-        ends_with as ends_with,
-        matcher as matcher,
     )

@@ -79,10 +79,8 @@ class NameMap:
         """Where the tensor ``name`` goes; None if transformers splits or permutes it, which is not undone."""
         place: Place | None = None
         for rule in self._rules:
-            for home in rule.homes:
-                if name.startswith(home):
-                    break
-            else:
+            home = next((each for each in rule.homes if name.startswith(each)), None)
+            if home is None:
                 continue
             rest = name[len(home) :]
             for part, pattern in enumerate(rule.patterns):
