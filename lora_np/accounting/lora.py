@@ -407,7 +407,10 @@ def count_model(
 
     adapters: list[AdaptedModules] = []
     for each in picks:
-        adapters += _adapted(each.module, each.names, partial(numbers, each))
+        if ranks or blocks:
+            adapters += _adapted(each.module, each.names, partial(numbers, each))
+        else:  # all are alike
+            adapters.append(AdaptedModules(each.module, *numbers(each, ""), each.names))
     frozen = 0
     if mica:
         frozen = sum(each.rank * each.module.sides[1] * each.copies for each in adapters)

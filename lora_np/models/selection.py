@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from lora_np.models.expressions import Expression
@@ -171,7 +171,12 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
     """The modules that ``targets`` select; LoRA must be able to adapt all that match."""
     wanted = matcher(targets, **filters)
     listed = targets if isinstance(targets, list) else []
-    paths = _paths(spec)
+    groups = spec.groups
+    # layers differ in an index, which only patterns with an index can tell apart: the first stands for all
+    alike = (listed or wanted.all_linear) and not any(filters.values()) and filters["layers"] == ()
+    if alike and not any(part.isdecimal() for target in listed for part in target.split(".")):
+        groups = tuple(each._replace(ranges=tuple(r[:1] for r in each.ranges)) for each in groups)
+    paths = _paths(groups)
     if wanted.all_linear or callable(targets):
         kinds = ("linear",) if wanted.all_linear else ADAPTABLE
         paths = {
@@ -188,8 +193,8 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
         missing = [] if every else [targets]
     for target in missing:  # perhaps by its name in checkpoints
         is_named = matcher([target] if listed else target, **filters)
-        stored = [each for each in spec.modules if each.alias and each.kind in ADAPTABLE]
-        aliased = {each.name for each in stored if is_named(each.alias)}
+        stored = [each for each in replace(spec, groups=groups).modules if each.kind in ADAPTABLE]
+        aliased = {each.name for each in stored if each.alias and is_named(each.alias)}
         if not aliased:
             raise _no_match(spec, target, listed)
         found |= aliased
@@ -203,9 +208,9 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
                 f"which LoRA cannot adapt{'' if module else f'; it holds {parts}'}"
             )
     picks = []
-    for module in spec.groups:
-        names = module.names()
-        chosen = tuple(name for name in names if name in found and paths.get(name) is module)
+    for module, shown in zip(spec.groups, groups, strict=True):
+        names = shown.names()
+        chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
             raise ValueError(
                 f"targets: PEFT adapts no {' and no '.join(_UNCALLED)} in a {spec.family} model, which uses "
@@ -302,10 +307,10 @@ def _pick_parameters(
     return picks
 
 
-def _paths(spec: ModelSpec) -> dict[str, ModuleSpec | None]:
+def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:
     """Every module by its path, and every container's path."""
     paths: dict[str, ModuleSpec | None] = {}
-    for module in spec.groups:
+    for module in groups:
         for name in module.names():
             path, *above = holders(name)
             if module.kind not in ("parameter", "experts"):
