@@ -279,7 +279,7 @@ class Training:
     @property
     def identity(self) -> dict[str, str]:
         """What must be the same for a checkpoint to fit, each in words."""
-        from lora_np.training.identity import Description, describe, digest, versions
+        from lora_np.training.checkpoint import Description, describe, digest, versions
 
         settings = {
             **self.data.identity,

@@ -15,7 +15,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.training import CheckpointError
-from lora_np.training.identity import Description, UnknownIdentityError, describe
+from lora_np.training.checkpoint import Description, UnknownIdentityError, describe
 from tests.drawing import twentieth
 
 
@@ -451,7 +451,7 @@ ORDERS = [
         "model(x)",
     ),
     (
-        "import lora_np.training.identity, helpers_of_ours.more, helpers_of_ours.shape",
+        "import lora_np.training.checkpoint, helpers_of_ours.more, helpers_of_ours.shape",
         "import tqdm, joblib, numpy.ma",
         "act.slow; late(x)",
     ),

@@ -9,7 +9,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.training import CheckpointError
-from lora_np.training.identity import digest
+from lora_np.training.checkpoint import digest
 from tests.mutations import COUNTS, MEMORY, changed, in_little_memory, is_linear, overwritten, refusal
 
 RNG = np.random.default_rng(0)

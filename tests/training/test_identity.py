@@ -11,8 +11,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.nn import Linear, Sequential
-from lora_np.training.checkpoint import CheckpointError
-from lora_np.training.identity import UnknownIdentityError, describe
+from lora_np.training.checkpoint import CheckpointError, UnknownIdentityError, describe
 
 WAYS = {  # files, by name, in which X stands for one function or the other
     "a method": """
@@ -188,7 +187,7 @@ def test_a_description_is_the_same_in_another_process():
     code = (
         "import functools, numpy as np\n"
         "from dataclasses import dataclass, field\n"
-        "from lora_np.training.identity import describe\n"
+        "from lora_np.training.checkpoint import describe\n"
         "@dataclass(frozen=True, order=True, slots=True)\n"
         "class Act:\n"
         "    p: float = 2.0\n"
