@@ -10,22 +10,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lora_np import models
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
 from lora_np.checks import choice, whole_number
 from lora_np.lora import MAPS, Map, map_of, selecting
-from lora_np.models import (
-    ModelSpec,
-    ModuleSpec,
-    Patterns,
-    Pick,
-    Targets,
-    check_patterns,
-    describe,
-    fused_names,
-    peft,
-    pick,
-    saved_modules,
-)
+from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
 
 
@@ -386,8 +375,8 @@ def count_model(
     ranks = {key: whole_number(f"rank_pattern[{key!r}]", own) for key, own in rank_pattern.items()}
     patterns = Patterns(ranks)
     if rank_pattern:
-        check_patterns(spec, patterns)
-    picks = pick(
+        models.check_patterns(spec, patterns)
+    picks = models.pick(
         spec,
         targets,
         saved=modules_to_save,
@@ -415,7 +404,7 @@ def count_model(
     if mica:
         frozen = sum(each.rank * each.module.sides[1] * each.copies for each in adapters)
         adapters = [each._replace(each=each.rank * each.module.sides[2]) for each in adapters]
-    saved = saved_modules(spec, modules_to_save) if modules_to_save else {}
+    saved = models.saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
@@ -466,7 +455,7 @@ def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
 
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
     """Refuse to guess what PEFT does with experts that no family describes."""
-    known = not spec.assumed or fused_names(spec.family) is not None
+    known = not spec.assumed or models.fused_names(spec.family) is not None
     if known or not any("experts" in module.name.split(".") for module in spec.groups):
         return
     if targets is None or isinstance(targets, str) or callable(targets):
@@ -608,7 +597,7 @@ def model_spec(model: object) -> ModelSpec:
     if isinstance(model, ModelSpec):
         return model
     if is_described(model):
-        return describe(model)
+        return models.describe(model)
     from lora_np.accounting.live import tree_spec
 
     return tree_spec(model)

@@ -253,11 +253,11 @@ def plan(
     choices: list[Choice] = []
     for method, settings in held.items():
         if method == "full":
-            choices.append(_choice(method, "", spec, chosen, settings, 0))
+            choices.append(_choice((method, ""), spec, chosen, settings, 0))
             continue
         for named, at in counts.items():
             most = rank_within(at, chosen.room, settings)
-            choices += [_choice(method, named, at(each), chosen, settings, most) for each in ranks]
+            choices += [_choice((method, named), at(each), chosen, settings, most) for each in ranks]
     notes = [
         assumptions(spec, held),
         "fits: a tenth of the card is left for CUDA and for what the allocator cannot use; tight: less is.",
@@ -282,12 +282,7 @@ def _check_use(held: Mapping[str, TrainingOptions], given: list[str], dtype: str
 
 
 def _choice(
-    method: str,
-    targets: str,
-    model: ModelSpec | LoraCount,
-    card: Card,
-    training: TrainingOptions,
-    most_rank: int,
+    way: tuple[str, str], model: ModelSpec | LoraCount, card: Card, training: TrainingOptions, most_rank: int
 ) -> Choice:
     found, room = estimate(model, training), card.room
     operations = count_flops(model, context=training.context)
@@ -298,7 +293,7 @@ def _choice(
     total = found.memory.total
     verdict = "fits" if total <= room else "tight" if total <= card.memory else "no"
     most = most_rank, found.most("batch_size", room), found.most("context", room)
-    return Choice(method, targets, rank, trainable, found.memory, verdict, *most, flops, disk)
+    return Choice(*way, rank, trainable, found.memory, verdict, *most, flops, disk)
 
 
 def _card(name: str | int) -> Card:

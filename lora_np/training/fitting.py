@@ -437,15 +437,7 @@ class Stream:
 class Rows(Stream):
     """Rows of x and y: drawn without replacement until too few are left."""
 
-    def __init__(
-        self,
-        x: Any,
-        y: Any,
-        loss: Callable[[Any, Array], Any],
-        batch_size: int | None,
-        validation: Any,
-        rng: np.random.Generator,
-    ) -> None:
+    def __init__(self, x: Any, y: Any, loss: Any, batch_size: Any, validation: Any, rng: Any) -> None:
         self.x, self.y = rows("", x, y)
         if validation is not None:
             if not isinstance(validation, (tuple, list)) or len(validation) != 2:

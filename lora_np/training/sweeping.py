@@ -171,38 +171,27 @@ def sweep(
     """
     from joblib import Parallel, delayed
 
-    points = grid(ranks, alphas, learning_rates, rngs, variants)
-    whole_number("steps", steps)
-    best = {rank: problem.optimum(rank) for rank in {point["rank"] for point in points}}
+    points = grid(variants, ranks, alphas, learning_rates, rngs)
+    options = {"steps": whole_number("steps", steps), "batch_size": batch_size}
     workers = Parallel(n_jobs=jobs, return_as="generator")
     records = []
     with progress_bar(len(points), progress, label="sweep", unit="run") as bar:
-        for record in workers(
-            delayed(run)(problem, point, optimizer, steps, batch_size, best[point["rank"]])
-            for point in points
-        ):
+        for record in workers(delayed(run)(problem, point, optimizer, options) for point in points):
             records.append(record)
             bar.update()
     return Sweep(records)
 
 
-def grid(
-    ranks: Iterable[int],
-    alphas: Iterable[float | None],
-    learning_rates: Iterable[float],
-    rngs: Iterable[int],
-    variants: Sequence[str],
-) -> list[dict[str, Any]]:
+def grid(variants: Sequence[str], *others: Iterable[Any]) -> list[dict[str, Any]]:
     """Every combination once, checked: the settings of each run."""
+    ranks, alphas, rates, rngs = others
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
     settings: dict[str, list[Any]] = {
         "variants": [choice("variant", variant, SWEPT) for variant in variants],
         "ranks": [whole_number("rank", r) for r in ranks],
         "alphas": [None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas],
-        "learning_rates": [
-            number("learning rate", lr, minimum=0, open_minimum=True) for lr in learning_rates
-        ],
+        "learning_rates": [number("learning rate", lr, minimum=0, open_minimum=True) for lr in rates],
         "rngs": [whole_number("rng", rng, minimum=0) for rng in rngs],
     }
     for name, values in settings.items():
@@ -216,12 +205,7 @@ def grid(
 
 
 def run(
-    problem: Problem,
-    settings: Mapping[str, Any],
-    optimizer: Callable[[float], Optimizer],
-    steps: int,
-    batch_size: int | None,
-    best: float | None,
+    problem: Problem, settings: Mapping[str, Any], optimizer: Callable[[float], Optimizer], options: Any
 ) -> dict[str, Any]:
     """One run, in a worker: on one thread, since the number of threads shows in the last bits."""
     variant, rank, alpha, rate, seed = settings.values()
@@ -232,13 +216,12 @@ def run(
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
             # That of W0 + B A; the other variants start elsewhere, or train something else.
-            record["optimum"] = best
+            record["optimum"] = problem.optimum(rank)
         taken: list[int] = []
         try:
             fitted = uninterrupted(fit(
                 model, problem.x, problem.y, optimizer=VARIANTS[variant].optimizer(optimizer(rate)),
-                loss=problem.loss, steps=steps, batch_size=batch_size, rng=rng, progress=False,
-                watch=lambda step, model: taken.append(step),
+                loss=problem.loss, rng=rng, progress=False, watch=lambda step, model: taken.append(step), **options,
             ))  # fmt: skip
         except FloatingPointError:
             record["diverged_at"] = len(taken)
