@@ -30,7 +30,6 @@ with on_demand(globals()):
         training_memory as training_memory,
     )
     from lora_np.accounting.planning import (
-        METHODS as METHODS,
         Card as Card,
         Choice as Choice,
         Flops as Flops,

@@ -13,15 +13,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, get_args
 
+from lora_np import hub
 from lora_np.checks import choice
-from lora_np.hub import (
-    INDEX,
-    HubError,
-    ModelDirectory,
-    bitsandbytes_parts,
-    bitsandbytes_size,
-    open_directory,
-)
+from lora_np.hub import HubError, ModelDirectory
 from lora_np.models.families import build_spec, family_names
 from lora_np.models.names import NameMap, Place, default_targets, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold
@@ -280,7 +274,7 @@ def open_model(path: str | os.PathLike[str]) -> OpenModel:
     >>> open_model(located("austen")).config["model_type"]
     'llama'
     """
-    found = open_directory(path)
+    found = hub.open_directory(path)
     return OpenModel(found.path, found.files, found.places, found.config, found.index)
 
 
@@ -329,7 +323,7 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     path = Path(source)
     model = open_model(path)
     family = str(model.config.get("model_type") or "")
-    title = path.name if path.is_dir() or path.name != INDEX else path.parent.name
+    title = path.name if path.is_dir() or path.name != hub.INDEX else path.parent.name
     known = kinds_by_type().get(family) if names_are_known(model.config) else None
     why = known if isinstance(known, str) else ""
     if model.unread:
@@ -337,7 +331,7 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
     if why:
         raise HubError(f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}")
     few = few_bits(model)
-    parts = {part for name in few for part in bitsandbytes_parts(model, name)} - few.keys()
+    parts = {part for name in few for part in hub.bitsandbytes_parts(model, name)} - few.keys()
     shapes = {}
     for name, places in model.parameters.items():
         held = [each for each in places if each in few]
@@ -376,8 +370,8 @@ def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = N
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:
     """The weights that bitsandbytes quantised, each with its shape and the bytes that it takes."""
-    names = [name for name in model.places if len(bitsandbytes_parts(model, name)) > 1]
-    return {name: bitsandbytes_size(model, name) for name in names}
+    names = [name for name in model.places if len(hub.bitsandbytes_parts(model, name)) > 1]
+    return {name: hub.bitsandbytes_size(model, name) for name in names}
 
 
 def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int, int]:

@@ -221,7 +221,8 @@ def run(
         try:
             fitted = uninterrupted(fit(
                 model, problem.x, problem.y, optimizer=VARIANTS[variant].optimizer(optimizer(rate)),
-                loss=problem.loss, rng=rng, progress=False, watch=lambda step, model: taken.append(step), **options,
+                loss=problem.loss, watch=lambda step, model: taken.append(step), rng=rng, progress=False,
+                **options,
             ))  # fmt: skip
         except FloatingPointError:
             record["diverged_at"] = len(taken)

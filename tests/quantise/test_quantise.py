@@ -12,12 +12,12 @@ from lora_np.quantise import (
     KINDS,
     LAYOUTS,
     Blocks,
-    dynamic_levels,
     nf4_levels,
     normal_quantile,
     quantise,
     uniform_levels,
 )
+from lora_np.quantise.scaled import dynamic_levels
 from tests.drawing import every
 
 BLOCKED = [kind for kind in KINDS if kind.startswith("Q")]
