@@ -41,6 +41,10 @@ _KINDS = ("linear", "embedding", "convolution", "norm", "parameter")  # that a c
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+Told = Mapping[str, Kind] | None
+
+
 @dataclass(frozen=True, eq=False)
 class OpenModel(ModelDirectory):
     """The tensors of a model, and where each of them goes in the live model; made by `open_model`.
@@ -278,7 +282,7 @@ def open_model(path: str | os.PathLike[str]) -> OpenModel:
     return OpenModel(found.path, found.files, found.places, found.config, found.index)
 
 
-def from_safetensors(source: str | Path, *, kinds: Mapping[str, Kind] | None = None) -> ModelSpec:
+def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
     """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
@@ -402,11 +406,7 @@ def guess(name: str, shape: tuple[int, ...]) -> Kind:
 
 
 def judged(
-    name: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    kinds: Mapping[str, str],
-    fused: Mapping[str, str],
-    told: Mapping[str, Kind] | None = None,
+    name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str], told: Told = None
 ) -> ModuleSpec:
     """The module that the parameter ``name`` belongs to, by the rule for modules that no family describes.
 

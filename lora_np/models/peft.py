@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_np.checks import number, shown
 from lora_np.hub import HubError
-from lora_np.models.selection import ALL_LINEAR, Matcher, Patterns, ends_with, holders, matcher
+from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
     "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "blocks_of", "check_values",
@@ -132,14 +132,14 @@ class AdapterConfig:
         As in the file.
     ranks, alphas : Patterns
         Those of single modules.
-    targets : Matcher
+    targets : callable
         The modules that PEFT would adapt.
     """
 
     raw: Mapping[str, Any]
     ranks: Patterns
     alphas: Patterns
-    targets: Matcher
+    targets: Callable[..., bool]
 
     def rank_and_alpha(self, module: str) -> tuple[int, float]:
         """Those of one module, by its path."""

@@ -169,20 +169,20 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
 
 def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Pick]:
     """The modules that ``targets`` select; LoRA must be able to adapt all that match."""
-    wanted = matcher(targets, **filters)
+    wanted, all_linear = matcher(targets, **filters), is_all_linear(targets)
     listed = targets if isinstance(targets, list) else []
     groups = spec.groups
     # layers differ in an index, which only patterns with an index can tell apart: the first stands for all
-    alike = (listed or wanted.all_linear) and not any(filters.values()) and filters["layers"] == ()
+    alike = (listed or all_linear) and not any(filters.values()) and filters["layers"] == ()
     if alike and not any(part.isdecimal() for target in listed for part in target.split(".")):
         groups = tuple(each._replace(ranges=tuple(r[:1] for r in each.ranges)) for each in groups)
     paths = _paths(groups)
-    if wanted.all_linear or callable(targets):
-        kinds = ("linear",) if wanted.all_linear else ADAPTABLE
+    if all_linear or callable(targets):
+        kinds = ("linear",) if all_linear else ADAPTABLE
         paths = {
             path: each
             for path, each in paths.items()
-            if each and each.kind in kinds and not (wanted.all_linear and each.role == "head")
+            if each and each.kind in kinds and not (all_linear and each.role == "head")
         }
     found = {path for path, module in paths.items() if wanted(path, module)}
     if listed:
@@ -255,7 +255,7 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
 
 def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
     """The last names of what a string means."""
-    if text.lower() == ALL_LINEAR:
+    if is_all_linear(text):
         linear = [module for module in spec.groups if module.kind == "linear" and module.role != "head"]
         return {module.name.rpartition(".")[2] for module in linear} | set(fused)
     pattern = Expression(text, what="targets")
@@ -328,7 +328,7 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
     if listed:
         stored = [each.alias.rpartition(".")[2] for each in spec.groups if each.kind in ADAPTABLE]
         return spec.missing("targets:", target, {*stored, *leaves} - {""})
-    if target.lower() == ALL_LINEAR:
+    if is_all_linear(target):
         return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear maps")
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
@@ -353,27 +353,9 @@ def _homes(module: ModuleSpec) -> list[str]:
 # PEFT's rules for names: for everything that has names
 
 
-@dataclass(frozen=True, eq=False)
-class Matcher:
-    """Decides whether a path and its layer are selected; made by `matcher`.
-
-    Attributes
-    ----------
-    all_linear : bool
-        Whether the targets are ``"all-linear"``. Every path matches then: the caller knows which modules are
-        linear, and which is the output layer.
-    wanted : callable
-        Whether a path and its layer are selected.
-    unwanted : callable, optional
-        Whether a path is excluded after all.
-    """
-
-    wanted: Callable[[str, Any], bool]
-    unwanted: Callable[..., bool] | None
-    all_linear: bool = False
-
-    def __call__(self, path: str, layer: Any = None) -> bool:
-        return self.wanted(path, layer) and not (self.unwanted and self.unwanted(path))
+def is_all_linear(targets: Targets) -> bool:
+    """Whether ``targets`` are "all-linear", however that is written."""
+    return isinstance(targets, str) and targets.lower() == ALL_LINEAR
 
 
 def matcher(
@@ -384,7 +366,7 @@ def matcher(
     layers_pattern: str | Sequence[str] = (),
     saved: Collection[str] = (),
     what: str = "targets",
-) -> Matcher:
+) -> Callable[..., bool]:
     """Which modules ``targets`` mean, as PEFT reads them.
 
     Parameters
@@ -406,7 +388,7 @@ def matcher(
 
     Returns
     -------
-    Matcher
+    callable
         A function of (path, layer).
 
     Raises
@@ -429,24 +411,24 @@ def matcher(
     excluded = [_ending(exclude, "exclude")] if exclude else []
     for end in saved:
         excluded.append(Expression(rf"(^|.*\.){end}($|\..*)", what="modules_to_save").matches)
-    unwanted = (lambda path: any(drops(path) for drops in excluded)) if excluded else None
+    wanted: Callable[..., bool]
     if callable(targets):
-        return Matcher(targets, unwanted)
-    if isinstance(targets, str):
-        if targets.lower() == ALL_LINEAR:
-            return Matcher(lambda path, layer: True, unwanted, all_linear=True)
-        return Matcher(_ending(targets, what), unwanted)
-    names = frozenset(checked_names(targets))
-    ending = _ending(names, what)
-    if isinstance(layers, Sequence) and not layers:
-        return Matcher(ending, unwanted)
+        wanted = targets
+    elif isinstance(targets, str):
+        wanted = _ending("(?s:.*)" if is_all_linear(targets) else targets, what)
+    else:
+        wanted = _ending(names := frozenset(checked_names(targets)), what)
+    if callable(targets) or isinstance(targets, str) or layers == () or layers == []:
+        return lambda path, layer=None: wanted(path, layer) and not any(drops(path) for drops in excluded)
     numbers = {layers} if isinstance(layers, int) else set(layers)
     number_of = _numbering(layers_pattern)
-    return Matcher(
+
+    def selects(path: str, layer: Any = None) -> bool:
         # a module that is named by its whole path is wanted for any layer number, as in PEFT
-        lambda path, layer: path in names or (ending(path) and number_of(path) in numbers),
-        unwanted,
-    )
+        found = path in names or (wanted(path) and number_of(path) in numbers)
+        return found and not any(drops(path) for drops in excluded)
+
+    return selects
 
 
 def checked_names(targets: Iterable[str]) -> list[str]:
