@@ -106,11 +106,9 @@ class OpenModel(ModelDirectory):
     @cached_property
     def _conv1d(self) -> bool:
         """Whether linear maps are kept as inputs by outputs, as biases show where the two differ."""
-        for name in self.places:
-            weight, bias = self.info(name).shape, f"{name.removesuffix('weight')}bias"
-            if len(weight) == 2 and bias in self and self.info(bias).shape == weight[1:] != weight[:1]:
-                return True
-        return False
+        matrices = {name: self.info(name).shape for name in self.places if len(self.info(name).shape) == 2}
+        biases = ((f"{name.removesuffix('weight')}bias", shape) for name, shape in matrices.items())
+        return any(bias in self and self.info(bias).shape == s[1:] != s[:1] for bias, s in biases)
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
@@ -143,11 +141,8 @@ class OpenModel(ModelDirectory):
             tied = [module.shape for module in self.described.groups if module.tied]
             tables = {name: module for name, module in tables.items() if module.shape in tied}
         known = self._kinds
-        return max(
-            tables,
-            key=lambda name: (known.get(tables[name].name) == "table", tables[name].shape),
-            default=None,
-        )
+        order = {name: (known.get(module.name) == "table", module.shape) for name, module in tables.items()}
+        return max(order, key=lambda name: order[name], default=None)
 
     @cached_property
     def sharing(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec
 
 _LARGEST = 2**40  # of a number in a config: with more, a product of four may not fit anywhere
 _DEEPEST = 2**16  # layers of a stack
+_Table = Mapping[str, Any]
 
 
 def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str | None = None) -> ModelSpec:
@@ -62,9 +63,7 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
     return _evaluated(family, values, task, name or family.name)[0]
 
 
-def _evaluated(
-    family: Family, values: Mapping[str, Any], task: str, name: str
-) -> tuple[ModelSpec, dict[str, Any]]:
+def _evaluated(family: Family, values: _Table, task: str, name: str) -> tuple[ModelSpec, dict[str, Any]]:
     """A model and its variables."""
     try:
         modules, layers, env = _place(family, values, task, "")
@@ -468,12 +467,7 @@ def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str
 
 
 def _modules(
-    family: Family,
-    entries: Mapping[str, Any],
-    alike: _Alike,
-    home: str,
-    prefix: str,
-    depths: Mapping[str, Indices],
+    family: Family, entries: _Table, alike: _Alike, home: str, prefix: str, depths: Mapping[str, Indices]
 ) -> list[ModuleSpec]:
     """The modules that exist: identical ones together, with their indices."""
     value = family.expressions.value
@@ -524,9 +518,7 @@ def _indices(found: list[int]) -> Indices:
     return even if list(even) == found else tuple(found)
 
 
-def _field(
-    family: Family, field: Mapping[str, Any], values: Mapping[str, Any], env: Mapping[str, Any]
-) -> Any:
+def _field(family: Family, field: _Table, values: _Table, env: _Table) -> Any:
     """A field's checked value: that of the first name that the config has."""
     for name in field["from"]:
         if values.get(name) is not None:
