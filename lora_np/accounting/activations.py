@@ -135,10 +135,9 @@ class Moment(NamedTuple):
 
     def at(self, batch_size: int, context: int) -> tuple[int, int, int]:
         """Bytes of activations, logits and workspace."""
-        kept, again, logits, work = (
-            each.at(batch_size, context) for each in (self.kept, self.again, self.logits, self.work)
-        )
-        return kept + again // self.layers, logits, work
+        size = batch_size, context
+        kept = self.kept.at(*size) + self.again.at(*size) // self.layers
+        return kept, self.logits.at(*size), self.work.at(*size)
 
 
 def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:

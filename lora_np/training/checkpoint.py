@@ -1,4 +1,7 @@
-"""A run of `fit` on disk: all that the next step depends on, written completely or not at all, no pickles."""
+"""A run of `fit` on disk: all that the next step depends on, written completely or not at all, no pickles.
+
+A file fits a run of the same `identity`: everything that it computes with, in words, as a numbered graph.
+"""
 
 from __future__ import annotations
 
