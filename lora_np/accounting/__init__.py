@@ -23,6 +23,7 @@ with on_demand(globals()):
     )
     from lora_np.accounting.memory import (
         Memory as Memory,
+        MemoryComparison as MemoryComparison,
         compare_memory as compare_memory,
         largest_batch as largest_batch,
         largest_context as largest_context,
@@ -40,6 +41,7 @@ with on_demand(globals()):
     )
     from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
     from lora_np.models import (
+        Catalogue as Catalogue,
         ModelSpec as ModelSpec,
         ModuleSpec as ModuleSpec,
         catalogue as catalogue,

@@ -457,7 +457,23 @@ def _largest(name: str, model: Any, budget: int | str, options: Mapping[str, Any
     return most
 
 
-def compare_memory(model: Any, **options: Any) -> Table:
+@dataclass(frozen=True, repr=False)
+class MemoryComparison(Shown):
+    """Full fine-tuning, LoRA and QLoRA: the result of `compare_memory`.
+
+    Parameters
+    ----------
+    ways : mapping of str to Memory
+        What each way needs: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
+    table : Table
+        Bytes by cause, and those that each way saves: the whole model in bfloat16, or the adapter in float32.
+    """
+
+    ways: Mapping[str, Memory]
+    table: Table
+
+
+def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     """The memory of full training, of a LoRA, and of the same LoRA over a base in 4 bits.
 
     Parameters
@@ -470,9 +486,8 @@ def compare_memory(model: Any, **options: Any) -> Table:
 
     Returns
     -------
-    Table
-        Bytes by cause for ``"full"``, ``"LoRA"`` and ``"QLoRA"``, and what each saves: the whole model in
-        bfloat16, or the adapter in float32.
+    MemoryComparison
+        Bytes by cause for each of the three, which print as a table.
 
     Raises
     ------
@@ -486,21 +501,22 @@ def compare_memory(model: Any, **options: Any) -> Table:
     count, training = resolved(model, options)
     if not isinstance(count, LoraCount):
         raise ValueError(f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone")
-    trained = ways(training)
-    found = [estimate(count.spec if name == "full" else count, each).memory for name, each in trained.items()]
+    trained, models = ways(training), {"full": count.spec, "LoRA": count, "QLoRA": count}
+    found = {name: estimate(models[name], each).memory for name, each in trained.items()}
     rows: list[tuple[Cell, ...]] = [
-        (cause, *[getattr(each, cause) for each in found]) for cause in (*CAUSES, "total")
+        (cause, *[getattr(each, cause) for each in found.values()]) for cause in (*CAUSES, "total")
     ]
-    return Table(
-        ("cause", *trained),
+    table = Table(
+        ("cause", *found),
         [*rows, ("checkpoint on disk", 2 * count.base, *[4 * count.trainable] * 2)],
         title=f"{count.spec.name}, rank {count.rank}: memory to train, {training.optimizer}",
         notes=(
             assumptions(count.spec, trained),
-            *dict.fromkeys(note for each in found for note in each.notes),
+            *{note: 0 for each in found.values() for note in each.notes},
         ),
-        formats=dict.fromkeys(trained, decimal_bytes),
+        formats=dict.fromkeys(found, decimal_bytes),
     )
+    return MemoryComparison(found, table)
 
 
 def ways(training: TrainingOptions) -> dict[str, TrainingOptions]:

@@ -60,7 +60,7 @@ def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked):
         raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
-    tables = [*accounting.catalogue()] if catalogue else _counted(source, **asked)
+    tables = list(accounting.catalogue()) if catalogue else _counted(source, **asked)
     if form:
         print(options.render(tables, form))
     else:
@@ -92,7 +92,7 @@ def _counted(
     else:
         tables = [_totals(counts) if counts else spec.table]
     tables += [each.by_module if by == "module" else each.table for each in counts if by]
-    return tables + [accounting.compare_memory(each, **training) for each in counts if memory]
+    return tables + [accounting.compare_memory(each, **training).table for each in counts if memory]
 
 
 def _totals(counts: Sequence[LoraCount]) -> Table:

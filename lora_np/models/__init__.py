@@ -42,6 +42,7 @@ with on_demand(globals()):
         saved_modules as saved_modules,
     )
     from lora_np.models.sources import (
+        Catalogue as Catalogue,
         catalogue as catalogue,
         describe as describe,
         from_config as from_config,

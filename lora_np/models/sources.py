@@ -9,7 +9,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_np import hub
 from lora_np.checks import choice, whole_number
@@ -258,15 +258,28 @@ def preset_names() -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
 
 
-def catalogue() -> tuple[Table, Table]:
+class Catalogue(NamedTuple):
+    """What can be counted by name: made by `catalogue`.
+
+    Parameters
+    ----------
+    presets : Table
+        With their families, parameters, default targets and where their configs were published.
+    families : Table
+        Those whose ``config.json`` can be counted, with their classes and default targets.
+    """
+
+    presets: Table
+    families: Table
+
+
+def catalogue() -> Catalogue:
     """The presets, and the families whose ``config.json`` can be counted.
 
     Returns
     -------
-    Table
-        Presets with their families, parameters, default targets and where their configs were published.
-    Table
-        Families with their classes and default targets.
+    Catalogue
+        Presets and families.
 
     See Also
     --------
@@ -287,9 +300,9 @@ def catalogue() -> tuple[Table, Table]:
         (each.name, ", ".join(each.classes + task for task in each.tasks), " ".join(each.targets) or None)
         for each in described
     ]
-    columns = ("preset", "family", "parameters", "default targets", "source")
-    return Table(columns, presets, title="Presets"), Table(
-        ("family", "architectures", "default targets"), families, title="Families"
+    return Catalogue(
+        Table(("preset", "family", "parameters", "default targets", "source"), presets, title="Presets"),
+        Table(("family", "architectures", "default targets"), families, title="Families"),
     )
 
 

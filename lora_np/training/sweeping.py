@@ -1,4 +1,4 @@
-"""Many runs at once, over ranks, alphas, rates, variants, random seeds; and the best loss that theory allows one."""
+"""Many runs at once, over ranks, alphas, rates, variants, random seeds; and the best loss that there is."""
 
 from __future__ import annotations
 

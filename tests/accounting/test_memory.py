@@ -186,7 +186,7 @@ def test_a_model_without_known_layers_gets_the_rest() -> None:
 
 
 def test_the_tables_add_up() -> None:
-    table = compare_memory(count_model(LLAMA, rank=4))
+    table = compare_memory(count_model(LLAMA, rank=4)).table
     for method in ("full", "LoRA", "QLoRA"):
         column = [row[method] for row in table.records]
         assert sum(column[:7]) == column[7]  # type: ignore[arg-type]

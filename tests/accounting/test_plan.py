@@ -57,11 +57,11 @@ def test_the_largest_fits_and_one_more_does_not(model: str, card: str) -> None:
 @every("name", family_names())
 def test_every_family_has_an_estimate(name: str) -> None:
     spec = build_spec({"model_type": name})
-    table = accounting.compare_memory(accounting.count_model(spec, rank=4, targets="all-linear"))
-    rows = {row["cause"]: row for row in table.records}
-    for way in ("full", "LoRA", "QLoRA"):
-        assert rows["activations"][way], name
-        assert rows["total"][way] > rows["weights"][way]  # type: ignore[operator]
+    for memory in accounting.compare_memory(
+        accounting.count_model(spec, rank=4, targets="all-linear")
+    ).ways.values():
+        assert memory.activations, name
+        assert memory.total > memory.weights
     longest = min(512, spec.positions or 512)  # what is assumed never is longer than the model allows
     assert accounting.training_memory(spec) == accounting.training_memory(spec, context=longest)
 

@@ -141,14 +141,13 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     assert few.weights == held
     assert "over the bits of the file" in few.title
     ways = compare_memory(count)
-    weights = ways.records[0]
-    assert weights["QLoRA"] == held
-    assert "QLoRA over the bits of the file" in ways.notes[0]
+    assert ways.ways["QLoRA"].weights == held
+    assert "QLoRA over the bits of the file" in ways.table.notes[0]
     planned = plan(path, card="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
     assert "QLoRA over the bits of the file" in planned.notes[0]
     # the other ways hold numbers
-    assert weights["full"] == weights["LoRA"] == 2 * count.spec.total
+    assert ways.ways["full"].weights == ways.ways["LoRA"].weights == 2 * count.spec.total
     assert training_memory(count, dtype="nf4", unquantised_dtype="bfloat16").weights < held
 
 

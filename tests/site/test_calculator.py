@@ -218,7 +218,7 @@ def test_the_page_shows_the_memory_and_keeps_its_address(open_page):
         want = accounting.compare_memory(count, **training)
         *causes, total, disk = [
             [str(name), *("–" if n is None else decimal_bytes(n) for n in sizes)]
-            for name, *sizes in want.rows
+            for name, *sizes in want.table.rows
         ]
         rows = [row.split("\t") for row in page.locator(".calculator-causes tbody").inner_text().splitlines()]
         assert [[cell.strip() for cell in row] for row in rows] == [*causes, total, disk]
@@ -227,7 +227,7 @@ def test_the_page_shows_the_memory_and_keeps_its_address(open_page):
             "all => all.map(part => [part.dataset.cause, part.getBoundingClientRect().width])"
         )
         shown = {cause: width for cause, width in widths if width > 1}
-        bytes_ = {row["cause"]: row["LoRA"] for row in want.records}
+        bytes_ = want.ways["LoRA"].parts
         for cause, width in shown.items():
             assert width / shown["weights"] == pytest.approx(
                 bytes_[cause] / bytes_["weights"], rel=0.02, abs=0.01
