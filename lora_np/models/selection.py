@@ -233,24 +233,17 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
         return targets, {}
     if isinstance(targets, str):
         targets = sorted(_leaves(spec, targets, fused))
-    rest: list[str] = []
-    parameters: dict[str, set[str]] = {}
-    for target in targets:
-        old = next((name for name in fused if ends_with(target, name)), None)
-        if old is None:
-            rest.append(target)
-        else:
-            parameters.setdefault(fused[old], set()).add(old)
+    targets = list(targets)
+    means = {old: [target for target in targets if ends_with(target, old)] for old in fused}
     times = {}
-    for name, present in parameters.items():
+    for name in dict.fromkeys(fused[old] for old in fused if means[old]):
         needed = [old for old in fused if fused[old] == name]
-        if set(needed) != present:
-            missing = ", ".join(old for old in needed if old not in present)
-            raise ValueError(
-                f"targets: {', '.join(sorted(present))} needs {missing} too: PEFT adapts them fused in {name}"
-            )
+        if missing := ", ".join(old for old in needed if not means[old]):
+            present = ", ".join(sorted(old for old in needed if means[old]))
+            raise ValueError(f"targets: {present} needs {missing} too: PEFT adapts them fused in {name}")
         times[name] = len(needed)
-    return rest, times
+    fused_away = {target for found in means.values() for target in found}
+    return [target for target in targets if target not in fused_away], times
 
 
 def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:

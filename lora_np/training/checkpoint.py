@@ -65,12 +65,9 @@ class Checkpoint:
         for name, ours in self.identity.items():
             theirs = facts["identity"].get(name)
             if theirs != ours:
-                # descriptions with an article are too long to show
-                difference = (
-                    f"what differs is {name}"
-                    if name.startswith("the ")
-                    else f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
-                )
+                difference = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
+                if name.startswith("the "):  # too long to show
+                    difference = f"what differs is {name}"
                 raise CheckpointError(f"{self.path} belongs to another run: {difference}")
         try:
             self.restore(training, arrays, facts)
