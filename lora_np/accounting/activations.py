@@ -184,9 +184,10 @@ class _Kept:
             kept = kept.plus(size)
         # logits are freed before the first layer is recomputed
         work = max(self._matrix(), self._norms())
-        again = [(size, n, Growth(), Growth(fixed=work)) for size, n in layers or [(Growth(), 1)]]
-        loss = (Growth(token=size) for size in self._loss())
-        return [Moment(kept, *each) for each in ((Growth(), 1, *loss), *again)]
+        again = layers or [(Growth(), 1)]
+        logits, copies = (Growth(token=size) for size in self._loss())
+        first = Moment(kept, Growth(), 1, logits, copies)
+        return [first, *(Moment(kept, size, n, Growth(), Growth(fixed=work)) for size, n in again)]
 
     def _stack(self, stack: Layers, modules: list[ModuleSpec], here: list[AdaptedModules]) -> Growth:
         attention, mlp = self._reach(stack, here)

@@ -501,8 +501,10 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     count, training = resolved(model, options)
     if not isinstance(count, LoraCount):
         raise ValueError(f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone")
-    trained, models = ways(training), {"full": count.spec, "LoRA": count, "QLoRA": count}
-    found = {name: estimate(models[name], each).memory for name, each in trained.items()}
+    trained = ways(training)
+    found = {
+        name: estimate(count.spec if name == "full" else count, each).memory for name, each in trained.items()
+    }
     rows: list[tuple[Cell, ...]] = [
         (cause, *[getattr(each, cause) for each in found.values()]) for cause in (*CAUSES, "total")
     ]

@@ -292,8 +292,8 @@ def _choice(
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
     total = found.memory.total
     verdict = "fits" if total <= room else "tight" if total <= card.memory else "no"
-    most = most_rank, found.most("batch_size", room), found.most("context", room)
-    return Choice(*way, rank, trainable, found.memory, verdict, *most, flops, disk)
+    batch, context = found.most("batch_size", room), found.most("context", room)
+    return Choice(*way, rank, trainable, found.memory, verdict, most_rank, batch, context, flops, disk)
 
 
 def _card(name: str | int) -> Card:

@@ -451,10 +451,9 @@ _FACTS = {
     "dropout": "dropout > 0",
     "attention_dropout": "attention_dropout > 0",
 }
-_USUAL = dict.fromkeys(
-    ("cross_attention", "dropout", "attention_dropout", "float_norm", "half_softmax"), False
-)
-_USUAL |= {"soft_cap": False, "half_loss": False, "tokens": 0, "repeats": 1}
+_USUAL: dict[str, Any] = {"tokens": 0, "repeats": 1}
+_USUAL |= dict.fromkeys(("cross_attention", "dropout", "attention_dropout"), False)
+_USUAL |= dict.fromkeys(("float_norm", "half_softmax", "soft_cap", "half_loss"), False)
 _Found = tuple[list[ModuleSpec], list[Layers], dict[str, Any]]
 _Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
 

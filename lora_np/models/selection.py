@@ -418,7 +418,7 @@ def matcher(
 
     def selects(path: str, layer: Any = None) -> bool:
         # a module that is named by its whole path is wanted for any layer number, as in PEFT
-        found = path in names or (wanted(path) and number_of(path) in numbers)
+        found = path in names or (wanted(path, layer) and number_of(path) in numbers)
         return found and not any(drops(path) for drops in excluded)
 
     return selects
