@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 import lora_np as lnp
 from lora_np import accounting, adapters, language, linalg, plots
+from lora_np.accounting.memory import CAUSES
 
 PROMPT = "And the king "
 
@@ -56,7 +57,16 @@ def counted() -> Figure:
     lora = accounting.count_model(spec, rank=8, targets=["q_proj", "v_proj"])
     ways["LoRA, r = 8"] = accounting.training_memory(lora, context=2_048)
     figure = Figure(figsize=(6, 2.8), layout="constrained")
-    plots.memory_by_cause({name: way.parts for name, way in ways.items()}, ax=figure.add_subplot())
+    ax, ends = figure.add_subplot(), np.zeros(len(ways))
+    for cause, color in zip(CAUSES, (plots.MUTED, *plots.CYCLE), strict=False):
+        sizes = np.array([getattr(memory, cause) for memory in ways.values()]) / 1e9
+        ax.barh(list(ways), sizes, 0.7, ends, color=color, label=cause)
+        ends += sizes
+    ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1.14 * max(ends)), xlabel="memory to train [GB]")
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 

@@ -23,7 +23,6 @@ _TRAINING: dict[str, tuple[Any, str]] = {
     "optimizer": (str.lower, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
     "master_copy": (bool, "Keep a float32 copy of weights trained in 16 bits."),
     "batch_size": (int, "Sequences computed at a time."),
-    "accumulate": (int, "Batches in a step."),
     "context": (int, "Tokens in a sequence (512)."),
     "attention": (str.lower, "fused (memory-efficient) or eager."),
     "cross_entropy": (str.lower, "plain, or fused: never holds all logits at once."),
@@ -61,11 +60,7 @@ def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked):
         raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
-    if catalogue:
-        listed = accounting.catalogue()
-        tables = [listed.table, listed.family_table]
-    else:
-        tables = _counted(source, **asked)
+    tables = list(accounting.catalogue()) if catalogue else _counted(source, **asked)
     if form:
         print(options.render(tables, form))
     else:
@@ -126,39 +121,26 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 )  # fmt: skip
 @options.saved
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
-@click.option("--tokens", type=int, help="Tokens of training, for hours and energy (a million).")
-@click.option("--plot", type=options.READ, help="Draw memory by cause to this file.")
 @options.as_json
 @options.each(_TRAINING)
-def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
+def plan(source: str, as_json: bool, **asked: Any) -> None:
     """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
     Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
 
-    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused --plot plan.png
+    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused
     """
     from dataclasses import asdict
 
     from lora_np import accounting
 
-    options.check_target("--plot", plot, options.PICTURES)
     found = accounting.plan(source, **options.given(asked))
-    if plot is not None:
-        from matplotlib.figure import Figure
-
-        from lora_np.files import write_figure
-        from lora_np.plots import memory_by_cause
-
-        figure = Figure(figsize=(8, 1.4 + 0.36 * len(found.choices)), layout="constrained")
-        parts = {each.name: each.memory.parts for each in found.choices}
-        memory_by_cause(parts, room=found.card.memory, ax=figure.add_subplot())
-        write_figure(figure, plot, dpi=150)
     if as_json:
         options.print_json({**asdict(found), "fits": found.fits})
     else:
-        options.show(found.table, found.causes, found.costs)
+        options.show(found.table, found.causes)
     if not found.fits:
         click.get_current_context().exit(3)
 
