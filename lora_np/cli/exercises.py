@@ -107,7 +107,7 @@ def solution_command(name: str) -> None:
     "--out",
     **options.WRITTEN,
     default="grades.csv",
-    help="Grades; feedback and a figure go next to it.",
+    help="Grades; feedback goes next to it.",
 )
 @lessons
 @click.option("--rng", type=int, help="Random seed of the questions; by default, a new one each time.")
@@ -129,7 +129,7 @@ def solution_command(name: str) -> None:
 def grade_command(
     submissions: Path, out: Path, lessons: tuple[int, ...], memory: int, as_json: bool, **asked: Any
 ) -> None:
-    """Grade a folder of submissions, each in a separate process: points, feedback, a figure of the class.
+    """Grade a folder of submissions, each in a separate process: points, and feedback for each student.
 
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """
@@ -138,16 +138,13 @@ def grade_command(
     check_out(out, submissions)
     times = {name: asked.pop(name) for name in ("seconds", "total_seconds", "student_seconds")}
     limits = Limits(memory=whole_number("memory", memory, maximum=2**20) * 2**20, **times)
-    # The next run finds here what a killed one had finished.
-    journal = out.with_name(f".{out.stem}-journal.jsonl")
-    grades = grade(submissions, numbers=lessons, limits=limits, progress=True, journal=journal, **asked)
+    grades = grade(submissions, numbers=lessons, limits=limits, progress=True, **asked)
     if as_json:
         about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
         options.print_json({**about, "grades": grades.table.records})
     else:
         options.show(grades.table)
     written = grades.write(out)  # last: if a file cannot be written, the points are still on the screen
-    journal.unlink(missing_ok=True)
     if not as_json:
         options.show_written(written, [])
 
