@@ -14,16 +14,14 @@ _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
     "error": (float, "Accepted relative error of each module."),
-    "bytes": (options.byte_count, "Size of the file, such as 10MB, shared among the modules."),
+    "bytes": (options.BYTES, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
-@click.option(
-    "--base", type=options.READ, help="The base model to compare with: a directory or a .gguf file."
-)
+@click.option("--base", type=options.READ, help="The base model to compare with.")
 @click.option("--plot", type=options.READ, help="Write a figure of norms and spectra to this file.")
 @click.option("--html", type=options.READ, help="Write a page with the figure and the tables.")
 @options.any_base
@@ -141,18 +139,14 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
     from lora_np import adapters
 
     found = adapters.diff(first, second, **asked, progress=True)
-    options.show_as(found.table, as_json)
-    if not found.same:
-        click.get_current_context().exit(3)
+    options.show_as(found.table, as_json, status=0 if found.same else 3)
 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
 @options.adapter_out
 @click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
-@click.option(
-    "--base", type=options.READ, help="The base model, or its config.json, for names and the order of rows."
-)
+@click.option("--base", type=options.READ, help="The base model, or its config.json, where names need it.")
 @click.option("--error", type=float, help="For lora: the accepted relative error where none is exact.")
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
 @options.force
@@ -174,13 +168,9 @@ def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 @click.command()
 @click.argument("adapter", type=options.READ)
 @click.option(
-    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx or all."
+    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx, all."
 )
-@click.option(
-    "--base",
-    type=options.READ,
-    help="The base model, or its config.json, to compare names and know tied weights.",
-)
+@click.option("--base", type=options.READ, help="The base model, or its config.json, to compare names with.")
 @options.as_json
 def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     """Show what programs would make of an adapter. The exit status is 3 if anything is not fine.
@@ -192,9 +182,7 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     from lora_np import adapters
 
     found = adapters.check(adapter, **asked)
-    options.show_as(found, as_json, found.table)
-    if not found.fine:
-        click.get_current_context().exit(3)
+    options.show_as(found, as_json, found.table, status=0 if found.fine else 3)
 
 
 def one_goal(asked: dict[str, Any]) -> dict[str, Any]:

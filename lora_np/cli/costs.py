@@ -39,16 +39,13 @@ _TRAINING: dict[str, tuple[Any, str]] = {
 @click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
 @click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
 @click.option("--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert.")
-@click.option(
-    "--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="List what is adapted."
-)
+@click.option("--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="What to list.")
 @click.option("--memory", is_flag=True, default=None, help="Estimate the memory of training.")
-@click.option("--json", "form", flag_value="json", help="Print JSON instead of tables.")
-@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown tables.")
-@click.option("--csv", "form", flag_value="csv", help="Print comma-separated values.")
+@options.as_json
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--list", "catalogue", is_flag=True, help="List presets and families.")
 @options.each(_TRAINING)
-def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
+def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: Any) -> None:
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
@@ -66,10 +63,11 @@ def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
         tables = [listed.table, listed.family_table]
     else:
         tables = _counted(source, **asked)
-    if form:
-        print(options.render(tables, form))
+    if as_csv:
+        print("\n".join(table.to_csv() for table in tables))
     else:
-        options.show(*tables)
+        found = [table.content for table in tables]
+        options.show_as(found[0] if len(found) == 1 else found, as_json, *tables)
 
 
 def _counted(
@@ -155,12 +153,9 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
         parts = {each.name: each.memory.parts for each in found.choices}
         memory_by_cause(parts, room=found.card.memory, ax=figure.add_subplot())
         write_figure(figure, plot, dpi=150)
-    if as_json:
-        options.print_json({**asdict(found), "fits": found.fits})
-    else:
-        options.show(found.table, found.causes, found.costs)
-    if not found.fits:
-        click.get_current_context().exit(3)
+    content = {**asdict(found), "fits": found.fits}
+    tables = found.table, found.causes, found.costs
+    options.show_as(content, as_json, *tables, status=0 if found.fits else 3)
 
 
 @click.command()
@@ -185,7 +180,4 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
         from lora_np.files import write_figure
 
         write_figure(found.figure(), plot, dpi=150)
-    if as_json:
-        options.print_json(vars(found))
-    else:
-        options.show(found.table)
+    options.show_as(vars(found), as_json, found.table)

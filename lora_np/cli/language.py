@@ -14,9 +14,7 @@ import click
 from lora_np.cli import options
 
 seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
-quantised = click.option(
-    "--quantised", is_flag=True, help="Keep a quantised model in its bits: less memory, more time."
-)
+quantised = click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits.")
 SAID = 60  # tokens of a sample
 TRAINING = {
     "rank": (int, "r of each adapter (8)."),
@@ -48,25 +46,18 @@ SAMPLING = {
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option(
-    "-o", "--out", **options.WRITTEN, help="The adapter: a directory for PEFT, or a .gguf for llama.cpp."
-)
+@click.option("-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf for llama.cpp.")
 @click.option("--format", help="jsonl, csv or text; by default told by the first line.")
-@click.option(
-    "--columns", help="The fields of prompt and completion, such as question,answer, or of the text."
-)
+@click.option("--columns", help="The fields of prompt and completion, as in question,answer, or of the text.")
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
 @options.every_linear
 @options.each(TRAINING)
-@click.option(
-    "--sample-every", type=click.IntRange(min=0),
-    help="Steps between samples of text on stderr; 0 for none. By default before and after.",
-)  # fmt: skip
+@click.option("--sample-every", type=click.IntRange(0), help="Steps between samples; or 0 for none.")
 @click.option("--prompt", help="How the samples begin; by default as a held-out example.")
 @click.option("--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing.")
 @click.option("--html", type=options.READ, help="Write a page on the run: settings, losses, samples.")
 @click.option("--plot", type=options.READ, help="Draw the losses to this file.")
-@click.option("--checkpoint", **options.WRITTEN, help="A file to continue from after a crash.")
+@click.option("--checkpoint", type=options.WRITTEN, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
 @quantised
 @seed

@@ -7,14 +7,12 @@ from pathlib import Path
 import click
 
 from lora_np.checks import choice
-from lora_np.cli.options import WRITTEN, as_json, print_json, show, show_as
+from lora_np.cli.options import WRITTEN, as_json, show_as
 from lora_np.table import Table
 
 
 @click.command()
-@click.option(
-    "--out", "-o", **WRITTEN, default="lora-np-tour", help="The folder for figures, files and report.html."
-)
+@click.option("--out", "-o", type=WRITTEN, default="lora-np-tour", help="The folder for all that it writes.")
 @click.option("--quick", is_flag=True, help="Use a quarter of the data and of the steps.")
 @click.option("--rng", type=int, default=0, help="Random seed.")
 @as_json
@@ -28,18 +26,13 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
     from lora_np.course import tour as run_tour
 
     found = run_tour(out, quick=quick, rng=rng, progress=not as_json)
-    if as_json:
-        print_json(asdict(found))
-        return
-    show(found.table, found.advantages)
-    print(found.voice, "", f"Report with figures: {found.report}", sep="\n")
+    parts = found.table, found.advantages, found.voice, f"\nReport with the figure: {found.report}"
+    show_as(asdict(found), as_json, *parts)
 
 
 @click.command()
-@click.argument("folder", **WRITTEN, default="lora-np-lessons")
-@click.option(
-    "--browser/--no-browser", default=True, help="Open a browser window, or only print the address."
-)
+@click.argument("folder", type=WRITTEN, default="lora-np-lessons")
+@click.option("--browser/--no-browser", default=True, help="Open a window, or only print the address.")
 @click.option("--port", type=click.IntRange(1, 65535), help="By default, the first free port.")
 def lab(folder: Path, browser: bool, port: int | None) -> None:
     """Copy the lessons to a folder, never over your own work, and open JupyterLab (extra: notebooks).
