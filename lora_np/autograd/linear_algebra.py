@@ -12,7 +12,6 @@ To the engine, a result of several arrays is one array, with the parts next to e
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from lora_np.autograd.engine import Pull
 from lora_np.autograd.methods import value
-from lora_np.autograd.rules import euclidean_norm, vecdot
+from lora_np.autograd.rules import euclidean_norm
 from lora_np.autograd.tables import composition, constant, derivative, primitive
 
 
@@ -313,30 +312,9 @@ def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 
     return np.expand_dims(y, axes) if keepdims else y
 
 
-# What np.linalg has under a second name, and powers
+# What np.linalg has under a second name
 
 constant(np.linalg.matrix_rank)
-composition(np.linalg.outer)(lambda x1, x2: np.outer(x1, x2))
-composition(np.linalg.tensordot)(lambda x1, x2, *, axes=2: np.tensordot(x1, x2, axes=axes))
-composition(np.linalg.cross)(lambda x1, x2, *, axis=-1: np.cross(x1, x2, axis=axis))
-composition(np.linalg.matmul)(lambda x1, x2: x1 @ x2)
-composition(np.linalg.vecdot)(vecdot)
-composition(np.linalg.matrix_transpose)(mT)
-composition(np.linalg.diagonal)(lambda x, *, offset=0: np.diagonal(x, offset, -2, -1))
-composition(np.linalg.trace)(lambda x, *, offset=0: np.trace(x, offset, -2, -1))
-composition(np.linalg.multi_dot)(lambda arrays: functools.reduce(np.dot, arrays))
 composition(np.linalg.svdvals)(lambda x: np.linalg.svd(x, compute_uv=False))
 composition(np.linalg.eigvalsh)(lambda a, UPLO="L": np.linalg.eigh(a, UPLO)[0])
 composition(np.linalg.matrix_norm)(lambda x, *, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims))
-
-
-@composition(np.linalg.matrix_power)
-def matrix_power(a: Any, n: int) -> Any:
-    if n < 0:
-        a, n = np.linalg.inv(a), -n
-    if n == 0:
-        return np.broadcast_to(np.eye(np.shape(a)[-1], dtype=a.dtype), np.shape(a))
-    half = np.linalg.matrix_power(a, n // 2) if n > 1 else None
-    if half is None:
-        return a
-    return half @ half @ a if n % 2 else half @ half
