@@ -277,7 +277,8 @@ MACHINES = {  # the number of its architecture, its column in the table, its fcn
     "x86_64": (0xC000003E, 0, 72, 234, 302),
     "aarch64": (0xC00000B7, 1, 25, 131, 261),
 }
-F_SETOWN, F_SETOWN_EX = 8, 15  # fcntl that sends signals to others
+FCNTL = (0, 1, 2, 3, 4, 1030)  # to copy a descriptor, and to get and set flags; none that sends signals
+TO_THE_END = -1  # a jump to the line that allows
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # where struct seccomp_data holds them
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the second: errno EPERM
@@ -303,29 +304,20 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
     """Lines of (operation, jump if true, jump if false, value); jumps count from the next line."""
     architecture, column, fcntl, tgkill, prlimit = MACHINES[machine]
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
-    lines: list[tuple[int, str, str, int]] = [
-        (LOAD, "", "", ARCHITECTURE),
-        (EQUAL, "", "refuse", architecture),
-        (LOAD, "", "", NUMBER),
-        *((EQUAL, "allow", "", number) for number in numbers),
-        (EQUAL, "", "tgkill", fcntl),
-        (LOAD, "", "", SECOND),
-        (EQUAL, "refuse", "", F_SETOWN),
-        (EQUAL, "refuse", "allow", F_SETOWN_EX),
-        (EQUAL, "", "prlimit", tgkill),
-        (LOAD, "", "", FIRST),
-        (EQUAL, "allow", "refuse", pid),  # a signal to itself, as abort sends it
-        (EQUAL, "", "refuse", prlimit),
-        (LOAD, "", "", FIRST),
-        (EQUAL, "allow", "refuse", 0),  # its own limits only
-        (RETURN, "", "", ALLOW),
-        (RETURN, "", "", REFUSE),
-    ]
-    places = {"tgkill": 8, "prlimit": 5, "allow": 2, "refuse": 1}
-    labels = {name: len(lines) - place for name, place in places.items()}
+    by_argument = {
+        fcntl: (SECOND, FCNTL),
+        tgkill: (FIRST, (pid,)),  # a signal to itself, as abort sends it
+        prlimit: (FIRST, (0,)),  # its own limits only
+    }
+    lines = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE)]
+    lines += [(LOAD, 0, 0, NUMBER), *((EQUAL, TO_THE_END, 0, number) for number in numbers)]
+    for call, (place, allowed) in by_argument.items():
+        lines += [(EQUAL, 0, 2 + len(allowed), call), (LOAD, 0, 0, place)]
+        lines += [*((EQUAL, TO_THE_END, 0, value) for value in allowed), (RETURN, 0, 0, REFUSE)]
+    lines += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
+    last = len(lines) - 2  # from the next line
     return [
-        (operation, labels[yes] - i - 1 if yes else 0, labels[no] - i - 1 if no else 0, value)
-        for i, (operation, yes, no, value) in enumerate(lines)
+        (what, last - i if yes == TO_THE_END else yes, no, n) for i, (what, yes, no, n) in enumerate(lines)
     ]
 
 
