@@ -309,10 +309,9 @@ def _undo(stage: Path, aside: Path, target: Path) -> None:
             f"{target}: has been made since a run that was to replace it was killed; move it, or what was "
             f"there before, {aside}"
         )
-    elif aside.exists():  # the new one is in place; only the removal of the old one was missing
-        _remove(aside)
-    if stage.exists():
-        _remove(stage)
+    for left in (aside, stage):  # where the new one is in place, only the removal of the old one was missing
+        if left.exists():
+            _remove(left)
 
 
 def _check_target(target: Path, force: bool, writes: Callable[[str], bool], inputs: list[Path]) -> None:

@@ -161,8 +161,7 @@ class Shown:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        html: str = self.table._repr_html_()
-        return html
+        return str(self.table._repr_html_())
 
 
 def json_text(content: object) -> str:

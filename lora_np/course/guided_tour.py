@@ -163,20 +163,20 @@ class Tour:
     def advantages(self) -> Table:
         """The three advantages of LoRA, measured."""
 
-        def row(advantage: str, what: str, field: str) -> tuple[Cell, ...]:
-            sizes = [getattr(each, field) for each in self.updates]
+        def row(advantage: str, what: str, *sizes: Any) -> tuple[Cell, ...]:
             return advantage, what, *sizes, sizes[0] / sizes[-1]
 
+        sizes = [(each.numbers, each.optimizer_bytes, each.file_bytes) for each in self.updates]
+        numbers, state, file = zip(*sizes, strict=True)
         rows = [
-            row("1. cheaper to train", "trained numbers", "numbers"),
-            row("", "bytes of optimizer state (Adam)", "optimizer_bytes"),
-            *(
-                ("2. less time to train", f"microseconds of a step at {t.d:,} x {t.k:,}",
-                 round(t.full * 1e6), None, round(t.lora * 1e6), t.full / t.lora)
-                for t in self.step_times
-            ),
-            row("3. save the adapter only", "bytes of the file", "file_bytes"),
-        ]  # fmt: skip
+            row("1. cheaper to train", "trained numbers", *numbers),
+            row("", "bytes of optimizer state (Adam)", *state),
+            row("3. save the adapter only", "bytes of the file", *file),
+        ]
+        for t in self.step_times:
+            what = f"microseconds of a step at {t.d:,} x {t.k:,}"
+            times = round(1e6 * t.full), None, round(1e6 * t.lora)
+            rows.insert(-1, row("2. less time to train", what, *times))
         quotient = f"full / r = {RANKS[-1]}"
         return Table(
             ["advantage", "measured", "full", *(f"r = {r}" for r in RANKS), quotient],
@@ -226,18 +226,10 @@ def tour(
     figure = draw_errors(task.best_errors, updates)
     write_figure(figure, folder / FIGURE, dpi=220)
     gain = task.best_errors[0] - task.best_errors
-    found = Tour(
-        rng,
-        task.steps,
-        float(task.best_errors[0]),
-        updates,
-        step_times,
-        speak(),
-        int(np.argmax(gain >= GOAL * gain[-1])),
-        rank_for_energy(task.best_update()),
-        str(folder / FIGURE),
-        str(folder / "report.html"),
-    )
+    ranks = int(np.argmax(gain >= GOAL * gain[-1])), rank_for_energy(task.best_update())
+    paths = str(folder / FIGURE), str(folder / "report.html")
+    base_error = float(task.best_errors[0])
+    found = Tour(rng, task.steps, base_error, updates, step_times, speak(), *ranks, *paths)
     write_text(folder / "report.html", render(found, gain))
     return found
 
@@ -247,8 +239,7 @@ def check_folder(folder: Path) -> None:
     report = folder / "report.html"
     if report.is_file() and TITLE in report.read_text(encoding="utf-8", errors="replace"):
         return
-    adapter_folders = [f"adapter-r{rank}" for rank in RANKS]
-    for name in (report.name, FULL_UPDATE, *adapter_folders, FIGURE):
+    for name in (report.name, FULL_UPDATE, *(f"adapter-r{rank}" for rank in RANKS), FIGURE):
         if (folder / name).exists():
             raise FileExistsError(
                 f"{folder / name} already exists, and not from a tour: choose another folder"
@@ -298,26 +289,20 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:
     """Write the adapter, or the full weight, and measure it."""
-    W = merge(result.model).W
+    W = value(merge(result.model).W)
     if rank is None:
         file, place, numbers = folder / FULL_UPDATE, -1, count_full(D, K)
-        safetensors.save({"weight": value(W)}, file)
+        safetensors.save({"weight": W}, file)
     else:
         file, place, numbers = folder / f"adapter-r{rank}", rank, count_lora(D, K, rank=rank)
         adapters.save(result.model, file, force=True)
         file /= "adapter_model.safetensors"
+    state = start(Adam(), [leaf for _, leaf in trainable(result.model)])
     x, y = task.held_out
-    error = float(np.mean(np.square(x @ value(W).T - y)))
+    error = float(np.mean(np.square(x @ W.T - y)))
     base, best = float(task.best_errors[0]), float(task.best_errors[place])
-    return Update(
-        rank=rank,
-        numbers=numbers,
-        optimizer_bytes=start(Adam(), [leaf for _, leaf in trainable(result.model)]).nbytes,
-        file_bytes=file.stat().st_size,
-        error=error,
-        best_error=best,
-        share_of_gain=(base - error) / (base - best),
-    )
+    share = (base - error) / (base - best)
+    return Update(rank, numbers, state.nbytes, file.stat().st_size, error, best, share)
 
 
 def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> StepTime:

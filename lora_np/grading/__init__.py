@@ -7,7 +7,6 @@ with on_demand(globals()):
     from lora_np.grading.classroom import Grades as Grades, check_out as check_out, grade as grade
     from lora_np.grading.confine import Limits as Limits
     from lora_np.grading.repository import (
-        Attempt as Attempt,
         alternative as alternative,
         attempts as attempts,
         mistake as mistake,
