@@ -133,7 +133,7 @@ def grade_command(
 @folder
 @lessons
 def nbgrader_command(folder: Path, lessons: tuple[int, ...]) -> None:
-    """Write a course for nbgrader, with solutions and hidden tests; a checkout adds the usual mistakes.
+    """Write a course for nbgrader, with solutions and hidden tests.
 
     Example: lora-np exercises nbgrader my-course
     """
