@@ -151,15 +151,6 @@ derivative(
     lambda y, condition, a, b: lambda g: np.where(condition, g, 0),
     lambda y, condition, a, b: lambda g: np.where(condition, 0, g),
 )
-derivative(
-    np.clip,
-    lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
-    # Bounds that cross: the upper one wins.
-    lambda y, a, a_min=None, a_max=None: lambda g: np.where(np.less(a, a_min) & ~crossed(a_min, a_max), g, 0),
-    lambda y, a, a_min=None, a_max=None: (
-        lambda g: np.where(np.greater(a, a_max) | crossed(a_min, a_max), g, 0)
-    ),
-)
 
 
 def share(g: Array, winner: Any, loser: Any) -> Array:
@@ -167,16 +158,15 @@ def share(g: Array, winner: Any, loser: Any) -> Array:
     return np.where(np.greater(winner, loser), g, np.where(np.equal(winner, loser), g / 2, 0))
 
 
-def within(a: Array, low: Any, high: Any) -> Any:
-    above = True if low is None else np.greater_equal(a, low)
-    if high is None:
-        return above
-    below = above & np.less_equal(a, high)
-    return below if low is None else below & np.less(low, high)
-
-
-def crossed(low: Any, high: Any) -> Any:
-    return np.array(False) if low is None or high is None else np.greater(low, high)
+@composition(np.clip)
+def clip(a: Any, a_min: Any = None, a_max: Any = None) -> Any:
+    """The bounds themselves pass. Where they cross, the upper one wins; between equal ones nothing moves."""
+    if a_min is not None:
+        a = np.where(np.less(a, a_min) | np.isnan(a_min), a_min, a)
+    if a_max is None:
+        return a
+    one_point = False if a_min is None else np.equal(a_min, a_max)
+    return np.where(np.greater(a, a_max) | np.isnan(a_max) | one_point, a_max, a)
 
 
 @composition(np.select)
@@ -246,12 +236,10 @@ if hasattr(np, "matvec"):  # since NumPy 2.2
 @composition(np.kron)
 def kron(a: Any, b: Any) -> Any:
     n = max(np.ndim(a), np.ndim(b))
-    shape_a = (1,) * (n - np.ndim(a)) + np.shape(a)
-    shape_b = (1,) * (n - np.ndim(b)) + np.shape(b)
+    a, b = (np.reshape(x, (1,) * (n - np.ndim(x)) + np.shape(x)) for x in (a, b))
     # Every axis of a before the same axis of b, and then the two of them are one.
-    blocks = np.reshape(a, [m for size in shape_a for m in (size, 1)])
-    inside = np.reshape(b, [m for size in shape_b for m in (1, size)])
-    return np.reshape(blocks * inside, [m * k for m, k in zip(shape_a, shape_b, strict=True)])
+    products = np.expand_dims(a, tuple(range(1, 2 * n, 2))) * np.expand_dims(b, tuple(range(0, 2 * n, 2)))
+    return np.reshape(products, np.multiply(np.shape(a), np.shape(b)).astype(int))
 
 
 @composition(np.cross)

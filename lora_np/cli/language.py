@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -238,10 +239,7 @@ def generate(
 
 def lines() -> Iterator[str]:
     """What people type, line by line."""
-    while True:
-        try:
-            line = input("> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
-        if line.strip():
-            yield line
+    with suppress(EOFError):
+        while True:
+            if (line := input("> " if sys.stdin.isatty() else "")).strip():
+                yield line

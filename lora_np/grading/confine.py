@@ -23,7 +23,7 @@ import socket
 import struct
 import sys
 import sysconfig
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,10 +127,9 @@ def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
 
 
 def start_a_process() -> None:
-    child = os.fork() if hasattr(os, "fork") else 1
-    if child == 0:
-        os._exit(0)
     if hasattr(os, "fork"):
+        if (child := os.fork()) == 0:
+            os._exit(0)
         os.waitpid(child, 0)
 
 
@@ -172,19 +171,26 @@ def address_space(beyond: int) -> int:
 def limit_resources(limits: Limits) -> None:
     import resource
 
-    wanted = [
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, address_space(limits.memory)),
-        (resource.RLIMIT_FSIZE, 0),  # pipes are not files: it can still answer and print
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_NPROC, 0),  # no process or thread beyond this one, so nothing can leave its group
-        (resource.RLIMIT_CPU, 1 + int(limits.total_seconds)),  # in case the grader itself is gone
-    ]
-    for kind, most in wanted:
-        _, hard = resource.getrlimit(kind)
-        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_AS: address_space(limits.memory),
+        resource.RLIMIT_FSIZE: 0,  # pipes are not files: it can still answer and print
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_NPROC: 0,  # no process or thread beyond this one, so nothing can leave its group
+        resource.RLIMIT_CPU: 1 + int(limits.total_seconds),  # in case the grader itself is gone
+    }
+    lower(wanted, hard=True)
+
+
+def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
+    """Set resource limits, as far as they are lower than what holds already."""
+    import resource
+
+    for kind, most in wanted.items():
+        _, ceiling = resource.getrlimit(kind)
+        least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
         with contextlib.suppress(OSError, ValueError):  # macOS refuses some: `broken` finds out which matter
-            resource.setrlimit(kind, (least, least))
+            resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
 # Landlock: only Python and the library can be read, and nothing can be written.

@@ -18,7 +18,7 @@ from typing import Any
 
 from lora_np.exercises import Outcome, exercise
 from lora_np.grading.channel import STARTING, Channel, Ended
-from lora_np.grading.confine import Limits, address_space, die_with
+from lora_np.grading.confine import Limits, address_space, die_with, lower
 from lora_np.grading.submissions import Report, check_file, printable
 from lora_np.grading.wire import receive, send
 
@@ -83,10 +83,8 @@ def main() -> None:
 
 def limit_resources(limits: Limits) -> None:
     """The soft limits only: a submission's process sets limits that are lower, and hard."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
+    with contextlib.suppress(ImportError):
         import resource
 
         cpu = int(SLACK * limits.total_seconds + STARTING)
-        for kind, most in ((resource.RLIMIT_AS, address_space(MEMORY)), (resource.RLIMIT_CPU, cpu)):
-            _, hard = resource.getrlimit(kind)
-            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)
