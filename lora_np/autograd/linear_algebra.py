@@ -4,8 +4,8 @@ If a factorisation is not unique, neither is its derivative, which then holds fo
 on the choice (the gauge): signs of eigenvectors, and of pairs of singular vectors. Eigenvectors also need
 distinct eigenvalues, and singular vectors distinct singular values above zero. Where some are equal, the
 first gradient of a function of the values alone is still right if it is symmetric in them, as a sum of
-squares is; the second is not. cholesky, eigh and pinv (hermitian=True) read one triangle of a symmetric
-matrix, and its gradient is there.
+squares is; the second is not. cholesky and eigh read one triangle of a symmetric matrix, and its gradient is
+there.
 
 To the engine, a result of several arrays is one array, with the parts next to each other.
 """
@@ -51,11 +51,8 @@ derivative(
 )
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
 derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g) * slope_of_det(y, a))
-derivative(np.linalg.cholesky, lambda y, a, upper=False: lambda g: cholesky_gradient(y, g, upper))
-derivative(
-    np.linalg.pinv,  # where the rank does not change
-    lambda y, a, rcond=None, hermitian=False, rtol=None: lambda g: pinv_gradient(y, a, g, hermitian),
-)
+derivative(np.linalg.cholesky, lambda y, a: lambda g: cholesky_gradient(y, g))
+derivative(np.linalg.pinv, lambda y, a, rcond=None, rtol=None: lambda g: pinv_gradient(y, a, g))
 
 
 def solve_back(a: Any, g: Any, ndim: int) -> Any:
@@ -72,9 +69,7 @@ def with_matrix(g: Any) -> Any:
     return np.expand_dims(g, (-1, -2))
 
 
-def cholesky_gradient(L: Any, g: Any, upper: bool) -> Any:
-    if upper:
-        return mT(cholesky_gradient(mT(L), mT(g), False))
+def cholesky_gradient(L: Any, g: Any) -> Any:
     inner = np.tril(mT(L) @ g)
     inner = inner - diagonal_matrix(np.diagonal(inner, axis1=-2, axis2=-1)) / 2
     # L^-T inner L^-1
@@ -82,9 +77,8 @@ def cholesky_gradient(L: Any, g: Any, upper: bool) -> Any:
     return triangle(symmetric(mT(np.linalg.solve(mT(L), mT(half)))))
 
 
-def pinv_gradient(y: Any, a: Any, g: Any, hermitian: bool) -> Any:
-    if hermitian:
-        return triangle(symmetric(pinv_gradient(y, np.tril(a) + mT(np.tril(a, -1)), g, False)))
+def pinv_gradient(y: Any, a: Any, g: Any) -> Any:
+    """Where the rank does not change."""
     outside = y @ mT(y) @ (g - g @ a @ y) + (g - y @ a @ g) @ mT(y) @ y
     return mT(outside) - mT(y) @ g @ mT(y)
 

@@ -296,14 +296,8 @@ def seccomp() -> None:
     program = filter_program(platform.machine(), os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     no_new_privileges()
-    head = Program(len(program), ctypes.addressof(code))
+    head = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))  # sock_fprog
     prctl(22, 2, ctypes.addressof(head))  # PR_SET_SECCOMP, with a filter
-
-
-class Program(ctypes.Structure):
-    """``struct sock_fprog``: a filter's length and address."""
-
-    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
 def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
