@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from lora_np import adapters
 from lora_np.cli import options
+from lora_np.files import write_figure, write_text
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
@@ -32,9 +34,6 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
-    from lora_np import adapters
-    from lora_np.files import write_figure, write_text
-
     options.check_target("--plot", plot, options.PICTURES, inside=adapter)
     options.check_target("--html", html, options.PAGES, inside=adapter)
     found = adapters.inspect(adapter, **asked, progress=True)
@@ -58,8 +57,6 @@ def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
-    from lora_np import adapters
-
     options.show_as(adapters.resize(adapter, out, **one_goal(asked), progress=True).table, as_json)
 
 
@@ -79,8 +76,6 @@ def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> 
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
-    from lora_np import adapters
-
     options.show_as(adapters.extract(base, tuned, out, **one_goal(asked), progress=True).table, as_json)
 
 
@@ -99,8 +94,6 @@ def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) ->
 
     Example: lora-np combine style=0.7 task -o both --method cat
     """
-    from lora_np import adapters
-
     paths, weights = zip(*map(weighted, sources), strict=True)
     options.show_as(adapters.combine(paths, out, weights=weights, **asked, progress=True).table, as_json)
 
@@ -119,8 +112,6 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
-    from lora_np import adapters
-
     options.show_as(adapters.merge(base, adapter, out, **asked, progress=True).table, as_json)
 
 
@@ -136,8 +127,6 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """
-    from lora_np import adapters
-
     found = adapters.diff(first, second, **asked, progress=True)
     options.show_as(found.table, as_json, status=0 if found.same else 3)
 
@@ -160,8 +149,6 @@ def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
-    from lora_np import adapters
-
     options.show_as(adapters.convert(adapter, out, **asked).table, as_json)
 
 
@@ -179,8 +166,6 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np check my-adapter --for vllm
     """
-    from lora_np import adapters
-
     found = adapters.check(adapter, **asked)
     options.show_as(found, as_json, found.table, status=0 if found.fine else 3)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lora_np import accounting
 from lora_np.cli import options
+from lora_np.files import write_figure
+from lora_np.table import Table, decimal_bytes
 
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
-    from lora_np.table import Table
 
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[Any, str]] = {
@@ -53,8 +56,6 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
 
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
-    from lora_np import accounting
-
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked):
         raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
@@ -79,7 +80,6 @@ def _counted(
     **asked: Any,
 ) -> list[Table]:
     """Totals first, then what else was asked for."""
-    from lora_np import accounting
     from lora_np.models import matrix_size
 
     if not (rank or config) and (by or memory or asked):
@@ -100,8 +100,6 @@ def _counted(
 
 def _totals(counts: Sequence[LoraCount]) -> Table:
     """What LoRAs on one model cost, and what PEFT would print."""
-    from lora_np.table import Table, decimal_bytes
-
     names = ("rank", "trainable", "base", "total", "percent")
     notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]
     return Table(
@@ -137,16 +135,11 @@ def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused --plot plan.png
     """
-    from dataclasses import asdict
-
-    from lora_np import accounting
-
     options.check_target("--plot", plot, options.PICTURES)
     found = accounting.plan(source, **options.given(asked))
     if plot is not None:
         from matplotlib.figure import Figure
 
-        from lora_np.files import write_figure
         from lora_np.plots import memory_by_cause
 
         figure = Figure(figsize=(8, 1.4 + 0.36 * len(found.choices)), layout="constrained")
@@ -172,12 +165,8 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """
-    from lora_np.accounting import rank_errors_of
-
     options.check_target("--plot", plot, options.PICTURES)
-    found = rank_errors_of(matrix, **options.given(asked))
+    found = accounting.rank_errors_of(matrix, **options.given(asked))
     if plot is not None:
-        from lora_np.files import write_figure
-
         write_figure(found.figure(), plot, dpi=150)
     options.show_as(vars(found), as_json, found.table)

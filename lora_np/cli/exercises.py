@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from lora_np import exercises as course, grading
 from lora_np.checks import whole_number
 from lora_np.cli import options
+from lora_np.table import Table
 
 lessons = click.option(
     "--lesson", "lessons", multiple=True, callback=options.whole_numbers, help="Lessons, such as 1 or 1,2."
@@ -38,10 +40,7 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
 
     Example: lora-np exercises list --lesson 1
     """
-    from lora_np.exercises import lessons as course
-    from lora_np.table import Table
-
-    found = course(lessons)
+    found = course.lessons(lessons)
     rows = [
         (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
         for lesson in found
@@ -60,9 +59,7 @@ def start_command(folder: Path, lessons: tuple[int, ...]) -> None:
 
     Example: lora-np exercises start my-exercises --lesson 1
     """
-    from lora_np.exercises import start
-
-    options.show_written(*start(folder, lessons))
+    options.show_written(*course.start(folder, lessons))
     print("Then: lora-np exercises check FILE")
 
 
@@ -75,10 +72,7 @@ def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
 
     Example: lora-np exercises check my-exercises/01-see-rank.py
     """
-    from lora_np.exercises import exercise
-    from lora_np.grading import check_file
-
-    report = check_file(file, [exercise(name) for name in names])
+    report = grading.check_file(file, [course.exercise(name) for name in names])
     options.show_as(report.to_dict(), as_json, report, status=0 if report.passed else 1)
 
 
@@ -89,9 +83,7 @@ def solution_command(name: str) -> None:
 
     Example: lora-np exercises solution lora_count
     """
-    from lora_np.exercises import solution
-
-    print(solution(name))
+    print(course.solution(name))
 
 
 @exercises.command("grade")
@@ -115,13 +107,12 @@ def grade_command(
 
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """
-    from lora_np.grading import Limits, check_out, grade
-
-    check_out(out, submissions)
+    grading.check_out(out, submissions)
     asked = options.given(asked)
     if "memory" in asked:
         asked["memory"] = whole_number("memory", asked["memory"], maximum=2**20) * 2**20
-    grades = grade(submissions, numbers=lessons, rng=rng, limits=Limits(**asked), jobs=jobs, progress=True)
+    limits = grading.Limits(**asked)
+    grades = grading.grade(submissions, numbers=lessons, rng=rng, limits=limits, jobs=jobs, progress=True)
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
     options.show_as({**about, "grades": grades.table.records}, as_json, grades.table)
     written = grades.write(out)  # last: if a file cannot be written, the points are still on the screen
@@ -137,6 +128,4 @@ def nbgrader_command(folder: Path, lessons: tuple[int, ...]) -> None:
 
     Example: lora-np exercises nbgrader my-course
     """
-    from lora_np.grading import nbgrader
-
-    options.show_written(*nbgrader(folder, lessons))
+    options.show_written(*grading.nbgrader(folder, lessons))

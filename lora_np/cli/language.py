@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
+from lora_np import adapters, language
 from lora_np.cli import options
+from lora_np.files import write_figure, write_text
 
 seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
 quantised = click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits.")
@@ -77,9 +79,6 @@ def finetune(
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
-    from lora_np import adapters, language
-    from lora_np.files import write_figure, write_text
-
     # before the training, not after it
     if not dry_run:
         out = check_written(out, force, asked["checkpoint"], asked["resume"])
@@ -167,8 +166,6 @@ def first_prompt(data: Any) -> Any:
 
 def continuation(model: Any, begin: Any, rng: int) -> str:
     """A short sample, on one line."""
-    from lora_np import language
-
     said = language.generate if isinstance(begin, str) else language.answer
     return " ".join(said(model, begin, tokens=SAID, temperature=0.7, rng=rng).split())
 
@@ -211,8 +208,6 @@ def generate(
 
     Example: lora-np generate austen --adapter king-james --prompt "And the king "
     """
-    from lora_np import adapters, language
-
     if system is not None and not chat:
         raise click.UsageError("--system is what a --chat begins with")
     speaker = language.load(model, quantised=quantised)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from lora_np import course
 from lora_np.checks import choice
 from lora_np.cli.options import WRITTEN, as_json, show_as
 from lora_np.table import Table
@@ -21,11 +23,7 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 
     Example: lora-np tour --out my-tour
     """
-    from dataclasses import asdict
-
-    from lora_np.course import tour as run_tour
-
-    found = run_tour(out, quick=quick, rng=rng, progress=not as_json)
+    found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
     parts = found.table, found.advantages, found.voice, f"\nReport with the figure: {found.report}"
     show_as(asdict(found), as_json, *parts)
 
@@ -39,11 +37,9 @@ def lab(folder: Path, browser: bool, port: int | None) -> None:
 
     Example: lora-np lab --no-browser
     """
-    from lora_np.course import copy_lessons, open_lab
-
-    new, kept = copy_lessons(folder)
+    new, kept = course.copy_lessons(folder)
     print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)
-    open_lab(folder, browser=browser, port=port)
+    course.open_lab(folder, browser=browser, port=port)
 
 
 @click.command()
@@ -54,9 +50,7 @@ def claims(name: str | None, as_json: bool) -> None:
 
     Example: lora-np claims rslora
     """
-    from lora_np.course import claims as known_claims
-
-    known = known_claims()
+    known = course.claims()
     if name is None:
         rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
         show_as(Table(["claim", "verdict", "what is said"], rows), as_json)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np import adapters, datasets
+from lora_np import adapters, datasets, plots
 from lora_np.accounting import count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
@@ -326,8 +326,6 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> StepTime:
 def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
     """What each rank costs in numbers, and how much of the best full update's gain it leaves out."""
     from matplotlib.figure import Figure
-
-    from lora_np import plots
 
     full, *trained = updates
     missing = (best - best[-1]) / (best[0] - best[-1])
