@@ -17,7 +17,7 @@ PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Parsed(click.ParamType):
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone
     """What a function makes of the text."""
 
     def __init__(self, parse: Callable[[str], Any], name: str = "text") -> None:
