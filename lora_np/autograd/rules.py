@@ -151,6 +151,15 @@ derivative(
     lambda y, condition, a, b: lambda g: np.where(condition, g, 0),
     lambda y, condition, a, b: lambda g: np.where(condition, 0, g),
 )
+derivative(
+    np.clip,
+    lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
+    # Bounds that cross: the upper one wins.
+    lambda y, a, a_min=None, a_max=None: lambda g: np.where(np.less(a, a_min) & ~crossed(a_min, a_max), g, 0),
+    lambda y, a, a_min=None, a_max=None: (
+        lambda g: np.where(np.greater(a, a_max) | crossed(a_min, a_max), g, 0)
+    ),
+)
 
 
 def share(g: Array, winner: Any, loser: Any) -> Array:
@@ -158,15 +167,16 @@ def share(g: Array, winner: Any, loser: Any) -> Array:
     return np.where(np.greater(winner, loser), g, np.where(np.equal(winner, loser), g / 2, 0))
 
 
-@composition(np.clip)
-def clip(a: Any, a_min: Any = None, a_max: Any = None) -> Any:
-    """The bounds themselves pass. Where they cross, the upper one wins; between equal ones nothing moves."""
-    if a_min is not None:
-        a = np.where(np.less(a, a_min) | np.isnan(a_min), a_min, a)
-    if a_max is None:
-        return a
-    one_point = False if a_min is None else np.equal(a_min, a_max)
-    return np.where(np.greater(a, a_max) | np.isnan(a_max) | one_point, a_max, a)
+def within(a: Array, low: Any, high: Any) -> Any:
+    above = True if low is None else np.greater_equal(a, low)
+    if high is None:
+        return above
+    below = above & np.less_equal(a, high)
+    return below if low is None else below & np.less(low, high)
+
+
+def crossed(low: Any, high: Any) -> Any:
+    return np.array(False) if low is None or high is None else np.greater(low, high)
 
 
 @composition(np.select)
