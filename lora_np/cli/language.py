@@ -90,7 +90,10 @@ def finetune(
     if validation is not None:
         training["validation"] = language.read_data(validation, **how)
     if out is None or dry_run:
-        foretell(language.forecast(base, told, **training, tell=tell), as_json)
+        found = language.forecast(base, told, **training, tell=tell)
+        heading = "--- an example: what is learnt is in [[ ]]"
+        shown = (f"{heading}\n{example}\n" for example in found.examples)
+        options.show_as(found.table, as_json, *shown, found.table)
         return
     begin = prompt or first_prompt(training.get("validation", told))
     if sample_every:
@@ -145,14 +148,6 @@ def check_written(out: Path | None, force: bool, checkpoint: Path | None, resume
     if checkpoint is not None and checkpoint.exists() and not resume:
         raise ValueError(f"{checkpoint} is there already: continue it with --resume, or delete it")
     return out
-
-
-def foretell(found: Any, as_json: bool) -> None:
-    """Examples with what is learnt in brackets, and the forecast."""
-    if not as_json:
-        for i, example in enumerate(found.examples, start=1):
-            print(f"--- example {i}: what is learnt is in [[ ]]\n{example}\n")
-    options.show_as(found.table, as_json)
 
 
 def first_prompt(data: Any) -> Any:
