@@ -10,7 +10,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 pytestmark = pytest.mark.browser
-FRONT_PAGE = 500_000  # bytes
+FRONT_PAGE = 400_000  # bytes
 SITE = 60_000_000  # bytes, without the runtime
 KINDS = {
     "front page": "index.html",
