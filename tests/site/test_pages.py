@@ -164,7 +164,7 @@ def test_the_site_is_small(site):
 def test_the_front_page_is_light(open_page):
     open_page("index.html").wait_for_load_state("networkidle")
     sizes = {response.url: len(response.body()) for response in open_page.received}
-    assert any("explorer-data" in url for url in sizes)
+    assert any("front-data" in url for url in sizes)
     assert sum(sizes.values()) < FRONT_PAGE
 
 
