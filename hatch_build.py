@@ -59,9 +59,8 @@ def installable(text: str, package: str) -> str:
     if not package:
         return text
     text = text.replace(", from a copy of the repository", "")
-    return re.sub(
-        r"""pip install (["']?)\.(\[[a-z,]+\])?\1(?![\w.])""", rf"pip install \1{package}\2\1", text
-    )
+    here = r"""pip install (["']?)\.(\[[a-z,]+\])?\1(?![\w.])"""
+    return re.sub(here, rf"pip install \1{package}\2\1", text)
 
 
 class Metadata(MetadataHookInterface):

@@ -1,6 +1,6 @@
 """The site with all its versions in one folder. Each is built once, from its own sources, and then kept.
 
-python docs/versions.py build VERSION FOLDER      the site of this checkout as FOLDER/VERSION; main is "latest"
+python docs/versions.py build VERSION FOLDER      this checkout's site as FOLDER/VERSION; main is "latest"
 python docs/versions.py collect FOLDER ARCHIVES   unpack ARCHIVES/site-VERSION.tar.gz; list and forward
 python docs/versions.py notes VERSION             what CHANGELOG.md says of a version
 """

@@ -1,4 +1,4 @@
-"""Commands on pages install from the package index, once [tool.publication] in pyproject.toml names the package."""
+"""Commands on pages install from the index, once [tool.publication] in pyproject.toml names the package."""
 
 from sphinx.application import Sphinx
 
