@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 import export
+import front_data
 import numpy as np
 import training_data
 from matplotlib.figure import Figure
@@ -80,7 +81,34 @@ def spoken() -> str:
     return "".join(f"<p><strong>{name}</strong>: {escape(' '.join(text.split()))}</p>" for name, text in said)
 
 
+def portraits() -> Figure:
+    W0, change = front_data.start(), front_data.goal() - front_data.start()
+    cuts = {
+        f"rank {rank}": W0 + np.matmul(*linalg.low_rank_factors(change, rank=rank)) for rank in (1, 8, 20)
+    }
+    return plots.gallery({"W0": W0, **cuts, "in full": W0 + change}, figure=Figure(), width=9)
+
+
+def written() -> str:
+    """The pictures, and what the model writes with each rank."""
+    told = ""
+    for heard in front_data.voice():
+        name = f"rank {heard['rank']}" if heard["rank"] else "no adapter"
+        text = escape(front_data.PROMPT + " ".join(heard["text"].split()))
+        told += f"<p><strong>{name}, loss {heard['loss']:.2f}</strong>: {text}</p>"
+    alt = escape(STILLS["front"].alt)
+    return f'<img src="_static/still-front.png" alt="{alt}">{told}'
+
+
 STILLS = {
+    "front": Still(
+        "1, 8 and 20 columns and rows are 220, 1,760 and 4,400 numbers; the whole change is 12,000. Below, a "
+        "model of Jane Austen's English with an adapter for the King James Bible. To watch it train, "
+        "JavaScript is needed.",
+        "A map of mountains, and the same with an update of rank 1, 8 and 20: a portrait appears.",
+        portraits,
+        written,
+    ),
     "rank": Still(
         "At rank 4 there is a shape, at rank 16 a face, at rank 64 nearly all. "
         "To choose the rank yourself, JavaScript is needed.",
