@@ -152,7 +152,6 @@ WRITERS = {
     "adapters/resizing.py": "beside the directory that `replacing` makes",
     "course/widgets.py": "into memory",
     "exercises/checks/build_a_lora.py": "a question for a student's function, in a temporary directory",
-    "grading/classroom.py": "appends a line to the journal, whose last line may be half",
     "grading/confine.py": "a probe, in the sandbox's own directory",
     "mini.py": "shows how short a file of two factors is",
     "language/storing.py": "into the directory that `replacing` makes",

@@ -12,12 +12,12 @@ from lora_np.quantise import (
     KINDS,
     LAYOUTS,
     Blocks,
-    dynamic_levels,
     nf4_levels,
     normal_quantile,
     quantise,
     uniform_levels,
 )
+from lora_np.quantise.scaled import dynamic_levels
 from tests.drawing import every
 from tests.gguf_files import save_gguf
 
