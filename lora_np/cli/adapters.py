@@ -103,7 +103,6 @@ def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) ->
 @click.argument("adapter", type=options.READ)
 @options.out
 @options.any_base
-@click.option("--full-precision", is_flag=True, help="Write a base quantised by bitsandbytes in float32.")
 @options.jobs
 @options.force
 @options.as_json

@@ -26,7 +26,6 @@ _TRAINING: dict[str, tuple[Any, str]] = {
     "optimizer": (str.lower, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
     "master_copy": (bool, "Keep a float32 copy of weights trained in 16 bits."),
     "batch_size": (int, "Sequences computed at a time."),
-    "accumulate": (int, "Batches in a step."),
     "context": (int, "Tokens in a sequence (512)."),
     "attention": (str.lower, "fused (memory-efficient) or eager."),
     "cross_entropy": (str.lower, "plain, or fused: never holds all logits at once."),
@@ -59,11 +58,7 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked):
         raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
-    if catalogue:
-        listed = accounting.catalogue()
-        tables = [listed.table, listed.family_table]
-    else:
-        tables = _counted(source, **asked)
+    tables = list(accounting.catalogue()) if catalogue else _counted(source, **asked)
     if as_csv:
         print("\n".join(table.to_csv() for table in tables))
     else:
@@ -122,33 +117,20 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 )  # fmt: skip
 @options.saved
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
-@click.option("--tokens", type=int, help="Tokens of training, for hours and energy (a million).")
-@click.option("--plot", type=options.READ, help="Draw memory by cause to this file.")
 @options.as_json
 @options.each(_TRAINING)
-def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
+def plan(source: str, as_json: bool, **asked: Any) -> None:
     """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
     Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
 
-    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused --plot plan.png
+    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused
     """
-    options.check_target("--plot", plot, options.PICTURES)
     found = accounting.plan(source, **options.given(asked))
-    if plot is not None:
-        from matplotlib.figure import Figure
-
-        from lora_np.plots import memory_by_cause
-
-        figure = Figure(figsize=(8, 1.4 + 0.36 * len(found.choices)), layout="constrained")
-        parts = {each.name: each.memory.parts for each in found.choices}
-        memory_by_cause(parts, room=found.card.memory, ax=figure.add_subplot())
-        write_figure(figure, plot, dpi=150)
     content = {**asdict(found), "fits": found.fits}
-    tables = found.table, found.causes, found.costs
-    options.show_as(content, as_json, *tables, status=0 if found.fits else 3)
+    options.show_as(content, as_json, found.table, found.causes, status=0 if found.fits else 3)
 
 
 @click.command()
