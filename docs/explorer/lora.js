@@ -44,7 +44,7 @@
     }
 
     const update = () => times(factors.B, transposed(factors.A)).map((row) => row.map((value) => scale * value));
-    return { step, loss, update, get steps() { return steps; } };
+    return { step, loss, update, factors, get steps() { return steps; } };
   }
 
   // Singular values by one-sided Jacobi rotations: columns are turned until all are orthogonal.

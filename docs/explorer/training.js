@@ -8,21 +8,60 @@
   const task = window.loraTask;
   const { trainer, singularValues, zeros } = window.loraTraining;
   const [d, k] = [task.y[0].length, task.x[0].length];
-  const STEPS = 400, LEFT = 34, RIGHT = 316, TOP = 12, BOTTOM = 148, FRAME = 4; // steps in a frame
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const STEPS = 400, FRAME = still ? 25 : 2; // steps in a frame: slow enough to watch, unless nothing is to move
+  const LEFT = 36, RIGHT = 320, TOP = 16, BOTTOM = 164; // of the plot; the names of curves stand to the right
+  const KEPT = 5, ENOUGH = 20; // curves that are kept, and the steps that make one worth it
   const RATES = [0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3];
+  const STARTS = { B: "B = 0", both: "both 0", none: "both random" };
+  const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => { form.querySelector(`[data-show="${name}"]`).textContent = text; };
-  const svg = (tag, attributes) => {
+  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
+  const svg = (tag, attributes, text = "") => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.textContent = text;
     return element;
   };
 
-  const rank = () => Number(part("rank").value);
-  const alpha = () => 2 ** Number(part("alpha").value);
-  const rate = () => RATES[Number(part("rate").value)];
+  const chosen = () => ({
+    rank: Number(part("rank").value), alpha: 2 ** Number(part("alpha").value), rate: RATES[Number(part("rate").value)], start: part("start").value,
+  });
+  const same = (one, other) => Object.keys(one).every((name) => one[name] === other[name]);
 
-  let run, losses, frame;
+  let settings, run, losses = [], old = [], frame = 0, seen = false;
+
+  // ---- matrices
+
+  const best = (rank) => task.left.map((row) => Float64Array.from({ length: k }, (_, j) => {
+    let sum = 0;
+    for (let r = 0; r < rank; r += 1) sum += row[r] * task.right[r][j];
+    return sum;
+  }));
+  const largest = Math.max(...best(8).flatMap((row) => [...row].map(Math.abs)));
+
+  // Blue below zero, white at zero, orange above: the package's own two colours.
+  function paint(name, M, limit) {
+    const canvas = find(`[data-canvas="${name}"]`);
+    [canvas.width, canvas.height] = [M[0].length, M.length];
+    const image = new ImageData(canvas.width, canvas.height);
+    M.forEach((row, i) => row.forEach((value, j) => {
+      const share = Math.min(1, Math.abs(value) / limit);
+      const colour = (value < 0 ? [0, 114, 178] : [213, 94, 0]).map((end) => 255 + share * (end - 255));
+      image.data.set([...colour, 255], 4 * (i * canvas.width + j));
+    }));
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  function pictures() {
+    const { A, B } = run.factors;
+    const limit = (M) => Math.max(0.1, ...M.map((row) => Math.max(...row.map(Math.abs)))); // each factor against its own largest number
+    paint("A", A, limit(A));
+    paint("B", B, limit(B));
+    paint("BA", run.update(), largest);
+  }
+
+  // ---- the loss
 
   const lowest = Math.log(task.best.at(-1) * 0.8), highest = Math.log(task.best[0] * 1.6);
   const across = (step) => LEFT + ((RIGHT - LEFT) * step) / STEPS;
@@ -30,39 +69,61 @@
     const share = (highest - Math.log(Math.max(loss, 1e-12))) / (highest - lowest);
     return TOP + (BOTTOM - TOP) * Math.min(1.02, Math.max(-0.02, share));
   };
+  const path = (values) =>
+    `M${values.map((value, step) => `${across(step).toFixed(1)},${down(Number.isFinite(value) ? value : 1e9).toFixed(1)}`).join("L")}`;
 
   function axis() {
-    const group = form.querySelector(".axis");
+    const group = find(".axis");
     for (const loss of [0.1, 0.2, 0.5, 1]) {
       group.append(svg("line", { x1: LEFT, x2: RIGHT, y1: down(loss), y2: down(loss) }));
-      const text = svg("text", { x: LEFT - 4, y: down(loss) + 3, "text-anchor": "end" });
-      text.textContent = loss;
-      group.append(text);
+      group.append(svg("text", { x: LEFT - 5, y: down(loss) + 4, "text-anchor": "end" }, loss));
     }
-    for (const step of [0, 100, 200, 300, 400]) {
-      const text = svg("text", { x: across(step), y: BOTTOM + 10, "text-anchor": "middle" });
-      text.textContent = step;
-      group.append(text);
-    }
+    for (const step of [0, 200, 400]) group.append(svg("text", { x: across(step), y: BOTTOM + 15, "text-anchor": "middle" }, step));
+    group.append(svg("text", { x: across(200), y: BOTTOM + 30, "text-anchor": "middle" }, "steps"));
+    group.append(svg("text", { x: 0, y: 10 }, "loss"));
   }
 
-  function line(name, loss, text, above) {
+  function line(name, loss, text, shift) {
     const y = down(loss);
-    const element = form.querySelector(`.optimum.${name}`);
-    element.setAttribute("y1", y);
-    element.setAttribute("y2", y);
-    const label = form.querySelector(`.${name}-name`);
-    label.setAttribute("y", above ? y - 3 : y + 9);
+    const element = find(`.optimum.${name}`);
+    for (const [attribute, value] of Object.entries({ x1: LEFT, x2: RIGHT, y1: y, y2: y })) element.setAttribute(attribute, value);
+    const label = find(`.${name}-name`);
+    label.setAttribute("x", RIGHT);
+    label.setAttribute("y", y + shift);
     label.textContent = text;
+  }
+
+  // What tells an old run from this one.
+  function difference(other) {
+    const names = { rank: `rank ${other.rank}`, alpha: `alpha ${other.alpha}`, rate: `rate ${other.rate}`, start: STARTS[other.start] };
+    const found = Object.keys(names).filter((name) => other[name] !== settings[name]).map((name) => names[name]);
+    return found.length > 2 ? `${found[0]}, …` : found.join(", ");
+  }
+
+  function curves() {
+    const shown = [...old.map((each) => ({ text: difference(each.settings), losses: each.losses })), { text: "this run", losses, now: true }];
+    find(".old").replaceChildren(...old.map((each) => svg("path", { d: path(each.losses) })));
+    find(".curve").setAttribute("d", path(losses));
+    let free = TOP; // names keep their order and do not cover each other
+    for (const each of shown.sort((a, b) => down(a.losses.at(-1)) - down(b.losses.at(-1)))) {
+      const y = Math.max(free, down(each.losses.at(-1)) + 4);
+      free = y + 14;
+      const place = { x: RIGHT + 6, y };
+      if (!each.now) find(".old").append(svg("text", place, each.text));
+      else {
+        for (const [name, value] of Object.entries(place)) find(".now").setAttribute(name, value);
+        find(".now").textContent = old.length ? each.text : "";
+      }
+    }
   }
 
   function bars() {
     const found = singularValues(run.update()).slice(0, 10);
-    const largest = Math.max(task.values[0], found[0]) || 1;
-    const height = (value) => (94 * value) / largest;
-    form.querySelector(".bars").replaceChildren(...Array.from({ length: 10 }, (_, i) => {
+    const most = Math.max(task.values[0], found[0]) || 1;
+    const height = (value) => (94 * value) / most;
+    find(".bars").replaceChildren(...Array.from({ length: 10 }, (_, i) => {
       const group = svg("g", {});
-      const x = LEFT + i * 28;
+      const x = 16 + i * 29;
       const value = found[i] > 1e-9 ? found[i] : 0;
       group.append(svg("rect", { class: "bar", x, y: 102 - height(value), width: 18, height: height(value) }));
       const goal = 102 - height(task.values[i]);
@@ -72,10 +133,10 @@
   }
 
   function verdict() {
-    const loss = losses.at(-1), best = task.best[rank()];
+    const loss = losses.at(-1);
     if (!Number.isFinite(loss) || loss > 20 * task.best[0]) return "It diverges: the learning rate is too high for this alpha.";
-    if (part("start").value === "both" && run.steps) return "Nothing moves: with both factors 0, both gradients are 0.";
-    if (loss <= best * 1.005) return "It has found the best update of this rank.";
+    if (settings.start === "both" && run.steps) return "Nothing moves: with both factors 0, both gradients are 0.";
+    if (loss <= task.best[settings.rank] * 1.005) return "It has found the best update of this rank.";
     return run.steps >= STEPS ? "Not there yet: a higher rate or alpha gets there sooner." : "";
   }
 
@@ -84,30 +145,47 @@
     show("step", run.steps);
     show("loss", Number.isFinite(loss) ? loss.toFixed(4) : "none");
     show("verdict", verdict());
-    const points = losses.map((value, step) => `${across(step).toFixed(1)},${down(Number.isFinite(value) ? value : 1e9).toFixed(1)}`);
-    form.querySelector(".curve").setAttribute("d", `M${points.join("L")}`);
+    pictures();
+    curves();
     bars();
   }
 
+  // ---- a run
+
+  // The curve that another setting leaves behind; one that a slider only passed on its way is not kept.
+  function keep() {
+    if (settings && losses.length > ENOUGH) old.push({ settings, losses });
+    settings = chosen();
+    old = old.filter((each) => !same(each.settings, settings)).slice(-KEPT);
+  }
+
   function restart() {
-    cancelAnimationFrame(frame);
-    const r = rank();
-    const start = part("start").value;
-    const A = start === "both" ? zeros(r, k) : task.A.slice(0, r);
-    const B = start === "none" ? task.B.map((row) => row.slice(0, r)) : zeros(d, r);
-    run = trainer(task, { A, B }, { alpha: alpha(), rate: rate() });
+    keep();
+    const { rank, alpha, rate, start } = settings;
+    const A = start === "both" ? zeros(rank, k) : task.A.slice(0, rank);
+    const B = start === "none" ? task.B.map((row) => row.slice(0, rank)) : zeros(d, rank);
+    run = trainer(task, { A, B }, { alpha, rate });
     losses = [run.loss()];
-    show("rank", r);
-    show("alpha", alpha());
-    show("rate", rate());
-    show("best", task.best[r].toFixed(4));
-    show("count", (r * (d + k)).toLocaleString("en-US"));
-    for (const name of ["rank", "alpha", "rate"]) part(name).setAttribute("aria-valuetext", `${name} ${{ rank: r, alpha: alpha(), rate: rate() }[name]}`);
-    line("own", task.best[r], `best of rank ${r}`, r < 4);
-    line("full", task.best.at(-1), "best full update", r < 4);
-    part("run").textContent = "Train";
-    history.replaceState(null, "", `#${new URLSearchParams({ rank: r, alpha: alpha(), rate: rate(), start })}`);
+    for (const [name, value] of Object.entries({ rank, alpha, rate })) {
+      show(name, value);
+      part(name).setAttribute("aria-valuetext", `${name} ${value}`);
+    }
+    show("best-rank", rank);
+    show("best", task.best[rank].toFixed(4));
+    show("count", (rank * (d + k)).toLocaleString("en-US"));
+    find(".training-factors").style.setProperty("--rank", rank);
+    paint("best", best(rank), largest);
+    line("own", task.best[rank], `best of rank ${rank}`, -5);
+    line("full", task.best.at(-1), "best full update", 13);
+    history.replaceState(null, "", `#${new URLSearchParams(settings)}`);
     draw();
+    if (seen) go();
+  }
+
+  function go() {
+    cancelAnimationFrame(frame);
+    part("run").textContent = "Pause";
+    frame = requestAnimationFrame(advance);
   }
 
   function advance() {
@@ -115,16 +193,17 @@
       run.step();
       losses.push(run.loss());
     }
-    draw();
-    if (run.steps < STEPS && Number.isFinite(losses.at(-1))) frame = requestAnimationFrame(advance);
-    else pause(`Step ${run.steps}, loss ${losses.at(-1).toFixed(4)}. ${verdict()}`);
+    const ended = run.steps >= STEPS || !Number.isFinite(losses.at(-1));
+    if (!still || ended) draw();
+    if (!ended) frame = requestAnimationFrame(advance);
+    else pause("Train again", `Step ${run.steps}, loss ${losses.at(-1).toFixed(4)}. ${verdict()}`);
   }
 
-  function pause(status) {
+  function pause(name, status = "") {
     cancelAnimationFrame(frame);
     frame = 0;
-    part("run").textContent = "Train";
-    if (status) show("status", status);
+    part("run").textContent = name;
+    show("status", status);
   }
 
   function recall() {
@@ -134,22 +213,31 @@
     set("alpha", Math.log2(Number(state.get("alpha") ?? 8)));
     const near = RATES.findIndex((value) => value >= Number(state.get("rate") ?? 0.02));
     set("rate", near < 0 ? RATES.length - 1 : near);
-    const start = form.querySelector(`[name=start][value="${CSS.escape(state.get("start") ?? "B")}"]`);
+    const start = find(`[name=start][value="${CSS.escape(state.get("start") ?? "B")}"]`);
     if (start) start.checked = true;
     restart();
   }
 
   part("run").addEventListener("click", () => {
-    if (frame) return pause();
-    if (run.steps >= STEPS) restart();
-    part("run").textContent = "Pause";
-    frame = requestAnimationFrame(advance);
-    return undefined;
+    if (frame) pause("Go on");
+    else if (run.steps >= STEPS || !Number.isFinite(losses.at(-1))) restart();
+    else go();
   });
-  part("again").addEventListener("click", restart);
+  part("clear").addEventListener("click", () => {
+    old = [];
+    curves();
+  });
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const input of form.querySelectorAll("input")) input.addEventListener("input", restart);
   window.addEventListener("hashchange", recall);
   axis();
   recall();
+
+  const sight = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    sight.disconnect();
+    seen = true;
+    go();
+  }, { threshold: 0.6 });
+  sight.observe(find(".training-scene"));
 })();

@@ -30,11 +30,16 @@ def task() -> dict[str, Array]:
         B, A = linalg.reduced_rank_regression(x, y, rank=rank)
         best.append(np.mean((x @ (B @ A).T - y) ** 2))
     whole = linalg.reduced_rank_regression(x, y)
+    left, right = linalg.reduced_rank_regression(
+        x, y, rank=RANKS
+    )  # its first r products are the best of rank r
     return {
         "x": x,
         "y": y,
         "A": rng.uniform(-bound, bound, size=(RANKS, K)).round(4),
         "B": rng.uniform(-bound, bound, size=(D, RANKS)).round(4),
+        "left": left.round(5),
+        "right": right.round(5),
         "best": np.array(best).round(9),
         "values": np.linalg.svd(whole[0] @ whole[1], compute_uv=False).round(6),
     }

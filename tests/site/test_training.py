@@ -59,13 +59,34 @@ def test_after_200_steps_loss_and_update_are_those_of_fit():
         np.testing.assert_allclose(values, np.linalg.svd(update, compute_uv=False), atol=1e-9)
 
 
+def ended(page):
+    """It trains by itself, once it is in sight."""
+    page.wait_for_function("document.querySelector('#training [data-show=step]').textContent === '400'")
+
+
+def pixels(page, name):
+    """Colors of one matrix, (rows, columns, 3)."""
+    found = page.evaluate(
+        """(name) => {
+          const c = document.querySelector(`#training [data-canvas=${name}]`);
+          return [c.height, c.width, [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data]];
+        }""",
+        name,
+    )
+    return np.array(found[2]).reshape(found[0], found[1], 4)[:, :, :3]
+
+
+def colors(M, limit):
+    share = np.clip(np.abs(M) / limit, 0, 1)[:, :, None]
+    return 255 + share * (np.where(M[:, :, None] < 0, (0, 114, 178), (213, 94, 0)) - 255)
+
+
 @pytest.mark.browser
 def test_training_reaches_the_line_of_its_rank(open_page):
     page = open_page("learn/training.html#rank=2&alpha=8&rate=0.05&start=B")
     shown = lambda name: page.locator(f'#training [data-show="{name}"]').inner_text()
     assert shown("best") == f"{TASK['best'][2]:.4f}"
-    page.get_by_role("button", name="Train").click()
-    page.wait_for_function("document.querySelector('#training [data-show=step]').textContent === '400'")
+    ended(page)
     assert float(shown("loss")) == pytest.approx(TASK["best"][2], rel=5e-3)
     assert "found the best update" in shown("verdict")
 
@@ -73,13 +94,61 @@ def test_training_reaches_the_line_of_its_rank(open_page):
 @pytest.mark.browser
 def test_from_two_zeros_nothing_moves(open_page):
     page = open_page("learn/training.html#rank=3&start=both")
-    page.get_by_role("button", name="Train").click()
-    page.wait_for_function("document.querySelector('#training [data-show=step]').textContent === '400'")
+    ended(page)
     assert page.locator('#training [data-show="loss"]').inner_text() == f"{TASK['best'][0]:.4f}"
     assert "Nothing moves" in page.locator('#training [data-show="verdict"]').inner_text()
 
 
 @pytest.mark.browser
-def test_it_fits_a_phone(open_page):
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_the_product_comes_to_look_like_the_best_update(open_page, rank):
+    page = open_page(f"learn/training.html#rank={rank}&alpha=8&rate=0.05&start=B", reduced_motion="reduce")
+    ended(page)
+    B, A = lnp.reduced_rank_regression(TASK["x"], TASK["y"], rank=rank)
+    most = np.matmul(*lnp.reduced_rank_regression(TASK["x"], TASK["y"], rank=training_data.RANKS))
+    want = colors(B @ A, np.abs(most).max())
+    np.testing.assert_allclose(pixels(page, "best"), want, atol=1.5)
+    assert np.abs(pixels(page, "BA") - want).max() < 25
+    assert pixels(page, "A").shape == (rank, training_data.K, 3)
+    assert pixels(page, "B").shape == (training_data.D, rank, 3)
+
+
+@pytest.mark.browser
+def test_old_curves_stay_until_they_are_cleared(open_page):
+    page = open_page("learn/training.html#rank=1", reduced_motion="reduce")
+    names = page.locator("#training .old text")
+    for rank in (2, 3):
+        ended(page)
+        page.locator("#training-rank").press("ArrowRight")
+        assert page.locator('#training [data-show="rank"]').inner_text() == str(rank)
+    ended(page)
+    assert names.all_text_contents() == ["rank 1", "rank 2"]
+    assert page.locator("#training .old path").count() == 2
+    page.locator("#training-rank").press("ArrowLeft")  # what is run again is not also old
+    ended(page)
+    assert sorted(names.all_text_contents()) == ["rank 1", "rank 3"]
+    page.get_by_role("button", name="Clear old curves").click()
+    assert names.count() == page.locator("#training .old path").count() == 0
+
+
+@pytest.mark.browser
+def test_it_can_be_paused(open_page):
+    page = open_page("learn/training.html")
+    page.get_by_role("button", name="Pause").click()
+    step = page.locator('#training [data-show="step"]').inner_text()
+    page.get_by_role("button", name="Go on").click()
+    ended(page)
+    assert int(step) < 400
+    page.get_by_role("button", name="Train again").wait_for()
+
+
+@pytest.mark.browser
+def test_on_a_phone_pictures_stay_in_sight_under_the_controls(open_page):
     page = open_page("learn/training.html", viewport={"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for control in ("#training-rank", "#training-rate", "#training [name=clear]"):
+        page.locator(control).scroll_into_view_if_needed()
+        for picture in (".training-scene", ".training-loss"):
+            box = page.locator(f"#training {picture}").bounding_box()
+            assert box["y"] >= 0
+            assert box["y"] + box["height"] <= page.locator(control).bounding_box()["y"] + 1 <= 844
