@@ -15,6 +15,7 @@
   const alone = root.querySelector("[name=alone]");
   const WIDTH = 320, TOP = 26, BOTTOM = 112; // of the curve
   const LARGEST = 160; // pixels of a side of the reader's own picture
+  const PATCHES = [46, 32]; // pixels: two by three patches, with gaps between them
   const STRENGTHS = 12; // layers whose strength can be changed
   const whole = (n) => n.toLocaleString("en-US");
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -23,7 +24,10 @@
 
   const subjects = Object.fromEntries(window.rankExplorer.map((subject) => [
     subject.name,
-    ready({ ...subject, left: decode(subject.left, subject.d), right: decode(subject.right, subject.k), rank: subject.start }),
+    ready({
+      ...subject, left: decode(subject.left, subject.d), right: decode(subject.right, subject.k), rank: subject.start,
+      whole: subject.whole && decode(subject.whole, subject.k), // only the rows that are drawn
+    }),
   ]));
   let subject = subjects.picture;
   let strengths = new Array(STRENGTHS).fill(1);
@@ -55,6 +59,13 @@
     return M;
   }
 
+  function complete() {
+    if (!subject.whole) return product(subject, subject.left.length);
+    const M = new Float32Array(subject.d * subject.k);
+    subject.whole.forEach((row, n) => M.set(row, subject.outputs[n] * subject.k));
+    return M;
+  }
+
   function grey(share) {
     const level = Math.round(255 * Math.min(1, Math.max(0, share)));
     return [level, level, level];
@@ -69,12 +80,26 @@
 
   function paint(target, M, [low, high], colour) {
     const { d, k, name } = subject;
-    const image = new ImageData(k, d);
-    for (let i = 0; i < M.length; i += 1) image.data.set([...colour((M[i] - low) / (high - low)), 255], 4 * i);
-    target.width = k;
-    target.height = d;
+    const [width, height] = name === "update" ? PATCHES : [k, d];
+    const image = new ImageData(width, height);
+    const put = (at, shade) => image.data.set([...shade, 255], 4 * at);
+    if (name === "update") patches(put, (row, column) => colour((M[row * k + column] - low) / (high - low)));
+    else M.forEach((value, at) => put(at, colour((value - low) / (high - low))));
+    [target.width, target.height] = [width, height];
     target.getContext("2d").putImageData(image, 0, 0);
     target.classList.toggle("pixels", name === "update");
+  }
+
+  // A row of the update as one meets it in the picture: the weights of 10 x 12 pixels, and at their right, dark on grey, the one
+  // of the next 10 x 10 pixels that they change. Rows of the matrix next to each other would be a barcode.
+  function patches(put, shade) {
+    subject.outputs.forEach((output, n) => {
+      const top = 11 * Math.floor(n / 2), left = 24 * (n % 2);
+      for (let i = 0; i < 10; i += 1) {
+        for (let j = 0; j < 12; j += 1) put((top + i) * PATCHES[0] + left + j, shade(output, 12 * i + j));
+        for (let j = 0; j < 10; j += 1) put((top + i) * PATCHES[0] + left + 12 + j, 10 * i + j === output ? [32, 32, 32] : [214, 214, 214]);
+      }
+    });
   }
 
   function draw() {
@@ -184,7 +209,7 @@
     slider.min = subject.lowest;
     slider.max = subject.ranks;
     slider.value = subject.rank;
-    paint(canvas("whole"), product(subject, subject.left.length), subject.limits, name === "update" ? diverging : grey);
+    paint(canvas("whole"), complete(), subject.limits, name === "update" ? diverging : grey);
     drawCurve();
     update();
   }

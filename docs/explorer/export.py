@@ -15,6 +15,7 @@ from lora_np.checks import Array
 from lora_np.course.guided_tour import Task, ridge_for
 
 GAIN = 0.999  # of the full update's: there the curve of the update ends
+OUTPUTS = [10 * row + column for row in (1, 4, 8) for column in (3, 8)]  # pixels whose weights are drawn
 
 
 def subjects() -> list[dict[str, Any]]:
@@ -49,7 +50,7 @@ def update() -> dict[str, Any]:
     B, A = linalg.reduced_rank_regression(task.x, task.y, W0=task.base.W, ridge=ridge_for(task.x))
     scale = np.linalg.norm(A, axis=1)  # shared evenly, so that both factors survive rounding
     left, right = B * np.sqrt(scale), A / np.sqrt(scale)[:, None]
-    largest = float(np.quantile(np.abs(B @ A), 0.995))
+    largest = float(np.quantile(np.abs(B @ A), 0.99))
     ranks = update_ranks(task.best_errors)
     return subject(
         B @ A,
@@ -61,6 +62,8 @@ def update() -> dict[str, Any]:
         limits=(-largest, largest),
         lowest=0,
         start=8,
+        outputs=OUTPUTS,
+        whole=whole_numbers((B @ A)[OUTPUTS]),
     )
 
 

@@ -33,24 +33,36 @@ def cut_picture(rank):
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def cut_update(rank):
-    """Colours of the best update of this rank, from a regression of its own."""
+def cut_update(rank=None):
+    """Colors of the best update of a rank, from a regression of its own: some rows, each beside its output."""
     data = {"W0": task().base.W, "ridge": ridge_for(task().x)}
-    B, A = lnp.reduced_rank_regression(task().x, task().y, rank=rank, **data)
-    full_B, full_A = lnp.reduced_rank_regression(task().x, task().y, **data)
-    largest = np.quantile(np.abs(full_B @ full_A), 0.995)
-    share = np.clip(B @ A / largest, -1, 1)[:, :, None]
-    return 255 + np.abs(share) * (np.where(share < 0, BLUE, ORANGE) - 255)
+    whole = np.matmul(*lnp.reduced_rank_regression(task().x, task().y, **data))
+    M = (
+        whole
+        if rank is None
+        else np.matmul(*lnp.reduced_rank_regression(task().x, task().y, rank=rank, **data))
+    )
+    share = np.clip(M / np.quantile(np.abs(whole), 0.99), -1, 1)[:, :, None]
+    colors = 255 + np.abs(share) * (np.where(share < 0, BLUE, ORANGE) - 255)
+    image = np.zeros((32, 46, 3))
+    for n, output in enumerate(export.OUTPUTS):
+        patch = np.full((10, 22, 3), 214.0)
+        patch[:, :12] = colors[output].reshape(10, 12, 3)
+        patch[output // 10, 12 + output % 10] = 32
+        top, left = 11 * (n // 2), 24 * (n % 2)
+        image[top : top + 10, left : left + 22] = patch
+    return image
 
 
-def pixels(page):
+def pixels(page, picture="cut"):
     data = page.evaluate(
-        """() => {
-          const c = document.querySelector("#rank-explorer [data-picture=cut]");
+        """(picture) => {
+          const c = document.querySelector(`#rank-explorer [data-picture=${picture}]`);
           const copy = new OffscreenCanvas(c.width, c.height).getContext("2d");
           copy.drawImage(c, 0, 0);
           return [c.height, c.width, Array.from(copy.getImageData(0, 0, c.width, c.height).data)];
-        }"""
+        }""",
+        picture,
     )
     return np.array(data[2]).reshape(data[0], data[1], 4)[:, :, :3]
 
@@ -95,9 +107,21 @@ def test_the_update_of_a_model(open_page):
         assert shown(page, "count") == f"{lnp.count_lora(100, 120, rank=rank):,}"
         assert shown(page, "error") == f"{task().best_errors[rank]:.4f}"
         np.testing.assert_allclose(pixels(page), cut_update(rank), atol=2)
+    np.testing.assert_allclose(pixels(page, "whole"), cut_update(), atol=2)
     assert shown(page, "full") == "12,000"
     assert shown(page, "break-even") == "54"
     assert page.locator("#explorer-slider").get_attribute("max") == str(most)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_both_pictures_are_of_one_size_above_the_slider(open_page, width):
+    page = open_page("learn/explorer.html", viewport={"width": width, "height": 844})
+    for subject in ("A photograph", "The update of a model"):
+        choose(page, subject)
+        cut, whole = (page.locator(f"[data-picture={name}]").bounding_box() for name in ("cut", "whole"))
+        assert cut["y"] == whole["y"]
+        assert (cut["width"], cut["height"]) == (whole["width"], whole["height"])
+        assert cut["y"] + cut["height"] < page.locator("#explorer-slider").bounding_box()["y"] < 844
 
 
 def test_each_subject_keeps_its_rank(open_page):
