@@ -135,7 +135,8 @@ def explorables() -> None:
     (target / "austen").mkdir(exist_ok=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)
-    shutil.copytree(EXAMPLE, target / "example-adapter", dirs_exist_ok=True)
+    for name, style in speaker_data.STYLES.items():
+        shutil.copytree(EXAMPLE.parent / name, target / style.folder, dirs_exist_ok=True)
     for pattern in ("*.js", "*.css"):
         for part in (DOCS / "explorer").glob(pattern):
             shutil.copyfile(part, target / part.name)

@@ -137,16 +137,23 @@ window.loraSpeak = (() => {
     return found < 0 ? weights.length - 1 : found;
   }
 
-  // Yields characters, as many as fit the positions that the model knows.
-  function* generate(model, prompt, { temperature = 0.7, seed = 0, most = 240 } = {}) {
-    const read = reader(model), uniform = random(seed);
+  function logProbability(logits, token) {
+    const largest = Math.max(...logits);
+    return logits[token] - largest - Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0));
+  }
+
+  // Yields characters, as many as fit the positions that the model knows, and the gain of each: by how much its logarithm of the
+  // probability is above that of another model after the same text.
+  function* generate(model, prompt, { temperature = 0.7, seed = 0, most = 240, other } = {}) {
+    const read = reader(model), compare = other && reader(other), uniform = random(seed);
     const tokens = [...prompt].map((character) => model.vocabulary[character]).filter((token) => token !== undefined);
-    let logits;
-    for (const token of tokens) logits = read(token);
+    let logits, others;
+    const take = (token) => { logits = read(token); others = compare?.(token); };
+    tokens.forEach(take);
     for (let i = tokens.length; i < Math.min(model.config.max_position_embeddings, tokens.length + most); i++) {
       const token = drawn(logits, temperature, uniform);
-      yield model.characters[token];
-      logits = read(token);
+      yield { character: model.characters[token], gain: compare ? logProbability(logits, token) - logProbability(others, token) : 0 };
+      take(token);
     }
   }
 

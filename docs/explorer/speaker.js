@@ -1,117 +1,209 @@
-// The model that speaks: its text under an adapter of any rank, on any layers and maps. Choices are kept in the address.
+// The model that speaks: the base, and beside it an adapter of any rank, on any layers and maps. Choices are kept in the address.
 (() => {
   "use strict";
 
   const form = document.getElementById("speaker");
   if (!form || !window.loraSpeak || !window.loraSamples) return;
 
-  const { load, adapted, generate, KINDS } = window.loraSpeak;
+  const { load, adapted, generate } = window.loraSpeak;
   const { read } = window.loraAdapter;
-  const samples = window.loraSamples; // the first view, made when the page was built
+  const { most, temperature: BEST, styles } = window.loraSamples; // with the first view of each adapter, made when the page was built
+  const LIKELIER = Math.log(10); // from here on a word is marked
+  const NUMBERS = 750720; // of the base
   const root = new URL(document.documentElement.dataset.content_root || "./", location);
+  const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => { form.querySelector(`[data-show="${name}"]`).textContent = text; };
-  const chosen = (name) => [...form.querySelectorAll(`[name=${name}]:checked`)].flatMap((box) => box.value.split(","));
+  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
   const boxes = (name) => [...form.querySelectorAll(`[name=${name}]`)];
+  const chosen = (name) => boxes(name).filter((box) => box.checked).flatMap((box) => box.value.split(","));
+  const all = (name) => boxes(name).every((box) => box.checked);
+  const whole = (n) => n.toLocaleString("en-US");
 
-  let opened, seed = 0, run = 0;
+  let seed = 0, run = 0;
 
-  function open() {
-    opened ??= Promise.all(["austen/model.safetensors", "austen/config.json", "austen/tokenizer.json",
-      "example-adapter/adapter_model.safetensors", "example-adapter/adapter_config.json"].map(async (name) => {
-      const answer = await fetch(new URL(`_static/${name}`, root));
-      return name.endsWith(".json") ? answer.json() : answer.arrayBuffer();
-    })).then(([weights, config, tokenizer, factors, settings]) => ({
-      model: load(weights, config, tokenizer), adapter: read(factors, settings),
-    }));
-    return opened;
+  // ---- files, each of them once, and only when something is to be said that is not recorded
+
+  const kept = new Map();
+  const once = (key, make) => {
+    if (!kept.has(key)) kept.set(key, make());
+    return kept.get(key);
+  };
+  const files = (folder, names) => Promise.all(names.map(async (name) => {
+    const answer = await fetch(new URL(`_static/${folder}/${name}`, root));
+    return name.endsWith(".json") ? answer.json() : answer.arrayBuffer();
+  }));
+  const base = () => once("", async () => load(...await files("austen", ["model.safetensors", "config.json", "tokenizer.json"])));
+  const adapter = (folder) => once(folder, async () => read(...await files(folder, ["adapter_model.safetensors", "adapter_config.json"])));
+
+  async function open(name = part("adapter").value) {
+    const [model, found] = await Promise.all([base(), adapter(styles[name].folder)]);
+    return { model, adapter: found };
   }
 
-  const rank = () => Number(part("rank").value);
+  // ---- choices
+
+  const style = () => styles[part("adapter").value];
+  const rank = () => style().losses[Number(part("rank").value)][0];
+  const temperature = () => Number(part("temperature").value);
+  const recorded = () =>
+    seed === 0 && part("prompt").value === style().prompt && temperature() === BEST && rank() === style().losses.at(-1)[0] && all("layer") && all("kind");
 
   function count() {
-    const layers = new Set(chosen("layer")), kinds = new Set(chosen("kind"));
+    const layers = chosen("layer").length, kinds = new Set(chosen("kind"));
     let numbers = 0;
-    for (const [kind, [d, k]] of Object.entries(samples.shapes)) if (kinds.has(kind)) numbers += rank() * (d + k) * layers.size;
+    for (const [kind, [d, k]] of Object.entries(style().shapes)) if (kinds.has(kind)) numbers += rank() * (d + k) * layers;
     return numbers;
   }
 
-  function state() {
+  function remember() {
     const address = new URL(location);
     const set = (name, value, usual) => {
       if (value === usual) address.searchParams.delete(name);
       else address.searchParams.set(name, value);
     };
-    set("r", String(rank()), "8");
-    set("prompt", part("prompt").value, samples.prompt);
-    set("layers", chosen("layer").join(""), "0123");
-    set("maps", chosen("kind").join(","), KINDS_IN_ORDER);
+    set("adapter", part("adapter").value, Object.keys(styles)[0]);
+    set("r", String(rank()), String(style().losses.at(-1)[0]));
+    set("prompt", part("prompt").value, style().prompt);
+    set("t", String(temperature()), String(BEST));
+    set("layers", chosen("layer").join(""), boxes("layer").map((box) => box.value).join(""));
+    set("maps", chosen("kind").join(","), boxes("kind").map((box) => box.value).join(","));
     history.replaceState(null, "", address);
-    show("rank", rank() ? rank() : "0: no adapter");
-    show("count", count().toLocaleString("en"));
-    show("name", count() ? "Jane Austen's model, with the adapter for the King James Bible" : "Jane Austen's model as it is");
   }
 
-  function text(prompt, said) {
+  function state() {
+    remember();
+    const { losses, title } = style(), numbers = count();
+    const measured = !numbers || (all("layer") && all("kind")); // losses were measured for whole adapters only
+    const loss = numbers ? losses[Number(part("rank").value)][1] : losses[0][1];
+    part("rank").setAttribute("aria-valuetext", `rank ${rank()}`);
+    show("rank", rank() ? rank() : "0: no adapter");
+    show("temperature", `${temperature()}${temperature() === BEST ? ", the best" : `; the best is ${BEST}`}`);
+    show("count", whole(numbers));
+    show("name", numbers ? `With the adapter: ${title}` : "No adapter: the same");
+    show("base-loss", losses[0][1].toFixed(2));
+    show("loss", measured ? loss.toFixed(2) : "not measured for a part");
+    show("verdict", numbers
+      ? `${whole(numbers)} numbers, ${(100 * numbers / NUMBERS).toFixed(1)} % of the model${measured ? `: loss ${losses[0][1].toFixed(2)} falls to ${loss.toFixed(2)}` : ""}.`
+      : "Nothing is added to the base.");
+    plot(measured, loss);
+  }
+
+  // ---- the loss of each rank
+
+  function plot(measured, loss) {
+    const { losses } = style(), last = losses.length - 1, high = losses[0][1], low = losses.at(-1)[1];
+    const across = (i) => 6 + (300 * i) / last;
+    const down = (value) => 26 + (54 * (high - value)) / (high - low);
+    find(".speaker-line").setAttribute("d", `M${losses.map(([, value], i) => `${across(i)},${down(value).toFixed(1)}`).join("L")}`);
+    find('[data-part="points"]').replaceChildren(...losses.map(([r], i) => {
+      const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+      for (const [name, value] of Object.entries({ x: across(i), y: 100, "text-anchor": "middle" })) text.setAttribute(name, value);
+      text.textContent = i ? r : "rank 0";
+      if (!i) [0, "start"].forEach((value, n) => text.setAttribute(["x", "text-anchor"][n], value));
+      return text;
+    }));
+    const at = losses.findIndex(([, value]) => value === loss), dot = find(".speaker-dot"), label = find(".speaker-loss");
+    for (const element of [dot, label]) element.classList.toggle("partly", !measured);
+    dot.setAttribute("cx", across(at));
+    dot.setAttribute("cy", down(loss));
+    label.setAttribute("x", Math.min(across(at) + 8, 290));
+    label.setAttribute("y", down(loss) - 8);
+    label.textContent = loss.toFixed(2);
+  }
+
+  // ---- texts
+
+  const flowing = (text) => text.replace(/(?<!\n)\n(?![\n\d])/g, " "); // lines end at verses and paragraphs only
+
+  // The prompt in bold, and after it words, marked where the adapter makes them likelier.
+  function text(name, prompt, said, gains) {
     const start = document.createElement("b");
     start.textContent = prompt;
-    form.querySelector("[data-show=text]").replaceChildren(start, said);
+    const words = [...flowing(said).matchAll(/\s+|\S+/g)].map(({ 0: word, index }) => {
+      let gain = 0;
+      for (let i = index; i < index + word.length; i++) gain += gains?.[i] ?? 0;
+      if (gain < LIKELIER || !word.trim()) return word;
+      const mark = document.createElement("mark");
+      mark.textContent = word;
+      return mark;
+    });
+    find(`[data-show="${name}"]`).replaceChildren(start, ...words);
   }
+
+  const voice = (words) => ({ words, said: "", gains: [], ended: false });
 
   async function speak() {
     const mine = ++run;
     state();
     show("status", "");
+    const prompt = part("prompt").value || style().prompt;
+    if (recorded()) {
+      text("base", prompt, style().base);
+      text("text", prompt, style().text, style().gains);
+      show("speed", "recorded");
+      show("status", `Without the adapter: ${prompt}${style().base} With it: ${prompt}${style().text}`);
+      return;
+    }
     const { model, adapter } = await open();
+    if (mine !== run) return;
     const layers = new Set(chosen("layer").map(Number)), kinds = new Set(chosen("kind"));
     const tuned = adapted(model, adapter, rank(), (layer, kind) => layers.has(layer) && kinds.has(kind));
-    const prompt = part("prompt").value || samples.prompt;
-    const words = generate(tuned, prompt, { seed, most: 240 });
-    let said = "", spent = 0;
+    const settings = { seed, most, temperature: temperature() };
+    const voices = { base: voice(generate(model, prompt, settings)), text: voice(generate(tuned, prompt, { ...settings, other: model })) };
+    let spent = 0;
     const step = () => {
       if (mine !== run) return;
-      const begin = performance.now();
-      let ended = false;
-      while (performance.now() - begin < 12 && !ended) {
-        const { value, done } = words.next();
-        ended = done;
-        if (!done) said += value;
+      const begin = performance.now(), speaking = Object.values(voices);
+      while (performance.now() - begin < 12 && speaking.some(({ ended }) => !ended)) {
+        for (const each of speaking) {
+          const { value, done } = each.words.next();
+          each.ended = done;
+          if (done) continue;
+          each.said += value.character;
+          each.gains.push(value.gain);
+        }
       }
       spent += performance.now() - begin;
-      text(prompt, said);
-      show("speed", Math.round((1000 * said.length) / spent).toLocaleString("en"));
-      if (ended) show("status", prompt + said);
-      else requestAnimationFrame(step);
+      text("base", prompt, voices.base.said);
+      text("text", prompt, voices.text.said, voices.text.gains);
+      show("speed", whole(Math.round((1000 * (voices.base.said.length + voices.text.said.length)) / spent)));
+      if (speaking.some(({ ended }) => !ended)) requestAnimationFrame(step);
+      else show("status", `Without the adapter: ${prompt}${voices.base.said} With it: ${prompt}${voices.text.said}`);
     };
     step();
   }
 
-  const KINDS_IN_ORDER = boxes("kind").map((box) => box.value).join(",");
+  // Another adapter begins with all its ranks, and with its own prompt unless the reader has written one.
+  function take() {
+    if (Object.values(styles).some(({ prompt }) => prompt === part("prompt").value) || !part("prompt").value) part("prompt").value = style().prompt;
+    part("rank").max = style().losses.length - 1;
+    part("rank").value = part("rank").max;
+    speak();
+  }
 
   function restore() {
     const asked = new URLSearchParams(location.search);
-    if (/^[0-8]$/.test(asked.get("r") || "")) part("rank").value = asked.get("r");
-    if (asked.has("prompt")) part("prompt").value = asked.get("prompt").slice(0, 80);
+    if (Object.hasOwn(styles, asked.get("adapter"))) part("adapter").value = asked.get("adapter");
+    part("rank").max = style().losses.length - 1;
+    const at = style().losses.findIndex(([r]) => String(r) === asked.get("r"));
+    part("rank").value = at < 0 ? part("rank").max : at;
+    part("prompt").value = (asked.get("prompt") ?? style().prompt).slice(0, 80);
+    part("temperature").value = /^\d(\.\d)?$/.test(asked.get("t")) ? asked.get("t") : BEST;
     if (asked.has("layers")) for (const box of boxes("layer")) box.checked = asked.get("layers").includes(box.value);
     if (asked.has("maps")) for (const box of boxes("kind")) box.checked = asked.get("maps").includes(box.value);
-    return ["r", "prompt", "layers", "maps"].some((name) => asked.has(name));
   }
 
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    speak();
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("change", (event) => {
+    if (event.target.name === "adapter") take();
+    else if (event.target.type !== "range") speak();
   });
-  form.addEventListener("change", speak);
-  part("rank").addEventListener("input", speak);
+  for (const name of ["rank", "temperature"]) part(name).addEventListener("input", speak);
   part("again").addEventListener("click", () => {
     seed += 1;
     speak();
   });
-  if (restore()) speak();
-  else {
-    state();
-    text(samples.prompt, samples.text);
-    show("speed", "");
-  }
+  restore();
+  speak();
   window.loraSpeaker = { open };
 })();

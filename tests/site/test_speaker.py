@@ -1,4 +1,8 @@
-"""The model that speaks: logits and text of the script are those of the package, for any rank, layers and maps."""
+"""The model that speaks: logits, text and marks of the script are those of the package, for any rank, layers and maps."""
+
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,17 +12,20 @@ from lora_np.adapters import Adapter
 from lora_np.linalg import svd_of_product
 from lora_np.nn import freeze
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "explorer"))
+import speaker_data
+
 pytestmark = pytest.mark.browser
 PROMPT = "And the king "
 KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-LOGITS = """async ({rank, layers, kinds, prompt}) => {
-  const {model, adapter} = await loraSpeaker.open();
+LOGITS = """async ({name, rank, layers, kinds, prompt}) => {
+  const {model, adapter} = await loraSpeaker.open(name);
   const tuned = loraSpeak.adapted(model, adapter, rank, (l, k) => layers.includes(l) && kinds.includes(k));
   const read = loraSpeak.reader(tuned);
   const logits = [...prompt].map((character) => [...read(model.vocabulary[character])]);
-  const text = [...loraSpeak.generate(tuned, prompt, {temperature: 0, most: 60})].join("");
-  return {logits, text};
+  const said = [...loraSpeak.generate(tuned, prompt, {temperature: 0, most: 60, other: model})];
+  return {logits, text: said.map(({character}) => character).join(""), gains: said.map(({gain}) => gain)};
 }"""
 
 
@@ -27,54 +34,123 @@ def speaker(open_page):
     return open_page("learn/speaking.html")
 
 
-def tuned(rank, layers, kinds):
+def tuned(name, rank, layers, kinds):
     """The package's model with the strongest directions of some modules."""
     model = language.load("austen")
     modules = {}
-    for name, module in adapters.load(language.located_adapter("king-james")).items():
-        layer, kind = int(name.split(".")[2]), name.rpartition(".")[2]
+    for path, module in adapters.load(language.located_adapter(name)).items():
+        layer, kind = int(re.search(r"layers\.(\d+)", path)[1]), path.rpartition(".")[2]
         if rank and layer in layers and kind in kinds:
             U, s, Vh = svd_of_product(*module.factors())
-            modules[name] = adapters.AdapterModule.of(
+            modules[path] = adapters.AdapterModule.of(
                 A=Vh[:rank], B=U[:, :rank] * s[:rank], alpha=module.scale * rank
             )
     return freeze(adapters.attach(model, Adapter(modules))) if modules else model
 
 
 @pytest.mark.parametrize(
-    ("rank", "layers", "kinds"),
+    ("name", "rank", "layers", "kinds"),
     [
-        (0, [0, 1, 2, 3], KINDS),
-        (8, [0, 1, 2, 3], KINDS),
-        (1, [0, 1, 2, 3], KINDS),
-        (3, [1, 3], ["q_proj", "v_proj"]),
-        (5, [0], ["gate_proj", "up_proj", "down_proj"]),
+        ("king-james", 0, [0, 1, 2, 3], KINDS),
+        ("king-james", 8, [0, 1, 2, 3], KINDS),
+        ("king-james", 1, [0, 1, 2, 3], KINDS),
+        ("king-james", 3, [1, 3], ["q_proj", "v_proj"]),
+        ("king-james", 5, [0], ["gate_proj", "up_proj", "down_proj"]),
+        ("genesis-by-peft", 6, [0, 1, 2, 3], KINDS),
+        ("devils-dictionary", 16, [0, 1, 2, 3], KINDS),
     ],
 )
-def test_logits_and_greedy_text_are_those_of_the_package(speaker, rank, layers, kinds):
-    model = tuned(rank, layers, kinds)
-    answer = speaker.evaluate(LOGITS, {"rank": rank, "layers": layers, "kinds": kinds, "prompt": PROMPT})
+def test_logits_text_and_gains_are_those_of_the_package(speaker, name, rank, layers, kinds):
+    model = tuned(name, rank, layers, kinds)
+    given = {"name": name, "rank": rank, "layers": layers, "kinds": kinds, "prompt": PROMPT}
+    answer = speaker.evaluate(LOGITS, given)
     ours = model(model.vocabulary.encode(PROMPT)[None])[0]
     np.testing.assert_allclose(answer["logits"], ours, atol=1e-4 * np.abs(ours).max())
-    assert PROMPT + answer["text"] == language.generate(model, PROMPT, tokens=60, temperature=0)
+    text = language.generate(model, PROMPT, tokens=60, temperature=0)
+    assert PROMPT + answer["text"] == text
+    likely = speaker_data.log_likelihood
+    gains = likely(model, text) - likely(language.load("austen"), text)
+    np.testing.assert_allclose(answer["gains"], gains[len(PROMPT) - 1 :], atol=1e-3)
 
 
-def test_text_changes_with_the_rank_and_the_address_keeps_it(speaker):
-    text = speaker.locator("[data-show=text]")
-    first = text.inner_text()
+def shown(page, name):
+    return page.locator(f"#speaker [data-show={name}]").inner_text()
+
+
+def spoken(page):
+    """It has said all."""
+    page.wait_for_function("document.querySelector('#speaker [data-show=status]').textContent.length > 100")
+
+
+def test_losses_are_those_of_the_package(speaker):
+    samples = speaker.evaluate("window.loraSamples.styles")
+    for name, rank in [("king-james", 2), ("devils-dictionary", 16), ("genesis-by-peft", 4)]:
+        text = speaker_data.held_out(name)
+        loss = language.likelihood(tuned(name, rank, [0, 1, 2, 3], KINDS), text).loss
+        losses = dict(map(tuple, samples[name]["losses"]))
+        assert losses[rank] == pytest.approx(loss, abs=2e-3)
+        assert losses == dict(sorted(losses.items()))
+        assert list(losses.values()) == sorted(losses.values(), reverse=True)  # each rank brings something
+
+
+def test_each_adapter_shows_its_texts_before_a_model_is_loaded(open_page):
+    page = open_page("learn/speaking.html")
+    samples = page.evaluate("window.loraSamples.styles")
+    for name, style in samples.items():
+        page.locator(f"#speaker [value={name}]").check(force=True)
+        for which in ("base", "text"):
+            said = page.locator(f"#speaker [data-show={which}]").text_content()
+            assert said.split() == (style["prompt"] + style[which]).split()
+        marked = page.locator("#speaker [data-show=text] mark").all_text_contents()
+        words = [
+            match[0]
+            for match in re.finditer(r"\S+", style["text"])
+            if sum(style["gains"][match.start() : match.end()]) >= np.log(10)
+        ]
+        assert marked == words
+        assert len(words) > 3
+        assert page.locator("#speaker [data-show=base] mark").count() == 0
+        assert float(shown(page, "loss")) == pytest.approx(style["losses"][-1][1], abs=0.0051)
+    assert not [r.url for r in open_page.received if r.url.endswith(".safetensors")]
+
+
+def test_without_rank_both_say_the_same_and_the_address_keeps_it(speaker):
+    first = shown(speaker, "text")
     assert first.startswith(PROMPT)
-    speaker.get_by_role("slider").focus()
-    speaker.keyboard.press("Home")
-    speaker.wait_for_function(
-        "document.querySelector('#speaker [data-show=status]').textContent.length > 100"
-    )
-    assert text.inner_text() != first
-    assert speaker.locator("[data-show=count]").inner_text() == "0"
+    speaker.locator("#speaker-rank").press("Home")
+    spoken(speaker)
+    assert shown(speaker, "text") == shown(speaker, "base") != first
+    assert speaker.locator("#speaker [data-show=text] mark").count() == 0
+    assert shown(speaker, "count") == "0"
     assert "r=0" in speaker.url
     speaker.reload()
-    speaker.wait_for_function(
-        "document.querySelector('#speaker [data-show=status]').textContent.length > 100"
-    )
-    assert speaker.get_by_role("slider").input_value() == "0"
+    spoken(speaker)
+    assert speaker.locator("#speaker-rank").input_value() == "0"
+
+
+def test_one_seed_for_both_and_another_on_demand(speaker):
+    speaker.locator("#speaker-temperature").press("ArrowLeft")
+    spoken(speaker)
+    said = shown(speaker, "base"), shown(speaker, "text")
+    speaker.locator("#speaker-rank").press("ArrowLeft")
+    spoken(speaker)
+    assert shown(speaker, "base") == said[0]  # the same seed, whatever is beside it
+    assert shown(speaker, "text") != said[1]
+    speaker.get_by_role("button", name="Say something else").click()
+    spoken(speaker)
+    assert shown(speaker, "base") != said[0]
+    assert "t=0.7" in speaker.url
+
+
+def test_the_loss_of_a_part_is_not_claimed(speaker):
+    speaker.get_by_text("Adapt some layers and maps only").click()
     speaker.get_by_label("MLP").uncheck()
+    spoken(speaker)
     assert "maps=" in speaker.url
+    assert shown(speaker, "loss") == "not measured for a part"
+    assert "loss" not in shown(speaker, "verdict")
+
+
+def test_the_best_temperature_is_the_one_of_the_largest_overlap():
+    at = {t: speaker_data.overlap("king-james", t, seeds=1) for t in (0.4, speaker_data.TEMPERATURE, 1.2)}
+    assert max(at, key=at.get) == speaker_data.TEMPERATURE
