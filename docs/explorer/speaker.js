@@ -98,8 +98,7 @@
     find('[data-part="points"]').replaceChildren(...losses.map(([r], i) => {
       const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
       for (const [name, value] of Object.entries({ x: across(i), y: 100, "text-anchor": "middle" })) text.setAttribute(name, value);
-      text.textContent = i ? r : "rank 0";
-      if (!i) [0, "start"].forEach((value, n) => text.setAttribute(["x", "text-anchor"][n], value));
+      text.textContent = r;
       return text;
     }));
     const at = losses.findIndex(([, value]) => value === loss), dot = find(".speaker-dot"), label = find(".speaker-loss");
