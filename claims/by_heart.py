@@ -100,7 +100,13 @@ def held(tuned: Any, nats: Any, n: int, classes: int) -> dict[str, float]:
     free = numbers - sum(layer.rank**2 for layer in layers)
     bits = lambda model: n * (np.log2(classes) - nats(model) / np.log(2))
     whole = bits(tuned)
-    found = {"validation": nats(tuned), "test": nats(tuned), "numbers": numbers, "bits": whole / numbers, "free": whole / free}
+    found = {
+        "validation": nats(tuned),
+        "test": nats(tuned),
+        "numbers": numbers,
+        "bits": whole / numbers,
+        "free": whole / free,
+    }
     for width in STORED:
         rounded = functools.partial(stored, width=width)
         found[f"stored {width}"] = max(bits(lnp.replace(tuned, lnp.LoRALinear, rounded)), 0) / numbers
@@ -123,3 +129,41 @@ def in_levels(M: Array, width: int) -> Array:
         tried.append((np.clip(np.floor(M / s), -half, half - 1) + 0.5) * s)
     errors = np.array([np.sum((M - each) ** 2, axis=1) for each in tried])
     return np.stack(tried)[errors.argmin(axis=0), np.arange(len(M))].astype(M.dtype)
+
+
+# The settings of the claim capacity-range
+
+WIDTH = 1.5  # of the range that is foretold
+SEEN = {  # each with its own sweep: the bed, the rank, and the rule of descent
+    "r2": (Labels(), 2, True),
+    "r4": (Labels(), 4, True),
+    "r8": (Labels(), 8, True),
+    "wide": (Labels(d=64, h=128), 2, True),
+    "last": (Labels(targets=("layers.2",)), 2, True),
+    "few": (Labels(classes=4), 4, True),
+}
+SEEN_ONE = {"r1": (Labels(), 1, True), "wide_r1": (Labels(d=64, h=128), 1, True)}
+OTHERWISE = {
+    "short": (Labels(steps=250), 4, True),
+    "long": (Labels(steps=2500), 4, True),
+    "sgd": (Labels(), 4, False),
+}
+TEXTS = {
+    "text_mlp": ("model.layers.2.mlp.up_proj", 2),
+    "text_attention": ("model.layers.1.self_attn.v_proj", 4),
+}
+UNSEEN = {
+    "u_r3": (Labels(d=48, h=96, classes=8), 3),
+    "u_r6": (Labels(d=48, h=64), 6),
+    "u_both": (Labels(d=48, h=48, targets=("layers.0", "layers.2")), 2),
+    "u_many": (Labels(d=64, h=64, classes=32), 5),
+    "u_r12": (Labels(d=64, h=64), 12),
+    "u_r1": (Labels(d=48, h=80), 1),
+}
+
+
+def foretold(seen: Any, rank: int) -> tuple[Any, Any]:
+    """The range of bits for each number: a factor of 1.5 around the geometric mean of what was seen."""
+    names: Any = SEEN_ONE if rank == 1 else SEEN
+    middle = np.exp(np.mean([np.log(seen[name]) for name in names], axis=0))
+    return middle / WIDTH**0.5, middle * WIDTH**0.5

@@ -382,3 +382,34 @@ def pair_losses(suite: Any, tasks: Mapping[str, Task]) -> dict[str, float]:
 def rank_correlation(x: Any, y: Any) -> float:
     """Spearman's."""
     return float(np.corrcoef(*(np.argsort(np.argsort(each)) for each in (x, y)))[0, 1])
+
+
+CLAIMED = ("sum", "linear", "ties_svd", "dare_linear_svd", "knots", "tsv", "regmean")
+
+
+@dataclass(frozen=True)
+class Merging:
+    """The rate trains six adapters of a suite of digits; then every way merges them, its scale tuned.
+
+    The loss is that of the single adapters. Beside it, for each way the share of what they read right that is left.
+    """
+
+    kind: str
+    steps: int = 400
+
+    def shortened(self) -> Merging:
+        return replace(self, steps=self.steps // 2)
+
+    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+        suite = Digits(self.kind, lr=lr, steps=self.steps, rank=way["rank"])
+        tasks = suite.tasks(seed)
+        grams = {name: suite.grams(task) for name, task in tasks.items()}
+        own = scores(suite, tasks, "test")
+        found = {"validation": mean(scores(suite, tasks, "validation"), "loss"), "test": mean(own, "loss")}
+        updates = {way: merged(tasks, way, seed, grams=grams) for way in CLAIMED}
+        left = lambda D, scale: float(
+            np.mean(np.divide(scores(suite, tasks, "test", D, scale)["right"], own["right"]))
+        )
+        for name, D in updates.items():
+            found[name] = left(D, best_scale(suite, tasks, D, "right"))
+        return found | {"none": left(updates["sum"], 0.0), "untuned": left(updates["sum"], 1.0)}

@@ -10,6 +10,7 @@ with on_demand(globals()):
     from lora_np.language.adapting import (
         Adapted as Adapted,
         Forecast as Forecast,
+        bits_to_learn as bits_to_learn,
         finetune as finetune,
         forecast as forecast,
     )
