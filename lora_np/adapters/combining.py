@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, check_start, held
 from lora_np.adapters.as_lora import on_base
@@ -19,6 +18,7 @@ from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import (
+    Grams,
     directions,
     finite,
     largest_rank,
@@ -37,7 +37,6 @@ from lora_np.models import open_model
 from lora_np.work import each_of
 
 SAVED = ("refuse", "first", "mean", "sum")
-Grams = Mapping[str, npt.ArrayLike]
 
 
 class CombinedModule(NamedTuple):

@@ -93,8 +93,10 @@ class Overlap(Findings[Overlapping]):
         from lora_np.plots import heatmap
 
         figure, names = Figure(figsize=(6.4, 5.2), layout="constrained"), [*map(os.path.basename, self.names)]
-        places = {"rows": names, "columns": names, "xlabel": "", "ylabel": "", "numbers": ".2f"}
-        heatmap(self.matrix, **places, limits=(0, 1), ax=figure.add_subplot(title="Overlap of updates"))
+        ax = figure.add_subplot(title="Overlap of updates")
+        heatmap(
+            self.matrix, rows=names, columns=names, xlabel="", ylabel="", limits=(0, 1), numbers=".2f", ax=ax
+        )
         return figure
 
 

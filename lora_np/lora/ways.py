@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, generator, matrix, number, whole_number
-from lora_np.linalg import SVD, svd_of_product, truncated_svd
+from lora_np.checks import Array, generator, number, whole_number
+from lora_np.linalg import SVD, gram_matrix, svd_of_product, truncated_svd
 
 Pair = tuple[Array, Array]
 Tensors = Sequence[Array]
@@ -73,8 +73,6 @@ class Way:
 
     Parameters
     ----------
-    source : str
-        Whose definition it is.
     formula : callable
         From terms, and a rule for entries if there is a ``mix``, to (B, A), or to a (d, k) array.
     mix : callable, optional
@@ -105,7 +103,6 @@ class Way:
     iso [[1.5, 0.0], [0.0, 1.5]]
     """
 
-    source: str
     formula: Callable[..., Pair | Array]
     mix: Rule | None = None
     prune: Callable[..., Array] | None = None
@@ -260,24 +257,25 @@ def _on_updates(terms: Terms, rule: Rule) -> Array:
     return rule([term.update for term in terms], [term.weight for term in terms])
 
 
-def _knots(terms: Terms, rule: Rule) -> Pair:
-    """With ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, the ``S V_i``; no dW is formed."""
-    Q, R = np.linalg.qr(np.concatenate([term.B for term in terms], axis=1))
-    halves = [np.linalg.qr((term.A * term.A.dtype.type(term.scale)).T) for term in terms]
-    ends = np.cumsum([term.B.shape[1] for term in terms])[:-1]
-    columns = zip(np.split(R, ends, axis=1), halves, strict=True)
-    inner = _svd(np.hstack([R_i @ half.R.T for R_i, half in columns]))
-    ends = np.cumsum([half.R.shape[0] for half in halves])[:-1]
-    parts = zip(np.split(inner.s[:, None] * inner.Vh, ends, axis=1), halves, strict=True)
-    return Q @ inner.U, rule([part @ half.Q.T for part, half in parts], [term.weight for term in terms])
+def _shared(terms: Terms) -> tuple[Array, Array, list[Array]]:
+    """U from the SVD of all Bs side by side, V^T from that of all As, and the ``U^T dW_i V``."""
+    U = _svd(np.hstack([term.B for term in terms])).U
+    Vh = _svd(np.vstack([term.A for term in terms])).Vh
+    return U, Vh, [term._replace(B=U.T @ term.B, A=term.A @ Vh.T).update for term in terms]
 
 
 def _core(terms: Terms, rule: Rule) -> Pair:
-    """With U from the SVD of all Bs side by side and V from that of all As, the ``U^T dW_i V``."""
-    U = _svd(np.hstack([term.B for term in terms])).U
-    Vh = _svd(np.vstack([term.A for term in terms])).Vh
-    inner = [term._replace(B=U.T @ term.B, A=term.A @ Vh.T).update for term in terms]
+    """The updates in the basis that they share: no dW is formed."""
+    U, Vh, inner = _shared(terms)
     return U, rule(inner, [term.weight for term in terms]) @ Vh
+
+
+def _knots(terms: Terms, rule: Rule) -> Pair:
+    """With ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, the ``S V_i``; no dW is formed."""
+    U, Vh, inner = _shared(terms)
+    F = _svd(np.hstack(inner))
+    parts = [part @ Vh for part in np.split(F.s[:, None] * F.Vh, len(terms), axis=1)]
+    return U @ F.U, rule(parts, [term.weight for term in terms])
 
 
 # Ways with formulas of their own
@@ -326,9 +324,7 @@ def _regmean(terms: Terms) -> Pair:
 
 def _conditioned(gram: Any, k: int) -> Array:
     """A Gram matrix with smaller entries off the diagonal, as the paper does it, that can be inverted."""
-    G = matrix("a Gram matrix", gram).astype(np.float64)
-    if G.shape != (k, k):
-        raise ValueError(f"a Gram matrix of {k} inputs must have shape {(k, k)}, got {G.shape}")
+    G = gram_matrix(gram, k)
     diagonal = np.diag(G)
     G = _SHRUNK * G + np.diag((1 - _SHRUNK) * diagonal + _RIDGE * (diagonal.max() or 1.0))
     return G
@@ -343,28 +339,28 @@ _FACTORS: dict[str, Any] = {
     "warning": "adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact",
 }
 _UPDATES: dict[str, Any] = {"formula": _on_updates, "cut": True}
-_exact = Way("PEFT's cat", _sum, exact=True)
+_exact = Way(_sum, exact=True)
 
 # By the names of PEFT's ``combination_type`` where it has them.
 WAYS: dict[str, Way] = {
     "sum": _exact,
     "cat": _exact,
-    "svd": Way("PEFT", _sum, cut=True, exact=True),
-    "linear": Way("PEFT", mix=_added, **_FACTORS),
-    "ties": Way("PEFT, arXiv 2306.01708", **_FACTORS, **_TIES),
-    "dare_linear": Way("PEFT, arXiv 2311.03099", mix=_added, **_FACTORS, **_DARE),
-    "dare_ties": Way("PEFT", mix=_mean_of_agreeing, **_FACTORS, **_DARE),
-    "magnitude_prune": Way("PEFT", **_FACTORS, **_MAGNITUDE),
-    "ties_svd": Way("PEFT, arXiv 2306.01708", **_UPDATES, **_TIES),
-    "dare_linear_svd": Way("PEFT, arXiv 2311.03099", mix=_added, **_UPDATES, **_DARE),
-    "dare_ties_svd": Way("PEFT", mix=_mean_of_agreeing, **_UPDATES, **_DARE),
-    "magnitude_prune_svd": Way("PEFT", **_UPDATES, **_MAGNITUDE),
-    "mergekit_ties": Way("mergekit", **_UPDATES, **{**_TIES, "mix": _weighted_mean_of_agreeing}),
-    "mergekit_dare_linear": Way("mergekit", mix=_added, **_UPDATES, **_NORMED),
-    "mergekit_dare_ties": Way("mergekit", mix=_sum_of_agreeing, **_UPDATES, **_NORMED),
-    "knots": Way("arXiv 2410.19735", _knots, **_TIES),
-    "core": Way("arXiv 2509.17786", _core, **_TIES),
-    "tsv": Way("arXiv 2412.00081", _tsv),
-    "iso": Way("arXiv 2502.04959", _iso),
-    "regmean": Way("arXiv 2212.09849", _regmean, inputs=True),
+    "svd": Way(_sum, cut=True, exact=True),
+    "linear": Way(mix=_added, **_FACTORS),
+    "ties": Way(**_FACTORS, **_TIES),
+    "dare_linear": Way(mix=_added, **_FACTORS, **_DARE),
+    "dare_ties": Way(mix=_mean_of_agreeing, **_FACTORS, **_DARE),
+    "magnitude_prune": Way(**_FACTORS, **_MAGNITUDE),
+    "ties_svd": Way(**_UPDATES, **_TIES),
+    "dare_linear_svd": Way(mix=_added, **_UPDATES, **_DARE),
+    "dare_ties_svd": Way(mix=_mean_of_agreeing, **_UPDATES, **_DARE),
+    "magnitude_prune_svd": Way(**_UPDATES, **_MAGNITUDE),
+    "mergekit_ties": Way(**_UPDATES, **{**_TIES, "mix": _weighted_mean_of_agreeing}),
+    "mergekit_dare_linear": Way(mix=_added, **_UPDATES, **_NORMED),
+    "mergekit_dare_ties": Way(mix=_sum_of_agreeing, **_UPDATES, **_NORMED),
+    "knots": Way(_knots, **_TIES),
+    "core": Way(_core, **_TIES),
+    "tsv": Way(_tsv),
+    "iso": Way(_iso),
+    "regmean": Way(_regmean, inputs=True),
 }
