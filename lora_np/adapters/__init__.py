@@ -22,6 +22,11 @@ with on_demand(globals()):
     )
     from lora_np.adapters.live import attach as attach, save as save
     from lora_np.adapters.merging import MergedTensor as MergedTensor, merge as merge
+    from lora_np.adapters.overlapping import (
+        Overlap as Overlap,
+        Overlapping as Overlapping,
+        overlap as overlap,
+    )
     from lora_np.adapters.rebasing import rebase as rebase
     from lora_np.adapters.resizing import (
         ResizedModule as ResizedModule,

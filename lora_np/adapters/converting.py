@@ -23,6 +23,7 @@ from lora_np.adapters.formats import (
 from lora_np.adapters.kohya_format import flat
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.peft_format import only_lora
+from lora_np.adapters.resizing import Grams
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import choice
@@ -62,6 +63,7 @@ def convert(
     to: Target,
     base: Base | None = None,
     error: float | None = None,
+    grams: Grams | None = None,
     dtype: str | None = None,
     force: bool = False,
 ) -> Written[ConvertedModule]:
@@ -81,6 +83,8 @@ def convert(
         The base model, or its config, where names or the order of rows depend on it: to and from GGUF, for
         experts in mlx-lm, and from kohya. By default the one that the adapter names, if it is on this disk.
     error : float, optional
+        For "lora": see `to_lora`.
+    grams : mapping of str to array_like of shape (k, k), optional
         For "lora": see `to_lora`.
     dtype : {"float32", "float16", "bfloat16"}, optional
         Round the numbers to this. By default they are kept as they are, but where a scale other than a power
@@ -131,7 +135,7 @@ def convert(
         wanted = before
         if to == "lora":
             weights = folder if base is None or isinstance(base, Mapping) else base
-            wanted = to_lora(before, base=weights, error=error, aside=aside)
+            wanted = to_lora(before, base=weights, error=error, grams=grams, aside=aside)
         elif to == "portable":
             wanted = made_portable(before)
             if base is not None:

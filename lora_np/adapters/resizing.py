@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
 from lora_np.adapters.checking import strength_notes
@@ -20,13 +21,14 @@ from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, wri
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, only_lora, targeting
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, number, whole_number
+from lora_np.checks import Array, close_names, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
 from lora_np.work import each_of
 
 Result = TypeVar("Result")
+Grams = Mapping[str, npt.ArrayLike]
 
 _PADDING = 7  # bytes at most, by which a header is padded
 
@@ -85,6 +87,7 @@ def resize(
     error: float | None = None,
     bytes: int | str | None = None,
     total_rank: int | None = None,
+    grams: Grams | None = None,
     portable: bool = False,
     jobs: int = 1,
     force: bool = False,
@@ -111,6 +114,9 @@ def resize(
         modules so that the total squared error is small (see ``allocate_bytes``); modules may be left out.
     total_rank : int
         The sum of all ranks, shared out likewise.
+    grams : mapping of str to array_like of shape (k, k), optional
+        For each module ``X.T @ X`` of its inputs X, as `lora_np.language.grams` computes them. Norms and
+        errors are then those of the outputs ``dW x`` instead of the weights.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank, which ``bytes``
         then counts.
@@ -161,7 +167,7 @@ def resize(
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
         modules = before.modules
         work = {name: (name, modules[name], aside / str(i)) for i, name in enumerate(modules)}
-        found = each_of(decomposed, work, jobs=jobs, progress=progress, label="decompose")
+        found = each_of(partial(decomposed, grams), work, jobs=jobs, progress=progress, label="decompose")
         ordered = {name: module for name, (module, _) in found.items()}
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         ranks = goal.ranks(before, spectra, ordered if portable else None)
@@ -176,6 +182,8 @@ def resize(
     norm = sum(spectrum.left(0) for spectrum in spectra.values())
     together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
+    if grams is not None:
+        notes.append("errors are those of the outputs on the inputs that were given")
     if gone := [row.name for row in rows if row.rank == 0]:
         notes.append(
             f"left out, because they do nothing or the budget serves better elsewhere: {', '.join(gone)}"
@@ -187,10 +195,17 @@ def resize(
     return ResizeResult(f"Resized {adapter}", tuple(rows), tuple(notes), headings, Path(out), size, together)
 
 
-def decomposed(work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
+def gram_of(name: str, grams: Grams | None) -> npt.ArrayLike | None:
+    """``X.T @ X`` of a module's inputs X, if inputs count."""
+    if grams is not None and name not in grams:
+        raise HubError(f"there is no Gram matrix of the inputs of {name!r}{close_names(name, grams)}")
+    return None if grams is None else grams[name]
+
+
+def decomposed(grams: Grams | None, work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
     """The module with its directions in order, stored on disk, and the singular values of its update."""
     name, module, path = work
-    found = directions(name, *module.factors())
+    found = directions(name, *module.factors(), gram_of(name, grams))
     ordered = balanced(found, path, **{part: module.parts[part].dtype for part in "BA"})
     return module.with_factors(**ordered), Spectrum.of(found.s, module.scale)
 
@@ -212,11 +227,12 @@ def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
     }
 
 
-def directions(place: str, B: Array, A: Array) -> SVD:
-    """The SVD of B A, or the stack of those of a stack."""
+def directions(place: str, B: Array, A: Array, gram: npt.ArrayLike | None = None) -> SVD:
+    """The SVD of B A, or the stack of those of a stack; with a Gram matrix, of the outputs."""
     if B.ndim == 2:
-        return SVD(*finite(place, svd_of_product, B, A))
-    return SVD(*map(np.stack, zip(*map(partial(directions, place), B, A), strict=True)))
+        return SVD(*finite(place, partial(svd_of_product, gram=gram), B, A))
+    found = (directions(place, *factors, gram) for factors in zip(B, A, strict=True))
+    return SVD(*map(np.stack, zip(*found, strict=True)))
 
 
 def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:

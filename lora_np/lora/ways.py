@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, generator, matrix, number, whole_number
-from lora_np.linalg import SVD, svd_of_product, truncated_svd
+from lora_np.checks import Array, generator, number, whole_number
+from lora_np.linalg import SVD, gram_matrix, svd_of_product, truncated_svd
 
 Pair = tuple[Array, Array]
 Tensors = Sequence[Array]
@@ -73,8 +73,6 @@ class Way:
 
     Parameters
     ----------
-    source : str
-        Whose definition it is.
     formula : callable
         From terms, and a rule for entries if there is a ``mix``, to (B, A), or to a (d, k) array.
     mix : callable, optional
@@ -91,6 +89,8 @@ class Way:
         Whether it needs each term's ``gram``.
     exact : bool
         Whether the result is the weighted sum of the updates, but for a cut.
+    warning : str
+        What is wrong with it, after its name.
 
     Examples
     --------
@@ -103,7 +103,6 @@ class Way:
     iso [[1.5, 0.0], [0.0, 1.5]]
     """
 
-    source: str
     formula: Callable[..., Pair | Array]
     mix: Rule | None = None
     prune: Callable[..., Array] | None = None
@@ -112,6 +111,7 @@ class Way:
     cut: bool = False
     inputs: bool = False
     exact: bool = False
+    warning: str = ""
 
     def __call__(
         self, terms: Terms, *, density: float | None = None, rank: int | None = None, rng: object = None
@@ -137,36 +137,36 @@ class Way:
             If an option is out of range or not for this way, ranks differ where factors are added, or a
             Gram matrix is missing or of another shape.
         """
-        rule = self._rule(density, rng)
+        density, rank, rng = self.checked(density=density, rank=rank, rng=rng)
+
+        def rule(tensors: Tensors, weights: Weights) -> Array:
+            if self.prune is not None and density < 1:
+                drawn = (rng,) if self.chance else ()
+                tensors = [self.prune(tensor, density, *drawn) for tensor in tensors]
+            mixed: Array = self.mix(tensors, weights)  # type: ignore[misc]
+            return mixed
+
+        found = self.formula(terms, rule) if self.mix else self.formula(terms)
         if rank is None and self.cut:
             rank = max(term.A.shape[0] for term in terms)
-        found = self.formula(terms) if self.mix is None else self.formula(terms, rule)
-        if rank is None:
-            return found  # type: ignore[return-value]  # only those that are cut form the update
-        rank = whole_number("rank", rank)
         if not isinstance(found, tuple):
             U, s, Vh = truncated_svd(found, rank=min(rank, *found.shape))
-        elif rank < found[0].shape[1]:
+        elif rank is not None and rank < found[0].shape[1]:
             U, s, Vh = svd_of_product(*found)
         else:
             return found
         return U[:, :rank] * s[:rank], Vh[:rank]
 
-    def _rule(self, density: float | None, rng: object) -> Rule:
-        """What is done to the entries."""
+    def checked(
+        self, *, density: float | None, rank: int | None, rng: object
+    ) -> tuple[float, int | None, Any]:
+        """The options, checked, with the default density, and a Generator if it draws."""
         if density is not None and self.density is None:
             raise ValueError(f"density is for ways that drop entries, such as 'ties', got {density!r}")
-        share = self.density if density is None else density
-        share = 1.0 if share is None else number("density", share, minimum=0, maximum=1, open_minimum=True)
-        drawn = (generator(rng),) if self.chance else ()
-
-        def rule(tensors: Tensors, weights: Weights) -> Array:
-            if self.prune is not None and share < 1:
-                tensors = [self.prune(tensor, share, *drawn) for tensor in tensors]
-            mixed: Array = self.mix(tensors, weights)  # type: ignore[misc]
-            return mixed
-
-        return rule
+        share = (self.density or 1.0) if density is None else density
+        share = number("density", share, minimum=0, maximum=1, open_minimum=True)
+        rank = None if rank is None else whole_number("rank", rank)
+        return share, rank, generator(rng) if self.chance else None
 
 
 # What is dropped
@@ -199,38 +199,40 @@ def _dropped_to_norm(T: Array, density: float, rng: np.random.Generator) -> Arra
 # How the rest is added up
 
 
+def _weighted(tensors: Tensors, weights: Weights) -> list[Array]:
+    return [T * T.dtype.type(w) for T, w in zip(tensors, weights, strict=True)]
+
+
 def _added(tensors: Tensors, weights: Weights) -> Array:
     """``sum_i w_i T_i``."""
-    total: Array = sum(T * T.dtype.type(w) for T, w in zip(tensors, weights, strict=True))
+    total: Array = sum(_weighted(tensors, weights))  # type: ignore[assignment]
     return total
 
 
-def _agreeing(tensors: Tensors) -> list[Array]:
+def _agreeing(tensors: Tensors) -> Array:
     """For each tensor, which entries have the sign of the sum."""
-    elected = np.where(_added(tensors, [1.0] * len(tensors)) >= 0, 1, -1)
-    return [np.sign(T) == elected for T in tensors]
+    agreeing: Array = np.sign(tensors) == np.where(np.sum(tensors, axis=0) >= 0, 1, -1)
+    return agreeing
 
 
 def _mean_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
     """TIES in PEFT: tensors vote without their weights; the divisor is the number that agree."""
     agreeing = _agreeing(tensors)
-    total = _added([T * agree for T, agree in zip(tensors, agreeing, strict=True)], weights)
-    total /= np.maximum(np.sum(agreeing, axis=0), 1)
+    total = _added([*(tensors * agreeing)], weights)
+    total /= np.maximum(agreeing.sum(axis=0), 1)
     return total
 
 
 def _sum_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
     """DARE-TIES in mergekit: tensors vote with their weights; there is no divisor."""
-    weighted = [_added([T], [w]) for T, w in zip(tensors, weights, strict=True)]
-    agreeing = [T * agree for T, agree in zip(weighted, _agreeing(weighted), strict=True)]
-    return _added(agreeing, [1.0] * len(weighted))
+    agreeing = _agreeing(_weighted(tensors, weights))
+    return _added([*(tensors * agreeing)], weights)
 
 
 def _weighted_mean_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
     """TIES in mergekit: the same, over the weights of those that agree."""
-    weighted = [_added([T], [w]) for T, w in zip(tensors, weights, strict=True)]
+    share = np.tensordot(weights, _agreeing(_weighted(tensors, weights)), axes=1)
     total = _sum_of_agreeing(tensors, weights)
-    share = np.tensordot(weights, np.stack(_agreeing(weighted)), axes=1)
     total /= np.where(share == 0, 1, share)
     return total
 
@@ -255,24 +257,25 @@ def _on_updates(terms: Terms, rule: Rule) -> Array:
     return rule([term.update for term in terms], [term.weight for term in terms])
 
 
-def _knots(terms: Terms, rule: Rule) -> Pair:
-    """With ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, the ``S V_i``; no dW is formed."""
-    Q, R = np.linalg.qr(np.concatenate([term.B for term in terms], axis=1))
-    halves = [np.linalg.qr((term.A * term.A.dtype.type(term.scale)).T) for term in terms]
-    ends = np.cumsum([term.B.shape[1] for term in terms])[:-1]
-    columns = zip(np.split(R, ends, axis=1), halves, strict=True)
-    inner = _significant(*np.linalg.svd(np.hstack([R_i @ half.R.T for R_i, half in columns]), False))
-    ends = np.cumsum([half.R.shape[0] for half in halves])[:-1]
-    parts = zip(np.split(inner.s[:, None] * inner.Vh, ends, axis=1), halves, strict=True)
-    return Q @ inner.U, rule([part @ half.Q.T for part, half in parts], [term.weight for term in terms])
+def _shared(terms: Terms) -> tuple[Array, Array, list[Array]]:
+    """U from the SVD of all Bs side by side, V^T from that of all As, and the ``U^T dW_i V``."""
+    U = _svd(np.hstack([term.B for term in terms])).U
+    Vh = _svd(np.vstack([term.A for term in terms])).Vh
+    return U, Vh, [term._replace(B=U.T @ term.B, A=term.A @ Vh.T).update for term in terms]
 
 
 def _core(terms: Terms, rule: Rule) -> Pair:
-    """With U from the SVD of all Bs side by side and V from that of all As, the ``U^T dW_i V``."""
-    U = _significant(*np.linalg.svd(np.hstack([term.B for term in terms]), False)).U
-    Vh = _significant(*np.linalg.svd(np.vstack([term.A for term in terms]), False)).Vh
-    inner = [term._replace(B=U.T @ term.B, A=term.A @ Vh.T).update for term in terms]
+    """The updates in the basis that they share: no dW is formed."""
+    U, Vh, inner = _shared(terms)
     return U, rule(inner, [term.weight for term in terms]) @ Vh
+
+
+def _knots(terms: Terms, rule: Rule) -> Pair:
+    """With ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, the ``S V_i``; no dW is formed."""
+    U, Vh, inner = _shared(terms)
+    F = _svd(np.hstack(inner))
+    parts = [part @ Vh for part in np.split(F.s[:, None] * F.Vh, len(terms), axis=1)]
+    return U @ F.U, rule(parts, [term.weight for term in terms])
 
 
 # Ways with formulas of their own
@@ -285,14 +288,14 @@ def _sum(terms: Terms) -> Pair:
 
 def _iso(terms: Terms) -> Pair:
     """The sum with all its singular values at their mean."""
-    U, s, Vh = _significant(*svd_of_product(*_sum(terms)))
+    U, s, Vh = svd_of_product(*_sum(terms)).significant()
     return U * s.mean(), Vh
 
 
 def _tsv(terms: Terms) -> Pair:
     """The sum of the SVDs, the Us of all made orthonormal together, and the Vs."""
     most = max(1, min(len(terms[0].B), terms[0].A.shape[1]) // len(terms))
-    found = [_significant(*svd_of_product(term.B, term.weighted)) for term in terms]
+    found = [svd_of_product(term.B, term.weighted).significant() for term in terms]
     strengths = np.concatenate([each.s[:most] for each in found])
     B = _orthonormal(np.hstack([each.U[:, :most] for each in found]))
     return B * strengths, _orthonormal(np.vstack([each.Vh[:most] for each in found]))
@@ -300,9 +303,13 @@ def _tsv(terms: Terms) -> Pair:
 
 def _orthonormal(M: Array) -> Array:
     """The nearest matrix with orthonormal columns or rows (Procrustes), within the span of M."""
-    U, _, Vh = _significant(*np.linalg.svd(M, full_matrices=False))
+    U, _, Vh = _svd(M)
     nearest: Array = U @ Vh
     return nearest
+
+
+def _svd(M: Array) -> SVD:
+    return SVD(*np.linalg.svd(M, full_matrices=False)).significant()
 
 
 def _regmean(terms: Terms) -> Pair:
@@ -317,47 +324,43 @@ def _regmean(terms: Terms) -> Pair:
 
 def _conditioned(gram: Any, k: int) -> Array:
     """A Gram matrix with smaller entries off the diagonal, as the paper does it, that can be inverted."""
-    G = matrix("a Gram matrix", gram).astype(np.float64)
-    if G.shape != (k, k):
-        raise ValueError(f"a Gram matrix of {k} inputs must have shape {(k, k)}, got {G.shape}")
+    G = gram_matrix(gram, k)
     diagonal = np.diag(G)
     G = _SHRUNK * G + np.diag((1 - _SHRUNK) * diagonal + _RIDGE * (diagonal.max() or 1.0))
     return G
-
-
-def _significant(U: Array, s: Array, Vh: Array) -> SVD:
-    """An SVD without the directions that rounding alone makes; one stays if there is no other."""
-    smallest = max(len(U), Vh.shape[1]) * np.finfo(s.dtype).eps
-    count = max(1, np.count_nonzero(s > s[0] * smallest))
-    return SVD(U[:, :count], s[:count], Vh[:count])
 
 
 _TIES: dict[str, Any] = {"mix": _mean_of_agreeing, "prune": _largest, "density": 0.2}
 _MAGNITUDE: dict[str, Any] = {"mix": _added, "prune": _largest, "density": 0.5}
 _DARE: dict[str, Any] = {"prune": _dropped, "density": 0.5, "chance": True}
 _NORMED: dict[str, Any] = {**_DARE, "prune": _dropped_to_norm}
-_exact = Way("PEFT's cat", _sum, exact=True)
+_FACTORS: dict[str, Any] = {
+    "formula": _on_factors,
+    "warning": "adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact",
+}
+_UPDATES: dict[str, Any] = {"formula": _on_updates, "cut": True}
+_exact = Way(_sum, exact=True)
 
 # By the names of PEFT's ``combination_type`` where it has them.
 WAYS: dict[str, Way] = {
     "sum": _exact,
     "cat": _exact,
-    "svd": Way("PEFT", _sum, cut=True, exact=True),
-    "linear": Way("PEFT", _on_factors, _added),
-    "ties": Way("PEFT, arXiv 2306.01708", _on_factors, **_TIES),
-    "dare_linear": Way("PEFT, arXiv 2311.03099", _on_factors, _added, **_DARE),
-    "dare_ties": Way("PEFT", _on_factors, _mean_of_agreeing, **_DARE),
-    "magnitude_prune": Way("PEFT", _on_factors, **_MAGNITUDE),
-    "ties_svd": Way("PEFT, arXiv 2306.01708", _on_updates, cut=True, **_TIES),
-    "dare_linear_svd": Way("PEFT, arXiv 2311.03099", _on_updates, _added, cut=True, **_DARE),
-    "dare_ties_svd": Way("PEFT", _on_updates, _mean_of_agreeing, cut=True, **_DARE),
-    "magnitude_prune_svd": Way("PEFT", _on_updates, cut=True, **_MAGNITUDE),
-    "mergekit_ties": Way("mergekit", _on_updates, cut=True, **{**_TIES, "mix": _weighted_mean_of_agreeing}),
-    "mergekit_dare_linear": Way("mergekit", _on_updates, _added, cut=True, **_NORMED),
-    "mergekit_dare_ties": Way("mergekit", _on_updates, _sum_of_agreeing, cut=True, **_NORMED),
-    "knots": Way("arXiv 2410.19735", _knots, **_TIES),
-    "core": Way("arXiv 2509.17786", _core, **_TIES),
-    "tsv": Way("arXiv 2412.00081", _tsv),
-    "iso": Way("arXiv 2502.04959", _iso),
-    "regmean": Way("arXiv 2212.09849", _regmean, inputs=True),
+    "svd": Way(_sum, cut=True, exact=True),
+    "linear": Way(mix=_added, **_FACTORS),
+    "ties": Way(**_FACTORS, **_TIES),
+    "dare_linear": Way(mix=_added, **_FACTORS, **_DARE),
+    "dare_ties": Way(mix=_mean_of_agreeing, **_FACTORS, **_DARE),
+    "magnitude_prune": Way(**_FACTORS, **_MAGNITUDE),
+    "ties_svd": Way(**_UPDATES, **_TIES),
+    "dare_linear_svd": Way(mix=_added, **_UPDATES, **_DARE),
+    "dare_ties_svd": Way(mix=_mean_of_agreeing, **_UPDATES, **_DARE),
+    "magnitude_prune_svd": Way(**_UPDATES, **_MAGNITUDE),
+    "mergekit_ties": Way(**_UPDATES, **{**_TIES, "mix": _weighted_mean_of_agreeing}),
+    "mergekit_dare_linear": Way(mix=_added, **_UPDATES, **_NORMED),
+    "mergekit_dare_ties": Way(mix=_sum_of_agreeing, **_UPDATES, **_NORMED),
+    "knots": Way(_knots, **_TIES),
+    "core": Way(_core, **_TIES),
+    "tsv": Way(_tsv),
+    "iso": Way(_iso),
+    "regmean": Way(_regmean, inputs=True),
 }

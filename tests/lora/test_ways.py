@@ -1,5 +1,7 @@
 """Ways to combine LoRAs: each against its dense definition, the laws that it keeps, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -243,6 +245,33 @@ def test_the_same_adapter_twice_has_directions_of_rounding_which_count_for_nothi
         density = {} if WAYS[name].density is None else {"density": 1}
         B, A = WAYS[name]([term, term], **density)
         assert np.linalg.matrix_rank(B @ A) == 2, name
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["mergekit_ties", "mergekit_dare_linear", "mergekit_dare_ties"])
+def test_mergekit_is_what_the_package_computes(name, monkeypatch):
+    """Version 0.1.5, where it is installed: it is large, and needs a torch of its own choice."""
+    torch = pytest.importorskip("torch")
+    registry = pytest.importorskip("mergekit.merge_methods.registry")
+    method = registry.get(name.removeprefix("mergekit_"))
+    masks, bernoulli = [], torch.bernoulli
+    monkeypatch.setattr(torch, "bernoulli", lambda p: masks.append(bernoulli(p)) or masks[-1])
+
+    class Replayed(np.random.Generator):
+        def random(self, shape):
+            return 1.0 - masks.pop(0).numpy()
+
+    for seed in SEEDS:
+        terms = draw(seed)
+        entries = [SimpleNamespace(tensor=torch.tensor(term.update), id=i) for i, term in enumerate(terms)]
+        base = SimpleNamespace(tensor=torch.zeros_like(entries[0].tensor))
+        settings = {"density": dict.fromkeys(range(len(terms)), 0.4), "int8_mask": False, "lambda": 1.0}
+        settings["weight"] = {i: term.weight for i, term in enumerate(terms)}
+        settings |= {"normalize": method.default_normalize, "rescale": method.default_rescale}
+        group = SimpleNamespace(base=base, non_base=entries)
+        expected = method.merge_group(group, **settings).numpy()
+        found = result(name, terms, density=0.4, rank=99, rng=Replayed(np.random.PCG64(0)))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 REFUSED = {
