@@ -7,6 +7,7 @@ chosen on validation data, for each way; the test data choose nothing.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 import lora_np as lnp
 from claims import beds
-from lora_np import language
+from lora_np import adapters, language
 from lora_np.checks import Array
 
 Pair = tuple[Array, Array]  # B (d, r) and A (r, k), with the scale in B
@@ -229,27 +230,10 @@ class Styles:
         return {"loss": float(language.token_loss(model, data))}
 
     def grams(self, task: Task, rows: int = 16) -> dict[str, Array]:
-        """``X.T @ X`` of what each adapted layer of the base is given for some rows of the task's text."""
-        found: dict[str, Array] = {}
-        watched = lnp.replace(task.base, lnp.Linear, lambda path, layer: Watched(layer, path, found))
-        language.token_loss(watched, task.parts["training"][:rows])
+        """The mean of ``x x^T`` over what each adapted layer of the base is given for some rows of the task's text."""
+        text = beds.shipped().vocabulary.decode(task.parts["training"][:rows, :-1].ravel())
+        found = language.grams(beds.shipped(), text, context=self.context)
         return {path: found[path] for path in task.pairs}
-
-
-class Watched:
-    """A layer that adds up ``x x^T`` of what it is given."""
-
-    def __init__(self, layer: Any, path: str, found: dict[str, Array]) -> None:
-        self.layer, self.path, self.found = layer, path, found
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.layer, name)
-
-    def __call__(self, x: Array, **options: Any) -> Array:
-        rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
-        self.found[self.path] = self.found.get(self.path, 0) + rows.T @ rows
-        out: Array = self.layer(x, **options)
-        return out
 
 
 @functools.cache
@@ -333,49 +317,48 @@ def climbed(result: Callable[[float], float], measure: str, start: float) -> flo
         place = best
 
 
-def touched(
+def adapter(task: Task) -> adapters.Adapter:
+    """A task's LoRA as `lora_np.adapters` knows it."""
+    modules = {path: adapters.AdapterModule.of(A=A, B=B, alpha=len(A)) for path, (B, A) in task.pairs.items()}
+    return adapters.Adapter(modules)
+
+
+def guesses(
     tasks: Mapping[str, Task], grams: Mapping[str, Mapping[str, Array]]
 ) -> dict[str, dict[str, float]]:
     """Guesses of what each pair will lose, by "a, b".
 
-    "cosine" of the two updates; "touched", the share of their energy that lies in what the other's B writes and
-    its A reads; "moved", how far the other's update moves the outputs on a task's inputs, as a share of its own.
+    "overlap" and "cosine" are those of `lora_np.adapters.overlap`; "moved" needs inputs: how far the other's update
+    moves the outputs on a task's own inputs, as a share of what its own update does.
     """
-    names, found = [*tasks], {}
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            both = [(tasks[a], grams[a], tasks[b]), (tasks[b], grams[b], tasks[a])]
-            dots = np.array([[np.vdot(U.own()[path], V.own()[path]) for path in U.pairs]
-                             for U, V in ((tasks[a], tasks[b]), (tasks[a], tasks[a]), (tasks[b], tasks[b]))]).sum(1)  # fmt: skip
-            inside, moved = [], []
-            for mine, gram, other in both:
-                ours, theirs = mine.own(), other.own()
-                within = [
-                    np.linalg.norm(basis(other.pairs[p][0]).T @ ours[p] @ basis(other.pairs[p][1].T))
-                    for p in ours
-                ]
-                inside.append(np.sum(np.square(within)) / sum(np.sum(D**2) for D in ours.values()))
-                energy = [sum(np.sum((D[p] @ gram[p]) * D[p]) for p in ours) for D in (theirs, ours)]
-                moved.append((energy[0] / energy[1]) ** 0.5)
-            found[f"{a}, {b}"] = {"cosine": float(dots[0] / (dots[1] * dots[2]) ** 0.5),
-                                  "touched": float(np.mean(inside)), "moved": float(np.mean(moved))}  # fmt: skip
+    rows = adapters.overlap([adapter(task) for task in tasks.values()]).rows
+    pairs, found = itertools.combinations(tasks, 2), {}
+    for (a, b), row in zip(pairs, (row for row in rows if row.module == "all"), strict=True):
+        moved = []
+        for mine, other in ((a, b), (b, a)):
+            theirs, ours = (
+                sum(np.sum((D @ grams[mine][path]) * D) for path, D in tasks[name].own().items())
+                for name in (other, mine)
+            )
+            moved.append((theirs / ours) ** 0.5)
+        found[f"{a}, {b}"] = {"overlap": row.overlap, "cosine": row.cosine, "moved": float(np.mean(moved))}
     return found
 
 
-def basis(M: Array) -> Array:
-    return np.linalg.qr(M)[0]
+def pair_losses(suite: Any, tasks: Mapping[str, Task]) -> dict[str, dict[str, float]]:
+    """What each pair loses when both updates are added, on average over its tasks.
 
-
-def pair_losses(suite: Any, tasks: Mapping[str, Task]) -> dict[str, float]:
-    """What each pair loses when both updates are added, in nats: the mean of its two tasks."""
-    names, found = [*tasks], {}
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            two = {name: tasks[name] for name in (a, b)}
-            own, both = (
-                mean(scores(suite, two, "test", updates), "loss") for updates in (None, merged(two, "sum", 0))
-            )
-            found[f"{a}, {b}"] = both - own
+    "lost" is in nats, "share" relative to what each task's own adapter had gained over the base.
+    """
+    nothing = merged(tasks, "sum", 0, weights=dict.fromkeys(tasks, 0.0))
+    of = lambda some, updates=None: np.array(scores(suite, some, "test", updates)["loss"])
+    own, base = (dict(zip(tasks, losses, strict=True)) for losses in (of(tasks), of(tasks, nothing)))
+    found = {}
+    for pair in itertools.combinations(tasks, 2):
+        two = {name: tasks[name] for name in pair}
+        more = of(two, merged(two, "sum", 0)) - [own[name] for name in pair]
+        gained = np.array([base[name] - own[name] for name in pair])
+        found[", ".join(pair)] = {"lost": float(np.mean(more)), "share": float(np.mean(more / gained))}
     return found
 
 

@@ -28,7 +28,7 @@ def psalms(verses: Path) -> str:
 
 
 def entries(dictionary: Path, start: str) -> list[str]:
-    """Of a dictionary of dictd, from the entry ``start`` on, those in printable ASCII that give no address."""
+    """Of a dictionary of dictd, from the entry ``start`` on: those in ASCII that give no address."""
     text = gzip.decompress(dictionary.read_bytes()).decode("utf-8", errors="replace").translate(PLAIN)
     found = re.split(r"\n\n(?=\S)", text[text.index(f"\n\n{start}\n") + 2 :])
     return [entry for entry in found if entry.isascii() and "http:" not in entry]
