@@ -41,7 +41,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--suites", nargs="*", choices=[*SUITES])
     parser.add_argument("--pairs", action="store_true", help="overlap of pairs against what they lose")
+    parser.add_argument("--page", action="store_true", help="print the recorded tables as the page has them")
     asked = parser.parse_args(arguments)
+    if asked.page:
+        print("\n\n".join(pages(json.loads(RESULTS.read_text(encoding="utf-8"))).values()))
+        return
     chosen = asked.suites or (PAIRED if asked.pairs else [*SUITES])
     ask = paired if asked.pairs else measured
     found = {name: [ask(SUITES[name], seed) for seed in range(asked.seeds)] for name in chosen}
@@ -154,6 +158,43 @@ def correlations(found: dict[str, list[dict[str, dict[str, float]]]]) -> Table:
     heads = ["suite", "with", "pairs a seed", *GUESSES]
     notes = [f"{name}: {what}" for name, what in LOST.items()]
     return Table(heads, rows, title="Rank correlation with what the sum loses", notes=notes)
+
+
+def pages(known: dict[str, Any]) -> dict[str, str]:
+    """The recorded tables in Markdown: the suites, the dial, and the pairs."""
+    suite_names = [name for name in known if not name.startswith("dial")]
+    dials = [name for name in known if name.startswith("dial")]
+    paired_suites = {name: known[name]["pairs"] for name in PAIRED if "pairs" in known.get(name, {})}
+    right = lambda name: "right" if "right" in known[name]["own"] else "loss"
+    order = sorted(known["digits, mild"]["ways"], key=lambda way: -rank_of(known, suite_names, way))
+
+    def cell(name: str, way: str) -> str:
+        numbers = known[name]["ways"][way][right(name)]
+        default = f" ({np.mean(numbers['default']):.2f})" if "default" in numbers else ""
+        return interval(numbers["tuned"]).replace("+-", "±") + default
+
+    single = [
+        "single adapters",
+        *(f"{1 if right(n) == 'right' else np.mean(known[n]['own']['loss']):.3f}" for n in suite_names),
+    ]
+    rows = [single] + [[way, *(cell(name, way) for name in suite_names)] for way in order]
+    dial_rows = [[way, *(cell(name, way) for name in dials)] for way in order]
+    return {
+        "suites": Table(["way", *suite_names], rows).to_markdown(),
+        "dial": Table(["way", *(name.removeprefix("dial ") for name in dials)], dial_rows).to_markdown(),
+        "pairs": correlations(paired_suites).to_markdown(),
+    }
+
+
+def rank_of(known: dict[str, Any], names: list[str], way: str) -> float:
+    """How many ways it beats, over the suites."""
+    total = 0.0
+    for name in names:
+        measure = "right" if "right" in known[name]["own"] else "loss"
+        means = {w: np.mean(each[measure]["tuned"]) for w, each in known[name]["ways"].items()}
+        beaten = [means[way] > x if measure == "right" else means[way] < x for x in means.values()]
+        total += float(np.sum(beaten))
+    return total
 
 
 def column(pairs: list[dict[str, float]], *names: str) -> list[list[float]]:
