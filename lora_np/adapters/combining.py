@@ -186,6 +186,8 @@ def combine(
             raise HubError("DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)")
         for source in loaded:
             bases |= on_base(source, base, any_base=any_base).weights
+            if lacking := source.keys() - bases.keys():
+                raise HubError(f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it")
     given: dict[str, list[tuple[AdapterModule, float, Any]]] = {}
     for source, weight, seen in zip(loaded, weights, grams or [{}] * len(loaded), strict=True):
         for name, module in source.items():
@@ -220,7 +222,7 @@ def _combined(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is refused
         factors = ((*module.factors(), weight, module.scale, gram) for module, weight, gram in given)
         terms = [Term(*each) for each in factors]
-        if name in bases:
+        if bases:
             W0 = bases[name]()
             gains = [_gain(W0, module) for module, *_ in given]
             gain = 1 + sum(term.weight * (g - 1) for term, g in zip(terms, gains, strict=True))
@@ -262,13 +264,13 @@ def _by_map(way: Way, terms: list[Term], options: dict[str, Any]) -> tuple[Array
 
 def _gain(W0: Array, module: AdapterModule) -> Array:
     """What DoRA multiplies each row of ``W0 + scale B A`` by; 1 without magnitudes."""
+    if module.magnitude is None:
+        return np.ones((*W0.shape[:-1], 1), W0.dtype)
     B, A = module.weighted()
-    lengths: Array = np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
-    return (
-        np.ones_like(lengths)
-        if module.magnitude is None
-        else module.magnitude.reshape(lengths.shape) / lengths
+    gain: Array = module.magnitude.reshape(*W0.shape[:-1], 1) / np.linalg.norm(
+        W0 + B @ A, axis=-1, keepdims=True
     )
+    return gain
 
 
 def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
@@ -308,8 +310,10 @@ def _replaced(
         if merging is not None:
             target = merging.named(name)
             start, whole = merging.unchanged(merging.source.tied.get(target, target)).start.read(), 1.0
+        elif len(given) == 1:
+            continue
         with np.errstate(all="ignore"):
-            mixed = start + finite(name, sum, (weight * (x - start) for weight, x in given)) / whole
+            mixed = start + sum(weight * (x - start) for weight, x in given) / whole
         full[name] = held(no_overflow(name, mixed), full[name].dtype)
     return full, rows
 

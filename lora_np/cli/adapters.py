@@ -17,6 +17,15 @@ _GOALS: dict[str, tuple[Any, str]] = {
     "bytes": (options.byte_count, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
+
+
+def _written(command: options.Command) -> options.Command:
+    """Options of a command that writes an adapter module by module."""
+    for option in (options.as_json, options.force, options.jobs, options.portable, options.adapter_out):
+        command = option(command)
+    return command
+
+
 _data = click.option(
     "--data", help="Text or chats for the base: count the error of outputs on it, not of weights."
 )
@@ -52,13 +61,9 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
-@options.adapter_out
-@options.portable
+@_written
 @click.option("--base", type=options.READ, help="The base model, for --data.")
 @_data
-@options.jobs
-@options.force
-@options.as_json
 @options.each(_GOALS)
 def resize(
     adapter: Path, out: Path, base: Path | None, data: str | None, as_json: bool, **asked: Any
@@ -76,14 +81,10 @@ def resize(
 @click.command()
 @click.argument("base", type=options.READ)
 @click.argument("tuned", type=options.READ)
-@options.adapter_out
-@options.portable
+@_written
 @click.option("--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA.")
 @_data
 @options.any_base
-@options.jobs
-@options.force
-@options.as_json
 @options.each(_GOALS)
 def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
     """Write the difference between two checkpoints as a LoRA.
@@ -98,8 +99,7 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
-@options.adapter_out
-@options.portable
+@_written
 @click.option("--method", type=str.lower, default="sum", help="sum (exact), svd, ties, knots, regmean, ...")
 @click.option(
     "--rank", type=int, help="Cut the result to this rank; for svd and what ends in it, the largest."
@@ -110,9 +110,6 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 @click.option("--data", multiple=True, help="For regmean: text or chats of each adapter, in their order.")
 @click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean, sum or refuse.")
 @options.any_base
-@options.jobs
-@options.force
-@options.as_json
 def combine(
     sources: tuple[str, ...], out: Path, base: Path | None, data: tuple[str, ...], as_json: bool, **asked: Any
 ) -> None:

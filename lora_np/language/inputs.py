@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,6 @@ from lora_np.lora import merge
 from lora_np.nn import Linear, replace
 
 ROWS = 8  # at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Watched:
-    """A linear layer that shows its inputs."""
-
-    layer: Linear
-    see: Callable[[Array], None]
-
-    def __call__(self, x: Array, *, rng: np.random.Generator | None = None) -> Any:
-        self.see(x)
-        return self.layer(x, rng=rng)
 
 
 def grams(
@@ -78,15 +65,16 @@ def grams(
     latest: tuple[str, Any] = "", None
     counts: Any = None
 
-    def watched(path: str, layer: Linear) -> Watched:
-        def see(x: Array) -> None:
+    def watched(path: str, layer: Linear) -> Any:
+        def call(x: Array, **options: Any) -> Any:
             nonlocal latest
             if latest[1] is not x:
                 latest, inputs = (path, x), x[counts]
                 found[path] = found.get(path, 0.0) + (inputs.T @ inputs).astype(np.float64)
             owners[path] = latest[0]
+            return layer(x, **options)
 
-        return Watched(layer, see)
+        return call
 
     seen, tokens = replace(merge(model), Linear, watched), 0
     for start in range(0, len(rows), ROWS):

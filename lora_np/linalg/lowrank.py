@@ -8,16 +8,8 @@ from typing import Literal
 import numpy as np
 
 from lora_np.checks import Array, ArrayLike, choice, guided, masked, matrix, number, whole_number
-from lora_np.linalg import decompositions
-from lora_np.linalg.spectrum import (
-    SVD,
-    divided,
-    gram_root,
-    restored,
-    singular_values,
-    tail_sums,
-    well_scaled,
-)
+from lora_np.linalg import decompositions, spectrum
+from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, well_scaled
 
 Norm = Literal["fro", "spectral", "nuclear"]
 
@@ -376,8 +368,8 @@ def svd_of_product(B: ArrayLike, A: ArrayLike, *, gram: ArrayLike | None = None)
     if B.shape[1] != A.shape[0]:
         raise ValueError(f"B must have as many columns as A has rows, got shapes {B.shape} and {A.shape}")
     if gram is not None:
-        U, s, _ = svd_of_product(B, A @ gram_root(gram, A.shape[1]).T.astype(A.dtype))
-        return SVD(U, s, divided(U.T @ B @ A, s))
+        U, s, _ = svd_of_product(B, A @ spectrum.gram_root(gram, A.shape[1]).T.astype(A.dtype))
+        return SVD(U, s, spectrum.divided(U.T @ B @ A, s))
     (of_B, B), (of_A, A) = well_scaled(B), well_scaled(A)
     Qb, Rb = np.linalg.qr(B)
     Qa, Ra = np.linalg.qr(A.T)

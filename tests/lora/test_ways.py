@@ -1,5 +1,6 @@
 """Ways to combine LoRAs: each against its dense definition, the laws that it keeps, and what is refused."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -296,3 +297,9 @@ def test_a_gram_matrix_of_another_module_is_refused():
     terms = [Term(np.ones((3, 1)), np.ones((1, 4)), gram=np.eye(3))]
     with pytest.raises(ValueError, match=r"a Gram matrix of 4 inputs must have shape \(4, 4\), got \(3, 3\)"):
         WAYS["regmean"](terms)
+
+
+def test_the_page_has_every_way():
+    page = (Path(__file__).parents[2] / "docs" / "use" / "merge.md").read_text(encoding="utf-8")
+    table = page[page.index("### The methods") : page.index("### What will be lost")]
+    assert not [name for name in WAYS if f"`{name}`" not in table]
