@@ -150,7 +150,7 @@ OTHERWISE = {
 }
 TEXTS = {
     "text_mlp": ("model.layers.2.mlp.up_proj", 2),
-    "text_attention": ("model.layers.1.self_attn.v_proj", 4),
+    "text_attention": ("model.layers.1.self_attn.v_proj", 2),
 }
 UNSEEN = {
     "u_r3": (Labels(d=48, h=96, classes=8), 3),

@@ -1,4 +1,4 @@
-"""How many bits a LoRA can learn by heart, as a range that was measured, and the rank that holds enough."""
+"""How many bits a LoRA can learn by heart, as a range that was measured, and the rank that is enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``count``, ``plan``, ``errors``, ``capacity``: what a LoRA costs and holds, what fits, which rank is enough."""
+"""``count``, ``plan``, ``errors``, ``capacity``: what a LoRA costs and holds, what fits, which rank."""
 
 from __future__ import annotations
 
@@ -221,8 +221,7 @@ def capacity(
             bits = ASSUMED * tokens
             click.echo(f"assumed: {tokens:,.0f} tokens of {ASSUMED:g} bit each, since {error}", err=True)
     found = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
-    shown = {name: getattr(found, name) for name in ("low", "high", "bits", "enough", "free")}
     if as_json:
-        options.print_json({**shown, "rank": rank, "numbers": found.count.trainable})
+        options.print_json({**vars(found), "count": found.count.trainable, "free": found.free})
     else:
         options.show(found.table)

@@ -19,17 +19,7 @@ import numpy as np
 from lora_np.checks import choice, generator, number, printable, whole_number
 from lora_np.language.data import Data, as_data
 from lora_np.language.decoder import LanguageModel
-from lora_np.language.packing import (
-    Row,
-    Shuffled,
-    batch_loss,
-    divided,
-    documents,
-    length,
-    marked,
-    packed,
-    together,
-)
+from lora_np.language.packing import Row, Shuffled, batch_loss, divided, length, marked, packed, together
 from lora_np.language.text import vocabulary_of, within
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
@@ -381,52 +371,6 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     seconds = step * passed / part.labels.size + watching
     counts = (tokens, learnt, len(plan.rows), plan.steps, passed / tokens)
     return Forecast(shown, plan.notes, *counts, seconds, peak_memory())
-
-
-def bits_to_learn(
-    model: LanguageModel, data: Data | str | Sequence[Any], *, floor: float = 0.0, context: int | None = None
-) -> float:
-    """What data asks of an adapter: its learnt tokens, times the base's loss above a floor, in bits.
-
-    Parameters
-    ----------
-    model : LanguageModel
-        The base.
-    data : Data, str or sequence
-        As for `finetune`.
-    floor : float
-        The loss that is aimed at, in nats a token: 0 where all is to be known by heart.
-    context : int, optional
-        As for `finetune`.
-
-    Returns
-    -------
-    float
-        A number of bits. A loss below the floor asks nothing.
-
-    Raises
-    ------
-    ValueError
-        As for `finetune`.
-
-    See Also
-    --------
-    lora_np.accounting.capacity : What an adapter can hold.
-
-    Examples
-    --------
-    >>> from lora_np import language
-    >>> model, text = language.load("austen"), language.read_text("genesis")[:1025]
-    >>> 2000 < bits_to_learn(model, text) < 4000
-    True
-    """
-    number("floor", floor, minimum=0)
-    context = within(model, min(model.context, 256) if context is None else context)
-    found, _ = documents(as_data(data), model, context)
-    rows = packed(found, context)
-    batches = together([rows[i : i + 8] for i in range(0, len(rows), 8)])
-    loss = float(np.mean([batch_loss(freeze(model), part) for part in batches]))
-    return sum(document.learnt for document in found) * max(loss - floor, 0.0) / math.log(2)
 
 
 class Prepared:
