@@ -53,13 +53,8 @@ class Capacity(Shown):
     def table(self) -> Table:
         """What is held and asked; a note warns above half of ``low``."""
         heads = ["rank", "numbers trained", "degrees of freedom", "bits held, at least", "at most"]
-        row: list[Cell] = [
-            self.count.rank,
-            self.count.trainable,
-            self.free,
-            round(self.low),
-            round(self.high),
-        ]
+        row: list[Cell] = [self.count.rank, self.count.trainable, self.free]
+        row += [round(self.low), round(self.high)]
         notes = [f"As measured for {self.content}, with plain LoRA and Adam at its best rate."]
         if self.bits is not None:
             heads, row = [*heads, "bits asked", "smallest rank"], [*row, round(self.bits), self.enough]
@@ -129,8 +124,8 @@ def plain(model: Any, rank: int, options: Mapping[str, Any]) -> LoraCount:
         raise ValueError("only plain LoRA was measured: no DoRA, other tuners, or modules trained in full")
     if found.rank > highest(found):
         raise ValueError(
-            f"rank must be at most {highest(found)}, a quarter of the smallest min(d, k), above which nothing "
-            f"was measured, got {found.rank}"
+            f"rank must be at most {highest(found)}, a quarter of the smallest min(d, k), above which "
+            f"nothing was measured, got {found.rank}"
         )
     return found
 
