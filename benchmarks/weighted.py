@@ -5,6 +5,7 @@ python -m benchmarks weighted       prints the tables and writes benchmarks/weig
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -25,64 +26,65 @@ GRAM_TEXT, HELD = 20_000, 24  # characters, and rows of 256
 
 
 def main(arguments: list[str]) -> None:
-    folder = Path(tempfile.mkdtemp())
-    rows: list[dict[str, Any]] = []
-    for number, (name, kind, adapter, text, held, ranks) in enumerate(chosen()):
-        grams = language.grams(beds.shipped(), text)
-        whole = loss(adapter, held)
-        for rank in ranks:
-            row = {"adapter": name, "kind": kind, "rank": rank, "base": mean(held), "whole": whole}
-            for how, given in (("plain", None), ("weighted", grams)):
-                out = folder / f"{number}-{rank}-{how}"
-                adapters.resize(adapter, out, rank=rank, grams=given)
-                row[f"resize, {how}"] = loss(adapters.load(out), held)
-                row[f"bytes, {how}"] = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-                if kind == "shipped":
-                    row[f"extract, {how}"] = extracted(
-                        adapter, folder / f"x{number}-{rank}-{how}", rank, given, held
-                    )
-            rows.append(row)
-            print(row, flush=True)
+    rows = [*shipped(), *trained()]
     write_whole(RESULTS, lambda file: file.write(compact(json.dumps(rows, indent=1)).encode()))
     print(table(rows))
 
 
-def chosen() -> Iterator[tuple[str, str, Any, str, Any, tuple[int, ...]]]:
-    """Adapters, each with a text for the inputs, rows that it has not seen, and ranks to cut it to."""
+def shipped() -> Iterator[dict[str, Any]]:
+    """The three adapters of the package, cut, and extracted again from the merged models."""
     encode = beds.shipped().vocabulary.encode
-    for name, text in SHIPPED.items():
-        whole = language.read_text(text)
-        held = language.windows(encode(whole[len(whole) * 9 // 10 :]), 256)[:HELD]
-        yield (
-            name,
-            "shipped",
-            adapters.load(language.located_adapter(name)),
-            whole[:GRAM_TEXT],
-            held,
-            (1, 2, 4),
-        )
-    for seed in (0, 1):
-        for name, task in suites.Styles().tasks(seed).items():
-            text = suites.texts()[name][:GRAM_TEXT]
-            yield f"{name}, seed {seed}", "trained", suites.adapter(task), text, task.parts["test"], (1, 2)
+    for name, source in SHIPPED.items():
+        adapter, text = adapters.load(language.located_adapter(name)), language.read_text(source)
+        held = language.windows(encode(text[len(text) * 9 // 10 :]), 256)[:HELD]
+        loss = functools.partial(language_loss, held)
+        yield from cut(name, adapter, loss, language.grams(beds.shipped(), text[:GRAM_TEXT]), (1, 2, 4), held)
 
 
-def loss(adapter: Any, held: Any) -> float:
-    return beds.mean_loss(merge(adapters.attach(beds.shipped(), adapter)), held)
+def trained() -> Iterator[dict[str, Any]]:
+    """Twelve of digits: the six mild changes and the six hard ones."""
+    for suite in (suites.Digits("mild"), suites.Digits("hard", lr=1.25e-2)):
+        for name, task in suite.tasks(0).items():
+            loss = functools.partial(digits_loss, suite, task)
+            yield from cut(name, suites.adapter(task), loss, suite.grams(task), (1, 2))
 
 
-def mean(held: Any) -> float:
-    return beds.mean_loss(beds.shipped(), held)
+def cut(
+    name: str, adapter: Any, loss: Any, grams: Any, ranks: Any, held: Any = None
+) -> Iterator[dict[str, Any]]:
+    """Held-out losses of one adapter at smaller ranks; the bytes are equal."""
+    folder = Path(tempfile.mkdtemp())
+    kind = "trained" if held is None else "shipped"
+    for rank in ranks:
+        row = {"adapter": name, "kind": kind, "rank": rank, "base": loss(None), "whole": loss(adapter)}
+        for how, given in (("plain", None), ("weighted", grams)):
+            out = folder / f"{rank}-{how}"
+            adapters.resize(adapter, out, rank=rank, grams=given)
+            row[f"resize, {how}"] = loss(adapters.load(out))
+            row[f"bytes, {how}"] = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+            if held is not None:
+                row[f"extract, {how}"] = extracted(adapter, folder / f"x{rank}-{how}", rank, given, loss)
+        yield row
 
 
-def extracted(adapter: Any, folder: Path, rank: int, grams: Any, held: Any) -> float:
+def language_loss(held: Any, adapter: Any) -> float:
+    base = beds.shipped()
+    return beds.mean_loss(base if adapter is None else merge(adapters.attach(base, adapter)), held)
+
+
+def digits_loss(suite: Any, task: Any, adapter: Any) -> float:
+    updates = {} if adapter is None else {path: module.delta() for path, module in adapter.items()}
+    return float(suite.score(task.model(updates), task.parts["test"])["loss"])
+
+
+def extracted(adapter: Any, folder: Path, rank: int, grams: Any, loss: Any) -> float:
     """The loss of what `extract` finds between the base and the merged model, rounded to float32."""
     base, tuned = folder / "base", folder / "tuned"
     folder.mkdir()
     language.save(beds.shipped(), base)
     language.save(merge(adapters.attach(beds.shipped(), adapter)), tuned)
     adapters.extract(base, tuned, folder / "out", rank=rank, grams=grams)
-    return loss(adapters.load(folder / "out"), held)
+    return float(loss(adapters.load(folder / "out")))
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
