@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from benchmarks import merging
+from benchmarks import merging, weighted
 from claims import by_heart, suites
 
 
@@ -114,3 +114,14 @@ def test_the_page_has_the_recorded_tables():
             assert all(len(values) == 5 for numbers in measures.values() for values in numbers.values())
     pairs = sum(len(run) for found in known.values() for run in found.get("pairs", [])[:1])
     assert pairs >= 50
+
+
+def test_the_page_on_resizing_has_what_inputs_were_worth():
+    rows = json.loads(weighted.RESULTS.read_text(encoding="utf-8"))
+    page = (weighted.RESULTS.parents[1] / "docs" / "use" / "resize.md").read_text(encoding="utf-8")
+    assert weighted.table(rows).to_markdown().strip() in page
+    adapters = {kind: {row["adapter"] for row in rows if row["kind"] == kind} for kind in ("shipped", "trained")}
+    assert (len(adapters["shipped"]), len(adapters["trained"])) == (3, 12)
+    for row in rows:
+        assert row["bytes, plain"] == row["bytes, weighted"]
+        assert row["whole"] < row["base"]
