@@ -4,7 +4,7 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.accounting.activations import TrainingOptions as TrainingOptions
-    from lora_np.accounting.capacity import Capacity as Capacity, capacity as capacity
+    from lora_np.accounting.bits import Capacity as Capacity, capacity as capacity
     from lora_np.accounting.flops import Flops as Flops, count_flops as count_flops
     from lora_np.accounting.lora import (
         LoraCount as LoraCount,
