@@ -63,7 +63,7 @@ CLAIM = Claim(
     figures=dict(meanings()),
     measure=measure,
     rule=rule,
-    published="TIES 2 to 4 points above task arithmetic with eleven (IA)3 modules; KnOTS-TIES 4 above TIES for LoRA of ViT-B/32.",
+    published="KnOTS: up to 4.3 % better than merging without it, in its abstract.",
     limits="Small networks, and tasks that share all ten classes. Densities are the defaults of the package.",
     advice="Add the updates up and tune one scale on validation data; a few inputs of each task (RegMean) are worth more than any of these ways.",
 )
