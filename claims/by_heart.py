@@ -165,5 +165,5 @@ UNSEEN = {
 def foretold(seen: Any, rank: int) -> tuple[Any, Any]:
     """The range of bits for each number: a factor of 1.5 around the geometric mean of what was seen."""
     names: Any = SEEN_ONE if rank == 1 else SEEN
-    middle = np.exp(np.mean([np.log(seen[name]) for name in names], axis=0))
+    middle = np.exp(np.mean([np.log(np.maximum(seen[name], 1e-9)) for name in names], axis=0))
     return middle / WIDTH**0.5, middle * WIDTH**0.5
