@@ -26,9 +26,7 @@ def _written(command: options.Command) -> options.Command:
     return command
 
 
-_data = click.option(
-    "--data", help="Text or chats for the base: count the error of outputs on it, not of weights."
-)
+_data = click.option("--data", help="Text, chats or .npz: count errors of outputs on it, not of weights.")
 
 
 @click.command()
@@ -101,13 +99,12 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
 @_written
 @click.option("--method", type=str.lower, default="sum", help="sum (exact), svd, ties, knots, regmean, ...")
-@click.option(
-    "--rank", type=int, help="Cut the result to this rank; for svd and what ends in it, the largest."
-)
+@click.option("--rank", type=int, help="Cut the result to this rank; by default svd to the largest.")
 @click.option("--density", type=float, help="The share of entries that stays, where a method drops some.")
 @click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw.")
 @click.option("--base", type=options.READ, help="The base model, for DoRA, --data and --saved sum.")
-@click.option("--data", multiple=True, help="For regmean: text or chats of each adapter, in their order.")
+@click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
+@click.option("--dry-run", is_flag=True, help="Show what they have in common, as overlap does.")
 @click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean, sum or refuse.")
 @options.any_base
 def combine(
@@ -120,12 +117,14 @@ def combine(
     from lora_np import adapters
 
     paths, weights = zip(*map(weighted, sources), strict=True)
-    if data:
-        if len(data) != len(paths):
-            raise click.UsageError(f"--data is given once for each adapter, got {len(data)} for {len(paths)}")
-        asked["grams"] = [_inputs(base, *pair) for pair in zip(data, paths, strict=True)]
-    made = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
-    options.show_as(made.table, as_json)
+    if data and len(data) != len(paths):
+        raise click.UsageError(f"--data is given once for each adapter, got {len(data)} for {len(paths)}")
+    if asked.pop("dry_run"):
+        found: Any = adapters.overlap(paths, any_base=asked["any_base"], jobs=asked["jobs"], progress=True)
+    else:
+        asked["grams"] = [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
+        found = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
+    options.show_as(found.table, as_json)
 
 
 @click.command()
@@ -242,9 +241,13 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
 
 def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = None) -> Any:
-    """Gram matrices of what the modules of a model are given on some data, perhaps with an adapter."""
+    """Gram matrices of a model's inputs on some data, perhaps with an adapter, or from a file of NumPy's."""
     if data is None:
         return None
+    if data.endswith(".npz"):
+        import numpy as np
+
+        return dict(np.load(data))
     if base is None:
         raise click.UsageError("--data is read by the base model: give it with --base")
     from lora_np import adapters, language
