@@ -186,10 +186,10 @@ def test_parameters_saved_twice_are_refused_or_the_first_the_mean_or_the_sum(hea
 
 
 def test_weights_that_cancel_have_no_mean(heads, tmp_path):
-    adapters.combine(heads[1], tmp_path / "one", weights=[1, 0], saved="mean")
+    adapters.combine(heads[1], tmp_path / "kept", weights=[1, 0], saved="mean")
     kept = heads[2]["two"]["model.layers.0.q_proj.bias"]  # which only one adapter has
     np.testing.assert_array_equal(
-        adapters.load(tmp_path / "one").full["model.layers.0.q_proj.bias"].read(), kept
+        adapters.load(tmp_path / "kept").full["model.layers.0.q_proj.bias"].read(), kept
     )
     with pytest.raises(HubError, match=r"model.norm.weight: the result is not finite"):
         adapters.combine(heads[1], tmp_path / "out", weights=[1, -1], saved="mean")
