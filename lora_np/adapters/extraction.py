@@ -16,12 +16,12 @@ from lora_np.adapters.bases import check_pair
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.peft_format import targeting
-from lora_np.adapters.resizing import Goal, Grams, Spectrum, balanced, cut, finite, gram_of
+from lora_np.adapters.resizing import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.adapters.results import Written
 from lora_np.adapters.weights import BLOCK, Merging
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
-from lora_np.linalg import SVD, divided, gram_root, truncated_svd
+from lora_np.linalg import SVD, truncated_svd
 from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
 from lora_np.work import each_of
 
@@ -385,7 +385,7 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterMod
         seen = _seen(pair, D, grams)
         search = partial(_truncated, seen, min(D.shape)) if every else partial(_leading, seen, goal, itemsize)
         (U, s, Vh), left = finite(place, search)
-        kept.append(SVD(U, s, Vh if grams is None else divided(U.T @ D, s)))
+        kept.append(SVD(U, s, Vh if grams is None else back(U.T @ D, s)))
         missing += left
     if not changed:
         return None
@@ -404,8 +404,8 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterMod
 
 def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
     """The difference as it is measured: with a Gram matrix of inputs, by its outputs."""
-    gram = gram_of(pair.target, grams)
-    return D if gram is None else D @ gram_root(gram, D.shape[1]).T.astype(D.dtype)
+    root = root_of(pair.target, D.shape[1], grams)
+    return D if root is None else D @ root.T.astype(D.dtype)
 
 
 def _check(adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, float]) -> None:

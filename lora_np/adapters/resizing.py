@@ -21,7 +21,7 @@ from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, wri
 from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, only_lora, targeting
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, close_names, number, whole_number
+from lora_np.checks import Array, close_names, matrix, number, whole_number
 from lora_np.hub import HubError, SafetensorsWriter
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
@@ -195,17 +195,32 @@ def resize(
     return ResizeResult(f"Resized {adapter}", tuple(rows), tuple(notes), headings, Path(out), size, together)
 
 
-def gram_of(name: str, grams: Grams | None) -> npt.ArrayLike | None:
-    """``X.T @ X`` of a module's inputs X, if inputs count."""
-    if grams is not None and name not in grams:
+def root_of(name: str, k: int, grams: Grams | None) -> Array | None:
+    """R (k, k) with ``||D R^T||`` the norm of what D makes of a module's inputs; None if these do not count."""
+    if grams is None:
+        return None
+    if name not in grams:
         raise HubError(f"there is no Gram matrix of the inputs of {name!r}{close_names(name, grams)}")
-    return None if grams is None else grams[name]
+    gram = matrix(f"the Gram matrix of {name!r}", grams[name])
+    if gram.shape != (k, k):
+        raise HubError(f"the Gram matrix of {name!r} must have shape {(k, k)}, got {gram.shape}")
+    values, vectors = np.linalg.eigh(gram)
+    root: Array = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    return root
+
+
+def back(projected: Array, s: Array) -> Array:
+    """The right vectors that belong to weights, from ``U.T @ D`` and the singular values of ``D R^T``."""
+    seen = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps  # others are of rounding alone
+    rows: Array = np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None])
+    return rows
 
 
 def decomposed(grams: Grams | None, work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
     """The module with its directions in order, stored on disk, and the singular values of its update."""
     name, module, path = work
-    found = directions(name, *module.factors(), gram_of(name, grams))
+    B, A = module.factors()
+    found = directions(name, B, A, root_of(name, A.shape[-1], grams))
     ordered = balanced(found, path, **{part: module.parts[part].dtype for part in "BA"})
     return module.with_factors(**ordered), Spectrum.of(found.s, module.scale)
 
@@ -227,12 +242,14 @@ def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
     }
 
 
-def directions(place: str, B: Array, A: Array, gram: npt.ArrayLike | None = None) -> SVD:
-    """The SVD of B A, or the stack of those of a stack; with a Gram matrix, of the outputs."""
-    if B.ndim == 2:
-        return SVD(*finite(place, partial(svd_of_product, gram=gram), B, A))
-    found = (directions(place, *factors, gram) for factors in zip(B, A, strict=True))
-    return SVD(*map(np.stack, zip(*found, strict=True)))
+def directions(place: str, B: Array, A: Array, root: Array | None = None) -> SVD:
+    """The SVD of B A, or the stack of those of a stack; with a root, of the outputs ``B A R^T``."""
+    if B.ndim == 3:
+        found = (directions(place, *factors, root) for factors in zip(B, A, strict=True))
+        return SVD(*map(np.stack, zip(*found, strict=True)))
+    seen = A if root is None else A @ root.T.astype(A.dtype)
+    U, s, Vh = finite(place, svd_of_product, B, seen)
+    return SVD(U, s, Vh if root is None else back(U.T @ B @ A, s))
 
 
 def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
