@@ -196,7 +196,7 @@ def resize(
 
 
 def root_of(name: str, k: int, grams: Grams | None) -> Array | None:
-    """R (k, k) with ``||D R^T||`` the norm of what D makes of a module's inputs; None if these do not count."""
+    """R (k, k) with ``||D R^T||`` the norm of what D makes of a module's inputs, if these count."""
     if grams is None:
         return None
     if name not in grams:

@@ -382,3 +382,8 @@ def test_inputs_of_a_module_that_are_missing_are_named(make_adapter, make_checkp
     )
     with pytest.raises(HubError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"):
         call(*first, tmp_path / "out", rank=1, grams=grams(0, {"model.layers.0.q_proj": (6, 4)}))
+    other = {name: np.eye(3) for name in SHAPES}
+    with pytest.raises(
+        HubError, match=r"the Gram matrix of '.*_proj' must have shape \(4, 4\), got \(3, 3\)"
+    ):
+        call(*first, tmp_path / "out", rank=1, grams=other)
