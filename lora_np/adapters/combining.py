@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, check_start, held
-from lora_np.adapters.as_lora import on_base
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.merging import Merging, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import (
     Grams,
@@ -29,7 +29,6 @@ from lora_np.adapters.resizing import (
 )
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
-from lora_np.adapters.weights import Merging
 from lora_np.checks import Array, choice, generator, number, shown
 from lora_np.hub import HubError, directory
 from lora_np.lora import WAYS, Term, Way

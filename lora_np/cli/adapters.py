@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
+from lora_np import adapters
 from lora_np.cli import options
+from lora_np.files import write_figure, write_text
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
     "error": (float, "Accepted relative error of each module."),
-    "bytes": (options.byte_count, "Size of the file, such as 10MB, shared among the modules."),
+    "bytes": (options.BYTES, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
 
@@ -26,16 +28,12 @@ def _written(command: options.Command) -> options.Command:
     return command
 
 
-_data = click.option(
-    "--data", help="Text or chats for the base: count the error of outputs on it, not of weights."
-)
+_data = click.option("--data", help="Text, chats or .npz: count errors of outputs on it, not of weights.")
 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
-@click.option(
-    "--base", type=options.READ, help="The base model to compare with: a directory or a .gguf file."
-)
+@click.option("--base", type=options.READ, help="The base model to compare with.")
 @click.option("--plot", type=options.READ, help="Write a figure of norms and spectra to this file.")
 @click.option("--html", type=options.READ, help="Write a page with the figure and the tables.")
 @options.any_base
@@ -46,9 +44,6 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
-    from lora_np import adapters
-    from lora_np.files import write_figure, write_text
-
     options.check_target("--plot", plot, options.PICTURES, inside=adapter)
     options.check_target("--html", html, options.PAGES, inside=adapter)
     found = adapters.inspect(adapter, **asked, progress=True)
@@ -72,8 +67,6 @@ def resize(
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
-    from lora_np import adapters
-
     asked = one_goal(asked) | {"grams": _inputs(base, data, adapter)}
     options.show_as(adapters.resize(adapter, out, **asked, progress=True).table, as_json)
 
@@ -91,8 +84,6 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
-    from lora_np import adapters
-
     asked = one_goal(asked) | {"grams": _inputs(tuned, data)}
     options.show_as(adapters.extract(base, tuned, out, **asked, progress=True).table, as_json)
 
@@ -101,13 +92,12 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
 @_written
 @click.option("--method", type=str.lower, default="sum", help="sum (exact), svd, ties, knots, regmean, ...")
-@click.option(
-    "--rank", type=int, help="Cut the result to this rank; for svd and what ends in it, the largest."
-)
+@click.option("--rank", type=int, help="Cut the result to this rank; by default svd to the largest.")
 @click.option("--density", type=float, help="The share of entries that stays, where a method drops some.")
 @click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw.")
 @click.option("--base", type=options.READ, help="The base model, for DoRA, --data and --saved sum.")
-@click.option("--data", multiple=True, help="For regmean: text or chats of each adapter, in their order.")
+@click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
+@click.option("--dry-run", is_flag=True, help="Show what they have in common, as overlap does.")
 @click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean, sum or refuse.")
 @options.any_base
 def combine(
@@ -117,15 +107,15 @@ def combine(
 
     Example: lora-np combine style=0.7 task -o both --method svd
     """
-    from lora_np import adapters
-
     paths, weights = zip(*map(weighted, sources), strict=True)
-    if data:
-        if len(data) != len(paths):
-            raise click.UsageError(f"--data is given once for each adapter, got {len(data)} for {len(paths)}")
-        asked["grams"] = [_inputs(base, *pair) for pair in zip(data, paths, strict=True)]
-    made = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
-    options.show_as(made.table, as_json)
+    if data and len(data) != len(paths):
+        raise click.UsageError(f"--data is given once for each adapter, got {len(data)} for {len(paths)}")
+    if asked.pop("dry_run"):
+        found: Any = adapters.overlap(paths, any_base=asked["any_base"], jobs=asked["jobs"], progress=True)
+    else:
+        asked["grams"] = [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
+        found = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
+    options.show_as(found.table, as_json)
 
 
 @click.command()
@@ -139,7 +129,6 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 
     Example: lora-np overlap style task
     """
-    from lora_np import adapters
     from lora_np.files import write_figure
 
     options.check_target("--plot", plot, options.PICTURES)
@@ -154,7 +143,6 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 @click.argument("adapter", type=options.READ)
 @options.out
 @options.any_base
-@click.option("--full-precision", is_flag=True, help="Write a base quantised by bitsandbytes in float32.")
 @options.jobs
 @options.force
 @options.as_json
@@ -163,8 +151,6 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
-    from lora_np import adapters
-
     options.show_as(adapters.merge(base, adapter, out, **asked, progress=True).table, as_json)
 
 
@@ -180,21 +166,15 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """
-    from lora_np import adapters
-
     found = adapters.diff(first, second, **asked, progress=True)
-    options.show_as(found.table, as_json)
-    if not found.same:
-        click.get_current_context().exit(3)
+    options.show_as(found.table, as_json, status=0 if found.same else 3)
 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
 @options.adapter_out
 @click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
-@click.option(
-    "--base", type=options.READ, help="The base model, or its config.json, for names and the order of rows."
-)
+@click.option("--base", type=options.READ, help="The base model, or its config.json, where names need it.")
 @click.option("--error", type=float, help="For lora: the accepted relative error where none is exact.")
 @_data
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
@@ -209,8 +189,6 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
-    from lora_np import adapters
-
     asked["grams"] = _inputs(asked["base"], data)
     options.show_as(adapters.convert(adapter, out, **asked).table, as_json)
 
@@ -218,13 +196,9 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 @click.command()
 @click.argument("adapter", type=options.READ)
 @click.option(
-    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx or all."
+    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx, all."
 )
-@click.option(
-    "--base",
-    type=options.READ,
-    help="The base model, or its config.json, to compare names and know tied weights.",
-)
+@click.option("--base", type=options.READ, help="The base model, or its config.json, to compare names with.")
 @options.as_json
 def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     """Show what programs would make of an adapter. The exit status is 3 if anything is not fine.
@@ -233,21 +207,21 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np check my-adapter --for vllm
     """
-    from lora_np import adapters
-
     found = adapters.check(adapter, **asked)
-    options.show_as(found, as_json, found.table)
-    if not found.fine:
-        click.get_current_context().exit(3)
+    options.show_as(found, as_json, found.table, status=0 if found.fine else 3)
 
 
 def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = None) -> Any:
-    """Gram matrices of what the modules of a model are given on some data, perhaps with an adapter."""
+    """Gram matrices of a model's inputs on some data, perhaps with an adapter, or from a file of NumPy's."""
     if data is None:
         return None
+    if data.endswith(".npz"):
+        import numpy as np
+
+        return dict(np.load(data))
     if base is None:
         raise click.UsageError("--data is read by the base model: give it with --base")
-    from lora_np import adapters, language
+    from lora_np import language
 
     model = language.load(base)
     model = model if adapter is None else adapters.attach(model, adapter)

@@ -28,12 +28,7 @@ with on_demand(globals()):
         optimal_losses as optimal_losses,
         reduced_rank_regression as reduced_rank_regression,
     )
-    from lora_np.linalg.spectrum import (
-        SVD as SVD,
-        divided as divided,
-        gram_matrix as gram_matrix,
-        gram_root as gram_root,
-    )
+    from lora_np.linalg.spectrum import SVD as SVD
     from lora_np.linalg.subspaces import (
         amplification_factor as amplification_factor,
         intruder_dimensions as intruder_dimensions,

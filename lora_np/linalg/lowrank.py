@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from lora_np.checks import Array, ArrayLike, choice, guided, masked, matrix, number, whole_number
-from lora_np.linalg import decompositions, spectrum
+from lora_np.linalg import decompositions
 from lora_np.linalg.spectrum import SVD, restored, singular_values, tail_sums, well_scaled
 
 Norm = Literal["fro", "spectral", "nuclear"]
@@ -322,7 +322,7 @@ def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
     return int(np.argmax(errors <= tolerance + rounding))
 
 
-def svd_of_product(B: ArrayLike, A: ArrayLike, *, gram: ArrayLike | None = None) -> SVD:
+def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
     """The SVD of ``B @ A``, which is never formed: two thin QRs and an SVD of an r x r matrix.
 
     Parameters
@@ -331,10 +331,6 @@ def svd_of_product(B: ArrayLike, A: ArrayLike, *, gram: ArrayLike | None = None)
         Finite real numbers.
     A : array_like of shape (r, k)
         Finite real numbers.
-    gram : array_like of shape (k, k), optional
-        ``X.T @ X`` of inputs X. The result is then that of the outputs ``B A X^T``: cut, it is the nearest to
-        them of its rank, and s the root of what each direction adds to their square. Vh is brought back to
-        weights.
 
     Returns
     -------
@@ -367,9 +363,6 @@ def svd_of_product(B: ArrayLike, A: ArrayLike, *, gram: ArrayLike | None = None)
     B, A = matrix("B", B), matrix("A", A)
     if B.shape[1] != A.shape[0]:
         raise ValueError(f"B must have as many columns as A has rows, got shapes {B.shape} and {A.shape}")
-    if gram is not None:
-        U, s, _ = svd_of_product(B, A @ spectrum.gram_root(gram, A.shape[1]).T.astype(A.dtype))
-        return SVD(U, s, spectrum.divided(U.T @ B @ A, s))
     (of_B, B), (of_A, A) = well_scaled(B), well_scaled(A)
     Qb, Rb = np.linalg.qr(B)
     Qa, Ra = np.linalg.qr(A.T)

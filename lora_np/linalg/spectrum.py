@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, matrix
+from lora_np.checks import Array
 
 
 class SVD(NamedTuple):
@@ -31,28 +31,6 @@ class SVD(NamedTuple):
         smallest = max(len(self.U), self.Vh.shape[1]) * np.finfo(self.s.dtype).eps
         count = max(1, np.count_nonzero(self.s > self.s[0] * smallest))
         return SVD(self.U[:, :count], self.s[:count], self.Vh[:count])
-
-
-def divided(M: Array, s: Array) -> Array:
-    """The rows of ``M`` over singular values, and zero where these are of rounding alone."""
-    seen = s > s[0] * M.shape[1] * np.finfo(s.dtype).eps
-    rows: Array = np.divide(M, s[:, None], out=np.zeros_like(M), where=seen[:, None])
-    return rows
-
-
-def gram_matrix(gram: ArrayLike, k: int) -> Array:
-    """``X.T @ X`` of inputs X (n, k), checked, in float64."""
-    G = matrix("a Gram matrix", gram).astype(np.float64)
-    if G.shape != (k, k):
-        raise ValueError(f"a Gram matrix of {k} inputs must have shape {(k, k)}, got {G.shape}")
-    return G
-
-
-def gram_root(gram: ArrayLike, k: int) -> Array:
-    """R (k, k) with ``R.T @ R = gram``: so ``||D R^T|| = ||D X^T||`` if that is ``X.T @ X``."""
-    values, vectors = np.linalg.eigh(gram_matrix(gram, k))
-    root: Array = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-    return root
 
 
 def exponent(M: Array) -> int:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, generator, number, whole_number
-from lora_np.linalg import SVD, gram_matrix, svd_of_product, truncated_svd
+from lora_np.checks import Array, generator, matrix, number, whole_number
+from lora_np.linalg import SVD, svd_of_product, truncated_svd
 
 Pair = tuple[Array, Array]
 Tensors = Sequence[Array]
@@ -324,7 +324,9 @@ def _regmean(terms: Terms) -> Pair:
 
 def _conditioned(gram: Any, k: int) -> Array:
     """A Gram matrix with smaller entries off the diagonal, as the paper does it, that can be inverted."""
-    G = gram_matrix(gram, k)
+    G = matrix("a Gram matrix", gram).astype(np.float64)
+    if G.shape != (k, k):
+        raise ValueError(f"a Gram matrix of {k} inputs must have shape {(k, k)}, got {G.shape}")
     diagonal = np.diag(G)
     G = _SHRUNK * G + np.diag((1 - _SHRUNK) * diagonal + _RIDGE * (diagonal.max() or 1.0))
     return G

@@ -186,6 +186,11 @@ def test_parameters_saved_twice_are_refused_or_the_first_the_mean_or_the_sum(hea
 
 
 def test_weights_that_cancel_have_no_mean(heads, tmp_path):
+    adapters.combine(heads[1], tmp_path / "kept", weights=[1, 0], saved="mean")
+    kept = heads[2]["two"]["model.layers.0.q_proj.bias"]  # which only one adapter has
+    np.testing.assert_array_equal(
+        adapters.load(tmp_path / "kept").full["model.layers.0.q_proj.bias"].read(), kept
+    )
     with pytest.raises(HubError, match=r"model.norm.weight: the result is not finite"):
         adapters.combine(heads[1], tmp_path / "out", weights=[1, -1], saved="mean")
 
@@ -377,3 +382,8 @@ def test_inputs_of_a_module_that_are_missing_are_named(make_adapter, make_checkp
     )
     with pytest.raises(HubError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"):
         call(*first, tmp_path / "out", rank=1, grams=grams(0, {"model.layers.0.q_proj": (6, 4)}))
+    other = {name: np.eye(3) for name in SHAPES}
+    with pytest.raises(
+        HubError, match=r"the Gram matrix of '.*_proj' must have shape \(4, 4\), got \(3, 3\)"
+    ):
+        call(*first, tmp_path / "out", rank=1, grams=other)

@@ -23,7 +23,7 @@ from lora_np.exercises import (
 from lora_np.exercises.asking import Answer, here
 from lora_np.exercises.catalogue import functions
 from lora_np.exercises.drawing import Draw, Rejected
-from lora_np.grading import attempts
+from tests.attempts import attempts
 from tests.drawing import FULL, every, few
 
 SEEDS = range(50) if FULL else range(1)

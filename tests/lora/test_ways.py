@@ -82,7 +82,7 @@ def test_entries_are_dropped_and_added_on_factors_and_on_updates(seed):
     total = lambda tensors, weights: sum(w * T for T, w in zip(tensors, weights, strict=True))
     cut = lambda tensors, density: [trimmed(T, density) for T in tensors]
     np.testing.assert_allclose(result("linear", terms), total(Bs, roots) @ total(As, signed), atol=1e-12)
-    for density in (0.3, 0.7, 1):
+    for density in (0.3, 0.7, 0.95, 1):
         expected = {
             "ties": ties(Bs, roots, density) @ ties(As, signed, density),
             "magnitude_prune": total(cut(Bs, density), roots) @ total(cut(As, density), signed),
@@ -101,6 +101,10 @@ def test_ties_of_peft_and_of_mergekit_differ_in_vote_and_divisor():
     np.testing.assert_allclose(result("ties_svd", terms, density=1), [[-2.0, 6.5]])
     np.testing.assert_allclose(result("mergekit_ties", terms, density=1), [[1.0, 2.6]])
     np.testing.assert_allclose(result("mergekit_dare_ties", terms, density=1), [[4.0, 13.0]])
+    opposites = [Term(np.eye(1), np.array([[x]])) for x in (1.0, -1.0)]
+    for name in ("ties_svd", "mergekit_ties", "mergekit_dare_ties"):  # a draw is won by plus
+        assert result(name, opposites, density=1) == [[1.0]]
+    assert result("mergekit_ties", [opposites[0]._replace(weight=-2.0)], density=1) == [[1.0]]
     # Half of the entries stay: the larger one of each.
     np.testing.assert_allclose(result("ties_svd", terms, density=0.5), [[-2.0, 12.0]])
     np.testing.assert_allclose(result("mergekit_ties", terms, density=0.5), [[-2.0, 3.0]])
