@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._measure import markdown
 from claims import suites
 from claims.protocol import Figure, compact
 from lora_np.files import write_whole
@@ -180,9 +181,9 @@ def pages(known: dict[str, Any]) -> dict[str, str]:
     rows = [single] + [[way, *(cell(name, way) for name in suite_names)] for way in order]
     dial_rows = [[way, *(cell(name, way) for name in dials)] for way in order]
     return {
-        "suites": Table(["way", *suite_names], rows).to_markdown(),
-        "dial": Table(["way", *(name.removeprefix("dial ") for name in dials)], dial_rows).to_markdown(),
-        "pairs": correlations(paired_suites).to_markdown(),
+        "suites": markdown(Table(["way", *suite_names], rows)),
+        "dial": markdown(Table(["way", *(name.removeprefix("dial ") for name in dials)], dial_rows)),
+        "pairs": markdown(correlations(paired_suites)),
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import lora_np as lnp
 from benchmarks import merging, weighted
+from benchmarks._measure import markdown
 from claims import by_heart, suites
 
 
@@ -119,8 +120,10 @@ def test_the_page_has_the_recorded_tables():
 def test_the_page_on_resizing_has_what_inputs_were_worth():
     rows = json.loads(weighted.RESULTS.read_text(encoding="utf-8"))
     page = (weighted.RESULTS.parents[1] / "docs" / "use" / "resize.md").read_text(encoding="utf-8")
-    assert weighted.table(rows).to_markdown().strip() in page
-    adapters = {kind: {row["adapter"] for row in rows if row["kind"] == kind} for kind in ("shipped", "trained")}
+    assert markdown(weighted.table(rows)) in page
+    adapters = {
+        kind: {row["adapter"] for row in rows if row["kind"] == kind} for kind in ("shipped", "trained")
+    }
     assert (len(adapters["shipped"]), len(adapters["trained"])) == (3, 12)
     for row in rows:
         assert row["bytes, plain"] == row["bytes, weighted"]
