@@ -207,7 +207,7 @@ def to_lora(
 
     Examples
     --------
-    >>> import json, tempfile
+    >>> import json, tempfile, numpy as np
     >>> from lora_np.hub import safetensors
     >>> folder = Path(tempfile.mkdtemp())
     >>> config = {"peft_type": "LOHA", "r": 1, "alpha": 1, "target_modules": ["q"]}
