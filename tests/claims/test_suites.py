@@ -110,10 +110,9 @@ def test_the_page_has_the_recorded_tables():
     page = (merging.RESULTS.parents[1] / "docs" / "use" / "merge.md").read_text(encoding="utf-8")
     for name, table in merging.pages(known).items():
         assert table.strip() in page, name
-    for name, found in known.items():
-        for way, measures in found["ways"].items():
-            seeds = 3 if (name, way) == ("styles", "sum, tuned weights") else 5
-            assert all(len(values) >= seeds for numbers in measures.values() for values in numbers.values())
+    for found in known.values():
+        for measures in found["ways"].values():
+            assert all(len(values) == 5 for numbers in measures.values() for values in numbers.values())
     pairs = sum(len(run) for found in known.values() for run in found.get("pairs", [])[:1])
     assert pairs >= 50
 
