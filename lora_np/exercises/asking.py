@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import doctest
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -12,6 +15,7 @@ import numpy as np
 
 from lora_np.exercises.drawing import Broken, Choices, Draw, Rejected, Size, shrink
 from lora_np.exercises.laws import LawBroken
+from lora_np.exercises.mistakes import Asked, Mistake, known, values_alike
 from lora_np.exercises.running import call
 from lora_np.exercises.values import WireError, decode, encode
 
@@ -19,10 +23,13 @@ Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]  # argumen
 Claims = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
 QUESTIONS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
+SHORT = 8  # entries that are shown one by one where all others are the same
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
+GIVEN = "The statement's example holds"
+EXAMPLE = 5e-3  # of the largest number: it may be shown with two digits
 LAWS = {  # that a failed call breaks, by the kind of its error
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
@@ -87,6 +94,12 @@ class Exercise:
         On how many inputs each law is tried.
     needs : tuple of str
         Exercises whose answers this one uses: the steps before it in a project.
+    example : str
+        The statement's example, as a doctest whose outputs are numbers and arrays.
+    mistakes : tuple of Mistake
+        What has been done wrong before, so that a check can name it.
+    answer : str
+        The solution's code, with all that it needs; empty in a course that leaves it out.
     """
 
     name: str
@@ -102,6 +115,9 @@ class Exercise:
     dtype: str = "float32"
     cases: int = 40
     needs: tuple[str, ...] = ()
+    example: str = field(default="", repr=False)
+    mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
+    answer: str = field(default="", repr=False)
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -170,12 +186,15 @@ class Verdict:
         The claim, what was wanted and what came; empty if it held.
     call : str
         Code that can be pasted: the smallest input found that breaks it, and the call.
+    mistake : str
+        The known mistake that gives the same, as in ``"without alpha / r"``; empty if none does.
     """
 
     law: str
     passed: bool
     message: str = ""
     call: str = ""
+    mistake: str = ""
 
 
 @dataclass(frozen=True)
@@ -266,14 +285,15 @@ class Answer:
 
     exercise: Exercise
     caller: Caller
-    last: str = ""  # the last call, as code
+    last: Asked = ((), {})  # the last call, and the reply
 
     def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
         """The function's value, in ``within`` so many bytes and in so many ``steps`` of the interpreter."""
         arguments = plain(arguments)
-        self.last = code_of(self.exercise, arguments)
         rules = {"forbids": list(self.exercise.forbids), "within": within, "steps": steps}
+        self.last = arguments, {}
         reply = self.caller(arguments, rules)
+        self.last = arguments, reply
         if "error" in reply:
             kind = str(reply.get("kind"))
             why = "" if kind == "NotImplementedError" else str(reply["error"])
@@ -324,7 +344,38 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
         found.append(last if unwritten else first_broken(law, answer, [*questions, place]))
     # Only now: an answer whose time is up loses no points by the search for a small input.
     pairs = zip(exercise.laws, found, strict=True)
-    return Outcome(exercise, tuple(verdict_on(law, answer, broken, smallest) for law, broken in pairs))
+    verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
+    if not any(found) and (message := example_broken(answer)):
+        call = "\n".join(re.findall(r"^(?:>>>|\.\.\.) (.*)$", exercise.example, re.M))
+        verdicts[0] = Verdict(exercise.laws[0].slug, False, message, call)
+    return Outcome(exercise, tuple(verdicts))
+
+
+def arrays(value: Any) -> Any:
+    """Lists of numbers as arrays, wherever they are: the example computes with what is returned."""
+    if isinstance(value, (tuple, list)):
+        with contextlib.suppress(ValueError):  # of different lengths
+            return tuple(map(arrays, value)) if isinstance(value, tuple) else np.asarray(value)
+        return list(map(arrays, value))
+    return value
+
+
+def example_broken(answer: Answer) -> str:
+    """How an answer breaks the statement's example; empty if it gives what is written there."""
+    names = {"np": np, answer.exercise.name: lambda *arguments: arrays(answer(*arguments))}
+    shown = {"array": np.array, "float32": np.float32}
+    try:
+        for one in doctest.DocTestParser().get_examples(answer.exercise.example):
+            if not one.want:
+                exec(one.source, names)
+                continue
+            want = eval(one.want.replace("<BLANKLINE>", ""), shown)
+            got = eval(one.source, names)
+            if not values_alike(got, want, EXAMPLE):
+                return f"{GIVEN}: {one.source.strip()} must give {literal(want)}, got {literal(got)}"
+    except Exception as error:
+        return f"{GIVEN}: {error}"
+    return ""
 
 
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None:
@@ -340,8 +391,7 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
     """The verdict with the smallest input that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
-    name = broken.why.name
-    ended = False
+    name, first, ended = broken.why.name, broken, False
 
     def again(remembered: Choices) -> Broken | None:
         nonlocal ended
@@ -353,10 +403,17 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
 
     if smallest and name not in (UNWRITTEN, ENDED):
         # Excessive cost occurs on large inputs: only their entries are simplified.
-        attempts = 1 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
+        attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(again, broken, attempts=attempts)
-    why = LawBroken(name or law.name, broken.why.detail)
-    return Verdict(law.slug, False, str(why), "" if name == UNWRITTEN else broken.call)
+    message, exercise = str(LawBroken(name or law.name, broken.why.detail)), answer.exercise
+    if name in LAWS.values():
+        return Verdict(
+            law.slug, False, message, "" if name == UNWRITTEN else code_of(exercise, broken.asked[0])
+        )
+    mistake = known(exercise.name, exercise.mistakes, exercise.answer, [broken.asked, first.asked])
+    told = message + (mistake.told if mistake else "")
+    call = code_of(exercise, broken.asked[0])
+    return Verdict(law.slug, False, told, call, mistake.name if mistake else "")
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
@@ -389,8 +446,26 @@ def here(function: Any) -> Caller:
 
 def code_of(exercise: Exercise, arguments: Sequence[Any]) -> str:
     """The call as code that can be pasted: a line for each argument, then the call."""
-    lines = [f"{name} = {literal(value)}" for name, value in zip(exercise.parameters, arguments, strict=True)]
+    lines = [line for two in zip(exercise.parameters, arguments, strict=True) for line in lines_of(*two)]
     return "\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"])
+
+
+def lines_of(name: str, value: Any) -> list[str]:
+    """``value`` as code that gives it this name; of a large array only the entries that matter.
+
+    Examples
+    --------
+    >>> lines_of("B", np.eye(1, 40))
+    ['B = np.full((1, 40), 0.)', 'B[0, 0] = 1.']
+    """
+    if isinstance(value, np.ndarray) and value.size > 4 * SHORT:
+        numbers, counts = np.unique(value, return_counts=True)
+        usual = numbers[counts.argmax()]
+        places = np.argwhere(value != usual).tolist()
+        if len(places) <= SHORT:
+            head = f"{name} = {literal(np.full(value.shape, usual))}"
+            return [head, *(f"{name}{place} = {literal(value[tuple(place)].item())}" for place in places)]
+    return [f"{name} = {literal(value)}"]
 
 
 def literal(value: Any) -> str:

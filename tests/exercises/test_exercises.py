@@ -5,6 +5,8 @@ import doctest
 import inspect
 import re
 import time
+import tomllib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -24,14 +26,30 @@ from lora_np.exercises.asking import Answer, here
 from lora_np.exercises.catalogue import functions
 from lora_np.exercises.drawing import Draw, Rejected
 from lora_np.grading import attempts
-from tests.drawing import FULL, every, few
+from lora_np.grading.repository import FOLDER, Attempt
+from tests.drawing import FULL, SHARE, every, few
 
 SEEDS = range(50) if FULL else range(1)
 ALL = [one for lesson in lessons() for one in lesson.exercises]
 PROJECT = {one.name for one in lessons()[-1].exercises}
 EXERCISES = [pytest.param(one, id=one.name) for one in ALL]
-MISTAKES = [one for one in attempts() if one.breaks]
-RIGHT = [one for one in attempts() if not one.breaks]
+
+
+def answers_to_the_project():
+    """Of ``build_a_lora.toml``: each as a change of the solution."""
+    for name, several in tomllib.loads((FOLDER / "build_a_lora.toml").read_text("utf-8")).items():
+        for told, one in several.items():
+            code = solution(name).code
+            for old, new in zip(one["put"][::2], one["put"][1::2], strict=True):
+                assert old in code, (name, told)
+                code = code.replace(old, new) if old else new + code
+            yield Attempt(name, told, code, one.get("breaks", ""))
+
+
+ATTEMPTS = [*attempts(), *answers_to_the_project()]
+MISTAKES = [one for one in ATTEMPTS if one.breaks]
+RIGHT = [one for one in ATTEMPTS if not one.breaks]
+KNOWN = [(one, wrong) for one in ALL for wrong in one.mistakes]
 
 
 def name_of(one):
@@ -88,11 +106,65 @@ def test_the_solution_passes(one, precision):
         assert time.process_time() - began < 20
 
 
-@pytest.mark.parametrize("one", RIGHT, ids=name_of)
+@every("one", few(RIGHT, 8))
 def test_another_right_answer_passes(one):
+    function, asked = function_of(one.source, one.exercise), exercise(one.exercise)
     for seed in SEEDS:
-        result = outcome(exercise(one.exercise), one.source, other_questions(seed))
-        assert result.passed, result
+        for coarse in {False, asked.dtype == "float32"}:
+            result = judge(asked, here(in_float32(function) if coarse else function), other_questions(seed))
+            assert result.passed, result
+
+
+def test_every_exercise_has_six_wrong_answers_and_four_right_ones():
+    counts = Counter((one.exercise, bool(one.breaks)) for one in ATTEMPTS)
+    assert min(counts[one.name, True] for one in ALL) >= 6
+    assert min(counts[one.name, False] for one in ALL) >= 4
+
+
+def test_a_check_names_the_known_mistake():
+    """Each known mistake fails, and is called by its name; other code that makes it gets the same name."""
+    told, asked = 0, few(KNOWN, SHARE)
+    for one, wrong in asked:
+        result = judge(one, here(function_of(wrong.code, one.name)), QUESTIONS)
+        assert not result.passed, (one.name, wrong.name)
+        told += any(verdict.mistake == wrong.name for verdict in result.verdicts)
+    assert told >= (2 / 3 if FULL else 1 / 2) * len(asked)
+
+
+def test_a_named_mistake_comes_with_a_hint():
+    def lora_forward(x, W0, A, B, alpha):
+        return x @ W0.T + (x @ A.T) @ B.T
+
+    (verdict,) = exercises.check(lora_forward).verdicts
+    assert verdict.mistake == "without alpha / r"
+    hint = exercise("lora_forward").hints[2]
+    assert f"This is what comes out without alpha / r. Hint: {hint}" in verdict.message
+
+
+def test_an_answer_that_no_known_mistake_gives_gets_no_name():
+    def lora_forward(x, W0, A, B, alpha):
+        return x @ W0.T + 7.25 * alpha
+
+    assert "comes out" not in exercises.check(lora_forward).message
+
+
+@every("one", EXERCISES)
+def test_a_known_mistake_is_another_program_than_the_solution(one):
+    assert one.name == "train_lora" or len(one.mistakes) >= 6
+    codes = {ast.unparse(ast.parse(code)) for code in (one.answer, *(wrong.code for wrong in one.mistakes))}
+    assert len(codes) == 1 + len(one.mistakes)
+
+
+def test_an_answer_that_passes_all_laws_and_not_the_example_is_told():
+    def lora_count(d, k, r):
+        return 6 if (d, k, r) == (3, 2, 1) else r * (d + k)
+
+    result = exercises.check(lora_count)
+    assert not result.passed
+    assert repr(result).splitlines()[1:] == [
+        "  The statement's example holds: lora_count(3, 2, 1) must give 5, got 6",
+        "  lora_count(3, 2, 1)",
+    ]
 
 
 @pytest.mark.parametrize("one", EXERCISES)

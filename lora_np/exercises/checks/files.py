@@ -35,8 +35,12 @@ def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> C
 
 
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Claims:
-    d = draw.whole("d", 1, 400)
-    k = d if draw.pick("square", (False, True)) else draw.whole("k", 1, 400)
+    d, k = draw.sizes("dk", high=400)
+    if draw.pick(
+        "tie", (False, True)
+    ):  # d k / (d + k) is a whole number, also of matrices that are not square
+        a, b = draw.sizes("ab", high=9)
+        d, k = a * (a + b), b * (a + b)
     return largest("saves", "next", answer(d, k), d + k, d * k - 1)
 
 
@@ -139,13 +143,13 @@ def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
 
 
 def to_bfloat16(draw: Draw, answer: Answer, key: str) -> None:
-    n = draw.whole("n", 1, 4)
+    shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     if key == "ties":
-        x = 128.5 + np.rint(draw.array("x", n, low=0, high=126))
+        x = 128.5 + np.rint(draw.array("x", *shape, low=0, high=126))
     else:
-        x = np.rint(draw.array("x", n, low=-255, high=255))
+        x = np.rint(draw.array("x", *shape, low=-255, high=255))
     if key == "nearest":
-        x += draw.array("rest", n, low=-0.49, high=0.49)
+        x += draw.array("rest", *shape, low=-0.49, high=0.49)
     unit = draw.pick("unit", (1.0, -1.0, 2.0**-110) if key == "ties" else (1.0, 2.0**-110, 2.0**110))
     single = (x * unit).astype(np.float32)
     mantissa, exponent = np.frexp(single.astype(np.float64))

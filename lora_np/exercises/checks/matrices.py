@@ -36,8 +36,16 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    d, k, r = draw.sizes("dkr")
-    return draw.array("B", d, r) @ draw.array("A", r, k)
+    whole = draw.pick("whole", (False, True))  # large enough for quotients that are not
+    d, k = draw.sizes("dk", low=3 if whole else 1)
+    r = draw.whole("r", 2 if whole else 1, 5)
+    B, A = draw.array("B", d, r), draw.array("A", r, k)
+    return as_typed(np.rint(B) @ np.rint(A) if whole else B @ A)
+
+
+def as_typed(M: Array) -> Array:
+    """Whole numbers as integers, as people type them."""
+    return M.astype(int) if (np.rint(M) == M).all() and np.abs(M).max() < 1e6 else M
 
 
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Claims:
@@ -52,7 +60,7 @@ def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Claims:
 
 
 def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
-    noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.0
+    noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "rows", "columns")) if draw.effort > 0.2 else ""
     if long:  # where sqrt d + sqrt k is closer to the root of one than to twice that
@@ -122,6 +130,8 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> Claims:
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
+    if draw.pick("whole", (False, True)):  # with a diagonal that no quotient can outweigh
+        M, size = as_typed(np.rint(draw.array("M", n, n)) + 16 * np.eye(n)), 30
     L, U = parts("L U", answer(M), (n, n), (n, n))
     yield "triangles", lambda: same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
     yield "triangles", lambda: same("the diagonal of L", np.diag(L), np.ones(n))
@@ -205,12 +215,16 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> Claims:
 def top_directions(draw: Draw, answer: Answer, key: str) -> Claims:
     r = draw.whole("r", 1, 3)
     d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
-    large = 2 + spectrum(draw, "s", r, low=0, high=1)
-    rest = draw.array("rest", min(d, k) - r, low=0, high=0.9)
-    M = scale(draw) * turned(draw, "M", d, k, [*large, *rest])
-    Q = real_array("Q", answer(M, r), (d, r))
+    s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]  # far apart: all would turn to the first
+    s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
+    M = turned(draw, "M", d, k, s)
+    if draw.pick("last", (False, True)):  # at right angles to the first columns of M and of an identity
+        M = np.zeros((d, k))
+        np.fill_diagonal(M, s)
+        M = M[::-1, ::-1]
+    Q, U = real_array("Q", answer(scale(draw) * M, r), (d, r)), np.linalg.svd(M)[0][:, :r]
     yield "orthonormal", lambda: orthonormal("Q", Q)
-    yield "span", lambda: closest("what Q Q^T M loses of M", M, Q @ (Q.T @ M), r)
+    yield "span", lambda: same("Q Q^T", Q @ Q.T, U @ U.T, why="each basis of the top directions has the same")
 
 
 # Look inside an update

@@ -64,13 +64,14 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def backward(draw: Draw, answer: Answer, key: str) -> None:
-    """A graph of numbers with up to three parents each: at most one in a chain, the same one in repeats."""
-    most, repeats = 1 if key == "chain" else 3, key == "repeats"
+    """A graph of numbers, each with up to three parents: in a chain the one before, in repeats the same."""
+    most, repeats = 3, key == "repeats"
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
     for i in range(draw.whole("n", 1, 5)):
         count = draw.whole(f"parents of {i}", min(i, 1), min(i if not repeats else most, most) if i else 0)
         own = [int(draw.whole(f"parent {j} of {i}", 0, i - 1)) for j in range(count)]
+        own = [i - 1] * bool(i) if key == "chain" else own
         parents.append(own if repeats else sorted(set(own)))
         slopes.append([draw.number(f"slope {j} of {i}") for j in range(len(parents[-1]))])
     right = [*[0.0] * (len(parents) - 1), 1.0]
@@ -111,11 +112,25 @@ def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
         law(moving.any(), "if A and B are both zero, nothing ever moves")
         rank = np.linalg.matrix_rank(moving)
         law(rank == r, f"r is {r}, but the factor that is not zero has rank {rank}")
+        A, B = parts("A B", answer(400, 400, 3, rng), (3, 400), (400, 3))
+        random_numbers(A if A.any() else B)
     if key == "rng":
         starts = (answer(d, k, r, seed)[:2] for seed in (rng, rng + 1))
         again, other = (all(map(np.array_equal, (A, B), start)) for start in starts)
         law(again, "the same rng must give the same start")
         law(not other, f"another rng must give another start, but {rng} and {rng + 1} give the same")
+
+
+def random_numbers(factor: Array) -> None:
+    """A factor at the start, large enough for its numbers to show how they were drawn."""
+    k = factor.shape[1]
+    spread = float(factor.std())
+    law(
+        np.unique(factor).size > 0.9 * factor.size,
+        "its numbers must be random, but many are equal",
+    )
+    told = f"numbers of a factor with {k} columns must have a standard deviation of about {k**-0.5:.2g}"
+    law(0.4 < spread * np.sqrt(k) < 2.5, f"{told}, got {spread:.2g}")
 
 
 def lora_gradients(draw: Draw, answer: Answer, key: str) -> Claims:
@@ -124,15 +139,19 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> Claims:
     s = alpha / len(A)
     e = 2 * (x @ (W0 + s * B @ A).T - y) / y.size
     of_A, of_B = parts("dA dB", answer(x, y, W0, A, B, alpha), A.shape, B.shape)
-    size, why = float(np.abs(e).max() * s), "the loss is the mean of all squared errors"
-    yield "of_A", lambda: same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size, why=why)
-    yield "of_B", lambda: same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size, why=why)
+    why = "the loss is the mean of all squared errors"
+    terms = np.abs(x) @ (np.abs(W0) + s * np.abs(B) @ np.abs(A)).T + np.abs(y)  # what e is the difference of
+    G = s * np.abs(terms).T @ np.abs(x) / y.size
+    size_A, size_B = (1e-3 + float(n.max()) for n in (np.abs(B).T @ G, G @ np.abs(A).T))
+    yield "of_A", lambda: same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size_A, why=why)
+    yield "of_B", lambda: same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size_B, why=why)
 
 
 def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
     """Inputs and targets, W0, a rank, and the losses of the best updates of all ranks."""
-    d, k = draw.sizes("dk", high=high)
-    r = draw.whole("r", 1, min(d, k))
+    least = draw.pick("least", (2, 1, 2, 2)) if high > 2 else 1  # one direction is often nearly enough
+    d, k = draw.sizes("dk", low=least, high=high)
+    r = draw.whole("r", least, min(d, k))
     n = 4 if k == 3 else draw.pick("inputs", (2, 4))
     x = WHITE[:n, :k] * (draw.array("stretch", k, low=0.8, high=1.25) if stretched else 1)
     y, W0 = draw.array("y", n, d, low=-3, high=3), draw.array("W0", d, k, low=-1, high=1)
