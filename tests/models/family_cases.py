@@ -46,6 +46,7 @@ VISION = {
     "patch_size": 14,
 }
 TEXT = {**SMALL, "num_key_value_heads": 2}
+TURNED = {**TEXT, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
 TOWER = {"depth": 2, "num_heads": 3, "hidden_size": 24, "intermediate_size": 40, "out_hidden_size": 32}
 BART = {
     "vocab_size": 97,
@@ -174,9 +175,9 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
         spatial_merge_size=3, multimodal_projector_bias=True,
     )),
     ("qwen2_vl", "ForConditionalGeneration", both(
-        TEXT, {"depth": 2, "embed_dim": 24, "num_heads": 3, "mlp_ratio": 2, "hidden_size": 32},
+        TURNED, {"depth": 2, "embed_dim": 24, "num_heads": 3, "mlp_ratio": 2, "hidden_size": 32},
     )),
-    ("qwen2_5_vl", "ForConditionalGeneration", both(TEXT, {**TOWER, "model_type": "qwen2_5_vl"})),
+    ("qwen2_5_vl", "ForConditionalGeneration", both(TURNED, {**TOWER, "model_type": "qwen2_5_vl"})),
     ("qwen3_vl", "ForConditionalGeneration", both(
         {**TEXT, "head_dim": 12}, {**TOWER, "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
     )),

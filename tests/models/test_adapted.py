@@ -38,13 +38,16 @@ def inputs(model: Any) -> dict[str, Any]:
         given[name] = torch.tensor([[4, 9, 5, 7, 8, 6, 9, 3]])
     if "input_features" in names:
         given["input_features"] = torch.linspace(-1, 1, config.num_mel_bins * 60).reshape(1, -1, 60)
-    elif "input_ids" not in names:
+    elif "input_ids" not in names or type(model).__name__ in ("CLIPModel", "SiglipModel"):
+        config = getattr(config, "vision_config", config)
         size = getattr(config, "image_size", 224)
         size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
         channels = config.num_channels
         given["pixel_values"] = torch.linspace(-1, 1, channels * size[0] * size[1]).reshape(
             1, channels, *size
         )
+    if "use_cache" in names:
+        given["use_cache"] = False
     return given
 
 
@@ -69,11 +72,13 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
     model.save_pretrained(tmp_path / "base")
     given = inputs(model)
     before, base = outputs(model, given), open_model(tmp_path / "base")
+    modules = {module.name: module for module in base.described.modules}
     shared = {base.table} if not {*base.sharing} <= {"lm_head"} else set()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            module = base.module_of(name)
-            if module.kind in KINDS and module.called and not name.endswith("bias") and name not in shared:
+            module = modules.get(name) or modules[name.rpartition(".")[0]]
+            own = name in base.parameters and name not in shared  # tied or fused tensors are refused
+            if module.kind in KINDS and module.called and own and not name.endswith("bias"):
                 *stack, d, k = parameter.shape
                 parameter += 0.05 * torch.randn(*stack, d, 2) @ torch.randn(*stack, 2, k)
     after = outputs(model, given)
