@@ -449,7 +449,7 @@ def dora_weight(W0, A, B, m, alpha):
     return (m / np.linalg.norm(V, axis=1))[:, None] * np.abs(V)
 
 
-@mistake("alpha without the rank", breaks="lengths")
+@mistake("alpha without the rank", breaks="directions")
 def dora_weight(W0, A, B, m, alpha):
     V = W0 + alpha * B @ A
     return (m / np.linalg.norm(V, axis=1))[:, None] * V

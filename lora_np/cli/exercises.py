@@ -110,6 +110,9 @@ def solution_command(name: str) -> None:
     help="Grades; feedback and a figure go next to it.",
 )
 @lessons
+@click.option("--exercise", "only", multiple=True, help="The name of an exercise; may be repeated.")
+@click.option("--roster", type=options.READ, help="The class as CSV; names in its first column.")
+@click.option("--column", default="lora-np", help="The heading of the points in the gradebook (lora-np).")
 @click.option("--rng", type=int, help="Random seed of the questions; by default, a new one each time.")
 @click.option("--seconds", type=float, default=10.0, help="Time for one call of a student's function (10).")
 @click.option(
@@ -127,7 +130,13 @@ def solution_command(name: str) -> None:
 )
 @options.as_json
 def grade_command(
-    submissions: Path, out: Path, lessons: tuple[int, ...], memory: int, as_json: bool, **asked: Any
+    submissions: Path,
+    out: Path,
+    lessons: tuple[int, ...],
+    column: str,
+    memory: int,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Grade a folder of submissions, each in a separate process: points, feedback, a figure of the class.
 
@@ -146,7 +155,9 @@ def grade_command(
         options.print_json({**about, "grades": grades.table.records})
     else:
         options.show(grades.table)
-    written = grades.write(out)  # last: if a file cannot be written, the points are still on the screen
+    written = grades.write(
+        out, column
+    )  # last: if a file cannot be written, the points are still on the screen
     journal.unlink(missing_ok=True)
     if not as_json:
         options.show_written(written, [])

@@ -329,7 +329,7 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
     questions : sequence of int
         Seeds of the inputs.
     smallest : bool
-        Whether to look for the smallest input that breaks a law.
+        Whether to look for the smallest input that breaks a law, and for a known mistake that does so.
 
     Returns
     -------
@@ -410,7 +410,8 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
         return Verdict(
             law.slug, False, message, "" if name == UNWRITTEN else code_of(exercise, broken.asked[0])
         )
-    mistake = known(exercise.name, exercise.mistakes, exercise.answer, [broken.asked, first.asked])
+    likely = exercise.mistakes if smallest else ()
+    mistake = known(exercise.name, likely, exercise.answer, [broken.asked, first.asked])
     told = message + (mistake.told if mistake else "")
     call = code_of(exercise, broken.asked[0])
     return Verdict(law.slug, False, told, call, mistake.name if mistake else "")

@@ -180,9 +180,10 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
     --------
     >>> def column_of_product(B, A, j):
     ...     return B[:, 0] * A[0, j]
-    >>> check(column_of_product)
+    >>> check(column_of_product)  # doctest: +ELLIPSIS
     column_of_product: 0 of 1 point
       Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1, got 0
+      This is what comes out with the first column of B only. Hint: Take the first column of ...
       B = np.array([[0., 1.]])
       A = np.array([[0.], [1.]])
       j = 0

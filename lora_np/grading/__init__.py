@@ -12,4 +12,5 @@ with on_demand(globals()):
         attempts as attempts,
         mistake as mistake,
     )
+    from lora_np.grading.roster import read_roster as read_roster
     from lora_np.grading.submissions import Report as Report, check_file as check_file

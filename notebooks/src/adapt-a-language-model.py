@@ -78,14 +78,15 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 
 # %%
 def attention(q, k, v):
-    scores = np.exp(q @ k.T / np.sqrt(q.shape[1]))  # the root: or one weight would take all in long vectors
-    scores = np.tril(scores)  # nobody sees what comes later
-    return scores / scores.sum(axis=1, keepdims=True) @ v
+    scores = q @ k.T / np.sqrt(q.shape[1])  # the root: or one weight would take all in long vectors
+    scores = np.where(np.tri(len(q)), scores, -np.inf)  # nobody sees what comes later: e to it is 0
+    return lnp.nn.softmax(scores) @ v  # takes the largest off each row first, so that nothing overflows
 
 
 q, k, v = np.array([[0.0], [1.0]]), np.array([[np.log(3)], [0.0]]), np.array([[8.0], [4.0]])
 print(attention(q, k, v))
 assert np.allclose(attention(q, k, v), [[8], [7]])
+assert np.allclose(attention(q, 1000 * k, v), [[8], [8]])
 
 # %% [markdown]
 # The model does this in 4 heads side by side, in each of 4 layers, and turns queries and keys by an angle that says

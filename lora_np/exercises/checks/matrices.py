@@ -286,6 +286,7 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
     d = draw.whole("d", 1, 4)
     k, top = draw.whole("k", d, 5), draw.whole("top", 1, d)
     W0, W = (turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)) for name in ("W0", "W"))
+    W = np.roll(W, 1, axis=0)  # or the cosines of two mirrors make a symmetric matrix
     threshold = draw.number("threshold", 0.5, 0.99)
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
     draw.assume(np.abs(closest - threshold).min() > 1e-3)
