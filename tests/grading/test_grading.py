@@ -88,9 +88,9 @@ def test_feedback(graded):
 
 def test_what_is_written(graded, tmp_path):
     written = graded.write(tmp_path / "out" / "grades.csv")
-    assert [path.name for path in written] == ["grades.csv", "grades-feedback", "grades-summary.png"]
+    assert [path.name for path in written] == ["grades.csv", "grades-feedback", "grades-laws.csv", "grades-summary.png"]
     assert sorted(path.stem for path in written[1].iterdir()) == sorted(graded.reports)
-    assert written[2].stat().st_size > 5_000
+    assert written[3].stat().st_size > 5_000
 
 
 def test_the_figure_shows_what_was_hard(graded):
@@ -578,4 +578,4 @@ def test_a_supervisor_that_is_killed_leaves_grades_that_the_next_run_completes(t
         subprocess.run(command, check=True, capture_output=True)
         assert (tmp_path / "g.csv").read_text() == right
     assert {row["student"]: int(row["points"]) for row in csv.DictReader(io.StringIO(right))} == expected
-    assert sorted(os.listdir(tmp_path)) == ["class", "g-feedback", "g-summary.png", "g.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["class", "g-feedback", "g-laws.csv", "g-summary.png", "g.csv"]

@@ -287,7 +287,8 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
     k, top = draw.whole("k", d, 5), draw.whole("top", 1, d)
     W0, W = (turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)) for name in ("W0", "W"))
     W = np.roll(W, 1, axis=0)  # or the cosines of two mirrors make a symmetric matrix
-    threshold = draw.number("threshold", 0.5, 0.99)
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
+    edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)
+    threshold = round((edges[i] + edges[i + 1]) / 2, 2)
     draw.assume(np.abs(closest - threshold).min() > 1e-3)
     places("the list", answer(W0, W, top, threshold), np.flatnonzero(closest < threshold).tolist())
