@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import doctest
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 
 from lora_np.exercises.drawing import Broken, Choices, Draw, Rejected, Size, shrink
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.mistakes import Asked, Mistake, known, values_alike
+from lora_np.exercises.mistakes import Asked, Mistake, replies_alike, result, values_alike
 from lora_np.exercises.running import call
 from lora_np.exercises.values import WireError, decode, encode
 
@@ -353,11 +352,12 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
 
 def arrays(value: Any) -> Any:
     """Lists of numbers as arrays, wherever they are: the example computes with what is returned."""
-    if isinstance(value, (tuple, list)):
-        with contextlib.suppress(ValueError):  # of different lengths
-            return tuple(map(arrays, value)) if isinstance(value, tuple) else np.asarray(value)
+    if isinstance(value, tuple):
+        return tuple(map(arrays, value))
+    try:
+        return np.asarray(value) if isinstance(value, list) else value
+    except ValueError:  # of different lengths
         return list(map(arrays, value))
-    return value
 
 
 def example_broken(answer: Answer) -> str:
@@ -380,11 +380,9 @@ def example_broken(answer: Answer) -> str:
 
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None:
     """Whatever breaks the law first; nothing if it holds on all inputs."""
-    for case in range(cases := answer.exercise.cases):
-        draw = Draw(np.random.default_rng([*seed, case]), case / max(1, cases - 1))
-        if broken := breaks(law, draw, answer):
-            return broken
-    return None
+    cases = range(answer.exercise.cases)
+    draws = (Draw(np.random.default_rng([*seed, case]), case / max(1, len(cases) - 1)) for case in cases)
+    return next(filter(None, (breaks(law, draw, answer) for draw in draws)), None)
 
 
 def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) -> Verdict:
@@ -405,16 +403,24 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
         # Excessive cost occurs on large inputs: only their entries are simplified.
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(again, broken, attempts=attempts)
-    message, exercise = str(LawBroken(name or law.name, broken.why.detail)), answer.exercise
-    if name in LAWS.values():
-        return Verdict(
-            law.slug, False, message, "" if name == UNWRITTEN else code_of(exercise, broken.asked[0])
-        )
-    likely = exercise.mistakes if smallest else ()
-    mistake = known(exercise.name, likely, exercise.answer, [broken.asked, first.asked])
-    told = message + (mistake.told if mistake else "")
-    call = code_of(exercise, broken.asked[0])
-    return Verdict(law.slug, False, told, call, mistake.name if mistake else "")
+    message, mistake = str(LawBroken(name or law.name, broken.why.detail)), None
+    if smallest and name not in LAWS.values():
+        mistake = known(answer.exercise, [broken.asked, first.asked])
+    if mistake:
+        message += f"\nThis is what comes out {mistake.name}. Hint: {mistake.hint}"
+    call = "" if name == UNWRITTEN else code_of(answer.exercise, broken.asked[0])
+    return Verdict(law.slug, False, message, call, mistake.name if mistake else "")
+
+
+def known(exercise: Exercise, asked: Sequence[Asked]) -> Mistake | None:
+    """The first mistake that gives what was answered to all calls; none if the solution does so to one."""
+
+    def gives(code: str, one: Asked) -> bool:
+        return replies_alike(result(code, exercise.name, one[0]), one[1])
+
+    found = (wrong for wrong in exercise.mistakes if all(gives(wrong.code, one) for one in asked))
+    mistake = next(found, None)
+    return None if mistake and any(gives(exercise.answer, one) for one in asked) else mistake
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:

@@ -32,50 +32,21 @@ class Mistake:
     hint: str
     code: str = field(repr=False)
 
-    @property
-    def told(self) -> str:
-        """What a check says of it."""
-        return f"\nThis is what comes out {self.name}. Hint: {self.hint}"
 
-
-def known(
-    function: str, mistakes: Sequence[Mistake], solution: str, asked: Sequence[Asked]
-) -> Mistake | None:
-    """The first mistake that gives what was answered, on all inputs; none if the solution does so, too.
-
-    Parameters
-    ----------
-    function : str
-        The exercise's name.
-    mistakes : sequence of Mistake
-        Of this exercise.
-    solution : str
-        All that defines the right function.
-    asked : sequence of (arguments, reply)
-        As `call` replies.
-
-    Returns
-    -------
-    Mistake or None
-        None for an answer that no known mistake gives.
-    """
-    alike = (one for one in mistakes if all(replies_alike(function, one.code, *two) for two in asked))
-    found = next(alike, None)
-    right = found and any(replies_alike(function, solution, *two) for two in asked)
-    return None if right else found
-
-
-def replies_alike(function: str, code: str, arguments: Sequence[Any], reply: dict[str, Any]) -> bool:
-    """Whether ``code`` gives the same value or the same error."""
+def result(code: str, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
+    """What ``code`` replies, as `call` does."""
     space = Namespace()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         space.run(code, "a mistake")
-        other = call(space.names.get(function), arguments, {})
-        if "error" in reply or "error" in other:
-            texts = [str(one.get("error", "")).partition(" (line")[0] for one in (reply, other)]
-            return texts[0] == texts[1] != ""
-        return "value" in reply and values_alike(reply["value"], other["value"])
+        return call(space.names.get(function), arguments, {})
+
+
+def replies_alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two calls came to the same value, or failed in the same way."""
+    if "value" in a and "value" in b:
+        return values_alike(a["value"], b["value"])
+    return "error" in a and "error" in b and len({r["error"].partition(" (line")[0] for r in (a, b)}) == 1
 
 
 def values_alike(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
