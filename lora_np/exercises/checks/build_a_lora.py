@@ -11,7 +11,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.checks.files import PATHS, drawn_layers
-from lora_np.exercises.checks.training import layer, near_best, random_numbers, regression
+from lora_np.exercises.checks.training import forward, layer, near_best, random_numbers, regression
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import LawBroken, exactly, law, parts, real_array, same
 from lora_np.exercises.samples import scale
@@ -56,10 +56,10 @@ def project_lora(draw: Draw, answer: Answer, key: str) -> Claims:
     x, W0, A, B = layer(draw)
     x, alpha, r = scale(draw) * x, draw.number("alpha", 1, 32), len(A)
     draw.assume(r <= min(W0.shape))
-    right = x @ (W0 + alpha / r * B @ A).T
+    right, sizes = forward(x, W0, A, B, alpha)
     answered = answer(x, W0, r, alpha, draw.whole("rng", 0, 9), A, B)
     A, B, h = parts("A B h", answered, A.shape, B.shape, right.shape)
-    yield "forward", lambda: same("h", h, right, size=float(np.abs(x).max()))
+    yield "forward", lambda: same("h", h, right, size=float(sizes.max()))
     if key == "start":
         law(not B.any(), f"B must be zero at the start, got {B.tolist()}")
         rank = np.linalg.matrix_rank(A)

@@ -9,7 +9,7 @@ from lora_np.checks import Array
 from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import closest, exactly, law, orthonormal, parts, real_array, same
-from lora_np.exercises.samples import independent, mirror, scale, spectrum, turned
+from lora_np.exercises.samples import independent, mirror, scale, spectrum, terms, turned
 
 # See rank
 
@@ -24,7 +24,7 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", 0, k - 1)
-    same("the column", answer(B, A, j, within=within, steps=steps), B @ A[:, j])
+    same("the column", answer(B, A, j, within=within, steps=steps), B @ A[:, j], size=terms(B, A[:, j]))
 
 
 def rank_one_factors_product(draw: Draw, answer: Answer) -> None:

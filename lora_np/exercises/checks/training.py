@@ -19,7 +19,7 @@ from lora_np.exercises.laws import (
     real_array,
     same,
 )
-from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, turned
+from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, terms, turned
 from lora_np.linalg import optimal_losses
 
 # Differentiate
@@ -29,8 +29,8 @@ def matmul_gradients_gradients(draw: Draw, answer: Answer) -> None:
     n, k, m = draw.sizes("nkm", high=4)
     g, a, b = scale(draw) * draw.array("g", n, m), draw.array("a", n, k), draw.array("b", k, m)
     of_a, of_b = parts("a b", answer(g, a, b), (n, k), (k, m))
-    same("the gradient of a", of_a, g @ b.T)
-    same("the gradient of b", of_b, a.T @ g)
+    same("the gradient of a", of_a, g @ b.T, size=terms(g, b.T))
+    same("the gradient of b", of_b, a.T @ g, size=terms(a.T, g))
 
 
 def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
@@ -95,11 +95,17 @@ def layer(draw: Draw) -> tuple[Array, ...]:
     return draw.array("x", n, k), draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
 
 
+def forward(x: Array, W0: Array, A: Array, B: Array, alpha: float) -> tuple[Array, Array]:
+    """h, and how large the terms are that it is the sum of."""
+    s, of = alpha / len(A), np.abs
+    return x @ (W0 + s * B @ A).T, of(x) @ (of(W0) + s * of(B) @ of(A)).T
+
+
 def lora_forward_sum(draw: Draw, answer: Answer) -> None:
     x, W0, A, B = layer(draw)
     x, alpha = scale(draw) * x, draw.number("alpha", 1, 32)
-    right = x @ (W0 + alpha / len(A) * B @ A).T
-    same("h", answer(x, W0, A, B, alpha), right, size=float(np.abs(x).max()))
+    right, sizes = forward(x, W0, A, B, alpha)
+    same("h", answer(x, W0, A, B, alpha), right, size=float(sizes.max()))
 
 
 def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
@@ -136,12 +142,11 @@ def random_numbers(factor: Array) -> None:
 def lora_gradients(draw: Draw, answer: Answer, key: str) -> Claims:
     x, W0, A, B = layer(draw)
     y, alpha = draw.array("y", len(x), len(W0)), draw.number("alpha", 1, 32)
-    s = alpha / len(A)
-    e = 2 * (x @ (W0 + s * B @ A).T - y) / y.size
+    s, (h, sizes) = alpha / len(A), forward(x, W0, A, B, alpha)
+    e = 2 * (h - y) / y.size
     of_A, of_B = parts("dA dB", answer(x, y, W0, A, B, alpha), A.shape, B.shape)
     why = "the loss is the mean of all squared errors"
-    terms = np.abs(x) @ (np.abs(W0) + s * np.abs(B) @ np.abs(A)).T + np.abs(y)  # what e is the difference of
-    G = s * np.abs(terms).T @ np.abs(x) / y.size
+    G = s * (sizes + np.abs(y)).T @ np.abs(x) / y.size
     size_A, size_B = (1e-3 + float(n.max()) for n in (np.abs(B).T @ G, G @ np.abs(A).T))
     yield "of_A", lambda: same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size_A, why=why)
     yield "of_B", lambda: same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size_B, why=why)
@@ -310,9 +315,9 @@ def dora_weight(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k, r = draw.sizes("dkr", high=4)
     W0, A, B = draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
     m, alpha, unit = draw.array("m", d, low=1), draw.number("alpha", 1, 16), scale(draw)
-    V = W0 + alpha / r * B @ A
+    V, sums = (one.T for one in forward(np.eye(k), W0, A, B, alpha))
     sizes = np.linalg.norm(V, axis=1, keepdims=True)
-    draw.assume((sizes > 0.1).all())
+    draw.assume((sizes > 0.01 * np.linalg.norm(sums, axis=1, keepdims=True)).all())
     W = real_array("W", answer(unit * W0, A, unit * B, m, alpha), (d, k))
     lengths = np.linalg.norm(W, axis=1, keepdims=True)
     yield "lengths", lambda: same("the lengths of the rows", lengths[:, 0], m)
