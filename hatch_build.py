@@ -20,6 +20,12 @@ def publication() -> tuple[str, str]:
     return place["repository"], place["site"]
 
 
+def package() -> str:
+    """The name on the package index; empty until it is there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["tool"]["publication"]["package"])
+
+
 def urls(repository: str, site: str) -> dict[str, str]:
     """What the package index shows at the side of the page."""
     source = f"https://github.com/{repository}"
@@ -48,6 +54,15 @@ def readable_anywhere(text: str, repository: str) -> str:
     return re.sub(relative, absolute, text)
 
 
+def installable(text: str, package: str) -> str:
+    """The commands of a text for those who have no copy of the repository, once there is a package."""
+    if not package:
+        return text
+    text = text.replace(", from a copy of the repository", "")
+    here = r"""pip install (["']?)\.(\[[a-z,]+\])?\1(?![\w.])"""
+    return re.sub(here, rf"pip install \1{package}\2\1", text)
+
+
 class Metadata(MetadataHookInterface):
     """What hatchling calls; ``dynamic`` in pyproject.toml names the two fields."""
 
@@ -58,6 +73,6 @@ class Metadata(MetadataHookInterface):
         text = (ROOT / "README.md").read_text(encoding="utf-8")
         metadata["readme"] = {
             "content-type": "text/markdown",
-            "text": readable_anywhere(text, repository),
+            "text": installable(readable_anywhere(text, repository), package()),
         }
         metadata["urls"] = urls(repository, site)

@@ -172,9 +172,12 @@ def write_base(folder: Path, shards: list[dict[str, tuple[int, ...]]]) -> None:
     for i, shapes in enumerate(shards):
         file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
         header = {name: safetensors.TensorInfo("bfloat16", shape) for name, shape in shapes.items()}
-        with safetensors.SafetensorsWriter(folder / file, header, metadata={"format": "pt"}) as writer:
-            for name, shape in shapes.items():
-                writer.write(name, 0.02 * rng.standard_normal(shape, np.float32))
+        safetensors.write(
+            header,
+            lambda name, shapes=shapes: 0.02 * rng.standard_normal(shapes[name], np.float32),
+            folder / file,
+            metadata={"format": "pt"},
+        )
         where |= dict.fromkeys(shapes, file)
     index = {"metadata": {}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -10,8 +10,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, number, whole_number
 from lora_np.lora import LoRALinear
 from lora_np.training import Fit, History
-from lora_np.training.data import check_data
-from lora_np.training.fitting import check_goal
+from lora_np.training.fitting import check_goal, rows
 
 
 def alternating_least_squares(
@@ -74,7 +73,7 @@ def alternating_least_squares(
     """
     if not (isinstance(model, LoRALinear) and isinstance(model.A, Tensor) and isinstance(model.B, Tensor)):
         raise TypeError("alternating least squares is for a LoRALinear whose A and B are both trained")
-    check_data("x", x, "y", y)
+    x, y = rows("", x, y)
     half_steps = whole_number("half_steps", half_steps)
     ridge = number("ridge", ridge, minimum=0)
     goal = check_goal(optimum, within, full_batch=True)

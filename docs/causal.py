@@ -112,7 +112,7 @@ def build(kind: str) -> Any:
 def kinds_of(model: Any) -> dict[str, str]:
     """The kinds of modules that the shapes of their weights do not tell, by the ends of their names."""
     from lora_np.accounting import model_spec
-    from lora_np.models.kinds import guess, starred
+    from lora_np.models.checkpoint import guess, starred
 
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     kinds = {starred(name): "buffer" for name in model.state_dict() if name not in parameters}
@@ -216,8 +216,7 @@ def differences(model: Any, spec: Any) -> str:
 
 def row(kind: str, model: Any) -> tuple[str, str]:
     """How a type is counted, and a remark. A refusal that the package already has is determined again."""
-    from lora_np.models.headers import MEMORY
-    from lora_np.models.kinds import kinds_by_type
+    from lora_np.models.checkpoint import MEMORY, kinds_by_type
 
     if isinstance(model, Exception):
         why = " ".join(str(model).replace("|", "/").split())
@@ -288,7 +287,7 @@ def written() -> dict[str, tuple[str, str]]:
 
 def main() -> None:
     """Write both files."""
-    from lora_np.models.kinds import kinds_by_type
+    from lora_np.models.checkpoint import kinds_by_type
 
     table: dict[str, Any] = kinds_by_type()
     table.clear()

@@ -33,6 +33,7 @@ extensions = [
     "jupyterlite_sphinx",
     "materials",
     "public_names",
+    "published",
     "docstrings",
     "command_line",
     "lesson_links",
@@ -103,13 +104,12 @@ html_theme_options = {
 
 # What needs to know where the site is, and is left out until [tool.publication] in pyproject.toml says it.
 repository, site = publication()
-versions = os.environ.get("SITE_VERSIONS", "").split()  # from versions.py: "latest" and the releases
-here = os.environ.get("SITE_VERSION", "")
+here = os.environ.get("SITE_VERSION", "")  # from versions.py: "latest", or a release
 prefix = f"{here}/" if here else ""
 notfound_urls_prefix = f"{urlsplit(site).path or '/'}{prefix}"
 lesson_links_repository = repository
 templates_path = ["_templates"]
-html_context = {"versions": versions, "here": here}
+html_context = {"here": here}
 html_sidebars = {
     "**": [
         "sidebar/brand.html",
@@ -117,7 +117,7 @@ html_sidebars = {
         "sidebar/scroll-start.html",
         "sidebar/navigation.html",
         "sidebar/scroll-end.html",
-        *(["versions.html"] if versions else []),
+        *(["versions.html"] if here else []),
     ]
 }
 if site:

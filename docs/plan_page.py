@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lora_np.accounting import count_model, from_config, preset, training_memory
 from lora_np.cli import run
-from lora_np.table import Table, decimal_bytes
+from lora_np.table import decimal_bytes
 
 PAGE = Path(__file__).parent / "use" / "plan.md"
 LORA_PAPER = "[LoRA, 1.2](https://arxiv.org/abs/2106.09685)"
@@ -253,11 +253,12 @@ def published() -> str:
         memory = training_memory(counted, **options)
         ours = getattr(memory, cause) + (memory.host if host else 0)
         rows.append((model, how, source, int(measured), ours, ours / measured - 1, reason))
-    return Table(
-        ("model", "training", "source", "published", "ours", "difference", "why they differ"),
-        rows,
-        formats={"published": decimal_bytes, "ours": decimal_bytes, "difference": "{:+.0%}".format},
-    ).to_markdown()
+    lines = ["| model | training | source | published | ours | difference | why they differ |"]
+    lines.append("| --- | --- | --- | ---: | ---: | ---: | --- |")
+    for *text, measured, ours, difference, reason in rows:
+        sizes = decimal_bytes(measured), decimal_bytes(ours), f"{difference:+.0%}"
+        lines.append(f"| {' | '.join([*text, *sizes, reason])} |")
+    return "\n".join(lines) + "\n"
 
 
 def page() -> str:

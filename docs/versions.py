@@ -1,12 +1,16 @@
-"""Build the site of `main` (as latest/) and of each tag v* into one folder: python docs/versions.py FOLDER
+"""The site with all its versions in one folder. Each is built once, from its own sources, and then kept.
 
-Each is built from a fresh checkout in a fresh environment, so nothing has to be kept between two runs.
+python docs/versions.py build VERSION FOLDER      this checkout's site as FOLDER/VERSION; main is "latest"
+python docs/versions.py collect FOLDER ARCHIVES   unpack ARCHIVES/site-VERSION.tar.gz; list and forward
+python docs/versions.py notes VERSION             what CHANGELOG.md says of a version
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
-import tempfile
+import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -21,45 +25,50 @@ FORWARD = """\
 """
 
 
-def versions() -> dict[str, str]:
-    """The folder of each version, and what Git calls it: the latest first, then releases from new to old."""
-    tags = output("git", "tag", "--list", "v*", "--sort=-version:refname").split()
-    return {"latest": "HEAD"} | {tag.removeprefix("v"): tag for tag in tags}
+def build(version: str, folder: Path) -> None:
+    """The site of this checkout, by the packages that are installed."""
+    sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
+    settings = os.environ | {"SITE_VERSION": version}
+    subprocess.run([*sphinx, str(ROOT / "docs"), str(folder / version)], check=True, env=settings)
 
 
-def build(target: Path) -> None:
-    found = versions()
-    for name, reference in found.items():
-        with tempfile.TemporaryDirectory() as folder:
-            checkout, environment = Path(folder) / "checkout", Path(folder) / "environment"
-            run("git", "clone", "--quiet", str(ROOT), str(checkout))
-            run(
-                "git",
-                "-C",
-                str(checkout),
-                "checkout",
-                "--quiet",
-                output("git", "rev-parse", reference).strip(),
-            )
-            run(sys.executable, "-m", "venv", str(environment))
-            python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
-            run(python, "-m", "pip", "install", "--quiet", f"{checkout}[docs]")
-            settings = os.environ | {"SITE_VERSIONS": " ".join(found), "SITE_VERSION": name}
-            sphinx = [python, "-m", "sphinx", "-q", "-W", "--keep-going"]
-            run(*sphinx, str(checkout / "docs"), str(target / name), env=settings)
+def collect(folder: Path, archives: Path) -> None:
+    """Unpack what releases keep; write ``versions.json``, which all pages read, and a page that forwards."""
+    for archive in archives.glob("site-*.tar.gz"):
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+    found = sorted((entry.name for entry in folder.iterdir() if entry.is_dir()), key=newness, reverse=True)
+    (folder / "versions.json").write_text(json.dumps(found), encoding="utf-8")
     newest = next((name for name in found if name != "latest"), "latest")
-    (target / "index.html").write_text(FORWARD.format(newest), encoding="utf-8")
+    (folder / "index.html").write_text(FORWARD.format(newest), encoding="utf-8")
 
 
-def output(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+def newness(version: str) -> tuple[bool, list[tuple[bool, int, str]]]:
+    """By number, so that 0.10 is after 0.9; main's is the newest of all, and 1.0rc1 before 1.0."""
+    parts = re.findall(r"\d+|[a-z]+", version)
+    ordered = [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    return version == "latest", [*ordered, (True, -1, "")]
 
 
-def run(*command: str, env: "os._Environ[str] | dict[str, str] | None" = None) -> None:
-    subprocess.run(command, check=True, env=env)
+def notes(version: str, changelog: str) -> str:
+    """The section of a version in the changelog, without its heading."""
+    found = re.search(rf"(?ms)^## {re.escape(version)}(?![\w.])[^\n]*\n(.*?)(?=^## |\Z)", changelog)
+    if not found:
+        raise SystemExit(f"CHANGELOG.md has no section ## {version}")
+    return found[1].strip() + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    match arguments:
+        case ["build", version, folder]:
+            build(version, Path(folder))
+        case ["collect", folder, archives]:
+            collect(Path(folder), Path(archives))
+        case ["notes", version]:
+            print(notes(version, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")), end="")
+        case _:
+            raise SystemExit(__doc__)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python docs/versions.py FOLDER")
-    build(Path(sys.argv[1]))
+    main(sys.argv[1:])

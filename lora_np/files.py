@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
@@ -105,20 +105,17 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
     """
     kept = [path for path in files if os.path.lexists(path)]
     written = [path for path in files if path not in kept]
-    folders = {parent for path in written for parent in path.parents if not parent.exists()}
     begun: list[Path] = []
-    try:
-        for path in written:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, files[path])
-            begun.append(path)
-    except BaseException:
-        for path in begun:
-            path.unlink(missing_ok=True)
-        for folder in sorted(folders, reverse=True):  # the deepest first
-            with suppress(OSError):  # it was not made, or something was put into it
-                folder.rmdir()
-        raise
+    with ExitStack() as folders:
+        try:
+            for path in written:
+                folders.enter_context(_parents(path))
+                write_text(path, files[path])
+                begun.append(path)
+        except BaseException:
+            for path in begun:
+                path.unlink(missing_ok=True)
+            raise
     return written, kept
 
 
@@ -309,10 +306,9 @@ def _undo(stage: Path, aside: Path, target: Path) -> None:
             f"{target}: has been made since a run that was to replace it was killed; move it, or what was "
             f"there before, {aside}"
         )
-    elif aside.exists():  # the new one is in place; only the removal of the old one was missing
-        _remove(aside)
-    if stage.exists():
-        _remove(stage)
+    for left in (aside, stage):  # where the new one is in place, only the removal of the old one was missing
+        if left.exists():
+            _remove(left)
 
 
 def _check_target(target: Path, force: bool, writes: Callable[[str], bool], inputs: list[Path]) -> None:

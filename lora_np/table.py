@@ -19,8 +19,8 @@ Format = Callable[[Any], str]
 class Table:
     """Named columns and rows of plain values, printed for people or handed to programs.
 
-    People get thousands separators and formatted numbers: aligned text from ``print`` and at the prompt, HTML
-    in a notebook, and Markdown. Programs get the values unchanged, from :meth:`to_json`, :meth:`to_csv` and
+    People get thousands separators and formatted numbers: aligned text from ``print`` and at the prompt, and
+    HTML in a notebook. Programs get the values unchanged, from :meth:`to_json`, :meth:`to_csv` and
     :attr:`records`.
 
     Parameters
@@ -79,9 +79,14 @@ class Table:
         """The rows as dictionaries, values untouched."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """``title``, ``rows`` (a dictionary for each) and ``notes``, values untouched."""
+        return {"title": self.title, "rows": self.records, "notes": self.notes}
+
     def to_json(self) -> str:
-        """A JSON object with ``title``, ``rows`` (one object per row) and ``notes``; numbers stay numbers."""
-        return json_text({"title": self.title, "rows": self.records, "notes": self.notes})
+        """`content` as JSON; numbers stay numbers."""
+        return json_text(self.content)
 
     def to_csv(self) -> str:
         """Comma-separated values with a heading; numbers without separators, empty cells empty."""
@@ -93,16 +98,6 @@ class Table:
         writer.writerow(self.columns)
         writer.writerows(self.rows)
         return text.getvalue()
-
-    def to_markdown(self) -> str:
-        """A Markdown table (title above, notes below), numbers aligned right."""
-        title, columns, notes = self._said
-        heading = [_pipe(name) for name in columns]
-        rule = ["---:" if right else "---" for right in self._numeric]
-        body = [[_pipe(text) for text in row] for row in self._texts]
-        table = "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *body])
-        above = [f"**{title}**"] if title else []
-        return "\n\n".join([*above, table, *notes]) + "\n"
 
     def __str__(self) -> str:
         """Aligned plain text, numbers aligned right."""
@@ -166,8 +161,7 @@ class Shown:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        html: str = self.table._repr_html_()
-        return html
+        return str(self.table._repr_html_())
 
 
 def json_text(content: object) -> str:
@@ -244,10 +238,6 @@ def _plain(value: Any) -> Any:
 
 def _align(text: str, width: int, right: bool) -> str:
     return text.rjust(width) if right else text.ljust(width)
-
-
-def _pipe(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 # Bytes for people: 1 GB is 1000**3 bytes, 1 GiB is 1024**3, and the unit always says which.

@@ -167,11 +167,14 @@ def test_count_as_json_holds_plain_integers():
     assert (row["trainable"], row["total"]) == (524_288, 1_236_338_688)
 
 
-@pytest.mark.parametrize(
-    ("form", "start"), [("--markdown", "**100 x 120**"), ("--csv", "update,rank,trainable")]
-)
-def test_count_in_other_forms(form, start):
-    assert said("count", "100x120", "--rank", "8", form).stdout.startswith(start)
+def test_count_as_csv():
+    assert said("count", "100x120", "--rank", "8", "--csv").stdout.startswith("update,rank,trainable")
+
+
+def test_count_of_several_tables_as_json():
+    tables = json.loads(said("count", "llama-3.2-1b", "--rank", "8", "--by", "kind", "--json").stdout)
+    totals, kinds = (table["rows"] for table in tables)
+    assert totals[0]["trainable"] == sum(row["trainable"] for row in kinds)
 
 
 @pytest.mark.parametrize(("arguments", "status", "words"), [

@@ -111,7 +111,7 @@ def test_errors_name_the_path_that_was_given(tmp_path):
         assert caught.value.filename == str(tmp_path / named)
 
 
-@pytest.mark.parametrize("place", ["adapters.save", "adapters.resize", "safetensors.save", "gguf.save"])
+@pytest.mark.parametrize("place", ["adapters.save", "adapters.resize", "safetensors.save", "gguf.write"])
 def test_an_empty_path_is_not_the_current_directory(place, tmp_path, monkeypatch):
     from lora_np.hub import gguf, safetensors
 
@@ -123,7 +123,7 @@ def test_an_empty_path_is_not_the_current_directory(place, tmp_path, monkeypatch
         "adapters.save": lambda: adapters.save(adapters.Adapter({"q": module}), "", force=True),
         "adapters.resize": lambda: adapters.resize("../adapter", "", rank=1, force=True),
         "safetensors.save": lambda: safetensors.save({"q": np.eye(2)}, ""),
-        "gguf.save": lambda: gguf.save({"q": np.eye(2, dtype=np.float32)}, "", metadata={}),
+        "gguf.write": lambda: gguf.write({"q": gguf.TensorInfo("F32", (2, 2))}, lambda _: np.eye(2), ""),
     }
     with pytest.raises(ValueError, match="the path to write to must not be empty, got ''"):
         writes[place]()
@@ -152,9 +152,7 @@ WRITERS = {
     "adapters/resizing.py": "beside the directory that `replacing` makes",
     "course/widgets.py": "into memory",
     "exercises/checks/build_a_lora.py": "a question for a student's function, in a temporary directory",
-    "grading/classroom.py": "appends a line to the journal, whose last line may be half",
     "grading/confine.py": "a probe, in the sandbox's own directory",
-    "hub/safetensors.py": "into the file that `whole` makes",
     "mini.py": "shows how short a file of two factors is",
     "language/storing.py": "into the directory that `replacing` makes",
     "training/checkpoint.py": "into the file that `write_whole` makes",

@@ -76,7 +76,7 @@ def test_a_first_use_loads_what_it_runs(use, needs):
     assert not loaded & {
         "lora_np.autograd.linear_algebra",
         "lora_np.quantise.blocks",
-        "lora_np.training.identity",
+        "lora_np.training.checkpoint",
     }
 
 

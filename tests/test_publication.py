@@ -1,9 +1,11 @@
 """What is published follows from one place in pyproject.toml, and nothing claims to be where it is not."""
 
 import importlib.util
+import json
 import pkgutil
 import re
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,14 @@ def test_readme_leads_to_the_repository(hook):
     )
     assert hook.readable_anywhere(text, "") == (
         "See idea, *a figure.*, [paper](https://arxiv.org/abs/2106.09685), [up](#up)."
+    )
+
+
+def test_commands_install_the_package_once_it_is_there(hook):
+    text = 'Run `pip install ".[notebooks]"`, `.venv/bin/pip install .` or `pip install -e ".[test]"`.'
+    assert hook.installable(text, "") == text
+    assert hook.installable(text, "lora-np") == (
+        'Run `pip install "lora-np[notebooks]"`, `.venv/bin/pip install lora-np` or `pip install -e ".[test]"`.'
     )
 
 
@@ -121,3 +131,42 @@ def test_actions_are_pinned():
     ]
     assert len(uses) > 8
     assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v[0-9.]+", use) for use in uses), uses
+
+
+@pytest.fixture(scope="module")
+def versions():
+    return load(ROOT / "docs" / "versions.py")
+
+
+def test_released_sites_are_kept_as_they_were_built(versions, tmp_path):
+    released, public = tmp_path / "released", tmp_path / "public"
+    released.mkdir()
+    for version in ("0.9.0", "0.10.0", "0.10.0rc1"):
+        page = tmp_path / version / "index.html"
+        page.parent.mkdir()
+        page.write_text(f"built as {version}", encoding="utf-8")
+        with tarfile.open(released / f"site-{version}.tar.gz", "w:gz") as archive:
+            archive.add(page.parent, version)
+    (public / "latest").mkdir(parents=True)
+    versions.collect(public, released)
+    assert (public / "0.9.0" / "index.html").read_text(encoding="utf-8") == "built as 0.9.0"
+    found = json.loads((public / "versions.json").read_text(encoding="utf-8"))
+    assert found == ["latest", "0.10.0", "0.10.0rc1", "0.9.0"]
+    assert "url=0.10.0/" in (public / "index.html").read_text(encoding="utf-8")
+
+
+def test_before_the_first_release_the_site_is_mains(versions, tmp_path):
+    (tmp_path / "latest").mkdir()
+    versions.collect(tmp_path, tmp_path / "nothing")
+    assert "url=latest/" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_release_notes_are_the_section_of_the_version(versions):
+    changelog = "# Changelog\n\n## 1.1.0 (2027)\n\n- New.\n\n## 1.1\n\n- Old.\n"
+    assert versions.notes("1.1.0", changelog) == "- New.\n"
+    assert versions.notes("1.1", changelog) == "- Old.\n"
+    with pytest.raises(SystemExit, match=r"no section ## 2\.0"):
+        versions.notes("2.0", changelog)
+    ours = versions.notes(__version__, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert "\n## " not in ours
+    assert "### " in ours

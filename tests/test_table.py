@@ -45,17 +45,6 @@ def test_csv_reads_back() -> None:
     assert rows[0]["name"] == "a|b"
 
 
-def test_markdown_escapes_pipes_and_puts_numbers_right() -> None:
-    lines = TABLE.to_markdown().splitlines()
-    assert lines[2:5] == [
-        "| name | count | share | bytes |",
-        "| --- | ---: | ---: | ---: |",
-        "| a\\|b | 1,234,567 | 0.5 |  |",
-    ]
-    assert lines[0] == "**T & t**"
-    assert lines[-1] == "one note"
-
-
 def test_html_is_well_formed_and_escaped() -> None:
     tree = ET.fromstring(f"<div>{TABLE._repr_html_()}</div>")
     assert [cell.text for cell in tree.iter("td")][:2] == ["a|b", "1,234,567"]

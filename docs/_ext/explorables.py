@@ -18,7 +18,7 @@ from stills import STILLS  # noqa: E402
 # Name of an explorable, which is that of its HTML, and the files that it needs, in their order.
 FILES = {
     "rank": ("explorer.css", "training.css", "explorer-data.js", "svd.js", "explorer.js"),
-    "factors": ("explorer.css", "factors.js"),
+    "front": ("front.css", "front-data.js", "front.js"),
     "training": ("explorer.css", "training.css", "training-data.js", "lora.js", "training.js"),
     "inspector": ("explorer.css", "training.css", "inspector.css", "svd.js", "adapter.js", "inspector.js"),
     "speaker": (

@@ -119,6 +119,7 @@ def explorables() -> None:
     sys.path.insert(0, str(DOCS / "explorer"))
     import calculator_data
     import export
+    import front_data
     import speaker_data
     import stills
     import training_data
@@ -126,6 +127,7 @@ def explorables() -> None:
     target = MADE / "static"
     target.mkdir(parents=True, exist_ok=True)
     (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
+    (target / "front-data.js").write_text(front_data.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
     (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")

@@ -11,6 +11,22 @@
   addEventListener("load", reach);
   addEventListener("resize", reach);
 
+  // Versions that came after this page was built: the list lies beside the folder of each version.
+  const versions = document.querySelector("nav.versions");
+  if (versions) {
+    const root = new URL(document.documentElement.dataset.content_root || "./", location);
+    fetch(new URL("../versions.json", root)).then((answer) => answer.json()).then((names) => {
+      versions.replaceChildren(...names.map((name) => {
+        const link = document.createElement("a");
+        link.href = new URL(`../${name}/`, root);
+        link.textContent = name;
+        if (name === versions.dataset.here) link.ariaCurrent = "true";
+        return link;
+      }));
+      versions.hidden = false;
+    }).catch(() => {});
+  }
+
   // ?answers in the address unfolds answers, hints and solutions: for a teacher's print.
   if (new URLSearchParams(location.search).has("answers")) {
     for (const fold of document.querySelectorAll("article details")) fold.open = true;

@@ -12,7 +12,7 @@ from typing import Any
 from lora_np import accounting
 from lora_np.accounting import activations
 from lora_np.accounting.memory import CAUSES
-from lora_np.models import ATTENTION
+from lora_np.models import ATTENTION, default_targets, fused_names
 from lora_np.plots import CYCLE, MUTED
 
 
@@ -45,6 +45,8 @@ def family(file: Any) -> dict[str, Any]:
     """A data file, in which fractions say their type: a script cannot tell 0.0 from 0."""
     content = tomllib.loads(file.read_text(encoding="utf-8"))
     content.pop("decoder", None)  # how it computes, which nothing is counted by
+    name = file.name.removesuffix(".toml")
+    content |= {"targets": default_targets(name), "fused": fused_names(name) or {}}
     for name, entry in content.get("fields", {}).items():
         described = entry if isinstance(entry, dict) else {"default": entry}
         if isinstance(described["default"], float):

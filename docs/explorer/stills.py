@@ -6,12 +6,14 @@ from html import escape
 from pathlib import Path
 
 import export
+import front_data
 import numpy as np
 import training_data
 from matplotlib.figure import Figure
 
 import lora_np as lnp
 from lora_np import accounting, adapters, language, linalg, plots
+from lora_np.accounting.memory import CAUSES
 
 PROMPT = "And the king "
 
@@ -56,7 +58,16 @@ def counted() -> Figure:
     lora = accounting.count_model(spec, rank=8, targets=["q_proj", "v_proj"])
     ways["LoRA, r = 8"] = accounting.training_memory(lora, context=2_048)
     figure = Figure(figsize=(6, 2.8), layout="constrained")
-    plots.memory_by_cause({name: way.parts for name, way in ways.items()}, ax=figure.add_subplot())
+    ax, ends = figure.add_subplot(), np.zeros(len(ways))
+    for cause, color in zip(CAUSES, (plots.MUTED, *plots.CYCLE), strict=False):
+        sizes = np.array([getattr(memory, cause) for memory in ways.values()]) / 1e9
+        ax.barh(list(ways), sizes, 0.7, ends, color=color, label=cause)
+        ends += sizes
+    ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1.14 * max(ends)), xlabel="memory to train [GB]")
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -70,7 +81,34 @@ def spoken() -> str:
     return "".join(f"<p><strong>{name}</strong>: {escape(' '.join(text.split()))}</p>" for name, text in said)
 
 
+def portraits() -> Figure:
+    W0, change = front_data.start(), front_data.goal() - front_data.start()
+    cuts = {
+        f"rank {rank}": W0 + np.matmul(*linalg.low_rank_factors(change, rank=rank)) for rank in (1, 8, 20)
+    }
+    return plots.gallery({"W0": W0, **cuts, "in full": W0 + change}, figure=Figure(), width=9)
+
+
+def written() -> str:
+    """The pictures, and what the model writes with each rank."""
+    told = ""
+    for heard in front_data.voice():
+        name = f"rank {heard['rank']}" if heard["rank"] else "no adapter"
+        text = escape(front_data.PROMPT + " ".join(heard["text"].split()))
+        told += f"<p><strong>{name}, loss {heard['loss']:.2f}</strong>: {text}</p>"
+    alt = escape(STILLS["front"].alt)
+    return f'<img src="_static/still-front.png" alt="{alt}">{told}'
+
+
 STILLS = {
+    "front": Still(
+        "1, 8 and 20 columns and rows are 220, 1,760 and 4,400 numbers; the whole change is 12,000. Below, a "
+        "model of Jane Austen's English with an adapter for the King James Bible. To watch it train, "
+        "JavaScript is needed.",
+        "A map of mountains, and the same with an update of rank 1, 8 and 20: a portrait appears.",
+        portraits,
+        written,
+    ),
     "rank": Still(
         "At rank 4 there is a shape, at rank 16 a face, at rank 64 nearly all. "
         "To choose the rank yourself, JavaScript is needed.",

@@ -4,7 +4,6 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.accounting.activations import TrainingOptions as TrainingOptions
-    from lora_np.accounting.flops import Flops as Flops, count_flops as count_flops
     from lora_np.accounting.lora import (
         LoraCount as LoraCount,
         ModelCount as ModelCount,
@@ -32,11 +31,12 @@ with on_demand(globals()):
         training_memory as training_memory,
     )
     from lora_np.accounting.planning import (
-        METHODS as METHODS,
         Card as Card,
         Choice as Choice,
+        Flops as Flops,
         Plan as Plan,
         cards as cards,
+        count_flops as count_flops,
         plan as plan,
     )
     from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of

@@ -52,8 +52,6 @@ class TrainingOptions:
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch_size : int
         Sequences that are computed at a time.
-    accumulate : int
-        How many such batches make a step. It changes the number of steps, not the memory.
     context : int
         Tokens in each sequence (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
@@ -68,7 +66,7 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch_size``, ``accumulate`` or ``context`` is not a whole number.
+        If ``batch_size`` or ``context`` is not a whole number.
 
     See Also
     --------
@@ -82,7 +80,6 @@ class TrainingOptions:
     optimizer: str = "adamw"
     master_copy: bool = False
     batch_size: int = 1
-    accumulate: int = 1
     context: int = 512
     attention: str = "fused"
     cross_entropy: str = "plain"
@@ -91,7 +88,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
             choice(name, getattr(self, name), known)
-        for name in ("batch_size", "accumulate", "context"):
+        for name in ("batch_size", "context"):
             whole_number(name, getattr(self, name))
 
     @property
@@ -118,29 +115,44 @@ class Growth(NamedTuple):
     token: int = 0
     pair: int = 0
 
-    def plus(self, other: Growth, times: int = 1) -> Growth:
-        """The sum with so many times the other."""
-        return Growth(*(ours + times * theirs for ours, theirs in zip(self, other, strict=True)))
+    def plus(self, other: Growth) -> Growth:
+        """The sum."""
+        return Growth(*map(sum, zip(self, other, strict=True)))
 
     def at(self, batch_size: int, context: int) -> int:
         """Bytes of a batch."""
         return self.fixed + batch_size * (self.sample + context * (self.token + context * self.pair))
 
 
-class Activations(NamedTuple):
-    """What a step keeps, or needs briefly: the result of `activations`."""
+class Moment(NamedTuple):
+    """What is held at some moment of a step, beside weights, gradients and state."""
 
     kept: Growth  # by the layers, all through backward
-    layers: tuple[tuple[Growth, int], ...]  # by stacks, and how many layers share it: one is computed again
+    again: Growth  # by the layers of a stack, one of which is computed again
+    layers: int  # of that stack
     logits: Growth  # of the loss, until its gradient is known
-    copies: Growth  # additional memory for computing the loss and its gradient
-    norms: int  # bytes that the norms of one of DoRA's matrices take
+    work: Growth  # briefly: for the loss and its gradient, or for one matrix
+
+    def at(self, batch_size: int, context: int) -> tuple[int, int, int]:
+        """Bytes of activations, logits and workspace."""
+        size = batch_size, context
+        kept = self.kept.at(*size) + self.again.at(*size) // self.layers
+        return kept, self.logits.at(*size), self.work.at(*size)
 
 
-def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> Activations | None:
-    """What a step keeps; `training_memory` states the formulas. None where layers are not known."""
+def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
+    """Moments at which a step may need most, the loss first; `training_memory` states the formulas.
+
+    Empty where layers are not known.
+    """
     kept = _Kept(model, training)
-    return kept.total() if kept.spec.layers else None
+    return kept.moments() if kept.spec.layers else []
+
+
+def quantisable(spec: ModelSpec) -> list[ModuleSpec]:
+    """The modules that int8 and nf4 hold in few bits."""
+    maps = [module for module in spec.groups if module.kind in ("linear", "experts")]
+    return [module for module in maps if module.name != spec.head and not module.tied]
 
 
 class _Kept:
@@ -155,7 +167,7 @@ class _Kept:
         self.saved: Collection[str] = getattr(model, "saved", ())
         self.dora: bool = getattr(model, "dora", False)
 
-    def total(self) -> Activations:
+    def moments(self) -> list[Moment]:
         kept = self._outside()
         layers = []
         below = self.full  # whether something is trained in an earlier stack
@@ -170,8 +182,12 @@ class _Kept:
                 layers.append((size, stack.depth * stack.repeats))
                 size = _growth(stack, stack.depth * stack.width * self.training.hidden_item)
             kept = kept.plus(size)
+        # logits are freed before the first layer is recomputed
+        work = max(self._matrix(), self._norms())
+        again = layers or [(Growth(), 1)]
         logits, copies = (Growth(token=size) for size in self._loss())
-        return Activations(kept, tuple(layers), logits, copies, self._norms())
+        first = Moment(kept, Growth(), 1, logits, copies)
+        return [first, *(Moment(kept, size, n, Growth(), Growth(fixed=work)) for size, n in again)]
 
     def _stack(self, stack: Layers, modules: list[ModuleSpec], here: list[AdaptedModules]) -> Growth:
         attention, mlp = self._reach(stack, here)
@@ -195,9 +211,12 @@ class _Kept:
         """Of W0 x and B A x: DoRA scales both by a vector that is trained. LoRA only adds them."""
         if not self.dora:
             return 0
-        module = adapted.module
-        d_out = module.shape[-1 if module.kind == "embedding" else 0]
-        return (self.item + self.training.adapter_item) * d_out * adapted.copies
+        return (self.item + self.training.adapter_item) * adapted.module.sides[1] * adapted.copies
+
+    def _matrix(self) -> int:
+        """The largest quantised matrix, in 16 bits."""
+        few = () if self.training.dtype in ITEMSIZE else quantisable(self.spec)
+        return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
         """PEFT sends an identity through A and B, and adds the result to W0: in the adapter's type."""

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lora_np import models
 from lora_np.accounting.matrix import count_lora_convolution, pair_size
-from lora_np.checks import choice, close_names, whole_number
+from lora_np.checks import choice, whole_number
 from lora_np.lora import MAPS, Map, map_of, selecting
-from lora_np.models import (
-    ModelSpec,
-    ModuleSpec,
-    Patterns,
-    Pick,
-    Targets,
-    check_patterns,
-    describe,
-    fused_names,
-    peft,
-    pick,
-    saved_modules,
-)
+from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
 
 
@@ -58,10 +47,7 @@ class AdaptedModules(NamedTuple):
     @property
     def limit(self) -> int:
         """``min(d, k)``: the rank above which nothing more can be expressed."""
-        if self.module.kind != "convolution":
-            return min(self.module.shape[-2:])
-        d_out, d_in, *kernel = self.module.shape
-        return min(d_out, d_in * self.module.groups * prod(kernel))
+        return min(self.module.sides[1:])
 
 
 @dataclass(frozen=True, repr=False)
@@ -389,8 +375,8 @@ def count_model(
     ranks = {key: whole_number(f"rank_pattern[{key!r}]", own) for key, own in rank_pattern.items()}
     patterns = Patterns(ranks)
     if rank_pattern:
-        check_patterns(spec, patterns)
-    picks = pick(
+        models.check_patterns(spec, patterns)
+    picks = models.pick(
         spec,
         targets,
         saved=modules_to_save,
@@ -399,14 +385,26 @@ def count_model(
         layers_pattern=layers_pattern,
         target_parameters=target_parameters,
     )
+
+    def numbers(picked: Pick, name: str) -> tuple[int, int]:
+        own = patterns.get(picked.path(name), rank * picked.times)
+        size = _numbers(picked, own, dora=dora, lora_bias=lora_bias)
+        for part, of in peft.blocks_of({"use_bdlora": blocks}, name).items():
+            side = picked.module.sides[{"B": 1, "A": 2}[part]]
+            size -= own * (side - side // of)
+        return own, size
+
     adapters: list[AdaptedModules] = []
     for each in picks:
-        adapters += _adapt(each, rank, patterns, blocks, dora=dora, lora_bias=lora_bias)
+        if ranks or blocks:
+            adapters += _adapted(each.module, each.names, partial(numbers, each))
+        else:  # all are alike
+            adapters.append(AdaptedModules(each.module, *numbers(each, ""), each.names))
     frozen = 0
     if mica:
-        frozen = sum(each.rank * _sides(each.module)[0] * each.copies for each in adapters)
-        adapters = [each._replace(each=each.rank * _sides(each.module)[1]) for each in adapters]
-    saved = saved_modules(spec, modules_to_save) if modules_to_save else {}
+        frozen = sum(each.rank * each.module.sides[1] * each.copies for each in adapters)
+        adapters = [each._replace(each=each.rank * each.module.sides[2]) for each in adapters]
+    saved = models.saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
@@ -427,14 +425,13 @@ def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCoun
         if each.module.kind != "linear":
             kind = f"{_starred(each.module)}: {each.module.kind}"
             raise ValueError(f"{row.name} is counted on linear maps, not on {kind}")
-        found: dict[tuple[int, int], list[str]] = {}
-        for name in each.names or each.module.names():
+        shape = each.module.shape
+
+        def numbers(name: str, shape: tuple[int, ...] = shape) -> tuple[int, int]:
             own = settings(name)
-            numbers = row.count(*each.module.shape, **own)
-            found.setdefault((own.get("r", 0), numbers), []).append(name)
-        for (rank, numbers), names in found.items():
-            some = tuple(names) if each.names or len(found) > 1 else None
-            adapters.append(AdaptedModules(each.module, rank, numbers, some))
+            return own.get("r", 0), row.count(*shape, **own)
+
+        adapters += _adapted(each.module, each.names, numbers)
     modules = sum(each.copies for each in adapters)
     shared = row.trained_by_all(modules, **settings("")).items()
     return replace(
@@ -458,7 +455,7 @@ def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
 
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
     """Refuse to guess what PEFT does with experts that no family describes."""
-    known = not spec.assumed or fused_names(spec.family) is not None
+    known = not spec.assumed or models.fused_names(spec.family) is not None
     if known or not any("experts" in module.name.split(".") for module in spec.groups):
         return
     if targets is None or isinstance(targets, str) or callable(targets):
@@ -472,60 +469,37 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
         )
 
 
-def _adapt(
-    picked: Pick,
-    rank: int,
-    patterns: Patterns,
-    blocks: Mapping[str, Any] | None,
-    *,
-    dora: bool,
-    lora_bias: bool,
+def _adapted(
+    module: ModuleSpec, names: tuple[str, ...] | None, numbers: Callable[[str], tuple[int, int]]
 ) -> list[AdaptedModules]:
-    """One adapter for each rank, and number of blocks of A and B, that the picked modules get."""
-    module = picked.module
-    usual = rank * picked.times
-    alike: dict[tuple[int, int, int], list[str]] = {}
-    if patterns.values or blocks:
-        for name in picked.names or module.names():
-            parts = peft.blocks_of({"use_bdlora": blocks}, name)
-            key = patterns.get(picked.path(name), usual), parts.get("A", 1), parts.get("B", 1)
-            alike.setdefault(key, []).append(name)
-    groups: list[tuple[tuple[int, int, int], Any]] = list(alike.items()) or [((usual, 1, 1), picked.names)]
-    adapted = []
-    for (own, of_A, of_B), names in groups:
-        each = _numbers(picked, own, dora=dora, lora_bias=lora_bias)
-        d_out, d_in = _sides(module)
-        each -= own * (d_in - d_in // of_A + d_out - d_out // of_B)
-        adapted.append(AdaptedModules(module, own, each, names and tuple(names)))
-    return adapted
-
-
-def _sides(module: ModuleSpec) -> tuple[int, int]:
-    """Outputs and inputs; of an embedding, its width and its vocabulary."""
-    d_out, d_in, *_ = module.shape[::-1] if module.kind == "embedding" else module.shape
-    return d_out, d_in
+    """One adapter for each rank, and how many numbers it has, that modules get by their names."""
+    alike: dict[tuple[int, int], list[str]] = {}
+    for name in names or module.names():
+        alike.setdefault(numbers(name), []).append(name)
+    return [
+        AdaptedModules(module, rank, each, tuple(some) if names or len(alike) > 1 else None)
+        for (rank, each), some in alike.items()
+    ]
 
 
 def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
     """Numbers that LoRA of ``rank`` adds to one module."""
     module = picked.module
-    if picked.parameter is not None or module.kind in ("router", "experts"):
-        for name, asked in (("dora", dora), ("lora_bias", lora_bias)):
-            if asked:
-                raise ValueError(
-                    f"{name} must be False for a parameter, such as fused experts ({_starred(module)}): PEFT "
-                    "has no such thing for them"
-                )
-        *experts, d_out, d_in = module.shape  # a matrix, or one for each expert
-        return prod(experts) * pair_size(d_out, d_in, rank)
-    if lora_bias and module.kind == "embedding":
-        raise ValueError(f"lora_bias must be False for an embedding ({_starred(module)})")
-    d_out, d_in = _sides(module)
+    many, d_out, d_in = module.sides
+    bare = picked.parameter is not None or module.kind in ("router", "experts")
+    what = "a parameter, such as fused experts" if bare else "an embedding"
+    for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
+        if asked and (bare or module.kind == "embedding"):
+            raise ValueError(
+                f"{name} must be False for {what} ({_starred(module)}): PEFT has no such thing for them"
+            )
     extra = d_out * (dora + lora_bias)
-    if module.kind == "convolution":
-        groups, kernel = module.groups, module.shape[2:]
-        return extra + count_lora_convolution(d_out, d_in * groups, kernel, rank=rank, groups=groups)
-    return extra + pair_size(d_out, d_in, rank)
+    if module.kind == "convolution" and not bare:
+        kernel, groups = module.shape[2:], module.groups
+        return extra + count_lora_convolution(
+            d_out, module.shape[1] * groups, kernel, rank=rank, groups=groups
+        )
+    return extra + many * pair_size(d_out, d_in, rank)
 
 
 def _token_rows(
@@ -547,8 +521,8 @@ def _token_rows(
     for end, numbers in indices.items():
         found = [module for module in tables if f".{module.name}".endswith(f".{end}")]
         if not found:
-            close = close_names(end, [module.name.rpartition(".")[2] for module in tables])
-            raise ValueError(f"trainable_token_indices: {end!r} matches no embedding of {spec.name}{close}")
+            known = [module.name.rpartition(".")[2] for module in tables]
+            raise spec.missing("trainable_token_indices:", end, known, kind="embedding")
         for module in found:
             last = module.shape[0] - 1
             numbers = tuple(
@@ -623,7 +597,7 @@ def model_spec(model: object) -> ModelSpec:
     if isinstance(model, ModelSpec):
         return model
     if is_described(model):
-        return describe(model)
+        return models.describe(model)
     from lora_np.accounting.live import tree_spec
 
     return tree_spec(model)

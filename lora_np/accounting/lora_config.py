@@ -25,7 +25,16 @@ _ALIKE = (
 
 def config_fields(config: Any) -> dict[str, Any]:
     """What is set, in an ``adapter_config.json``, its directory, its fields, or the object."""
-    fields = {key: _as_in_json(value) for key, value in _fields(config).items() if not _is_unset(key, value)}
+    fields = {}
+    for key, value in _fields(config).items():
+        if isinstance(value, (set, frozenset)):
+            value = sorted(value, key=str)
+        value = list(value) if isinstance(value, tuple) else value
+        empty = (
+            isinstance(value, (str, list, Mapping)) and not value and key != "target_modules"
+        )  # [] is no module
+        if value is not None and not empty:
+            fields[key] = value
     return {**fields, "peft_type": getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))}
 
 
@@ -74,18 +83,6 @@ def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _names_one(ends: Iterable[str]) -> bool:
     return any(end.rpartition(".")[2] in peft.EMBEDDINGS for end in ends)
-
-
-def _as_in_json(value: Any) -> Any:
-    """A field of the object as a file would have it."""
-    if isinstance(value, (set, frozenset)):
-        return sorted(value, key=str)
-    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
-
-
-def _is_unset(key: str, value: Any) -> bool:
-    empty = isinstance(value, (str, list, dict)) and not value and key != "target_modules"  # [] is no module
-    return value is None or empty
 
 
 def _fields(config: Any) -> Mapping[str, Any]:

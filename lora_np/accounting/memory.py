@@ -9,11 +9,11 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
-from lora_np.accounting.activations import ITEMSIZE, Growth, TrainingOptions, activations
+from lora_np.accounting.activations import ITEMSIZE, Moment, TrainingOptions, activations, quantisable
 from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec, spec_of
 from lora_np.checks import choice, whole_number
-from lora_np.models import ModelSpec, ModuleSpec
-from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
+from lora_np.models import ModelSpec
+from lora_np.table import Cell, Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _UNKNOWN = "Activations, logits and workspace are not in the total: without a config the layers are unknown."
 _LARGEST = 2**31 - 1  # of a batch, or of a context without positions
@@ -199,17 +199,22 @@ class Estimate(NamedTuple):
     memory: Memory
     training: TrainingOptions
     positions: int
-    moments: tuple[tuple[Growth, int], ...]  # n times what is needed at some moment, and n
+    moments: list[Moment]
 
-    def most(self, name: str, room: int) -> int:
-        """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``."""
+    def most(self, name: str, room: int) -> int | None:
+        """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``.
+
+        None where the memory does not depend on it: a picture has as many tokens whatever the context.
+        """
         room -= self.memory.total - sum(getattr(self.memory, cause) or 0 for cause in _GROWING)
         limit = self.positions if name == "context" and self.positions else _LARGEST
         usual = {"batch_size": self.training.batch_size, "context": self.training.context}
 
         def needed(number: int) -> int:
-            return max(growth.at(**usual | {name: number}) // n for growth, n in self.moments)
+            return max((sum(moment.at(**usual | {name: number})) for moment in self.moments), default=0)
 
+        if needed(1) == needed(_LARGEST):
+            return None
         return bisect_right(range(1, limit + 1), room, key=needed)
 
 
@@ -228,34 +233,14 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
     item = ITEMSIZE[held]
     master = 4 * trained if training.master_copy and item < 4 else 0
     on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)
-    steps = activations(model, training)
-    parts: tuple[Any, Any, Any] = (None, None, None)
-    moments: list[tuple[Growth, int]] = [(Growth(), 1)]
-    if steps is not None:
-        # logits are freed before the first layer is recomputed
-        matrix = 0 if dtype in ITEMSIZE else 2 * _largest_matrix(spec)
-        work = max(matrix, steps.norms)
-        size = training.batch_size, training.context
-        kept, logits, copies = (each.at(*size) for each in (steps.kept, steps.logits, steps.copies))
-        layer = max((each.at(*size) // n for each, n in steps.layers), default=0)
-        parts = max((kept, logits, copies), (kept + layer, 0, work), key=sum)
-        moments = [(steps.kept.plus(steps.logits).plus(steps.copies), 1)]
-        for each, n in steps.layers or ((Growth(), 1),):
-            moments.append((each.plus(steps.kept, n).plus(Growth(fixed=work), n), n))
+    moments = activations(model, training)
+    needed = (moment.at(training.batch_size, training.context) for moment in moments)
+    parts: tuple[Any, Any, Any] = max(needed, key=sum, default=(None, None, None))
     title = f"{spec.name}: {what}, {training.optimizer}, batch {training.batch_size:,} x {training.context:,}"
     title += ", checkpointing" if training.checkpointing else ""
     base, adapter, state = _weights_bytes(spec, training), added * training.adapter_item, master + on_card
     memory = Memory(title, base, adapter, trained * item, state, *parts, host)
-    return Estimate(memory, training, spec.positions, tuple(moments))
-
-
-def _quantised(spec: ModelSpec) -> list[ModuleSpec]:
-    maps = [module for module in spec.groups if module.kind in ("linear", "experts")]
-    return [module for module in maps if module.name != spec.head and not module.tied]
-
-
-def _largest_matrix(spec: ModelSpec) -> int:
-    return max((prod(module.shape[-2:]) for module in _quantised(spec)), default=0)
+    return Estimate(memory, training, spec.positions, moments)
 
 
 def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
@@ -267,7 +252,7 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
         numbers, held = spec.quantised
         return held + item * (spec.total - numbers)
     size = item * spec.total
-    for module in _quantised(spec):
+    for module in quantisable(spec):
         numbers = module.weight
         if training.dtype == "int8":
             quantised = numbers + 4 * prod(module.shape[:-1])
@@ -277,14 +262,6 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
             quantised = -(-numbers // 2) + constants
         size += (quantised - item * numbers) * module.copies
     return size
-
-
-def what_holds(spec: ModelSpec, dtype: str, unquantised: str) -> str:
-    """In words, how the base is held: a type, or the file's bits if it is already quantised."""
-    if not _stored(spec, dtype):
-        return dtype
-    size = decimal_bytes(spec.quantised[1])
-    return f"the bits of the file ({size}, what is not quantised in {unquantised})"
 
 
 def _stored(spec: ModelSpec, dtype: str) -> bool:
@@ -310,10 +287,8 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
     """Numbers, rows plus columns (a vector's length), and copies of each tensor that is trained."""
     if isinstance(model, LoraCount):
         for each in model.adapters:
-            shape = each.module.shape
-            inputs = {"embedding": shape[0], "experts": shape[0] * shape[-1]}.get(
-                each.module.kind, prod(shape[1:]) * each.module.groups
-            )
+            many, _, inputs = each.module.sides
+            inputs *= many
             outputs = each.each // each.rank - inputs  # DoRA's magnitudes go with B
             yield each.rank * inputs, each.rank + inputs, each.copies
             yield each.each - each.rank * inputs, each.rank + outputs, each.copies
@@ -421,6 +396,11 @@ def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
     int
         Sequences that are computed at a time.
 
+    Raises
+    ------
+    ValueError
+        If the layers of the model are not known.
+
     See Also
     --------
     largest_rank : For a given batch.
@@ -431,7 +411,7 @@ def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
     >>> largest_batch("llama-3.2-1b", rank=8, budget="16 GiB", context=1024)
     10
     """
-    return estimate(*resolved(model, options)).most("batch_size", parse_bytes("budget", budget))
+    return _largest("batch_size", model, budget, options)
 
 
 def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
@@ -451,6 +431,11 @@ def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
     int
         Tokens in a sequence.
 
+    Raises
+    ------
+    ValueError
+        If the model sees pictures alone, or its layers are not known.
+
     See Also
     --------
     largest_rank : For a given context.
@@ -461,7 +446,15 @@ def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
     >>> largest_context("llama-3.2-1b", rank=8, budget="16 GiB")
     10834
     """
-    return estimate(*resolved(model, options)).most("context", parse_bytes("budget", budget))
+    return _largest("context", model, budget, options)
+
+
+def _largest(name: str, model: Any, budget: int | str, options: Mapping[str, Any]) -> int:
+    found = estimate(*resolved(model, options))
+    most = found.most(name, parse_bytes("budget", budget))
+    if most is None:
+        raise ValueError(f"{found.memory.title}: the memory is not known to depend on {name}")
+    return most
 
 
 @dataclass(frozen=True, repr=False)
@@ -470,34 +463,14 @@ class MemoryComparison(Shown):
 
     Parameters
     ----------
-    title : str
-        Of the table.
     ways : mapping of str to Memory
         What each way needs: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
-    disk : mapping of str to int
-        Bytes that each way saves: the whole model in bfloat16, or the adapter in float32.
-    notes : tuple of str
-        How each way holds the weights, and what is not in the total.
+    table : Table
+        Bytes by cause, and those that each way saves: the whole model in bfloat16, or the adapter in float32.
     """
 
-    title: str
     ways: Mapping[str, Memory]
-    disk: Mapping[str, int]
-    notes: tuple[str, ...]
-
-    @property
-    def table(self) -> Table:
-        """One row for each cause, in bytes."""
-        rows = [
-            (cause, *(getattr(each, cause) for each in self.ways.values())) for cause in (*CAUSES, "total")
-        ]
-        return Table(
-            ("cause", *self.ways),
-            [*rows, ("checkpoint on disk", *self.disk.values())],
-            title=self.title,
-            notes=self.notes,
-            formats=dict.fromkeys(self.ways, decimal_bytes),
-        )
+    table: Table
 
 
 def compare_memory(model: Any, **options: Any) -> MemoryComparison:
@@ -528,19 +501,42 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     count, training = resolved(model, options)
     if not isinstance(count, LoraCount):
         raise ValueError(f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone")
-    full = training.dtype if training.dtype in ITEMSIZE else "bfloat16"
-    ways = {
-        "full": estimate(count.spec, replace(training, dtype=full)).memory,
-        "LoRA": estimate(count, training).memory,
-        "QLoRA": estimate(count, replace(training, dtype="nf4")).memory,
+    trained = ways(training)
+    found = {
+        name: estimate(count.spec if name == "full" else count, each).memory for name, each in trained.items()
     }
-    over = what_holds(count.spec, "nf4", training.unquantised_dtype)
-    held = f"Full over {full} weights, LoRA over {training.dtype}, QLoRA over {over}; {training.optimizer}"
-    checkpointing = "with" if training.checkpointing else "without"
-    notes = [f"{held}; {checkpointing} gradient checkpointing. kB, MB and GB are decimal."]
-    return MemoryComparison(
-        f"{count.spec.name}, rank {count.rank}: memory to train",
-        ways,
-        {"full": 2 * count.base, "LoRA": 4 * count.trainable, "QLoRA": 4 * count.trainable},
-        (*notes, *dict.fromkeys(note for each in ways.values() for note in each.notes)),
+    rows: list[tuple[Cell, ...]] = [
+        (cause, *[getattr(each, cause) for each in found.values()]) for cause in (*CAUSES, "total")
+    ]
+    table = Table(
+        ("cause", *found),
+        [*rows, ("checkpoint on disk", 2 * count.base, *[4 * count.trainable] * 2)],
+        title=f"{count.spec.name}, rank {count.rank}: memory to train, {training.optimizer}",
+        notes=(
+            assumptions(count.spec, trained),
+            *{note: 0 for each in found.values() for note in each.notes},
+        ),
+        formats=dict.fromkeys(found, decimal_bytes),
     )
+    return MemoryComparison(found, table)
+
+
+def ways(training: TrainingOptions) -> dict[str, TrainingOptions]:
+    """Full fine-tuning, LoRA and QLoRA, each with the type in which it holds the base."""
+    full = training.dtype if training.dtype in ITEMSIZE else "bfloat16"
+    dtypes = {"full": full, "LoRA": training.dtype, "QLoRA": "nf4"}
+    return {name: replace(training, dtype=dtype) for name, dtype in dtypes.items()}
+
+
+def assumptions(spec: ModelSpec, trained: Mapping[str, TrainingOptions]) -> str:
+    """In words, over which weights each way trains, and how."""
+    over = []
+    for name, training in trained.items():
+        held = training.dtype
+        if _stored(spec, held):
+            size = decimal_bytes(spec.quantised[1])
+            held = f"the bits of the file ({size}, what is not quantised in {training.unquantised_dtype})"
+        over.append(f"{name.replace('full', 'Full')} over {held}")
+    checkpointing = "Gradient checkpointing is on" if training.checkpointing else "No gradient checkpointing"
+    kinds = f"{training.attention} attention, {training.cross_entropy} cross-entropy"
+    return f"{', '.join(over)}. {checkpointing}; {kinds}."

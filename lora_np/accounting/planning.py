@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import prod
 from typing import Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
-from lora_np.accounting.flops import count_flops
-from lora_np.accounting.lora import LoraCount, model_spec
+from lora_np.accounting.lora import LoraCount, counted, model_spec, spec_of
 from lora_np.accounting.memory import (
     CAUSES,
     Memory,
+    assumptions,
     by_rank,
     estimate,
     rank_within,
     split,
     training_options,
-    what_holds,
+    ways,
 )
 from lora_np.checks import choice, whole_number, whole_numbers
-from lora_np.models import ModelSpec
+from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
 METHODS = ("full", "LoRA", "QLoRA")
 _RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
-# of the peak rate: what LLaMA-Factory measured on an A100 (https://github.com/hiyouga/LLaMA-Factory/wiki/
-# Performance-comparison): 2,392 tokens a second with transformers, 4,007 with Unsloth, of Llama-2-7B
-_SHARES = (0.3, 0.5)
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,10 @@ class Card:
         As sold.
     memory : int
         Bytes.
-    tflops : float or None
-        Published peak rate of dense matrix products in 16 bits, in 10^12 operations a second.
-    watts : float or None
-        The maximum power draw.
     """
 
     name: str
     memory: int
-    tflops: float | None = None
-    watts: float | None = None
 
     @property
     def room(self) -> int:
@@ -72,13 +64,10 @@ def cards() -> Mapping[str, Card]:
     Examples
     --------
     >>> cards()["RTX 4090"]
-    Card(name='RTX 4090', memory=25769803776, tflops=165.2, watts=450)
+    Card(name='RTX 4090', memory=25769803776)
     """
     content = json.loads((files("lora_np.accounting") / "cards.json").read_text(encoding="utf-8"))
-    return {
-        name: Card(name, entry["gib"] * 2**30, entry.get("tflops"), entry.get("watts"))
-        for name, entry in content["cards"].items()
-    }
+    return {name: Card(name, entry["gib"] * 2**30) for name, entry in content["cards"].items()}
 
 
 @dataclass(frozen=True)
@@ -101,14 +90,12 @@ class Choice:
         ``"tight"`` if less than a tenth of the card is left.
     largest_rank, largest_batch, largest_context : int
         The largest value that fits with the others unchanged and a tenth of the card left; 0 if none does. No
-        rank is above min(d, k), and no context longer than the model's positions.
+        rank is above min(d, k), and no context longer than the model's positions. None where the memory does
+        not depend on it, as on the context of a model that sees pictures.
     flops : int
         Operations for each token, including those that checkpointing repeats.
     disk : int
         What is saved: the adapter in float32, or the model in 16 bits.
-    hours : tuple of float, or None
-        From half of the card's peak rate to three tenths of it; None without a card whose rate is known, and
-        over float32 weights, because rates are those of 16 bits.
     """
 
     method: str
@@ -118,16 +105,10 @@ class Choice:
     memory: Memory
     verdict: str
     largest_rank: int
-    largest_batch: int
-    largest_context: int
+    largest_batch: int | None
+    largest_context: int | None
     flops: int
     disk: int
-    hours: tuple[float, float] | None
-
-    @property
-    def name(self) -> str:
-        """For a figure: the method, and for LoRA the targets and the rank."""
-        return f"{self.method} {self.targets} r = {self.rank}" if self.rank else self.method
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,8 +121,6 @@ class Plan(Shown):
         Its name.
     card : Card
         With the given memory, if no card was named.
-    tokens : int
-        Of training, for hours and energy.
     training : TrainingOptions
         How it is trained.
     choices : tuple of Choice
@@ -154,7 +133,6 @@ class Plan(Shown):
 
     model: str
     card: Card
-    tokens: int
     training: TrainingOptions
     choices: tuple[Choice, ...]
     kv_cache: int
@@ -189,42 +167,14 @@ class Plan(Shown):
 
     @property
     def causes(self) -> Table:
-        """Memory by cause."""
-        columns = (*CAUSES, "total")
+        """Memory by cause, the adapter (or the model) on disk, and the operations for each token."""
+        sizes = (*CAUSES, "total")
         return self._table(
-            columns,
-            lambda each: [getattr(each.memory, cause) for cause in columns],
-            title="Memory by cause",
+            (*sizes, "on disk", "operations"),
+            lambda each: [*(getattr(each.memory, cause) for cause in sizes), each.disk, each.flops],
+            title="Memory by cause, on disk, and operations for each token",
             notes=list(dict.fromkeys(note for each in self.choices for note in each.memory.notes)),
-            formats=dict.fromkeys(columns, decimal_bytes),
-        )
-
-    @property
-    def costs(self) -> Table:
-        """Operations, time, energy and disk."""
-        card, training = self.card, self.training
-        step = training.batch_size * training.accumulate * training.context
-        notes = []
-        if not all(each.hours for each in self.choices):
-            notes.append("Hours need a --card whose peak rate in 16 bits is known, and no float32 weights.")
-        if any(each.hours for each in self.choices):
-            notes.append(
-                f"Hours at 50 % and at 30 % of {card.tflops:g} TFLOPS, shares that LLaMA-Factory measured "
-                f"on an A100; energy at the longer one" + (f" and {card.watts:g} W." if card.watts else ".")
-            )
-
-        def cells(each: Choice) -> Sequence[Cell]:
-            low, high = each.hours or (None, None)
-            energy = high * card.watts / 1000 if high and card.watts else None
-            return each.flops, low, high, energy, each.disk
-
-        return self._table(
-            ("operations per token", "hours from", "hours to", "kWh at most", "on disk"),
-            cells,
-            title=f"Cost of {self.tokens:,} tokens: {-(-self.tokens // step):,} steps of {step:,}",
-            notes=notes,
-            formats={"operations per token": "{:.3g}".format, "on disk": decimal_bytes}
-            | dict.fromkeys(("hours from", "hours to", "kWh at most"), "{:,.2f}".format),
+            formats=dict.fromkeys((*sizes, "on disk"), decimal_bytes) | {"operations": "{:.3g}".format},
         )
 
 
@@ -235,7 +185,6 @@ def plan(
     rank: int | Iterable[int] | None = None,
     targets: str | Iterable[str] | None = None,
     methods: Iterable[str] = METHODS,
-    tokens: int = 1_000_000,
     **options: Any,
 ) -> Plan:
     """Which ways to train a model fit on a card, how far each could go, and what it costs.
@@ -253,8 +202,6 @@ def plan(
         As `count_model` takes them; by default both the family's own and ``"all-linear"``.
     methods : iterable of {"full", "LoRA", "QLoRA"}
         Which ways to look at.
-    tokens : int
-        Of training, for hours and energy.
     **options
         The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is how LoRA holds the
         base; QLoRA holds it in nf4, and full fine-tuning in bfloat16 where it is quantised otherwise, as
@@ -291,12 +238,10 @@ def plan(
             f"plan needs the layers of a model, which {spec.name} does not tell: give its config.json, or a "
             "directory with one (lora-np count --memory shows what is known without)"
         )
-    chosen, tokens = _card(card), whole_number("tokens", tokens)
+    chosen = _card(card)
     of_training, of_lora = split(options)
     training = training_options(spec, of_training)
-    full = training.dtype if training.dtype in ITEMSIZE else "bfloat16"
-    known = {"full": full, "LoRA": training.dtype, "QLoRA": "nf4"}
-    held = {choice("method", method, METHODS): known[method] for method in methods}
+    held = {choice("method", method, METHODS): ways(training)[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
     _check_use(held, [name for name, value in given.items() if value], training.dtype)
     ranks = (8, 64) if rank is None else whole_numbers("rank", rank)
@@ -306,28 +251,30 @@ def plan(
         named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
         counts[named] = by_rank(spec, {**of_lora, "targets": wanted})
     choices: list[Choice] = []
-    for method, dtype in held.items():
-        settings = replace(training, dtype=dtype)
+    for method, settings in held.items():
         if method == "full":
-            choices.append(_choice(method, "", spec, chosen, settings, tokens, 0))
+            choices.append(_choice((method, ""), spec, chosen, settings, 0))
             continue
         for named, at in counts.items():
             most = rank_within(at, chosen.room, settings)
-            choices += [_choice(method, named, at(each), chosen, settings, tokens, most) for each in ranks]
-    notes = [note for at in counts.values() for each in ranks for note in at(each).notes]
+            choices += [_choice((method, named), at(each), chosen, settings, most) for each in ranks]
+    notes = [
+        assumptions(spec, held),
+        "fits: a tenth of the card is left for CUDA and for what the allocator cannot use; tight: less is.",
+        *(note for at in counts.values() for each in ranks for note in at(each).notes),
+    ]
     kv_cache = sum(
         2 * each.depth * each.kv_heads * (each.head_width + each.value_width) for each in spec.layers
     )
-    over = {method: what_holds(spec, dtype, training.unquantised_dtype) for method, dtype in held.items()}
-    return Plan(spec.name, chosen, tokens, training, tuple(choices), kv_cache, _notes(training, over, notes))
+    return Plan(spec.name, chosen, training, tuple(choices), kv_cache, tuple(dict.fromkeys(notes)))
 
 
-def _check_use(held: Mapping[str, str], given: list[str], dtype: str) -> None:
+def _check_use(held: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
     """Refuse options that no method could use: one of LoRA in full, or another type of weights."""
     of_lora = [name for name in given if name != "dtype"]
     if of_lora and set(held) == {"full"}:
         raise ValueError(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
-    if "dtype" in given and dtype not in held.values():
+    if "dtype" in given and dtype not in [each.dtype for each in held.values()]:
         takes = [*(ITEMSIZE if "full" in held else ()), *(["nf4"] if "QLoRA" in held else [])]
         raise ValueError(
             f"dtype must be {' or '.join(takes)} for {' and '.join(held)}, got {dtype!r} (LoRA takes it)"
@@ -335,13 +282,7 @@ def _check_use(held: Mapping[str, str], given: list[str], dtype: str) -> None:
 
 
 def _choice(
-    method: str,
-    targets: str,
-    model: ModelSpec | LoraCount,
-    card: Card,
-    training: TrainingOptions,
-    tokens: int,
-    most_rank: int,
+    way: tuple[str, str], model: ModelSpec | LoraCount, card: Card, training: TrainingOptions, most_rank: int
 ) -> Choice:
     found, room = estimate(model, training), card.room
     operations = count_flops(model, context=training.context)
@@ -351,12 +292,8 @@ def _choice(
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
     total = found.memory.total
     verdict = "fits" if total <= room else "tight" if total <= card.memory else "no"
-    most = most_rank, found.most("batch_size", room), found.most("context", room)
-    hours = None
-    if card.tflops and training.dtype != "float32":  # the rate is that of 16 bits
-        slow, fast = (flops * tokens / (card.tflops * 1e12 * share * 3600) for share in _SHARES)
-        hours = fast, slow
-    return Choice(method, targets, rank, trainable, found.memory, verdict, *most, flops, disk, hours)
+    batch, context = found.most("batch_size", room), found.most("context", room)
+    return Choice(*way, rank, trainable, found.memory, verdict, most_rank, batch, context, flops, disk)
 
 
 def _card(name: str | int) -> Card:
@@ -375,12 +312,115 @@ def _plain(name: str) -> str:
     return "".join(sign for sign in text if sign.isalnum())
 
 
-def _notes(options: TrainingOptions, held: Mapping[str, str], notes: Iterable[str]) -> tuple[str, ...]:
-    over = ", ".join(f"{method} over {weights}" for method, weights in held.items())
-    over = over.replace("full", "Full")
-    checkpointing = "Gradient checkpointing is on" if options.checkpointing else "No gradient checkpointing"
-    return (
-        f"{over}. {checkpointing}; {options.attention} attention, {options.cross_entropy} cross-entropy.",
-        "fits: a tenth of the card is left for CUDA and for what the allocator cannot use; tight: less is.",
-        *dict.fromkeys(notes),
+@dataclass(frozen=True, repr=False)
+class Flops(Shown):
+    """Operations for each token, by pass and by product: the result of `count_flops`.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    forward, backward : mapping of str to int
+        From a product, such as ``"W0 x"``, to its operations.
+    full : Flops or None
+        Of a LoRA: full fine-tuning of the same model.
+    """
+
+    title: str
+    forward: Mapping[str, int]
+    backward: Mapping[str, int]
+    full: Flops | None = None
+
+    @property
+    def total(self) -> int:
+        """Operations of a forward and a backward pass."""
+        return sum(self.forward.values()) + sum(self.backward.values())
+
+    @property
+    def table(self) -> Table:
+        """One row for each product; of a LoRA, next to full fine-tuning."""
+        kinds = {"operations": self} if self.full is None else {"full": self.full, "LoRA": self}
+        rows = [
+            (direction, product, *(getattr(each, direction).get(product, 0) for each in kinds.values()))
+            for direction in ("forward", "backward")
+            for product in getattr(self, direction)
+        ]
+        rows.append(("both", "total", *(each.total for each in kinds.values())))
+        saves = "LoRA saves dW0. It does not save dx: the gradient flows back through W0 all the same."
+        return Table(
+            ("pass", "product", *kinds), rows, title=self.title, notes=() if self.full is None else (saves,)
+        )
+
+
+def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
+    """Operations for each token; a multiplication and an addition count two.
+
+    Every linear map of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w + v)`` for
+    h heads of width w and values of width v over s tokens (a causal mask saves nothing here). Routed experts
+    count as often as a token sees one. Norms and activation functions are left out: they are of order d. In
+    an encoder with a decoder a token passes both.
+
+    Full fine-tuning costs three times the forward pass. LoRA saves the product dW0, one third, but not dx:
+    the gradient still flows back through W0.
+
+    Parameters
+    ----------
+    model : object
+        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is counted,
+        without them the model is fine-tuned in full.
+    context : int
+        Tokens that attention looks at; counted only if a config gives the layers.
+    **options
+        Those of `count`.
+
+    Returns
+    -------
+    Flops
+        Operations by pass and product, which print as a table.
+
+    Raises
+    ------
+    TypeError
+        If ``context`` is not a whole number.
+    ValueError
+        If ``context`` is below 1.
+
+    Examples
+    --------
+    >>> full, lora = count_flops("gpt2"), count_flops("gpt2", rank=8)
+    >>> full.forward["W0 x"], round(lora.total / full.total, 3)
+    (247064064, 0.669)
+    """
+    context, model = whole_number("context", context), counted(model, options)
+    spec = spec_of(model)
+    base = sum(2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec) for module in _maps(spec))
+    attention = 0
+    for stack in spec.layers:
+        times = stack.depth * stack.repeats * (2 if stack.cross_attention else 1)
+        attention += 2 * context * stack.heads * (stack.head_width + stack.value_width) * times
+    forward = {"W0 x": base, "attention": attention}
+    backward = {"dx through W0": base, "attention": 2 * attention}
+    if not isinstance(model, LoraCount):
+        return Flops(f"{spec.name}: operations for each token", forward, backward | {"dW0": base})
+    adapter = 2 * sum(
+        each.rank * sum(each.module.shape[-2:]) * each.copies * _passes(each.module, spec)
+        for each in model.adapters
+        if each.module in _maps(spec)
     )
+    saved = 2 * sum(model.saved.values())
+    return Flops(
+        f"{spec.name}, rank {model.rank}: operations for each token",
+        forward | {"B A x": adapter},
+        backward | {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter},
+        count_flops(spec, context=context),
+    )
+
+
+def _passes(module: ModuleSpec, spec: ModelSpec) -> int:
+    """How often a token passes: routed experts see it several times, and some layers are used again."""
+    times = spec.experts_per_token if module.kind == "experts" else 1
+    return times * next((stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1)
+
+
+def _maps(spec: ModelSpec) -> list[ModuleSpec]:
+    return [module for module in spec.groups if module.kind in ("linear", "router", "experts")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,6 +33,11 @@ class Stored:
     def size(self) -> int:
         """How many numbers it has in its file."""
         return prod(self.shape) // self.blocks
+
+    def single(self) -> Array:
+        """Its numbers in float32 or better."""
+        array = np.asarray(self.read())
+        return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
         """The result of ``view``: the same numbers in another shape or order, or some of them."""
@@ -114,14 +120,10 @@ class AdapterModule:
         ValueError
             If the shapes do not fit, or alpha is not finite.
         """
-        if dtype is not None:
-            float_dtype(dtype)
-        parts = {"A": held(A, dtype, name="A"), "B": held(B, dtype, name="B")}
-        for part, array in (("magnitude", magnitude), ("bias", bias)):
-            if array is not None:
-                parts[part] = held(array, dtype, name=part)
-        wrong = misfit(parts)
-        if wrong:
+        others = {"magnitude": magnitude, "bias": bias}
+        given = {"A": A, "B": B, **{part: array for part, array in others.items() if array is not None}}
+        parts = {part: held(array, dtype, name=part) for part, array in given.items()}
+        if wrong := misfit(parts):
             raise ValueError(wrong)
         return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
 
@@ -203,7 +205,7 @@ class AdapterModule:
 
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""
-        return at_least_single(self.B), at_least_single(self.A)
+        return self.parts["B"].single(), self.parts["A"].single()
 
     def weighted(self, weight: float = 1.0) -> tuple[Array, Array]:
         """Factors of ``weight`` times the update, the scaling in A."""
@@ -307,6 +309,9 @@ class Adapter(Mapping[str, AdapterModule]):
         return self[name].delta()
 
 
+Source = Adapter | str | os.PathLike[str]
+
+
 def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
     """Refuse what is for a base that its initialisation changed, unless the base at hand gives the change."""
     if adapter.start is None:
@@ -314,7 +319,7 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
     from lora_np.lora import STARTS  # the layers load only for this
 
     if not (with_base and adapter.start in STARTS):
-        ours = "adapters.rebase(adapter, base) makes an ordinary LoRA of it"
+        ours = "adapters.to_lora (lora-np convert --to lora --base MODEL) makes an ordinary LoRA of it"
         theirs = "save it with PEFT's path_initial_model_for_weight_conversion"
         raise HubError(
             f"{adapter}: init_lora_weights = {adapter.start!r} takes what A and B start with out of the base "
@@ -325,8 +330,9 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
     """How a file will describe these tensors, floating-point ones rounded to ``dtype`` if one is given."""
+    wanted = float_dtype(dtype) if dtype is not None else ""
     return {
-        key: TensorInfo(dtype if dtype and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
+        key: TensorInfo(wanted if wanted and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
         for key, tensor in tensors.items()
     }
 
@@ -341,11 +347,7 @@ def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an ada
         raise ValueError(f"{name} must be an array: {error}") from None
     if array.dtype.name not in FLOATS:
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
-    return Stored(dtype or array.dtype.name, array.shape, lambda: array)
-
-
-def at_least_single(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.itemsize < 4 else array
+    return Stored(float_dtype(dtype or array.dtype.name), array.shape, lambda: array)
 
 
 def misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:

@@ -33,11 +33,7 @@ _BUILT_AS = {
 }  # fmt: skip
 
 
-def check_pair(
-    base: OpenModel,
-    tuned: OpenModel,
-    shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
-) -> None:
+def check_pair(base: OpenModel, tuned: OpenModel, shapes: Mapping[str, tuple[Any, Any]]) -> None:
     """Refuse checkpoints of different models, ones whose module names are unknown, and different widths.
 
     A vocabulary may have grown, and a head may be new.

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_np.adapters.adapter import Adapter
+from lora_np.adapters.adapter import Adapter, Source
 from lora_np.adapters.formats import FILES, Base, described, format_of, load, without_copies
 from lora_np.adapters.results import Findings
 from lora_np.adapters.scaling import copied, extras
@@ -87,10 +87,7 @@ class Checked(Findings[CheckedModule]):
         for row in self.rows:
             factor = None if row.factor is None else float(f"{row.factor:.4g}")
             groups[row.runtime, row.finding, factor, row.why, row.cure].append(row.module)
-        rows = [
-            (runtime, self._listed(names), finding, factor, why, cure)
-            for (runtime, finding, factor, why, cure), names in groups.items()
-        ]
+        rows = [(runtime, self._listed(names), *what) for (runtime, *what), names in groups.items()]
         return Table(self.headings, rows, title=self.title, notes=self.notes)
 
     def _listed(self, names: Sequence[str]) -> str:
@@ -104,9 +101,7 @@ class Checked(Findings[CheckedModule]):
         return Table(CheckedModule._fields, self.rows, title=self.title, notes=self.notes).to_json()
 
 
-def check(
-    adapter: Adapter | str | os.PathLike[str], *, runtime: str = "all", base: Base | None = None
-) -> Checked:
+def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) -> Checked:
     """What programs make of an adapter as it is: the modules that they refuse, ignore, or run too strongly.
 
     Parameters
@@ -162,9 +157,7 @@ def check(
         for name, rules in known.items()
         for row in _findings(name, rules, opened, form, base)
     )
-    notes = [
-        f"{name} {rules['version']}, {rules['date']}: {rules['source']}" for name, rules in known.items()
-    ]
+    notes = (f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in known.items())
     headings = ("runtime", "modules", "finding", "factor", "why", "what to do")
     fine = all(row.finding == "fine" for row in rows)
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
@@ -180,12 +173,10 @@ def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
     """Which programs misread the strength of an adapter that was written to ``out``, a directory for PEFT."""
     if Path(out).suffix in FILES:
         return []
-    wrong = {
-        name: [factor for factor in _factors(rules, adapter).values() if abs(factor - 1) > _CLOSE]
-        for name, rules in runtimes().items()
-        if "peft" in rules["reads"]
-    }
-    names = ", ".join(name for name, factors in wrong.items() if factors)
+    known = {name: rules for name, rules in runtimes().items() if "peft" in rules["reads"]}
+    factors = {name: _factors(rules, adapter) for name, rules in known.items()}
+    wrong = [name for name, each in factors.items() if any(abs(x - 1) > _CLOSE for x in each.values())]
+    names = ", ".join(wrong)
     note = f"ranks or scales differ: {names} would run some modules at another strength; "
     return [note + "portable=True (--portable) pads them"] if names else []
 
@@ -213,9 +204,7 @@ def _findings(
     names = (_ALL, *adapter, *adapter.full, *adapter.rows)
     found: dict[str, list[CheckedModule]] = {name: [] for name in names}
 
-    def add(
-        names: Iterable[str], finding: str, factor: float | None, why: str, cure: str, source: str = ""
-    ) -> None:
+    def add(names: Iterable[str], finding: str, factor: Any, why: str, cure: str, source: str = "") -> None:
         for name in names:
             row = CheckedModule(runtime, name, finding, factor, why, cure, source or rules["source"])
             found.setdefault(name, []).append(row)
@@ -231,16 +220,15 @@ def _findings(
         cure = rules["option"].format(allowed) if allowed else f"lora-np resize --rank {rules['ranks'][-1]}"
         over = [name for name, rank in ranks.items() if rank > usual and name != _ALL] or [_ALL]
         add(over, "refused", None, f"a rank above {usual}, the usual limit", cure)
-    for name, factor in (_factors(rules, adapter) if form == "peft" else {}).items():
+    factors = _factors(rules, adapter) if form == "peft" else {}
+    for name, factor in factors.items():
         if abs(factor - 1) > _CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
             add([name], "wrong strength", factor, why, instead, rules.get("strength", ""))
-        elif form in rules["reads"]:
-            add([name], "fine", factor, "", "")
     for name, rows in found.items():
         if form in rules["reads"] and name != _ALL:
-            rows.append(CheckedModule(runtime, name, "fine"))
+            rows.append(CheckedModule(runtime, name, "fine", factors.get(name)))
         if rows:
             yield min(rows, key=lambda row: _WORST.index(row.finding))
 

@@ -1,32 +1,31 @@
-"""From one program's adapter to another's, the same updates throughout."""
+"""From one program's adapter to another's, and from any kind to a LoRA: the same updates throughout."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from lora_np.adapters.adapter import Adapter
-from lora_np.adapters.as_lora import to_lora
-from lora_np.adapters.formats import (
-    Base,
-    Format,
-    base_folder,
-    load,
-    names_of,
-    new_adapter,
-    without_copies,
-    write,
-)  # fmt: skip
-from lora_np.adapters.kohya_format import flat
+import numpy as np
+import numpy.typing as npt
+
+from lora_np.adapters import formats
+from lora_np.adapters.adapter import Adapter, AdapterModule, check_start, held
 from lora_np.adapters.mapped import MappedModule
-from lora_np.adapters.peft_format import only_lora
+from lora_np.adapters.merging import Reader, from_start, on_base
+from lora_np.adapters.peft_format import only_lora, targeting
+from lora_np.adapters.resizing import Spectrum, finite, put_aside
 from lora_np.adapters.results import Written
-from lora_np.adapters.scaling import made_portable
-from lora_np.checks import choice
-from lora_np.hub import float_dtype
+from lora_np.adapters.scaling import flat, made_portable
+from lora_np.checks import Array, choice, matrix, number
+from lora_np.hub import HubError
+from lora_np.linalg import optimal_losses, rank_within, reduced_rank_regression, truncated_svd
+from lora_np.lora import MAPS, map_of, selecting
+from lora_np.models import peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 
@@ -60,7 +59,7 @@ def convert(
     out: str | os.PathLike[str],
     *,
     to: Target,
-    base: Base | None = None,
+    base: formats.Base | None = None,
     error: float | None = None,
     dtype: str | None = None,
     force: bool = False,
@@ -119,15 +118,13 @@ def convert(
     True
     """
     choice("to", to, get_args(Target))
-    if dtype is not None:
-        float_dtype(dtype)
-    before = load(adapter, base=base)
-    folder = base_folder(before, base)
+    before = formats.load(adapter, base=base)
+    folder = formats.base_folder(before, base)
     if to not in ("peft", "lora"):
-        before = to_lora(before, base=folder) if before.start is not None else only_lora(before)
-        before = without_copies(before, base)
-    form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
-    with new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
+        before = to_lora(before, base=folder) if before.start else only_lora(before)
+        before = formats.without_copies(before, base)
+    form: formats.Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
+    with formats.new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
         wanted = before
         if to == "lora":
             weights = folder if base is None or isinstance(base, Mapping) else base
@@ -135,10 +132,10 @@ def convert(
         elif to == "portable":
             wanted = made_portable(before)
             if base is not None:
-                names = _shortest(wanted, names_of(base))
+                names = _shortest(wanted, formats.names_of(base))
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
-        write(wanted, stage, to=form, base=base, dtype=dtype)
-        after = load(stage, base=base, ordered=False)
+        formats.write(wanted, stage, to=form, base=base, dtype=dtype)
+        after = formats.load(stage, base=base, ordered=False)
     rows = []
     for name, old in before.items():
         if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA
@@ -153,3 +150,144 @@ def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
     return sorted(ends if {name for name in known if name.rpartition(".")[2] in ends} == wanted else wanted)
+
+
+def to_lora(
+    adapter: Adapter | str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    error: float | None = None,
+    inputs: Mapping[str, npt.ArrayLike] | None = None,
+    any_base: bool = False,
+    aside: Path | None = None,
+) -> Adapter:
+    """The adapter as a LoRA for the same base: what it does to each weight as B A, at one scale of 1.
+
+    Exact where the update has factors in closed form that are fewer numbers than itself: see
+    `lora_np.lora.MAPS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the smallest rank
+    within ``error``.
+
+    Parameters
+    ----------
+    adapter : path or Adapter
+        Of any tuner in `lora_np.lora.MAPS`.
+    base : path, optional
+        The base model, which some tuners need.
+    error : float, optional
+        The relative error in the Frobenius norm that a module's update may have, where it is not exact.
+    inputs : mapping of str to array_like of shape (n, k), optional
+        Inputs x of each module. The error is then that of the products ``dW x`` with these, and each rank
+        takes less than without them.
+    any_base : bool
+        Whether to continue if the adapter is for another kind of base.
+    aside : path, optional
+        A directory for the factors of modules that are done; by default they are held in memory.
+
+    Returns
+    -------
+    Adapter
+        A LoRA, in float32 or better; modules that do nothing are left out.
+
+    Raises
+    ------
+    HubError
+        If the adapter is damaged or not finite, needs a base or does not fit it, or is not exact as a LoRA
+        and no ``error`` is given.
+    ValueError
+        If ``error`` is out of range.
+
+    See Also
+    --------
+    resize : A LoRA at another rank.
+
+    References
+    ----------
+    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", 1936; with inputs,
+    A. J. Izenman, "Reduced-rank regression for the multivariate linear model", 1975.
+
+    Examples
+    --------
+    >>> import json, tempfile
+    >>> from lora_np.hub import safetensors
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> config = {"peft_type": "LOHA", "r": 1, "alpha": 1, "target_modules": ["q"]}
+    >>> _ = (folder / "adapter_config.json").write_text(json.dumps(config))
+    >>> parts = {"w1_a": (4, 1), "w1_b": (1, 5), "w2_a": (4, 1), "w2_b": (1, 5)}
+    >>> tensors = {f"base_model.model.q.hada_{name}": np.ones(shape) for name, shape in parts.items()}
+    >>> safetensors.save(tensors, folder / "adapter_model.safetensors")
+    >>> to_lora(folder)["q"].rank, float(to_lora(folder).delta("q")[0, 0])
+    (1, 1.0)
+    """
+    if error is not None:
+        error = number("error", error, minimum=0, maximum=1, open_maximum=True)
+    known = on_base(formats.load(adapter), base, any_base=any_base)
+    before = known.adapter
+    check_start(before, with_base=base is not None)
+    modules: dict[str, AdapterModule] = {}
+    if began := before.start:
+        modules = {name: from_start(before[name], known.weights[name](), began) for name in before}
+        raw = {**before.raw, "init_lora_weights": True}
+        return replace(before, modules=modules, raw=targeting(raw, modules))
+    if not (map_of(before.raw) or before.has_magnitudes):
+        return before
+    for i, (name, module) in enumerate(before.items()):
+        place = f"{adapter}: {name!r}"
+        B, A = finite(place, _factors, place, module, known.weights.get(name), error, _root(name, inputs))
+        stored = {
+            part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
+            for part, x in (("B", B), ("A", A))
+        }
+        kind = module.embedding, module.kernel, module.parameter
+        modules[name] = AdapterModule(stored, float(len(A)), False, *kind)
+    modules = {name: module for name, module in modules.items() if module.rank}  # others do nothing
+    if not modules:
+        raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
+    full = {**before.full, **{name: held(read()[0]) for name, read in known.biases.items()}}
+    raw = {key: before.raw.get(key) for key in peft.FRESH} | selecting(before.raw)
+    if known.biases:
+        raw["bias"] = "lora_only"
+    return Adapter(modules, full, targeting(raw, modules), rows=before.rows)
+
+
+def _factors(
+    place: str, module: AdapterModule, weight: Reader | None, error: float | None, root: Array | None
+) -> tuple[Array, Array]:
+    """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
+    if isinstance(module, MappedModule):
+        row, update = module.row, module.delta
+        if module.exact and module.rank * sum(module.shape) < prod(module.shape):
+            return module.factors()
+    elif weight is None or "bias" in module.parts:
+        missing = "it has a bias of B, which is not converted" if weight else "give the base model (--base)"
+        raise HubError(f"{place} is a DoRA: {missing}")
+    else:
+        row, W, alpha = MAPS["LORA use_dora"], weight(), module.scale * module.rank
+        tensors = {"A": module.A, "B": module.B, "magnitude_vector": module.magnitude}
+        update = partial(row.delta, tensors, W=W, lora_alpha=alpha)
+    if error is None:
+        why = f"{row.name} is not exact as a LoRA of fewer numbers than its update"
+        raise HubError(f"{place}: {why}; say which relative error is accepted (--error)")
+    return _nearest(update(), error, root)
+
+
+def _nearest(update: Array, error: float, root: Array | None) -> tuple[Array, Array]:
+    """The factors of smallest rank within a relative error of the update, or of ``root @ update.T``."""
+    if root is not None:
+        products = root @ update.T
+        losses = optimal_losses(root, products)
+        rank = rank_within(np.sqrt(losses / (losses[0] or 1.0)), tolerance=error)
+        B, A = reduced_rank_regression(root, products)
+        return B[:, :rank], A[:rank]
+    U, s, Vh = truncated_svd(update, rank=min(update.shape))
+    rank = Spectrum.of(s, 1.0).needed(1 - error**2)
+    return U[:, :rank] * s[:rank], Vh[:rank]
+
+
+def _root(name: str, inputs: Mapping[str, npt.ArrayLike] | None) -> Array | None:
+    """A matrix X of at most k rows with the ``X^T X`` of the module's inputs."""
+    if inputs is None:
+        return None
+    if name not in inputs:
+        raise HubError(f"there are no inputs of {name!r}; give those of every module")
+    X = matrix(f"inputs of {name!r}", inputs[name])
+    return np.linalg.qr(X).R if len(X) > X.shape[1] else X

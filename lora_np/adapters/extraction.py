@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
 from lora_np.adapters.results import Written
-from lora_np.adapters.weights import BLOCK, Merging
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
@@ -152,7 +152,8 @@ def extract(
     before, after = open_model(directory(base)), open_model(directory(tuned))
     pairs = list(_pairs(before, after))
     if not any_base:
-        check_pair(before, after, {pair.name: pair.shapes for pair in pairs if pair.is_weight})
+        shapes = {pair.name: (pair.old_shape, pair.shape) for pair in pairs if pair.is_weight}
+        check_pair(before, after, shapes)
     if not any(pair.old for pair in pairs):
         raise HubError(f"{tuned}: has no tensor in common with {base}")
     options: dict[str, Any] = {"jobs": jobs, "progress": progress}
@@ -176,16 +177,13 @@ def extract(
         table = None if HEAD in after.parameters else before.tied.get(HEAD)
         for name in {pair.target for pair in pairs if table in pair.old} & found.keys():
             module, spectrum = found[name]
-            found[_HEAD], labels[_HEAD] = (_as_head(module), spectrum), f"{labels[name]}, as {_HEAD}"
+            A, B = (module.parts[part].seen(np.transpose) for part in "BA")
+            found[_HEAD] = AdapterModule({"A": A, "B": B}, alpha=module.alpha), spectrum
+            labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        raw: dict[str, Any] = {
-            **peft.FRESH,
-            "base_model_name_or_path": str(base),
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": any(each.transposed and each.kind == "linear" for each in adapted),
-        }
+        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base)}
+        raw["fan_in_fan_out"] = any(each.transposed and each.kind == "linear" for each in adapted)
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
@@ -225,9 +223,12 @@ class _Pair:
     before: OpenModel
     after: OpenModel
     name: str  # in the live model
+    target: str  # PEFT's name for it: the module, or, if that is not a linear layer, the parameter
+    module: ModuleSpec  # what it belongs to
     # the tensors that make it up, and their places in it: the base's, none if it has none, and the tuned ones
     old: Mapping[str, Place]
     new: Mapping[str, Place]
+    dtype: str
 
     @property
     def holder(self) -> str:
@@ -238,37 +239,13 @@ class _Pair:
     def label(self) -> str:
         return next(iter(self.new)) if len(self.new) == 1 else self.name
 
-    @property
-    def target(self) -> str:
-        """PEFT's name for it: the module, or, if that is not a linear layer, the parameter."""
-        return self.name if self.is_parameter else self.holder
-
     @cached_property
-    def module(self) -> ModuleSpec:
-        """What it belongs to."""
-        return self.after.module_of(self.name)
-
-    @property
-    def is_parameter(self) -> bool:
-        """Whether PEFT needs the name of the parameter.
-
-        It takes some names of modules for those of fused experts.
-        """
-        fused = fused_names(str(self.after.config.get("model_type"))) or {}
-        return self.module.kind not in ("linear", "embedding") or self.holder.rpartition(".")[2] in fused
-
-    @cached_property
-    def shapes(self) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
-        """In the base and in the tuned checkpoint."""
-        return self.before.shape(self.old) if self.old else None, self.after.shape(self.new)
-
-    @property
     def shape(self) -> tuple[int, ...]:
-        return self.shapes[1]
+        return self.after.shape(self.new)
 
-    @property
-    def dtype(self) -> str:
-        return self.after.info(next(iter(self.new))).dtype
+    @cached_property
+    def old_shape(self) -> tuple[int, ...] | None:
+        return self.before.shape(self.old) if self.old else None
 
     @property
     def is_weight(self) -> bool:
@@ -278,22 +255,21 @@ class _Pair:
 
     @property
     def carries_lora(self) -> bool:
-        """Whether the difference can be a LoRA's."""
+        """Whether the difference can be a LoRA's.
+
+        It cannot if modules other than `HEAD` have the same numbers, which PEFT's adapter would miss.
+        """
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
-        if self.name in self.after.unread or self.is_shared or not self.module.called:
+        shared = self.name == self.after.table and not {*self.after.sharing} <= {_HEAD}
+        if self.name in self.after.unread or shared or not self.module.called:
             return False
-        alike = self.is_weight and self.shapes[0] == self.shape
+        alike = self.is_weight and self.old_shape == self.shape
         return alike and all(info.dtype in FLOATS and info.size for info in infos)
 
     def is_savable(self, holders: Collection[str]) -> bool:
         """Whether the module can be saved in full: PEFT takes it with all that is in it."""
         inside = any(other.startswith(f"{self.holder}.") for other in holders)
         return bool(self.holder) and not inside and self.name not in self.after.unread
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether modules other than `HEAD` have the same numbers, which PEFT's adapter would miss."""
-        return self.name == self.after.table and not {*self.after.sharing} <= {_HEAD}
 
     def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
         """The matrices of the parameter, one for each expert, outputs by inputs."""
@@ -319,15 +295,19 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
     """Every parameter of the tuned checkpoint with that of the base: by the names in the live model."""
     unread = {name: {name: Place(name)} for name in after.unread}
     named = before.naming(after.places)
+    fused = fused_names(str(after.config.get("model_type"))) or {}
     by_tensor = {tensor: name for name, tensors in before.parameters.items() for tensor in tensors}
     for name, new in {**after.parameters, **unread}.items():
         first = named(next(iter(new)))
         # a checkpoint of the same model may hold as one tensor what the other has in parts
         alone = before.tied.get(name, first)
-        old = before.parameters.get(by_tensor.get(first, name)) or (
-            {alone: Place(name)} if alone in before else {}
-        )
-        yield _Pair(before, after, name, old, new)
+        one = {alone: Place(name)} if alone in before else {}
+        old = before.parameters.get(by_tensor.get(first, name)) or one
+        module, holder = after.module_of(name), name.rpartition(".")[0]
+        # PEFT takes some names of modules for those of fused experts
+        whole = module.kind in ("linear", "embedding") and holder.rpartition(".")[2] not in fused
+        dtype = after.info(next(iter(new))).dtype
+        yield _Pair(before, after, name, holder if whole else name, module, old, new, dtype)
 
 
 def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
@@ -356,7 +336,7 @@ def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
 
 
 def _differs(pair: _Pair) -> bool:
-    if pair.shapes[0] != pair.shape or len(pair.old) != len(pair.new):
+    if pair.old_shape != pair.shape or len(pair.old) != len(pair.new):
         return True
     old = {place: name for name, place in pair.old.items()}
     return not all(
@@ -371,9 +351,9 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     place = f"{pair.after.path}: the change of {pair.label!r}"
     itemsize = TensorInfo(pair.dtype, ()).nbytes
     stacked = len(pair.shape) == 3
-    kept, missing, changed, wide = [], 0.0, False, ""
+    kept, missing, changed = [], 0.0, False
     for D in pair.differences():
-        changed, wide = changed or bool(D.any()), D.dtype.name
+        changed = changed or bool(D.any())
         if not (stacked or changed):
             return None
         # the rank that the experts of a layer need depends on all of them
@@ -385,16 +365,10 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     if not changed:
         return None
     U, s, Vh = (np.stack(arrays) for arrays in zip(*kept, strict=True)) if stacked else kept[0]
-    strengths = np.linalg.norm(s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0)
-    spectrum = Spectrum(strengths, missing, wide)
+    spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
-    module = AdapterModule(
-        parts,
-        alpha=float(s.shape[-1]),
-        embedding=pair.module.kind == "embedding",
-        parameter=pair.is_parameter,
-    )  # of scale 1
-    return module, spectrum
+    kind = {"embedding": pair.module.kind == "embedding", "parameter": pair.target == pair.name}
+    return AdapterModule(parts, float(s.shape[-1]), **kind), spectrum  # of scale 1
 
 
 def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
@@ -412,12 +386,6 @@ def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
             f"{out}: base + adapter misses the tuned {pair.label!r} by {apart:.3g} of its change, not by "
             f"{promised:.3g} as it should; nothing was written"
         )
-
-
-def _as_head(embedding: AdapterModule) -> AdapterModule:
-    """What adapts an embedding, for the head that has the same weight."""
-    A, B = (embedding.parts[part].seen(np.transpose) for part in "BA")
-    return AdapterModule({"A": A, "B": B}, alpha=embedding.alpha)
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lora_np.adapters import peft_format
-from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter
-from lora_np.adapters.scaling import copied
-from lora_np.files import replacing_file, target_path
-from lora_np.hub import HubError, directory, inside, located, read_json, rounded
+from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
+from lora_np.adapters.scaling import copied, is_flat
+from lora_np.files import replacing, replacing_file, target_path
+from lora_np.hub import HubError, directory, gguf, inside, located, naming, read_json, rounded, safetensors
 from lora_np.models import peft
 
 if TYPE_CHECKING:
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
 Base = str | os.PathLike[str] | Mapping[str, Any]
+_CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}  # the others are directories
 
 
-def load(
-    adapter: Adapter | str | os.PathLike[str], *, base: Base | None = None, ordered: bool = True
-) -> Adapter:
+def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
     """Open an adapter of any format. Everything but the numbers is read and checked now.
 
     That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
@@ -82,20 +81,27 @@ def load(
         )
     kind, path = format_of(adapter)
     if kind == "peft":
-        return peft_format.read(directory(path))
-    # a first use loads the one format that it reads
-    if kind == "gguf":
-        from lora_np.adapters import gguf_format
+        folder = directory(path)
+        raw = read_json(inside(folder, peft.NAME))
+        file = safetensors.open(inside(folder, peft_format.WEIGHTS))
+        if raw.get("peft_type") != "LORA":  # the other tuners load only for this
+            from lora_np.adapters.mapped import read_mapped
+            from lora_np.lora import map_of
 
-        modules = gguf_format.read(path, config_of(base), ordered=ordered)
-    elif kind == "mlx":
-        from lora_np.adapters import mlx_format
+            if row := map_of(raw):
+                return read_mapped(row, file, raw, folder)
+        said = peft.parse(folder / peft.NAME, raw)
+        with naming(file.path):
+            return peft_format.interpret(file, said, folder)
+    from lora_np.adapters import programs
 
-        modules = mlx_format.read(path)
-    else:
-        from lora_np.adapters import kohya_format
-
-        modules = kohya_format.read(path, None if base is None else names_of(base))
+    with naming(path):
+        if kind == "gguf":
+            modules = programs.read_gguf(path, config_of(base), ordered=ordered)
+        elif kind == "mlx":
+            modules = programs.read_mlx(path)
+        else:
+            modules = programs.read_kohya(path, None if base is None else names_of(base))
     raw = {**peft.FRESH, "use_dora": any("magnitude" in module.parts for module in modules.values())}
     return Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
 
@@ -172,45 +178,27 @@ def write(
     dtype: str | None = None,
 ) -> None:
     """Write an adapter in a format, by default in that of the path's ending."""
-    from lora_np.adapters import kohya_format
-
     to = to or FILES.get(path.suffix, "peft")
-    if not adapter.modules and to != "peft":
-        raise HubError(f"{adapter}: adapts no module, so there is nothing to write for {to}")
-    if to != "kohya" and (flat := [name for name in adapter if kohya_format.is_flat(str(name))]):
-        raise HubError(
-            f"{adapter}: {flat[0]!r} is kohya's name, which does not say where the dots of the path are: "
-            "give the base (--base MODEL)"
-        )
-    if to == "peft":
-        peft_format.write(adapter, path, dtype=dtype)
-    elif to == "mlx":
-        from lora_np.adapters import mlx_format
-
-        mlx_format.write(adapter, path, config_of(base) or _named_base(adapter), dtype=dtype)
-    elif to == "kohya":
-        kohya_format.write(adapter, path, dtype=dtype)
-    else:
-        config = config_of(base) or _named_base(adapter)
-        if config is None:
+    with naming(adapter):
+        if not adapter.modules and to != "peft":
+            raise HubError(f"adapts no module, so there is nothing to write for {to}")
+        if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
             raise HubError(
-                f"{path}: llama.cpp's names and order of rows depend on the base, and the adapter names "
-                "none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
+                f"{flat[0]!r} is kohya's name, which does not say where the dots of the path are: "
+                "give the base (--base MODEL)"
             )
-        from lora_np.adapters import gguf_format
+        if to == "peft":
+            peft_format.write(adapter, path, dtype=dtype)
+            return
+        from lora_np.adapters import programs
 
-        gguf_format.write(adapter, path, config, dtype=dtype)
-
-
-def _named_base(adapter: Adapter) -> Mapping[str, Any] | None:
-    """The config of the base that an adapter names, if it is here, or what its own GGUF file says of it."""
-    if adapter.path and adapter.path.suffix == ".gguf":
-        from lora_np.adapters import gguf_format
-        from lora_np.hub import gguf
-
-        return gguf_format.base_of(gguf.open(adapter.path))
-    folder = base_folder(adapter, None)
-    return read_json(folder / "config.json") if folder and (folder / "config.json").is_file() else None
+        config = config_of(base)
+        if config is None and adapter.path and adapter.path.suffix == ".gguf":  # which says it of its base
+            config = programs.base_of(gguf.open(adapter.path))
+        elif config is None and (folder := base_folder(adapter, None)) and (folder / "config.json").is_file():
+            config = read_json(folder / "config.json")
+        writers = {"gguf": programs.write_gguf, "mlx": programs.write_mlx, "kohya": programs.write_kohya}
+        writers[to](adapter, path, config, dtype)
 
 
 def weights_file(path: Path) -> Path:
@@ -221,25 +209,26 @@ def weights_file(path: Path) -> Path:
 
 @contextmanager
 def new_adapter(
-    target: str | os.PathLike[str],
-    *,
-    force: bool,
-    inputs: Iterable[Adapter | str | os.PathLike[str]],
-    to: Format | None = None,
+    target: str | os.PathLike[str], *, force: bool, inputs: Iterable[Source], to: Format | None = None
 ) -> Iterator[tuple[Path, Path]]:
     """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside."""
     target = target_path(target)
     read = [Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)]
-    if (to or FILES.get(target.suffix, "peft")) in ("peft", "mlx"):
-        if target.suffix in FILES:
+    by_name = FILES.get(target.suffix)
+    to = to or by_name or "peft"
+    if to in ("peft", "mlx"):
+        if by_name:
             raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
-        names = (peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS)
-        with peft_format.new_adapter(target, force=force, inputs=read, names=names) as places:
-            yield places
+        writes = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}.__contains__
+        with (
+            replacing(target, force=force, inputs=read, writes=writes, keeps=[_CARD]) as stage,
+            TemporaryDirectory(dir=stage) as aside,
+        ):
+            yield stage, Path(aside)
         return
-    if target.suffix not in FILES or (to and FILES[target.suffix] != to):
-        endings = [ending for ending, form in FILES.items() if form == to]
-        raise ValueError(f"{target}: must end in {endings[0]}, as files of this format do")
+    if by_name != to:
+        ending = next(ending for ending, form in FILES.items() if form == to)
+        raise ValueError(f"{target}: must end in {ending}, as files of this format do")
 
     def check() -> None:
         if not os.path.lexists(target):

@@ -1,24 +1,23 @@
-"""What an adapter contains: norm, spectrum and unused rank of each module, and how it relates to its base."""
+"""What an adapter contains, how it relates to its base, and whether two adapters do the same as maps."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, header
-from lora_np.adapters.as_lora import on_base
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.formats import load, weights_file
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
-from lora_np.adapters.resizing import Spectrum, directions
+from lora_np.adapters.merging import Reader, add_update, from_start, on_base
+from lora_np.adapters.peft_format import file_size
+from lora_np.adapters.resizing import Spectrum, directions, finite, norm, side_by_side
 from lora_np.adapters.results import Findings
-from lora_np.adapters.weights import add_update, from_start
-from lora_np.checks import Array, printable
-from lora_np.hub import SafetensorsWriter, TensorInfo
+from lora_np.checks import Array, number, printable
+from lora_np.hub import HubError, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.lora import map_of
 from lora_np.plots import module_kinds
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TOP = 10  # leading directions of a merged weight that are looked at for intruders
-
-
 _LEGEND = {
     "module": "its path in the model; in the totals, kind: the last name of that path",
     "status": "ok; DEAD: B A is zero, so that it does nothing; NOT FINITE: holds NaN or infinity",
@@ -46,8 +43,6 @@ _LEGEND = {
     "amplification": "||dW|| / ||U^T W0 V^T||, for the directions U and V of dW (paper, section 7.3)",
     "intruders": f"new directions among the {_TOP} strongest of the merged weight (arXiv 2410.21228)",
 }
-
-
 _FORMATS = {"share": "{:.1%}".format}
 
 
@@ -182,16 +177,9 @@ class Inspection(Findings[InspectedModule]):
         ``contents`` has its own keys, ``kinds`` and ``rows`` (modules) are lists of objects whose keys are
         the columns, and ``legend`` says what these are.
         """
-        return json_text(
-            {
-                "title": self.title,
-                "contents": self.contents,
-                "kinds": self.kinds_table.records,
-                "rows": self.table.records,
-                "legend": self.legend,
-                "notes": self.notes,
-            }
-        )
+        said = {"title": self.title, "contents": self.contents}
+        tables = {"kinds": self.kinds_table.records, "rows": self.table.records}
+        return json_text({**said, **tables, "legend": self.legend, "notes": self.notes})
 
     def figure(self) -> Figure:
         """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
@@ -221,8 +209,7 @@ def inspect(
     adapter : path or Adapter
         In any format that `load` reads, or its result.
     base : path, optional
-        The base model's checkpoint or GGUF file, to compare with. This takes two full SVDs of each adapted
-        weight.
+        The base model's checkpoint, to compare with. This takes two full SVDs of each adapted weight.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     jobs : int
@@ -281,7 +268,7 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _look(
-    work: tuple[str, str, AdapterModule, Callable[[], Array] | None, str | None],
+    work: tuple[str, str, AdapterModule, Reader | None, str | None],
 ) -> tuple[InspectedModule, Array]:
     """The measurements of one module, and its singular values."""
     name, place, module, weight, start = work
@@ -293,14 +280,9 @@ def _look(
     s = spectrum.s
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
-    row = row._replace(
-        status="ok" if norm else "DEAD",
-        norm=norm,
-        effective_rank=effective_rank(np.diag(s)),
-        stable_rank=stable_rank(np.diag(s)),
-        needed=needed,
-        wasted=module.rank - needed,
-    )
+    spread = {"effective_rank": effective_rank(np.diag(s)), "stable_rank": stable_rank(np.diag(s))}
+    status = "ok" if norm else "DEAD"
+    row = row._replace(status=status, norm=norm, needed=needed, wasted=module.rank - needed, **spread)
     if weight is None:
         return row, s
     W0 = weight()
@@ -350,10 +332,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", with a bias of B" * ("bias" in parts)
     row, init = map_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
-    if adapter.path:
-        size = weights_file(adapter.path).stat().st_size
-    else:
-        size = SafetensorsWriter(WEIGHTS, header(keyed(adapter)), metadata=METADATA).size
+    size = weights_file(adapter.path).stat().st_size if adapter.path else file_size(adapter)
     return {
         "base": raw.get("base_model_name_or_path") or None,
         "type": row.name if row else kind,
@@ -378,12 +357,11 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 def _in_words(what: str, content: Any) -> str | None:
     """One of the contents for people: values with how often each occurs, names in full up to a dozen."""
     if what in ("rank", "alpha", "scale", "dtype"):
-        if len(content) == 1:
-            return str(*content)
         if len(content) > 4:
             low, *_, high = sorted(content, key=float)
             return f"{low} to {high}"
-        return ", ".join(f"{value} ({count} times)" for value, count in content.items())
+        often = "{} ({} times)" if len(content) > 1 else "{}"
+        return ", ".join(often.format(*item) for item in content.items())
     if what == "base" and content is None:
         return "not named"
     if isinstance(content, Mapping):
@@ -405,11 +383,9 @@ def _counts(values: Iterable[object]) -> dict[str, int]:
 
 def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
     """Totals of each kind of module, of what is replaced, and of all."""
-    groups: dict[str, list[InspectedModule]] = {}
     kinds = module_kinds(row.name for row in rows)
-    for row in rows:
-        groups.setdefault(kinds[row.name], []).append(row)
-    for kind, members in groups.items():
+    for kind in dict.fromkeys(kinds.values()):
+        members = [row for row in rows if kinds[row.name] == kind]
         yield _total(kind, members, [part for row in members for part in adapter[row.name].parts.values()])
     trained = [each.new for each in adapter.rows.values()]
     for kind, held in (("saved in full", [*adapter.full.values()]), ("rows of embeddings", trained)):
@@ -420,14 +396,183 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
 
 def _total(kind: str, rows: Sequence[InspectedModule], held: Iterable[Stored]) -> InspectedKind:
     sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
-    numbers, nbytes = sum(size.size for size in sizes), sum(size.nbytes for size in sizes)
+    numbers, nbytes = sum(each.size for each in sizes), sum(each.nbytes for each in sizes)
+    found = InspectedKind(kind, len(rows), numbers, nbytes)
     if not rows:
-        return InspectedKind(kind, 0, numbers, nbytes)
-    ranks, needed = [row.rank for row in rows], [row.needed for row in rows if row.needed is not None]
-    norm = sum(row.norm**2 for row in rows if row.norm is not None) ** 0.5
-    share = sum(row.share for row in rows if row.share is not None)
-    return InspectedKind(kind, len(rows), numbers, nbytes, _range(ranks), norm, share, _range(needed))
+        return found
+    known = [row for row in rows if row.needed is not None]  # the others are not finite
+    norm = sum((row.norm or 0.0) ** 2 for row in known) ** 0.5
+    share = sum(row.share or 0.0 for row in known)
+    ranks, needed = _range(row.rank for row in rows), _range(row.needed or 0 for row in known)
+    return found._replace(rank=ranks, norm=norm, share=share, needed=needed)
 
 
-def _range(numbers: Sequence[int]) -> str:
-    return " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else ""
+def _range(numbers: Iterable[int]) -> str:
+    found = sorted({*numbers})
+    return " to ".join(map(str, dict.fromkeys((*found[:1], *found[-1:]))))
+
+
+class ComparedPart(NamedTuple):
+    """A module or a parameter in both adapters.
+
+    Parameters
+    ----------
+    name : str
+        Its path.
+    what : str
+        ``"update"``, ``"shape"``, ``"magnitude"``, ``"bias"``, ``"in full"`` or ``"rows"``.
+    difference : float
+        ``||dW1 - dW2|| / max(||dW1||, ||dW2||)``; 1 if only one of the adapters has it.
+    cosine : float or None
+        Of the angle between two updates.
+    """
+
+    name: str
+    what: str
+    difference: float
+    cosine: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Difference(Findings[ComparedPart]):
+    """How two adapters differ.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of ComparedPart
+        Modules, then parameters that are replaced in full.
+    notes : tuple of str
+        The verdict.
+    headings : tuple of str
+        Of the columns.
+    largest : float
+        The largest relative difference.
+    same : bool
+        Whether that is within the tolerance.
+    """
+
+    largest: float
+    same: bool
+
+
+def diff(
+    first: Adapter | str | os.PathLike[str],
+    second: Adapter | str | os.PathLike[str],
+    *,
+    tolerance: float = 1e-5,
+    base: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    progress: bool = False,
+) -> Difference:
+    """Compare what two adapters do to each module, through thin QRs that never form B A.
+
+    B A is the same map as (B M) (M^-1 A), at any rank and alpha, so factors are not compared.
+
+    Parameters
+    ----------
+    first, second : path or Adapter
+        Directories as PEFT writes them, or results of `load`.
+    tolerance : float
+        The relative difference up to which two updates count as the same; by default some float32 rounding.
+    base : path, optional
+        The base model of both, where what an adapter does depends on it: see `lora_np.lora.MAPS`.
+    jobs : int
+        How many modules to work on at a time.
+    progress : bool
+        Show a bar, if standard error is a terminal.
+
+    Returns
+    -------
+    Difference
+        Part by part; `Difference.same` is the verdict.
+
+    Raises
+    ------
+    HubError
+        If an adapter is damaged, or not finite.
+
+    See Also
+    --------
+    inspect : Inspect one adapter.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp
+    >>> from pathlib import Path
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> A, B = np.ones((1, 3)), np.ones((2, 1))
+    >>> for name, factor in [("a", 1.0), ("b", 2.0)]:
+    ...     module = AdapterModule.of(A=factor * A, B=B, alpha=1 / factor)
+    ...     lnp.adapters.save(lnp.adapters.Adapter({"q": module}), folder / name)
+    >>> diff(folder / "a", folder / "b").same
+    True
+    """
+    tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
+    one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
+    work = {
+        name: (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name))
+        for name in (*one, *two)
+    }
+    found = each_of(_compare, work, jobs=jobs, progress=progress, label="diff")
+    parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
+    parts += [
+        ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
+        for name in dict.fromkeys((*one.full, *two.full))
+    ]
+    for name in dict.fromkeys((*one.rows, *two.rows)):
+        mine, theirs = one.rows.get(name), two.rows.get(name)
+        apart = 1.0
+        if mine and theirs and mine.tokens == theirs.tokens:
+            apart = _relative(name, mine.new, theirs.new)
+        parts.append(ComparedPart(name, "rows", apart))
+    largest = max(part.difference for part in parts)
+    same = largest <= tolerance
+    verdict = "the same" if same else "different"
+    note = f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
+    headings = ("module", "what", "relative difference", "cosine")
+    return Difference(f"{first} and {second}", tuple(parts), (note,), headings, largest, same)
+
+
+def _compare(
+    work: tuple[str, AdapterModule | None, AdapterModule | None],
+) -> list[tuple[str, float, float | None]]:
+    place, one, two = work
+    if one is None or two is None:
+        return [("update", 1.0, None)]
+    if one.kind != two.kind:
+        return [("shape", 1.0, None)]
+    apart, cosine = finite(place, _updates, place, one, two)
+    rows = [("update", apart, cosine)]
+    for part in ("magnitude", "bias"):
+        if part in one.parts or part in two.parts:
+            weights = (one.scale, two.scale) if part == "bias" else (1.0, 1.0)
+            rows.append((part, _relative(place, one.parts.get(part), two.parts.get(part), *weights), None))
+    return rows
+
+
+def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float, float | None]:
+    """The relative difference of two updates, and the cosine between them."""
+    (B1, A1), (B2, A2) = one.weighted(), two.weighted()
+    norm1, norm2 = (norm(directions(place, B, A).s) for B, A in ((B1, A1), (B2, A2)))
+    if not (norm1 and norm2):
+        return float(norm1 != norm2), None
+    if np.array_equal(B1, B2) and np.array_equal(A1, A2):
+        return 0.0, 1.0  # without the rounding errors of the SVD
+    apart = directions(place, *side_by_side([(B1, A1), (-B2, A2)])).s
+    products = (B1.swapaxes(-1, -2) @ B2).astype(np.float64) * (A1 @ A2.swapaxes(-1, -2))
+    cosine = float(np.sum(products) / (norm1 * norm2))
+    return norm(apart) / max(norm1, norm2), cosine
+
+
+def _relative(
+    place: str, one: Stored | None, two: Stored | None, weight1: float = 1.0, weight2: float = 1.0
+) -> float:
+    if one is None or two is None or one.shape != two.shape:
+        return 1.0
+    x, y = weight1 * one.read().astype(np.float64), weight2 * two.read().astype(np.float64)
+    largest = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)))
+    if not np.isfinite(largest):
+        raise HubError(f"{place} holds what is not finite")
+    return float(np.linalg.norm(x - y)) / (largest or 1.0)

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, check_start, held
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
-from lora_np.hub import HubError, float_dtype
+from lora_np.hub import HubError
 from lora_np.lora import ADAPTED, STARTS, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
 from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
@@ -85,27 +85,19 @@ def save(
     >>> sorted(file.name for file in path.iterdir())
     ['adapter_config.json', 'adapter_model.safetensors']
     """
-    if dtype is not None:
-        float_dtype(dtype)
     adapter = source if isinstance(source, Adapter) else adapter_of(source, names=names)
     config = None if isinstance(source, Adapter) else getattr(source, "config", None)
     if base is not None:
         adapter = changed(adapter, raw={**adapter.raw, "base_model_name_or_path": base})
-    inputs = [adapter.path] if adapter.path else []
     if Path(path).suffix in FILES:  # for programs that know the base from elsewhere
-        adapter = changed(
-            adapter, full={name: x for name, x in adapter.full.items() if name not in copied(adapter)}
-        )
-    with new_adapter(path, force=force, inputs=inputs) as (stage, _):
+        full = {name: x for name, x in adapter.full.items() if name not in copied(adapter)}
+        adapter = changed(adapter, full=full)
+    with new_adapter(path, force=force, inputs=[adapter]) as (stage, _):
         write(adapter, stage, base=config, dtype=dtype)
 
 
 def attach(
-    model: T,
-    adapter: Adapter | str | os.PathLike[str],
-    *,
-    names: Callable[[str], str] | None = None,
-    any_base: bool = False,
+    model: T, adapter: Source, *, names: Callable[[str], str] | None = None, any_base: bool = False
 ) -> T:
     """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
 
@@ -174,9 +166,8 @@ def attach(
     kinds = {type(node) for name, node in nodes if name in holders} | {Linear, Embedding}
     result = replace(frozen, tuple(kinds), adapt)
     if waiting:
-        raise HubError(
-            f"the model has no {min(waiting)!r}{close_names(min(waiting), [name for name, _ in nodes])}"
-        )
+        missing, known = min(waiting), [name for name, _ in nodes]
+        raise HubError(f"the model has no {missing!r}{close_names(missing, known)}")
     return result
 
 
@@ -201,7 +192,9 @@ def _on_their_base(model: T, adapter: Adapter, named: Callable[[str], str]) -> T
 def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
     """The adapters in a model of ours, and everything else in it that is trained."""
     named = names or _own_name
-    layers = _adapted_layers(model)
+    found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
+    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
+    layers = {path: node for path, node in found.items() if path not in inner}  # part of a DoRA
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
@@ -228,27 +221,15 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         modules[name] = AdapterModule.of(A=A, B=B, alpha=lora.alpha, magnitude=m, bias=c, embedding=embedding)
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(lora.base.W, np.ndarray):
             full[f"{name}.weight"] = held(lora.base.W)  # as PEFT does, since the vocabulary may have grown
-    raw = {
-        **peft.FRESH,
-        "lora_dropout": max(getattr(node, "dropout", 0.0) for _, node in walk(model)),
-        "use_dora": any("magnitude" in module.parts for module in modules.values()),
-        "bias": bias,
-        "modules_to_save": saved or None,
-    }
-    unusual = {"lora_bias": biased, "ensure_weight_tying": ties}
-    said = {key: value for key, value in unusual.items() if value}
-    return Adapter(modules, full, targeting(raw, modules) | said)
+    raw: dict[str, Any] = {**peft.FRESH, "bias": bias, "modules_to_save": saved or None}
+    raw["lora_dropout"] = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
+    raw["use_dora"] = any("magnitude" in module.parts for module in modules.values())
+    unusual = {key: True for key, on in (("lora_bias", biased), ("ensure_weight_tying", ties)) if on}
+    return Adapter(modules, full, targeting(raw, modules) | unusual)
 
 
 def _own_name(path: str) -> str:
     return path or "linear"
-
-
-def _adapted_layers(model: Any) -> dict[str, Any]:
-    """The adapted layers by their paths; the `LoRALinear` inside a `DoRALinear` is part of it."""
-    found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
-    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
-    return {path: node for path, node in found.items() if path not in inner}
 
 
 def _trained_in_full(
@@ -285,9 +266,8 @@ def _trained_in_full(
                 saved.add(named(holder))
                 for ours, theirs in _arrays(nodes[holder]).items():
                     array = value(getattr(nodes[holder], ours))
-                    full[f"{named(holder)}.{theirs}"] = held(
-                        array.T if ours == "W" and holder in turned else array
-                    )
+                    array = array.T if ours == "W" and holder in turned else array
+                    full[f"{named(holder)}.{theirs}"] = held(array)
     bias = "all" if False in biased else "lora_only" if biased else "none"
     return full, sorted(saved), bias, ties
 
@@ -321,11 +301,9 @@ class _Building:
         module, dtype = self.adapter[name], layer.W.dtype
         d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
         if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
-            kind = "an embedding" if module.embedding else "a linear layer"
-            raise HubError(
-                f"{name!r} adapts {kind} of shape {module.shape}, which does not fit "
-                f"{type(layer).__name__} {layer.W.shape}"
-            )
+            kind, here = "an embedding" if module.embedding else "a linear layer", type(layer).__name__
+            shape = f"shape {module.shape}, which does not fit {here} {layer.W.shape}"
+            raise HubError(f"{name!r} adapts {kind} of {shape}")
         alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:
@@ -358,8 +336,7 @@ def _stored_turned(model: Any) -> Collection[str]:
 
 def _fitting(key: str, stored: Stored, old: Any, turned: bool = False) -> Array:
     """An array of the file, as the one of the model that it replaces."""
-    new = at_least_single(stored.read())
-    new = new.T if turned else new
+    new = stored.single().T if turned else stored.single()
     if new.shape != old.shape:
         raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")
     return new.astype(old.dtype)

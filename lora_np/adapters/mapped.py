@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.peft_format import PREFIX, full_name
 from lora_np.checks import Array
-from lora_np.hub import HubError, safetensors
+from lora_np.hub import HubError, SafetensorsFile, naming
 from lora_np.lora import MAPS, Map, selecting, vector_of
 from lora_np.models import peft
 
@@ -135,9 +136,7 @@ class MappedModule(AdapterModule):
         return self.factors()[0]
 
 
-def read_mapped(
-    row: Map, file: safetensors.SafetensorsFile, raw: Mapping[str, Any], folder: Path, prefix: str
-) -> Adapter:
+def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path) -> Adapter:
     """The tensors of ``file`` by module, every key and every setting accounted for."""
     config = folder / peft.NAME
     try:
@@ -147,20 +146,18 @@ def read_mapped(
     said = peft.parse(config, selecting(raw))
     found: dict[str, dict[str, Stored]] = {}
     whole: dict[str, Stored] = {}  # tensors of the whole model
-    full: dict[str, Stored] = {}
-    for key, info in file.tensors.items():
-        stored = Stored(info.dtype, info.shape, partial(file.read, key))
-        holder, own, tensor = key.partition(f".{row.prefix}")
-        module, _, parameter = key.removeprefix(prefix).rpartition(".")
-        if own and holder == prefix.partition(".")[0]:
-            whole[tensor] = stored
-        elif own and holder.startswith(prefix):
-            found.setdefault(holder.removeprefix(prefix), {})[tensor] = stored
-        elif said.saves(module) or (parameter == "bias" and said.raw.get("bias", "none") != "none"):
-            full[f"{module.removesuffix('.base_layer')}.{parameter}"] = stored
-        else:
-            raise HubError(f"{file.path}: {key!r} belongs to no {row.name}, modules_to_save or trained bias")
-    try:
+    others: dict[str, Stored] = {}
+    with naming(file.path):
+        for key, info in file.tensors.items():
+            stored = Stored(info.dtype, info.shape, partial(file.read, key))
+            holder, own, tensor = key.partition(f".{row.prefix}")
+            if own and holder == PREFIX.partition(".")[0]:
+                whole[tensor] = stored
+            elif own and holder.startswith(PREFIX):
+                found.setdefault(holder.removeprefix(PREFIX), {})[tensor] = stored
+            else:
+                others[key] = stored
+        full = {full_name(key, said, found, row.name): stored for key, stored in others.items()}
         if row is MAPS["TINYLORA"]:
             for name, parts in found.items():
                 P = parts["P"].read() if "P" in parts else np.zeros(0)
@@ -168,14 +165,10 @@ def read_mapped(
                 if f"v.{which}" in whole:
                     parts["v"] = whole[f"v.{which}"]
         modules = {name: _module(name, row, parts, whole, settings(name)) for name, parts in found.items()}
-    except HubError as error:
-        raise HubError(f"{file.path}: {error}") from None
-    for name in (name for name in modules if not said.targets(name)):
-        raise HubError(
-            f"{file.path}: {name!r} is not among the config's target_modules; PEFT would ignore it"
-        )
-    if not modules:
-        raise HubError(f"{file.path}: holds no {row.name}, no key such as '{prefix}<module>.{row.prefix}...'")
+        for name in (name for name in modules if not said.targets(name)):
+            raise HubError(f"{name!r} is not among the config's target_modules; PEFT would ignore it")
+        if not modules:
+            raise HubError(f"holds no {row.name}, no key such as '{PREFIX}<module>.{row.prefix}...'")
     return Adapter(modules, full, dict(raw), folder)
 
 

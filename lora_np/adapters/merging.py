@@ -1,40 +1,38 @@
-"""A base and an adapter in one checkpoint, file by file and tensor by tensor."""
+"""A base with an adapter applied: block by block, tensor by tensor, and the whole in one checkpoint."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from lora_np.adapters.adapter import Adapter, header
+import numpy as np
+
+from lora_np import hub
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, header, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import load
+from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.results import Written
-from lora_np.adapters.weights import Change, Merging
+from lora_np.checks import Array, close_names
 from lora_np.files import replacing, write_json
-from lora_np.hub import (
-    INDEX,
-    PICKLES,
-    SINGLE,
-    HubError,
-    SafetensorsFile,
-    SafetensorsWriter,
-    TensorInfo,
-    bitsandbytes_parts,
-    directory,
-    inside,
-)
-from lora_np.models import OpenModel, open_model, untied
+from lora_np.hub import HubError, SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
+from lora_np.models import OpenModel, Place, open_model, untied
 from lora_np.work import each
 
+Reader = Callable[[], Array]
+BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
+
+
 # Weights in other formats, which would still be the unmerged ones.
-_OTHER_WEIGHTS = (*PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
+_OTHER_WEIGHTS = (*hub.PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
 # What an older merge, of a base in other shards, may have left at the target.
-_WEIGHTS = re.compile(rf"{re.escape(SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(INDEX)}")
+_WEIGHTS = re.compile(rf"{re.escape(hub.SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(hub.INDEX)}")
 
 
 class MergedTensor(NamedTuple):
@@ -60,7 +58,6 @@ def merge(
     out: str | os.PathLike[str],
     *,
     any_base: bool = False,
-    full_precision: bool = False,
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
@@ -78,10 +75,6 @@ def merge(
         transformers loads it directly.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
-    full_precision : bool
-        Whether to write a base that bitsandbytes quantised (nf4 or int8) in float32: all its quantised
-        weights, adapted or not, and a config that says so. Without this such a base is refused, since
-        quantising the result would round it again.
     jobs : int
         How many shards to work on at a time.
     force : bool
@@ -98,8 +91,7 @@ def merge(
     Raises
     ------
     HubError
-        If base and adapter do not fit, a result is not finite, the base is quantised without
-        ``full_precision`` or not quantised with it, or the target exists.
+        If base and adapter do not fit, a result is not finite, or the target exists.
 
     See Also
     --------
@@ -109,6 +101,9 @@ def merge(
     -----
     With DoRA each output's row is brought to its magnitude: ``m * (W0 + scale * B A) / ||row||``
     (arXiv 2402.09353). Everything is computed in a higher precision than the base's.
+
+    A base that bitsandbytes quantised (nf4 or int8) is written in float32, all its quantised weights, adapted
+    or not, with a config that says so: quantising the result would round it again.
 
     A head that shares the embedding's weight gets its own copy if one of the two is adapted, since merging
     into a shared weight would change both, which the adapter does not do.
@@ -136,14 +131,7 @@ def merge(
     unsure = () if any_base else check_base(source.config, source.path, update)
     merging = Merging(source, update)
     quantised = {name: parts for name in source.places if (parts := bitsandbytes_parts(source, name))}
-    if full_precision and not quantised:
-        raise HubError(f"{source.path}: full_precision (--full-precision) is for what bitsandbytes quantised")
-    if not full_precision:
-        for name in (name for name, weight in merging.weights.items() if weight in quantised):
-            raise HubError(
-                f"{source.path}: the weight of {name!r} is quantised by bitsandbytes, and merging rounds it "
-                "again; pass full_precision=True (--full-precision) to write the model in float32"
-            )
+    if quantised.keys().isdisjoint(merging.weights.values()):
         quantised = {}
     changes = {**{name: merging.unchanged(name) for name in quantised}, **merging.changes}
     gone = {part for parts in quantised.values() for part in parts[1:]}
@@ -168,7 +156,7 @@ def merge(
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
         if source.index is not None:
-            write_json(stage / INDEX, _index(source.index, written))
+            write_json(stage / hub.INDEX, _index(source.index, written))
         if added or quantised:
             config = _config(source.config) if quantised else source.config
             write_json(stage / "config.json", untied(config) if source.tied.keys() & added else config)
@@ -192,14 +180,15 @@ def _merge_shard(
 ) -> list[MergedTensor]:
     source, path, tensors = shard
     rows: list[MergedTensor] = []
-    with SafetensorsWriter(path, tensors, metadata=source.metadata) as writer:
-        for name in tensors:
-            if name in changes:
-                W, moved, lost = changes[name].result(f"{source.path}: {name!r}")
-                writer.write(name, W)
-                rows.append(MergedTensor(name, changes[name].start.dtype, moved, lost))
-            else:
-                writer.copy(name, source)
+
+    def merged(name: str) -> Array | SafetensorsFile:
+        if name not in changes:
+            return source
+        W, moved, lost = changes[name].result(f"{source.path}: {name!r}")
+        rows.append(MergedTensor(name, changes[name].start.dtype, moved, lost))
+        return W
+
+    hub.safetensors.write(tensors, merged, path, metadata=source.metadata)
     return rows
 
 
@@ -215,12 +204,12 @@ def _others(source: OpenModel) -> tuple[list[str], list[str]]:
             continue
         for name in sorted(names):
             relative = (here / name).relative_to(source.path).as_posix()
-            if here == source.path and (name in source.files or name == INDEX):
+            if here == source.path and (name in source.files or name == hub.INDEX):
                 continue
             if name.endswith((*_OTHER_WEIGHTS, ".index.json")):
                 left_out.append(relative)
             elif not name.startswith("."):
-                inside(here, name)
+                hub.inside(here, name)
                 copied.append(relative)
     return copied, left_out
 
@@ -240,3 +229,292 @@ def _config(old: Mapping[str, Any]) -> dict[str, Any]:
     new |= {key: "float32" for key in ("dtype", "torch_dtype") if key in new}
     new.pop("quantization_config", None)
     return new
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of a tensor: ``start``, with ``rows`` replaced, on which ``module`` acts."""
+
+    start: Stored  # of the dtype that the result is to have
+    module: AdapterModule | None = None
+    rows: TokenRows | None = None
+    transposed: bool = False  # whether it may be stored as inputs by outputs
+    began: str | None = None  # the initialisation that took the module's first factors out of the weight
+
+    def result(self, place: str, dtype: str | None = None) -> tuple[Array, float | None, float | None]:
+        """The tensor as ``dtype`` (its own) holds it, the largest change and the largest rounding error."""
+        dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
+        if self.rows is not None:
+            W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.start.dtype)
+        if module is None:
+            if not np.isfinite(W).all():
+                raise HubError(f"{place} is replaced by what is not finite")
+            return W, None, None
+        if dtype not in hub.FLOATS:
+            raise HubError(f"{place} is stored as {dtype}, into which nothing can be merged")
+        W = np.asarray(W, np.float64) if dtype == "float64" else W
+        maps = oriented(place, W, module, transposed=self.transposed)
+        if self.began:
+            module = from_start(module, maps, self.began)
+        return W, *add_update(place, maps, module, dtype=dtype)
+
+    def weight(self, place: str, module: AdapterModule) -> Array:
+        """The tensor before the change, in float32 or better, as the maps of ``module``: see `oriented`."""
+        return oriented(place, self.start.single(), module, transposed=self.transposed)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """The tensors of a base with an adapter applied."""
+
+    source: OpenModel
+    update: Adapter
+
+    def __post_init__(self) -> None:
+        check_start(self.update, with_base=True)
+        if self.update.start == "olora" and self.update.fan_in_fan_out:
+            raise HubError(f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks")
+
+    @cached_property
+    def named(self) -> Callable[[str], str]:
+        """From the adapter's name of a parameter to that of the tensor in the base."""
+        return self.source.naming([weight_name(*item) for item in self.update.modules.items()])
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """The tensor of each adapted module in the base."""
+        return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
+
+    def by_module(self) -> dict[str, Change]:
+        """The change of each adapted module's weight, where that is one tensor."""
+        changes = self.changes
+        return {name: changes[target] for name, target in self.weights.items() if target in changes}
+
+    def read(self, name: str) -> Array:
+        """A tensor as the adapter makes it, in float64, before it is rounded."""
+        if name not in self.changes:
+            return self.source.read(self.source.tied.get(name, name))
+        return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
+
+    @cached_property
+    def changes(self) -> dict[str, Change]:
+        """Every tensor that will not be the base's, by its name in the base."""
+        named, tied = self.named, self.source.tied
+        changes = {named(name): self._replacement(name) for name in self.update.full}
+        for name, rows in self.update.rows.items():
+            old = changes.get(named(name)) or self._original(named(name), name)
+            shape = old.start.shape
+            d, k = shape if len(shape) == 2 else (0, 0)
+            if rows.new.shape[1] != k or max(rows.tokens) >= d:
+                raise HubError(
+                    f"{self.source.path}: {name!r} of shape {shape} does not have the rows that "
+                    f"{self.update} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
+                )
+            changes[named(name)] = replace(old, rows=rows)
+        adapted, began = {*self.weights.values()}, self.update.start
+        before = {
+            owner: changes[owner] if owner in adapted & changes.keys() else self.unchanged(owner)
+            for owner in tied.values()
+        }
+        for name, module in self.update.modules.items():
+            for target, part, transposed in self._targets(name, module):
+                old = changes.get(target) or self._original(target, name)
+                changes[target] = replace(old, module=part, transposed=transposed, began=began)
+        full = {named(name): stored for name, stored in self.update.full.items()}
+        same = {
+            name
+            for name, owner in tied.items()
+            if {name, owner} <= full.keys() - adapted
+            and np.array_equal(full[name].read(), full[owner].read())
+        }
+        # Rows, and biases, are replaced in what modules share, as PEFT ties them.
+        moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (adapted | full.keys())
+        if any(name in changes or owner in moved for name, owner in tied.items() if name not in same):
+            if not self.source.can_untie:
+                every = ", ".join({**before, **tied})
+                raise HubError(
+                    f"{self.source.path}: {self.update} changes one of {every} alone, and models of this "
+                    "type have the same numbers in all of them: that cannot be merged"
+                )
+            return {name: before[owner] for name, owner in tied.items()} | changes
+        return {name: change for name, change in changes.items() if name not in same}
+
+    def _targets(self, name: str, module: AdapterModule) -> Iterator[tuple[str, AdapterModule, bool]]:
+        """The tensors that a module changes; what acts on each; whether it may be stored inputs by outputs.
+
+        A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by themselves.
+        """
+        weight, source = weight_name(name, module), self.source
+        tensors = source.parameters.get(weight) or {self.weights[name]: Place(weight)}
+        experts = {place.expert for place in tensors.values()}
+        if None not in experts and len(experts) != module.maps:
+            raise HubError(
+                f"{source.path}: {weight!r} has {len(experts)} experts, but {module.maps} in {self.update}"
+            )
+        for target, place in tensors.items():
+            if isinstance(module, MappedModule):
+                module = module.on(self.shape(place.parameter))
+            if place.expert is not None:
+                yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
+                continue
+            known = place.parameter in source.parameters
+            turned = known and source.module_of(place.parameter).transposed
+            if module.maps == 1 or module.kernel:
+                # Of what no family describes the config may say it, though PEFT fits it to some layer.
+                yield target, module, turned or (source.described is None and self.update.fan_in_fan_out)
+            else:
+                # The shape shows how they are stored, or, if inputs and outputs are equally many, the type.
+                yield target, module, module.shape[-1] != module.shape[-2] or turned != place.transposed
+        if isinstance(module, MappedModule):
+            if module.moves_bias and (bias := self.named(f"{name}.bias")) in source:
+                yield bias, replace(module, size=(module.shape[0], 1)), False  # a weight of one column
+        elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
+            trained = module.parts["bias"]
+            one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
+            column = {"B": trained.seen(lambda b: b[:, None]), "A": one}
+            target = self.named(f"{name}.bias")
+            if target not in source and target not in source.tied:
+                raise HubError(
+                    f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which "
+                    "PEFT cannot merge either: use the adapter as it is, or train it without lora_bias"
+                )
+            yield target, AdapterModule(column, alpha=module.scale), False
+
+    def shape(self, parameter: str) -> tuple[int, ...]:
+        """Outputs and inputs of a linear weight, however it is stored."""
+        module = self.source.module_of(parameter)
+        unsure = self.source.described is None and self.update.fan_in_fan_out and not module.transposed
+        return module.shape[::-1] if unsure else module.shape
+
+    def unchanged(self, name: str) -> Change:
+        """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
+        source = self.source
+        if bitsandbytes_parts(source, name):
+            shape = hub.read_bitsandbytes(source, name).shape
+            return Change(Stored("float32", shape, lambda: hub.read_bitsandbytes(source, name).dequantised()))
+        info = source.info(name)
+        return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
+
+    def _replacement(self, name: str) -> Change:
+        source, target, tensor = self.source, self.named(name), self.update.full[name]
+        if target not in source and target != name:
+            raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
+        before = source.info(target) if target in source else tensor
+        if before.shape != tensor.shape:
+            raise HubError(
+                f"{self.update}: {name!r} has shape {tensor.shape}, but {before.shape} in {source.path}"
+            )
+        # its rows may be replaced, and it may be in memory
+        return Change(replace(tensor, dtype=before.dtype, read=lambda: tensor.read().copy()))
+
+    def _original(self, target: str, name: str) -> Change:
+        source = self.source
+        owner = target if target in source else source.tied.get(target)
+        if owner is not None:
+            return self.unchanged(owner)
+        close = close_names(target, source.places)
+        raise HubError(f"{source.path}: has no {target!r}, which {self.update} adapts as {name!r}{close}")
+
+
+def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
+    """What a module does to ``W`` (d, k) itself, of which it started with a part: of twice the rank.
+
+    ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
+    """
+    from lora_np.lora import STARTS  # the layers load only for this
+
+    B0, A0 = STARTS[start](W.astype(np.float64), module.rank, module.scale)
+    B, A = module.factors()
+    b, a = (module.parts[part].dtype for part in "BA")
+    return module.with_factors(B=held(np.hstack([B, -B0]), b), A=held(np.vstack([A, A0]), a))
+
+
+def weight_name(name: str, module: AdapterModule) -> str:
+    """The parameter that a module of an adapter changes."""
+    return name if module.parameter else f"{name}.weight"
+
+
+def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -> Array:
+    """A base weight seen as the module's maps, outputs by inputs: (d, k) or a stack of those.
+
+    Embeddings are stored as (k, d). If ``transposed`` says that others may be too (GPT-2's Conv1D, the
+    experts of gpt-oss), the shape decides if it can: a config says so for all layers, but means some.
+    """
+    if module.kernel and module.groups > 1:
+        raise HubError(
+            f"{place}: a convolution in {module.groups} groups takes each group's inputs alone, while PEFT's "
+            "update takes all of them: that cannot be merged"
+        )
+    W = W[:, None] if W.ndim == 1 else W
+    shape = module.shape
+    swapped = shape if module.kernel else (*shape[:-2], shape[-1], shape[-2])
+    transposed = module.embedding or (transposed and W.shape == swapped)
+    if W.shape != (swapped if transposed else shape) and W.shape != (1, *shape):
+        hint = "; it is stored transposed, which needs fan_in_fan_out" if W.shape == swapped else ""
+        raise HubError(f"{place} of shape {W.shape} does not fit an update of shape {shape}{hint}")
+    maps = W.reshape(len(W), -1) if module.kernel else W.reshape(W.shape[-len(shape) :])
+    return maps.swapaxes(-1, -2) if transposed else maps
+
+
+def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
+    """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` as a file of ``dtype`` holds it.
+
+    Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its magnitude.
+    Returns the largest change and the largest rounding error.
+    """
+    wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
+    change = changing(module, W, wide)
+    magnitude, moved, lost = module.magnitude, 0.0, 0.0
+    step = max(1, BLOCK // W.shape[-1])
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is refused below
+        for index in np.ndindex(W.shape[:-2]):
+            for start in range(0, W.shape[-2], step):
+                rows = (*index, slice(start, start + step))
+                exact = W[rows] + change(rows)
+                if magnitude is not None:  # arXiv 2402.09353; a row of zeros has no direction
+                    exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
+                stored = hub.rounded(exact, dtype)
+                if not np.isfinite(stored).all():
+                    raise HubError(f"{place} is not finite when it is merged; its dtype is {dtype}")
+                moved = max(moved, float(np.abs(stored - W[rows]).max()))
+                lost = max(lost, float(np.abs(stored - exact).max()))
+                W[rows] = stored
+    return moved, lost
+
+
+def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[Any], Array]:
+    """The update of the rows at an index."""
+    if isinstance(module, MappedModule):
+        update = replace(module, base=lambda: W, dtype=wide).delta()
+        return lambda rows: update[rows]
+    B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
+    return lambda rows: B[rows] @ A[rows[:-1]]
+
+
+class Based(NamedTuple):
+    """An adapter whose modules know their weights; readers of these (d, k), and of biases that are moved."""
+
+    adapter: Adapter
+    weights: Mapping[str, Reader]
+    biases: Mapping[str, Callable[[], tuple[Array, Any, Any]]]
+    unsure: tuple[str, ...]
+
+
+def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: bool = False) -> Based:
+    """The adapter on a base model in a directory; without one, as it is."""
+    if base is None:
+        return Based(adapter, {}, {}, ())
+    source = open_model(directory(base))
+    merging = Merging(source, adapter)
+    unsure = () if any_base else check_base(source.config, base, adapter)
+    weights: dict[str, Reader] = {}
+    biases: dict[str, Callable[[], tuple[Array, Any, Any]]] = {}
+    modules = dict(adapter.modules)
+    for name, change in merging.by_module().items():
+        module = change.module or modules[name]
+        weights[name] = partial(change.weight, f"{base}: {name!r}", module)
+        if isinstance(module, MappedModule):
+            modules[name] = replace(module, base=weights[name])
+            if module.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
+                biases[f"{name}.bias"] = partial(moved.result, f"{base}: bias of {name!r}", "float32")
+    return Based(replace(adapter, modules=modules), weights, biases, unsure)

@@ -6,8 +6,7 @@ Adapters written here load in PEFT, and PEFT's are read here.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
 from lora_np.checks import Array
-from lora_np.files import replacing
-from lora_np.hub import FLOATS, HubError, TensorInfo, inside, read_json, safetensors
+from lora_np.hub import FLOATS, HubError, TensorInfo, safetensors
 from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
-CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 
@@ -38,19 +35,6 @@ _PARTS = {
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
-
-
-def read(folder: Path) -> Adapter:
-    """The adapter in a directory, everything but the numbers checked."""
-    path = inside(folder, peft.NAME)
-    raw, file = read_json(path), safetensors.open(inside(folder, WEIGHTS))
-    if raw.get("peft_type") != "LORA":  # the other tuners load only for this
-        from lora_np.adapters.mapped import read_mapped
-        from lora_np.lora import map_of
-
-        if row := map_of(raw):
-            return read_mapped(row, file, raw, folder, PREFIX)
-    return interpret(file, peft.parse(path, raw), folder)
 
 
 def only_lora(adapter: Adapter) -> Adapter:
@@ -70,31 +54,18 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     for name, module in adapter.modules.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
             raise HubError(f"a module must be called by its path, without lora_A and the like; got {name!r}")
-        for part in ("A", "B"):
-            if part not in module.parts:
-                raise HubError(f"{name!r} has no {part}")
+        if missing := {"A", "B"} - module.parts.keys():
+            raise HubError(f"{name!r} has no {min(missing)}")
     tensors = keyed(adapter)
     infos = header(tensors, dtype)
     text = _checked_config(adapter, infos)
-    with safetensors.SafetensorsWriter(folder / WEIGHTS, infos, metadata=METADATA) as writer:
-        for key, stored in tensors.items():
-            writer.write(key, stored.read())
+    safetensors.write(infos, lambda key: tensors[key].read(), folder / WEIGHTS, metadata=METADATA)
     (folder / peft.NAME).write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def new_adapter(
-    target: Path, *, force: bool, inputs: Collection[Path], names: Collection[str] = (peft.NAME, WEIGHTS)
-) -> Iterator[tuple[Path, Path]]:
-    """`replacing` for an adapter (only one is replaced, its README stays), and where to put arrays aside."""
-    from tempfile import TemporaryDirectory
-
-    writes = {*names, CARD}.__contains__
-    with (
-        replacing(target, force=force, inputs=inputs, writes=writes, keeps=[CARD]) as stage,
-        TemporaryDirectory(dir=stage) as aside,
-    ):
-        yield stage, Path(aside)
+def file_size(adapter: Adapter) -> int:
+    """The bytes of the file of its numbers."""
+    return safetensors.file_size(header(keyed(adapter)), metadata=METADATA)
 
 
 def keyed(adapter: Adapter) -> dict[str, Stored]:
@@ -141,8 +112,7 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     if tokens != restored:
         raise HubError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
     if unread := sorted(adapter.full.keys() - read.full.keys()):
-        names = ", ".join(map(repr, unread))
-        raise HubError(f"saved in full, but of a name that would not be read: {names}")
+        raise HubError(f"saved in full, but of a name that would not be read: {', '.join(map(repr, unread))}")
     return text
 
 
@@ -165,18 +135,6 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
 
 def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
-    try:
-        modules, full, rows = _sorted(file, said)
-    except HubError as error:
-        raise HubError(f"{file.path}: {error}") from None
-    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw  # in full now
-    return Adapter(modules, full, raw, folder, rows)
-
-
-def _sorted(
-    file: safetensors.SafetensorsFile, said: peft.AdapterConfig
-) -> tuple[dict[str, AdapterModule], dict[str, Stored], dict[str, TokenRows]]:
-    """Modules, what is saved in full, and rows of embeddings."""
     found: dict[str, dict[int, dict[str, Stored]]] = {}  # by the module, and how often it is wrapped
     embeddings: dict[tuple[str, int], bool] = {}
     modules: dict[str, AdapterModule] = {}
@@ -187,19 +145,14 @@ def _sorted(
         if not key.startswith(PREFIX):
             raise HubError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         name, tensor = key.removeprefix(PREFIX), Stored(info.dtype, info.shape, partial(file.read, key))
-        for suffix in _PARTS:
-            if name.endswith(f".{suffix}"):
-                break
-        else:
+        suffix = next((each for each in _PARTS if name.endswith(f".{each}")), None)
+        if suffix is None:
             others[name] = tensor
             continue
         part, embedding = _PARTS[suffix]
         holder, depth = _unwrapped(name.removesuffix(f".{suffix}"))
         if _WRAPPED[1:] in holder.split("."):
-            raise HubError(
-                f"{key!r} adapts torch's MultiheadAttention, which reads its weights by itself and is not "
-                "supported"
-            )
+            raise HubError(f"{key!r} adapts torch's MultiheadAttention, which is not supported")
         if embedding is not None and embeddings.setdefault((holder, depth), embedding) != embedding:
             raise HubError(f"{holder!r} has factors of a linear layer and of an embedding")
         found.setdefault(holder, {}).setdefault(depth, {})[part] = tensor
@@ -215,7 +168,7 @@ def _sorted(
             name = key.removesuffix(_TOKENS)
             rows[f"{name}.weight"] = _rows(name, said, tensor)
             continue
-        name = _full_name(key, said, found)
+        name = full_name(PREFIX + key, said, found)
         if name in full:
             raise HubError(f"{PREFIX + key!r} gives {name!r} a second time")
         full[name] = tensor
@@ -223,7 +176,8 @@ def _sorted(
         raise HubError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if said.raw.get("trainable_token_indices") and not rows:
         raise HubError("has no rows for the config's trainable_token_indices")
-    return modules, full, rows
+    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw  # in full now
+    return Adapter(modules, full, raw, folder, rows)
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:
@@ -267,9 +221,8 @@ def _module(
     name: str, parts: dict[str, Stored], said: peft.AdapterConfig, *, embedding: bool, parameter: bool
 ) -> AdapterModule:
     """A module of these tensors, its factors as stacks of maps, if they fit each other and the config."""
-    for part in ("A", "B"):
-        if part not in parts:
-            raise HubError(f"{name!r} has no lora_{part}")
+    if missing := {"A", "B"} - parts.keys():
+        raise HubError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
         if tensor.dtype not in FLOATS:
             floats = f"{', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
@@ -287,8 +240,9 @@ def _module(
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
         wanted = bool(said.raw.get(flag))
         if (part in parts) != wanted:
-            has = "a" if part in parts else "no"
-            raise HubError(f"{name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
+            raise HubError(
+                f"{name!r} has {'no' if wanted else 'a'} {part}, but {flag} is {str(wanted).lower()}"
+            )
     return module
 
 
@@ -334,11 +288,9 @@ def in_file(module: AdapterModule, part: str) -> Stored:
     """One tensor of a module as PEFT shapes it: the reverse of `as_maps`."""
     tensor, ones = module.parts[part], (1,) * len(module.kernel)
     if module.kernel and part != "bias":
-        shape = {
-            "A": (module.rank, *module.shape[1:]),
-            "B": (module.shape[0], module.directions, *ones),
-            "magnitude": (1, module.shape[0], *ones),
-        }[part]
+        d, *inputs = module.shape
+        shapes = {"A": (module.rank, *inputs), "B": (d, module.directions, *ones), "magnitude": (1, d, *ones)}
+        shape = shapes[part]
         return tensor.seen(lambda array: array.reshape(shape))
     if module.maps > 1 and part == "A":
         return tensor.seen(lambda A: A.reshape(-1, A.shape[-1]))
@@ -360,13 +312,13 @@ def _rows(name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     return TokenRows(tokens, tensor)
 
 
-def _full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str]) -> str:
+def full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str], what: str = "LoRA") -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
-    *inner, parameter = key.split(".")
+    *inner, parameter = key.removeprefix(PREFIX).split(".")
     if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
-        raise HubError(f"{PREFIX + key!r} gives a bias a second time: trained, and saved in full")
+        raise HubError(f"{key!r} gives a bias a second time: trained, and saved in full")
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
-        raise HubError(f"{PREFIX + key!r} is not a key that PEFT writes for a LoRA")
+        raise HubError(f"{key!r} is not a key that PEFT writes for a LoRA")
     module = ".".join(inner)
     bare, depth = _unwrapped(module)
     replaced = depth > 0 and bare in adapted
@@ -375,5 +327,5 @@ def _full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str]) -> 
     # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized
     embedding = parameter == "weight" and module.rpartition(".")[2] in peft.EMBEDDINGS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
-        raise HubError(f"{PREFIX + key!r} belongs to no LoRA, modules_to_save or trained bias")
+        raise HubError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")
     return f"{module}.{parameter}"

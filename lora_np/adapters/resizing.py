@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import os
 from bisect import bisect_right
@@ -17,11 +16,11 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, write
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed, only_lora, targeting
+from lora_np.adapters.peft_format import file_size, keyed, only_lora, targeting
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, number, whole_number
-from lora_np.hub import HubError, SafetensorsWriter
+from lora_np.hub import HubError
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
 from lora_np.work import each_of
@@ -177,9 +176,8 @@ def resize(
     together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
     if gone := [row.name for row in rows if row.rank == 0]:
-        notes.append(
-            f"left out, because they do nothing or the budget serves better elsewhere: {', '.join(gone)}"
-        )
+        why = "because they do nothing or the budget serves better elsewhere"
+        notes.append(f"left out, {why}: {', '.join(gone)}")
     notes += strength_notes(after, out)
     if before.has_magnitudes:
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
@@ -246,9 +244,7 @@ def no_overflow(place: str, found: Result) -> Result:
         if isinstance(part, tuple):
             no_overflow(place, part)
         elif part is not None and not np.isfinite(part).all():
-            raise HubError(
-                f"{place}: the result is not finite: there is a NaN, or numbers that are too large overflow"
-            )
+            raise HubError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
     return found
 
 
@@ -297,6 +293,10 @@ class Spectrum:
         return max(1, rank_within(errors, tolerance=(1 - share) ** 0.5))
 
 
+Spectra = Mapping[str, Spectrum]
+Modules = Mapping[str, AdapterModule]
+
+
 class Goal(NamedTuple):
     """The goal of a low-rank adapter; made by `of`.
 
@@ -338,46 +338,28 @@ class Goal(NamedTuple):
             return float(1 - self.value**2)
         return float(self.value) if self.name == "energy" else None
 
-    def ranks(
-        self,
-        adapter: Adapter,
-        spectra: Mapping[str, Spectrum],
-        padded: Mapping[str, AdapterModule] | None = None,
-    ) -> dict[str, int]:
+    def ranks(self, adapter: Adapter, spectra: Spectra, padded: Modules | None = None) -> dict[str, int]:
         """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it out.
 
         They are the rank, except of a convolution in groups, where they are the rank of each. With
         ``padded``, the modules in the order of their strength, all will be padded to the largest rank.
         """
-        modules = adapter.modules
-        if self.name == "rank":
-            return {
-                name: min(max(1, self.value // modules[name].groups), len(spectrum.s))
-                for name, spectrum in spectra.items()
-            }
-        # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
-        at_least = {
-            name: int("magnitude" in module.parts or "bias" in module.parts)
-            for name, module in modules.items()
-        }
-        if self.share is not None:
-            return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
-        values = {name: spectrum.s for name, spectrum in spectra.items()}
         if self.name == "bytes" and padded is not None:
             return Goal("rank", _rank_of_size(adapter, spectra, padded, self.value)).ranks(adapter, spectra)
+        groups = {name: module.groups for name, module in adapter.items()}
+        values = {name: spectrum.s for name, spectrum in spectra.items()}
+        if self.name == "rank":
+            return {name: min(max(1, self.value // groups[name]), len(s)) for name, s in values.items()}
+        # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
+        at_least = {name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()}
+        if self.share is not None:
+            return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
         if self.name == "bytes":
             return allocate_bytes(adapter, values, self.value, at_least=at_least)
-        groups = {name: module.groups for name, module in modules.items()}
         return allocate(values, groups, self.value, at_least=at_least, name=self.name)
 
 
-def cut(
-    adapter: Adapter,
-    ordered: Mapping[str, AdapterModule],
-    ranks: Mapping[str, int],
-    *,
-    portable: bool = False,
-) -> Adapter:
+def cut(adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False) -> Adapter:
     """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their strength."""
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
@@ -400,14 +382,11 @@ def largest_rank(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -
     return {key: content for key, content in raw.items() if right or key not in ("r", "lora_alpha")}
 
 
-def _rank_of_size(
-    adapter: Adapter, spectra: Mapping[str, Spectrum], ordered: Mapping[str, AdapterModule], size: int
-) -> int:
+def _rank_of_size(adapter: Adapter, spectra: Spectra, ordered: Modules, size: int) -> int:
     """The largest rank of all modules at which the portable file has at most ``size`` bytes."""
 
     def taken(rank: int) -> int:
-        made = cut(adapter, ordered, Goal("rank", rank).ranks(adapter, spectra), portable=True)
-        return SafetensorsWriter(WEIGHTS, header(keyed(made)), metadata=METADATA).size
+        return file_size(cut(adapter, ordered, Goal("rank", rank).ranks(adapter, spectra), portable=True))
 
     most = max(module.rank for module in adapter.values())
     if size < taken(1):
@@ -469,44 +448,37 @@ def allocate(
     {'a': 0, 'b': 1}
     """
     entry = entry or dict.fromkeys(spectra, 0)
-    start = {module: (at_least or {}).get(module, 0) for module in spectra}
-    taken = fixed + sum(rank * costs[module] + entry[module] for module, rank in start.items() if rank)
-    firsts = [] if any(start.values()) else [costs[x] + entry[x] for x, s in spectra.items() if s[0] > 0]
+    ranks = {module: (at_least or {}).get(module, 0) for module in spectra}
+    taken = fixed + sum(rank * costs[module] + entry[module] for module, rank in ranks.items() if rank)
+    firsts = [] if any(ranks.values()) else [costs[x] + entry[x] for x, s in spectra.items() if s[0] > 0]
     if budget < taken + min(firsts, default=0):
         raise ValueError(f"{name} must be at least {taken + min(firsts, default=0)}, got {budget}")
-    left, ranks = budget - taken, dict(start)
-
-    def due(module: str) -> int:
-        return 0 if ranks[module] else entry[module]
-
-    def gains(module: str) -> Array:
-        """What 1, 2, ... more directions keep, of those that fit."""
-        s, most = spectra[module][ranks[module] :], max(0, (left - due(module)) // costs[module])
-        return np.cumsum(np.square(s[s > 0][:most]))
-
-    alone = {module: gains(module) for module in spectra}
-    best = max(alone, key=lambda module: float(alone[module][-1:].sum()))
-    waiting: list[tuple[float, str, int]] = []
-
-    def offer(module: str) -> None:
-        """The next directions that keep most for their price: one, unless an entry has to be paid."""
-        found = gains(module) if due(module) else gains(module)[:1]
-        if len(found):
-            worth = found / (due(module) + costs[module] * np.arange(1, len(found) + 1))
-            heapq.heappush(waiting, (-float(worth.max()), module, int(worth.argmax()) + 1))
-
-    for module in spectra:
-        offer(module)
-    while waiting:
-        _, module, more = heapq.heappop(waiting)
-        if more <= len(gains(module)):  # otherwise fewer are offered, if any fit
-            left -= due(module) + more * costs[module]
-            ranks[module] += more
-        offer(module)
-    kept = sum(float(np.square(s[start[module] : ranks[module]]).sum()) for module, s in spectra.items())
-    if kept < alone[best][-1:].sum():
-        return {**start, best: start[best] + len(alone[best])}
-    return ranks
+    left = budget - taken
+    steps: list[tuple[float, str, int, int]] = []
+    alone: list[tuple[float, str, int]] = []
+    for module, s in spectra.items():
+        more = np.square(s[ranks[module] :][s[ranks[module] :] > 0].astype(np.float64))
+        prices = costs[module] * np.arange(1, len(more) + 1) + (0 if ranks[module] else entry[module])
+        prices = prices[prices <= left]
+        if not len(prices):
+            continue
+        sums = np.cumsum(more[: len(prices)])
+        alone.append((float(sums[-1]), module, ranks[module] + len(sums)))
+        # what keeps most for its price: one direction after the other, but several where an entry is paid
+        first = int(np.argmax(sums / prices))
+        worth = [sums[first] / prices[first], *(more[first + 1 : len(sums)] / costs[module])]
+        for i, each in enumerate(np.minimum.accumulate(worth)):
+            price = prices[first] if i == 0 else costs[module]
+            steps.append((-each, module, ranks[module] + first + 1 + i, int(price)))
+    start, kept = dict(ranks), 0.0
+    for _, module, rank, price in sorted(steps):
+        if price > left:
+            break
+        left -= price
+        kept += float(np.square(spectra[module][ranks[module] : rank]).sum())
+        ranks[module] = rank
+    most, best, rank = max(alone, default=(0.0, "", 0))
+    return {**start, best: rank} if kept < most else ranks
 
 
 def allocate_bytes(
@@ -533,14 +505,10 @@ def allocate_bytes(
         text = json.dumps(lines, separators=(",", ":"), ensure_ascii=False)
         return len(text.encode()) - 1 + sum(info.nbytes for info in tensors.values())
 
-    costs = {}
-    for name, module in adapter.modules.items():
+    costs, entry = {}, {}
+    for name, module in adapter.items():
         factors = header({part: module.parts[part] for part in "AB"})
         costs[name] = sum(info.nbytes for info in factors.values()) // module.directions
-    entry = {
-        name: taken(Adapter({name: module})) - module.directions * costs[name]
-        for name, module in adapter.modules.items()
-    }
-    fixed = SafetensorsWriter(WEIGHTS, {}, metadata=METADATA).size + _PADDING
-    fixed += taken(replace(adapter, modules={}))
+        entry[name] = taken(Adapter({name: module})) - module.directions * costs[name]
+    fixed = file_size(Adapter({})) + _PADDING + taken(replace(adapter, modules={}))
     return allocate(spectra, costs, size, at_least=at_least, fixed=fixed, entry=entry, name="bytes")

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, at_least_single, header, misfit
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, SafetensorsFile, SafetensorsWriter
-from lora_np.models import Place, peft
-
-if TYPE_CHECKING:
-    from lora_np.hub import gguf
+from lora_np.hub import HubError
+from lora_np.models import peft
 
 # What a module may have beside the factors of a linear map, by attribute or part.
 _EXTRAS = {
@@ -33,6 +28,9 @@ _PLAIN = (
     "task_type", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "fan_in_fan_out",
     "lora_dropout",
 )  # fmt: skip
+
+KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
+_TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")  # how paths in encoders of texts begin
 
 
 def extras(module: AdapterModule) -> set[str]:
@@ -75,7 +73,7 @@ def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
 
 
 def _times(stored: Stored, factor: float) -> Array:
-    array = at_least_single(stored.read())
+    array = stored.single()
     with np.errstate(over="raise"):
         scaled: Array = array * array.dtype.type(factor)
     return scaled
@@ -102,12 +100,8 @@ def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
     d, over = divmod(B.shape[-2], parts)
     if over:
         raise HubError(f"{B.shape[-2]} outputs cannot be those of {parts} maps of one size")
-    views = [partial(_rows, rows=slice(part * d, (part + 1) * d)) for part in range(parts)]
-    return [module.with_factors(A=A, B=B.seen(view)) for view in views]
-
-
-def _rows(B: Array, rows: slice) -> Array:
-    return B[..., rows, :]
+    pieces = [partial(np.take, indices=range(part * d, (part + 1) * d), axis=-2) for part in range(parts)]
+    return [module.with_factors(A=A, B=B.seen(piece)) for piece in pieces]
 
 
 def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
@@ -123,66 +117,32 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
         return joined([rescaled(module, 1.0) for module in modules])
     A, B = ([module.parts[part] for module in modules] for part in "AB")
     shared = all(a.shape == A[0].shape and np.array_equal(a.read(), A[0].read()) for a in A[1:])
-    tops = np.cumsum([0, *(b.shape[-2] for b in B)])
-    lefts = [0] * len(B) if shared else np.cumsum([0, *(b.shape[-1] for b in B)])
-    rank = A[0].shape[-2] if shared else sum(a.shape[-2] for a in A)
+    ends = [A[0].shape[-2]] * len(A) if shared else np.cumsum([a.shape[-2] for a in A]).tolist()
+    rank = ends[-1]
 
     def outputs() -> Array:
-        made = np.zeros((*B[0].shape[:-2], tops[-1], rank), np.result_type(*(b.read() for b in B)))
-        for b, top, left in zip(B, tops, lefts, strict=False):
-            made[..., top : top + b.shape[-2], left : left + b.shape[-1]] = b.read()
-        return made
+        """Each B in its own columns."""
+        before = [(0, 0)] * (len(B[0].shape) - 1)
+        columns = [(end - b.shape[-1], rank - end) for b, end in zip(B, ends, strict=True)]
+        padded = [np.pad(b.read(), [*before, at]) for b, at in zip(B, columns, strict=True)]
+        return np.concatenate(padded, axis=-2)
 
     def inputs() -> Array:
         return np.concatenate([a.read() for a in A], axis=-2)
 
     below = A[0] if shared else Stored(A[0].dtype, (*A[0].shape[:-2], rank, A[0].shape[-1]), inputs)
-    beside = Stored(B[0].dtype, (*B[0].shape[:-2], int(tops[-1]), rank), outputs)
-    return first.with_factors(A=below, B=beside)
+    d = sum(b.shape[-2] for b in B)
+    return first.with_factors(A=below, B=Stored(B[0].dtype, (*B[0].shape[:-2], d, rank), outputs))
 
 
-def store(
-    tensors: Mapping[str, Stored], path: Path, *, dtype: str | None, metadata: Mapping[str, str]
-) -> None:
-    """A safetensors file of ``tensors``, of which one is in memory at a time."""
-    with SafetensorsWriter(path, header(tensors, dtype), metadata=metadata) as writer:
-        for key, stored in tensors.items():
-            writer.write(key, stored.read())
+def is_flat(name: str) -> bool:
+    """Whether a name is kohya's, in which dots and underscores look alike."""
+    return name.startswith(KOHYA_PREFIXES) and "." not in name
 
 
-def grouped(
-    file: SafetensorsFile | gguf.GGUFFile,
-    ends: Mapping[str, str],
-    *,
-    dtypes: Mapping[str, str] = dict(zip(FLOATS, FLOATS, strict=True)),
-) -> dict[str, dict[str, Stored]]:
-    """The tensors of a file by what they adapt and their part, told by the ends of their keys."""
-    found: dict[str, dict[str, Stored]] = {}
-    for key, info in file.tensors.items():
-        end = next((end for end in ends if key.endswith(end)), None)
-        if end is None or info.dtype not in dtypes:
-            raise HubError(f"{file.path}: {key!r} of {info.dtype} is no part of a LoRA in this format")
-        stored = Stored(dtypes[info.dtype], info.shape, partial(file.read, key))
-        found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
-    for place, parts in found.items():
-        if not {"A", "B"} <= parts.keys():
-            raise HubError(f"{file.path}: {place!r} has only one factor")
-    if not found:
-        raise HubError(f"{file.path}: holds no LoRA")
-    return found
-
-
-def assembled(path: object, parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
-    """The modules of PEFT that a program has in parts, each at a place in the model."""
-    found: dict[str, list[AdapterModule | None]] = {}
-    for place, module in parts:
-        if wrong := misfit(module.parts, f" of {place.parameter!r}"):
-            raise HubError(f"{path}: {wrong}")
-        router = place.parameter.endswith(".mlp.gate")  # neither it nor experts are modules that PEFT adapts
-        name = place.parameter + ".weight" * router
-        module = replace(module, parameter=router or ".experts." in name)
-        found.setdefault(name, [None] * place.parts)[place.part] = module
-    return {name: joined(each) for name, each in found.items()}
+def flat(name: str) -> str:
+    """Kohya's name of a module."""
+    return name if is_flat(name) else KOHYA_PREFIXES[name.startswith(_TEXT)] + name.replace(".", "_")
 
 
 def made_portable(adapter: Adapter) -> Adapter:

@@ -4,15 +4,14 @@ If a factorisation is not unique, neither is its derivative, which then holds fo
 on the choice (the gauge): signs of eigenvectors, and of pairs of singular vectors. Eigenvectors also need
 distinct eigenvalues, and singular vectors distinct singular values above zero. Where some are equal, the
 first gradient of a function of the values alone is still right if it is symmetric in them, as a sum of
-squares is; the second is not. cholesky, eigh and pinv (hermitian=True) read one triangle of a symmetric
-matrix, and its gradient is there.
+squares is; the second is not. cholesky and eigh read one triangle of a symmetric matrix, and its gradient is
+there.
 
 To the engine, a result of several arrays is one array, with the parts next to each other.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from lora_np.autograd.engine import Pull
 from lora_np.autograd.methods import value
-from lora_np.autograd.rules import euclidean_norm, vecdot
+from lora_np.autograd.rules import euclidean_norm
 from lora_np.autograd.tables import composition, constant, derivative, primitive
 
 
@@ -52,11 +51,8 @@ derivative(
 )
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
 derivative(np.linalg.det, lambda y, a: lambda g: with_matrix(g) * slope_of_det(y, a))
-derivative(np.linalg.cholesky, lambda y, a, upper=False: lambda g: cholesky_gradient(y, g, upper))
-derivative(
-    np.linalg.pinv,  # where the rank does not change
-    lambda y, a, rcond=None, hermitian=False, rtol=None: lambda g: pinv_gradient(y, a, g, hermitian),
-)
+derivative(np.linalg.cholesky, lambda y, a: lambda g: cholesky_gradient(y, g))
+derivative(np.linalg.pinv, lambda y, a, rcond=None, rtol=None: lambda g: pinv_gradient(y, a, g))
 
 
 def solve_back(a: Any, g: Any, ndim: int) -> Any:
@@ -73,9 +69,7 @@ def with_matrix(g: Any) -> Any:
     return np.expand_dims(g, (-1, -2))
 
 
-def cholesky_gradient(L: Any, g: Any, upper: bool) -> Any:
-    if upper:
-        return mT(cholesky_gradient(mT(L), mT(g), False))
+def cholesky_gradient(L: Any, g: Any) -> Any:
     inner = np.tril(mT(L) @ g)
     inner = inner - diagonal_matrix(np.diagonal(inner, axis1=-2, axis2=-1)) / 2
     # L^-T inner L^-1
@@ -83,9 +77,8 @@ def cholesky_gradient(L: Any, g: Any, upper: bool) -> Any:
     return triangle(symmetric(mT(np.linalg.solve(mT(L), mT(half)))))
 
 
-def pinv_gradient(y: Any, a: Any, g: Any, hermitian: bool) -> Any:
-    if hermitian:
-        return triangle(symmetric(pinv_gradient(y, np.tril(a) + mT(np.tril(a, -1)), g, False)))
+def pinv_gradient(y: Any, a: Any, g: Any) -> Any:
+    """Where the rank does not change."""
     outside = y @ mT(y) @ (g - g @ a @ y) + (g - y @ a @ g) @ mT(y) @ y
     return mT(outside) - mT(y) @ g @ mT(y)
 
@@ -313,30 +306,9 @@ def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 
     return np.expand_dims(y, axes) if keepdims else y
 
 
-# What np.linalg has under a second name, and powers
+# What np.linalg has under a second name
 
 constant(np.linalg.matrix_rank)
-composition(np.linalg.outer)(lambda x1, x2: np.outer(x1, x2))
-composition(np.linalg.tensordot)(lambda x1, x2, *, axes=2: np.tensordot(x1, x2, axes=axes))
-composition(np.linalg.cross)(lambda x1, x2, *, axis=-1: np.cross(x1, x2, axis=axis))
-composition(np.linalg.matmul)(lambda x1, x2: x1 @ x2)
-composition(np.linalg.vecdot)(vecdot)
-composition(np.linalg.matrix_transpose)(mT)
-composition(np.linalg.diagonal)(lambda x, *, offset=0: np.diagonal(x, offset, -2, -1))
-composition(np.linalg.trace)(lambda x, *, offset=0: np.trace(x, offset, -2, -1))
-composition(np.linalg.multi_dot)(lambda arrays: functools.reduce(np.dot, arrays))
 composition(np.linalg.svdvals)(lambda x: np.linalg.svd(x, compute_uv=False))
 composition(np.linalg.eigvalsh)(lambda a, UPLO="L": np.linalg.eigh(a, UPLO)[0])
 composition(np.linalg.matrix_norm)(lambda x, *, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims))
-
-
-@composition(np.linalg.matrix_power)
-def matrix_power(a: Any, n: int) -> Any:
-    if n < 0:
-        a, n = np.linalg.inv(a), -n
-    if n == 0:
-        return np.broadcast_to(np.eye(np.shape(a)[-1], dtype=a.dtype), np.shape(a))
-    half = np.linalg.matrix_power(a, n // 2) if n > 1 else None
-    if half is None:
-        return a
-    return half @ half @ a if n % 2 else half @ half

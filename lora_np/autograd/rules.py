@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -60,12 +60,8 @@ derivative(
 )
 
 
-def modulo(f: Callable[..., Any], quotient: Callable[..., Any]) -> None:
-    derivative(f, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * quotient(value(a), value(b)))
-
-
-modulo(np.remainder, np.floor_divide)
-modulo(np.fmod, lambda a, b: np.trunc(np.divide(a, b)))
+derivative(np.remainder, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.floor_divide(a, b))
+derivative(np.fmod, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.trunc(np.divide(a, b)))
 derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(a - y)))
 derivative(np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(a - y)))
 derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))  # 0 at the kink
@@ -138,16 +134,17 @@ derivative(np.maximum, lambda y, a, b: lambda g: share(g, a, b), lambda y, a, b:
 derivative(np.minimum, lambda y, a, b: lambda g: share(g, b, a), lambda y, a, b: lambda g: share(g, a, b))
 
 
-def first_where(better: Callable[..., Any]) -> tuple[Rule, Rule]:
-    """The rules of np.fmax and np.fmin: unlike in maximum, the first of equals gets all."""
-    return (
+def first_of_equals(function: Any, better: Callable[..., Any]) -> None:
+    """np.fmax and np.fmin: unlike in maximum, the first of equals gets all."""
+    derivative(
+        function,
         lambda y, a, b: lambda g: np.where(better(a, b) | np.isnan(b), g, 0),
         lambda y, a, b: lambda g: np.where(better(a, b) | np.isnan(b), 0, g),
     )
 
 
-derivative(np.fmax, *first_where(np.greater_equal))
-derivative(np.fmin, *first_where(np.less_equal))
+first_of_equals(np.fmax, np.greater_equal)
+first_of_equals(np.fmin, np.less_equal)
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
@@ -249,12 +246,10 @@ if hasattr(np, "matvec"):  # since NumPy 2.2
 @composition(np.kron)
 def kron(a: Any, b: Any) -> Any:
     n = max(np.ndim(a), np.ndim(b))
-    shape_a = (1,) * (n - np.ndim(a)) + np.shape(a)
-    shape_b = (1,) * (n - np.ndim(b)) + np.shape(b)
+    a, b = (np.reshape(x, (1,) * (n - np.ndim(x)) + np.shape(x)) for x in (a, b))
     # Every axis of a before the same axis of b, and then the two of them are one.
-    blocks = np.reshape(a, [m for size in shape_a for m in (size, 1)])
-    inside = np.reshape(b, [m for size in shape_b for m in (1, size)])
-    return np.reshape(blocks * inside, [m * k for m, k in zip(shape_a, shape_b, strict=True)])
+    products = np.expand_dims(a, tuple(range(1, 2 * n, 2))) * np.expand_dims(b, tuple(range(0, 2 * n, 2)))
+    return np.reshape(products, np.multiply(np.shape(a), np.shape(b)).astype(int))
 
 
 @composition(np.cross)
@@ -292,8 +287,7 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
     if not isinstance(subscripts, str):
         subscripts, operands = in_letters(subscripts, *operands)
-    inputs, output = explicit(subscripts, [np.ndim(a) for a in operands])
-    return einsum_of(operands, inputs=inputs, output=output, optimize=optimize)
+    return einsum_of(operands, subscripts=explicit(subscripts, map(np.ndim, operands)), optimize=optimize)
 
 
 def in_letters(*operands: Any) -> tuple[str, tuple[Any, ...]]:
@@ -307,42 +301,34 @@ def in_letters(*operands: Any) -> tuple[str, tuple[Any, ...]]:
     return ",".join(map(text, places)) + output, arrays
 
 
-def explicit(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
+def explicit(subscripts: str, ndims: Iterable[int]) -> str:
     """Subscripts with every axis named: letters for those behind an ellipsis, and the output written out."""
-    text = subscripts.replace(" ", "")
-    free = [c for c in ALPHABET if c not in text]
+    text, ndims = subscripts.replace(" ", ""), list(ndims)
+    free = "".join(c for c in ALPHABET if c not in text)
     left, arrow, output = text.partition("->")
     inputs = left.split(",")
     if len(inputs) != len(ndims):
         raise ValueError(f"einsum subscripts {subscripts!r} name {len(inputs)} operands, got {len(ndims)}")
     widths = [n - len(p.replace("...", "")) if "..." in p else 0 for p, n in zip(inputs, ndims, strict=True)]
-    widest = max(widths)
-    ellipsis = "".join(free[:widest])
-    # Axes behind an ellipsis are aligned on the right, as in broadcasting.
-    inputs = [p.replace("...", ellipsis[widest - w :]) for p, w in zip(inputs, widths, strict=True)]
     if not arrow:
         single = sorted(c for c in set(left) - set(",.") if left.count(c) == 1)
-        output = "..." * (widest > 0) + "".join(single)
-    return inputs, output.replace("...", ellipsis)
+        output = "..." * (max(widths) > 0) + "".join(single)
+    # Axes behind an ellipsis are aligned on the right, as in broadcasting.
+    behind = [free[max(widths) - w : max(widths)] for w in (*widths, max(widths))]
+    *inputs, output = (p.replace("...", c) for p, c in zip((*inputs, output), behind, strict=True))
+    return f"{','.join(inputs)}->{output}"
 
 
-def einsum_forward(
-    operands: Sequence[Array], *, inputs: list[str], output: str, optimize: Any = False
-) -> Array:
-    result: Array = np.einsum(f"{','.join(inputs)}->{output}", *operands, optimize=optimize)
-    return result
-
-
-def einsum_rule(
-    y: Array, operands: Sequence[Any], *, inputs: list[str], output: str, optimize: Any = False
-) -> Pull:
+def einsum_rule(y: Array, operands: Sequence[Any], *, subscripts: str, optimize: Any = False) -> Pull:
     shapes = [np.shape(a) for a in operands]
+    left, _, output = subscripts.partition("->")
+    inputs = left.split(",")
     # A path for the operands is none for the gradient, and the search for the best takes factorial time.
     optimize = "greedy" if optimize else False
 
     def pull(g: Array, i: int) -> Array:
         others = [(label, a) for j, (label, a) in enumerate(zip(inputs, operands, strict=True)) if j != i]
-        read, free = "", [c for c in ALPHABET if all(c not in label for label in inputs)]
+        read, free = "", [c for c in ALPHABET if c not in left]
         for letter, size in zip(inputs[i], shapes[i], strict=True):
             if letter in read:  # a repeated letter reads a diagonal: an identity writes there
                 others.append((letter + free[0], np.eye(size, dtype=g.dtype)))
@@ -364,7 +350,10 @@ def reaches(size: int, letter: str, labelled: list[tuple[str, Any]]) -> bool:
     return size in lengths or (size == 1 and bool(lengths))
 
 
-einsum_of = primitive(einsum_forward, Each(einsum_rule))
+einsum_of = primitive(
+    lambda operands, *, subscripts, optimize=False: np.einsum(subscripts, *operands, optimize=optimize),
+    Each(einsum_rule),
+)
 
 # Reductions
 
@@ -430,26 +419,6 @@ euclidean_norm = primitive(lambda a, **along: np.sqrt(np.sum(np.square(a), **alo
 
 of_deviation(np.var, lambda a, **along: np.sum(np.square(a), **along), float)
 of_deviation(np.std, euclidean_norm, math.sqrt)
-
-
-@composition(np.ptp)
-def ptp(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
-    return np.max(a, axis=axis, keepdims=keepdims) - np.min(a, axis=axis, keepdims=keepdims)
-
-
-@composition(np.average)
-def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> Any:
-    if weights is None:
-        return np.mean(a, axis=axis, keepdims=keepdims)
-    if np.shape(weights) != np.shape(a):  # one weight for each entry along the axis, or the axes
-        axes = normalize_axis_tuple(axis, np.ndim(a))
-        weights = np.transpose(weights, np.argsort(axes))
-        weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(np.shape(a))])
-    whole = [np.float64] * (value(a).dtype.kind != "f")
-    # NumPy's dtype for the sums
-    weights = weights * np.ones((), np.result_type(value(a), value(weights), *whole))
-    total = np.sum(weights, axis=axis, keepdims=keepdims)
-    return np.sum(a * weights, axis=axis, keepdims=keepdims) / total
 
 
 @composition(np.prod)
@@ -577,24 +546,21 @@ composition(np.dsplit)(lambda ary, indices_or_sections: np.split(ary, indices_or
 # Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry went
 
 
-def rearranged(function: Callable[..., Any]) -> None:
-    @composition(function)
-    @functools.wraps(function)
-    def gathered(a: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(map(holds_tensor, (*args, *kwargs.values()))):
-            raise TypeError(f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)")
-        # From 1 on, so that a zero is what the function has filled in.
-        numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
-        filled = numbers.size and not np.size(a)
-        picked = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
-        return picked if np.all(numbers) else np.where(numbers > 0, picked, 0)
+def gathered(function: Callable[..., Any], a: Any, *args: Any, **kwargs: Any) -> Any:
+    if any(map(holds_tensor, (*args, *kwargs.values()))):
+        raise TypeError(f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)")
+    # From 1 on, so that a zero is what the function has filled in.
+    numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
+    filled = numbers.size and not np.size(a)
+    picked = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
+    return picked if np.all(numbers) else np.where(numbers > 0, picked, 0)
 
 
 for rearrangement in (
     np.roll, np.rot90, np.fliplr, np.flipud, np.rollaxis, np.tile, np.repeat, np.diag, np.diagflat, np.delete,
     np.take_along_axis, np.resize, np.diagonal,
 ):  # fmt: skip
-    rearranged(rearrangement)
+    composition(rearrangement)(functools.wraps(rearrangement)(functools.partial(gathered, rearrangement)))
 
 
 @composition(np.sort)
@@ -611,12 +577,10 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
         raise TypeError(
             f"np.pad has no derivative for mode={mode!r}; it has for constant, edge, reflect, symmetric, wrap"
         )
-    numbers = np.pad(np.arange(1, np.size(array) + 1).reshape(np.shape(array)), pad_width, mode=mode)  # type: ignore[call-overload]
-    picked = np.ravel(array)[numbers - 1] if np.size(array) else np.zeros(numbers.shape, array.dtype)
+    picked = gathered(np.pad, array, pad_width, mode=mode)
     if mode != "constant":
         return picked
-    filled = np.pad(np.zeros(np.shape(array), array.dtype), pad_width, constant_values=constant_values)
-    return np.where(numbers > 0, picked, filled)
+    return picked + np.pad(np.zeros(np.shape(array), array.dtype), pad_width, constant_values=constant_values)
 
 
 # Selections

@@ -7,23 +7,23 @@ from typing import Any
 
 import click
 
+from lora_np import adapters
 from lora_np.cli import options
+from lora_np.files import write_figure, write_text
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
     "error": (float, "Accepted relative error of each module."),
-    "bytes": (options.byte_count, "Size of the file, such as 10MB, shared among the modules."),
+    "bytes": (options.BYTES, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
-@click.option(
-    "--base", type=options.READ, help="The base model to compare with: a directory or a .gguf file."
-)
+@click.option("--base", type=options.READ, help="The base model to compare with.")
 @click.option("--plot", type=options.READ, help="Write a figure of norms and spectra to this file.")
 @click.option("--html", type=options.READ, help="Write a page with the figure and the tables.")
 @options.any_base
@@ -34,9 +34,6 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
-    from lora_np import adapters
-    from lora_np.files import write_figure, write_text
-
     options.check_target("--plot", plot, options.PICTURES, inside=adapter)
     options.check_target("--html", html, options.PAGES, inside=adapter)
     found = adapters.inspect(adapter, **asked, progress=True)
@@ -60,8 +57,6 @@ def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
-    from lora_np import adapters
-
     options.show_as(adapters.resize(adapter, out, **one_goal(asked), progress=True).table, as_json)
 
 
@@ -81,8 +76,6 @@ def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> 
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
-    from lora_np import adapters
-
     options.show_as(adapters.extract(base, tuned, out, **one_goal(asked), progress=True).table, as_json)
 
 
@@ -101,8 +94,6 @@ def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) ->
 
     Example: lora-np combine style=0.7 task -o both --method cat
     """
-    from lora_np import adapters
-
     paths, weights = zip(*map(weighted, sources), strict=True)
     options.show_as(adapters.combine(paths, out, weights=weights, **asked, progress=True).table, as_json)
 
@@ -112,7 +103,6 @@ def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) ->
 @click.argument("adapter", type=options.READ)
 @options.out
 @options.any_base
-@click.option("--full-precision", is_flag=True, help="Write a base quantised by bitsandbytes in float32.")
 @options.jobs
 @options.force
 @options.as_json
@@ -121,8 +111,6 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
-    from lora_np import adapters
-
     options.show_as(adapters.merge(base, adapter, out, **asked, progress=True).table, as_json)
 
 
@@ -138,21 +126,15 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """
-    from lora_np import adapters
-
     found = adapters.diff(first, second, **asked, progress=True)
-    options.show_as(found.table, as_json)
-    if not found.same:
-        click.get_current_context().exit(3)
+    options.show_as(found.table, as_json, status=0 if found.same else 3)
 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
 @options.adapter_out
 @click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
-@click.option(
-    "--base", type=options.READ, help="The base model, or its config.json, for names and the order of rows."
-)
+@click.option("--base", type=options.READ, help="The base model, or its config.json, where names need it.")
 @click.option("--error", type=float, help="For lora: the accepted relative error where none is exact.")
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
 @options.force
@@ -166,21 +148,15 @@ def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
-    from lora_np import adapters
-
     options.show_as(adapters.convert(adapter, out, **asked).table, as_json)
 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
 @click.option(
-    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx or all."
+    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx, all."
 )
-@click.option(
-    "--base",
-    type=options.READ,
-    help="The base model, or its config.json, to compare names and know tied weights.",
-)
+@click.option("--base", type=options.READ, help="The base model, or its config.json, to compare names with.")
 @options.as_json
 def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     """Show what programs would make of an adapter. The exit status is 3 if anything is not fine.
@@ -189,12 +165,8 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np check my-adapter --for vllm
     """
-    from lora_np import adapters
-
     found = adapters.check(adapter, **asked)
-    options.show_as(found, as_json, found.table)
-    if not found.fine:
-        click.get_current_context().exit(3)
+    options.show_as(found, as_json, found.table, status=0 if found.fine else 3)
 
 
 def one_goal(asked: dict[str, Any]) -> dict[str, Any]:

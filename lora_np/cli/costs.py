@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lora_np import accounting
 from lora_np.cli import options
+from lora_np.files import write_figure
+from lora_np.table import Table, decimal_bytes
 
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
-    from lora_np.table import Table
 
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[Any, str]] = {
@@ -23,7 +26,6 @@ _TRAINING: dict[str, tuple[Any, str]] = {
     "optimizer": (str.lower, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
     "master_copy": (bool, "Keep a float32 copy of weights trained in 16 bits."),
     "batch_size": (int, "Sequences computed at a time."),
-    "accumulate": (int, "Batches in a step."),
     "context": (int, "Tokens in a sequence (512)."),
     "attention": (str.lower, "fused (memory-efficient) or eager."),
     "cross_entropy": (str.lower, "plain, or fused: never holds all logits at once."),
@@ -39,16 +41,13 @@ _TRAINING: dict[str, tuple[Any, str]] = {
 @click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
 @click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
 @click.option("--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert.")
-@click.option(
-    "--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="List what is adapted."
-)
+@click.option("--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="What to list.")
 @click.option("--memory", is_flag=True, default=None, help="Estimate the memory of training.")
-@click.option("--json", "form", flag_value="json", help="Print JSON instead of tables.")
-@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown tables.")
-@click.option("--csv", "form", flag_value="csv", help="Print comma-separated values.")
+@options.as_json
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--list", "catalogue", is_flag=True, help="List presets and families.")
 @options.each(_TRAINING)
-def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
+def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: Any) -> None:
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
@@ -56,20 +55,15 @@ def count(source: str, form: str | None, catalogue: bool, **asked: Any) -> None:
 
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
-    from lora_np import accounting
-
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked):
         raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
-    if catalogue:
-        listed = accounting.catalogue()
-        tables = [listed.table, listed.family_table]
+    tables = list(accounting.catalogue()) if catalogue else _counted(source, **asked)
+    if as_csv:
+        print("\n".join(table.to_csv() for table in tables))
     else:
-        tables = _counted(source, **asked)
-    if form:
-        print(options.render(tables, form))
-    else:
-        options.show(*tables)
+        found = [table.content for table in tables]
+        options.show_as(found[0] if len(found) == 1 else found, as_json, *tables)
 
 
 def _counted(
@@ -81,7 +75,6 @@ def _counted(
     **asked: Any,
 ) -> list[Table]:
     """Totals first, then what else was asked for."""
-    from lora_np import accounting
     from lora_np.models import matrix_size
 
     if not (rank or config) and (by or memory or asked):
@@ -102,8 +95,6 @@ def _counted(
 
 def _totals(counts: Sequence[LoraCount]) -> Table:
     """What LoRAs on one model cost, and what PEFT would print."""
-    from lora_np.table import Table, decimal_bytes
-
     names = ("rank", "trainable", "base", "total", "percent")
     notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]
     return Table(
@@ -126,41 +117,20 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 )  # fmt: skip
 @options.saved
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
-@click.option("--tokens", type=int, help="Tokens of training, for hours and energy (a million).")
-@click.option("--plot", type=options.READ, help="Draw memory by cause to this file.")
 @options.as_json
 @options.each(_TRAINING)
-def plan(source: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
+def plan(source: str, as_json: bool, **asked: Any) -> None:
     """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
     Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
 
-    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused --plot plan.png
+    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused
     """
-    from dataclasses import asdict
-
-    from lora_np import accounting
-
-    options.check_target("--plot", plot, options.PICTURES)
     found = accounting.plan(source, **options.given(asked))
-    if plot is not None:
-        from matplotlib.figure import Figure
-
-        from lora_np.files import write_figure
-        from lora_np.plots import memory_by_cause
-
-        figure = Figure(figsize=(8, 1.4 + 0.36 * len(found.choices)), layout="constrained")
-        parts = {each.name: each.memory.parts for each in found.choices}
-        memory_by_cause(parts, room=found.card.memory, ax=figure.add_subplot())
-        write_figure(figure, plot, dpi=150)
-    if as_json:
-        options.print_json({**asdict(found), "fits": found.fits})
-    else:
-        options.show(found.table, found.causes, found.costs)
-    if not found.fits:
-        click.get_current_context().exit(3)
+    content = {**asdict(found), "fits": found.fits}
+    options.show_as(content, as_json, found.table, found.causes, status=0 if found.fits else 3)
 
 
 @click.command()
@@ -177,15 +147,8 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """
-    from lora_np.accounting import rank_errors_of
-
     options.check_target("--plot", plot, options.PICTURES)
-    found = rank_errors_of(matrix, **options.given(asked))
+    found = accounting.rank_errors_of(matrix, **options.given(asked))
     if plot is not None:
-        from lora_np.files import write_figure
-
         write_figure(found.figure(), plot, dpi=150)
-    if as_json:
-        options.print_json(vars(found))
-    else:
-        options.show(found.table)
+    options.show_as(vars(found), as_json, found.table)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lora_np import adapters, language
 from lora_np.cli import options
+from lora_np.files import write_figure, write_text
 
 seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
-quantised = click.option(
-    "--quantised", is_flag=True, help="Keep a quantised model in its bits: less memory, more time."
-)
+quantised = click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits.")
 SAID = 60  # tokens of a sample
 TRAINING = {
     "rank": (int, "r of each adapter (8)."),
@@ -48,25 +49,18 @@ SAMPLING = {
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option(
-    "-o", "--out", **options.WRITTEN, help="The adapter: a directory for PEFT, or a .gguf for llama.cpp."
-)
+@click.option("-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf for llama.cpp.")
 @click.option("--format", help="jsonl, csv or text; by default told by the first line.")
-@click.option(
-    "--columns", help="The fields of prompt and completion, such as question,answer, or of the text."
-)
+@click.option("--columns", help="The fields of prompt and completion, as in question,answer, or of the text.")
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
 @options.every_linear
 @options.each(TRAINING)
-@click.option(
-    "--sample-every", type=click.IntRange(min=0),
-    help="Steps between samples of text on stderr; 0 for none. By default before and after.",
-)  # fmt: skip
+@click.option("--sample-every", type=click.IntRange(0), help="Steps between samples; or 0 for none.")
 @click.option("--prompt", help="How the samples begin; by default as a held-out example.")
 @click.option("--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing.")
 @click.option("--html", type=options.READ, help="Write a page on the run: settings, losses, samples.")
 @click.option("--plot", type=options.READ, help="Draw the losses to this file.")
-@click.option("--checkpoint", **options.WRITTEN, help="A file to continue from after a crash.")
+@click.option("--checkpoint", type=options.WRITTEN, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
 @quantised
 @seed
@@ -85,9 +79,6 @@ def finetune(
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
-    from lora_np import adapters, language
-    from lora_np.files import write_figure, write_text
-
     # before the training, not after it
     if not dry_run:
         out = check_written(out, force, asked["checkpoint"], asked["resume"])
@@ -99,7 +90,10 @@ def finetune(
     if validation is not None:
         training["validation"] = language.read_data(validation, **how)
     if out is None or dry_run:
-        foretell(language.forecast(base, told, **training, tell=tell), as_json)
+        found = language.forecast(base, told, **training, tell=tell)
+        heading = "--- an example: what is learnt is in [[ ]]"
+        shown = (f"{heading}\n{example}\n" for example in found.examples)
+        options.show_as(found.table, as_json, *shown, found.table)
         return
     begin = prompt or first_prompt(training.get("validation", told))
     if sample_every:
@@ -156,14 +150,6 @@ def check_written(out: Path | None, force: bool, checkpoint: Path | None, resume
     return out
 
 
-def foretell(found: Any, as_json: bool) -> None:
-    """Examples with what is learnt in brackets, and the forecast."""
-    if not as_json:
-        for i, example in enumerate(found.examples, start=1):
-            print(f"--- example {i}: what is learnt is in [[ ]]\n{example}\n")
-    options.show_as(found.table, as_json)
-
-
 def first_prompt(data: Any) -> Any:
     """How a held-out example begins: a text, or messages."""
     example = data.examples[min(10, len(data.examples)) - 1]
@@ -175,8 +161,6 @@ def first_prompt(data: Any) -> Any:
 
 def continuation(model: Any, begin: Any, rng: int) -> str:
     """A short sample, on one line."""
-    from lora_np import language
-
     said = language.generate if isinstance(begin, str) else language.answer
     return " ".join(said(model, begin, tokens=SAID, temperature=0.7, rng=rng).split())
 
@@ -219,8 +203,6 @@ def generate(
 
     Example: lora-np generate austen --adapter king-james --prompt "And the king "
     """
-    from lora_np import adapters, language
-
     if system is not None and not chat:
         raise click.UsageError("--system is what a --chat begins with")
     speaker = language.load(model, quantised=quantised)
@@ -247,10 +229,7 @@ def generate(
 
 def lines() -> Iterator[str]:
     """What people type, line by line."""
-    while True:
-        try:
-            line = input("> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
-        if line.strip():
-            yield line
+    with suppress(EOFError):
+        while True:
+            if (line := input("> " if sys.stdin.isatty() else "")).strip():
+                yield line

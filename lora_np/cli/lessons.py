@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from lora_np import course
 from lora_np.checks import choice
-from lora_np.cli.options import WRITTEN, as_json, print_json, show, show_as
+from lora_np.cli.options import WRITTEN, as_json, show_as
 from lora_np.table import Table
 
 
 @click.command()
-@click.option(
-    "--out", "-o", **WRITTEN, default="lora-np-tour", help="The folder for figures, files and report.html."
-)
+@click.option("--out", "-o", type=WRITTEN, default="lora-np-tour", help="The folder for all that it writes.")
 @click.option("--quick", is_flag=True, help="Use a quarter of the data and of the steps.")
 @click.option("--rng", type=int, default=0, help="Random seed.")
 @as_json
@@ -23,34 +23,23 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 
     Example: lora-np tour --out my-tour
     """
-    from dataclasses import asdict
-
-    from lora_np.course import tour as run_tour
-
-    found = run_tour(out, quick=quick, rng=rng, progress=not as_json)
-    if as_json:
-        print_json(asdict(found))
-        return
-    show(found.table, found.advantages)
-    print(found.voice, "", f"Report with figures: {found.report}", sep="\n")
+    found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
+    parts = found.table, found.advantages, found.voice, f"\nReport with the figure: {found.report}"
+    show_as(asdict(found), as_json, *parts)
 
 
 @click.command()
-@click.argument("folder", **WRITTEN, default="lora-np-lessons")
-@click.option(
-    "--browser/--no-browser", default=True, help="Open a browser window, or only print the address."
-)
+@click.argument("folder", type=WRITTEN, default="lora-np-lessons")
+@click.option("--browser/--no-browser", default=True, help="Open a window, or only print the address.")
 @click.option("--port", type=click.IntRange(1, 65535), help="By default, the first free port.")
 def lab(folder: Path, browser: bool, port: int | None) -> None:
     """Copy the lessons to a folder, never over your own work, and open JupyterLab (extra: notebooks).
 
     Example: lora-np lab --no-browser
     """
-    from lora_np.course import copy_lessons, open_lab
-
-    new, kept = copy_lessons(folder)
+    new, kept = course.copy_lessons(folder)
     print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)
-    open_lab(folder, browser=browser, port=port)
+    course.open_lab(folder, browser=browser, port=port)
 
 
 @click.command()
@@ -61,9 +50,7 @@ def claims(name: str | None, as_json: bool) -> None:
 
     Example: lora-np claims rslora
     """
-    from lora_np.course import claims as known_claims
-
-    known = known_claims()
+    known = course.claims()
     if name is None:
         rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
         show_as(Table(["claim", "verdict", "what is said"], rows), as_json)

@@ -10,22 +10,29 @@ from typing import Any, TypeVar
 import click
 
 from lora_np.checks import whole_number
-from lora_np.table import Table, json_text
+from lora_np.table import Table, json_text, parse_bytes
 
 PAGES = (".html", ".htm")
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def output_path(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone
+    """What a function makes of the text."""
+
+    def __init__(self, parse: Callable[[str], Any], name: str = "text") -> None:
+        self.parse, self.name = parse, name
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        """The value; a default may be one already."""
+        return self.parse(value) if isinstance(value, str) else value
+
+
+def output_path(text: str) -> Path:
     """A path to write to; an empty one would be the current directory."""
-    if text == "":
+    if not text:
         raise click.BadParameter("name what to write, got ''")
-    return None if text is None else Path(text)
-
-
-READ = click.Path(path_type=Path)
-WRITTEN: dict[str, Any] = {"metavar": "PATH", "callback": output_path}
+    return Path(text)
 
 
 def possible_jobs(context: click.Context, parameter: click.Parameter, jobs: int | None) -> int | None:
@@ -36,61 +43,52 @@ def whole_numbers(
     context: click.Context, parameter: click.Parameter, texts: Iterable[str]
 ) -> tuple[int, ...]:
     """The numbers of an option that is repeated, or given once with commas: ``--rank 8,16``."""
-    found = []
-    for text in parse_names(",".join(texts)):
-        try:
-            found.append(int(text))
-        except ValueError:
-            raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {text!r}") from None
-    return tuple(found)
+    names = parse_names(",".join(texts))
+    try:
+        return tuple(map(int, names))
+    except ValueError:
+        raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {names}") from None
 
 
-def byte_count(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+def byte_count(text: str) -> int:
     """Bytes from ``10MB``, ``1.5GiB`` or a plain number."""
-    from lora_np.table import parse_bytes
+    return int(text) if text.isdecimal() else parse_bytes("bytes", text)
 
-    if text is None:
-        return None
-    return int(text) if text.isdecimal() else parse_bytes(parameter.human_readable_name, text)
 
+def parse_targets(text: str) -> str | list[str]:
+    """Targets: ``all-linear``, names with commas, or a regular expression, which has other characters too."""
+    if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
+        return text
+    return parse_names(text)
+
+
+def parse_names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def named_modules(text: str) -> list[str]:
+    if not (names := parse_names(text)):
+        raise click.BadParameter(f"must name a module, got {text!r}")
+    return names
+
+
+READ = click.Path(path_type=Path)
+WRITTEN = Parsed(output_path, "path")
+BYTES = Parsed(byte_count)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-out = click.option("-o", "--out", **WRITTEN, required=True, help="The directory to write.")
-adapter_out = click.option(
-    "-o",
-    "--out",
-    **WRITTEN,
-    required=True,
-    help="The adapter to write: a directory, or a .gguf for llama.cpp.",
-)
-portable = click.option(
-    "--portable",
-    is_flag=True,
-    help="Pad every module to one rank, scale 1: all programs read its strength alike.",
-)
+out = click.option("-o", "--out", type=WRITTEN, required=True, help="The directory to write.")
+adapter_out = click.option("-o", "--out", type=WRITTEN, required=True, help="A directory, or a .gguf file.")
+portable = click.option("--portable", is_flag=True, help="One rank, scale 1: all programs read it alike.")
 force = click.option("--force", is_flag=True, help="Replace what is there, once the new one is complete.")
-any_base = click.option(
-    "--any-base", is_flag=True, help="Continue even if the bases differ or cannot be compared."
-)
+any_base = click.option("--any-base", is_flag=True, help="Continue with a base that differs or is unknown.")
 ranks = click.option("--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16.")
-_targets: dict[str, Any] = {
-    "callback": lambda context, parameter, text: None if text is None else parse_targets(text),
-    "help": "Suffixes of names (q_proj,v_proj), all-linear, or a regular expression.",
-}
-targets = click.option("--targets", **_targets)
-every_linear = click.option("--targets", default="all-linear", **_targets)
-saved = click.option(
-    "--modules-to-save",
-    callback=lambda context, parameter, text: None if text is None else named_modules(text),
-    help="Suffixes of modules to train in full, separated by commas.",
-)
-jobs = click.option(
-    "--jobs",
-    type=int,
-    default=1,
-    callback=possible_jobs,
-    help="Pieces of work at a time; does not change the result.",
-)
+_TARGETS: dict[str, Any] = {"type": Parsed(parse_targets), "help": "q_proj,v_proj, all-linear, or a pattern."}
+targets = click.option("--targets", **_TARGETS)
+every_linear = click.option("--targets", default="all-linear", **_TARGETS)
+saved = click.option("--modules-to-save", type=Parsed(named_modules), help="Modules to train in full: a,b.")
+jobs = click.option("--jobs", type=int, default=1, callback=possible_jobs, help="Pieces of work at a time.")
 
 
 def each(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
@@ -100,11 +98,8 @@ def each(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
         for name, (kind, text) in reversed([*kinds.items()]):
             flag = f"--{name.replace('_', '-')}"
             if kind is bool:
-                command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)(command)
-            elif kind is byte_count:
-                command = click.option(flag, name, callback=byte_count, help=text)(command)
-            else:
-                command = click.option(flag, name, type=kind, help=text)(command)
+                flag, kind = f"{flag}/--no-{flag[2:]}", None
+            command = click.option(flag, name, type=kind, default=None, help=text)(command)
         return command
 
     return decorate
@@ -115,29 +110,20 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
-def show(*tables: Table) -> None:
-    """Tables for people."""
-    for table in tables:
-        print(table, end="\n\n")
+def show_as(found: Any, as_json: bool, *parts: object, status: int = 0) -> None:
+    """``found`` for programs, or its ``parts`` for people: by default, ``found`` itself."""
+    if as_json:
+        print(found.to_json() if hasattr(found, "to_json") else json_text(found))
+    else:
+        for part in parts or (found,):
+            print(part, end="\n\n" if isinstance(part, Table) else "\n")
+    if status:
+        click.get_current_context().exit(status)
 
 
 def show_written(written: list[Path], kept: list[Path]) -> None:
-    for path in written:
-        print(f"Written: {path}")
-    for path in kept:
-        print(f"Kept: {path}")
-
-
-def show_as(found: Any, as_json: bool, *tables: Table) -> None:
-    """``found`` for programs, or its ``tables`` for people: by default, ``found`` itself."""
-    if as_json:
-        print(found.to_json())
-    else:
-        show(*(tables or (found,)))
-
-
-def print_json(content: Any) -> None:
-    print(json_text(content))
+    for path in (*written, *kept):
+        print(f"{'Written' if path in written else 'Kept'}: {path}")
 
 
 def check_target(
@@ -159,84 +145,3 @@ def check_target(
         not path.is_file() or (inside is not None and path.resolve().is_relative_to(inside.resolve()))
     ):
         raise click.BadParameter(f"{option} must not replace {str(path)!r}; name another file")
-
-
-def parse_targets(text: str) -> str | list[str]:
-    r"""Targets in a command line: ``all-linear``, names with commas, or a regular expression.
-
-    Text that contains anything but letters, digits, ``_``, ``-``, ``.`` and commas is a regular expression.
-
-    Parameters
-    ----------
-    text : str
-        As typed.
-
-    Returns
-    -------
-    str or list of str
-        What ``targets`` takes.
-
-    Examples
-    --------
-    >>> parse_targets("q_proj,v_proj"), parse_targets("all-linear"), parse_targets(r".*\.[qv]_proj")
-    (['q_proj', 'v_proj'], 'all-linear', '.*\\.[qv]_proj')
-    """
-    if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
-        return text
-    return parse_names(text)
-
-
-def parse_names(text: str) -> list[str]:
-    """Names from text in which commas separate them.
-
-    Parameters
-    ----------
-    text : str
-        As typed; spaces are ignored.
-
-    Returns
-    -------
-    list of str
-        The names.
-
-    Examples
-    --------
-    >>> parse_names("lm_head, embed_tokens")
-    ['lm_head', 'embed_tokens']
-    """
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def named_modules(text: str) -> list[str]:
-    if not (names := parse_names(text)):
-        raise click.BadParameter(f"must name a module, got {text!r}")
-    return names
-
-
-def render(tables: Iterable[Table], form: str) -> str:
-    """Tables as one text: ``"json"`` (an object, or a list of them), ``"markdown"`` or ``"csv"``.
-
-    Parameters
-    ----------
-    tables : iterable of Table
-        One or more.
-    form : {"json", "markdown", "csv"}
-        The format.
-
-    Returns
-    -------
-    str
-        The text of all tables.
-
-    Examples
-    --------
-    >>> from lora_np.accounting import count_matrix
-    >>> print(render([count_matrix(100, 120, rank=8).table], "csv"), end="")
-    update,rank,trainable,of full,times fewer,base,total
-    full,,12000,1.0,1.0,12000,12000
-    LoRA,8,1760,0.14666666666666667,6.818181818181818,12000,13760
-    """
-    if form == "json":
-        objects = [table.to_json() for table in tables]
-        return objects[0] if len(objects) == 1 else "[" + ",\n".join(objects) + "]"
-    return "\n".join(table.to_csv() if form == "csv" else table.to_markdown() for table in tables)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np import adapters, datasets
+from lora_np import adapters, datasets, plots
 from lora_np.accounting import count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
@@ -26,7 +26,7 @@ from lora_np.hub import safetensors
 from lora_np.linalg import ENOUGH, optimal_losses, rank_for_energy, reduced_rank_regression
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
-from lora_np.table import Table
+from lora_np.table import Cell, Table
 from lora_np.training import Fit, fit, uninterrupted
 from lora_np.work import one_thread
 
@@ -40,7 +40,7 @@ TITLE = "<title>lora-np tour: "  # of the report, by which it is recognised late
 GOAL = 0.97  # of the gain that the best update of the rank reaches
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
-ALT = "Error of the best update against its rank, with the trained updates on the curve"
+ALT = "What each rank costs in trained numbers, and how much of the possible gain it leaves out"
 
 
 @dataclass(frozen=True)
@@ -134,23 +134,18 @@ class Tour:
     @property
     def table(self) -> Table:
         """The trained updates and the best possible of their rank."""
-        columns = {
-            "update": "name", "trained numbers": "numbers", "error": "error", "best possible": "best_error",
-            "share of its gain": "share_of_gain",
-        }  # fmt: skip
-        alone = ("none (W0 alone)", 0, self.base_error, self.base_error, None)
-        rows = [[getattr(update, field) for field in columns.values()] for update in self.updates]
-        errors = [column for column, field in columns.items() if field.endswith("error")]
+        rows = [(u.name, u.numbers, u.error, u.best_error, u.share_of_gain) for u in self.updates]
+        decimals = "{:.4f}".format
         return Table(
-            list(columns),
-            [alone, *rows],
+            ["update", "trained numbers", "error", "best possible", "share of its gain"],
+            [("none (W0 alone)", 0, self.base_error, self.base_error, None), *rows],
             title="Terrain from a model of photographs: mean squared error on held-out patches",
             notes=[
                 "The best possible has a closed form (reduced-rank regression) for the data it is computed "
                 "from: on held-out patches a trained model may end a little below it.",
                 f"Which rank is enough? {self.enough}",
             ],
-            formats=dict.fromkeys(errors, "{:.4f}".format) | {"share of its gain": "{:.1%}".format},
+            formats={"error": decimals, "best possible": decimals, "share of its gain": "{:.1%}".format},
         )
 
     @property
@@ -167,19 +162,21 @@ class Tour:
     @property
     def advantages(self) -> Table:
         """The three advantages of LoRA, measured."""
-        rows = []
-        for advantage, measured, field in (
-            ("1. cheaper to train", "trained numbers", "numbers"),
-            ("", "bytes of optimizer state (Adam)", "optimizer_bytes"),
-            ("3. save the adapter only", "bytes of the file", "file_bytes"),
-        ):
-            sizes = [getattr(update, field) for update in self.updates]
-            rows.append((advantage, measured, *sizes, sizes[0] / sizes[-1]))
-        rows[2:2] = [
-            ("2. less time to train", f"microseconds of a step at {t.d:,} x {t.k:,}",
-             round(t.full * 1e6), None, round(t.lora * 1e6), t.full / t.lora)
-            for t in self.step_times
-        ]  # fmt: skip
+
+        def row(advantage: str, what: str, *sizes: Any) -> tuple[Cell, ...]:
+            return advantage, what, *sizes, sizes[0] / sizes[-1]
+
+        sizes = [(each.numbers, each.optimizer_bytes, each.file_bytes) for each in self.updates]
+        numbers, state, file = zip(*sizes, strict=True)
+        rows = [
+            row("1. cheaper to train", "trained numbers", *numbers),
+            row("", "bytes of optimizer state (Adam)", *state),
+            row("3. save the adapter only", "bytes of the file", *file),
+        ]
+        for t in self.step_times:
+            what = f"microseconds of a step at {t.d:,} x {t.k:,}"
+            times = round(1e6 * t.full), None, round(1e6 * t.lora)
+            rows.insert(-1, row("2. less time to train", what, *times))
         quotient = f"full / r = {RANKS[-1]}"
         return Table(
             ["advantage", "measured", "full", *(f"r = {r}" for r in RANKS), quotient],
@@ -227,20 +224,12 @@ def tour(
     updates = tuple(update(task, rank, fits[rank], folder) for rank in fits)
     step_times = tuple(step_time(d, k, steps) for d, k, steps in [(D, K, 100), (1024, 1024, 10)])
     figure = draw_errors(task.best_errors, updates)
-    write_figure(figure, folder / FIGURE, dpi=160)
+    write_figure(figure, folder / FIGURE, dpi=220)
     gain = task.best_errors[0] - task.best_errors
-    found = Tour(
-        rng,
-        task.steps,
-        float(task.best_errors[0]),
-        updates,
-        step_times,
-        speak(),
-        int(np.argmax(gain >= GOAL * gain[-1])),
-        rank_for_energy(task.best_update()),
-        str(folder / FIGURE),
-        str(folder / "report.html"),
-    )
+    ranks = int(np.argmax(gain >= GOAL * gain[-1])), rank_for_energy(task.best_update())
+    paths = str(folder / FIGURE), str(folder / "report.html")
+    base_error = float(task.best_errors[0])
+    found = Tour(rng, task.steps, base_error, updates, step_times, speak(), *ranks, *paths)
     write_text(folder / "report.html", render(found, gain))
     return found
 
@@ -250,8 +239,7 @@ def check_folder(folder: Path) -> None:
     report = folder / "report.html"
     if report.is_file() and TITLE in report.read_text(encoding="utf-8", errors="replace"):
         return
-    adapter_folders = [f"adapter-r{rank}" for rank in RANKS]
-    for name in (report.name, FULL_UPDATE, *adapter_folders, FIGURE):
+    for name in (report.name, FULL_UPDATE, *(f"adapter-r{rank}" for rank in RANKS), FIGURE):
         if (folder / name).exists():
             raise FileExistsError(
                 f"{folder / name} already exists, and not from a tour: choose another folder"
@@ -301,26 +289,20 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:
     """Write the adapter, or the full weight, and measure it."""
-    W = merge(result.model).W
+    W = value(merge(result.model).W)
     if rank is None:
         file, place, numbers = folder / FULL_UPDATE, -1, count_full(D, K)
-        safetensors.save({"weight": value(W)}, file)
+        safetensors.save({"weight": W}, file)
     else:
         file, place, numbers = folder / f"adapter-r{rank}", rank, count_lora(D, K, rank=rank)
         adapters.save(result.model, file, force=True)
         file /= "adapter_model.safetensors"
+    state = start(Adam(), [leaf for _, leaf in trainable(result.model)])
     x, y = task.held_out
-    error = float(np.mean(np.square(x @ value(W).T - y)))
+    error = float(np.mean(np.square(x @ W.T - y)))
     base, best = float(task.best_errors[0]), float(task.best_errors[place])
-    return Update(
-        rank=rank,
-        numbers=numbers,
-        optimizer_bytes=start(Adam(), [leaf for _, leaf in trainable(result.model)]).nbytes,
-        file_bytes=file.stat().st_size,
-        error=error,
-        best_error=best,
-        share_of_gain=(base - error) / (base - best),
-    )
+    share = (base - error) / (base - best)
+    return Update(rank, numbers, state.nbytes, file.stat().st_size, error, best, share)
 
 
 def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> StepTime:
@@ -342,28 +324,44 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> StepTime:
 
 
 def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
-    """Error against rank: the best any update of that rank can do, and what training reached."""
+    """What each rank costs in numbers, and how much of the best full update's gain it leaves out."""
     from matplotlib.figure import Figure
 
-    from lora_np import plots
-
-    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
-    ax = figure.add_subplot()
-    ranks = np.array([1, 2, 4, 8, 12, 16, 20, 24, 32, 40])
-    plots.lines({"": (ranks, best[ranks])}, xlabel="rank of the update",
-                ylabel="mean squared error, held out", ax=ax)  # fmt: skip
-    ax.lines[0].set(color=plots.OPTIMUM, linewidth=3)
-    plots.label_line(ax, 1, best[1], "best possible at each rank", plots.OPTIMUM, xytext=(8, 8))
-    for name, height, color in (
-        ("W0 alone", best[0], plots.INK),
-        (updates[0].name, updates[0].error, plots.FULL),
+    full, *trained = updates
+    missing = (best - best[-1]) / (best[0] - best[-1])
+    figure = Figure(figsize=(5.8, 4.4), layout="constrained")
+    ax = plots.axes(figure.add_subplot())
+    ranks = np.arange(1, 1 + full.numbers // (D + K))
+    ax.semilogy(ranks * (D + K), missing[ranks], color=plots.OPTIMUM, linewidth=3)
+    ax.axhline(1, color=plots.INK, linestyle="--", linewidth=1)
+    ax.axvline(full.numbers, color=plots.FULL, linestyle="--", linewidth=1)
+    one = f"r = 1: {D + K} numbers\nerror {best[1]:.4f}"
+    for x, y, text, color, xytext in (
+        (full.numbers, 1, f"W0 alone: error {best[0]:.4f}", plots.INK, (-6, 9)),
+        (D + K, missing[1], one, plots.INK, (10, 5)),
+        (40 * (D + K), missing[40], "best update\nof each rank", plots.INK, (8, 16)),
+        (full.numbers, 0.06, measured(full), plots.FULL, (-6, 0)),
+        *((each.numbers, missing[each.rank], measured(each), plots.LORA, (8, 18)) for each in trained),
     ):
-        ax.axhline(height, color=color, linestyle=(0, (4, 3)))
-        plots.label_line(ax, ranks[-1], height, name, color, ha="right", xytext=(0, -8))
-    for rank, each in zip(RANKS, updates[1:], strict=True):
-        ax.plot(rank, each.error, "o", color=plots.LORA, markersize=8, markeredgecolor="white")
-        plots.label_line(ax, rank, each.error, each.name, plots.LORA, xytext=(0, 13), ha="center")
+        ha = "left" if xytext[0] > 0 else "right"
+        plots.label_line(ax, x, y, text, color, xytext=xytext, ha=ha, fontsize=9.5)
+    for each in trained:
+        ax.plot(each.numbers, missing[each.rank], "o", color=plots.LORA, markersize=10, markeredgecolor="w")
+    ax.set_xticks([0, *(each.numbers for each in updates)])
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    ax.minorticks_off()
+    ax.set(xlim=(0, 12_300), ylim=(1e-5, 2.5), xlabel="trained numbers", ylabel="gain still missing")
+    few, left = trained[-1].numbers, 100 * missing[RANKS[-1]]
+    title = f"{few:,} of {full.numbers:,} numbers: all but {left:.1f} % of the gain"
+    ax.set_title(title, loc="left", fontsize=11, pad=10)
     return figure
+
+
+def measured(update: Update) -> str:
+    name = update.name.replace(" update", "").replace("LoRA, ", "")
+    numbers = f"{name}: {update.numbers:,} numbers"
+    return f"{numbers}\nerror {update.best_error:.4f} (trained: {update.error:.4f})"
 
 
 def render(found: Tour, gain: Array) -> str:

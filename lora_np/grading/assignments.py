@@ -8,7 +8,6 @@ from typing import Any
 
 from lora_np.exercises import Lesson, heading, lessons, notebook, notebook_text, solution
 from lora_np.files import write_new
-from lora_np.grading.repository import attempts
 
 HIDDEN = 20_000  # draws the questions of the hidden tests; `exercises grade --rng 20000` asks the same
 DOTS = "    ...\n"  # the last line of a stub
@@ -82,15 +81,10 @@ outcome.points
 
 
 def solution_page(lesson: Lesson) -> str:
-    """Each exercise with its explained solution and the usual mistakes, as Markdown."""
+    """Each exercise with its explained solution, as Markdown."""
     parts = [f"# Solutions: {lesson.title}"]
     for number, exercise in enumerate(lesson.exercises, start=1):
         parts += [heading(exercise, number), exercise.statement, solution(exercise.name).text]
-        laws = {law.slug: law.name for law in exercise.laws}
-        wrong = [one for one in attempts() if one.exercise == exercise.name and one.breaks]
-        if wrong:
-            parts.append("Usual mistakes, and the law that each breaks:")
-            parts.append("\n".join(f"- {one.name}: *{laws.get(one.breaks, one.breaks)}*" for one in wrong))
     return "\n\n".join(parts) + "\n"
 
 

@@ -127,9 +127,8 @@ class Channel:
         self.to_send.put(None)
         for thread in self.threads:
             thread.join(timeout=1.0)
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with contextlib.suppress(OSError):
-                opened(stream).close()
+        with contextlib.suppress(OSError), self.process:  # which closes its pipes
+            pass
         with contextlib.suppress(RecursionError, OSError):  # the folder may be as deep as the disk allows
             self.place.cleanup()
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import re
 import secrets
-import threading
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
-from lora_np.files import write_figure, write_text
+from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import Limits
 from lora_np.grading.judge import judged
@@ -29,12 +25,8 @@ from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
 from lora_np.table import Cell, Table
 from lora_np.work import each
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
-SOLVED = "#bdbdbd"  # the colour of what most have solved
 
 
 @dataclass(frozen=True)
@@ -95,8 +87,16 @@ class Grades:
     def table(self) -> Table:
         """A row for each student."""
         rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
-        notes = [f"Questions drawn with rng={self.rng}: the same number asks them again.", *self.warnings()]
+        asked = f"Questions drawn with rng={self.rng}: the same number asks them again."
+        notes = [asked, *self.hard(), *self.warnings()]
         return Table(["student", "points", "of", "state"], rows, notes=notes)
+
+    def hard(self) -> list[str]:
+        """A sentence about the exercises that fewer than half of the students solved, if there are any."""
+        solved = {one.name: sum(self.outcome(s, one).passed for s in self.reports) for one in self.exercises}
+        hard = [f"{name} ({n})" for name, n in solved.items() if 2 * n < len(self.reports)]
+        told = f"Solved by fewer than half of {plural(len(self.reports), 'student')}: {', '.join(hard)}."
+        return [told] if hard else []
 
     def warnings(self) -> list[str]:
         """Warnings for the teacher: limits that did not hold, and files that could not be judged."""
@@ -138,48 +138,21 @@ class Grades:
                 lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
         return "\n".join(lines).rstrip() + "\n"
 
-    def figure(self, figure: Figure | None = None) -> Figure:
-        """How many solved each exercise, by lesson; those solved by fewer than half are dark."""
-        from lora_np.plots import INK, MUTED, axes, sheet
-
-        names, students = [exercise.name for exercise in self.exercises], len(self.reports)
-        lessons = np.repeat(np.arange(len(self.lessons)), [len(one.exercises) for one in self.lessons])
-        solved = np.array([sum(self.outcome(s, one).passed for s in self.reports) for one in self.exercises])
-        figure = sheet(figure, 6.5, 1.3 + 0.24 * len(names))
-        ax = axes(figure.add_subplot(), grid="x")
-        places = np.arange(len(names)) + 0.6 * lessons
-        colors = [INK if 2 * count < students else SOLVED for count in solved]
-        bars = ax.barh(places, solved / students, height=0.72, color=colors)
-        ax.bar_label(bars, [f"{count}" for count in solved], padding=5, fontsize=8, color=INK)
-        for i, lesson in enumerate(self.lessons):
-            middle = float(places[lessons == i].mean())
-            ax.text(1.13, middle, f"lesson {lesson.number}", va="center", fontsize=8, color=MUTED)
-        ax.set_yticks(places, names)
-        ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-        label = f"students who solved it, of {students} (dark: fewer than half)"
-        ax.set(xlim=(0, 1.08), ylim=(places[-1] + 0.6, -0.6), xlabel=label)
-        return figure
-
     def write(self, path: Path, column: str = "lora-np") -> list[Path]:
-        """Grades as CSV; next to it a folder of feedback, a file for each student, and the figure."""
-        from matplotlib.figure import Figure
-
+        """Grades as CSV; next to it feedback, the laws that were broken, and points in the class's roster."""
         folder = path.with_name(f"{path.stem}-feedback")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, self.to_csv())
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
         laws, book = (path.with_name(f"{path.stem}-{what}.csv") for what in ("laws", "gradebook"))
-        outcomes = [
-            self.outcome(student, exercise) for student in self.reports for exercise in self.exercises
-        ]
-        write_text(laws, broken_laws(outcomes).to_csv())
+        write_text(
+            laws, broken_laws([self.outcome(s, e) for s in self.reports for e in self.exercises]).to_csv()
+        )
         if self.roster:
             points = {student: self.points(student) for student in self.reports}
             write_text(book, gradebook(self.roster, points, column).to_csv())
-        picture = path.with_name(f"{path.stem}-summary.png")
-        write_figure(self.figure(Figure()), picture, dpi=150)
-        return [path, folder, laws, *([book] if self.roster else []), picture]
+        return [path, folder, laws, *([book] if self.roster else [])]
 
 
 def grade(
@@ -192,7 +165,6 @@ def grade(
     limits: Limits | None = None,
     jobs: int | None = None,
     progress: bool = False,
-    journal: Path | None = None,
 ) -> Grades:
     """Grade all submissions in ``folder``: a file or a folder of files for each student.
 
@@ -218,9 +190,6 @@ def grade(
         How many submissions run at the same time; by default as many as there are processors.
     progress : bool
         Show a progress bar in a terminal.
-    journal : Path, optional
-        A file that takes each result as soon as it is known. If this run is killed, the next one with the
-        same journal, lessons and limits continues from there, with the same questions.
 
     Returns
     -------
@@ -232,7 +201,7 @@ def grade(
     ValueError
         If there are no submissions, or none answers any exercise and no lesson is named.
     OSError
-        If no process can be started, or the journal cannot be written.
+        If no process can be started.
 
     See Also
     --------
@@ -252,11 +221,7 @@ def grade(
     except Ended as ended:
         raise OSError(f"no process for submissions can be started: {ended}") from None
     graded = part_of(lessons(numbers) if numbers or only else lessons_answered(students), only)
-    wanted = {
-        "lessons": [one.name for lesson in graded for one in lesson.exercises],
-        "limits": list(astuple(limits)),
-    }
-    past = Journal(journal, wanted, rng)
+    questions = other_questions(secrets.randbelow(2**31) if rng is None else rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
 
     def reports_of(student: str) -> list[Report]:
@@ -264,64 +229,20 @@ def grade(
         for file in students[student]:
             answered = [name for name in exercises if name in file.answers]
             over = f"The files of one student have {limits.student_seconds:g} seconds, which are over."
-            failure = file.failure or over * (left <= 0)
-            if failure or not answered:
-                nothing = "It defines no function that these exercises ask for."
-                reports.append(Report(file.path, {}, [] if failure else [nothing], failure=failure))
-                continue
-            key = f"{file.path.relative_to(folder).as_posix()!a} {file.digest}"
-            if key not in past.results:
+            if failure := file.failure or over * (left <= 0):
+                reports.append(Report(file.path, {}, failure=failure))
+            elif answered:
                 own = replace(limits, total_seconds=min(left, limits.total_seconds))
-                found, seconds = judged(file.path, answered, past.questions, own)
-                left -= seconds
-                past.add(key, found)
-            reports.append(Report.from_dict(file.path, past.results[key]))
+                reports.append(judged(file.path, answered, questions, own))
+                left -= reports[-1].seconds
+            else:
+                nothing = "It defines no function that these exercises ask for."
+                reports.append(Report(file.path, {}, [nothing]))
         return reports
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
     found = each(reports_of, students, jobs=workers, progress=progress, label="grading")
-    return Grades(tuple(graded), past.questions[0], dict(zip(students, found, strict=True)), known)
-
-
-class Journal:
-    """Results on disk as soon as they are known: a line of JSON each, after one that says for what."""
-
-    def __init__(
-        self, path: Path | None, wanted: dict[str, Any], rng: np.random.Generator | int | None
-    ) -> None:
-        self.path = path
-        self.lock = threading.Lock()
-        self.results: dict[str, Mapping[str, Any]] = {}
-        asked = None if rng is None else other_questions(rng)
-        head, *lines = self.read() or [{}]
-        if head == head | wanted and asked in (None, head["questions"]):
-            self.questions = head["questions"]
-            self.results = {line["key"]: line["report"] for line in lines}
-            return
-        self.questions = other_questions(secrets.randbelow(2**31)) if asked is None else asked
-        if path is not None:
-            if not head and path.exists():
-                raise OSError(f"{path} exists and is not a journal of grades; remove it or name another file")
-            write_text(path, json.dumps({**wanted, "questions": self.questions}) + "\n")
-
-    def read(self) -> list[dict[str, Any]]:
-        """Its lines, less empty ones and one that was torn; none if it is not a journal."""
-        found = []
-        for line in self.path.read_bytes().splitlines() if self.path and self.path.is_file() else ():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        ours = found and isinstance(found[0], dict) and "questions" in found[0]
-        return [found[0], *(line for line in found[1:] if "key" in line)] if ours else []
-
-    def add(self, key: str, report: Mapping[str, Any]) -> None:
-        with self.lock:
-            self.results[key] = report
-            if self.path is not None:
-                # A torn line ends here, so that the next begins a new line.
-                with self.path.open("ab") as file:
-                    file.write(b"\n" + json.dumps({"key": key, "report": report}).encode() + b"\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+    return Grades(tuple(graded), questions[0], dict(zip(students, found, strict=True)), known)
 
 
 def check_out(path: Path, submissions: Path) -> None:
@@ -395,7 +316,6 @@ class HandedIn:
 
     path: Path
     answers: frozenset[str] = frozenset()  # names of exercises that it seems to define
-    digest: str = ""
     failure: str = ""
 
 
@@ -408,7 +328,7 @@ def look_at(path: Path) -> HandedIn:
         return HandedIn(path, failure=printable(str(error)))
     known = {exercise.name.encode() for lesson in lessons() for exercise in lesson.exercises}
     found = {match[1] for match in re.finditer(rb"\bdef (\w{1,100})", content) if match[1] in known}
-    return HandedIn(path, frozenset(map(bytes.decode, found)), hashlib.sha256(content).hexdigest())
+    return HandedIn(path, frozenset(map(bytes.decode, found)))
 
 
 def files_below(folder: Path) -> list[Path]:

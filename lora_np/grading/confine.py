@@ -23,7 +23,7 @@ import socket
 import struct
 import sys
 import sysconfig
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,10 +127,9 @@ def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
 
 
 def start_a_process() -> None:
-    child = os.fork() if hasattr(os, "fork") else 1
-    if child == 0:
-        os._exit(0)
     if hasattr(os, "fork"):
+        if (child := os.fork()) == 0:
+            os._exit(0)
         os.waitpid(child, 0)
 
 
@@ -172,19 +171,26 @@ def address_space(beyond: int) -> int:
 def limit_resources(limits: Limits) -> None:
     import resource
 
-    wanted = [
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, address_space(limits.memory)),
-        (resource.RLIMIT_FSIZE, 0),  # pipes are not files: it can still answer and print
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_NPROC, 0),  # no process or thread beyond this one, so nothing can leave its group
-        (resource.RLIMIT_CPU, 1 + int(limits.total_seconds)),  # in case the grader itself is gone
-    ]
-    for kind, most in wanted:
-        _, hard = resource.getrlimit(kind)
-        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_AS: address_space(limits.memory),
+        resource.RLIMIT_FSIZE: 0,  # pipes are not files: it can still answer and print
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_NPROC: 0,  # no process or thread beyond this one, so nothing can leave its group
+        resource.RLIMIT_CPU: 1 + int(limits.total_seconds),  # in case the grader itself is gone
+    }
+    lower(wanted, hard=True)
+
+
+def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
+    """Set resource limits, as far as they are lower than what holds already."""
+    import resource
+
+    for kind, most in wanted.items():
+        _, ceiling = resource.getrlimit(kind)
+        least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
         with contextlib.suppress(OSError, ValueError):  # macOS refuses some: `broken` finds out which matter
-            resource.setrlimit(kind, (least, least))
+            resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
 # Landlock: only Python and the library can be read, and nothing can be written.
@@ -277,7 +283,8 @@ MACHINES = {  # the number of its architecture, its column in the table, its fcn
     "x86_64": (0xC000003E, 0, 72, 234, 302),
     "aarch64": (0xC00000B7, 1, 25, 131, 261),
 }
-F_SETOWN, F_SETOWN_EX = 8, 15  # fcntl that sends signals to others
+FCNTL = (0, 1, 2, 3, 4, 1030)  # to copy a descriptor, and to get and set flags; none that sends signals
+TO_THE_END = -1  # a jump to the line that allows
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # where struct seccomp_data holds them
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the second: errno EPERM
@@ -289,43 +296,28 @@ def seccomp() -> None:
     program = filter_program(platform.machine(), os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     no_new_privileges()
-    head = Program(len(program), ctypes.addressof(code))
+    head = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))  # sock_fprog
     prctl(22, 2, ctypes.addressof(head))  # PR_SET_SECCOMP, with a filter
-
-
-class Program(ctypes.Structure):
-    """``struct sock_fprog``: a filter's length and address."""
-
-    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
 def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
     """Lines of (operation, jump if true, jump if false, value); jumps count from the next line."""
     architecture, column, fcntl, tgkill, prlimit = MACHINES[machine]
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
-    lines: list[tuple[int, str, str, int]] = [
-        (LOAD, "", "", ARCHITECTURE),
-        (EQUAL, "", "refuse", architecture),
-        (LOAD, "", "", NUMBER),
-        *((EQUAL, "allow", "", number) for number in numbers),
-        (EQUAL, "", "tgkill", fcntl),
-        (LOAD, "", "", SECOND),
-        (EQUAL, "refuse", "", F_SETOWN),
-        (EQUAL, "refuse", "allow", F_SETOWN_EX),
-        (EQUAL, "", "prlimit", tgkill),
-        (LOAD, "", "", FIRST),
-        (EQUAL, "allow", "refuse", pid),  # a signal to itself, as abort sends it
-        (EQUAL, "", "refuse", prlimit),
-        (LOAD, "", "", FIRST),
-        (EQUAL, "allow", "refuse", 0),  # its own limits only
-        (RETURN, "", "", ALLOW),
-        (RETURN, "", "", REFUSE),
-    ]
-    places = {"tgkill": 8, "prlimit": 5, "allow": 2, "refuse": 1}
-    labels = {name: len(lines) - place for name, place in places.items()}
+    by_argument = {
+        fcntl: (SECOND, FCNTL),
+        tgkill: (FIRST, (pid,)),  # a signal to itself, as abort sends it
+        prlimit: (FIRST, (0,)),  # its own limits only
+    }
+    lines = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE)]
+    lines += [(LOAD, 0, 0, NUMBER), *((EQUAL, TO_THE_END, 0, number) for number in numbers)]
+    for call, (place, allowed) in by_argument.items():
+        lines += [(EQUAL, 0, 2 + len(allowed), call), (LOAD, 0, 0, place)]
+        lines += [*((EQUAL, TO_THE_END, 0, value) for value in allowed), (RETURN, 0, 0, REFUSE)]
+    lines += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
+    last = len(lines) - 2  # from the next line
     return [
-        (operation, labels[yes] - i - 1 if yes else 0, labels[no] - i - 1 if no else 0, value)
-        for i, (operation, yes, no, value) in enumerate(lines)
+        (what, last - i if yes == TO_THE_END else yes, no, n) for i, (what, yes, no, n) in enumerate(lines)
     ]
 
 

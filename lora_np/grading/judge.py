@@ -12,14 +12,14 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 from lora_np.exercises import Outcome, exercise
 from lora_np.grading.channel import STARTING, Channel, Ended
-from lora_np.grading.confine import Limits, address_space, die_with
-from lora_np.grading.submissions import Report, check_file
+from lora_np.grading.confine import Limits, address_space, die_with, lower
+from lora_np.grading.submissions import Report, check_file, printable
 from lora_np.grading.wire import receive, send
 
 MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take: sixteen times the largest message
@@ -27,17 +27,14 @@ SLACK = 4  # multiple of a file's time limit, by the clock
 TELLING = 10.0  # seconds for the report of what was decided, once the submission's time is over
 
 
-def judged(
-    path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits
-) -> tuple[dict[str, Any], float]:
-    """The result of `Report.to_dict` for one file, from a judge in a separate process, and its seconds.
+def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits) -> Report:
+    """The report on one file, from a judge in a separate process.
 
     If the judge fails, whatever it has reported so far counts, and every other exercise says why it has no
     points.
     """
-    outcomes: list[dict[str, Any]] = []
-    more: dict[str, Any] = {}
     began = time.monotonic()
+    report = Report(path, {})
     name = os.fsencode(path.resolve()).hex()
     order: dict[str, Any] = {"path": name, "exercises": list(exercises), "questions": list(questions)}
     order |= {"limits": astuple(limits), "parent": os.getpid()}
@@ -48,17 +45,17 @@ def judged(
         deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
         try:
             while "seconds" not in (message := channel.message(deadline)):
-                outcomes.append(message["outcome"])
-            more = message
+                told = Outcome.from_dict(exercise(message["exercise"]), message)
+                report.outcomes[told.exercise.name] = told
         finally:
             channel.kill()
-    except (Ended, OSError) as error:
-        more = {"failure": f"This file could not be judged to its end: {error}"}
-    done = {outcome["exercise"] for outcome in outcomes}
-    why = more.get("failure", "")
-    failed = [Outcome.failed(exercise(name), why) for name in exercises if name not in done]
-    seconds = more.pop("seconds", time.monotonic() - began)
-    return {**more, "exercises": outcomes + [outcome.to_dict() for outcome in failed]}, seconds
+        report = replace(report, **message)
+    except (Ended, OSError, KeyError, TypeError, ValueError) as error:
+        failure = f"This file could not be judged to its end: {error}"
+        report = replace(report, failure=failure, seconds=time.monotonic() - began)
+    for name in exercises:
+        report.outcomes.setdefault(name, Outcome.failed(exercise(name), report.failure))
+    return report
 
 
 def main() -> None:
@@ -74,21 +71,20 @@ def main() -> None:
     exercises = [exercise(name) for name in order["exercises"]]
 
     def tell(outcome: Outcome) -> None:
-        send(replies, {"outcome": outcome.to_dict()})
+        send(replies, outcome.to_dict())
 
     try:
         report = check_file(path, exercises, questions=order["questions"], limits=limits, told=tell)
     except (OSError, ValueError) as error:  # neither a notebook nor a script
-        report = Report(path, {}, failure=str(error).replace(str(path), path.name))
-    send(replies, {**report.to_dict(), "exercises": None, "seconds": report.seconds + time.process_time()})
+        report = Report(path, {}, failure=printable(str(error).replace(str(path), path.name)))
+    more = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
+    send(replies, {**more, "seconds": report.seconds + time.process_time()})
 
 
 def limit_resources(limits: Limits) -> None:
     """The soft limits only: a submission's process sets limits that are lower, and hard."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
+    with contextlib.suppress(ImportError):
         import resource
 
         cpu = int(SLACK * limits.total_seconds + STARTING)
-        for kind, most in ((resource.RLIMIT_AS, address_space(MEMORY)), (resource.RLIMIT_CPU, cpu)):
-            _, hard = resource.getrlimit(kind)
-            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)

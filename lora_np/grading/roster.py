@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from lora_np.checks import choice
 from lora_np.exercises import Lesson
-from lora_np.table import Table
+from lora_np.table import Cell, Table
 
 Row = dict[str, str]
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def gradebook(rows: Sequence[Row], points: Mapping[str, int], column: str) -> Ta
     Ada,17,4
     <BLANKLINE>
     """
-    body = [[*row.values(), points[next(iter(row.values()))]] for row in rows]
+    body: list[list[Cell]] = [[*row.values(), points[next(iter(row.values()))]] for row in rows]
     return Table([*rows[0], column], body)
 
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from lora_np.exercises import QUESTIONS, Exercise, Outcome, exercise, judge, lessons, plural
+from lora_np.exercises import QUESTIONS, Exercise, Outcome, judge, lessons, plural
 from lora_np.grading.channel import Ended
 from lora_np.grading.confine import Limits
 from lora_np.grading.sandbox import Sandbox
@@ -77,15 +77,6 @@ class Report:
             "printed": self.printed,
             "failure": self.failure,
         }
-
-    @classmethod
-    def from_dict(cls, path: Path, values: Mapping[str, Any]) -> Report:
-        """The report that `to_dict` has written."""
-        told = {one["exercise"]: one for one in values["exercises"]}
-        outcomes = {name: Outcome.from_dict(exercise(name), one) for name, one in told.items()}
-        problems, missing = list(values.get("problems", [])), dict(values.get("limits not enforced", {}))
-        failure = printable(values.get("failure", ""))
-        return cls(path, outcomes, problems, missing, values.get("printed", ""), failure)
 
 
 def check_file(

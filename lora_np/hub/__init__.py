@@ -19,16 +19,16 @@ with on_demand(globals()):
         inside as inside,
         open_directory as open_directory,
     )
-    from lora_np.hub.matrices import load_matrix as load_matrix
     from lora_np.hub.reading import (
         HubError as HubError,
         TensorInfo as TensorInfo,
+        naming as naming,
         open_regular as open_regular,
         parse_json as parse_json,
         read_json as read_json,
     )
     from lora_np.hub.safetensors import (
         SafetensorsFile as SafetensorsFile,
-        SafetensorsWriter as SafetensorsWriter,
+        load_matrix as load_matrix,
     )
     from lora_np.hub.shipped import located as located, shipped_paths as shipped_paths

@@ -11,7 +11,7 @@ import numpy as np
 
 from lora_np.checks import Array
 from lora_np.hub.folders import ModelDirectory
-from lora_np.hub.reading import HubError, parse_json
+from lora_np.hub.reading import HubError, naming, parse_json
 from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
 __all__ = ["bitsandbytes_parts", "bitsandbytes_size", "read_bitsandbytes"]
@@ -85,9 +85,9 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
     size = sum(model.info(part).nbytes for part in held)
     if f"{name}.{_NOTE}" not in parts:
         return model.info(name).shape, size
-    where = f"{model.path}: {name!r}"
-    note = _note(model, name, where)
-    return _shape(note, where), size + 4 * ("nested_offset" in note)
+    with naming(f"{model.path}: {name!r}"):
+        note = _note(model, name)
+        return _shape(note), size + 4 * ("nested_offset" in note)
 
 
 def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
@@ -114,68 +114,71 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
     --------
     bitsandbytes_parts : Whether there is one.
     """
-    where = f"{model.path}: {name!r}"
-    if f"{name}.{_NOTE}" not in model:
-        codes = _part(model, name, np.int8, where)
-        scales = _part(model, f"{name.removesuffix('.weight')}.SCB", np.float32, where)
-        if codes.ndim != 2 or scales.shape != codes.shape[:1]:
-            raise HubError(f"{where} is int8 of shape {codes.shape} with scales of shape {scales.shape}")
-        return Int8(codes, scales)
-    note = _note(model, name, where)
-    shape, block = _shape(note, where), _whole("blocksize", note.get("blocksize"), where)
+    with naming(f"{model.path}: {name!r}"):
+        return _read_nf4(model, name) if f"{name}.{_NOTE}" in model else _read_int8(model, name)
+
+
+def _read_int8(model: ModelDirectory, name: str) -> Int8:
+    codes = _part(model, name, np.int8)
+    scales = _part(model, f"{name.removesuffix('.weight')}.SCB", np.float32)
+    if codes.ndim != 2 or scales.shape != codes.shape[:1]:
+        raise HubError(f"int8 of shape {codes.shape} with scales of shape {scales.shape}")
+    return Int8(codes, scales)
+
+
+def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
+    note = _note(model, name)
+    shape, block = _shape(note), _whole("blocksize", note.get("blocksize"))
     size = shape[0] * shape[1]
-    packed = _part(model, name, np.uint8, where).reshape(-1)
+    packed = _part(model, name, np.uint8).reshape(-1)
     blocks = -(-size // block)
-    levels = _part(model, f"{name}.quant_map", np.float32, where)
-    if not np.array_equal(levels, nf4_levels()):
-        raise HubError(f"{where} has other levels than those of nf4")
+    if not np.array_equal(_part(model, f"{name}.quant_map", np.float32), nf4_levels()):
+        raise HubError("other levels than those of nf4")
     if packed.shape != (-(-size // 2),):
-        raise HubError(f"{where} of shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
+        raise HubError(f"shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
     if "nested_offset" not in note:
-        return FourBit("nf4", packed, _part(model, f"{name}.absmax", np.float32, where, blocks), shape, block)
-    nested = _whole("nested_blocksize", note.get("nested_blocksize"), where)
+        return FourBit("nf4", packed, _part(model, f"{name}.absmax", np.float32, blocks), shape, block)
+    nested = _whole("nested_blocksize", note.get("nested_blocksize"))
     offset = note["nested_offset"]
     if not isinstance(offset, float) or not np.isfinite(offset):
-        raise HubError(f"{where}: nested_offset must be a number, got {offset!r:.40}")
+        raise HubError(f"nested_offset must be a number, got {offset!r:.40}")
     double = BlockScales(
-        _part(model, f"{name}.absmax", np.uint8, where, blocks),
-        _part(model, f"{name}.nested_absmax", np.float32, where, -(-blocks // nested)),
+        _part(model, f"{name}.absmax", np.uint8, blocks),
+        _part(model, f"{name}.nested_absmax", np.float32, -(-blocks // nested)),
         np.float32(offset),
-        _part(model, f"{name}.nested_quant_map", np.float32, where, 256),
+        _part(model, f"{name}.nested_quant_map", np.float32, 256),
         nested,
     )
     return FourBit("nf4", packed, double, shape, block)
 
 
-def _part(model: ModelDirectory, name: str, dtype: Any, where: str, count: int | None = None) -> Array:
+def _part(model: ModelDirectory, name: str, dtype: Any, count: int | None = None) -> Array:
     if name not in model:
-        raise HubError(f"{where} needs the tensor {name!r}, which is missing")
+        raise HubError(f"needs the tensor {name!r}, which is missing")
     array = model.read(name)
     if array.dtype != dtype:
-        raise HubError(f"{where}: {name!r} must be {np.dtype(dtype)}, got {array.dtype}")
+        raise HubError(f"{name!r} must be {np.dtype(dtype)}, got {array.dtype}")
     if count is not None and array.shape != (count,):
-        raise HubError(f"{where}: {name!r} must have shape ({count},), got {array.shape}")
+        raise HubError(f"{name!r} must have shape ({count},), got {array.shape}")
     return array
 
 
-def _note(model: ModelDirectory, name: str, where: str) -> dict[str, Any]:
-    try:
-        note = parse_json(_part(model, f"{name}.{_NOTE}", np.uint8, where).tobytes())
-    except HubError as error:
-        raise HubError(f"{where}: its quant_state: {error}") from None
+def _note(model: ModelDirectory, name: str) -> dict[str, Any]:
+    with naming("its quant_state"):
+        note = parse_json(_part(model, f"{name}.{_NOTE}", np.uint8).tobytes())
     if note.get("quant_type") != "nf4":
-        raise HubError(f"{where}: its quant_state does not describe nf4, but {note.get('quant_type')!r:.40}")
+        raise HubError(f"its quant_state does not describe nf4, but {note.get('quant_type')!r:.40}")
     return note
 
 
-def _shape(note: dict[str, Any], where: str) -> tuple[int, int]:
+def _shape(note: dict[str, Any]) -> tuple[int, int]:
     sizes = note.get("shape")
     if not isinstance(sizes, list) or len(sizes) != 2:
-        raise HubError(f"{where}: shape must be two whole numbers, got {sizes!r:.40}")
-    return _whole("shape", sizes[0], where), _whole("shape", sizes[1], where)
+        raise HubError(f"shape must be two whole numbers, got {sizes!r:.40}")
+    return _whole("shape", sizes[0]), _whole("shape", sizes[1])
 
 
-def _whole(key: str, value: Any, where: str) -> int:
+def _whole(key: str, value: Any) -> int:
     if type(value) is not int or not 0 < value < 2**31:
-        raise HubError(f"{where}: {key} must be a whole number, got {value!r:.40}")
+        raise HubError(f"{key} must be a whole number, got {value!r:.40}")
     return value

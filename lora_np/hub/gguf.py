@@ -19,11 +19,11 @@ import numpy as np
 from lora_np.checks import Array, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
-from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, open_regular
+from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, naming, open_regular
 from lora_np.hub.safetensors import as_stored
 from lora_np.quantise import LAYOUTS, Blocks
 
-__all__ = ["GGUFFile", "open", "save", "write"]
+__all__ = ["GGUFFile", "open", "write"]
 
 _NUMBERS = {kind: number for number, (kind, _, _) in GGUF_KINDS.items()}
 _SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?")))
@@ -128,13 +128,14 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
 
     See Also
     --------
-    save : Write one.
+    write : Write one.
 
     Examples
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "model.gguf"
-    >>> save({"output.weight": np.ones((2, 32), np.float32)}, path, metadata={"general.name": "small"})
+    >>> info = {"output.weight": TensorInfo("F32", (2, 32))}
+    >>> write(info, lambda name: np.ones((2, 32)), path, metadata={"general.name": "small"})
     >>> file = open(path)
     >>> file.tensors["output.weight"]
     TensorInfo(dtype='F32', shape=(2, 32), start=128)
@@ -142,56 +143,8 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
     ('small', np.float32(64.0))
     """
     path = Path(path)
-    with open_regular(path) as stream:
-        header = _Header(stream, os.fstat(stream.fileno()).st_size)
-        try:
-            tensors, metadata = _read(header)
-        except HubError as error:
-            raise HubError(f"{path} is not a valid GGUF file: {error}") from None
-    return GGUFFile(path, tensors, metadata)
-
-
-def save(
-    tensors: Mapping[str, Array | Blocks],
-    path: str | os.PathLike[str],
-    *,
-    metadata: Mapping[str, Any] | None = None,
-) -> None:
-    """Write all ``tensors`` to a GGUF file.
-
-    Parameters
-    ----------
-    tensors : mapping of str to ndarray or Blocks
-        Arrays of float32 or float16, and blocks of any kind.
-    path : str or path-like
-        Replaced as a whole once everything is written, and left alone if anything fails.
-    metadata : mapping of str to object, optional
-        Text, booleans, NumPy scalars, Python numbers (written as 32-bit, whole numbers as uint32 or int32),
-        and lists or one-dimensional arrays of one of those.
-
-    Raises
-    ------
-    HubError
-        If a name, a dtype, a shape or a value has no place in the format.
-    OSError
-        If the file cannot be written.
-
-    See Also
-    --------
-    open : Read one.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from lora_np.quantise import quantise
-    >>> path = Path(tempfile.mkdtemp()) / "model.gguf"
-    >>> save({"output.weight": quantise(np.eye(32), "Q8_0")}, path)
-    >>> open(path).quantised("output.weight")
-    <Q8_0 matrix, 32 x 32, 8.5 bits a number>
-    """
-    blocks = {name: _as_blocks(name, tensor) for name, tensor in tensors.items()}
-    infos = {name: TensorInfo(tensor.kind, tensor.shape) for name, tensor in blocks.items()}
-    write(infos, blocks.__getitem__, path, metadata=metadata)
+    with open_regular(path) as stream, naming(f"{path} is not a valid GGUF file"):
+        return GGUFFile(path, *_read(_Header(stream, os.fstat(stream.fileno()).st_size)))
 
 
 def write(
@@ -212,7 +165,8 @@ def write(
     path : str or path-like
         Replaced as a whole once everything is written, and left alone if anything fails.
     metadata : mapping of str to object, optional
-        As `save` takes them.
+        Text, booleans, NumPy scalars, Python numbers (written as 32-bit, whole numbers as uint32 or int32),
+        and lists or one-dimensional arrays of one of those.
 
     Raises
     ------
@@ -223,7 +177,7 @@ def write(
 
     See Also
     --------
-    save : The same for tensors in memory.
+    open : Read one.
 
     Examples
     --------
@@ -322,9 +276,7 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
         if name in tensors:
             raise HubError(f"it has two tensors {shown(name)}")
         if offset != position:
-            raise HubError(
-                f"tensor {shown(name)} begins at {offset}; after the one before, {position} is its place"
-            )
+            raise HubError(f"{shown(name)} begins at {offset}; after the one before, {position} is its place")
         tensor = TensorInfo(kind, shape, start + offset)
         if tensor.start + tensor.nbytes > header.size:
             raise HubError(
@@ -388,17 +340,15 @@ def _padded(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment
 
 
-def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo | None = None) -> Blocks:
-    """The blocks of a tensor: of the kind and shape of ``info``, or of its own."""
+def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
+    """The blocks of a tensor, of the kind and shape of ``info``."""
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
         raise HubError(f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}")
     if not isinstance(tensor, Blocks):
-        own = {"float32": "F32", "float16": "F16"}.get(tensor.dtype.name)
-        kind = info.dtype if info else own
-        if kind not in _FLOATS:
-            raise HubError(f"{shown(name)} must be float32, float16 or Blocks, got dtype {tensor.dtype}")
-        tensor = Blocks(kind, as_stored(name, tensor, _FLOATS[kind]), tensor.shape)
-    if info and (tensor.kind, tensor.shape) != (info.dtype, info.shape):
+        if info.dtype not in _FLOATS:
+            raise HubError(f"{shown(name)} must be Blocks of {info.dtype}, got dtype {tensor.dtype}")
+        tensor = Blocks(info.dtype, as_stored(name, tensor, _FLOATS[info.dtype]), tensor.shape)
+    if (tensor.kind, tensor.shape) != (info.dtype, info.shape):
         raise HubError(f"{shown(name)} must be {info.dtype} {info.shape}, got {tensor.kind} {tensor.shape}")
     return tensor
 
@@ -425,8 +375,6 @@ def _packed_value(key: str, value: Any) -> bytes:
         array = narrow
     number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
     if number is None or array.ndim > 1:
-        raise HubError(
-            f"{shown(key)} must be text, a number, a boolean or a list of them, got {shown(value)}"
-        )
+        raise HubError(f"{shown(key)} must be text, a number, a boolean or a list, got {shown(value)}")
     form = struct.pack("<IIQ", _ARRAY, number, array.size) if array.ndim else struct.pack("<I", number)
     return form + array.astype(_SCALARS[number]).tobytes()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BufferedReader
@@ -46,6 +47,40 @@ class HubError(ValueError):
 
 class MissingError(HubError, FileNotFoundError):
     """A missing file or directory: it can be caught as either class."""
+
+
+@contextmanager
+def naming(place: object) -> Iterator[None]:
+    """Begin the message of a `HubError` with ``place``, unless it does already.
+
+    Parameters
+    ----------
+    place : object
+        Such as a path.
+
+    Yields
+    ------
+    None
+
+    See Also
+    --------
+    HubError : The error.
+
+    Examples
+    --------
+    >>> try:
+    ...     with naming("config.json"):
+    ...         raise HubError("r must be at least 1, got 0")
+    ... except HubError as error:
+    ...     print(error)
+    config.json: r must be at least 1, got 0
+    """
+    try:
+        yield
+    except HubError as error:
+        if str(error).startswith(str(place)):
+            raise
+        raise type(error)(f"{place}: {error}") from None
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -120,14 +155,11 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     : the key 'r' occurs twice
     """
     path = Path(path)
-    with open_regular(path) as file:
+    with open_regular(path) as file, naming(path):
         data = file.read(MAX_JSON + 1)
-    if len(data) > MAX_JSON:
-        raise HubError(f"{path}: more than {MAX_JSON:,} bytes of JSON, which no real file has")
-    try:
+        if len(data) > MAX_JSON:
+            raise HubError(f"more than {MAX_JSON:,} bytes of JSON, which no real file has")
         return parse_json(data)
-    except HubError as error:
-        raise HubError(f"{path}: {error}") from None
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
@@ -157,9 +189,8 @@ def parse_json(data: bytes) -> dict[str, Any]:
     >>> parse_json(b'{"r": 8}')
     {'r': 8}
     """
-    if (
-        sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS
-    ):  # before it is parsed: each takes up to 100 bytes
+    # before it is parsed: each takes up to 100 bytes
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS:
         raise HubError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
     number: Any = _whole if b"-0" in data else None
     try:

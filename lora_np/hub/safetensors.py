@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, shown
-from lora_np.files import target_path, whole
+from lora_np.checks import Array, matrix, shown
+from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
-from lora_np.hub.reading import HubError, TensorFile, TensorInfo, open_regular, parse_json
+from lora_np.hub.reading import HubError, TensorFile, TensorInfo, naming, open_regular, parse_json
 
-__all__ = ["SafetensorsFile", "SafetensorsWriter", "open", "save"]
+__all__ = ["SafetensorsFile", "file_size", "load_matrix", "open", "save", "write"]
 
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
@@ -110,14 +108,9 @@ def open(path: str | os.PathLike[str]) -> SafetensorsFile:
     np.float32(6.0)
     """
     path = Path(path)
-    with open_regular(path) as file:
+    with open_regular(path) as file, naming(f"{path} is not a valid safetensors file"):
         size = os.fstat(file.fileno()).st_size
-        try:
-            header, start = _read_header(file, size)
-            tensors, metadata = _checked(header, start, size)
-        except HubError as error:
-            raise HubError(f"{path} is not a valid safetensors file: {error}") from None
-    return SafetensorsFile(path, tensors, metadata)
+        return SafetensorsFile(path, *_checked(*_read_header(file, size), size))
 
 
 def save(
@@ -168,30 +161,89 @@ def save(
         if own is None:
             raise HubError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
         header[name] = TensorInfo(dtype if dtype and own in FLOATS else own, array.shape)
-    with SafetensorsWriter(path, header, metadata=metadata) as writer:
-        for name, array in arrays.items():
-            writer.write(name, array)
+    write(header, arrays.__getitem__, path, metadata=metadata)
 
 
-class SafetensorsWriter:
-    """Write a safetensors file one tensor at a time; a context manager.
-
-    The header, with every name, dtype and shape, goes first, so no more than one tensor need be in memory.
-    The file appears under its name only when the block has ended without an error.
+def load_matrix(source: str) -> Array:
+    """The matrix in ``FILE.npy``, or the tensor ``NAME`` of ``FILE.safetensors:NAME``; nothing else is read.
 
     Parameters
     ----------
-    path : str or path-like
-        The file, which is replaced as a whole at the end.
+    source : str
+        The file, and the tensor after a colon.
+
+    Returns
+    -------
+    ndarray of shape (d, k)
+        In float32 or float64: half precisions become float32, which holds them exactly, integers float64.
+
+    Raises
+    ------
+    ValueError
+        If the source is of neither form; the file is malformed, or a pickle (never loaded, because it could
+        run code); no tensor has that name (the message lists close ones); or it is not a finite matrix.
+    TypeError
+        If it does not hold real numbers.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = f"{tempfile.mkdtemp()}/adapter.safetensors"
+    >>> save({"lora_A": np.eye(2, 3), "lora_B": np.zeros((4, 2))}, path)
+    >>> load_matrix(f"{path}:lora_A")
+    array([[1., 0., 0.],
+           [0., 1., 0.]])
+    """
+    head, extension, tensor = source.rpartition(".safetensors:")
+    if extension:
+        return matrix(repr(tensor), open(head + ".safetensors").read(tensor))
+    if source.endswith(".safetensors"):
+        names = [name for name, info in open(source).tensors.items() if len(info.shape) == 2]
+        example = f"{source}:{names[0]}" if names else "but it holds no matrix"
+        raise ValueError(f"name one of the {len(names)} matrices in {source}, as in {example}")
+    if not source.endswith(".npy"):
+        raise ValueError(f"a matrix is read from FILE.npy or FILE.safetensors:TENSOR, got {source!r}")
+    return matrix(Path(source).name, _read_npy(source))
+
+
+def _read_npy(path: str) -> Array:
+    open_regular(Path(path)).close()  # a pipe would never end
+    try:
+        # A memory map never unpickles and checks the size in the header against the file's.
+        return np.array(np.lib.format.open_memmap(path, mode="r"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a plain .npy array of numbers (pickles are not): {error}") from None
+
+
+def write(
+    tensors: Mapping[str, TensorInfo],
+    read: Callable[[str], npt.ArrayLike | SafetensorsFile],
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a safetensors file with one tensor in memory at a time.
+
+    Parameters
+    ----------
     tensors : mapping of str to TensorInfo
-        What will be written, by name.
+        The dtype and the shape of each tensor, by name.
+    read : callable
+        From a name to the numbers, of the shape in ``tensors``: floats are rounded to the dtype there (to
+        nearest, ties to even), others must have it. Or to the file from which the tensor of this name is
+        copied byte for byte, in any dtype. The widest dtypes are asked for first.
+    path : str or path-like
+        Replaced as a whole once everything is written, and left alone if anything fails.
     metadata : mapping of str to str, optional
         Notes for readers, such as ``{"format": "pt"}``.
 
     Raises
     ------
     HubError
-        If a name, dtype, shape or the metadata do not fit the format.
+        If a name, dtype, shape or the metadata do not fit the format; if what is read has another shape or
+        dtype, or a finite value is too large for the dtype.
     OSError
         If the file cannot be written.
 
@@ -200,99 +252,62 @@ class SafetensorsWriter:
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "two.safetensors"
     >>> header = {"a": TensorInfo("float32", (2,)), "b": TensorInfo("bfloat16", (1, 2))}
-    >>> with SafetensorsWriter(path, header) as writer:
-    ...     writer.write("b", np.ones((1, 2)))
-    ...     writer.write("a", np.zeros(2))
+    >>> write(header, {"a": np.zeros(2), "b": np.ones((1, 2))}.__getitem__, path)
     >>> list(open(path).tensors)
     ['a', 'b']
     """
+    path = target_path(path)
+    header, placed = _layout(tensors, metadata or {})
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; give the name of a file")
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        tensors: Mapping[str, TensorInfo],
-        *,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        self.path = target_path(path)
-        self._header, self._tensors = _layout(tensors, metadata or {})
-        self._missing = set(self._tensors)
-        self._whole = ExitStack()
+    def put(stream: BinaryIO) -> None:
+        stream.write(header)
+        for name, info in placed.items():
+            found = read(name)
+            if isinstance(found, SafetensorsFile):
+                origin = found.info(name)
+                if (info.dtype, info.shape) != (origin.dtype, origin.shape):
+                    raise HubError(f"{path}: {name!r} differs in dtype or shape from {found.path}")
+                stream.write(found.raw(origin))
+                continue
+            array = np.asarray(found)
+            if array.shape != info.shape:
+                raise HubError(f"{name!r} must have shape {info.shape}, got {array.shape}")
+            flat = np.ascontiguousarray(array).reshape(-1)
+            for start in range(0, max(flat.size, 1), _BLOCK):
+                stream.write(as_stored(name, flat[start : start + _BLOCK], info.dtype).data)
 
-    @property
-    def size(self) -> int:
-        """The bytes that the file will have."""
-        return len(self._header) + sum(info.nbytes for info in self._tensors.values())
+    write_whole(path, put)
 
-    def write(self, name: str, array: npt.ArrayLike) -> None:
-        """Write the tensor ``name``; in any order, each once.
 
-        Parameters
-        ----------
-        name : str
-        array : array_like
-            Of the shape in the header. Floating-point values are rounded to the dtype in the header (to
-            nearest, ties to even); others must have that dtype.
+def file_size(tensors: Mapping[str, TensorInfo], *, metadata: Mapping[str, str] | None = None) -> int:
+    """The bytes of the file that `write` makes of such tensors.
 
-        Raises
-        ------
-        HubError
-            If the name is not in the header or was written before, the shape or dtype differs, or a finite
-            value is too large for the dtype.
-        """
-        info = self._begin(name)
-        array = np.asarray(array)
-        if array.shape != info.shape:
-            raise HubError(f"{name!r} must have shape {info.shape}, got {array.shape}")
-        flat = np.ascontiguousarray(array).reshape(-1)
-        for start in range(0, max(flat.size, 1), _BLOCK):
-            self._file.write(as_stored(name, flat[start : start + _BLOCK], info.dtype).data)
-        self._missing.remove(name)
+    Parameters
+    ----------
+    tensors : mapping of str to TensorInfo
+        The dtype and the shape of each tensor, by name.
+    metadata : mapping of str to str, optional
+        For the header.
 
-    def copy(self, name: str, source: SafetensorsFile) -> None:
-        """Write the tensor ``name`` from another file, byte for byte, in any dtype.
+    Returns
+    -------
+    int
+        Its size.
 
-        Parameters
-        ----------
-        name : str
-        source : SafetensorsFile
+    Raises
+    ------
+    HubError
+        As in `write`.
 
-        Raises
-        ------
-        HubError
-            If the name is not in one of the headers or was written before, the shape or dtype differs, or the
-            source has changed since it was opened.
-        """
-        info, origin = self._begin(name), source.info(name)
-        if (info.dtype, info.shape) != (origin.dtype, origin.shape):
-            raise HubError(f"{self.path}: {name!r} differs in dtype or shape from {source.path}")
-        self._file.write(source.raw(origin))
-        self._missing.remove(name)
-
-    def _begin(self, name: str) -> TensorInfo:
-        """The header's entry for a tensor still to be written, with the file positioned at its start."""
-        if name not in self._missing:
-            problem = "was written already" if name in self._tensors else "is not in the header"
-            raise HubError(f"{self.path}: {name!r} {problem}")
-        self._file.seek(self._tensors[name].start)
-        return self._tensors[name]
-
-    def __enter__(self) -> Self:
-        if self.path.is_dir():
-            raise IsADirectoryError(f"{self.path} is a directory; give the name of a file")
-        with ExitStack() as stack:  # leaves nothing behind where the disk is full
-            self._file = stack.enter_context(stack.enter_context(whole(self.path)).open("wb"))
-            self._file.write(self._header)
-            self._whole = stack.pop_all()
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        with self._whole:
-            if raised[1] is not None:
-                raise raised[1]
-            if self._missing:
-                names = ", ".join(map(repr, sorted(self._missing)))
-                raise HubError(f"{self.path}: in the header but never written: {names}")
+    Examples
+    --------
+    >>> file_size({"a": TensorInfo("float32", (2,))})
+    72
+    """
+    header, placed = _layout(tensors, metadata or {})
+    return len(header) + sum(info.nbytes for info in placed.values())
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
@@ -302,10 +317,8 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _MAX_HEADER):
         raise HubError(f"its header is said to have {length} bytes, of {size} in the file")
-    try:
+    with naming("its header"):
         return parse_json(file.read(length)), 8 + length
-    except HubError as error:
-        raise HubError(f"its header: {error}") from None
 
 
 def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -355,14 +368,14 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
 def _layout(
     tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, TensorInfo]]:
-    """The bytes of the header, and the tensors with their places: the widest first, which aligns them all."""
+    """The bytes of the header, and the tensors in their order: the widest first, which aligns them all."""
     if [text for pair in metadata.items() for text in pair if not isinstance(text, str)]:
         raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")
     for name in tensors:
         if not isinstance(name, str):
             raise HubError(f"the name of a tensor must be text, got {shown(name)}")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    placed: dict[str, int] = {}
+    ordered: dict[str, TensorInfo] = {}
     position = 0
     for name in sorted(tensors, key=lambda name: (_ORDER.get(tensors[name].dtype, -1), name)):
         info = tensors[name]
@@ -374,16 +387,13 @@ def _layout(
             raise HubError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
         offsets = [position, position + info.nbytes]
         header[name] = {"dtype": TABLE[info.dtype][0], "shape": list(info.shape), "data_offsets": offsets}
-        placed[name] = position
-        position = offsets[1]
+        ordered[name], position = info, offsets[1]
     try:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise HubError(f"a name or the metadata cannot be encoded as UTF-8: {error}") from None
     text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    moved = {name: replace(tensors[name], start=start + offset) for name, offset in placed.items()}
-    return len(text).to_bytes(8, "little") + text, moved
+    return len(text).to_bytes(8, "little") + text, ordered
 
 
 def as_stored(name: str, array: Array, dtype: str) -> Array:

@@ -33,9 +33,8 @@ def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Pat
     ['austen']
     """
     files = sorted(_DATA.glob(_PATTERNS[kind]))
-    return (
-        {file.stem: file for file in files} if kind == "texts" else {f.parent.name: f.parent for f in files}
-    )
+    paths = files if kind == "texts" else [file.parent for file in files]
+    return {path.stem if kind == "texts" else path.name: path for path in paths}
 
 
 def located(path: str | os.PathLike[str]) -> Path:
@@ -63,11 +62,8 @@ def located(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.name != str(path):
         return path
-    if path.is_dir():
-        # a folder of that name without anything readable, such as texts, does not hide a model
-        taken = any(file.suffix in (".json", ".safetensors") for file in path.iterdir())
-    else:
-        taken = path.exists()
-    if taken:
+    # a folder of that name without anything readable, such as texts, does not hide a model
+    files = [*path.iterdir()] if path.is_dir() else [path] * path.exists()
+    if any(file == path or file.suffix in (".json", ".safetensors") for file in files):
         return path
     return (shipped_paths("models") | shipped_paths("adapters")).get(path.name, path)

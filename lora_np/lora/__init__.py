@@ -3,7 +3,6 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.lora.initial import gaussian as gaussian, kaiming as kaiming
     from lora_np.lora.injection import adapter_leaves as adapter_leaves, inject as inject, merge as merge
     from lora_np.lora.layers import LoRAEmbedding as LoRAEmbedding, LoRALinear as LoRALinear
     from lora_np.lora.maps import (
@@ -22,6 +21,8 @@ with on_demand(globals()):
         LoftQ as LoftQ,
         Residual as Residual,
         XSLinear as XSLinear,
+        gaussian as gaussian,
+        kaiming as kaiming,
         loftq as loftq,
         lora_plus as lora_plus,
         rebase as rebase,

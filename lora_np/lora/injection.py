@@ -11,8 +11,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
-from lora_np.lora.initial import kaiming
-from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, quantiser
+from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, kaiming, quantiser
 from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
 
@@ -157,6 +156,8 @@ def inject(
     def adapt(path: str, layer: Linear | Embedding) -> Any:
         if path not in adapted:
             return layer
+        if isinstance(layer, Embedding) and not VARIANTS[variant].embeds:
+            raise TypeError(f"{variant} is for Linear layers, got Embedding: leave it out of targets")
         if few_bits and isinstance(layer.W, Quantised):
             raise ValueError(f"{path or 'the layer'} is already quantised: leave quantise= out")
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from math import inf, isqrt, prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from lora_np.lora import updates
 from lora_np.lora.updates import Pair
 
 Shapes = dict[str, tuple[int, ...]]
+Found = TypeVar("Found")
 
 # Settings by which modules are selected, and those that do not change what the saved numbers compute.
 _SELECTING = (
@@ -28,13 +29,14 @@ _SELECTING = (
     "fan_in_fan_out",
 )  # fmt: skip
 _UNUSED = frozenset((
-    "beta1", "beta2", "boft_dropout", "d_initial", "deltaT", "delora_lambda", "feedforward_modules",
-    "init_ia3_weights", "init_logits_std", "init_v_bound", "init_vector_bank_bound", "init_weights",
-    "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout", "module_dropout",
-    "orth_reg_weight", "projection_prng_key", "psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter",
-    "randlora_dropout", "random_seed", "rank_dropout", "rank_dropout_scale", "save_projection", "sparse",
-    "target_r", "tfinal", "tinit", "tinylora_dropout", "total_step", "use_effective_conv2d",
-    "vblora_dropout", "vera_dropout", "very_sparse",
+    "beta1", "beta2", "boft_dropout", "cayley_neumann_eps", "d_initial", "delora_lambda", "deltaT",
+    "eps", "feedforward_modules", "init_ia3_weights", "init_logits_std", "init_v_bound",
+    "init_vector_bank_bound", "init_weights", "lambda_pattern", "lora_dropout", "mask_type", "mini_r",
+    "miss_dropout", "module_dropout", "num_cayley_neumann_terms", "orth_reg_weight",
+    "projection_prng_key", "psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter", "randlora_dropout",
+    "random_seed", "rank_dropout", "rank_dropout_scale", "save_projection", "sparse", "target_r",
+    "tfinal", "tinit", "tinylora_dropout", "total_step", "use_effective_conv2d", "vblora_dropout",
+    "vera_dropout", "very_sparse",
 ))  # fmt: skip
 _PATTERNS = {
     "rank_pattern": "r", "alpha_pattern": "alpha", "block_size_pattern": "block_size",
@@ -135,13 +137,11 @@ class Map:
         """``B`` (d, R) and ``A`` (R, k), whose product is the update."""
         if self.factors is None:
             raise ValueError(f"{self.name} is no LoRA in disguise: its update has no factors in closed form")
-        B, A = self._value(self.factors, tensors, W, others)
-        return B, A
+        return self._value(self.factors, tensors, W, others)
 
     def trained(self, d: int, k: int, **settings: Any) -> Shapes:
         """The shapes of what is trained for one matrix; a ValueError if it cannot be adapted so."""
-        shapes: Shapes = self._value(self.shapes, {"d": d, "k": k}, None, settings)
-        return shapes
+        return self._value(self.shapes, {"d": d, "k": k}, None, settings)
 
     def count(self, d: int, k: int, **settings: Any) -> int:
         """How many numbers are trained for one matrix."""
@@ -149,12 +149,11 @@ class Map:
 
     def count_directions(self, d: int, k: int, **settings: Any) -> int:
         """R, of the factors in closed form."""
-        return int(self._value(self.directions, {"d": d, "k": k}, None, settings))
+        return self._value(self.directions, {"d": d, "k": k}, None, settings)
 
     def trained_by_all(self, modules: int, **settings: Any) -> Shapes:
         """The shapes of what is trained for the whole model, beside that for each module."""
-        shapes: Shapes = self._value(self.shared, {"modules": modules}, None, settings)
-        return shapes
+        return self._value(self.shared, {"modules": modules}, None, settings)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -162,8 +161,8 @@ class Map:
         return {key: given[0] if isinstance(given, tuple) else given for key, given in self.settings.items()}
 
     def _value(
-        self, formula: Callable[..., Any], given: Mapping[str, Any], W: Any, others: Mapping[str, Any]
-    ) -> Any:
+        self, formula: Callable[..., Found], given: Mapping[str, Any], W: Any, others: Mapping[str, Any]
+    ) -> Found:
         shape = {} if W is None else {"shape": W.shape}
         known = {**self.defaults, **others, **given, "W": W, **shape}
         return formula(**{name: known[name] for name in signature(formula).parameters if name in known})
@@ -174,10 +173,8 @@ class Map:
 
         general, patterns = self.defaults, {}
         if "init_r" in self.settings:  # the pattern of AdaLoRA says which directions are left
-            left = {
-                at.removesuffix(".lora_E"): sum(kept) for at, kept in (raw.get("rank_pattern") or {}).items()
-            }
-            left = {f"^{re.escape(at)}": rank for at, rank in left.items()}
+            pattern = raw.get("rank_pattern") or {}
+            left = {f"^{re.escape(at.removesuffix('.lora_E'))}": sum(kept) for at, kept in pattern.items()}
             raw = {**raw, "r": raw.get("init_r", general["init_r"]), "rank_pattern": left}
         for key, given in raw.items():
             name = _PATTERNS.get(key, key)
@@ -295,10 +292,9 @@ def randlora_shapes(d: int, k: int, *, r: int) -> Shapes:
     return {"lambda_": (r, n), "gamma": (n, min(d, k))}
 
 
-def psoft_shapes(*, r: int, psoft_orth: bool, psoft_mag_a: bool, psoft_mag_b: bool) -> Shapes:
-    weight = (r * (r - 1) // 2,) if psoft_orth else (r, r)
+def psoft_shapes(*, r: int, psoft_mag_a: bool, psoft_mag_b: bool) -> Shapes:
     vectors = {"vector_a": psoft_mag_a, "vector_b": psoft_mag_b}
-    return {"weight": weight, **{name: (r,) for name, there in vectors.items() if there}}
+    return {"weight": (r * (r - 1) // 2,), **{name: (r,) for name, there in vectors.items() if there}}
 
 
 def tied(modules: int, *, u: int, weight_tying: float) -> Shapes:
@@ -400,9 +396,8 @@ MAPS: dict[str, Map] = {
     "PSOFT": Map(
         "PSOFT", "2505.11235", "psoft_R.", psoft_shapes,
         {
-            "r": 32, "ab_svd_init": ("psoft_init", "pissa_init"), "psoft_svd": ("full",), "psoft_orth": _ON,
-            "psoft_mag_a": _ON, "psoft_mag_b": _ON, "use_cayley_neumann": _OFF,
-            "num_cayley_neumann_terms": 5, "cayley_neumann_eps": None,
+            "r": 32, "ab_svd_init": ("psoft_init", "pissa_init"), "psoft_svd": ("full",),
+            "psoft_orth": (True,), "psoft_mag_a": _ON, "psoft_mag_b": _ON, "use_cayley_neumann": (False,),
         },
         updates.psoft_factors, rank="r",
     ),
@@ -434,8 +429,8 @@ MAPS: dict[str, Map] = {
     "OFT": Map(
         "OFT", "2306.07280", "oft_R.", oft_shapes,
         {
-            "r": 0, "oft_block_size": 32, "block_share": _OFF, "coft": _OFF, "eps": 6e-5,
-            "use_cayley_neumann": _ON, "num_cayley_neumann_terms": 5,
+            "r": 0, "oft_block_size": 32, "block_share": _OFF, "coft": (False,), "use_cayley_neumann": _ON,
+            "num_cayley_neumann_terms": 5,
         },
         weight=updates.oft,
     ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace as changed
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, matrix, number, whole_number
+from lora_np.checks import Array, generator, matrix, number, whole_number
 from lora_np.lora.layers import LoRAEmbedding, LoRALinear
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
@@ -25,6 +25,60 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Quantiser: TypeAlias = Callable[[Array], Quantised]
+
+
+def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
+    """Uniform in ``[-1/sqrt(k), 1/sqrt(k)]``: Kaiming at ``a = sqrt(5)``, the default of loralib and PEFT.
+
+    Parameters
+    ----------
+    rng : Generator or int
+        Randomness.
+    r, k : int
+        The shape of A.
+
+    Returns
+    -------
+    ndarray
+        A of shape (r, k).
+
+    References
+    ----------
+    He et al., "Delving deep into rectifiers", arXiv 1502.01852.
+
+    Examples
+    --------
+    >>> A = kaiming(np.random.default_rng(0), 8, 100)
+    >>> A.shape, bool(np.abs(A).max() <= 0.1)
+    ((8, 100), True)
+    """
+    bound = k**-0.5
+    return generator(rng).uniform(-bound, bound, (r, k))
+
+
+def gaussian(rng: np.random.Generator | int, r: int, k: int) -> Array:
+    """Normal with standard deviation ``1/r``: PEFT's ``init_lora_weights="gaussian"``.
+
+    The LoRA paper (section 4.1) says "random Gaussian" and leaves the width open.
+
+    Parameters
+    ----------
+    rng : Generator or int
+        Randomness.
+    r, k : int
+        The shape of A.
+
+    Returns
+    -------
+    ndarray
+        A of shape (r, k).
+
+    Examples
+    --------
+    >>> gaussian(np.random.default_rng(0), 8, 100).shape
+    (8, 100)
+    """
+    return generator(rng).normal(scale=1 / r, size=(r, k))
 
 
 class Settings(NamedTuple):
@@ -41,13 +95,14 @@ class Settings(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A row of the table: what replaces a layer, and how the optimizer changes."""
+    """A row of the table: what replaces a layer, how the optimizer changes, whether it takes embeddings."""
 
     adapt: Callable[[Any, Settings], Any]
     optimizer: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
+    embeds: bool = False
 
 
-def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
+def lora(layer: Any, s: Settings) -> Any:
     """``W0 + (alpha/r) B A`` (Hu et al., arXiv 2106.09685)."""
     dtype = np.float64 if layer.W.dtype.kind != "f" else np.result_type(layer.W.dtype, np.float32)
     if isinstance(layer, Embedding):
@@ -58,7 +113,7 @@ def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
     return LoRALinear(held(layer, s), A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout)
 
 
-def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
+def rslora(layer: Linear | Embedding, s: Settings) -> Any:
     """``W0 + (alpha/sqrt r) B A``: high ranks learn as fast as low ones (Kalajdzievski, arXiv 2312.03732).
 
     ``alpha / sqrt(r)`` is ``alpha sqrt(r) / r``: plain LoRA with another alpha.
@@ -66,33 +121,27 @@ def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding
     return lora(layer, s._replace(alpha=s.alpha * math.sqrt(s.rank)))
 
 
-def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
+def lora_fa(layer: Linear, s: Settings) -> Any:
     """LoRA with A frozen (Zhang et al., arXiv 2308.03303).
 
     Half as many numbers to train, and only the activations ``x A^T`` are kept, not x.
     """
-    adapted = lora(linear("lora-fa", layer), s)
-    assert isinstance(adapted, LoRALinear)
-    return LoRALinear(adapted.base, value(adapted.A), adapted.B, s.alpha, s.dropout)
+    adapted = lora(layer, s)
+    return changed(adapted, A=value(adapted.A))
 
 
 def dora(layer: Linear, s: Settings) -> DoRALinear:
     """Magnitude and direction apart: see `DoRALinear`."""
-    adapted = lora(Linear(linear("dora", layer).W), s)
-    assert isinstance(adapted, LoRALinear)
+    adapted = lora(Linear(layer.W), s)
     m = row_norms(value(adapted.base.W).astype(adapted.A.dtype, copy=False))
     return DoRALinear(adapted, Tensor(m), layer.b)
 
 
-def pissa(layer: Linear, s: Settings) -> LoRALinear:
-    """A and B start as W0's top r singular triplets, the rest is frozen (Meng et al., arXiv 2404.02948).
+def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
+    """PiSSA: B and A start as W0's top r singular triplets, the rest frozen (Meng et al., arXiv 2404.02948).
 
     ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``.
     """
-    return around_residual(layer, *pissa_start(value(linear("pissa", layer).W), s.rank, s.alpha / s.rank), s)
-
-
-def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
     from lora_np.linalg import truncated_svd
 
     U, S, Vh = truncated_svd(W, rank=rank)
@@ -100,15 +149,11 @@ def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
     return U * root, root[:, None] * Vh
 
 
-def olora(layer: Linear, s: Settings) -> LoRALinear:
-    """B and A start as the first r columns of Q and rows of R in W0 = Q R (Buyukakyuz, arXiv 2406.01775).
+def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
+    """OLoRA: B and A start as r columns of Q and rows of R in W0 = Q R (Buyukakyuz, arXiv 2406.01775).
 
     The residual ``W0 - (alpha/r) B A`` is frozen.
     """
-    return around_residual(layer, *olora_start(value(linear("olora", layer).W), s.rank, s.alpha / s.rank), s)
-
-
-def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
     rank = whole_number("rank", rank, maximum=min(W.shape), top="min(d, k)")
     Q, R = np.linalg.qr(W)
     return Q[:, :rank], R[:rank]
@@ -119,11 +164,16 @@ Start: TypeAlias = Callable[[Array, int, float], tuple[Array, Array]]
 STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 
+def with_part(start: Start, layer: Linear, s: Settings) -> LoRALinear:
+    """A and B as ``start`` makes them of W0, next to what they leave."""
+    return around_residual(layer, *start(value(layer.W), s.rank, s.alpha / s.rank), s)
+
+
 def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
     """A and B start as a repair of the quantisation error: see `loftq`."""
     if s.few_bits is None:
         raise ValueError("loftq repairs the error of few bits: pass quantise=, such as 'nf4'")
-    found = loftq(value(linear("loftq", layer).W), rank=s.rank, kind=s.few_bits, steps=s.steps)
+    found = loftq(value(layer.W), rank=s.rank, kind=s.few_bits, steps=s.steps)
     root = math.sqrt(s.rank / s.alpha)
     base = Residual(found.Q, layer.b)
     return LoRALinear(base, Tensor(root * found.A), Tensor(root * found.B), s.alpha, s.dropout)
@@ -134,7 +184,7 @@ def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
 
     ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the start is taken off W0.
     """
-    U, _, Vh = np.linalg.svd(first_gradient("lora-ga", layer, s), full_matrices=False)
+    U, _, Vh = np.linalg.svd(first_gradient(layer, s), full_matrices=False)
     r = whole_number("rank", s.rank, maximum=len(Vh) // 2, top="min(d, k) / 2")
     c = layer.d_out**0.25 / 4
     return around_residual(layer, c * U[:, r : 2 * r], c * Vh[:r], s)
@@ -148,7 +198,7 @@ def lora_one(layer: Linear, s: Settings) -> LoRALinear:
     """
     from lora_np.linalg import truncated_svd
 
-    U, S, Vh = truncated_svd(first_gradient("lora-one", layer, s), rank=s.rank)
+    U, S, Vh = truncated_svd(first_gradient(layer, s), rank=s.rank)
     root = np.sqrt(S / (128 * (S[0] or 1.0)))
     return LoRALinear(held(layer, s), Tensor(root[:, None] * Vh), Tensor(-U * root), s.alpha, s.dropout)
 
@@ -157,27 +207,24 @@ def lora_xs(layer: Linear, s: Settings) -> XSLinear:
     """r^2 numbers between W0's top r singular triplets: see `XSLinear`."""
     from lora_np.linalg import truncated_svd
 
-    U, S, Vh = truncated_svd(value(linear("lora-xs", layer).W), rank=s.rank)
-    return XSLinear(
-        held(layer, s), Vh, Tensor(np.zeros((s.rank, s.rank), Vh.dtype)), U * S * (s.alpha / s.rank)
-    )
+    U, S, Vh = truncated_svd(value(layer.W), rank=s.rank)
+    R = np.zeros((s.rank, s.rank), Vh.dtype)
+    return XSLinear(held(layer, s), Vh, Tensor(R), U * S * (s.alpha / s.rank))
 
 
 def hira(layer: Linear, s: Settings) -> HiRALinear:
     """An update of high rank from two thin factors: see `HiRALinear`."""
-    start = lora(linear("hira", layer), s)
-    assert isinstance(start, LoRALinear)
+    start = lora(layer, s)
     return HiRALinear(start.base, start.A, start.B, s.alpha)
 
 
 VARIANTS: dict[str, Variant] = {
-    "lora": Variant(lora),
-    "rslora": Variant(rslora),
-    "lora+": Variant(lora, lambda optimizer: lora_plus(optimizer)),
+    "lora": Variant(lora, embeds=True),
+    "rslora": Variant(rslora, embeds=True),
+    "lora+": Variant(lora, lambda optimizer: lora_plus(optimizer), embeds=True),
     "lora-fa": Variant(lora_fa),
     "dora": Variant(dora),
-    "pissa": Variant(pissa),
-    "olora": Variant(olora),
+    **{name: Variant(partial(with_part, start)) for name, start in STARTS.items()},
     "loftq": Variant(loftq_start),
     "lora-ga": Variant(lora_ga),
     "lora-one": Variant(lora_one),
@@ -315,9 +362,7 @@ class DoRALinear:
 
     def __post_init__(self) -> None:
         if self.lora.base.b is not None:
-            raise ValueError(
-                "the base of lora must not have a b: it would be scaled too; give it to DoRALinear"
-            )
+            raise ValueError("lora's base must not have a b, which would be scaled: give it to DoRALinear")
         for name, vector in (("m", self.m), ("b", self.b)):
             if vector is not None and vector.shape != (self.lora.base.d_out,):
                 raise ValueError(f"{name} must have shape ({self.lora.base.d_out},), got {vector.shape}")
@@ -528,22 +573,14 @@ def held(layer: Linear, s: Settings) -> Linear:
     return layer if s.few_bits is None else Linear(s.few_bits(value(layer.W)), layer.b)
 
 
-def first_gradient(variant: str, layer: Linear, s: Settings) -> Array:
-    G, shape = s.gradient, linear(variant, layer).W.shape
+def first_gradient(layer: Linear, s: Settings) -> Array:
+    G, shape = s.gradient, layer.W.shape
     if G is None or G.shape != shape:
         got = None if G is None else G.shape
-        raise ValueError(f"{variant} needs the first gradient, of shape {shape}, got {got}: pass gradients=")
+        raise ValueError(f"needs the first gradient, of shape {shape}, got {got}: pass gradients=")
     return G
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:
     norms: Array = np.linalg.norm(value(W), axis=1)
     return norms
-
-
-def linear(variant: str, layer: Linear | Embedding) -> Linear:
-    if not isinstance(layer, Linear):
-        raise TypeError(
-            f"{variant} is for Linear layers, got {type(layer).__name__}: leave it out of targets"
-        )
-    return layer

@@ -7,6 +7,7 @@ with on_demand(globals()):
     from lora_np.models.checkpoint import (
         HEAD as HEAD,
         OpenModel as OpenModel,
+        from_safetensors as from_safetensors,
         open_model as open_model,
         untied as untied,
     )
@@ -16,7 +17,6 @@ with on_demand(globals()):
         family_of as family_of,
         llama_cpp_of as llama_cpp_of,
     )
-    from lora_np.models.headers import from_safetensors as from_safetensors
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
         named_in as named_in,
@@ -31,8 +31,13 @@ with on_demand(globals()):
         names_are_known as names_are_known,
     )
     from lora_np.models.selection import (
+        ALL_LINEAR as ALL_LINEAR,
+        Patterns as Patterns,
         Pick as Pick,
+        Targets as Targets,
         check_patterns as check_patterns,
+        ends_with as ends_with,
+        matcher as matcher,
         pick as pick,
         saved_modules as saved_modules,
     )
@@ -52,11 +57,4 @@ with on_demand(globals()):
         ModelSpec as ModelSpec,
         ModuleSpec as ModuleSpec,
         fold as fold,
-    )
-    from lora_np.models.targets import (
-        ALL_LINEAR as ALL_LINEAR,
-        Patterns as Patterns,
-        Targets as Targets,
-        ends_with as ends_with,
-        matcher as matcher,
     )

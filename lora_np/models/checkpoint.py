@@ -1,26 +1,48 @@
-"""A model's weights on disk, under the names of the live model's parameters."""
+"""A model's weights on disk, under the names of the live model, and the modules that headers tell."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from importlib.resources import files
+from math import prod
+from pathlib import Path
+from typing import Any, get_args
 
-from lora_np.hub import HubError, ModelDirectory, open_directory
+from lora_np import hub
+from lora_np.checks import choice
+from lora_np.hub import HubError, ModelDirectory
 from lora_np.models.families import build_spec, family_names
-from lora_np.models.kinds import judged, kinds_by_type
-from lora_np.models.names import NameMap, Place, fused_names
-from lora_np.models.spec import ModelSpec, ModuleSpec
+from lora_np.models.names import NameMap, Place, default_targets, fused_names, names_are_known
+from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold
 
 HEAD = "lm_head.weight"
 _HEAD = HEAD.removesuffix(".weight")
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how a class with a head ends
-_MASKED = (
-    "ForMaskedLM",
-    "ForPreTraining",
-)  # of classes whose head has the embedding's numbers, by another name
+# of classes whose head has the embedding's numbers, by another name
+_MASKED = ("ForMaskedLM", "ForPreTraining")
+# the last names of tables that are looked up rather than multiplied
+_EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
+_ASSUMED = (
+    "Counted from headers: a matrix called weight is taken for a linear map unless it is named as an "
+    "embedding, names are those of the files, and a tied head that is not stored is not seen. PEFT may "
+    "count otherwise."
+)
+_KNOWN = (
+    "Counted from headers, as the modules of {} models are in transformers: PEFT counts otherwise where this "
+    "model differs from a usual one."
+)
+MEMORY = "count the model in memory, on the meta device"
+_KINDS = ("linear", "embedding", "convolution", "norm", "parameter")  # that a caller may say
+_HEADS = ("lm_head", "embed_out", "proj_out", "output")
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+Told = Mapping[str, Kind] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +106,9 @@ class OpenModel(ModelDirectory):
     @cached_property
     def _conv1d(self) -> bool:
         """Whether linear maps are kept as inputs by outputs, as biases show where the two differ."""
-        for name in self.places:
-            weight, bias = self.info(name).shape, f"{name.removesuffix('weight')}bias"
-            if len(weight) == 2 and bias in self and self.info(bias).shape == weight[1:] != weight[:1]:
-                return True
-        return False
+        matrices = {name: self.info(name).shape for name in self.places if len(self.info(name).shape) == 2}
+        biases = ((f"{name.removesuffix('weight')}bias", shape) for name, shape in matrices.items())
+        return any(bias in self and self.info(bias).shape == s[1:] != s[:1] for bias, s in biases)
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
@@ -121,11 +141,8 @@ class OpenModel(ModelDirectory):
             tied = [module.shape for module in self.described.groups if module.tied]
             tables = {name: module for name, module in tables.items() if module.shape in tied}
         known = self._kinds
-        return max(
-            tables,
-            key=lambda name: (known.get(tables[name].name) == "table", tables[name].shape),
-            default=None,
-        )
+        order = {name: (known.get(module.name) == "table", module.shape) for name, module in tables.items()}
+        return max(order, key=lambda name: order[name], default=None)
 
     @cached_property
     def sharing(self) -> tuple[str, ...]:
@@ -256,5 +273,171 @@ def open_model(path: str | os.PathLike[str]) -> OpenModel:
     >>> open_model(located("austen")).config["model_type"]
     'llama'
     """
-    found = open_directory(path)
+    found = hub.open_directory(path)
     return OpenModel(found.path, found.files, found.places, found.config, found.index)
+
+
+def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
+    """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
+
+    A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
+    is a convolution, a vector a norm. Anything else is a bare parameter, and so is a ``weight`` whose bias
+    has another shape. If a ``config.json`` gives the model's type, and transformers has language models of
+    that type, names and kinds are as there.
+
+    Parameters
+    ----------
+    source : str or Path
+        The file, index or directory.
+    kinds : mapping of str to str, optional
+        The kinds of modules with misleading names: from the end of a name to ``"linear"``, ``"embedding"``,
+        ``"convolution"``, ``"norm"`` or ``"parameter"``.
+
+    Returns
+    -------
+    ModelSpec
+        Its field ``assumed`` says what was assumed.
+
+    Raises
+    ------
+    ValueError
+        If an entry of ``kinds`` is none of these.
+    HubError
+        If there is no such model, `open_model` finds it damaged, or its modules cannot be told, because
+        transformers splits or joins tensors of it when it loads.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from lora_np.hub import safetensors
+    >>> from lora_np.accounting import count_model
+    >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> safetensors.save({"q_proj.weight": np.zeros((100, 120)), "q_proj.bias": np.zeros(100)}, path)
+    >>> count_model(from_safetensors(path), rank=8, targets=["q_proj"]).trainable
+    1760
+    """
+    for end, kind in (kinds or {}).items():
+        choice(f"kinds[{end!r}]", kind, _KINDS)
+    path = Path(source)
+    model = open_model(path)
+    family = str(model.config.get("model_type") or "")
+    title = path.name if path.is_dir() or path.name != hub.INDEX else path.parent.name
+    known = kinds_by_type().get(family) if names_are_known(model.config) else None
+    why = known if isinstance(known, str) else ""
+    if model.unread:
+        why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
+    if why:
+        raise HubError(f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}")
+    few = few_bits(model)
+    parts = {part for name in few for part in hub.bitsandbytes_parts(model, name)} - few.keys()
+    shapes = {}
+    for name, places in model.parameters.items():
+        held = [each for each in places if each in few]
+        if held and len(places) > 1:
+            raise HubError(
+                f"{path}: headers do not tell the shape of experts in few bits, {held[0]!r}; {MEMORY}"
+            )
+        if parts.isdisjoint(places) and (known or {}).get(starred(name)) != "buffer":
+            shapes[name] = few[held[0]][0] if held else model.shape(places)
+    fused = fused_names(family) or {}
+    found = {name: judged(name, shapes, known or {}, fused, kinds) for name in shapes}
+    modules = list(dict.fromkeys(found.values()))
+    if known is None:
+        heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
+        head = heads[0] if len(heads) == 1 else ""
+    else:
+        head = next((name for name, kind in known.items() if kind == "head"), "lm_head")
+        tables = [module for module in modules if module.kind == "embedding"]
+        tables = [module for module in tables if known.get(module.name) == "table"] or tables
+        names = list(map(str, model.config.get("architectures") or ()))
+        with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
+        if with_head and tables and all(module.name != head for module in modules):
+            # a checkpoint does not hold a head that is the embedding
+            modules.append(ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True))
+    modules = [each._replace(role="head") if each.name == head else each for each in modules]
+    return ModelSpec(
+        title or str(path),
+        tuple(fold(modules)),
+        family=family,
+        default_targets=default_targets(family),
+        fused=fused or None,
+        assumed=_ASSUMED if known is None else _KNOWN.format(family),
+        quantised=quantised_size(few),
+    )
+
+
+def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:
+    """The weights that bitsandbytes quantised, each with its shape and the bytes that it takes."""
+    names = [name for name in model.places if len(hub.bitsandbytes_parts(model, name)) > 1]
+    return {name: hub.bitsandbytes_size(model, name) for name in names}
+
+
+def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int, int]:
+    """The numbers in all such weights, and their bytes."""
+    return sum(prod(shape) for shape, _ in few.values()), sum(size for _, size in few.values())
+
+
+@cache
+def kinds_by_type() -> dict[str, Any]:
+    """For each type of `docs.causal`: the modules of which `guess` is wrong, or why the type is refused."""
+    data: dict[str, Any] = json.loads((files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8"))
+    return data
+
+
+def starred(name: str) -> str:
+    """``name`` from its last index on, which is the same in all layers."""
+    return re.split(r"(?:^|\.)\d+\.", name)[-1]
+
+
+def guess(name: str, shape: tuple[int, ...]) -> Kind:
+    """What a module with a ``weight`` of this shape may be."""
+    last = name.rpartition(".")[2]
+    if len(shape) == 1:
+        return "norm"
+    if len(shape) == 2:
+        return "embedding" if last in _EMBEDDINGS or "embed" in last.removeprefix("embed_out") else "linear"
+    return "convolution" if len(shape) in (3, 4, 5) else "parameter"
+
+
+def judged(
+    name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str], told: Told = None
+) -> ModuleSpec:
+    """The module that the parameter ``name`` belongs to, by the rule for modules that no family describes.
+
+    Parameters
+    ----------
+    name : str
+        In the live model.
+    shapes : mapping of str to tuple of int
+        Of all parameters, by their names in the live model.
+    kinds : mapping of str to str
+        An entry of `kinds_by_type`.
+    fused : mapping of str to str
+        As `fused_names` gives it.
+    told : mapping of str to str, optional
+        The kinds of modules with misleading names, by the ends of their names.
+    """
+    owner, _, last = name.rpartition(".")
+    if (kind := kinds.get(starred(name), "")) in _EXPERTS:
+        parts = tuple(old for old, new in fused.items() if new == last)
+        return ModuleSpec(name, "experts", shapes[name], parts=parts or (last,), transposed=kind != "experts")
+    weight, bias = shapes.get(f"{owner}.weight"), shapes.get(f"{owner}.bias")
+    whole = owner and last in ("weight", "bias") and kinds.get(starred(f"{owner}.weight")) not in _EXPERTS
+    if weight is None or not whole:
+        return ModuleSpec(name, "parameter", shapes[name])
+    chosen = next((kind for end, kind in (told or {}).items() if f".{owner}".endswith(f".{end}")), None)
+    said = chosen or kinds.get(starred(owner), "")
+    kind = said if said in get_args(Kind) else guess(owner, weight)
+    # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias reveals that
+    turned = kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]
+    weight = weight[::-1] if turned else weight
+    fits = bias == weight[:1]
+    if kind != said and bias is not None and not fits:
+        kind = "parameter"  # such as a norm of each head, or a transposed convolution
+    if kind == "parameter" or (last == "bias" and not fits):
+        return ModuleSpec(name, "parameter", shapes[name])
+    return ModuleSpec(owner, kind, weight, bias=fits, transposed=turned)  # type: ignore[arg-type]
+
+
+_EXPERTS = ("experts", "transposed experts")

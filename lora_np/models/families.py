@@ -8,20 +8,23 @@ shapes and defaults are those of transformers 5: ``models/<family>/modeling_<fam
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from types import CodeType
 from typing import Any, NamedTuple, get_args
 
 from lora_np.checks import choice, number, shown, whole_number
-from lora_np.models.formulas import Formulas
+from lora_np.models.names import default_targets, fused_names
 from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec
 
 _LARGEST = 2**40  # of a number in a config: with more, a product of four may not fit anywhere
 _DEEPEST = 2**16  # layers of a stack
+_Table = Mapping[str, Any]
 
 
 def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str | None = None) -> ModelSpec:
@@ -57,24 +60,26 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
     if architecture:
         known = [family.classes + task for task in family.tasks]
         task = choice("architecture", architecture, known).removeprefix(family.classes)
-    modules: list[ModuleSpec] = []
-    layers: list[Layers] = []
+    return _evaluated(family, values, task, name or family.name)[0]
+
+
+def _evaluated(family: Family, values: _Table, task: str, name: str) -> tuple[ModelSpec, dict[str, Any]]:
+    """A model and its variables."""
     try:
-        env = _place(family, values, task, "", modules, layers)
+        modules, layers, env = _place(family, values, task, "")
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError(f"the fields of this {family.name} config contradict one another: {error}") from None
-    return ModelSpec(
-        name or family.name,
+    spec = ModelSpec(
+        name,
         tuple(modules),
         family=family.name,
         default_targets=family.targets,
         fused=family.fused or None,
         layers=tuple(layers),
-        experts_per_token=next(
-            (each for name, each in env.items() if name.rpartition(".")[2] == "chosen"), 0
-        ),
+        experts_per_token=next((each for key, each in env.items() if key.rpartition(".")[2] == "chosen"), 0),
         positions=_positions(values, env),
     )
+    return spec, env
 
 
 def _architecture(values: Mapping[str, Any]) -> str:
@@ -152,11 +157,7 @@ def decoder_of(values: Mapping[str, Any]) -> Computing:
         raise ValueError(f"model_type must be one of {', '.join(map(repr, running))}, {got}")
     family = family_of(name)
     task = "ForCausalLM" if "ForCausalLM" in family.tasks else family.tasks[0]
-    modules: list[ModuleSpec] = []
-    try:
-        env = _place(family, values, task, "", modules, [])
-    except (IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"the fields of this {name} config contradict one another: {error}") from None
+    spec, env = _evaluated(family, values, task, name)
     said = _merged(_read("_decoder"), family.tables)["decoder"]
     fields = {each: _whole_field(each, entry) for each, entry in said.pop("fields").items()}
     for each, field in fields.items():
@@ -175,7 +176,6 @@ def decoder_of(values: Mapping[str, Any]) -> Computing:
 
     known = (*fields.values(), *family.tables["fields"].values())
     read = frozenset(source for field in known for source in field["from"])
-    spec = ModelSpec(family.name, tuple(modules), family=family.name)
     return Computing(at(0), [at(index) for index in range(env["count"])], read, spec)
 
 
@@ -196,7 +196,7 @@ class Family(NamedTuple):
     name: str
     classes: str  # what its class names start with
     tasks: tuple[str, ...]  # the first is the default
-    targets: tuple[str, ...]  # PEFT's default
+    targets: tuple[str, ...] | str  # PEFT's default
     fused: Mapping[str, str]  # experts: the names that PEFT translates, and into which parameter
     tables: Mapping[str, Any]  # fields, let, stacks, modules, heads, parts and decoder
     expressions: Formulas
@@ -237,10 +237,8 @@ def llama_cpp_of(name: str) -> tuple[str, str] | None:
     >>> llama_cpp_of("mixtral"), llama_cpp_of("bert")
     (('llama', 'neighbours'), None)
     """
-    others = tomllib.loads((_folder() / "_llama_cpp.toml").read_text(encoding="utf-8"))
-    if name in family_names() and family_of(name).tables["llama_cpp"]:
-        return name, family_of(name).tables["llama_cpp"]
-    return tuple(others[name]) if name in others else None
+    known = family_of(name).tables["llama_cpp"] if name in family_names() else ()
+    return tuple(known) or None
 
 
 @cache
@@ -268,13 +266,82 @@ def family_of(name: str) -> Family:
     data = _read(name)
     fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
     expressions = Formulas({field: entry["from"][0] for field, entry in fields.items()})
-    targets, fused = tuple(data.get("targets", ())), data.get("fused", {})
-    tables = {**data, "fields": fields}
-    return Family(name, data["classes"], tuple(data["tasks"]), targets, fused, tables, expressions)
+    tables, fused = {**data, "fields": fields}, fused_names(name) or {}
+    tasks, targets = tuple(data["tasks"]), default_targets(name)
+    return Family(name, data["classes"], tasks, targets, fused, tables, expressions)
 
 
 def _folder() -> Any:
     return files("lora_np.models") / "data"
+
+
+# Small expressions over the fields of a config: shapes and conditions
+
+
+class Formulas(ast.NodeTransformer):
+    """Evaluate expressions over the variables of one family.
+
+    An expression holds names, whole numbers, strings, ``True`` and ``False``, lists, ``+ - * // / %``,
+    comparisons, ``in``, ``and or not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``,
+    ``len`` and ``at(x, key, default)``. ``/`` must divide without a remainder, or the config is refused.
+    ``text.d`` is the variable ``d`` of the part ``text``.
+
+    Parameters
+    ----------
+    fields : mapping of str to str
+        The field of the config that a name was read from, for messages.
+    """
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self.fields = fields
+        self._codes: dict[str, CodeType] = {}
+
+    def value(self, said: str | bool | int | float, variables: Mapping[str, Any]) -> Any:
+        """What a data file says: an expression, of a tuple where it has commas, or a number."""
+        if not isinstance(said, str):
+            return said
+        if said not in self._codes:
+            tree = self.visit(ast.parse(f"({said})", mode="eval"))
+            self._codes[said] = compile(ast.fix_missing_locations(tree), said, "eval")
+        return eval(self._codes[said], _CALLS, variables)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.Name:
+        """The name of a variable with a dot in it."""
+        return ast.Name(ast.unparse(node), ast.Load())
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        """``/`` as a call of `divided`."""
+        if not isinstance(node.op, ast.Div):
+            return self.generic_visit(node)
+        texts = [ast.unparse(side) for side in (node.left, node.right)]
+        names = [ast.Constant(self.fields.get(text, text)) for text in texts]
+        sides = [self.visit(side) for side in (node.left, node.right)]
+        return ast.Call(ast.Name("/", ast.Load()), [*sides, *names], [])
+
+
+def divided(whole: int, by: int, whole_name: str, name: str) -> int:
+    """``whole / by`` if the remainder is zero.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    if by == 0 or whole % by:
+        raise ValueError(f"{name} must divide {whole_name} = {whole}, got {by}")
+    return whole // by
+
+
+def at(values: Any, key: int | str, default: Any) -> Any:
+    """``values[key]`` of an object in JSON, whose keys are text; ``default`` where there is none."""
+    found = values.get(str(key), default) if isinstance(values, Mapping) else default
+    if isinstance(found, (int, list, Mapping)):
+        return found
+    raise TypeError(f"{key} must be a number or an object, got {shown(found)}")
+
+
+# all that an expression can call
+_CALLS: dict[str, Any] = {"__builtins__": {}, "min": min, "max": max, "len": len, "at": at, "/": divided}
 
 
 # Reading a data file
@@ -283,7 +350,7 @@ def _folder() -> Any:
 def _read(name: str) -> dict[str, Any]:
     """The tables of a file, merged over those of the file that it extends."""
     own = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-    own = {"llama_cpp": "", **own, "runs": "decoder" in own}  # not inherited
+    own = {"llama_cpp": (), "gguf": False, **own, "runs": "decoder" in own}  # not inherited
     heads: dict[str, Any] = {}
     for tasks, modules in own.get("heads", {}).items():
         for task in tasks.split(", "):
@@ -324,16 +391,11 @@ def _whole_field(name: str, entry: Any) -> dict[str, Any]:
 # Evaluating it
 
 
-def _place(
-    family: Family,
-    values: Mapping[str, Any],
-    task: str,
-    path: str,
-    modules: list[ModuleSpec],
-    layers: list[Layers],
-) -> dict[str, Any]:
-    """Append the modules and the stacks of a model whose own name is ``path``; its variables."""
+def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _Found:
+    """The modules, the stacks and the variables of a model whose own name is ``path``."""
     tables, value = family.tables, family.expressions.value
+    modules: list[ModuleSpec] = []
+    layers: list[Layers] = []
     env: dict[str, Any] = {"task": task, "labels": _labels(values)}
     for name, field in tables["fields"].items():
         env[name] = _field(family, field, values, env)
@@ -346,8 +408,10 @@ def _place(
             raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
         kind = inner.get("model_type")
         other = family_of(part["family"] if kind in (None, family.name) else str(kind))
-        found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]), modules, layers)
-        env.update({f"{key}.{name}": each for name, each in found.items()})
+        found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]))
+        modules += found[0]
+        layers += found[1]
+        env.update({f"{key}.{name}": each for name, each in found[2].items()})
     for name, text in tables["let"].items():
         env[name] = value(text, env)
     depths: dict[str, Indices] = {}
@@ -361,7 +425,10 @@ def _place(
         if "each" in stack:
             alike[name] = _alike(family, stack["each"], depth, env)
         if stack.get("attention") is not False:
-            facts = _facts(family, stack, alike.get(name, alike[""])[0][0])
+            known = _USUAL | alike.get(name, alike[""])[0][0]
+            facts = {
+                fact: value(stack.get(fact, _FACTS.get(fact, fact)), known) for fact in Layers._fields[2:]
+            }
             layers.append(Layers(_join(prefix, name), depth, **facts))
     for home in alike:  # the stack of a module, if its layers differ
         here = {
@@ -369,11 +436,25 @@ def _place(
             for name, entry in tables["modules"].items()
             if (stack if (stack := name.partition(".*")[0]) in alike else "") == home
         }
-        _append(family, here, alike[home], home, prefix, depths, modules)
-    _append(family, tables["heads"].get(task, {}), alike[""], "", path, depths, modules)
-    return env
+        modules += _modules(family, here, alike[home], home, prefix, depths)
+    modules += _modules(family, tables["heads"].get(task, {}), alike[""], "", path, depths)
+    return modules, layers, env
 
 
+_FACTS = {
+    "width": "d",
+    "heads": "heads",
+    "kv_heads": "kv_heads",
+    "head_width": "width",
+    "value_width": "width",
+    "activation": "'silu'",
+    "dropout": "dropout > 0",
+    "attention_dropout": "attention_dropout > 0",
+}
+_USUAL: dict[str, Any] = {"tokens": 0, "repeats": 1}
+_USUAL |= dict.fromkeys(("cross_attention", "dropout", "attention_dropout"), False)
+_USUAL |= dict.fromkeys(("float_norm", "half_softmax", "soft_cap", "half_loss"), False)
+_Found = tuple[list[ModuleSpec], list[Layers], dict[str, Any]]
 _Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
 
 
@@ -388,16 +469,10 @@ def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str
     return list(found.values())
 
 
-def _append(
-    family: Family,
-    entries: Mapping[str, Any],
-    alike: _Alike,
-    home: str,
-    prefix: str,
-    depths: Mapping[str, Indices],
-    modules: list[ModuleSpec],
-) -> None:
-    """Append the modules that exist: identical ones together, with their indices."""
+def _modules(
+    family: Family, entries: _Table, alike: _Alike, home: str, prefix: str, depths: Mapping[str, Indices]
+) -> list[ModuleSpec]:
+    """The modules that exist: identical ones together, with their indices."""
     value = family.expressions.value
     there = [path for path in entries if depths.keys() >= set(_stacks(path))]
     found: dict[tuple[str, Any], list[int]] = {}
@@ -408,6 +483,7 @@ def _append(
                 said = _COMPUTED | entry
                 computed = value("({shape},), {bias}, {tied}, {tied_bias}, {groups}".format_map(said), env)
                 found.setdefault((path, computed), []).extend(indices)
+    modules = []
     for (path, computed), indices in found.items():
         entry = entries[path]
         ranges = [_indices(sorted(indices)) if each == home else depths[each] for each in _stacks(path)]
@@ -416,6 +492,7 @@ def _append(
         known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
         flags = (entry.get("transposed", False), entry.get("called", True))
         modules.append(ModuleSpec._make((*known, tuple(ranges), entry["role"], *flags)))
+    return modules
 
 
 _COMPUTED = {"bias": False, "tied": False, "tied_bias": False, "groups": 1}
@@ -437,25 +514,6 @@ def _kind(role: str) -> Kind:
     return "norm" if role.endswith("norm") else "linear"
 
 
-def _facts(family: Family, stack: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, Any]:
-    """The `Layers` of a stack with attention."""
-    said = {name: env[name] for name in _VARIABLES if name in env}
-    said |= {name: env[name] > 0 for name in ("dropout", "attention_dropout") if name in env}
-    texts = _FACTS | {name: stack[name] for name in Layers._fields if name in stack}
-    return said | {name: family.expressions.value(text, env) for name, text in texts.items()}
-
-
-_FACTS = {
-    "width": "d",
-    "heads": "heads",
-    "kv_heads": "kv_heads",
-    "head_width": "width",
-    "value_width": "width",
-    "activation": "'silu'",
-}
-_VARIABLES = ("tokens", "float_norm", "half_softmax", "soft_cap", "repeats", "half_loss")
-
-
 def _indices(found: list[int]) -> Indices:
     """The indices as a range if they are evenly spaced."""
     step = found[1] - found[0] if len(found) > 1 else 1
@@ -463,9 +521,7 @@ def _indices(found: list[int]) -> Indices:
     return even if list(even) == found else tuple(found)
 
 
-def _field(
-    family: Family, field: Mapping[str, Any], values: Mapping[str, Any], env: Mapping[str, Any]
-) -> Any:
+def _field(family: Family, field: _Table, values: _Table, env: _Table) -> Any:
     """A field's checked value: that of the first name that the config has."""
     for name in field["from"]:
         if values.get(name) is not None:
@@ -474,27 +530,24 @@ def _field(
         text = field["null"] if field["from"][0] in values else field["default"]
         return family.expressions.value(text, env)
     value, kind = values[name], field["type"]
+    several = list(value) if isinstance(value, (list, tuple)) else [value]
+    wanted, words = _KINDS.get(kind, (object, ""))
+    if not all(isinstance(each, wanted) for each in (several if kind == "texts" else [value])):
+        raise TypeError(f"{name} must be {words}, got {shown(value)}")
     if kind == "size":
         number = whole_number(name, value, minimum=field["minimum"])
         variable = field["maximum"]
         limit, top = env.get(variable, _LARGEST), family.expressions.fields.get(variable, variable)
         return whole_number(name, number, minimum=field["minimum"], maximum=limit, top=top)
-    if kind == "flag" and not isinstance(value, bool):
-        raise TypeError(f"{name} must be true or false, got {shown(value)}")
-    if kind == "text" and not isinstance(value, str):
-        raise TypeError(f"{name} must be text, got {shown(value)}")
     if kind == "list":
-        each = value if isinstance(value, (list, tuple)) else [value]
-        return [whole_number(name, number, minimum=0, maximum=_LARGEST) for number in each]
-    if kind == "texts":
-        texts = list(value) if isinstance(value, (list, tuple)) else [value]
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"{name} must be a list of texts, got {shown(value)}")
-        return texts
+        return [whole_number(name, each, minimum=0, maximum=_LARGEST) for each in several]
     if kind == "pair":
-        pair = value if isinstance(value, (list, tuple)) else (value, value)
-        return tuple(whole_number(name, extent, maximum=_LARGEST) for extent in pair)
-    return value
+        pair = several if isinstance(value, (list, tuple)) else several * 2
+        return tuple(whole_number(name, each, maximum=_LARGEST) for each in pair)
+    return several if kind == "texts" else value
+
+
+_KINDS = {"flag": (bool, "true or false"), "text": (str, "text"), "texts": (str, "a list of texts")}
 
 
 def _labels(values: Mapping[str, Any]) -> int:

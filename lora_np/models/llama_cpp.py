@@ -109,8 +109,8 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
     family = file.metadata.get("general.architecture")
     if file.metadata.get("general.type", "model") != "model":
         raise HubError(f"{path}: general.type is {file.metadata['general.type']!r:.40}, not 'model'")
-    if family not in family_names() or not family_of(family).tables["llama_cpp"]:
-        known = ", ".join(name for name in family_names() if family_of(name).tables["llama_cpp"])
+    if family not in family_names() or not family_of(family).tables["gguf"]:
+        known = ", ".join(name for name in family_names() if family_of(name).tables["gguf"])
         raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {known}")
     config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
     for ours, theirs in _CONFIG.items():

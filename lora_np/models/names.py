@@ -79,26 +79,21 @@ class NameMap:
         """Where the tensor ``name`` goes; None if transformers splits or permutes it, which is not undone."""
         place: Place | None = None
         for rule in self._rules:
-            for home in rule.homes:
-                if name.startswith(home):
-                    break
-            else:
+            home = next((each for each in rule.homes if name.startswith(each)), None)
+            if home is None:
                 continue
             rest = name[len(home) :]
-            for part, pattern in enumerate(rule.patterns):
-                match = pattern.search(rest)
-                if match is None:
-                    continue
-                if rule.kind == "unread":
-                    return None
-                to = rule.to.replace("\\1", match[1]) if "\\1" in rule.to else rule.to
-                name = home + rest[: match.start()] + to + rest[match.end() :]
-                if rule.kind == "experts":
-                    place = Place(name, int(match[1]), part, len(rule.patterns))
-                elif rule.kind == "transpose":
-                    place = Place(name, transposed=True)
-                break
-            if place is not None:  # one stacking rule, after all renaming ones
+            matches = [pattern.search(rest) for pattern in rule.patterns]
+            part, match = next(((i, each) for i, each in enumerate(matches) if each), (0, None))
+            if match is None:
+                continue
+            if rule.kind == "unread":
+                return None
+            to = rule.to.replace("\\1", match[1]) if "\\1" in rule.to else rule.to
+            name = home + rest[: match.start()] + to + rest[match.end() :]
+            if rule.kind != "rename":  # one stacking rule, after all renaming ones
+                stacked = (int(match[1]), part, len(rule.patterns)) if rule.kind == "experts" else ()
+                place = Place(name, *stacked)._replace(transposed=not stacked)
                 break
         place = place or Place(name)
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place

@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lora_np.checks import number, shown
 from lora_np.hub import HubError
-from lora_np.models.targets import ALL_LINEAR, Matcher, Patterns, ends_with, matcher
+from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
     "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "blocks_of", "check_values",
     "checked_alpha", "compose", "parse", "start",
 ]  # fmt: skip
 
-Number = TypeVar("Number", int, float)
 NAME = "adapter_config.json"
 # The first settings of every adapter made here.
 FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
@@ -133,14 +132,14 @@ class AdapterConfig:
         As in the file.
     ranks, alphas : Patterns
         Those of single modules.
-    targets : Matcher
+    targets : callable
         The modules that PEFT would adapt.
     """
 
     raw: Mapping[str, Any]
     ranks: Patterns
     alphas: Patterns
-    targets: Matcher
+    targets: Callable[..., bool]
 
     def rank_and_alpha(self, module: str) -> tuple[int, float]:
         """Those of one module, by its path."""
@@ -149,10 +148,8 @@ class AdapterConfig:
 
     def saves(self, module: str) -> bool:
         """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its path."""
-        segments = module.split(".")
-        holders = [".".join(segments[: i + 1]) for i in range(len(segments))]
-        names = self.raw.get("modules_to_save") or ()
-        return any(holder.endswith(name) for holder in holders for name in names)
+        names = tuple(self.raw.get("modules_to_save") or ())
+        return any(holder.endswith(names) for holder in holders(module))
 
     def parameters_of(self, module: str) -> list[str]:
         """The parameters of a module that ``target_parameters`` name, by the ends of their paths."""
@@ -345,7 +342,8 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     if given and {name: said.rank_and_alpha(name) for name in modules} == modules:
         return said
     r = max(rank for rank, _ in modules.values())  # which those who limit it look at
-    alpha = _commonest(alpha for rank, alpha in modules.values() if rank == r)
+    alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
+    alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of several
     ranks, alphas = {}, {}
     for name, (own_rank, own_alpha) in modules.items():
         if own_rank != r:
@@ -356,11 +354,6 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     check_values(new, f"{path}: ")
     said = replace(said, ranks=Patterns(ranks, "rank_pattern"), alphas=Patterns(alphas, "alpha_pattern"))
     return replace(said, raw={**raw, **new})
-
-
-def _commonest(numbers: Iterable[Number]) -> Number:
-    """The most frequent value, the smallest of several."""
-    return Counter(sorted(numbers)).most_common(1)[0][0]
 
 
 def checked_alpha(alpha: object) -> float:

@@ -6,15 +6,24 @@ and, for fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
 
-from lora_np.checks import close_names
 from lora_np.models.expressions import Expression
 from lora_np.models.spec import ModelSpec, ModuleSpec
-from lora_np.models.targets import ALL_LINEAR, Patterns, Targets, checked_names, ends, ends_with, matcher
 from lora_np.table import shape_text
 
+Targets: TypeAlias = str | Iterable[str] | Callable[[str, Any], bool]
+
+ALL_LINEAR = "all-linear"
+_MAX_PATTERNS = 1_000  # expressions, which are tried one after the other
+_PLAIN_PATTERNS = 200  # plain names that are read as expressions too; any number are read as names
+_MAX_DIGITS = 18  # in the number of a layer
+
+_EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # one whole path, as `adapters` writes it
+_PLAIN = re.compile(r"[\w.-]+")
 ADAPTABLE = ("linear", "embedding", "convolution")
 # PEFT refuses modules that these models use without calling them (``_check_lora_target_modules_mamba``)
 _STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
@@ -87,7 +96,12 @@ def pick(
     """
     if targets is None:
         lost = target_parameters and (spec.fused or not spec.default_targets)
-        targets = () if lost else _defaults(spec)
+        targets = () if lost else spec.default_targets
+        if not targets and not lost:
+            raise ValueError(
+                f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
+                f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
+            )
     if not isinstance(targets, str) and not callable(targets):
         targets = checked_names(targets) if targets or not target_parameters else []
     elif layers != ():
@@ -120,8 +134,7 @@ def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
     """
     names = [name for module in spec.modules for name in {module.name, _parameter(module).path(module.name)}]
     for key in patterns.unused(names):
-        close = close_names(key, _leaf_names(spec))
-        raise ValueError(f"{patterns.what}: {key!r} matches no module of {spec.name}{close}")
+        raise spec.missing(f"{patterns.what}:", key, _leaf_names(spec))
 
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
@@ -149,35 +162,27 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
         named = {module.name for module in spec.modules if any(path.endswith(end) for path in _homes(module))}
         if not named:
             paths = {path.rpartition(".")[2] for module in spec.modules for path in _homes(module)}
-            close = close_names(end, paths)
-            raise ValueError(f"modules_to_save: {end!r} matches no module of {spec.name}{close}")
+            raise spec.missing("modules_to_save:", end, paths)
         found |= named
     return {module.name: module for module in spec.modules if module.name in found}
 
 
-def _defaults(spec: ModelSpec) -> tuple[str, ...] | str:
-    if not spec.default_targets:
-        raise ValueError(
-            f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
-            f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
-        )
-    return spec.default_targets
-
-
 def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Pick]:
     """The modules that ``targets`` select; LoRA must be able to adapt all that match."""
-    wanted = matcher(targets, **filters)
+    wanted, all_linear = matcher(targets, **filters), is_all_linear(targets)
     listed = targets if isinstance(targets, list) else []
-    # layers differ in an index, which only patterns with an index can tell apart
-    alike = (listed or wanted.all_linear) and not any(filters.values()) and filters["layers"] == ()
-    alike = bool(alike) and not any(part.isdecimal() for target in listed for part in target.split("."))
-    paths = _paths(spec, alike=alike)
-    if wanted.all_linear or callable(targets):
-        kinds = ("linear",) if wanted.all_linear else ADAPTABLE
+    groups = spec.groups
+    # layers differ in an index, which only patterns with an index can tell apart: the first stands for all
+    alike = (listed or all_linear) and not any(filters.values()) and filters["layers"] == ()
+    if alike and not any(part.isdecimal() for target in listed for part in target.split(".")):
+        groups = tuple(each._replace(ranges=tuple(r[:1] for r in each.ranges)) for each in groups)
+    paths = _paths(groups)
+    if all_linear or callable(targets):
+        kinds = ("linear",) if all_linear else ADAPTABLE
         paths = {
             path: each
             for path, each in paths.items()
-            if each and each.kind in kinds and not (wanted.all_linear and each.role == "head")
+            if each and each.kind in kinds and not (all_linear and each.role == "head")
         }
     found = {path for path, module in paths.items() if wanted(path, module)}
     if listed:
@@ -188,18 +193,24 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
         missing = [] if every else [targets]
     for target in missing:  # perhaps by its name in checkpoints
         is_named = matcher([target] if listed else target, **filters)
-        aliased = {name for alias, name in _aliases(spec, alike=alike) if is_named(alias)}
+        stored = [each for each in replace(spec, groups=groups).modules if each.kind in ADAPTABLE]
+        aliased = {each.name for each in stored if each.alias and is_named(each.alias)}
         if not aliased:
-            raise ValueError(_no_match(spec, target, listed))
+            raise _no_match(spec, target, listed)
         found |= aliased
-    for path in paths if found else ():
-        module = paths[path]
+    for path, module in paths.items() if found else ():
         if path in found and (module is None or module.kind not in ADAPTABLE):
-            raise ValueError(_unfit(spec, path, module, targets))
+            what = next((each for each in listed if ends_with(path, each)), targets)
+            inside = [each.name[len(path) + 1 :] for each in spec.modules if each.name.startswith(f"{path}.")]
+            parts = ", ".join(sorted({name.partition(".")[0] for name in inside}))
+            raise ValueError(
+                f"targets: {what!r} matches the {module.kind if module else 'container'} {path!r}, "
+                f"which LoRA cannot adapt{'' if module else f'; it holds {parts}'}"
+            )
     picks = []
-    for module in spec.groups:
-        names = _names(module, alike=alike)
-        chosen = tuple(name for name in names if name in found and paths.get(name) is module)
+    for module, shown in zip(spec.groups, groups, strict=True):
+        names = shown.names()
+        chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
             raise ValueError(
                 f"targets: PEFT adapts no {' and no '.join(_UNCALLED)} in a {spec.family} model, which uses "
@@ -222,29 +233,22 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
         return targets, {}
     if isinstance(targets, str):
         targets = sorted(_leaves(spec, targets, fused))
-    rest: list[str] = []
-    parameters: dict[str, set[str]] = {}
-    for target in targets:
-        old = next((name for name in fused if ends_with(target, name)), None)
-        if old is None:
-            rest.append(target)
-        else:
-            parameters.setdefault(fused[old], set()).add(old)
+    targets = list(targets)
+    means = {old: [target for target in targets if ends_with(target, old)] for old in fused}
     times = {}
-    for name, present in parameters.items():
+    for name in dict.fromkeys(fused[old] for old in fused if means[old]):
         needed = [old for old in fused if fused[old] == name]
-        if set(needed) != present:
-            missing = ", ".join(old for old in needed if old not in present)
-            raise ValueError(
-                f"targets: {', '.join(sorted(present))} needs {missing} too: PEFT adapts them fused in {name}"
-            )
+        if missing := ", ".join(old for old in needed if not means[old]):
+            present = ", ".join(sorted(old for old in needed if means[old]))
+            raise ValueError(f"targets: {present} needs {missing} too: PEFT adapts them fused in {name}")
         times[name] = len(needed)
-    return rest, times
+    fused_away = {target for found in means.values() for target in found}
+    return [target for target in targets if target not in fused_away], times
 
 
 def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
     """The last names of what a string means."""
-    if text.lower() == ALL_LINEAR:
+    if is_all_linear(text):
         linear = [module for module in spec.groups if module.kind == "linear" and module.role != "head"]
         return {module.name.rpartition(".")[2] for module in linear} | set(fused)
     pattern = Expression(text, what="targets")
@@ -256,7 +260,7 @@ def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
             container = module.name.rpartition(".")[0]
             leaves.update(old for old in fused if pattern.matches(f"{container}.{old}"))
     if not leaves:
-        raise ValueError(_no_match(spec, text, ()))
+        raise _no_match(spec, text, ())
     return leaves
 
 
@@ -292,77 +296,40 @@ def _pick_parameters(
     for target in targets:
         if target not in found:
             known = {_parameter(module).path(module.name).rpartition("}.")[2] for module in spec.groups}
-            close = close_names(target, known)
-            raise ValueError(f"target_parameters: {target!r} matches no parameter of {spec.name}{close}")
+            raise spec.missing("target_parameters:", target, known, kind="parameter")
     return picks
 
 
-def _names(module: ModuleSpec, *, alike: bool) -> list[str]:
-    """Of identical modules, possibly only the first."""
-    return module.at(*[indices[0] for indices in module.ranges]).names() if alike else module.names()
-
-
-def _paths(spec: ModelSpec, *, alike: bool) -> dict[str, ModuleSpec | None]:
+def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:
     """Every module by its path, and every container's path."""
     paths: dict[str, ModuleSpec | None] = {}
-    for module in spec.groups:
-        for name in _names(module, alike=alike):
+    for module in groups:
+        for name in module.names():
+            path, *above = holders(name)
             if module.kind not in ("parameter", "experts"):
-                paths[name] = module
-            while (name := name.rpartition(".")[0]) and name not in paths:
-                paths[name] = None
+                paths[path] = module
+            for holder in above:
+                paths.setdefault(holder, None)
     return paths
 
 
-def _aliases(spec: ModelSpec, *, alike: bool) -> Iterator[tuple[str, str]]:
-    """The names in checkpoints that differ, and those in the live model."""
-    for module in spec.groups:
-        if module.alias and module.kind in ADAPTABLE:
-            stored = module._replace(name=module.alias)
-            yield from zip(_names(stored, alike=alike), _names(module, alike=alike), strict=True)
-
-
-def _unfit(spec: ModelSpec, path: str, module: ModuleSpec | None, targets: Targets) -> str:
-    """Why what targets match cannot be adapted."""
-    what = (
-        next((each for each in targets if ends_with(path, each)), "")
-        if isinstance(targets, list)
-        else targets
-    )
-    kind, inside = "container", ""
-    if module:
-        kind = module.kind
-    else:
-        parts = {
-            each.name[len(path) + 1 :].partition(".")[0]
-            for each in spec.modules
-            if each.name.startswith(f"{path}.")
-        }
-        inside = f"; it holds {', '.join(sorted(parts))}"
-    return f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{inside}"
-
-
-def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> str:
+def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> ValueError:
     """Why a name in a list, a pattern, or a function selects nothing."""
     leaves = _leaf_names(spec)
     if not isinstance(target, str):
-        return f"targets: the function selected no module of {spec.name}"
+        return ValueError(f"targets: the function selected no module of {spec.name}")
     if listed:
-        stored = {module.alias.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE} - {
-            ""
-        }
-        return (
-            f"targets: {target!r} matches no module of {spec.name}{close_names(target, stored.union(leaves))}"
-        )
-    if target.lower() == ALL_LINEAR:
-        return f"targets {target!r} matches nothing: {spec.name} has no linear maps"
+        stored = [each.alias.rpartition(".")[2] for each in spec.groups if each.kind in ADAPTABLE]
+        return spec.missing("targets:", target, {*stored, *leaves} - {""})
+    if is_all_linear(target):
+        return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear maps")
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
-        return (
+        return ValueError(
             f"targets: the string {target!r} is a regular expression for whole names and matches none of "
             f"{spec.name}; for the ends of names give a list: {names}"
         )
-    return f"targets: the pattern {target!r} matches no module of {spec.name}{close_names(target, leaves)}"
+    return spec.missing("targets: the pattern", target, leaves)
 
 
 def _leaf_names(spec: ModelSpec) -> list[str]:
@@ -373,6 +340,283 @@ def _leaf_names(spec: ModelSpec) -> list[str]:
 
 def _homes(module: ModuleSpec) -> list[str]:
     """The module's own path and those of all its parents; a bare parameter is not a module."""
-    parts = module.name.split(".")
-    paths = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    return paths[1:] if module.kind in ("parameter", "experts") else paths
+    return list(holders(module.name))[module.kind in ("parameter", "experts") :]
+
+
+# PEFT's rules for names: for everything that has names
+
+
+def is_all_linear(targets: Targets) -> bool:
+    """Whether ``targets`` are "all-linear", however that is written."""
+    return isinstance(targets, str) and targets.lower() == ALL_LINEAR
+
+
+def matcher(
+    targets: Targets,
+    *,
+    exclude: str | Sequence[str] = (),
+    layers: int | Sequence[int] = (),
+    layers_pattern: str | Sequence[str] = (),
+    saved: Collection[str] = (),
+    what: str = "targets",
+) -> Callable[..., bool]:
+    """Which modules ``targets`` mean, as PEFT reads them.
+
+    Parameters
+    ----------
+    targets : str, iterable of str, or callable
+        A list holds ends of paths, at a dot: ``["q_proj", "layers.0.mlp.up_proj"]``. A string is a regular
+        expression for whole paths, or ``"all-linear"``. A function of (path, layer) returns whether to select
+        it.
+    exclude : str or sequence of str
+        What to leave out, in the same form: PEFT's ``exclude_modules``.
+    layers : int or sequence of int
+        Only layers of these numbers, of modules that a list names: PEFT's ``layers_to_transform``.
+    layers_pattern : str or sequence of str
+        The names of the lists of layers that ``layers`` counts; by default any.
+    saved : collection of str
+        Modules trained in full, with everything in them, and never adapted: PEFT's ``modules_to_save``.
+    what : str
+        What messages call the targets.
+
+    Returns
+    -------
+    callable
+        A function of (path, layer).
+
+    Raises
+    ------
+    ValueError
+        If a list is empty, or an expression cannot be read.
+    TypeError
+        If ``targets`` are of another kind.
+
+    See Also
+    --------
+    Patterns : Values for some modules by expressions for their names.
+
+    Examples
+    --------
+    >>> wanted = matcher(["q_proj", "v_proj"], exclude=["layers.1.v_proj"])
+    >>> [wanted(f"model.layers.{i}.{name}") for i in (0, 1) for name in ("q_proj", "v_proj", "up_proj")]
+    [True, True, False, True, False, False]
+    """
+    excluded = [_ending(exclude, "exclude")] if exclude else []
+    for end in saved:
+        excluded.append(Expression(rf"(^|.*\.){end}($|\..*)", what="modules_to_save").matches)
+    wanted: Callable[..., bool]
+    if callable(targets):
+        wanted = targets
+    elif isinstance(targets, str):
+        wanted = _ending("(?s:.*)" if is_all_linear(targets) else targets, what)
+    else:
+        wanted = _ending(names := frozenset(checked_names(targets)), what)
+    if callable(targets) or isinstance(targets, str) or layers == () or layers == []:
+        return lambda path, layer=None: wanted(path, layer) and not any(drops(path) for drops in excluded)
+    numbers = {layers} if isinstance(layers, int) else set(layers)
+    number_of = _numbering(layers_pattern)
+
+    def selects(path: str, layer: Any = None) -> bool:
+        # a module that is named by its whole path is wanted for any layer number, as in PEFT
+        found = path in names or (wanted(path, layer) and number_of(path) in numbers)
+        return found and not any(drops(path) for drops in excluded)
+
+    return selects
+
+
+def checked_names(targets: Iterable[str]) -> list[str]:
+    """``targets`` as a list of ends of names, each of them checked.
+
+    Parameters
+    ----------
+    targets : iterable of str
+        As `matcher` takes them.
+
+    Returns
+    -------
+    list of str
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    TypeError
+        If they are no names.
+
+    See Also
+    --------
+    matcher : Which modules they mean.
+    """
+    try:
+        names = list(targets)
+    except TypeError:
+        raise TypeError(f"targets must be a list of names, a string or a function, got {targets!r}") from None
+    if not names:
+        raise ValueError("targets must name at least one module, got an empty list")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"targets must be names of modules, got {name!r}")
+    return names
+
+
+def ends_with(path: str, target: str) -> bool:
+    """Whether ``path`` is ``target`` or ends with it at a dot.
+
+    Parameters
+    ----------
+    path : str
+        Of a module or a parameter.
+    target : str
+        The name to look for.
+
+    Returns
+    -------
+    bool
+        True if it is found there.
+
+    Examples
+    --------
+    >>> ends_with("layers.0.q_proj", "q_proj"), ends_with("layers.0.q_proj", "proj")
+    (True, False)
+    """
+    return path == target or path.endswith(f".{target}")
+
+
+def ends(path: str) -> Iterator[str]:
+    """``path`` and every end of it from a dot on.
+
+    Parameters
+    ----------
+    path : str
+        Of a module or a parameter.
+
+    Yields
+    ------
+    str
+        The whole first.
+
+    Examples
+    --------
+    >>> list(ends("layers.0.q_proj"))
+    ['layers.0.q_proj', '0.q_proj', 'q_proj']
+    """
+    yield path
+    while path := path.partition(".")[2]:
+        yield path
+
+
+def holders(path: str) -> Iterator[str]:
+    """``path`` and the paths of all that it is a part of.
+
+    Parameters
+    ----------
+    path : str
+        Of a module or parameter.
+
+    Yields
+    ------
+    str
+        From the longest to the shortest.
+    """
+    yield path
+    while path := path.rpartition(".")[0]:
+        yield path
+
+
+@dataclass(frozen=True, eq=False)
+class Patterns:
+    r"""Values for some modules, by an expression for the end of their paths; the first that matches wins.
+
+    PEFT's ``rank_pattern`` and ``alpha_pattern``: a key matches where ``(.*\.)?(key)$`` does.
+
+    Parameters
+    ----------
+    values : mapping of str to object
+        By the expressions.
+    what : str
+        What messages call it.
+
+    Raises
+    ------
+    ValueError
+        If a key is not an expression that can be matched in bounded time, or there are more than 1,000 that
+        leave a choice.
+
+    Examples
+    --------
+    >>> ranks = Patterns({r"layers\.0\.q_proj": 4, "q_proj": 2})
+    >>> [ranks.get(f"model.layers.{i}.q_proj", 8) for i in (0, 1)], ranks.get("model.lm_head", 8)
+    ([4, 2], 8)
+    """
+
+    values: Mapping[str, Any]
+    what: str = "rank_pattern"
+    _places: dict[str, int] = field(init=False, default_factory=dict)  # of plain ends, and of ^whole paths
+    _others: list[tuple[int, Expression]] = field(init=False, default_factory=list)
+    _keys: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._keys.extend(self.values)
+        for place, key in enumerate(self._keys):
+            exact = _EXACT.fullmatch(key)
+            # so many plain names must be those of modules: a dot is a dot
+            if exact or (len(self._others) >= _PLAIN_PATTERNS and _PLAIN.fullmatch(key)):
+                self._places.setdefault("^" + exact[1].replace("\\", "") if exact else key, place)
+            elif len(self._others) >= _MAX_PATTERNS:
+                raise ValueError(f"{self.what} must have at most {_MAX_PATTERNS:,} expressions")
+            else:
+                self._others.append((place, Expression(key, what=f"{self.what}[{key!r}]", end=True)))
+
+    def key(self, path: str) -> str | None:
+        """The first key that matches ``path``, or None."""
+        none = len(self._keys)
+        place = none
+        if self._places:
+            place = min(self._places.get(end, none) for end in (f"^{path}", *ends(path)))
+        for earlier, expression in self._others:
+            if earlier >= place:
+                break
+            if expression.matches(path):
+                return self._keys[earlier]
+        return self._keys[place] if place < none else None
+
+    def get(self, path: str, default: Any) -> Any:
+        """The value of the first key that matches ``path``."""
+        key = self.key(path) if self._keys else None
+        return default if key is None else self.values[key]
+
+    def unused(self, paths: Iterable[str]) -> list[str]:
+        """The keys that match none of ``paths``, even if another key comes first."""
+        paths = list(paths)
+        known = {end for path in paths for end in (f"^{path}", *ends(path))}
+        unused = {place for end, place in self._places.items() if end not in known}
+        unused |= {place for place, expression in self._others if not any(map(expression.matches, paths))}
+        return [self._keys[place] for place in sorted(unused)]
+
+
+def _ending(names: str | Iterable[str], what: str) -> Callable[..., bool]:
+    """Whether a path, of any layer, ends with one of the names, or matches the one expression."""
+    if isinstance(names, str):
+        whole = Expression(names, what=what)
+        return lambda path, layer=None: whole.matches(path)
+    paths = frozenset(names)
+    ends = tuple(map(".".__add__, paths))
+    return lambda path, layer=None: path in paths or path.endswith(ends)
+
+
+def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
+    """The number of the layer that a path belongs to."""
+    lists = [pattern] if isinstance(pattern, str) and pattern else list(pattern)
+    # of all that comes before the number
+    named = [Expression(name, what="layers_pattern", end=True) for name in lists]
+
+    def number(path: str) -> int | None:
+        parts = path.split(".")
+        # the first number with a name before it, or with two where no pattern says which, as in PEFT
+        places = [place for place in range(1, len(parts) - 1) if parts[place].isdecimal()]
+        found = [place for each in named for place in places if each.matches(".".join(parts[:place]))]
+        place = next(iter(found if named else [place for place in places if place > 1]), None)
+        return None if place is None else int(parts[place][:_MAX_DIGITS])
+
+    return number

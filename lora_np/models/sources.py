@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_np import hub
 from lora_np.checks import choice, whole_number
 from lora_np.models.families import build_spec, family_names, family_of
-from lora_np.models.spec import ModelSpec, ModuleSpec
+from lora_np.models.names import default_targets, fused_names
+from lora_np.models.spec import ModelSpec, ModuleSpec, fold
 from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
@@ -49,10 +50,8 @@ def describe(source: object) -> ModelSpec:
     """
     if isinstance(source, Mapping):
         return from_config(source)
-    # readers of files and of models in memory are imported late: the name of a preset needs none of them
+    # readers of files are imported late: the name of a preset needs none of them
     if not isinstance(source, (str, Path)):
-        from lora_np.models.live import from_named_modules
-
         return from_named_modules(source)
     path, text = Path(source), str(source)
     size = matrix_size(text)
@@ -100,14 +99,13 @@ def _from_directory(path: Path) -> ModelSpec:
 
 
 def _from_headers(path: Path) -> ModelSpec:
-    from lora_np.models.headers import from_safetensors
+    from lora_np.models.checkpoint import from_safetensors
 
     return from_safetensors(path)
 
 
 def _bits_of(path: Path) -> tuple[int, int]:
-    from lora_np.models.checkpoint import open_model
-    from lora_np.models.headers import few_bits, quantised_size
+    from lora_np.models.checkpoint import few_bits, open_model, quantised_size
 
     try:
         return quantised_size(few_bits(open_model(path)))
@@ -260,45 +258,23 @@ def preset_names() -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
 
 
-@dataclass(frozen=True)
-class Catalogue:
+class Catalogue(NamedTuple):
     """What can be counted by name: made by `catalogue`.
 
     Parameters
     ----------
-    presets : mapping of str to ModelSpec
-        By name.
-    sources : mapping of str to str
-        Where each preset's config was published.
-    families : tuple of str
-        The values of ``model_type`` whose ``config.json`` can be counted.
+    presets : Table
+        With their families, parameters, default targets and where their configs were published.
+    families : Table
+        Those whose ``config.json`` can be counted, with their classes and default targets.
     """
 
-    presets: Mapping[str, ModelSpec]
-    sources: Mapping[str, str]
-    families: tuple[str, ...]
-
-    @property
-    def table(self) -> Table:
-        """Presets with their families, parameters and sources."""
-        rows = [
-            (name, spec.family, spec.total, " ".join(spec.default_targets) or None, self.sources[name])
-            for name, spec in self.presets.items()
-        ]
-        return Table(("preset", "family", "parameters", "default targets", "source"), rows, title="Presets")
-
-    @property
-    def family_table(self) -> Table:
-        """Families with their classes and default targets."""
-        rows = [
-            (name, ", ".join(found.classes + task for task in found.tasks), " ".join(found.targets) or None)
-            for name, found in ((name, family_of(name)) for name in self.families)
-        ]
-        return Table(("family", "architectures", "default targets"), rows, title="Families")
+    presets: Table
+    families: Table
 
 
 def catalogue() -> Catalogue:
-    """The presets and the families that ship with the package.
+    """The presets, and the families whose ``config.json`` can be counted.
 
     Returns
     -------
@@ -311,14 +287,22 @@ def catalogue() -> Catalogue:
 
     Examples
     --------
-    >>> "llama" in catalogue().families
+    >>> presets, families = catalogue()
+    >>> "llama" in [row["family"] for row in families.records]
     True
     """
-    names = preset_names()
+    presets = []
+    for name in preset_names():
+        spec, source = preset(name), _preset(name)["source"]
+        presets.append((name, spec.family, spec.total, " ".join(spec.default_targets) or None, source))
+    described = map(family_of, family_names())
+    families = [
+        (each.name, ", ".join(each.classes + task for task in each.tasks), " ".join(each.targets) or None)
+        for each in described
+    ]
     return Catalogue(
-        {name: preset(name) for name in names},
-        {name: _preset(name)["source"] for name in names},
-        family_names(),
+        Table(("preset", "family", "parameters", "default targets", "source"), presets, title="Presets"),
+        Table(("family", "architectures", "default targets"), families, title="Families"),
     )
 
 
@@ -329,3 +313,87 @@ def _presets() -> Any:
 def _preset(name: str) -> Any:
     file = _presets() / f"{choice('preset', name, preset_names())}.json"
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+_ASSUMED = "The experts of this family are not described: PEFT may adapt them under other names."
+
+
+def from_named_modules(model: Any) -> ModelSpec:
+    """The modules of any object with ``named_modules()``, such as a torch model on the meta device.
+
+    torch is never imported here: modules only need ``named_parameters(recurse=False)`` with
+    shapes.
+
+    Parameters
+    ----------
+    model : object
+        With ``named_modules()``.
+
+    Returns
+    -------
+    ModelSpec
+        The modules by name, kind and shape.
+    """
+    family_name = getattr(getattr(model, "config", None), "model_type", "")
+    fused = fused_names(family_name)
+    seen: set[int] = set()
+    modules: list[ModuleSpec] = []
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for name, module in model.named_modules():
+        for found in _torch_modules(name, module, seen, fused or {}):
+            modules.append(found._replace(role="head") if module is output else found)
+    return ModelSpec(
+        type(model).__name__,
+        tuple(fold(modules)),
+        family=family_name,
+        default_targets=default_targets(family_name),
+        fused=fused or None,
+        assumed=_ASSUMED if fused is None and any(module.kind == "experts" for module in modules) else "",
+    )
+
+
+def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, str]) -> Iterator[ModuleSpec]:
+    """A module's own parameters as one module if its kind is known, otherwise one by one."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    tied: dict[str, bool] = {}
+    for key, parameter in module.named_parameters(recurse=False):
+        shapes[key] = tuple(parameter.shape)
+        tied[key] = id(parameter) in seen
+        seen.add(id(parameter))
+    known = _known(module, shapes)
+    if known is not None:
+        bias = "bias" in shapes
+        yield known._replace(
+            name=name or type(module).__name__,
+            bias=bias,
+            tied=tied["weight"],
+            tied_bias=bias and tied["bias"],
+        )
+        shapes = {key: shape for key, shape in shapes.items() if key not in ("weight", "bias")}
+    for key, shape in shapes.items():
+        path = f"{name}.{key}" if name else key
+        if type(module).__name__.endswith("Experts") and len(shape) == 3:
+            parts = tuple(old for old, new in fused.items() if new == key) or (key,)
+            transposed = bool(getattr(module, "is_transposed", False))
+            shape = (shape[0], shape[2], shape[1]) if transposed else shape
+            yield ModuleSpec(path, "experts", shape, tied=tied[key], parts=parts, transposed=transposed)
+        else:
+            yield ModuleSpec(path, "parameter", shape, tied=tied[key])
+
+
+def _known(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> ModuleSpec | None:
+    weight = shapes.get("weight", ())
+    if weight and hasattr(module, "in_features") and hasattr(module, "out_features"):
+        # a quantized weight is packed: its own shape would mislead
+        return ModuleSpec("", "linear", (module.out_features, module.in_features))
+    if len(weight) == 2 and type(module).__name__ == "Conv1D":
+        return ModuleSpec("", "linear", (weight[1], weight[0]), transposed=True)
+    if len(weight) == 2 and hasattr(module, "num_embeddings"):
+        return ModuleSpec("", "embedding", weight)
+    if len(weight) == 2 and type(module).__name__.endswith("Router"):
+        return ModuleSpec("", "router", weight)
+    if len(weight) >= 3 and hasattr(module, "kernel_size") and not getattr(module, "transposed", False):
+        return ModuleSpec("", "convolution", weight, groups=module.groups)
+    if len(weight) == 1:
+        return ModuleSpec("", "norm", weight)
+    return None

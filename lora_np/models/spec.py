@@ -10,6 +10,7 @@ from itertools import groupby, product, starmap
 from math import prod
 from typing import Literal, NamedTuple
 
+from lora_np.checks import close_names
 from lora_np.table import Cell, Table, shape_text
 
 Indices = range | tuple[int, ...]
@@ -80,6 +81,14 @@ class ModuleSpec(NamedTuple):
     def weight(self) -> int:
         """Numbers in one weight, wherever it is counted."""
         return prod(self.shape)
+
+    @property
+    def sides(self) -> tuple[int, int, int]:
+        """Matrices in one weight, and the outputs and inputs of each: the sides of B and A."""
+        if self.kind == "convolution":
+            return 1, self.shape[0], prod(self.shape[1:]) * self.groups
+        *many, d_out, d_in = self.shape
+        return (1, d_in, d_out) if self.kind == "embedding" else (prod(many), d_out, d_in)
 
     @property
     def bias_size(self) -> int:
@@ -228,6 +237,10 @@ class ModelSpec:
     def modules(self) -> tuple[ModuleSpec, ...]:
         """Every module by its own name, layer by layer."""
         return tuple(_expand(self.groups))
+
+    def missing(self, what: str, name: str, known: Iterable[str], *, kind: str = "module") -> ValueError:
+        """The error for a name in ``what`` that nothing of the model has, with the closest that are known."""
+        return ValueError(f"{what} {name!r} matches no {kind} of {self.name}{close_names(name, known)}")
 
     def per_expert(self) -> ModelSpec:
         """The same model with every expert's linear maps separate, under their names in checkpoints."""

@@ -21,7 +21,7 @@ class Schedule:
     steps: int
     warmup: int
     final: float
-    shape: Callable[[float], float]  # from 1 at the share 0 of the descent to 0 at its end
+    cosine: bool  # or a straight line
 
     def __post_init__(self) -> None:
         number("peak", self.peak, minimum=0, open_minimum=True)
@@ -33,8 +33,9 @@ class Schedule:
         """Learning rate at ``step``."""
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return self.final + (self.peak - self.final) * self.shape(min(done, 1.0))
+        done = min((step - self.warmup) / max(self.steps - self.warmup, 1), 1.0)
+        left = (1 + math.cos(math.pi * done)) / 2 if self.cosine else 1 - done
+        return self.final + (self.peak - self.final) * left
 
 
 def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
@@ -70,7 +71,7 @@ def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
     >>> rate(0), round(rate(50), 6), rate(100)
     (0.1, 0.05, 0.0)
     """
-    return Schedule(peak, steps, warmup, final, half_cosine)
+    return Schedule(peak, steps, warmup, final, cosine=True)
 
 
 def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
@@ -102,15 +103,7 @@ def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
     >>> rate(4), rate(10), rate(60)
     (0.05, 0.1, 0.05)
     """
-    return Schedule(peak, steps, warmup, final, straight_line)
-
-
-def half_cosine(done: float) -> float:
-    return (1 + math.cos(math.pi * done)) / 2
-
-
-def straight_line(done: float) -> float:
-    return 1 - done
+    return Schedule(peak, steps, warmup, final, cosine=False)
 
 
 def scaled(lr: LearningRate, factor: float) -> LearningRate:

@@ -11,7 +11,6 @@ with on_demand(globals()):
         module_kinds as module_kinds,
         short_name as short_name,
     )
-    from lora_np.plots.costs import memory_by_cause as memory_by_cause
     from lora_np.plots.curves import (
         lines as lines,
         rank_error_curves as rank_error_curves,

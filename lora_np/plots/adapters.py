@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ def adapter_overview(
 
 
 def module_kinds(paths: Iterable[str]) -> dict[str, str]:
-    """The name that each module shares with those in other layers: its last name, or more if ambiguous.
+    """The name that each module shares with those in other layers: its last name if no other kind has it.
 
     Parameters
     ----------
@@ -101,21 +102,11 @@ def module_kinds(paths: Iterable[str]) -> dict[str, str]:
     --------
     >>> paths = ["model.layers.0.q_proj", "model.layers.0.v_proj", "visual.blocks.0.q_proj"]
     >>> list(module_kinds(paths).values())
-    ['model q_proj', 'v_proj', 'visual q_proj']
+    ['model.layers.q_proj', 'v_proj', 'visual.blocks.q_proj']
     """
-    segments = {path: [part for part in path.split(".") if not part.isdigit()] or [path] for path in paths}
-    alike: dict[str, set[tuple[str, ...]]] = {}
-    for parts in segments.values():
-        alike.setdefault(parts[-1], set()).add(tuple(parts))
-    labels: dict[tuple[str, ...], str] = {}
-    for last, several in alike.items():
-        common = set[str].intersection(*map(set, several))
-        short = {
-            parts: " ".join([*[part for part in parts if part not in common][:1], last]) for parts in several
-        }
-        unique = len({*short.values()}) == len(short)
-        labels |= short if unique else {parts: ".".join(parts) for parts in several}
-    return {path: labels[tuple(parts)] for path, parts in segments.items()}
+    kinds = {path: [part for part in path.split(".") if not part.isdigit()] or [path] for path in paths}
+    last = Counter(parts[-1] for parts in set(map(tuple, kinds.values())))
+    return {path: parts[-1] if last[parts[-1]] == 1 else ".".join(parts) for path, parts in kinds.items()}
 
 
 def short_name(name: str, longest: int) -> str:

@@ -80,10 +80,6 @@ class Blocks(Quantised):
             got = f"got {self.data.shape}"
             raise ValueError(f"{self.kind} of shape {self.shape} needs blocks of shape {expected}, {got}")
 
-    @property
-    def nbytes(self) -> int:
-        return int(self.data.nbytes)
-
     def rows(self, index: Any) -> Array:
         """Some rows of ``dequantised``."""
         layout, data = LAYOUTS[self.kind], self.data[index]
@@ -133,10 +129,6 @@ class Codes(Quantised):
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.codes.nbytes + self.scales.nbytes)
 
     def rows(self, index: Any) -> Array:
         """Some rows of ``dequantised``."""

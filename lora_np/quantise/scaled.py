@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike
-from lora_np.quantise.levels import dynamic_levels, nf4_levels, uniform_levels
+from lora_np.checks import Array, ArrayLike, choice, matrix, whole_number
+from lora_np.quantise.blocks import LAYOUTS, encoded
 from lora_np.quantise.weight import Quantised
 
 _SCALES_BLOCK = 256  # scales that share a scale, in double quantisation
@@ -44,10 +44,6 @@ class Int8(Quantised):
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.codes.nbytes + self.scales.nbytes)
 
     def rows(self, index: Any) -> Array:
         """Some rows of ``dequantised``: ``codes * scales / 127``."""
@@ -124,10 +120,6 @@ class FourBit(Quantised):
     shape: tuple[int, ...]
     block: int = 64
 
-    @property
-    def nbytes(self) -> int:
-        return int(self.packed.nbytes + self.scales.nbytes)
-
     def dequantised(self) -> Array:
         """``level[code] * scale``, float32 of shape (d, k)."""
         return self.rows(slice(None)).reshape(self.shape)
@@ -149,6 +141,154 @@ class FourBit(Quantised):
 
     def _scales(self) -> Array:
         return self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
+
+
+# The outermost quantile: half a step from the end, averaged over 15 and 16 levels, 1 - (1/30 + 1/32) / 2,
+# with the digits that bitsandbytes keeps.
+_NF4_END = 0.9677083
+
+
+def normal_quantile(p: ArrayLike) -> Array:
+    """The x below which a standard normal variable lies with probability p.
+
+    Parameters
+    ----------
+    p : array_like
+        Probabilities, above 0 and below 1.
+
+    Returns
+    -------
+    ndarray
+        float64, of the shape of p.
+
+    Raises
+    ------
+    ValueError
+        If a probability is not between 0 and 1.
+
+    See Also
+    --------
+    nf4_levels : 16 of these quantiles, scaled to [-1, 1].
+
+    Examples
+    --------
+    >>> normal_quantile([0.025, 0.5, 0.975]).round(3)
+    array([-1.96,  0.  ,  1.96])
+    """
+    from statistics import NormalDist  # which takes a while to load
+
+    p = np.asarray(p, np.float64)
+    if not ((p > 0) & (p < 1)).all():
+        raise ValueError(f"p must lie between 0 and 1, got {p[~((p > 0) & (p < 1))].flat[0]}")
+    return np.asarray(np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])(p))
+
+
+def uniform_levels(bits: int = 4) -> Array:
+    """``-1, ..., -1/m, 0, 1/m, ..., 1`` with ``m = 2**(bits - 1) - 1``: even steps, zero included.
+
+    Parameters
+    ----------
+    bits : int
+        From 2 to 8. One of the ``2**bits`` codes is not used, so that zero is a level.
+
+    Returns
+    -------
+    ndarray of shape (2**bits - 1,)
+        float32, ascending.
+
+    See Also
+    --------
+    nf4_levels : As many levels, close together where weights are.
+
+    Examples
+    --------
+    >>> uniform_levels(3) * 3
+    array([-3., -2., -1.,  0.,  1.,  2.,  3.], dtype=float32)
+    """
+    most = 2 ** (whole_number("bits", bits, minimum=2, maximum=8) - 1) - 1
+    return np.arange(-most, most + 1, dtype=np.float32) / np.float32(most)
+
+
+@cache
+def nf4_levels() -> Array:
+    """The 16 levels of NormalFloat: quantiles of the normal distribution, scaled to [-1, 1].
+
+    Weights are close to normal. If each level is to be used equally often, levels belong at quantiles with
+    equal probability between them. Zero should be a level too, so the two sides are taken apart: eight steps
+    above zero, seven below.
+
+    Returns
+    -------
+    ndarray of shape (16,)
+        float32, ascending, read-only; to the bit the table in bitsandbytes.
+
+    See Also
+    --------
+    normal_quantile : The quantiles.
+    uniform_levels : Evenly spaced levels, for comparison.
+
+    References
+    ----------
+    T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer, "QLoRA: efficient finetuning of quantized LLMs",
+    2023, arXiv 2305.14314, section 3.
+
+    Examples
+    --------
+    >>> nf4_levels()[:8].round(4)
+    array([-1.    , -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911,
+            0.    ], dtype=float32)
+    """
+    above = normal_quantile(_spaced(_NF4_END, 0.5, 9)[:-1])
+    below = -normal_quantile(_spaced(_NF4_END, 0.5, 8)[:-1])
+    levels = np.sort(np.concatenate([below, [0.0], above])).astype(np.float32)
+    return _constant(levels / levels[-1])
+
+
+@cache
+def dynamic_levels() -> Array:
+    """256 levels for the scales of scales: seven decades, each with twice as many levels as the one below.
+
+    Small numbers are coded with few digits but over a wide range: between ``10**(i - 7)`` and
+    ``10**(i - 6)``, ``2**i`` evenly spaced levels, for i from 0 to 6; the same with a minus sign; 0; and 1.
+
+    Returns
+    -------
+    ndarray of shape (256,)
+        float32, ascending, read-only; to the bit what bitsandbytes' ``create_dynamic_map`` gives.
+
+    See Also
+    --------
+    nf4_levels : Levels for weights.
+
+    References
+    ----------
+    T. Dettmers, "8-bit approximations for parallelism in deep learning", 2015, arXiv 1511.04561.
+
+    Examples
+    --------
+    >>> levels = dynamic_levels()
+    >>> len(levels), int((levels > 0.1).sum()), float(levels[-1])
+    (256, 65, 1.0)
+    """
+    positive = []
+    for i in range(7):
+        edges = _spaced(0.1, 1.0, 2**i + 1)
+        positive.append((edges[:-1] + edges[1:]) / 2 * np.float32(10.0 ** (i - 6)))
+    half = np.concatenate(positive)
+    return _constant(np.sort(np.concatenate([-half, np.zeros(1, np.float32), half, np.ones(1, np.float32)])))
+
+
+def _spaced(start: float, stop: float, number: int) -> Array:
+    """``np.linspace`` in float32 as torch computes it, from both ends, each number rounded once."""
+    first, last = np.float64(np.float32(start)), np.float64(np.float32(stop))
+    step = np.float64(np.float32(last - first) / np.float32(number - 1))
+    i = np.arange(number)
+    return np.where(i < number // 2, first + step * i, last - step * (number - 1 - i)).astype(np.float32)
+
+
+def _constant(array: Array) -> Array:
+    array.setflags(write=False)
+    return array
 
 
 FOUR_BIT_LEVELS = {"nf4": nf4_levels, "int4": cache(uniform_levels)}
@@ -246,3 +386,76 @@ def unpacked(packed: Array) -> Array:
     np.right_shift(packed, 4, out=codes[::2])
     np.bitwise_and(packed, 15, out=codes[1::2])
     return codes
+
+
+KINDS = ("int8", "int4", "nf4", *(kind for kind in LAYOUTS if LAYOUTS[kind].encode and kind != "F32"))
+
+
+def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) -> Quantised:
+    """W in few bits: each number becomes the nearest of a few levels, times the scale of its block.
+
+    Parameters
+    ----------
+    W : array_like of shape (d, k)
+        Converted to float32.
+    kind : str
+        One of `KINDS`:
+
+        - "int8": 255 even levels, one scale for each row (as bitsandbytes);
+        - "int4": 15 even levels, blocks of the flattened matrix;
+        - "nf4": 16 levels at quantiles of the normal distribution, the same blocks (as bitsandbytes);
+        - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as GGUF), with a scale, or a scale
+          and a least value;
+        - "TQ1_0", "TQ2_0", "MXFP4": blocks of 256, with the numbers -1, 0 and 1 and a scale, and of 32, with
+          floats of four bits and a power of two (as GGUF);
+        - "F16", "BF16": rounded, without scales.
+    block : int
+        For int4 and nf4, how many numbers share a scale.
+    double : bool
+        For int4 and nf4, quantise the scales too.
+
+    Returns
+    -------
+    Quantised
+        With ``dequantised()``, ``error(W)``, ``nbytes`` and ``bits``.
+
+    Raises
+    ------
+    ValueError
+        If W is not a finite matrix, is too large for float32 or for the scales, or its rows are not whole
+        blocks; or the kind is not known, or takes no options.
+    TypeError
+        If W does not hold real numbers.
+
+    Notes
+    -----
+    With even levels the error of a number is at most half a step: ``scale / 254`` for int8, ``scale / 14``
+    for int4. Smaller blocks have smaller scales, but cost more bits: 32 / 64 = 0.5 a number in blocks
+    of 64, or 0.127 with double quantisation.
+
+    References
+    ----------
+    T. Dettmers, M. Lewis, Y. Belkada, L. Zettlemoyer, "LLM.int8()", 2022, arXiv 2208.07339.
+    T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer, "QLoRA", 2023, arXiv 2305.14314.
+
+    Examples
+    --------
+    >>> W = np.random.default_rng(0).normal(size=(64, 64))
+    >>> for kind in ("int8", "nf4", "int4"):
+    ...     Q = quantise(W, kind)
+    ...     print(f"{kind}: {Q.bits:.1f} bits, relative error {Q.error(W, relative=True):.3f}")
+    int8: 8.5 bits, relative error 0.006
+    nf4: 4.5 bits, relative error 0.092
+    int4: 4.5 bits, relative error 0.106
+    """
+    choice("kind", kind, KINDS)
+    W = matrix("W", W)
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(W, np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError(f"W must fit float32, got {W[~np.isfinite(single)][0]:g}")
+    if kind in FOUR_BIT_LEVELS:
+        return four_bit(single, kind, block=whole_number("block", block, minimum=2), double=double)
+    if block != 64 or double:
+        raise ValueError(f"block and double are for {' and '.join(FOUR_BIT_LEVELS)}, not for {kind}")
+    return int8(single) if kind == "int8" else encoded(single, kind)

@@ -92,7 +92,7 @@ class Quantised:
     @property
     def nbytes(self) -> int:
         """The bytes that codes and scales take."""
-        raise NotImplementedError
+        return sum(int(held.nbytes) for held in vars(self).values() if hasattr(held, "nbytes"))
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -10,5 +10,9 @@ with on_demand(globals()):
         fit as fit,
         uninterrupted as uninterrupted,
     )
-    from lora_np.training.sweeping import Problem as Problem, Sweep as Sweep, sweep as sweep
-    from lora_np.training.theory import optimum as optimum
+    from lora_np.training.sweeping import (
+        Problem as Problem,
+        Sweep as Sweep,
+        optimum as optimum,
+        sweep as sweep,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, generator, guided, number, whole_number
+from lora_np.checks import Array, finite, generator, guided, number, whole_number
 from lora_np.nn import Adam, Optimizer, Run, freeze, mean_squared_error, rate_at, replace, start, trainable
-from lora_np.training.data import Rows, Stream
 from lora_np.work import progress_bar
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -198,7 +197,7 @@ def fit(
     array([[ 1., -2.,  3.]])
     """
     rng = generator(rng)
-    data: Rows | Stream
+    data: Stream
     if y is not None:
         data = Rows(x, y, mean_squared_error if loss is None else loss, batch_size, validation, rng)
     elif batch_size is not None:
@@ -265,9 +264,7 @@ class Training:
 
     patience: int | None = None
 
-    def __init__(
-        self, model: Any, run: Run, data: Rows | Stream, rng: np.random.Generator, accumulate: int
-    ) -> None:
+    def __init__(self, model: Any, run: Run, data: Stream, rng: np.random.Generator, accumulate: int) -> None:
         self.model, self.run, self.data, self.rng, self.accumulate = model, run, data, rng, accumulate
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
@@ -282,7 +279,7 @@ class Training:
     @property
     def identity(self) -> dict[str, str]:
         """What must be the same for a checkpoint to fit, each in words."""
-        from lora_np.training.identity import Description, describe, digest, versions
+        from lora_np.training.checkpoint import Description, describe, digest, versions
 
         settings = {
             **self.data.identity,
@@ -397,3 +394,93 @@ def diagnosis(training: Training) -> str:
         message += f"; training diverged, from {losses[0]:.3g} to {losses[-2]:.3g}"
     rate = max(rate_at(bank.optimizer.lr, run.steps) for bank in run.banks)
     return f"{message}; try a learning rate below {rate:g}"
+
+
+class Stream:
+    """Batches of any kind: a function of the step, or a sequence that is repeated as often as needed."""
+
+    whole = False  # whether a batch is all of the data
+    order, position = np.arange(0), 0
+
+    def __init__(self, batches: Any, loss: Callable[..., Any] | None, validation: Any) -> None:
+        if isinstance(batches, np.ndarray):
+            raise TypeError("fit takes arrays x and y, or batches and a loss; got one array and no y")
+        if not (callable(batches) or (isinstance(batches, Sequence) and len(batches))):
+            raise TypeError(
+                "batches must be a function of the step or a sequence of batches, "
+                f"got {type(batches).__name__}: an iterator cannot be resumed; make it a list"
+            )
+        if loss is None:
+            raise TypeError("a stream of batches needs loss=: loss(model, batch, rng=rng), one number")
+        if validation is not None and not (isinstance(validation, Sequence) and len(validation)):
+            raise TypeError(f"validation must be a sequence of batches, got {type(validation).__name__}")
+        self.batches, self.loss, self.validation = batches, loss, validation
+        self.held_out = validation or ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        # what made the batches, by names that a person knows, is compared before what it led to
+        settings = getattr(self.batches, "settings", {})
+        return {**settings, "loss": self.loss, "data": self.batches}
+
+    def batch(self, step: int) -> Any:
+        return self.batches(step) if callable(self.batches) else self.batches[step % len(self.batches)]
+
+    def loss_of(self, model: Any, batch: Any, rng: np.random.Generator | None) -> Any:
+        return self.loss(model, batch, rng=rng)
+
+    def validation_loss(self, model: Any) -> float:
+        """Of a frozen model: the mean over the held-out batches."""
+        return float(np.mean([float(self.loss_of(model, batch, None)) for batch in self.held_out]))
+
+
+class Rows(Stream):
+    """Rows of x and y: drawn without replacement until too few are left."""
+
+    def __init__(self, x: Any, y: Any, loss: Any, batch_size: Any, validation: Any, rng: Any) -> None:
+        self.x, self.y = rows("", x, y)
+        if validation is not None:
+            if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+                raise TypeError(f"validation must be a pair (x, y), got {type(validation).__name__}")
+            validation = rows("validation ", *validation)
+        self.loss, self.validation, self.held_out, self.rng = loss, validation, [validation], rng
+        n = len(self.x)
+        size = n if batch_size is None else batch_size
+        self.batch_size = whole_number("batch_size", size, maximum=n, top="rows of x")
+        self.whole = self.batch_size == n
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"loss": self.loss, "batch size": self.batch_size, "data": (self.x, self.y)}
+
+    def batch(self, step: int) -> tuple[Array, Array]:
+        """The rows of the next step."""
+        if self.whole:
+            return self.x, self.y
+        if self.position + self.batch_size > len(self.order):
+            self.order, self.position = self.rng.permutation(len(self.x)), 0
+        self.position += self.batch_size
+        drawn = self.order[self.position - self.batch_size : self.position]
+        return self.x[drawn], self.y[drawn]
+
+    def loss_of(self, model: Any, batch: tuple[Array, Array], rng: np.random.Generator | None) -> Any:
+        return self.loss(model(batch[0], rng=rng), batch[1])
+
+
+def rows(what: str, x: Any, y: Any) -> tuple[Array, Array]:
+    """X and y as arrays with as many rows as each other; ``what`` is said before their names."""
+    arrays = []
+    for name, given in ((f"{what}x", x), (f"{what}y", y)):
+        array = given if isinstance(given, np.ndarray) else np.asarray(given)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{name} must hold real numbers, got {type(given).__name__} of {array.dtype}")
+        if array.ndim == 0 or array.size == 0:
+            raise ValueError(f"{name} must hold rows of data, got shape {array.shape}")
+        finite(name, array)
+        arrays.append(array)
+    x, y = arrays
+    if len(x) != len(y):
+        raise ValueError(
+            f"{what}x and {what}y must have as many rows as each other, got {len(x)} and {len(y)}"
+        )
+    return x, y

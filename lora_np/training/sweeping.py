@@ -1,39 +1,30 @@
-"""Many runs at once, over ranks, alphas, rates, variants, random seeds: on all cores, and cached."""
+"""Many runs at once, over ranks, alphas, rates, variants, random seeds; and the best loss that there is."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, choice, number, whole_number
-from lora_np.files import target_path, write_text
-from lora_np.hub import open_regular
-from lora_np.lora import VARIANTS, inject
+from lora_np.autograd import Tensor, value
+from lora_np.checks import Array, choice, matrix, number, whole_number
+from lora_np.linalg import optimal_losses
+from lora_np.lora import VARIANTS, LoRALinear, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Shown, Table
-from lora_np.training.data import rows
-from lora_np.training.fitting import fit, uninterrupted
-from lora_np.training.identity import Description, versions
-from lora_np.training.theory import optimum
+from lora_np.training.fitting import fit, rows, uninterrupted
 from lora_np.work import one_thread, progress_bar
 
-COLUMNS = (
-    "variant", "rank", "alpha", "learning_rate", "rng",
-    "trainable", "loss", "validation_loss", "optimum", "diverged_at",
-)  # fmt: skip
+SETTINGS = ("variant", "rank", "alpha", "learning_rate", "rng")
+COLUMNS = (*SETTINGS, "trainable", "loss", "validation_loss", "optimum", "diverged_at")
 # those that need neither the bits nor gradients
 SWEPT = [name for name in VARIANTS if name not in ("loftq", "lora-ga", "lora-one")]
-LONGEST = 16 * 2**20  # bytes of a note: a description of a model has a few hundred for each layer
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Problem:
     """What a sweep adapts: a base model, data, and a loss.
 
@@ -65,10 +56,9 @@ class Problem:
     loss: Callable[[Any, Array], Any] = mean_squared_error
 
     def __post_init__(self) -> None:
-        x, y = rows("", self.x, self.y)
-        held_out = None if self.validation is None else rows("validation ", *self.validation)
-        for name, arrays in (("x", x), ("y", y), ("validation", held_out)):
-            object.__setattr__(self, name, arrays)
+        self.x, self.y = rows("", self.x, self.y)
+        if self.validation is not None:
+            self.validation = rows("validation ", *self.validation)
 
     def optimum(self, rank: int) -> float | None:
         """The best training loss of a rank, if there is a closed form."""
@@ -76,17 +66,6 @@ class Problem:
             return None
         rng = np.random.default_rng(0)
         return optimum(inject(self.model, rank=min(rank, *self.model.W.shape), rng=rng), self.x, self.y)
-
-
-@dataclass(frozen=True)
-class Point:
-    """The settings of one run."""
-
-    variant: str
-    rank: int
-    alpha: float
-    learning_rate: float
-    rng: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,7 +113,6 @@ def sweep(
     steps: int = 300,
     batch_size: int | None = None,
     jobs: int | None = None,
-    cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Sweep:
     """Adapt and train ``problem`` at every combination of settings.
@@ -161,9 +139,6 @@ def sweep(
         Rows of each step; by default all of them.
     jobs : int, optional
         Worker processes; -1 for all cores. By default what ``joblib.parallel_config`` says, else one.
-    cache : path, optional
-        A directory in which every finished run is stored. An interrupted sweep, or one with more settings,
-        runs only what is missing.
     progress : bool
         Show a progress bar, in a terminal or a notebook.
 
@@ -175,8 +150,7 @@ def sweep(
     Raises
     ------
     TypeError
-        If a setting is of the wrong type; or, with a cache, if something that the result depends on, such as
-        a function that closes over an object, cannot be recognised later.
+        If a setting is of the wrong type.
     ValueError
         If a setting is out of range or not known, or there is none of a kind.
 
@@ -197,131 +171,121 @@ def sweep(
     """
     from joblib import Parallel, delayed
 
-    points = grid(ranks, alphas, learning_rates, rngs, variants)
-    whole_number("steps", steps)
-    store = None if cache is None else Store(target_path(cache), problem, optimizer, (steps, batch_size))
-    records: dict[Point, dict[str, Any]] = {}
-    if store is not None:
-        records = {point: record for point in points if (record := store.read(point)) is not None}
-    missing = [point for point in points if point not in records]
-    best = {rank: problem.optimum(rank) for rank in dict.fromkeys(point.rank for point in missing)}
-    workers = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    with progress_bar(len(points), progress, done=len(records), label="sweep", unit="run") as bar:
-        for point, record in workers(
-            delayed(run)(problem, point, optimizer, steps, batch_size, best[point.rank]) for point in missing
-        ):
-            records[point] = record
-            if store is not None:
-                store.write(point, record)
+    points = grid(variants, ranks, alphas, learning_rates, rngs)
+    options = {"steps": whole_number("steps", steps), "batch_size": batch_size}
+    workers = Parallel(n_jobs=jobs, return_as="generator")
+    records = []
+    with progress_bar(len(points), progress, label="sweep", unit="run") as bar:
+        for record in workers(delayed(run)(problem, point, optimizer, options) for point in points):
+            records.append(record)
             bar.update()
-    return Sweep([records[point] for point in points])
+    return Sweep(records)
 
 
-def grid(
-    ranks: Iterable[int],
-    alphas: Iterable[float | None],
-    learning_rates: Iterable[float],
-    rngs: Iterable[int],
-    variants: Sequence[str],
-) -> list[Point]:
-    """Every combination once, checked."""
+def grid(variants: Sequence[str], *others: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination once, checked: the settings of each run."""
+    ranks, alphas, rates, rngs = others
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
     settings: dict[str, list[Any]] = {
         "variants": [choice("variant", variant, SWEPT) for variant in variants],
         "ranks": [whole_number("rank", r) for r in ranks],
         "alphas": [None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas],
-        "learning_rates": [
-            number("learning rate", lr, minimum=0, open_minimum=True) for lr in learning_rates
-        ],
+        "learning_rates": [number("learning rate", lr, minimum=0, open_minimum=True) for lr in rates],
         "rngs": [whole_number("rng", rng, minimum=0) for rng in rngs],
     }
     for name, values in settings.items():
         if not values:
             raise ValueError(f"{name} must name at least one value, got none")
     points = (
-        Point(variant, rank, float(rank) if alpha is None else alpha, rate, rng)
+        (variant, rank, float(rank) if alpha is None else alpha, rate, rng)
         for variant, rank, alpha, rate, rng in product(*settings.values())
     )
-    return list(dict.fromkeys(points))
+    return [dict(zip(SETTINGS, point, strict=True)) for point in dict.fromkeys(points)]
 
 
 def run(
-    problem: Problem,
-    point: Point,
-    optimizer: Callable[[float], Optimizer],
-    steps: int,
-    batch_size: int | None,
-    best: float | None,
-) -> tuple[Point, dict[str, Any]]:
+    problem: Problem, settings: Mapping[str, Any], optimizer: Callable[[float], Optimizer], options: Any
+) -> dict[str, Any]:
     """One run, in a worker: on one thread, since the number of threads shows in the last bits."""
-    rng = np.random.default_rng(point.rng)
-    variant = VARIANTS[point.variant]
+    variant, rank, alpha, rate, seed = settings.values()
+    rng = np.random.default_rng(seed)
     with one_thread():
-        model = inject(problem.model, rank=point.rank, alpha=point.alpha, variant=point.variant, rng=rng)
-        record: dict[str, Any] = dict.fromkeys(COLUMNS) | vars(point)
+        model = inject(problem.model, rank=rank, alpha=alpha, variant=variant, rng=rng)
+        record = {**dict.fromkeys(COLUMNS), **settings}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
-        if point.variant in ("lora", "rslora", "lora+"):
+        if variant in ("lora", "rslora", "lora+"):
             # That of W0 + B A; the other variants start elsewhere, or train something else.
-            record["optimum"] = best
+            record["optimum"] = problem.optimum(rank)
         taken: list[int] = []
         try:
             fitted = uninterrupted(fit(
-                model, problem.x, problem.y, optimizer=variant.optimizer(optimizer(point.learning_rate)),
-                loss=problem.loss, steps=steps, batch_size=batch_size, rng=rng, progress=False,
-                watch=lambda step, model: taken.append(step),
+                model, problem.x, problem.y, optimizer=VARIANTS[variant].optimizer(optimizer(rate)),
+                loss=problem.loss, watch=lambda step, model: taken.append(step), rng=rng, progress=False,
+                **options,
             ))  # fmt: skip
         except FloatingPointError:
             record["diverged_at"] = len(taken)
-            return point, record
+            return record
         trained = freeze(fitted.model)
         record["loss"] = float(problem.loss(trained(problem.x), problem.y))
         if problem.validation is not None:
             x, y = problem.validation
             record["validation_loss"] = float(problem.loss(trained(x), y))
-    return point, record
+    return record
 
 
-def fingerprint(content: object) -> str:
-    """The same for what is the same as JSON."""
-    import hashlib
+def optimum(model: Any, x: Array, y: Array) -> float:
+    """The smallest mean squared error that training can reach: the best update of the model's rank.
 
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+    Parameters
+    ----------
+    model : Linear or LoRALinear
+        Its Tensors count as free, its ndarrays as given. For plain LoRA this is
+        reduced-rank regression; with A frozen (LoRA-FA) or with all of W trained it is least squares.
+    x : ndarray of shape (n, k)
+        Inputs.
+    y : ndarray of shape (n, d)
+        Targets.
 
+    Returns
+    -------
+    float
+        In float64. Dropout is not taken into account: it changes what is minimised.
 
-class Store:
-    """Finished runs in a directory: one file each, which says in words what the result depends on."""
+    Raises
+    ------
+    TypeError
+        If the optimum of such a model is not known in closed form.
+    ValueError
+        If the data do not fit the model.
 
-    def __init__(
-        self, path: Path, problem: Problem, optimizer: Callable[[float], Optimizer], settings: tuple[Any, ...]
-    ) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.optimizer = optimizer
-        self.graph = Description()
-        described = {field: self.graph.of(thing) for field, thing in vars(problem).items()}
-        self.common = {"versions": versions(), **described, "steps, batch size": self.graph.of(settings)}
-
-    def identity(self, point: Point) -> dict[str, Any]:
-        optimizer = VARIANTS[point.variant].optimizer(self.optimizer(point.learning_rate))
-        return {**self.common, "optimizer": self.graph.branch().of(optimizer), "point": vars(point)}
-
-    def file(self, identity: dict[str, Any]) -> Path:
-        return self.path / f"{fingerprint(identity)}.json"
-
-    def read(self, point: Point) -> dict[str, Any] | None:
-        """The record of a run, or None if there is no complete one of exactly this run."""
-        identity = self.identity(point)
-        try:
-            with open_regular(self.file(identity)) as file:
-                content = json.loads(file.read(LONGEST))
-            record: dict[str, Any] = content["record"]
-            whole = content["sum"] == fingerprint([identity, record])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            return None
-        return record if whole else None
-
-    def write(self, point: Point, record: dict[str, Any]) -> None:
-        identity = self.identity(point)
-        content = {"identity": identity, "record": record, "sum": fingerprint([identity, record])}
-        write_text(self.file(identity), json.dumps(content, indent=1))
+    Examples
+    --------
+    >>> from lora_np.lora import inject
+    >>> x = np.eye(3)
+    >>> model = inject(Linear(np.zeros((3, 3))), rank=1, rng=np.random.default_rng(0))
+    >>> round(optimum(model, x, np.diag([3.0, 2.0, 1.0])) * 9, 12)  # 2^2 + 1^2 remain
+    5.0
+    """
+    if not isinstance(model, (Linear, LoRALinear)):
+        raise TypeError(f"the optimum is known for Linear and LoRALinear, got {type(model).__name__}")
+    layer = model.base if isinstance(model, LoRALinear) else model
+    X, Y = matrix("x", x).astype(np.float64), matrix("y", y).astype(np.float64)
+    if X.shape[1:] != (layer.d_in,) or Y.shape != (len(X), layer.d_out):
+        raise ValueError(f"x {X.shape} and y {Y.shape} do not fit a weight of shape {layer.W.shape}")
+    residual = Y - X @ value(layer.W).T.astype(np.float64)
+    if isinstance(layer.b, Tensor):  # a free b takes up the means
+        X, residual = X - X.mean(axis=0), residual - residual.mean(axis=0)
+    elif layer.b is not None:
+        residual = residual - layer.b
+    if isinstance(layer.W, Tensor):
+        return float(optimal_losses(X, residual)[-1])
+    if isinstance(model, Linear) or not (isinstance(model.A, Tensor) or isinstance(model.B, Tensor)):
+        fixed = value(model.merged().W if isinstance(model, LoRALinear) else layer.W) - value(layer.W)
+        return float(np.mean(np.square(residual - X @ fixed.T)))
+    if not isinstance(model.B, Tensor):
+        raise ValueError("the optimum is not known where B is frozen and A is trained")
+    if not isinstance(model.A, Tensor):
+        return float(optimal_losses(X @ model.A.T, residual)[-1])
+    return float(optimal_losses(X, residual)[min(model.rank, *layer.W.shape)])

@@ -95,7 +95,7 @@ def test_every_function_takes_every_kind(model: Any) -> None:
     same(training_memory(model), training_memory(counted.spec))
     assert count_flops(model, rank=8).total == count_flops(counted).total
     assert count_flops(model).total == count_flops(counted.spec).total
-    assert compare_memory(model, rank=8).disk == compare_memory(counted).disk
+    assert compare_memory(model, rank=8).table.rows == compare_memory(counted).table.rows
     assert largest_rank(model, budget="8 GiB") == largest_rank(counted.spec, budget="8 GiB") > 8
     for find in (largest_batch, largest_context):
         assert find(model, rank=8, budget="8 GiB") == find(counted, budget="8 GiB") > 1
@@ -114,7 +114,7 @@ def test_models_in_memory_and_a_matrix(live: Any) -> None:
     assert count(live).total == 12_000
     assert count_flops(live, rank=8, targets=targets).forward["B A x"] == 2 * 1760
     assert training_memory(live, rank=8, targets=targets).adapter == 4 * 1760
-    assert compare_memory(live, rank=8, targets=targets).disk["LoRA"] == 4 * 1760
+    assert compare_memory(live, rank=8, targets=targets).table.records[-1]["LoRA"] == 4 * 1760
 
 
 def test_a_matrix_and_our_models_need_no_targets() -> None:

@@ -82,27 +82,7 @@ def test_what_each_option_saves() -> None:
     states = [total(optimizer=name) for name in ("adamw", "momentum", "adamw_8bit", "adafactor", "sgd")]
     assert states == sorted(states, reverse=True)
     assert total(checkpointing=False) > 1.5 * usual.total
-    assert total(accumulate=16) == usual.total
     assert total(checkpointing=False, attention="eager") > total(checkpointing=False)
-
-
-def test_hours_and_energy_follow_from_operations() -> None:
-    found = accounting.plan("llama-2-7b", card="A100 80GB", rank=8, tokens=10**9, context=1024)
-    for each in found.choices:
-        assert each.hours is not None
-        assert each.hours[0] == pytest.approx(each.flops * 1e9 / (0.5 * 312e12) / 3600)
-        assert each.hours[1] / each.hours[0] == pytest.approx(5 / 3)
-    again = accounting.plan("llama-2-7b", card="A100 80GB", rank=8, context=1024, checkpointing=False)
-    assert again.choices[-1].flops < found.choices[-1].flops
-    assert accounting.plan("llama-2-7b", card="80 GB", rank=8).choices[0].hours is None
-
-
-def test_no_hours_over_float32_where_the_rate_is_that_of_16_bits() -> None:
-    found = accounting.plan("gpt2", card="T4", rank=8, targets="all-linear", dtype="float32")
-    assert [each.hours is None for each in found.choices] == [True, True, False]  # QLoRA is over nf4
-    assert "Hours need a --card whose peak rate in 16 bits" in str(found.costs)
-    alone = accounting.plan("gpt2", card="T4", methods=["full"], dtype="float32")
-    assert [note[:10] for note in alone.costs.notes] == ["Hours need"]
 
 
 def test_notes_say_what_each_row_is_over_and_which_rank_is_too_high() -> None:
@@ -118,7 +98,6 @@ def test_cards_are_found_however_they_are_written() -> None:
         assert accounting.plan("gpt2", card=name, rank=1).card == accounting.cards()["RTX 4090"]
     for card in accounting.cards().values():
         assert card.memory % 2**30 == 0 < card.memory
-        assert card.watts is None or 50 < card.watts < 1500
 
 
 ONE = ["--rank", "8", "--targets", "all-linear"]
@@ -170,9 +149,7 @@ def test_the_exit_status(arguments: list[str], status: int, capsys: pytest.Captu
             2,
             "'lorra' is not one of 'full', ",
         ),
-        (["llama-3-8b", "--card", "T4", "--tokens", "-1"], 1, "tokens must be at least 1, got -1"),
         (["llama-3-8b", "--card", "T4", "--optimizer", "adam"], 1, "optimizer must be one of 'adamw'"),
-        (["llama-3-8b", "--card", "T4", "--plot", "plan.txt"], 2, "--plot must end in"),
         (
             ["gpt2", "--card", "T4", "--method", "full", "--rank", "8", "--dora"],
             1,
@@ -202,24 +179,6 @@ def test_bad_input_is_one_line(
     assert printed.err.count("\n") == 1
 
 
-def test_the_figure_shows_every_way(tmp_path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    from lora_np.plots import memory_by_cause
-
-    assert run(["plan", "llama-3-8b", "--card", "RTX 4090", *ONE, "--plot", str(tmp_path / "plan.png")]) == 0
-    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
-    found = accounting.plan("llama-3-8b", card="RTX 4090", rank=8)
-    ways = {each.name: each.memory.parts for each in found.choices}
-    ax = memory_by_cause(ways, room=found.card.memory, ax=Figure().add_subplot())
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(ways)
-    lengths = [bar.get_width() for bar in ax.patches]
-    assert sum(lengths) == pytest.approx(sum(each.memory.total for each in found.choices) / 1e9)
-    shown = [text.get_text() for text in ax.texts]
-    for each in found.choices:
-        assert any(text.startswith(f"{each.memory.total / 1e9:,.1f}") for text in shown)
-
-
 def test_memory_takes_the_same_options_and_never_costs_the_count(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -234,7 +193,8 @@ def test_memory_takes_the_same_options_and_never_costs_the_count(
     ]
     assert run(["count", "gpt2", "--rank", "8", "--memory", *options]) == 0
     printed = capsys.readouterr().out
-    assert "LoRA over float16, QLoRA over nf4; adafactor; without gradient checkpointing" in printed
+    assert "LoRA over float16, QLoRA over nf4. No gradient checkpointing; eager attention" in printed
+    assert "memory to train, adafactor" in printed
     assert run(["count", "100x120", "--rank", "8", "--memory"]) == 0
     printed = capsys.readouterr().out
     assert "1,760" in printed

@@ -88,7 +88,7 @@ def test_every_preset_has_its_published_size() -> None:
 
 
 def test_every_preset_names_its_source() -> None:
-    for row in catalogue().table.records:
+    for row in catalogue().presets.records:
         assert str(row["source"]).startswith("https://") or "arXiv" in str(row["source"])
 
 

@@ -46,7 +46,7 @@ def test_the_class_decides_the_head() -> None:
 
 
 def test_every_family_is_listed_with_its_defaults() -> None:
-    rows = {row["family"]: row["default targets"] for row in catalogue().family_table.records}
+    rows = {row["family"]: row["default targets"] for row in catalogue().families.records}
     assert set(rows) == set(family_names())
     assert rows["phi"] == "q_proj v_proj fc1 fc2"
     assert rows["vit"] is None

@@ -15,6 +15,7 @@ from lora_np.hub import HubError, gguf, located, safetensors
 from lora_np.language import located_adapter
 from lora_np.models import describe, family_names, llama_cpp_of, names_for, peft
 from tests.drawing import few
+from tests.gguf_files import save_gguf
 
 SMALL = {
     "hidden_size": 16, "intermediate_size": 24, "moe_intermediate_size": 12, "num_hidden_layers": 2,
@@ -148,7 +149,7 @@ def test_a_gguf_file_that_says_nothing_of_heads_needs_its_base(tmp_path, capsys)
     adapters.convert(adapter, path, to="gguf", base=LLAMA)
     file = gguf.open(path)
     metadata = {key: value for key, value in file.metadata.items() if "head_count" not in key}
-    gguf.save({name: file.read(name) for name in file.tensors}, path, metadata=metadata)
+    save_gguf({name: file.read(name) for name in file.tensors}, path, metadata=metadata)
     same(adapter, adapters.load(path, base=LLAMA))
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     same(adapter, adapters.load(path, base=tmp_path))
@@ -200,7 +201,7 @@ def test_parts_of_experts_may_differ_or_be_missing(tmp_path):
     tensors = {name: file.read(name) for name in file.tensors}
     tensors["blk.0.ffn_up_exps.weight.lora_a"] += 1
     del tensors["blk.1.ffn_gate_exps.weight.lora_a"], tensors["blk.1.ffn_gate_exps.weight.lora_b"]
-    gguf.save(tensors, tmp_path / "a.gguf", metadata=file.metadata)
+    save_gguf(tensors, tmp_path / "a.gguf", metadata=file.metadata)
     found, scale = adapters.load(tmp_path / "a.gguf"), file.metadata["adapter.lora.alpha"] / 2
     gate, up = (
         scale
@@ -301,7 +302,7 @@ def test_damaged_files_are_refused_by_name(tmp_path, form, case):
     said = json.loads((path / "adapter_config.json").read_text()) if form == "mlx" else dict(file.metadata)
     change(tensors, said)
     if form == "gguf":
-        gguf.save(tensors, path, metadata=said)
+        save_gguf(tensors, path, metadata=said)
     else:
         safetensors.save(tensors, weights)
     if form == "mlx":
@@ -345,7 +346,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_adapter(tmp_path):
     adapters.convert(adapter, path, to="gguf", base=LLAMA, dtype="float16", force=True)
     assert len(path.read_bytes()) < len(old)
     for other in (tmp_path / "model.gguf", tmp_path / "notes.gguf"):
-        gguf.save({}, other, metadata={"general.type": "model"})
+        save_gguf({}, other, metadata={"general.type": "model"})
         if other.stem == "notes":
             other.write_text("notes")
         with pytest.raises(HubError):  # as of any file that is no adapter
@@ -437,7 +438,7 @@ def test_what_began_with_a_part_of_the_base_is_rebased(tmp_path):
     }
     safetensors.save(weights, tmp_path / "base" / "model.safetensors")
     (tmp_path / "base" / "config.json").write_text(json.dumps(LLAMA))
-    wanted = adapters.rebase(adapter, tmp_path / "base")
+    wanted = adapters.to_lora(adapter, base=tmp_path / "base")
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
@@ -463,7 +464,7 @@ def test_without_an_alpha_a_file_has_scale_1(tmp_path, alpha):
     said = {"general.type": "adapter", "general.architecture": "qwen2", "adapter.type": "lora"}
     said |= {} if alpha is None else {"adapter.lora.alpha": alpha}
     tensors = {f"output.weight.lora_{x}": each for x, each in zip("ab", tensors.values(), strict=False)}
-    gguf.save(tensors, tmp_path / "a.gguf", metadata=said)
+    save_gguf(tensors, tmp_path / "a.gguf", metadata=said)
     assert adapters.load(tmp_path / "a.gguf")["lm_head"].scale == (alpha or 2) / 2
 
 

@@ -164,7 +164,7 @@ def test_a_name_cannot_command_the_terminal_or_the_browser(command, tmp_path):
     found = adapters.inspect(tmp_path / "a")
     assert json.loads(found.to_json())["rows"][0]["module"] == HOSTILE
     table = Table((HOSTILE,), [(HOSTILE,)], title=HOSTILE, notes=[HOSTILE])
-    for text in (str(found), found._repr_html_(), str(table), table._repr_html_(), table.to_markdown()):
+    for text in (str(found), found._repr_html_(), str(table), table._repr_html_()):
         assert controls(text) == []
         assert "q\\x1b[31m" in text
     assert controls(found.to_html()) == []

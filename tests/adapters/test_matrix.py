@@ -351,7 +351,9 @@ def attempt(name: str, way: str, folder: Path) -> list[str]:
         return made
 
     def resized() -> str:
-        ordinary = adapters.rebase(folder / "adapter", folder / "base")  # itself, but for PiSSA and OLoRA
+        ordinary = adapters.load(folder / "adapter")
+        if ordinary.start:  # PiSSA and OLoRA
+            ordinary = adapters.to_lora(ordinary, base=folder / "base", any_base=True)
         adapters.resize(ordinary, folder / "small", rank=2)
         small = reloaded(model, folder / "small")
         if any("merge: HubError" in each for each in wrong):  # so is that of this one

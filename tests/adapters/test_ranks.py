@@ -8,9 +8,9 @@ from hypothesis import example, given, settings, strategies as st
 
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import header
-from lora_np.adapters.peft_format import METADATA, WEIGHTS, keyed
+from lora_np.adapters.peft_format import METADATA, keyed
 from lora_np.adapters.resizing import Goal, Spectrum, allocate, allocate_bytes
-from lora_np.hub.safetensors import SafetensorsWriter
+from lora_np.hub import safetensors
 from tests.drawing import examples
 
 SPECTRA = st.lists(
@@ -110,7 +110,7 @@ def size_of(adapter, ranks):
         if ranks[name]
     }
     tensors = header(keyed(Adapter(modules, adapter.full)))
-    return SafetensorsWriter(WEIGHTS, tensors, metadata=METADATA).size
+    return safetensors.file_size(tensors, metadata=METADATA)
 
 
 shapes_of_all = st.lists(st.tuples(st.integers(3, 40), st.integers(3, 40)), min_size=4, max_size=4)

@@ -55,7 +55,7 @@ def test_merging_takes_their_start_out_again(case):
 
 def test_rebased_they_are_ordinary_and_of_twice_the_rank(case):
     folder, wanted = case
-    ordinary = adapters.rebase(folder / "adapter", folder / "base")
+    ordinary = adapters.to_lora(folder / "adapter", base=folder / "base")
     adapters.save(ordinary, folder / "ordinary")
     back = adapters.load(folder / "ordinary")
     assert {module.rank for module in back.values()} == {4}
@@ -63,7 +63,7 @@ def test_rebased_they_are_ordinary_and_of_twice_the_rank(case):
     found = merged(folder, back)
     for name, W in wanted.items():
         np.testing.assert_allclose(found[f"{name}.weight"], W, atol=1e-12)
-    assert adapters.rebase(back, folder / "base") is back
+    assert adapters.to_lora(back) is back
     result = adapters.resize(back, folder / "small", error=1e-9)
     assert {row.rank for row in result.rows} <= {3, 4}
 
@@ -92,7 +92,7 @@ def test_they_are_attached_to_what_is_left_of_the_base(case):
 def test_without_their_base_they_are_no_update_of_it(adapter, checkpoint, tmp_path, start):
     change_config(adapter, init_lora_weights=start)
     assert str(adapters.inspect(adapter).table)
-    remedy = r"adapters\.rebase" if start in STARTS else "path_initial_model_for_weight_conversion"
+    remedy = r"adapters\.to_lora" if start in STARTS else "path_initial_model_for_weight_conversion"
     for act in (
         lambda: adapters.resize(adapter, tmp_path / "out", rank=1),
         lambda: adapters.combine([adapter, adapter], tmp_path / "out"),
@@ -103,7 +103,7 @@ def test_without_their_base_they_are_no_update_of_it(adapter, checkpoint, tmp_pa
         with pytest.raises(HubError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
             adapters.merge(checkpoint, adapter, tmp_path / "out")
         with pytest.raises(HubError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
-            adapters.rebase(adapter, checkpoint)
+            adapters.to_lora(adapter, base=checkpoint)
     assert set(SHAPES) == set(adapters.load(adapter))
 
 

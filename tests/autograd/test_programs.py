@@ -152,7 +152,6 @@ def operations(torch):
         "inner": (np.inner, lambda a, b: a * b if 0 in (a.ndim, b.ndim) else torch.tensordot(a, b, dims=([a.ndim - 1], [b.ndim - 1]))),
         "kron": (np.kron, torch.kron), "append": (np.append, lambda a, b: torch.cat([flat(a), flat(b)])),
         "solve": (lambda a, b: np.linalg.solve(np.tanh(wide(a)) + eye(wide(a)), b), solve),
-        "average": (lambda a, b: np.average(a, weights=1 + np.square(wide(b))), lambda a, b: (a * (1 + b * b)).sum() / (1 + b * b).sum()),
     }  # fmt: skip
     drawn = {
         "sum": (1, some_axes, lambda axis, a: np.sum(a, axis=axis), over(torch.sum)),

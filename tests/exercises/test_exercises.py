@@ -25,8 +25,8 @@ from lora_np.exercises import (
 from lora_np.exercises.asking import Answer, here
 from lora_np.exercises.catalogue import functions
 from lora_np.exercises.drawing import Draw, Rejected
-from lora_np.grading import attempts
-from lora_np.grading.repository import FOLDER, Attempt
+from lora_np.grading.repository import FOLDER
+from tests.attempts import Attempt, attempts
 from tests.drawing import FULL, SHARE, every, few
 
 SEEDS = range(50) if FULL else range(1)

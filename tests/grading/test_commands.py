@@ -67,7 +67,7 @@ def test_grade(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == {
         "rng": 1, "limits not enforced": {}, "failures": {}, "grades": [{"student": "ann", "points": 1, "of": 9, "state": ""}],
     }  # fmt: skip
-    assert out.read_text().splitlines()[1].startswith("ann,1,0,0,0,0,1,9")
+    assert out.read_text().splitlines()[1].startswith("ann,1,,,,,1,9")
 
 
 @pytest.mark.parametrize(("arguments", "words", "status"), [

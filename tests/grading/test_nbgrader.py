@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from lora_np.exercises import HEADER, lessons, solution
-from lora_np.grading import attempts, grade, nbgrader
+from lora_np.grading import grade, nbgrader
 from lora_np.grading.assignments import HIDDEN
+from tests.attempts import attempts
 
 pytestmark = pytest.mark.nbgrader
 LESSON = lessons()[0]

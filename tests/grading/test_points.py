@@ -10,8 +10,9 @@ import pytest
 import lora_np
 from lora_np import exercises
 from lora_np.exercises import HEADER, lessons, solution
-from lora_np.grading import attempts, check_file, grade
+from lora_np.grading import check_file, grade
 from lora_np.grading.assignments import HIDDEN, teacher_notebook
+from tests.attempts import attempts
 
 pytestmark = pytest.mark.skipif(sys.platform == "emscripten", reason="no processes in a browser")
 

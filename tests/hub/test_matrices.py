@@ -5,8 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from lora_np.hub import safetensors
-from lora_np.hub.matrices import load_matrix
+from lora_np.hub import load_matrix, safetensors
 from lora_np.linalg import rank_errors
 
 

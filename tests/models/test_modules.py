@@ -9,7 +9,7 @@ import pytest
 
 from docs.causal import save_headers
 from lora_np.models import open_model
-from lora_np.models.live import from_named_modules
+from lora_np.models.sources import from_named_modules
 from tests.drawing import twentieth
 from tests.models import family_cases, test_families
 from tests.models.test_family_cases import built

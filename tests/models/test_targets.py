@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from lora_np.checks import close_names
 from lora_np.models import Patterns, matcher
+from lora_np.models.selection import is_all_linear
 from tests.drawing import examples
 
 _PATHS = st.builds(
@@ -78,8 +79,9 @@ def test_the_same_pattern_as_in_peft(path, keys):
 
 
 def test_all_linear_leaves_the_choice_to_the_caller():
-    assert matcher("ALL-linear").all_linear
-    assert not matcher(["q_proj"]).all_linear
+    assert is_all_linear("ALL-linear")
+    assert not is_all_linear(["q_proj"])
+    assert matcher("ALL-linear")("lm_head")
 
 
 def test_a_function_sees_path_and_layer():

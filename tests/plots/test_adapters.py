@@ -78,8 +78,9 @@ def test_kinds_are_told_apart_where_their_last_names_are_the_same():
     kinds = module_kinds(
         ["model.visual.blocks.0.q_proj", "model.language_model.layers.3.q_proj", "lm_head", "layers.0", "7"]
     )
-    assert list(kinds.values()) == ["visual q_proj", "language_model q_proj", "lm_head", "layers", "7"]
-    same = module_kinds(["a.b.q", "b.a.q"])  # no segment is in one of them only
+    visual, text = "model.visual.blocks.q_proj", "model.language_model.layers.q_proj"
+    assert list(kinds.values()) == [visual, text, "lm_head", "layers", "7"]
+    same = module_kinds(["a.b.q", "b.a.q"])
     assert len({*same.values()}) == 2
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lora_np.quantise import LAYOUTS, Blocks, blocks, dynamic_levels, nf4_levels, normal_quantile, quantise
-from lora_np.quantise.scaled import mean_as_torch
+from lora_np.quantise import LAYOUTS, Blocks, blocks, nf4_levels, normal_quantile, quantise
+from lora_np.quantise.scaled import dynamic_levels, mean_as_torch
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

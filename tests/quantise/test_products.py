@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np.quantise import KINDS, LAYOUTS, Blocks, Codes, quantise
+from lora_np.quantise import KINDS, LAYOUTS, Blocks, quantise
+from lora_np.quantise.blocks import Codes
 
 
 def of(kind, d, k, seed=0):

@@ -12,13 +12,14 @@ from lora_np.quantise import (
     KINDS,
     LAYOUTS,
     Blocks,
-    dynamic_levels,
     nf4_levels,
     normal_quantile,
     quantise,
     uniform_levels,
 )
+from lora_np.quantise.scaled import dynamic_levels
 from tests.drawing import every
+from tests.gguf_files import save_gguf
 
 BLOCKED = [kind for kind in KINDS if kind.startswith("Q")]
 FLAT = ["int4", "nf4"]
@@ -309,7 +310,7 @@ def test_a_matrix_of_any_kind_is_read_by_rows_and_written_to_gguf(kind, tmp_path
     raw = rng.integers(0, 256, (3, 2, layout.block.itemsize), dtype=np.uint8)
     Q = Blocks(kind, raw.view(layout.block)[..., 0], (3, 2 * layout.numbers))
     assert Q.nbytes == raw.size
-    gguf.save({"W": Q}, tmp_path / "W.gguf")
+    save_gguf({"W": Q}, tmp_path / "W.gguf")
     again = gguf.open(tmp_path / "W.gguf").quantised("W")
     assert again.data.tobytes() == raw.tobytes()
     np.testing.assert_array_equal(again.rows(np.array([2, 0])), Q.dequantised()[[2, 0]])

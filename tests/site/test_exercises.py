@@ -5,7 +5,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import exercises
-from lora_np.grading import attempts
+from tests.attempts import attempts
 
 pytestmark = pytest.mark.browser
 MINUTE = 60_000  # milliseconds

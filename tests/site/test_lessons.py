@@ -133,9 +133,8 @@ def test_runs_to_its_end_in_the_browser(open_lesson, site, name, capsys):
     assert page.locator(".jp-OutputArea img").count() >= figures_expected(site, name)
 
 
-@pytest.mark.parametrize("path", ["index.html", "lessons/01-see-rank.html"])
-def test_who_reaches_for_a_notebook_has_python_fetched(open_page, runtime, path):
-    page = open_page(path)
+def test_who_reaches_for_a_notebook_has_python_fetched(open_page, runtime):
+    page = open_page("lessons/01-see-rank.html")
     page.wait_for_load_state("networkidle")
     before = len(open_page.received)
     page.locator('a[href*="lite/notebooks/"]').first.hover()

@@ -15,7 +15,7 @@ import pytest
 import lora_np as lnp
 from lora_np.lora import lora_plus
 from lora_np.training import CheckpointError
-from lora_np.training.identity import digest
+from lora_np.training.checkpoint import digest
 
 
 class Killed(BaseException):

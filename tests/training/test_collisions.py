@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np.training import CheckpointError, Problem, sweep
-from lora_np.training.identity import Description, UnknownIdentityError, describe
+from lora_np.training import CheckpointError
+from lora_np.training.checkpoint import Description, UnknownIdentityError, describe
 from tests.drawing import twentieth
 
 
@@ -402,7 +402,7 @@ def test_the_same_call_is_continued(tmp_path):
     np.testing.assert_array_equal(continued.history.loss, whole.history.loss)
 
 
-# A cache that hits
+# Another process
 
 SCRIPT = """
 {first}
@@ -411,8 +411,8 @@ from dataclasses import dataclass, field
 import numpy as np
 {second}
 import lora_np as lnp
-from lora_np.training import Problem, sweep, sweeping
 import helpers_of_ours.activations as acts
+from lora_np.lora import VARIANTS
 @dataclass(frozen=True)
 class Act:
     p: float = 2.0
@@ -434,11 +434,14 @@ layers += [lnp.Activation(late), lnp.Activation(acts.act), lnp.Activation(functo
 model = lnp.Sequential([*layers, lnp.Linear(rng.normal(size=(2, 4)))])
 x = rng.normal(size=(9, 3))
 {third}
-if sys.argv[1] == "reads":
-    def fail(*args): raise SystemExit("ran again")
-    sweeping.run = fail
-problem = Problem(model, x, x[:, :2], loss=acts.loss)
-print(sweep(problem, ranks=[1, 2], variants=["lora", "lora+"], steps=2, cache="cache", progress=False).records)
+settings = dict(loss=acts.loss, steps=2, validation=(x, x[:, :2]), progress=False, resume=True)
+for variant in ("lora", "lora+"):
+    tuned = lnp.inject(model, rank=2, variant=variant, rng=0)
+    optimizer = VARIANTS[variant].optimizer(lnp.Adam(1e-2))
+    if sys.argv[1] == "reads":
+        settings["watch"] = lambda *_: sys.exit("ran again")
+    fitted = lnp.fit(tuned, x, x[:, :2], optimizer=optimizer, checkpoint=variant + ".npz", **settings)
+    print(fitted.history.loss, fitted.history.validation_loss)
 """
 ORDERS = [
     ("", "", ""),
@@ -448,7 +451,7 @@ ORDERS = [
         "model(x)",
     ),
     (
-        "import lora_np.training.identity, helpers_of_ours.more, helpers_of_ours.shape",
+        "import lora_np.training.checkpoint, helpers_of_ours.more, helpers_of_ours.shape",
         "import tqdm, joblib, numpy.ma",
         "act.slow; late(x)",
     ),
@@ -456,7 +459,7 @@ ORDERS = [
 
 
 @pytest.mark.skipif(sys.platform == "emscripten", reason="starts processes")
-def test_another_process_finds_every_record_whatever_it_has_imported(tmp_path):
+def test_another_process_continues_whatever_it_has_imported(tmp_path):
     package = tmp_path / "helpers_of_ours"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -481,18 +484,4 @@ def test_another_process_finds_every_record_whatever_it_has_imported(tmp_path):
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
     assert len(set(said)) == 1
-    assert len(list((tmp_path / "cache").iterdir())) == 4
-
-
-def test_the_cache_tells_the_closures_apart(tmp_path):
-    rng = np.random.default_rng(0)
-    x, first, last = rng.normal(size=(20, 3)), rng.normal(size=(4, 3)), rng.normal(size=(2, 4))
-
-    def losses(parts, cache):
-        model = lnp.Sequential([lnp.Linear(first), *map(lnp.Activation, parts), lnp.Linear(last)])
-        return sweep(Problem(model, x, x[:, :2]), ranks=[1], steps=2, cache=cache, progress=False).records
-
-    a, b = closure(1.0), Wrapper(0.5)
-    for parts in [(a, b, a), (a, b, b), (b, b, a)]:
-        assert losses(parts, tmp_path / "cache") == losses(parts, None)
-    assert len(list((tmp_path / "cache").iterdir())) == 3
+    assert len(list(tmp_path.glob("*.npz"))) == 2

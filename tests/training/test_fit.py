@@ -7,7 +7,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.linalg import reduced_rank_regression
-from lora_np.training.data import Rows
+from lora_np.training.fitting import Rows
 
 
 def problem(n=200, d=4, k=5, seed=0):

@@ -1,14 +1,12 @@
-"""Sweeps: every combination, the same for any number of workers, continued from the cache."""
+"""Sweeps: every combination, the same for any number of workers."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
 import lora_np as lnp
 from lora_np.training import Problem, optimum, sweep
-from lora_np.training.sweeping import run
 
 
 def problem(validation=True):
@@ -58,39 +56,6 @@ def test_the_same_for_any_number_of_workers():
     assert one.records == two.records
 
 
-def test_an_interrupted_sweep_continues_where_it_was(tmp_path, monkeypatch):
-    module = sys.modules["lora_np.training.sweeping"]
-    whole = sweep(problem(), **SETTINGS)
-    calls = []
-
-    def stumbling(*args):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return run(*args)
-
-    monkeypatch.setattr(module, "run", stumbling)
-    with pytest.raises(KeyboardInterrupt):
-        sweep(problem(), **SETTINGS, cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
-    resumed = sweep(problem(), **SETTINGS, cache=tmp_path)
-    assert len(calls) == 4 + 5
-    assert resumed.records == whole.records
-    sweep(problem(), **SETTINGS | {"ranks": [1, 2, 3]}, cache=tmp_path)
-    assert len(calls) == 9 + 4
-
-
-def test_the_cache_tells_problems_and_settings_apart(tmp_path):
-    sweep(problem(), **SETTINGS, cache=tmp_path)
-    names = set(tmp_path.iterdir())
-    other = problem()
-    other.x[0] += 1
-    for change in ({}, {"steps": 31}, {"optimizer": lnp.SGD}, {"batch_size": 10}):
-        sweep(other if not change else problem(), **SETTINGS | change, cache=tmp_path)
-        assert len(set(tmp_path.iterdir()) - names) == 8
-        names = set(tmp_path.iterdir())
-
-
 def stop_at_the_fifth(prediction, target):
     stop_at_the_fifth.calls += 1
     if stop_at_the_fifth.calls == 5:
@@ -98,69 +63,13 @@ def stop_at_the_fifth(prediction, target):
     return lnp.mean_squared_error(prediction, target)
 
 
-def test_an_interrupted_run_is_no_result(tmp_path):
+def test_an_interrupted_run_is_no_result():
     stop_at_the_fifth.calls = 0
     p = problem()
     p = Problem(p.model, p.x, p.y, loss=stop_at_the_fifth)
-    settings = {"ranks": [1], "learning_rates": [0.01], "steps": 20, "jobs": 1, "cache": tmp_path}
+    settings = {"ranks": [1], "learning_rates": [0.01], "steps": 20, "jobs": 1}
     with pytest.raises(KeyboardInterrupt):
         sweep(p, **settings, progress=False)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_damaged_note_is_run_again(tmp_path):
-    whole = sweep(problem(), **SETTINGS, cache=tmp_path)
-    for file, text in zip(
-        sorted(tmp_path.iterdir()),
-        ["", "{", "[]", "{}", '{"identity": 1, "record": {}}', "9" * 5_000, "[" * 10**5],
-        strict=False,
-    ):
-        file.write_text(text)
-    assert sweep(problem(), **SETTINGS, cache=tmp_path).records == whole.records
-
-
-def test_a_note_of_another_rank_is_run_again(tmp_path):
-    whole = sweep(problem(), **SETTINGS, cache=tmp_path)
-    notes = {json.loads(file.read_text())["record"]["rank"]: file for file in tmp_path.iterdir()}
-    doctored = json.loads(notes[1].read_text())
-    doctored["record"] = json.loads(notes[2].read_text())["record"]
-    notes[1].write_text(json.dumps(doctored))
-    assert sweep(problem(), **SETTINGS, cache=tmp_path).records == whole.records
-
-
-def power_loss(power):
-    def loss(prediction, target):
-        return np.mean(np.abs(prediction - target) ** power)
-
-    return loss
-
-
-@pytest.mark.parametrize("change", ["activation", "loss"])
-def test_the_cache_tells_functions_apart_that_have_the_same_name(tmp_path, change):
-    """np.tanh and np.sin have no code of their own; two losses may differ in what they close over alone."""
-    p = problem()
-    models = {
-        f: lnp.Sequential([p.model, lnp.Activation(f), lnp.Linear(np.eye(5))]) for f in (np.tanh, np.sin)
-    }
-    ways = [(np.tanh, 2), (np.sin, 2) if change == "activation" else (np.tanh, 4)]
-    settings = {"ranks": [1], "steps": 3, "progress": False}
-    found = [
-        sweep(Problem(models[f], p.x, p.y, loss=power_loss(power)), **settings, cache=tmp_path).records[0][
-            "loss"
-        ]
-        for f, power in ways
-    ]
-    assert found[0] != found[1]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_what_cannot_be_recognised_is_not_cached(tmp_path):
-    powers = (power for power in [2])
-    p = problem()
-    p = Problem(p.model, p.x, p.y, loss=lambda a, b: np.mean(np.abs(a - b) ** (2 if powers else 3)))
-    with pytest.raises(TypeError, match="generator cannot be recognised in another process"):
-        sweep(p, ranks=[1], steps=3, progress=False, cache=tmp_path)
-    assert sweep(p, ranks=[1], steps=3, progress=False).records
 
 
 def test_a_run_that_diverges_is_a_record_too():

@@ -35,7 +35,7 @@ def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> C
 
 
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Claims:
-    d, k = draw.sizes("dk", high=400)
+    d, k = map(int, draw.sizes("dk", high=400))
     if draw.pick(
         "tie", (False, True)
     ):  # d k / (d + k) is a whole number, also of matrices that are not square

@@ -1,0 +1,281 @@
+"""The files of llama.cpp, mlx-lm and kohya's sd-scripts, read and written, one tensor in memory at a time.
+
+Sources: llama.cpp, ``src/llama-adapter.cpp`` and ``convert_lora_to_gguf.py``; mlx-lm, ``tuner/utils.py``,
+``tuner/lora.py`` and ``tuner/dora.py``; sd-scripts, ``networks/lora.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_np.adapters import scaling
+from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, AdapterModule, Stored, header, misfit
+from lora_np.adapters.peft_format import as_maps, in_file
+from lora_np.checks import Array, shown
+from lora_np.files import write_json
+from lora_np.hub import FLOATS, HubError, TensorInfo, gguf, inside, read_json, safetensors
+from lora_np.models import Place, family_names, from_config, llama_cpp_of, named_in, names_for, row_order
+from lora_np.quantise import LAYOUTS
+
+Config = Mapping[str, Any]
+File = safetensors.SafetensorsFile | gguf.GGUFFile
+
+# The dtype of a kind of tensor as it is read, by the ending of a file's keys the part of a module.
+_DTYPES = {**{name: name for name in FLOATS}, **dict.fromkeys(LAYOUTS, "float32"), "F16": "float16"}
+_DTYPES["BF16"] = "bfloat16"
+_KINDS = {"float64": "F32", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_GGUF = {".weight.lora_a": "A", ".weight.lora_b": "B"}
+_HEADS = {"num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv"}
+
+_MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
+_MLX_CONFIG = "adapter_config.json"
+# whose names of experts are those of all: their modules are called alike in transformers, not in mlx-lm
+_FAMILIES = ("qwen3_moe", "mixtral")
+_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embeddings", "embed_in")
+
+_KOHYA = {".lora_down.weight": "A", ".lora_up.weight": "B", ".alpha": "alpha"}
+
+
+def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
+    """The tensors of a file by what they adapt and their part, told by the ends of their keys."""
+    found: dict[str, dict[str, Stored]] = {}
+    for key, info in file.tensors.items():
+        end = next((end for end in ends if key.endswith(end)), None)
+        if end is None or info.dtype not in _DTYPES:
+            raise HubError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
+        stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key))
+        found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
+    for place, parts in found.items():
+        if not {"A", "B"} <= parts.keys():
+            raise HubError(f"{place!r} has only one factor")
+    if not found:
+        raise HubError("holds no LoRA")
+    return found
+
+
+def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
+    """The modules of PEFT that a program has in parts, each at a place in the model."""
+    found: dict[str, list[AdapterModule | None]] = {}
+    for place, module in parts:
+        if wrong := misfit(module.parts, f" of {place.parameter!r}"):
+            raise HubError(wrong)
+        router = place.parameter.endswith(".mlp.gate")  # neither it nor experts are modules that PEFT adapts
+        name = place.parameter + ".weight" * router
+        module = replace(module, parameter=router or ".experts." in name)
+        found.setdefault(name, [None] * place.parts)[place.part] = module
+    return {name: scaling.joined(each) for name, each in found.items()}
+
+
+def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
+    """One file for a base with this config."""
+    if config is None:
+        raise HubError(
+            "llama.cpp's names and order of rows depend on the base, and the adapter names "
+            "none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
+        )
+    family = str(config.get("model_type"))
+    known = llama_cpp_of(family)
+    if known is None:
+        names = ", ".join(name for name in family_names() if llama_cpp_of(name))
+        raise HubError(f"llama.cpp's names are known for models of {names}, not of {shown(family)}")
+    (architecture, turned), spec = known, from_config(config)
+    scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
+    alpha = float(np.float32(scaling.usual(module.scale * module.rank for module in adapter.values())))
+    layers = spec.layers[0]
+    heads = dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True)) if turned == "neighbours" else {}
+    tied = {name for module in spec.modules if module.tied for name in module.names()}
+    tensors: dict[str, Stored] = {}
+    for name, module in adapter.items():
+        places = names_for("llama_cpp", name.removesuffix(".weight"), family)
+        if not places:
+            raise HubError(f"llama.cpp has no name for {name!r} of {family}")
+        if tied and (module.embedding or name in tied):
+            raise HubError(f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted")
+        for place, part in zip(places, scaling.parted(module, len(places)), strict=True):
+            part = scaling.rescaled(part, alpha / part.rank)
+            A, B = part.parts["A"], _ordered(name, part.parts["B"], {**config, **heads}, path, back=True)
+            tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
+            tensors[f"{place}.weight.lora_b"] = B
+    general = {"type": "adapter", "architecture": architecture, "name": "LoRA"}
+    metadata: dict[str, Any] = {f"general.{key}": text for key, text in general.items()}
+    metadata |= {"adapter.type": "lora", "adapter.lora.alpha": alpha}
+    # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
+    metadata |= {f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()}
+    infos = {key: TensorInfo(_KINDS[info.dtype], info.shape) for key, info in header(tensors, dtype).items()}
+    gguf.write(infos, lambda key: tensors[key].read(), path, metadata=metadata)
+
+
+def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, AdapterModule]:
+    """The modules of a file, rows of q and k in transformers' order or, unless ``ordered``, the file's."""
+    file = gguf.open(path)
+    said = file.metadata
+    for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
+        if said.get(key) != wanted:
+            raise HubError(f"{key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp")
+    if "adapter.alora.invocation_tokens" in said:
+        raise HubError("aLoRA acts from its invocation tokens on, which no change of weights does")
+    architecture, alpha = said.get("general.architecture"), said.get("adapter.lora.alpha")
+    families = _families(architecture)
+    if not families:
+        raise HubError(f"the names of the architecture {shown(architecture)} are not known")
+    if config is not None and config.get("model_type") not in families:
+        raise HubError(f"is for {architecture}, but the base is {shown(config.get('model_type'))}")
+    base = config or base_of(file)
+    found: list[tuple[Place, AdapterModule]] = []
+    for key, factors in grouped(file, _GGUF).items():
+        place = named_in("llama_cpp", key, families)
+        if place is None:
+            raise HubError(f"{shown(key)} has no place in a model of {architecture}")
+        embedding = key == "token_embd"
+        A, B = factors["A"].seen(np.transpose) if embedding else factors["A"], factors["B"]
+        if ordered:
+            B = _ordered(place.parameter, B, base, path)
+        strength = alpha or float(A.shape[-2])  # without an alpha, or with 0, llama.cpp does not scale
+        found.append((place, AdapterModule({"A": A, "B": B}, strength, embedding=embedding)))
+    return assembled(found)
+
+
+def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
+    """What an adapter's file says of the config of its base: a family with these names, and perhaps heads."""
+    architecture = file.metadata.get("general.architecture")
+    keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
+    family = max(
+        _families(architecture),
+        key=lambda name: sum(bool(named_in("llama_cpp", key, [name])) for key in keys),
+    )
+    heads = {field: file.metadata.get(f"{architecture}.{key}") for field, key in _HEADS.items()}
+    return {"model_type": family, **{field: heads[field] for field in heads if type(heads[field]) is int}}
+
+
+def _families(architecture: object) -> list[str]:
+    return [name for name in family_names() if (llama_cpp_of(name) or ("",))[0] == architecture]
+
+
+def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = False) -> Stored:
+    """The rows of B in transformers' order, or ``back`` in llama.cpp's."""
+    try:
+        order = row_order(config, name, B.shape[-2])
+    except KeyError:  # of the heads
+        return replace(B, read=partial(_no_order, f"{path}: {name!r}"))
+    if order is None:
+        return B
+    return B.seen(partial(np.take, indices=np.argsort(order) if back else order, axis=-2))
+
+
+def _no_order(place: str) -> Array:
+    raise HubError(
+        f"{place}: llama.cpp keeps its rows in an order that depends on the base, which this file does not "
+        "describe: convert it first, with lora-np convert --base MODEL --to peft"
+    )
+
+
+def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str | None) -> None:
+    """The two files of a folder; ``config`` is the base's, for experts."""
+    dora = adapter.has_magnitudes
+    scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
+    if dora and (plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]):
+        raise HubError(f"{plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none")
+    scale = scaling.usual(module.scale for module in adapter.values())
+    rank = max(module.rank for module in adapter.values())
+    tensors: dict[str, Stored] = {}
+    for name, module in adapter.items():
+        names = _mlx_names(adapter, name, config)
+        for place, part in zip(names, scaling.parted(module, len(names)), strict=True):
+            parts = _turned(scaling.padded(scaling.rescaled(part, scale), rank).parts)
+            tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
+    wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # which only its CPU has
+    infos = header(tensors, dtype or ("float32" if wide else None))
+    safetensors.write(
+        infos, lambda key: tensors[key].read(), folder / MLX_WEIGHTS, metadata={"format": "mlx"}
+    )
+    keys = sorted({key.rpartition(".")[0] for key in tensors})
+    said = {
+        "model": adapter.raw.get("base_model_name_or_path"),
+        "fine_tune_type": "dora" if dora else "lora",
+        "num_layers": -1,  # all: `keys` are whole paths, which select the modules one by one
+        "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": keys},
+    }
+    write_json(folder / _MLX_CONFIG, said)
+
+
+def _turned(parts: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Factors of mlx-lm, which has those of one map transposed, as ours; or the reverse."""
+    return {part: x.seen(np.transpose) if len(x.shape) == 2 else x for part, x in parts.items()}
+
+
+def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str, ...]:
+    """The names of a module's parts in mlx-lm's model."""
+    if not adapter[name].parameter:
+        return (name,)
+    bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
+    names = names_for("mlx", bare, str(family)) if family in family_names() else ()
+    if not names and (config is None or ".experts." in name):
+        raise HubError(f"what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)")
+    return names or (bare,)
+
+
+def read_mlx(folder: Path) -> dict[str, AdapterModule]:
+    """The modules of a folder."""
+    path = inside(folder, _MLX_CONFIG)
+    said = read_json(path)
+    kind, parameters = said.get("fine_tune_type", "lora"), said.get("lora_parameters")
+    if kind not in ("lora", "dora"):
+        raise HubError(f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA")
+    scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        raise HubError(f"lora_parameters must have a number scale, got {shown(parameters)}")
+    file = safetensors.open(inside(folder, MLX_WEIGHTS))
+    found = []
+    for key, stored in grouped(file, _MLX).items():
+        parts = _turned(stored)
+        if ("magnitude" in parts) != (kind == "dora"):
+            raise HubError(f"{key!r} must have m if it is a dora, and only then")
+        embedding = key.rpartition(".")[2] in _EMBEDDINGS
+        module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
+        found.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
+    return assembled(found)
+
+
+def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | None) -> None:
+    """One file."""
+    scaling.check_sayable(adapter, "kohya's format", ("kernel",))
+    tensors: dict[str, Stored] = {}
+    for name, module in adapter.items():
+        place = scaling.flat(name)
+        if f"{place}.alpha" in tensors:
+            raise HubError(f"{name!r} and another module are both {place!r} in kohya's format")
+        module = module if module.scale else scaling.rescaled(module, 1.0)  # alpha 0 means r
+        alpha = np.array(module.scale * module.rank, np.float32)
+        tensors[f"{place}.alpha"] = Stored("float32", (), partial(np.copy, alpha))
+        tensors |= {f"{place}{end}": in_file(module, part) for end, part in _KOHYA.items() if part in "AB"}
+    metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
+    safetensors.write(header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata)
+
+
+def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModule]:
+    """The modules of a file, under the ``known`` names of the base's or, without them, under kohya's."""
+    found: dict[str, AdapterModule] = {}
+    names: dict[str, list[str]] = {}
+    for name in known or ():
+        names.setdefault(name.replace(".", "_"), []).append(name)
+    for place, parts in grouped(safetensors.open(path), _KOHYA).items():
+        prefix = next((prefix for prefix in scaling.KOHYA_PREFIXES if place.startswith(prefix)), "")
+        here = [place] if known is None else names.get(place.removeprefix(prefix), [])
+        if len(here) != 1:
+            raise HubError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")
+        alpha = parts.pop("alpha", None)
+        if alpha is not None and alpha.size != 1:
+            raise HubError(f"{place!r} must have one number alpha, got shape {alpha.shape}")
+        factors, kernel = as_maps(parts, 0)
+        if wrong := misfit(factors, f" of {place!r}"):
+            raise HubError(wrong)
+        module = AdapterModule(factors, 1.0, kernel=kernel)
+        strength = float(alpha.read().reshape(())) if alpha else 0.0
+        found[here[0]] = replace(module, alpha=strength or float(module.rank))
+    return found

@@ -1,0 +1,33 @@
+"""The usual mistakes and other right answers in ``exercises/``, read as text."""
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+
+from lora_np.grading.repository import FOLDER
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An answer to an exercise; ``breaks`` is the key of the law that it breaks, empty if it is right."""
+
+    exercise: str
+    name: str
+    source: str
+    breaks: str
+
+
+@cache
+def attempts():
+    """In the order of the files."""
+    found = []
+    for path in sorted(FOLDER.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for function in ast.parse(text).body:
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            (mark,) = function.decorator_list
+            values = [ast.literal_eval(value) for value in (*mark.args, *(k.value for k in mark.keywords))]
+            source = "\n".join(text.splitlines()[function.lineno - 1 : function.end_lineno]) + "\n"
+            found.append(Attempt(function.name, values[0], source, values[1] if len(values) == 2 else ""))
+    return tuple(found)
