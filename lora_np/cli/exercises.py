@@ -117,8 +117,17 @@ def grade_command(
     asked = options.given(asked)
     if "memory" in asked:
         asked["memory"] = whole_number("memory", asked["memory"], maximum=2**20) * 2**20
-    wanted = {"numbers": lessons, "only": only, "roster": roster, "rng": rng, "jobs": jobs}
-    grades = grading.grade(submissions, limits=grading.Limits(**asked), progress=True, **wanted)
+    limits = grading.Limits(**asked)
+    grades = grading.grade(
+        submissions,
+        numbers=lessons,
+        only=only,
+        roster=roster,
+        rng=rng,
+        limits=limits,
+        jobs=jobs,
+        progress=True,
+    )
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
     options.show_as({**about, "grades": grades.table.records}, as_json, grades.table)
     written = grades.write(
