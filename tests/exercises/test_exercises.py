@@ -128,7 +128,7 @@ def test_a_check_names_the_known_mistake():
         result = judge(one, here(function_of(wrong.code, one.name)), QUESTIONS)
         assert not result.passed, (one.name, wrong.name)
         told += any(verdict.mistake == wrong.name for verdict in result.verdicts)
-    assert told >= (2 / 3 if FULL else 1 / 2) * len(asked)
+    assert told >= 2 / 3 * len(asked)
 
 
 def test_a_named_mistake_comes_with_a_hint():

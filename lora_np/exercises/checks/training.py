@@ -65,11 +65,11 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 
 def backward(draw: Draw, answer: Answer, key: str) -> None:
     """A graph of numbers, each with up to three parents: in a chain the one before, in repeats the same."""
-    most, repeats = 3, key == "repeats"
+    repeats = key == "repeats"
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
     for i in range(draw.whole("n", 1, 5)):
-        count = draw.whole(f"parents of {i}", min(i, 1), min(i if not repeats else most, most) if i else 0)
+        count = draw.whole(f"parents of {i}", min(i, 1), 3 if repeats and i else min(i, 3))
         own = [int(draw.whole(f"parent {j} of {i}", 0, i - 1)) for j in range(count)]
         own = [i - 1] * bool(i) if key == "chain" else own
         parents.append(own if repeats else sorted(set(own)))
