@@ -39,7 +39,12 @@ def abilities(notebook: Any) -> list[str]:
 
 
 def minutes(notebook: Any) -> float:
-    """How long it takes to read, without what is folded away and markers."""
+    """How long it takes to read and to run."""
+    return reading(notebook) + notebook["metadata"]["seconds"] / 60
+
+
+def reading(notebook: Any) -> float:
+    """How many minutes it takes to read, without what is folded away and markers."""
     read = re.sub(r"<details>.*?</details>|<!--.*?-->", "", prose(notebook), flags=re.DOTALL)
     code = "".join("".join(cell["source"]) for cell in cells(notebook, "code"))
     return len(read.split()) / WORDS + code.count("\n") / LINES
