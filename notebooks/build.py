@@ -30,8 +30,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-from lora_np.exercises import Lesson
-from lora_np.exercises import lessons as numbered
+from lora_np.exercises import Lesson, lessons as numbered
 from notebooks import about
 
 NOTEBOOKS = Path(__file__).parent
@@ -109,7 +108,7 @@ def read(source: Path) -> Any:
 
 
 def ending(source: Path) -> str:
-    """What every lesson ends with: its exercises, and the lesson after it with the question that it opens with."""
+    """What every lesson ends with: its exercises, and the next lesson with its question."""
     course = numbered()
     lesson = next(one for one in course if one.slug == source.stem)
     after = course[lesson.number + 1]
@@ -118,8 +117,9 @@ def ending(source: Path) -> str:
     return f"""\
 ## Exercises, and the next lesson
 
-**Exercises** for this lesson, {minutes} minutes in all: {names}. Write and check them [on their page](../practice/{lesson.stem}.md), or
-on your own machine: `lora-np exercises start my-exercises --lesson {lesson.number}`.
+**Exercises** for this lesson, {minutes} minutes in all: {names}. Write and check them
+[on their page](../practice/{lesson.stem}.md), or on your own machine:
+`lora-np exercises start my-exercises --lesson {lesson.number}`.
 
 **Next**: {announced(after)}
 """
@@ -175,11 +175,12 @@ def execute(notebook: Any) -> Any:
 
 
 def retold(source: Path) -> Any:
-    """The notebook with its prose as it is now and the outputs that it had; executed if its code has changed."""
+    """The notebook with today's prose and the outputs that it had; executed if its code has changed."""
     fresh, path = read(source), notebook_of(source)
     old = nbformat.read(path, as_version=4) if path.exists() else fresh
     code, ran = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (fresh, old))
-    if "seconds" not in old.metadata or [(c.id, c.metadata) for c in code] != [(c.id, c.metadata) for c in ran]:
+    now, then = ([(cell.id, cell.metadata) for cell in cells] for cells in (code, ran))
+    if "seconds" not in old.metadata or now != then:
         return execute(fresh)
     for cell, done in zip(code, ran, strict=True):
         cell.update(done)
