@@ -129,8 +129,8 @@ lnp.course.sliders(
 #
 # ## Three advantages, counted
 #
-# **1. Less to train.** Each trained number comes with a gradient and two moments of Adam. **2. Less to
-# compute.** Here are the multiplications of one step for one example, with $e$ the gradient that arrives from
+# **1. Less to train.**<!-- shown: the count of trained numbers, and of Adam's moments --> Each trained number comes with a gradient and two moments of Adam. **2. Less to
+# compute.**<!-- shown: the table of multiplications --> Here are the multiplications of one step for one example, with $e$ the gradient that arrives from
 # the output:
 #
 # | | full | LoRA |
@@ -142,7 +142,7 @@ lnp.course.sliders(
 # | gradient of $A$: $B^T e$, then times $x^T$ | | $dr + rk$ |
 # | for the layer before: $W_0^T e$, and $A^T$ times $B^T e$ | $dk$ | $dk + rk$ |
 #
-# The last row is for a layer inside of a network. **3. Less to store**: the file holds $A$ and $B$ only.
+# The last row is for a layer inside of a network. **3. Less to store**<!-- shown: the sizes of both files -->: the file holds $A$ and $B$ only.
 
 
 # %%
@@ -182,7 +182,7 @@ assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 
 # %% [markdown]
 # Numbers, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The work
-# does not: **inside of a network LoRA saves at most one third of the multiplications**, since the way through
+# does not: **inside of a network LoRA saves at most one third of the multiplications**<!-- proof: 3dk becomes 2dk and more -->, since the way through
 # $W_0$ stays, forward and back. What a step takes in seconds depends on the machine, the batch and what else is
 # done in a step. Time it (last question at the end).
 #

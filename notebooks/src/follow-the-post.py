@@ -43,10 +43,10 @@ assert np.array_equal(B @ A, M)
 figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, between=["·", "="])
 
 # %% [markdown]
-# This is more than an example. **A matrix of rank $r$ is a product $BA$ of two thin ones**: the kept columns are $B$, and column $j$
+# This is more than an example. **A matrix of rank $r$ is a product $BA$ of two thin ones**<!-- proof: the kept columns, and how the others are made from them -->: the kept columns are $B$, and column $j$
 # of $A$ says how column $j$ of $M$ is made from them. Now read the same product by rows: each row of $M$ is made from the $r$ rows
 # of $A$, so no more than $r$ rows are independent. And what holds for $M$ holds for $M^T$. **So there are as many independent rows as
-# columns.** *See rank* goes on from here.
+# columns.**<!-- proof: BA read by rows, and then for the transpose --> *See rank* goes on from here.
 #
 # ## PEFT, spelled out
 #
@@ -59,7 +59,7 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # | prefixes, 2021 | a few keys and values at the front of each layer | in attention | no |
 # | prompts, 2021 | a few made-up words | before the first layer | no |
 # | BitFit, 2021 | the biases that the model has | everywhere | yes |
-# | **LoRA**, 2021 | $B$ and $A$ beside a matrix $W_0$ | on the weights | **yes: $W_0 + \tfrac{\alpha}{r} BA$** |
+# | **LoRA**, 2021 | $B$ and $A$ beside a matrix $W_0$ | on the weights | yes: $W_0 + \tfrac{\alpha}{r} BA$ |
 # | IA3, 2022 | a factor for each key, value and hidden number | on the outputs | yes |
 #
 # How many numbers is that in a model of 12 layers that is 768 wide, as BERT and GPT-2 are?
@@ -94,13 +94,13 @@ assert numbers["LoRA, r = 8, on queries and values"] == 294_912
 #   stay: *Count parameters*.
 # - **Less time**: sometimes. Every product with $W_0$ is still taken, forward and back; only the gradient of $W_0$ is not. At most a
 #   third of the arithmetic of a whole model is saved: *Adapt a real model* measures it.
-# - **Only the adapter is saved**: yes, and that is a file smaller by the same factor as the numbers. *Open a real adapter* takes one apart.
+# - **Only the adapter is saved**<!-- shown: what mini.save writes, in Open a real adapter -->: yes, and that is a file smaller by the same factor as the numbers. *Open a real adapter* takes one apart.
 #
 # ## A matrix can be taken apart
 #
 # The note names LU, QR and the SVD, and decides that the letter D counts: whatever can be multiplied can be taken apart. *Factor a
 # matrix* has all three. One of them is special. The SVD writes $M$ as a sum of layers $\sigma_i u_i v_i^T$ with $\sigma_1 \ge \sigma_2
-# \ge \dots \ge 0$ and directions at right angles. Keep the first $r$ layers: **no matrix of rank $r$ is closer to $M$** (Eckart and Young,
+# \ge \dots \ge 0$ and directions at right angles. Keep the first $r$ layers: **no matrix of rank $r$ is closer to $M$**<!-- proof: the two lines that follow; Eckart and Young, 1936 --> (Eckart and Young,
 # 1936).
 #
 # In two lines. Let $N$ have rank $r$. Among the $r + 1$ directions $v_1, \dots, v_{r+1}$ some mixture $x$ of length 1 has $Nx = 0$,
@@ -144,6 +144,7 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 # %% [markdown]
 # In its example the note calls the 100 x 20 matrix $A$ and the 20 x 120 matrix $B$: the letters were swapped on the way. The count does
 # not mind, but **files do**: they hold `lora_A` and `lora_B`, and the zero matrix at the start is $B$, the one on the side of the output.
+# $A$ starts with random numbers of size $1 / \sqrt k$, so that $Ax$, a sum of $k$ products, is about as large as an entry of $x$.
 # With both at zero nothing would ever move: the gradient of $A$ is $B^T G$ and that of $B$ is $G A^T$ (for a gradient $G$ of $\Delta W$), and
 # both would be zero.
 #

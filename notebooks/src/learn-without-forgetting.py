@@ -46,7 +46,7 @@ for x in [(1, 1), (1, -1), (1, 0)]:
 
 # %% [markdown]
 # An update of rank $r$ reacts to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing
-# in these directions, nothing is forgotten.** Where they have, their answers change. One can show old examples again (**replay**), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate
+# in these directions, nothing is forgotten.**<!-- proof: A x = 0 gives B A x = 0 --> Where they have, their answers change. One can show old examples again (**replay**), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate
 # from $W_0$ and take it off for old work.
 #
 # ## A network that reads

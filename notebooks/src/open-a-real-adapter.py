@@ -100,7 +100,7 @@ assert np.allclose(2 * np.linalg.svdvals(R_B @ R_A.T), [30, 1])
 assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 
 # %% [markdown]
-# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed** to keep
+# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed**<!-- shown: singular values of 30 and 1 --> to keep
 # 99 % of the energy. For a 4,096 x 4,096 layer at rank 16 this way takes the SVD of a 16 x 16 matrix instead of one with 16 million
 # numbers, and it is how `inspect` looks into files.
 #
@@ -264,7 +264,7 @@ lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.pl
 # believe:
 #
 # - At rank 16 all ways meet. At low ranks they do not.
-# - **A cut update can be worse than none at all.** The parts that were cut off had balanced those that stayed.
+# - **A cut update can be worse than none at all.**<!-- shown: the error of each cut --> The parts that were cut off had balanced those that stayed.
 #   Here that is so for the full update at ranks 1 to 6, at rank 1 only just, and for the LoRA at rank 1.
 # - A LoRA that was trained at rank 4 is better than a larger one cut to 4.
 #

@@ -162,7 +162,7 @@ assert np.allclose(slopes(lambda M: loss_at(M, A), B_next), grad_B)
 # 2. In such a sum a factor may change sides if it is transposed: $\langle G, B\,dA \rangle = \langle B^T G, dA \rangle$. The gradient is
 #    what stands beside $dA$.
 #
-# **So the gradient of $A$ is $B^T G$, and that of $B$ is $G A^T$.** The shapes leave no other choice:
+# **So the gradient of $A$ is $B^T G$, and that of $B$ is $G A^T$.**<!-- proof: the two lines above --> The shapes leave no other choice:
 
 # %% alt="Rectangles in the proportions of their shapes. Above: B transposed, r x d, times G, d x k, is the gradient of A, r x k. Below: G, d x k, times A transposed, k x r, is the gradient of B, d x r."
 _, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
@@ -217,8 +217,8 @@ print(f"error of W0 on terrain:    {error(base):.3f}")
 # %% [markdown]
 # ## Why B starts at zero
 #
-# $A$ or $B$, random or zero: there are four ways to start. The held-out error before the first step, and
-# after 300:
+# $A$ or $B$, random or zero: there are four ways to start. (The random numbers of $A$ are divided by $\sqrt k$: each entry of $Ax$ is a sum of $k$ products, and such a sum is
+# $\sqrt k$ times as large as one of them. Divided, it is as large as an entry of $x$, for any $k$.) The held-out error before the first step, and after 300:
 
 # %%
 random_A = rng.normal(size=(8, 120)).astype(np.float32) / 120**0.5

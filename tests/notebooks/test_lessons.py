@@ -38,8 +38,9 @@ def test_opens_with_a_question_and_says_what_it_is_for(name):
 
 def test_ends_with_the_law_what_can_be_done_and_sources(name):
     headings = re.findall(r"^## (.+)$", prose(name), flags=re.MULTILINE)
-    assert headings[-3:] == ["The law", "What you can do now", "Further reading"]
-    sources = prose(name).split("## Further reading")[1].strip().split("\n- ")
+    last = ["The law", "What you can do now", "Further reading", "Exercises, and the next lesson"]
+    assert headings[-4:] == last
+    sources = prose(name).split("## Further reading")[1].split("\n## ")[0].strip().split("\n- ")
     assert len(sources) >= 3
     assert all(re.search(r"\d{4}|https://", source) for source in sources)
 
@@ -60,7 +61,8 @@ def test_paragraphs_are_short(name):
     assert max(words) <= 90
 
 
-def test_reading_takes_ten_to_twenty_minutes(name):
+def test_reading_and_running_takes_twenty_minutes_at_most(name):
+    assert LESSONS[name]["metadata"]["seconds"] % 10 == 0 < LESSONS[name]["metadata"]["seconds"] <= 60
     assert 7 <= about.minutes(LESSONS[name]) <= 20
 
 
