@@ -143,6 +143,7 @@ axes.annotate(f"  smallest: {errors.min():.3g}", (degrees[column], degrees[row])
 #
 # 1. Of the $r + 1$ directions $v_1, \dots, v_{r+1}$ some mixture $x$ of length 1 has $Nx = 0$, since $N$ has only $r$ outputs to tell them apart. But
 #    $\|Mx\| \ge \sigma_{r+1}$. So $M - N$ stretches something by $\sigma_{r+1}$ or more: its first singular value is not below the one that was dropped first.
+#
 # 2. Add to $N$ the first $i$ parts of $M - N$. That has rank $r + i$, so line 1 applies again, and says that the next singular value of $M - N$ is at least
 #    $\sigma_{r+i+1}$. One by one, none is below those that the cut has dropped. Nor is the sum of squares.
 #

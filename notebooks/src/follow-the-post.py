@@ -120,10 +120,14 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 # ## Why r is far smaller than d and k
 #
 # For two reasons. First, only then it saves anything: $r(d + k)$ numbers are fewer than $d\,k$ if $r < \frac{d\,k}{d + k}$, which for
-# 100 x 120 means up to rank 54. Second, few seem to be enough. Li (2018) and Aghajanyan (2020) trained models in a random subspace of all
+# 100 x 120 means up to rank 54.
+#
+# Second, few seem to be enough. Li (2018) and Aghajanyan (2020) trained models in a random subspace of all
 # their numbers, and found that a few hundred to a few thousand directions can reach nine tenths of what full tuning does: the **intrinsic dimension**. The authors
 # of LoRA took courage from it, but rank is something else. It counts directions *of one matrix*: an update of rank 1 already has $d + k$
-# numbers to choose. And whether a small rank is enough depends on the task: *Is a LoRA enough* finds where it ends.
+# numbers to choose.
+#
+# And whether a small rank is enough depends on the task: *Is a LoRA enough* finds where it ends.
 #
 # ## BA or AB?
 #
@@ -144,6 +148,7 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 # %% [markdown]
 # In its example the note calls the 100 x 20 matrix $A$ and the 20 x 120 matrix $B$: the letters were swapped on the way. The count does
 # not mind, but **files do**: they hold `lora_A` and `lora_B`, and the zero matrix at the start is $B$, the one on the side of the output.
+#
 # $A$ starts with random numbers of size $1 / \sqrt k$, so that $Ax$, a sum of $k$ products, is about as large as an entry of $x$.
 # With both at zero nothing would ever move: the gradient of $A$ is $B^T G$ and that of $B$ is $G A^T$ (for a gradient $G$ of $\Delta W$), and
 # both would be zero.

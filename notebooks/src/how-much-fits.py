@@ -40,7 +40,9 @@ for p in [1, 1 / 3, 1 / 96]:
 # ## How few can be enough?
 #
 # Take the smallest case: one number $w$ to train, inputs $x_i$ on a line, and labels by the sign of $w\,x_i + b$ with $b$ too. Two points can be labelled in all four ways, three no more in
-# all eight: left and right "yes", the middle "no" can not be had. In general, with $N$ weights and $n$ points in general position, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings can be had
+# all eight: left and right "yes", the middle "no" can not be had.
+#
+# In general, with $N$ weights and $n$ points in general position, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings can be had
 # (Cover, 1965). **At two labels for each weight, half of all labellings can be had**<!-- source: Cover, 1965 -->; for many weights
 # nearly all below that, and hardly any above:
 
