@@ -11,7 +11,7 @@
 # - count the three advantages of LoRA,
 # - say where they are small, and where LoRA costs more.
 #
-# You need *Count parameters* and *Train*.
+# You need *Count parameters* and *Train h = W0 x + BAx*.
 
 # %%
 import os
@@ -34,7 +34,7 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 #
 # ## From a photograph to a map
 #
-# The setting of *Train*: 10 x 12 pixels in, the next 10 x 10 out, $W_0$ is 100 x 120. It was made for the
+# The setting of *Train h = W0 x + BAx*: 10 x 12 pixels in, the next 10 x 10 out, $W_0$ is 100 x 120. It was made for the
 # photograph, and is now adapted to the heights around the Jacksboro fault, in full and at rank 8.
 
 # %%

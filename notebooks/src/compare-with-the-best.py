@@ -203,7 +203,7 @@ assert frozen[11] < 1e-12
 #
 # ## Real data: from a photograph to a map
 #
-# Back to *Train*: 10 x 12 pixels in, the next 10 x 10 out, $W_0$ for the photograph, a task on the map. `optimal_losses` gives the
+# Back to *Train h = W0 x + BAx*: 10 x 12 pixels in, the next 10 x 10 out, $W_0$ for the photograph, a task on the map. `optimal_losses` gives the
 # formula's error for every rank at once. We train five ranks and watch each fall towards it:
 
 # %%

@@ -51,7 +51,10 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # ## PEFT, spelled out
 #
 # The note met these letters together with LoRA: **parameter-efficient fine-tuning**. Fine-tuning goes on training a model that has
-# learned already. PEFT leaves its numbers as they are, and trains few new ones. LoRA has relatives:
+# learned already. PEFT leaves its numbers as they are, and trains few new ones. LoRA has relatives. (A layer of a language model has two parts: attention, in which
+# words look at one another by queries, keys and values, and the MLP, a few maps with a bend between them. *Adapt a language model* explains both. A bias is a number that
+# a map adds to its output.)
+#
 #
 # | way | what is trained | where it acts | can it be merged away? |
 # |---|---|---|---|
@@ -99,11 +102,11 @@ assert numbers["LoRA, r = 8, on queries and values"] == 294_912
 # ## A matrix can be taken apart
 #
 # The note names LU, QR and the SVD, and decides that the letter D counts: whatever can be multiplied can be taken apart. *Factor a
-# matrix* has all three. One of them is special. The SVD writes $M$ as a sum of layers $\sigma_i u_i v_i^T$ with $\sigma_1 \ge \sigma_2
-# \ge \dots \ge 0$ and directions at right angles. Keep the first $r$ layers: **no matrix of rank $r$ is closer to $M$**<!-- proof: the two lines that follow; Eckart and Young, 1936 --> (Eckart and Young,
+# matrix* has all three. One of them is special. The SVD writes $M$ as a sum of layers $\sigma_i u_i v_i^T$: a column $u_i$ times a row $v_i^T$, both of length 1, times
+# a strength $\sigma_1 \ge \sigma_2 \ge \dots \ge 0$. The columns are at right angles to each other, and so are the rows. Keep the first $r$ layers: **no matrix of rank $r$ is closer to $M$**<!-- proof: the two lines that follow; Eckart and Young, 1936 --> (Eckart and Young,
 # 1936).
 #
-# In two lines. Let $N$ have rank $r$. Among the $r + 1$ directions $v_1, \dots, v_{r+1}$ some mixture $x$ of length 1 has $Nx = 0$,
+# In two lines, with $\|x\|$ for the length of $x$. Let $N$ have rank $r$. Among the $r + 1$ directions $v_1, \dots, v_{r+1}$ some mixture $x$ of length 1 has $Nx = 0$,
 # for $N$ has only $r$ outputs to tell them apart; yet $\|Mx\| \ge \sigma_{r+1}$. So $M - N$ stretches some $x$ by $\sigma_{r+1}$ at
 # least, and the cut does so by no more. (This is the error's largest stretch; *Cut the SVD* has the sum of squares.)
 
@@ -127,12 +130,13 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 # of LoRA took courage from it, but rank is something else. It counts directions *of one matrix*: an update of rank 1 already has $d + k$
 # numbers to choose.
 #
-# And whether a small rank is enough depends on the task: *Is a LoRA enough* finds where it ends.
+# And whether a small rank is enough depends on the task: *Ask whether a LoRA is enough* finds where it ends.
 #
 # ## BA or AB?
 #
 # The note copies equation 3 of the paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. Here is the slip: it is $BA$. In words: $A$ ($r \times k$) comes first, takes $x$ down
-# to $r$ numbers, and $B$ ($d \times r$) brings them up again. The product the other way round does not exist:
+# to $r$ numbers, and $B$ ($d \times r$) brings them up again.
+# (The paper goes on to multiply $BA$ by $\tfrac{\alpha}{r}$, a fixed number that sets its strength.) The product the other way round does not exist:
 
 # %%
 rng = np.random.default_rng(0)
@@ -150,7 +154,7 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 # not mind, but **files do**: they hold `lora_A` and `lora_B`, and the zero matrix at the start is $B$, the one on the side of the output.
 #
 # $A$ starts with random numbers of size $1 / \sqrt k$, so that $Ax$, a sum of $k$ products, is about as large as an entry of $x$.
-# With both at zero nothing would ever move: the gradient of $A$ is $B^T G$ and that of $B$ is $G A^T$ (for a gradient $G$ of $\Delta W$), and
+# With both at zero nothing would ever move. The gradient of a number says how much the error rises if the number does, and training steps against it. The gradient of $A$ is $B^T G$ and that of $B$ is $G A^T$ (for a gradient $G$ of $\Delta W$), and
 # both would be zero.
 #
 # ## 12,000, or 4,400, or 1,760
@@ -213,10 +217,11 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 # | rank | *See rank* |
 # | LU, QR, SVD | *Factor a matrix*, *Cut the SVD* |
 # | 12,000, 4,400, 1,760; memory | *Count parameters* |
-# | training $B$ and $A$ | *Differentiate*, *Build the engine*, *Train h = W0 x + BAx* |
-# | does it work on real data? | *Adapt a real model*, *Adapt a language model*, *Is a LoRA enough* |
+# | training $B$ and $A$ | *Differentiate*, *Build the engine*, *Train h = W0 x + BAx*, *Compare with the best possible* |
+# | does it work on real data? | *Adapt a real model*, *Learn without forgetting*, *Adapt a language model* |
+# | how much does it hold? | *Measure how much fits*, *Ask whether a LoRA is enough* |
 # | which $r$, which $\alpha$, which start | *Choose rank, alpha and initialisation* |
-# | the file that is saved | *Open a real adapter*, *Look inside an update*, *Weigh an update* |
+# | the file that is saved | *Open a real adapter*, *Look inside an update*, *Weigh an update*, *Merge two tasks*, *Serve it elsewhere* |
 #
 # ## The law
 #

@@ -216,7 +216,7 @@ assert abs(difference) < uncertain
 # %% [markdown]
 # Eight bits cost nothing that could be measured. Four bits cost less than a hundredth of a nat. And look closely: the
 # weights in int4 are a fifth further off than those in nf4, and **the loss cannot tell the two apart**<!-- shown: the losses of both runs -->: they differ by less than the
-# standard error. Which errors hurt depends on the inputs, as in *Train*, where the best update was not the cut SVD. So measure the
+# standard error. Which errors hurt depends on the inputs, as in *Compare with the best possible*, where the best update was not the cut SVD. So measure the
 # loss, and how sure it is.
 #
 # (Q4_0 and Q5_0 are formats of llama.cpp, even steps in blocks of 32; int4 has blocks of 64, int8 one scale for each row.)

@@ -223,7 +223,7 @@ assert 0.8 < lengths[0] / lengths[1] < 1.25
 # The simplest cure is **replay**: mix old examples into the new ones. How many does it take? Rank 8, the same 500 steps, with a growing share of the
 # 1,200 old digits added to the 1,200 new ones:
 
-# %% alt="Accuracy on the old and on the new task against the number of old examples that are shown again, from 0 to 1,200. The old task rises from one third to 0.9 with 120 old digits and to 0.97 with all; the new task stays level at 0.97."
+# %% alt="Accuracy on the old and on the new task against the number of old examples that are shown again, from 0 to 1,200. The old task rises from 0.18 to 0.78 with 30 old digits, 0.88 with 60 and 0.95 with 120, and then stays level; the new task stays at 0.97."
 replayed = np.array([0, 30, 60, 120, 300, 600, 1_200])
 after = []
 for n in replayed:

@@ -13,7 +13,7 @@
 # - make an adapter out of two models,
 # - exchange adapters with PEFT, the library that most of them are made with.
 #
-# You need *Factor a matrix*, *Cut the SVD* and *Train*.
+# You need *Factor a matrix*, *Cut the SVD* and *Train h = W0 x + BAx*.
 
 # %%
 import json

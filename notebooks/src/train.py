@@ -166,15 +166,15 @@ assert np.allclose(slopes(lambda M: loss_at(M, A), B_next), grad_B)
 
 # %% alt="Rectangles in the proportions of their shapes. Above: B transposed, r x d, times G, d x k, is the gradient of A, r x k. Below: G, d x k, times A transposed, k x r, is the gradient of B, d x r."
 _, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
-products = [  # a name, its rows and its columns; d = 3, k = 4, r = 1
-    (4.5, [("$B^T$", 1, 3), ("$G$", 3, 4), ("grad A", 1, 4)]),
-    (0.0, [("$G$", 3, 4), ("$A^T$", 4, 1), ("grad B", 3, 1)]),
+products = [  # a name, its rows and its columns; d = 3, k = 4, and r = 1.4, to have room for the name
+    (4.5, [("$B^T$", 1.4, 3), ("$G$", 3, 4), ("for A", 1.4, 4)]),
+    (0.0, [("$G$", 3, 4), ("$A^T$", 4, 1.4), ("for B", 3, 1.4)]),
 ]
 for bottom, matrices in products:
     for left, (name, high, wide), sign in zip([0, 6, 12], matrices, ["·", "=", ""], strict=True):
-        color = "0.85" if name == "$G$" else LORA
+        color, ink = ("0.85", "black") if name == "$G$" else (LORA, "white")
         axes.add_patch(plt.Rectangle((left, bottom + 2 - high / 2), wide, high, color=color))
-        axes.text(left + wide / 2, bottom + 2, name, ha="center", va="center", color="black", fontsize=9)
+        axes.text(left + wide / 2, bottom + 2, name, ha="center", va="center", color=ink, fontsize=9)
         axes.text(left + 5.3, bottom + 2, sign, ha="center", va="center", fontsize=16)
 axes.set(xlim=(-0.5, 17.5), ylim=(-0.2, 8.5), aspect="equal")
 axes.set_axis_off()

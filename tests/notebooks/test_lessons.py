@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lora_np import exercises
 from lora_np.course.notebooks import lessons
 from notebooks import about
 
@@ -34,6 +35,12 @@ def test_opens_with_a_question_and_says_what_it_is_for(name):
     opening = prose(name).split("\n## ")[0]
     assert about.question(LESSONS[name]) in " ".join(opening.split())
     assert "After this lesson you can\n\n- " in opening
+
+
+def test_needs_only_lessons_that_came_before(name):
+    needed = re.search(r"^You need (.+?)\n\n", prose(name) + "\n\n", flags=re.MULTILINE | re.DOTALL)
+    before = {lesson.title for lesson in exercises.lessons() if lesson.stem < name}
+    assert set(re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", " ".join(needed[1].split()))) <= before
 
 
 def test_ends_with_the_law_what_can_be_done_and_sources(name):
