@@ -253,7 +253,7 @@ assert abs(at_best["sum"] - at_best["regmean"]) < 0.03
 assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
 
 # %% [markdown]
-# Read the first column alone, and each of them beats the sum by far. Read the last: at its own weight the plain sum is level with the best. **Who compares ways of merging at one weight, measures
+# Read the first column alone, and TIES and RegMean beat the sum by far. Read the last: at its own weight the plain sum is level with the best. **Who compares ways of merging at one weight, measures
 # the weight**<!-- shown: both columns of the table -->, as with learning rates. RegMean found its strength by itself; that is what looking at inputs is worth.
 #
 # Then there is **training**: a few steps on both texts, from the sum at one half, let the parts make room for each other. Here are twenty.
