@@ -29,35 +29,37 @@ def step_multiplications(d, k, r):
 
 
 @mistake("the other way round", breaks="same")
-def one_alpha(modules, alpha):
-    return [(B * (alpha / own), A) for B, A, own in modules]
+def one_alpha(B, own, alpha):
+    return B * (alpha / own)
 
 
 @mistake("the rank divided out once more", breaks="same")
-def one_alpha(modules, alpha):
-    return [(B * (own / alpha / len(A)), A) for B, A, own in modules]
-
-
-@mistake("A takes it up", breaks="kept")
-def one_alpha(modules, alpha):
-    return [(B, A * (own / alpha)) for B, A, own in modules]
+def one_alpha(B, own, alpha):
+    return B * (own / alpha / B.shape[1])
 
 
 @mistake("nothing to be done", breaks="same")
-def one_alpha(modules, alpha):
-    return [(B, A) for B, A, _ in modules]
+def one_alpha(B, own, alpha):
+    return B
+
+
+@mistake("the difference of the alphas", breaks="same")
+def one_alpha(B, own, alpha):
+    return B * (own - alpha)
 
 
 @alternative("through the scales")
-def one_alpha(modules, alpha):
-    found = []
-    for B, A, own in modules:
-        before, now = own / A.shape[0], alpha / A.shape[0]
-        found.append((before * np.asarray(B) / now, A))
-    return found
+def one_alpha(B, own, alpha):
+    r = B.shape[1]
+    return (own / r) * np.asarray(B) / (alpha / r)
 
 
-@mistake("rounded down", breaks="enough")
+@alternative("entry by entry")
+def one_alpha(B, own, alpha):
+    return [[own * number / alpha for number in row] for row in B.tolist()]
+
+
+@mistake("rounded down", breaks="smallest")
 def rank_for_bits(bits, shapes, per_number):
     return bits // (per_number * sum(d + k for d, k in shapes))
 
@@ -67,7 +69,7 @@ def rank_for_bits(bits, shapes, per_number):
     return bits // (per_number * sum(d + k for d, k in shapes)) + 1
 
 
-@mistake("full matrices", breaks="enough")
+@mistake("full matrices", breaks="smallest")
 def rank_for_bits(bits, shapes, per_number):
     return -(-bits // (per_number * sum(d * k for d, k in shapes)))
 

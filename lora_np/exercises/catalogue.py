@@ -45,8 +45,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     >>> [lesson.slug for lesson in lessons([1, 3])]
     ['see-rank', 'cut-the-svd']
     """
-    last = len(course()) - 1
-    wanted = {whole_number("lesson", number, minimum=0, maximum=last) for number in numbers}
+    wanted = {whole_number("lesson", number, minimum=0, maximum=len(course()) - 1) for number in numbers}
     return [lesson for lesson in course() if not wanted or lesson.number in wanted]
 
 
