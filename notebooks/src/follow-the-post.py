@@ -55,7 +55,6 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # words look at one another by queries, keys and values, and the MLP, a few maps with a bend between them. *Adapt a language model* explains both. A bias is a number that
 # a map adds to its output.)
 #
-#
 # | way | what is trained | where it acts | can it be merged away? |
 # |---|---|---|---|
 # | adapters, 2019 | a narrow map, a bend, a wide map, after attention and after the MLP | on the outputs | no: the bend is not a matrix |
@@ -102,7 +101,9 @@ assert numbers["LoRA, r = 8, on queries and values"] == 294_912
 # ## A matrix can be taken apart
 #
 # The note names LU, QR and the SVD, and decides that the letter D counts: whatever can be multiplied can be taken apart. *Factor a
-# matrix* has all three. One of them is special. The SVD writes $M$ as a sum of layers $\sigma_i u_i v_i^T$: a column $u_i$ times a row $v_i^T$, both of length 1, times
+# matrix* has all three.
+#
+# One of them is special. The SVD writes $M$ as a sum of layers $\sigma_i u_i v_i^T$: a column $u_i$ times a row $v_i^T$, both of length 1, times
 # a strength $\sigma_1 \ge \sigma_2 \ge \dots \ge 0$. The columns are at right angles to each other, and so are the rows. Keep the first $r$ layers: **no matrix of rank $r$ is closer to $M$**<!-- proof: the two lines that follow; Eckart and Young, 1936 --> (Eckart and Young,
 # 1936).
 #

@@ -16,7 +16,7 @@ SAME = {"amplification": "amplification factor", "output directions": "input dir
 EMPHASIS = {
     "a", "and", "b", "back", "backward", "both random", "both zero", "by energy", "by error", "cheaper", "every path",
     "count again", "ellipse", "every", "exercises", "files do", "first", "forward", "half", "less", "less time", "next", "no", "not", "one zero",
-    "other", "random", "read backwards", "stored", "the first step", "why even bother",
+    "other", "random", "read backwards", "stored", "the first step", "training", "why even bother",
 }  # fmt: skip
 
 # Words of the field, as they begin. What a lesson says of them, bold or not, has to be explained; a new word that is missing
