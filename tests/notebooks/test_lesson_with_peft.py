@@ -82,7 +82,7 @@ def test_peft_gives_both_files_of_the_lesson_on_serving_the_strength_they_were_t
         name: lnp.adapters.AdapterModule.of(A=m.A, B=m.B / 4, alpha=4 * m.alpha) if "mlp" in name else m
         for name, m in whole.items()
     }
-    lnp.adapters.save(lnp.adapters.Adapter(parts), tmp_path / "alphas")
+    lnp.adapters.save(lnp.adapters.Adapter(parts, raw=whole.raw), tmp_path / "alphas")
     lnp.adapters.convert(tmp_path / "ranks", tmp_path / "portable", to="portable")
     model = lnp.language.load("austen")
     tokens = model.vocabulary.encode("And God said unto the woman")[None]
