@@ -34,3 +34,32 @@ def frozen_a(X, Y, W0, A):
 @alternative("by the pseudoinverse")
 def frozen_a(X, Y, W0, A):
     return (np.linalg.pinv(X @ A.T) @ (Y - X @ W0.T)).T
+
+
+@mistake("W0 taken off on the wrong side", breaks="least")
+def frozen_a(X, Y, W0, A):
+    return np.linalg.lstsq(X @ A.T, Y + X @ W0.T)[0].T
+
+
+@mistake("a ridge that is not asked for", breaks="least")
+def frozen_a(X, Y, W0, A):
+    Z = X @ A.T
+    return np.linalg.solve(Z.T @ Z + np.eye(len(A)), Z.T @ (Y - X @ W0.T)).T
+
+
+@mistake("W0 answers through A", breaks="least")
+def frozen_a(X, Y, W0, A):
+    Z = X @ A.T
+    return np.linalg.lstsq(Z, Y - Z @ (W0 @ np.linalg.pinv(A)).T)[0].T
+
+
+@alternative("output by output")
+def frozen_a(X, Y, W0, A):
+    missing = Y - X @ W0.T
+    return np.stack([np.linalg.lstsq(X @ A.T, missing[:, i])[0] for i in range(len(W0))])
+
+
+@alternative("by QR")
+def frozen_a(X, Y, W0, A):
+    Q, R = np.linalg.qr(X @ A.T)
+    return np.linalg.solve(R, Q.T @ (Y - X @ W0.T)).T
