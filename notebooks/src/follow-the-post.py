@@ -87,8 +87,8 @@ axes.invert_yaxis()
 assert numbers["LoRA, r = 8, on queries and values"] == 294_912
 
 # %% [markdown]
-# All of them train a hundredth of the model or much less. What sets LoRA apart is the last column of the table: afterwards it can be
-# added to $W_0$, and the model is as fast as it was.
+# All of them train three hundredths of the layers or much less. What can be merged is added to the model afterwards, and the model is as fast as it was. Of the three
+# that can, only LoRA changes how each input of a matrix counts for each output, and it has a dial, $r$, from few numbers to many.
 #
 # ## Cheaper, faster, and only the adapter is saved
 #
@@ -108,7 +108,7 @@ assert numbers["LoRA, r = 8, on queries and values"] == 294_912
 # 1936).
 #
 # In two lines, with $\|x\|$ for the length of $x$. Let $N$ have rank $r$. Among the $r + 1$ directions $v_1, \dots, v_{r+1}$ some mixture $x$ of length 1 has $Nx = 0$,
-# for $N$ has only $r$ outputs to tell them apart; yet $\|Mx\| \ge \sigma_{r+1}$. So $M - N$ stretches some $x$ by $\sigma_{r+1}$ at
+# for $N$ has only $r$ outputs to tell them apart; yet $\|Mx\| \ge \sigma_{r+1}$, since $M$ makes $\sigma_i u_i$ of each $v_i$. So $M - N$ stretches some $x$ by $\sigma_{r+1}$ at
 # least, and the cut does so by no more. (This is the error's largest stretch; *Cut the SVD* has the sum of squares.)
 
 # %% alt="A photograph of 512 by 600 pixels at rank 1, 8, 20 and in full: stripes, a blurred figure, a recognisable one, the original." tags=["cover"]
@@ -174,8 +174,17 @@ Table(["update", "numbers", "why"], rows)
 
 # %% [markdown]
 # The arithmetic is right, and the note stops here. Does it also *work*? Below, a task that asks for a change of rank 4 of a 100 x 120
-# matrix, each direction weaker than the last. `mini` is all of LoRA in one file of 117 lines, from rank to the file that PEFT opens;
-# read it now, it takes ten minutes (`lora_np/mini.py`). Its layer is the equation:
+# matrix, each direction weaker than the last. It is trained by `lora_np/mini.py`, all of LoRA in one file of 117 lines:
+#
+# | in the file | what it is |
+# |---|---|
+# | `rank`, `best` | how many directions a matrix has; the SVD, cut |
+# | `Tensor` | an array that remembers what it came from, so that `backward` finds gradients |
+# | `LoRA` | the layer: $W_0$ frozen, $A$ random, $B$ zero |
+# | `train` | forward, `backward`, and a step against the gradient, again and again |
+# | `save` | two files that PEFT opens |
+#
+# Its layer is the equation (to read all of the file takes ten minutes more):
 #
 # ```python
 # def __call__(self, x):  # one example a row, so each product is written transposed
