@@ -37,9 +37,9 @@ for p in [1, 1 / 3, 1 / 96]:
     print(f"p = {p:.3f}: loss {-np.log(p) + 0:.2f} nats, {np.log2(96) + np.log2(p):.2f} bits held")
 
 # %% [markdown]
-# ## How few can be enough?
+# ## How many labels does a weight hold?
 #
-# Take the smallest case: one number $w$ to train, inputs $x_i$ on a line, and labels by the sign of $w\,x_i + b$ with $b$ too. Two points can be labelled in all four ways, three no more in
+# Take the smallest case: two numbers to train, $w$ and $b$, inputs $x_i$ on a line, and "yes" where $w\,x_i + b$ is positive. Two points can be labelled in all four ways, three no more in
 # all eight: left and right "yes", the middle "no" can not be had.
 #
 # In general, with $N$ weights and $n$ points in general position, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings can be had
@@ -116,7 +116,7 @@ assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 # %% [markdown]
 # At half a bit for each number nearly all is learned; at one bit not quite. Beyond that the curve bends, at **about one and a half bits for each number**<!-- claim: capacity-bits -->, at each
 # of these ranks. (A number takes 32 bits in memory. And ask for too much, and training ends with less: this is what these 425 steps reach, not the most that is
-# possible.) So here **the rank is the limit**<!-- claim: capacity-bits -->: twice the rank, twice the bits, and no trick around it.
+# possible.) So here **the rank is the limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
 #
 # The figure says *here*. Another bed, other figures: on random inputs a sweep of rates found
 
