@@ -22,7 +22,12 @@ def test_each_lesson_has_a_card(open_page):
         card = cards.nth(place)
         assert card.get_attribute("data-lesson") == stem
         label = card.locator(".gallery-label").inner_text().split()
-        assert label == ["Lesson", str(known[stem].number), str(math.ceil(about.minutes(notebook))), "minutes"]
+        assert label == [
+            "Lesson",
+            str(known[stem].number),
+            str(math.ceil(about.minutes(notebook))),
+            "minutes",
+        ]
         link = card.get_by_role("link")
         assert link.inner_text() == known[stem].title
         assert link.get_attribute("href") == f"../lessons/{stem}.html"
