@@ -83,13 +83,13 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            21,
+            20,
             "as resize, with a second checkpoint: its quantised tensors, its names, and its family, which "
             "says what shares the embedding's numbers",
         ),
         "finetune": Flow(
             lambda: language.finetune(llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False),
-            29,
+            28,
             "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and injected; "
             "what the data says, how it is packed and the schedule are one each",
         ),

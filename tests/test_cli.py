@@ -346,6 +346,7 @@ for command in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         status = run(command)  # what is loaded, and kept for another time, is written before the disk is full
     assert status == 0, said.getvalue()
+sys.dont_write_bytecode = True  # Python would keep half of what it compiles
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_500, 2_500))
 for command in json.loads(sys.argv[2]):
     said = io.StringIO()

@@ -27,13 +27,12 @@ def config_fields(config: Any) -> dict[str, Any]:
     """What is set, in an ``adapter_config.json``, its directory, its fields, or the object."""
     fields = {}
     for key, value in _fields(config).items():
-        if isinstance(value, (set, frozenset)):
-            value = sorted(value, key=str)
-        value = list(value) if isinstance(value, tuple) else value
-        empty = (
-            isinstance(value, (str, list, Mapping)) and not value and key != "target_modules"
-        )  # [] is no module
-        if value is not None and not empty:
+        if isinstance(value, (set, frozenset, tuple)):
+            value = list(value) if isinstance(value, tuple) else sorted(value, key=str)
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        no_module = key == "target_modules" and value is not None  # an empty list of targets says so
+        if no_module or value not in (None, "", [], {}):
             fields[key] = value
     return {**fields, "peft_type": getattr(fields.get("peft_type"), "value", fields.get("peft_type", "LORA"))}
 

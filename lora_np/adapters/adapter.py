@@ -309,6 +309,7 @@ class Adapter(Mapping[str, AdapterModule]):
         return self[name].delta()
 
 
+# what operations take for an adapter: itself, or where it is
 Source = Adapter | str | os.PathLike[str]
 
 

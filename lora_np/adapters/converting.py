@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.adapters import formats
-from lora_np.adapters.adapter import Adapter, AdapterModule, check_start, held
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.merging import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
@@ -55,7 +55,7 @@ class ConvertedModule(NamedTuple):
 
 
 def convert(
-    adapter: Adapter | str | os.PathLike[str],
+    adapter: Source,
     out: str | os.PathLike[str],
     *,
     to: Target,
@@ -153,7 +153,7 @@ def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:
 
 
 def to_lora(
-    adapter: Adapter | str | os.PathLike[str],
+    adapter: Source,
     *,
     base: str | os.PathLike[str] | None = None,
     error: float | None = None,

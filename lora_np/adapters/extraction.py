@@ -182,8 +182,9 @@ def extract(
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base)}
-        raw["fan_in_fan_out"] = any(each.transposed and each.kind == "linear" for each in adapted)
+        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base), "lora_dropout": 0.0}
+        turned = any(each.transposed and each.kind == "linear" for each in adapted)
+        raw |= {"bias": "none", "fan_in_fan_out": turned}
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
@@ -367,8 +368,9 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     U, s, Vh = (np.stack(arrays) for arrays in zip(*kept, strict=True)) if stacked else kept[0]
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
-    kind = {"embedding": pair.module.kind == "embedding", "parameter": pair.target == pair.name}
-    return AdapterModule(parts, float(s.shape[-1]), **kind), spectrum  # of scale 1
+    embedding, parameter = pair.module.kind == "embedding", pair.target == pair.name
+    module = AdapterModule(parts, float(s.shape[-1]), embedding=embedding, parameter=parameter)  # of scale 1
+    return module, spectrum
 
 
 def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:

@@ -16,7 +16,7 @@ from lora_np.adapters import peft_format
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.files import replacing, replacing_file, target_path
-from lora_np.hub import HubError, directory, gguf, inside, located, naming, read_json, rounded, safetensors
+from lora_np.hub import HubError, directory, inside, located, naming, read_json, rounded, safetensors
 from lora_np.models import peft
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ def write(
             peft_format.write(adapter, path, dtype=dtype)
             return
         from lora_np.adapters import programs
+        from lora_np.hub import gguf
 
         config = config_of(base)
         if config is None and adapter.path and adapter.path.suffix == ".gguf":  # which says it of its base

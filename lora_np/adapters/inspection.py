@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored
 from lora_np.adapters.formats import load, weights_file
 from lora_np.adapters.merging import Reader, add_update, from_start, on_base
 from lora_np.adapters.peft_format import file_size
@@ -195,7 +195,7 @@ class Inspection(Findings[InspectedModule]):
 
 
 def inspect(
-    adapter: Adapter | str | os.PathLike[str],
+    adapter: Source,
     *,
     base: str | os.PathLike[str] | None = None,
     any_base: bool = False,
@@ -280,9 +280,8 @@ def _look(
     s = spectrum.s
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
-    spread = {"effective_rank": effective_rank(np.diag(s)), "stable_rank": stable_rank(np.diag(s))}
-    status = "ok" if norm else "DEAD"
-    row = row._replace(status=status, norm=norm, needed=needed, wasted=module.rank - needed, **spread)
+    row = row._replace(status="ok" if norm else "DEAD", norm=norm, needed=needed, wasted=module.rank - needed)
+    row = row._replace(effective_rank=effective_rank(np.diag(s)), stable_rank=stable_rank(np.diag(s)))
     if weight is None:
         return row, s
     W0 = weight()
@@ -458,8 +457,8 @@ class Difference(Findings[ComparedPart]):
 
 
 def diff(
-    first: Adapter | str | os.PathLike[str],
-    second: Adapter | str | os.PathLike[str],
+    first: Source,
+    second: Source,
     *,
     tolerance: float = 1e-5,
     base: str | os.PathLike[str] | None = None,

@@ -221,9 +221,10 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         modules[name] = AdapterModule.of(A=A, B=B, alpha=lora.alpha, magnitude=m, bias=c, embedding=embedding)
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(lora.base.W, np.ndarray):
             full[f"{name}.weight"] = held(lora.base.W)  # as PEFT does, since the vocabulary may have grown
-    raw: dict[str, Any] = {**peft.FRESH, "bias": bias, "modules_to_save": saved or None}
-    raw["lora_dropout"] = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
-    raw["use_dora"] = any("magnitude" in module.parts for module in modules.values())
+    dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
+    dora = any("magnitude" in module.parts for module in modules.values())
+    raw = {**peft.FRESH, "lora_dropout": dropout, "use_dora": dora, "bias": bias}
+    raw["modules_to_save"] = saved or None
     unusual = {key: True for key, on in (("lora_bias", biased), ("ensure_weight_tying", ties)) if on}
     return Adapter(modules, full, targeting(raw, modules) | unusual)
 

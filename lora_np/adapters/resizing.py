@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, check_start, header
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start, header
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import file_size, keyed, only_lora, targeting
@@ -76,7 +76,7 @@ class ResizeResult(Written[ResizedModule]):
 
 
 def resize(
-    adapter: Adapter | str | os.PathLike[str],
+    adapter: Source,
     out: str | os.PathLike[str],
     *,
     rank: int | None = None,

@@ -29,14 +29,13 @@ _SELECTING = (
     "fan_in_fan_out",
 )  # fmt: skip
 _UNUSED = frozenset((
-    "beta1", "beta2", "boft_dropout", "cayley_neumann_eps", "d_initial", "delora_lambda", "deltaT",
-    "eps", "feedforward_modules", "init_ia3_weights", "init_logits_std", "init_v_bound",
-    "init_vector_bank_bound", "init_weights", "lambda_pattern", "lora_dropout", "mask_type", "mini_r",
-    "miss_dropout", "module_dropout", "num_cayley_neumann_terms", "orth_reg_weight",
-    "projection_prng_key", "psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter", "randlora_dropout",
-    "random_seed", "rank_dropout", "rank_dropout_scale", "save_projection", "sparse", "target_r",
-    "tfinal", "tinit", "tinylora_dropout", "total_step", "use_effective_conv2d", "vblora_dropout",
-    "vera_dropout", "very_sparse",
+    "beta1", "beta2", "boft_dropout", "d_initial", "deltaT", "delora_lambda", "feedforward_modules",
+    "init_ia3_weights", "init_logits_std", "init_v_bound", "init_vector_bank_bound", "init_weights",
+    "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout", "module_dropout",
+    "orth_reg_weight", "projection_prng_key", "psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter",
+    "randlora_dropout", "random_seed", "rank_dropout", "rank_dropout_scale", "save_projection", "sparse",
+    "target_r", "tfinal", "tinit", "tinylora_dropout", "total_step", "use_effective_conv2d",
+    "vblora_dropout", "vera_dropout", "very_sparse",
 ))  # fmt: skip
 _PATTERNS = {
     "rank_pattern": "r", "alpha_pattern": "alpha", "block_size_pattern": "block_size",
@@ -292,9 +291,10 @@ def randlora_shapes(d: int, k: int, *, r: int) -> Shapes:
     return {"lambda_": (r, n), "gamma": (n, min(d, k))}
 
 
-def psoft_shapes(*, r: int, psoft_mag_a: bool, psoft_mag_b: bool) -> Shapes:
+def psoft_shapes(*, r: int, psoft_orth: bool, psoft_mag_a: bool, psoft_mag_b: bool) -> Shapes:
+    weight = (r * (r - 1) // 2,) if psoft_orth else (r, r)
     vectors = {"vector_a": psoft_mag_a, "vector_b": psoft_mag_b}
-    return {"weight": (r * (r - 1) // 2,), **{name: (r,) for name, there in vectors.items() if there}}
+    return {"weight": weight, **{name: (r,) for name, there in vectors.items() if there}}
 
 
 def tied(modules: int, *, u: int, weight_tying: float) -> Shapes:
@@ -396,8 +396,9 @@ MAPS: dict[str, Map] = {
     "PSOFT": Map(
         "PSOFT", "2505.11235", "psoft_R.", psoft_shapes,
         {
-            "r": 32, "ab_svd_init": ("psoft_init", "pissa_init"), "psoft_svd": ("full",),
-            "psoft_orth": (True,), "psoft_mag_a": _ON, "psoft_mag_b": _ON, "use_cayley_neumann": (False,),
+            "r": 32, "ab_svd_init": ("psoft_init", "pissa_init"), "psoft_svd": ("full",), "psoft_orth": _ON,
+            "psoft_mag_a": _ON, "psoft_mag_b": _ON, "use_cayley_neumann": _OFF,
+            "num_cayley_neumann_terms": 5, "cayley_neumann_eps": None,
         },
         updates.psoft_factors, rank="r",
     ),
@@ -429,8 +430,8 @@ MAPS: dict[str, Map] = {
     "OFT": Map(
         "OFT", "2306.07280", "oft_R.", oft_shapes,
         {
-            "r": 0, "oft_block_size": 32, "block_share": _OFF, "coft": (False,), "use_cayley_neumann": _ON,
-            "num_cayley_neumann_terms": 5,
+            "r": 0, "oft_block_size": 32, "block_share": _OFF, "coft": _OFF, "eps": 6e-5,
+            "use_cayley_neumann": _ON, "num_cayley_neumann_terms": 5,
         },
         weight=updates.oft,
     ),

@@ -174,15 +174,24 @@ def first_normals(seed: int) -> Any:
 
 
 def psoft_factors(
-    W: Any, weight: Any, vector_a: Any = None, vector_b: Any = None, *, ab_svd_init: str
-) -> Pair:
+    W: Any, weight: Any, vector_a: Any = None, vector_b: Any = None,
+    *, ab_svd_init: str, psoft_orth: bool, use_cayley_neumann: bool, num_cayley_neumann_terms: int,
+    cayley_neumann_eps: float | None,
+) -> Pair:  # fmt: skip
     """``dW = U S (R - I) V^T`` in W's leading singular directions; R is a rotation between two diagonals.
 
-    The rotation is ``(I - Q)^-1 (I + Q)`` of a skew-symmetric Q. Signs of singular vectors count: they are
-    those of LAPACK's ``gesdd`` in single precision, as in PEFT.
+    Signs of singular vectors count: they are those of LAPACK's ``gesdd`` in single precision, as in PEFT.
     """
-    Q = skew(weight)
-    R = np.linalg.solve(eye(Q) - Q, eye(Q) + Q)
+    R = weight
+    if psoft_orth:
+        Q = skew(weight)
+        if use_cayley_neumann and cayley_neumann_eps is not None:
+            Q = Q * np.minimum(1, cayley_neumann_eps / np.maximum(np.linalg.norm(Q), 1e-12))
+        R = (
+            cayley(Q, num_cayley_neumann_terms)
+            if use_cayley_neumann
+            else np.linalg.solve(eye(Q) - Q, eye(Q) + Q)
+        )
     R = R if vector_b is None else vector_b[:, None] * R
     R = R if vector_a is None else R * vector_a
     U, S, Vh = (part.astype(W.dtype) for part in np.linalg.svd(W.astype(np.float32), full_matrices=False))
@@ -214,12 +223,18 @@ def ia3(W: Any, l: Any) -> Any:
     return l * W
 
 
-def oft(W: Any, weight: Any, *, use_cayley_neumann: bool, num_cayley_neumann_terms: int) -> Any:
+def oft(
+    W: Any, weight: Any,
+    *, use_cayley_neumann: bool, num_cayley_neumann_terms: int, coft: bool, eps: float,
+) -> Any:  # fmt: skip
     """``W' = W R^T``, R block diagonal and orthogonal: ``(I - Q) (I + Q)^-1`` of skew-symmetric Q.
 
     The series that PEFT takes by default belongs to the inverse, ``(I + Q) (I - Q)^-1``, and is cut off.
     """
     Q = skew(weight)
+    if coft:
+        norms = np.linalg.norm(Q, axis=(1, 2), keepdims=True)
+        Q = Q * np.minimum(1, eps / len(Q) ** 0.5 / np.maximum(norms, 1e-30))
     R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else np.linalg.solve(eye(Q) + Q, eye(Q) - Q)
     return by_blocks(W, R)
 

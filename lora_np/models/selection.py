@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from lora_np.models.expressions import Expression
-from lora_np.models.spec import ModelSpec, ModuleSpec
-from lora_np.table import shape_text
+
+if TYPE_CHECKING:
+    from lora_np.models.spec import ModelSpec, ModuleSpec
 
 Targets: TypeAlias = str | Iterable[str] | Callable[[str, Any], bool]
 
@@ -285,6 +286,8 @@ def _pick_parameters(
         target = min(said[chosen[0]])
         found |= {each for name in chosen for each in said[name]}
         if len(module.shape) not in (2, 3) or module.kind == "convolution":
+            from lora_np.table import shape_text  # what has names need not know of tables
+
             raise ValueError(
                 f"target_parameters: {target!r} is {pick.path(chosen[0])}, a {module.kind} of shape "
                 f"{shape_text(module.shape)}; matrices and stacks of matrices can be adapted"
