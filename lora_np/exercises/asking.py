@@ -143,7 +143,7 @@ class Lesson:
     Parameters
     ----------
     number : int
-        Its place in the course, from 1.
+        Its place in the course, from 0.
     slug : str
         Its name in file names.
     title : str

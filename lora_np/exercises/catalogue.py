@@ -30,7 +30,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     Parameters
     ----------
     numbers : sequence of int
-        From 1.
+        From 0.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     >>> [lesson.slug for lesson in lessons([1, 3])]
     ['see-rank', 'cut-the-svd']
     """
-    wanted = {whole_number("lesson", number, maximum=len(course())) for number in numbers}
+    wanted = {whole_number("lesson", number, minimum=0, maximum=len(course()) - 1) for number in numbers}
     return [lesson for lesson in course() if not wanted or lesson.number in wanted]
 
 
@@ -221,7 +221,7 @@ def course() -> tuple[Lesson, ...]:
     closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
     return tuple(
         Lesson(number, one["slug"], one["title"], tuple(map(read, one["exercises"])), one.get("closing", ""))
-        for number, one in enumerate([*table["lesson"], {**project, "closing": closing}], start=1)
+        for number, one in enumerate([*table["lesson"], {**project, "closing": closing}])
     )
 
 

@@ -69,7 +69,27 @@ def training_bytes(draw: Draw, answer: Answer, key: str) -> None:
     exactly("the bytes", answer(base, trained), 2 * base + 16 * trained)
 
 
+def step_multiplications(draw: Draw, answer: Answer, key: str) -> None:
+    d, k, r = draw.sizes("dkr", high=5000)
+    right = 3 * d * k if key == "full" else 2 * d * k + 3 * r * (d + k)
+    exactly("the count", answer(d, k, 0 if key == "full" else r), right)
+
+
+def rank_for_bits_smallest(draw: Draw, answer: Answer) -> None:
+    shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
+    each = draw.whole("per_number", 1, 3)
+    room = each * sum(d + k for d, k in shapes)
+    bits = draw.whole("rank", 0, 9) * room + draw.whole("more", 0, room - 1)
+    exactly("the rank", answer(bits, shapes, each), -(-bits // room))
+
+
 # Open a real adapter
+
+
+def one_alpha_same(draw: Draw, answer: Answer) -> None:
+    d, r = draw.sizes("dr", high=3)
+    B, own, alpha = draw.array("B", d, r), draw.whole("own", 1, 9), draw.whole("alpha", 1, 9)
+    same("B", answer(B, own, alpha), B * own / alpha)
 
 
 PATHS = ("lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "encoder.model.lora.0")

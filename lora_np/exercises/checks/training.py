@@ -226,6 +226,14 @@ def best_update(draw: Draw, answer: Answer, key: str) -> None:
     at_most("the loss", loss, float(losses[r]), size=float(losses[0]))
 
 
+def frozen_a_least(draw: Draw, answer: Answer) -> None:
+    d, k, r = draw.sizes("dkr", high=3)
+    n, r = draw.whole("n", k, 6), min(r, k)
+    X, Y, W0, A = (draw.array(*part) for part in [("X", n, k), ("Y", n, d), ("W0", d, k), ("A", r, k)])
+    draw.assume(np.linalg.cond(X @ A.T) < 10)
+    same("B", answer(X, Y, W0, A), np.linalg.lstsq(X @ A.T, Y - X @ W0.T)[0].T, size=1.0)
+
+
 # Adapt a language model
 
 
