@@ -29,7 +29,7 @@ SUITES: dict[str, Any] = {
     "styles": suites.Styles(),
     **{f"dial {c:g}": suites.Digits("dial", conflict=c) for c in (0, 0.25, 0.5, 0.75, 1)},
 }
-PAIRED = ("digits, mild", "digits, hard", "digits, own heads", "dial 0.5")
+PAIRED = ("digits, mild", "digits, hard", "digits, own heads", "dial 0.5", "styles")
 MEASURES = {"right": "share read right, of the single adapters'", "loss": "loss in nats"}
 SAME = ("cat",)  # as another row
 LOST = {"lost": "in nats", "share": "relative to what the single adapters gain"}
