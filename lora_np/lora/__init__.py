@@ -32,3 +32,4 @@ with on_demand(globals()):
         lora_plus as lora_plus,
         rebase as rebase,
     )
+    from lora_np.lora.ways import WAYS as WAYS, Term as Term, Way as Way
