@@ -28,7 +28,6 @@ with on_demand(globals()):
         save as save,
         shipped as shipped,
     )
-    from lora_np.language.templates import apply_chat_template as apply_chat_template
     from lora_np.language.text import (
         Likelihood as Likelihood,
         likelihood as likelihood,
