@@ -10,6 +10,7 @@
   const { most, temperature: BEST, styles } = window.loraSamples; // with the first view of each adapter, made when the page was built
   const LIKELIER = Math.log(10); // from here on a word is marked
   const NUMBERS = 750720; // of the base
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then a text appears as a whole
   const root = new URL(document.documentElement.dataset.content_root || "./", location);
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
@@ -163,10 +164,13 @@
         }
       }
       spent += performance.now() - begin;
-      text("base", prompt, voices.base.said);
-      text("text", prompt, voices.text.said, voices.text.gains);
+      const ended = speaking.every((each) => each.ended);
+      if (ended || !still) {
+        text("base", prompt, voices.base.said);
+        text("text", prompt, voices.text.said, voices.text.gains);
+      }
       show("speed", whole(Math.round((1000 * (voices.base.said.length + voices.text.said.length)) / spent)));
-      if (speaking.some(({ ended }) => !ended)) requestAnimationFrame(step);
+      if (!ended) requestAnimationFrame(step);
       else show("status", `Without the adapter: ${prompt}${voices.base.said} With it: ${prompt}${voices.text.said}`);
     };
     step();
