@@ -20,6 +20,12 @@ TORCHTUNE = "[torchtune](https://github.com/pytorch/torchtune)"
 TUTORIAL = "[torchtune, QLoRA](https://pytorch.org/torchtune/stable/tutorials/qlora_finetune.html)"
 LONGLORA = "[LongLoRA](https://arxiv.org/abs/2309.12307)"
 ISSUE = "[artidoro/qlora #193](https://github.com/artidoro/qlora/issues/193)"
+FMS = (
+    "[fms-acceleration](https://github.com/foundation-model-stack/fms-acceleration/blob/main/"
+    "scripts/benchmarks/refs/a100_80gb.csv)"
+)
+LITGPT = "[LitGPT](https://github.com/Lightning-AI/litgpt/blob/main/tutorials/resource-tables.md)"
+SWIFT = "[ms-swift](https://github.com/modelscope/ms-swift/blob/v2.6.1/docs/source_en/LLM/Benchmark.md)"
 
 LLAMA_65B = from_config(
     {
@@ -42,6 +48,12 @@ MT0_XXL = from_config(
 BLOOMZ = from_config(
     {"model_type": "bloom", "hidden_size": 4096, "n_layer": 30, "n_head": 32, "vocab_size": 250880}
 )
+YI = from_config(
+    {
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 64000,
+    },
+)  # fmt: skip
 LLAMA_2 = replace(
     preset("llama-2-7b"), name="Llama 2 7B", positions=0
 )  # longer than its positions, as measured
@@ -50,6 +62,11 @@ GB, GIB = 10**9, 2**30
 ALL, QV = "all-linear", ["q_proj", "v_proj"]
 SHORT = {"batch_size": 8, "context": 64}
 PACKED = {"batch_size": 2, "context": 4096}
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+FOUR = {"batch_size": 4, "context": 4096}
+NF4 = {"dtype": "nf4", **FOUR}
+NARROW = {**NF4, "unquantised_dtype": "float16"}
+ALPACA = {"context": 1304, "checkpointing": False, "adapter_dtype": "bfloat16"}  # the longest text
 EXAMPLE = "PEFT's example has batch 8 and 64 tokens"
 LOADED = "as the driver shows it"
 DRIVER = "as the driver shows it, with CUDA's context and what the allocator keeps"
@@ -236,6 +253,49 @@ CLAIMS = [
         ("llama-2-13b", 8, QV),
         {"dtype": "nf4", "cause": "weights"},
         LOADED,
+    ),
+    # ten that were chosen, with their settings, before ours were computed
+    ("Mistral 7B", "full, 4 x 4,096", FMS, 72_971_724_288, preset("mistral-7b"), FOUR, ""),
+    ("Mistral 7B", "LoRA r = 16, 4 x 4,096", FMS, 26_108_963_328, ("mistral-7b", 16, ATTENTION), FOUR, ""),
+    ("Mistral 7B", "QLoRA, the same", FMS, 22_825_932_800, ("mistral-7b", 16, ATTENTION), NF4, ""),
+    ("Mistral 7B", "QLoRA, rest in 16 bits", FMS, 15_860_019_712, ("mistral-7b", 16, ATTENTION), NARROW, ""),
+    ("Mixtral 8x7B", "QLoRA, the same", FMS, 46_419_968_512, ("mixtral-8x7b", 16, ATTENTION), NF4, ""),
+    (
+        "Mixtral 8x7B",
+        "QLoRA, rest in 16 bits",
+        FMS,
+        36_218_024_448,
+        ("mixtral-8x7b", 16, ATTENTION),
+        NARROW,
+        "",
+    ),
+    (
+        "Llama 2 70B",
+        "QLoRA, rest in 16 bits",
+        FMS,
+        68_159_977_472,
+        ("llama-2-70b", 16, ATTENTION),
+        NARROW,
+        "",
+    ),
+    ("Llama 2 7B", "LoRA r = 8, 1 x 1,304", LITGPT, 21.30 * GB, (LLAMA_2, 8, QV), ALPACA, ""),
+    (
+        "Llama 2 13B",
+        "QLoRA r = 8, 1 x 1,304",
+        LITGPT,
+        22.55 * GB,
+        ("llama-2-13b", 8, QV),
+        {**ALPACA, "dtype": "nf4", "unquantised_dtype": "bfloat16"},
+        "",
+    ),
+    (
+        "Yi 6B",
+        "LoRA r = 8, 1 x 2,048",
+        SWIFT,
+        16.95 * GIB,
+        (YI, 8, ["q_proj", "k_proj", "v_proj"]),
+        {"context": 2048},
+        "",
     ),
 ]
 
